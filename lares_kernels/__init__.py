@@ -1,0 +1,25 @@
+"""Latent reasoning for sequential recommendation as one differentiable op (arXiv 2505.16865).
+
+``refine`` runs ``s_t = Layers(LayerNorm(adapter(s_{t-1}, H)))`` for ``T`` steps over packed or padded
+sequences; ``RecurrentCore`` owns its parameters. Nothing here knows what a recommender is.
+"""
+
+from lares_kernels.backends import available_backends, use_backend
+from lares_kernels.config import CoreConfig
+from lares_kernels.errors import BackendError
+from lares_kernels.explain import Explanation, explain
+from lares_kernels.function import RefineFunction, RefineOutput, refine
+from lares_kernels.module import RecurrentCore
+
+__all__ = [
+    "BackendError",
+    "CoreConfig",
+    "Explanation",
+    "RecurrentCore",
+    "RefineFunction",
+    "RefineOutput",
+    "available_backends",
+    "explain",
+    "refine",
+    "use_backend",
+]

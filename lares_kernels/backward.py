@@ -1,0 +1,365 @@
+"""The recurrence with a backward pass written out by hand, in plain PyTorch.
+
+The model for every kernel: forward keeps one state per step and nothing else; backward walks the
+steps from last to first, recomputes a step from its stored state and differentiates it. Random
+decisions are drawn again from their addresses. ``equations.py`` is the program this must equal.
+
+Names: ``g_x`` is the gradient of the loss with respect to ``x``; a tape is what one piece of a step
+keeps between its forward and its backward.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lares_kernels import equations as eq
+from lares_kernels.activations import ACTIVATIONS
+from lares_kernels.call import RefineCall
+from lares_kernels.equations import Parameters, RefineResult
+from lares_kernels.layout import Layout
+from lares_kernels.parameters import LAYER_PARAMETERS
+
+Gradients = dict[str, Tensor]
+
+
+class NormTape(NamedTuple):
+    normalised: Tensor  # (N, d), mean 0 and variance 1
+    inverse_std: Tensor  # (N, 1)
+
+
+class AttentionTape(NamedTuple):
+    x: Tensor  # (N, d) input of the branch
+    query: Tensor  # (S, h, L, d/h), as are key and value
+    key: Tensor
+    value: Tensor
+    probabilities: Tensor  # (S, h, L, L) before dropout
+    factor: Tensor | None  # (S, h, L, L) dropout factors
+    context: Tensor  # (N, d) input of the output product
+
+
+class FeedForwardTape(NamedTuple):
+    x: Tensor  # (N, d) input of the branch
+    inner: Tensor  # (N, f) before the activation
+    activated: Tensor  # (N, f)
+
+
+class LayerTape(NamedTuple):
+    attn_norm: NormTape
+    attention: AttentionTape
+    attention_factor: Tensor | None  # (N, d)
+    ffn_norm: NormTape
+    feed_forward: FeedForwardTape
+    feed_forward_factor: Tensor | None  # (N, d)
+
+
+# --- products and LayerNorm -----------------------------------------------------------------------
+
+
+def linear_backward(
+    call: RefineCall, g_y: Tensor, x: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``y = x W^T + b``: (g_x, g_weight, g_bias)."""
+    return eq.matmul(call, g_y, weight), eq.matmul(call, g_y.mT, x), g_y.sum(0)
+
+
+def norm_forward(
+    call: RefineCall, x: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, NormTape]:
+    """LayerNorm and what its backward needs."""
+    variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
+    inverse_std = torch.rsqrt(variance + call.config.eps)
+    normalised = (x - mean) * inverse_std
+    dtype = call.state_dtype
+    return normalised * weight.to(dtype) + bias.to(dtype), NormTape(normalised, inverse_std)
+
+
+def norm_backward(
+    call: RefineCall, g_y: Tensor, weight: Tensor, tape: NormTape
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of LayerNorm: (g_x, g_weight, g_bias)."""
+    g_normalised = g_y * weight.to(call.state_dtype)
+    along_mean = g_normalised.mean(-1, keepdim=True)
+    along_self = (g_normalised * tape.normalised).mean(-1, keepdim=True)
+    g_x = (g_normalised - along_mean - tape.normalised * along_self) * tape.inverse_std
+    return g_x, (g_y * tape.normalised).sum(0), g_y.sum(0)
+
+
+# --- the two branches of a layer ------------------------------------------------------------------
+
+
+def attention_forward(
+    call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
+) -> tuple[Tensor, AttentionTape]:
+    """``equations.attention`` with its tape."""
+    qkv = eq.linear(call, x, p["qkv_weight"], p["qkv_bias"])
+    query, key, value = (eq.split_heads(call, layout, part) for part in qkv.chunk(3, dim=-1))
+    probabilities = eq.attention_probabilities(call, query, key)
+    factor = eq.attention_dropout(call, layout, layer, step)
+    context = eq.merge_heads(layout, eq.matmul(call, eq.scaled(probabilities, factor), value))
+    y = eq.linear(call, context, p["out_weight"], p["out_bias"])
+    return y, AttentionTape(x, query, key, value, probabilities, factor, context)
+
+
+def attention_backward(
+    call: RefineCall,
+    layout: Layout,
+    p: Parameters,
+    g_y: Tensor,
+    tape: AttentionTape,
+    grads: Gradients,
+) -> Tensor:
+    """Gradient of the branch's input; adds the parameters' to ``grads``."""
+    g_context, g_weight, g_bias = linear_backward(call, g_y, tape.context, p["out_weight"])
+    grads["out_weight"] += g_weight
+    grads["out_bias"] += g_bias
+    g_heads = eq.split_heads(call, layout, g_context)
+    dropped = eq.scaled(tape.probabilities, tape.factor)
+    g_value = eq.matmul(call, dropped.mT, g_heads)
+    g_probabilities = eq.scaled(eq.matmul(call, g_heads, tape.value.mT), tape.factor)
+    # Softmax: g_score = A (g_A - sum_j A_j g_A_j); masked entries have A = 0 and stay 0.
+    weighted = g_probabilities * tape.probabilities
+    g_scores = weighted - tape.probabilities * weighted.sum(-1, keepdim=True)
+    g_scores = g_scores * call.config.head_dim**-0.5
+    g_query = eq.matmul(call, g_scores, tape.key)
+    g_key = eq.matmul(call, g_scores.mT, tape.query)
+    g_qkv = torch.cat([eq.merge_heads(layout, g) for g in (g_query, g_key, g_value)], dim=-1)
+    g_x, g_weight, g_bias = linear_backward(call, g_qkv, tape.x, p["qkv_weight"])
+    grads["qkv_weight"] += g_weight
+    grads["qkv_bias"] += g_bias
+    return g_x
+
+
+def feed_forward_forward(
+    call: RefineCall, p: Parameters, x: Tensor
+) -> tuple[Tensor, FeedForwardTape]:
+    """``equations.feed_forward`` with its tape."""
+    inner = eq.linear(call, x, p["up_weight"], p["up_bias"])
+    activated = ACTIVATIONS[call.config.activation].value(inner)
+    y = eq.linear(call, activated, p["down_weight"], p["down_bias"])
+    return y, FeedForwardTape(x, inner, activated)
+
+
+def feed_forward_backward(
+    call: RefineCall, p: Parameters, g_y: Tensor, tape: FeedForwardTape, grads: Gradients
+) -> Tensor:
+    """Gradient of the branch's input; adds the parameters' to ``grads``."""
+    g_activated, g_weight, g_bias = linear_backward(call, g_y, tape.activated, p["down_weight"])
+    grads["down_weight"] += g_weight
+    grads["down_bias"] += g_bias
+    g_inner = g_activated * ACTIVATIONS[call.config.activation].derivative(tape.inner)
+    g_x, g_weight, g_bias = linear_backward(call, g_inner, tape.x, p["up_weight"])
+    grads["up_weight"] += g_weight
+    grads["up_bias"] += g_bias
+    return g_x
+
+
+# --- a layer, a step ------------------------------------------------------------------------------
+
+
+def layer_forward(
+    call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
+) -> tuple[Tensor, LayerTape]:
+    """``equations.transformer_layer`` with its tape."""
+    attention_factor, ffn_factor = eq.residual_dropout(call, layout, layer, step)
+    attn_weights = (p["attn_norm_weight"], p["attn_norm_bias"])
+    ffn_weights = (p["ffn_norm_weight"], p["ffn_norm_bias"])
+    if call.config.norm == "post":
+        branch, attention = attention_forward(call, layout, p, x, layer, step)
+        u, attn_norm = norm_forward(call, x + eq.scaled(branch, attention_factor), *attn_weights)
+        branch, feed_forward = feed_forward_forward(call, p, u)
+        y, ffn_norm = norm_forward(call, u + eq.scaled(branch, ffn_factor), *ffn_weights)
+    else:
+        normed, attn_norm = norm_forward(call, x, *attn_weights)
+        branch, attention = attention_forward(call, layout, p, normed, layer, step)
+        u = x + eq.scaled(branch, attention_factor)
+        normed, ffn_norm = norm_forward(call, u, *ffn_weights)
+        branch, feed_forward = feed_forward_forward(call, p, normed)
+        y = u + eq.scaled(branch, ffn_factor)
+    return y, LayerTape(attn_norm, attention, attention_factor, ffn_norm, feed_forward, ffn_factor)
+
+
+def layer_backward(
+    call: RefineCall, layout: Layout, p: Parameters, g_y: Tensor, tape: LayerTape, grads: Gradients
+) -> Tensor:
+    """Gradient of the layer's input; adds the parameters' to ``grads``."""
+
+    def through_norm(name: str, g: Tensor, norm: NormTape) -> Tensor:
+        g_x, g_weight, g_bias = norm_backward(call, g, p[f"{name}_weight"], norm)
+        grads[f"{name}_weight"] += g_weight
+        grads[f"{name}_bias"] += g_bias
+        return g_x
+
+    post = call.config.norm == "post"
+    g_sum = through_norm("ffn_norm", g_y, tape.ffn_norm) if post else g_y
+    g_branch = eq.scaled(g_sum, tape.feed_forward_factor)
+    g_branch = feed_forward_backward(call, p, g_branch, tape.feed_forward, grads)
+    g_u = g_sum + (g_branch if post else through_norm("ffn_norm", g_branch, tape.ffn_norm))
+    g_sum = through_norm("attn_norm", g_u, tape.attn_norm) if post else g_u
+    g_branch = eq.scaled(g_sum, tape.attention_factor)
+    g_branch = attention_backward(call, layout, p, g_branch, tape.attention, grads)
+    return g_sum + (g_branch if post else through_norm("attn_norm", g_branch, tape.attn_norm))
+
+
+def layers_backward(
+    call: RefineCall,
+    layout: Layout,
+    p: Parameters,
+    x: Tensor,
+    g_y: Tensor,
+    step: int,
+    grads: Gradients,
+) -> Tensor:
+    """Recompute all layers of a step from their input ``x`` and differentiate them; gives g_x."""
+    tapes = []
+    for layer in range(call.config.n_layers):
+        x, tape = layer_forward(call, layout, eq.layer_parameters(p, layer), x, layer, step)
+        tapes.append(tape)
+    for layer in reversed(range(call.config.n_layers)):
+        # Views into the stacked gradients: += on them adds to the whole.
+        layer_grads = {name: grads[name][layer] for name in LAYER_PARAMETERS}
+        weights = eq.layer_parameters(p, layer)
+        g_y = layer_backward(call, layout, weights, g_y, tapes[layer], layer_grads)
+    return g_y
+
+
+def adapt_backward(
+    call: RefineCall, p: Parameters, g_x: Tensor, state: Tensor, hidden: Tensor, grads: Gradients
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the adapter's inputs (g_state, g_hidden)."""
+    if call.config.adapter == "add":
+        half = 0.5 * g_x
+        return half, half
+    if call.config.adapter == "gate":
+        gate = torch.sigmoid(p["gate"].to(call.state_dtype))
+        grads["gate"] += (g_x * (state - hidden)).sum() * gate * (1.0 - gate)
+        return gate * g_x, (1.0 - gate) * g_x
+    both = torch.cat((state, hidden), dim=-1)
+    g_both, g_weight, g_bias = linear_backward(call, g_x, both, p["concat_weight"])
+    grads["concat_weight"] += g_weight
+    grads["concat_bias"] += g_bias
+    g_state, g_hidden = g_both.chunk(2, dim=-1)
+    return g_state, g_hidden
+
+
+def step_backward(
+    call: RefineCall,
+    layout: Layout,
+    p: Parameters,
+    state: Tensor,
+    hidden: Tensor,
+    g_next: Tensor,
+    step: int,
+    grads: Gradients,
+) -> tuple[Tensor, Tensor]:
+    """Differentiate ``s_t`` with respect to ``s_{t-1}`` and ``H``: (g_state, g_hidden), (N, d) each."""
+    adapted = eq.adapt(call, p, state, hidden)
+    x, norm = norm_forward(call, adapted, p["core_norm_weight"], p["core_norm_bias"])
+    g_x = layers_backward(call, layout, p, x, g_next, step, grads)
+    g_x, g_weight, g_bias = norm_backward(call, g_x, p["core_norm_weight"], norm)
+    grads["core_norm_weight"] += g_weight
+    grads["core_norm_bias"] += g_bias
+    return adapt_backward(call, p, g_x, state, hidden, grads)
+
+
+# --- the whole recurrence -------------------------------------------------------------------------
+
+
+class RefineGradients(NamedTuple):
+    hidden: Tensor  # like the caller's packed hidden
+    state: Tensor | None  # (N, d) of s_0; None for adapter "none"
+    parameters: Gradients
+
+
+def refine_forward(
+    call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: Parameters
+) -> tuple[RefineResult, Tensor]:
+    """Run the recurrence without autograd.
+
+    Returns:
+        The result, and the states ``s_0 .. s_{T-1}`` (T, N, d) that backward starts its steps from
+        (T = 0 for adapter ``none``).
+    """
+    rows_hidden = eq.hidden_of_rows(call, hidden)
+    if not call.config.is_recurrent:
+        final = eq.layers_once(call, parameters, rows_hidden)
+        result = RefineResult(final[call.layout.last_rows][:, None], final)
+        return result, final.new_empty((0, *final.shape))
+    current = eq.first_state(call, state)
+    states, last_rows = [], []
+    for step in range(1, call.max_steps + 1):
+        states.append(current)
+        layout, rows = eq.active_sequences(call, step)
+        if rows is None:
+            current = eq.reasoning_step(call, layout, parameters, current, rows_hidden, step)
+        else:
+            before, there = current[rows], rows_hidden[rows]
+            refined = eq.reasoning_step(call, layout, parameters, before, there, step)
+            current = current.index_copy(0, rows, refined)
+        last_rows.append(current[call.layout.last_rows])
+    return RefineResult(torch.stack(last_rows, dim=1), current), torch.stack(states)
+
+
+def refine_backward(
+    call: RefineCall,
+    hidden: Tensor,
+    parameters: Parameters,
+    states: Tensor,
+    g_trajectory: Tensor | None,
+    g_state: Tensor | None,
+) -> RefineGradients:
+    """Differentiate the recurrence.
+
+    Args:
+        call, hidden, parameters: as in forward.
+        states: (T, N, d) of :func:`refine_forward`.
+        g_trajectory: (S, T, d) gradient of every step's last row, or None for zero.
+        g_state: (N, d) gradient of the final state, or None for zero.
+    """
+    rows_hidden = eq.hidden_of_rows(call, hidden)
+    last_rows = call.layout.last_rows
+    grads = {
+        name: torch.zeros_like(value, dtype=call.state_dtype) for name, value in parameters.items()
+    }
+    g_current = (
+        torch.zeros_like(rows_hidden)
+        if g_state is None
+        else g_state.to(call.state_dtype, copy=True)
+    )
+    if not call.config.is_recurrent:
+        if g_trajectory is not None:
+            g_current[last_rows] += g_trajectory[:, 0].to(call.state_dtype)
+        g_rows = layers_backward(call, call.layout, parameters, rows_hidden, g_current, 0, grads)
+        return RefineGradients(g_rows, None, grads)
+
+    g_rows = torch.zeros_like(rows_hidden)
+    for step in range(call.max_steps, 0, -1):
+        if g_trajectory is not None:
+            g_current[last_rows] += g_trajectory[:, step - 1].to(call.state_dtype)
+        layout, rows = eq.active_sequences(call, step)
+        before = states[step - 1]
+        if rows is None:
+            g_current, g_here = step_backward(
+                call, layout, parameters, before, rows_hidden, g_current, step, grads
+            )
+            g_rows += g_here
+        else:
+            # A sequence that was done before this step hands its gradient on unchanged.
+            g_before, g_here = step_backward(
+                call,
+                layout,
+                parameters,
+                before[rows],
+                rows_hidden[rows],
+                g_current[rows],
+                step,
+                grads,
+            )
+            g_current[rows] = g_before
+            g_rows[rows] += g_here
+    if call.hidden_rows is not None:
+        shared = g_rows.new_zeros((len(hidden), g_rows.shape[1]))
+        g_rows = shared.index_add_(0, call.hidden_rows, g_rows)
+    return RefineGradients(g_rows, g_current, grads)

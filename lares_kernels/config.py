@@ -1,0 +1,107 @@
+"""Shape and arithmetic of one recurrent core (LARES, arXiv 2505.16865, section 3.2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from lares_kernels.activations import ACTIVATIONS
+
+ADAPTERS = ("add", "gate", "concat", "none")
+MIXERS = ("attention",)
+NORMS = ("post", "pre")
+DROPOUT_LEVELS = 256  # a dropout decision compares one 8-bit number with round(256 p)
+
+
+def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"CoreConfig.{name} is {value!r}; it must be one of {', '.join(choices)}")
+
+
+def _require_positive_int(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"CoreConfig.{name} is {value!r}; it must be a whole number of at least 1")
+
+
+def _require_rate(name: str, value: float) -> None:
+    if not 0.0 <= value < 1.0 or round(DROPOUT_LEVELS * value) >= DROPOUT_LEVELS:
+        raise ValueError(
+            f"CoreConfig.{name} is {value!r}; it must lie in [0, 1) and, rounded to a multiple of "
+            f"1/{DROPOUT_LEVELS}, stay below 1"
+        )
+
+
+@dataclass(frozen=True)
+class CoreConfig:
+    """What one step of the recurrence computes: ``s_t = Layers(LayerNorm(adapter(s_{t-1}, H)))``.
+
+    Attributes:
+        d_model: width ``d`` of a token.
+        n_heads: attention heads ``h``; must divide ``d_model``.
+        d_ff: width ``f`` of the feed-forward.
+        n_layers: layers in the core-block, shared by all steps.
+        adapter: how the state meets ``H``: ``add`` is ``(s + H) / 2``; ``gate`` is
+            ``g s + (1 - g) H`` with ``g = sigmoid(a)``; ``concat`` is ``W [s ; H] + b``; ``none`` runs
+            the layers alone, once, on ``H``: no state and no LayerNorm before them (the pre-block).
+        mixer: how tokens of a sequence mix; ``attention`` is causal softmax attention.
+        activation: of the feed-forward: ``gelu`` (erf), ``gelu_tanh``, ``relu`` or ``silu``.
+        norm: ``post`` normalises each residual sum, ``pre`` each branch's input.
+        eps: added to the variance in every LayerNorm.
+        dropout: rate after the attention's and the feed-forward's output product, rounded to a
+            multiple of 1/256.
+        attn_dropout: rate on the attention probabilities, rounded likewise.
+        state_omega, state_sigma: scale of the drawn initial state,
+            ``s_0 = omega * TruncatedNormal(0, sigma^2)`` cut at three sigma.
+
+    Raises:
+        ValueError: an option is unknown or out of range; the message names it.
+    """
+
+    d_model: int = 64
+    n_heads: int = 2
+    d_ff: int = 256
+    n_layers: int = 2
+    adapter: str = "add"
+    mixer: str = "attention"
+    activation: str = "gelu"
+    norm: str = "post"
+    eps: float = 1e-12
+    dropout: float = 0.0
+    attn_dropout: float = 0.0
+    state_omega: float = 3.0
+    state_sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_heads", "d_ff", "n_layers"):
+            _require_positive_int(name, getattr(self, name))
+        if self.d_model % self.n_heads:
+            raise ValueError(
+                f"CoreConfig.n_heads is {self.n_heads}, which does not divide d_model={self.d_model}"
+            )
+        _require_choice("adapter", self.adapter, ADAPTERS)
+        _require_choice("mixer", self.mixer, MIXERS)
+        _require_choice("activation", self.activation, tuple(ACTIVATIONS))
+        _require_choice("norm", self.norm, NORMS)
+        _require_rate("dropout", self.dropout)
+        _require_rate("attn_dropout", self.attn_dropout)
+        if not (math.isfinite(self.eps) and self.eps > 0):
+            raise ValueError(f"CoreConfig.eps is {self.eps!r}; it must be a positive number")
+        for name in ("state_omega", "state_sigma"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"CoreConfig.{name} is {value!r}; it must be zero or more")
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head, ``d / h``."""
+        return self.d_model // self.n_heads
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether there is a state at all (every adapter but ``none``)."""
+        return self.adapter != "none"
+
+    def to_dict(self) -> dict[str, object]:
+        """The options as plain values, in declaration order."""
+        return dataclasses.asdict(self)

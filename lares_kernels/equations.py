@@ -1,0 +1,256 @@
+"""The recurrence as the paper writes it (LARES, arXiv 2505.16865, section 3.2), in plain PyTorch.
+
+Autograd differentiates this program; ``backward.py`` is held to it, and both to float64.
+
+Shapes: ``N`` rows (tokens) of ``S`` packed sequences, width ``d``, feed-forward ``f``, ``h`` heads,
+``L`` the longest sequence of the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lares_kernels import noise
+from lares_kernels.activations import ACTIVATIONS
+from lares_kernels.call import RefineCall
+from lares_kernels.layout import Layout
+from lares_kernels.parameters import LAYER_PARAMETERS
+
+Parameters = Mapping[str, Tensor]
+
+
+class RefineResult(NamedTuple):
+    """``trajectory`` (S, T, d): last row of each step, repeated past a sequence's own depth;
+    ``state`` (N, d): s_T of every row."""
+
+    trajectory: Tensor
+    state: Tensor
+
+
+def linear(call: RefineCall, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x W^T + b`` taken in the products' type, given back in the state's."""
+    dtype = call.product_dtype
+    return functional.linear(x.to(dtype), weight.to(dtype), bias.to(dtype)).to(call.state_dtype)
+
+
+def matmul(call: RefineCall, a: Tensor, b: Tensor) -> Tensor:
+    """``a b`` taken in the products' type, given back in the state's."""
+    return torch.matmul(a.to(call.product_dtype), b.to(call.product_dtype)).to(call.state_dtype)
+
+
+def layer_norm(call: RefineCall, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """LayerNorm over the last dimension with biased variance, in the state's type."""
+    dtype = call.state_dtype
+    return functional.layer_norm(x, x.shape[-1:], weight.to(dtype), bias.to(dtype), call.config.eps)
+
+
+def layer_parameters(parameters: Parameters, layer: int) -> dict[str, Tensor]:
+    """Parameters of one layer out of the stacked ones."""
+    return {name: parameters[name][layer] for name in LAYER_PARAMETERS}
+
+
+def dropout_scale(keep: Tensor, rate: float, dtype: torch.dtype) -> Tensor:
+    """Factor of each element: 0 where dropped, ``1 / (1 - p)`` where kept."""
+    return keep.to(dtype) * (1.0 / (1.0 - noise.quantised_rate(rate)))
+
+
+def attention_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
+    """(S, h, L, L) factors of the attention probabilities, or None where dropout is off."""
+    rate = call.config.attn_dropout
+    if not call.dropout or noise.quantised_rate(rate) == 0.0:
+        return None
+    keep = noise.attention_keep(
+        layout.row_streams,
+        layout.position,
+        layer=layer,
+        step=step,
+        rate=rate,
+        n_heads=call.config.n_heads,
+        n_keys=layout.max_length,
+        seed=call.seed,
+    )
+    return dropout_scale(layout.pad(keep).transpose(1, 2), rate, call.state_dtype)
+
+
+def residual_dropout(
+    call: RefineCall, layout: Layout, layer: int, step: int
+) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """(N, d) factors of the attention's and of the feed-forward's output, or None where off."""
+    rate = call.config.dropout
+    if not call.dropout or noise.quantised_rate(rate) == 0.0:
+        return None, None
+    attention, feed_forward = noise.residual_keep(
+        layout.row_streams,
+        layout.position,
+        layer=layer,
+        step=step,
+        rate=rate,
+        width=call.config.d_model,
+        seed=call.seed,
+    )
+    return (
+        dropout_scale(attention, rate, call.state_dtype),
+        dropout_scale(feed_forward, rate, call.state_dtype),
+    )
+
+
+def scaled(x: Tensor, factor: Tensor | None) -> Tensor:
+    """``x * factor``, or ``x`` where there is no factor."""
+    return x if factor is None else x * factor
+
+
+def split_heads(call: RefineCall, layout: Layout, x: Tensor) -> Tensor:
+    """(N, d) rows to (S, h, L, d/h)."""
+    heads = x.reshape(len(x), call.config.n_heads, call.config.head_dim)
+    return layout.pad(heads).transpose(1, 2)
+
+
+def merge_heads(layout: Layout, x: Tensor) -> Tensor:
+    """(S, h, L, d/h) to (N, d) rows."""
+    return layout.unpad(x.transpose(1, 2).flatten(-2))
+
+
+def causal_mask(length: int, device: torch.device) -> Tensor:
+    """(L, L) bool, True where a query may not look. Padding lies after every real row of its
+    sequence, so this alone hides it."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+
+
+def attention_probabilities(call: RefineCall, query: Tensor, key: Tensor) -> Tensor:
+    """``softmax(Q K^T / sqrt(d/h) + mask)`` (S, h, L, L)."""
+    scores = matmul(call, query, key.transpose(-1, -2)) * call.config.head_dim**-0.5
+    mask = causal_mask(scores.shape[-1], scores.device)
+    return torch.softmax(scores.masked_fill(mask, float("-inf")), dim=-1)
+
+
+def attention(
+    call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
+) -> Tensor:
+    """``W_o (Dropout_attn(A) V) + b_o``, (N, d) to (N, d)."""
+    qkv = linear(call, x, p["qkv_weight"], p["qkv_bias"])
+    query, key, value = (split_heads(call, layout, part) for part in qkv.chunk(3, dim=-1))
+    probabilities = attention_probabilities(call, query, key)
+    probabilities = scaled(probabilities, attention_dropout(call, layout, layer, step))
+    context = merge_heads(layout, matmul(call, probabilities, value))
+    return linear(call, context, p["out_weight"], p["out_bias"])
+
+
+def feed_forward(call: RefineCall, p: Parameters, x: Tensor) -> Tensor:
+    """``W_2 act(W_1 x + b_1) + b_2``, (N, d) to (N, d)."""
+    activation = ACTIVATIONS[call.config.activation].value
+    inner = activation(linear(call, x, p["up_weight"], p["up_bias"]))
+    return linear(call, inner, p["down_weight"], p["down_bias"])
+
+
+def transformer_layer(
+    call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
+) -> Tensor:
+    """One layer, post- or pre-norm, (N, d) to (N, d)."""
+    attention_factor, feed_forward_factor = residual_dropout(call, layout, layer, step)
+    attn_norm = (p["attn_norm_weight"], p["attn_norm_bias"])
+    ffn_norm = (p["ffn_norm_weight"], p["ffn_norm_bias"])
+    if call.config.norm == "post":
+        branch = attention(call, layout, p, x, layer, step)
+        u = layer_norm(call, x + scaled(branch, attention_factor), *attn_norm)
+        return layer_norm(
+            call, u + scaled(feed_forward(call, p, u), feed_forward_factor), *ffn_norm
+        )
+    branch = attention(call, layout, p, layer_norm(call, x, *attn_norm), layer, step)
+    u = x + scaled(branch, attention_factor)
+    branch = feed_forward(call, p, layer_norm(call, u, *ffn_norm))
+    return u + scaled(branch, feed_forward_factor)
+
+
+def adapt(call: RefineCall, p: Parameters, state: Tensor, hidden: Tensor) -> Tensor:
+    """The adapter: how the state meets ``H``, (N, d)."""
+    if call.config.adapter == "add":
+        return (state + hidden) * 0.5
+    if call.config.adapter == "gate":
+        gate = torch.sigmoid(p["gate"].to(call.state_dtype))
+        return gate * state + (1.0 - gate) * hidden
+    both = torch.cat((state, hidden), dim=-1)
+    return linear(call, both, p["concat_weight"], p["concat_bias"])
+
+
+def reasoning_step(
+    call: RefineCall, layout: Layout, p: Parameters, state: Tensor, hidden: Tensor, step: int
+) -> Tensor:
+    """``s_t = Layers(LayerNorm_core(adapter(s_{t-1}, H)))``, (N, d)."""
+    x = adapt(call, p, state, hidden)
+    x = layer_norm(call, x, p["core_norm_weight"], p["core_norm_bias"])
+    for layer in range(call.config.n_layers):
+        x = transformer_layer(call, layout, layer_parameters(p, layer), x, layer, step)
+    return x
+
+
+def layers_once(call: RefineCall, p: Parameters, hidden: Tensor) -> Tensor:
+    """Adapter ``none``: the layers on ``H``, (N, d); its draws carry step 0."""
+    x = hidden
+    for layer in range(call.config.n_layers):
+        x = transformer_layer(call, call.layout, layer_parameters(p, layer), x, layer, step=0)
+    return x
+
+
+def first_state(call: RefineCall, state: Tensor | None) -> Tensor:
+    """``s_0`` (N, d): the caller's, or drawn, or zero."""
+    layout, width = call.layout, call.config.d_model
+    if state is not None:
+        return state.to(call.state_dtype)
+    if call.zero_state:
+        device = layout.sequence.device
+        return torch.zeros(layout.n_rows, width, dtype=call.state_dtype, device=device)
+    drawn = noise.initial_state(
+        layout.row_streams,
+        layout.position,
+        width=width,
+        omega=call.config.state_omega,
+        sigma=call.config.state_sigma,
+        seed=call.seed,
+    )
+    return drawn.to(call.state_dtype)
+
+
+def hidden_of_rows(call: RefineCall, hidden: Tensor) -> Tensor:
+    """``H`` of every row (N, d) in the state's type: rollouts of a sequence share its rows."""
+    hidden = hidden.to(call.state_dtype)
+    return hidden if call.hidden_rows is None else hidden[call.hidden_rows]
+
+
+def active_sequences(call: RefineCall, step: int) -> tuple[Layout, Tensor | None]:
+    """The sequences that still reason at ``step``: their layout and rows (None: all of them)."""
+    if call.num_steps is None:
+        return call.layout, None
+    return call.layout.select(call.num_steps >= step)
+
+
+def refine_equations(
+    call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: Parameters
+) -> RefineResult:
+    """Run the recurrence.
+
+    Args:
+        call: what to run.
+        hidden: (rows of the caller, d), ``H``.
+        state: (N, d) s_0, or None to draw it (or take zero) as the call says.
+        parameters: by name, stacked over layers.
+    """
+    hidden = hidden_of_rows(call, hidden)
+    if not call.config.is_recurrent:
+        final = layers_once(call, parameters, hidden)
+        return RefineResult(final[call.layout.last_rows][:, None], final)
+    current = first_state(call, state)
+    last_rows = []
+    for step in range(1, call.max_steps + 1):
+        layout, rows = active_sequences(call, step)
+        if rows is None:
+            current = reasoning_step(call, layout, parameters, current, hidden, step)
+        else:
+            refined = reasoning_step(call, layout, parameters, current[rows], hidden[rows], step)
+            current = current.index_copy(0, rows, refined)
+        last_rows.append(current[call.layout.last_rows])
+    return RefineResult(torch.stack(last_rows, dim=1), current)

@@ -1,0 +1,7 @@
+"""Exceptions raised by ``lares_kernels``."""
+
+from __future__ import annotations
+
+
+class BackendError(RuntimeError):
+    """A backend that was asked for by name cannot serve the call; the message says why."""

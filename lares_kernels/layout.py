@@ -1,0 +1,74 @@
+"""Where the tokens of a batch of sequences lie: packed rows, their sequences and positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows of ``S`` sequences stored one after the other, oldest token first.
+
+    Attributes:
+        lengths: (S,) int64, at least 1 each.
+        starts: (S,) int64, first row of each sequence.
+        max_length: longest sequence.
+        sequence: (N,) int64, sequence of each row.
+        position: (N,) int64, position of each row in its sequence, from 0.
+        streams: (S,) int64, each sequence's random-number stream (sequence number and rollout).
+    """
+
+    lengths: Tensor
+    starts: Tensor
+    max_length: int
+    sequence: Tensor
+    position: Tensor
+    streams: Tensor
+
+    @classmethod
+    def from_lengths(cls, lengths: Tensor, streams: Tensor) -> Layout:
+        """Layout of sequences of ``lengths`` (S,) with random-number ``streams`` (S,)."""
+        lengths = lengths.to(torch.int64)
+        starts = lengths.cumsum(0) - lengths
+        sequence = torch.repeat_interleave(
+            torch.arange(len(lengths), device=lengths.device), lengths
+        )
+        position = torch.arange(len(sequence), device=lengths.device) - starts[sequence]
+        return cls(lengths, starts, int(lengths.max()), sequence, position, streams)
+
+    @property
+    def n_sequences(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.sequence)
+
+    @property
+    def last_rows(self) -> Tensor:
+        """(S,) row of each sequence's newest token."""
+        return self.starts + self.lengths - 1
+
+    @property
+    def row_streams(self) -> Tensor:
+        """(N,) random-number stream of each row."""
+        return self.streams[self.sequence]
+
+    def select(self, chosen: Tensor) -> tuple[Layout, Tensor]:
+        """The sequences where ``chosen`` (S,) bool holds: their layout, and their rows in this one."""
+        rows = chosen[self.sequence].nonzero().squeeze(1)
+        return Layout.from_lengths(self.lengths[chosen], self.streams[chosen]), rows
+
+    def pad(self, rows: Tensor, width: int | None = None) -> Tensor:
+        """(N, ...) to (S, width, ...), zeros past each sequence's end; width defaults to max_length."""
+        width = self.max_length if width is None else width
+        padded = rows.new_zeros((self.n_sequences * width, *rows.shape[1:]))
+        padded = padded.index_copy(0, self.sequence * width + self.position, rows)
+        return padded.reshape(self.n_sequences, width, *rows.shape[1:])
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """(S, width, ...) to (N, ...), leaving out what lies past each sequence's end."""
+        return padded.flatten(0, 1)[self.sequence * padded.shape[1] + self.position]

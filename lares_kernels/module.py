@@ -1,0 +1,87 @@
+"""``RecurrentCore``: the module that owns the parameters of a core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lares_kernels.config import CoreConfig
+from lares_kernels.function import RefineOutput, refine
+from lares_kernels.parameters import parameter_shapes
+
+DEFAULT_INITIALIZER_RANGE = 0.02
+
+
+class RecurrentCore(nn.Module):
+    """The recurrence of LARES with its parameters (arXiv 2505.16865, section 3.2).
+
+    Parameters are stacked over layers; :func:`lares_kernels.parameters.parameter_shapes` lists them.
+    Weights start normal with standard deviation 0.02, biases 0, LayerNorms 1 and 0, the gate 0.
+
+    Args:
+        config: of the core.
+        device, dtype: of the parameters.
+    """
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        for name, shape in parameter_shapes(config).items():
+            self.register_parameter(
+                name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+            )
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self, std: float = DEFAULT_INITIALIZER_RANGE) -> None:
+        """Draw the weights anew from ``N(0, std^2)``; biases 0, LayerNorms the identity."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("norm_weight"):
+                parameter.fill_(1.0)
+            elif name.endswith("_weight"):
+                parameter.normal_(0.0, std)
+            else:
+                parameter.zero_()
+
+    def forward(
+        self,
+        hidden: Tensor,
+        lengths: Tensor | Sequence[int] | None = None,
+        *,
+        cu_seqlens: Tensor | None = None,
+        num_steps: int | Tensor = 1,
+        state: Tensor | str | None = None,
+        seed: int = 0,
+        rollouts: int = 1,
+        return_trajectory: bool = False,
+        return_state: bool = False,
+        sequence_ids: Tensor | None = None,
+        precision: str | None = None,
+    ) -> RefineOutput:
+        """Refine ``hidden``; see :func:`lares_kernels.refine`. Dropout is on in training mode."""
+        return refine(
+            self.config,
+            dict(self.named_parameters()),
+            hidden,
+            lengths=lengths,
+            cu_seqlens=cu_seqlens,
+            num_steps=num_steps,
+            state=state,
+            seed=seed,
+            rollouts=rollouts,
+            return_trajectory=return_trajectory,
+            return_state=return_state,
+            sequence_ids=sequence_ids,
+            training=self.training,
+            precision=precision,
+        )
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.config.to_dict().items())

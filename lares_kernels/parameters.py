@@ -1,0 +1,74 @@
+"""The parameters of a core, by name and shape.
+
+Every tensor is stacked over the layers, so that an op takes the same short list of tensors whatever
+the depth of the core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from lares_kernels.config import CoreConfig
+
+LAYER_PARAMETERS = (
+    "qkv_weight",
+    "qkv_bias",
+    "out_weight",
+    "out_bias",
+    "attn_norm_weight",
+    "attn_norm_bias",
+    "up_weight",
+    "up_bias",
+    "down_weight",
+    "down_bias",
+    "ffn_norm_weight",
+    "ffn_norm_bias",
+)
+
+
+def parameter_shapes(config: CoreConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every parameter, in the order in which the op takes them.
+
+    Weights are (out, in), as in ``torch.nn.Linear``. Rows of ``qkv_weight`` are the query's, then the
+    key's, then the value's; head ``i`` owns columns ``i d/h .. (i+1) d/h`` of each.
+    """
+    n, d, f = config.n_layers, config.d_model, config.d_ff
+    shapes: dict[str, tuple[int, ...]] = {
+        "qkv_weight": (n, 3 * d, d),
+        "qkv_bias": (n, 3 * d),
+        "out_weight": (n, d, d),
+        "out_bias": (n, d),
+        "attn_norm_weight": (n, d),
+        "attn_norm_bias": (n, d),
+        "up_weight": (n, f, d),
+        "up_bias": (n, f),
+        "down_weight": (n, d, f),
+        "down_bias": (n, d),
+        "ffn_norm_weight": (n, d),
+        "ffn_norm_bias": (n, d),
+    }
+    if config.is_recurrent:
+        shapes |= {"core_norm_weight": (d,), "core_norm_bias": (d,)}
+    if config.adapter == "gate":
+        shapes |= {"gate": ()}
+    elif config.adapter == "concat":
+        shapes |= {"concat_weight": (d, 2 * d), "concat_bias": (d,)}
+    return shapes
+
+
+def check_parameters(config: CoreConfig, parameters: Mapping[str, Tensor]) -> None:
+    """Raise ``ValueError`` unless ``parameters`` are exactly those of ``config``, on one device and dtype."""
+    shapes = parameter_shapes(config)
+    missing = [name for name in shapes if name not in parameters]
+    unknown = [name for name in parameters if name not in shapes]
+    if missing or unknown:
+        raise ValueError(
+            f"parameters do not fit CoreConfig: missing {missing or 'none'}, unknown {unknown or 'none'}"
+        )
+    for name, shape in shapes.items():
+        if tuple(parameters[name].shape) != shape:
+            raise ValueError(
+                f"parameter {name} has shape {tuple(parameters[name].shape)}; CoreConfig needs {shape}"
+            )
