@@ -27,7 +27,6 @@ def philox4x32(
     Returns:
         Four int64 tensors of the broadcast shape with values in ``[0, 2^32)``.
     """
-    c0, c1, c2, c3 = torch.broadcast_tensors(c0, c1, c2, c3)  # type: ignore[no-untyped-call]
     key0, key1 = seed & MASK32, (seed >> 32) & MASK32
     for _ in range(_ROUNDS):
         # A 32x32-bit product fits 64 bits; int64 wraps it, which leaves both halves' bits right.

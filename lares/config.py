@@ -1,0 +1,156 @@
+"""``LaresConfig``: everything that shapes a model. Defaults are the published ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lares_kernels import CoreConfig
+
+from lares.depth import DEPTH_SAMPLERS
+from lares.errors import ConfigError
+
+STATE_MODES = ("normal", "normal_zero", "zero")
+SCORES = ("dot", "cos")
+
+
+@dataclass(frozen=True)
+class LaresConfig:
+    """Shape of a LARES model (arXiv 2505.16865; section and table of defaults: 4.1.4).
+
+    Attributes:
+        n_items: catalogue rows ``V``, padding row 0 included.
+        max_length: window ``L``; longer histories keep their last ``L`` items.
+        d_model: width ``d`` of a token.
+        n_heads: attention heads.
+        d_ff: width ``f`` of the feed-forward.
+        n_pre_layers: layers of the pre-block, run once.
+        n_core_layers: layers of the core-block, run at every reasoning step; 0 is plain SASRec.
+        adapter: how the state meets the pre-block's output: ``add``, ``gate`` or ``concat``.
+        activation: ``gelu`` (erf), ``gelu_tanh``, ``relu`` or ``silu``.
+        norm: ``post`` or ``pre``.
+        eps: of every LayerNorm.
+        dropout: rate on the embedding and on every sublayer's output.
+        attn_dropout: rate on the attention probabilities.
+        mean_depth: mean number of reasoning steps in training and the default at test time.
+        depth_sampler: how a training step draws its depth; see :mod:`lares.depth`.
+        state_mode: initial state: ``normal`` (drawn, also at test time), ``normal_zero`` (drawn in
+            training, zero at test time) or ``zero``.
+        state_omega, state_sigma: scale and standard deviation of a drawn state.
+        scores: ``dot`` or ``cos`` (cosine divided by ``tau``).
+        tau: temperature of cosine scores and of the alignment losses.
+        initializer_range: standard deviation of the weights at the start.
+
+    Raises:
+        ConfigError: a value is out of range; the message names it.
+    """
+
+    n_items: int
+    max_length: int = 20
+    d_model: int = 64
+    n_heads: int = 2
+    d_ff: int = 256
+    n_pre_layers: int = 2
+    n_core_layers: int = 2
+    adapter: str = "add"
+    activation: str = "gelu"
+    norm: str = "post"
+    eps: float = 1e-12
+    dropout: float = 0.5
+    attn_dropout: float = 0.5
+    mean_depth: int = 4
+    depth_sampler: str = "poisson-lognormal"
+    state_mode: str = "normal"
+    state_omega: float = 3.0
+    state_sigma: float = 1.0
+    scores: str = "dot"
+    tau: float = 1.0
+    initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        self._require_int("n_items", 2)
+        for name in ("max_length", "mean_depth"):
+            self._require_int(name, 1)
+        for name in ("n_pre_layers", "n_core_layers"):
+            self._require_int(name, 0)
+        if self.n_pre_layers + self.n_core_layers == 0:
+            raise ConfigError("n_pre_layers and n_core_layers are both 0: the model has no layer")
+        self._require_choice("depth_sampler", DEPTH_SAMPLERS)
+        self._require_choice("state_mode", STATE_MODES)
+        self._require_choice("scores", SCORES)
+        if self.adapter == "none":
+            raise ConfigError("adapter is 'none'; for a model without recurrence set n_core_layers=0")
+        for name in ("tau", "initializer_range"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} is {value!r}; it must be a positive number")
+        try:
+            self.core_config()
+        except ValueError as error:
+            raise ConfigError(str(error).replace("CoreConfig.", "")) from error
+
+    def _require_int(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+
+    def _require_choice(self, name: str, choices: tuple[str, ...]) -> None:
+        if getattr(self, name) not in choices:
+            raise ConfigError(
+                f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}"
+            )
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether the model reasons at all; if not, it is plain SASRec."""
+        return self.n_core_layers > 0
+
+    def core_config(self) -> CoreConfig:
+        """Of the core-block (of one layer where there is none, to check the shared options)."""
+        return self._block_config(max(self.n_core_layers, 1), self.adapter)
+
+    def pre_config(self) -> CoreConfig:
+        """Of the pre-block (of one layer where there is none)."""
+        return self._block_config(max(self.n_pre_layers, 1), "none")
+
+    def _block_config(self, n_layers: int, adapter: str) -> CoreConfig:
+        return CoreConfig(
+            d_model=self.d_model,
+            n_heads=self.n_heads,
+            d_ff=self.d_ff,
+            n_layers=n_layers,
+            adapter=adapter,
+            activation=self.activation,
+            norm=self.norm,
+            eps=self.eps,
+            dropout=self.dropout,
+            attn_dropout=self.attn_dropout,
+            state_omega=self.state_omega,
+            state_sigma=self.state_sigma,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> LaresConfig:
+        """The configuration of ``options``.
+
+        Raises:
+            ConfigError: an option is unknown (the message gives the nearest known one), missing or
+                out of range.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"unknown model option {name!r}{hint}")
+        if "n_items" not in options:
+            raise ConfigError("model option 'n_items' is missing")
+        return cls(**options)

@@ -1,0 +1,206 @@
+"""``LaresEncoder``: from item ids to the reasoning states (LARES, arXiv 2505.16865, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from lares_kernels import RecurrentCore
+from lares_kernels.layout import Layout
+from lares_kernels.noise import Site, quantised_rate, row_keep, site_word
+from torch import Tensor, nn
+
+from lares.config import LaresConfig
+
+
+class EncoderOutput(NamedTuple):
+    """What the encoder gives back; ``B`` sequences of up to ``L`` items, width ``d``.
+
+    Attributes:
+        last: (B, d), ``z_T``: state of the newest item after each sequence's last step.
+        trajectory: (B, T_max, d), ``z_1 .. z_T``; past a sequence's own depth its last one is
+            repeated. None unless asked for, or where there is no recurrence.
+        state: (B, L, d), ``s_T`` of every item, zeros at padding. None unless asked for.
+        hidden: (B, L, d), the pre-block's output ``H``, zeros at padding. None unless asked for.
+    """
+
+    last: Tensor
+    trajectory: Tensor | None
+    state: Tensor | None
+    hidden: Tensor | None
+
+
+class LaresEncoder(nn.Module):
+    """Embedding, pre-block and recurrence.
+
+    ``n_core_layers=0`` leaves out the recurrence: plain SASRec, whose ``last`` is the pre-block's.
+
+    Args:
+        config: of the model.
+    """
+
+    def __init__(self, config: LaresConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.item_embedding = nn.Embedding(config.n_items, config.d_model, padding_idx=0)
+        self.position_embedding = nn.Embedding(config.max_length, config.d_model)
+        self.input_norm = nn.LayerNorm(config.d_model, eps=config.eps)
+        self.pre = RecurrentCore(config.pre_config()) if config.n_pre_layers else None
+        self.core = RecurrentCore(config.core_config()) if config.is_recurrent else None
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the weights anew: normal with ``initializer_range``, as published."""
+        std = self.config.initializer_range
+        self.item_embedding.weight.normal_(0.0, std)
+        self.position_embedding.weight.normal_(0.0, std)
+        self.input_norm.reset_parameters()
+        for block in (self.pre, self.core):
+            if block is not None:
+                block.reset_parameters(std)
+
+    def forward(
+        self,
+        item_seq: Tensor,
+        lengths: Tensor,
+        num_steps: int | Tensor | None = None,
+        initial_state: Tensor | None = None,
+        *,
+        seed: int = 0,
+        sequence_ids: Tensor | None = None,
+        return_trajectory: bool = False,
+        return_state: bool = False,
+    ) -> EncoderOutput:
+        """Encode histories.
+
+        Args:
+            item_seq: (B, L) int64 item ids, oldest first, padded on the right with 0. Histories
+                longer than ``max_length`` keep their last ``max_length`` items.
+            lengths: (B,) whole numbers of at least 1.
+            num_steps: reasoning depth ``T``: a number or (B,) int32; None is ``mean_depth``. Without
+                recurrence it must be None or 0.
+            initial_state: (B, L, d) ``s_0``; None draws it (or takes zero) as ``state_mode`` says.
+            seed: 64-bit key of dropout and of the drawn state.
+            sequence_ids: (B,) numbers below 2^24 that address each sequence's random draws; default
+                ``0..B-1``. The same seed and id draw the same in any batch.
+            return_trajectory, return_state: what to give back besides ``last``; ``return_state``
+                gives both ``state`` and ``hidden``.
+
+        Raises:
+            ValueError: ids, lengths or options do not fit; the message names value and place.
+        """
+        check_item_ids(item_seq, lengths, self.config.n_items)
+        item_seq, lengths = keep_last_items(item_seq, lengths, self.config.max_length)
+        width = item_seq.shape[1]
+        if sequence_ids is None:
+            sequence_ids = torch.arange(len(lengths), device=item_seq.device)
+        layout = Layout.from_lengths(lengths, sequence_ids.to(torch.int64))
+        cu_seqlens = torch.cat((layout.starts, layout.starts[-1:] + layout.lengths[-1:]))
+
+        hidden = self._embed(layout.unpad(item_seq), layout, seed)
+        if self.pre is not None:
+            blocks = self.pre(
+                hidden,
+                cu_seqlens=cu_seqlens,
+                seed=seed,
+                sequence_ids=sequence_ids,
+                return_state=True,
+            )
+            assert blocks.state is not None
+            hidden = blocks.state
+        padded_hidden = layout.pad(hidden, width) if return_state else None
+        if self.core is None:
+            if initial_state is not None or not (num_steps is None or num_steps == 0):
+                raise ValueError(
+                    "this model has no recurrence (n_core_layers=0): num_steps must be None or 0, "
+                    f"got {num_steps!r}, and there is no initial_state"
+                )
+            return EncoderOutput(hidden[layout.last_rows], None, padded_hidden, padded_hidden)
+
+        state: Tensor | str = self._state_mode()
+        if initial_state is not None:
+            wanted = (*item_seq.shape, self.config.d_model)
+            if tuple(initial_state.shape) != wanted:
+                raise ValueError(
+                    f"initial_state has shape {tuple(initial_state.shape)}; it must be {wanted}"
+                )
+            state = layout.unpad(initial_state)
+        out = self.core(
+            hidden,
+            cu_seqlens=cu_seqlens,
+            num_steps=self.config.mean_depth if num_steps is None else num_steps,
+            state=state,
+            seed=seed,
+            sequence_ids=sequence_ids,
+            return_trajectory=return_trajectory,
+            return_state=return_state,
+        )
+        final_state = None if out.state is None else layout.pad(out.state, width)
+        return EncoderOutput(out.last, out.trajectory, final_state, padded_hidden)
+
+    def _embed(self, item_ids: Tensor, layout: Layout, seed: int) -> Tensor:
+        """``Dropout(LayerNorm(E[item] + P[position]))`` of packed ids (N,), (N, d)."""
+        x = self.item_embedding(item_ids) + self.position_embedding(layout.position)
+        x = self.input_norm(x)
+        rate = self.config.dropout
+        if not self.training or quantised_rate(rate) == 0.0:
+            return x
+        keep = row_keep(
+            layout.row_streams,
+            layout.position,
+            site_word(Site.EMBEDDING),
+            rate,
+            self.config.d_model,
+            seed & 0xFFFFFFFFFFFFFFFF,
+        )
+        return x * (keep.to(x.dtype) / (1.0 - quantised_rate(rate)))
+
+    def _state_mode(self) -> str:
+        mode = self.config.state_mode
+        if mode == "normal_zero":
+            return "normal" if self.training else "zero"
+        return mode
+
+
+def check_item_ids(item_seq: Tensor, lengths: Tensor, n_items: int) -> None:
+    """Raise ``ValueError`` unless ids (B, L) and lengths (B,) describe real, non-empty histories."""
+    if item_seq.dim() != 2 or item_seq.is_floating_point():
+        raise ValueError(
+            f"item_seq must be (B, L) whole numbers; got shape {tuple(item_seq.shape)} "
+            f"of {item_seq.dtype}"
+        )
+    if tuple(lengths.shape) != (len(item_seq),) or lengths.is_floating_point():
+        raise ValueError(
+            f"lengths must be ({len(item_seq)},) whole numbers, one a sequence; "
+            f"got shape {tuple(lengths.shape)} of {lengths.dtype}"
+        )
+    if len(item_seq) == 0:
+        raise ValueError("item_seq holds no sequence")
+    bad = (lengths < 1) | (lengths > item_seq.shape[1])
+    if bool(bad.any()):
+        where = int(bad.nonzero()[0])
+        raise ValueError(
+            f"sequence {where} has length {int(lengths[where])}; it must be in "
+            f"1..{item_seq.shape[1]}, the width of item_seq"
+        )
+    real = torch.arange(item_seq.shape[1], device=item_seq.device) < lengths[:, None]
+    wrong = real & ((item_seq < 1) | (item_seq >= n_items))
+    if bool(wrong.any()):
+        row, column = (int(index) for index in wrong.nonzero()[0])
+        raise ValueError(
+            f"item id {int(item_seq[row, column])} in sequence {row}, position {column}: "
+            f"ids run from 1 to {n_items - 1} (0 is padding)"
+        )
+
+
+def keep_last_items(item_seq: Tensor, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """Drop all but the last ``longest`` items of every history (B, L)."""
+    if item_seq.shape[1] <= longest:
+        return item_seq, lengths
+    dropped = (lengths - longest).clamp(min=0)
+    columns = dropped[:, None] + torch.arange(longest, device=item_seq.device)
+    kept = lengths.clamp(max=longest)
+    kept_seq = item_seq.gather(1, columns.clamp(max=item_seq.shape[1] - 1))
+    inside = torch.arange(longest, device=item_seq.device) < kept[:, None]
+    return kept_seq * inside, kept

@@ -1,0 +1,23 @@
+"""Errors that a user can act on. The command line prints them as one line."""
+
+from __future__ import annotations
+
+
+class LaresError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(LaresError, ValueError):
+    """An option is unknown or out of range."""
+
+
+class DataError(LaresError, ValueError):
+    """A data file or a sequence is not as it must be; the message gives file and line."""
+
+
+class CheckpointError(LaresError, RuntimeError):
+    """A checkpoint is missing, broken, does not fit, or could not be written."""
+
+
+class DownloadError(LaresError, RuntimeError):
+    """A download failed, or what came is not what was asked for."""

@@ -1,0 +1,1 @@
+"""Bridges to programs this project did not write."""

@@ -1,0 +1,286 @@
+"""Checkpoints of the LARES authors' released program, in and out.
+
+Only names and shapes are translated; the arithmetic is the same (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lares.config import LaresConfig
+from lares.errors import CheckpointError, ConfigError
+from lares.model import LaresModel
+
+# Released option -> ours; options not listed belong to its trainer or to other models.
+_OPTION_NAMES = {
+    "n_items": "n_items",
+    "MAX_ITEM_LIST_LENGTH": "max_length",
+    "hidden_size": "d_model",
+    "n_heads": "n_heads",
+    "inner_size": "d_ff",
+    "n_pre_layers": "n_pre_layers",
+    "n_core_layers": "n_core_layers",
+    "hidden_act": "activation",
+    "adapter_type": "adapter",
+    "layer_norm_eps": "eps",
+    "hidden_dropout_prob": "dropout",
+    "mean_recurrence": "mean_depth",
+    "sampling_scheme": "depth_sampler",
+    "state_init_method": "state_mode",
+    "state_scale": "state_omega",
+    "state_std": "state_sigma",
+    "sem_func": "scores",
+    "tau": "tau",
+    "initializer_range": "initializer_range",
+}
+_REQUIRED_OPTIONS = ("n_items", "MAX_ITEM_LIST_LENGTH", "hidden_size", "n_heads", "inner_size")
+_VALUE_NAMES = {
+    "adapter_type": {"add": "add", "linear": "gate", "concat": "concat"},
+    "hidden_act": {"gelu": "gelu", "relu": "relu", "swish": "silu"},
+}
+_MODELS = {"lares": "attention"}
+_OTHER_MODELS = ("bsarec", "fmlprec", "tedrec")
+
+# Our stacked parameter -> the released program's tensors of one layer, joined along their rows.
+_LAYER_NAMES: dict[str, tuple[str, ...]] = {
+    f"{ours}_{kind}": tuple(f"{part}.{kind}" for part in theirs)
+    for ours, theirs in {
+        "qkv": tuple(f"multi_head_attention.{part}" for part in ("query", "key", "value")),
+        "out": ("multi_head_attention.dense",),
+        "attn_norm": ("multi_head_attention.LayerNorm",),
+        "up": ("feed_forward.dense_1",),
+        "down": ("feed_forward.dense_2",),
+        "ffn_norm": ("feed_forward.LayerNorm",),
+    }.items()
+    for kind in ("weight", "bias")
+}
+_SINGLE_NAMES = {
+    "encoder.item_embedding.weight": "item_embedding.weight",
+    "encoder.position_embedding.weight": "position_embedding.weight",
+    "encoder.input_norm.weight": "layernorm_1.weight",
+    "encoder.input_norm.bias": "layernorm_1.bias",
+    "encoder.core.core_norm_weight": "layernorm_2.weight",
+    "encoder.core.core_norm_bias": "layernorm_2.bias",
+    "encoder.core.gate": "adapter",
+    "encoder.core.concat_weight": "adapter.weight",
+    "encoder.core.concat_bias": "adapter.bias",
+}
+_BLOCKS = {"encoder.pre": "pre_encoder", "encoder.core": "core_encoder"}
+
+
+def config_from_official(options: Mapping[str, Any]) -> LaresConfig:
+    """Our configuration of a model of the released program.
+
+    Args:
+        options: its configuration, with ``n_items`` and ``model`` added.
+
+    Raises:
+        ConfigError: an option is missing, or asks for what this package does not have.
+    """
+    model = str(options.get("model", "LARES")).lower()
+    if model in _OTHER_MODELS:
+        raise ConfigError(f"model is {options['model']!r}; only LARES's attention core is served")
+    if model not in _MODELS:
+        raise ConfigError(f"model is {options['model']!r}; it must be 'LARES'")
+    for name in _REQUIRED_OPTIONS:
+        if name not in options:
+            raise ConfigError(f"the released configuration has no {name!r}")
+    ours: dict[str, Any] = {}
+    for theirs, name in _OPTION_NAMES.items():
+        if theirs not in options:
+            continue
+        value = options[theirs]
+        if theirs in _VALUE_NAMES:
+            if value not in _VALUE_NAMES[theirs]:
+                served = ", ".join(_VALUE_NAMES[theirs])
+                raise ConfigError(f"{theirs} is {value!r}; served are {served}")
+            value = _VALUE_NAMES[theirs][value]
+        ours[name] = value
+    # Its attention layers are built with the hidden rate for both; the other option does nothing.
+    if "dropout" in ours:
+        ours["attn_dropout"] = ours["dropout"]
+    return LaresConfig.from_dict(ours)
+
+
+def _official_pieces(
+    model: LaresModel,
+) -> Iterator[tuple[str, list[tuple[str, Callable[[Tensor], Tensor]]]]]:
+    """For each of our parameters: the released names, each with the view of ours that it is."""
+    for name, parameter in model.named_parameters():
+        if name in _SINGLE_NAMES:
+            yield name, [(_SINGLE_NAMES[name], lambda whole: whole)]
+            continue
+        block, short = name.rsplit(".", 1)
+        parts = _LAYER_NAMES[short]
+        rows = parameter.shape[1] // len(parts)
+        yield (
+            name,
+            [
+                (
+                    f"{_BLOCKS[block]}.layer.{layer}.{part}",
+                    lambda whole, layer=layer, at=index * rows, rows=rows: whole[
+                        layer, at : at + rows
+                    ],
+                )
+                for layer in range(parameter.shape[0])
+                for index, part in enumerate(parts)
+            ],
+        )
+
+
+def official_state_dict(model: LaresModel) -> dict[str, Tensor]:
+    """The model's weights under the released program's names, as copies."""
+    weights = dict(model.named_parameters())
+    return {
+        theirs: view(weights[ours].detach()).clone()
+        for ours, pieces in _official_pieces(model)
+        for theirs, view in pieces
+    }
+
+
+def official_gradients(model: LaresModel) -> dict[str, Tensor]:
+    """The gradients of the model's parameters under the released program's names, as copies."""
+    weights = dict(model.named_parameters())
+    gradients = {}
+    for ours, pieces in _official_pieces(model):
+        gradient = weights[ours].grad
+        if gradient is not None:
+            gradients |= {theirs: view(gradient).clone() for theirs, view in pieces}
+    return gradients
+
+
+def load_official(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> LaresModel:
+    """A model with the weights of a checkpoint of the released program.
+
+    Args:
+        state_dict: by the released program's names; its floating type becomes the model's.
+        config: the released configuration with ``n_items`` and ``model`` (``"LARES"``) added.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        ConfigError: the configuration asks for what this package does not have.
+        CheckpointError: a tensor is missing, of another shape or not used.
+    """
+    model = LaresModel(config_from_official(config))
+    if state_dict:
+        model.to(next(iter(state_dict.values())).dtype)
+    weights = dict(model.named_parameters())
+    used = set()
+    with torch.no_grad():
+        for ours, pieces in _official_pieces(model):
+            for theirs, view in pieces:
+                target = view(weights[ours])
+                if theirs not in state_dict:
+                    raise CheckpointError(f"the released checkpoint has no tensor {theirs!r}")
+                source = state_dict[theirs]
+                if source.shape != target.shape:
+                    raise CheckpointError(
+                        f"tensor {theirs!r} has shape {tuple(source.shape)}; the configuration "
+                        f"needs {tuple(target.shape)}"
+                    )
+                target.copy_(source)
+                used.add(theirs)
+    unused = sorted(set(state_dict) - used)
+    if unused:
+        raise CheckpointError(
+            f"the released checkpoint holds tensors that the configuration has no place for: {unused}"
+        )
+    return model.eval()
+
+
+class _Inert:
+    """Stands for an object of a class that is not loaded: keeps its state, runs nothing."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        self.arguments = args
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def append(self, value: object) -> None:
+        pass
+
+    def extend(self, values: object) -> None:
+        pass
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+_SAFE_BUILTINS = {"set": set, "frozenset": frozenset, "bytearray": bytearray, "complex": complex}
+_SAFE_TORCH = {
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("torch._utils", "_rebuild_parameter"),
+    ("torch", "Size"),
+    ("torch", "device"),
+}
+
+
+class _SafeUnpickler(pickle.Unpickler):
+    """Loads tensors and plain containers; every other class becomes :class:`_Inert`, never imported."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        if module == "builtins" and name in _SAFE_BUILTINS:
+            return _SAFE_BUILTINS[name]
+        if (module, name) in _SAFE_TORCH:
+            return super().find_class(module, name)
+        return _Inert
+
+
+def _safe_pickle() -> types.ModuleType:
+    """A ``pickle_module`` for ``torch.load`` that can run no code of a file."""
+    module = types.ModuleType("lares_safe_pickle")
+    module.Unpickler = _SafeUnpickler  # type: ignore[attr-defined]
+    module.load = lambda file, **_: _SafeUnpickler(file).load()  # type: ignore[attr-defined]
+    module.loads = lambda data, **_: _SafeUnpickler(io.BytesIO(data)).load()  # type: ignore[attr-defined]
+    return module
+
+
+def load_official_file(path: str | Path, n_items: int | None = None) -> LaresModel:
+    """A model from a ``.pth`` file that the released program saved.
+
+    The file is a pickle. Tensors and plain containers are read; objects of any other class are
+    replaced by inert stand-ins, so that nothing in the file can run.
+
+    Args:
+        path: the file.
+        n_items: catalogue rows; by default those of the item table.
+
+    Raises:
+        CheckpointError: the file cannot be read or lacks weights or configuration.
+        ConfigError: as :func:`load_official`.
+    """
+    path = Path(path)
+    try:
+        saved = torch.load(path, map_location="cpu", pickle_module=_safe_pickle(), weights_only=False)
+    except Exception as error:  # a broken pickle can fail in any way
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+    if not isinstance(saved, dict) or not isinstance(saved.get("state_dict"), dict):
+        raise CheckpointError(f"{path} holds no 'state_dict'; it is not the released program's file")
+    weights = saved["state_dict"]
+    config = saved.get("config")
+    options = config
+    if isinstance(config, _Inert):
+        state = getattr(config, "state", None)
+        options = state.get("final_config_dict") if isinstance(state, dict) else None
+    if not isinstance(options, dict):
+        raise CheckpointError(f"{path} holds no configuration that can be read")
+    if "item_embedding.weight" not in weights:
+        raise CheckpointError(f"{path} has no tensor 'item_embedding.weight'")
+    merged = {**options, "n_items": n_items or len(weights["item_embedding.weight"])}
+    return load_official(weights, merged)

@@ -1,0 +1,169 @@
+"""``LaresModel``: encoder and scores; recommends from plain lists of item ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lares.checkpoint import load_model, save_model
+from lares.config import LaresConfig
+from lares.encoder import LaresEncoder
+
+_RECOMMEND_BATCH = 256
+
+
+class LaresModel(nn.Module):
+    """A LARES recommender (arXiv 2505.16865).
+
+    Args:
+        config: of the model.
+    """
+
+    def __init__(self, config: LaresConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = LaresEncoder(config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.encoder.item_embedding.weight.device
+
+    def score_states(self, states: Tensor) -> Tensor:
+        """Scores of all catalogue rows: ``z E^T``, or cosines divided by ``tau``.
+
+        Args:
+            states: (..., d).
+
+        Returns:
+            (..., V); row 0 is padding's.
+        """
+        items = self.encoder.item_embedding.weight
+        if self.config.scores == "dot":
+            return states @ items.mT
+        cosines = functional.normalize(states, dim=-1) @ functional.normalize(items, dim=-1).mT
+        return cosines / self.config.tau
+
+    def scores(
+        self,
+        item_seq: Tensor,
+        lengths: Tensor,
+        num_steps: int | Tensor | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        """Scores (B, V) of histories; arguments as :meth:`LaresEncoder.forward`."""
+        return self.score_states(self.encoder(item_seq, lengths, num_steps, seed=seed).last)
+
+    @torch.no_grad()
+    def recommend(
+        self,
+        histories: Sequence[Sequence[int]],
+        k: int = 10,
+        *,
+        remove_seen: bool = True,
+        num_steps: int | None = None,
+        seed: int = 0,
+    ) -> list[list[int]]:
+        """The ``k`` best items for every history, best first.
+
+        Dropout is off, whatever mode the model is in. Equal scores keep the lower id first.
+
+        Args:
+            histories: item ids in ``1..V-1``, oldest first.
+            k: items wanted, in ``1..V-1``.
+            remove_seen: leave out items of the whole history, also those beyond the window.
+            num_steps: reasoning depth; None is ``mean_depth``.
+            seed: of the drawn initial state.
+
+        Returns:
+            One list a history, shorter than ``k`` only where fewer items are left.
+
+        Raises:
+            ValueError: a history is empty, an id is out of range, or ``k`` is.
+        """
+        n_items = self.config.n_items
+        if not 1 <= k <= n_items - 1:
+            raise ValueError(f"k is {k}; it must be in 1..{n_items - 1}, the size of the catalogue")
+        _check_histories(histories, n_items)
+        was_training = self.training
+        self.eval()
+        try:
+            found: list[list[int]] = []
+            for start in range(0, len(histories), _RECOMMEND_BATCH):
+                batch = histories[start : start + _RECOMMEND_BATCH]
+                found += self._recommend_batch(batch, k, remove_seen, num_steps, seed, start)
+            return found
+        finally:
+            self.train(was_training)
+
+    def _recommend_batch(
+        self,
+        histories: Sequence[Sequence[int]],
+        k: int,
+        remove_seen: bool,
+        num_steps: int | None,
+        seed: int,
+        first_id: int,
+    ) -> list[list[int]]:
+        window = self.config.max_length
+        recent = [list(history)[-window:] for history in histories]
+        lengths = torch.tensor([len(history) for history in recent])
+        item_seq = torch.zeros(len(recent), int(lengths.max()), dtype=torch.int64)
+        for row, history in enumerate(recent):
+            item_seq[row, : len(history)] = torch.tensor(history)
+        ids = torch.arange(first_id, first_id + len(recent), device=self.device)
+        out = self.encoder(
+            item_seq.to(self.device),
+            lengths.to(self.device),
+            num_steps,
+            seed=seed,
+            sequence_ids=ids,
+        )
+        scores = self.score_states(out.last).float()
+        scores[:, 0] = float("-inf")
+        if remove_seen:
+            for row, history in enumerate(histories):
+                seen = torch.tensor(sorted(set(history)), device=self.device)
+                scores[row, seen] = float("-inf")
+        best, items = scores.sort(dim=-1, descending=True, stable=True)
+        left = torch.isfinite(best[:, :k])
+        return [
+            row[keep].tolist() for row, keep in zip(items[:, :k].cpu(), left.cpu(), strict=True)
+        ]
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into folder ``path``.
+
+        Raises:
+            CheckpointError: the files cannot be written (older ones survive), or a weight is NaN.
+        """
+        save_model(self.state_dict(), self.config, Path(path))
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> LaresModel:
+        """The model in folder ``path``, in evaluation mode, on the CPU.
+
+        Raises:
+            CheckpointError: a file is missing, broken or does not fit; the message names it.
+        """
+        config, weights = load_model(Path(path))
+        model = cls(config)
+        model.to(next(iter(weights.values())).dtype)
+        model.load_state_dict(weights)
+        return model.eval()
+
+
+def _check_histories(histories: Sequence[Sequence[int]], n_items: int) -> None:
+    for row, history in enumerate(histories):
+        if len(history) == 0:
+            raise ValueError(f"history {row} is empty; every history needs at least one item")
+        for position, item in enumerate(history):
+            if not 1 <= item < n_items:
+                raise ValueError(
+                    f"item id {item} in history {row}, position {position}: "
+                    f"ids run from 1 to {n_items - 1}"
+                )
