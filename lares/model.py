@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lares.checkpoint import load_model, save_model
+from lares.checkpoint import WEIGHTS_FILE, check_weights, load_model, save_model
 from lares.config import LaresConfig
 from lares.encoder import LaresEncoder
 
@@ -152,7 +152,8 @@ class LaresModel(nn.Module):
         """
         config, weights = load_model(Path(path))
         model = cls(config)
-        model.to(next(iter(weights.values())).dtype)
+        check_weights(model.state_dict(), weights, Path(path) / WEIGHTS_FILE)
+        model.to(weights["encoder.item_embedding.weight"].dtype)
         model.load_state_dict(weights)
         return model.eval()
 

@@ -1,0 +1,39 @@
+"""Batches made on the fly from samples, and the order they are drawn in."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lares.data.dataset import Split
+
+_ORDER_STREAM = 0x6F72646572  # keeps the order's draws apart from every other use of the seed
+
+
+def epoch_order(n_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """(n_samples,) permutation of an epoch, the same for the same seed and epoch."""
+    generator = np.random.Generator(np.random.Philox(key=[seed, _ORDER_STREAM + epoch]))
+    return generator.permutation(n_samples)
+
+
+def collate(
+    split: Split, indices: NDArray[np.int64], max_length: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """A batch of samples.
+
+    Args:
+        split: samples.
+        indices: (B,) of the samples wanted.
+        max_length: longer histories keep their last ``max_length`` items.
+
+    Returns:
+        item_seq (B, longest history of the batch) int64, right padded with 0; lengths (B,) int64;
+        targets (B,) int64.
+    """
+    ends = split.ends[indices]
+    lengths = np.minimum(ends - split.starts[indices], max_length)
+    columns = np.arange(int(lengths.max()), dtype=np.int64)
+    inside = columns < lengths[:, None]
+    places = np.where(inside, (ends - lengths)[:, None] + columns, 0)
+    item_seq = np.where(inside, split.items[places], 0).astype(np.int64)
+    return item_seq, lengths, split.items[ends].astype(np.int64)

@@ -1,0 +1,198 @@
+"""Sequences, and the leave-one-out samples in them (LARES, arXiv 2505.16865, section 4.1.2).
+
+A training sample is never written out: it is two numbers that say where in one flat array of items
+its history begins and where its target stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lares.data.vocabulary import Vocabulary
+from lares.errors import DataError
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Everybody's items, oldest first, one user after the other.
+
+    Attributes:
+        items: (N,) int32 catalogue rows.
+        offsets: (U + 1,) int64; user ``u`` has ``items[offsets[u] : offsets[u + 1]]``.
+        user_ids: (U,) raw user ids.
+        vocabulary: of the items.
+        name: of the data, for tables and messages.
+    """
+
+    items: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    user_ids: NDArray[Any]
+    vocabulary: Vocabulary
+    name: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples as places in a flat array.
+
+    Attributes:
+        items: (N,) int32 catalogue rows.
+        starts, ends: (S,) int64; sample ``i`` has history ``items[starts[i] : ends[i]]`` (at least one
+            item) and target ``items[ends[i]]``.
+    """
+
+    items: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def targets(self) -> NDArray[np.int32]:
+        """(S,) target of every sample."""
+        targets: NDArray[np.int32] = self.items[self.ends]
+        return targets
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples to train, validate and test on.
+
+    Attributes:
+        train, valid, test: samples.
+        vocabulary: of the items.
+        name: of the data.
+        n_users, n_interactions: of the data read.
+    """
+
+    train: Split
+    valid: Split
+    test: Split
+    vocabulary: Vocabulary
+    name: str
+    n_users: int
+    n_interactions: int
+
+    def item_counts(self) -> NDArray[np.int64]:
+        """(V,) how often each item is the target of a training sample or opens a history."""
+        counted = np.unique(np.concatenate((self.train.starts, self.train.ends)))
+        counts: NDArray[np.int64] = np.bincount(
+            self.train.items[counted], minlength=self.vocabulary.n_items
+        )
+        return counts
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Rows of a file, ids coded.
+
+    Attributes:
+        users, items: (N,) int32 codes into the id arrays.
+        user_ids, item_ids: distinct raw ids, ascending.
+        times: (N,) numbers to order a user's rows by, or None to keep the order of the rows.
+        name: of the data.
+    """
+
+    users: NDArray[np.int32]
+    items: NDArray[np.int32]
+    user_ids: NDArray[Any]
+    item_ids: NDArray[Any]
+    times: NDArray[Any] | None
+    name: str
+
+    def select(self, kept: NDArray[np.bool_]) -> Interactions:
+        """The rows where ``kept`` (N,) holds, their codes counted anew."""
+        users, user_codes = np.unique(self.users[kept], return_inverse=True)
+        items, item_codes = np.unique(self.items[kept], return_inverse=True)
+        return Interactions(
+            user_codes.astype(np.int32),
+            item_codes.astype(np.int32),
+            self.user_ids[users],
+            self.item_ids[items],
+            None if self.times is None else self.times[kept],
+            self.name,
+        )
+
+
+def keep_core(interactions: Interactions, core: int) -> Interactions:
+    """Only users and items with at least ``core`` interactions, dropping others until all have.
+
+    Raises:
+        DataError: nothing is left.
+    """
+    users, items = interactions.users, interactions.items
+    kept = np.ones(len(users), dtype=bool)
+    while True:
+        enough = np.bincount(users[kept], minlength=len(interactions.user_ids))[users] >= core
+        enough &= np.bincount(items[kept], minlength=len(interactions.item_ids))[items] >= core
+        enough &= kept
+        if not enough.any():
+            raise DataError(f"{interactions.name}: nothing is left after {core}-core filtering")
+        if enough.sum() == kept.sum():
+            return interactions if kept.all() else interactions.select(kept)
+        kept = enough
+
+
+def group_by_user(interactions: Interactions) -> Sequences:
+    """Sequences from interactions in any order.
+
+    Rows of one user keep their order; with times they are sorted by them, stably, so that ties keep
+    the order of the file.
+    """
+    users, rows = interactions.users, interactions.items + np.int32(1)
+    order: NDArray[np.int64] | None = None
+    if interactions.times is not None:
+        order = np.argsort(interactions.times, kind="stable")
+        order = order[np.argsort(users[order], kind="stable")]
+    elif np.any(np.diff(users) < 0):
+        order = np.argsort(users, kind="stable")
+    if order is not None:
+        rows = rows[order]
+    offsets = np.zeros(len(interactions.user_ids) + 1, dtype=np.int64)
+    np.cumsum(np.bincount(users, minlength=len(interactions.user_ids)), out=offsets[1:])
+    vocabulary = Vocabulary(interactions.item_ids)
+    return Sequences(rows, offsets, interactions.user_ids, vocabulary, interactions.name)
+
+
+def leave_one_out(sequences: Sequences) -> Dataset:
+    """The last item of every user tests, the one before validates, the rest trains.
+
+    Every prefix of the rest with at least one item is a training sample. Users with two items have a
+    test sample only; users with one item have none.
+
+    Raises:
+        DataError: nobody has the three items that validation needs, or the four of training.
+    """
+    starts, stops = sequences.offsets[:-1], sequences.offsets[1:]
+    lengths = stops - starts
+    test, valid = lengths >= 2, lengths >= 3
+    # Training targets are all places but a user's first and last two.
+    user_of_row = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    place = np.arange(len(sequences.items), dtype=np.int64)
+    train_row = place > starts[user_of_row]
+    train_row &= place < stops[user_of_row] - 2
+    train_ends = place[train_row]
+    train_starts = starts[user_of_row[train_row]]
+    if len(train_ends) == 0:
+        raise DataError(
+            f"{sequences.name}: the longest of {len(lengths)} histories has {int(lengths.max())} items; "
+            "leave-one-out training needs at least 4"
+        )
+
+    def split(first: NDArray[np.int64], target: NDArray[np.int64]) -> Split:
+        return Split(sequences.items, first, target)
+
+    return Dataset(
+        train=split(train_starts, train_ends),
+        valid=split(starts[valid], stops[valid] - 2),
+        test=split(starts[test], stops[test] - 1),
+        vocabulary=sequences.vocabulary,
+        name=sequences.name,
+        n_users=len(lengths),
+        n_interactions=len(sequences.items),
+    )
