@@ -1,0 +1,56 @@
+"""Ranks of targets among the whole catalogue, and the metrics made of them.
+
+The rule for ties: an item with exactly the target's score ranks before it. A model that scores
+everything alike therefore gets nothing for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+DEFAULT_KS = (5, 10, 20, 50)
+
+
+def target_ranks(scores: Tensor, targets: Tensor, excluded: Tensor | None = None) -> Tensor:
+    """Rank of each target, 0 for the best.
+
+    Args:
+        scores: (B, V); row 0 of the catalogue (padding) never ranks.
+        targets: (B,) int64 in ``1..V-1``.
+        excluded: (B, E) int64 items that do not rank (a history), 0 where there is none. The target
+            ranks even if it is among them.
+
+    Returns:
+        (B,) int64: how many other items score at least as high.
+
+    Raises:
+        ValueError: a score is NaN; the message says of which row.
+    """
+    bad = torch.isnan(scores).any(dim=1)
+    if bool(bad.any()):
+        raise ValueError(f"the scores of sequence {int(bad.nonzero()[0])} are NaN")
+    wanted = targets[:, None]
+    ahead = scores >= scores.gather(1, wanted)
+    ahead[:, 0] = False
+    if excluded is not None:
+        ahead.scatter_(1, excluded, False)
+    ahead.scatter_(1, wanted, False)
+    return ahead.sum(dim=1)
+
+
+def metrics_from_ranks(ranks: Tensor, ks: Sequence[int] = DEFAULT_KS) -> dict[str, float]:
+    """Recall and NDCG at each ``k``, averaged over ranks (B,).
+
+    With one target a sequence, Recall@k is the share of ranks below ``k``, and NDCG@k the mean of
+    ``1 / log2(rank + 2)`` over those (0 for the others).
+    """
+    gains = 1.0 / torch.log2(ranks.double() + 2.0)
+    found: dict[str, float] = {}
+    for k in ks:
+        hit = ranks < k
+        found[f"recall@{k}"] = float(hit.double().mean())
+        found[f"ndcg@{k}"] = float((gains * hit).mean())
+    return found

@@ -1,0 +1,1 @@
+"""Training: configuration, the loop, its state on disk, logs and curves."""

@@ -1,0 +1,242 @@
+"""``TrainConfig``: everything a run depends on. Defaults are the published ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lares.config import LaresConfig
+from lares.data.dataset import Dataset
+from lares.data.readers import FORMATS, load_dataset
+from lares.errors import ConfigError
+from lares.objectives.spt import SptConfig
+
+RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which interactions to read, and how; see :func:`lares.data.load_dataset`.
+
+    Attributes:
+        path: file or folder.
+        format: auto, parquet, csv, recbole, amazon23 or movielens.
+        user_column: of a Parquet or CSV file.
+        item_column: of a Parquet or CSV file.
+        time_column: to order a user's rows by; null takes 'timestamp' if there, else the row order.
+        core: keep only users and items with at least this many interactions; 0 keeps all.
+    """
+
+    path: str = ""
+    format: str = "auto"
+    user_column: str = "user_id"
+    item_column: str = "item_id"
+    time_column: str | None = None
+    core: int = 0
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ConfigError(
+                f"data.format is {self.format!r}; it must be one of {', '.join(FORMATS)}"
+            )
+
+    def load(self) -> Dataset:
+        """Read and split the data."""
+        options = dataclasses.asdict(self)
+        return load_dataset(options.pop("path"), **options)
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Adam.
+
+    Attributes:
+        lr: learning rate.
+        weight_decay: of Adam.
+        batch_size: samples a step, over all processes. A last batch below an eighth of it joins the
+            one before.
+    """
+
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    batch_size: int = 1024
+
+    def __post_init__(self) -> None:
+        _positive("optimizer.lr", self.lr)
+        if self.weight_decay < 0 or not math.isfinite(self.weight_decay):
+            raise ConfigError(f"optimizer.weight_decay is {self.weight_decay}; it must be zero or more")
+        _at_least("optimizer.batch_size", self.batch_size, 1)
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """The loop around the steps.
+
+    Attributes:
+        max_epochs: most passes over the training samples.
+        patience: evaluations without a better NDCG@10 before stopping.
+        valid_every: epochs between evaluations.
+        seed: of the initial weights and of every random draw.
+        accelerator: auto, cpu, cuda, mps or another that Lightning Fabric knows.
+        devices: how many of them, one process each.
+        precision: 32-true, 64-true, bf16-mixed, 16-mixed, bf16-true or 16-true.
+        num_threads: of each process on the CPU; null leaves torch's setting.
+        eval_batch_size: sequences in one evaluation pass.
+        remove_history: leave a user's history out of the ranking. The authors do not.
+        test_depths: reasoning depths the test metrics are reported for.
+        checkpoint_every_steps: training state is also saved after this many steps inside an epoch; 0
+            saves at the end of epochs only.
+        log_every: steps between looks at the losses, which are then logged and checked for NaN.
+        tensorboard: write TensorBoard logs besides the CSV.
+    """
+
+    max_epochs: int = 300
+    patience: int = 10
+    valid_every: int = 1
+    seed: int = 2025
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    num_threads: int | None = None
+    eval_batch_size: int = 512
+    remove_history: bool = False
+    test_depths: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 12, 16])
+    checkpoint_every_steps: int = 500
+    log_every: int = 10
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "patience", "valid_every", "devices", "eval_batch_size", "log_every"):
+            _at_least(f"trainer.{name}", getattr(self, name), 1)
+        for name in ("seed", "checkpoint_every_steps"):
+            _at_least(f"trainer.{name}", getattr(self, name), 0)
+        if self.num_threads is not None:
+            _at_least("trainer.num_threads", self.num_threads, 1)
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"trainer.precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}"
+            )
+        if not self.test_depths:
+            raise ConfigError("trainer.test_depths is empty; give at least one depth")
+        for depth in self.test_depths:
+            _at_least("trainer.test_depths", depth, 1)
+
+
+def _at_least(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+
+
+def _positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{name} is {value!r}; it must be a positive number")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole run. ``model`` holds the fields of :class:`lares.LaresConfig` but ``n_items``, which
+    the data decides."""
+
+    data: DataOptions
+    model: dict[str, Any] = field(default_factory=dict)
+    objective: SptConfig = field(default_factory=SptConfig)
+    optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+
+    def __post_init__(self) -> None:
+        model = self.model_config(2)  # checks the options; the catalogue does not matter for that
+        if not model.is_recurrent and self.objective.gamma > 0:
+            raise ConfigError(
+                f"objective.gamma is {self.objective.gamma}, but model.n_core_layers=0 has no steps "
+                "to align; set objective.gamma=0 (the recipe 'sasrec' does)"
+            )
+        if self.optimizer.batch_size < 8 * self.trainer.devices:
+            raise ConfigError(
+                f"optimizer.batch_size is {self.optimizer.batch_size}; {self.trainer.devices} devices "
+                f"need at least {8 * self.trainer.devices}"
+            )
+
+    def model_config(self, n_items: int) -> LaresConfig:
+        """Of the model for a catalogue of ``n_items`` rows."""
+        return LaresConfig.from_dict({**self.model, "n_items": n_items})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All options as nested plain values, the model's with their defaults filled in."""
+        found = dataclasses.asdict(self)
+        found["model"] = self.model_config(2).to_dict()
+        del found["model"]["n_items"]
+        return found
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> TrainConfig:
+        """The configuration of nested ``options``; unknown names raise ``ConfigError``."""
+        sections = {
+            "data": DataOptions,
+            "objective": SptConfig,
+            "optimizer": OptimizerOptions,
+            "trainer": TrainerOptions,
+        }
+        check_known(options, [*sections, "model"], "section")
+        built: dict[str, Any] = {"model": dict(options.get("model") or {})}
+        for name, section in sections.items():
+            given = options.get(name) or {}
+            if not isinstance(given, Mapping):
+                raise ConfigError(f"section {name!r} is {given!r}; it must hold options")
+            check_known(given, [f.name for f in dataclasses.fields(section)], f"option of {name}")
+            try:
+                built[name] = section(**given)
+            except TypeError as error:
+                raise ConfigError(f"section {name!r}: {error}") from error
+        return cls(**built)
+
+
+def check_known(given: Mapping[str, Any], known: list[str], what: str) -> None:
+    """Raise ``ConfigError`` for a name that is not known, with the nearest one that is."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"unknown {what} {name!r}; {hint}")
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml"))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of options.
+
+    Raises:
+        ConfigError: the file is missing or is not a mapping in YAML.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds {type(content).__name__}; it must hold options by section")
+    return content
+
+
+def differing_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Names ``section.option`` in which two configurations differ."""
+    names = []
+    for section in sorted(set(old) | set(new)):
+        before, after = old.get(section, {}), new.get(section, {})
+        for option in sorted(set(before) | set(after)):
+            if before.get(option) != after.get(option):
+                names.append(f"{section}.{option}")
+    return names

@@ -1,0 +1,58 @@
+"""Logs of a run: ``metrics.csv`` and ``timing.csv``, one row an epoch, and TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lares.files import atomic_write
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class CsvLog:
+    """A CSV file whose rows are numbered by their first column, ``epoch``.
+
+    Args:
+        path: of the file.
+        last_epoch: rows of later epochs, left by a run that was killed, are dropped.
+    """
+
+    def __init__(self, path: Path, last_epoch: int) -> None:
+        self.path = path
+        self.rows = [row for row in read_rows(path) if int(row["epoch"]) <= last_epoch]
+        self._write()
+
+    def append(self, row: Mapping[str, float | int]) -> None:
+        """Add a row; the file is replaced as a whole, so that it never ends in half a row."""
+        self.rows.append({name: repr(value) for name, value in row.items()})
+        self._write()
+
+    def _write(self) -> None:
+        names = list(self.rows[0]) if self.rows else []
+        with (
+            atomic_write(self.path) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, names)
+            if names:
+                writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV log; none if it is not there."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def open_tensorboard(folder: Path, first_step: int) -> SummaryWriter:
+    """A TensorBoard writer; what an interrupted run logged from ``first_step`` on is hidden."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=first_step)  # type: ignore[no-untyped-call]

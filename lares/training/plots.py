@@ -1,0 +1,62 @@
+"""The curves of a run as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lares.files import atomic_write
+
+
+def plot_run(
+    rows: Sequence[Mapping[str, str]],
+    test: Mapping[int, Mapping[str, float]],
+    path: Path,
+    title: str,
+    baselines: Mapping[str, float] | None = None,
+) -> None:
+    """Draw losses and validation by epoch, and test NDCG@10 and Recall@10 by reasoning depth.
+
+    Args:
+        rows: of ``metrics.csv``.
+        test: metrics by depth.
+        path: of the PNG, written whole.
+        title: over the picture.
+        baselines: NDCG@10 of other models by name, drawn as lines.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    losses, validation, depth = figure.subplots(1, 3)
+    epochs = [int(row["epoch"]) for row in rows]
+    for name, label in (
+        ("loss", "total"),
+        ("recommendation", "recommendation"),
+        ("trajectory", "trajectory alignment"),
+        ("step", "step alignment"),
+    ):
+        values = [float(row[name]) for row in rows]
+        if any(values):
+            losses.plot(epochs, values, label=label)
+    losses.set(xlabel="epoch", ylabel="loss", title="Training")
+    losses.legend()
+
+    measured = [(e, row) for e, row in zip(epochs, rows, strict=True) if row["valid_ndcg@10"]]
+    for name, label in (("valid_ndcg@10", "NDCG@10"), ("valid_recall@10", "Recall@10")):
+        validation.plot([e for e, _ in measured], [float(row[name]) for _, row in measured], label=label)
+    validation.set(xlabel="epoch", ylabel="full ranking", title="Validation")
+    validation.legend()
+
+    depths = sorted(test)
+    for name, label in (("ndcg@10", "NDCG@10"), ("recall@10", "Recall@10")):
+        depth.plot(depths, [test[d][name] for d in depths], marker="o", label=label)
+    for style, (name, value) in zip(("--", ":", "-."), (baselines or {}).items(), strict=False):
+        depth.axhline(value, linestyle=style, color="grey", label=f"{name} (NDCG@10)")
+    depth.set(xlabel="reasoning depth", ylabel="full ranking", title="Test", xticks=depths)
+    depth.set_ylim(bottom=0)
+    depth.legend()
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)

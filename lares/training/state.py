@@ -1,0 +1,109 @@
+"""The state of a run in one file, written whole: model, Adam, counters.
+
+Every random draw is addressed by seed and step, so there is no generator to save: a run resumed from
+this file takes the same steps as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lares.checkpoint import check_weights, read_tensors, write_tensors
+from lares.errors import CheckpointError
+
+_METADATA_KEY = "lares_training_state"
+_MODEL, _ADAM = "model.", "adam."
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        epoch: epochs completed; step: steps taken in the epoch under way; total_steps: in all.
+        sums: running sums of the losses of the epoch under way.
+        best: best validation NDCG@10; best_epoch: when; stale: evaluations since.
+        finished: early stop or the last epoch was reached.
+        seconds: spent training and validating, over all starts.
+        parts: seconds by part of a step.
+        samples: trained on, over all starts.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    total_steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    best: float = -1.0
+    best_epoch: int = 0
+    stale: int = 0
+    finished: bool = False
+    seconds: float = 0.0
+    parts: dict[str, float] = field(default_factory=dict)
+    samples: int = 0
+
+
+def save_state(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    config: dict[str, Any],
+) -> None:
+    """Write the state of a run, whole or not at all.
+
+    Raises:
+        CheckpointError: a tensor is not finite, or the disk took no more; the old file survives.
+    """
+    tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{_ADAM}{key}.{name}"] = value
+    content = {"progress": dataclasses.asdict(progress), "config": config}
+    write_tensors(path, tensors, {_METADATA_KEY: json.dumps(content)})
+
+
+def read_progress(path: Path) -> tuple[Progress, dict[str, Any], dict[str, Tensor]]:
+    """Progress, configuration and tensors of a state file.
+
+    Raises:
+        CheckpointError: the file is missing, broken, or is not the state of a run.
+    """
+    tensors, metadata = read_tensors(path)
+    try:
+        content = json.loads(metadata[_METADATA_KEY])
+        return Progress(**content["progress"]), content["config"], tensors
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not the state of a training run: {error!r}") from error
+
+
+def restore_state(
+    path: Path, tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put saved tensors back into model and optimizer.
+
+    Raises:
+        CheckpointError: they do not fit.
+    """
+    weights = {
+        name.removeprefix(_MODEL): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(_MODEL)
+    }
+    check_weights(model.state_dict(), weights, path)
+    model.load_state_dict(weights)
+    for name, parameter in model.named_parameters():
+        state = {}
+        for saved, tensor in tensors.items():
+            if saved.startswith(_ADAM) and saved.split(".", 2)[2] == name:
+                key = saved.split(".", 2)[1]
+                # Adam's step counter stays on the CPU, its moments go beside their parameter.
+                state[key] = tensor.clone() if key == "step" else tensor.to(parameter.device)
+        if state:
+            optimizer.state[parameter] = state
