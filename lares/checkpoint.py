@@ -95,7 +95,9 @@ def load_model(folder: Path) -> tuple[LaresConfig, dict[str, Tensor]]:
     return config, weights
 
 
-def check_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
+def check_weights(
+    expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path
+) -> None:
     """Raise ``CheckpointError`` unless ``weights`` have the names and shapes of ``expected``."""
     missing = sorted(set(expected) - set(weights))
     unknown = sorted(set(weights) - set(expected))

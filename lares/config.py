@@ -83,7 +83,9 @@ class LaresConfig:
         self._require_choice("state_mode", STATE_MODES)
         self._require_choice("scores", SCORES)
         if self.adapter == "none":
-            raise ConfigError("adapter is 'none'; for a model without recurrence set n_core_layers=0")
+            raise ConfigError(
+                "adapter is 'none'; for a model without recurrence set n_core_layers=0"
+            )
         for name in ("tau", "initializer_range"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):

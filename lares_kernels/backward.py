@@ -30,13 +30,19 @@ class NormTape(NamedTuple):
     inverse_std: Tensor  # (N, 1)
 
 
-class AttentionTape(NamedTuple):
-    x: Tensor  # (N, d) input of the branch
+class BucketTape(NamedTuple):
+    layout: Layout  # of sequences of similar length
+    rows: Tensor  # their rows
     query: Tensor  # (S, h, L, d/h), as are key and value
     key: Tensor
     value: Tensor
     probabilities: Tensor  # (S, h, L, L) before dropout
     factor: Tensor | None  # (S, h, L, L) dropout factors
+
+
+class AttentionTape(NamedTuple):
+    x: Tensor  # (N, d) input of the branch
+    buckets: list[BucketTape]
     context: Tensor  # (N, d) input of the output product
 
 
@@ -95,27 +101,38 @@ def attention_forward(
 ) -> tuple[Tensor, AttentionTape]:
     """``equations.attention`` with its tape."""
     qkv = eq.linear(call, x, p["qkv_weight"], p["qkv_bias"])
-    query, key, value = (eq.split_heads(call, layout, part) for part in qkv.chunk(3, dim=-1))
-    probabilities = eq.attention_probabilities(call, query, key)
-    factor = eq.attention_dropout(call, layout, layer, step)
-    context = eq.merge_heads(layout, eq.matmul(call, eq.scaled(probabilities, factor), value))
+    context = torch.zeros_like(x)
+    buckets = []
+    for bucket, rows in layout.buckets:
+        query, key, value = (eq.split_heads(call, bucket, part) for part in qkv[rows].chunk(3, -1))
+        probabilities = eq.attention_probabilities(call, query, key)
+        factor = eq.attention_dropout(call, bucket, layer, step)
+        mixed = eq.matmul(call, eq.scaled(probabilities, factor), value)
+        context.index_copy_(0, rows, eq.merge_heads(bucket, mixed))
+        buckets.append(BucketTape(bucket, rows, query, key, value, probabilities, factor))
     y = eq.linear(call, context, p["out_weight"], p["out_bias"])
-    return y, AttentionTape(x, query, key, value, probabilities, factor, context)
+    return y, AttentionTape(x, buckets, context)
 
 
 def attention_backward(
-    call: RefineCall,
-    layout: Layout,
-    p: Parameters,
-    g_y: Tensor,
-    tape: AttentionTape,
-    grads: Gradients,
+    call: RefineCall, p: Parameters, g_y: Tensor, tape: AttentionTape, grads: Gradients
 ) -> Tensor:
     """Gradient of the branch's input; adds the parameters' to ``grads``."""
     g_context, g_weight, g_bias = linear_backward(call, g_y, tape.context, p["out_weight"])
     grads["out_weight"] += g_weight
     grads["out_bias"] += g_bias
-    g_heads = eq.split_heads(call, layout, g_context)
+    g_qkv = torch.empty(len(g_y), 3 * call.config.d_model, dtype=g_y.dtype, device=g_y.device)
+    for bucket in tape.buckets:
+        g_qkv.index_copy_(0, bucket.rows, bucket_backward(call, g_context[bucket.rows], bucket))
+    g_x, g_weight, g_bias = linear_backward(call, g_qkv, tape.x, p["qkv_weight"])
+    grads["qkv_weight"] += g_weight
+    grads["qkv_bias"] += g_bias
+    return g_x
+
+
+def bucket_backward(call: RefineCall, g_context: Tensor, tape: BucketTape) -> Tensor:
+    """Gradient (N, 3 d) of the query, key and value rows of one bucket."""
+    g_heads = eq.split_heads(call, tape.layout, g_context)
     dropped = eq.scaled(tape.probabilities, tape.factor)
     g_value = eq.matmul(call, dropped.mT, g_heads)
     g_probabilities = eq.scaled(eq.matmul(call, g_heads, tape.value.mT), tape.factor)
@@ -125,11 +142,7 @@ def attention_backward(
     g_scores = g_scores * call.config.head_dim**-0.5
     g_query = eq.matmul(call, g_scores, tape.key)
     g_key = eq.matmul(call, g_scores.mT, tape.query)
-    g_qkv = torch.cat([eq.merge_heads(layout, g) for g in (g_query, g_key, g_value)], dim=-1)
-    g_x, g_weight, g_bias = linear_backward(call, g_qkv, tape.x, p["qkv_weight"])
-    grads["qkv_weight"] += g_weight
-    grads["qkv_bias"] += g_bias
-    return g_x
+    return torch.cat([eq.merge_heads(tape.layout, g) for g in (g_query, g_key, g_value)], dim=-1)
 
 
 def feed_forward_forward(
@@ -182,7 +195,7 @@ def layer_forward(
 
 
 def layer_backward(
-    call: RefineCall, layout: Layout, p: Parameters, g_y: Tensor, tape: LayerTape, grads: Gradients
+    call: RefineCall, p: Parameters, g_y: Tensor, tape: LayerTape, grads: Gradients
 ) -> Tensor:
     """Gradient of the layer's input; adds the parameters' to ``grads``."""
 
@@ -199,7 +212,7 @@ def layer_backward(
     g_u = g_sum + (g_branch if post else through_norm("ffn_norm", g_branch, tape.ffn_norm))
     g_sum = through_norm("attn_norm", g_u, tape.attn_norm) if post else g_u
     g_branch = eq.scaled(g_sum, tape.attention_factor)
-    g_branch = attention_backward(call, layout, p, g_branch, tape.attention, grads)
+    g_branch = attention_backward(call, p, g_branch, tape.attention, grads)
     return g_sum + (g_branch if post else through_norm("attn_norm", g_branch, tape.attn_norm))
 
 
@@ -221,7 +234,7 @@ def layers_backward(
         # Views into the stacked gradients: += on them adds to the whole.
         layer_grads = {name: grads[name][layer] for name in LAYER_PARAMETERS}
         weights = eq.layer_parameters(p, layer)
-        g_y = layer_backward(call, layout, weights, g_y, tapes[layer], layer_grads)
+        g_y = layer_backward(call, weights, g_y, tapes[layer], layer_grads)
     return g_y
 
 

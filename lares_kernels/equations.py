@@ -74,7 +74,9 @@ def attention_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -
         n_keys=layout.max_length,
         seed=call.seed,
     )
-    return dropout_scale(layout.pad(keep).transpose(1, 2), rate, call.state_dtype)
+    # Laid out like the probabilities they multiply.
+    padded = layout.pad(keep).transpose(1, 2).contiguous()
+    return dropout_scale(padded, rate, call.state_dtype)
 
 
 def residual_dropout(
@@ -107,7 +109,7 @@ def scaled(x: Tensor, factor: Tensor | None) -> Tensor:
 def split_heads(call: RefineCall, layout: Layout, x: Tensor) -> Tensor:
     """(N, d) rows to (S, h, L, d/h)."""
     heads = x.reshape(len(x), call.config.n_heads, call.config.head_dim)
-    return layout.pad(heads).transpose(1, 2)
+    return layout.pad(heads).transpose(1, 2).contiguous()
 
 
 def merge_heads(layout: Layout, x: Tensor) -> Tensor:
@@ -133,10 +135,13 @@ def attention(
 ) -> Tensor:
     """``W_o (Dropout_attn(A) V) + b_o``, (N, d) to (N, d)."""
     qkv = linear(call, x, p["qkv_weight"], p["qkv_bias"])
-    query, key, value = (split_heads(call, layout, part) for part in qkv.chunk(3, dim=-1))
-    probabilities = attention_probabilities(call, query, key)
-    probabilities = scaled(probabilities, attention_dropout(call, layout, layer, step))
-    context = merge_heads(layout, matmul(call, probabilities, value))
+    context = torch.zeros_like(x)
+    for bucket, rows in layout.buckets:
+        query, key, value = (split_heads(call, bucket, part) for part in qkv[rows].chunk(3, -1))
+        probabilities = attention_probabilities(call, query, key)
+        probabilities = scaled(probabilities, attention_dropout(call, bucket, layer, step))
+        mixed = merge_heads(bucket, matmul(call, probabilities, value))
+        context = context.index_copy(0, rows, mixed)
     return linear(call, context, p["out_weight"], p["out_bias"])
 
 

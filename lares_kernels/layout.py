@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -52,7 +53,23 @@ class Layout:
         """(S,) row of each sequence's newest token."""
         return self.starts + self.lengths - 1
 
-    @property
+    @cached_property
+    def buckets(self) -> list[tuple[Layout, Tensor]]:
+        """The sequences in groups of similar length (up to 4, 8, 16, ...): (layout, rows) of each.
+
+        Attention runs on padded sequences; padding each group to its own longest keeps most of the
+        work on real tokens.
+        """
+        groups = []
+        shorter, width = 0, 4
+        while shorter < self.max_length:
+            chosen = (self.lengths > shorter) & (self.lengths <= width)
+            if bool(chosen.any()):
+                groups.append(self.select(chosen))
+            shorter, width = width, 2 * width
+        return groups
+
+    @cached_property
     def row_streams(self) -> Tensor:
         """(N,) random-number stream of each row."""
         return self.streams[self.sequence]

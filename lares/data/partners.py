@@ -24,9 +24,7 @@ class PartnerIndex:
         np.cumsum(np.bincount(targets), out=self._first[1:])
         self._targets = targets
 
-    def draw(
-        self, indices: NDArray[np.int64], generator: np.random.Generator
-    ) -> NDArray[np.int64]:
+    def draw(self, indices: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
         """(B,) partners of samples (B,): uniform among the *others* with the same target, the sample
         itself where there is none."""
         targets = self._targets[indices]

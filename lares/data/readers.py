@@ -131,7 +131,10 @@ def _read_movielens(path: Path, name: str | None) -> Interactions:
     """MovieLens 100K's ``u.data``: tab separated, without a header."""
     whole = dict.fromkeys(_MOVIELENS_COLUMNS, pa.int64())
     table = read_delimited(
-        path, ("user_id", "item_id", "timestamp"), delimiter="\t", types=whole,
+        path,
+        ("user_id", "item_id", "timestamp"),
+        delimiter="\t",
+        types=whole,
         header=_MOVIELENS_COLUMNS,
     )
     return _interactions(table, "user_id", "item_id", "timestamp", path, name or "ml-100k")

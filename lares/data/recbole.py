@@ -51,7 +51,10 @@ def _read(path: Path, wanted: tuple[str, ...]) -> pa.Table:
 def _whole_numbers_if_possible(table: pa.Table, column: str) -> pa.Table:
     """Tokens that are all plain whole numbers become such, so that they sort and print as numbers."""
     values = table.column(column)
-    if len(values) == 0 or not pc.all(pc.match_substring_regex(values, "^(0|[1-9][0-9]{0,17})$")).as_py():
+    if (
+        len(values) == 0
+        or not pc.all(pc.match_substring_regex(values, "^(0|[1-9][0-9]{0,17})$")).as_py()
+    ):
         return table
     place = table.schema.get_field_index(column)
     return table.set_column(place, column, values.cast(pa.int64()))

@@ -37,7 +37,9 @@ def depth_ranks(
         raise ValueError("there is no sample to evaluate")
     recurrent = model.config.is_recurrent
     if not depths or (min(depths) < 1 if recurrent else set(depths) != {0}):
-        allowed = "whole numbers of at least 1" if recurrent else "(0,): the model has no recurrence"
+        allowed = (
+            "whole numbers of at least 1" if recurrent else "(0,): the model has no recurrence"
+        )
         raise ValueError(f"depths are {tuple(depths)}; they must be {allowed}")
     device = model.device
     longest_history = int((split.ends - split.starts).max()) if remove_history else 0

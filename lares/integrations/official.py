@@ -267,11 +267,15 @@ def load_official_file(path: str | Path, n_items: int | None = None) -> LaresMod
     """
     path = Path(path)
     try:
-        saved = torch.load(path, map_location="cpu", pickle_module=_safe_pickle(), weights_only=False)
+        saved = torch.load(
+            path, map_location="cpu", pickle_module=_safe_pickle(), weights_only=False
+        )
     except Exception as error:  # a broken pickle can fail in any way
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
     if not isinstance(saved, dict) or not isinstance(saved.get("state_dict"), dict):
-        raise CheckpointError(f"{path} holds no 'state_dict'; it is not the released program's file")
+        raise CheckpointError(
+            f"{path} holds no 'state_dict'; it is not the released program's file"
+        )
     weights = saved["state_dict"]
     config = saved.get("config")
     options = config

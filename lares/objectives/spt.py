@@ -95,9 +95,7 @@ def draw_depths(config: LaresConfig, spt: SptConfig, generator: np.random.Genera
         sample_depth(config.depth_sampler, config.mean_depth, generator) for _ in range(3)
     )
     selected = int(generator.integers(alignment))
-    return SptDepths(
-        recommendation, alignment, alignment if spt.same_step else augmented, selected
-    )
+    return SptDepths(recommendation, alignment, alignment if spt.same_step else augmented, selected)
 
 
 def info_nce(x: Tensor, y: Tensor, tau: float, normalise: bool) -> Tensor:

@@ -72,7 +72,9 @@ class OptimizerOptions:
     def __post_init__(self) -> None:
         _positive("optimizer.lr", self.lr)
         if self.weight_decay < 0 or not math.isfinite(self.weight_decay):
-            raise ConfigError(f"optimizer.weight_decay is {self.weight_decay}; it must be zero or more")
+            raise ConfigError(
+                f"optimizer.weight_decay is {self.weight_decay}; it must be zero or more"
+            )
         _at_least("optimizer.batch_size", self.batch_size, 1)
 
 
@@ -114,7 +116,14 @@ class TrainerOptions:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_epochs", "patience", "valid_every", "devices", "eval_batch_size", "log_every"):
+        for name in (
+            "max_epochs",
+            "patience",
+            "valid_every",
+            "devices",
+            "eval_batch_size",
+            "log_every",
+        ):
             _at_least(f"trainer.{name}", getattr(self, name), 1)
         for name in ("seed", "checkpoint_every_steps"):
             _at_least(f"trainer.{name}", getattr(self, name), 0)

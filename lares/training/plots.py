@@ -46,7 +46,9 @@ def plot_run(
 
     measured = [(e, row) for e, row in zip(epochs, rows, strict=True) if row["valid_ndcg@10"]]
     for name, label in (("valid_ndcg@10", "NDCG@10"), ("valid_recall@10", "Recall@10")):
-        validation.plot([e for e, _ in measured], [float(row[name]) for _, row in measured], label=label)
+        validation.plot(
+            [e for e, _ in measured], [float(row[name]) for _, row in measured], label=label
+        )
     validation.set(xlabel="epoch", ylabel="full ranking", title="Validation")
     validation.legend()
 

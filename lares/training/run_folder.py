@@ -61,6 +61,10 @@ class RunFolder:
                     "resume with the same ones, or give another --out"
                 )
         elif resume and self.path.exists() and any(self.path.iterdir()):
-            raise ConfigError(f"{self.path} holds no run to resume (there is no {self.config.name})")
+            raise ConfigError(
+                f"{self.path} holds no run to resume (there is no {self.config.name})"
+            )
         with atomic_write(self.config) as temporary:
-            temporary.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
+            temporary.write_text(
+                yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8"
+            )

@@ -308,7 +308,11 @@ class Trainer:
         if progress.epoch % options.valid_every == 0 or last:
             valid = self.evaluate(self.dataset.valid, [self.default_depth])[self.default_depth]
             if valid[_WATCHED] > progress.best:
-                progress.best, progress.best_epoch, progress.stale = valid[_WATCHED], progress.epoch, 0
+                progress.best, progress.best_epoch, progress.stale = (
+                    valid[_WATCHED],
+                    progress.epoch,
+                    0,
+                )
                 self._save_best()
             else:
                 progress.stale += 1
@@ -394,7 +398,9 @@ class Trainer:
         if self._is_first:
             write_json(self.folder.result, result.__dict__)
             rows = CsvLog(self.folder.metrics, progress.epoch).rows
-            plot_run(rows, test, self.folder.curves, f"{self.dataset.name}: {self.folder.path.name}")
+            plot_run(
+                rows, test, self.folder.curves, f"{self.dataset.name}: {self.folder.path.name}"
+            )
         return result
 
 
