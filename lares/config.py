@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lares_kernels import CoreConfig
-
 from lares.depth import DEPTH_SAMPLERS
 from lares.errors import ConfigError
+from lares.names import nearest
+from lares_kernels import CoreConfig
 
 STATE_MODES = ("normal", "normal_zero", "zero")
 SCORES = ("dot", "cos")
@@ -40,7 +39,8 @@ class LaresConfig:
         depth_sampler: how a training step draws its depth; see :mod:`lares.depth`.
         state_mode: initial state: ``normal`` (drawn, also at test time), ``normal_zero`` (drawn in
             training, zero at test time) or ``zero``.
-        state_omega, state_sigma: scale and standard deviation of a drawn state.
+        state_omega: scale of a drawn state.
+        state_sigma: standard deviation of a drawn state before the scale.
         scores: ``dot`` or ``cos`` (cosine divided by ``tau``).
         tau: temperature of cosine scores and of the alignment losses.
         initializer_range: standard deviation of the weights at the start.
@@ -150,9 +150,7 @@ class LaresConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in options:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(f"unknown model option {name!r}{hint}")
+                raise ConfigError(f"unknown model option {name!r}; {nearest(name, known)}")
         if "n_items" not in options:
             raise ConfigError("model option 'n_items' is missing")
         return cls(**options)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from lares_kernels import RecurrentCore
-from lares_kernels.layout import Layout
-from lares_kernels.noise import Site, quantised_rate, row_keep, site_word
 from torch import Tensor, nn
 
 from lares.config import LaresConfig
+from lares_kernels import RecurrentCore
+from lares_kernels.layout import Layout
+from lares_kernels.noise import Site, quantised_rate, row_keep, site_word
 
 
 class EncoderOutput(NamedTuple):
@@ -141,7 +141,7 @@ class LaresEncoder(nn.Module):
 
     def _embed(self, item_ids: Tensor, layout: Layout, seed: int) -> Tensor:
         """``Dropout(LayerNorm(E[item] + P[position]))`` of packed ids (N,), (N, d)."""
-        x = self.item_embedding(item_ids) + self.position_embedding(layout.position)
+        x: Tensor = self.item_embedding(item_ids) + self.position_embedding(layout.position)
         x = self.input_norm(x)
         rate = self.config.dropout
         if not self.training or quantised_rate(rate) == 0.0:

@@ -126,8 +126,8 @@ class LaresModel(nn.Module):
         scores = self.score_states(out.last).float()
         scores[:, 0] = float("-inf")
         if remove_seen:
-            for row, history in enumerate(histories):
-                seen = torch.tensor(sorted(set(history)), device=self.device)
+            for row, whole_history in enumerate(histories):
+                seen = torch.tensor(sorted(set(whole_history)), device=self.device)
                 scores[row, seen] = float("-inf")
         best, items = scores.sort(dim=-1, descending=True, stable=True)
         left = torch.isfinite(best[:, :k])

@@ -26,11 +26,15 @@ Gradients = dict[str, Tensor]
 
 
 class NormTape(NamedTuple):
+    """Of a LayerNorm."""
+
     normalised: Tensor  # (N, d), mean 0 and variance 1
     inverse_std: Tensor  # (N, 1)
 
 
 class BucketTape(NamedTuple):
+    """Of attention over one group of sequences of similar length."""
+
     layout: Layout  # of sequences of similar length
     rows: Tensor  # their rows
     query: Tensor  # (S, h, L, d/h), as are key and value
@@ -41,18 +45,24 @@ class BucketTape(NamedTuple):
 
 
 class AttentionTape(NamedTuple):
+    """Of an attention branch."""
+
     x: Tensor  # (N, d) input of the branch
     buckets: list[BucketTape]
     context: Tensor  # (N, d) input of the output product
 
 
 class FeedForwardTape(NamedTuple):
+    """Of a feed-forward branch."""
+
     x: Tensor  # (N, d) input of the branch
     inner: Tensor  # (N, f) before the activation
     activated: Tensor  # (N, f)
 
 
 class LayerTape(NamedTuple):
+    """Of a layer."""
+
     attn_norm: NormTape
     attention: AttentionTape
     attention_factor: Tensor | None  # (N, d)
@@ -281,6 +291,8 @@ def step_backward(
 
 
 class RefineGradients(NamedTuple):
+    """What :func:`refine_backward` gives."""
+
     hidden: Tensor  # like the caller's packed hidden
     state: Tensor | None  # (N, d) of s_0; None for adapter "none"
     parameters: Gradients

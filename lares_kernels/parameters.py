@@ -59,13 +59,14 @@ def parameter_shapes(config: CoreConfig) -> dict[str, tuple[int, ...]]:
 
 
 def check_parameters(config: CoreConfig, parameters: Mapping[str, Tensor]) -> None:
-    """Raise ``ValueError`` unless ``parameters`` are exactly those of ``config``, on one device and dtype."""
+    """Raise ``ValueError`` unless ``parameters`` are exactly those of ``config``."""
     shapes = parameter_shapes(config)
     missing = [name for name in shapes if name not in parameters]
     unknown = [name for name in parameters if name not in shapes]
     if missing or unknown:
         raise ValueError(
-            f"parameters do not fit CoreConfig: missing {missing or 'none'}, unknown {unknown or 'none'}"
+            "parameters do not fit CoreConfig: "
+            f"missing {missing or 'none'}, unknown {unknown or 'none'}"
         )
     for name, shape in shapes.items():
         if tuple(parameters[name].shape) != shape:

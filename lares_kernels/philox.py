@@ -6,7 +6,6 @@ pure function of a 64-bit key and a 128-bit counter, so any backend can repeat a
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 MASK32 = 0xFFFFFFFF

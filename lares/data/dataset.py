@@ -6,7 +6,7 @@ its history begins and where its target stands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,21 @@ class Dataset:
             self.train.items[counted], minlength=self.vocabulary.n_items
         )
         return counts
+
+    def with_vocabulary(self, vocabulary: Vocabulary) -> Dataset:
+        """The same samples with items in the rows that ``vocabulary`` has for them.
+
+        Raises:
+            DataError: it lacks an item of this data.
+        """
+        if np.array_equal(self.vocabulary.ids, vocabulary.ids):
+            return self
+        rows = np.zeros(self.vocabulary.n_items, dtype=np.int32)
+        rows[1:] = vocabulary.encode(self.vocabulary.ids)
+        train, valid, test = (
+            replace(split, items=rows[split.items]) for split in (self.train, self.valid, self.test)
+        )
+        return replace(self, vocabulary=vocabulary, train=train, valid=valid, test=test)
 
 
 @dataclass(frozen=True)
@@ -180,7 +195,7 @@ def leave_one_out(sequences: Sequences) -> Dataset:
     train_starts = starts[user_of_row[train_row]]
     if len(train_ends) == 0:
         raise DataError(
-            f"{sequences.name}: the longest of {len(lengths)} histories has {int(lengths.max())} items; "
+            f"{sequences.name}: the longest of {len(lengths)} histories has {lengths.max()} items; "
             "leave-one-out training needs at least 4"
         )
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from lares.errors import DownloadError
 from lares.files import atomic_write
+from lares.names import nearest
 
 MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 MOVIELENS_MD5 = "0e33842e24a9c977be4e0107933c0723"  # published beside the archive
@@ -195,7 +196,7 @@ def get_amazon_2023(category: str, folder: Path | None = None) -> Path:
     """
     if category not in AMAZON_CATEGORIES:
         raise DownloadError(
-            f"category is {category!r}; it must be one of {', '.join(AMAZON_CATEGORIES)}"
+            f"unknown category {category!r}; {nearest(category, AMAZON_CATEGORIES)}"
         )
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -210,6 +211,7 @@ def get_amazon_2023(category: str, folder: Path | None = None) -> Path:
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise DownloadError(
-            f"{category}.csv cannot be fetched from {AMAZON_REPOSITORY} on the Hugging Face hub: {error}"
+            f"{category}.csv of {AMAZON_REPOSITORY} cannot be fetched from the Hugging Face hub: "
+            f"{error}"
         ) from error
     return Path(found)

@@ -1,4 +1,4 @@
-"""Partners for trajectory-level alignment: other samples with the same target (arXiv 2505.16865, 3.3.2)."""
+"""Same-target partners for trajectory-level alignment (arXiv 2505.16865, section 3.3.2)."""
 
 from __future__ import annotations
 

@@ -58,7 +58,8 @@ class Vocabulary:
         found = places < len(self.ids)
         found[found] = self.ids[places[found]] == keys[found]
         if not found.all():
-            raise DataError(f"item {wanted[int(np.argmin(found))]!r} is unknown to this catalogue")
+            bad = keys[int(np.argmin(found))].item()
+            raise DataError(f"item {bad!r} is unknown to this catalogue of {len(self)} items")
         return places.astype(np.int64) + 1
 
     def decode(self, rows: Iterable[int]) -> list[Any]:

@@ -126,14 +126,17 @@ def _official_pieces(
             [
                 (
                     f"{_BLOCKS[block]}.layer.{layer}.{part}",
-                    lambda whole, layer=layer, at=index * rows, rows=rows: whole[
-                        layer, at : at + rows
-                    ],
+                    _rows_of_layer(layer, index * rows, (index + 1) * rows),
                 )
                 for layer in range(parameter.shape[0])
                 for index, part in enumerate(parts)
             ],
         )
+
+
+def _rows_of_layer(layer: int, first: int, end: int) -> Callable[[Tensor], Tensor]:
+    """The view of rows ``first .. end - 1`` of one layer of a stacked tensor."""
+    return lambda whole: whole[layer, first:end]
 
 
 def official_state_dict(model: LaresModel) -> dict[str, Tensor]:
@@ -149,7 +152,7 @@ def official_state_dict(model: LaresModel) -> dict[str, Tensor]:
 def official_gradients(model: LaresModel) -> dict[str, Tensor]:
     """The gradients of the model's parameters under the released program's names, as copies."""
     weights = dict(model.named_parameters())
-    gradients = {}
+    gradients: dict[str, Tensor] = {}
     for ours, pieces in _official_pieces(model):
         gradient = weights[ours].grad
         if gradient is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from lares.config import LaresConfig
 from lares.data.dataset import Dataset
 from lares.data.readers import FORMATS, load_dataset
 from lares.errors import ConfigError
+from lares.names import nearest
 from lares.objectives.spt import SptConfig
 
 RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
@@ -211,9 +211,7 @@ def check_known(given: Mapping[str, Any], known: list[str], what: str) -> None:
     """Raise ``ConfigError`` for a name that is not known, with the nearest one that is."""
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise ConfigError(f"unknown {what} {name!r}; {hint}")
+            raise ConfigError(f"unknown {what} {name!r}; {nearest(str(name), known)}")
 
 
 def recipes() -> list[str]:
@@ -238,6 +236,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds {type(content).__name__}; it must hold options by section")
     return content
+
+
+def merge_options(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by section, those of ``over`` in place of those of ``base``."""
+    for options in (base, over):
+        for name, given in options.items():
+            if given is not None and not isinstance(given, Mapping):
+                raise ConfigError(f"section {name!r} is {given!r}; it must hold options")
+    return {
+        name: {**(base.get(name) or {}), **(over.get(name) or {})}
+        for name in dict.fromkeys([*base, *over])
+    }
 
 
 def differing_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -55,4 +55,4 @@ def open_tensorboard(folder: Path, first_step: int) -> SummaryWriter:
     """A TensorBoard writer; what an interrupted run logged from ``first_step`` on is hidden."""
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), purge_step=first_step)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=first_step)

@@ -51,7 +51,8 @@ class RunFolder:
         if self.config.exists():
             if not resume:
                 raise ConfigError(
-                    f"{self.path} holds a run already; give --resume to go on with it, or another --out"
+                    f"{self.path} holds a run already; give --resume to go on with it, "
+                    "or another --out"
                 )
             before = TrainConfig.from_dict(read_yaml(self.config)).to_dict()
             changed = set(differing_options(before, config.to_dict())) - _MAY_CHANGE

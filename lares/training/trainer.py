@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import signal
 import sys
@@ -261,7 +262,7 @@ class Trainer:
         clock.append(time.perf_counter())
         for part, seconds in zip(
             ("data", "forward", "backward", "optimizer"),
-            (end - start for start, end in zip(clock, clock[1:], strict=False)),
+            (end - start for start, end in itertools.pairwise(clock)),
             strict=True,
         ):
             self.progress.parts[part] = self.progress.parts.get(part, 0.0) + seconds
@@ -289,7 +290,7 @@ class Trainer:
                 self.progress.sums[name] += value
         if self._board is not None:
             for name, value in zip(_LOSSES, values[-1], strict=True):
-                self._board.add_scalar(f"train/{name}", value, self.progress.total_steps)  # type: ignore[no-untyped-call]
+                self._board.add_scalar(f"train/{name}", value, self.progress.total_steps)
         return float(values[-1][0])
 
     def _finish_epoch(self, started: float, samples: int) -> None:
@@ -334,7 +335,7 @@ class Trainer:
             )
         if self._board is not None:
             for name, value in valid.items():
-                self._board.add_scalar(f"valid/{name}", value, progress.total_steps)  # type: ignore[no-untyped-call]
+                self._board.add_scalar(f"valid/{name}", value, progress.total_steps)
         if self._show and valid:
             tqdm.write(
                 f"epoch {progress.epoch:3d}  loss {row['loss']:.4f}  valid Recall@10 "
@@ -405,7 +406,12 @@ class Trainer:
 
 
 def train(
-    config: TrainConfig, run_dir: Path, *, resume: bool = False, progress: bool = True
+    config: TrainConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    fabric: Fabric | None = None,
 ) -> TrainResult:
     """Run SPT (arXiv 2505.16865, section 3.3) and test the best model.
 
@@ -414,16 +420,17 @@ def train(
         run_dir: run folder; it holds configuration, metrics, curves, checkpoints and result.
         resume: go on with the run in ``run_dir``.
         progress: show a bar and a line an epoch.
+        fabric: launched engine, where the caller needs it too; by default :func:`launch`'s.
 
     Raises:
         LaresError: anything that a user can act on; see its kinds in :mod:`lares.errors`.
     """
-    fabric = launch(config)
+    fabric = launch(config) if fabric is None else fabric
+    dataset = config.data.load()  # before the folder is taken: wrong data leaves nothing behind
     folder = RunFolder(Path(run_dir))
     if fabric.is_global_zero:
         folder.prepare(config, resume)
     fabric.barrier()
-    dataset = config.data.load()
     trainer = Trainer(config, dataset, folder, fabric, progress)
     if resume:
         trainer.resume()

@@ -1,0 +1,82 @@
+"""``lares data``: fetch public data sets, describe a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lares.cli.options import OptionParser, command_parser
+from lares.data.download import get_amazon_2023, get_movielens_100k
+from lares.data.readers import load_dataset
+from lares.errors import ConfigError
+from lares.names import nearest
+
+_SOURCES = ("ml-100k", "amazon23")
+
+
+def get_parser() -> OptionParser:
+    """Options of ``lares data get``."""
+    parser = command_parser("data get", "Fetch a data set, whole and checked.")
+    parser.add_argument("name", metavar="NAME", help="ml-100k, or amazon23 with a CATEGORY")
+    parser.add_argument("category", nargs="?", metavar="CATEGORY", help="such as Video_Games")
+    parser.add_argument("--out", metavar="FOLDER", help="default: the cache, $LARES_CACHE")
+    return parser
+
+
+def info_parser() -> OptionParser:
+    """Options of ``lares data info``."""
+    parser = command_parser("data info", "Read a file as train would and say what is in it.")
+    parser.add_argument("path", metavar="DATA", help="file or folder of interactions")
+    parser.add_function_arguments(load_dataset, skip={"path", "name"})
+    return parser
+
+
+def get(argv: Sequence[str]) -> None:
+    """``lares data get``."""
+    found = get_parser().parse_args(list(argv))
+    folder = Path(found.out) if found.out else None
+    if found.name == "ml-100k":
+        if found.category:
+            raise ConfigError(f"ml-100k has no categories; got {found.category!r}")
+        print(get_movielens_100k(folder))
+    elif found.name == "amazon23":
+        if not found.category:
+            raise ConfigError("amazon23 needs a CATEGORY, such as Video_Games")
+        print(get_amazon_2023(found.category, folder))
+    else:
+        raise ConfigError(f"unknown data set {found.name!r}; {nearest(found.name, _SOURCES)}")
+
+
+def info(argv: Sequence[str]) -> None:
+    """``lares data info``."""
+    options = info_parser().parse_args(list(argv)).as_dict()
+    dataset = load_dataset(options.pop("path"), **options)
+    lengths = dataset.test.ends - dataset.test.starts + 1
+    rows = {
+        "name": dataset.name,
+        "users": f"{dataset.n_users:,}",
+        "items": f"{len(dataset.vocabulary):,}",
+        "interactions": f"{dataset.n_interactions:,}",
+        "density": f"{dataset.n_interactions / dataset.n_users / len(dataset.vocabulary):.4%}",
+        "history length": f"mean {np.mean(lengths):.1f}, median {np.median(lengths):.0f}, "
+        f"longest {lengths.max()}",
+        "training samples": f"{len(dataset.train):,}",
+        "validation samples": f"{len(dataset.valid):,}",
+        "test samples": f"{len(dataset.test):,}",
+        "item ids": "whole numbers" if dataset.vocabulary.is_numeric else "strings",
+    }
+    for name, value in rows.items():
+        print(f"{name:<19}{value}")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Entry of ``lares data``."""
+    actions = {"get": get, "info": info}
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: lares data get NAME [CATEGORY] [--out FOLDER]\n       lares data info DATA")
+        return
+    if argv[0] not in actions:
+        raise ConfigError(f"unknown action {argv[0]!r}; {nearest(argv[0], actions)}")
+    actions[argv[0]](argv[1:])

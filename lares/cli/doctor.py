@@ -1,0 +1,124 @@
+"""``lares doctor``: what is installed, which backends can run, and why not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lares import __version__
+from lares.cli.options import OptionParser, command_parser
+from lares.data.download import cache_folder
+
+_PACKAGES = (
+    "torch",
+    "triton",
+    "numpy",
+    "pyarrow",
+    "safetensors",
+    "lightning-fabric",
+    "jsonargparse",
+    "huggingface-hub",
+    "tensorboard",
+    "matplotlib",
+)
+_OPTIONAL = {"triton": "only GPU kernels need it"}
+_CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+_TOOLS = {"g++": "--version", "clang++": "--version", "ninja": "--version", "nvcc": "--version"}
+
+
+def build_parser() -> OptionParser:
+    """Options of the command."""
+    return command_parser("doctor", "Say what is installed and which backends can run here.")
+
+
+def package_versions() -> dict[str, str]:
+    """Version of every package this one uses, or that it is missing."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "missing" + (f" ({_OPTIONAL[name]})" if name in _OPTIONAL else "")
+    return found
+
+
+def cpu_features() -> str:
+    """The vector extensions of this processor that kernels can use."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return "unknown on this system"
+    words = set(info.read_text(encoding="utf-8").split())
+    return " ".join(feature for feature in _CPU_FEATURES if feature in words) or "none known"
+
+
+def tool_version(name: str, flag: str) -> str:
+    """What a compiler says of itself: the line of its output with a number in it."""
+    path = shutil.which(name)
+    if path is None:
+        return "missing"
+    try:
+        done = subprocess.run([path, flag], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{path} does not run: {error}"
+    lines = [line for line in done.stdout.splitlines() if any(c.isdigit() for c in line)]
+    releases = [line for line in lines if "release" in line]
+    return (releases or lines or ["says nothing of its version"])[0].strip()
+
+
+def accelerators() -> dict[str, str]:
+    """GPUs that torch can use, or why there are none."""
+    import torch
+
+    found = {}
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            memory = properties.total_memory / 2**30
+            capability = f"{properties.major}.{properties.minor}"
+            found[f"cuda:{index}"] = f"{properties.name}, {memory:.0f} GiB, sm {capability}"
+    elif torch.version.cuda is None and torch.version.hip is None:
+        found["cuda"] = "this torch is built without CUDA"
+    else:
+        found["cuda"] = "torch has CUDA, but sees no device (driver missing or hidden?)"
+    return found
+
+
+def section(title: str, rows: dict[str, str]) -> None:
+    """Print names and values under a title."""
+    print(title)
+    for name, value in rows.items():
+        print(f"  {name:<18}{value}")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Entry of ``lares doctor``."""
+    build_parser().parse_args(list(argv))
+    import torch
+
+    from lares_kernels import available_backends
+
+    section(
+        f"lares {__version__}",
+        {
+            "python": f"{platform.python_version()} ({sys.executable})",
+            "system": f"{platform.system()} {platform.machine()}",
+            "processor": f"{os.cpu_count()} cores; {cpu_features()}",
+            "torch threads": str(torch.get_num_threads()),
+            "cache": str(cache_folder()),
+        },
+    )
+    section("packages", package_versions())
+    section("compilers", {name: tool_version(name, flag) for name, flag in _TOOLS.items()})
+    section("accelerators", accelerators())
+    section("backends", available_backends())
+    chosen = os.environ.get("LARES_BACKEND")
+    if chosen:
+        print(f"LARES_BACKEND={chosen} asks for that one in every call")
+    if "missing" in package_versions().values():
+        print("some packages are missing: pip install -e . brings them")

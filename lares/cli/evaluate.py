@@ -1,0 +1,101 @@
+"""``lares evaluate RUN_OR_MODEL DATA``: metrics of a trained model by reasoning depth."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from lares.cli.models import TrainedModel, load_trained
+from lares.cli.options import (
+    OptionParser,
+    add_device,
+    choose_device,
+    command_parser,
+    metrics_table,
+    numbers,
+)
+from lares.data.dataset import Dataset
+from lares.errors import ConfigError, DataError
+from lares.evaluation.evaluate import evaluate
+from lares.files import atomic_write
+from lares.training.config import DataOptions
+
+_SPLITS = ("valid", "test")
+
+
+def build_parser() -> OptionParser:
+    """Options of the command."""
+    parser = command_parser(
+        "evaluate", "Full-ranking Recall and NDCG; all depths come from one pass."
+    )
+    parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, or a saved model's")
+    parser.add_argument("path", metavar="DATA", help="file or folder of interactions")
+    parser.add_argument(
+        "--depths", type=numbers, help="default 1,2,4,8,12,16; 0 without recurrence"
+    )
+    parser.add_argument("--split", default="test", help="valid or test")
+    parser.add_argument("--ks", type=numbers, default=[5, 10, 20, 50], help="cut-offs")
+    parser.add_argument("--batch_size", type=int, default=512, help="sequences a pass")
+    parser.add_argument(
+        "--remove_history", action="store_true", help="leave a user's history out of the ranking"
+    )
+    parser.add_argument("--seed", type=int, default=2025, help="of drawn initial states")
+    parser.add_argument("--output", metavar="FILE.json", help="write the metrics here, too")
+    add_device(parser)
+    # No defaults: options not given are those of the run.
+    for option in dataclasses.fields(DataOptions):
+        if option.name != "path":
+            kind = int if option.name == "core" else str
+            parser.add_argument(
+                f"--data.{option.name}", type=kind, help="as in train; default: the run's"
+            )
+    return parser
+
+
+def same_rows(dataset: Dataset, trained: TrainedModel) -> Dataset:
+    """``dataset`` with its items in the rows that the model has for them."""
+    if trained.vocabulary is not None:
+        return dataset.with_vocabulary(trained.vocabulary)
+    if dataset.vocabulary.n_items != trained.model.config.n_items:
+        raise DataError(
+            f"{dataset.name} has {dataset.vocabulary.n_items - 1} items, the model knows "
+            f"{trained.model.config.n_items - 1}, and no items.json lies beside it to match them"
+        )
+    return dataset
+
+
+def run(argv: Sequence[str]) -> None:
+    """Entry of ``lares evaluate``."""
+    found = build_parser().parse_args(list(argv))
+    if found.split not in _SPLITS:
+        raise ConfigError(f"--split is {found.split!r}; it must be one of {', '.join(_SPLITS)}")
+    if found.batch_size < 1 or min(found.ks) < 1:
+        raise ConfigError(
+            f"--batch_size is {found.batch_size} and --ks {found.ks}; they must be at least 1"
+        )
+    device = choose_device(found.device, found.num_threads)
+    trained = load_trained(found.model)
+    given = {name: value for name, value in found.data.as_dict().items() if value is not None}
+    options = dataclasses.replace(trained.data or DataOptions(), **given, path=found.path)
+    dataset = same_rows(options.load(), trained)
+    recurrent = trained.model.config.is_recurrent
+    depths = found.depths or ([1, 2, 4, 8, 12, 16] if recurrent else [0])
+    try:
+        metrics = evaluate(
+            trained.model.to(device),
+            getattr(dataset, found.split),
+            depths=depths,
+            ks=found.ks,
+            batch_size=found.batch_size,
+            remove_history=found.remove_history,
+            seed=found.seed,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    columns = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in found.ks]
+    print(metrics_table("depth", {str(depth): row for depth, row in metrics.items()}, columns))
+    if found.output:
+        with atomic_write(Path(found.output)) as temporary:
+            temporary.write_text(json.dumps(metrics, indent=1), encoding="utf-8")

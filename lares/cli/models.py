@@ -1,0 +1,50 @@
+"""Finding the trained model that a command names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from lares.checkpoint import CONFIG_FILE
+from lares.data.vocabulary import Vocabulary
+from lares.errors import CheckpointError
+from lares.model import LaresModel
+from lares.training.config import DataOptions, TrainConfig, read_yaml
+from lares.training.run_folder import RunFolder
+
+
+class TrainedModel(NamedTuple):
+    """A model; the raw ids of its rows and the data options it was trained with, where it has them."""
+
+    model: LaresModel
+    vocabulary: Vocabulary | None
+    data: DataOptions | None
+
+
+def load_trained(path: str | Path) -> TrainedModel:
+    """The model of a run folder (its best) or of a folder that ``save_pretrained`` wrote.
+
+    Raises:
+        CheckpointError: the folder holds neither.
+    """
+    folder = Path(path)
+    data = None
+    run = RunFolder(folder)
+    if run.config.is_file():
+        data = TrainConfig.from_dict(read_yaml(run.config)).data
+        if not run.best.is_dir():
+            raise CheckpointError(f"run {folder} has no best model yet: it never validated")
+        folder = run.best
+    elif not (folder / CONFIG_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} is neither a run folder ({run.config.name}) nor a model folder ({CONFIG_FILE})"
+        )
+    items = folder / RunFolder(folder).items.name
+    vocabulary = Vocabulary.load(items) if items.is_file() else None
+    model = LaresModel.from_pretrained(folder)
+    if vocabulary is not None and vocabulary.n_items != model.config.n_items:
+        raise CheckpointError(
+            f"{items} lists {len(vocabulary)} items, but the model beside it knows "
+            f"{model.config.n_items - 1}"
+        )
+    return TrainedModel(model, vocabulary, data)

@@ -1,0 +1,83 @@
+"""The option parser that all commands share: its mistakes become one-line errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
+
+from lares.errors import ConfigError
+from lares.names import nearest
+
+
+class OptionParser(ArgumentParser):
+    """``jsonargparse.ArgumentParser`` that raises :class:`ConfigError`, and names the option that an
+    unknown one was most likely meant to be."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        unknown = re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)
+        if unknown:
+            given = unknown.group(1).split("=")[0]
+            if given.startswith("-"):
+                known = [flag for action in self._actions for flag in action.option_strings]
+                raise ConfigError(f"unknown option {given}; {nearest(given, known)}")
+            raise ConfigError(f"unexpected argument {given!r}; see {self.prog} --help")
+        raise ConfigError(" ".join(message.split())) from ex
+
+
+def numbers(text: str | list[int]) -> list[int]:
+    """Whole numbers with commas between them; a list, which is such text parsed, stays as it is."""
+    if isinstance(text, list):
+        return text
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a list of whole numbers such as 1,2,4") from None
+
+
+def command_parser(command: str, description: str) -> OptionParser:
+    """Parser of ``lares COMMAND``."""
+    return OptionParser(prog=f"lares {command}", description=description, allow_abbrev=False)
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """``--device`` and ``--num_threads`` of commands that run a model."""
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one"
+    )
+    parser.add_argument("--num_threads", type=int, default=None, help="threads on the CPU")
+
+
+def choose_device(name: str, num_threads: int | None) -> Any:
+    """The torch device called ``name``.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    import torch
+
+    if num_threads is not None:
+        if num_threads < 1:
+            raise ConfigError(f"--num_threads is {num_threads}; it must be at least 1")
+        torch.set_num_threads(num_threads)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def metrics_table(title: str, rows: dict[str, dict[str, float]], columns: list[str]) -> str:
+    """Metrics by row as a plain table."""
+    width = max(len(title), *map(len, rows))
+    header = f"{title:<{width}}" + "".join(f"  {name.upper():>10}" for name in columns)
+    lines = [header, "-" * len(header)]
+    cell: Callable[[float], str] = "{:>12.4f}".format
+    for name, metrics in rows.items():
+        lines.append(f"{name:<{width}}" + "".join(cell(metrics[column]) for column in columns))
+    return "\n".join(lines)

@@ -1,0 +1,5 @@
+"""Build script; pyproject.toml declares the package."""
+
+from setuptools import setup
+
+setup()
