@@ -1,0 +1,66 @@
+"""What several test folders share: small data on disk, a fast model, backends by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from lares_kernels import use_backend
+
+PROGRAMS = ("reference", "equations")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="no GPU here")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(params=PROGRAMS)
+def program(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Both reference programs, one after the other."""
+    with use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def poisoned_memory() -> Iterator[None]:
+    """``torch.empty`` gives NaN, so that reading memory nobody wrote shows."""
+    torch.use_deterministic_algorithms(True)
+    before = torch.utils.deterministic.fill_uninitialized_memory
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = before
+        torch.use_deterministic_algorithms(False)
+
+
+def write_interactions(path: Path, n_users: int = 60, n_items: int = 25, seed: int = 0) -> Path:
+    """Users who walk through the catalogue with steps of 1 or 2: something to learn."""
+    generator = np.random.default_rng(seed)
+    users, items = [], []
+    for user in range(1, n_users + 1):
+        length = int(generator.integers(3, 12))
+        steps = generator.integers(1, 3, size=length)
+        walk = (int(generator.integers(n_items)) + np.cumsum(steps)) % n_items + 1
+        users += [user] * length
+        items += walk.tolist()
+    table = pa.table({"user_id": pa.array(users, pa.int32()), "item_id": pa.array(items, pa.int32())})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def interactions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Parquet file of interactions."""
+    return write_interactions(tmp_path_factory.mktemp("data") / "walks.parquet")

@@ -1,0 +1,78 @@
+"""Random calls of the recurrence for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lares_kernels import CoreConfig, RecurrentCore, RefineOutput
+
+SMALL = CoreConfig(d_model=16, n_heads=2, d_ff=24, n_layers=2)
+
+
+def _variants() -> Iterator[CoreConfig]:
+    for adapter in ("add", "gate", "concat", "none"):
+        for norm in ("post", "pre"):
+            yield replace(SMALL, adapter=adapter, norm=norm)
+    for activation in ("gelu_tanh", "relu", "silu"):
+        yield replace(SMALL, activation=activation, n_layers=1)
+
+
+# Every adapter with every norm, every activation once more.
+VARIANTS = list(_variants())
+
+
+def name(config: CoreConfig) -> str:
+    return f"{config.adapter}-{config.norm}-{config.activation}-{config.n_layers}"
+
+
+def make_core(config: CoreConfig, seed: int = 0, scale: float = 0.3) -> RecurrentCore:
+    """A core in float64 whose every parameter is away from its neutral value."""
+    torch.manual_seed(seed)
+    core = RecurrentCore(config, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in core.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+    return core
+
+
+@dataclass
+class Problem:
+    core: RecurrentCore
+    hidden: Tensor
+    lengths: Tensor
+    options: dict[str, Any]
+
+    def run(self, **changes: Any) -> RefineOutput:
+        asked = {"return_trajectory": True, "return_state": True, **self.options, **changes}
+        return self.core(self.hidden, self.lengths, **asked)
+
+    def gradients(self, **changes: Any) -> list[Tensor]:
+        """Of a random linear function of all outputs, for hidden and every parameter."""
+        out = self.run(**changes)
+        generator = torch.Generator().manual_seed(9)
+        loss = sum(
+            (part * torch.randn(part.shape, generator=generator, dtype=part.dtype)).sum()
+            for part in (out.trajectory, out.state)
+        )
+        return list(torch.autograd.grad(loss, [self.hidden, *self.core.parameters()]))
+
+
+def make_problem(config: CoreConfig, *, depth: Any = 3, seed: int = 0, **options: Any) -> Problem:
+    """Sequences of 1, 5, 3 and 9 items."""
+    core = make_core(config, seed)
+    lengths = torch.tensor([1, 5, 3, 9])
+    hidden = torch.randn(4, 9, config.d_model, dtype=torch.float64, requires_grad=True)
+    if config.is_recurrent:
+        options["num_steps"] = depth
+    return Problem(core, hidden, lengths, options)
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """``|found - expected| / |expected|`` (absolute where nothing is expected)."""
+    scale = expected.detach().norm().item()
+    return (found - expected).detach().norm().item() / (scale if scale > 0 else 1.0)

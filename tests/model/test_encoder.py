@@ -1,0 +1,118 @@
+"""The encoder: options, random addresses, errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lares import LaresConfig, LaresEncoder
+from lares.errors import ConfigError
+
+CONFIG = {"n_items": 30, "max_length": 6, "d_model": 16, "d_ff": 24}
+ITEMS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 0, 0, 0], [6, 5, 3, 5, 0]])
+LENGTHS = torch.tensor([5, 2, 4])
+
+
+def make(**options) -> LaresEncoder:
+    torch.manual_seed(0)
+    encoder = LaresEncoder(LaresConfig(**CONFIG, **options))
+    with torch.no_grad():  # weights large enough that every part shows in the output
+        for parameter in encoder.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return encoder
+
+
+def test_shapes() -> None:
+    out = make()(ITEMS, LENGTHS, 3, return_trajectory=True, return_state=True)
+    assert out.last.shape == (3, 16)
+    assert out.trajectory.shape == (3, 3, 16)
+    assert out.state.shape == out.hidden.shape == (3, 5, 16)
+    assert torch.equal(out.last, out.trajectory[:, -1])
+    assert torch.equal(out.last[0], out.state[0, 4])
+    out = make()(ITEMS, LENGTHS)
+    assert out.trajectory is None
+    assert out.state is None
+
+
+def test_default_depth_is_the_training_mean() -> None:
+    encoder = make(mean_depth=7).eval()
+    assert torch.equal(encoder(ITEMS, LENGTHS).last, encoder(ITEMS, LENGTHS, 7).last)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_noise_is_addressed_by_seed_and_sequence(training: bool) -> None:
+    encoder = make(dropout=0.5, attn_dropout=0.5).train(training)
+    first = encoder(ITEMS, LENGTHS, seed=4).last
+    assert torch.equal(first, encoder(ITEMS, LENGTHS, seed=4).last)
+    assert not torch.equal(first, encoder(ITEMS, LENGTHS, seed=5).last)
+    alone = encoder(ITEMS[2:], LENGTHS[2:], seed=4, sequence_ids=torch.tensor([2])).last
+    torch.testing.assert_close(alone, first[2:], rtol=1e-5, atol=1e-6)
+
+
+def test_state_modes() -> None:
+    encoder = make(state_mode="zero", dropout=0.0, attn_dropout=0.0)
+    zero = encoder(ITEMS, LENGTHS, initial_state=torch.zeros(3, 5, 16)).last
+    torch.testing.assert_close(encoder(ITEMS, LENGTHS, seed=1).last, zero)
+    other = make(state_mode="normal_zero", dropout=0.0, attn_dropout=0.0)
+    assert not torch.allclose(other(ITEMS, LENGTHS, seed=1).last, zero)
+    torch.testing.assert_close(other.eval()(ITEMS, LENGTHS, seed=1).last, zero)
+    drawn = make(state_mode="normal").eval()
+    assert not torch.allclose(drawn(ITEMS, LENGTHS, seed=1).last, zero)
+
+
+def test_long_histories_keep_their_newest_items() -> None:
+    encoder = make().eval()
+    long = torch.tensor([[7, 8, 3, 1, 4, 1, 5, 9]])
+    torch.testing.assert_close(
+        encoder(long, torch.tensor([8])).last, encoder(long[:, 2:], torch.tensor([6])).last
+    )
+
+
+def test_without_recurrence_it_is_the_pre_block() -> None:
+    encoder = make(n_core_layers=0).eval()
+    assert encoder.core is None
+    out = encoder(ITEMS, LENGTHS, return_state=True, return_trajectory=True)
+    assert out.trajectory is None
+    torch.testing.assert_close(out.last[1], out.hidden[1, 1])
+    with pytest.raises(ValueError, match="num_steps"):
+        encoder(ITEMS, LENGTHS, 2)
+
+
+def test_without_pre_block() -> None:
+    assert make(n_pre_layers=0)(ITEMS, LENGTHS).last.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("items", "lengths", "message"),
+    [
+        ([[1, 2]], [0], "length 0"),
+        ([[1, 30]], [2], "30"),
+        ([[1, -2]], [2], "-2"),
+        ([[1, 0, 3]], [3], "0"),
+        ([[1, 2]], [3], "3"),
+    ],
+)
+def test_bad_histories(items, lengths, message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        make()(torch.tensor(items), torch.tensor(lengths))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_itms": 3}, "unknown model option 'n_itms'; did you mean 'n_items'?"),
+        ({}, "'n_items' is missing"),
+        ({"n_items": 1}, "n_items"),
+        ({"n_items": 9, "max_length": 0}, "max_length"),
+        ({"n_items": 9, "depth_sampler": "gauss"}, "depth_sampler is 'gauss'"),
+        ({"n_items": 9, "state_mode": "one"}, "state_mode is 'one'"),
+        ({"n_items": 9, "adapter": "none"}, "set n_core_layers=0"),
+        ({"n_items": 9, "tau": 0.0}, "tau"),
+        ({"n_items": 9, "n_heads": 5}, "does not divide d_model"),
+    ],
+)
+def test_bad_options(options: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        LaresConfig.from_dict(options)
+    assert message in str(caught.value)
