@@ -54,7 +54,9 @@ def write_interactions(path: Path, n_users: int = 60, n_items: int = 25, seed: i
         walk = (int(generator.integers(n_items)) + np.cumsum(steps)) % n_items + 1
         users += [user] * length
         items += walk.tolist()
-    table = pa.table({"user_id": pa.array(users, pa.int32()), "item_id": pa.array(items, pa.int32())})
+    table = pa.table(
+        {"user_id": pa.array(users, pa.int32()), "item_id": pa.array(items, pa.int32())}
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
     return path

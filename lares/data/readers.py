@@ -82,8 +82,6 @@ def load_dataset(
         if format == "amazon23":
             item_column, time_column = "parent_asin", time_column or _DEFAULT_TIME
         interactions = _read_table(path, user_column, item_column, time_column, name)
-    if len(interactions.users) == 0:
-        raise DataError(f"{path} holds no interaction")
     if core:
         interactions = keep_core(interactions, core)
     return leave_one_out(group_by_user(interactions))

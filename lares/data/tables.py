@@ -110,6 +110,8 @@ def id_codes(table: pa.Table, column: str, path: Path) -> tuple[NDArray[np.int32
         DataError: a cell is empty, or the ids are neither whole numbers nor text.
     """
     values = table.column(column)
+    if len(values) == 0:
+        raise DataError(f"{path} holds no interaction")
     _require_filled(values, column, path)
     if pa.types.is_integer(values.type):
         ids, codes = np.unique(values.to_numpy(), return_inverse=True)

@@ -230,7 +230,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+        place = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not YAML: {place}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):

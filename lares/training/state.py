@@ -30,7 +30,6 @@ class Progress:
         epoch: epochs completed; step: steps taken in the epoch under way; total_steps: in all.
         sums: running sums of the losses of the epoch under way.
         best: best validation NDCG@10; best_epoch: when; stale: evaluations since.
-        finished: early stop or the last epoch was reached.
         seconds: spent training and validating, over all starts.
         parts: seconds by part of a step.
         samples: trained on, over all starts.
@@ -43,7 +42,6 @@ class Progress:
     best: float = -1.0
     best_epoch: int = 0
     stale: int = 0
-    finished: bool = False
     seconds: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
     samples: int = 0

@@ -187,15 +187,19 @@ class Trainer:
             else None
         )
         with _stop_flag() as stop:
-            while not progress.finished and progress.epoch < options.max_epochs:
+            while not self.finished:
                 started, samples = time.perf_counter(), progress.samples
                 self._epoch(stop)
                 self._finish_epoch(started, progress.samples - samples)
-        if not progress.finished:
-            progress.finished = True
-            self._save()
         if self._board is not None:
             self._board.close()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the early stop or the last epoch was reached. Never stored: a run that goes on with
+        more patience or more epochs is not finished."""
+        options = self.config.trainer
+        return self.progress.epoch >= options.max_epochs or self.progress.stale >= options.patience
 
     @property
     def _is_first(self) -> bool:
@@ -317,7 +321,6 @@ class Trainer:
                 self._save_best()
             else:
                 progress.stale += 1
-            progress.finished = progress.stale >= options.patience or last
         # Empty where it was not measured, so that every row has the same columns.
         row |= {f"valid_{name}": valid.get(name, "") for name in ("recall@10", "ndcg@10")}
         progress.sums, progress.step = {}, 0

@@ -1,0 +1,213 @@
+"""The command line as users meet it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lares import LaresModel, __version__
+from lares.cli import COMMANDS, main
+from lares.data import load_dataset
+from lares.evaluation import evaluate
+from tests.conftest import write_interactions
+
+SMALL = (
+    "--model.d_model=16 --model.d_ff=16 --model.max_length=8 --optimizer.batch_size=64 "
+    "--trainer.num_threads=1 --trainer.tensorboard=false --trainer.accelerator=cpu"
+).split()
+
+
+def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line that a failing command prints."""
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    data = write_interactions(folder / "walks.parquet")
+    main(["train", str(data), "--out", str(folder / "run"), "--trainer.max_epochs=2", *SMALL])
+    return folder / "run"
+
+
+def test_help_needs_no_torch() -> None:
+    program = (
+        "import sys; from lares.cli import main; main(['--help']); "
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command(command: str, capsys) -> None:
+    try:
+        main([command, "--help"])
+    except SystemExit as stop:
+        assert stop.code == 0
+    assert f"lares {command}" in capsys.readouterr().out
+
+
+def test_version(capsys) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"lares {__version__}\n"
+
+
+def test_unknown_names_get_suggestions(capsys, interactions: Path) -> None:
+    assert "unknown command 'tarin'; did you mean 'train'?" in fails(capsys, "tarin")
+    assert "did you mean '--trainer.patience'?" in fails(
+        capsys, "train", str(interactions), "--trainer.patiense", "3"
+    )
+    assert "did you mean '--depths'?" in fails(capsys, "evaluate", "a", "b", "--depth", "3")
+    assert "did you mean 'ml-100k'?" in fails(capsys, "data", "get", "ml100k")
+    assert "did you mean 'info'?" in fails(capsys, "data", "inf")
+
+
+def test_train_errors(capsys, interactions: Path, tmp_path: Path) -> None:
+    data = str(interactions)
+    assert "no data: give DATA" in fails(capsys, "train")
+    assert "recipe is 'sasrek'" in fails(capsys, "train", data, "--recipe", "sasrek")
+    assert "trainer.patience" in fails(capsys, "train", data, "--trainer.patience", "many")
+    assert "--resume needs --out" in fails(capsys, "train", data, "--resume")
+    file = tmp_path / "c.yaml"
+    file.write_text("model: {d_modle: 3}\n")
+    message = fails(capsys, "train", data, "--config", str(file))
+    assert "unknown model option 'd_modle'; did you mean 'd_model'?" in message
+    file.write_text("model: [")
+    assert "c.yaml is not YAML" in fails(capsys, "train", data, "--config", str(file))
+    bad = tmp_path / "bad.csv"
+    bad.write_text("user_id,item_id\n1,2\n3\n")
+    assert "bad.csv: malformed row: CSV parse error: line 3" in fails(capsys, "train", str(bad))
+
+
+def test_options_override_file_and_file_overrides_recipe(tmp_path: Path, interactions) -> None:
+    from lares.cli.train import parse
+
+    file = tmp_path / "c.yaml"
+    file.write_text("optimizer: {lr: 0.5, batch_size: 99}\nobjective: {alpha: 0.25}\n")
+    config, _ = parse(
+        [str(interactions), "--recipe=demo", f"--config={file}", "--optimizer.batch_size=77"]
+    )
+    assert config.optimizer.batch_size == 77
+    assert config.optimizer.lr == 0.5
+    assert config.objective.alpha == 0.25
+    assert config.model["n_core_layers"] == 1  # the recipe's
+    assert config.data.path == str(interactions)
+
+
+def test_run_again_and_resume(run_folder: Path, capsys) -> None:
+    data = str(run_folder.parent / "walks.parquet")
+    error = fails(capsys, "train", data, "--out", str(run_folder), "--trainer.max_epochs=2", *SMALL)
+    assert "give --resume" in error
+    main(["train", "--out", str(run_folder), "--resume"])
+    assert "best epoch" in capsys.readouterr().out
+    error = fails(capsys, "train", "--out", str(run_folder), "--resume", "--model.d_ff=32")
+    assert "other options (model.d_ff)" in error
+
+
+def test_evaluate(run_folder: Path, tmp_path: Path, capsys) -> None:
+    data = run_folder.parent / "walks.parquet"
+    output = tmp_path / "metrics.json"
+    main(["evaluate", str(run_folder), str(data), "--depths=1,3", "--output", str(output)])
+    table = capsys.readouterr().out
+    assert "NDCG@10" in table
+    model = LaresModel.from_pretrained(run_folder / "best")
+    expected = evaluate(model, load_dataset(data).test, depths=[1, 3], seed=2025)
+    assert json.loads(output.read_text()) == {str(d): m for d, m in expected.items()}
+    assert f"{expected[3]['recall@10']:.4f}" in table
+    main(["evaluate", str(run_folder / "best"), str(data), "--depths=1", "--split=valid"])
+    assert "NDCG@10" in capsys.readouterr().out
+
+
+def test_evaluate_errors(run_folder: Path, tmp_path: Path, capsys) -> None:
+    data = str(run_folder.parent / "walks.parquet")
+    assert "--split is 'train'" in fails(capsys, "evaluate", str(run_folder), data, "--split=train")
+    assert "depths are (0,)" in fails(capsys, "evaluate", str(run_folder), data, "--depths=0")
+    assert "neither a run folder" in fails(capsys, "evaluate", str(tmp_path), data)
+    wider = write_interactions(tmp_path / "wider.parquet", n_items=40)
+    assert "unknown to this catalogue" in fails(capsys, "evaluate", str(run_folder), str(wider))
+    assert "--device warp" in fails(capsys, "evaluate", str(run_folder), data, "--device", "warp")
+
+
+def test_recommend(run_folder: Path, tmp_path: Path, capsys) -> None:
+    model = LaresModel.from_pretrained(run_folder / "best")
+    main(["recommend", str(run_folder), "--history", "3,4,6", "--k=5"])
+    assert capsys.readouterr().out.strip() == ",".join(map(str, model.recommend([[3, 4, 6]], 5)[0]))
+    file = tmp_path / "histories.txt"
+    file.write_text("3,4,6\n10\n")
+    main(["recommend", str(run_folder), "--histories", str(file), "--k=5", "--keep-seen"])
+    expected = model.recommend([[3, 4, 6], [10]], 5, remove_seen=False)
+    assert capsys.readouterr().out.splitlines() == [",".join(map(str, row)) for row in expected]
+
+
+def test_recommend_speaks_raw_ids(tmp_path: Path, capsys) -> None:
+    """A catalogue of names: they go in and come out."""
+    rows = "".join(f"u{u},film-{chr(97 + (u + i) % 20)},{i}\n" for u in range(30) for i in range(6))
+    (tmp_path / "films.csv").write_text("user_id,item_id,timestamp\n" + rows)
+    main(
+        ["train", str(tmp_path / "films.csv"), f"--out={tmp_path / 'run'}", *SMALL]
+        + ["--trainer.max_epochs=1"]
+    )
+    capsys.readouterr()
+    main(["recommend", str(tmp_path / "run"), "--history", "film-c,film-d", "--k=3"])
+    found = capsys.readouterr().out.strip().split(",")
+    assert len(found) == 3
+    assert all(name.startswith("film-") for name in found)
+    assert not {"film-c", "film-d"} & set(found)
+    error = fails(capsys, "recommend", str(tmp_path / "run"), "--history", "film-c,film-?")
+    assert "--history: item 'film-?' is unknown" in error
+
+
+def test_recommend_errors(run_folder: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "h.txt"
+    file.write_text("3,4\n5,,6\n")
+    run = str(run_folder)
+    assert "h.txt, line 2" in fails(capsys, "recommend", run, "--histories", str(file))
+    assert "give --history" in fails(capsys, "recommend", run)
+    assert "item 999 is unknown" in fails(capsys, "recommend", run, "--history=999")
+    assert "k is 0" in fails(capsys, "recommend", run, "--history=3", "--k=0")
+    assert "--depth is 0" in fails(capsys, "recommend", run, "--history=3", "--depth=0")
+
+
+def test_data_info(interactions: Path, capsys) -> None:
+    main(["data", "info", str(interactions)])
+    text = capsys.readouterr().out
+    assert "users" in text
+    assert f"{len(load_dataset(interactions).train):,}" in text
+
+
+def test_doctor(capsys) -> None:
+    main(["doctor"])
+    text = capsys.readouterr().out
+    assert f"torch             {torch.__version__.split('+')[0]}" in text
+    assert "reference         usable" in text
+    assert "accelerators" in text
+
+
+def test_demo(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole demo on data of the same form, twice: the second time nothing is trained again."""
+    from lares.cli import demo
+
+    data = write_interactions(tmp_path / "ml.parquet", n_users=80)
+    monkeypatch.setattr(demo, "get_movielens_100k", lambda: data)
+    argv = ["demo", "--out", str(tmp_path / "demo"), "--max_epochs=1", "--num_threads=1"]
+    main(argv)
+    first = capsys.readouterr().out
+    for row in ("popularity", "depth 0 (SASRec)", "LARES depth 1", "LARES depth 8"):
+        assert row in first
+    assert (tmp_path / "demo" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    main(argv)
+    assert capsys.readouterr().out.split("Test,")[1] == first.split("Test,")[1]
