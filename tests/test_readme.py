@@ -1,0 +1,45 @@
+"""What the README shows does run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0])
+def test_python_blocks(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "hidden": torch.randn(2, 5, 64),
+        "lengths": torch.tensor([5, 2]),
+        "step": 1,
+        "item_embedding": torch.nn.Embedding(30, 64),
+    }
+    exec(block, given)
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_page_is_linked() -> None:
+    text = (ROOT / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"docs/{page.name}" in text, page.name
+
+
+def test_every_dependency_is_explained() -> None:
+    project = (ROOT / "pyproject.toml").read_text()
+    names = re.search(r"\ndependencies = \[(.*?)\n\]", project, flags=re.DOTALL)
+    assert names is not None
+    text = (ROOT / "docs" / "dependencies.md").read_text()
+    for name in re.findall(r'"([a-z-]+)', names.group(1)):
+        assert f"| {name}" in text, name
