@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import math
@@ -16,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
@@ -100,7 +102,16 @@ def launch(config: TrainConfig) -> Fabric:
         strategy="ddp" if options.devices > 1 else "auto",
     )
     fabric.launch()
+    if dist.is_initialized():
+        # Its threads must be joined while Python still runs: one that asks for the interpreter at exit
+        # ends the process with SIGABRT.
+        atexit.register(_leave_processes)
     return fabric
+
+
+def _leave_processes() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 class Trainer:
