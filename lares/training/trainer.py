@@ -41,6 +41,7 @@ from lares.training.steps import StepMaker, batch_bounds
 
 _LOSSES = SptLosses._fields
 _WATCHED = "ndcg@10"
+_LET_GO_SECONDS = 0.2
 
 
 class Interrupted(LaresError):
@@ -111,6 +112,9 @@ def launch(config: TrainConfig) -> Fabric:
 
 def _leave_processes() -> None:
     if dist.is_initialized():
+        # A worker thread needs the interpreter to let go of the last tensors, and destroying joins that
+        # thread without giving the interpreter up (torch 2.6 hung in one run of five): it goes first.
+        time.sleep(_LET_GO_SECONDS)
         dist.destroy_process_group()
 
 
