@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from lares_kernels.backward import RefineGradients, refine_backward, refine_forward
 from lares_kernels.call import RefineCall
+from lares_kernels.cpu import CpuBackend
 from lares_kernels.equations import Parameters, RefineResult
 from lares_kernels.errors import BackendError
 
@@ -39,14 +41,17 @@ class Backend(Protocol):
     def forward(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: Parameters
     ) -> tuple[RefineResult, Tensor]:
-        """As :func:`lares_kernels.backward.refine_forward`."""
+        """As :func:`lares_kernels.backward.refine_forward`; the second result is what the backend's
+        own ``backward`` takes as ``kept``. ``state`` of the result is empty where the call does not
+        want it."""
 
     def backward(
         self,
         call: RefineCall,
         hidden: Tensor,
+        state: Tensor | None,
         parameters: Parameters,
-        states: Tensor,
+        kept: Tensor,
         g_trajectory: Tensor | None,
         g_state: Tensor | None,
     ) -> RefineGradients:
@@ -74,8 +79,24 @@ class ReferenceBackend:
             f"{call.layout.n_sequences} sequences, products in {call.product_dtype}; {kept}"
         )
 
-    forward = staticmethod(refine_forward)
-    backward = staticmethod(refine_backward)
+    def forward(
+        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: Parameters
+    ) -> tuple[RefineResult, Tensor]:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return refine_forward(call, hidden, state, parameters)
+
+    def backward(
+        self,
+        call: RefineCall,
+        hidden: Tensor,
+        state: Tensor | None,
+        parameters: Parameters,
+        kept: Tensor,
+        g_trajectory: Tensor | None,
+        g_state: Tensor | None,
+    ) -> RefineGradients:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return refine_backward(call, hidden, parameters, kept, g_trajectory, g_state)
 
 
 class EquationsBackend(ReferenceBackend):
@@ -94,7 +115,7 @@ class EquationsBackend(ReferenceBackend):
 
 # In order of preference of the automatic choice.
 _BACKENDS: dict[str, Backend] = {
-    backend.name: backend for backend in (ReferenceBackend(), EquationsBackend())
+    backend.name: backend for backend in (CpuBackend(), ReferenceBackend(), EquationsBackend())
 }
 
 
@@ -122,6 +143,17 @@ def use_backend(name: str) -> Iterator[None]:
         yield
     finally:
         _asked_for.reset(token)
+
+
+_logged: set[tuple[str, ...]] = set()
+
+
+def _log_once(chosen: str, passed_over: dict[str, str]) -> None:
+    """Say, once for each set of reasons, that a faster backend could not serve a call."""
+    if passed_over and tuple(passed_over.values()) not in _logged:
+        _logged.add(tuple(passed_over.values()))
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())
+        _log.warning("calls run on backend %r, because of %s", chosen, reasons)
 
 
 class Choice(NamedTuple):
@@ -154,6 +186,7 @@ def choose(call: RefineCall, device_type: str) -> Choice:
             continue
         reason = backend.availability() or backend.verify(call, device_type)
         if reason is None:
+            _log_once(candidate, passed_over)
             return Choice(backend, passed_over)
         passed_over[candidate] = reason
     raise BackendError(f"no backend can run this call: {passed_over}")

@@ -30,6 +30,7 @@ class RefineCall:
         config: of the core.
         layout: of the ``S = B * G`` sequences, ``N`` rows.
         hidden_rows: (N,) int64 rows of the caller's packed ``hidden``, or None where ``G = 1``.
+        rollouts: ``G``.
         num_steps: (S,) int64 depth of each sequence, or None where all run ``max_steps``.
         max_steps: ``T``, the greatest depth.
         seed: 64-bit key of all draws.
@@ -37,11 +38,14 @@ class RefineCall:
         product_dtype: in which matrix products are taken; everything else is at least float32.
         state_dtype: float64 for float64 input, else float32.
         zero_state: the state that is not given is zero instead of drawn.
+        wants_state: the final state of every row is read; else only the trajectory.
+        differentiates: backward will be asked for, so forward keeps what it needs.
     """
 
     config: CoreConfig
     layout: Layout
     hidden_rows: Tensor | None
+    rollouts: int
     num_steps: Tensor | None
     max_steps: int
     seed: int
@@ -49,6 +53,8 @@ class RefineCall:
     product_dtype: torch.dtype
     state_dtype: torch.dtype
     zero_state: bool
+    wants_state: bool
+    differentiates: bool
 
 
 def product_dtype(precision: str | None, hidden: Tensor) -> torch.dtype:
@@ -167,6 +173,8 @@ def build_call(
     products: torch.dtype,
     hidden: Tensor,
     zero_state: bool,
+    wants_state: bool = True,
+    differentiates: bool = False,
 ) -> RefineCall:
     """Check the options of a call on packed ``hidden`` (N, d) with checked ``lengths`` (B,)."""
     if config.n_layers > MAX_LAYERS:
@@ -188,6 +196,7 @@ def build_call(
         config=config,
         layout=layout,
         hidden_rows=hidden_rows,
+        rollouts=rollouts,
         num_steps=None if steps is None else steps.to(device),
         max_steps=max_steps,
         seed=seed & 0xFFFFFFFFFFFFFFFF,
@@ -195,4 +204,6 @@ def build_call(
         product_dtype=products,
         state_dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
         zero_state=zero_state,
+        wants_state=wants_state,
+        differentiates=differentiates,
     )

@@ -61,12 +61,10 @@ class RefineFunction(torch.autograd.Function):
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor]:
         named = dict(zip(parameter_shapes(call.config), parameters, strict=True))
-        with torch.autocast(hidden.device.type, enabled=False):
-            result, states = backend.forward(call, hidden, state, named)
+        result, kept = backend.forward(call, hidden, state, named)
         ctx.set_materialize_grads(False)
         ctx.call, ctx.backend = call, backend
-        ctx.save_for_backward(hidden, states, *parameters)
-        ctx.state_like = None if state is None else state.dtype
+        ctx.save_for_backward(hidden, state, kept, *parameters)
         return result.trajectory, result.state
 
     @staticmethod
@@ -74,15 +72,14 @@ class RefineFunction(torch.autograd.Function):
     def backward(
         ctx: Any, g_trajectory: Tensor | None, g_state: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        hidden, states, *parameters = ctx.saved_tensors
+        hidden, state, kept, *parameters = ctx.saved_tensors
         if g_trajectory is None and g_state is None:
             return (None,) * (4 + len(parameters))
         named = dict(zip(parameter_shapes(ctx.call.config), parameters, strict=True))
-        with torch.autocast(hidden.device.type, enabled=False):
-            grads = ctx.backend.backward(ctx.call, hidden, named, states, g_trajectory, g_state)
+        grads = ctx.backend.backward(ctx.call, hidden, state, named, kept, g_trajectory, g_state)
         state_grad = None
-        if ctx.state_like is not None and grads.state is not None:
-            state_grad = grads.state.to(ctx.state_like)
+        if state is not None and grads.state is not None:
+            state_grad = grads.state.to(state.dtype)
         return (
             None,
             None,
@@ -193,7 +190,14 @@ def refine(
         dropout=training,
         products=product_dtype(precision, hidden),
         hidden=hidden,
-        zero_state=state == "zero",
+        zero_state=isinstance(state, str) and state == "zero",
+        wants_state=return_state,
+        differentiates=torch.is_grad_enabled()
+        and any(
+            tensor.requires_grad
+            for tensor in (hidden, *parameters.values(), state)
+            if isinstance(tensor, Tensor)
+        ),
     )
     base: Layout | None = None
     rows = hidden

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from lares_kernels import use_backend
+from lares_kernels.cpu_library import instruction_sets, load, use_instruction_set
 
 PROGRAMS = ("reference", "equations")
 
@@ -28,6 +29,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def program(request: pytest.FixtureRequest) -> Iterator[str]:
     """Both reference programs, one after the other."""
     with use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=[] if isinstance(load(), str) else instruction_sets())
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set of the CPU kernel that this processor has, one after the other."""
+    with use_instruction_set(request.param):
         yield request.param
 
 

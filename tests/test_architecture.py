@@ -51,7 +51,8 @@ def test_the_kernels_know_no_recommender() -> None:
 
 def test_the_recommender_knows_no_backend() -> None:
     private = {
-        f"lares_kernels.{name}" for name in ("backends", "backward", "equations", "function")
+        f"lares_kernels.{name}"
+        for name in ("backends", "backward", "cpu", "cpu_library", "equations", "function")
     }
     for path in MODULES:
         if not module_name(path).startswith("lares_kernels"):

@@ -1,0 +1,18 @@
+// What each instruction set's build of the kernel offers.
+#pragma once
+
+#include "../lares_kernels.h"
+
+namespace lares {
+
+struct IsaKernels {
+  const char* name;
+  bool (*usable)();  // on this processor
+  // Both throw CallError or std::bad_alloc.
+  void (*forward)(const LaresCall& call);
+  void (*backward)(const LaresCall& call);
+  double (*measure_peak)();
+  bool (*evaluate)(int function, int64_t count, const float* x, float* y);
+};
+
+}  // namespace lares

@@ -1,0 +1,166 @@
+// Vectors of the instruction set this file is compiled for, by the compiler's own vector types.
+//
+// Every kernel source is compiled once for each instruction set, with that set's flags and its own
+// LARES_ISA namespace; nothing here is chosen at run time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#if defined(__AVX2__) || defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#ifndef LARES_ISA
+#error "compile with -DLARES_ISA=<name of the instruction set>"
+#endif
+
+#define LARES_INLINE inline __attribute__((always_inline))
+#define LARES_INLINE_LAMBDA __attribute__((always_inline))
+
+namespace lares::LARES_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16;
+constexpr int kPanelVectors = 4;  // 6 x 4 accumulators, 4 panel vectors: 28 of 32 registers
+#elif defined(__AVX2__)
+constexpr int kLanes = 8;
+constexpr int kPanelVectors = 2;  // 6 x 2 accumulators, 2 panel vectors: 14 of 16 registers
+#else
+constexpr int kLanes = 4;
+constexpr int kPanelVectors = 4;
+#endif
+constexpr int kBlockRows = 6;
+constexpr int kPanel = kPanelVectors * kLanes;  // columns of a weight panel
+
+typedef float Vec __attribute__((vector_size(4 * kLanes)));
+typedef int32_t IVec __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t UVec __attribute__((vector_size(4 * kLanes)));
+
+LARES_INLINE Vec load(const float* p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+LARES_INLINE UVec load(const uint32_t* p) {
+  UVec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+LARES_INLINE IVec load(const int32_t* p) {
+  IVec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+template <class V, class T>
+LARES_INLINE void store(T* p, V v) {
+  static_assert(sizeof(v[0]) == sizeof(T), "vector and memory hold the same type");
+  std::memcpy(p, &v, sizeof v);
+}
+
+LARES_INLINE Vec broadcast(float x) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_set1_ps(x);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_set1_ps(x);
+#else
+  return Vec{x, x, x, x};
+#endif
+}
+
+LARES_INLINE IVec broadcast(int32_t x) { return IVec{} + x; }
+LARES_INLINE UVec broadcast(uint32_t x) { return UVec{} + x; }
+
+// Lane i of the result is lane pick(i) of a followed by b.
+template <class Pick, size_t... I>
+LARES_INLINE Vec shuffle(Vec a, Vec b, Pick pick, std::index_sequence<I...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, pick(int(I))...);
+#else
+  return __builtin_shuffle(a, b, IVec{pick(int(I))...});
+#endif
+}
+
+// Constant vectors, as arrays: compilers build them lane by lane otherwise.
+struct LaneTables {
+  alignas(64) int32_t numbers[kLanes];  // 0, 1, 2, ...
+  alignas(64) uint32_t bits[kLanes];    // 1, 2, 4, ...
+  constexpr LaneTables() : numbers(), bits() {
+    for (int i = 0; i < kLanes; ++i) {
+      numbers[i] = i;
+      bits[i] = 1u << i;
+    }
+  }
+};
+inline constexpr LaneTables kLaneTables;
+
+LARES_INLINE IVec lane_numbers() { return load(kLaneTables.numbers); }
+LARES_INLINE UVec lane_bits() { return load(kLaneTables.bits); }
+
+LARES_INLINE Vec select(IVec mask, Vec yes, Vec no) { return mask ? yes : no; }
+LARES_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
+LARES_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+
+template <class To, class From>
+LARES_INLINE To bits_as(From v) {
+  static_assert(sizeof(To) == sizeof(From), "same size");
+  To out;
+  std::memcpy(&out, &v, sizeof out);
+  return out;
+}
+
+// Sum of all lanes, always in the same order.
+LARES_INLINE float sum_lanes(Vec v) {
+#if defined(__AVX512F__)
+  __m512 x = (__m512)v;
+  __m256 y = _mm256_add_ps(_mm512_castps512_ps256(x),
+                           _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)));
+  __m128 z = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+#elif defined(__AVX2__)
+  __m256 y = (__m256)v;
+  __m128 z = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+#endif
+#if defined(__AVX2__) || defined(__AVX512F__)
+  z = _mm_add_ps(z, _mm_movehl_ps(z, z));
+  z = _mm_add_ss(z, _mm_shuffle_ps(z, z, 1));
+  return _mm_cvtss_f32(z);
+#else
+  return (v[0] + v[2]) + (v[1] + v[3]);
+#endif
+}
+
+// Lanes `first .. ` of a row's last vector that lie within `width` columns.
+LARES_INLINE IVec lanes_below(int count) { return lane_numbers() < broadcast(int32_t(count)); }
+
+// Exchanges blocks of kHalf lanes between rows kHalf apart, then of half as many, down to one lane.
+template <int kHalf>
+LARES_INLINE void exchange_lanes(Vec (&r)[kLanes]) {
+  if constexpr (kHalf > 0) {
+    constexpr auto lanes = std::make_index_sequence<kLanes>{};
+    for (int i = 0; i < kLanes; ++i) {
+      if (i & kHalf) continue;
+      const Vec a = r[i], b = r[i + kHalf];
+      r[i] = shuffle(a, b, [](int n) constexpr { return n & kHalf ? kLanes + n - kHalf : n; }, lanes);
+      r[i + kHalf] =
+          shuffle(a, b, [](int n) constexpr { return n & kHalf ? kLanes + n : n + kHalf; }, lanes);
+    }
+    exchange_lanes<kHalf / 2>(r);
+  }
+}
+
+// dst[c][r] = src[r][c] for one kLanes x kLanes block.
+LARES_INLINE void transpose_block(const float* src, ptrdiff_t src_stride, float* dst,
+                                  ptrdiff_t dst_stride) {
+  Vec r[kLanes];
+  for (int i = 0; i < kLanes; ++i) r[i] = load(src + i * src_stride);
+  exchange_lanes<kLanes / 2>(r);
+  for (int i = 0; i < kLanes; ++i) store(dst + i * dst_stride, r[i]);
+}
+
+constexpr int round_up(int n, int to) { return (n + to - 1) / to * to; }
+
+}  // namespace lares::LARES_ISA

@@ -1,0 +1,149 @@
+"""The compiled CPU kernel as Python sees it: the C library of csrc/lares_kernels.h, through ctypes."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lares_kernels.errors import BackendError
+
+LIBRARY = Path(__file__).with_name("liblares_cpu.so")
+ABI = 1
+N_PARAMETERS = 16
+
+OK, BAD_ARGUMENT, BAD_LENGTH, BAD_STEPS, BAD_ID, NO_MEMORY = range(6)
+STATE_GIVEN, STATE_DRAWN, STATE_ZERO = range(3)
+
+_Parameters = ctypes.c_void_p * N_PARAMETERS
+
+
+class LaresCall(ctypes.Structure):
+    """``LaresCall`` of csrc/lares_kernels.h, field by field."""
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "abi",
+                "d_model",
+                "n_heads",
+                "d_ff",
+                "n_layers",
+                "adapter",
+                "activation",
+                "norm",
+                "dropout_level",
+                "attn_dropout_level",
+            )
+        ),
+        ("eps", ctypes.c_double),
+        ("state_scale", ctypes.c_double),
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "n_sequences",
+                "rollouts",
+                "padded_length",
+                "n_rows",
+                "max_steps",
+                "state_mode",
+                "seed",
+                "threads",
+            )
+        ),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("lengths", "steps", "sequence_ids", "hidden", "state")
+        ),
+        ("parameters", _Parameters),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "trajectory",
+                "final_state",
+                "kept",
+                "kept_rstd",
+                "g_trajectory",
+                "g_state",
+                "g_hidden",
+                "g_first_state",
+            )
+        ),
+        ("g_parameters", _Parameters),
+    ]
+
+
+@cache
+def load() -> ctypes.CDLL | str:
+    """The library, or why there is none."""
+    if not LIBRARY.is_file():
+        return (
+            "it was not built: install a C++ compiler (g++ or clang++) and run "
+            "`pip install -e .` again"
+        )
+    try:
+        library = ctypes.CDLL(str(LIBRARY))
+    except OSError as error:
+        return f"{LIBRARY.name} does not load: {error}"
+    for name in ("lares_refine_forward", "lares_refine_backward"):
+        function = getattr(library, name)
+        function.argtypes = [ctypes.POINTER(LaresCall)]
+        function.restype = ctypes.c_int
+    library.lares_evaluate.argtypes = [ctypes.c_int, ctypes.c_int64, *[ctypes.c_void_p] * 2]
+    library.lares_isas.restype = ctypes.c_char_p
+    library.lares_use_isa.argtypes = [ctypes.c_char_p]
+    library.lares_measure_peak.restype = ctypes.c_double
+    return library
+
+
+def loaded() -> ctypes.CDLL:
+    """The library; :class:`BackendError` where there is none."""
+    library = load()
+    if isinstance(library, str):
+        raise BackendError(f"the CPU kernel cannot be used: {library}")
+    return library
+
+
+FUNCTIONS = ("exp", "log", "erf_scaled", "gelu_slope", "sigmoid")
+
+
+def evaluate(function: str, x: Tensor) -> Tensor:
+    """One of ``FUNCTIONS`` of float32 numbers as the kernel computes it; for tests of its error."""
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    loaded().lares_evaluate(FUNCTIONS.index(function), x.numel(), x.data_ptr(), y.data_ptr())
+    return y
+
+
+def measure_peak() -> float:
+    """Multiply-adds of one core as 1e9 float32 operations a second, measured now."""
+    return float(loaded().lares_measure_peak())
+
+
+@contextlib.contextmanager
+def use_instruction_set(name: str) -> Iterator[None]:
+    """Run every call of this process inside the block with instruction set ``name``.
+
+    Raises:
+        BackendError: the library has no such set, or this processor does not.
+    """
+    if loaded().lares_use_isa(name.encode()) != 0:
+        raise BackendError(
+            f"instruction set {name!r} is not to be had; there are {', '.join(instruction_sets())}"
+        )
+    try:
+        yield
+    finally:
+        loaded().lares_use_isa(b"")
+
+
+def instruction_sets() -> list[str]:
+    """Instruction sets the library can use on this processor, best first."""
+    names: bytes = loaded().lares_isas()
+    return names.decode().split()

@@ -1,0 +1,285 @@
+"""The CPU kernel against the equations in float64, for every instruction set of this processor."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
+from lares_kernels import cpu_library as lib
+from tests.kernels.problems import VARIANTS, make_core, name, relative
+
+pytestmark = pytest.mark.skipif(isinstance(lib.load(), str), reason=f"no CPU kernel: {lib.load()}")
+
+# Section 9 of the contract: relative error of a whole tensor in float32.
+FORWARD, BACKWARD = 1e-5, 1e-4
+PUBLISHED = CoreConfig(d_model=64, n_heads=2, d_ff=256, n_layers=2, dropout=0.5, attn_dropout=0.5)
+LENGTHS = [1, 5, 3, 9, 20, 7, 16, 17, 2, 2, 40, 66]
+
+
+def outputs_and_gradients(
+    core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any
+) -> tuple[list[Tensor], list[Tensor]]:
+    """(trajectory and state, gradients of hidden and every parameter of a random loss)."""
+    hidden = hidden.clone().requires_grad_()
+    out = core(hidden, lengths, return_trajectory=True, return_state=True, **options)
+    generator = torch.Generator().manual_seed(9)
+    loss = sum(
+        (
+            part * torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part.dtype)
+        ).sum()
+        for part in (out.trajectory, out.state)
+    )
+    return [out.trajectory, out.state], list(
+        torch.autograd.grad(loss, [hidden, *core.parameters()])
+    )
+
+
+def assert_equal_to_equations(config: CoreConfig, lengths: list[int], **options: Any) -> None:
+    # Parameters and inputs that float32 holds exactly.
+    core = make_core(config, scale=0.1).float().double()
+    longest = max(lengths)
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(len(lengths), longest, config.d_model, generator=generator).double()
+    sizes = torch.tensor(lengths)
+    with use_backend("equations"):
+        exact, exact_grads = outputs_and_gradients(core, hidden, sizes, **options)
+    core.float()
+    with use_backend("cpu"):
+        found, grads = outputs_and_gradients(core, hidden.float(), sizes, **options)
+    for mine, wanted in zip(found, exact, strict=True):
+        assert relative(mine.double(), wanted) < FORWARD
+    # A gradient that is zero but for rounding (a key's bias) is measured on the largest one's scale.
+    scale = 1e-3 * max(float(g.norm()) for g in exact_grads[1:])
+    for what, mine, wanted in zip(
+        ["hidden", *dict(core.named_parameters())], grads, exact_grads, strict=True
+    ):
+        error = float((mine.double() - wanted).norm())
+        assert error < BACKWARD * max(float(wanted.norm()), scale), what
+
+
+@pytest.mark.usefixtures("instruction_set", "poisoned_memory")
+@pytest.mark.parametrize("depth", [1, 4, 8, 12])
+def test_published_core(depth: int) -> None:
+    assert_equal_to_equations(PUBLISHED, LENGTHS, num_steps=depth)
+
+
+@pytest.mark.usefixtures("instruction_set", "poisoned_memory")
+@pytest.mark.parametrize("config", VARIANTS, ids=name)
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+def test_every_variant(config: CoreConfig, dropout: float) -> None:
+    config = replace(config, dropout=dropout, attn_dropout=dropout / 2)
+    assert_equal_to_equations(config, LENGTHS, num_steps=3 if config.is_recurrent else 1)
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize(
+    ("width", "heads", "inner"), [(8, 1, 1), (24, 3, 20), (40, 5, 70), (128, 4, 512), (200, 5, 300)]
+)
+def test_odd_shapes(width: int, heads: int, inner: int) -> None:
+    config = CoreConfig(width, heads, inner, 2, dropout=0.5, attn_dropout=0.1)
+    assert_equal_to_equations(config, [1, 130, 9, 33], num_steps=2)
+
+
+def test_the_widest() -> None:
+    assert_equal_to_equations(CoreConfig(512, 8, 64, 1), [3, 18], num_steps=2)
+    reason = r"d_model is 520; it serves multiples of 8 up to 512"
+    with use_backend("cpu"), pytest.raises(BackendError, match=reason):
+        RecurrentCore(CoreConfig(520, 8, 64, 1))(torch.zeros(1, 2, 520))
+
+
+@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.parametrize("rollouts", [1, 3])
+@pytest.mark.parametrize("adapter", ["add", "concat"])
+def test_depths_and_rollouts(rollouts: int, adapter: str) -> None:
+    depths = torch.tensor([[2, 1, 3], [1, 1, 4], [4, 4, 4], [3, 2, 1]])[:, :rollouts]
+    config = replace(PUBLISHED, d_model=16, d_ff=24, adapter=adapter)
+    lengths = [4, 9, 1, 30]
+    assert_equal_to_equations(config, lengths, num_steps=depths, rollouts=rollouts)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_only_the_last_rows_are_computed_at_the_end_where_only_they_are_read(norm: str) -> None:
+    """Without ``return_state`` the last layer of a sequence's last step skips the other rows."""
+    config = replace(PUBLISHED, norm=norm)
+    core = make_core(config, scale=0.1).float()
+    lengths = torch.tensor([4, 9, 1, 30])
+    depths = torch.tensor([3, 1, 2, 3])
+    grads, lasts = [], []
+    for return_state in (False, True):
+        hidden = torch.ones(4, 30, 64).mul_(torch.arange(30)[:, None] / 30).requires_grad_()
+        with use_backend("cpu"):
+            out = core(
+                hidden,
+                lengths,
+                num_steps=depths,
+                return_state=return_state,
+                return_trajectory=True,
+            )
+        loss = out.last.square().sum() + out.trajectory[:, 0].sum()
+        grads.append(torch.autograd.grad(loss, [hidden, *core.parameters()]))
+        lasts.append(out.trajectory)
+    assert torch.equal(*lasts)
+    for mine, wanted in zip(*grads, strict=True):
+        assert (mine - wanted).norm() <= 2e-5 * wanted.norm() + 1e-6
+
+
+def test_gradient_of_the_given_state() -> None:
+    core = make_core(PUBLISHED, scale=0.1).float()
+    lengths = torch.tensor([4, 9])
+    hidden = torch.randn(2, 9, 64)
+    state = torch.randn(2, 9, 64, requires_grad=True)
+    grads = []
+    for backend in ("reference", "cpu"):
+        with use_backend(backend):
+            out = core(hidden, lengths, num_steps=3, state=state)
+        (g,) = torch.autograd.grad(out.last.square().sum(), [state])
+        grads.append(g)
+    assert relative(grads[1], grads[0]) < BACKWARD
+    assert grads[1][0, 4:].abs().max() == 0
+
+
+def bits(core: RecurrentCore, lengths: Tensor, threads: int) -> list[Tensor]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        hidden = torch.linspace(-1, 1, len(lengths) * 20 * 64).reshape(len(lengths), 20, 64)
+        with use_backend("cpu"):
+            outputs, grads = outputs_and_gradients(core, hidden, lengths, num_steps=4, seed=2)
+    finally:
+        torch.set_num_threads(before)
+    return [*outputs, *grads]
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    core = make_core(PUBLISHED, scale=0.1).float()
+    lengths = torch.arange(200) % 20 + 1
+    first = bits(core, lengths, 1)
+    for threads in (1, 2, 3):
+        for mine, wanted in zip(bits(core, lengths, threads), first, strict=True):
+            assert torch.equal(mine, wanted)
+
+
+def test_packed_padded_and_alone_give_the_same_bits() -> None:
+    core = make_core(PUBLISHED, scale=0.1).float()
+    lengths = torch.tensor(LENGTHS)
+    hidden = torch.randn(len(LENGTHS), 66, 64)
+    with use_backend("cpu"), torch.no_grad():
+        padded = core(hidden, lengths, num_steps=3, return_state=True)
+        rows = torch.cat([row[:n] for row, n in zip(hidden, LENGTHS, strict=True)])
+        offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
+        packed = core(rows, cu_seqlens=offsets, num_steps=3, return_state=True)
+        assert torch.equal(packed.last, padded.last)
+        for i, n in enumerate(LENGTHS):
+            alone = core(
+                hidden[i : i + 1, :n],
+                num_steps=3,
+                sequence_ids=torch.tensor([i]),
+                return_state=True,
+            )
+            assert torch.equal(alone.last[0], padded.last[i])
+            assert torch.equal(alone.state[0], padded.state[i, :n])
+
+
+@st.composite
+def calls(draw):
+    heads = draw(st.sampled_from([1, 2, 3]))
+    config = CoreConfig(
+        d_model=8 * heads * draw(st.integers(1, 4)),
+        n_heads=heads,
+        d_ff=draw(st.integers(1, 140)),
+        n_layers=draw(st.integers(1, 3)),
+        adapter=draw(st.sampled_from(["add", "gate", "concat"])),
+        activation=draw(st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"])),
+        norm=draw(st.sampled_from(["post", "pre"])),
+        dropout=draw(st.sampled_from([0.0, 0.1, 0.5])),
+        attn_dropout=draw(st.sampled_from([0.0, 0.25, 0.9])),
+    )
+    lengths = draw(st.lists(st.integers(1, 90), min_size=1, max_size=6))
+    depths = draw(st.lists(st.integers(1, 3), min_size=len(lengths), max_size=len(lengths)))
+    return config, lengths, depths, draw(st.integers(0, 2**64 - 1))
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(calls())
+def test_random_calls(call) -> None:
+    config, lengths, depths, seed = call
+    assert_equal_to_equations(config, lengths, num_steps=torch.tensor(depths), seed=seed)
+
+
+def test_calls_from_several_threads() -> None:
+    core = make_core(PUBLISHED, scale=0.1).float()
+    lengths = torch.arange(60) % 20 + 1
+    expected = bits(core, lengths, 2)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: bits(core, lengths, 2), range(8)):
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_process_can_use_it() -> None:
+    core = make_core(PUBLISHED, scale=0.1).float()
+    lengths = torch.arange(60) % 20 + 1
+    expected = bits(core, lengths, 1)
+    child = os.fork()
+    if child == 0:
+        found = bits(core, lengths, 1)
+        same = all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_says_why_it_cannot_serve() -> None:
+    hidden = torch.zeros(1, 2, 64, dtype=torch.float64)
+    with use_backend("cpu"), pytest.raises(BackendError, match=r"products in torch\.float64"):
+        RecurrentCore(PUBLISHED, dtype=torch.float64)(hidden)
+    chosen = explain(PUBLISHED, [2], 4, dtype=torch.float64)
+    assert chosen.backend == "reference"
+    assert "torch.float64" in chosen.passed_over["cpu"]
+    assert explain(PUBLISHED, [2], 4).backend == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "code"),
+    [
+        ("abi", 99, lib.BAD_ARGUMENT),
+        ("d_model", 0, lib.BAD_ARGUMENT),
+        ("d_model", 1 << 40, lib.BAD_ARGUMENT),
+        ("n_heads", 3, lib.BAD_ARGUMENT),
+        ("adapter", 9, lib.BAD_ARGUMENT),
+        ("eps", float("nan"), lib.BAD_ARGUMENT),
+        ("hidden", None, lib.BAD_ARGUMENT),
+        ("n_sequences", 0, lib.BAD_ARGUMENT),
+        ("n_rows", 8, lib.BAD_LENGTH),
+        ("max_steps", 0, lib.BAD_STEPS),
+        ("max_steps", 1 << 16, lib.BAD_STEPS),
+    ],
+)
+def test_the_library_refuses_what_it_cannot_compute(field: str, value: Any, code: int) -> None:
+    hidden, lengths = torch.zeros(7, 8), torch.tensor([3, 4])
+    call = lib.LaresCall(abi=lib.ABI, d_model=8, n_heads=1, d_ff=8, n_layers=1, eps=1e-12)
+    call.n_sequences, call.rollouts, call.n_rows, call.max_steps = 2, 1, 7, 1
+    call.state_mode, call.threads = lib.STATE_ZERO, 1
+    call.hidden, call.lengths = hidden.data_ptr(), lengths.data_ptr()
+    setattr(call, field, value)
+    assert lib.loaded().lares_refine_forward(call) == code
+
+
+def test_unknown_instruction_set() -> None:
+    with pytest.raises(BackendError, match="'mmx' is not to be had; there are .*generic"):
+        with lib.use_instruction_set("mmx"):
+            pass
