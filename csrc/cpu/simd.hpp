@@ -38,29 +38,17 @@ typedef float Vec __attribute__((vector_size(4 * kLanes)));
 typedef int32_t IVec __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t UVec __attribute__((vector_size(4 * kLanes)));
 
-LARES_INLINE Vec load(const float* p) {
-  Vec v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
+// The same vectors at any address. Through these, and not memcpy, a store of floats is known to change
+// no pointer or size that a loop holds.
+typedef float VecAt __attribute__((vector_size(4 * kLanes), aligned(4)));
+typedef int32_t IVecAt __attribute__((vector_size(4 * kLanes), aligned(4)));
+typedef uint32_t UVecAt __attribute__((vector_size(4 * kLanes), aligned(4)));
 
-LARES_INLINE UVec load(const uint32_t* p) {
-  UVec v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-
-LARES_INLINE IVec load(const int32_t* p) {
-  IVec v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-
-template <class V, class T>
-LARES_INLINE void store(T* p, V v) {
-  static_assert(sizeof(v[0]) == sizeof(T), "vector and memory hold the same type");
-  std::memcpy(p, &v, sizeof v);
-}
+LARES_INLINE Vec load(const float* p) { return *reinterpret_cast<const VecAt*>(p); }
+LARES_INLINE UVec load(const uint32_t* p) { return *reinterpret_cast<const UVecAt*>(p); }
+LARES_INLINE IVec load(const int32_t* p) { return *reinterpret_cast<const IVecAt*>(p); }
+LARES_INLINE void store(float* p, Vec v) { *reinterpret_cast<VecAt*>(p) = v; }
+LARES_INLINE void store(uint32_t* p, UVec v) { *reinterpret_cast<UVecAt*>(p) = v; }
 
 LARES_INLINE Vec broadcast(float x) {
 #if defined(__AVX512F__)

@@ -1,0 +1,180 @@
+"""The same recurrence as somebody would write it without the op: padded eager, compiled, packed.
+
+All read the parameters of a :class:`lares_kernels.RecurrentCore` with adapter ``add``, post-norm and
+GELU, and take ``hidden`` (B, L, d) padded on the right, ``lengths`` (B,), the depth, and ``s_0``
+(B, L, d).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lares_kernels import CoreConfig, RecurrentCore
+from lares_kernels.layout import Layout
+from lares_kernels.parameters import LAYER_PARAMETERS
+
+# oneDNN's call costs more than it saves on a few rows; MKL's product is taken there.
+FEWEST_ROWS_FOR_ONEDNN = 128
+
+
+def draw_state(config: CoreConfig, like: Tensor) -> Tensor:
+    """``s_0`` shaped as ``like``: a normal, cut at three deviations by clamping (cheap)."""
+    drawn = torch.randn_like(like).clamp_(-3.0, 3.0)
+    return drawn.mul_(config.state_omega * config.state_sigma)
+
+
+def newest(state: Tensor, lengths: Tensor) -> Tensor:
+    """(B, d): the last real token of each padded sequence."""
+    return state[torch.arange(len(state)), lengths - 1]
+
+
+class PlainCore(nn.Module):
+    """Padded eager PyTorch. Padding lies after the real tokens, so the causal mask hides it.
+
+    Args:
+        core: whose parameters to read; they are shared, so gradients reach them. Dropout is on if
+            the core is in training mode.
+    """
+
+    def __init__(self, core: RecurrentCore) -> None:
+        super().__init__()
+        config = core.config
+        if (config.adapter, config.norm, config.activation) != ("add", "post", "gelu"):
+            raise ValueError(f"PlainCore has adapter add, post-norm and gelu, not {config}")
+        self.core = core
+        self.train(core.training)
+
+    def forward(self, hidden: Tensor, lengths: Tensor, num_steps: int, state: Tensor) -> Tensor:
+        """``last`` (B, d)."""
+        core, config = self.core, self.core.config
+        width = (config.d_model,)
+        # Taken apart once: an index in every step would add a full-size gradient in every step.
+        stacks = [getattr(core, name).unbind(0) for name in LAYER_PARAMETERS]
+        layers = list(zip(*stacks, strict=True))
+        for _ in range(num_steps):
+            state = F.layer_norm(
+                (state + hidden) * 0.5,
+                width,
+                core.core_norm_weight,
+                core.core_norm_bias,
+                config.eps,
+            )
+            for weights in layers:
+                state = self.layer(state, *weights)
+        return newest(state, lengths)
+
+    def layer(
+        self,
+        x: Tensor,
+        qkv_weight: Tensor,
+        qkv_bias: Tensor,
+        out_weight: Tensor,
+        out_bias: Tensor,
+        attn_norm_weight: Tensor,
+        attn_norm_bias: Tensor,
+        up_weight: Tensor,
+        up_bias: Tensor,
+        down_weight: Tensor,
+        down_bias: Tensor,
+        ffn_norm_weight: Tensor,
+        ffn_norm_bias: Tensor,
+    ) -> Tensor:
+        """One post-norm layer, (B, L, d) to (B, L, d)."""
+        config = self.core.config
+        heads = (*x.shape[:-1], 3, config.n_heads, config.head_dim)
+        q, k, v = F.linear(x, qkv_weight, qkv_bias).view(heads).permute(2, 0, 3, 1, 4)
+        rate = config.attn_dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
+        mixed = mixed.transpose(1, 2).reshape(x.shape)
+        branch = F.dropout(F.linear(mixed, out_weight, out_bias), config.dropout, self.training)
+        x = F.layer_norm(x + branch, x.shape[-1:], attn_norm_weight, attn_norm_bias, config.eps)
+        inner = F.gelu(F.linear(x, up_weight, up_bias))
+        branch = F.dropout(F.linear(inner, down_weight, down_bias), config.dropout, self.training)
+        return F.layer_norm(x + branch, x.shape[-1:], ffn_norm_weight, ffn_norm_bias, config.eps)
+
+
+def compiled_core(core: RecurrentCore) -> PlainCore:
+    """:class:`PlainCore` with its layer under ``torch.compile``.
+
+    The layer is nearly all of the work and one program serves every layer and step. The whole
+    module compiled was measured to run as fast and to take some four times as long to compile. Eager's
+    random numbers are kept: with the generator of compiled code a training step took 1.4 times as
+    long.
+    """
+    module = PlainCore(core)
+    torch._dynamo.reset()  # programs of earlier cases count towards the limit of recompilations
+    compiled = torch.compile(module.layer, dynamic=False, options={"fallback_random": True})
+    module.layer = compiled  # type: ignore[method-assign]
+    return module
+
+
+class PackedCore:
+    """Packed rows (N, d), oneDNN products with weights laid out beforehand, no autograd.
+
+    GELU is fused into its product; attention runs on groups of sequences of similar length. Softmax,
+    LayerNorm and the carried state stay float32.
+
+    Args:
+        core: whose parameters to copy.
+        n_rows: for which the weights are laid out.
+        dtype: of the products.
+    """
+
+    def __init__(self, core: RecurrentCore, n_rows: int, dtype: torch.dtype) -> None:
+        self.core, self.dtype = core, dtype
+        self.onednn = n_rows >= FEWEST_ROWS_FOR_ONEDNN
+        self.products = {
+            name: [
+                (self.prepare(weight, n_rows), bias.detach().to(dtype))
+                for weight, bias in zip(
+                    getattr(core, f"{name}_weight"), getattr(core, f"{name}_bias"), strict=True
+                )
+            ]
+            for name in ("qkv", "out", "up", "down")
+        }
+
+    def prepare(self, weight: Tensor, n_rows: int) -> Tensor:
+        weight = weight.detach().to(self.dtype)
+        if not self.onednn:
+            return weight
+        return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), n_rows)
+
+    def linear(self, x: Tensor, name: str, layer: int, gelu: bool = False) -> Tensor:
+        weight, bias = self.products[name][layer]
+        x = x.to(self.dtype)
+        if self.onednn:
+            after = ("gelu", [], "none") if gelu else ("none", [], "")
+            return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *after)
+        product = F.linear(x, weight, bias)
+        return F.gelu(product) if gelu else product
+
+    def attention(self, layout: Layout, x: Tensor, layer: int) -> Tensor:
+        config = self.core.config
+        qkv = self.linear(x, "qkv", layer)
+        mixed = torch.empty_like(x, dtype=self.dtype)
+        for group, rows in layout.buckets:
+            heads = (group.n_sequences, group.max_length, 3, config.n_heads, config.head_dim)
+            q, k, v = group.pad(qkv[rows]).view(heads).permute(2, 0, 3, 1, 4)
+            found = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            mixed[rows] = group.unpad(found.transpose(1, 2).flatten(-2))
+        return self.linear(mixed, "out", layer)
+
+    def norm(self, x: Tensor, name: str, layer: int | None = None) -> Tensor:
+        weight, bias = getattr(self.core, f"{name}_weight"), getattr(self.core, f"{name}_bias")
+        if layer is not None:
+            weight, bias = weight[layer], bias[layer]
+        return F.layer_norm(x, x.shape[-1:], weight, bias, self.core.config.eps)
+
+    def __call__(self, hidden: Tensor, lengths: Tensor, num_steps: int, state: Tensor) -> Tensor:
+        """``last`` (B, d)."""
+        layout = Layout.from_lengths(lengths, torch.zeros_like(lengths))
+        rows, state = layout.unpad(hidden), layout.unpad(state)
+        for _ in range(num_steps):
+            state = self.norm((state + rows) * 0.5, "core_norm")
+            for layer in range(self.core.config.n_layers):
+                state = self.norm(state + self.attention(layout, state, layer), "attn_norm", layer)
+                inner = self.linear(state, "up", layer, gelu=True)
+                state = self.norm(state + self.linear(inner, "down", layer), "ffn_norm", layer)
+        return state[layout.last_rows]

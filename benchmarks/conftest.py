@@ -1,0 +1,28 @@
+"""What the benchmarks share: one recorder a run, the number of threads put back after each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from benchmarks.allocator import keep_freed_memory
+from benchmarks.recorder import Recorder
+from benchmarks.settings import results_file
+
+
+@pytest.fixture(scope="session")
+def recorder() -> Recorder:
+    """Appends rows to the results file; the machine's peak is its first."""
+    keep_freed_memory()
+    made = Recorder(results_file())
+    made.record_peaks()
+    return made
+
+
+@pytest.fixture
+def same_threads_afterwards() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,100 @@
+"""The implementations by name, each as a program from a first state to ``last``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks.baselines import PackedCore, PlainCore, compiled_core, draw_state
+from benchmarks.cases import Case
+from benchmarks.problem import Problem, Program
+from lares_kernels import BackendError, available_backends, explain, use_backend
+
+SEED = 3
+PREFERRED = ("cpu", "reference")  # fastest first
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def is_op(name: str) -> bool:
+    return name.startswith("op:")
+
+
+def serves(backend: str, case: Case) -> bool:
+    """Whether the backend can run the case on this machine."""
+    if available_backends().get(backend) != "usable":
+        return False
+    lengths = [case.max_length] * case.batch
+    try:
+        with use_backend(backend):
+            explain(
+                case.config, lengths, case.steps, training=case.backward, precision=case.precision
+            )
+    except BackendError:
+        return False
+    return True
+
+
+def op_of(case: Case) -> str:
+    """The name of the fastest backend that serves the case: ``op:cpu`` or ``op:reference``."""
+    return next(f"op:{backend}" for backend in PREFERRED if serves(backend, case))
+
+
+def names_of(case: Case) -> list[str]:
+    """What to compare in a case; the op's fastest backend comes last."""
+    baselines = [name for name in case.baselines if not (case.backward and name == "packed")]
+    chosen = op_of(case)
+    if not case.every_backend:
+        return [*baselines, chosen]
+    usable = [f"op:{backend}" for backend in available_backends() if serves(backend, case)]
+    return [*baselines, *(name for name in usable if name != chosen), chosen]
+
+
+def build(name: str, problem: Problem, precision: str, dropout: bool) -> Program:
+    """The program of an implementation. Where no state is given it draws one, as users let it.
+
+    Args:
+        problem: whose parameters and input the program reads; of float64 for a float64 program.
+        precision: of the products; ``fp32`` for a float64 program, too.
+        dropout: whether dropout is on, at the rates of the case.
+    """
+    if is_op(name):
+        return _op(name.removeprefix("op:"), problem, precision, dropout)
+    core, case = problem.core(dropout), problem.case
+    if name == "packed":
+        if dropout:
+            raise ValueError("packed is a forward pass without dropout")
+        n_rows = int(problem.lengths.sum())
+        run: PackedCore | PlainCore = PackedCore(core, n_rows, DTYPES[precision])
+    elif name == "compiled":
+        run = compiled_core(core)
+    elif name == "plain":
+        run = PlainCore(core)
+    else:
+        raise ValueError(f"there is no implementation {name!r}")
+    autocast = precision == "bf16" and name != "packed"
+
+    def program(state: Tensor | None) -> Tensor:
+        if state is None:
+            state = draw_state(case.config, problem.hidden.detach())
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return run(problem.hidden, problem.lengths, case.steps, state)
+
+    return program
+
+
+def _op(backend: str, problem: Problem, precision: str, dropout: bool) -> Program:
+    core, case = problem.core(dropout), problem.case
+    asked = None if problem.hidden.dtype == torch.float64 else precision
+
+    def program(state: Tensor | None) -> Tensor:
+        with use_backend(backend):
+            return core(
+                problem.hidden,
+                problem.lengths,
+                num_steps=case.steps,
+                state=state,
+                seed=SEED,
+                precision=asked,
+            ).last
+
+    return program

@@ -1,0 +1,104 @@
+"""From measurements of one run to rows of the results file."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from benchmarks.cases import DROPOUT, Case
+from benchmarks.flops import flop_count
+from benchmarks.machine import machine_name, peak, revision
+from benchmarks.problem import problem_of
+from benchmarks.race import Race
+from benchmarks.results import Row, append_rows
+
+
+class Recorder:
+    """Adds the rows of one run to ``path``, each case as soon as it is done."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run: dict[str, str] = {
+            "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "revision": revision(),
+            "machine": machine_name(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        }
+
+    def record_peaks(self) -> None:
+        """The machine's GFLOP/s in each precision, where the package can tell."""
+        for precision in ("fp32", "bf16"):
+            found = peak(precision)
+            if found is not None:
+                row = self._row("peak", "cpu_peak", precision, threads=1, gflops=found)
+                append_rows(self.path, [row])
+
+    def record_race(self, case: Case, race: Race) -> dict[str, Row]:
+        """A row for every runner, by name."""
+        lengths = problem_of(case).lengths.tolist()
+        gflop = 1e-9 * flop_count(
+            lengths,
+            d_model=case.d_model,
+            d_ff=case.d_ff,
+            n_layers=case.n_layers,
+            steps=case.steps,
+            backward=case.backward,
+        )
+        rows = {}
+        for name in race.runners:
+            found = race.summary(name)
+            rows[name] = self._case_row(
+                case,
+                name,
+                median_us=1e6 * found.median,
+                q1_us=1e6 * found.q1,
+                q3_us=1e6 * found.q3,
+                cpu_median_us=1e6 * found.cpu_median if case.threads == 1 else None,
+                rounds=found.rounds,
+                tokens=sum(lengths),
+                gflop=gflop,
+                gflops=gflop / found.median,
+                speedup=found.speedup,
+            )
+        append_rows(self.path, rows.values())
+        return rows
+
+    def record_memory(self, case: Case, bytes_saved: Mapping[str, int]) -> None:
+        """A row for every implementation."""
+        tokens = int(problem_of(case).lengths.sum())
+        append_rows(
+            self.path,
+            [
+                self._case_row(case, name, bytes_saved=count, tokens=tokens)
+                for name, count in bytes_saved.items()
+            ],
+        )
+
+    def _case_row(self, case: Case, implementation: str, **values: object) -> Row:
+        return self._row(
+            case.name,
+            implementation,
+            case.precision,
+            threads=case.threads,
+            passes=case.passes,
+            d_model=case.d_model,
+            n_heads=case.n_heads,
+            d_ff=case.d_ff,
+            n_layers=case.n_layers,
+            steps=case.steps,
+            batch=case.batch,
+            max_length=case.max_length,
+            lengths=case.lengths,
+            dropout=DROPOUT if case.backward else 0.0,
+            **values,
+        )
+
+    def _row(self, case: str, implementation: str, precision: str, **values: object) -> Row:
+        return Row(
+            case=case, implementation=implementation, precision=precision, **self.run, **values
+        )  # type: ignore[arg-type]

@@ -1,0 +1,134 @@
+"""From the results file to the page: ``python -m benchmarks.report`` updates docs/performance.md.
+
+It takes the newest run of each case on one machine, writes the tables between two marker comments of
+the page (at its end where there are none), and draws the plots into the folder named like the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.plots import PLOTS
+from benchmarks.results import Row, newest_rows, read_rows
+from benchmarks.settings import PUBLISHED, ROOT
+from benchmarks.tables import (
+    is_sweep,
+    main_table,
+    memory_table,
+    peaks_of,
+    small_table,
+    sweep_table,
+)
+
+BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+PAGE = ROOT / "docs" / "performance.md"
+
+HOW = """\
+Each case was timed in turns (plain, the others, the op, plain again, ...) in one run, after every
+implementation was held to the equations in float64. `x plain` is plain's time over this one's, the
+median over the rounds. GFLOP counts the products of real tokens alone. `plain` is padded eager PyTorch
+(in bf16 under autocast), `compiled` the same with its layer under `torch.compile`, `packed` is packed
+rows with oneDNN products and weights laid out beforehand. Forward and backward together run with
+dropout, forward alone without. Freed memory was kept in the process, which spares programs that
+allocate much (plain above all) page faults. Rows: `benchmarks/results/cpu.csv`."""
+MAIN_CASE = """\
+The main case: 512 training prefixes of up to 20 items with the lengths of Amazon Beauty's, `d=64`,
+2 heads, `f=256`, 2 layers, `T=4`."""
+SMALL_CASES = """\
+One sequence of 8 or 20 items, and a call with next to no work (one item, `d=8`, one layer, `T=1`):"""
+SWEEPS = """\
+One value of the main case changed at a time (fp32, one thread). A batch of the length cases has 6,400
+places, of which geometric lengths fill about a quarter; the wide ones have 256 (`d=128`) and 64
+sequences (`d=256`):"""
+MEMORY = "Kept for the backward pass, beside the parameters and the caller's input:"
+
+
+def rows_of_machine(rows: Sequence[Row], machine: str | None = None) -> list[Row]:
+    """The newest row of each case on ``machine``, by default the one that ran last.
+
+    Raises:
+        ValueError: there are no such rows.
+    """
+    if machine is None:
+        machine = max(rows, key=lambda row: row.date).machine if rows else None
+    chosen = [row for row in newest_rows(rows) if row.machine == machine]
+    if not chosen:
+        known = sorted({row.machine for row in rows})
+        raise ValueError(f"no rows of machine {machine!r}; there are {known}")
+    return chosen
+
+
+def section(rows: Sequence[Row], plots_folder: str) -> str:
+    """The measured part of the page, without its markers."""
+    peaks = peaks_of(rows)
+    newest = max(rows, key=lambda row: row.date)
+    runs = sorted({f"{row.revision} of {row.date[:10]}" for row in rows})
+    parts = [
+        "## Measured on the CPU",
+        f"{newest.machine}; Python {newest.python}, torch {newest.torch}; revision "
+        f"{', '.join(runs)}.",
+    ]
+    if peaks:
+        values = [f"{value:.0f} GFLOP/s in {name}" for name, value in peaks.items()]
+        parts.append(f"Peak of one thread: {', '.join(values)}.")
+    parts += [
+        HOW,
+        MAIN_CASE,
+        main_table(rows, peaks),
+        _picture("Times as fast as plain PyTorch", plots_folder, "ratios.png"),
+        SMALL_CASES,
+        small_table(rows),
+    ]
+    if any(is_sweep(row) for row in rows):
+        parts += [
+            SWEEPS,
+            sweep_table(rows, peaks),
+            _picture("Cost against depth", plots_folder, "steps.png"),
+            _picture("Cost against batch", plots_folder, "batch.png"),
+            _picture("Cost against length", plots_folder, "length.png"),
+        ]
+    if any(row.bytes_saved for row in rows):
+        parts += [MEMORY, memory_table(rows)]
+    return "\n\n".join(parts)
+
+
+def _picture(text: str, folder: str, name: str) -> str:
+    return f"![{text}]({folder}/{name})"
+
+
+def with_section(page: str, text: str) -> str:
+    """``page`` with ``text`` between the markers, which are added at its end if absent.
+
+    Raises:
+        ValueError: the markers do not stand once each, in order.
+    """
+    block = f"{BEGIN}\n\n{text}\n\n{END}"
+    if BEGIN not in page and END not in page:
+        return f"{page.rstrip()}\n\n{block}\n"
+    if (page.count(BEGIN), page.count(END)) != (1, 1) or page.index(BEGIN) > page.index(END):
+        raise ValueError(f"the page must have {BEGIN} and {END} once each, in this order")
+    before, rest = page.split(BEGIN)
+    return before + block + rest.split(END)[1]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser.add_argument("--results", type=Path, default=PUBLISHED, help="CSV file of rows")
+    parser.add_argument("--page", type=Path, default=PAGE, help="page to update")
+    parser.add_argument("--machine", help="as the rows name it; default: the one that ran last")
+    given = parser.parse_args(arguments)
+
+    rows = rows_of_machine(read_rows(given.results), given.machine)
+    folder = given.page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, draw in PLOTS.items():
+        draw(rows, folder / name)
+    page = given.page.read_text(encoding="utf-8") if given.page.exists() else ""
+    given.page.write_text(with_section(page, section(rows, folder.name)), encoding="utf-8")
+    print(f"{given.page}: {len(rows)} rows; plots in {folder}")
+
+
+if __name__ == "__main__":
+    main()

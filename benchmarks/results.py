@@ -1,0 +1,121 @@
+"""Rows of results: one implementation in one case, kept in a CSV file that only grows."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement. What does not apply is None, an empty cell.
+
+    Attributes:
+        date: when the run began, UTC; equal for all rows of a run.
+        revision, machine, python, torch: what ran it.
+        threads: of torch.
+        case: its name; ``peak`` for the machine's own speed.
+        d_model .. lengths: the configuration.
+        dropout: rate of both kinds; 0 in a forward pass alone.
+        passes: ``forward`` or ``forward+backward``.
+        implementation: what ran.
+        median_us, q1_us, q3_us: microseconds on the clock over ``rounds`` rounds.
+        cpu_median_us: microseconds of the calling thread on a processor, for one thread.
+        tokens: real ones.
+        gflop: 1e9 operations for the real tokens (:mod:`benchmarks.flops`).
+        gflops: ``gflop`` over the median, a second.
+        speedup: plain's time over this one's, median over the rounds of the same run.
+        bytes_saved: kept for the backward pass.
+    """
+
+    date: str
+    revision: str
+    machine: str
+    python: str
+    torch: str
+    threads: int
+    case: str
+    implementation: str
+    precision: str
+    passes: str | None = None
+    d_model: int | None = None
+    n_heads: int | None = None
+    d_ff: int | None = None
+    n_layers: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    max_length: int | None = None
+    lengths: str | None = None
+    dropout: float | None = None
+    median_us: float | None = None
+    q1_us: float | None = None
+    q3_us: float | None = None
+    cpu_median_us: float | None = None
+    rounds: int | None = None
+    tokens: int | None = None
+    gflop: float | None = None
+    gflops: float | None = None
+    speedup: float | None = None
+    bytes_saved: int | None = None
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+_PARSERS = {"int": int, "float": float, "str": str}
+_PARSE = {field.name: _PARSERS[str(field.type).split(" | ")[0]] for field in fields(Row)}
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def append_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Add rows to the file, which is made where there is none.
+
+    Raises:
+        ValueError: the file has other columns.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists() or path.stat().st_size == 0
+    if not is_new:
+        _check_columns(path)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if is_new:
+            writer.writerow(COLUMNS)
+        writer.writerows([_cell(value) for value in asdict(row).values()] for row in rows)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a file, oldest first."""
+    _check_columns(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Row(
+                **{name: _PARSE[name](text) if text else None for name, text in cells.items()}  # type: ignore[arg-type]
+            )
+            for cells in csv.DictReader(file)
+        ]
+
+
+def _check_columns(path: Path) -> None:
+    with path.open(newline="", encoding="utf-8") as file:
+        found = tuple(next(csv.reader(file), ()))
+    if found != COLUMNS:
+        raise ValueError(f"{path} has columns {found}, not {COLUMNS}; move it away or convert it")
+
+
+def newest_rows(rows: Iterable[Row]) -> list[Row]:
+    """For each case on each machine the rows of its newest run, in the order of the file."""
+    given = list(rows)
+    newest: dict[tuple[object, ...], str] = {}
+    for row in given:
+        newest[_case_key(row)] = max(row.date, newest.get(_case_key(row), ""))
+    return [row for row in given if row.date == newest[_case_key(row)]]
+
+
+def _case_key(row: Row) -> tuple[object, ...]:
+    return row.machine, row.case, row.passes, row.precision, row.threads

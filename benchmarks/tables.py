@@ -1,0 +1,117 @@
+"""Rows of results as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from benchmarks.results import Row
+
+PASSES = ("forward", "forward+backward")
+
+
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]], text_columns: int) -> str:
+    """A table whose first ``text_columns`` columns stand left and whose others stand right."""
+    ruler = ["---" if i < text_columns else "--:" for i in range(len(header))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ruler, *lines))
+
+
+def time_text(microseconds: float | None) -> str:
+    """``123 us`` or ``12.3 ms``."""
+    if microseconds is None:
+        return ""
+    return f"{microseconds:.0f} us" if microseconds < 1000 else f"{_three(microseconds / 1000)} ms"
+
+
+def _three(value: float) -> str:
+    """Three digits, or all before the point."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def quartiles_text(row: Row) -> str:
+    return f"{time_text(row.q1_us)} .. {time_text(row.q3_us)}"
+
+
+def speedup_text(row: Row) -> str:
+    return "" if row.speedup is None else f"{row.speedup:.2f}"
+
+
+def gflops_text(row: Row) -> str:
+    return "" if row.gflops is None else _three(row.gflops)
+
+
+def peaks_of(rows: Iterable[Row]) -> dict[str, float]:
+    """GFLOP/s of one thread by precision, where it was measured."""
+    return {row.precision: row.gflops for row in rows if row.case == "peak" and row.gflops}
+
+
+def peak_text(row: Row, peaks: dict[str, float]) -> str:
+    """Percent of what the row's threads could reach."""
+    if row.gflops is None or row.precision not in peaks:
+        return ""
+    return f"{100 * row.gflops / (peaks[row.precision] * row.threads):.1f} %"
+
+
+def main_table(rows: Sequence[Row], peaks: dict[str, float]) -> str:
+    """The main case, every implementation."""
+    header = ["pass", "precision", "threads", "what ran", "median", "quartiles", "x plain"]
+    lines = [
+        [
+            *(str(row.passes), row.precision, str(row.threads), row.implementation),
+            *(time_text(row.median_us), quartiles_text(row), speedup_text(row)),
+            *(gflops_text(row), peak_text(row, peaks)),
+        ]
+        for row in rows
+        if row.case == "main"
+    ]
+    return markdown_table([*header, "GFLOP/s", "of peak"], lines, text_columns=4)
+
+
+def small_table(rows: Sequence[Row]) -> str:
+    """One sequence, and a call with next to no work."""
+    header = ["case", "pass", "what ran", "median", "quartiles", "x plain"]
+    lines = [
+        [
+            *(row.case, str(row.passes), row.implementation),
+            *(time_text(row.median_us), quartiles_text(row), speedup_text(row)),
+        ]
+        for row in rows
+        if row.case.startswith("single") or row.case == "call-overhead"
+    ]
+    return markdown_table(header, lines, text_columns=3)
+
+
+def is_sweep(row: Row) -> bool:
+    return row.case.split("-")[0] in ("width", "length", "layers", "steps", "batch")
+
+
+def sweep_table(rows: Sequence[Row], peaks: dict[str, float]) -> str:
+    """Everything that differs from the main case in one value: the op, and plain beside it."""
+    plain = {(row.case, row.passes): row for row in rows if row.implementation == "plain"}
+    header = ["case", "pass", "tokens", "op", "plain", "op's median", "x plain"]
+    lines = [
+        [
+            *(row.case, str(row.passes), f"{row.tokens:,}", row.implementation),
+            *(time_text(plain[row.case, row.passes].median_us), time_text(row.median_us)),
+            *(speedup_text(row), gflops_text(row), peak_text(row, peaks)),
+        ]
+        for row in rows
+        if is_sweep(row) and row.implementation.startswith("op:")
+    ]
+    return markdown_table([*header, "GFLOP/s", "of peak"], lines, text_columns=2)
+
+
+def memory_table(rows: Sequence[Row]) -> str:
+    """What is kept for the backward pass."""
+    header = ["what ran", "steps", "tokens", "MiB kept", "bytes a token and step"]
+    lines = [
+        [
+            *(row.implementation, str(row.steps), f"{row.tokens:,}"),
+            _three(row.bytes_saved / 2**20),
+            f"{row.bytes_saved / (row.tokens * row.steps):,.0f}",
+        ]
+        for row in rows
+        if row.bytes_saved and row.tokens and row.steps
+    ]
+    return markdown_table(header, lines, text_columns=1)

@@ -1,0 +1,64 @@
+"""Time and memory of the recurrence on the CPU: ``pytest benchmarks/ --benchmark-only``.
+
+The table that pytest prints shows the op; the rows of everything it raced against go to the results
+file, and into each benchmark's ``extra_info``.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.cases import MEMORY, TIMED, Case
+from benchmarks.equality import check
+from benchmarks.implementations import build, names_of, op_of
+from benchmarks.machine import usable_cpus
+from benchmarks.memory import bytes_saved
+from benchmarks.problem import problem_of
+from benchmarks.race import Race
+from benchmarks.recorder import Recorder
+from benchmarks.settings import QUICK
+
+BUDGET = 2.0  # seconds of rounds a case, if the fewest rounds take no longer
+FEWEST_ROUNDS, MOST_ROUNDS = (2, 2) if QUICK else (5, 200)
+
+
+@pytest.mark.parametrize("case", TIMED, ids=str)
+@pytest.mark.usefixtures("same_threads_afterwards")
+def test_time(benchmark, recorder: Recorder, case: Case) -> None:
+    if case.threads > usable_cpus():
+        pytest.skip(f"{case.threads} threads, but {usable_cpus()} processors to run on")
+    torch.set_num_threads(case.threads)
+    names = names_of(case)
+    for name in names:
+        check(name, case)
+
+    problem = problem_of(case)
+    programs = {name: build(name, problem, case.precision, case.backward) for name in names}
+    race = Race(
+        {
+            name: lambda program=program: problem.evaluate(program, case.backward)
+            for name, program in programs.items()
+        }
+    )
+    rounds = race.rounds_in(BUDGET, FEWEST_ROUNDS, MOST_ROUNDS)
+    benchmark.pedantic(race.subject, setup=race.others, rounds=rounds)
+    if benchmark.enabled:
+        for name, row in recorder.record_race(case, race).items():
+            benchmark.extra_info[name] = {"median_us": row.median_us, "speedup": row.speedup}
+
+
+def test_memory(benchmark, recorder: Recorder) -> None:
+    problem = problem_of(MEMORY)
+    counts: dict[str, int] = {}
+
+    def count() -> None:
+        for name in ("plain", op_of(MEMORY)):
+            program = build(name, problem, MEMORY.precision, dropout=True)
+            there_anyway = [problem.hidden, *problem.parameters.values()]
+            counts[name] = bytes_saved(lambda program=program: program(None), there_anyway)
+
+    benchmark.pedantic(count, rounds=1)
+    benchmark.extra_info |= counts
+    if benchmark.enabled:
+        recorder.record_memory(MEMORY, counts)
