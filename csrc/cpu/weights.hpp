@@ -1,6 +1,7 @@
 // The parameters of a core in the form the kernel reads: padded to whole vectors, weights in panels.
 #pragma once
 
+#include <cmath>
 #include <vector>
 
 #include "arena.hpp"
