@@ -41,6 +41,7 @@ typedef struct {
   int64_t state_mode;
   int64_t seed; /* the 64 bits of the key */
   int64_t threads;
+  int64_t keeps_padding; /* `kept` has a place for padding: its rows are counted as in `final_state` */
   const int64_t* lengths;      /* (B,) */
   const int64_t* steps;        /* (S,) depth of each sequence, or NULL: all max_steps */
   const int64_t* sequence_ids; /* (B,), or NULL: 0..B-1 */

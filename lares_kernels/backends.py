@@ -12,11 +12,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from lares_kernels.backward import RefineGradients, refine_backward, refine_forward
-from lares_kernels.call import RefineCall
+from lares_kernels.backward import refine_backward, refine_forward
+from lares_kernels.call import RefineCall, Request
 from lares_kernels.cpu import CpuBackend
-from lares_kernels.equations import Parameters, RefineResult
 from lares_kernels.errors import BackendError
+from lares_kernels.parameters import parameter_shapes
 
 ENVIRONMENT_VARIABLE = "LARES_BACKEND"
 _log = logging.getLogger(__name__)
@@ -32,30 +32,40 @@ class Backend(Protocol):
     def availability(self) -> str | None:
         """None if the backend can run on this machine at all, else why not."""
 
-    def verify(self, call: RefineCall, device_type: str) -> str | None:
-        """None if the backend can serve ``call``, else why not."""
+    def verify(self, request: Request) -> str | None:
+        """None if the backend can serve such calls, else why not."""
 
     def plan(self, call: RefineCall, device_type: str) -> str:
         """In one sentence, how the backend would run ``call``."""
 
     def forward(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: Parameters
-    ) -> tuple[RefineResult, Tensor]:
-        """As :func:`lares_kernels.backward.refine_forward`; the second result is what the backend's
-        own ``backward`` takes as ``kept``. ``state`` of the result is empty where the call does not
-        want it."""
+        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the recurrence without autograd.
+
+        Args:
+            call: what to run; its values are not checked yet.
+            hidden: as the caller has it, padded or packed.
+            state: of ``call.state_shape``, or None to draw it (or take zero) as the call says.
+            parameters: in the order of :func:`lares_kernels.parameters.parameter_shapes`.
+
+        Returns:
+            trajectory (S, T, d); final state of ``call.state_shape``, empty where it is not wanted;
+            ``call.kept_size`` numbers that ``backward`` of the same backend takes; all in the state's
+            type.
+        """
 
     def backward(
         self,
         call: RefineCall,
         hidden: Tensor,
         state: Tensor | None,
-        parameters: Parameters,
+        parameters: list[Tensor],
         kept: Tensor,
         g_trajectory: Tensor | None,
         g_state: Tensor | None,
-    ) -> RefineGradients:
-        """As :func:`lares_kernels.backward.refine_backward`."""
+    ) -> list[Tensor]:
+        """Gradients of hidden, of every parameter, and of the state if there is one."""
 
 
 class ReferenceBackend:
@@ -67,7 +77,7 @@ class ReferenceBackend:
     def availability(self) -> str | None:
         return None
 
-    def verify(self, call: RefineCall, device_type: str) -> str | None:
+    def verify(self, request: Request) -> str | None:
         return None
 
     def plan(self, call: RefineCall, device_type: str) -> str:
@@ -75,28 +85,49 @@ class ReferenceBackend:
         if not call.config.is_recurrent:
             kept = "layers recomputed in backward"
         return (
-            f"plain PyTorch on {device_type}, {call.layout.n_rows} packed tokens of "
-            f"{call.layout.n_sequences} sequences, products in {call.product_dtype}; {kept}"
+            f"plain PyTorch on {device_type}, {call.n_rows} packed tokens of "
+            f"{call.n_sequences} sequences, products in {call.product_dtype}; {kept}"
         )
 
     def forward(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: Parameters
-    ) -> tuple[RefineResult, Tensor]:
+        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        call.check_values()
+        rows = call.pack_hidden(hidden)
+        first = None if state is None else call.pack_state(state)
         with torch.autocast(hidden.device.type, enabled=False):
-            return refine_forward(call, hidden, state, parameters)
+            result, states = refine_forward(call, rows, first, named(call, parameters))
+        final = call.unpack_state(result.state) if call.wants_state else states.new_empty(0)
+        kept = states.new_empty(call.kept_size)
+        if call.differentiates:
+            kept[: states.numel()] = states.flatten()
+        return result.trajectory, final, kept
 
     def backward(
         self,
         call: RefineCall,
         hidden: Tensor,
         state: Tensor | None,
-        parameters: Parameters,
+        parameters: list[Tensor],
         kept: Tensor,
         g_trajectory: Tensor | None,
         g_state: Tensor | None,
-    ) -> RefineGradients:
+    ) -> list[Tensor]:
+        rows = call.pack_hidden(hidden)
+        steps = call.max_steps if call.config.is_recurrent else 0
+        size = steps * call.n_rows * call.config.d_model
+        states = kept[:size].reshape(steps, call.n_rows, call.config.d_model)
+        g_rows = None if g_state is None else call.pack_state(g_state)
+        by_name = named(call, parameters)
         with torch.autocast(hidden.device.type, enabled=False):
-            return refine_backward(call, hidden, parameters, kept, g_trajectory, g_state)
+            grads = refine_backward(call, rows, by_name, states, g_trajectory, g_rows)
+        g_first = [] if state is None or grads.state is None else [call.unpack_state(grads.state)]
+        return [call.unpack_hidden(grads.hidden), *(grads.parameters[n] for n in by_name), *g_first]
+
+
+def named(call: RefineCall, parameters: list[Tensor]) -> dict[str, Tensor]:
+    """The parameters by name."""
+    return dict(zip(parameter_shapes(call.config), parameters, strict=True))
 
 
 class EquationsBackend(ReferenceBackend):
@@ -122,6 +153,11 @@ _BACKENDS: dict[str, Backend] = {
 def available_backends() -> dict[str, str]:
     """Every backend by name: ``"usable"``, or why it cannot run on this machine."""
     return {name: backend.availability() or "usable" for name, backend in _BACKENDS.items()}
+
+
+def backend_named(name: str) -> Backend:
+    """The backend of that name."""
+    return _BACKENDS[name]
 
 
 def _known(name: str, source: str) -> Backend:
@@ -163,7 +199,7 @@ class Choice(NamedTuple):
     passed_over: dict[str, str]
 
 
-def choose(call: RefineCall, device_type: str) -> Choice:
+def choose(request: Request) -> Choice:
     """The backend for a call: the one asked for, else the first that can serve it.
 
     Raises:
@@ -174,7 +210,7 @@ def choose(call: RefineCall, device_type: str) -> Choice:
         name, source = os.environ.get(ENVIRONMENT_VARIABLE) or None, ENVIRONMENT_VARIABLE
     if name is not None:
         backend = _known(name, source)
-        reason = backend.availability() or backend.verify(call, device_type)
+        reason = backend.availability() or backend.verify(request)
         if reason is not None:
             raise BackendError(
                 f"backend {name!r}, asked for by {source}, cannot run this call: {reason}"
@@ -184,7 +220,7 @@ def choose(call: RefineCall, device_type: str) -> Choice:
     for candidate, backend in _BACKENDS.items():
         if not backend.automatic:
             continue
-        reason = backend.availability() or backend.verify(call, device_type)
+        reason = backend.availability() or backend.verify(request)
         if reason is None:
             _log_once(candidate, passed_over)
             return Choice(backend, passed_over)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lares_kernels.config import CoreConfig
 from lares_kernels.layout import Layout
-from lares_kernels.noise import MAX_LAYERS, MAX_ROLLOUTS, MAX_SEQUENCES, MAX_STEPS, STREAM_BITS
+from lares_kernels.noise import MAX_ROLLOUTS, MAX_SEQUENCES, MAX_STEPS, STREAM_BITS
 
 PRECISIONS = {
     "fp64": torch.float64,
@@ -19,18 +21,28 @@ PRECISIONS = {
 }
 
 
+class Request(NamedTuple):
+    """What a backend decides by, before there are any values: config, device, type of the products."""
+
+    config: CoreConfig
+    device_type: str
+    product_dtype: torch.dtype
+
+
 @dataclass(frozen=True)
 class RefineCall:
     """Everything about a call but its differentiable tensors.
 
-    Rollouts are sequences of their own here: sequence ``b * G + g`` is rollout ``g`` of the caller's
-    sequence ``b``; ``hidden_rows`` says which of the caller's rows each row reads ``H`` from.
+    ``B`` sequences of ``hidden``, ``G`` rollouts of each: ``S = B G`` sequences to refine, the rollouts
+    of one after the other, ``N`` rows in all.
 
     Attributes:
         config: of the core.
-        layout: of the ``S = B * G`` sequences, ``N`` rows.
-        hidden_rows: (N,) int64 rows of the caller's packed ``hidden``, or None where ``G = 1``.
+        lengths: (B,) int64.
+        padded_length: ``L`` of padded ``hidden``; 0 for packed.
+        n_hidden_rows: rows of ``hidden``, padding included.
         rollouts: ``G``.
+        sequence_ids: (B,) int64 that address the random draws, or None for ``0..B-1``.
         num_steps: (S,) int64 depth of each sequence, or None where all run ``max_steps``.
         max_steps: ``T``, the greatest depth.
         seed: 64-bit key of all draws.
@@ -40,12 +52,15 @@ class RefineCall:
         zero_state: the state that is not given is zero instead of drawn.
         wants_state: the final state of every row is read; else only the trajectory.
         differentiates: backward will be asked for, so forward keeps what it needs.
+        keeps_padding: what is kept has a place for padding too: its size depends on shapes alone.
     """
 
     config: CoreConfig
-    layout: Layout
-    hidden_rows: Tensor | None
+    lengths: Tensor
+    padded_length: int
+    n_hidden_rows: int
     rollouts: int
+    sequence_ids: Tensor | None
     num_steps: Tensor | None
     max_steps: int
     seed: int
@@ -55,29 +70,138 @@ class RefineCall:
     zero_state: bool
     wants_state: bool
     differentiates: bool
+    keeps_padding: bool = False
+
+    @property
+    def n_sequences(self) -> int:
+        """``S``."""
+        return len(self.lengths) * self.rollouts
+
+    @cached_property
+    def n_rows(self) -> int:
+        """``N``."""
+        rows = int(self.lengths.sum()) if self.padded_length else self.n_hidden_rows
+        return rows * self.rollouts
+
+    @property
+    def kept_rows(self) -> int:
+        """Rows that are kept of each step for backward."""
+        if self.keeps_padding:
+            return self.n_hidden_rows * self.rollouts
+        return self.n_rows
+
+    @property
+    def kept_size(self) -> int:
+        """Numbers kept for backward: a row of ``d`` and one more for every row and step."""
+        if not (self.differentiates and self.config.is_recurrent):
+            return 0
+        return self.max_steps * self.kept_rows * (self.config.d_model + 1)
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        """Shape of states, given and returned."""
+        d = self.config.d_model
+        if not self.padded_length:
+            return (self.n_hidden_rows * self.rollouts, d)
+        groups = (len(self.lengths),) if self.rollouts == 1 else (len(self.lengths), self.rollouts)
+        return (*groups, self.padded_length, d)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Of the ``S`` sequences, packed."""
+        ids, device = self.sequence_ids, self.lengths.device
+        if ids is None:
+            ids = torch.arange(len(self.lengths), device=device)
+        rollout = torch.arange(self.rollouts, device=device) << STREAM_BITS
+        streams = (ids[:, None] | rollout[None, :]).reshape(-1)
+        return Layout.from_lengths(self.lengths.repeat_interleave(self.rollouts), streams)
+
+    @cached_property
+    def hidden_rows(self) -> Tensor | None:
+        """(N,) packed row of ``hidden`` that each row reads, or None where ``G = 1``."""
+        if self.rollouts == 1:
+            return None
+        starts = (self.lengths.cumsum(0) - self.lengths).repeat_interleave(self.rollouts)
+        return starts[self.layout.sequence] + self.layout.position
+
+    def pack_hidden(self, hidden: Tensor) -> Tensor:
+        """``hidden`` without padding, (N / G, d)."""
+        if not self.padded_length:
+            return hidden
+        if self.rollouts == 1:
+            return self.layout.unpad(hidden)
+        return Layout.from_lengths(self.lengths, self.lengths).unpad(hidden)
+
+    def unpack_hidden(self, rows: Tensor) -> Tensor:
+        """Packed rows (N / G, d) in the caller's shape, zeros at padding."""
+        if not self.padded_length:
+            return rows
+        if self.rollouts == 1:
+            return self.layout.pad(rows, self.padded_length)
+        return Layout.from_lengths(self.lengths, self.lengths).pad(rows, self.padded_length)
+
+    def pack_state(self, state: Tensor) -> Tensor:
+        """A state of ``state_shape`` without padding, (N, d)."""
+        if not self.padded_length:
+            return state
+        return self.layout.unpad(state.reshape(self.n_sequences, *state.shape[-2:]))
+
+    def unpack_state(self, rows: Tensor) -> Tensor:
+        """Packed rows (N, d) as ``state_shape``, zeros at padding."""
+        if not self.padded_length:
+            return rows
+        return self.layout.pad(rows, self.padded_length).reshape(self.state_shape)
+
+    def check_values(self) -> None:
+        """Raise ``ValueError`` unless lengths, depths and ids are in range; reads the tensors."""
+        check_lengths(self.lengths, self.padded_length or None)
+        total = int(self.lengths.sum())
+        if not self.padded_length and total != self.n_hidden_rows:
+            raise ValueError(
+                f"cu_seqlens runs from 0 to {total}; it must run from 0 to the "
+                f"{self.n_hidden_rows} rows of hidden"
+            )
+        if self.num_steps is not None:
+            check_depth(int(self.num_steps.min()))
+            check_depth(int(self.num_steps.max()))
+        if self.sequence_ids is not None:
+            low, high = int(self.sequence_ids.min()), int(self.sequence_ids.max())
+            if low < 0 or high >= MAX_SEQUENCES:
+                raise ValueError(
+                    f"sequence_ids run from {low} to {high}; they must be in 0..{MAX_SEQUENCES - 1}"
+                )
 
 
-def product_dtype(precision: str | None, hidden: Tensor) -> torch.dtype:
-    """Type of the products: as asked for, else autocast's, else ``hidden``'s."""
+_PRECISION_OF = {dtype: name for name, dtype in PRECISIONS.items()}
+
+
+def product_precision(precision: str | None, hidden: Tensor) -> str:
+    """Precision of the products: as asked for, else autocast's, else ``hidden``'s."""
     if precision is not None:
         if precision not in PRECISIONS:
             raise ValueError(
                 f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}"
             )
-        return PRECISIONS[precision]
+        return precision
     device_type = hidden.device.type
     if hidden.dtype == torch.float32 and torch.is_autocast_enabled(device_type):
-        return torch.get_autocast_dtype(device_type)
-    return hidden.dtype
+        return _PRECISION_OF[torch.get_autocast_dtype(device_type)]
+    return _PRECISION_OF[hidden.dtype]
 
 
-def check_lengths(lengths: Tensor, n_sequences: int, longest: int | None) -> Tensor:
-    """``lengths`` as (B,) int64, each in ``1..longest``."""
-    if lengths.dim() != 1 or len(lengths) != n_sequences or lengths.is_floating_point():
+def whole_numbers(name: str, value: Tensor, shapes: tuple[tuple[int, ...], ...]) -> Tensor:
+    """``value`` as contiguous int64, if it holds whole numbers in one of ``shapes``."""
+    if tuple(value.shape) not in shapes or value.is_floating_point():
+        wanted = " or ".join(str(shape) for shape in shapes)
         raise ValueError(
-            f"lengths must hold {n_sequences} whole numbers, one a sequence; "
-            f"got shape {tuple(lengths.shape)} of {lengths.dtype}"
+            f"{name} must hold whole numbers of shape {wanted}; "
+            f"got shape {tuple(value.shape)} of {value.dtype}"
         )
+    return value.to(torch.int64).contiguous()
+
+
+def check_lengths(lengths: Tensor, longest: int | None) -> None:
+    """Raise ``ValueError`` unless ``lengths`` (B,) are each in ``1..longest``."""
     shortest = int(lengths.min())
     if shortest < 1:
         where = int(lengths.argmin())
@@ -89,121 +213,56 @@ def check_lengths(lengths: Tensor, n_sequences: int, longest: int | None) -> Ten
         raise ValueError(
             f"sequence {where} has length {int(lengths.max())}, more than the {longest} tokens given"
         )
-    return lengths.to(torch.int64)
 
 
-def lengths_of_cu_seqlens(cu_seqlens: Tensor, n_rows: int) -> Tensor:
+def lengths_of_cu_seqlens(cu_seqlens: Tensor) -> Tensor:
     """Lengths (B,) int64 of packed sequences from their offsets (B + 1,)."""
     if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or cu_seqlens.is_floating_point():
         raise ValueError(
             "cu_seqlens must be a vector of at least two whole numbers, (B + 1,); "
             f"got shape {tuple(cu_seqlens.shape)} of {cu_seqlens.dtype}"
         )
-    if int(cu_seqlens[0]) != 0 or int(cu_seqlens[-1]) != n_rows:
-        raise ValueError(
-            f"cu_seqlens runs from {int(cu_seqlens[0])} to {int(cu_seqlens[-1])}; "
-            f"it must run from 0 to the {n_rows} rows of hidden"
-        )
-    return check_lengths(cu_seqlens.diff(), len(cu_seqlens) - 1, None)
+    return cu_seqlens.to(torch.int64).diff()
 
 
-def check_steps(
+def check_depth(steps: int) -> None:
+    """Raise ``ValueError`` unless ``steps`` is a depth that a call can have."""
+    if steps < 1 or steps > MAX_STEPS:
+        raise ValueError(f"num_steps is {steps}; it must be in 1..{MAX_STEPS}")
+
+
+def depths(
     config: CoreConfig, num_steps: int | Tensor, n_sequences: int, rollouts: int
 ) -> tuple[Tensor | None, int]:
     """Depths as ((S,) int64 or None if all are equal, greatest depth)."""
+    steps = None
     if isinstance(num_steps, Tensor):
-        wanted = ((n_sequences,), (n_sequences, rollouts))
-        if tuple(num_steps.shape) not in wanted or num_steps.is_floating_point():
-            raise ValueError(
-                f"num_steps must be a whole number, or one a sequence {wanted[0]}, or one a rollout "
-                f"{wanted[1]}; got shape {tuple(num_steps.shape)} of {num_steps.dtype}"
-            )
-        if num_steps.dim() == 1:
-            num_steps = num_steps[:, None].expand(-1, rollouts)
-        steps = num_steps.reshape(-1).to(torch.int64)
-        fewest, most = int(steps.min()), int(steps.max())
+        shapes = ((n_sequences,), (n_sequences, rollouts))
+        steps = whole_numbers("num_steps", num_steps, shapes)
+        if steps.dim() == 1:
+            steps = steps[:, None].expand(-1, rollouts)
+        steps = steps.reshape(-1)
+        most = int(steps.max())
     else:
-        steps, fewest, most = None, num_steps, num_steps
-    if fewest < 1 or most > MAX_STEPS:
-        raise ValueError(
-            f"num_steps is {fewest if fewest < 1 else most}; it must be in 1..{MAX_STEPS}"
-        )
+        most = num_steps
+    check_depth(most)
     if not config.is_recurrent and most != 1:
         raise ValueError(
             f"num_steps is {most}; with adapter='none' the layers run once, so it must be 1"
         )
-    return (None if fewest == most else steps), most
+    return steps, most
 
 
-def random_streams(
-    sequence_ids: Tensor | None, n_sequences: int, rollouts: int, device: torch.device
-) -> Tensor:
-    """(S,) int64 first counter word of each rollout of each sequence."""
+def check_rollouts(config: CoreConfig, rollouts: int) -> None:
+    """Raise ``ValueError`` unless a core can have so many rollouts."""
     if not 1 <= rollouts <= MAX_ROLLOUTS:
         raise ValueError(f"rollouts is {rollouts}; it must be in 1..{MAX_ROLLOUTS}")
-    if sequence_ids is None:
-        if n_sequences > MAX_SEQUENCES:
-            raise ValueError(f"{n_sequences} sequences in one call; the most is {MAX_SEQUENCES}")
-        sequence_ids = torch.arange(n_sequences, device=device)
-    else:
-        if tuple(sequence_ids.shape) != (n_sequences,) or sequence_ids.is_floating_point():
-            raise ValueError(
-                f"sequence_ids must hold {n_sequences} whole numbers; "
-                f"got shape {tuple(sequence_ids.shape)} of {sequence_ids.dtype}"
-            )
-        sequence_ids = sequence_ids.to(device=device, dtype=torch.int64)
-        low, high = int(sequence_ids.min()), int(sequence_ids.max())
-        if low < 0 or high >= MAX_SEQUENCES:
-            raise ValueError(
-                f"sequence_ids run from {low} to {high}; they must be in 0..{MAX_SEQUENCES - 1}"
-            )
-    rollout = torch.arange(rollouts, device=device) << STREAM_BITS
-    return (sequence_ids[:, None] | rollout[None, :]).reshape(-1)
-
-
-def build_call(
-    config: CoreConfig,
-    lengths: Tensor,
-    *,
-    num_steps: int | Tensor,
-    seed: int,
-    rollouts: int,
-    sequence_ids: Tensor | None,
-    dropout: bool,
-    products: torch.dtype,
-    hidden: Tensor,
-    zero_state: bool,
-    wants_state: bool = True,
-    differentiates: bool = False,
-) -> RefineCall:
-    """Check the options of a call on packed ``hidden`` (N, d) with checked ``lengths`` (B,)."""
-    if config.n_layers > MAX_LAYERS:
-        raise ValueError(f"CoreConfig.n_layers is {config.n_layers}; the most is {MAX_LAYERS}")
     if not config.is_recurrent and rollouts != 1:
         raise ValueError(
             f"rollouts is {rollouts}; with adapter='none' there is nothing to roll out"
         )
-    n_sequences = len(lengths)
-    steps, max_steps = check_steps(config, num_steps, n_sequences, rollouts)
-    device = hidden.device
-    streams = random_streams(sequence_ids, n_sequences, rollouts, device)
-    layout = Layout.from_lengths(lengths.to(device).repeat_interleave(rollouts), streams)
-    hidden_rows = None
-    if rollouts > 1:
-        starts = (lengths.cumsum(0) - lengths).to(device).repeat_interleave(rollouts)
-        hidden_rows = starts[layout.sequence] + layout.position
-    return RefineCall(
-        config=config,
-        layout=layout,
-        hidden_rows=hidden_rows,
-        rollouts=rollouts,
-        num_steps=None if steps is None else steps.to(device),
-        max_steps=max_steps,
-        seed=seed & 0xFFFFFFFFFFFFFFFF,
-        dropout=dropout and (config.dropout > 0 or config.attn_dropout > 0),
-        product_dtype=products,
-        state_dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
-        zero_state=zero_state,
-        wants_state=wants_state,
-        differentiates=differentiates,
-    )
+
+
+def has_dropout(config: CoreConfig) -> bool:
+    """Whether a core drops anything in training."""
+    return config.dropout > 0 or config.attn_dropout > 0

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 from lares_kernels.activations import ACTIVATIONS
 
 ADAPTERS = ("add", "gate", "concat", "none")
 MIXERS = ("attention",)
 NORMS = ("post", "pre")
+MAX_LAYERS = 1 << 8  # a draw's address has 8 bits for its layer
 DROPOUT_LEVELS = 256  # a dropout decision compares one 8-bit number with round(256 p)
 
 
@@ -75,6 +78,8 @@ class CoreConfig:
     def __post_init__(self) -> None:
         for name in ("d_model", "n_heads", "d_ff", "n_layers"):
             _require_positive_int(name, getattr(self, name))
+        if self.n_layers > MAX_LAYERS:
+            raise ValueError(f"CoreConfig.n_layers is {self.n_layers}; the most is {MAX_LAYERS}")
         if self.d_model % self.n_heads:
             raise ValueError(
                 f"CoreConfig.n_heads is {self.n_heads}, which does not divide d_model={self.d_model}"
@@ -91,6 +96,17 @@ class CoreConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"CoreConfig.{name} is {value!r}; it must be zero or more")
+
+    @cached_property
+    def key(self) -> str:
+        """The options as one string, from which :meth:`from_key` makes an equal configuration."""
+        return json.dumps(self.to_dict())
+
+    @staticmethod
+    @cache
+    def from_key(key: str) -> CoreConfig:
+        """The configuration whose :attr:`key` is ``key``."""
+        return CoreConfig(**json.loads(key))
 
     @property
     def head_dim(self) -> int:

@@ -55,6 +55,7 @@ class LaresCall(ctypes.Structure):
                 "state_mode",
                 "seed",
                 "threads",
+                "keeps_padding",
             )
         ),
         *(

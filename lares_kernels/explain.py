@@ -9,8 +9,17 @@ import torch
 from torch import Tensor
 
 from lares_kernels.backends import choose
-from lares_kernels.call import build_call, check_lengths, product_dtype
+from lares_kernels.call import (
+    Request,
+    check_lengths,
+    check_rollouts,
+    depths,
+    has_dropout,
+    product_precision,
+    whole_numbers,
+)
 from lares_kernels.config import CoreConfig
+from lares_kernels.ops import make_call
 
 
 class Explanation(NamedTuple):
@@ -45,23 +54,32 @@ def explain(
         ValueError: an option is out of range.
         BackendError: the backend asked for (``use_backend``, ``LARES_BACKEND``) cannot serve it.
     """
-    given = torch.as_tensor(lengths)
-    checked = check_lengths(given, len(given), None)
-    like = torch.empty(0, config.d_model, dtype=dtype)
-    call = build_call(
-        config,
-        checked,
-        num_steps=num_steps,
+    sizes = torch.as_tensor(lengths)
+    sizes = whole_numbers("lengths", sizes, ((len(sizes),),))
+    check_lengths(sizes, None)
+    check_rollouts(config, rollouts)
+    steps, max_steps = depths(config, num_steps, len(sizes), rollouts)
+    like = torch.empty(int(sizes.sum()), 0, dtype=dtype)
+    products = product_precision(precision, like)
+    call = make_call(
+        like,
+        sizes,
+        steps,
+        None,
+        config.key,
+        products,
+        rollouts,
+        max_steps,
         seed=0,
-        rollouts=rollouts,
-        sequence_ids=None,
-        dropout=training,
-        products=product_dtype(precision, like),
-        hidden=like,
+        dropout=training and has_dropout(config),
         zero_state=False,
+        wants_state=False,
+        differentiates=training,
+        keeps_padding=False,
     )
+    call.check_values()
     device_type = torch.device(device).type
-    choice = choose(call, device_type)
+    choice = choose(Request(config, device_type, call.product_dtype))
     return Explanation(
         choice.backend.name, choice.backend.plan(call, device_type), choice.passed_over
     )

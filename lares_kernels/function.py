@@ -9,17 +9,20 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lares_kernels.backends import Backend, EquationsBackend, choose
+from lares_kernels.backends import choose
 from lares_kernels.call import (
-    RefineCall,
-    build_call,
-    check_lengths,
+    PRECISIONS,
+    Request,
+    check_rollouts,
+    depths,
+    has_dropout,
     lengths_of_cu_seqlens,
-    product_dtype,
+    product_precision,
+    whole_numbers,
 )
 from lares_kernels.config import CoreConfig
 from lares_kernels.equations import refine_equations
-from lares_kernels.layout import Layout
+from lares_kernels.ops import make_call
 from lares_kernels.parameters import check_parameters, parameter_shapes
 
 _FLOAT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -44,72 +47,146 @@ class RefineOutput(NamedTuple):
 
 
 class RefineFunction(torch.autograd.Function):
-    """The differentiable op on packed rows: ``apply(call, backend, hidden, state, *parameters)``.
+    """The differentiable op.
 
-    ``parameters`` stand in the order of :func:`lares_kernels.parameters.parameter_shapes`. Gives
-    (trajectory (S, T, d), state (N, d)) in the state's type; gradients flow from both to ``hidden``,
+    ``apply(hidden, state, lengths, num_steps, sequence_ids, config, backend, precision, rollouts,
+    max_steps, seed, dropout, zero_state, wants_state, keeps_padding, *parameters)``, as
+    :class:`lares_kernels.call.RefineCall` explains them, ``config`` as its ``key``, ``parameters`` in
+    the order of :func:`lares_kernels.parameters.parameter_shapes`. Gives (trajectory (S, T, d), final
+    state, what backward needs) in the state's type. Gradients flow from the first two to ``hidden``,
     ``state`` and every parameter. It can be differentiated once.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        call: RefineCall,
-        backend: Backend,
         hidden: Tensor,
         state: Tensor | None,
+        lengths: Tensor,
+        num_steps: Tensor | None,
+        sequence_ids: Tensor | None,
+        config: str,
+        backend: str,
+        precision: str,
+        rollouts: int,
+        max_steps: int,
+        seed: int,
+        dropout: bool,
+        zero_state: bool,
+        wants_state: bool,
+        keeps_padding: bool,
         *parameters: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        named = dict(zip(parameter_shapes(call.config), parameters, strict=True))
-        result, kept = backend.forward(call, hidden, state, named)
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        result: tuple[Tensor, Tensor, Tensor] = torch.ops.lares_kernels.refine(
+            hidden,
+            state,
+            list(parameters),
+            lengths,
+            num_steps,
+            sequence_ids,
+            config,
+            backend,
+            precision,
+            rollouts,
+            max_steps,
+            seed,
+            dropout,
+            zero_state,
+            wants_state,
+            True,
+            keeps_padding,
+        )
+        return result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        hidden, state, lengths, num_steps, sequence_ids, *options = inputs
+        n_options = 10
+        kept = output[2]
+        ctx.mark_non_differentiable(kept)
         ctx.set_materialize_grads(False)
-        ctx.call, ctx.backend = call, backend
-        ctx.save_for_backward(hidden, state, kept, *parameters)
-        return result.trajectory, result.state
+        ctx.options = tuple(options[:n_options])
+        ctx.save_for_backward(
+            hidden, state, lengths, num_steps, sequence_ids, kept, *options[n_options:]
+        )
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, g_trajectory: Tensor | None, g_state: Tensor | None
+        ctx: Any, g_trajectory: Tensor | None, g_state: Tensor | None, _: None
     ) -> tuple[Tensor | None, ...]:
-        hidden, state, kept, *parameters = ctx.saved_tensors
+        hidden, state, lengths, num_steps, sequence_ids, kept, *parameters = ctx.saved_tensors
+        *options, keeps_padding = ctx.options
+        n_others = 3 + len(ctx.options)
         if g_trajectory is None and g_state is None:
-            return (None,) * (4 + len(parameters))
-        named = dict(zip(parameter_shapes(ctx.call.config), parameters, strict=True))
-        grads = ctx.backend.backward(ctx.call, hidden, state, named, kept, g_trajectory, g_state)
-        state_grad = None
-        if state is not None and grads.state is not None:
-            state_grad = grads.state.to(state.dtype)
+            return (None,) * (2 + n_others + len(parameters))
+        grads = torch.ops.lares_kernels.refine_backward(
+            hidden,
+            state,
+            parameters,
+            lengths,
+            num_steps,
+            sequence_ids,
+            *options,
+            True,
+            keeps_padding,
+            kept,
+            g_trajectory,
+            g_state,
+        )
+        state_grad = None if state is None else grads.pop().to(state.dtype)
+        hidden_grad, *parameter_grads = grads
         return (
-            None,
-            None,
-            grads.hidden.to(hidden.dtype),
+            hidden_grad.to(hidden.dtype),
             state_grad,
-            *(grads.parameters[name].to(value.dtype) for name, value in named.items()),
+            *(None,) * n_others,
+            *(g.to(p.dtype) for g, p in zip(parameter_grads, parameters, strict=True)),
         )
 
 
-def _packed_state(
-    state: Tensor, hidden: Tensor, base: Layout | None, call: RefineCall, rollouts: int
-) -> Tensor:
-    """The caller's ``state`` as packed rows (N, d) of ``call``'s layout."""
-    if not call.config.is_recurrent:
+def _check_state(config: CoreConfig, state: Tensor, hidden: Tensor, shape: tuple[int, ...]) -> None:
+    if not config.is_recurrent:
         raise ValueError("state was given, but with adapter='none' there is no state")
     if state.device != hidden.device or not state.is_floating_point():
         raise ValueError(
             f"state must be floating point on {hidden.device}; got {state.dtype} on {state.device}"
         )
-    if base is None:  # packed
-        wanted: tuple[int, ...] = (call.layout.n_rows, hidden.shape[-1])
-    elif rollouts == 1:
-        wanted = tuple(hidden.shape)
-    else:
-        wanted = (hidden.shape[0], rollouts, *hidden.shape[1:])
-    if tuple(state.shape) != wanted:
-        raise ValueError(f"state has shape {tuple(state.shape)}; it must be {wanted}")
-    if base is None:
-        return state
-    return call.layout.unpad(state if rollouts == 1 else state.flatten(0, 1))
+    if tuple(state.shape) != shape:
+        raise ValueError(f"state has shape {tuple(state.shape)}; it must be {shape}")
+
+
+def _lengths(
+    hidden: Tensor, lengths: Tensor | Sequence[int] | None, cu_seqlens: Tensor | None
+) -> Tensor:
+    """Length of each sequence, (B,) int64 on ``hidden``'s device; values are not looked at."""
+    if hidden.dim() == 3:
+        if cu_seqlens is not None:
+            raise ValueError(
+                "cu_seqlens goes with packed hidden (N, d); give lengths for (B, L, d)"
+            )
+        n_sequences, longest = hidden.shape[:2]
+        if lengths is None:
+            return torch.full((n_sequences,), longest, dtype=torch.int64, device=hidden.device)
+        given = torch.as_tensor(lengths, device=hidden.device)
+        if given.dim() != 1 or len(given) != n_sequences or given.is_floating_point():
+            raise ValueError(
+                f"lengths must hold {n_sequences} whole numbers, one a sequence; "
+                f"got shape {tuple(given.shape)} of {given.dtype}"
+            )
+        return given.to(torch.int64).contiguous()
+    if cu_seqlens is None or lengths is not None:
+        raise ValueError("packed hidden (N, d) needs cu_seqlens (B + 1,), and no lengths")
+    found = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
+    if not torch.compiler.is_compiling() and int(cu_seqlens[0]) != 0:
+        raise ValueError(
+            f"cu_seqlens runs from {int(cu_seqlens[0])} to {int(cu_seqlens[-1])}; "
+            f"it must run from 0 to the {len(hidden)} rows of hidden"
+        )
+    return found
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _backend_name(config: CoreConfig, device_type: str, precision: str) -> str:
+    return choose(Request(config, device_type, PRECISIONS[precision])).backend.name
 
 
 def refine(
@@ -163,74 +240,85 @@ def refine(
     check_parameters(config, parameters)
     if isinstance(state, str) and state not in ("normal", "zero"):
         raise ValueError(f"state is {state!r}; it must be a tensor, None, 'normal' or 'zero'")
+    check_rollouts(config, rollouts)
+    sizes = _lengths(hidden, lengths, cu_seqlens)
+    n_sequences = len(sizes)
     padded = hidden.dim() == 3
-    if padded:
-        if cu_seqlens is not None:
-            raise ValueError(
-                "cu_seqlens goes with packed hidden (N, d); give lengths for (B, L, d)"
-            )
-        n_sequences, longest = hidden.shape[:2]
-        if lengths is None:
-            checked = torch.full((n_sequences,), longest, dtype=torch.int64, device=hidden.device)
-        else:
-            given = torch.as_tensor(lengths, device=hidden.device)
-            checked = check_lengths(given, n_sequences, longest)
-    else:
-        if cu_seqlens is None or lengths is not None:
-            raise ValueError("packed hidden (N, d) needs cu_seqlens (B + 1,), and no lengths")
-        checked = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device), len(hidden))
-
-    call = build_call(
-        config,
-        checked,
-        num_steps=num_steps,
-        seed=seed,
-        rollouts=rollouts,
-        sequence_ids=sequence_ids,
-        dropout=training,
-        products=product_dtype(precision, hidden),
-        hidden=hidden,
-        zero_state=isinstance(state, str) and state == "zero",
-        wants_state=return_state,
-        differentiates=torch.is_grad_enabled()
-        and any(
-            tensor.requires_grad
-            for tensor in (hidden, *parameters.values(), state)
-            if isinstance(tensor, Tensor)
-        ),
-    )
-    base: Layout | None = None
-    rows = hidden
-    if padded:
-        base = (
-            call.layout
-            if rollouts == 1
-            else Layout.from_lengths(checked, torch.zeros_like(checked))
-        )
-        rows = base.unpad(hidden)
-    packed_state = None
+    groups = (n_sequences,) if rollouts == 1 else (n_sequences, rollouts)
+    steps, max_steps = depths(config, num_steps, n_sequences, rollouts)
+    if steps is not None:
+        steps = steps.to(hidden.device)
+    if sequence_ids is not None:
+        sequence_ids = whole_numbers("sequence_ids", sequence_ids, ((n_sequences,),))
+        sequence_ids = sequence_ids.to(hidden.device)
+    given_state = None
     if isinstance(state, Tensor):
-        packed_state = _packed_state(state, hidden, base, call, rollouts)
+        given_state = state
+        shape = (*groups, *hidden.shape[1:]) if padded else (len(hidden) * rollouts, config.d_model)
+        _check_state(config, state, hidden, shape)
 
-    backend = choose(call, hidden.device.type).backend
-    if isinstance(backend, EquationsBackend):
-        with torch.autocast(hidden.device.type, enabled=False):
-            trajectory, final = refine_equations(call, rows, packed_state, parameters)
-    else:
-        ordered = [parameters[name] for name in parameter_shapes(config)]
-        trajectory, final = RefineFunction.apply(call, backend, rows, packed_state, *ordered)  # type: ignore[no-untyped-call]
-
-    groups = (len(checked),) if rollouts == 1 else (len(checked), rollouts)
-    trajectory = trajectory.to(hidden.dtype).reshape(*groups, *trajectory.shape[1:])
-    final_state: Tensor | None = None
-    if return_state:
-        final_state = final.to(hidden.dtype)
-        if padded:
-            final_state = call.layout.pad(final_state, hidden.shape[1])
-            final_state = final_state.reshape(*groups, *hidden.shape[1:])
-    return RefineOutput(
-        trajectory[..., -1, :], trajectory if return_trajectory else None, final_state
+    compiling = torch.compiler.is_compiling()
+    products = product_precision(precision, hidden)
+    backend = _backend_name(config, hidden.device.type, products)
+    ordered = [parameters[name] for name in parameter_shapes(config)]
+    differentiates = torch.is_grad_enabled() and any(
+        tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
     )
+    dropout = training and has_dropout(config)
+    options = (
+        config.key,
+        backend,
+        products,
+        rollouts,
+        max_steps,
+        seed if compiling else signed(seed),
+        dropout,
+        isinstance(state, str) and state == "zero",
+        return_state,
+    )
+    tensors = (sizes, steps, sequence_ids)
+    if backend == "equations":
+        trajectory, final = _equations(hidden, given_state, parameters, tensors, options)
+    elif differentiates:
+        trajectory, final, _ = RefineFunction.apply(  # type: ignore[no-untyped-call]
+            hidden, given_state, *tensors, *options, compiling, *ordered
+        )
+    else:
+        trajectory, final, _ = torch.ops.lares_kernels.refine(
+            hidden, given_state, ordered, *tensors, *options, False, compiling
+        )
+
+    trajectory = trajectory.to(hidden.dtype)
+    if rollouts > 1:
+        trajectory = trajectory.unflatten(0, groups)
+    return RefineOutput(
+        trajectory[..., -1, :],
+        trajectory if return_trajectory else None,
+        final.to(hidden.dtype) if return_state else None,
+    )
+
+
+def signed(seed: int) -> int:
+    """The 64 bits of ``seed`` as operators take them."""
+    return (seed + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+def _equations(
+    hidden: Tensor,
+    state: Tensor | None,
+    parameters: Mapping[str, Tensor],
+    tensors: tuple[Tensor, Tensor | None, Tensor | None],
+    options: tuple[Any, ...],
+) -> tuple[Tensor, Tensor]:
+    """The equations, for autograd to differentiate."""
+    config, _, *others = options
+    arguments: tuple[Any, ...] = (hidden, *tensors, config, *others, True, False)
+    call = make_call(*arguments)
+    call.check_values()
+    first = None if state is None else call.pack_state(state)
+    with torch.autocast(hidden.device.type, enabled=False):
+        result = refine_equations(call, call.pack_hidden(hidden), first, parameters)
+    return result.trajectory, call.unpack_state(result.state)
 
 
 def check_hidden(config: CoreConfig, hidden: Tensor) -> None:

@@ -25,7 +25,6 @@ from lares_kernels.philox import philox4x32
 STREAM_BITS = 24
 MAX_SEQUENCES = 1 << STREAM_BITS
 MAX_ROLLOUTS = 1 << (32 - STREAM_BITS)
-MAX_LAYERS = 1 << 8
 MAX_STEPS = (1 << 16) - 1
 
 _BLOCK_ELEMENTS = 64  # elements that share one 64-bit word

@@ -15,6 +15,7 @@ struct CallError {
 };
 
 struct Sequence {
+  int64_t row;         // first row of all N
   int64_t hidden_row;  // first row in `hidden`
   int64_t state_row;   // first row in `state` and `final_state`
   int64_t kept_row;    // first row in `kept`
@@ -32,7 +33,8 @@ struct Tile {
 struct Batch {
   std::vector<Sequence> sequences;  // deepest first, else as given
   std::vector<Tile> tiles;
-  int64_t kept_rows = 0;  // N
+  int64_t rows = 0;       // N
+  int64_t kept_rows = 0;  // of each step in `kept`
   int64_t hidden_rows = 0;
   int longest_tile = 0, most_sequences = 0;
 
@@ -69,8 +71,9 @@ struct Batch {
         s.index = b * g_count + g;
         s.length = int(length);
         s.hidden_row = padded ? b * padded : start;
-        s.kept_row = start * g_count + g * length;
-        s.state_row = padded ? s.index * padded : s.kept_row;
+        s.row = start * g_count + g * length;
+        s.state_row = padded ? s.index * padded : s.row;
+        s.kept_row = call.keeps_padding ? s.state_row : s.row;
         const int64_t depth = call.steps ? call.steps[s.index] : call.max_steps;
         if (depth < 1 || depth > call.max_steps) throw CallError{LARES_BAD_STEPS};
         s.depth = int(depth);
@@ -81,7 +84,8 @@ struct Batch {
     }
     if (!padded && start != call.n_rows) throw CallError{LARES_BAD_LENGTH};
     hidden_rows = padded ? b_count * padded : start;
-    kept_rows = start * g_count;
+    rows = start * g_count;
+    kept_rows = call.keeps_padding ? hidden_rows * g_count : rows;
   }
 
   void cut(int tile_rows) {

@@ -22,7 +22,7 @@ constexpr double kOperationsPerThread = 2e7;
 
 double layer_operations(const Shape& s, const Batch& batch, int64_t steps) {
   const double row = 2.0 * (4.0 * s.d * s.d + 2.0 * s.d * s.f) * s.layers;
-  return row * double(batch.kept_rows) * double(steps);
+  return row * double(batch.rows) * double(steps);
 }
 
 int threads_for(const LaresCall& call, double operations) {
@@ -67,7 +67,7 @@ void add_rollouts(const CallPlan& plan, const float* rows) {
   for (const Sequence& q : plan.batch.sequences) {
     if (q.index % rollouts) continue;
     float* to = plan.call.g_hidden + q.hidden_row * d;
-    const float* from = rows + q.kept_row * d;
+    const float* from = rows + q.row * d;
     const int64_t size = q.length * d;
     std::memcpy(to, from, size_t(size) * sizeof(float));
     for (int64_t g = 1; g < rollouts; ++g)
@@ -85,7 +85,7 @@ void backward(const LaresCall& call) {
   const GradientLayout layout(shape);
 
   const int parts = std::min(kParts, int(batch.tiles.size()));
-  const size_t rollout_rows = call.rollouts > 1 ? size_t(batch.kept_rows) * shape.d : 0;
+  const size_t rollout_rows = call.rollouts > 1 ? size_t(batch.rows) * shape.d : 0;
   grad_arena->reserve((size_t(parts) * layout.size + rollout_rows) * sizeof(float) + 2 * kAlignment);
   float* grads = grad_arena->take<float>(size_t(parts) * layout.size);
   float* g_hidden = rollout_rows ? grad_arena->take<float>(rollout_rows) : call.g_hidden;

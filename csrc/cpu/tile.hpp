@@ -432,7 +432,7 @@ inline void adapt_backward(const Shape& s, const Weights& w, int rows, const flo
   }
 }
 
-// `g_hidden` takes the tile's rows: like hidden for one rollout, else like kept rows.
+// `g_hidden_out` takes the tile's rows: like hidden for one rollout, else packed, every rollout apart.
 inline void backward_tile(const CallPlan& plan, const Tile& place, const GradientLayout& layout,
                           float* grads, float* g_hidden_out, Arena& arena) {
   const Shape& s = plan.shape;
@@ -511,7 +511,7 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
   for (int i = 0; i < tile.sequences(); ++i) {
     const Sequence& q = tile.sequence(i);
     const ptrdiff_t first = ptrdiff_t(tile.first_row(i)) * dp;
-    const int64_t to = call.rollouts == 1 ? q.hidden_row : q.kept_row;
+    const int64_t to = call.rollouts == 1 ? q.hidden_row : q.row;
     write_rows(g_hidden + first, q.length, d, dp, g_hidden_out + to * d);
     if (call.g_first_state && s.recurrent())
       write_rows(g + first, q.length, d, dp, call.g_first_state + q.state_row * d);

@@ -44,7 +44,10 @@ def test_config(option: str, value: object, message: str) -> None:
         ({"rollouts": 0}, "rollouts is 0"),
         ({"rollouts": 257}, "rollouts is 257"),
         ({"sequence_ids": torch.tensor([0, 1, 2, 1 << 24])}, "they must be in 0..16777215"),
-        ({"sequence_ids": torch.tensor([0, 1])}, "sequence_ids must hold 4"),
+        (
+            {"sequence_ids": torch.tensor([0, 1])},
+            "sequence_ids must hold whole numbers of shape (4,)",
+        ),
         ({"precision": "int8"}, "precision is 'int8'"),
         ({"cu_seqlens": torch.tensor([0, 4])}, "cu_seqlens goes with packed hidden"),
     ],

@@ -98,19 +98,22 @@ def test_second_derivative_is_refused_not_wrong() -> None:
 
 
 def test_keeps_one_state_a_step() -> None:
-    """Forward keeps H and s_0..s_{T-1}: nothing of a step's inside."""
+    """Forward keeps H, and for each step a state and one number a row: nothing of a step's inside."""
     core = make_core(SMALL)
     hidden = torch.randn(64, 16, dtype=torch.float64, requires_grad=True)
     sizes: list[int] = []
+    offsets = torch.tensor([0, 32, 64])
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
         sizes.append(tensor.numel())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        core(hidden, cu_seqlens=torch.tensor([0, 32, 64]), num_steps=5)
+        core(hidden, cu_seqlens=offsets, num_steps=5)
     weights = sum(parameter.numel() for parameter in core.parameters())
-    assert sum(sizes) == (1 + 5) * hidden.numel() + weights
+    rows = len(hidden)
+    lengths = len(offsets) - 1
+    assert sum(sizes) == (1 + 5) * hidden.numel() + 5 * rows + weights + lengths
 
 
 def test_float32_is_as_close_as_plain_pytorch() -> None:

@@ -1,0 +1,100 @@
+"""The operators under PyTorch's own machinery: opcheck, compile, export, torch.func."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lares_kernels import CoreConfig, RecurrentCore, use_backend
+from lares_kernels.cpu_library import load
+from tests.kernels.problems import SMALL, make_core
+
+NOISY = replace(SMALL, dropout=0.5, attn_dropout=0.5)
+BACKENDS = ["reference"] + ([] if isinstance(load(), str) else ["cpu"])
+
+
+def arguments(config: CoreConfig, backend: str, packed: bool) -> tuple[Any, ...]:
+    core = make_core(config, scale=0.1).float()
+    lengths = torch.tensor([3, 1, 4])
+    hidden = torch.randn(8, 16) if packed else torch.randn(3, 4, 16)
+    tensors = (hidden, None, [p.detach() for p in core.parameters()], lengths, None, None)
+    numbers = (config.key, backend, "fp32", 1, 3, 7)
+    return (*tensors, *numbers, True, False, True, True, True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_opcheck(backend: str, packed: bool) -> None:
+    args = arguments(NOISY, backend, packed)
+    checks = ("test_schema", "test_faketensor")
+    torch.library.opcheck(torch.ops.lares_kernels.refine.default, args, test_utils=checks)
+    trajectory, state, kept = torch.ops.lares_kernels.refine(*args)
+    grads = (torch.ones_like(trajectory), torch.ones_like(state))
+    torch.library.opcheck(
+        torch.ops.lares_kernels.refine_backward.default, (*args, kept, *grads), test_utils=checks
+    )
+
+
+def results(run: Any, core: RecurrentCore, hidden: Tensor, lengths: Tensor, steps: int, seed: int):
+    hidden = hidden.clone().requires_grad_()
+    last = run(core, hidden, lengths, steps, seed)
+    return [last, *torch.autograd.grad(last.square().sum(), [hidden, *core.parameters()])]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_compile_without_a_break_and_without_recompiling(backend: str) -> None:
+    core = make_core(NOISY, scale=0.1).float()
+    hidden, lengths = torch.randn(3, 4, 16), torch.tensor([3, 1, 4])
+
+    def run(core: RecurrentCore, hidden: Tensor, lengths: Tensor, steps: int, seed: int) -> Tensor:
+        return core(hidden * 2, lengths, num_steps=steps, seed=seed).last + 1
+
+    torch._dynamo.reset()
+    with use_backend(backend):
+        compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+        for number, (steps, seed) in enumerate([(3, 5), (4, 6), (7, 100), (12, 2**40), (2, 9)]):
+            if number == 3:  # by now steps and seed are symbols
+                torch.compiler.set_stance("fail_on_recompile")
+            try:
+                found = results(compiled, core, hidden, lengths, steps, seed)
+            finally:
+                torch.compiler.set_stance("default")
+            wanted = results(run, core, hidden, lengths, steps, seed)
+            for mine, exact in zip(found, wanted, strict=True):
+                torch.testing.assert_close(mine, exact)
+
+
+def test_export() -> None:
+    core = make_core(SMALL, scale=0.1).float().eval()
+
+    class Serve(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.core = core
+
+        def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+            return self.core(hidden, lengths, num_steps=4, state="zero").last
+
+    hidden, lengths = torch.randn(3, 4, 16), torch.tensor([3, 1, 4])
+    program = torch.export.export(Serve(), (hidden, lengths))
+    torch.testing.assert_close(program.module()(hidden, lengths), Serve()(hidden, lengths))
+
+
+def test_func_grad_and_vmaps_refusal() -> None:
+    core = make_core(SMALL, scale=0.1).float()
+    parameters = {name: p.detach() for name, p in core.named_parameters()}
+    hidden = torch.randn(3, 4, 16)
+
+    def loss(parameters: dict[str, Tensor], hidden: Tensor) -> Tensor:
+        return torch.func.functional_call(core, parameters, (hidden,), {"num_steps": 3}).last.sum()
+
+    found = torch.func.grad(loss)(parameters, hidden)
+    wanted = torch.autograd.grad(core(hidden, num_steps=3).last.sum(), list(core.parameters()))
+    for mine, exact in zip(found.values(), wanted, strict=True):
+        torch.testing.assert_close(mine, exact)
+    with pytest.raises(RuntimeError, match="vmap"):
+        torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, hidden[None])
