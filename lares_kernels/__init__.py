@@ -6,6 +6,7 @@ sequences; ``RecurrentCore`` owns its parameters. Nothing here knows what a reco
 
 from lares_kernels.backends import available_backends, use_backend
 from lares_kernels.config import CoreConfig
+from lares_kernels.cpu_library import cpu_peak
 from lares_kernels.errors import BackendError
 from lares_kernels.explain import Explanation, explain
 from lares_kernels.function import RefineFunction, RefineOutput, refine
@@ -19,6 +20,7 @@ __all__ = [
     "RefineFunction",
     "RefineOutput",
     "available_backends",
+    "cpu_peak",
     "explain",
     "refine",
     "use_backend",

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
+from functools import cache
 from typing import NamedTuple, Protocol
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from lares_kernels.backward import refine_backward, refine_forward
 from lares_kernels.call import RefineCall, Request
+from lares_kernels.config import CoreConfig
 from lares_kernels.cpu import CpuBackend
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import parameter_shapes
@@ -208,6 +210,14 @@ def choose(request: Request) -> Choice:
     name, source = _asked_for.get(), "use_backend"
     if name is None:
         name, source = os.environ.get(ENVIRONMENT_VARIABLE) or None, ENVIRONMENT_VARIABLE
+    return _choose(name, source, *request)
+
+
+@cache
+def _choose(
+    name: str | None, source: str, config: CoreConfig, device_type: str, product_dtype: torch.dtype
+) -> Choice:
+    request = Request(config, device_type, product_dtype)
     if name is not None:
         backend = _known(name, source)
         reason = backend.availability() or backend.verify(request)

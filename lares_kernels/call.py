@@ -29,7 +29,7 @@ class Request(NamedTuple):
     product_dtype: torch.dtype
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: that would triple the cost of making one
 class RefineCall:
     """Everything about a call but its differentiable tensors.
 
@@ -75,7 +75,7 @@ class RefineCall:
     @property
     def n_sequences(self) -> int:
         """``S``."""
-        return len(self.lengths) * self.rollouts
+        return self.lengths.shape[0] * self.rollouts
 
     @cached_property
     def n_rows(self) -> int:

@@ -97,6 +97,9 @@ class CoreConfig:
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"CoreConfig.{name} is {value!r}; it must be zero or more")
 
+    def __hash__(self) -> int:
+        return hash(self.key)
+
     @cached_property
     def key(self) -> str:
         """The options as one string, from which :meth:`from_key` makes an equal configuration."""

@@ -55,11 +55,13 @@ class CpuBackend:
             final = torch.zeros(call.state_shape)
         else:
             final = torch.empty(call.state_shape)
-        kept = torch.empty(call.kept_size)
+        kept = torch.empty(call.kept_size if call.differentiates else 0)
         c = inputs.c
         c.trajectory = trajectory.data_ptr()
-        c.final_state = final.data_ptr() if call.wants_state else None
-        inputs.place_kept(kept)
+        if call.wants_state:
+            c.final_state = final.data_ptr()
+        if call.differentiates:
+            inputs.place_kept(kept)
         inputs.run("lares_refine_forward")
         return trajectory, final, kept
 
@@ -119,7 +121,7 @@ class _Inputs:
         self.call = call
         self.alive: list[Tensor] = []
         c = self.c = lib.LaresCall.from_buffer_copy(_template(call.config, call.dropout))
-        c.n_sequences = len(call.lengths)
+        c.n_sequences = call.lengths.shape[0]
         c.rollouts = call.rollouts
         c.padded_length = call.padded_length
         c.n_rows = call.n_hidden_rows
@@ -137,7 +139,11 @@ class _Inputs:
             c.state_mode, c.state = lib.STATE_GIVEN, self.address(state)
         else:
             c.state_mode = lib.STATE_ZERO if call.zero_state else lib.STATE_DRAWN
-        c.parameters[: len(parameters)] = [self.address(p) for p in parameters]
+        float32 = torch.float32
+        addresses = [p.data_ptr() for p in parameters if p.dtype is float32 and p.is_contiguous()]
+        if len(addresses) != len(parameters):
+            addresses = [self.address(p) for p in parameters]
+        c.parameters[: len(addresses)] = addresses
 
     def address(self, tensor: Tensor) -> int:
         """Of ``tensor`` as contiguous float32."""
@@ -148,7 +154,7 @@ class _Inputs:
 
     def place_kept(self, kept: Tensor) -> None:
         """Where what is kept lies: states, then inverse deviations."""
-        if len(kept):
+        if kept.shape[0]:
             self.c.kept = kept.data_ptr()
             states = self.call.max_steps * self.call.kept_rows * self.call.config.d_model
             self.c.kept_rstd = kept.data_ptr() + kept.element_size() * states

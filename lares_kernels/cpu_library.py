@@ -122,8 +122,13 @@ def evaluate(function: str, x: Tensor) -> Tensor:
     return y
 
 
-def measure_peak() -> float:
-    """Multiply-adds of one core as 1e9 float32 operations a second, measured now."""
+def cpu_peak(precision: str = "fp32") -> float | None:
+    """Most floating-point operations a second (in 1e9) of one core's multiply-adds, measured now.
+
+    None for a ``precision`` that the kernel does not serve, or where there is no kernel.
+    """
+    if precision != "fp32" or isinstance(load(), str):
+        return None
     return float(loaded().lares_measure_peak())
 
 

@@ -22,8 +22,8 @@ from lares_kernels.call import (
 )
 from lares_kernels.config import CoreConfig
 from lares_kernels.equations import refine_equations
-from lares_kernels.ops import make_call
-from lares_kernels.parameters import check_parameters, parameter_shapes
+from lares_kernels.ops import REFINE, REFINE_BACKWARD, make_call
+from lares_kernels.parameters import check_parameters
 
 _FLOAT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -76,7 +76,7 @@ class RefineFunction(torch.autograd.Function):
         keeps_padding: bool,
         *parameters: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        result: tuple[Tensor, Tensor, Tensor] = torch.ops.lares_kernels.refine(
+        result: tuple[Tensor, Tensor, Tensor] = REFINE(
             hidden,
             state,
             list(parameters),
@@ -119,7 +119,7 @@ class RefineFunction(torch.autograd.Function):
         n_others = 3 + len(ctx.options)
         if g_trajectory is None and g_state is None:
             return (None,) * (2 + n_others + len(parameters))
-        grads = torch.ops.lares_kernels.refine_backward(
+        grads = REFINE_BACKWARD(
             hidden,
             state,
             parameters,
@@ -166,13 +166,15 @@ def _lengths(
         n_sequences, longest = hidden.shape[:2]
         if lengths is None:
             return torch.full((n_sequences,), longest, dtype=torch.int64, device=hidden.device)
-        given = torch.as_tensor(lengths, device=hidden.device)
-        if given.dim() != 1 or len(given) != n_sequences or given.is_floating_point():
+        given = lengths
+        if not (isinstance(given, Tensor) and given.device == hidden.device):
+            given = torch.as_tensor(given, device=hidden.device)
+        if given.shape != (n_sequences,) or given.is_floating_point():
             raise ValueError(
                 f"lengths must hold {n_sequences} whole numbers, one a sequence; "
                 f"got shape {tuple(given.shape)} of {given.dtype}"
             )
-        return given.to(torch.int64).contiguous()
+        return given if given.dtype == torch.int64 else given.to(torch.int64)
     if cu_seqlens is None or lengths is not None:
         raise ValueError("packed hidden (N, d) needs cu_seqlens (B + 1,), and no lengths")
     found = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
@@ -237,12 +239,12 @@ def refine(
         BackendError: the backend asked for cannot serve this call.
     """
     check_hidden(config, hidden)
-    check_parameters(config, parameters)
+    ordered = check_parameters(config, parameters)
     if isinstance(state, str) and state not in ("normal", "zero"):
         raise ValueError(f"state is {state!r}; it must be a tensor, None, 'normal' or 'zero'")
     check_rollouts(config, rollouts)
     sizes = _lengths(hidden, lengths, cu_seqlens)
-    n_sequences = len(sizes)
+    n_sequences = sizes.shape[0]
     padded = hidden.dim() == 3
     groups = (n_sequences,) if rollouts == 1 else (n_sequences, rollouts)
     steps, max_steps = depths(config, num_steps, n_sequences, rollouts)
@@ -260,7 +262,6 @@ def refine(
     compiling = torch.compiler.is_compiling()
     products = product_precision(precision, hidden)
     backend = _backend_name(config, hidden.device.type, products)
-    ordered = [parameters[name] for name in parameter_shapes(config)]
     differentiates = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
     )
@@ -284,17 +285,18 @@ def refine(
             hidden, given_state, *tensors, *options, compiling, *ordered
         )
     else:
-        trajectory, final, _ = torch.ops.lares_kernels.refine(
+        trajectory, final, _ = REFINE(
             hidden, given_state, ordered, *tensors, *options, False, compiling
         )
 
-    trajectory = trajectory.to(hidden.dtype)
+    if trajectory.dtype != hidden.dtype:
+        trajectory, final = trajectory.to(hidden.dtype), final.to(hidden.dtype)
     if rollouts > 1:
         trajectory = trajectory.unflatten(0, groups)
     return RefineOutput(
-        trajectory[..., -1, :],
+        trajectory.select(-2, -1),
         trajectory if return_trajectory else None,
-        final.to(hidden.dtype) if return_state else None,
+        final if return_state else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class RecurrentCore(nn.Module):
         """Refine ``hidden``; see :func:`lares_kernels.refine`. Dropout is on in training mode."""
         return refine(
             self.config,
-            dict(self.named_parameters()),
+            cast("dict[str, Tensor]", self._parameters),  # named_parameters() takes 20 us
             hidden,
             lengths=lengths,
             cu_seqlens=cu_seqlens,

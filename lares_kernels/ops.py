@@ -193,3 +193,6 @@ for _key in ("CPU", "CUDA"):
     _library.impl("refine_backward", _refine_backward, _key)
 torch.library.register_fake("lares_kernels::refine", _refine_fake, lib=_library)
 torch.library.register_fake("lares_kernels::refine_backward", _refine_backward_fake, lib=_library)
+
+REFINE = torch.ops.lares_kernels.refine.default
+REFINE_BACKWARD = torch.ops.lares_kernels.refine_backward.default

@@ -7,6 +7,7 @@ the depth of the core.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 from torch import Tensor
 
@@ -28,12 +29,8 @@ LAYER_PARAMETERS = (
 )
 
 
-def parameter_shapes(config: CoreConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter, in the order in which the op takes them.
-
-    Weights are (out, in), as in ``torch.nn.Linear``. Rows of ``qkv_weight`` are the query's, then the
-    key's, then the value's; head ``i`` owns columns ``i d/h .. (i+1) d/h`` of each.
-    """
+@cache
+def _shapes(config: CoreConfig) -> dict[str, tuple[int, ...]]:
     n, d, f = config.n_layers, config.d_model, config.d_ff
     shapes: dict[str, tuple[int, ...]] = {
         "qkv_weight": (n, 3 * d, d),
@@ -58,18 +55,30 @@ def parameter_shapes(config: CoreConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def check_parameters(config: CoreConfig, parameters: Mapping[str, Tensor]) -> None:
-    """Raise ``ValueError`` unless ``parameters`` are exactly those of ``config``."""
-    shapes = parameter_shapes(config)
-    missing = [name for name in shapes if name not in parameters]
-    unknown = [name for name in parameters if name not in shapes]
-    if missing or unknown:
+def parameter_shapes(config: CoreConfig) -> Mapping[str, tuple[int, ...]]:
+    """Shape of every parameter, in the order in which the op takes them.
+
+    Weights are (out, in), as in ``torch.nn.Linear``. Rows of ``qkv_weight`` are the query's, then the
+    key's, then the value's; head ``i`` owns columns ``i d/h .. (i+1) d/h`` of each.
+    """
+    return _shapes(config)
+
+
+def check_parameters(config: CoreConfig, parameters: Mapping[str, Tensor]) -> list[Tensor]:
+    """The parameters in the op's order; ``ValueError`` unless they are exactly those of ``config``."""
+    shapes = _shapes(config)
+    if len(parameters) != len(shapes) or parameters.keys() != shapes.keys():
+        missing = [name for name in shapes if name not in parameters]
+        unknown = [name for name in parameters if name not in shapes]
         raise ValueError(
             "parameters do not fit CoreConfig: "
             f"missing {missing or 'none'}, unknown {unknown or 'none'}"
         )
-    for name, shape in shapes.items():
-        if tuple(parameters[name].shape) != shape:
-            raise ValueError(
-                f"parameter {name} has shape {tuple(parameters[name].shape)}; CoreConfig needs {shape}"
-            )
+    ordered = [parameters[name] for name in shapes]
+    if [tensor.shape for tensor in ordered] != [*shapes.values()]:
+        for tensor, (name, shape) in zip(ordered, shapes.items(), strict=True):
+            if tensor.shape != shape:
+                raise ValueError(
+                    f"parameter {name} has shape {tuple(tensor.shape)}; CoreConfig needs {shape}"
+                )
+    return ordered

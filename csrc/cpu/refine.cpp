@@ -7,6 +7,7 @@
 #include "isa.hpp"
 #include "threads.hpp"
 #include "tile.hpp"
+#include "weight_cache.hpp"
 
 namespace lares::LARES_ISA {
 namespace {
@@ -19,6 +20,8 @@ constexpr int kTileRows = 64;
 constexpr int kParts = 16;
 // Work that pays for waking a thread.
 constexpr double kOperationsPerThread = 2e7;
+// Work beside which packing the weights is nothing.
+constexpr double kWorthPacking = 5e8;
 
 double layer_operations(const Shape& s, const Batch& batch, int64_t steps) {
   const double row = 2.0 * (4.0 * s.d * s.d + 2.0 * s.d * s.f) * s.layers;
@@ -31,18 +34,25 @@ int threads_for(const LaresCall& call, double operations) {
   return wanted < double(most) ? 1 + int(wanted) : int(most);
 }
 
+void forward_tiles(const CallPlan& plan, double operations) {
+  run_pieces(int(plan.batch.tiles.size()), threads_for(plan.call, operations), [&](int tile) {
+    BorrowedArena arena;
+    forward_tile(plan, plan.batch.tiles[size_t(tile)], *arena);
+  });
+}
+
 void forward(const LaresCall& call) {
   const Shape shape(call);
   const Batch batch(call, kTileRows);
+  const double operations = layer_operations(shape, batch, call.max_steps);
+  if (operations < kWorthPacking) {
+    const auto packed = WeightCache::instance().get(shape, call.parameters);
+    return forward_tiles({call, batch, shape, *packed->weights}, operations);
+  }
   BorrowedArena weight_arena;
   weight_arena->reserve(Weights::bytes(shape, false));
   const Weights weights(shape, call.parameters, false, *weight_arena);
-  const CallPlan plan{call, batch, shape, weights};
-  const int threads = threads_for(call, layer_operations(shape, batch, call.max_steps));
-  run_pieces(int(batch.tiles.size()), threads, [&](int tile) {
-    BorrowedArena arena;
-    forward_tile(plan, batch.tiles[size_t(tile)], *arena);
-  });
+  forward_tiles({call, batch, shape, weights}, operations);
 }
 
 // The tiles of part `part` of `parts`: about equally many rows each.

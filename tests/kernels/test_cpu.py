@@ -189,6 +189,34 @@ def test_packed_padded_and_alone_give_the_same_bits() -> None:
             assert torch.equal(alone.state[0], padded.state[i, :n])
 
 
+def test_packed_weights_follow_the_parameters() -> None:
+    """Weights of short calls are kept packed; any change of the parameters must be seen."""
+    core = make_core(PUBLISHED, scale=0.1).float().eval()
+    hidden = torch.randn(1, 8, 64)
+
+    def check() -> Tensor:
+        with torch.no_grad():
+            with use_backend("reference"):
+                wanted = core(hidden, num_steps=2).last
+            with use_backend("cpu"):
+                found = core(hidden, num_steps=2).last
+        assert relative(found, wanted) < FORWARD
+        return found
+
+    before = check()
+    core.up_weight.data.neg_()  # .data: no version counter moves
+    core.down_weight.data.neg_()
+    check()
+    core.up_weight.data.neg_()
+    core.down_weight.data.neg_()
+    assert torch.equal(check(), before)
+    core.qkv_weight.data[1, 3, 5] += 1.0
+    assert not torch.equal(check(), before)
+    core.qkv_weight.data[1, 3, 5] -= 1.0
+    core.out_weight.data.copy_(core.out_weight.data.flip(0))  # the layers change places
+    assert not torch.equal(check(), before)
+
+
 @st.composite
 def calls(draw):
     heads = draw(st.sampled_from([1, 2, 3]))
