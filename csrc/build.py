@@ -1,4 +1,7 @@
-"""Compiles the kernels with ninja: ``python csrc/build.py TARGET [BUILD_FOLDER]``.
+"""Compiles the kernels with ninja: ``python csrc/build.py TARGET [FOLDER]``.
+
+``python csrc/build.py --stress SANITIZER TARGET [FOLDER]`` compiles tests/stress.cpp with the kernels
+and a sanitizer (``address,undefined`` or ``thread``) into a program instead.
 
 Each instruction set gets its own object of the same source; which one runs is decided on the machine
 that runs it. ``CXX`` names the compiler, ``LARES_CXXFLAGS`` adds flags (sanitizers, say).
@@ -50,14 +53,24 @@ def ninja() -> list[str]:
     return [str(Path(package.BIN_DIR) / "ninja")]
 
 
-def rules(cxx: str, library: Path) -> str:
+def instruction_sets() -> dict[str, str]:
+    """Sets to compile for, with their flags."""
+    return X86_SETS if platform.machine().lower() in ("x86_64", "amd64") else OTHER_SETS
+
+
+def rules(cxx: str, flags: str, link: str, target: str, stress: bool) -> str:
     """The build.ninja file."""
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    sets = X86_SETS if x86 else OTHER_SETS
-    extra = os.environ.get("LARES_CXXFLAGS", "")
-    flags = f"{FLAGS} {'-DLARES_WITH_X86' if x86 else ''} {extra}"
+    sets = instruction_sets()
+    if len(sets) > 1:
+        flags += " -DLARES_WITH_X86"
     if "clang" not in cxx:
         flags += " -Wno-maybe-uninitialized"  # of g++ 12's own AVX-512 headers
+    flags += " " + os.environ.get("LARES_CXXFLAGS", "")
+    objects = {"dispatch.o": (SOURCES / "dispatch.cpp", "")}
+    for name, march in sets.items():
+        objects[f"{name}.o"] = (SOURCES / "refine.cpp", f"-DLARES_ISA={name} {march}")
+    if stress:
+        objects["stress.o"] = (SOURCES.parent / "tests" / "stress.cpp", "")
     lines = [
         f"cxx = {cxx}",
         f"flags = {flags}",
@@ -66,37 +79,59 @@ def rules(cxx: str, library: Path) -> str:
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
-        f"  command = $cxx -shared $in -o $out -pthread {extra}",
+        f"  command = $cxx {link} $in -o $out -pthread {os.environ.get('LARES_CXXFLAGS', '')}",
     ]
-    objects = ["dispatch.o"]
-    lines += [f"build dispatch.o: compile {SOURCES / 'dispatch.cpp'}", "  set ="]
-    for name, march in sets.items():
-        objects.append(f"{name}.o")
-        lines += [
-            f"build {name}.o: compile {SOURCES / 'refine.cpp'}",
-            f"  set = -DLARES_ISA={name} {march}",
-        ]
-    lines.append(f"build {library.name}: link {' '.join(objects)}")
+    for name, (source, march) in objects.items():
+        lines += [f"build {name}: compile {source}", f"  set = {march}"]
+    lines.append(f"build {target}: link {' '.join(objects)}")
     return "\n".join(lines) + "\n"
 
 
-def build_cpu(target: Path, folder: Path) -> None:
-    """Compile the CPU kernel in ``folder`` and put the library at ``target``, whole or not at all."""
-    cxx, command = compiler(), ninja()
+def run_ninja(folder: Path, text: str) -> None:
+    """Write build.ninja in ``folder`` and run it."""
+    command = ninja()
     folder.mkdir(parents=True, exist_ok=True)
-    library = folder / "liblares_cpu.so"
-    (folder / "build.ninja").write_text(rules(cxx, library), encoding="utf-8")
+    (folder / "build.ninja").write_text(text, encoding="utf-8")
     done = subprocess.run([*command, "-C", str(folder)], capture_output=True, text=True)
     if done.returncode != 0:
-        raise BuildError(f"{cxx} failed:\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
+        raise BuildError(f"the compiler failed:\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
+
+
+def put_in_place(made: Path, target: Path) -> None:
+    """Copy ``made`` to ``target``, whole or not at all, even where the old file is in use."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
-    shutil.copyfile(library, partial)
+    shutil.copy(made, partial)
     os.replace(partial, target)
 
 
-if __name__ == "__main__":
+def build_cpu(target: Path, folder: Path) -> None:
+    """Compile the CPU kernel in ``folder`` and put the library at ``target``."""
+    name = "liblares_cpu.so"
+    run_ninja(folder, rules(compiler(), FLAGS, "-shared", name, stress=False))
+    put_in_place(folder / name, target)
+
+
+def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
+    """Compile the stress program with ``sanitizer`` in ``folder`` and put it at ``target``."""
+    watch = f"-fsanitize={sanitizer} -fno-sanitize-recover=all"
+    flags = f"{FLAGS.replace('-O3', '-O1 -g1')} {watch} -fno-omit-frame-pointer"
+    run_ninja(folder, rules(compiler(), flags, watch, "stress", stress=True))
+    put_in_place(folder / "stress", target)
+
+
+def main(arguments: list[str]) -> None:
+    """Entry of the command line."""
     try:
-        build_cpu(Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else "build/csrc"))
+        if arguments[0] == "--stress":
+            sanitizer, target, *folder = arguments[1:]
+            build_stress(sanitizer, Path(target), Path(folder[0] if folder else "build/stress"))
+        else:
+            target, *folder = arguments
+            build_cpu(Path(target), Path(folder[0] if folder else "build/csrc"))
     except BuildError as error:
         sys.exit(f"not built: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -2,8 +2,9 @@
  *
  *   s_t = Layers(LayerNorm(adapter(s_{t-1}, H))),  t = 1..T
  *
- * No Python, no torch: whoever holds float32 arrays can call it. Arrays are row-major and contiguous.
- * B sequences, G rollouts of each, S = B G; N rows (tokens) of all S; width d, feed-forward f.
+ * No Python, no torch: whoever holds float32 arrays can call it. Arrays are row-major and
+ * contiguous. B sequences, G rollouts of each, S = B G; N rows (tokens) of all S; width d,
+ * feed-forward f.
  */
 #ifndef LARES_KERNELS_H
 #define LARES_KERNELS_H
@@ -26,49 +27,53 @@ enum { LARES_STATE_GIVEN, LARES_STATE_DRAWN, LARES_STATE_ZERO };
 
 /* Every field is 8 bytes wide, so that any language can fill the struct as an array of words. */
 typedef struct {
-  int64_t abi; /* LARES_ABI */
-  /* the core */
-  int64_t d_model, n_heads, d_ff, n_layers;
-  int64_t adapter, activation, norm;
-  int64_t dropout_level, attn_dropout_level; /* rates in 256ths; 0: off */
-  double eps, state_scale;                   /* state_scale: omega sigma */
-  /* the batch */
-  int64_t n_sequences;   /* B */
-  int64_t rollouts;      /* G */
-  int64_t padded_length; /* rows of `hidden` per sequence; 0: packed, one sequence after the other */
-  int64_t n_rows;        /* rows of `hidden` if packed */
-  int64_t max_steps;     /* T; 1 for LARES_ADAPTER_NONE */
-  int64_t state_mode;
-  int64_t seed; /* the 64 bits of the key */
-  int64_t threads;
-  int64_t keeps_padding; /* `kept` has a place for padding: its rows are counted as in `final_state` */
-  const int64_t* lengths;      /* (B,) */
-  const int64_t* steps;        /* (S,) depth of each sequence, or NULL: all max_steps */
-  const int64_t* sequence_ids; /* (B,), or NULL: 0..B-1 */
-  const float* hidden;         /* (B, L, d) or (N / G, d) */
-  const float* state;          /* like final_state; read if LARES_STATE_GIVEN */
-  const float* parameters[LARES_PARAMETERS];
-  /* forward */
-  float* trajectory;  /* (S, T, d) */
-  float* final_state; /* (B, G, L, d), of which padding is left alone, or (N, d); NULL: not wanted */
-  /* what backward needs of forward: NULL in inference */
-  float* kept;      /* (T, N, d) */
-  float* kept_rstd; /* (T, N), for LARES_NORM_POST */
-  /* backward */
-  const float* g_trajectory; /* (S, T, d) or NULL for zero */
-  const float* g_state;      /* like final_state, or NULL for zero */
-  float* g_hidden;           /* like hidden; padding is left alone */
-  float* g_first_state;      /* like final_state, or NULL: not wanted */
-  float* g_parameters[LARES_PARAMETERS];
+    int64_t abi; /* LARES_ABI */
+    /* the core */
+    int64_t d_model, n_heads, d_ff, n_layers;
+    int64_t adapter, activation, norm;
+    int64_t dropout_level, attn_dropout_level; /* rates in 256ths; 0: off */
+    double eps, state_scale;                   /* state_scale: omega sigma */
+    /* the batch */
+    int64_t n_sequences; /* B */
+    int64_t rollouts;    /* G */
+    int64_t
+        padded_length; /* rows of `hidden` per sequence; 0: packed, one sequence after the other */
+    int64_t n_rows;    /* rows of `hidden` if packed */
+    int64_t max_steps; /* T; 1 for LARES_ADAPTER_NONE */
+    int64_t state_mode;
+    int64_t seed; /* the 64 bits of the key */
+    int64_t threads;
+    int64_t keeps_padding;       /* `kept` has a place for padding: its rows are counted as in
+                                    `final_state` */
+    const int64_t* lengths;      /* (B,) */
+    const int64_t* steps;        /* (S,) depth of each sequence, or NULL: all max_steps */
+    const int64_t* sequence_ids; /* (B,), or NULL: 0..B-1 */
+    const float* hidden;         /* (B, L, d) or (N / G, d) */
+    const float* state;          /* like final_state; read if LARES_STATE_GIVEN */
+    const float* parameters[LARES_PARAMETERS];
+    /* forward */
+    float* trajectory; /* (S, T, d) */
+    float*
+        final_state; /* (B, G, L, d), of which padding is left alone, or (N, d); NULL: not wanted */
+    /* what backward needs of forward: NULL in inference */
+    float* kept;      /* (T, N, d) */
+    float* kept_rstd; /* (T, N), for LARES_NORM_POST */
+    /* backward */
+    const float* g_trajectory; /* (S, T, d) or NULL for zero */
+    const float* g_state;      /* like final_state, or NULL for zero */
+    float* g_hidden;           /* like hidden; padding is left alone */
+    float* g_first_state;      /* like final_state, or NULL: not wanted */
+    float* g_parameters[LARES_PARAMETERS];
 } LaresCall;
 
 enum {
-  LARES_OK,
-  LARES_BAD_ARGUMENT, /* an option or size that the kernel does not serve */
-  LARES_BAD_LENGTH,   /* a length is below 1 or above padded_length, or lengths do not add up to n_rows */
-  LARES_BAD_STEPS,    /* a depth is below 1 or above max_steps */
-  LARES_BAD_ID,       /* a sequence id is below 0 or above 2^24 - 1 */
-  LARES_NO_MEMORY,
+    LARES_OK,
+    LARES_BAD_ARGUMENT, /* an option or size that the kernel does not serve */
+    LARES_BAD_LENGTH,   /* a length is below 1 or above padded_length, or lengths do not add up to
+                           n_rows */
+    LARES_BAD_STEPS,    /* a depth is below 1 or above max_steps */
+    LARES_BAD_ID,       /* a sequence id is below 0 or above 2^24 - 1 */
+    LARES_NO_MEMORY,
 };
 
 /* Both return one of the codes above; on an error nothing useful is in the outputs. */
@@ -84,8 +89,8 @@ LARES_API int lares_use_isa(const char* name);
 /* Floating-point operations per second (in 1e9) of one core's multiply-adds, measured now. */
 LARES_API double lares_measure_peak(void);
 
-/* y[i] = function(x[i]) as the kernel computes it, for holding it to its stated error. Returns 0, or -1
- * for an unknown function. */
+/* y[i] = function(x[i]) as the kernel computes it, for holding it to its stated error. Returns 0,
+ * or -1 for an unknown function. */
 enum { LARES_EXP, LARES_LOG, LARES_ERF_SCALED, LARES_GELU_SLOPE, LARES_SIGMOID };
 LARES_API int lares_evaluate(int function, int64_t count, const float* x, float* y);
 

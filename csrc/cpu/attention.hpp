@@ -1,8 +1,8 @@
 // Causal attention inside each sequence of a tile.
 //
 // A group of up to kLanes neighbouring rows is computed at once, one query a lane, so that softmax
-// needs no sum across lanes. Short sequences share a group; what a query may not see, by causality or
-// because it belongs to another sequence, is masked.
+// needs no sum across lanes. Short sequences share a group; what a query may not see, by causality
+// or because it belongs to another sequence, is masked.
 #pragma once
 
 #include "philox.hpp"
@@ -11,8 +11,8 @@ namespace lares::LARES_ISA {
 
 // Queries `row .. row + lanes - 1` of the tile, keys `first_key .. row + lanes - 1`.
 struct LaneGroup {
-  int row, lanes, first_key;
-  int keys() const { return row + lanes - first_key; }
+    int row, lanes, first_key;
+    int keys() const { return row + lanes - first_key; }
 };
 
 // A sequence longer than a block of dropout words does not share its groups: then all lanes' key
@@ -20,29 +20,29 @@ struct LaneGroup {
 constexpr int kKeepBlock = 64;
 
 struct AttentionShape {
-  int heads, head_dim, d_padded;
-  float scale;  // of the scores
-  ptrdiff_t lane_stride;  // of the transposed matrices
+    int heads, head_dim, d_padded;
+    float scale;            // of the scores
+    ptrdiff_t lane_stride;  // of the transposed matrices
 };
 
 // Dropout decisions of one head: keep_words' output, blocks of 64 key positions.
 struct KeyKeep {
-  const uint32_t* words = nullptr;  // null: no dropout
-  ptrdiff_t stride = 0;
-  int heads = 0;
-  float scale = 1.0f;
+    const uint32_t* words = nullptr;  // null: no dropout
+    ptrdiff_t stride = 0;
+    int heads = 0;
+    float scale = 1.0f;
 
-  // `p` where the queries from `row` on keep key row `key`, else 0. `starts` are first rows of their
-  // sequences.
-  LARES_INLINE Vec apply(Vec p, int row, int key, int head, IVec starts) const {
-    const int block = (key - starts[0]) / kKeepBlock * heads + head;
-    const UVec low = load(words + (2 * block) * stride + row);
-    const UVec high = load(words + (2 * block + 1) * stride + row);
-    const UVec bit = bits_as<UVec>(broadcast(int32_t(key)) - starts) & broadcast(uint32_t(63));
-    const UVec word = bits_as<UVec>(bit < broadcast(uint32_t(32)) ? low : high);
-    const UVec kept = (word >> (bit & broadcast(uint32_t(31)))) & broadcast(1u);
-    return select(kept != UVec{}, p * broadcast(scale), Vec{});
-  }
+    // `p` where the queries from `row` on keep key row `key`, else 0. `starts` are first rows of
+    // their sequences.
+    LARES_INLINE Vec apply(Vec p, int row, int key, int head, IVec starts) const {
+        const int block = (key - starts[0]) / kKeepBlock * heads + head;
+        const UVec low = load(words + (2 * block) * stride + row);
+        const UVec high = load(words + (2 * block + 1) * stride + row);
+        const UVec bit = bits_as<UVec>(broadcast(int32_t(key)) - starts) & broadcast(uint32_t(63));
+        const UVec word = bits_as<UVec>(bit < broadcast(uint32_t(32)) ? low : high);
+        const UVec kept = (word >> (bit & broadcast(uint32_t(31)))) & broadcast(1u);
+        return select(kept != UVec{}, p * broadcast(scale), Vec{});
+    }
 };
 
 // out[j] (lanes) = sum over c < depth of columns[c] (lanes) * rows[j][c], for `count` rows.
@@ -50,79 +50,81 @@ struct KeyKeep {
 template <int N, class Take>
 LARES_INLINE void lane_products(const float* columns, ptrdiff_t lane_stride, const float* rows,
                                 ptrdiff_t row_stride, int depth, int j, const Take& take) {
-  Vec acc[N];
-  for (int n = 0; n < N; ++n) acc[n] = Vec{};
-  for (int c = 0; c < depth; ++c) {
-    const Vec column = load(columns + c * lane_stride);
+    Vec acc[N];
+    for (int n = 0; n < N; ++n) acc[n] = Vec{};
+    for (int c = 0; c < depth; ++c) {
+        const Vec column = load(columns + c * lane_stride);
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) acc[n] += column * broadcast(rows[n * row_stride + c]);
-  }
-  for (int n = 0; n < N; ++n) take(j + n, acc[n]);
+        for (int n = 0; n < N; ++n) acc[n] += column * broadcast(rows[n * row_stride + c]);
+    }
+    for (int n = 0; n < N; ++n) take(j + n, acc[n]);
 }
 
 template <class Take>
-LARES_INLINE void for_keys(int count, const float* columns, ptrdiff_t lane_stride, const float* rows,
-                           ptrdiff_t row_stride, int depth, const Take& take) {
-  int j = 0;
-  for (; j + 8 <= count; j += 8)
-    lane_products<8>(columns, lane_stride, rows + j * row_stride, row_stride, depth, j, take);
-  if (j + 4 <= count) {
-    lane_products<4>(columns, lane_stride, rows + j * row_stride, row_stride, depth, j, take);
-    j += 4;
-  }
-  for (; j + 2 <= count; j += 2)
-    lane_products<2>(columns, lane_stride, rows + j * row_stride, row_stride, depth, j, take);
-  if (j < count)
-    lane_products<1>(columns, lane_stride, rows + j * row_stride, row_stride, depth, j, take);
+LARES_INLINE void for_keys(int count, const float* columns, ptrdiff_t lane_stride,
+                           const float* rows, ptrdiff_t row_stride, int depth, const Take& take) {
+    int j = 0;
+    for (; j + 8 <= count; j += 8)
+        lane_products<8>(columns, lane_stride, rows + j * row_stride, row_stride, depth, j, take);
+    if (j + 4 <= count) {
+        lane_products<4>(columns, lane_stride, rows + j * row_stride, row_stride, depth, j, take);
+        j += 4;
+    }
+    for (; j + 2 <= count; j += 2)
+        lane_products<2>(columns, lane_stride, rows + j * row_stride, row_stride, depth, j, take);
+    if (j < count)
+        lane_products<1>(columns, lane_stride, rows + j * row_stride, row_stride, depth, j, take);
 }
 
 // take(c, vector) of sum over keys of weights[j] (lanes) * rows[j][c], for c < width.
 template <int N, class Take>
-LARES_INLINE void mix_columns(const float* weights, int keys, const float* rows, ptrdiff_t row_stride,
-                              int c, const Take& take) {
-  Vec acc[N];
-  for (int n = 0; n < N; ++n) acc[n] = Vec{};
-  for (int j = 0; j < keys; ++j) {
-    const Vec weight = load(weights + j * kLanes);
+LARES_INLINE void mix_columns(const float* weights, int keys, const float* rows,
+                              ptrdiff_t row_stride, int c, const Take& take) {
+    Vec acc[N];
+    for (int n = 0; n < N; ++n) acc[n] = Vec{};
+    for (int j = 0; j < keys; ++j) {
+        const Vec weight = load(weights + j * kLanes);
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) acc[n] += weight * broadcast(rows[j * row_stride + c + n]);
-  }
-  for (int n = 0; n < N; ++n) take(c + n, acc[n]);
+        for (int n = 0; n < N; ++n) acc[n] += weight * broadcast(rows[j * row_stride + c + n]);
+    }
+    for (int n = 0; n < N; ++n) take(c + n, acc[n]);
 }
 
 template <class Take>
 LARES_INLINE void for_columns(int width, const float* weights, int keys, const float* rows,
                               ptrdiff_t row_stride, const Take& take) {
-  int c = 0;
-  for (; c + 8 <= width; c += 8) mix_columns<8>(weights, keys, rows, row_stride, c, take);
-  for (; c + 2 <= width; c += 2) mix_columns<2>(weights, keys, rows, row_stride, c, take);
-  if (c < width) mix_columns<1>(weights, keys, rows, row_stride, c, take);
+    int c = 0;
+    for (; c + 8 <= width; c += 8) mix_columns<8>(weights, keys, rows, row_stride, c, take);
+    for (; c + 2 <= width; c += 2) mix_columns<2>(weights, keys, rows, row_stride, c, take);
+    if (c < width) mix_columns<1>(weights, keys, rows, row_stride, c, take);
 }
 
 // softmax probabilities (before dropout) of one group and head into p[j * kLanes]; 0 where masked.
-inline void probabilities(const AttentionShape& s, LaneGroup group, int head, const float* q_columns,
-                          const float* keys, ptrdiff_t row_stride, IVec starts, float* p) {
-  const int count = group.keys();
-  const IVec rows = lane_numbers() + broadcast(int32_t(group.row));
-  Vec highest = broadcast(-__builtin_inff());
-  for_keys(count, q_columns + head * s.head_dim * s.lane_stride + group.row, s.lane_stride,
-           keys + head * s.head_dim, row_stride, s.head_dim, [&](int j, Vec score) LARES_INLINE_LAMBDA {
-             const IVec key = broadcast(int32_t(group.first_key + j));
-             const IVec seen = (key >= starts) & (key <= rows);
-             score = select(seen, score * broadcast(s.scale), broadcast(-__builtin_inff()));
-             highest = max(highest, score);
-             store(p + j * kLanes, score);
-           });
-  Vec total{};
-  for (int j = 0; j < count; ++j) {
-    const Vec score = load(p + j * kLanes);
-    const Vec e = select(score == broadcast(-__builtin_inff()), Vec{}, exp(score - highest));
-    total += e;
-    store(p + j * kLanes, e);
-  }
-  // A lane past the end of the group may see no key at all.
-  const Vec inverse = broadcast(1.0f) / max(total, broadcast(1e-30f));
-  for (int j = 0; j < count; ++j) store(p + j * kLanes, load(p + j * kLanes) * inverse);
+inline void probabilities(const AttentionShape& s, LaneGroup group, int head,
+                          const float* q_columns, const float* keys, ptrdiff_t row_stride,
+                          IVec starts, float* p) {
+    const int count = group.keys();
+    const IVec rows = lane_numbers() + broadcast(int32_t(group.row));
+    Vec highest = broadcast(-__builtin_inff());
+    for_keys(count, q_columns + head * s.head_dim * s.lane_stride + group.row, s.lane_stride,
+             keys + head * s.head_dim, row_stride, s.head_dim,
+             [&](int j, Vec score) LARES_INLINE_LAMBDA {
+                 const IVec key = broadcast(int32_t(group.first_key + j));
+                 const IVec seen = (key >= starts) & (key <= rows);
+                 score = select(seen, score * broadcast(s.scale), broadcast(-__builtin_inff()));
+                 highest = max(highest, score);
+                 store(p + j * kLanes, score);
+             });
+    Vec total{};
+    for (int j = 0; j < count; ++j) {
+        const Vec score = load(p + j * kLanes);
+        const Vec e = select(score == broadcast(-__builtin_inff()), Vec{}, exp(score - highest));
+        total += e;
+        store(p + j * kLanes, e);
+    }
+    // A lane past the end of the group may see no key at all.
+    const Vec inverse = broadcast(1.0f) / max(total, broadcast(1e-30f));
+    for (int j = 0; j < count; ++j) store(p + j * kLanes, load(p + j * kLanes) * inverse);
 }
 
 // context^T = (Dropout(softmax(Q K^T scale)) V)^T for every group.
@@ -132,101 +134,109 @@ inline void probabilities(const AttentionShape& s, LaneGroup group, int head, co
 inline void attention_forward(const AttentionShape& s, const LaneGroup* groups, int n_groups,
                               const float* qkv, const float* q_columns, const int32_t* starts,
                               const KeyKeep& keep, float* context_columns, float* scratch) {
-  const ptrdiff_t row_stride = 3 * s.d_padded;
-  for (int g = 0; g < n_groups; ++g) {
-    const LaneGroup group = groups[g];
-    const IVec start = load(starts + group.row);
-    const float* keys = qkv + group.first_key * row_stride + s.d_padded;
-    for (int head = 0; head < s.heads; ++head) {
-      probabilities(s, group, head, q_columns, keys, row_stride, start, scratch);
-      if (keep.words)
-        for (int j = 0; j < group.keys(); ++j)
-          store(scratch + j * kLanes, keep.apply(load(scratch + j * kLanes), group.row,
-                                                 group.first_key + j, head, start));
-      float* to = context_columns + head * s.head_dim * s.lane_stride + group.row;
-      for_columns(s.head_dim, scratch, group.keys(), keys + s.d_padded + head * s.head_dim, row_stride,
-                  [&](int c, Vec v) LARES_INLINE_LAMBDA { store(to + c * s.lane_stride, v); });
+    const ptrdiff_t row_stride = 3 * s.d_padded;
+    for (int g = 0; g < n_groups; ++g) {
+        const LaneGroup group = groups[g];
+        const IVec start = load(starts + group.row);
+        const float* keys = qkv + group.first_key * row_stride + s.d_padded;
+        for (int head = 0; head < s.heads; ++head) {
+            probabilities(s, group, head, q_columns, keys, row_stride, start, scratch);
+            if (keep.words)
+                for (int j = 0; j < group.keys(); ++j)
+                    store(scratch + j * kLanes, keep.apply(load(scratch + j * kLanes), group.row,
+                                                           group.first_key + j, head, start));
+            float* to = context_columns + head * s.head_dim * s.lane_stride + group.row;
+            for_columns(s.head_dim, scratch, group.keys(), keys + s.d_padded + head * s.head_dim,
+                        row_stride, [&](int c, Vec v) LARES_INLINE_LAMBDA {
+                            store(to + c * s.lane_stride, v);
+                        });
+        }
     }
-  }
 }
 
 // row[c] += sum over i of weights[i] * rows[i][c], c < width; reads past width, never writes there.
 LARES_INLINE void add_rows(const float* weights, const float* rows, ptrdiff_t row_stride, int count,
                            int width, float* row) {
-  for (int c = 0; c < width; c += kLanes) {
-    Vec a{}, b{};
-    int i = 0;
-    for (; i + 2 <= count; i += 2) {
-      a += broadcast(weights[i]) * load(rows + i * row_stride + c);
-      b += broadcast(weights[i + 1]) * load(rows + (i + 1) * row_stride + c);
+    for (int c = 0; c < width; c += kLanes) {
+        Vec a{}, b{};
+        int i = 0;
+        for (; i + 2 <= count; i += 2) {
+            a += broadcast(weights[i]) * load(rows + i * row_stride + c);
+            b += broadcast(weights[i + 1]) * load(rows + (i + 1) * row_stride + c);
+        }
+        if (i < count) a += broadcast(weights[i]) * load(rows + i * row_stride + c);
+        const Vec old = load(row + c);
+        const Vec sum = old + (a + b);
+        store(row + c, width - c < kLanes ? select(lanes_below(width - c), sum, old) : sum);
     }
-    if (i < count) a += broadcast(weights[i]) * load(rows + i * row_stride + c);
-    const Vec old = load(row + c);
-    const Vec sum = old + (a + b);
-    store(row + c, width - c < kLanes ? select(lanes_below(width - c), sum, old) : sum);
-  }
 }
 
 // Gradients of attention_forward.
 //
-// g_context (rows, dp) and its transpose g_columns; g_qkv (rows, 3 dp): key and value parts must come
-// in as zero and are added to, the query part is left alone; g_q_columns takes the query's gradient,
-// transposed. ends: (rows,) one past the last row of each row's sequence. scratch: 3 keys x kLanes.
+// g_context (rows, dp) and its transpose g_columns; g_qkv (rows, 3 dp): key and value parts must
+// come in as zero and are added to, the query part is left alone; g_q_columns takes the query's
+// gradient, transposed. ends: (rows,) one past the last row of each row's sequence. scratch: 3 keys
+// x kLanes.
 inline void attention_backward(const AttentionShape& s, const LaneGroup* groups, int n_groups,
                                const float* qkv, const float* q_columns, const int32_t* starts,
                                const int32_t* ends, const KeyKeep& keep, const float* g_context,
                                const float* g_columns, float* g_qkv, float* g_q_columns,
                                float* scratch) {
-  const ptrdiff_t row_stride = 3 * s.d_padded;
-  for (int g = 0; g < n_groups; ++g) {
-    const LaneGroup group = groups[g];
-    const int count = group.keys();
-    const IVec start = load(starts + group.row);
-    const float* keys = qkv + group.first_key * row_stride + s.d_padded;
-    const float* values = keys + s.d_padded;
-    float *p = scratch, *dropped = scratch + count * kLanes, *g_p = dropped + count * kLanes;
-    for (int head = 0; head < s.heads; ++head) {
-      const int column = head * s.head_dim;
-      probabilities(s, group, head, q_columns, keys, row_stride, start, p);
-      for_keys(count, g_columns + column * s.lane_stride + group.row, s.lane_stride, values + column,
-               row_stride, s.head_dim,
-               [&](int j, Vec v) LARES_INLINE_LAMBDA { store(g_p + j * kLanes, v); });
-      // Softmax: g_score = P (g_P - sum_j P_j g_P_j).
-      Vec along{};
-      for (int j = 0; j < count; ++j) {
-        Vec pj = load(p + j * kLanes), gj = load(g_p + j * kLanes), kept = pj;
-        if (keep.words) {
-          kept = keep.apply(pj, group.row, group.first_key + j, head, start);
-          gj = keep.apply(gj, group.row, group.first_key + j, head, start);
+    const ptrdiff_t row_stride = 3 * s.d_padded;
+    for (int g = 0; g < n_groups; ++g) {
+        const LaneGroup group = groups[g];
+        const int count = group.keys();
+        const IVec start = load(starts + group.row);
+        const float* keys = qkv + group.first_key * row_stride + s.d_padded;
+        const float* values = keys + s.d_padded;
+        float *p = scratch, *dropped = scratch + count * kLanes, *g_p = dropped + count * kLanes;
+        for (int head = 0; head < s.heads; ++head) {
+            const int column = head * s.head_dim;
+            probabilities(s, group, head, q_columns, keys, row_stride, start, p);
+            for_keys(count, g_columns + column * s.lane_stride + group.row, s.lane_stride,
+                     values + column, row_stride, s.head_dim,
+                     [&](int j, Vec v) LARES_INLINE_LAMBDA { store(g_p + j * kLanes, v); });
+            // Softmax: g_score = P (g_P - sum_j P_j g_P_j).
+            Vec along{};
+            for (int j = 0; j < count; ++j) {
+                Vec pj = load(p + j * kLanes), gj = load(g_p + j * kLanes), kept = pj;
+                if (keep.words) {
+                    kept = keep.apply(pj, group.row, group.first_key + j, head, start);
+                    gj = keep.apply(gj, group.row, group.first_key + j, head, start);
+                }
+                // A lane past the group's end holds another sequence's numbers; where P = 0 they do
+                // not count.
+                gj = select(pj == Vec{}, Vec{}, gj);
+                along += pj * gj;
+                store(dropped + j * kLanes, kept);
+                store(g_p + j * kLanes, gj);
+            }
+            for (int j = 0; j < count; ++j) {
+                const Vec pj = load(p + j * kLanes);
+                store(g_p + j * kLanes, pj * (load(g_p + j * kLanes) - along) * broadcast(s.scale));
+            }
+            float* to = g_q_columns + column * s.lane_stride + group.row;
+            for_columns(s.head_dim, g_p, count, keys + column, row_stride,
+                        [&](int c, Vec v)
+                            LARES_INLINE_LAMBDA { store(to + c * s.lane_stride, v); });
+            for (int j = 0; j < count; ++j) {
+                // The queries of this group that may see this key: from its own row to its
+                // sequence's end.
+                const int key = group.first_key + j;
+                const int from = key > group.row ? key : group.row;
+                const int stop =
+                    ends[key] < group.row + group.lanes ? ends[key] : group.row + group.lanes;
+                if (from >= stop) continue;
+                const int lane = from - group.row;
+                float* g_key = g_qkv + key * row_stride + s.d_padded + column;
+                add_rows(g_p + j * kLanes + lane, qkv + from * row_stride + column, row_stride,
+                         stop - from, s.head_dim, g_key);
+                add_rows(dropped + j * kLanes + lane,
+                         g_context + ptrdiff_t(from) * s.d_padded + column, s.d_padded, stop - from,
+                         s.head_dim, g_key + s.d_padded);
+            }
         }
-        // A lane past the group's end holds another sequence's numbers; where P = 0 they do not count.
-        gj = select(pj == Vec{}, Vec{}, gj);
-        along += pj * gj;
-        store(dropped + j * kLanes, kept);
-        store(g_p + j * kLanes, gj);
-      }
-      for (int j = 0; j < count; ++j) {
-        const Vec pj = load(p + j * kLanes);
-        store(g_p + j * kLanes, pj * (load(g_p + j * kLanes) - along) * broadcast(s.scale));
-      }
-      float* to = g_q_columns + column * s.lane_stride + group.row;
-      for_columns(s.head_dim, g_p, count, keys + column, row_stride,
-                  [&](int c, Vec v) LARES_INLINE_LAMBDA { store(to + c * s.lane_stride, v); });
-      for (int j = 0; j < count; ++j) {
-        // The queries of this group that may see this key: from its own row to its sequence's end.
-        const int key = group.first_key + j;
-        const int from = key > group.row ? key : group.row;
-        const int stop = ends[key] < group.row + group.lanes ? ends[key] : group.row + group.lanes;
-        if (from >= stop) continue;
-        const int lane = from - group.row;
-        float* g_key = g_qkv + key * row_stride + s.d_padded + column;
-        add_rows(g_p + j * kLanes + lane, qkv + from * row_stride + column, row_stride, stop - from,
-                 s.head_dim, g_key);
-        add_rows(dropped + j * kLanes + lane, g_context + ptrdiff_t(from) * s.d_padded + column,
-                 s.d_padded, stop - from, s.head_dim, g_key + s.d_padded);
-      }
     }
-  }
 }
 
 }  // namespace lares::LARES_ISA

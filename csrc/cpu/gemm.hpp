@@ -1,7 +1,7 @@
 // Matrix products on register blocks of kBlockRows x kPanel.
 //
-// The right-hand side comes in panels of kPanel columns; a functor takes each finished vector, so that
-// bias, activation or accumulation cost no further pass.
+// The right-hand side comes in panels of kPanel columns; a functor takes each finished vector, so
+// that bias, activation or accumulation cost no further pass.
 #pragma once
 
 #include "simd.hpp"
@@ -10,20 +10,20 @@ namespace lares::LARES_ISA {
 
 // One operand K x N in panels of kPanel columns; the last may be narrower (a multiple of kLanes).
 struct Panels {
-  const float* data;
-  ptrdiff_t panel_stride;  // from one panel to the next
-  ptrdiff_t row_stride;    // from one k to the next; 0: the panel's own width
-  int first_row = 0;       // the product starts at this k
+    const float* data;
+    ptrdiff_t panel_stride;  // from one panel to the next
+    ptrdiff_t row_stride;    // from one k to the next; 0: the panel's own width
+    int first_row = 0;       // the product starts at this k
 };
 
 // A weight packed panel after panel, K rows each.
 LARES_INLINE Panels packed_panels(const float* data, int k, int first_row = 0) {
-  return {data, ptrdiff_t(k) * kPanel, 0, first_row};
+    return {data, ptrdiff_t(k) * kPanel, 0, first_row};
 }
 
 // A row-major matrix as it lies in memory.
 LARES_INLINE Panels row_major(const float* data, ptrdiff_t stride) {
-  return {data, kPanel, stride};
+    return {data, kPanel, stride};
 }
 
 // kTransposed: A is stored K x M.
@@ -31,68 +31,71 @@ template <int M, int V, bool kTransposed, class Take>
 LARES_INLINE void product_block(const float* a, ptrdiff_t a_stride, const float* b,
                                 ptrdiff_t b_stride, int depth, int row, int column,
                                 const Take& take) {
-  Vec acc[M][V];
-  for (int m = 0; m < M; ++m)
-    for (int v = 0; v < V; ++v) acc[m][v] = Vec{};
-  // Not unrolled further: twice as much in the loop ran at 82% of the peak, this at 95%.
+    Vec acc[M][V];
+    for (int m = 0; m < M; ++m)
+        for (int v = 0; v < V; ++v) acc[m][v] = Vec{};
+    // Not unrolled further: twice as much in the loop ran at 82% of the peak, this at 95%.
 #pragma GCC unroll 1
-  for (int k = 0; k < depth; ++k) {
-    Vec bk[V];
-    for (int v = 0; v < V; ++v) bk[v] = load(b + k * b_stride + v * kLanes);
-    for (int m = 0; m < M; ++m) {
-      const Vec am = broadcast(kTransposed ? a[k * a_stride + m] : a[m * a_stride + k]);
-      for (int v = 0; v < V; ++v) acc[m][v] += am * bk[v];
+    for (int k = 0; k < depth; ++k) {
+        Vec bk[V];
+        for (int v = 0; v < V; ++v) bk[v] = load(b + k * b_stride + v * kLanes);
+        for (int m = 0; m < M; ++m) {
+            const Vec am = broadcast(kTransposed ? a[k * a_stride + m] : a[m * a_stride + k]);
+            for (int v = 0; v < V; ++v) acc[m][v] += am * bk[v];
+        }
     }
-  }
-  for (int m = 0; m < M; ++m)
-    for (int v = 0; v < V; ++v) take(row + m, column + v * kLanes, acc[m][v]);
+    for (int m = 0; m < M; ++m)
+        for (int v = 0; v < V; ++v) take(row + m, column + v * kLanes, acc[m][v]);
 }
 
 template <int V, bool kTransposed, class Take>
 inline void product_rows(int rows, int depth, const float* a, ptrdiff_t a_stride, const float* b,
                          ptrdiff_t b_stride, int column, const Take& take) {
-  // Blocks of nearly equal height: a remainder of one row would run at a sixth of the speed.
-  const int blocks = (rows + kBlockRows - 1) / kBlockRows;
-  for (int i = 0, row = 0; i < blocks; ++i) {
-    const int height = (rows - row + blocks - i - 1) / (blocks - i);
-    const float* at = kTransposed ? a + row : a + row * a_stride;
-    switch (height) {
-#define LARES_CASE(M)                                                                           \
-  case M:                                                                                       \
-    product_block<M, V, kTransposed>(at, a_stride, b, b_stride, depth, row, column, take); \
-    break;
-      LARES_CASE(1)
-      LARES_CASE(2)
-      LARES_CASE(3)
-      LARES_CASE(4)
-      LARES_CASE(5)
-      LARES_CASE(6)
+    // Blocks of nearly equal height: a remainder of one row would run at a sixth of the speed.
+    const int blocks = (rows + kBlockRows - 1) / kBlockRows;
+    for (int i = 0, row = 0; i < blocks; ++i) {
+        const int height = (rows - row + blocks - i - 1) / (blocks - i);
+        const float* at = kTransposed ? a + row : a + row * a_stride;
+        switch (height) {
+#define LARES_CASE(M)                                                                          \
+    case M:                                                                                    \
+        product_block<M, V, kTransposed>(at, a_stride, b, b_stride, depth, row, column, take); \
+        break;
+            LARES_CASE(1)
+            LARES_CASE(2)
+            LARES_CASE(3)
+            LARES_CASE(4)
+            LARES_CASE(5)
+            LARES_CASE(6)
 #undef LARES_CASE
+        }
+        row += height;
     }
-    row += height;
-  }
 }
 
-// take(row, column, vector) of A (rows x depth) B (depth x columns); columns is a multiple of kLanes.
+// take(row, column, vector) of A (rows x depth) B (depth x columns); columns is a multiple of
+// kLanes.
 template <bool kTransposed = false, class Take>
 inline void product(int rows, int columns, int depth, const float* a, ptrdiff_t a_stride, Panels b,
                     const Take& take) {
-  if (rows == 0) return;
-  for (int column = 0; column < columns; column += kPanel) {
-    const int width = columns - column < kPanel ? columns - column : kPanel;
-    const ptrdiff_t stride = b.row_stride ? b.row_stride : width;
-    const float* panel = b.data + column / kPanel * b.panel_stride + b.first_row * stride;
-    if (width == kPanel) {
-      product_rows<kPanelVectors, kTransposed>(rows, depth, a, a_stride, panel, stride, column,
-                                               take);
-      continue;
+    if (rows == 0) return;
+    for (int column = 0; column < columns; column += kPanel) {
+        const int width = columns - column < kPanel ? columns - column : kPanel;
+        const ptrdiff_t stride = b.row_stride ? b.row_stride : width;
+        const float* panel = b.data + column / kPanel * b.panel_stride + b.first_row * stride;
+        if (width == kPanel) {
+            product_rows<kPanelVectors, kTransposed>(rows, depth, a, a_stride, panel, stride,
+                                                     column, take);
+            continue;
+        }
+        int at = 0;
+        for (; kPanelVectors > 2 && width - at >= 2 * kLanes; at += 2 * kLanes)
+            product_rows<2, kTransposed>(rows, depth, a, a_stride, panel + at, stride, column + at,
+                                         take);
+        for (; at < width; at += kLanes)
+            product_rows<1, kTransposed>(rows, depth, a, a_stride, panel + at, stride, column + at,
+                                         take);
     }
-    int at = 0;
-    for (; kPanelVectors > 2 && width - at >= 2 * kLanes; at += 2 * kLanes)
-      product_rows<2, kTransposed>(rows, depth, a, a_stride, panel + at, stride, column + at, take);
-    for (; at < width; at += kLanes)
-      product_rows<1, kTransposed>(rows, depth, a, a_stride, panel + at, stride, column + at, take);
-  }
 }
 
 }  // namespace lares::LARES_ISA

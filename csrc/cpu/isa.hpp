@@ -6,13 +6,13 @@
 namespace lares {
 
 struct IsaKernels {
-  const char* name;
-  bool (*usable)();  // on this processor
-  // Both throw CallError or std::bad_alloc.
-  void (*forward)(const LaresCall& call);
-  void (*backward)(const LaresCall& call);
-  double (*measure_peak)();
-  bool (*evaluate)(int function, int64_t count, const float* x, float* y);
+    const char* name;
+    bool (*usable)();  // on this processor
+    // Both throw CallError or std::bad_alloc.
+    void (*forward)(const LaresCall& call);
+    void (*backward)(const LaresCall& call);
+    double (*measure_peak)();
+    bool (*evaluate)(int function, int64_t count, const float* x, float* y);
 };
 
 }  // namespace lares

@@ -3,8 +3,8 @@
 // Post-norm: u = LN(x + keep(Attention(x))), y = LN(u + keep(FeedForward(u))).
 // Pre-norm:  u = x + keep(Attention(LN(x))), y = u + keep(FeedForward(LN(u))).
 //
-// Buffers are row-major with dp (fp, 3 dp) columns; "columns" in a name marks a transposed one, with a
-// lane for each row.
+// Buffers are row-major with dp (fp, 3 dp) columns; "columns" in a name marks a transposed one,
+// with a lane for each row.
 #pragma once
 
 #include "attention.hpp"
@@ -15,214 +15,223 @@ namespace lares::LARES_ISA {
 
 // Addresses of a tile's rows; arrays reach kLanes past the last row.
 struct Rows {
-  int count;
-  const uint32_t *streams, *positions;
-  const int32_t *starts, *ends;  // first row of the row's sequence in the tile, and one past its last
-  const LaneGroup* groups;
-  int n_groups;
-  ptrdiff_t lane_stride;
+    int count;
+    const uint32_t *streams, *positions;
+    const int32_t *starts,
+        *ends;  // first row of the row's sequence in the tile, and one past its last
+    const LaneGroup* groups;
+    int n_groups;
+    ptrdiff_t lane_stride;
 };
 
 // The rows that matter after attention: all, or, where a sequence's last step reads its newest row
 // alone, a compact selection.
 struct LiveRows {
-  int count;
-  const int32_t* map;  // row of each; null: the same
-  const uint32_t *streams, *positions;
+    int count;
+    const int32_t* map;  // row of each; null: the same
+    const uint32_t *streams, *positions;
 };
 
 // What a layer keeps between its forward and its backward. Inference uses the same buffers with a
 // feed-forward one chunk wide, no slopes and no normalised rows.
 struct LayerSpace {
-  float *attn_in;  // pre-norm: LN(x)
-  float *qkv, *q_columns, *context_columns, *context;
-  float *residual;  // x of the live rows where they are a selection
-  float *branch;
-  float *u, *ffn_in;  // post-norm: the same
-  float *inner, *slope;
-  ptrdiff_t inner_stride;  // kChunk in inference
-  NormTape attn_norm, ffn_norm;
-  uint32_t *attn_keep, *residual_keep;
-  ptrdiff_t keep_stride;
-  float *scratch;  // of attention
+    float* attn_in;  // pre-norm: LN(x)
+    float *qkv, *q_columns, *context_columns, *context;
+    float* residual;  // x of the live rows where they are a selection
+    float* branch;
+    float *u, *ffn_in;  // post-norm: the same
+    float *inner, *slope;
+    ptrdiff_t inner_stride;  // kChunk in inference
+    NormTape attn_norm, ffn_norm;
+    uint32_t *attn_keep, *residual_keep;
+    ptrdiff_t keep_stride;
+    float* scratch;  // of attention
 };
 
 struct Core {
-  const Shape& shape;
-  const Weights& weights;
-  uint64_t seed;
+    const Shape& shape;
+    const Weights& weights;
+    uint64_t seed;
 
-  AttentionShape attention(ptrdiff_t lane_stride) const {
-    return {shape.heads, shape.head_dim, shape.dp, 1.0f / __builtin_sqrtf(float(shape.head_dim)),
-            lane_stride};
-  }
+    AttentionShape attention(ptrdiff_t lane_stride) const {
+        return {shape.heads, shape.head_dim, shape.dp,
+                1.0f / __builtin_sqrtf(float(shape.head_dim)), lane_stride};
+    }
 };
 
 inline void gather_rows(const float* from, const LiveRows& live, int width, float* to) {
-  for (int i = 0; i < live.count; ++i)
-    std::memmove(to + ptrdiff_t(i) * width, from + ptrdiff_t(live.map[i]) * width,
-                 size_t(width) * sizeof(float));
+    for (int i = 0; i < live.count; ++i)
+        std::memmove(to + ptrdiff_t(i) * width, from + ptrdiff_t(live.map[i]) * width,
+                     size_t(width) * sizeof(float));
 }
 
 // dst (columns x rows) of src (rows x columns), both reaching to whole vectors.
-inline void transpose_rows(const float* src, ptrdiff_t src_stride, int rows, int columns, float* dst,
-                           ptrdiff_t dst_stride) {
-  for (int r = 0; r < rows; r += kLanes)
-    for (int c = 0; c < columns; c += kLanes)
-      transpose_block(src + r * src_stride + c, src_stride, dst + c * dst_stride + r, dst_stride);
+inline void transpose_rows(const float* src, ptrdiff_t src_stride, int rows, int columns,
+                           float* dst, ptrdiff_t dst_stride) {
+    for (int r = 0; r < rows; r += kLanes)
+        for (int c = 0; c < columns; c += kLanes)
+            transpose_block(src + r * src_stride + c, src_stride, dst + c * dst_stride + r,
+                            dst_stride);
 }
 
 struct LayerKeep {
-  ColumnKeep attention, feed_forward;  // of the live rows
-  KeyKeep keys;
+    ColumnKeep attention, feed_forward;  // of the live rows
+    KeyKeep keys;
 };
 
 inline LayerKeep layer_keep(const Shape& s, const LayerSpace& t) {
-  LayerKeep keep;
-  const int blocks = (s.d + 63) / 64;
-  if (s.dropout.on()) {
-    keep.attention = {t.residual_keep, t.keep_stride, s.dropout.scale()};
-    keep.feed_forward = {t.residual_keep + 2 * blocks * t.keep_stride, t.keep_stride,
-                         s.dropout.scale()};
-  }
-  if (s.attn_dropout.on()) keep.keys = {t.attn_keep, t.keep_stride, s.heads, s.attn_dropout.scale()};
-  return keep;
+    LayerKeep keep;
+    const int blocks = (s.d + 63) / 64;
+    if (s.dropout.on()) {
+        keep.attention = {t.residual_keep, t.keep_stride, s.dropout.scale()};
+        keep.feed_forward = {t.residual_keep + 2 * blocks * t.keep_stride, t.keep_stride,
+                             s.dropout.scale()};
+    }
+    if (s.attn_dropout.on())
+        keep.keys = {t.attn_keep, t.keep_stride, s.heads, s.attn_dropout.scale()};
+    return keep;
 }
 
 inline int longest_of(const Rows& rows) {
-  int longest = 0;
-  for (int g = 0; g < rows.n_groups; ++g) {
-    const LaneGroup group = rows.groups[g];
-    longest = group.keys() > longest ? group.keys() : longest;
-  }
-  return longest;
+    int longest = 0;
+    for (int g = 0; g < rows.n_groups; ++g) {
+        const LaneGroup group = rows.groups[g];
+        longest = group.keys() > longest ? group.keys() : longest;
+    }
+    return longest;
 }
 
 inline LayerKeep draw_layer_keep(const Core& core, int layer, int step, const Rows& rows,
                                  const LiveRows& live, const LayerSpace& t) {
-  const Shape& s = core.shape;
-  const int blocks = (s.d + 63) / 64;
-  if (s.attn_dropout.on())
-    keep_words(rows.streams, rows.positions, rows.count, site_word(kSiteAttention, layer, step),
-               (longest_of(rows) + 63) / 64 * s.heads, s.attn_dropout, core.seed, t.attn_keep,
-               t.keep_stride);
-  if (s.dropout.on())
-    keep_words(live.streams, live.positions, live.count, site_word(kSiteResidual, layer, step),
-               2 * blocks, s.dropout, core.seed, t.residual_keep, t.keep_stride);
-  return layer_keep(s, t);
+    const Shape& s = core.shape;
+    const int blocks = (s.d + 63) / 64;
+    if (s.attn_dropout.on())
+        keep_words(rows.streams, rows.positions, rows.count, site_word(kSiteAttention, layer, step),
+                   (longest_of(rows) + 63) / 64 * s.heads, s.attn_dropout, core.seed, t.attn_keep,
+                   t.keep_stride);
+    if (s.dropout.on())
+        keep_words(live.streams, live.positions, live.count, site_word(kSiteResidual, layer, step),
+                   2 * blocks, s.dropout, core.seed, t.residual_keep, t.keep_stride);
+    return layer_keep(s, t);
 }
 
 struct BranchSum {
-  const float *residual, *branch;
-  int dp;
-  ColumnKeep keep;
-  UVec bits = lane_bits();
+    const float *residual, *branch;
+    int dp;
+    ColumnKeep keep;
+    UVec bits = lane_bits();
 
-  LARES_INLINE Vec operator()(int r, int c) const {
-    const ptrdiff_t at = ptrdiff_t(r) * dp + c;
-    Vec b = load(branch + at);
-    if (keep.words) b = keep.apply(b, r, c, bits);
-    return load(residual + at) + b;
-  }
+    LARES_INLINE Vec operator()(int r, int c) const {
+        const ptrdiff_t at = ptrdiff_t(r) * dp + c;
+        Vec b = load(branch + at);
+        if (keep.words) b = keep.apply(b, r, c, bits);
+        return load(residual + at) + b;
+    }
 };
 
 template <class Act>
 inline void feed_forward(const Shape& s, const LayerWeights& w, int rows, const float* in,
                          const LayerSpace& t, bool finish) {
-  for (int first = 0; first < s.fp; first += kChunk) {
-    const int width = s.fp - first < kChunk ? s.fp - first : kChunk;
-    float* inner = t.slope ? t.inner + first : t.inner;
-    float* slope = t.slope ? t.slope + first : nullptr;
-    const float* bias = w.up_bias + first;
-    const Panels up = packed_panels(w.up + ptrdiff_t(first) * s.d, s.d);
-    if (slope) {
-      product(rows, width, s.d, in, s.dp, up, [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-        const ValueAndSlope both = Act::both(v + load(bias + c));
-        store(inner + r * t.inner_stride + c, both.value);
-        store(slope + r * t.inner_stride + c, both.slope);
-      });
-    } else {
-      product(rows, width, s.d, in, s.dp, up, [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-        store(inner + r * t.inner_stride + c, Act::value(v + load(bias + c)));
-      });
-    }
-    if (!finish) continue;
-    const float* start = first ? nullptr : w.down_bias;
-    product(rows, s.dp, width, inner, t.inner_stride, packed_panels(w.down, s.fp, first),
-            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-              float* at = t.branch + ptrdiff_t(r) * s.dp + c;
-              store(at, v + load(start ? start + c : at));
+    for (int first = 0; first < s.fp; first += kChunk) {
+        const int width = s.fp - first < kChunk ? s.fp - first : kChunk;
+        float* inner = t.slope ? t.inner + first : t.inner;
+        float* slope = t.slope ? t.slope + first : nullptr;
+        const float* bias = w.up_bias + first;
+        const Panels up = packed_panels(w.up + ptrdiff_t(first) * s.d, s.d);
+        if (slope) {
+            product(rows, width, s.d, in, s.dp, up, [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                const ValueAndSlope both = Act::both(v + load(bias + c));
+                store(inner + r * t.inner_stride + c, both.value);
+                store(slope + r * t.inner_stride + c, both.slope);
             });
-  }
+        } else {
+            product(rows, width, s.d, in, s.dp, up, [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                store(inner + r * t.inner_stride + c, Act::value(v + load(bias + c)));
+            });
+        }
+        if (!finish) continue;
+        const float* start = first ? nullptr : w.down_bias;
+        product(rows, s.dp, width, inner, t.inner_stride, packed_panels(w.down, s.fp, first),
+                [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                    float* at = t.branch + ptrdiff_t(r) * s.dp + c;
+                    store(at, v + load(start ? start + c : at));
+                });
+    }
 }
 
 inline void feed_forward(const Shape& s, const LayerWeights& w, int rows, const float* in,
                          const LayerSpace& t, bool finish) {
-  switch (s.activation) {
-    case LARES_GELU: return feed_forward<Gelu>(s, w, rows, in, t, finish);
-    case LARES_GELU_TANH: return feed_forward<GeluTanh>(s, w, rows, in, t, finish);
-    case LARES_RELU: return feed_forward<Relu>(s, w, rows, in, t, finish);
-    default: return feed_forward<Silu>(s, w, rows, in, t, finish);
-  }
+    switch (s.activation) {
+        case LARES_GELU:
+            return feed_forward<Gelu>(s, w, rows, in, t, finish);
+        case LARES_GELU_TANH:
+            return feed_forward<GeluTanh>(s, w, rows, in, t, finish);
+        case LARES_RELU:
+            return feed_forward<Relu>(s, w, rows, in, t, finish);
+        default:
+            return feed_forward<Silu>(s, w, rows, in, t, finish);
+    }
 }
 
-// x: (rows, dp); y: the live rows (live, dp), may be x. Without `finish` y is not computed: backward has
-// no use for it.
+// x: (rows, dp); y: the live rows (live, dp), may be x. Without `finish` y is not computed:
+// backward has no use for it.
 inline void layer_forward(const Core& core, int layer, int step, const Rows& rows,
                           const LiveRows& live, LayerSpace& t, const float* x, float* y,
                           bool finish) {
-  const Shape& s = core.shape;
-  const LayerWeights& w = core.weights.layers[size_t(layer)];
-  const int dp = s.dp;
-  const LayerKeep keep = draw_layer_keep(core, layer, step, rows, live, t);
+    const Shape& s = core.shape;
+    const LayerWeights& w = core.weights.layers[size_t(layer)];
+    const int dp = s.dp;
+    const LayerKeep keep = draw_layer_keep(core, layer, step, rows, live, t);
 
-  const float* in = x;
-  if (!s.post) {
-    norm_rows(rows.count, s.d, dp, s.eps, {w.attn_norm_weight, w.attn_norm_bias},
-              [&](int r, int c) LARES_INLINE_LAMBDA { return load(x + ptrdiff_t(r) * dp + c); },
-              t.attn_in, t.attn_norm);
-    in = t.attn_in;
-  }
-  product(rows.count, 3 * dp, s.d, in, dp, packed_panels(w.qkv, s.d),
-          [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-            store(t.qkv + ptrdiff_t(r) * 3 * dp + c, v + load(w.qkv_bias + c));
-          });
-  transpose_rows(t.qkv, 3 * dp, rows.count, dp, t.q_columns, rows.lane_stride);
-  attention_forward(core.attention(rows.lane_stride), rows.groups, rows.n_groups, t.qkv, t.q_columns,
-                    rows.starts, keep.keys, t.context_columns, t.scratch);
-  transpose_rows(t.context_columns, rows.lane_stride, dp, rows.count, t.context, dp);
+    const float* in = x;
+    if (!s.post) {
+        norm_rows(
+            rows.count, s.d, dp, s.eps, {w.attn_norm_weight, w.attn_norm_bias},
+            [&](int r, int c) LARES_INLINE_LAMBDA { return load(x + ptrdiff_t(r) * dp + c); },
+            t.attn_in, t.attn_norm);
+        in = t.attn_in;
+    }
+    product(rows.count, 3 * dp, s.d, in, dp, packed_panels(w.qkv, s.d),
+            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                store(t.qkv + ptrdiff_t(r) * 3 * dp + c, v + load(w.qkv_bias + c));
+            });
+    transpose_rows(t.qkv, 3 * dp, rows.count, dp, t.q_columns, rows.lane_stride);
+    attention_forward(core.attention(rows.lane_stride), rows.groups, rows.n_groups, t.qkv,
+                      t.q_columns, rows.starts, keep.keys, t.context_columns, t.scratch);
+    transpose_rows(t.context_columns, rows.lane_stride, dp, rows.count, t.context, dp);
 
-  const float* residual = x;
-  if (live.map) {
-    gather_rows(x, live, dp, t.residual);
-    gather_rows(t.context, live, dp, t.context);  // a live row never moves up
-    residual = t.residual;
-  }
-  product(live.count, dp, s.d, t.context, dp, packed_panels(w.out, s.d),
-          [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-            store(t.branch + ptrdiff_t(r) * dp + c, v + load(w.out_bias + c));
-          });
+    const float* residual = x;
+    if (live.map) {
+        gather_rows(x, live, dp, t.residual);
+        gather_rows(t.context, live, dp, t.context);  // a live row never moves up
+        residual = t.residual;
+    }
+    product(live.count, dp, s.d, t.context, dp, packed_panels(w.out, s.d),
+            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                store(t.branch + ptrdiff_t(r) * dp + c, v + load(w.out_bias + c));
+            });
 
-  const BranchSum attended{residual, t.branch, dp, keep.attention};
-  if (s.post)
-    norm_rows(live.count, s.d, dp, s.eps, {w.attn_norm_weight, w.attn_norm_bias}, attended, t.u,
-              t.attn_norm);
-  else
-    norm_rows(live.count, s.d, dp, s.eps, {w.ffn_norm_weight, w.ffn_norm_bias}, attended, t.ffn_in,
-              t.ffn_norm, t.u);
-  feed_forward(s, w, live.count, t.ffn_in, t, finish);
-  if (!finish) return;
-  const BranchSum fed{t.u, t.branch, dp, keep.feed_forward};
-  if (s.post) {
-    norm_rows(live.count, s.d, dp, s.eps, {w.ffn_norm_weight, w.ffn_norm_bias}, fed, y, t.ffn_norm);
-  } else {
-    for (int r = 0; r < live.count; ++r)
-      for (int c = 0; c < dp; c += kLanes) store(y + ptrdiff_t(r) * dp + c, fed(r, c));
-  }
+    const BranchSum attended{residual, t.branch, dp, keep.attention};
+    if (s.post)
+        norm_rows(live.count, s.d, dp, s.eps, {w.attn_norm_weight, w.attn_norm_bias}, attended, t.u,
+                  t.attn_norm);
+    else
+        norm_rows(live.count, s.d, dp, s.eps, {w.ffn_norm_weight, w.ffn_norm_bias}, attended,
+                  t.ffn_in, t.ffn_norm, t.u);
+    feed_forward(s, w, live.count, t.ffn_in, t, finish);
+    if (!finish) return;
+    const BranchSum fed{t.u, t.branch, dp, keep.feed_forward};
+    if (s.post) {
+        norm_rows(live.count, s.d, dp, s.eps, {w.ffn_norm_weight, w.ffn_norm_bias}, fed, y,
+                  t.ffn_norm);
+    } else {
+        for (int r = 0; r < live.count; ++r)
+            for (int c = 0; c < dp; c += kLanes) store(y + ptrdiff_t(r) * dp + c, fed(r, c));
+    }
 }
 
 struct BackwardSpace {
-  float *g_sum, *g_branch, *g_inner, *g_context, *g_columns, *g_q_columns, *g_qkv, *g_in;
+    float *g_sum, *g_branch, *g_inner, *g_context, *g_columns, *g_q_columns, *g_qkv, *g_in;
 };
 
 LARES_INLINE void add_to(float* at, Vec v) { store(at, load(at) + v); }
@@ -230,132 +239,131 @@ LARES_INLINE void add_to(float* at, Vec v) { store(at, load(at) + v); }
 // g_in += g_inner W_up and the feed-forward's parameters, from g_branch; g_in is set, not added to,
 // unless `add`.
 inline void feed_forward_backward(const Shape& s, const LayerWeights& w, int rows,
-                                  const LayerSpace& t, const BackwardSpace& b, float* g_in, bool add,
-                                  const LayerGradients& grads) {
-  const int dp = s.dp;
-  for (int first = 0; first < s.fp; first += kChunk) {
-    const int width = s.fp - first < kChunk ? s.fp - first : kChunk;
-    const float *inner = t.inner + first, *slope = t.slope + first;
-    product(rows, width, s.d, b.g_branch, dp, packed_panels(w.down_back + ptrdiff_t(first) * s.d, s.d),
-            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-              const Vec g = v * load(slope + r * t.inner_stride + c);
-              store(b.g_inner + ptrdiff_t(r) * kChunk + c, g);
-              add_to(grads.up_bias + first + c, g);
-            });
-    product<true>(s.d, width, rows, b.g_branch, dp, row_major(inner, t.inner_stride),
-                  [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                    add_to(grads.down + ptrdiff_t(r) * s.fp + first + c, v);
-                  });
-    product<true>(width, dp, rows, b.g_inner, kChunk, row_major(t.ffn_in, dp),
-                  [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                    add_to(grads.up + ptrdiff_t(first + r) * dp + c, v);
-                  });
-    const bool set = !add && first == 0;
-    product(rows, dp, width, b.g_inner, kChunk, packed_panels(w.up_back, s.fp, first),
-            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-              float* at = g_in + ptrdiff_t(r) * dp + c;
-              store(at, set ? v : v + load(at));
-            });
-  }
+                                  const LayerSpace& t, const BackwardSpace& b, float* g_in,
+                                  bool add, const LayerGradients& grads) {
+    const int dp = s.dp;
+    for (int first = 0; first < s.fp; first += kChunk) {
+        const int width = s.fp - first < kChunk ? s.fp - first : kChunk;
+        const float *inner = t.inner + first, *slope = t.slope + first;
+        product(rows, width, s.d, b.g_branch, dp,
+                packed_panels(w.down_back + ptrdiff_t(first) * s.d, s.d),
+                [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                    const Vec g = v * load(slope + r * t.inner_stride + c);
+                    store(b.g_inner + ptrdiff_t(r) * kChunk + c, g);
+                    add_to(grads.up_bias + first + c, g);
+                });
+        product<true>(s.d, width, rows, b.g_branch, dp, row_major(inner, t.inner_stride),
+                      [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                          add_to(grads.down + ptrdiff_t(r) * s.fp + first + c, v);
+                      });
+        product<true>(width, dp, rows, b.g_inner, kChunk, row_major(t.ffn_in, dp),
+                      [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                          add_to(grads.up + ptrdiff_t(first + r) * dp + c, v);
+                      });
+        const bool set = !add && first == 0;
+        product(rows, dp, width, b.g_inner, kChunk, packed_panels(w.up_back, s.fp, first),
+                [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                    float* at = g_in + ptrdiff_t(r) * dp + c;
+                    store(at, set ? v : v + load(at));
+                });
+    }
 }
 
 // g: in, the live rows' gradient of y (live, dp); out, all rows' gradient of x (rows, dp).
 inline void layer_backward(const Core& core, int layer, const Rows& rows, const LiveRows& live,
                            const LayerSpace& t, const float* x, float* g, const BackwardSpace& b,
                            const LayerGradients& grads) {
-  const Shape& s = core.shape;
-  const LayerWeights& w = core.weights.layers[size_t(layer)];
-  const int dp = s.dp;
-  const LayerKeep keep = layer_keep(s, t);
-  const UVec bits = lane_bits();
-  const auto branch = [&](const ColumnKeep& kept, float* bias) {
-    return [=, &b](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-      if (kept.words) v = kept.apply(v, r, c, bits);
-      store(b.g_branch + ptrdiff_t(r) * dp + c, v);
-      add_to(bias + c, v);
+    const Shape& s = core.shape;
+    const LayerWeights& w = core.weights.layers[size_t(layer)];
+    const int dp = s.dp;
+    const LayerKeep keep = layer_keep(s, t);
+    const UVec bits = lane_bits();
+    const auto branch = [&](const ColumnKeep& kept, float* bias) {
+        return [=, &b](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+            if (kept.words) v = kept.apply(v, r, c, bits);
+            store(b.g_branch + ptrdiff_t(r) * dp + c, v);
+            add_to(bias + c, v);
+        };
     };
-  };
-  const auto to_ffn = branch(keep.feed_forward, grads.down_bias);
-  const auto to_attention = branch(keep.attention, grads.out_bias);
+    const auto to_ffn = branch(keep.feed_forward, grads.down_bias);
+    const auto to_attention = branch(keep.attention, grads.out_bias);
 
-  // The feed-forward and its LayerNorm; b.g_sum becomes the gradient of u.
-  if (s.post) {
-    norm_rows_backward(live.count, s.d, dp, w.ffn_norm_weight, t.ffn_norm, g, grads.ffn_norm_weight,
-                       grads.ffn_norm_bias, [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                         store(b.g_sum + ptrdiff_t(r) * dp + c, v);
-                         to_ffn(r, c, v);
-                       });
-    feed_forward_backward(s, w, live.count, t, b, b.g_sum, true, grads);
-    norm_rows_backward(live.count, s.d, dp, w.attn_norm_weight, t.attn_norm, b.g_sum,
-                       grads.attn_norm_weight, grads.attn_norm_bias,
-                       [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                         store(b.g_sum + ptrdiff_t(r) * dp + c, v);
-                         to_attention(r, c, v);
-                       });
-  } else {
-    for (int r = 0; r < live.count; ++r)
-      for (int c = 0; c < dp; c += kLanes) {
-        const Vec v = load(g + ptrdiff_t(r) * dp + c);
-        store(b.g_sum + ptrdiff_t(r) * dp + c, v);
-        to_ffn(r, c, v);
-      }
-    feed_forward_backward(s, w, live.count, t, b, b.g_in, false, grads);
-    norm_rows_backward(live.count, s.d, dp, w.ffn_norm_weight, t.ffn_norm, b.g_in,
-                       grads.ffn_norm_weight, grads.ffn_norm_bias,
-                       [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                         float* at = b.g_sum + ptrdiff_t(r) * dp + c;
-                         v += load(at);
-                         store(at, v);
-                         to_attention(r, c, v);
-                       });
-  }
+    // The feed-forward and its LayerNorm; b.g_sum becomes the gradient of u.
+    if (s.post) {
+        norm_rows_backward(live.count, s.d, dp, w.ffn_norm_weight, t.ffn_norm, g,
+                           grads.ffn_norm_weight, grads.ffn_norm_bias,
+                           [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                               store(b.g_sum + ptrdiff_t(r) * dp + c, v);
+                               to_ffn(r, c, v);
+                           });
+        feed_forward_backward(s, w, live.count, t, b, b.g_sum, true, grads);
+        norm_rows_backward(live.count, s.d, dp, w.attn_norm_weight, t.attn_norm, b.g_sum,
+                           grads.attn_norm_weight, grads.attn_norm_bias,
+                           [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                               store(b.g_sum + ptrdiff_t(r) * dp + c, v);
+                               to_attention(r, c, v);
+                           });
+    } else {
+        for (int r = 0; r < live.count; ++r)
+            for (int c = 0; c < dp; c += kLanes) {
+                const Vec v = load(g + ptrdiff_t(r) * dp + c);
+                store(b.g_sum + ptrdiff_t(r) * dp + c, v);
+                to_ffn(r, c, v);
+            }
+        feed_forward_backward(s, w, live.count, t, b, b.g_in, false, grads);
+        norm_rows_backward(live.count, s.d, dp, w.ffn_norm_weight, t.ffn_norm, b.g_in,
+                           grads.ffn_norm_weight, grads.ffn_norm_bias,
+                           [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                               float* at = b.g_sum + ptrdiff_t(r) * dp + c;
+                               v += load(at);
+                               store(at, v);
+                               to_attention(r, c, v);
+                           });
+    }
 
-  // The attention branch, of the live rows, then of all.
-  product<true>(s.d, dp, live.count, b.g_branch, dp, row_major(t.context, dp),
-                [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                  add_to(grads.out + ptrdiff_t(r) * dp + c, v);
-                });
-  const size_t row_bytes = size_t(dp) * sizeof(float);
-  if (live.map) {
-    std::memset(b.g_context, 0, size_t(rows.count) * row_bytes);
-    std::memset(g, 0, size_t(rows.count) * row_bytes);
-    for (int i = 0; i < live.count; ++i)
-      std::memcpy(g + ptrdiff_t(live.map[i]) * dp, b.g_sum + ptrdiff_t(i) * dp, row_bytes);
-  } else {
-    std::memcpy(g, b.g_sum, size_t(rows.count) * row_bytes);
-  }
-  product(live.count, dp, s.d, b.g_branch, dp, packed_panels(w.out_back, s.d),
-          [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-            const int row = live.map ? live.map[r] : r;
-            store(b.g_context + ptrdiff_t(row) * dp + c, v);
-          });
-  transpose_rows(b.g_context, dp, rows.count, dp, b.g_columns, rows.lane_stride);
-  std::memset(b.g_qkv, 0, size_t(rows.count) * 3 * row_bytes);
-  attention_backward(core.attention(rows.lane_stride), rows.groups, rows.n_groups, t.qkv, t.q_columns,
-                     rows.starts, rows.ends, keep.keys, b.g_context, b.g_columns, b.g_qkv,
-                     b.g_q_columns, t.scratch);
-  transpose_rows(b.g_q_columns, rows.lane_stride, dp, rows.count, b.g_qkv, 3 * dp);
+    // The attention branch, of the live rows, then of all.
+    product<true>(s.d, dp, live.count, b.g_branch, dp, row_major(t.context, dp),
+                  [&](int r, int c, Vec v)
+                      LARES_INLINE_LAMBDA { add_to(grads.out + ptrdiff_t(r) * dp + c, v); });
+    const size_t row_bytes = size_t(dp) * sizeof(float);
+    if (live.map) {
+        std::memset(b.g_context, 0, size_t(rows.count) * row_bytes);
+        std::memset(g, 0, size_t(rows.count) * row_bytes);
+        for (int i = 0; i < live.count; ++i)
+            std::memcpy(g + ptrdiff_t(live.map[i]) * dp, b.g_sum + ptrdiff_t(i) * dp, row_bytes);
+    } else {
+        std::memcpy(g, b.g_sum, size_t(rows.count) * row_bytes);
+    }
+    product(live.count, dp, s.d, b.g_branch, dp, packed_panels(w.out_back, s.d),
+            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                const int row = live.map ? live.map[r] : r;
+                store(b.g_context + ptrdiff_t(row) * dp + c, v);
+            });
+    transpose_rows(b.g_context, dp, rows.count, dp, b.g_columns, rows.lane_stride);
+    std::memset(b.g_qkv, 0, size_t(rows.count) * 3 * row_bytes);
+    attention_backward(core.attention(rows.lane_stride), rows.groups, rows.n_groups, t.qkv,
+                       t.q_columns, rows.starts, rows.ends, keep.keys, b.g_context, b.g_columns,
+                       b.g_qkv, b.g_q_columns, t.scratch);
+    transpose_rows(b.g_q_columns, rows.lane_stride, dp, rows.count, b.g_qkv, 3 * dp);
 
-  for (int r = 0; r < rows.count; ++r)
-    for (int c = 0; c < 3 * dp; c += kLanes)
-      add_to(grads.qkv_bias + c, load(b.g_qkv + ptrdiff_t(r) * 3 * dp + c));
-  const float* in = s.post ? x : t.attn_in;
-  product<true>(3 * dp, dp, rows.count, b.g_qkv, 3 * dp, row_major(in, dp),
-                [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                  add_to(grads.qkv + ptrdiff_t(r) * dp + c, v);
-                });
-  float* g_in = s.post ? g : b.g_in;
-  product(rows.count, dp, 3 * dp, b.g_qkv, 3 * dp, packed_panels(w.qkv_back, 3 * dp),
-          [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-            float* at = g_in + ptrdiff_t(r) * dp + c;
-            store(at, s.post ? v + load(at) : v);
-          });
-  if (!s.post)
-    norm_rows_backward(rows.count, s.d, dp, w.attn_norm_weight, t.attn_norm, b.g_in,
-                       grads.attn_norm_weight, grads.attn_norm_bias,
-                       [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                         add_to(g + ptrdiff_t(r) * dp + c, v);
-                       });
+    for (int r = 0; r < rows.count; ++r)
+        for (int c = 0; c < 3 * dp; c += kLanes)
+            add_to(grads.qkv_bias + c, load(b.g_qkv + ptrdiff_t(r) * 3 * dp + c));
+    const float* in = s.post ? x : t.attn_in;
+    product<true>(3 * dp, dp, rows.count, b.g_qkv, 3 * dp, row_major(in, dp),
+                  [&](int r, int c, Vec v)
+                      LARES_INLINE_LAMBDA { add_to(grads.qkv + ptrdiff_t(r) * dp + c, v); });
+    float* g_in = s.post ? g : b.g_in;
+    product(rows.count, dp, 3 * dp, b.g_qkv, 3 * dp, packed_panels(w.qkv_back, 3 * dp),
+            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                float* at = g_in + ptrdiff_t(r) * dp + c;
+                store(at, s.post ? v + load(at) : v);
+            });
+    if (!s.post)
+        norm_rows_backward(rows.count, s.d, dp, w.attn_norm_weight, t.attn_norm, b.g_in,
+                           grads.attn_norm_weight, grads.attn_norm_bias,
+                           [&](int r, int c, Vec v)
+                               LARES_INLINE_LAMBDA { add_to(g + ptrdiff_t(r) * dp + c, v); });
 }
 
 }  // namespace lares::LARES_ISA

@@ -1,7 +1,7 @@
 // Elementary functions in float32, each with its error bound, and the activations made of them.
 //
-// Polynomials are minimax fits (Lawson's iteration on Chebyshev nodes, in float64); bounds are of the
-// float32 evaluation, measured over a dense grid by tests/kernels/test_cpu_math.py.
+// Polynomials are minimax fits (Lawson's iteration on Chebyshev nodes, in float64); bounds are of
+// the float32 evaluation, measured over a dense grid by tests/kernels/test_cpu_math.py.
 #pragma once
 
 #include "simd.hpp"
@@ -10,110 +10,110 @@ namespace lares::LARES_ISA {
 
 template <int N>
 LARES_INLINE Vec horner(const float (&c)[N], Vec x) {
-  Vec r = broadcast(c[N - 1]);
+    Vec r = broadcast(c[N - 1]);
 #pragma GCC unroll 16
-  for (int i = N - 2; i >= 0; --i) r = r * x + broadcast(c[i]);
-  return r;
+    for (int i = N - 2; i >= 0; --i) r = r * x + broadcast(c[i]);
+    return r;
 }
 
 // e^x for x <= 88, relative error below 2.5e-7; 0 in effect (1e-38) for x below -87.3.
 LARES_INLINE Vec exp(Vec x) {
-  constexpr float c[] = {1.0000001192092896f, 0.9999996423721313f, 0.49998897314071655f,
-                         0.16667574644088745f, 0.04191537946462631f, 0.008297654800117016f};
-  // ln 2 in two parts: products of the first with small whole numbers are exact.
-  constexpr float kLog2E = 1.44269504f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest whole number
-  x = max(x, broadcast(-87.3f));
-  const Vec rounded = x * broadcast(kLog2E) + broadcast(kRound);
-  const Vec whole = rounded - broadcast(kRound);
-  const Vec part = (x - whole * broadcast(kLn2High)) - whole * broadcast(kLn2Low);
-  const IVec exponent = bits_as<IVec>(rounded) << 23;
-  return bits_as<Vec>(bits_as<IVec>(horner(c, part)) + exponent);
+    constexpr float c[] = {1.0000001192092896f,  0.9999996423721313f,  0.49998897314071655f,
+                           0.16667574644088745f, 0.04191537946462631f, 0.008297654800117016f};
+    // ln 2 in two parts: products of the first with small whole numbers are exact.
+    constexpr float kLog2E = 1.44269504f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+    constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest whole number
+    x = max(x, broadcast(-87.3f));
+    const Vec rounded = x * broadcast(kLog2E) + broadcast(kRound);
+    const Vec whole = rounded - broadcast(kRound);
+    const Vec part = (x - whole * broadcast(kLn2High)) - whole * broadcast(kLn2Low);
+    const IVec exponent = bits_as<IVec>(rounded) << 23;
+    return bits_as<Vec>(bits_as<IVec>(horner(c, part)) + exponent);
 }
 
 // ln x for normal x > 0, relative error below 2e-7.
 LARES_INLINE Vec log(Vec x) {
-  constexpr float c[] = {0.33333298563957214f,  -0.25000008940696716f, 0.20002862811088562f,
-                         -0.16668537259101868f, 0.142069473862648f,    -0.1238948404788971f,
-                         0.1195584312081337f,   -0.1179129034280777f,  0.0674508810043335f};
-  constexpr int32_t kSqrtHalf = 0x3f3504f3;
-  constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
-  const IVec bits = bits_as<IVec>(x);
-  const IVec exponent = (bits - broadcast(kSqrtHalf)) >> 23;
-  const Vec mantissa = bits_as<Vec>(bits - (exponent << 23));  // in [sqrt 1/2, sqrt 2)
-  const Vec e = __builtin_convertvector(exponent, Vec);
-  const Vec t = mantissa - broadcast(1.0f);
-  const Vec t2 = t * t;
-  const Vec tail = t2 * t * horner(c, t) + e * broadcast(kLn2Low);
-  return e * broadcast(kLn2High) + (t + (tail - broadcast(0.5f) * t2));
+    constexpr float c[] = {0.33333298563957214f,  -0.25000008940696716f, 0.20002862811088562f,
+                           -0.16668537259101868f, 0.142069473862648f,    -0.1238948404788971f,
+                           0.1195584312081337f,   -0.1179129034280777f,  0.0674508810043335f};
+    constexpr int32_t kSqrtHalf = 0x3f3504f3;
+    constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+    const IVec bits = bits_as<IVec>(x);
+    const IVec exponent = (bits - broadcast(kSqrtHalf)) >> 23;
+    const Vec mantissa = bits_as<Vec>(bits - (exponent << 23));  // in [sqrt 1/2, sqrt 2)
+    const Vec e = __builtin_convertvector(exponent, Vec);
+    const Vec t = mantissa - broadcast(1.0f);
+    const Vec t2 = t * t;
+    const Vec tail = t2 * t * horner(c, t) + e * broadcast(kLn2Low);
+    return e * broadcast(kLn2High) + (t + (tail - broadcast(0.5f) * t2));
 }
 
 // erf(x / sqrt 2), absolute error below 8e-7.
 LARES_INLINE Vec erf_scaled(Vec x) {
-  constexpr float kEnd = 5.0f;  // beyond, 1 - |erf| < 6e-7
-  constexpr float c[] = {0.28272756934165955f,   -0.14059272408485413f,  0.10304135084152222f,
-                         -0.08088092505931854f,  0.06287840753793716f,   -0.04656822979450226f,
-                         0.032842252403497696f,  -0.02223985828459263f,  0.012718775309622288f,
-                         -0.005480549763888121f, 0.0035669589415192604f, -0.0031783352605998516f,
-                         0.0011652448447421193f};
-  x = min(max(x, broadcast(-kEnd)), broadcast(kEnd));
-  const Vec v = x * x * broadcast(2.0f / (kEnd * kEnd)) - broadcast(1.0f);
-  return x * horner(c, v);
+    constexpr float kEnd = 5.0f;  // beyond, 1 - |erf| < 6e-7
+    constexpr float c[] = {0.28272756934165955f,   -0.14059272408485413f,  0.10304135084152222f,
+                           -0.08088092505931854f,  0.06287840753793716f,   -0.04656822979450226f,
+                           0.032842252403497696f,  -0.02223985828459263f,  0.012718775309622288f,
+                           -0.005480549763888121f, 0.0035669589415192604f, -0.0031783352605998516f,
+                           0.0011652448447421193f};
+    x = min(max(x, broadcast(-kEnd)), broadcast(kEnd));
+    const Vec v = x * x * broadcast(2.0f / (kEnd * kEnd)) - broadcast(1.0f);
+    return x * horner(c, v);
 }
 
 LARES_INLINE Vec sigmoid(Vec x) {
-  // 1 / (1 + e^-x); e^-x is held below e^87, where the quotient is 0 in effect.
-  return broadcast(1.0f) / (broadcast(1.0f) + exp(min(-x, broadcast(87.0f))));
+    // 1 / (1 + e^-x); e^-x is held below e^87, where the quotient is 0 in effect.
+    return broadcast(1.0f) / (broadcast(1.0f) + exp(min(-x, broadcast(87.0f))));
 }
 
 struct ValueAndSlope {
-  Vec value, slope;
+    Vec value, slope;
 };
 
 // Activations: value(x), and both(x) with the derivative.
 
 // x Phi(x); absolute error below 4e-7 max(1, |x|).
 struct Gelu {
-  static LARES_INLINE Vec value(Vec x) {
-    const Vec half = broadcast(0.5f) * x;
-    return half * erf_scaled(x) + half;
-  }
-  static LARES_INLINE ValueAndSlope both(Vec x) {
-    const Vec cdf = broadcast(0.5f) * erf_scaled(x) + broadcast(0.5f);
-    const Vec density = broadcast(0.3989422804f) * exp(broadcast(-0.5f) * x * x);
-    return {x * cdf, x * density + cdf};
-  }
+    static LARES_INLINE Vec value(Vec x) {
+        const Vec half = broadcast(0.5f) * x;
+        return half * erf_scaled(x) + half;
+    }
+    static LARES_INLINE ValueAndSlope both(Vec x) {
+        const Vec cdf = broadcast(0.5f) * erf_scaled(x) + broadcast(0.5f);
+        const Vec density = broadcast(0.3989422804f) * exp(broadcast(-0.5f) * x * x);
+        return {x * cdf, x * density + cdf};
+    }
 };
 
 // x sigmoid(2 u), u = sqrt(2/pi) (x + 0.044715 x^3): the tanh form, as tanh u = 2 sigmoid(2 u) - 1.
 struct GeluTanh {
-  static LARES_INLINE Vec value(Vec x) { return x * gate(x); }
-  static LARES_INLINE ValueAndSlope both(Vec x) {
-    const Vec g = gate(x);
-    const Vec inner = broadcast(3.0f * kCubic) * x * x + broadcast(kLinear);
-    return {x * g, x * g * (broadcast(1.0f) - g) * inner + g};
-  }
+    static LARES_INLINE Vec value(Vec x) { return x * gate(x); }
+    static LARES_INLINE ValueAndSlope both(Vec x) {
+        const Vec g = gate(x);
+        const Vec inner = broadcast(3.0f * kCubic) * x * x + broadcast(kLinear);
+        return {x * g, x * g * (broadcast(1.0f) - g) * inner + g};
+    }
 
- private:
-  static constexpr float kLinear = 1.5957691216f, kCubic = kLinear * 0.044715f;
-  static LARES_INLINE Vec gate(Vec x) {
-    return sigmoid(x * (broadcast(kCubic) * x * x + broadcast(kLinear)));
-  }
+  private:
+    static constexpr float kLinear = 1.5957691216f, kCubic = kLinear * 0.044715f;
+    static LARES_INLINE Vec gate(Vec x) {
+        return sigmoid(x * (broadcast(kCubic) * x * x + broadcast(kLinear)));
+    }
 };
 
 struct Relu {
-  static LARES_INLINE Vec value(Vec x) { return max(x, Vec{}); }
-  static LARES_INLINE ValueAndSlope both(Vec x) {
-    return {max(x, Vec{}), select(x > Vec{}, broadcast(1.0f), Vec{})};
-  }
+    static LARES_INLINE Vec value(Vec x) { return max(x, Vec{}); }
+    static LARES_INLINE ValueAndSlope both(Vec x) {
+        return {max(x, Vec{}), select(x > Vec{}, broadcast(1.0f), Vec{})};
+    }
 };
 
 struct Silu {
-  static LARES_INLINE Vec value(Vec x) { return x * sigmoid(x); }
-  static LARES_INLINE ValueAndSlope both(Vec x) {
-    const Vec g = sigmoid(x);
-    return {x * g, x * g * (broadcast(1.0f) - g) + g};
-  }
+    static LARES_INLINE Vec value(Vec x) { return x * sigmoid(x); }
+    static LARES_INLINE ValueAndSlope both(Vec x) {
+        const Vec g = sigmoid(x);
+        return {x * g, x * g * (broadcast(1.0f) - g) + g};
+    }
 };
 
 }  // namespace lares::LARES_ISA

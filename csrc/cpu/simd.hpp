@@ -38,8 +38,8 @@ typedef float Vec __attribute__((vector_size(4 * kLanes)));
 typedef int32_t IVec __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t UVec __attribute__((vector_size(4 * kLanes)));
 
-// The same vectors at any address. Through these, and not memcpy, a store of floats is known to change
-// no pointer or size that a loop holds.
+// The same vectors at any address. Through these, and not memcpy, a store of floats is known to
+// change no pointer or size that a loop holds.
 typedef float VecAt __attribute__((vector_size(4 * kLanes), aligned(4)));
 typedef int32_t IVecAt __attribute__((vector_size(4 * kLanes), aligned(4)));
 typedef uint32_t UVecAt __attribute__((vector_size(4 * kLanes), aligned(4)));
@@ -52,11 +52,11 @@ LARES_INLINE void store(uint32_t* p, UVec v) { *reinterpret_cast<UVecAt*>(p) = v
 
 LARES_INLINE Vec broadcast(float x) {
 #if defined(__AVX512F__)
-  return (Vec)_mm512_set1_ps(x);
+    return (Vec)_mm512_set1_ps(x);
 #elif defined(__AVX2__)
-  return (Vec)_mm256_set1_ps(x);
+    return (Vec)_mm256_set1_ps(x);
 #else
-  return Vec{x, x, x, x};
+    return Vec{x, x, x, x};
 #endif
 }
 
@@ -67,22 +67,22 @@ LARES_INLINE UVec broadcast(uint32_t x) { return UVec{} + x; }
 template <class Pick, size_t... I>
 LARES_INLINE Vec shuffle(Vec a, Vec b, Pick pick, std::index_sequence<I...>) {
 #if defined(__clang__)
-  return __builtin_shufflevector(a, b, pick(int(I))...);
+    return __builtin_shufflevector(a, b, pick(int(I))...);
 #else
-  return __builtin_shuffle(a, b, IVec{pick(int(I))...});
+    return __builtin_shuffle(a, b, IVec{pick(int(I))...});
 #endif
 }
 
 // Constant vectors, as arrays: compilers build them lane by lane otherwise.
 struct LaneTables {
-  alignas(64) int32_t numbers[kLanes];  // 0, 1, 2, ...
-  alignas(64) uint32_t bits[kLanes];    // 1, 2, 4, ...
-  constexpr LaneTables() : numbers(), bits() {
-    for (int i = 0; i < kLanes; ++i) {
-      numbers[i] = i;
-      bits[i] = 1u << i;
+    alignas(64) int32_t numbers[kLanes];  // 0, 1, 2, ...
+    alignas(64) uint32_t bits[kLanes];    // 1, 2, 4, ...
+    constexpr LaneTables() : numbers(), bits() {
+        for (int i = 0; i < kLanes; ++i) {
+            numbers[i] = i;
+            bits[i] = 1u << i;
+        }
     }
-  }
 };
 inline constexpr LaneTables kLaneTables;
 
@@ -95,29 +95,29 @@ LARES_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
 
 template <class To, class From>
 LARES_INLINE To bits_as(From v) {
-  static_assert(sizeof(To) == sizeof(From), "same size");
-  To out;
-  std::memcpy(&out, &v, sizeof out);
-  return out;
+    static_assert(sizeof(To) == sizeof(From), "same size");
+    To out;
+    std::memcpy(&out, &v, sizeof out);
+    return out;
 }
 
 // Sum of all lanes, always in the same order.
 LARES_INLINE float sum_lanes(Vec v) {
 #if defined(__AVX512F__)
-  __m512 x = (__m512)v;
-  __m256 y = _mm256_add_ps(_mm512_castps512_ps256(x),
-                           _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)));
-  __m128 z = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+    __m512 x = (__m512)v;
+    __m256 y = _mm256_add_ps(_mm512_castps512_ps256(x),
+                             _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)));
+    __m128 z = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
 #elif defined(__AVX2__)
-  __m256 y = (__m256)v;
-  __m128 z = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+    __m256 y = (__m256)v;
+    __m128 z = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
 #endif
 #if defined(__AVX2__) || defined(__AVX512F__)
-  z = _mm_add_ps(z, _mm_movehl_ps(z, z));
-  z = _mm_add_ss(z, _mm_shuffle_ps(z, z, 1));
-  return _mm_cvtss_f32(z);
+    z = _mm_add_ps(z, _mm_movehl_ps(z, z));
+    z = _mm_add_ss(z, _mm_shuffle_ps(z, z, 1));
+    return _mm_cvtss_f32(z);
 #else
-  return (v[0] + v[2]) + (v[1] + v[3]);
+    return (v[0] + v[2]) + (v[1] + v[3]);
 #endif
 }
 
@@ -127,26 +127,27 @@ LARES_INLINE IVec lanes_below(int count) { return lane_numbers() < broadcast(int
 // Exchanges blocks of kHalf lanes between rows kHalf apart, then of half as many, down to one lane.
 template <int kHalf>
 LARES_INLINE void exchange_lanes(Vec (&r)[kLanes]) {
-  if constexpr (kHalf > 0) {
-    constexpr auto lanes = std::make_index_sequence<kLanes>{};
-    for (int i = 0; i < kLanes; ++i) {
-      if (i & kHalf) continue;
-      const Vec a = r[i], b = r[i + kHalf];
-      r[i] = shuffle(a, b, [](int n) constexpr { return n & kHalf ? kLanes + n - kHalf : n; }, lanes);
-      r[i + kHalf] =
-          shuffle(a, b, [](int n) constexpr { return n & kHalf ? kLanes + n : n + kHalf; }, lanes);
+    if constexpr (kHalf > 0) {
+        constexpr auto lanes = std::make_index_sequence<kLanes>{};
+        for (int i = 0; i < kLanes; ++i) {
+            if (i & kHalf) continue;
+            const Vec a = r[i], b = r[i + kHalf];
+            r[i] = shuffle(
+                a, b, [](int n) constexpr { return n & kHalf ? kLanes + n - kHalf : n; }, lanes);
+            r[i + kHalf] = shuffle(
+                a, b, [](int n) constexpr { return n & kHalf ? kLanes + n : n + kHalf; }, lanes);
+        }
+        exchange_lanes<kHalf / 2>(r);
     }
-    exchange_lanes<kHalf / 2>(r);
-  }
 }
 
 // dst[c][r] = src[r][c] for one kLanes x kLanes block.
 LARES_INLINE void transpose_block(const float* src, ptrdiff_t src_stride, float* dst,
                                   ptrdiff_t dst_stride) {
-  Vec r[kLanes];
-  for (int i = 0; i < kLanes; ++i) r[i] = load(src + i * src_stride);
-  exchange_lanes<kLanes / 2>(r);
-  for (int i = 0; i < kLanes; ++i) store(dst + i * dst_stride, r[i]);
+    Vec r[kLanes];
+    for (int i = 0; i < kLanes; ++i) r[i] = load(src + i * src_stride);
+    exchange_lanes<kLanes / 2>(r);
+    for (int i = 0; i < kLanes; ++i) store(dst + i * dst_stride, r[i]);
 }
 
 constexpr int round_up(int n, int to) { return (n + to - 1) / to * to; }

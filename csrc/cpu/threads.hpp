@@ -2,8 +2,8 @@
 #pragma once
 
 #include <atomic>
-#include <exception>
 #include <cstdint>
+#include <exception>
 #include <thread>
 #include <vector>
 #if defined(__x86_64__)
@@ -12,29 +12,32 @@
 
 namespace lares {
 
-// While it lives, this thread's numbers below 1e-38 count as zero. Lanes past the end of a group hold
-// leftovers that nobody reads, but each such number in them would cost as much as a hundred others.
+// While it lives, this thread's numbers below 1e-38 count as zero. Lanes past the end of a group
+// hold leftovers that nobody reads, but each such number in them would cost as much as a hundred
+// others.
 class FlushTinyNumbers {
- public:
+  public:
 #if defined(__x86_64__)
-  FlushTinyNumbers() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlushResults | kFlushInputs); }
-  ~FlushTinyNumbers() { _mm_setcsr(before_); }
+    FlushTinyNumbers() : before_(_mm_getcsr()) {
+        _mm_setcsr(before_ | kFlushResults | kFlushInputs);
+    }
+    ~FlushTinyNumbers() { _mm_setcsr(before_); }
 
- private:
-  static constexpr unsigned kFlushResults = 0x8000, kFlushInputs = 0x0040;
-  unsigned before_;
+  private:
+    static constexpr unsigned kFlushResults = 0x8000, kFlushInputs = 0x0040;
+    unsigned before_;
 #elif defined(__aarch64__)
-  FlushTinyNumbers() {
-    asm volatile("mrs %0, fpcr" : "=r"(before_));
-    asm volatile("msr fpcr, %0" ::"r"(before_ | kFlush));
-  }
-  ~FlushTinyNumbers() { asm volatile("msr fpcr, %0" ::"r"(before_)); }
+    FlushTinyNumbers() {
+        asm volatile("mrs %0, fpcr" : "=r"(before_));
+        asm volatile("msr fpcr, %0" ::"r"(before_ | kFlush));
+    }
+    ~FlushTinyNumbers() { asm volatile("msr fpcr, %0" ::"r"(before_)); }
 
- private:
-  static constexpr uint64_t kFlush = uint64_t(1) << 24;
-  uint64_t before_;
+  private:
+    static constexpr uint64_t kFlush = uint64_t(1) << 24;
+    uint64_t before_;
 #else
-  FlushTinyNumbers() {}
+    FlushTinyNumbers() {}
 #endif
 };
 
@@ -43,27 +46,27 @@ class FlushTinyNumbers {
 // that a piece throws is thrown again here.
 template <class Body>
 void run_pieces(int count, int threads, const Body& body) {
-  if (threads > count) threads = count;
-  std::atomic<int> next{0};
-  std::exception_ptr error;
-  std::atomic<bool> failed{false};
-  const auto work = [&] {
-    const FlushTinyNumbers flush;
+    if (threads > count) threads = count;
+    std::atomic<int> next{0};
+    std::exception_ptr error;
+    std::atomic<bool> failed{false};
+    const auto work = [&] {
+        const FlushTinyNumbers flush;
+        try {
+            for (int piece; !failed && (piece = next++) < count;) body(piece);
+        } catch (...) {
+            if (!failed.exchange(true)) error = std::current_exception();
+        }
+    };
+    std::vector<std::thread> helpers;
     try {
-      for (int piece; !failed && (piece = next++) < count;) body(piece);
-    } catch (...) {
-      if (!failed.exchange(true)) error = std::current_exception();
+        for (int i = 1; i < threads; ++i) helpers.emplace_back(work);
+    } catch (const std::exception&) {
+        // No more threads to be had: those there are do the work.
     }
-  };
-  std::vector<std::thread> helpers;
-  try {
-    for (int i = 1; i < threads; ++i) helpers.emplace_back(work);
-  } catch (const std::exception&) {
-    // No more threads to be had: those there are do the work.
-  }
-  work();
-  for (auto& helper : helpers) helper.join();
-  if (error) std::rethrow_exception(error);
+    work();
+    for (auto& helper : helpers) helper.join();
+    if (error) std::rethrow_exception(error);
 }
 
 }  // namespace lares

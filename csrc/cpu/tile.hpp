@@ -10,512 +10,528 @@ namespace lares::LARES_ISA {
 
 // Everything a call's tiles share.
 struct CallPlan {
-  const LaresCall& call;
-  const Batch& batch;
-  const Shape& shape;
-  const Weights& weights;
+    const LaresCall& call;
+    const Batch& batch;
+    const Shape& shape;
+    const Weights& weights;
 
-  Core core() const { return {shape, weights, uint64_t(call.seed)}; }
+    Core core() const { return {shape, weights, uint64_t(call.seed)}; }
 };
 
 // The addresses of a tile's rows, and which of them still run.
 class TileRows {
- public:
-  static size_t bytes(int rows) {
-    return 8 * Arena::bytes_of<uint64_t>(size_t(rows) + 2 * kLanes) +
-           2 * Arena::bytes_of<LaneGroup>(size_t(rows) + 1);
-  }
-
-  TileRows(const CallPlan& plan, const Tile& tile, Arena& arena)
-      : sequences_(plan.batch.sequences.data() + tile.first), n_sequences_(tile.end - tile.first) {
-    const size_t room = size_t(tile.rows) + 2 * kLanes;
-    streams_ = arena.take<uint32_t>(room);
-    positions_ = arena.take<uint32_t>(room);
-    starts_ = arena.take<int32_t>(room);
-    ends_ = arena.take<int32_t>(room);
-    live_map_ = arena.take<int32_t>(room);
-    live_streams_ = arena.take<uint32_t>(room);
-    live_positions_ = arena.take<uint32_t>(room);
-    groups_ = arena.take<LaneGroup>(size_t(tile.rows) + 1);
-    lane_stride_ = round_up(tile.rows, kLanes) + kLanes;
-    int row = 0;
-    for (int i = 0; i < n_sequences_; ++i) {
-      const int first = row;
-      for (int p = 0; p < sequences_[i].length; ++p, ++row) {
-        streams_[row] = sequences_[i].stream;
-        positions_[row] = uint32_t(p);
-        starts_[row] = first;
-        ends_[row] = first + sequences_[i].length;
-      }
+  public:
+    static size_t bytes(int rows) {
+        return 8 * Arena::bytes_of<uint64_t>(size_t(rows) + 2 * kLanes) +
+               2 * Arena::bytes_of<LaneGroup>(size_t(rows) + 1);
     }
-    for (; row < int(room); ++row) {
-      streams_[row] = positions_[row] = 0;
-      starts_[row] = ends_[row] = INT32_MAX;  // may look at no key
-      live_streams_[row] = live_positions_[row] = 0;
+
+    TileRows(const CallPlan& plan, const Tile& tile, Arena& arena)
+        : sequences_(plan.batch.sequences.data() + tile.first),
+          n_sequences_(tile.end - tile.first) {
+        const size_t room = size_t(tile.rows) + 2 * kLanes;
+        streams_ = arena.take<uint32_t>(room);
+        positions_ = arena.take<uint32_t>(room);
+        starts_ = arena.take<int32_t>(room);
+        ends_ = arena.take<int32_t>(room);
+        live_map_ = arena.take<int32_t>(room);
+        live_streams_ = arena.take<uint32_t>(room);
+        live_positions_ = arena.take<uint32_t>(room);
+        groups_ = arena.take<LaneGroup>(size_t(tile.rows) + 1);
+        lane_stride_ = round_up(tile.rows, kLanes) + kLanes;
+        int row = 0;
+        for (int i = 0; i < n_sequences_; ++i) {
+            const int first = row;
+            for (int p = 0; p < sequences_[i].length; ++p, ++row) {
+                streams_[row] = sequences_[i].stream;
+                positions_[row] = uint32_t(p);
+                starts_[row] = first;
+                ends_[row] = first + sequences_[i].length;
+            }
+        }
+        for (; row < int(room); ++row) {
+            streams_[row] = positions_[row] = 0;
+            starts_[row] = ends_[row] = INT32_MAX;  // may look at no key
+            live_streams_[row] = live_positions_[row] = 0;
+        }
     }
-  }
 
-  int sequences() const { return n_sequences_; }
-  const Sequence& sequence(int i) const { return sequences_[i]; }
-  int depth() const { return sequences_[0].depth; }
-  ptrdiff_t lane_stride() const { return lane_stride_; }
+    int sequences() const { return n_sequences_; }
+    const Sequence& sequence(int i) const { return sequences_[i]; }
+    int depth() const { return sequences_[0].depth; }
+    ptrdiff_t lane_stride() const { return lane_stride_; }
 
-  // Sequences that run step `step`; they are the first ones.
-  int running(int step) const {
-    int n = 0;
-    while (n < n_sequences_ && sequences_[n].depth >= step) ++n;
-    return n;
-  }
-  int first_row(int sequence) const {
-    return sequence == n_sequences_ ? total_rows() : row_of_[sequence];
-  }
-
-  Rows rows(int count) {
-    if (count != grouped_) group(count);
-    return {count, streams_, positions_, starts_, ends_, groups_, n_groups_, lane_stride_};
-  }
-
-  LiveRows all(int count) const { return {count, nullptr, streams_, positions_}; }
-
-  // All rows of the first `going` sequences, and the newest row of those from there to `running`.
-  LiveRows newest(int going, int running) {
-    const int kept = first_row(going);
-    int n = 0;
-    for (; n < kept; ++n) take_live(n, n);
-    for (int i = going; i < running; ++i, ++n) take_live(n, first_row(i + 1) - 1);
-    return {n, live_map_, live_streams_, live_positions_};
-  }
-
-  void set_row_of(int32_t* row_of) {
-    row_of_ = row_of;
-    int row = 0;
-    for (int i = 0; i < n_sequences_; ++i) {
-      row_of_[i] = row;
-      row += sequences_[i].length;
+    // Sequences that run step `step`; they are the first ones.
+    int running(int step) const {
+        int n = 0;
+        while (n < n_sequences_ && sequences_[n].depth >= step) ++n;
+        return n;
     }
-    total_ = row;
-  }
-  int total_rows() const { return total_; }
-
- private:
-  void take_live(int n, int row) {
-    live_map_[n] = row;
-    live_streams_[n] = streams_[row];
-    live_positions_[n] = positions_[row];
-  }
-
-  void group(int count) {
-    grouped_ = count;
-    n_groups_ = 0;
-    for (int row = 0; row < count;) {
-      const int first = starts_[row];
-      const bool alone = ends_[row] - first > kKeepBlock;
-      int end = row + 1;
-      while (end < count && end - row < kLanes &&
-             (alone ? starts_[end] == first : ends_[end] - starts_[end] <= kKeepBlock))
-        ++end;
-      groups_[n_groups_++] = {row, end - row, first};
-      row = end;
+    int first_row(int sequence) const {
+        return sequence == n_sequences_ ? total_rows() : row_of_[sequence];
     }
-  }
 
-  const Sequence* sequences_;
-  int n_sequences_, n_groups_ = 0, grouped_ = -1, total_ = 0;
-  uint32_t *streams_, *positions_, *live_streams_, *live_positions_;
-  int32_t *starts_, *ends_, *live_map_, *row_of_ = nullptr;
-  LaneGroup* groups_;
-  ptrdiff_t lane_stride_;
+    Rows rows(int count) {
+        if (count != grouped_) group(count);
+        return {count, streams_, positions_, starts_, ends_, groups_, n_groups_, lane_stride_};
+    }
+
+    LiveRows all(int count) const { return {count, nullptr, streams_, positions_}; }
+
+    // All rows of the first `going` sequences, and the newest row of those from there to `running`.
+    LiveRows newest(int going, int running) {
+        const int kept = first_row(going);
+        int n = 0;
+        for (; n < kept; ++n) take_live(n, n);
+        for (int i = going; i < running; ++i, ++n) take_live(n, first_row(i + 1) - 1);
+        return {n, live_map_, live_streams_, live_positions_};
+    }
+
+    void set_row_of(int32_t* row_of) {
+        row_of_ = row_of;
+        int row = 0;
+        for (int i = 0; i < n_sequences_; ++i) {
+            row_of_[i] = row;
+            row += sequences_[i].length;
+        }
+        total_ = row;
+    }
+    int total_rows() const { return total_; }
+
+  private:
+    void take_live(int n, int row) {
+        live_map_[n] = row;
+        live_streams_[n] = streams_[row];
+        live_positions_[n] = positions_[row];
+    }
+
+    void group(int count) {
+        grouped_ = count;
+        n_groups_ = 0;
+        for (int row = 0; row < count;) {
+            const int first = starts_[row];
+            const bool alone = ends_[row] - first > kKeepBlock;
+            int end = row + 1;
+            while (end < count && end - row < kLanes &&
+                   (alone ? starts_[end] == first : ends_[end] - starts_[end] <= kKeepBlock))
+                ++end;
+            groups_[n_groups_++] = {row, end - row, first};
+            row = end;
+        }
+    }
+
+    const Sequence* sequences_;
+    int n_sequences_, n_groups_ = 0, grouped_ = -1, total_ = 0;
+    uint32_t *streams_, *positions_, *live_streams_, *live_positions_;
+    int32_t *starts_, *ends_, *live_map_, *row_of_ = nullptr;
+    LaneGroup* groups_;
+    ptrdiff_t lane_stride_;
 };
 
 // Sizes of a tile's buffers, for the longest tile of a call.
 struct TileSizes {
-  int rows;      // to whole vectors, and one more for reads past the end
-  size_t act;    // floats of a (rows, dp) buffer
-  size_t lanes;  // floats of a transposed one
-  size_t keep;   // words of one set of dropout blocks
-  int longest;
+    int rows;      // to whole vectors, and one more for reads past the end
+    size_t act;    // floats of a (rows, dp) buffer
+    size_t lanes;  // floats of a transposed one
+    size_t keep;   // words of one set of dropout blocks
+    int longest;
 
-  TileSizes(const Shape& s, int tile_rows, int sequences)
-      : rows(round_up(tile_rows, kLanes) + kLanes),
-        act(size_t(rows) * s.dp),
-        lanes(size_t(rows + kLanes) * s.dp),
-        longest(tile_rows) {
-    const int key_blocks = (tile_rows + 63) / 64;
-    keep = size_t(rows) * 2 * std::max((s.d + 63) / 64 * 2, key_blocks * s.heads);
-    (void)sequences;
-  }
+    TileSizes(const Shape& s, int tile_rows, int sequences)
+        : rows(round_up(tile_rows, kLanes) + kLanes),
+          act(size_t(rows) * s.dp),
+          lanes(size_t(rows + kLanes) * s.dp),
+          longest(tile_rows) {
+        const int key_blocks = (tile_rows + 63) / 64;
+        keep = size_t(rows) * 2 * std::max((s.d + 63) / 64 * 2, key_blocks * s.heads);
+        (void)sequences;
+    }
 
-  size_t layer_bytes(const Shape& s, bool tape) const {
-    const size_t inner = size_t(rows) * (tape ? 2 * s.fp : kChunk);
-    const size_t floats = 6 * act + 3 * act + 2 * lanes + inner + (tape ? 2 * act : 0) + 2 * rows +
-                          2 * keep + 3 * size_t(longest + kLanes) * kLanes;
-    return floats * sizeof(float) + 24 * kAlignment;
-  }
+    size_t layer_bytes(const Shape& s, bool tape) const {
+        const size_t inner = size_t(rows) * (tape ? 2 * s.fp : kChunk);
+        const size_t floats = 6 * act + 3 * act + 2 * lanes + inner + (tape ? 2 * act : 0) +
+                              2 * rows + 2 * keep + 3 * size_t(longest + kLanes) * kLanes;
+        return floats * sizeof(float) + 24 * kAlignment;
+    }
 };
 
 inline float* zeroed(Arena& arena, size_t floats) {
-  float* at = arena.take<float>(floats);
-  std::memset(at, 0, floats * sizeof(float));
-  return at;
+    float* at = arena.take<float>(floats);
+    std::memset(at, 0, floats * sizeof(float));
+    return at;
 }
 
 inline LayerSpace take_layer(const Shape& s, const TileSizes& z, bool tape, Arena& arena) {
-  LayerSpace t{};
-  t.attn_in = s.post ? nullptr : arena.take<float>(z.act);
-  t.qkv = arena.take<float>(3 * z.act);
-  t.q_columns = arena.take<float>(z.lanes);
-  t.context_columns = zeroed(arena, z.lanes);  // columns past d stay zero
-  t.context = arena.take<float>(z.act);
-  t.residual = arena.take<float>(z.act);
-  t.branch = arena.take<float>(z.act);
-  t.u = arena.take<float>(z.act);
-  t.ffn_in = s.post ? t.u : arena.take<float>(z.act);
-  t.inner_stride = tape ? s.fp : kChunk;
-  t.inner = arena.take<float>(size_t(z.rows) * t.inner_stride);
-  if (tape) {
-    t.slope = arena.take<float>(size_t(z.rows) * t.inner_stride);
-    t.attn_norm = {arena.take<float>(z.act), arena.take<float>(z.rows)};
-    t.ffn_norm = {arena.take<float>(z.act), arena.take<float>(z.rows)};
-  }
-  t.attn_keep = arena.take<uint32_t>(z.keep);
-  t.residual_keep = arena.take<uint32_t>(z.keep);
-  t.keep_stride = z.rows;
-  t.scratch = arena.take<float>(3 * size_t(z.longest + kLanes) * kLanes);
-  return t;
+    LayerSpace t{};
+    t.attn_in = s.post ? nullptr : arena.take<float>(z.act);
+    t.qkv = arena.take<float>(3 * z.act);
+    t.q_columns = arena.take<float>(z.lanes);
+    t.context_columns = zeroed(arena, z.lanes);  // columns past d stay zero
+    t.context = arena.take<float>(z.act);
+    t.residual = arena.take<float>(z.act);
+    t.branch = arena.take<float>(z.act);
+    t.u = arena.take<float>(z.act);
+    t.ffn_in = s.post ? t.u : arena.take<float>(z.act);
+    t.inner_stride = tape ? s.fp : kChunk;
+    t.inner = arena.take<float>(size_t(z.rows) * t.inner_stride);
+    if (tape) {
+        t.slope = arena.take<float>(size_t(z.rows) * t.inner_stride);
+        t.attn_norm = {arena.take<float>(z.act), arena.take<float>(z.rows)};
+        t.ffn_norm = {arena.take<float>(z.act), arena.take<float>(z.rows)};
+    }
+    t.attn_keep = arena.take<uint32_t>(z.keep);
+    t.residual_keep = arena.take<uint32_t>(z.keep);
+    t.keep_stride = z.rows;
+    t.scratch = arena.take<float>(3 * size_t(z.longest + kLanes) * kLanes);
+    return t;
 }
 
 inline void read_rows(const float* from, int rows, int d, int dp, float* to) {
-  if (d == dp) {
-    std::memcpy(to, from, size_t(rows) * d * sizeof(float));
-    return;
-  }
-  for (int r = 0; r < rows; ++r) {
-    std::memcpy(to + ptrdiff_t(r) * dp, from + ptrdiff_t(r) * d, size_t(d) * sizeof(float));
-    std::memset(to + ptrdiff_t(r) * dp + d, 0, size_t(dp - d) * sizeof(float));
-  }
+    if (d == dp) {
+        std::memcpy(to, from, size_t(rows) * d * sizeof(float));
+        return;
+    }
+    for (int r = 0; r < rows; ++r) {
+        std::memcpy(to + ptrdiff_t(r) * dp, from + ptrdiff_t(r) * d, size_t(d) * sizeof(float));
+        std::memset(to + ptrdiff_t(r) * dp + d, 0, size_t(dp - d) * sizeof(float));
+    }
 }
 
 inline void write_rows(const float* from, int rows, int d, int dp, float* to) {
-  for (int r = 0; r < rows; ++r)
-    std::memcpy(to + ptrdiff_t(r) * d, from + ptrdiff_t(r) * dp, size_t(d) * sizeof(float));
+    for (int r = 0; r < rows; ++r)
+        std::memcpy(to + ptrdiff_t(r) * d, from + ptrdiff_t(r) * dp, size_t(d) * sizeof(float));
 }
 
 // H of the tile's rows.
 inline void read_hidden(const CallPlan& plan, const TileRows& tile, float* hidden) {
-  const Shape& s = plan.shape;
-  for (int i = 0; i < tile.sequences(); ++i)
-    read_rows(plan.call.hidden + tile.sequence(i).hidden_row * s.d, tile.sequence(i).length, s.d, s.dp,
-              hidden + ptrdiff_t(tile.first_row(i)) * s.dp);
+    const Shape& s = plan.shape;
+    for (int i = 0; i < tile.sequences(); ++i)
+        read_rows(plan.call.hidden + tile.sequence(i).hidden_row * s.d, tile.sequence(i).length,
+                  s.d, s.dp, hidden + ptrdiff_t(tile.first_row(i)) * s.dp);
 }
 
 // s_0 of the tile's rows.
 inline void read_first_state(const CallPlan& plan, const TileRows& tile, int rows, float* state) {
-  const Shape& s = plan.shape;
-  if (plan.call.state_mode == LARES_STATE_ZERO) {
-    std::memset(state, 0, size_t(rows) * s.dp * sizeof(float));
-    return;
-  }
-  for (int i = 0; i < tile.sequences() && tile.first_row(i) < rows; ++i) {
-    const Sequence& q = tile.sequence(i);
-    float* to = state + ptrdiff_t(tile.first_row(i)) * s.dp;
-    if (plan.call.state_mode == LARES_STATE_GIVEN) {
-      read_rows(plan.call.state + q.state_row * s.d, q.length, s.d, s.dp, to);
-      continue;
+    const Shape& s = plan.shape;
+    if (plan.call.state_mode == LARES_STATE_ZERO) {
+        std::memset(state, 0, size_t(rows) * s.dp * sizeof(float));
+        return;
     }
-    float drawn[512 + 4 * kLanes];
-    for (int p = 0; p < q.length; ++p) {
-      initial_state(q.stream, uint32_t(p), s.d, s.state_scale, uint64_t(plan.call.seed), drawn);
-      read_rows(drawn, 1, s.d, s.dp, to + ptrdiff_t(p) * s.dp);
+    for (int i = 0; i < tile.sequences() && tile.first_row(i) < rows; ++i) {
+        const Sequence& q = tile.sequence(i);
+        float* to = state + ptrdiff_t(tile.first_row(i)) * s.dp;
+        if (plan.call.state_mode == LARES_STATE_GIVEN) {
+            read_rows(plan.call.state + q.state_row * s.d, q.length, s.d, s.dp, to);
+            continue;
+        }
+        float drawn[512 + 4 * kLanes];
+        for (int p = 0; p < q.length; ++p) {
+            initial_state(q.stream, uint32_t(p), s.d, s.state_scale, uint64_t(plan.call.seed),
+                          drawn);
+            read_rows(drawn, 1, s.d, s.dp, to + ptrdiff_t(p) * s.dp);
+        }
     }
-  }
 }
 
 // x = LayerNorm_core(adapter(state, hidden)), (rows, dp). `sum` is scratch for the concat adapter.
-inline void adapt(const Shape& s, const Weights& w, int rows, const float* state, const float* hidden,
-                  float* x, float* sum, NormTape tape) {
-  const int dp = s.dp;
-  const NormWeights norm{w.core_norm_weight, w.core_norm_bias};
-  const auto at = [dp](int r, int c) { return ptrdiff_t(r) * dp + c; };
-  if (s.adapter == LARES_ADAPTER_CONCAT) {
-    product(rows, dp, s.d, state, dp, packed_panels(w.concat, 2 * s.d),
-            [&](int r, int c, Vec v) { store(sum + at(r, c), v + load(w.concat_bias + c)); });
-    product(rows, dp, s.d, hidden, dp, packed_panels(w.concat, 2 * s.d, s.d),
-            [&](int r, int c, Vec v) { store(sum + at(r, c), v + load(sum + at(r, c))); });
-    norm_rows(rows, s.d, dp, s.eps, norm,
-              [&](int r, int c) LARES_INLINE_LAMBDA { return load(sum + at(r, c)); }, x, tape);
-    return;
-  }
-  const Vec of_state = broadcast(s.adapter == LARES_ADAPTER_ADD ? 0.5f : w.gate);
-  const Vec of_hidden = broadcast(s.adapter == LARES_ADAPTER_ADD ? 0.5f : 1.0f - w.gate);
-  norm_rows(rows, s.d, dp, s.eps, norm,
-            [&](int r, int c) LARES_INLINE_LAMBDA {
-              return load(state + at(r, c)) * of_state + load(hidden + at(r, c)) * of_hidden;
-            },
-            x, tape);
+inline void adapt(const Shape& s, const Weights& w, int rows, const float* state,
+                  const float* hidden, float* x, float* sum, NormTape tape) {
+    const int dp = s.dp;
+    const NormWeights norm{w.core_norm_weight, w.core_norm_bias};
+    const auto at = [dp](int r, int c) { return ptrdiff_t(r) * dp + c; };
+    if (s.adapter == LARES_ADAPTER_CONCAT) {
+        product(rows, dp, s.d, state, dp, packed_panels(w.concat, 2 * s.d),
+                [&](int r, int c, Vec v) { store(sum + at(r, c), v + load(w.concat_bias + c)); });
+        product(rows, dp, s.d, hidden, dp, packed_panels(w.concat, 2 * s.d, s.d),
+                [&](int r, int c, Vec v) { store(sum + at(r, c), v + load(sum + at(r, c))); });
+        norm_rows(
+            rows, s.d, dp, s.eps, norm,
+            [&](int r, int c) LARES_INLINE_LAMBDA { return load(sum + at(r, c)); }, x, tape);
+        return;
+    }
+    const Vec of_state = broadcast(s.adapter == LARES_ADAPTER_ADD ? 0.5f : w.gate);
+    const Vec of_hidden = broadcast(s.adapter == LARES_ADAPTER_ADD ? 0.5f : 1.0f - w.gate);
+    norm_rows(
+        rows, s.d, dp, s.eps, norm,
+        [&](int r, int c) LARES_INLINE_LAMBDA {
+            return load(state + at(r, c)) * of_state + load(hidden + at(r, c)) * of_hidden;
+        },
+        x, tape);
 }
 
-// --- forward --------------------------------------------------------------------------------------
+// --- forward
+// --------------------------------------------------------------------------------------
 
 inline size_t forward_bytes(const Shape& s, const TileSizes& z) {
-  return TileRows::bytes(z.rows) + z.layer_bytes(s, false) +
-         (6 * z.act + z.rows) * sizeof(float) + 16 * kAlignment;
+    return TileRows::bytes(z.rows) + z.layer_bytes(s, false) +
+           (6 * z.act + z.rows) * sizeof(float) + 16 * kAlignment;
 }
 
 // Row of the live ones that holds sequence i's newest token.
 inline int newest_row(const TileRows& tile, const LiveRows& live, int going, int i) {
-  return live.map && i >= going ? tile.first_row(going) + (i - going) : tile.first_row(i + 1) - 1;
+    return live.map && i >= going ? tile.first_row(going) + (i - going) : tile.first_row(i + 1) - 1;
 }
 
 inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) {
-  const Shape& s = plan.shape;
-  const LaresCall& call = plan.call;
-  const int d = s.d, dp = s.dp;
-  const TileSizes z(s, plan.batch.longest_tile, plan.batch.most_sequences);
-  arena.reserve(forward_bytes(s, z));
-  TileRows tile(plan, place, arena);
-  tile.set_row_of(arena.take<int32_t>(size_t(z.rows)));
-  LayerSpace space = take_layer(s, z, false, arena);
-  float* hidden = arena.take<float>(z.act);
-  float* state = arena.take<float>(z.act);
-  float* sum = arena.take<float>(z.act);
-  float* normalised = arena.take<float>(z.act);
-  float* rstd = arena.take<float>(size_t(z.rows));
-  const Core core = plan.core();
-  const bool keep = call.kept != nullptr && s.recurrent();
-  const bool keep_normalised = keep && s.post;
+    const Shape& s = plan.shape;
+    const LaresCall& call = plan.call;
+    const int d = s.d, dp = s.dp;
+    const TileSizes z(s, plan.batch.longest_tile, plan.batch.most_sequences);
+    arena.reserve(forward_bytes(s, z));
+    TileRows tile(plan, place, arena);
+    tile.set_row_of(arena.take<int32_t>(size_t(z.rows)));
+    LayerSpace space = take_layer(s, z, false, arena);
+    float* hidden = arena.take<float>(z.act);
+    float* state = arena.take<float>(z.act);
+    float* sum = arena.take<float>(z.act);
+    float* normalised = arena.take<float>(z.act);
+    float* rstd = arena.take<float>(size_t(z.rows));
+    const Core core = plan.core();
+    const bool keep = call.kept != nullptr && s.recurrent();
+    const bool keep_normalised = keep && s.post;
 
-  read_hidden(plan, tile, hidden);
-  if (s.recurrent()) read_first_state(plan, tile, tile.total_rows(), state);
-  for (int step = 1; step <= tile.depth(); ++step) {
-    const int running = tile.running(step), going = tile.running(step + 1);
-    const int count = tile.first_row(running);
-    const Rows rows = tile.rows(count);
-    const LiveRows all = tile.all(count);
-    const LiveRows live =
-        call.final_state || going == running ? all : tile.newest(going, running);
-    const float* x = state;
-    if (s.recurrent())
-      adapt(s, plan.weights, count, state, hidden, state, sum, {});
-    else
-      x = hidden;
-    for (int l = 0; l < s.layers; ++l) {
-      const bool last = l + 1 == s.layers;
-      if (last && keep_normalised) space.ffn_norm = {normalised, rstd};
-      layer_forward(core, l, s.recurrent() ? step : 0, rows, last ? live : all, space, x, state, true);
-      space.ffn_norm = {};
-      x = state;
-    }
+    read_hidden(plan, tile, hidden);
+    if (s.recurrent()) read_first_state(plan, tile, tile.total_rows(), state);
+    for (int step = 1; step <= tile.depth(); ++step) {
+        const int running = tile.running(step), going = tile.running(step + 1);
+        const int count = tile.first_row(running);
+        const Rows rows = tile.rows(count);
+        const LiveRows all = tile.all(count);
+        const LiveRows live =
+            call.final_state || going == running ? all : tile.newest(going, running);
+        const float* x = state;
+        if (s.recurrent())
+            adapt(s, plan.weights, count, state, hidden, state, sum, {});
+        else
+            x = hidden;
+        for (int l = 0; l < s.layers; ++l) {
+            const bool last = l + 1 == s.layers;
+            if (last && keep_normalised) space.ffn_norm = {normalised, rstd};
+            layer_forward(core, l, s.recurrent() ? step : 0, rows, last ? live : all, space, x,
+                          state, true);
+            space.ffn_norm = {};
+            x = state;
+        }
 
-    for (int i = 0; i < running; ++i) {
-      const Sequence& q = tile.sequence(i);
-      const float* newest = state + ptrdiff_t(newest_row(tile, live, going, i)) * dp;
-      float* to = call.trajectory + (q.index * call.max_steps + step - 1) * d;
-      // Past its own depth a sequence's last row is repeated.
-      const int64_t times = i >= going ? call.max_steps - step + 1 : 1;
-      for (int64_t n = 0; n < times; ++n) write_rows(newest, 1, d, dp, to + n * d);
-      const int first = tile.first_row(i);
-      if (i >= going && call.final_state)
-        write_rows(state + ptrdiff_t(first) * dp, q.length, d, dp,
-                   call.final_state + q.state_row * d);
-      if (!keep) continue;
-      const float* kept = s.post ? normalised : state;
-      const int64_t row = (step - 1) * plan.batch.kept_rows + q.kept_row;
-      if (live.map && i >= going) {
-        const int at = newest_row(tile, live, going, i);
-        write_rows(kept + ptrdiff_t(at) * dp, 1, d, dp, call.kept + (row + q.length - 1) * d);
-        if (s.post) call.kept_rstd[row + q.length - 1] = rstd[at];
-      } else {
-        write_rows(kept + ptrdiff_t(first) * dp, q.length, d, dp, call.kept + row * d);
-        if (s.post) std::memcpy(call.kept_rstd + row, rstd + first, size_t(q.length) * sizeof(float));
-      }
+        for (int i = 0; i < running; ++i) {
+            const Sequence& q = tile.sequence(i);
+            const float* newest = state + ptrdiff_t(newest_row(tile, live, going, i)) * dp;
+            float* to = call.trajectory + (q.index * call.max_steps + step - 1) * d;
+            // Past its own depth a sequence's last row is repeated.
+            const int64_t times = i >= going ? call.max_steps - step + 1 : 1;
+            for (int64_t n = 0; n < times; ++n) write_rows(newest, 1, d, dp, to + n * d);
+            const int first = tile.first_row(i);
+            if (i >= going && call.final_state)
+                write_rows(state + ptrdiff_t(first) * dp, q.length, d, dp,
+                           call.final_state + q.state_row * d);
+            if (!keep) continue;
+            const float* kept = s.post ? normalised : state;
+            const int64_t row = (step - 1) * plan.batch.kept_rows + q.kept_row;
+            if (live.map && i >= going) {
+                const int at = newest_row(tile, live, going, i);
+                write_rows(kept + ptrdiff_t(at) * dp, 1, d, dp,
+                           call.kept + (row + q.length - 1) * d);
+                if (s.post) call.kept_rstd[row + q.length - 1] = rstd[at];
+            } else {
+                write_rows(kept + ptrdiff_t(first) * dp, q.length, d, dp, call.kept + row * d);
+                if (s.post)
+                    std::memcpy(call.kept_rstd + row, rstd + first,
+                                size_t(q.length) * sizeof(float));
+            }
+        }
     }
-  }
 }
 
-// --- backward -------------------------------------------------------------------------------------
+// --- backward
+// -------------------------------------------------------------------------------------
 
 inline size_t backward_bytes(const Shape& s, const TileSizes& z) {
-  return TileRows::bytes(z.rows) + size_t(s.layers) * z.layer_bytes(s, true) +
-         (size_t(s.layers + 24) * z.act + 2 * z.lanes + z.rows * (kChunk + 8)) * sizeof(float) +
-         64 * kAlignment;
+    return TileRows::bytes(z.rows) + size_t(s.layers) * z.layer_bytes(s, true) +
+           (size_t(s.layers + 24) * z.act + 2 * z.lanes + z.rows * (kChunk + 8)) * sizeof(float) +
+           64 * kAlignment;
 }
 
 // s_{step-1} of the running rows, as forward computed it.
 inline void read_state_before(const CallPlan& plan, const TileRows& tile, int running, int step,
                               float* state) {
-  const Shape& s = plan.shape;
-  if (step == 1) return read_first_state(plan, tile, tile.first_row(running), state);
-  const LayerWeights& last = plan.weights.layers.back();
-  for (int i = 0; i < running; ++i) {
-    const Sequence& q = tile.sequence(i);
-    const int64_t row = (step - 2) * plan.batch.kept_rows + q.kept_row;
-    float* to = state + ptrdiff_t(tile.first_row(i)) * s.dp;
-    read_rows(plan.call.kept + row * s.d, q.length, s.d, s.dp, to);
-    if (!s.post) continue;
-    for (int r = 0; r < q.length; ++r, to += s.dp)
-      for (int c = 0; c < s.dp; c += kLanes)
-        store(to + c, load(to + c) * load(last.ffn_norm_weight + c) + load(last.ffn_norm_bias + c));
-  }
+    const Shape& s = plan.shape;
+    if (step == 1) return read_first_state(plan, tile, tile.first_row(running), state);
+    const LayerWeights& last = plan.weights.layers.back();
+    for (int i = 0; i < running; ++i) {
+        const Sequence& q = tile.sequence(i);
+        const int64_t row = (step - 2) * plan.batch.kept_rows + q.kept_row;
+        float* to = state + ptrdiff_t(tile.first_row(i)) * s.dp;
+        read_rows(plan.call.kept + row * s.d, q.length, s.d, s.dp, to);
+        if (!s.post) continue;
+        for (int r = 0; r < q.length; ++r, to += s.dp)
+            for (int c = 0; c < s.dp; c += kLanes)
+                store(to + c,
+                      load(to + c) * load(last.ffn_norm_weight + c) + load(last.ffn_norm_bias + c));
+    }
 }
 
 // The last LayerNorm of a step as forward kept it, of the live rows.
 inline void read_last_norm(const CallPlan& plan, const TileRows& tile, const LiveRows& live,
                            int running, int going, int step, NormTape tape) {
-  const Shape& s = plan.shape;
-  for (int i = 0; i < running; ++i) {
-    const Sequence& q = tile.sequence(i);
-    const int64_t row = (step - 1) * plan.batch.kept_rows + q.kept_row;
-    const bool newest = live.map && i >= going;
-    const int at = newest ? newest_row(tile, live, going, i) : tile.first_row(i);
-    const int64_t from = newest ? row + q.length - 1 : row;
-    const int n = newest ? 1 : q.length;
-    read_rows(plan.call.kept + from * s.d, n, s.d, s.dp, tape.normalised + ptrdiff_t(at) * s.dp);
-    std::memcpy(tape.rstd + at, plan.call.kept_rstd + from, size_t(n) * sizeof(float));
-  }
+    const Shape& s = plan.shape;
+    for (int i = 0; i < running; ++i) {
+        const Sequence& q = tile.sequence(i);
+        const int64_t row = (step - 1) * plan.batch.kept_rows + q.kept_row;
+        const bool newest = live.map && i >= going;
+        const int at = newest ? newest_row(tile, live, going, i) : tile.first_row(i);
+        const int64_t from = newest ? row + q.length - 1 : row;
+        const int n = newest ? 1 : q.length;
+        read_rows(plan.call.kept + from * s.d, n, s.d, s.dp,
+                  tape.normalised + ptrdiff_t(at) * s.dp);
+        std::memcpy(tape.rstd + at, plan.call.kept_rstd + from, size_t(n) * sizeof(float));
+    }
 }
 
 // Adds the gradients that enter at `step` to g, whose rows of finishing sequences are set first.
 inline void add_output_gradients(const CallPlan& plan, const TileRows& tile, int running, int going,
                                  int step, float* g) {
-  const Shape& s = plan.shape;
-  const LaresCall& call = plan.call;
-  for (int i = 0; i < running; ++i) {
-    const Sequence& q = tile.sequence(i);
-    float* rows = g + ptrdiff_t(tile.first_row(i)) * s.dp;
-    if (i >= going) {
-      if (call.g_state)
-        read_rows(call.g_state + q.state_row * s.d, q.length, s.d, s.dp, rows);
-      else
-        std::memset(rows, 0, size_t(q.length) * s.dp * sizeof(float));
+    const Shape& s = plan.shape;
+    const LaresCall& call = plan.call;
+    for (int i = 0; i < running; ++i) {
+        const Sequence& q = tile.sequence(i);
+        float* rows = g + ptrdiff_t(tile.first_row(i)) * s.dp;
+        if (i >= going) {
+            if (call.g_state)
+                read_rows(call.g_state + q.state_row * s.d, q.length, s.d, s.dp, rows);
+            else
+                std::memset(rows, 0, size_t(q.length) * s.dp * sizeof(float));
+        }
+        if (!call.g_trajectory) continue;
+        float* newest = rows + ptrdiff_t(q.length - 1) * s.dp;
+        const int64_t end = i >= going ? call.max_steps : step;
+        for (int64_t n = step; n <= end; ++n) {
+            const float* from = call.g_trajectory + (q.index * call.max_steps + n - 1) * s.d;
+            for (int c = 0; c < s.d; ++c) newest[c] += from[c];
+        }
     }
-    if (!call.g_trajectory) continue;
-    float* newest = rows + ptrdiff_t(q.length - 1) * s.dp;
-    const int64_t end = i >= going ? call.max_steps : step;
-    for (int64_t n = step; n <= end; ++n) {
-      const float* from = call.g_trajectory + (q.index * call.max_steps + n - 1) * s.d;
-      for (int c = 0; c < s.d; ++c) newest[c] += from[c];
-    }
-  }
 }
 
 // Gradients of the adapter's inputs: g_x in; g becomes the state's, g_hidden is added to.
 inline void adapt_backward(const Shape& s, const Weights& w, int rows, const float* state,
                            const float* hidden, const float* g_x, float* g, float* g_hidden,
                            const GradientLayout& layout, float* grads) {
-  const int dp = s.dp;
-  const ptrdiff_t size = ptrdiff_t(rows) * dp;
-  if (s.adapter == LARES_ADAPTER_CONCAT) {
-    float *g_weight = layout.core(grads, 2), *g_bias = layout.core(grads, 3);
-    for (int half = 0; half < 2; ++half)
-      product<true>(s.d, dp, rows, g_x, dp, row_major(half ? hidden : state, dp),
-                    [&](int r, int c, Vec v) { add_to(g_weight + (2 * r + half) * dp + c, v); });
-    for (ptrdiff_t i = 0; i < size; i += kLanes) add_to(g_bias + i % dp, load(g_x + i));
-    product(rows, 2 * dp, s.d, g_x, dp, packed_panels(w.concat_back, s.d), [&](int r, int c, Vec v) {
-      if (c < dp)
-        store(g + ptrdiff_t(r) * dp + c, v);
-      else
-        add_to(g_hidden + ptrdiff_t(r) * dp + c - dp, v);
-    });
-    return;
-  }
-  const float share = s.adapter == LARES_ADAPTER_ADD ? 0.5f : w.gate;
-  if (s.adapter == LARES_ADAPTER_GATE) {
-    Vec sum{};
-    for (ptrdiff_t i = 0; i < size; i += kLanes)
-      sum += load(g_x + i) * (load(state + i) - load(hidden + i));
-    *layout.core(grads, 2) += sum_lanes(sum) * w.gate * (1.0f - w.gate);
-  }
-  for (ptrdiff_t i = 0; i < size; i += kLanes) {
-    const Vec v = load(g_x + i);
-    store(g + i, v * broadcast(share));
-    add_to(g_hidden + i, v * broadcast(1.0f - share));
-  }
+    const int dp = s.dp;
+    const ptrdiff_t size = ptrdiff_t(rows) * dp;
+    if (s.adapter == LARES_ADAPTER_CONCAT) {
+        float *g_weight = layout.core(grads, 2), *g_bias = layout.core(grads, 3);
+        for (int half = 0; half < 2; ++half)
+            product<true>(
+                s.d, dp, rows, g_x, dp, row_major(half ? hidden : state, dp),
+                [&](int r, int c, Vec v) { add_to(g_weight + (2 * r + half) * dp + c, v); });
+        for (ptrdiff_t i = 0; i < size; i += kLanes) add_to(g_bias + i % dp, load(g_x + i));
+        product(rows, 2 * dp, s.d, g_x, dp, packed_panels(w.concat_back, s.d),
+                [&](int r, int c, Vec v) {
+                    if (c < dp)
+                        store(g + ptrdiff_t(r) * dp + c, v);
+                    else
+                        add_to(g_hidden + ptrdiff_t(r) * dp + c - dp, v);
+                });
+        return;
+    }
+    const float share = s.adapter == LARES_ADAPTER_ADD ? 0.5f : w.gate;
+    if (s.adapter == LARES_ADAPTER_GATE) {
+        Vec sum{};
+        for (ptrdiff_t i = 0; i < size; i += kLanes)
+            sum += load(g_x + i) * (load(state + i) - load(hidden + i));
+        *layout.core(grads, 2) += sum_lanes(sum) * w.gate * (1.0f - w.gate);
+    }
+    for (ptrdiff_t i = 0; i < size; i += kLanes) {
+        const Vec v = load(g_x + i);
+        store(g + i, v * broadcast(share));
+        add_to(g_hidden + i, v * broadcast(1.0f - share));
+    }
 }
 
-// `g_hidden_out` takes the tile's rows: like hidden for one rollout, else packed, every rollout apart.
+// `g_hidden_out` takes the tile's rows: like hidden for one rollout, else packed, every rollout
+// apart.
 inline void backward_tile(const CallPlan& plan, const Tile& place, const GradientLayout& layout,
                           float* grads, float* g_hidden_out, Arena& arena) {
-  const Shape& s = plan.shape;
-  const LaresCall& call = plan.call;
-  const int d = s.d, dp = s.dp;
-  const TileSizes z(s, plan.batch.longest_tile, plan.batch.most_sequences);
-  arena.reserve(backward_bytes(s, z));
-  TileRows tile(plan, place, arena);
-  tile.set_row_of(arena.take<int32_t>(size_t(z.rows)));
-  std::vector<LayerSpace> spaces;
-  std::vector<float*> inputs;  // of each layer
-  for (int l = 0; l < s.layers; ++l) {
-    spaces.push_back(take_layer(s, z, true, arena));
-    inputs.push_back(arena.take<float>(z.act));
-  }
-  BackwardSpace b{};
-  b.g_sum = arena.take<float>(z.act);
-  b.g_branch = arena.take<float>(z.act);
-  b.g_inner = arena.take<float>(size_t(z.rows) * kChunk);
-  b.g_context = arena.take<float>(z.act);
-  b.g_columns = arena.take<float>(z.lanes);
-  b.g_q_columns = zeroed(arena, z.lanes);
-  b.g_qkv = arena.take<float>(3 * z.act);
-  b.g_in = arena.take<float>(z.act);
-  float* hidden = arena.take<float>(z.act);
-  float* state = arena.take<float>(z.act);
-  float* sum = arena.take<float>(z.act);
-  float* unused = arena.take<float>(z.act);
-  float* g = arena.take<float>(z.act);
-  float* g_hidden = arena.take<float>(z.act);
-  const NormTape core_norm{arena.take<float>(z.act), arena.take<float>(size_t(z.rows))};
-  const Core core = plan.core();
-
-  read_hidden(plan, tile, hidden);
-  std::memset(g_hidden, 0, size_t(tile.total_rows()) * dp * sizeof(float));
-  for (int step = tile.depth(); step >= 1; --step) {
-    const int running = tile.running(step), going = tile.running(step + 1);
-    const int count = tile.first_row(running);
-    const Rows rows = tile.rows(count);
-    const LiveRows all = tile.all(count);
-    const LiveRows live = call.g_state || going == running ? all : tile.newest(going, running);
-    add_output_gradients(plan, tile, running, going, step, g);
-
-    // The step again, from its stored state.
-    if (s.recurrent()) {
-      read_state_before(plan, tile, running, step, state);
-      adapt(s, plan.weights, count, state, hidden, inputs[0], sum, core_norm);
-    } else {
-      std::memcpy(inputs[0], hidden, size_t(count) * dp * sizeof(float));
-    }
+    const Shape& s = plan.shape;
+    const LaresCall& call = plan.call;
+    const int d = s.d, dp = s.dp;
+    const TileSizes z(s, plan.batch.longest_tile, plan.batch.most_sequences);
+    arena.reserve(backward_bytes(s, z));
+    TileRows tile(plan, place, arena);
+    tile.set_row_of(arena.take<int32_t>(size_t(z.rows)));
+    std::vector<LayerSpace> spaces;
+    std::vector<float*> inputs;  // of each layer
     for (int l = 0; l < s.layers; ++l) {
-      const bool last = l + 1 == s.layers;
-      // Of the last layer's output backward needs the LayerNorm alone, which forward has kept.
-      const bool finish = !last || (s.post && !s.recurrent());
-      layer_forward(core, l, s.recurrent() ? step : 0, rows, last ? live : all, spaces[size_t(l)],
-                    inputs[size_t(l)], last ? unused : inputs[size_t(l) + 1], finish);
+        spaces.push_back(take_layer(s, z, true, arena));
+        inputs.push_back(arena.take<float>(z.act));
     }
-    if (s.post && s.recurrent())
-      read_last_norm(plan, tile, live, running, going, step, spaces.back().ffn_norm);
+    BackwardSpace b{};
+    b.g_sum = arena.take<float>(z.act);
+    b.g_branch = arena.take<float>(z.act);
+    b.g_inner = arena.take<float>(size_t(z.rows) * kChunk);
+    b.g_context = arena.take<float>(z.act);
+    b.g_columns = arena.take<float>(z.lanes);
+    b.g_q_columns = zeroed(arena, z.lanes);
+    b.g_qkv = arena.take<float>(3 * z.act);
+    b.g_in = arena.take<float>(z.act);
+    float* hidden = arena.take<float>(z.act);
+    float* state = arena.take<float>(z.act);
+    float* sum = arena.take<float>(z.act);
+    float* unused = arena.take<float>(z.act);
+    float* g = arena.take<float>(z.act);
+    float* g_hidden = arena.take<float>(z.act);
+    const NormTape core_norm{arena.take<float>(z.act), arena.take<float>(size_t(z.rows))};
+    const Core core = plan.core();
 
-    if (live.map) gather_rows(g, live, dp, g);
-    for (int l = s.layers - 1; l >= 0; --l)
-      layer_backward(core, l, rows, l + 1 == s.layers ? live : all, spaces[size_t(l)],
-                     inputs[size_t(l)], g, b, layout.layer(grads, l));
-    if (!s.recurrent()) {
-      std::memcpy(g_hidden, g, size_t(count) * dp * sizeof(float));
-      break;
+    read_hidden(plan, tile, hidden);
+    std::memset(g_hidden, 0, size_t(tile.total_rows()) * dp * sizeof(float));
+    for (int step = tile.depth(); step >= 1; --step) {
+        const int running = tile.running(step), going = tile.running(step + 1);
+        const int count = tile.first_row(running);
+        const Rows rows = tile.rows(count);
+        const LiveRows all = tile.all(count);
+        const LiveRows live = call.g_state || going == running ? all : tile.newest(going, running);
+        add_output_gradients(plan, tile, running, going, step, g);
+
+        // The step again, from its stored state.
+        if (s.recurrent()) {
+            read_state_before(plan, tile, running, step, state);
+            adapt(s, plan.weights, count, state, hidden, inputs[0], sum, core_norm);
+        } else {
+            std::memcpy(inputs[0], hidden, size_t(count) * dp * sizeof(float));
+        }
+        for (int l = 0; l < s.layers; ++l) {
+            const bool last = l + 1 == s.layers;
+            // Of the last layer's output backward needs the LayerNorm alone, which forward has
+            // kept.
+            const bool finish = !last || (s.post && !s.recurrent());
+            layer_forward(core, l, s.recurrent() ? step : 0, rows, last ? live : all,
+                          spaces[size_t(l)], inputs[size_t(l)],
+                          last ? unused : inputs[size_t(l) + 1], finish);
+        }
+        if (s.post && s.recurrent())
+            read_last_norm(plan, tile, live, running, going, step, spaces.back().ffn_norm);
+
+        if (live.map) gather_rows(g, live, dp, g);
+        for (int l = s.layers - 1; l >= 0; --l)
+            layer_backward(core, l, rows, l + 1 == s.layers ? live : all, spaces[size_t(l)],
+                           inputs[size_t(l)], g, b, layout.layer(grads, l));
+        if (!s.recurrent()) {
+            std::memcpy(g_hidden, g, size_t(count) * dp * sizeof(float));
+            break;
+        }
+        norm_rows_backward(count, d, dp, plan.weights.core_norm_weight, core_norm, g,
+                           layout.core(grads, 0), layout.core(grads, 1),
+                           [&](int r, int c, Vec v)
+                               LARES_INLINE_LAMBDA { store(b.g_in + ptrdiff_t(r) * dp + c, v); });
+        adapt_backward(s, plan.weights, count, state, hidden, b.g_in, g, g_hidden, layout, grads);
     }
-    norm_rows_backward(count, d, dp, plan.weights.core_norm_weight, core_norm, g,
-                       layout.core(grads, 0), layout.core(grads, 1),
-                       [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                         store(b.g_in + ptrdiff_t(r) * dp + c, v);
-                       });
-    adapt_backward(s, plan.weights, count, state, hidden, b.g_in, g, g_hidden, layout, grads);
-  }
-  for (int i = 0; i < tile.sequences(); ++i) {
-    const Sequence& q = tile.sequence(i);
-    const ptrdiff_t first = ptrdiff_t(tile.first_row(i)) * dp;
-    const int64_t to = call.rollouts == 1 ? q.hidden_row : q.row;
-    write_rows(g_hidden + first, q.length, d, dp, g_hidden_out + to * d);
-    if (call.g_first_state && s.recurrent())
-      write_rows(g + first, q.length, d, dp, call.g_first_state + q.state_row * d);
-  }
+    for (int i = 0; i < tile.sequences(); ++i) {
+        const Sequence& q = tile.sequence(i);
+        const ptrdiff_t first = ptrdiff_t(tile.first_row(i)) * dp;
+        const int64_t to = call.rollouts == 1 ? q.hidden_row : q.row;
+        write_rows(g_hidden + first, q.length, d, dp, g_hidden_out + to * d);
+        if (call.g_first_state && s.recurrent())
+            write_rows(g + first, q.length, d, dp, call.g_first_state + q.state_row * d);
+    }
 }
 
 }  // namespace lares::LARES_ISA

@@ -1,8 +1,8 @@
 // Packed weights of earlier calls, found again by what the parameters hold.
 //
-// For a short call packing costs more than the recurrence. Parameters may change in place at any time
-// without notice, so nothing but their content is trusted: every call reads them once to make their
-// fingerprint, which takes a tenth of the time of packing them.
+// For a short call packing costs more than the recurrence. Parameters may change in place at any
+// time without notice, so nothing but their content is trusted: every call reads them once to make
+// their fingerprint, which takes a tenth of the time of packing them.
 #pragma once
 
 #include <memory>
@@ -13,103 +13,104 @@
 namespace lares::LARES_ISA {
 
 struct Fingerprint {
-  uint64_t words[2 * kLanes];
-  bool operator==(const Fingerprint& other) const {
-    return std::memcmp(words, other.words, sizeof words) == 0;
-  }
+    uint64_t words[2 * kLanes];
+    bool operator==(const Fingerprint& other) const {
+        return std::memcmp(words, other.words, sizeof words) == 0;
+    }
 };
 
 // How many numbers each parameter has, 0 for those that a core does not have.
 inline void parameter_sizes(const Shape& s, int64_t (&sizes)[LARES_PARAMETERS]) {
-  const int64_t d = s.d, f = s.f, n = s.layers;
-  const int64_t all[LARES_PARAMETERS] = {3 * n * d * d, 3 * n * d, n * d * d, n * d, n * d, n * d,
-                                         n * f * d,     n * f,     n * d * f, n * d, n * d, n * d,
-                                         d,             d,         0,         0};
-  std::memcpy(sizes, all, sizeof all);
-  if (!s.recurrent()) sizes[kCoreNormWeight] = sizes[kCoreNormBias] = 0;
-  if (s.adapter == LARES_ADAPTER_GATE) sizes[kGate] = 1;
-  if (s.adapter == LARES_ADAPTER_CONCAT) {
-    sizes[kConcatWeight] = 2 * d * d;
-    sizes[kConcatBias] = d;
-  }
+    const int64_t d = s.d, f = s.f, n = s.layers;
+    const int64_t all[LARES_PARAMETERS] = {
+        3 * n * d * d, 3 * n * d, n * d * d, n * d, n * d, n * d, n * f * d, n * f,
+        n * d * f,     n * d,     n * d,     n * d, d,     d,     0,         0};
+    std::memcpy(sizes, all, sizeof all);
+    if (!s.recurrent()) sizes[kCoreNormWeight] = sizes[kCoreNormBias] = 0;
+    if (s.adapter == LARES_ADAPTER_GATE) sizes[kGate] = 1;
+    if (s.adapter == LARES_ADAPTER_CONCAT) {
+        sizes[kConcatWeight] = 2 * d * d;
+        sizes[kConcatBias] = d;
+    }
 }
 
-// Every step is a bijection of the lane's sum, and of the number that enters: one changed number always
-// shows, several cancel with the probability of a random 32-bit coincidence in each lane they touch.
+// Every step is a bijection of the lane's sum, and of the number that enters: one changed number
+// always shows, several cancel with the probability of a random 32-bit coincidence in each lane
+// they touch.
 inline Fingerprint fingerprint(const Shape& s, const float* const* parameters) {
-  constexpr int kSums = 4;
-  UVec sums[kSums];
-  for (int i = 0; i < kSums; ++i) sums[i] = lane_bits() * (2u * uint32_t(i) + 0x9E3779B9u);
-  const auto mix = [](UVec sum, UVec x) LARES_INLINE_LAMBDA {
-    sum = (sum ^ x) * 0x85EBCA6Bu;
-    return (sum << 13) | (sum >> 19);
-  };
-  int64_t sizes[LARES_PARAMETERS];
-  parameter_sizes(s, sizes);
-  for (int p = 0; p < LARES_PARAMETERS; ++p) {
-    const auto* words = reinterpret_cast<const uint32_t*>(parameters[p]);
-    int64_t i = 0;
-    for (; i + kSums * kLanes <= sizes[p]; i += kSums * kLanes)
-      for (int k = 0; k < kSums; ++k) sums[k] = mix(sums[k], load(words + i + k * kLanes));
-    for (; i < sizes[p]; i += kLanes) {
-      uint32_t rest[kLanes] = {};
-      const int64_t count = sizes[p] - i < kLanes ? sizes[p] - i : kLanes;
-      std::memcpy(rest, words + i, size_t(count) * sizeof(uint32_t));
-      sums[0] = mix(sums[0], load(rest));
+    constexpr int kSums = 4;
+    UVec sums[kSums];
+    for (int i = 0; i < kSums; ++i) sums[i] = lane_bits() * (2u * uint32_t(i) + 0x9E3779B9u);
+    const auto mix = [](UVec sum, UVec x) LARES_INLINE_LAMBDA {
+        sum = (sum ^ x) * 0x85EBCA6Bu;
+        return (sum << 13) | (sum >> 19);
+    };
+    int64_t sizes[LARES_PARAMETERS];
+    parameter_sizes(s, sizes);
+    for (int p = 0; p < LARES_PARAMETERS; ++p) {
+        const auto* words = reinterpret_cast<const uint32_t*>(parameters[p]);
+        int64_t i = 0;
+        for (; i + kSums * kLanes <= sizes[p]; i += kSums * kLanes)
+            for (int k = 0; k < kSums; ++k) sums[k] = mix(sums[k], load(words + i + k * kLanes));
+        for (; i < sizes[p]; i += kLanes) {
+            uint32_t rest[kLanes] = {};
+            const int64_t count = sizes[p] - i < kLanes ? sizes[p] - i : kLanes;
+            std::memcpy(rest, words + i, size_t(count) * sizeof(uint32_t));
+            sums[0] = mix(sums[0], load(rest));
+        }
     }
-  }
-  Fingerprint print;
-  static_assert(sizeof sums == sizeof print, "all sums are compared");
-  std::memcpy(&print, sums, sizeof print);
-  return print;
+    Fingerprint print;
+    static_assert(sizeof sums == sizeof print, "all sums are compared");
+    std::memcpy(&print, sums, sizeof print);
+    return print;
 }
 
 struct PackedWeights {
-  Fingerprint print;
-  int d, f, layers, adapter;
-  Arena arena;
-  std::unique_ptr<Weights> weights;
+    Fingerprint print;
+    int d, f, layers, adapter;
+    Arena arena;
+    std::unique_ptr<Weights> weights;
 
-  PackedWeights(const Shape& s, const Fingerprint& of, const float* const* parameters)
-      : print(of), d(s.d), f(s.f), layers(s.layers), adapter(s.adapter) {
-    arena.reserve(Weights::bytes(s, false));
-    weights = std::make_unique<Weights>(s, parameters, false, arena);
-  }
-  bool fits(const Shape& s, const Fingerprint& of) const {
-    return d == s.d && f == s.f && layers == s.layers && adapter == s.adapter && print == of;
-  }
+    PackedWeights(const Shape& s, const Fingerprint& of, const float* const* parameters)
+        : print(of), d(s.d), f(s.f), layers(s.layers), adapter(s.adapter) {
+        arena.reserve(Weights::bytes(s, false));
+        weights = std::make_unique<Weights>(s, parameters, false, arena);
+    }
+    bool fits(const Shape& s, const Fingerprint& of) const {
+        return d == s.d && f == s.f && layers == s.layers && adapter == s.adapter && print == of;
+    }
 };
 
 class WeightCache {
- public:
-  std::shared_ptr<const PackedWeights> get(const Shape& s, const float* const* parameters) {
-    const Fingerprint print = fingerprint(s, parameters);
-    {
-      // Another thread at it, or one that was when this process was forked off: do without.
-      std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-      if (lock)
-        for (auto& entry : entries_)
-          if (entry && entry->fits(s, print)) return entry;
+  public:
+    std::shared_ptr<const PackedWeights> get(const Shape& s, const float* const* parameters) {
+        const Fingerprint print = fingerprint(s, parameters);
+        {
+            // Another thread at it, or one that was when this process was forked off: do without.
+            std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+            if (lock)
+                for (auto& entry : entries_)
+                    if (entry && entry->fits(s, print)) return entry;
+        }
+        auto made = std::make_shared<const PackedWeights>(s, print, parameters);
+        std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+        if (lock) {
+            entries_[next_] = made;
+            next_ = (next_ + 1) % kEntries;
+        }
+        return made;
     }
-    auto made = std::make_shared<const PackedWeights>(s, print, parameters);
-    std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-    if (lock) {
-      entries_[next_] = made;
-      next_ = (next_ + 1) % kEntries;
+
+    static WeightCache& instance() {
+        static WeightCache* cache = new WeightCache;  // outlives every thread
+        return *cache;
     }
-    return made;
-  }
 
-  static WeightCache& instance() {
-    static WeightCache* cache = new WeightCache;  // outlives every thread
-    return *cache;
-  }
-
- private:
-  static constexpr int kEntries = 8;  // pre-block and core of a few models
-  std::mutex mutex_;
-  std::shared_ptr<const PackedWeights> entries_[kEntries];
-  int next_ = 0;
+  private:
+    static constexpr int kEntries = 8;  // pre-block and core of a few models
+    std::mutex mutex_;
+    std::shared_ptr<const PackedWeights> entries_[kEntries];
+    int next_ = 0;
 };
 
 }  // namespace lares::LARES_ISA

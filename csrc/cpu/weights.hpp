@@ -1,199 +1,219 @@
-// The parameters of a core in the form the kernel reads: padded to whole vectors, weights in panels.
+// The parameters of a core in the form the kernel reads: padded to whole vectors, weights in
+// panels.
 #pragma once
 
 #include <cmath>
 #include <vector>
 
+#include "../lares_kernels.h"
 #include "arena.hpp"
 #include "gemm.hpp"
 #include "philox.hpp"
-#include "../lares_kernels.h"
 
 namespace lares::LARES_ISA {
 
-// Columns of the feed-forward worked on at a time: a chunk of both its weights stays in the L1 cache.
+// Columns of the feed-forward worked on at a time: a chunk of both its weights stays in the L1
+// cache.
 constexpr int kChunk = 64;
 static_assert(kChunk % kPanel == 0, "chunks are whole panels");
 
 struct Shape {
-  int d, heads, head_dim, f, layers;
-  int dp, fp;  // d and f rounded up to whole vectors; the columns between are zero
-  int adapter, activation;
-  bool post;
-  float eps, state_scale;
-  Rate dropout, attn_dropout;
+    int d, heads, head_dim, f, layers;
+    int dp, fp;  // d and f rounded up to whole vectors; the columns between are zero
+    int adapter, activation;
+    bool post;
+    float eps, state_scale;
+    Rate dropout, attn_dropout;
 
-  explicit Shape(const LaresCall& call)
-      : d(int(call.d_model)),
-        heads(int(call.n_heads)),
-        head_dim(int(call.d_model / call.n_heads)),
-        f(int(call.d_ff)),
-        layers(int(call.n_layers)),
-        dp(round_up(d, kLanes)),
-        fp(round_up(f, kLanes)),
-        adapter(int(call.adapter)),
-        activation(int(call.activation)),
-        post(call.norm == LARES_NORM_POST),
-        eps(float(call.eps)),
-        state_scale(float(call.state_scale)),
-        dropout(rate_of(call.dropout_level)),
-        attn_dropout(rate_of(call.attn_dropout_level)) {}
+    explicit Shape(const LaresCall& call)
+        : d(int(call.d_model)),
+          heads(int(call.n_heads)),
+          head_dim(int(call.d_model / call.n_heads)),
+          f(int(call.d_ff)),
+          layers(int(call.n_layers)),
+          dp(round_up(d, kLanes)),
+          fp(round_up(f, kLanes)),
+          adapter(int(call.adapter)),
+          activation(int(call.activation)),
+          post(call.norm == LARES_NORM_POST),
+          eps(float(call.eps)),
+          state_scale(float(call.state_scale)),
+          dropout(rate_of(call.dropout_level)),
+          attn_dropout(rate_of(call.attn_dropout_level)) {}
 
-  bool recurrent() const { return adapter != LARES_ADAPTER_NONE; }
+    bool recurrent() const { return adapter != LARES_ADAPTER_NONE; }
 
- private:
-  static Rate rate_of(int64_t level) {
-    Rate rate;
-    if (level == 0) return rate;
-    rate.threshold = int(level);
-    rate.planes = 8;
-    while (rate.threshold % 2 == 0) {
-      rate.threshold /= 2;
-      --rate.planes;
+  private:
+    static Rate rate_of(int64_t level) {
+        Rate rate;
+        if (level == 0) return rate;
+        rate.threshold = int(level);
+        rate.planes = 8;
+        while (rate.threshold % 2 == 0) {
+            rate.threshold /= 2;
+            --rate.planes;
+        }
+        return rate;
     }
-    return rate;
-  }
 };
 
 // Places of the parameters in LaresCall.
 enum Parameter {
-  kQkvWeight, kQkvBias, kOutWeight, kOutBias, kAttnNormWeight, kAttnNormBias,
-  kUpWeight, kUpBias, kDownWeight, kDownBias, kFfnNormWeight, kFfnNormBias,
-  kCoreNormWeight, kCoreNormBias, kGate, kConcatWeight = kGate, kConcatBias,
+    kQkvWeight,
+    kQkvBias,
+    kOutWeight,
+    kOutBias,
+    kAttnNormWeight,
+    kAttnNormBias,
+    kUpWeight,
+    kUpBias,
+    kDownWeight,
+    kDownBias,
+    kFfnNormWeight,
+    kFfnNormBias,
+    kCoreNormWeight,
+    kCoreNormBias,
+    kGate,
+    kConcatWeight = kGate,
+    kConcatBias,
 };
 
 struct LayerWeights {
-  const float *qkv, *qkv_bias, *out, *out_bias, *up, *up_bias, *down, *down_bias;
-  const float *attn_norm_weight, *attn_norm_bias, *ffn_norm_weight, *ffn_norm_bias;
-  // For backward: the same matrices, panels over their other dimension.
-  const float *qkv_back, *out_back, *up_back, *down_back;
+    const float *qkv, *qkv_bias, *out, *out_bias, *up, *up_bias, *down, *down_bias;
+    const float *attn_norm_weight, *attn_norm_bias, *ffn_norm_weight, *ffn_norm_bias;
+    // For backward: the same matrices, panels over their other dimension.
+    const float *qkv_back, *out_back, *up_back, *down_back;
 };
 
 // A matrix that may be stored in several row groups, each padded apart (query, key and value).
 struct Blocks {
-  int groups, size, padded;  // rows of a group, and rounded up
-  int total() const { return groups * padded; }
+    int groups, size, padded;  // rows of a group, and rounded up
+    int total() const { return groups * padded; }
 };
 
 class Weights {
- public:
-  std::vector<LayerWeights> layers;
-  const float *core_norm_weight = nullptr, *core_norm_bias = nullptr;
-  const float *concat = nullptr, *concat_bias = nullptr, *concat_back = nullptr;
-  float gate = 0.0f;  // sigmoid of the parameter
+  public:
+    std::vector<LayerWeights> layers;
+    const float *core_norm_weight = nullptr, *core_norm_bias = nullptr;
+    const float *concat = nullptr, *concat_bias = nullptr, *concat_back = nullptr;
+    float gate = 0.0f;  // sigmoid of the parameter
 
-  static size_t bytes(const Shape& s, bool backward) {
-    const size_t dp = s.dp, fp = s.fp;
-    const size_t matrices = s.d * 3 * dp + s.d * dp + s.d * fp + fp * dp;
-    const size_t matrices_back = 3 * dp * dp + s.d * dp + fp * dp + s.d * fp;
-    size_t floats = s.layers * (matrices + (backward ? matrices_back : 0) + 9 * dp + fp);
-    floats += 2 * dp;
-    if (s.adapter == LARES_ADAPTER_CONCAT) floats += 2 * s.d * dp + dp + (backward ? 2 * s.d * dp : 0);
-    return floats * sizeof(float) + (16 * s.layers + 8) * kAlignment;
-  }
-
-  Weights(const Shape& s, const float* const* p, bool backward, Arena& arena) : arena_(arena) {
-    const Blocks d{1, s.d, s.dp}, f{1, s.f, s.fp}, qkv{3, s.d, s.dp}, both{2, s.d, s.dp};
-    const int64_t dd = int64_t(s.d) * s.d, df = int64_t(s.d) * s.f;
-    for (int l = 0; l < s.layers; ++l) {
-      LayerWeights w{};
-      const float* qkv_weight = p[kQkvWeight] + l * 3 * dd;
-      const float* out_weight = p[kOutWeight] + l * dd;
-      const float* up_weight = p[kUpWeight] + l * df;
-      const float* down_weight = p[kDownWeight] + l * df;
-      w.qkv = pack(qkv_weight, qkv, s.d, s.d);
-      w.qkv_bias = vector(p[kQkvBias] + l * 3 * s.d, qkv);
-      w.out = pack(out_weight, d, s.d, s.d);
-      w.out_bias = vector(p[kOutBias] + l * s.d, d);
-      w.attn_norm_weight = vector(p[kAttnNormWeight] + l * s.d, d);
-      w.attn_norm_bias = vector(p[kAttnNormBias] + l * s.d, d);
-      w.up = pack(up_weight, f, s.d, s.d);
-      w.up_bias = vector(p[kUpBias] + l * s.f, f);
-      w.down = pack(down_weight, d, s.f, s.fp);
-      w.down_bias = vector(p[kDownBias] + l * s.d, d);
-      w.ffn_norm_weight = vector(p[kFfnNormWeight] + l * s.d, d);
-      w.ffn_norm_bias = vector(p[kFfnNormBias] + l * s.d, d);
-      if (backward) {
-        w.qkv_back = pack_back(qkv_weight, qkv, d);
-        w.out_back = pack_back(out_weight, {1, s.d, s.d}, d);
-        w.up_back = pack_back(up_weight, f, d);
-        w.down_back = pack_back(down_weight, {1, s.d, s.d}, f);
-      }
-      layers.push_back(w);
+    static size_t bytes(const Shape& s, bool backward) {
+        const size_t dp = s.dp, fp = s.fp;
+        const size_t matrices = s.d * 3 * dp + s.d * dp + s.d * fp + fp * dp;
+        const size_t matrices_back = 3 * dp * dp + s.d * dp + fp * dp + s.d * fp;
+        size_t floats = s.layers * (matrices + (backward ? matrices_back : 0) + 9 * dp + fp);
+        floats += 2 * dp;
+        if (s.adapter == LARES_ADAPTER_CONCAT)
+            floats += 2 * s.d * dp + dp + (backward ? 2 * s.d * dp : 0);
+        return floats * sizeof(float) + (16 * s.layers + 8) * kAlignment;
     }
-    if (!s.recurrent()) return;
-    core_norm_weight = vector(p[kCoreNormWeight], d);
-    core_norm_bias = vector(p[kCoreNormBias], d);
-    if (s.adapter == LARES_ADAPTER_GATE) gate = 1.0f / (1.0f + std::exp(-*p[kGate]));
-    if (s.adapter == LARES_ADAPTER_CONCAT) {
-      concat = pack(p[kConcatWeight], d, 2 * s.d, 2 * s.d);
-      concat_bias = vector(p[kConcatBias], d);
-      // Its two halves apart: one gives the state's gradient, the other H's.
-      if (backward) concat_back = pack_back(p[kConcatWeight], {1, s.d, s.d}, both);
-    }
-  }
 
- private:
-  const float* vector(const float* from, Blocks n) {
-    float* to = arena_.take<float>(n.total());
-    for (int g = 0; g < n.groups; ++g) {
-      std::memcpy(to + g * n.padded, from + g * n.size, n.size * sizeof(float));
-      std::memset(to + g * n.padded + n.size, 0, (n.padded - n.size) * sizeof(float));
-    }
-    return to;
-  }
-
-  // W (n x k, row-major) as the right-hand side of x W^T: k rows (zeros to k_padded) of n columns.
-  const float* pack(const float* weight, Blocks n, int k, int k_padded) {
-    const int columns = n.total();
-    float* to = arena_.take<float>(size_t(k_padded) * columns);
-    for (int first = 0; first < columns; first += kPanel) {
-      const int width = columns - first < kPanel ? columns - first : kPanel;
-      float* panel = to + ptrdiff_t(first) * k_padded;
-      for (int j = 0; j < width; j += kLanes) {
-        const int group = (first + j) / n.padded, row = (first + j) % n.padded;
-        const float* from = weight + (ptrdiff_t(group) * n.size + row) * k;
-        const int real = n.size - row < kLanes ? n.size - row : kLanes;
-        int at = 0;
-        if (real == kLanes)
-          for (; at + kLanes <= k; at += kLanes)
-            transpose_block(from + at, k, panel + ptrdiff_t(at) * width + j, width);
-        for (; at < k_padded; ++at)
-          for (int i = 0; i < kLanes; ++i)
-            panel[ptrdiff_t(at) * width + j + i] = i < real && at < k ? from[ptrdiff_t(i) * k + at] : 0.0f;
-      }
-    }
-    return to;
-  }
-
-  // W (k x n, row-major) as the right-hand side of g W: k rows of n columns.
-  const float* pack_back(const float* weight, Blocks k, Blocks n) {
-    const int columns = n.total(), rows = k.total(), stride = n.groups * n.size;
-    float* to = arena_.take<float>(size_t(rows) * columns);
-    for (int first = 0; first < columns; first += kPanel) {
-      const int width = columns - first < kPanel ? columns - first : kPanel;
-      float* panel = to + ptrdiff_t(first) * rows;
-      for (int r = 0; r < rows; ++r) {
-        const int in_group = r % k.padded;
-        const bool real_row = in_group < k.size;
-        const float* from = weight + (ptrdiff_t(r / k.padded) * k.size + in_group) * stride;
-        for (int j = 0; j < width; j += kLanes) {
-          const int group = (first + j) / n.padded, column = (first + j) % n.padded;
-          const int real = real_row ? (n.size - column < kLanes ? n.size - column : kLanes) : 0;
-          float* at = panel + ptrdiff_t(r) * width + j;
-          const float* values = from + group * n.size + column;
-          if (real == kLanes) {
-            store(at, load(values));
-          } else {
-            for (int i = 0; i < kLanes; ++i) at[i] = i < real ? values[i] : 0.0f;
-          }
+    Weights(const Shape& s, const float* const* p, bool backward, Arena& arena) : arena_(arena) {
+        const Blocks d{1, s.d, s.dp}, f{1, s.f, s.fp}, qkv{3, s.d, s.dp}, both{2, s.d, s.dp};
+        const int64_t dd = int64_t(s.d) * s.d, df = int64_t(s.d) * s.f;
+        for (int l = 0; l < s.layers; ++l) {
+            LayerWeights w{};
+            const float* qkv_weight = p[kQkvWeight] + l * 3 * dd;
+            const float* out_weight = p[kOutWeight] + l * dd;
+            const float* up_weight = p[kUpWeight] + l * df;
+            const float* down_weight = p[kDownWeight] + l * df;
+            w.qkv = pack(qkv_weight, qkv, s.d, s.d);
+            w.qkv_bias = vector(p[kQkvBias] + l * 3 * s.d, qkv);
+            w.out = pack(out_weight, d, s.d, s.d);
+            w.out_bias = vector(p[kOutBias] + l * s.d, d);
+            w.attn_norm_weight = vector(p[kAttnNormWeight] + l * s.d, d);
+            w.attn_norm_bias = vector(p[kAttnNormBias] + l * s.d, d);
+            w.up = pack(up_weight, f, s.d, s.d);
+            w.up_bias = vector(p[kUpBias] + l * s.f, f);
+            w.down = pack(down_weight, d, s.f, s.fp);
+            w.down_bias = vector(p[kDownBias] + l * s.d, d);
+            w.ffn_norm_weight = vector(p[kFfnNormWeight] + l * s.d, d);
+            w.ffn_norm_bias = vector(p[kFfnNormBias] + l * s.d, d);
+            if (backward) {
+                w.qkv_back = pack_back(qkv_weight, qkv, d);
+                w.out_back = pack_back(out_weight, {1, s.d, s.d}, d);
+                w.up_back = pack_back(up_weight, f, d);
+                w.down_back = pack_back(down_weight, {1, s.d, s.d}, f);
+            }
+            layers.push_back(w);
         }
-      }
+        if (!s.recurrent()) return;
+        core_norm_weight = vector(p[kCoreNormWeight], d);
+        core_norm_bias = vector(p[kCoreNormBias], d);
+        if (s.adapter == LARES_ADAPTER_GATE) gate = 1.0f / (1.0f + std::exp(-*p[kGate]));
+        if (s.adapter == LARES_ADAPTER_CONCAT) {
+            concat = pack(p[kConcatWeight], d, 2 * s.d, 2 * s.d);
+            concat_bias = vector(p[kConcatBias], d);
+            // Its two halves apart: one gives the state's gradient, the other H's.
+            if (backward) concat_back = pack_back(p[kConcatWeight], {1, s.d, s.d}, both);
+        }
     }
-    return to;
-  }
 
-  Arena& arena_;
+  private:
+    const float* vector(const float* from, Blocks n) {
+        float* to = arena_.take<float>(n.total());
+        for (int g = 0; g < n.groups; ++g) {
+            std::memcpy(to + g * n.padded, from + g * n.size, n.size * sizeof(float));
+            std::memset(to + g * n.padded + n.size, 0, (n.padded - n.size) * sizeof(float));
+        }
+        return to;
+    }
+
+    // W (n x k, row-major) as the right-hand side of x W^T: k rows (zeros to k_padded) of n
+    // columns.
+    const float* pack(const float* weight, Blocks n, int k, int k_padded) {
+        const int columns = n.total();
+        float* to = arena_.take<float>(size_t(k_padded) * columns);
+        for (int first = 0; first < columns; first += kPanel) {
+            const int width = columns - first < kPanel ? columns - first : kPanel;
+            float* panel = to + ptrdiff_t(first) * k_padded;
+            for (int j = 0; j < width; j += kLanes) {
+                const int group = (first + j) / n.padded, row = (first + j) % n.padded;
+                const float* from = weight + (ptrdiff_t(group) * n.size + row) * k;
+                const int real = n.size - row < kLanes ? n.size - row : kLanes;
+                int at = 0;
+                if (real == kLanes)
+                    for (; at + kLanes <= k; at += kLanes)
+                        transpose_block(from + at, k, panel + ptrdiff_t(at) * width + j, width);
+                for (; at < k_padded; ++at)
+                    for (int i = 0; i < kLanes; ++i)
+                        panel[ptrdiff_t(at) * width + j + i] =
+                            i < real && at < k ? from[ptrdiff_t(i) * k + at] : 0.0f;
+            }
+        }
+        return to;
+    }
+
+    // W (k x n, row-major) as the right-hand side of g W: k rows of n columns.
+    const float* pack_back(const float* weight, Blocks k, Blocks n) {
+        const int columns = n.total(), rows = k.total(), stride = n.groups * n.size;
+        float* to = arena_.take<float>(size_t(rows) * columns);
+        for (int first = 0; first < columns; first += kPanel) {
+            const int width = columns - first < kPanel ? columns - first : kPanel;
+            float* panel = to + ptrdiff_t(first) * rows;
+            for (int r = 0; r < rows; ++r) {
+                const int in_group = r % k.padded;
+                const bool real_row = in_group < k.size;
+                const float* from = weight + (ptrdiff_t(r / k.padded) * k.size + in_group) * stride;
+                for (int j = 0; j < width; j += kLanes) {
+                    const int group = (first + j) / n.padded, column = (first + j) % n.padded;
+                    const int real =
+                        real_row ? (n.size - column < kLanes ? n.size - column : kLanes) : 0;
+                    float* at = panel + ptrdiff_t(r) * width + j;
+                    const float* values = from + group * n.size + column;
+                    if (real == kLanes) {
+                        store(at, load(values));
+                    } else {
+                        for (int i = 0; i < kLanes; ++i) at[i] = i < real ? values[i] : 0.0f;
+                    }
+                }
+            }
+        }
+        return to;
+    }
+
+    Arena& arena_;
 };
 
 }  // namespace lares::LARES_ISA

@@ -1,7 +1,7 @@
 // Random calls of the kernel, for sanitizers to watch: every option, odd sizes, exact buffers.
 //
-// Each buffer has exactly the size that lares_kernels.h states, so that an address sanitizer sees one
-// step too far. A call is run on one thread and on three, and must give the same bits.
+// Each buffer has exactly the size that lares_kernels.h states, so that an address sanitizer sees
+// one step too far. A call is run on one thread and on three, and must give the same bits.
 
 #include <cmath>
 #include <cstdio>
@@ -18,137 +18,150 @@ namespace {
 using Floats = std::vector<float>;
 
 struct Problem {
-  LaresCall call{};
-  std::vector<int64_t> lengths, steps, ids;
-  Floats hidden, state, trajectory, final_state, kept, kept_rstd;
-  Floats g_trajectory, g_state, g_hidden, g_first;
-  std::vector<Floats> parameters, g_parameters;
+    LaresCall call{};
+    std::vector<int64_t> lengths, steps, ids;
+    Floats hidden, state, trajectory, final_state, kept, kept_rstd;
+    Floats g_trajectory, g_state, g_hidden, g_first;
+    std::vector<Floats> parameters, g_parameters;
 };
 
 int pick(std::mt19937& random, int low, int high) {
-  return std::uniform_int_distribution<int>(low, high)(random);
+    return std::uniform_int_distribution<int>(low, high)(random);
 }
 
 Floats numbers(std::mt19937& random, size_t count, float scale) {
-  std::normal_distribution<float> normal(0.0f, scale);
-  Floats values(count);
-  for (auto& v : values) v = normal(random);
-  return values;
+    std::normal_distribution<float> normal(0.0f, scale);
+    Floats values(count);
+    for (auto& v : values) v = normal(random);
+    return values;
 }
 
 Problem make(unsigned seed) {
-  std::mt19937 random(seed);
-  Problem p;
-  LaresCall& c = p.call;
-  c.abi = LARES_ABI;
-  c.n_heads = pick(random, 1, 3);
-  c.d_model = 8 * c.n_heads * pick(random, 1, 5);
-  c.d_ff = pick(random, 1, 150);
-  c.n_layers = pick(random, 1, 3);
-  c.adapter = pick(random, 0, 3);
-  c.activation = pick(random, 0, 3);
-  c.norm = pick(random, 0, 1);
-  const int levels[] = {0, 128, 64, 26};
-  c.dropout_level = levels[pick(random, 0, 3)];
-  c.attn_dropout_level = levels[pick(random, 0, 3)];
-  c.eps = 1e-12;
-  c.state_scale = 3.0;
-  c.seed = seed;
-  const bool recurrent = c.adapter != LARES_ADAPTER_NONE;
-  c.n_sequences = pick(random, 1, 12);
-  c.rollouts = recurrent ? pick(random, 1, 3) : 1;
-  c.max_steps = recurrent ? pick(random, 1, 4) : 1;
-  c.state_mode = pick(random, 0, 2);
-  int64_t total = 0, longest = 0;
-  for (int64_t b = 0; b < c.n_sequences; ++b) {
-    p.lengths.push_back(pick(random, 0, 5) ? pick(random, 1, 22) : pick(random, 1, 150));
-    p.ids.push_back(pick(random, 0, (1 << 24) - 1));
-    total += p.lengths.back();
-    longest = std::max(longest, p.lengths.back());
-  }
-  const bool padded = pick(random, 0, 1);
-  c.padded_length = padded ? longest + pick(random, 0, 3) : 0;
-  c.n_rows = total;
-  const int64_t sequences = c.n_sequences * c.rollouts, d = c.d_model, f = c.d_ff, n = c.n_layers;
-  const int64_t hidden_rows = padded ? c.n_sequences * c.padded_length : total;
-  const int64_t state_rows = padded ? sequences * c.padded_length : total * c.rollouts;
-  const int64_t rows = total * c.rollouts;
-  if (recurrent && pick(random, 0, 1))
-    for (int64_t s = 0; s < sequences; ++s) p.steps.push_back(pick(random, 1, int(c.max_steps)));
+    std::mt19937 random(seed);
+    Problem p;
+    LaresCall& c = p.call;
+    c.abi = LARES_ABI;
+    c.n_heads = pick(random, 1, 3);
+    c.d_model = 8 * c.n_heads * pick(random, 1, 5);
+    c.d_ff = pick(random, 1, 150);
+    c.n_layers = pick(random, 1, 3);
+    c.adapter = pick(random, 0, 3);
+    c.activation = pick(random, 0, 3);
+    c.norm = pick(random, 0, 1);
+    const int levels[] = {0, 128, 64, 26};
+    c.dropout_level = levels[pick(random, 0, 3)];
+    c.attn_dropout_level = levels[pick(random, 0, 3)];
+    c.eps = 1e-12;
+    c.state_scale = 3.0;
+    c.seed = seed;
+    const bool recurrent = c.adapter != LARES_ADAPTER_NONE;
+    c.n_sequences = pick(random, 1, 12);
+    c.rollouts = recurrent ? pick(random, 1, 3) : 1;
+    c.max_steps = recurrent ? pick(random, 1, 4) : 1;
+    c.state_mode = pick(random, 0, 2);
+    int64_t total = 0, longest = 0;
+    for (int64_t b = 0; b < c.n_sequences; ++b) {
+        p.lengths.push_back(pick(random, 0, 5) ? pick(random, 1, 22) : pick(random, 1, 150));
+        p.ids.push_back(pick(random, 0, (1 << 24) - 1));
+        total += p.lengths.back();
+        longest = std::max(longest, p.lengths.back());
+    }
+    const bool padded = pick(random, 0, 1);
+    c.padded_length = padded ? longest + pick(random, 0, 3) : 0;
+    c.n_rows = total;
+    const int64_t sequences = c.n_sequences * c.rollouts, d = c.d_model, f = c.d_ff, n = c.n_layers;
+    const int64_t hidden_rows = padded ? c.n_sequences * c.padded_length : total;
+    const int64_t state_rows = padded ? sequences * c.padded_length : total * c.rollouts;
+    const int64_t rows = total * c.rollouts;
+    if (recurrent && pick(random, 0, 1))
+        for (int64_t s = 0; s < sequences; ++s)
+            p.steps.push_back(pick(random, 1, int(c.max_steps)));
 
-  p.hidden = numbers(random, size_t(hidden_rows * d), 1.0f);
-  p.state = numbers(random, size_t(state_rows * d), 1.0f);
-  const int64_t sizes[LARES_PARAMETERS] = {
-      n * 3 * d * d, n * 3 * d, n * d * d, n * d, n * d, n * d, n * f * d, n * f, n * d * f, n * d,
-      n * d, n * d, d, d, c.adapter == LARES_ADAPTER_CONCAT ? 2 * d * d : 1, d};
-  const int count = !recurrent                        ? 12
-                    : c.adapter == LARES_ADAPTER_ADD  ? 14
-                    : c.adapter == LARES_ADAPTER_GATE ? 15
-                                                      : 16;
-  for (int i = 0; i < count; ++i) {
-    p.parameters.push_back(numbers(random, size_t(sizes[i]), 0.2f));
-    p.g_parameters.emplace_back(size_t(sizes[i]));
-  }
-  const size_t steps = recurrent ? size_t(c.max_steps) : 0;
-  p.trajectory.resize(size_t(sequences * c.max_steps * d));
-  p.final_state.resize(pick(random, 0, 1) ? size_t(state_rows * d) : 0);
-  p.kept.resize(steps * size_t(rows * d));
-  p.kept_rstd.resize(steps * size_t(rows));
-  p.g_trajectory = numbers(random, p.trajectory.size(), 1.0f);
-  if (!p.final_state.empty()) p.g_state = numbers(random, size_t(state_rows * d), 1.0f);
-  p.g_hidden.resize(size_t(hidden_rows * d));
-  p.g_first.resize(size_t(state_rows * d));
-  return p;
+    p.hidden = numbers(random, size_t(hidden_rows * d), 1.0f);
+    p.state = numbers(random, size_t(state_rows * d), 1.0f);
+    const int64_t sizes[LARES_PARAMETERS] = {n * 3 * d * d,
+                                             n * 3 * d,
+                                             n * d * d,
+                                             n * d,
+                                             n * d,
+                                             n * d,
+                                             n * f * d,
+                                             n * f,
+                                             n * d * f,
+                                             n * d,
+                                             n * d,
+                                             n * d,
+                                             d,
+                                             d,
+                                             c.adapter == LARES_ADAPTER_CONCAT ? 2 * d * d : 1,
+                                             d};
+    const int count = !recurrent                        ? 12
+                      : c.adapter == LARES_ADAPTER_ADD  ? 14
+                      : c.adapter == LARES_ADAPTER_GATE ? 15
+                                                        : 16;
+    for (int i = 0; i < count; ++i) {
+        p.parameters.push_back(numbers(random, size_t(sizes[i]), 0.2f));
+        p.g_parameters.emplace_back(size_t(sizes[i]));
+    }
+    const size_t steps = recurrent ? size_t(c.max_steps) : 0;
+    p.trajectory.resize(size_t(sequences * c.max_steps * d));
+    p.final_state.resize(pick(random, 0, 1) ? size_t(state_rows * d) : 0);
+    p.kept.resize(steps * size_t(rows * d));
+    p.kept_rstd.resize(steps * size_t(rows));
+    p.g_trajectory = numbers(random, p.trajectory.size(), 1.0f);
+    if (!p.final_state.empty()) p.g_state = numbers(random, size_t(state_rows * d), 1.0f);
+    p.g_hidden.resize(size_t(hidden_rows * d));
+    p.g_first.resize(size_t(state_rows * d));
+    return p;
 }
 
 void check(bool good, const char* what, unsigned seed) {
-  if (good) return;
-  std::fprintf(stderr, "stress: %s (seed %u)\n", what, seed);
-  std::exit(1);
+    if (good) return;
+    std::fprintf(stderr, "stress: %s (seed %u)\n", what, seed);
+    std::exit(1);
 }
 
 std::vector<Floats> run(unsigned seed, int threads) {
-  Problem p = make(seed);
-  LaresCall& c = p.call;
-  c.threads = threads;
-  c.lengths = p.lengths.data();
-  c.steps = p.steps.empty() ? nullptr : p.steps.data();
-  c.sequence_ids = p.ids.data();
-  c.hidden = p.hidden.data();
-  c.state = p.state.data();
-  for (size_t i = 0; i < p.parameters.size(); ++i) {
-    c.parameters[i] = p.parameters[i].data();
-    c.g_parameters[i] = p.g_parameters[i].data();
-  }
-  c.trajectory = p.trajectory.data();
-  c.final_state = p.final_state.empty() ? nullptr : p.final_state.data();
-  c.kept = p.kept.empty() ? nullptr : p.kept.data();
-  c.kept_rstd = p.kept_rstd.data();
-  check(lares_refine_forward(&c) == LARES_OK, "forward failed", seed);
-  c.g_trajectory = p.g_trajectory.data();
-  c.g_state = p.g_state.empty() ? nullptr : p.g_state.data();
-  c.g_hidden = p.g_hidden.data();
-  c.g_first_state = p.g_first.data();
-  check(lares_refine_backward(&c) == LARES_OK, "backward failed", seed);
-  std::vector<Floats> results = std::move(p.g_parameters);
-  for (Floats* more : {&p.trajectory, &p.g_hidden})
-    results.push_back(std::move(*more));
-  for (const Floats& values : results)
-    for (float v : values) check(std::isfinite(v), "a result is not finite", seed);
-  return results;
+    Problem p = make(seed);
+    LaresCall& c = p.call;
+    c.threads = threads;
+    c.lengths = p.lengths.data();
+    c.steps = p.steps.empty() ? nullptr : p.steps.data();
+    c.sequence_ids = p.ids.data();
+    c.hidden = p.hidden.data();
+    c.state = p.state.data();
+    for (size_t i = 0; i < p.parameters.size(); ++i) {
+        c.parameters[i] = p.parameters[i].data();
+        c.g_parameters[i] = p.g_parameters[i].data();
+    }
+    c.trajectory = p.trajectory.data();
+    c.final_state = p.final_state.empty() ? nullptr : p.final_state.data();
+    c.kept = p.kept.empty() ? nullptr : p.kept.data();
+    c.kept_rstd = p.kept_rstd.data();
+    check(lares_refine_forward(&c) == LARES_OK, "forward failed", seed);
+    c.g_trajectory = p.g_trajectory.data();
+    c.g_state = p.g_state.empty() ? nullptr : p.g_state.data();
+    c.g_hidden = p.g_hidden.data();
+    c.g_first_state = p.g_first.data();
+    check(lares_refine_backward(&c) == LARES_OK, "backward failed", seed);
+    std::vector<Floats> results = std::move(p.g_parameters);
+    for (Floats* more : {&p.trajectory, &p.g_hidden}) results.push_back(std::move(*more));
+    for (const Floats& values : results)
+        for (float v : values) check(std::isfinite(v), "a result is not finite", seed);
+    return results;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const unsigned trials = argc > 1 ? unsigned(std::atoi(argv[1])) : 50;
-  if (argc > 2) check(lares_use_isa(argv[2]) == 0, "no such instruction set", 0);
-  const auto work = [&](unsigned first) {
-    for (unsigned seed = first; seed < trials; seed += 2)
-      check(run(seed, 1) == run(seed, 3), "three threads give other bits than one", seed);
-  };
-  std::thread other(work, 1);
-  work(0);
-  other.join();
-  std::printf("%u calls on %s: nothing wrong\n", trials, argc > 2 ? argv[2] : lares_isas());
+    const unsigned trials = argc > 1 ? unsigned(std::atoi(argv[1])) : 50;
+    if (argc > 2) check(lares_use_isa(argv[2]) == 0, "no such instruction set", 0);
+    const auto work = [&](unsigned first) {
+        for (unsigned seed = first; seed < trials; seed += 2)
+            check(run(seed, 1) == run(seed, 3), "three threads give other bits than one", seed);
+    };
+    std::thread other(work, 1);
+    work(0);
+    other.join();
+    std::printf("%u calls on %s: nothing wrong\n", trials, argc > 2 ? argv[2] : lares_isas());
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -305,6 +307,32 @@ def test_the_library_refuses_what_it_cannot_compute(field: str, value: Any, code
     call.hidden, call.lengths = hidden.data_ptr(), lengths.data_ptr()
     setattr(call, field, value)
     assert lib.loaded().lares_refine_forward(call) == code
+
+
+NO_MEMORY_LEFT = """
+import resource, torch
+from lares_kernels import CoreConfig, RecurrentCore, use_backend
+core, hidden = RecurrentCore(CoreConfig()), torch.zeros(1, 200_000, 64)
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, -1))
+with torch.no_grad(), use_backend("cpu"):
+    try:
+        core(hidden)
+    except MemoryError as error:
+        print("refused:", error)
+    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+    print("then:", core(hidden[:, :9]).last.isfinite().all().item())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory the Linux way")
+def test_no_memory_is_an_error_and_no_crash() -> None:
+    command = [sys.executable, "-c", NO_MEMORY_LEFT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "refused: lares_refine_forward: no memory" in done.stdout
+    assert "then: True" in done.stdout
 
 
 def test_unknown_instruction_set() -> None:

@@ -1,0 +1,30 @@
+"""The kernels under sanitizers, on random calls: ``pytest -m sanitizer`` (compiles for a minute)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lares_kernels.cpu_library import instruction_sets, load
+
+pytestmark = [
+    pytest.mark.sanitizer,
+    pytest.mark.skipif(isinstance(load(), str), reason=f"no CPU kernel: {load()}"),
+]
+BUILD = Path(__file__).parent.parent.parent / "csrc" / "build.py"
+
+
+@pytest.mark.parametrize(("sanitizer", "calls"), [("address,undefined", 60), ("thread", 24)])
+def test_random_calls(sanitizer: str, calls: int, tmp_path: Path) -> None:
+    program = tmp_path / "stress"
+    command = [sys.executable, BUILD, "--stress", sanitizer, program, tmp_path / "build"]
+    subprocess.run(command, check=True, timeout=600)
+    for name in instruction_sets():
+        done = subprocess.run(
+            [program, str(calls), name], capture_output=True, text=True, timeout=600, check=False
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert f"{calls} calls on {name}: nothing wrong" in done.stdout
