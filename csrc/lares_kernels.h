@@ -52,16 +52,15 @@ typedef struct {
     const float* state;          /* like final_state; read if LARES_STATE_GIVEN */
     const float* parameters[LARES_PARAMETERS];
     /* forward */
-    float* trajectory; /* (S, T, d) */
-    float*
-        final_state; /* (B, G, L, d), of which padding is left alone, or (N, d); NULL: not wanted */
+    float* trajectory;  /* (S, T, d) */
+    float* final_state; /* (B, G, L, d), zeros at padding, or (N, d); NULL: not wanted */
     /* what backward needs of forward: NULL in inference */
     float* kept;      /* (T, N, d) */
     float* kept_rstd; /* (T, N), for LARES_NORM_POST */
     /* backward */
     const float* g_trajectory; /* (S, T, d) or NULL for zero */
     const float* g_state;      /* like final_state, or NULL for zero */
-    float* g_hidden;           /* like hidden; padding is left alone */
+    float* g_hidden;           /* like hidden, zeros at padding */
     float* g_first_state;      /* like final_state, or NULL: not wanted */
     float* g_parameters[LARES_PARAMETERS];
 } LaresCall;

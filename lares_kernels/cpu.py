@@ -49,12 +49,7 @@ class CpuBackend:
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = _Inputs(call, hidden, state, parameters)
         trajectory = torch.empty(call.n_sequences, call.max_steps, call.config.d_model)
-        if not call.wants_state:
-            final = torch.empty(0)
-        elif call.padded_length:
-            final = torch.zeros(call.state_shape)
-        else:
-            final = torch.empty(call.state_shape)
+        final = torch.empty(call.state_shape if call.wants_state else 0)
         kept = torch.empty(call.kept_size if call.differentiates else 0)
         c = inputs.c
         c.trajectory = trajectory.data_ptr()
@@ -82,13 +77,12 @@ class CpuBackend:
             c.g_trajectory = inputs.address(g_trajectory)
         if g_state is not None:
             c.g_state = inputs.address(g_state)
-        new = torch.zeros if call.padded_length else torch.empty
-        grads = [new(hidden.shape), *(torch.empty(p.shape) for p in parameters)]
+        grads = [torch.empty(tensor.shape) for tensor in (hidden, *parameters)]
         c.g_hidden = grads[0].data_ptr()
         for i in range(len(parameters)):
             c.g_parameters[i] = grads[i + 1].data_ptr()
         if state is not None:
-            grads.append(new(call.state_shape))
+            grads.append(torch.empty(call.state_shape))
             c.g_first_state = grads[-1].data_ptr()
         inputs.run("lares_refine_backward")
         return grads

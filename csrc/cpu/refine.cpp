@@ -84,6 +84,7 @@ void add_rollouts(const CallPlan& plan, const float* rows) {
         std::memcpy(to, from, size_t(size) * sizeof(float));
         for (int64_t g = 1; g < rollouts; ++g)
             for (int64_t i = 0; i < size; ++i) to[i] += from[g * size + i];
+        clear_padding(plan, q, q.hidden_row, plan.call.g_hidden);
     }
 }
 

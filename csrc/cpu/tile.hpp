@@ -201,6 +201,13 @@ inline void write_rows(const float* from, int rows, int d, int dp, float* to) {
         std::memcpy(to + ptrdiff_t(r) * d, from + ptrdiff_t(r) * dp, size_t(d) * sizeof(float));
 }
 
+// Zeros in the padding after a sequence whose first row in `array` is `row`.
+inline void clear_padding(const CallPlan& plan, const Sequence& q, int64_t row, float* array) {
+    const int64_t padding = plan.call.padded_length - q.length, d = plan.shape.d;
+    if (padding > 0)
+        std::memset(array + (row + q.length) * d, 0, size_t(padding * d) * sizeof(float));
+}
+
 // H of the tile's rows.
 inline void read_hidden(const CallPlan& plan, const TileRows& tile, float* hidden) {
     const Shape& s = plan.shape;
@@ -320,9 +327,11 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
             const int64_t times = i >= going ? call.max_steps - step + 1 : 1;
             for (int64_t n = 0; n < times; ++n) write_rows(newest, 1, d, dp, to + n * d);
             const int first = tile.first_row(i);
-            if (i >= going && call.final_state)
+            if (i >= going && call.final_state) {
                 write_rows(state + ptrdiff_t(first) * dp, q.length, d, dp,
                            call.final_state + q.state_row * d);
+                clear_padding(plan, q, q.state_row, call.final_state);
+            }
             if (!keep) continue;
             const float* kept = s.post ? normalised : state;
             const int64_t row = (step - 1) * plan.batch.kept_rows + q.kept_row;
@@ -527,10 +536,14 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
     for (int i = 0; i < tile.sequences(); ++i) {
         const Sequence& q = tile.sequence(i);
         const ptrdiff_t first = ptrdiff_t(tile.first_row(i)) * dp;
-        const int64_t to = call.rollouts == 1 ? q.hidden_row : q.row;
-        write_rows(g_hidden + first, q.length, d, dp, g_hidden_out + to * d);
-        if (call.g_first_state && s.recurrent())
+        const bool alone = call.rollouts == 1;
+        write_rows(g_hidden + first, q.length, d, dp,
+                   g_hidden_out + (alone ? q.hidden_row : q.row) * d);
+        if (alone) clear_padding(plan, q, q.hidden_row, g_hidden_out);
+        if (call.g_first_state && s.recurrent()) {
             write_rows(g + first, q.length, d, dp, call.g_first_state + q.state_row * d);
+            clear_padding(plan, q, q.state_row, call.g_first_state);
+        }
     }
 }
 
