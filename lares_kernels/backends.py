@@ -172,6 +172,8 @@ def _known(name: str, source: str) -> Backend:
 def use_backend(name: str) -> Iterator[None]:
     """Run every call inside the ``with`` block on backend ``name``, in this thread or task.
 
+    A program that ``torch.compile`` has compiled keeps the backend it was compiled with.
+
     Raises:
         BackendError: there is no such backend, or (from the call) it cannot serve the call.
     """
