@@ -187,8 +187,10 @@ def _lengths(
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _backend_name(config: CoreConfig, device_type: str, precision: str) -> str:
-    return choose(Request(config, device_type, PRECISIONS[precision])).backend.name
+def _backend_name(config: str, device_type: str, precision: str) -> str:
+    # Plain strings, since these alone are constants to every version of torch.compile.
+    request = Request(CoreConfig.from_key(config), device_type, PRECISIONS[precision])
+    return choose(request).backend.name
 
 
 def refine(
@@ -261,7 +263,7 @@ def refine(
 
     compiling = torch.compiler.is_compiling()
     products = product_precision(precision, hidden)
-    backend = _backend_name(config, hidden.device.type, products)
+    backend = _backend_name(config.key, hidden.device.type, products)
     differentiates = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
     )
