@@ -1,8 +1,8 @@
 // Packed weights of earlier calls, found again by what the parameters hold.
 //
-// For a short call packing costs more than the recurrence. Parameters may change in place at any
-// time without notice, so nothing but their content is trusted: every call reads them once to make
-// their fingerprint, which takes a tenth of the time of packing them.
+// In a short call packing is a good part of the work. Parameters may change in place at any time
+// without notice, so nothing but their content is trusted: every call reads them once for their
+// fingerprint.
 #pragma once
 
 #include <memory>
