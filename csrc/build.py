@@ -22,7 +22,12 @@ FLAGS = (
     "-Wall -Wextra"
 )
 # x86-64-v4 is AVX-512 F, BW, CD, DQ and VL; v3 is AVX2 and FMA.
-X86_SETS = {"avx512": "-march=x86-64-v4", "avx2": "-march=x86-64-v3", "generic": ""}
+X86_SETS = {
+    "avx512_bf16": "-march=x86-64-v4 -mavx512bf16",
+    "avx512": "-march=x86-64-v4",
+    "avx2": "-march=x86-64-v3",
+    "generic": "",
+}
 OTHER_SETS = {"generic": ""}
 
 

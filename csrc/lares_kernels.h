@@ -17,13 +17,17 @@
 extern "C" {
 #endif
 
-#define LARES_ABI 1
+#define LARES_ABI 2
 #define LARES_PARAMETERS 16 /* at most; in the order of lares_kernels/parameters.py */
 
 enum { LARES_ADAPTER_ADD, LARES_ADAPTER_GATE, LARES_ADAPTER_CONCAT, LARES_ADAPTER_NONE };
 enum { LARES_GELU, LARES_GELU_TANH, LARES_RELU, LARES_SILU };
 enum { LARES_NORM_POST, LARES_NORM_PRE };
 enum { LARES_STATE_GIVEN, LARES_STATE_DRAWN, LARES_STATE_ZERO };
+/* LARES_BF16: the factors of the products with weights, and of weight gradients, may be rounded to
+ * bfloat16, and are where the processor gains by it; sums, attention, LayerNorm and the state stay
+ * float32. */
+enum { LARES_FP32, LARES_BF16 };
 
 /* Every field is 8 bytes wide, so that any language can fill the struct as an array of words. */
 typedef struct {
@@ -31,6 +35,7 @@ typedef struct {
     /* the core */
     int64_t d_model, n_heads, d_ff, n_layers;
     int64_t adapter, activation, norm;
+    int64_t precision;
     int64_t dropout_level, attn_dropout_level; /* rates in 256ths; 0: off */
     double eps, state_scale;                   /* state_scale: omega sigma */
     /* the batch */
@@ -79,14 +84,16 @@ enum {
 LARES_API int lares_refine_forward(const LaresCall* call);
 LARES_API int lares_refine_backward(const LaresCall* call);
 
-/* Instruction sets this library was built with that this processor has, best first, as
- * "avx512 avx2 generic"; the first is used unless lares_use_isa names another of them
- * ("" for the best again). lares_use_isa returns 0, or -1 for a name it does not know. */
-LARES_API const char* lares_isas(void);
+/* Instruction sets that serve a precision, of those this library was built with and this processor
+ * has, best first, as "avx512 avx2 generic". The first is used unless lares_use_isa names another
+ * of them ("" for the best again); a name that ends in _bf16 is for LARES_BF16 alone. lares_use_isa
+ * returns 0, or -1 for a name it does not know. */
+LARES_API const char* lares_isas(int precision);
 LARES_API int lares_use_isa(const char* name);
 
-/* Floating-point operations per second (in 1e9) of one core's multiply-adds, measured now. */
-LARES_API double lares_measure_peak(void);
+/* Floating-point operations per second (in 1e9) of one core's multiply-adds as they are used for a
+ * precision, measured now. */
+LARES_API double lares_measure_peak(int precision);
 
 /* y[i] = function(x[i]) as the kernel computes it, for holding it to its stated error. Returns 0,
  * or -1 for an unknown function. */

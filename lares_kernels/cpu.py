@@ -15,6 +15,7 @@ from lares_kernels.errors import BackendError
 
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 _MOST_WIDTH = 512
+_PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 _BAD_VALUES = (lib.BAD_LENGTH, lib.BAD_STEPS, lib.BAD_ID)
 
 
@@ -31,16 +32,18 @@ class CpuBackend:
     def verify(self, request: Request) -> str | None:
         if request.device_type != "cpu":
             return f"tensors are on {request.device_type}"
-        if request.product_dtype != torch.float32:
-            return f"products in {request.product_dtype}; it serves torch.float32"
+        if request.product_dtype not in _PRECISIONS:
+            served = " and ".join(str(dtype) for dtype in _PRECISIONS)
+            return f"products in {request.product_dtype}; it serves {served}"
         width = request.config.d_model
         if width % 8 or width > _MOST_WIDTH:
             return f"d_model is {width}; it serves multiples of 8 up to {_MOST_WIDTH}"
         return None
 
     def plan(self, call: RefineCall, device_type: str) -> str:
+        sets = lib.instruction_sets(_PRECISIONS[call.product_dtype])
         return (
-            f"fused C++ kernel ({lib.instruction_sets()[0]}), {call.n_rows} packed tokens of "
+            f"fused C++ kernel ({sets[0]}), {call.n_rows} packed tokens of "
             f"{call.n_sequences} sequences in cache for all {call.max_steps} steps"
         )
 
@@ -89,8 +92,8 @@ class CpuBackend:
 
 
 @cache
-def _template(config: CoreConfig, dropout: bool) -> bytes:
-    """The part of the C struct that depends on the core alone."""
+def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> bytes:
+    """The part of the C struct that depends on the core and the precision alone."""
     c = lib.LaresCall()
     c.abi = lib.ABI
     c.d_model, c.n_heads, c.d_ff = config.d_model, config.n_heads, config.d_ff
@@ -98,6 +101,7 @@ def _template(config: CoreConfig, dropout: bool) -> bytes:
     c.adapter = ADAPTERS.index(config.adapter)
     c.activation = _ACTIVATIONS.index(config.activation)
     c.norm = NORMS.index(config.norm)
+    c.precision = lib.PRECISIONS.index(_PRECISIONS[product_dtype])
     if dropout:
         c.dropout_level = round(DROPOUT_LEVELS * config.dropout)
         c.attn_dropout_level = round(DROPOUT_LEVELS * config.attn_dropout)
@@ -114,7 +118,9 @@ class _Inputs:
     ) -> None:
         self.call = call
         self.alive: list[Tensor] = []
-        c = self.c = lib.LaresCall.from_buffer_copy(_template(call.config, call.dropout))
+        c = self.c = lib.LaresCall.from_buffer_copy(
+            _template(call.config, call.dropout, call.product_dtype)
+        )
         c.n_sequences = call.lengths.shape[0]
         c.rollouts = call.rollouts
         c.padded_length = call.padded_length

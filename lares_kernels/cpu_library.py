@@ -14,11 +14,12 @@ from torch import Tensor
 from lares_kernels.errors import BackendError
 
 LIBRARY = Path(__file__).with_name("liblares_cpu.so")
-ABI = 1
+ABI = 2
 N_PARAMETERS = 16
 
 OK, BAD_ARGUMENT, BAD_LENGTH, BAD_STEPS, BAD_ID, NO_MEMORY = range(6)
 STATE_GIVEN, STATE_DRAWN, STATE_ZERO = range(3)
+PRECISIONS = ("fp32", "bf16")  # of the products
 
 _Parameters = ctypes.c_void_p * N_PARAMETERS
 
@@ -38,6 +39,7 @@ class LaresCall(ctypes.Structure):
                 "adapter",
                 "activation",
                 "norm",
+                "precision",
                 "dropout_level",
                 "attn_dropout_level",
             )
@@ -97,8 +99,10 @@ def load() -> ctypes.CDLL | str:
         function.argtypes = [ctypes.POINTER(LaresCall)]
         function.restype = ctypes.c_int
     library.lares_evaluate.argtypes = [ctypes.c_int, ctypes.c_int64, *[ctypes.c_void_p] * 2]
+    library.lares_isas.argtypes = [ctypes.c_int]
     library.lares_isas.restype = ctypes.c_char_p
     library.lares_use_isa.argtypes = [ctypes.c_char_p]
+    library.lares_measure_peak.argtypes = [ctypes.c_int]
     library.lares_measure_peak.restype = ctypes.c_double
     return library
 
@@ -125,31 +129,38 @@ def evaluate(function: str, x: Tensor) -> Tensor:
 def cpu_peak(precision: str = "fp32") -> float | None:
     """Most floating-point operations a second (in 1e9) of one core's multiply-adds, measured now.
 
-    None for a ``precision`` that the kernel does not serve, or where there is no kernel.
+    Of the instructions that the kernel multiplies with in that ``precision``, which
+    :func:`instruction_sets` tells. None for a ``precision`` that it does not serve, or where there is
+    no kernel.
     """
-    if precision != "fp32" or isinstance(load(), str):
+    if precision not in PRECISIONS or isinstance(load(), str):
         return None
-    return float(loaded().lares_measure_peak())
+    return float(loaded().lares_measure_peak(PRECISIONS.index(precision)))
 
 
 @contextlib.contextmanager
 def use_instruction_set(name: str) -> Iterator[None]:
     """Run every call of this process inside the block with instruction set ``name``.
 
+    One whose name ends in ``_bf16`` is for calls in that precision; others run as before.
+
     Raises:
         BackendError: the library has no such set, or this processor does not.
     """
     if loaded().lares_use_isa(name.encode()) != 0:
-        raise BackendError(
-            f"instruction set {name!r} is not to be had; there are {', '.join(instruction_sets())}"
-        )
+        found = ", ".join(instruction_sets("bf16"))
+        raise BackendError(f"instruction set {name!r} is not to be had; there are {found}")
     try:
         yield
     finally:
         loaded().lares_use_isa(b"")
 
 
-def instruction_sets() -> list[str]:
-    """Instruction sets the library can use on this processor, best first."""
-    names: bytes = loaded().lares_isas()
+def instruction_sets(precision: str = "fp32") -> list[str]:
+    """Instruction sets that serve a precision on this processor, best first; the first is used.
+
+    For ``bf16`` it is a set that multiplies bfloat16 (its name ends in ``_bf16``) only where that is
+    faster than float32; there are processors where it takes twice as long.
+    """
+    names: bytes = loaded().lares_isas(PRECISIONS.index(precision))
     return names.decode().split()

@@ -231,7 +231,8 @@ def refine(
             ``0..B-1``. The same seed and id draw the same in any batch.
         training: dropout on, at the rates of ``config``.
         precision: of the matrix products: ``fp64``, ``fp32``, ``bf16`` or ``fp16``; None follows
-            autocast, else ``hidden``. Softmax, LayerNorm and the carried state are at least float32.
+            autocast, else ``hidden``. It allows rounding: a kernel rounds only where it gains by that.
+            Softmax, LayerNorm and the carried state are at least float32.
 
     Returns:
         :class:`RefineOutput`, in ``hidden``'s type.

@@ -4,31 +4,31 @@
 // that bias, activation or accumulation cost no further pass.
 #pragma once
 
-#include "simd.hpp"
+#include "operand.hpp"
 
 namespace lares::LARES_ISA {
 
 // One operand K x N in panels of kPanel columns; the last may be narrower (a multiple of kLanes).
 struct Panels {
-    const float* data;
+    const Operand* data;
     ptrdiff_t panel_stride;  // from one panel to the next
-    ptrdiff_t row_stride;    // from one k to the next; 0: the panel's own width
-    int first_row = 0;       // the product starts at this k
+    ptrdiff_t row_stride;    // from one row of operands to the next; 0: the panel's own width
+    int first_row = 0;       // the product starts at this row of operands
 };
 
-// A weight packed panel after panel, K rows each.
-LARES_INLINE Panels packed_panels(const float* data, int k, int first_row = 0) {
-    return {data, ptrdiff_t(k) * kPanel, 0, first_row};
+// A weight packed panel after panel, depth k each. The product starts at column `first_column`, at
+// the start of a panel, and at `first` of the sum.
+LARES_INLINE Panels packed_panels(const Operand* data, int k, int first = 0, int first_column = 0) {
+    return {data + ptrdiff_t(first_column) * folds(k), ptrdiff_t(folds(k)) * kPanel, 0,
+            first / kFold};
 }
 
-// A row-major matrix as it lies in memory.
-LARES_INLINE Panels row_major(const float* data, ptrdiff_t stride) {
-    return {data, kPanel, stride};
-}
+// A matrix as it lies in memory.
+LARES_INLINE Panels panels_of(Left matrix) { return {matrix.data, kPanel, matrix.stride}; }
 
 // kTransposed: A is stored K x M.
 template <int M, int V, bool kTransposed, class Take>
-LARES_INLINE void product_block(const float* a, ptrdiff_t a_stride, const float* b,
+LARES_INLINE void product_block(const Operand* a, ptrdiff_t a_stride, const Operand* b,
                                 ptrdiff_t b_stride, int depth, int row, int column,
                                 const Take& take) {
     Vec acc[M][V];
@@ -37,11 +37,12 @@ LARES_INLINE void product_block(const float* a, ptrdiff_t a_stride, const float*
     // Not unrolled further: twice as much in the loop ran at 82% of the peak, this at 95%.
 #pragma GCC unroll 1
     for (int k = 0; k < depth; ++k) {
-        Vec bk[V];
+        OperandVec bk[V];
         for (int v = 0; v < V; ++v) bk[v] = load(b + k * b_stride + v * kLanes);
         for (int m = 0; m < M; ++m) {
-            const Vec am = broadcast(kTransposed ? a[k * a_stride + m] : a[m * a_stride + k]);
-            for (int v = 0; v < V; ++v) acc[m][v] += am * bk[v];
+            const OperandVec am =
+                broadcast(kTransposed ? a[k * a_stride + m] : a[m * a_stride + k]);
+            for (int v = 0; v < V; ++v) acc[m][v] = multiply_add(am, bk[v], acc[m][v]);
         }
     }
     for (int m = 0; m < M; ++m)
@@ -49,13 +50,13 @@ LARES_INLINE void product_block(const float* a, ptrdiff_t a_stride, const float*
 }
 
 template <int V, bool kTransposed, class Take>
-inline void product_rows(int rows, int depth, const float* a, ptrdiff_t a_stride, const float* b,
-                         ptrdiff_t b_stride, int column, const Take& take) {
+inline void product_rows(int rows, int depth, const Operand* a, ptrdiff_t a_stride,
+                         const Operand* b, ptrdiff_t b_stride, int column, const Take& take) {
     // Blocks of nearly equal height: a remainder of one row would run at a sixth of the speed.
     const int blocks = (rows + kBlockRows - 1) / kBlockRows;
     for (int i = 0, row = 0; i < blocks; ++i) {
         const int height = (rows - row + blocks - i - 1) / (blocks - i);
-        const float* at = kTransposed ? a + row : a + row * a_stride;
+        const Operand* at = kTransposed ? a + row : a + row * a_stride;
         switch (height) {
 #define LARES_CASE(M)                                                                          \
     case M:                                                                                    \
@@ -76,25 +77,25 @@ inline void product_rows(int rows, int depth, const float* a, ptrdiff_t a_stride
 // take(row, column, vector) of A (rows x depth) B (depth x columns); columns is a multiple of
 // kLanes.
 template <bool kTransposed = false, class Take>
-inline void product(int rows, int columns, int depth, const float* a, ptrdiff_t a_stride, Panels b,
-                    const Take& take) {
+inline void product(int rows, int columns, int depth, Left a, Panels b, const Take& take) {
     if (rows == 0) return;
+    depth = folds(depth);
     for (int column = 0; column < columns; column += kPanel) {
         const int width = columns - column < kPanel ? columns - column : kPanel;
         const ptrdiff_t stride = b.row_stride ? b.row_stride : width;
-        const float* panel = b.data + column / kPanel * b.panel_stride + b.first_row * stride;
+        const Operand* panel = b.data + column / kPanel * b.panel_stride + b.first_row * stride;
         if (width == kPanel) {
-            product_rows<kPanelVectors, kTransposed>(rows, depth, a, a_stride, panel, stride,
+            product_rows<kPanelVectors, kTransposed>(rows, depth, a.data, a.stride, panel, stride,
                                                      column, take);
             continue;
         }
         int at = 0;
         for (; kPanelVectors > 2 && width - at >= 2 * kLanes; at += 2 * kLanes)
-            product_rows<2, kTransposed>(rows, depth, a, a_stride, panel + at, stride, column + at,
-                                         take);
+            product_rows<2, kTransposed>(rows, depth, a.data, a.stride, panel + at, stride,
+                                         column + at, take);
         for (; at < width; at += kLanes)
-            product_rows<1, kTransposed>(rows, depth, a, a_stride, panel + at, stride, column + at,
-                                         take);
+            product_rows<1, kTransposed>(rows, depth, a.data, a.stride, panel + at, stride,
+                                         column + at, take);
     }
 }
 

@@ -7,6 +7,7 @@ namespace lares {
 
 struct IsaKernels {
     const char* name;
+    int precision;     // of the products: LARES_FP32 or LARES_BF16
     bool (*usable)();  // on this processor
     // Both throw CallError or std::bad_alloc.
     void (*forward)(const LaresCall& call);

@@ -32,6 +32,11 @@ struct LiveRows {
     const uint32_t *streams, *positions;
 };
 
+// Room for what products multiply where that is not the matrix itself (bf16); shared by all layers.
+struct OperandRoom {
+    Operand *rows[2], *columns[4];
+};
+
 // What a layer keeps between its forward and its backward. Inference uses the same buffers with a
 // feed-forward one chunk wide, no slopes and no normalised rows.
 struct LayerSpace {
@@ -46,6 +51,7 @@ struct LayerSpace {
     uint32_t *attn_keep, *residual_keep;
     ptrdiff_t keep_stride;
     float* scratch;  // of attention
+    OperandRoom room;
 };
 
 struct Core {
@@ -132,27 +138,28 @@ struct BranchSum {
 template <class Act>
 inline void feed_forward(const Shape& s, const LayerWeights& w, int rows, const float* in,
                          const LayerSpace& t, bool finish) {
+    const Left given = left_rows(in, s.dp, rows, s.d, t.room.rows[0]);
     for (int first = 0; first < s.fp; first += kChunk) {
         const int width = s.fp - first < kChunk ? s.fp - first : kChunk;
         float* inner = t.slope ? t.inner + first : t.inner;
         float* slope = t.slope ? t.slope + first : nullptr;
         const float* bias = w.up_bias + first;
-        const Panels up = packed_panels(w.up + ptrdiff_t(first) * s.d, s.d);
+        const Panels up = packed_panels(w.up, s.d, 0, first);
         if (slope) {
-            product(rows, width, s.d, in, s.dp, up, [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+            product(rows, width, s.d, given, up, [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                 const ValueAndSlope both = Act::both(v + load(bias + c));
                 store(inner + r * t.inner_stride + c, both.value);
                 store(slope + r * t.inner_stride + c, both.slope);
             });
         } else {
-            product(rows, width, s.d, in, s.dp, up, [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+            product(rows, width, s.d, given, up, [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                 store(inner + r * t.inner_stride + c, Act::value(v + load(bias + c)));
             });
         }
         if (!finish) continue;
         const float* start = first ? nullptr : w.down_bias;
-        product(rows, s.dp, width, inner, t.inner_stride, packed_panels(w.down, s.fp, first),
-                [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+        product(rows, s.dp, width, left_rows(inner, t.inner_stride, rows, width, t.room.rows[1]),
+                packed_panels(w.down, s.fp, first), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                     float* at = t.branch + ptrdiff_t(r) * s.dp + c;
                     store(at, v + load(start ? start + c : at));
                 });
@@ -191,8 +198,8 @@ inline void layer_forward(const Core& core, int layer, int step, const Rows& row
             t.attn_in, t.attn_norm);
         in = t.attn_in;
     }
-    product(rows.count, 3 * dp, s.d, in, dp, packed_panels(w.qkv, s.d),
-            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+    product(rows.count, 3 * dp, s.d, left_rows(in, dp, rows.count, s.d, t.room.rows[0]),
+            packed_panels(w.qkv, s.d), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                 store(t.qkv + ptrdiff_t(r) * 3 * dp + c, v + load(w.qkv_bias + c));
             });
     transpose_rows(t.qkv, 3 * dp, rows.count, dp, t.q_columns, rows.lane_stride);
@@ -206,8 +213,8 @@ inline void layer_forward(const Core& core, int layer, int step, const Rows& row
         gather_rows(t.context, live, dp, t.context);  // a live row never moves up
         residual = t.residual;
     }
-    product(live.count, dp, s.d, t.context, dp, packed_panels(w.out, s.d),
-            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+    product(live.count, dp, s.d, left_rows(t.context, dp, live.count, s.d, t.room.rows[0]),
+            packed_panels(w.out, s.d), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                 store(t.branch + ptrdiff_t(r) * dp + c, v + load(w.out_bias + c));
             });
 
@@ -242,26 +249,31 @@ inline void feed_forward_backward(const Shape& s, const LayerWeights& w, int row
                                   const LayerSpace& t, const BackwardSpace& b, float* g_in,
                                   bool add, const LayerGradients& grads) {
     const int dp = s.dp;
+    const OperandRoom& room = t.room;
+    const Left g_rows = left_rows(b.g_branch, dp, rows, s.d, room.rows[0]);
+    const Left g_columns = by_columns(b.g_branch, dp, rows, s.d, room.columns[0]);
+    const Left in = by_columns(t.ffn_in, dp, rows, dp, room.columns[1]);
     for (int first = 0; first < s.fp; first += kChunk) {
         const int width = s.fp - first < kChunk ? s.fp - first : kChunk;
         const float *inner = t.inner + first, *slope = t.slope + first;
-        product(rows, width, s.d, b.g_branch, dp,
-                packed_panels(w.down_back + ptrdiff_t(first) * s.d, s.d),
+        product(rows, width, s.d, g_rows, packed_panels(w.down_back, s.d, 0, first),
                 [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                     const Vec g = v * load(slope + r * t.inner_stride + c);
                     store(b.g_inner + ptrdiff_t(r) * kChunk + c, g);
                     add_to(grads.up_bias + first + c, g);
                 });
-        product<true>(s.d, width, rows, b.g_branch, dp, row_major(inner, t.inner_stride),
+        const Left activated = by_columns(inner, t.inner_stride, rows, width, room.columns[2]);
+        product<true>(s.d, width, rows, g_columns, panels_of(activated),
                       [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                           add_to(grads.down + ptrdiff_t(r) * s.fp + first + c, v);
                       });
-        product<true>(width, dp, rows, b.g_inner, kChunk, row_major(t.ffn_in, dp),
-                      [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+        product<true>(width, dp, rows, by_columns(b.g_inner, kChunk, rows, width, room.columns[3]),
+                      panels_of(in), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                           add_to(grads.up + ptrdiff_t(first + r) * dp + c, v);
                       });
         const bool set = !add && first == 0;
-        product(rows, dp, width, b.g_inner, kChunk, packed_panels(w.up_back, s.fp, first),
+        product(rows, dp, width, left_rows(b.g_inner, kChunk, rows, width, room.rows[1]),
+                packed_panels(w.up_back, s.fp, first),
                 [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                     float* at = g_in + ptrdiff_t(r) * dp + c;
                     store(at, set ? v : v + load(at));
@@ -322,7 +334,9 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
     }
 
     // The attention branch, of the live rows, then of all.
-    product<true>(s.d, dp, live.count, b.g_branch, dp, row_major(t.context, dp),
+    const OperandRoom& room = t.room;
+    product<true>(s.d, dp, live.count, by_columns(b.g_branch, dp, live.count, s.d, room.columns[0]),
+                  panels_of(by_columns(t.context, dp, live.count, dp, room.columns[1])),
                   [&](int r, int c, Vec v)
                       LARES_INLINE_LAMBDA { add_to(grads.out + ptrdiff_t(r) * dp + c, v); });
     const size_t row_bytes = size_t(dp) * sizeof(float);
@@ -334,8 +348,8 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
     } else {
         std::memcpy(g, b.g_sum, size_t(rows.count) * row_bytes);
     }
-    product(live.count, dp, s.d, b.g_branch, dp, packed_panels(w.out_back, s.d),
-            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+    product(live.count, dp, s.d, left_rows(b.g_branch, dp, live.count, s.d, room.rows[0]),
+            packed_panels(w.out_back, s.d), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                 const int row = live.map ? live.map[r] : r;
                 store(b.g_context + ptrdiff_t(row) * dp + c, v);
             });
@@ -350,12 +364,14 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
         for (int c = 0; c < 3 * dp; c += kLanes)
             add_to(grads.qkv_bias + c, load(b.g_qkv + ptrdiff_t(r) * 3 * dp + c));
     const float* in = s.post ? x : t.attn_in;
-    product<true>(3 * dp, dp, rows.count, b.g_qkv, 3 * dp, row_major(in, dp),
+    product<true>(3 * dp, dp, rows.count,
+                  by_columns(b.g_qkv, 3 * dp, rows.count, 3 * dp, room.columns[0]),
+                  panels_of(by_columns(in, dp, rows.count, dp, room.columns[1])),
                   [&](int r, int c, Vec v)
                       LARES_INLINE_LAMBDA { add_to(grads.qkv + ptrdiff_t(r) * dp + c, v); });
     float* g_in = s.post ? g : b.g_in;
-    product(rows.count, dp, 3 * dp, b.g_qkv, 3 * dp, packed_panels(w.qkv_back, 3 * dp),
-            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+    product(rows.count, dp, 3 * dp, left_rows(b.g_qkv, 3 * dp, rows.count, 3 * dp, room.rows[0]),
+            packed_panels(w.qkv_back, 3 * dp), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                 float* at = g_in + ptrdiff_t(r) * dp + c;
                 store(at, s.post ? v + load(at) : v);
             });

@@ -133,14 +133,18 @@ double measure_peak() {
     Vec sums[kSums];
     for (auto& v : sums) v = broadcast(1.0f);
     for (int trial = 0; trial < 200; ++trial) {
-        Vec a = broadcast(1.0f + 1e-7f * float(trial)), c = broadcast(1e-7f);
+        const Vec a = broadcast(1.0f + 1e-7f * float(trial)), c = broadcast(1e-7f);
+        const auto step = [&](Vec sum) LARES_INLINE_LAMBDA {
+            return kBf16 ? multiply_add(bits_as<OperandVec>(a), bits_as<OperandVec>(c), sum)
+                         : sum * a + c;
+        };
         const auto start = std::chrono::steady_clock::now();
         for (int round = 0; round < kRounds; ++round) {
 #pragma GCC unroll 24
-            for (int i = 0; i < kSums; ++i) sums[i] = sums[i] * a + c;
+            for (int i = 0; i < kSums; ++i) sums[i] = step(sums[i]);
         }
         const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-        best = std::max(best, 2.0 * kLanes * kSums * kRounds / took.count());
+        best = std::max(best, 2.0 * kFold * kLanes * kSums * kRounds / took.count());
     }
     volatile float sink = 0.0f;
     for (const auto& v : sums) sink = sink + v[0];
@@ -178,7 +182,8 @@ bool evaluate(int function, int64_t count, const float* x, float* y) {
 bool usable() {
 #if defined(__AVX512F__)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           (!kBf16 || __builtin_cpu_supports("avx512bf16"));
 #elif defined(__AVX2__)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else
@@ -191,6 +196,12 @@ bool usable() {
 #define LARES_TEXT2(x) #x
 #define LARES_TEXT(x) LARES_TEXT2(x)
 extern const IsaKernels kernels;
-const IsaKernels kernels{LARES_TEXT(LARES_ISA), usable, forward, backward, measure_peak, evaluate};
+const IsaKernels kernels{LARES_TEXT(LARES_ISA),
+                         kBf16 ? LARES_BF16 : LARES_FP32,
+                         usable,
+                         forward,
+                         backward,
+                         measure_peak,
+                         evaluate};
 
 }  // namespace lares::LARES_ISA

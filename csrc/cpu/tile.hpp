@@ -1,132 +1,9 @@
 // A tile's sequences through all reasoning steps, forward and backward, without leaving the cache.
 #pragma once
 
-#include <algorithm>
-
-#include "batch.hpp"
-#include "layer.hpp"
+#include "tile_rows.hpp"
 
 namespace lares::LARES_ISA {
-
-// Everything a call's tiles share.
-struct CallPlan {
-    const LaresCall& call;
-    const Batch& batch;
-    const Shape& shape;
-    const Weights& weights;
-
-    Core core() const { return {shape, weights, uint64_t(call.seed)}; }
-};
-
-// The addresses of a tile's rows, and which of them still run.
-class TileRows {
-  public:
-    static size_t bytes(int rows) {
-        return 8 * Arena::bytes_of<uint64_t>(size_t(rows) + 2 * kLanes) +
-               2 * Arena::bytes_of<LaneGroup>(size_t(rows) + 1);
-    }
-
-    TileRows(const CallPlan& plan, const Tile& tile, Arena& arena)
-        : sequences_(plan.batch.sequences.data() + tile.first),
-          n_sequences_(tile.end - tile.first) {
-        const size_t room = size_t(tile.rows) + 2 * kLanes;
-        streams_ = arena.take<uint32_t>(room);
-        positions_ = arena.take<uint32_t>(room);
-        starts_ = arena.take<int32_t>(room);
-        ends_ = arena.take<int32_t>(room);
-        live_map_ = arena.take<int32_t>(room);
-        live_streams_ = arena.take<uint32_t>(room);
-        live_positions_ = arena.take<uint32_t>(room);
-        groups_ = arena.take<LaneGroup>(size_t(tile.rows) + 1);
-        lane_stride_ = round_up(tile.rows, kLanes) + kLanes;
-        int row = 0;
-        for (int i = 0; i < n_sequences_; ++i) {
-            const int first = row;
-            for (int p = 0; p < sequences_[i].length; ++p, ++row) {
-                streams_[row] = sequences_[i].stream;
-                positions_[row] = uint32_t(p);
-                starts_[row] = first;
-                ends_[row] = first + sequences_[i].length;
-            }
-        }
-        for (; row < int(room); ++row) {
-            streams_[row] = positions_[row] = 0;
-            starts_[row] = ends_[row] = INT32_MAX;  // may look at no key
-            live_streams_[row] = live_positions_[row] = 0;
-        }
-    }
-
-    int sequences() const { return n_sequences_; }
-    const Sequence& sequence(int i) const { return sequences_[i]; }
-    int depth() const { return sequences_[0].depth; }
-    ptrdiff_t lane_stride() const { return lane_stride_; }
-
-    // Sequences that run step `step`; they are the first ones.
-    int running(int step) const {
-        int n = 0;
-        while (n < n_sequences_ && sequences_[n].depth >= step) ++n;
-        return n;
-    }
-    int first_row(int sequence) const {
-        return sequence == n_sequences_ ? total_rows() : row_of_[sequence];
-    }
-
-    Rows rows(int count) {
-        if (count != grouped_) group(count);
-        return {count, streams_, positions_, starts_, ends_, groups_, n_groups_, lane_stride_};
-    }
-
-    LiveRows all(int count) const { return {count, nullptr, streams_, positions_}; }
-
-    // All rows of the first `going` sequences, and the newest row of those from there to `running`.
-    LiveRows newest(int going, int running) {
-        const int kept = first_row(going);
-        int n = 0;
-        for (; n < kept; ++n) take_live(n, n);
-        for (int i = going; i < running; ++i, ++n) take_live(n, first_row(i + 1) - 1);
-        return {n, live_map_, live_streams_, live_positions_};
-    }
-
-    void set_row_of(int32_t* row_of) {
-        row_of_ = row_of;
-        int row = 0;
-        for (int i = 0; i < n_sequences_; ++i) {
-            row_of_[i] = row;
-            row += sequences_[i].length;
-        }
-        total_ = row;
-    }
-    int total_rows() const { return total_; }
-
-  private:
-    void take_live(int n, int row) {
-        live_map_[n] = row;
-        live_streams_[n] = streams_[row];
-        live_positions_[n] = positions_[row];
-    }
-
-    void group(int count) {
-        grouped_ = count;
-        n_groups_ = 0;
-        for (int row = 0; row < count;) {
-            const int first = starts_[row];
-            const bool alone = ends_[row] - first > kKeepBlock;
-            int end = row + 1;
-            while (end < count && end - row < kLanes &&
-                   (alone ? starts_[end] == first : ends_[end] - starts_[end] <= kKeepBlock))
-                ++end;
-            groups_[n_groups_++] = {row, end - row, first};
-            row = end;
-        }
-    }
-
-    const Sequence* sequences_;
-    int n_sequences_, n_groups_ = 0, grouped_ = -1, total_ = 0;
-    uint32_t *streams_, *positions_, *live_streams_, *live_positions_;
-    int32_t *starts_, *ends_, *live_map_, *row_of_ = nullptr;
-    LaneGroup* groups_;
-    ptrdiff_t lane_stride_;
-};
 
 // Sizes of a tile's buffers, for the longest tile of a call.
 struct TileSizes {
@@ -146,6 +23,14 @@ struct TileSizes {
         (void)sequences;
     }
 
+    // Operands of one form of the widest matrix that is multiplied.
+    size_t row_room(const Shape& s) const { return row_operands(rows, widest(s)); }
+    size_t column_room(const Shape& s) const { return column_operands(rows, widest(s)); }
+    size_t room_bytes(const Shape& s) const {
+        return (2 * row_room(s) + 4 * column_room(s)) * sizeof(Operand) + 8 * kAlignment;
+    }
+    static int widest(const Shape& s) { return std::max(3 * s.dp, kChunk); }
+
     size_t layer_bytes(const Shape& s, bool tape) const {
         const size_t inner = size_t(rows) * (tape ? 2 * s.fp : kChunk);
         const size_t floats = 6 * act + 3 * act + 2 * lanes + inner + (tape ? 2 * act : 0) +
@@ -160,8 +45,17 @@ inline float* zeroed(Arena& arena, size_t floats) {
     return at;
 }
 
-inline LayerSpace take_layer(const Shape& s, const TileSizes& z, bool tape, Arena& arena) {
+inline OperandRoom take_room(const Shape& s, const TileSizes& z, Arena& arena) {
+    OperandRoom room;
+    for (auto& rows : room.rows) rows = arena.take<Operand>(z.row_room(s));
+    for (auto& columns : room.columns) columns = arena.take<Operand>(z.column_room(s));
+    return room;
+}
+
+inline LayerSpace take_layer(const Shape& s, const TileSizes& z, const OperandRoom& room, bool tape,
+                             Arena& arena) {
     LayerSpace t{};
+    t.room = room;
     t.attn_in = s.post ? nullptr : arena.take<float>(z.act);
     t.qkv = arena.take<float>(3 * z.act);
     t.q_columns = arena.take<float>(z.lanes);
@@ -241,14 +135,17 @@ inline void read_first_state(const CallPlan& plan, const TileRows& tile, int row
 
 // x = LayerNorm_core(adapter(state, hidden)), (rows, dp). `sum` is scratch for the concat adapter.
 inline void adapt(const Shape& s, const Weights& w, int rows, const float* state,
-                  const float* hidden, float* x, float* sum, NormTape tape) {
+                  const float* hidden, float* x, float* sum, const OperandRoom& room,
+                  NormTape tape) {
     const int dp = s.dp;
     const NormWeights norm{w.core_norm_weight, w.core_norm_bias};
     const auto at = [dp](int r, int c) { return ptrdiff_t(r) * dp + c; };
     if (s.adapter == LARES_ADAPTER_CONCAT) {
-        product(rows, dp, s.d, state, dp, packed_panels(w.concat, 2 * s.d),
+        product(rows, dp, s.d, left_rows(state, dp, rows, s.d, room.rows[0]),
+                packed_panels(w.concat, 2 * s.d),
                 [&](int r, int c, Vec v) { store(sum + at(r, c), v + load(w.concat_bias + c)); });
-        product(rows, dp, s.d, hidden, dp, packed_panels(w.concat, 2 * s.d, s.d),
+        product(rows, dp, s.d, left_rows(hidden, dp, rows, s.d, room.rows[0]),
+                packed_panels(w.concat, 2 * s.d, s.d),
                 [&](int r, int c, Vec v) { store(sum + at(r, c), v + load(sum + at(r, c))); });
         norm_rows(
             rows, s.d, dp, s.eps, norm,
@@ -269,7 +166,7 @@ inline void adapt(const Shape& s, const Weights& w, int rows, const float* state
 // --------------------------------------------------------------------------------------
 
 inline size_t forward_bytes(const Shape& s, const TileSizes& z) {
-    return TileRows::bytes(z.rows) + z.layer_bytes(s, false) +
+    return TileRows::bytes(z.rows) + z.room_bytes(s) + z.layer_bytes(s, false) +
            (6 * z.act + z.rows) * sizeof(float) + 16 * kAlignment;
 }
 
@@ -286,7 +183,8 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
     arena.reserve(forward_bytes(s, z));
     TileRows tile(plan, place, arena);
     tile.set_row_of(arena.take<int32_t>(size_t(z.rows)));
-    LayerSpace space = take_layer(s, z, false, arena);
+    const OperandRoom room = take_room(s, z, arena);
+    LayerSpace space = take_layer(s, z, room, false, arena);
     float* hidden = arena.take<float>(z.act);
     float* state = arena.take<float>(z.act);
     float* sum = arena.take<float>(z.act);
@@ -307,7 +205,7 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
             call.final_state || going == running ? all : tile.newest(going, running);
         const float* x = state;
         if (s.recurrent())
-            adapt(s, plan.weights, count, state, hidden, state, sum, {});
+            adapt(s, plan.weights, count, state, hidden, state, sum, room, {});
         else
             x = hidden;
         for (int l = 0; l < s.layers; ++l) {
@@ -354,7 +252,7 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
 // -------------------------------------------------------------------------------------
 
 inline size_t backward_bytes(const Shape& s, const TileSizes& z) {
-    return TileRows::bytes(z.rows) + size_t(s.layers) * z.layer_bytes(s, true) +
+    return TileRows::bytes(z.rows) + z.room_bytes(s) + size_t(s.layers) * z.layer_bytes(s, true) +
            (size_t(s.layers + 24) * z.act + 2 * z.lanes + z.rows * (kChunk + 8)) * sizeof(float) +
            64 * kAlignment;
 }
@@ -422,18 +320,19 @@ inline void add_output_gradients(const CallPlan& plan, const TileRows& tile, int
 // Gradients of the adapter's inputs: g_x in; g becomes the state's, g_hidden is added to.
 inline void adapt_backward(const Shape& s, const Weights& w, int rows, const float* state,
                            const float* hidden, const float* g_x, float* g, float* g_hidden,
-                           const GradientLayout& layout, float* grads) {
+                           const OperandRoom& room, const GradientLayout& layout, float* grads) {
     const int dp = s.dp;
     const ptrdiff_t size = ptrdiff_t(rows) * dp;
     if (s.adapter == LARES_ADAPTER_CONCAT) {
         float *g_weight = layout.core(grads, 2), *g_bias = layout.core(grads, 3);
         for (int half = 0; half < 2; ++half)
             product<true>(
-                s.d, dp, rows, g_x, dp, row_major(half ? hidden : state, dp),
+                s.d, dp, rows, by_columns(g_x, dp, rows, s.d, room.columns[0]),
+                panels_of(by_columns(half ? hidden : state, dp, rows, dp, room.columns[1])),
                 [&](int r, int c, Vec v) { add_to(g_weight + (2 * r + half) * dp + c, v); });
         for (ptrdiff_t i = 0; i < size; i += kLanes) add_to(g_bias + i % dp, load(g_x + i));
-        product(rows, 2 * dp, s.d, g_x, dp, packed_panels(w.concat_back, s.d),
-                [&](int r, int c, Vec v) {
+        product(rows, 2 * dp, s.d, left_rows(g_x, dp, rows, s.d, room.rows[0]),
+                packed_panels(w.concat_back, s.d), [&](int r, int c, Vec v) {
                     if (c < dp)
                         store(g + ptrdiff_t(r) * dp + c, v);
                     else
@@ -466,10 +365,11 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
     arena.reserve(backward_bytes(s, z));
     TileRows tile(plan, place, arena);
     tile.set_row_of(arena.take<int32_t>(size_t(z.rows)));
+    const OperandRoom room = take_room(s, z, arena);
     std::vector<LayerSpace> spaces;
     std::vector<float*> inputs;  // of each layer
     for (int l = 0; l < s.layers; ++l) {
-        spaces.push_back(take_layer(s, z, true, arena));
+        spaces.push_back(take_layer(s, z, room, true, arena));
         inputs.push_back(arena.take<float>(z.act));
     }
     BackwardSpace b{};
@@ -503,7 +403,7 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
         // The step again, from its stored state.
         if (s.recurrent()) {
             read_state_before(plan, tile, running, step, state);
-            adapt(s, plan.weights, count, state, hidden, inputs[0], sum, core_norm);
+            adapt(s, plan.weights, count, state, hidden, inputs[0], sum, room, core_norm);
         } else {
             std::memcpy(inputs[0], hidden, size_t(count) * dp * sizeof(float));
         }
@@ -531,7 +431,8 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
                            layout.core(grads, 0), layout.core(grads, 1),
                            [&](int r, int c, Vec v)
                                LARES_INLINE_LAMBDA { store(b.g_in + ptrdiff_t(r) * dp + c, v); });
-        adapt_backward(s, plan.weights, count, state, hidden, b.g_in, g, g_hidden, layout, grads);
+        adapt_backward(s, plan.weights, count, state, hidden, b.g_in, g, g_hidden, room, layout,
+                       grads);
     }
     for (int i = 0; i < tile.sequences(); ++i) {
         const Sequence& q = tile.sequence(i);

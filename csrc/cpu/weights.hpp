@@ -1,5 +1,5 @@
 // The parameters of a core in the form the kernel reads: padded to whole vectors, weights in
-// panels.
+// panels of operands.
 #pragma once
 
 #include <cmath>
@@ -79,10 +79,11 @@ enum Parameter {
 };
 
 struct LayerWeights {
-    const float *qkv, *qkv_bias, *out, *out_bias, *up, *up_bias, *down, *down_bias;
+    const Operand *qkv, *out, *up, *down;
+    const float *qkv_bias, *out_bias, *up_bias, *down_bias;
     const float *attn_norm_weight, *attn_norm_bias, *ffn_norm_weight, *ffn_norm_bias;
     // For backward: the same matrices, panels over their other dimension.
-    const float *qkv_back, *out_back, *up_back, *down_back;
+    const Operand *qkv_back, *out_back, *up_back, *down_back;
 };
 
 // A matrix that may be stored in several row groups, each padded apart (query, key and value).
@@ -95,7 +96,8 @@ class Weights {
   public:
     std::vector<LayerWeights> layers;
     const float *core_norm_weight = nullptr, *core_norm_bias = nullptr;
-    const float *concat = nullptr, *concat_bias = nullptr, *concat_back = nullptr;
+    const Operand *concat = nullptr, *concat_back = nullptr;
+    const float* concat_bias = nullptr;
     float gate = 0.0f;  // sigmoid of the parameter
 
     static size_t bytes(const Shape& s, bool backward) {
@@ -162,12 +164,13 @@ class Weights {
 
     // W (n x k, row-major) as the right-hand side of x W^T: k rows (zeros to k_padded) of n
     // columns.
-    const float* pack(const float* weight, Blocks n, int k, int k_padded) {
+    const Operand* pack(const float* weight, Blocks n, int k, int k_padded) {
         const int columns = n.total();
-        float* to = arena_.take<float>(size_t(k_padded) * columns);
+        Operand* to = arena_.take<Operand>(size_t(folds(k_padded)) * columns);
         for (int first = 0; first < columns; first += kPanel) {
             const int width = columns - first < kPanel ? columns - first : kPanel;
-            float* panel = to + ptrdiff_t(first) * k_padded;
+            Operand* packed = to + ptrdiff_t(first) * folds(k_padded);
+            float* panel = draft(packed, k_padded);
             for (int j = 0; j < width; j += kLanes) {
                 const int group = (first + j) / n.padded, row = (first + j) % n.padded;
                 const float* from = weight + (ptrdiff_t(group) * n.size + row) * k;
@@ -181,17 +184,19 @@ class Weights {
                         panel[ptrdiff_t(at) * width + j + i] =
                             i < real && at < k ? from[ptrdiff_t(i) * k + at] : 0.0f;
             }
+            if constexpr (kBf16) by_columns(panel, width, k_padded, width, packed);
         }
         return to;
     }
 
     // W (k x n, row-major) as the right-hand side of g W: k rows of n columns.
-    const float* pack_back(const float* weight, Blocks k, Blocks n) {
+    const Operand* pack_back(const float* weight, Blocks k, Blocks n) {
         const int columns = n.total(), rows = k.total(), stride = n.groups * n.size;
-        float* to = arena_.take<float>(size_t(rows) * columns);
+        Operand* to = arena_.take<Operand>(size_t(folds(rows)) * columns);
         for (int first = 0; first < columns; first += kPanel) {
             const int width = columns - first < kPanel ? columns - first : kPanel;
-            float* panel = to + ptrdiff_t(first) * rows;
+            Operand* packed = to + ptrdiff_t(first) * folds(rows);
+            float* panel = draft(packed, rows);
             for (int r = 0; r < rows; ++r) {
                 const int in_group = r % k.padded;
                 const bool real_row = in_group < k.size;
@@ -209,11 +214,20 @@ class Weights {
                     }
                 }
             }
+            if constexpr (kBf16) by_columns(panel, width, rows, width, packed);
         }
         return to;
     }
 
+    // Where a panel's numbers are put together: in its place, unless they are to be rounded.
+    float* draft(float* packed, int) { return packed; }
+    float* draft(uint32_t*, int rows) {
+        draft_.resize(size_t(rows) * kPanel);
+        return draft_.data();
+    }
+
     Arena& arena_;
+    std::vector<float> draft_;
 };
 
 }  // namespace lares::LARES_ISA

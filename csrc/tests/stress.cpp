@@ -36,11 +36,12 @@ Floats numbers(std::mt19937& random, size_t count, float scale) {
     return values;
 }
 
-Problem make(unsigned seed) {
+Problem make(unsigned seed, int precision) {
     std::mt19937 random(seed);
     Problem p;
     LaresCall& c = p.call;
     c.abi = LARES_ABI;
+    c.precision = precision;
     c.n_heads = pick(random, 1, 3);
     c.d_model = 8 * c.n_heads * pick(random, 1, 5);
     c.d_ff = pick(random, 1, 150);
@@ -121,8 +122,8 @@ void check(bool good, const char* what, unsigned seed) {
     std::exit(1);
 }
 
-std::vector<Floats> run(unsigned seed, int threads) {
-    Problem p = make(seed);
+std::vector<Floats> run(unsigned seed, int precision, int threads) {
+    Problem p = make(seed, precision);
     LaresCall& c = p.call;
     c.threads = threads;
     c.lengths = p.lengths.data();
@@ -156,12 +157,14 @@ std::vector<Floats> run(unsigned seed, int threads) {
 int main(int argc, char** argv) {
     const unsigned trials = argc > 1 ? unsigned(std::atoi(argv[1])) : 50;
     if (argc > 2) check(lares_use_isa(argv[2]) == 0, "no such instruction set", 0);
+    const int precision = argc > 2 && std::strstr(argv[2], "bf16") ? LARES_BF16 : LARES_FP32;
     const auto work = [&](unsigned first) {
         for (unsigned seed = first; seed < trials; seed += 2)
-            check(run(seed, 1) == run(seed, 3), "three threads give other bits than one", seed);
+            check(run(seed, precision, 1) == run(seed, precision, 3),
+                  "three threads give other bits than one", seed);
     };
     std::thread other(work, 1);
     work(0);
     other.join();
-    std::printf("%u calls on %s: nothing wrong\n", trials, argc > 2 ? argv[2] : lares_isas());
+    std::printf("%u calls on %s: nothing wrong\n", trials, argc > 2 ? argv[2] : lares_isas(0));
 }

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lares_kernels import use_backend
 from tests.kernels.problems import SMALL, make_problem, relative
 
 NOISY = replace(SMALL, dropout=0.5, attn_dropout=0.3)
@@ -123,8 +124,9 @@ def test_autocast_and_precision_take_products_in_bfloat16() -> None:
     problem.core.float()
     problem.hidden = problem.hidden.detach().float()
     exact = problem.run().last
-    asked = problem.run(precision="bf16").last
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = problem.run().last
+    with use_backend("reference"):  # a kernel rounds only where it gains by it
+        asked = problem.run(precision="bf16").last
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            cast = problem.run().last
     assert torch.equal(asked, cast)
     assert 1e-5 < relative(asked, exact) < 5e-2

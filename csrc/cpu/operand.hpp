@@ -1,0 +1,114 @@
+// The numbers that matrix products multiply: float32, or pairs of bfloat16 in the builds for
+// processors that multiply these.
+//
+// A build has one kind of operand, as it has one width of vector. Sums are float32 in either.
+#pragma once
+
+#include "simd.hpp"
+
+namespace lares::LARES_ISA {
+
+#if defined(__AVX512BF16__)
+// Two bfloat16 that follow each other along the sum; the first in the low half.
+typedef uint32_t Operand;
+typedef UVec OperandVec;
+constexpr int kFold = 2;  // numbers of a sum in one operand
+constexpr bool kBf16 = true;
+#else
+typedef float Operand;
+typedef Vec OperandVec;
+constexpr int kFold = 1;
+constexpr bool kBf16 = false;
+#endif
+
+constexpr int folds(int depth) { return (depth + kFold - 1) / kFold; }
+
+LARES_INLINE Vec multiply_add(OperandVec a, OperandVec b, Vec sum) {
+#if defined(__AVX512BF16__)
+    return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+    return sum + a * b;
+#endif
+}
+
+// A matrix as the left side of a product: (rows, depth / kFold), or transposed (depth / kFold,
+// columns).
+struct Left {
+    const Operand* data;
+    ptrdiff_t stride;
+};
+
+#if defined(__AVX512BF16__)
+
+// The 32 numbers of `first` and `second`, rounded to nearest even, one after the other.
+LARES_INLINE UVec rounded(Vec first, Vec second) {
+    return (UVec)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+}
+
+struct PairTable {
+    alignas(64) uint16_t from[32];  // 0, 16, 1, 17, ...
+    constexpr PairTable() : from() {
+        for (int i = 0; i < 32; ++i) from[i] = uint16_t(i / 2 + i % 2 * 16);
+    }
+};
+inline constexpr PairTable kPairTable;
+
+// Lane i: number i of `low` and number i of `high`.
+LARES_INLINE UVec pairs(Vec low, Vec high) {
+    const __m512i order = _mm512_load_si512(kPairTable.from);
+    return (UVec)_mm512_permutexvar_epi16(order, (__m512i)rounded(low, high));
+}
+
+// Room for either form of a matrix, in operands; both write whole vectors.
+constexpr size_t row_operands(int rows, int depth) {
+    return size_t(rows) * size_t(round_up(depth, 2 * kLanes) / 2);
+}
+constexpr size_t column_operands(int rows, int columns) {
+    return size_t(folds(rows)) * size_t(round_up(columns, kLanes));
+}
+
+// Of a row-major matrix (rows, depth) that is summed along its rows' numbers. Reads whole pairs of
+// vectors.
+inline Left left_rows(const float* from, ptrdiff_t stride, int rows, int depth, Operand* room) {
+    const ptrdiff_t width = round_up(depth, 2 * kLanes) / 2;
+    for (int r = 0; r < rows; ++r) {
+        const float* row = from + r * stride;
+        Operand* to = room + r * width;
+        for (int c = 0; c < width; c += kLanes)
+            store(to + c, rounded(load(row + 2 * c), load(row + 2 * c + kLanes)));
+    }
+    return {room, width};
+}
+
+// Of a row-major matrix (rows, columns) that is summed along its columns.
+inline Left by_columns(const float* from, ptrdiff_t stride, int rows, int columns, Operand* room) {
+    const ptrdiff_t width = round_up(columns, kLanes);
+    for (int r = 0; r < rows; r += 2) {
+        const float* row = from + r * stride;
+        Operand* to = room + r / 2 * width;
+        if (r + 1 < rows) {
+            for (int c = 0; c < width; c += kLanes)
+                store(to + c, pairs(load(row + c), load(row + stride + c)));
+        } else {
+            for (int c = 0; c < width; c += kLanes) store(to + c, pairs(load(row + c), Vec{}));
+        }
+    }
+    return {room, width};
+}
+
+#else
+
+constexpr size_t row_operands(int, int) { return 0; }
+constexpr size_t column_operands(int, int) { return 0; }
+
+LARES_INLINE Left left_rows(const float* from, ptrdiff_t stride, int, int, Operand*) {
+    return {from, stride};
+}
+
+LARES_INLINE Left by_columns(const float* from, ptrdiff_t stride, int, int, Operand*) {
+    return {from, stride};
+}
+
+#endif
+
+}  // namespace lares::LARES_ISA
