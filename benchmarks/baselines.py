@@ -41,29 +41,39 @@ class PlainCore(nn.Module):
     def __init__(self, core: RecurrentCore) -> None:
         super().__init__()
         config = core.config
-        if (config.adapter, config.norm, config.activation) != ("add", "post", "gelu"):
+        if config.adapter == "concat" or (config.norm, config.activation) != ("post", "gelu"):
             raise ValueError(f"PlainCore has adapter add, post-norm and gelu, not {config}")
         self.core = core
         self.train(core.training)
 
     def forward(self, hidden: Tensor, lengths: Tensor, num_steps: int, state: Tensor) -> Tensor:
         """``last`` (B, d)."""
-        core, config = self.core, self.core.config
-        width = (config.d_model,)
-        # Taken apart once: an index in every step would add a full-size gradient in every step.
-        stacks = [getattr(core, name).unbind(0) for name in LAYER_PARAMETERS]
-        layers = list(zip(*stacks, strict=True))
+        layers = self.layers()
         for _ in range(num_steps):
-            state = F.layer_norm(
-                (state + hidden) * 0.5,
-                width,
-                core.core_norm_weight,
-                core.core_norm_bias,
-                config.eps,
-            )
-            for weights in layers:
-                state = self.layer(state, *weights)
+            state = self.step(layers, state, hidden)
         return newest(state, lengths)
+
+    def layers(self) -> list[tuple[Tensor, ...]]:
+        """The parameters of each layer.
+
+        Taken apart once: an index in every step would add a full-size gradient in every step.
+        """
+        stacks = [getattr(self.core, name).unbind(0) for name in LAYER_PARAMETERS]
+        return list(zip(*stacks, strict=True))
+
+    def step(self, layers: list[tuple[Tensor, ...]], state: Tensor, hidden: Tensor) -> Tensor:
+        """One reasoning step, (B, L, d)."""
+        core, config = self.core, self.core.config
+        state = F.layer_norm(
+            (state + hidden) * 0.5,
+            (config.d_model,),
+            core.core_norm_weight,
+            core.core_norm_bias,
+            config.eps,
+        )
+        for weights in layers:
+            state = self.layer(state, *weights)
+        return state
 
     def layer(
         self,

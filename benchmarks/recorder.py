@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -78,6 +79,42 @@ class Recorder:
                 for name, count in bytes_saved.items()
             ],
         )
+
+    def record_steps(
+        self, case: str, batch: int, race: Race, parts: Mapping[str, list[dict[str, float]]]
+    ) -> dict[str, list[Row]]:
+        """Rows of training steps by runner: the whole, then its parts (seconds of each round)."""
+        first = next(iter(race.runners))
+        rows: dict[str, list[Row]] = {}
+        for name in race.runners:
+            seconds = {"step": [sample.wall for sample in race.samples[name]]}
+            firsts = {"step": [sample.wall for sample in race.samples[first]]}
+            for part in parts[name][0]:
+                seconds[part] = [found[part] for found in parts[name]]
+                firsts[part] = [found[part] for found in parts[first]]
+            rows[name] = []
+            for part, own in seconds.items():
+                q1, median, q3 = statistics.quantiles(own, n=4, method="inclusive")
+                rows[name].append(
+                    self._row(
+                        case,
+                        name,
+                        "fp32",
+                        threads=torch.get_num_threads(),
+                        passes=part,
+                        batch=batch,
+                        dropout=DROPOUT,
+                        median_us=1e6 * median,
+                        q1_us=1e6 * q1,
+                        q3_us=1e6 * q3,
+                        rounds=len(own),
+                        speedup=statistics.median(
+                            a / b for a, b in zip(firsts[part], own, strict=True)
+                        ),
+                    )
+                )
+            append_rows(self.path, rows[name])
+        return rows
 
     def _case_row(self, case: Case, implementation: str, **values: object) -> Row:
         return self._row(

@@ -19,7 +19,7 @@ class Row:
         case: its name; ``peak`` for the machine's own speed.
         d_model .. lengths: the configuration.
         dropout: rate of both kinds; 0 in a forward pass alone.
-        passes: ``forward`` or ``forward+backward``.
+        passes: ``forward`` or ``forward+backward``; of a training step ``step`` or the part of it.
         implementation: what ran.
         median_us, q1_us, q3_us: microseconds on the clock over ``rounds`` rounds.
         cpu_median_us: microseconds of the calling thread on a processor, for one thread.

@@ -102,6 +102,30 @@ def sweep_table(rows: Sequence[Row], peaks: dict[str, float]) -> str:
     return markdown_table([*header, "GFLOP/s", "of peak"], lines, text_columns=2)
 
 
+STEP_PARTS = ("data", "encoder", "losses", "optimizer", "step")
+
+
+def is_step(row: Row) -> bool:
+    return row.case.startswith("spt-")
+
+
+def step_table(rows: Sequence[Row]) -> str:
+    """Training steps: what their parts take, and how many times as long plain's took."""
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in rows:
+        if is_step(row):
+            found.setdefault((row.case, row.implementation), {})[str(row.passes)] = row
+    lines = []
+    for (case, name), parts in found.items():
+        whole = parts["step"]
+        pace = (whole.batch or 0) / (1e-6 * (whole.median_us or 1.0))
+        times = [time_text(parts[part].median_us) for part in STEP_PARTS]
+        ratios = [speedup_text(parts[part]) for part in ("encoder", "step")]
+        lines.append([case, name, *times, f"{pace:,.0f}", *ratios])
+    header = ["case", "encoder", *STEP_PARTS, "samples a second", "encoder x plain", "step x plain"]
+    return markdown_table(header, lines, text_columns=2)
+
+
 def memory_table(rows: Sequence[Row]) -> str:
     """What is kept for the backward pass."""
     header = ["what ran", "steps", "tokens", "MiB kept", "bytes a token and step"]
