@@ -71,7 +71,7 @@ def rules(cxx: str, flags: str, link: str, target: str, stress: bool) -> str:
     if "clang" not in cxx:
         flags += " -Wno-maybe-uninitialized"  # of g++ 12's own AVX-512 headers
     flags += " " + os.environ.get("LARES_CXXFLAGS", "")
-    objects = {"dispatch.o": (SOURCES / "dispatch.cpp", "")}
+    objects = {f"{name}.o": (SOURCES / f"{name}.cpp", "") for name in ("dispatch", "threads")}
     for name, march in sets.items():
         objects[f"{name}.o"] = (SOURCES / "refine.cpp", f"-DLARES_ISA={name} {march}")
     if stress:
@@ -84,7 +84,7 @@ def rules(cxx: str, flags: str, link: str, target: str, stress: bool) -> str:
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
-        f"  command = $cxx {link} $in -o $out -pthread {os.environ.get('LARES_CXXFLAGS', '')}",
+        f"  command = $cxx {link} $in -o $out -pthread -ldl {os.environ.get('LARES_CXXFLAGS', '')}",
     ]
     for name, (source, march) in objects.items():
         lines += [f"build {name}: compile {source}", f"  set = {march}"]

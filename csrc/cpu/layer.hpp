@@ -135,6 +135,25 @@ struct BranchSum {
     }
 };
 
+// inner = act(inner + bias), and the activation's slope there where it is asked for.
+template <class Act>
+inline void activate(int rows, int width, const float* bias, float* inner, float* slope,
+                     ptrdiff_t stride) {
+    for (int r = 0; r < rows; ++r, inner += stride) {
+        if (slope) {
+            for (int c = 0; c < width; c += kLanes) {
+                const ValueAndSlope both = Act::both(load(inner + c) + load(bias + c));
+                store(inner + c, both.value);
+                store(slope + c, both.slope);
+            }
+            slope += stride;
+        } else {
+            for (int c = 0; c < width; c += kLanes)
+                store(inner + c, Act::value(load(inner + c) + load(bias + c)));
+        }
+    }
+}
+
 template <class Act>
 inline void feed_forward(const Shape& s, const LayerWeights& w, int rows, const float* in,
                          const LayerSpace& t, bool finish) {
@@ -142,20 +161,11 @@ inline void feed_forward(const Shape& s, const LayerWeights& w, int rows, const 
     for (int first = 0; first < s.fp; first += kChunk) {
         const int width = s.fp - first < kChunk ? s.fp - first : kChunk;
         float* inner = t.slope ? t.inner + first : t.inner;
-        float* slope = t.slope ? t.slope + first : nullptr;
-        const float* bias = w.up_bias + first;
-        const Panels up = packed_panels(w.up, s.d, 0, first);
-        if (slope) {
-            product(rows, width, s.d, given, up, [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                const ValueAndSlope both = Act::both(v + load(bias + c));
-                store(inner + r * t.inner_stride + c, both.value);
-                store(slope + r * t.inner_stride + c, both.slope);
-            });
-        } else {
-            product(rows, width, s.d, given, up, [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                store(inner + r * t.inner_stride + c, Act::value(v + load(bias + c)));
-            });
-        }
+        product(rows, width, s.d, given, packed_panels(w.up, s.d, 0, first),
+                [&](int r, int c, Vec v)
+                    LARES_INLINE_LAMBDA { store(inner + r * t.inner_stride + c, v); });
+        activate<Act>(rows, width, w.up_bias + first, inner, t.slope ? t.slope + first : nullptr,
+                      t.inner_stride);
         if (!finish) continue;
         const float* start = first ? nullptr : w.down_bias;
         product(rows, s.dp, width, left_rows(inner, t.inner_stride, rows, width, t.room.rows[1]),
@@ -243,6 +253,21 @@ struct BackwardSpace {
 
 LARES_INLINE void add_to(float* at, Vec v) { store(at, load(at) + v); }
 
+// sums (columns) += the rows of `from`.
+inline void add_column_sums(int rows, int columns, const float* from, ptrdiff_t stride,
+                            float* sums) {
+    for (int c = 0; c < columns; c += kLanes) {
+        Vec even{}, odd{};
+        int r = 0;
+        for (; r + 2 <= rows; r += 2) {
+            even += load(from + r * stride + c);
+            odd += load(from + (r + 1) * stride + c);
+        }
+        if (r < rows) even += load(from + r * stride + c);
+        add_to(sums + c, even + odd);
+    }
+}
+
 // g_in += g_inner W_up and the feed-forward's parameters, from g_branch; g_in is set, not added to,
 // unless `add`.
 inline void feed_forward_backward(const Shape& s, const LayerWeights& w, int rows,
@@ -258,10 +283,10 @@ inline void feed_forward_backward(const Shape& s, const LayerWeights& w, int row
         const float *inner = t.inner + first, *slope = t.slope + first;
         product(rows, width, s.d, g_rows, packed_panels(w.down_back, s.d, 0, first),
                 [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                    const Vec g = v * load(slope + r * t.inner_stride + c);
-                    store(b.g_inner + ptrdiff_t(r) * kChunk + c, g);
-                    add_to(grads.up_bias + first + c, g);
+                    store(b.g_inner + ptrdiff_t(r) * kChunk + c,
+                          v * load(slope + r * t.inner_stride + c));
                 });
+        add_column_sums(rows, width, b.g_inner, kChunk, grads.up_bias + first);
         const Left activated = by_columns(inner, t.inner_stride, rows, width, room.columns[2]);
         product<true>(s.d, width, rows, g_columns, panels_of(activated),
                       [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
@@ -360,9 +385,7 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
                        b.g_qkv, b.g_q_columns, t.scratch);
     transpose_rows(b.g_q_columns, rows.lane_stride, dp, rows.count, b.g_qkv, 3 * dp);
 
-    for (int r = 0; r < rows.count; ++r)
-        for (int c = 0; c < 3 * dp; c += kLanes)
-            add_to(grads.qkv_bias + c, load(b.g_qkv + ptrdiff_t(r) * 3 * dp + c));
+    add_column_sums(rows.count, 3 * dp, b.g_qkv, 3 * dp, grads.qkv_bias);
     const float* in = s.post ? x : t.attn_in;
     product<true>(3 * dp, dp, rows.count,
                   by_columns(b.g_qkv, 3 * dp, rows.count, 3 * dp, room.columns[0]),

@@ -102,7 +102,7 @@ LARES_INLINE Vec truncated_normal(UVec words) {
     const Vec distance = broadcast(1.0f) - max(t, -t);
     const Vec w = -log(broadcast(0.9946076967722628f) * (distance * (broadcast(2.0f) - distance)) +
                        broadcast(0.005392303227737183f));
-    return horner(c, w - broadcast(2.5f)) * t;
+    return polynomial(c, w - broadcast(2.5f)) * t;
 }
 
 // s_0 of one row: `width` columns into `out`, which has room for a multiple of 4 kLanes.

@@ -90,8 +90,25 @@ LARES_INLINE IVec lane_numbers() { return load(kLaneTables.numbers); }
 LARES_INLINE UVec lane_bits() { return load(kLaneTables.bits); }
 
 LARES_INLINE Vec select(IVec mask, Vec yes, Vec no) { return mask ? yes : no; }
-LARES_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
-LARES_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+// By name where there is one: of `a > b ? a : b` compilers make a comparison and a blend.
+LARES_INLINE Vec max(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return a > b ? a : b;
+#endif
+}
+LARES_INLINE Vec min(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return (Vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (Vec)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return a < b ? a : b;
+#endif
+}
 
 template <class To, class From>
 LARES_INLINE To bits_as(From v) {

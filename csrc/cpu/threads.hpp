@@ -4,8 +4,6 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
-#include <thread>
-#include <vector>
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
@@ -41,16 +39,24 @@ class FlushTinyNumbers {
 #endif
 };
 
+// work(data) on up to `threads` threads, this one among them; returns when all are done. `work`
+// must not throw.
+//
+// They are the threads of the OpenMP runtime that the process has loaded (torch's), if there is
+// one. After each of its loops torch's threads spin for milliseconds in wait of the next, and
+// others would have to share the processors with them. Else, and in a forked child, they are
+// threads that live as long as the call.
+void run_team(int threads, void (*work)(void*), void* data);
+
 // body(piece) for pieces 0 .. count - 1, each on one of up to `threads` threads, in no given order.
-// Threads live as long as the call: nothing is left behind for a fork to lose. The first exception
-// that a piece throws is thrown again here.
+// The first exception that a piece throws is thrown again here.
 template <class Body>
 void run_pieces(int count, int threads, const Body& body) {
     if (threads > count) threads = count;
     std::atomic<int> next{0};
     std::exception_ptr error;
     std::atomic<bool> failed{false};
-    const auto work = [&] {
+    auto work = [&] {
         const FlushTinyNumbers flush;
         try {
             for (int piece; !failed && (piece = next++) < count;) body(piece);
@@ -58,14 +64,7 @@ void run_pieces(int count, int threads, const Body& body) {
             if (!failed.exchange(true)) error = std::current_exception();
         }
     };
-    std::vector<std::thread> helpers;
-    try {
-        for (int i = 1; i < threads; ++i) helpers.emplace_back(work);
-    } catch (const std::exception&) {
-        // No more threads to be had: those there are do the work.
-    }
-    work();
-    for (auto& helper : helpers) helper.join();
+    run_team(threads, [](void* data) { (*static_cast<decltype(work)*>(data))(); }, &work);
     if (error) std::rethrow_exception(error);
 }
 

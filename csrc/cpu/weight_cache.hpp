@@ -12,8 +12,10 @@
 
 namespace lares::LARES_ISA {
 
+constexpr int kPrintSums = 8;  // as many as hide the latency of a multiplication
+
 struct Fingerprint {
-    uint64_t words[2 * kLanes];
+    uint64_t words[kPrintSums * kLanes / 2];
     bool operator==(const Fingerprint& other) const {
         return std::memcmp(words, other.words, sizeof words) == 0;
     }
@@ -38,7 +40,7 @@ inline void parameter_sizes(const Shape& s, int64_t (&sizes)[LARES_PARAMETERS]) 
 // always shows, several cancel with the probability of a random 32-bit coincidence in each lane
 // they touch.
 inline Fingerprint fingerprint(const Shape& s, const float* const* parameters) {
-    constexpr int kSums = 4;
+    constexpr int kSums = kPrintSums;
     UVec sums[kSums];
     for (int i = 0; i < kSums; ++i) sums[i] = lane_bits() * (2u * uint32_t(i) + 0x9E3779B9u);
     const auto mix = [](UVec sum, UVec x) LARES_INLINE_LAMBDA {
