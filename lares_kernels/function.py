@@ -22,9 +22,10 @@ from lares_kernels.call import (
 )
 from lares_kernels.config import CoreConfig
 from lares_kernels.equations import refine_equations
-from lares_kernels.ops import REFINE, REFINE_BACKWARD, make_call
+from lares_kernels.ops import call_refine, call_refine_backward, make_call
 from lares_kernels.parameters import check_parameters
 
+_N_OPTIONS = 10  # of RefineFunction, config .. keeps_padding
 _FLOAT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -58,55 +59,32 @@ class RefineFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        hidden: Tensor,
-        state: Tensor | None,
-        lengths: Tensor,
-        num_steps: Tensor | None,
-        sequence_ids: Tensor | None,
-        config: str,
-        backend: str,
-        precision: str,
-        rollouts: int,
-        max_steps: int,
-        seed: int,
-        dropout: bool,
-        zero_state: bool,
-        wants_state: bool,
-        keeps_padding: bool,
-        *parameters: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        result: tuple[Tensor, Tensor, Tensor] = REFINE(
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        # One parameter for all of them: torch binds arguments to the signature in every call, which
+        # took longer than a small kernel.
+        hidden, state, lengths, num_steps, sequence_ids, *options = inputs
+        *options, keeps_padding = options[:_N_OPTIONS]
+        return call_refine(
             hidden,
             state,
-            list(parameters),
+            list(inputs[5 + _N_OPTIONS :]),
             lengths,
             num_steps,
             sequence_ids,
-            config,
-            backend,
-            precision,
-            rollouts,
-            max_steps,
-            seed,
-            dropout,
-            zero_state,
-            wants_state,
+            *options,
             True,
             keeps_padding,
         )
-        return result
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         hidden, state, lengths, num_steps, sequence_ids, *options = inputs
-        n_options = 10
         kept = output[2]
         ctx.mark_non_differentiable(kept)
         ctx.set_materialize_grads(False)
-        ctx.options = tuple(options[:n_options])
+        ctx.options = tuple(options[:_N_OPTIONS])
         ctx.save_for_backward(
-            hidden, state, lengths, num_steps, sequence_ids, kept, *options[n_options:]
+            hidden, state, lengths, num_steps, sequence_ids, kept, *options[_N_OPTIONS:]
         )
 
     @staticmethod
@@ -119,7 +97,7 @@ class RefineFunction(torch.autograd.Function):
         n_others = 3 + len(ctx.options)
         if g_trajectory is None and g_state is None:
             return (None,) * (2 + n_others + len(parameters))
-        grads = REFINE_BACKWARD(
+        grads = call_refine_backward(
             hidden,
             state,
             parameters,
@@ -133,14 +111,19 @@ class RefineFunction(torch.autograd.Function):
             g_trajectory,
             g_state,
         )
-        state_grad = None if state is None else grads.pop().to(state.dtype)
+        state_grad = None if state is None else _as(state, grads.pop())
         hidden_grad, *parameter_grads = grads
         return (
-            hidden_grad.to(hidden.dtype),
+            _as(hidden, hidden_grad),
             state_grad,
             *(None,) * n_others,
-            *(g.to(p.dtype) for g, p in zip(parameter_grads, parameters, strict=True)),
+            *map(_as, parameters, parameter_grads),
         )
+
+
+def _as(like: Tensor, gradient: Tensor) -> Tensor:
+    """``gradient`` in the type of ``like``."""
+    return gradient if gradient.dtype is like.dtype else gradient.to(like.dtype)
 
 
 def _check_state(config: CoreConfig, state: Tensor, hidden: Tensor, shape: tuple[int, ...]) -> None:
@@ -288,7 +271,7 @@ def refine(
             hidden, given_state, *tensors, *options, compiling, *ordered
         )
     else:
-        trajectory, final, _ = REFINE(
+        trajectory, final, _ = call_refine(
             hidden, given_state, ordered, *tensors, *options, False, compiling
         )
 

@@ -6,8 +6,11 @@ argument. ``function.py`` makes them differentiable and gives them their public 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from lares_kernels.backends import backend_named
 from lares_kernels.call import PRECISIONS, RefineCall
@@ -194,5 +197,33 @@ for _key in ("CPU", "CUDA"):
 torch.library.register_fake("lares_kernels::refine", _refine_fake, lib=_library)
 torch.library.register_fake("lares_kernels::refine_backward", _refine_backward_fake, lib=_library)
 
-REFINE = torch.ops.lares_kernels.refine.default
-REFINE_BACKWARD = torch.ops.lares_kernels.refine_backward.default
+_dispatched_refine = torch.ops.lares_kernels.refine.default
+_dispatched_backward = torch.ops.lares_kernels.refine_backward.default
+
+
+def _only_run(hidden: Tensor) -> bool:
+    """Whether a call is to be run and nothing else: no compiler, transform, mode or profiler sees it.
+
+    Then PyTorch's dispatcher, a quarter of the cost of a short call, has nothing to decide.
+    """
+    return (
+        type(hidden) in (Tensor, Parameter)
+        and not torch.compiler.is_compiling()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and not torch.autograd.profiler._is_profiler_enabled
+    )
+
+
+def call_refine(hidden: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """``torch.ops.lares_kernels.refine``."""
+    run = _refine if _only_run(hidden) else _dispatched_refine
+    found: tuple[Tensor, Tensor, Tensor] = run(hidden, *rest)
+    return found
+
+
+def call_refine_backward(hidden: Tensor, *rest: Any) -> list[Tensor]:
+    """``torch.ops.lares_kernels.refine_backward``."""
+    run = _refine_backward if _only_run(hidden) else _dispatched_backward
+    found: list[Tensor] = run(hidden, *rest)
+    return found

@@ -67,14 +67,17 @@ def parameter_shapes(config: CoreConfig) -> Mapping[str, tuple[int, ...]]:
 def check_parameters(config: CoreConfig, parameters: Mapping[str, Tensor]) -> list[Tensor]:
     """The parameters in the op's order; ``ValueError`` unless they are exactly those of ``config``."""
     shapes = _shapes(config)
-    if len(parameters) != len(shapes) or parameters.keys() != shapes.keys():
+    if [*parameters] == [*shapes]:
+        ordered = [*parameters.values()]
+    elif parameters.keys() == shapes.keys():
+        ordered = [parameters[name] for name in shapes]
+    else:
         missing = [name for name in shapes if name not in parameters]
         unknown = [name for name in parameters if name not in shapes]
         raise ValueError(
             "parameters do not fit CoreConfig: "
             f"missing {missing or 'none'}, unknown {unknown or 'none'}"
         )
-    ordered = [parameters[name] for name in shapes]
     if [tensor.shape for tensor in ordered] != [*shapes.values()]:
         for tensor, (name, shape) in zip(ordered, shapes.items(), strict=True):
             if tensor.shape != shape:

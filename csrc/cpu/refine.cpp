@@ -14,7 +14,7 @@ namespace {
 
 // Rows of a tile: enough for the products, few enough that a tile and the weights share the L2
 // cache.
-constexpr int kTileRows = 64;
+constexpr int kTileRows = 96;
 
 // Parts of a batch whose parameter gradients are gathered apart and then added in order. Their
 // number depends on the batch alone, so that any number of threads gives the same bits.

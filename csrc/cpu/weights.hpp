@@ -12,9 +12,9 @@
 
 namespace lares::LARES_ISA {
 
-// Columns of the feed-forward worked on at a time: a chunk of both its weights stays in the L1
-// cache.
-constexpr int kChunk = 64;
+// Columns of the feed-forward worked on at a time, so that wide ones stay in the cache. Smaller
+// chunks cost more than they save: the second product's sums go to memory and back with each.
+constexpr int kChunk = 256;
 static_assert(kChunk % kPanel == 0, "chunks are whole panels");
 
 struct Shape {
