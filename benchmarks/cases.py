@@ -26,6 +26,7 @@ class Case:
         precision: of the products, ``fp32`` or ``bf16``.
         baselines: implementations compared beside the op's backends.
         every_backend: time every usable backend of the op, else only the fastest that serves it.
+        instruction_set: that the CPU kernel is held to; empty for its choice.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Case:
     threads: int = 1
     baselines: tuple[str, ...] = PLAIN
     every_backend: bool = False
+    instruction_set: str = ""
 
     @property
     def config(self) -> CoreConfig:
@@ -112,7 +114,9 @@ def single_cases() -> list[Case]:
 
 def sweep_cases() -> list[Case]:
     """One value away from the main case at a time; batches of the L sweep hold equally many slots."""
-    cases = [wide("width-128", 128, batch=256), wide("width-256", 256, batch=64)]
+    # What a machine without AVX-512 would see; named like the set, whose own peak it is held to.
+    cases = [Case("avx2", instruction_set="avx2")]
+    cases += [wide("width-128", 128, batch=256), wide("width-256", 256, batch=64)]
     for longest, batch in ((20, 320), (50, 128), (200, 32)):
         cases += [
             Case(f"length-{longest}-{kind}", batch=batch, max_length=longest, lengths=kind)

@@ -11,6 +11,7 @@ import torch
 
 import lares_kernels
 from benchmarks.settings import ROOT
+from lares_kernels import cpu_library
 
 
 def processor() -> str:
@@ -58,5 +59,11 @@ def _git(*arguments: str) -> str:
 
 def peak(precision: str) -> float | None:
     """GFLOP/s that one thread of this machine can reach, if the package can tell."""
-    measure = getattr(lares_kernels, "cpu_peak", None)
-    return None if measure is None else measure(precision)
+    return lares_kernels.cpu_peak(precision)
+
+
+def instruction_sets() -> list[str]:
+    """Those that the CPU kernel can run on here, best first; none where there is no kernel."""
+    if lares_kernels.available_backends()["cpu"] != "usable":
+        return []
+    return cpu_library.instruction_sets()

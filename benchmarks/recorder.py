@@ -12,10 +12,11 @@ import torch
 
 from benchmarks.cases import DROPOUT, Case
 from benchmarks.flops import flop_count
-from benchmarks.machine import machine_name, peak, revision
+from benchmarks.machine import instruction_sets, machine_name, peak, revision
 from benchmarks.problem import problem_of
 from benchmarks.race import Race
 from benchmarks.results import Row, append_rows
+from lares_kernels.cpu_library import use_instruction_set
 
 
 class Recorder:
@@ -32,11 +33,14 @@ class Recorder:
         }
 
     def record_peaks(self) -> None:
-        """The machine's GFLOP/s in each precision, where the package can tell."""
-        for precision in ("fp32", "bf16"):
-            found = peak(precision)
-            if found is not None:
-                row = self._row("peak", "cpu_peak", precision, threads=1, gflops=found)
+        """The machine's GFLOP/s in each precision, and on AVX2, where the package can tell."""
+        found = {("fp32", ""): peak("fp32"), ("bf16", ""): peak("bf16")}
+        if "avx2" in instruction_sets()[1:]:
+            with use_instruction_set("avx2"):
+                found["fp32", ":avx2"] = peak("fp32")
+        for (precision, of_set), gflops in found.items():
+            if gflops is not None:
+                row = self._row(f"peak{of_set}", "cpu_peak", precision, threads=1, gflops=gflops)
                 append_rows(self.path, [row])
 
     def record_race(self, case: Case, race: Race) -> dict[str, Row]:

@@ -30,18 +30,20 @@ PAGE = ROOT / "docs" / "performance.md"
 HOW = """\
 Each case was timed in turns (plain, the others, the op, plain again, ...) in one run, after every
 implementation was held to the equations in float64. `x plain` is plain's time over this one's, the
-median over the rounds. GFLOP counts the products of real tokens alone. `plain` is padded eager PyTorch
-(in bf16 under autocast), `compiled` the same with its layer under `torch.compile`, `packed` is packed
-rows with oneDNN products and weights laid out beforehand. Forward and backward together run with
-dropout, forward alone without. Freed memory was kept in the process, which spares programs that
-allocate much (plain above all) page faults. Rows: `benchmarks/results/cpu.csv`."""
+median over the rounds; `x plain in fp32` divides the medians of two cases. GFLOP counts the products of
+real tokens alone. `plain` is padded eager PyTorch (in bf16 under autocast), `compiled` with its
+layer under `torch.compile`, `packed` is packed rows with oneDNN products and weights laid out
+beforehand. Forward and backward together run with dropout, forward alone without. Freed memory was
+kept in the process, which spares programs that allocate much (plain above all) page faults. Rows:
+`benchmarks/results/cpu.csv`."""
 MAIN_CASE = """\
 The main case: 512 training prefixes of up to 20 items with the lengths of Amazon Beauty's, `d=64`,
 2 heads, `f=256`, 2 layers, `T=4`."""
 SMALL_CASES = """\
 One sequence of 8 or 20 items, and a call with next to no work (one item, `d=8`, one layer, `T=1`):"""
 SWEEPS = """\
-One value of the main case changed at a time (fp32, one thread). A batch of the length cases has 6,400
+One value of the main case changed at a time (fp32, one thread; `avx2` is the kernel without AVX-512,
+held to the peak of that set). A batch of the length cases has 6,400
 places, of which geometric lengths fill about a quarter; the wide ones have 256 (`d=128`) and 64
 sequences (`d=256`):"""
 STEPS = """\

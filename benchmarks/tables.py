@@ -42,30 +42,47 @@ def gflops_text(row: Row) -> str:
 
 
 def peaks_of(rows: Iterable[Row]) -> dict[str, float]:
-    """GFLOP/s of one thread by precision, where it was measured."""
-    return {row.precision: row.gflops for row in rows if row.case == "peak" and row.gflops}
+    """GFLOP/s of one thread where it was measured: by precision, or by name of an instruction set."""
+    peaks = {}
+    for row in rows:
+        name, _, instruction_set = row.case.partition(":")
+        if name == "peak" and row.gflops:
+            peaks[instruction_set or row.precision] = row.gflops
+    return peaks
 
 
 def peak_text(row: Row, peaks: dict[str, float]) -> str:
     """Percent of what the row's threads could reach."""
-    if row.gflops is None or row.precision not in peaks:
+    peak = peaks.get(row.case, peaks.get(row.precision))
+    if row.gflops is None or peak is None:
         return ""
-    return f"{100 * row.gflops / (peaks[row.precision] * row.threads):.1f} %"
+    return f"{100 * row.gflops / (peak * row.threads):.1f} %"
 
 
 def main_table(rows: Sequence[Row], peaks: dict[str, float]) -> str:
     """The main case, every implementation."""
     header = ["pass", "precision", "threads", "what ran", "median", "quartiles", "x plain"]
+    main = [row for row in rows if row.case == "main"]
+    single = {
+        (row.passes, row.threads): row.median_us
+        for row in main
+        if row.implementation == "plain" and row.precision == "fp32"
+    }
     lines = [
         [
             *(str(row.passes), row.precision, str(row.threads), row.implementation),
             *(time_text(row.median_us), quartiles_text(row), speedup_text(row)),
+            _ratio_text(single.get((row.passes, row.threads)), row.median_us),
             *(gflops_text(row), peak_text(row, peaks)),
         ]
-        for row in rows
-        if row.case == "main"
+        for row in main
     ]
-    return markdown_table([*header, "GFLOP/s", "of peak"], lines, text_columns=4)
+    header += ["x plain in fp32", "GFLOP/s", "of peak"]
+    return markdown_table(header, lines, text_columns=4)
+
+
+def _ratio_text(one: float | None, other: float | None) -> str:
+    return f"{one / other:.2f}" if one and other else ""
 
 
 def small_table(rows: Sequence[Row]) -> str:
@@ -83,7 +100,7 @@ def small_table(rows: Sequence[Row]) -> str:
 
 
 def is_sweep(row: Row) -> bool:
-    return row.case.split("-")[0] in ("width", "length", "layers", "steps", "batch")
+    return row.case.split("-")[0] in ("avx2", "width", "length", "layers", "steps", "batch")
 
 
 def sweep_table(rows: Sequence[Row], peaks: dict[str, float]) -> str:

@@ -6,18 +6,21 @@ file, and into each benchmark's ``extra_info``.
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
 from benchmarks.cases import MEMORY, TIMED, Case
 from benchmarks.equality import check
 from benchmarks.implementations import build, names_of, op_of
-from benchmarks.machine import usable_cpus
+from benchmarks.machine import instruction_sets, usable_cpus
 from benchmarks.memory import bytes_saved
 from benchmarks.problem import problem_of
 from benchmarks.race import Race
 from benchmarks.recorder import Recorder
 from benchmarks.settings import QUICK
+from lares_kernels.cpu_library import use_instruction_set
 
 BUDGET = 2.0  # seconds of rounds a case, if the fewest rounds take no longer
 FEWEST_ROUNDS, MOST_ROUNDS = (2, 2) if QUICK else (5, 200)
@@ -28,7 +31,16 @@ FEWEST_ROUNDS, MOST_ROUNDS = (2, 2) if QUICK else (5, 200)
 def test_time(benchmark, recorder: Recorder, case: Case) -> None:
     if case.threads > usable_cpus():
         pytest.skip(f"{case.threads} threads, but {usable_cpus()} processors to run on")
+    if case.instruction_set not in ("", *instruction_sets()):
+        pytest.skip(f"the CPU kernel cannot run on {case.instruction_set} here")
     torch.set_num_threads(case.threads)
+    with contextlib.ExitStack() as held:
+        if case.instruction_set:
+            held.enter_context(use_instruction_set(case.instruction_set))
+        time_case(benchmark, recorder, case)
+
+
+def time_case(benchmark, recorder: Recorder, case: Case) -> None:
     names = names_of(case)
     for name in names:
         check(name, case)

@@ -87,7 +87,7 @@ def test_report(tmp_path: Path) -> None:
     main(["--results", str(tmp_path / "rows.csv"), "--page", str(page)])
     text = page.read_text()
     assert (
-        "| forward | fp32 | 1 | op:cpu | 25.0 ms | 25.0 ms .. 25.0 ms | 4.00 | 120 | 80.0 % |"
+        "| forward | fp32 | 1 | op:cpu | 25.0 ms | 25.0 ms .. 25.0 ms | 4.00 | 4.00 | 120 | 80.0 % |"
         in text
     )
     assert "| steps-8 | forward | 3,000 | op:cpu | 200 ms | 50.0 ms | 2.00 |" in text
