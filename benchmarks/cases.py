@@ -23,9 +23,11 @@ class Case:
         steps: ``T``.
         lengths: distribution of the sequence lengths (:mod:`benchmarks.lengths`).
         backward: forward and backward with dropout, else forward alone without.
-        precision: of the products, ``fp32`` or ``bf16``.
+        precision: of the products: ``fp32``, ``bf16``, or on a GPU ``tf32``.
         baselines: implementations compared beside the op's backends.
         every_backend: time every usable backend of the op, else only the fastest that serves it.
+        device: type of the device, ``cpu`` or ``cuda``.
+        dropped: whether dropout is on; None: where ``backward``.
     """
 
     name: str
@@ -42,6 +44,13 @@ class Case:
     threads: int = 1
     baselines: tuple[str, ...] = PLAIN
     every_backend: bool = False
+    device: str = "cpu"
+    dropped: bool | None = None
+
+    @property
+    def drops(self) -> bool:
+        """Whether dropout is on."""
+        return self.backward if self.dropped is None else self.dropped
 
     @property
     def config(self) -> CoreConfig:
@@ -71,6 +80,7 @@ class Case:
             batch=self.batch,
             max_length=self.max_length,
             lengths=self.lengths,
+            device=self.device,
         )
 
     def __str__(self) -> str:
