@@ -11,18 +11,13 @@ from torch import Tensor
 
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.errors import BackendError
-from lares_kernels.triton.constants import padded
-from lares_kernels.triton.fused import fused_backward, fused_forward
+from lares_kernels.triton.constants import interpreted, padded
+from lares_kernels.triton.fused import call_setting, fused_backward, fused_forward
 from lares_kernels.triton.settings import family_of, longest_sequence
 
 _PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST_TRITON = (3, 4)
 _MOST_WIDTH = 64
-
-
-def interpreted() -> bool:
-    """Whether Triton interprets kernels on the CPU instead of compiling them."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def precision_of(product_dtype: torch.dtype) -> str:
@@ -52,7 +47,7 @@ class TritonBackend:
     """Tiles of whole sequences run through all steps in one launch, their state in registers."""
 
     name = "triton"
-    automatic = True
+    automatic = not interpreted()  # the interpreter is for tests
 
     def availability(self) -> str | None:
         reason = _missing()
@@ -77,9 +72,8 @@ class TritonBackend:
         device = torch.device(device_type)
         longest = call.layout.max_length
         self._check_length(call, device, longest)
-        from lares_kernels.triton.fused import forward_setting
-
-        rule = forward_setting(call, precision_of(call.product_dtype), device, longest)
+        precision = precision_of(call.product_dtype)
+        rule = call_setting("forward", call, precision, device, longest)
         return (
             f"fused Triton kernels, tiles of {rule.rows} rows with {rule.warps} warps, "
             f"{call.n_rows} tokens of {call.n_sequences} sequences in registers for all "

@@ -6,8 +6,11 @@ padded: columns past the real ones hold zeros in weights and activations alike.
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from lares_kernels.config import ADAPTERS, CoreConfig
 from lares_kernels.noise import threshold_and_planes
@@ -183,12 +186,15 @@ class Constants:
     def vector_size(self) -> int:
         return self.gate_at + LEAST_SIDE
 
-    # --- what a row leaves for the weights' gradients: see kernels/backward.py ---
+    @property
+    def row_block(self) -> int:
+        """Matrix rows of one product among those of the same kind (``kernels/weight_gradients.py``)."""
+        return math.gcd(_LARGEST_CHUNK, self.heads * self.head, self.ff)
 
     @property
-    def norms(self) -> int:
-        """Vectors whose gradients each program gathers: two of each LayerNorm, and the gate's."""
-        return 4 * self.layers + 3
+    def concat_block(self) -> int:
+        """Likewise, of the rows of ``concat``'s matrix."""
+        return min(_LARGEST_CHUNK, self.d)
 
 
 @cache
@@ -225,3 +231,38 @@ def constants(config: CoreConfig, rows: int, dropout: bool, precision: str) -> C
         attn_planes=attn_planes,
         precision=precision,
     )
+
+
+class CompileTime:
+    """:class:`Constants` as a kernel's argument: every field reads as Triton's ``constexpr``.
+
+    Triton gives a compile-time object's plain attributes to its own functions, but not to ours.
+    """
+
+    def __init__(self, c: Constants) -> None:
+        self._c = c
+
+    def __getattr__(self, name: str) -> Any:
+        import triton.language as tl
+
+        return tl.constexpr(getattr(self._c, name))
+
+    def __hash__(self) -> int:
+        return hash(self._c)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CompileTime) and self._c == other._c
+
+    def __repr__(self) -> str:
+        return repr(self._c)  # Triton finds compiled kernels on disk by it
+
+
+def interpreted() -> bool:
+    """Whether Triton interprets kernels on the CPU instead of compiling them."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def compile_time(c: Constants) -> Any:
+    """``c`` as the argument ``C`` of kernels; the interpreter takes plain values."""
+    return c if interpreted() else CompileTime(c)

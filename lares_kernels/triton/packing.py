@@ -39,8 +39,10 @@ def unpack_gradients(config: CoreConfig, matrices: Tensor, vectors: Tensor) -> l
     index = _index(config, matrices.device)
     flat = torch.cat([matrices.reshape(-1), vectors])[index.parameters]
     shapes = parameter_shapes(config).values()
-    parts = torch.split_with_sizes_copy(flat, [_numel(shape) for shape in shapes])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+    parts = flat.split([_numel(shape) for shape in shapes])
+    grads = [flat.new_empty(shape) for shape in shapes]
+    torch._foreach_copy_(grads, [p.view(g.shape) for p, g in zip(parts, grads, strict=True)])
+    return grads
 
 
 class _Index(NamedTuple):

@@ -1,4 +1,4 @@
-"""All steps of the recurrence in one launch: a tile's state stays in registers from ``s_0`` to ``s_T``."""
+"""All steps of the recurrence in one launch: a tile's state stays in registers from first to last."""
 
 import triton
 import triton.language as tl
@@ -84,7 +84,7 @@ def forward_kernel(
             for step in range(1, deepest + 1):
                 running = depth >= step
                 if kept is not None:
-                    before = kept + ((step - 1).to(tl.int64) * kept_rows) * C.width
+                    before = kept + (step - 1) * kept_rows.to(tl.int64) * C.width
                     store_rows(before, packed, running, current, C)
                 there = load_rows(hidden, hidden_row, hidden_row >= 0, C)
                 x = step_input(current, there, matrices, vectors, C)

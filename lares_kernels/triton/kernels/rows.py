@@ -34,6 +34,7 @@ def load_rows(base, row, mask, C: tl.constexpr):
 
 @triton.jit
 def store_rows(base, row, mask, values, C: tl.constexpr):
+    """Write rows where ``mask`` holds."""
     tl.store(addresses(base, row, C), values, mask=real(mask, C))
 
 

@@ -70,7 +70,8 @@ def test_plan(padded: bool, with_depths: bool, n: int, longest: int, rows: int) 
             assert (plan.row_depth[packed : packed + length] == steps[s]).all()
             r, packed = r + length, packed + length
         rest = plan.rows[t, :, r:]
-        assert (rest[0] == -1).all() and (rest[6] == -1).all() and (rest[5] == 0).all()
+        for field, wanted in ((0, -1), (5, 0), (6, -1)):
+            assert (rest[field] == wanted).all()
         assert (rest[4] == torch.arange(r, rows)).all()
     assert int(plan.starts[-1]) == packed
 
