@@ -162,7 +162,7 @@ def fused_backward(
         if state is not None:
             new = zeros if call.padded_length else floats
             g_first = new(call.state_shape)
-        scratch = floats(programs * c.layers * 3 * c.rows * c.d)
+        scratch = floats(programs * (3 * c.layers + 1) * c.rows * c.d)
         gradients = zeros(programs, c.vector_size)
         products_of = WeightGradients(call, launch, precision)
         for last_step in range(steps, 0, -group):

@@ -4,7 +4,13 @@ import triton
 import triton.language as tl
 
 from lares_kernels.triton.kernels import elementwise, layer, tiles
-from lares_kernels.triton.kernels.rows import field, first_state, load_rows, store_rows
+from lares_kernels.triton.kernels.rows import (
+    field,
+    first_state,
+    load_rows,
+    store_rows,
+    tile_info,
+)
 
 
 @triton.jit
@@ -17,16 +23,14 @@ def step_input(state, hidden, matrices, vectors, C: tl.constexpr):
 
 
 @triton.jit
-def all_layers(x, matrices, vectors, first, stream, position, step, seed, C: tl.constexpr):
+def all_layers(x, matrices, vectors, info, step, seed, C: tl.constexpr):
     """The layers of one step."""
     for index in tl.range(C.layers):
         x = layer.layer_forward(
             x,
             matrices + index * (C.layer_rows * C.d),
             vectors + index * C.layer_vector,
-            first,
-            stream,
-            position,
+            info,
             index,
             step,
             seed,
@@ -70,35 +74,46 @@ def forward_kernel(
     """
     seed = layer.draws.join_seed(seed_low, seed_high)
     for tile in range(tl.program_id(0), tl.load(tile_count), tl.num_programs(0)):
-        hidden_row = field(rows, tile, tiles.HIDDEN_ROW, C)
-        stream = field(rows, tile, tiles.STREAM, C)
-        position = field(rows, tile, tiles.POSITION, C)
-        first = field(rows, tile, tiles.FIRST, C)
-        depth = field(rows, tile, tiles.DEPTH, C)
-        newest = field(rows, tile, tiles.NEWEST, C)
-        state_row = field(rows, tile, tiles.STATE_ROW, C)
+        info = tile_info(rows, tile, C)
         if C.recurrent:
             packed = tl.load(tile_start + tile) + tl.arange(0, C.rows)
-            current = first_state(state, state_row, stream, position, state_scale, seed, DRAWN, C)
-            deepest = tl.max(depth, 0)
-            for step in range(1, deepest + 1):
-                running = depth >= step
+            x = first_state(
+                state,
+                field(info, tiles.STATE_ROW, C),
+                field(info, tiles.STREAM, C),
+                field(info, tiles.POSITION, C),
+                state_scale,
+                seed,
+                DRAWN,
+                C,
+            )
+            for step in range(1, tl.max(field(info, tiles.DEPTH, C), 0) + 1):
                 if kept is not None:
+                    running = field(info, tiles.DEPTH, C) >= step
                     before = kept + (step - 1) * kept_rows.to(tl.int64) * C.width
-                    store_rows(before, packed, running, current, C)
+                    store_rows(before, packed, running, x, C)
+                hidden_row = field(info, tiles.HIDDEN_ROW, C)
                 there = load_rows(hidden, hidden_row, hidden_row >= 0, C)
-                x = step_input(current, there, matrices, vectors, C)
-                x = all_layers(x, matrices, vectors, first, stream, position, step, seed, C)
-                current = tl.where(running[:, None], x, current)
+                x = step_input(x, there, matrices, vectors, C)
+                x = all_layers(x, matrices, vectors, info, step, seed, C)
+                # Sequences that are done run on with the others, but nothing of it is written.
+                depth = field(info, tiles.DEPTH, C)
+                newest = field(info, tiles.NEWEST, C)
                 at = newest * max_steps + (step - 1)
-                store_rows(trajectory, at, newest >= 0, current, C)
-            # Past their own depth sequences repeat their last row.
-            for step in range(deepest + 1, max_steps + 1):
-                at = newest * max_steps + (step - 1)
-                store_rows(trajectory, at, newest >= 0, current, C)
+                store_rows(trajectory, at, (newest >= 0) & (depth >= step), x, C)
+                ending = depth == step
+                if tl.max(ending.to(tl.int32), 0) > 0:
+                    for later in range(step + 1, max_steps + 1):
+                        at = newest * max_steps + (later - 1)
+                        store_rows(trajectory, at, (newest >= 0) & ending, x, C)
+                    if final is not None:
+                        store_rows(final, field(info, tiles.STATE_ROW, C), ending, x, C)
         else:
-            current = load_rows(hidden, hidden_row, hidden_row >= 0, C)
-            current = all_layers(current, matrices, vectors, first, stream, position, 0, seed, C)
-            store_rows(trajectory, newest, newest >= 0, current, C)
-        if final is not None:
-            store_rows(final, state_row, state_row >= 0, current, C)
+            hidden_row = field(info, tiles.HIDDEN_ROW, C)
+            x = load_rows(hidden, hidden_row, hidden_row >= 0, C)
+            x = all_layers(x, matrices, vectors, info, 0, seed, C)
+            newest = field(info, tiles.NEWEST, C)
+            store_rows(trajectory, newest, newest >= 0, x, C)
+            if final is not None:
+                state_row = field(info, tiles.STATE_ROW, C)
+                store_rows(final, state_row, state_row >= 0, x, C)

@@ -1,13 +1,15 @@
 """One layer on a tile, forward: the pieces that forward and the recomputation of backward share.
 
 Blocks are (``C.rows``, ``C.d``) float32 in registers; ``C`` is :class:`Constants`. ``matrices`` and
-``vectors`` point to the layer's own part of the packed parameters. Padded columns are zero.
+``vectors`` point to the layer's own part of the packed parameters, ``info`` to the fields of the
+tile's rows. Padded columns are zero.
 """
 
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import draws, elementwise
+from lares_kernels.triton.kernels import draws, elementwise, tiles
+from lares_kernels.triton.kernels.rows import field
 
 
 @triton.jit
@@ -37,13 +39,24 @@ def norm(x, vectors, at, C: tl.constexpr):
 
 
 @triton.jit
-def residual_words(stream, position, layer, step, seed, C: tl.constexpr):
+def residual_words(info, index, step, seed, C: tl.constexpr):
     """Kept columns of the attention's output, then of the feed-forward's: two words of 32 each."""
+    position = field(info, tiles.POSITION, C)
     if C.planes > 0:
-        site = draws.site_word(draws.SITE_RESIDUAL, layer, step)
+        stream = field(info, tiles.STREAM, C)
+        site = draws.site_word(draws.SITE_RESIDUAL, index, step)
         return draws.keep_words(stream, position, site, 0, seed, C.threshold, C.planes)
     else:
         return position, position, position, position
+
+
+@triton.jit
+def attention_words(info, index, step, pair: tl.constexpr, seed, C: tl.constexpr):
+    """Kept key positions of heads ``2 pair`` and ``2 pair + 1``: two words of 32 each."""
+    stream = field(info, tiles.STREAM, C)
+    position = field(info, tiles.POSITION, C)
+    site = draws.site_word(draws.SITE_ATTENTION, index, step)
+    return draws.keep_words(stream, position, site, pair, seed, C.attn_threshold, C.attn_planes)
 
 
 @triton.jit
@@ -89,10 +102,10 @@ def head_rows(x, matrices, vectors, head, which: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def probabilities(query, key, first, C: tl.constexpr):
+def probabilities(query, key, info, C: tl.constexpr):
     """(exponentials (rows, rows) of the scores less their row's greatest, 1 / their sums (rows,))."""
     scores = tl.dot(query, tl.trans(key), input_precision=C.input_precision)
-    scores = tl.where(visible(first, C.rows), scores, float("-inf"))
+    scores = tl.where(visible(field(info, tiles.FIRST, C), C.rows), scores, float("-inf"))
     # 2^(x log2 e) is what the hardware computes.
     scores = scores * (C.score_scale * 1.4426950408889634)
     exponentials = tl.exp2(scores - tl.max(scores, 1)[:, None])
@@ -100,7 +113,7 @@ def probabilities(query, key, first, C: tl.constexpr):
 
 
 @triton.jit
-def attention(x, matrices, vectors, first, stream, position, layer, step, seed, C: tl.constexpr):
+def attention(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
     """``W_o (Dropout_attn(A) V) + b_o`` of ``x``."""
     x = x.to(matrices.dtype.element_ty)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.out_bias_at, C.d)
@@ -108,16 +121,16 @@ def attention(x, matrices, vectors, first, stream, position, layer, step, seed, 
         query = head_rows(x, matrices, vectors, head, 0, C).to(x.dtype)
         key = head_rows(x, matrices, vectors, head, 1, C).to(x.dtype)
         value = head_rows(x, matrices, vectors, head, 2, C).to(x.dtype)
-        weights, scale = probabilities(query, key, first, C)
+        weights, scale = probabilities(query, key, info, C)
         if C.attn_planes > 0:
             if head % 2 == 0:
-                site = draws.site_word(draws.SITE_ATTENTION, layer, step)
-                low, high, next_low, next_high = draws.keep_words(
-                    stream, position, site, head // 2, seed, C.attn_threshold, C.attn_planes
+                low, high, next_low, next_high = attention_words(
+                    info, index, step, head // 2, seed, C
                 )
             else:
                 low = next_low
                 high = next_high
+            first = field(info, tiles.FIRST, C)
             weights = tl.where(kept_keys(low, high, first, C.rows), weights, 0.0)
             scale = scale * C.attn_keep_scale
         context = product(weights, value, C) * scale[:, None]
@@ -139,15 +152,17 @@ def feed_forward(x, matrices, vectors, C: tl.constexpr):
 
 
 @triton.jit
-def attention_sum(
-    x, matrices, vectors, first, stream, position, low, high, layer, step, seed, C: tl.constexpr
-):
-    """``x`` plus the attention branch, before any LayerNorm of the sum."""
+def attention_sum(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
+    """``x`` plus the attention branch, before any LayerNorm of the sum.
+
+    Also the words of the feed-forward's dropout, which the same call of the generator gives.
+    """
     source = x
     if not C.post:
         source = norm(x, vectors, C.attn_norm_at, C)
-    branch = attention(source, matrices, vectors, first, stream, position, layer, step, seed, C)
-    return x + dropped(branch, low, high, C)
+    branch = attention(source, matrices, vectors, info, index, step, seed, C)
+    low, high, next_low, next_high = residual_words(info, index, step, seed, C)
+    return x + dropped(branch, low, high, C), next_low, next_high
 
 
 @triton.jit
@@ -172,15 +187,10 @@ def layer_output(feed_forward_sum, vectors, C: tl.constexpr):
 
 
 @triton.jit
-def layer_forward(
-    x, matrices, vectors, first, stream, position, layer, step, seed, C: tl.constexpr
-):
+def layer_forward(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
     """One layer, post- or pre-norm."""
-    low0, high0, low1, high1 = residual_words(stream, position, layer, step, seed, C)
-    x = attention_sum(
-        x, matrices, vectors, first, stream, position, low0, high0, layer, step, seed, C
-    )
-    x = feed_forward_sum(x, matrices, vectors, low1, high1, C)
+    x, low, high = attention_sum(x, matrices, vectors, info, index, step, seed, C)
+    x = feed_forward_sum(x, matrices, vectors, low, high, C)
     return layer_output(x, vectors, C)
 
 

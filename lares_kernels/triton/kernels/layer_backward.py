@@ -10,7 +10,8 @@ of matrix row ``i`` is the sum over tokens of unit ``i`` times the side of its p
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import draws, elementwise, layer
+from lares_kernels.triton.kernels import elementwise, layer, tiles
+from lares_kernels.triton.kernels.rows import field
 
 ATTENTION_INPUT: tl.constexpr = tl.constexpr(0)
 ATTENTION_GRADIENT: tl.constexpr = tl.constexpr(1)
@@ -20,10 +21,13 @@ SIDES: tl.constexpr = tl.constexpr(4)
 
 
 @triton.jit
-def store_columns(base, token, mask, at, values, STRIDE: tl.constexpr, WIDTH: tl.constexpr):
-    """Columns ``at ..`` of rows ``token`` of an array with ``STRIDE`` columns."""
-    to = base + token.to(tl.int64)[:, None] * STRIDE + at + tl.arange(0, WIDTH)[None, :]
-    tl.store(to, values, mask=mask[:, None])
+def store_columns(
+    base, info, step, at, values, STRIDE: tl.constexpr, WIDTH: tl.constexpr, C: tl.constexpr
+):
+    """Columns ``at ..`` of a tile's rows that run ``step``, from ``base``, ``STRIDE`` apart."""
+    to = base + tl.arange(0, C.rows)[:, None] * STRIDE + at + tl.arange(0, WIDTH)[None, :]
+    depth = field(info, tiles.DEPTH, C)
+    tl.store(to, values, mask=((depth > 0) & (depth >= step))[:, None])
 
 
 @triton.jit
@@ -43,7 +47,7 @@ def norm_backward(g_y, normalised, inverse_std, vectors, gradients, at, C: tl.co
 
 
 @triton.jit
-def feed_forward_backward(g_branch, source, matrices, vectors, units, token, mask, C: tl.constexpr):
+def feed_forward_backward(g_branch, source, matrices, vectors, units, info, step, C: tl.constexpr):
     """Gradient of the feed-forward's input ``source``; writes its units."""
     g_source = tl.zeros((C.rows, C.d), tl.float32)
     for column in tl.range(0, C.ff, C.chunk):
@@ -52,10 +56,10 @@ def feed_forward_backward(g_branch, source, matrices, vectors, units, token, mas
         inner += layer.vector(vectors, C.up_bias_at + column, C.chunk)
         activated, slope = elementwise.activate_with_slope(inner, C.activation, C.exact)
         at = C.down_row + column
-        store_columns(units, token, mask, at, activated, C.layer_rows, C.chunk)
+        store_columns(units, info, step, at, activated, C.layer_rows, C.chunk, C)
         down = layer.matrix(matrices, at, C.chunk, C.d)
         g_inner = (layer.product(g_branch, tl.trans(down), C) * slope).to(up.dtype)
-        store_columns(units, token, mask, C.up_row + column, g_inner, C.layer_rows, C.chunk)
+        store_columns(units, info, step, C.up_row + column, g_inner, C.layer_rows, C.chunk, C)
         g_source += layer.product(g_inner, up, C)
     return g_source
 
@@ -67,11 +71,7 @@ def attention_backward(
     matrices,
     vectors,
     units,
-    token,
-    mask,
-    first,
-    stream,
-    position,
+    info,
     index,
     step,
     seed,
@@ -83,24 +83,23 @@ def attention_backward(
         query = layer.head_rows(source, matrices, vectors, head, 0, C).to(source.dtype)
         key = layer.head_rows(source, matrices, vectors, head, 1, C).to(source.dtype)
         value = layer.head_rows(source, matrices, vectors, head, 2, C).to(source.dtype)
-        weights, scale = layer.probabilities(query, key, first, C)
+        weights, scale = layer.probabilities(query, key, info, C)
         weights = weights * scale[:, None]
         kept_weights = weights
         if C.attn_planes > 0:
             if head % 2 == 0:
-                site = draws.site_word(draws.SITE_ATTENTION, index, step)
-                low, high, next_low, next_high = draws.keep_words(
-                    stream, position, site, head // 2, seed, C.attn_threshold, C.attn_planes
+                low, high, next_low, next_high = layer.attention_words(
+                    info, index, step, head // 2, seed, C
                 )
             else:
                 low = next_low
                 high = next_high
-            kept = layer.kept_keys(low, high, first, C.rows)
+            kept = layer.kept_keys(low, high, field(info, tiles.FIRST, C), C.rows)
             kept_weights = tl.where(kept, weights * C.attn_keep_scale, 0.0)
         kept_weights = kept_weights.to(source.dtype)
         context = layer.product(kept_weights, value, C)
         out_row = C.out_row + head * C.head
-        store_columns(units, token, mask, out_row, context, C.layer_rows, C.head)
+        store_columns(units, info, step, out_row, context, C.layer_rows, C.head, C)
         out = layer.matrix(matrices, out_row, C.head, C.d)
         g_context = layer.product(g_branch, tl.trans(out), C).to(source.dtype)
 
@@ -113,15 +112,15 @@ def attention_backward(
         g_scores = g_scores.to(source.dtype)
         row = 3 * head * C.head
         g_query = layer.product(g_scores, key, C).to(source.dtype)
-        store_columns(units, token, mask, row, g_query, C.layer_rows, C.head)
+        store_columns(units, info, step, row, g_query, C.layer_rows, C.head, C)
         g_source += layer.product(g_query, layer.matrix(matrices, row, C.head, C.d), C)
         row += C.head
         g_key = layer.product(tl.trans(g_scores), query, C).to(source.dtype)
-        store_columns(units, token, mask, row, g_key, C.layer_rows, C.head)
+        store_columns(units, info, step, row, g_key, C.layer_rows, C.head, C)
         g_source += layer.product(g_key, layer.matrix(matrices, row, C.head, C.d), C)
         row += C.head
         g_value = layer.product(tl.trans(kept_weights), g_context, C).to(source.dtype)
-        store_columns(units, token, mask, row, g_value, C.layer_rows, C.head)
+        store_columns(units, info, step, row, g_value, C.layer_rows, C.head, C)
         g_source += layer.product(g_value, layer.matrix(matrices, row, C.head, C.d), C)
     return g_source
 
@@ -141,17 +140,12 @@ def store_tile(scratch, which: tl.constexpr, block, C: tl.constexpr):
 
 
 @triton.jit
-def layer_again(
-    x, matrices, vectors, scratch, first, stream, position, index, step, seed, C: tl.constexpr
-):
+def layer_again(x, matrices, vectors, scratch, info, index, step, seed, C: tl.constexpr):
     """The layer forward, leaving its input and both residual sums in ``scratch``."""
-    low0, high0, low1, high1 = layer.residual_words(stream, position, index, step, seed, C)
     store_tile(scratch, 0, x, C)
-    x = layer.attention_sum(
-        x, matrices, vectors, first, stream, position, low0, high0, index, step, seed, C
-    )
+    x, low, high = layer.attention_sum(x, matrices, vectors, info, index, step, seed, C)
     store_tile(scratch, 1, x, C)
-    x = layer.feed_forward_sum(x, matrices, vectors, low1, high1, C)
+    x = layer.feed_forward_sum(x, matrices, vectors, low, high, C)
     store_tile(scratch, 2, x, C)
     return layer.layer_output(x, vectors, C)
 
@@ -165,11 +159,7 @@ def layer_backward(
     scratch,
     units,
     sides,
-    token,
-    mask,
-    first,
-    stream,
-    position,
+    info,
     index,
     step,
     seed,
@@ -182,12 +172,12 @@ def layer_backward(
         matrices, vectors, gradients: the layer's parameters, and the program's own gradients of
             LayerNorm's, laid out like ``vectors``.
         scratch: what :func:`layer_again` left.
-        units, sides: arrays of the step and layer, by packed row.
-        token, mask: (rows,) packed row of each row, and whether it runs.
+        units, sides: of the step and layer, from the tile's first row.
+        info: fields of the tile's rows.
     """
     dtype = matrices.dtype.element_ty
     side: tl.constexpr = SIDES * C.d
-    low0, high0, low1, high1 = layer.residual_words(stream, position, index, step, seed, C)
+    _, _, low, high = layer.residual_words(info, index, step, seed, C)
     attention_sum = load_tile(scratch, 1, C)
     if C.post:
         normalised, inverse_std = elementwise.normalise(
@@ -198,10 +188,10 @@ def layer_backward(
     else:
         g_sum = g_y
         source = layer.norm(attention_sum, vectors, C.ffn_norm_at, C).to(dtype)
-    g_branch = layer.dropped(g_sum, low1, high1, C).to(dtype)
-    store_columns(sides, token, mask, FEED_FORWARD_GRADIENT * C.d, g_branch, side, C.d)
-    store_columns(sides, token, mask, FEED_FORWARD_INPUT * C.d, source, side, C.d)
-    g_source = feed_forward_backward(g_branch, source, matrices, vectors, units, token, mask, C)
+    g_branch = layer.dropped(g_sum, low, high, C).to(dtype)
+    store_columns(sides, info, step, FEED_FORWARD_GRADIENT * C.d, g_branch, side, C.d, C)
+    store_columns(sides, info, step, FEED_FORWARD_INPUT * C.d, source, side, C.d, C)
+    g_source = feed_forward_backward(g_branch, source, matrices, vectors, units, info, step, C)
     normalised, inverse_std = elementwise.normalise(load_tile(scratch, 1, C), C.eps, C.d, C.width)
     if C.post:
         g_sum = norm_backward(
@@ -212,24 +202,21 @@ def layer_backward(
             g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
         )
 
-    g_branch = layer.dropped(g_sum, low0, high0, C).to(dtype)
-    store_columns(sides, token, mask, ATTENTION_GRADIENT * C.d, g_branch, side, C.d)
+    low, high, _, _ = layer.residual_words(info, index, step, seed, C)
+    g_branch = layer.dropped(g_sum, low, high, C).to(dtype)
+    store_columns(sides, info, step, ATTENTION_GRADIENT * C.d, g_branch, side, C.d, C)
     x = load_tile(scratch, 0, C)
     if not C.post:
         x = layer.norm(x, vectors, C.attn_norm_at, C)
     source = x.to(dtype)
-    store_columns(sides, token, mask, ATTENTION_INPUT * C.d, source, side, C.d)
+    store_columns(sides, info, step, ATTENTION_INPUT * C.d, source, side, C.d, C)
     g_source = attention_backward(
         g_branch,
         source,
         matrices,
         vectors,
         units,
-        token,
-        mask,
-        first,
-        stream,
-        position,
+        info,
         index,
         step,
         seed,

@@ -7,10 +7,18 @@ from lares_kernels.triton.kernels import draws, tiles
 
 
 @triton.jit
-def field(rows, tile, which: tl.constexpr, C: tl.constexpr):
-    """One of the fields of ``kernels/tiles.py`` for every row of a tile, (rows,) int32."""
-    at = tile * (tiles.ROW_FIELDS * C.rows) + which * C.rows
-    return tl.load(rows + at + tl.arange(0, C.rows))
+def tile_info(rows, tile, C: tl.constexpr):
+    """Where the fields of a tile's rows lie."""
+    return rows + tile * (tiles.ROW_FIELDS * C.rows)
+
+
+@triton.jit
+def field(info, which: tl.constexpr, C: tl.constexpr):
+    """One of the fields of ``kernels/tiles.py`` for every row of a tile, (rows,) int32.
+
+    Fields are read where they are used: they stay in the nearest cache, and registers are scarce.
+    """
+    return tl.load(info + which * C.rows + tl.arange(0, C.rows))
 
 
 @triton.jit
