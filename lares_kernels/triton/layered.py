@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,29 +39,59 @@ def layered_reason(request: Request) -> str | None:
     return None
 
 
-def layered_text(call: RefineCall, device_type: str) -> str:
+def layered_text(call: RefineCall) -> str:
     """The plan in a sentence."""
     return (
-        f"Triton kernels layer by layer on {device_type}, products by PyTorch in "
-        f"{call.product_dtype}, {call.n_rows} packed tokens of {call.n_sequences} sequences, one "
-        "state a step kept"
+        f"Triton kernels layer by layer, products by PyTorch in {call.product_dtype}, "
+        f"{call.n_rows} packed tokens of {call.n_sequences} sequences, one state a step kept"
     )
 
 
 class Blocks(NamedTuple):
-    """How attention is cut: queries and keys of a block, warps of a program."""
+    """How attention is cut: queries, and keys, of a block; warps of a program."""
 
-    queries: int
-    keys: int
+    side: int
     warps: int
 
 
+# By precision of the products and padded width of a head: forward's and backward's blocks. Larger ones
+# spill registers on some family of GPUs; products in ieee float32 are taken without tensor cores.
+_BLOCKS = {
+    "half": {
+        32: (Blocks(64, 4), Blocks(64, 4)),
+        64: (Blocks(64, 4), Blocks(32, 4)),
+        128: (Blocks(32, 4), Blocks(32, 4)),
+        256: (Blocks(32, 4), Blocks(16, 8)),
+    },
+    "tf32": {
+        32: (Blocks(32, 4), Blocks(32, 4)),
+        64: (Blocks(32, 4), Blocks(32, 4)),
+        128: (Blocks(32, 8), Blocks(16, 4)),
+        256: (Blocks(16, 4), Blocks(16, 8)),
+    },
+    "ieee": {
+        32: (Blocks(32, 4), Blocks(16, 4)),
+        64: (Blocks(32, 4), Blocks(16, 4)),
+        128: (Blocks(16, 4), Blocks(16, 4)),
+        256: (Blocks(16, 4), Blocks(16, 4)),
+    },
+}
+
+
 @cache
-def attention_blocks(half: bool, head: int, longest: int) -> Blocks:
-    """For products in half or float32, heads of padded width ``head``, sequences up to ``longest``."""
-    most = 64 if half and head <= 128 else 32
-    side = min(most, padded(longest))
-    return Blocks(side, side, 8 if side * head >= 64 * 128 or head > 128 else 4)
+def attention_blocks(precision: str, head: int, longest: int) -> tuple[Blocks, Blocks]:
+    """Forward's and backward's blocks for padded heads of ``head`` and sequences up to ``longest``."""
+    forward, backward = (
+        _shrunk(blocks, padded(longest), precision == "half" and head <= 32)
+        for blocks in _BLOCKS[precision][max(head, 32)]
+    )
+    return forward, backward
+
+
+def _shrunk(blocks: Blocks, longest: int, small: bool) -> Blocks:
+    """Blocks no larger than the sequences; ``small`` ones need fewer warps."""
+    side = min(blocks.side, longest)
+    return Blocks(side, 2 if small and side <= 32 else blocks.warps)
 
 
 @cache
@@ -114,7 +144,7 @@ class Layered:
             self.config, row_rows(self.config.d_model), call.dropout, precision
         )
         self.compiled = compile_time(self.c)  # as kernels take it
-        self.blocks = attention_blocks(precision == "half", self.c.head, self.rows.longest)
+        self.blocks = attention_blocks(precision, self.c.head, self.rows.longest)
         self.seed = seed_halves(call.seed)
         named = dict(zip(parameter_shapes(self.config), parameters, strict=True))
         # Small vectors are read as they come; matrices are rounded once a call.
@@ -141,18 +171,13 @@ class Layered:
     def row_grid(self, n_rows: int) -> tuple[int]:
         return (-(-n_rows // self.c.rows),)
 
-    def attention_grid(self, step: int) -> tuple[int, int, int]:
+    def attention_grid(self, blocks: Blocks, step: int) -> tuple[int, int, int]:
         sequences = self.rows.sequences[max(step - 1, 0)]
-        return (sequences, -(-self.rows.longest // self.blocks.queries), self.config.n_heads)
+        return (sequences, -(-self.rows.longest // blocks.side), self.config.n_heads)
 
-    @property
-    def attention_options(self) -> dict[str, object]:
-        return {
-            "QUERIES": self.blocks.queries,
-            "KEYS": self.blocks.keys,
-            "C": self.compiled,
-            "num_warps": self.blocks.warps,
-        }
+    def attention_options(self, blocks: Blocks) -> dict[str, Any]:
+        options = {"QUERIES": blocks.side, "KEYS": blocks.side, "num_warps": blocks.warps}
+        return {**options, "C": self.compiled}
 
     def norm_of(self, name: str, layer: int) -> tuple[Tensor, Tensor]:
         """Weight and bias of a layer's LayerNorm ``attn_norm`` or ``ffn_norm``."""
@@ -273,7 +298,8 @@ class Layered:
         from lares_kernels.triton.kernels.layered_attention import attention_kernel
 
         context = self.new(len(qkv), self.config.d_model, self.dtype)
-        attention_kernel[self.attention_grid(step)](
+        blocks = self.blocks[0]
+        attention_kernel[self.attention_grid(blocks, step)](
             qkv,
             context,
             lse,
@@ -283,7 +309,7 @@ class Layered:
             layer,
             step,
             *self.seed,
-            **self.attention_options,
+            **self.attention_options(blocks),
         )
         return context
 
@@ -404,8 +430,8 @@ def states_of(call: RefineCall, rows: PackedRows, kept: Tensor, step: int) -> Te
     """``s_{step-1}`` (N, d) within what is kept, or None where nothing is."""
     if not kept.numel():
         return None
-    size = rows.n_rows * call.config.d_model
-    return kept[(step - 1) * size : step * size].view(rows.n_rows, call.config.d_model)
+    size, d = call.max_steps * call.kept_rows * call.config.d_model, call.config.d_model
+    return kept[:size].view(call.max_steps, call.kept_rows, d)[step - 1, : rows.n_rows]
 
 
 def unpack(call: RefineCall, rows: PackedRows, values: Tensor) -> Tensor:

@@ -345,7 +345,8 @@ def _attention_backward(
     g_context = torch.mm(g_branch, run.products["out_weight"][layer])
     g_qkv, delta = torch.empty_like(tape.qkv), torch.empty_like(tape.lse)
     shared = (run.rows.starts, run.rows.streams, len(g_qkv), layer, step, *run.seed)
-    grid, options = run.attention_grid(step), run.attention_options
+    blocks = run.blocks[1]
+    grid, options = run.attention_grid(blocks, step), run.attention_options(blocks)
     query_gradient_kernel[grid](
         tape.qkv, tape.context, g_context, tape.lse, delta, g_qkv, *shared, **options
     )

@@ -315,13 +315,13 @@ def adapt_backward_kernel(
             the second may be None.
         state, hidden, hidden_row, gate, weight: as in :func:`adapt_kernel`.
         sums: (programs, SUMS, width) float32, added to: gradients of LayerNorm's weight and bias, and
-            of ``sigmoid(gate)`` column by column.
+            (their first column) of ``sigmoid(gate)``.
         g_state: (N, width) float32 out; it may be ``g_sum`` itself.
         g_hidden: (N, width) float32, added to.
     """
     g_weight = tl.zeros((C.rows, C.d), tl.float32)
     g_bias = tl.zeros((C.rows, C.d), tl.float32)
-    g_gate = tl.zeros((C.rows, C.d), tl.float32)
+    g_gate = tl.zeros((C.rows,), tl.float32)
     share = 0.5
     if C.gated:
         share = tl.sigmoid(tl.load(gate).to(tl.float32))
@@ -341,13 +341,14 @@ def adapt_backward_kernel(
         scaled = g_y * columns(weight, C)
         g = elementwise.normalise_backward(scaled, normalised, inverse_std, C.width)
         if C.gated:
-            g_gate += g * (before - other)
+            g_gate += tl.sum(g * (before - other), 1)
         store_rows(g_state, row, mask, g * share, C)
         store_rows(g_hidden, row, mask, load_rows(g_hidden, row, mask, C) + g * (1.0 - share), C)
     add_sums(sums, 0, g_weight, C)
     add_sums(sums, 1, g_bias, C)
     if C.gated:
-        add_sums(sums, 2, g_gate, C)
+        at = sums + (tl.program_id(0) * SUMS + 2) * C.width
+        tl.store(at, tl.load(at) + tl.sum(g_gate, 0))
 
 
 @triton.jit(do_not_specialize=["n_rows"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels import CoreConfig, backends, use_backend
+from lares_kernels import BackendError, CoreConfig, backends, explain, use_backend
 from lares_kernels.triton.backend import TritonBackend, precision_of
 from lares_kernels.triton.layered import layered_forward
 from lares_kernels.triton.layered_backward import layered_backward
@@ -91,6 +91,34 @@ def test_every_option(config: CoreConfig) -> None:
     check(problem)
 
 
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [(replace(SMALL, d_model=72), 9), (replace(SMALL, d_model=12), 9), (SMALL, 70)],
+    ids=["wide", "odd", "long"],
+)
+def test_the_backend_takes_this_plan_where_tiles_do_not_fit(
+    config: CoreConfig, length: int
+) -> None:
+    problem = in_float32(make_problem(replace(config, n_layers=1), depth=1))
+    problem.lengths = torch.tensor([length, 1, 2])
+    problem.hidden = torch.randn(3, length, config.d_model)
+    with use_backend("triton"):
+        plan = explain(config, problem.lengths, 1).plan
+        found = problem.run().state
+    assert "layer by layer" in plan
+    with use_backend("layered"):
+        assert torch.equal(problem.run().state, found)
+
+
+def test_what_no_plan_serves() -> None:
+    config = CoreConfig(d_model=2048, n_heads=16)
+    with use_backend("triton"), pytest.raises(BackendError, match="d_model is 2048"):
+        explain(config, [3], 1)
+    config = CoreConfig(d_model=512, n_heads=1)
+    with use_backend("triton"), pytest.raises(BackendError, match="heads are 512 wide"):
+        explain(config, [3], 1)
+
+
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_wide(norm: str) -> None:
     problem = make_problem(replace(WIDE, norm=norm), depth=2)
@@ -119,7 +147,7 @@ def test_each_sequence_to_its_own_depth() -> None:
 
 @pytest.mark.parametrize("depth", [2, torch.tensor([[1, 2, 1], [3, 3, 2], [1, 1, 1], [2, 2, 3]])])
 def test_rollouts(depth: Any) -> None:
-    problem = make_problem(replace(SMALL, **DROPOUT), depth=depth, rollouts=3)
+    problem = make_problem(replace(SMALL, n_layers=1, **DROPOUT), depth=depth, rollouts=3)
     problem.core.train()
     check(problem)
 
@@ -154,7 +182,8 @@ class PackedProblem(Problem):
 
 @pytest.mark.parametrize("rollouts", [1, 2])
 def test_packed(rollouts: int) -> None:
-    problem = make_problem(replace(SMALL, **DROPOUT), depth=2, rollouts=rollouts)
+    config = replace(SMALL, n_layers=1, **DROPOUT)
+    problem = make_problem(config, depth=2, rollouts=rollouts)
     problem.core.train()
     single = in_float32(problem)
     with use_backend("layered"):
@@ -180,7 +209,7 @@ def test_the_gradient_of_a_given_state() -> None:
 
 def test_half_precision_keeps_to_twice_the_reference() -> None:
     # The interpreter multiplies bfloat16 wrongly; float16 goes the same way through the kernels.
-    problem = make_problem(replace(SMALL, **DROPOUT), depth=4)
+    problem = make_problem(replace(SMALL, n_layers=1, **DROPOUT), depth=4)
     problem.core.train()
     single = in_float32(problem)
     with use_backend("reference"):
@@ -197,7 +226,7 @@ def test_half_precision_keeps_to_twice_the_reference() -> None:
 
 
 def test_two_runs_give_the_same_bits() -> None:
-    problem = make_problem(replace(SMALL, **DROPOUT), depth=2, rollouts=2)
+    problem = make_problem(replace(SMALL, n_layers=1, **DROPOUT), depth=2, rollouts=2)
     problem.core.train()
     single = in_float32(problem)
     with use_backend("layered"):
