@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall, Request
-from lares_kernels.errors import BackendError
 from lares_kernels.triton.constants import interpreted, padded
 from lares_kernels.triton.fused import call_setting, fused_backward, fused_forward
+from lares_kernels.triton.layered import layered_forward, layered_reason, layered_text
+from lares_kernels.triton.layered_backward import layered_backward
 from lares_kernels.triton.settings import family_of, longest_sequence
 
 _PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST_TRITON = (3, 4)
-_MOST_WIDTH = 64
+_MOST_FUSED_WIDTH = 64
 
 
 def precision_of(product_dtype: torch.dtype) -> str:
@@ -44,7 +45,7 @@ def _missing() -> str | None:
 
 
 class TritonBackend:
-    """Tiles of whole sequences run through all steps in one launch, their state in registers."""
+    """Two plans: tiles of whole sequences whose state stays in registers, and layer by layer."""
 
     name = "triton"
     automatic = not interpreted()  # the interpreter is for tests
@@ -63,15 +64,13 @@ class TritonBackend:
         if request.product_dtype not in _PRODUCTS:
             served = ", ".join(str(dtype) for dtype in _PRODUCTS)
             return f"products in {request.product_dtype}; it serves {served}"
-        width = request.config.d_model
-        if width % 8 or width > _MOST_WIDTH:
-            return f"d_model is {width}; it serves multiples of 8 up to {_MOST_WIDTH}"
-        return None
+        return layered_reason(request)
 
     def plan(self, call: RefineCall, device_type: str) -> str:
         device = torch.device(device_type)
         longest = call.layout.max_length
-        self._check_length(call, device, longest)
+        if not self._is_fused(call, device, longest):
+            return layered_text(call)
         precision = precision_of(call.product_dtype)
         rule = call_setting("forward", call, precision, device, longest)
         return (
@@ -80,25 +79,23 @@ class TritonBackend:
             f"{call.max_steps} steps"
         )
 
-    def _check_length(self, call: RefineCall, device: torch.device, longest: int) -> None:
-        precision = precision_of(call.product_dtype)
+    def _is_fused(self, call: RefineCall, device: torch.device, longest: int) -> bool:
+        """Whether tiles of the fused plan hold the call, else it is the layered plan's."""
         config = call.config
-        most = longest_sequence(
-            family_of(device), precision, padded(config.d_model), config.n_layers
-        )
-        if longest > most:
-            raise BackendError(
-                f"backend 'triton' serves sequences of up to {most} tokens here; "
-                f"the longest has {longest}: use_backend('reference')"
-            )
+        if config.d_model % 8 or config.d_model > _MOST_FUSED_WIDTH:
+            return False
+        precision = precision_of(call.product_dtype)
+        width = padded(config.d_model)
+        return longest <= longest_sequence(family_of(device), precision, width, config.n_layers)
 
     def forward(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         longest = self._longest(call, hidden)
-        return fused_forward(
-            call, hidden, state, parameters, precision_of(call.product_dtype), longest
-        )
+        precision = precision_of(call.product_dtype)
+        if not self._is_fused(call, hidden.device, longest):
+            return layered_forward(call, hidden, state, parameters, precision)
+        return fused_forward(call, hidden, state, parameters, precision, longest)
 
     def backward(
         self,
@@ -112,14 +109,13 @@ class TritonBackend:
     ) -> list[Tensor]:
         longest = self._longest(call, hidden)
         precision = precision_of(call.product_dtype)
-        return fused_backward(
-            call, hidden, state, parameters, kept, g_trajectory, g_state, precision, longest
-        )
+        tensors = (hidden, state, parameters, kept, g_trajectory, g_state)
+        if not self._is_fused(call, hidden.device, longest):
+            return layered_backward(call, *tensors, precision)
+        return fused_backward(call, *tensors, precision, longest)
 
     def _longest(self, call: RefineCall, hidden: Tensor) -> int:
         if hidden.device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":
             call.check_values()
         # Packed sequences say how long they are on the device alone: this waits for it.
-        longest = call.padded_length or int(call.lengths.max())
-        self._check_length(call, hidden.device, longest)
-        return longest
+        return call.padded_length or int(call.lengths.max())
