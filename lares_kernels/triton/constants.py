@@ -17,7 +17,7 @@ from lares_kernels.noise import threshold_and_planes
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")  # numbered as in kernels/elementwise.py
 LEAST_SIDE = 16
-_LARGEST_CHUNK = 64
+_CHUNK = 64  # what the feed-forward's width is padded to a multiple of
 
 
 def padded(width: int) -> int:
@@ -189,16 +189,18 @@ class Constants:
     @property
     def row_block(self) -> int:
         """Matrix rows of one product among those of the same kind (``kernels/weight_gradients.py``)."""
-        return math.gcd(_LARGEST_CHUNK, self.heads * self.head, self.ff)
+        return math.gcd(_CHUNK, self.heads * self.head, self.ff)
 
     @property
     def concat_block(self) -> int:
         """Likewise, of the rows of ``concat``'s matrix."""
-        return min(_LARGEST_CHUNK, self.d)
+        return min(_CHUNK, self.d)
 
 
 @cache
-def constants(config: CoreConfig, rows: int, dropout: bool, precision: str) -> Constants:
+def constants(
+    config: CoreConfig, rows: int, dropout: bool, precision: str, chunk: int = _CHUNK
+) -> Constants:
     """The constants of ``config`` for tiles of ``rows``, with dropout or without.
 
     Args:
@@ -206,11 +208,13 @@ def constants(config: CoreConfig, rows: int, dropout: bool, precision: str) -> C
         rows: of a tile, a power of two of at least 16.
         dropout: whether dropout is on.
         precision: ``ieee``, ``tf32`` or ``half``.
+        chunk: most columns of the feed-forward at a time, a power of two of at least 16.
     """
     rates = (config.dropout, config.attn_dropout) if dropout else (0.0, 0.0)
     threshold, planes = threshold_and_planes(rates[0])
     attn_threshold, attn_planes = threshold_and_planes(rates[1])
-    chunk = min(_LARGEST_CHUNK, padded(config.d_ff))
+    side = min(_CHUNK, padded(config.d_ff))
+    ff = -(-config.d_ff // side) * side
     return Constants(
         rows=rows,
         d=padded(config.d_model),
@@ -218,8 +222,8 @@ def constants(config: CoreConfig, rows: int, dropout: bool, precision: str) -> C
         heads=config.n_heads,
         head=padded(config.head_dim),
         head_width=config.head_dim,
-        ff=-(-config.d_ff // chunk) * chunk,
-        chunk=chunk,
+        ff=ff,
+        chunk=math.gcd(chunk, ff),
         layers=config.n_layers,
         adapter=ADAPTERS.index(config.adapter),
         activation=ACTIVATIONS.index(config.activation),

@@ -65,7 +65,7 @@ def prepare(
     """Tile plan and packed parameters for ``kernel``."""
     device = parameters[0].device
     rule = call_setting(kernel, call, precision, device, longest)
-    c = constants(call.config, rule.rows, call.dropout, precision)
+    c = constants(call.config, rule.rows, call.dropout, precision, rule.chunk)
     plan = make_plan(call, rule.rows, longest)
     packed = pack(call.config, parameters, call.product_dtype)
     programs = min(plan.max_tiles, rule.programs * multiprocessors(device))

@@ -26,6 +26,7 @@ class Setting:
         most_width: greatest padded width ``d`` of a token.
         most_layers: greatest number of layers.
         rows: of a tile; sequences may be as long. (``weights``: tokens multiplied at a time.)
+        chunk: most columns of the feed-forward in registers at a time.
         warps, stages: of a program, as Triton's ``num_warps`` and ``num_stages``.
         programs: for each multiprocessor.
     """
@@ -35,6 +36,7 @@ class Setting:
     most_width: int
     most_layers: int
     rows: int
+    chunk: int
     warps: int
     stages: int
     programs: int

@@ -51,7 +51,7 @@ def residual_words(info, index, step, seed, C: tl.constexpr):
 
 
 @triton.jit
-def attention_words(info, index, step, pair: tl.constexpr, seed, C: tl.constexpr):
+def attention_words(info, index, step, pair, seed, C: tl.constexpr):
     """Kept key positions of heads ``2 pair`` and ``2 pair + 1``: two words of 32 each."""
     stream = field(info, tiles.STREAM, C)
     position = field(info, tiles.POSITION, C)
@@ -117,19 +117,16 @@ def attention(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
     """``W_o (Dropout_attn(A) V) + b_o`` of ``x``."""
     x = x.to(matrices.dtype.element_ty)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.out_bias_at, C.d)
-    for head in tl.static_range(C.heads):
+    # A loop that stays one: unrolled, the compiler mixes heads and runs out of registers.
+    for head in tl.range(C.heads):
         query = head_rows(x, matrices, vectors, head, 0, C).to(x.dtype)
         key = head_rows(x, matrices, vectors, head, 1, C).to(x.dtype)
         value = head_rows(x, matrices, vectors, head, 2, C).to(x.dtype)
         weights, scale = probabilities(query, key, info, C)
         if C.attn_planes > 0:
-            if head % 2 == 0:
-                low, high, next_low, next_high = attention_words(
-                    info, index, step, head // 2, seed, C
-                )
-            else:
-                low = next_low
-                high = next_high
+            low, high, odd_low, odd_high = attention_words(info, index, step, head // 2, seed, C)
+            low = tl.where(head % 2 == 0, low, odd_low)
+            high = tl.where(head % 2 == 0, high, odd_high)
             first = field(info, tiles.FIRST, C)
             weights = tl.where(kept_keys(low, high, first, C.rows), weights, 0.0)
             scale = scale * C.attn_keep_scale

@@ -79,7 +79,7 @@ def attention_backward(
 ):
     """Gradient of the attention's input ``source``; writes its units."""
     g_source = tl.zeros((C.rows, C.d), tl.float32)
-    for head in tl.static_range(C.heads):
+    for head in tl.range(C.heads):
         query = layer.head_rows(source, matrices, vectors, head, 0, C).to(source.dtype)
         key = layer.head_rows(source, matrices, vectors, head, 1, C).to(source.dtype)
         value = layer.head_rows(source, matrices, vectors, head, 2, C).to(source.dtype)
@@ -87,13 +87,11 @@ def attention_backward(
         weights = weights * scale[:, None]
         kept_weights = weights
         if C.attn_planes > 0:
-            if head % 2 == 0:
-                low, high, next_low, next_high = layer.attention_words(
-                    info, index, step, head // 2, seed, C
-                )
-            else:
-                low = next_low
-                high = next_high
+            low, high, odd_low, odd_high = layer.attention_words(
+                info, index, step, head // 2, seed, C
+            )
+            low = tl.where(head % 2 == 0, low, odd_low)
+            high = tl.where(head % 2 == 0, high, odd_high)
             kept = layer.kept_keys(low, high, field(info, tiles.FIRST, C), C.rows)
             kept_weights = tl.where(kept, weights * C.attn_keep_scale, 0.0)
         kept_weights = kept_weights.to(source.dtype)

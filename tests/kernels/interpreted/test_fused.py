@@ -63,7 +63,7 @@ def assert_equal_to_equations(config: CoreConfig, lengths: list[int], **options:
 @pytest.mark.parametrize("config", VARIANTS, ids=name)
 def test_every_variant(config: CoreConfig) -> None:
     config = replace(config, dropout=0.5, attn_dropout=0.25)
-    lengths = [5, 14, 1, 9]
+    lengths = [5, 10, 1, 9]
     assert_equal_to_equations(config, lengths, num_steps=2 if config.is_recurrent else 1)
 
 
@@ -205,8 +205,6 @@ def test_explain_names_the_plan() -> None:
 def test_says_what_it_cannot_serve() -> None:
     core = RecurrentCore(SMALL)
     with use_backend("triton"):
-        with pytest.raises(BackendError, match="up to 64 tokens here; the longest has 65"):
-            core(torch.zeros(1, 65, 16))
         with pytest.raises(BackendError, match=r"products in torch\.float64"):
             core.double()(torch.zeros(1, 5, 16, dtype=torch.float64))
         with pytest.raises(ValueError, match="length 0"):
