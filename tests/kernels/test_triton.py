@@ -6,13 +6,25 @@ import importlib.util
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
-)
+
+def why_not() -> str | None:
+    """Why the interpreter cannot run here, or None."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    triton, numpy = (
+        tuple(int(part) for part in version(name).split(".")[:2]) for name in ("triton", "numpy")
+    )
+    if triton < (3, 7) and numpy >= (2, 4):
+        return "the interpreter of Triton before 3.7 needs NumPy before 2.4"
+    return None
+
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 INTERPRETED = sorted((Path(__file__).parent / "interpreted").glob("test_*.py"))
 

@@ -18,7 +18,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from benchmarks.triton_aot import PUBLISHED, SHARED_LIMIT, TARGETS, compile_rule, resources
 from lares_kernels.triton.settings import families, setting, settings
 
-# Bytes of stack a thread (NVIDIA), vector registers (AMD): the most that Triton 3.4, 3.6 and 3.7 showed,
+# Bytes of stack a thread (NVIDIA), vector registers (AMD): the most that Triton 3.4, 3.6, 3.7 showed,
 # so that more of it is seen.
 SPILLED = {"sm80": 136, "sm90": 0, "sm100": 8, "gfx942": 0}
 

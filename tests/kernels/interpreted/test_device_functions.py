@@ -98,7 +98,8 @@ def as_int32(words: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("rate", "seed"), zip([0.5, 0.25, 0.1, 0.75, 1 / 256, 255 / 256, 0.5], SEEDS, strict=True)
+    ("rate", "seed"),
+    list(zip([0.5, 0.25, 0.1, 0.75, 1 / 256, 255 / 256, 0.5], SEEDS, strict=True)),
 )
 def test_dropout_decisions_are_the_shared_ones(rate: float, seed: int) -> None:
     stream, position = addresses(16)
