@@ -27,7 +27,7 @@ def draw_state(config: CoreConfig, like: Tensor) -> Tensor:
 
 def newest(state: Tensor, lengths: Tensor) -> Tensor:
     """(B, d): the last real token of each padded sequence."""
-    return state[torch.arange(len(state)), lengths - 1]
+    return state[torch.arange(len(state), device=state.device), lengths - 1]
 
 
 class PlainCore(nn.Module):
@@ -95,14 +95,17 @@ class PlainCore(nn.Module):
         config = self.core.config
         heads = (*x.shape[:-1], 3, config.n_heads, config.head_dim)
         q, k, v = F.linear(x, qkv_weight, qkv_bias).view(heads).permute(2, 0, 3, 1, 4)
-        rate = config.attn_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
-        mixed = mixed.transpose(1, 2).reshape(x.shape)
+        mixed = self.mix(q, k, v).transpose(1, 2).reshape(x.shape)
         branch = F.dropout(F.linear(mixed, out_weight, out_bias), config.dropout, self.training)
         x = F.layer_norm(x + branch, x.shape[-1:], attn_norm_weight, attn_norm_bias, config.eps)
         inner = F.gelu(F.linear(x, up_weight, up_bias))
         branch = F.dropout(F.linear(inner, down_weight, down_bias), config.dropout, self.training)
         return F.layer_norm(x + branch, x.shape[-1:], ffn_norm_weight, ffn_norm_bias, config.eps)
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Causal attention, (B, h, L, d/h)."""
+        rate = self.core.config.attn_dropout if self.training else 0.0
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=True)
 
 
 def compiled_core(core: RecurrentCore) -> PlainCore:

@@ -23,10 +23,12 @@ class Case:
         steps: ``T``.
         lengths: distribution of the sequence lengths (:mod:`benchmarks.lengths`).
         backward: forward and backward with dropout, else forward alone without.
-        precision: of the products, ``fp32`` or ``bf16``.
+        precision: of the products: ``fp32``, ``bf16``, or on a GPU ``tf32``.
         baselines: implementations compared beside the op's backends.
         every_backend: time every usable backend of the op, else only the fastest that serves it.
         instruction_set: that the CPU kernel is held to; empty for its choice.
+        device: type of the device, ``cpu`` or ``cuda``.
+        dropped: whether dropout is on; None: where ``backward``.
     """
 
     name: str
@@ -44,6 +46,13 @@ class Case:
     baselines: tuple[str, ...] = PLAIN
     every_backend: bool = False
     instruction_set: str = ""
+    device: str = "cpu"
+    dropped: bool | None = None
+
+    @property
+    def drops(self) -> bool:
+        """Whether dropout is on."""
+        return self.backward if self.dropped is None else self.dropped
 
     @property
     def config(self) -> CoreConfig:
@@ -73,6 +82,7 @@ class Case:
             batch=self.batch,
             max_length=self.max_length,
             lengths=self.lengths,
+            device=self.device,
         )
 
     def __str__(self) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from benchmarks.baselines import PackedCore, PlainCore, compiled_core, draw_state
 from benchmarks.cases import Case
+from benchmarks.gpu_clock import GRAPH, captured
+from benchmarks.gpu_peers import PEERS, peer_core
 from benchmarks.problem import Problem, Program
 from lares_kernels import BackendError, available_backends, explain, use_backend
 
 SEED = 3
-PREFERRED = ("cpu", "reference")  # fastest first
+PREFERRED = ("cuda", "triton", "cpu", "reference")  # fastest first
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -27,15 +31,25 @@ def serves(backend: str, case: Case) -> bool:
     try:
         with use_backend(backend):
             explain(
-                case.config, lengths, case.steps, training=case.backward, precision=case.precision
+                case.config,
+                lengths,
+                case.steps,
+                device=case.device,
+                training=case.backward,
+                precision=products_of(case.precision),
             )
     except BackendError:
         return False
     return True
 
 
+def products_of(precision: str) -> str:
+    """The op's name of a precision: ``tf32`` is how float32 products are taken."""
+    return "fp32" if precision == "tf32" else precision
+
+
 def op_of(case: Case) -> str:
-    """The name of the fastest backend that serves the case: ``op:cpu`` or ``op:reference``."""
+    """The name of the fastest backend that serves the case, such as ``op:cpu``."""
     return next(f"op:{backend}" for backend in PREFERRED if serves(backend, case))
 
 
@@ -54,9 +68,11 @@ def build(name: str, problem: Problem, precision: str, dropout: bool) -> Program
 
     Args:
         problem: whose parameters and input the program reads; of float64 for a float64 program.
-        precision: of the products; ``fp32`` for a float64 program, too.
+        precision: of the products; ``fp32`` for a float64 program, too. ``tf32`` needs
+            ``torch.set_float32_matmul_precision("high")`` while the program runs.
         dropout: whether dropout is on, at the rates of the case.
     """
+    name = name.removesuffix(GRAPH)
     if is_op(name):
         return _op(name.removeprefix("op:"), problem, precision, dropout)
     core, case = problem.core(dropout), problem.case
@@ -64,7 +80,9 @@ def build(name: str, problem: Problem, precision: str, dropout: bool) -> Program
         if dropout:
             raise ValueError("packed is a forward pass without dropout")
         n_rows = int(problem.lengths.sum())
-        run: PackedCore | PlainCore = PackedCore(core, n_rows, DTYPES[precision])
+        run: Callable[..., Tensor] = PackedCore(core, n_rows, DTYPES[precision])
+    elif name in PEERS:
+        run = peer_core(name, core, problem.lengths)
     elif name == "compiled":
         run = compiled_core(core)
     elif name == "plain":
@@ -76,7 +94,7 @@ def build(name: str, problem: Problem, precision: str, dropout: bool) -> Program
     def program(state: Tensor | None) -> Tensor:
         if state is None:
             state = draw_state(case.config, problem.hidden.detach())
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast(case.device, torch.bfloat16, enabled=autocast):
             return run(problem.hidden, problem.lengths, case.steps, state)
 
     return program
@@ -84,7 +102,7 @@ def build(name: str, problem: Problem, precision: str, dropout: bool) -> Program
 
 def _op(backend: str, problem: Problem, precision: str, dropout: bool) -> Program:
     core, case = problem.core(dropout), problem.case
-    asked = None if problem.hidden.dtype == torch.float64 else precision
+    asked = None if problem.hidden.dtype == torch.float64 else products_of(precision)
 
     def program(state: Tensor | None) -> Tensor:
         with use_backend(backend):
@@ -98,3 +116,14 @@ def _op(backend: str, problem: Problem, precision: str, dropout: bool) -> Progra
             ).last
 
     return program
+
+
+def call_of(
+    name: str, problem: Problem, program: Program, backward: bool, state: Tensor | None = None
+) -> Callable[[], list[Tensor]]:
+    """What is timed: :meth:`Problem.evaluate`, as one CUDA graph where the name asks for that."""
+
+    def call() -> list[Tensor]:
+        return problem.evaluate(program, backward, state)
+
+    return captured(call) if name.endswith(GRAPH) else call

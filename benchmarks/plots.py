@@ -25,7 +25,7 @@ COLOURS = {
     "op:cpu": "tab:red",
 }
 MAIN = Case("main")
-_SHAPE = ("d_model", "n_heads", "d_ff", "n_layers", "steps", "batch", "max_length", "lengths")
+SHAPE = ("d_model", "n_heads", "d_ff", "n_layers", "steps", "batch", "max_length", "lengths")
 
 
 def colour(implementation: str) -> str:
@@ -37,7 +37,7 @@ def like_main(row: Row, *varied: str) -> bool:
     return (
         row.median_us is not None
         and (row.precision, row.threads) == ("fp32", 1)
-        and all(getattr(row, name) == getattr(MAIN, name) for name in _SHAPE if name not in varied)
+        and all(getattr(row, name) == getattr(MAIN, name) for name in SHAPE if name not in varied)
     )
 
 
@@ -62,7 +62,7 @@ def _legend(axes: Axes) -> None:
         axes.legend(fontsize=8)
 
 
-def _two_panels(title: str, xlabel: str, ylabel: str) -> tuple[Figure, dict[str, Axes]]:
+def two_panels(title: str, xlabel: str, ylabel: str) -> tuple[Figure, dict[str, Axes]]:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = dict(zip(PASSES, figure.subplots(1, 2), strict=True))
     figure.suptitle(title, fontsize=11)
@@ -84,7 +84,7 @@ def microseconds_a_token(row: Row) -> float:
 
 def plot_steps(rows: Sequence[Row], path: Path) -> None:
     """Time against ``T``."""
-    figure, panels = _two_panels(
+    figure, panels = two_panels(
         "Cost against depth (fp32, one thread)", "steps T", "milliseconds a call"
     )
     for passes, axes in panels.items():
@@ -103,7 +103,7 @@ def plot_steps(rows: Sequence[Row], path: Path) -> None:
 
 def plot_batch(rows: Sequence[Row], path: Path) -> None:
     """Time against the number of sequences, both on logarithmic axes."""
-    figure, panels = _two_panels(
+    figure, panels = two_panels(
         "Cost against batch (fp32, one thread)", "sequences B", "milliseconds a call"
     )
     for passes, axes in panels.items():
@@ -123,7 +123,7 @@ def plot_batch(rows: Sequence[Row], path: Path) -> None:
 
 def plot_length(rows: Sequence[Row], path: Path) -> None:
     """Time of a real token against the width of the batch, full and with short sequences."""
-    figure, panels = _two_panels(
+    figure, panels = two_panels(
         "Cost against length (fp32, one thread)", "longest sequence L", "microseconds a real token"
     )
     for passes, axes in panels.items():

@@ -81,13 +81,15 @@ def _of_shape(shape: Case) -> Problem:
     core.reset_parameters(std=shape.d_model**-0.5)  # large enough for attention to differ by token
     lengths = draw_lengths(shape.lengths, shape.batch, shape.max_length)
     hidden = torch.randn(shape.batch, shape.max_length, shape.d_model, generator=generator)
+    state = draw_state(shape.config, hidden)
+    cotangent = torch.randn(shape.batch, shape.d_model, generator=generator)
     return Problem(
         shape,
-        dict(core.named_parameters()),
-        hidden.requires_grad_(),
-        lengths,
-        draw_state(shape.config, hidden.detach()),
-        torch.randn(shape.batch, shape.d_model, generator=generator),
+        dict(core.to(shape.device).named_parameters()),
+        hidden.to(shape.device).requires_grad_(),
+        lengths.to(shape.device),
+        state.to(shape.device),
+        cotangent.to(shape.device),
     )
 
 

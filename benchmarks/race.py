@@ -11,14 +11,31 @@ SHORT = 0.02  # seconds; below it a turn begins with a call that is not timed, t
 
 
 class Sample(NamedTuple):
-    """Seconds of one call: on the clock, and of this thread on a processor."""
+    """Seconds of one call.
+
+    Attributes:
+        wall: on the clock, until the result is there.
+        cpu: of this thread on a processor.
+        device: between two events on the device, None where the device is the CPU.
+        host: on the clock, until the call returned.
+    """
 
     wall: float
     cpu: float
+    device: float | None = None
+    host: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """What is compared."""
+        return self.wall if self.device is None else self.device
 
 
 class Summary(NamedTuple):
-    """Median and quartiles in seconds, and how many times as long the first runner took."""
+    """Median and quartiles in seconds, and how many times as long the first runner took.
+
+    ``wall_median`` and ``host_median`` are None where the median is itself on the clock.
+    """
 
     median: float
     q1: float
@@ -26,6 +43,8 @@ class Summary(NamedTuple):
     cpu_median: float
     rounds: int
     speedup: float
+    wall_median: float | None = None
+    host_median: float | None = None
 
 
 def timed(call: Callable[[], object]) -> Sample:
@@ -43,14 +62,20 @@ class Race:
     Args:
         runners: by name, at least one; the first is what speed-ups are against.
         warm_up_rounds: calls of each that come first and are dropped.
+        clock: what times a call.
     """
 
-    def __init__(self, runners: dict[str, Callable[[], object]], warm_up_rounds: int = 1) -> None:
-        self.runners = runners
+    def __init__(
+        self,
+        runners: dict[str, Callable[[], object]],
+        warm_up_rounds: int = 1,
+        clock: Callable[[Callable[[], object]], Sample] = timed,
+    ) -> None:
+        self.runners, self.clock = runners, clock
         self.samples: dict[str, list[Sample]] = {name: [] for name in runners}
         self.pace: dict[str, float] = {}
         for _ in range(warm_up_rounds):
-            self.pace = {name: timed(runner).wall for name, runner in runners.items()}
+            self.pace = {name: clock(runner).wall for name, runner in runners.items()}
 
     @property
     def round_seconds(self) -> float:
@@ -76,20 +101,23 @@ class Race:
             self.runners[name]()
 
     def _turn(self, name: str) -> None:
-        self.samples[name].append(timed(self.runners[name]))
+        self.samples[name].append(self.clock(self.runners[name]))
 
     def summary(self, name: str) -> Summary:
         """Of one runner; the speed-up is the median of what each round gives."""
         own, first = self.samples[name], next(iter(self.samples.values()))
-        walls = [sample.wall for sample in own]
+        times = [sample.seconds for sample in own]
         q1, median, q3 = (
-            statistics.quantiles(walls, n=4, method="inclusive") if len(walls) > 1 else walls * 3
+            statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
         )
+        on_device = own[0].device is not None
         return Summary(
             median,
             q1,
             q3,
             statistics.median(sample.cpu for sample in own),
-            len(walls),
-            statistics.median(a.wall / b.wall for a, b in zip(first, own, strict=True)),
+            len(times),
+            statistics.median(a.seconds / b.seconds for a, b in zip(first, own, strict=True)),
+            statistics.median(sample.wall for sample in own) if on_device else None,
+            statistics.median(sample.host or 0.0 for sample in own) if on_device else None,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -15,19 +15,26 @@ from benchmarks.flops import flop_count
 from benchmarks.machine import instruction_sets, machine_name, peak, revision
 from benchmarks.problem import problem_of
 from benchmarks.race import Race
-from benchmarks.results import Row, append_rows
+from benchmarks.results import GpuRow, Row, append_rows
 from lares_kernels.cpu_library import use_instruction_set
 
 
 class Recorder:
-    """Adds the rows of one run to ``path``, each case as soon as it is done."""
+    """Adds the rows of one run to ``path``, each case as soon as it is done.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: of the CSV file.
+        card: name of the GPU, where one is measured: rows are then :class:`GpuRow`.
+        copies: further files that get the same rows.
+    """
+
+    def __init__(self, path: Path, card: str | None = None, copies: Iterable[Path] = ()) -> None:
+        self.paths = (path, *copies)
+        self.kind = Row if card is None else GpuRow
         self.run: dict[str, str] = {
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "revision": revision(),
-            "machine": machine_name(),
+            "machine": machine_name() if card is None else card,
             "python": platform.python_version(),
             "torch": torch.__version__,
         }
@@ -41,10 +48,14 @@ class Recorder:
         for (precision, of_set), gflops in found.items():
             if gflops is not None:
                 row = self._row(f"peak{of_set}", "cpu_peak", precision, threads=1, gflops=gflops)
-                append_rows(self.path, [row])
+                self._append([row])
 
-    def record_race(self, case: Case, race: Race) -> dict[str, Row]:
-        """A row for every runner, by name."""
+    def record_speed(self, case: str, implementation: str, precision: str, **found: float) -> None:
+        """One row of the machine's own speed, such as ``gflops`` or ``gbytes``."""
+        self._append([self._row(case, implementation, precision, threads=1, **found)])
+
+    def record_race(self, case: Case, race: Race, floor_us: float | None = None) -> dict[str, Row]:
+        """A row for every runner, by name; ``floor_us`` goes with rows of a GPU."""
         lengths = problem_of(case).lengths.tolist()
         gflop = 1e-9 * flop_count(
             lengths,
@@ -57,6 +68,11 @@ class Recorder:
         rows = {}
         for name in race.runners:
             found = race.summary(name)
+            device = {}
+            if found.wall_median is not None and found.host_median is not None:
+                device["wall_us"] = 1e6 * found.wall_median
+                device["host_us"] = 1e6 * found.host_median
+                device["floor_us"] = floor_us
             rows[name] = self._case_row(
                 case,
                 name,
@@ -69,23 +85,26 @@ class Recorder:
                 gflop=gflop,
                 gflops=gflop / found.median,
                 speedup=found.speedup,
+                **device,
             )
-        append_rows(self.path, rows.values())
+        self._append(rows.values())
         return rows
 
     def record_memory(self, case: Case, bytes_saved: Mapping[str, int]) -> None:
         """A row for every implementation."""
         tokens = int(problem_of(case).lengths.sum())
-        append_rows(
-            self.path,
-            [
-                self._case_row(case, name, bytes_saved=count, tokens=tokens)
-                for name, count in bytes_saved.items()
-            ],
+        self._append(
+            self._case_row(case, name, bytes_saved=count, tokens=tokens)
+            for name, count in bytes_saved.items()
         )
 
     def record_steps(
-        self, case: str, batch: int, race: Race, parts: Mapping[str, list[dict[str, float]]]
+        self,
+        case: str,
+        batch: int,
+        race: Race,
+        parts: Mapping[str, list[dict[str, float]]],
+        precision: str = "fp32",
     ) -> dict[str, list[Row]]:
         """Rows of training steps by runner: the whole, then its parts (seconds of each round)."""
         first = next(iter(race.runners))
@@ -103,7 +122,7 @@ class Recorder:
                     self._row(
                         case,
                         name,
-                        "fp32",
+                        precision,
                         threads=torch.get_num_threads(),
                         passes=part,
                         batch=batch,
@@ -117,7 +136,7 @@ class Recorder:
                         ),
                     )
                 )
-            append_rows(self.path, rows[name])
+            self._append(rows[name])
         return rows
 
     def _case_row(self, case: Case, implementation: str, **values: object) -> Row:
@@ -135,11 +154,16 @@ class Recorder:
             batch=case.batch,
             max_length=case.max_length,
             lengths=case.lengths,
-            dropout=DROPOUT if case.backward else 0.0,
+            dropout=DROPOUT if case.drops else 0.0,
             **values,
         )
 
     def _row(self, case: str, implementation: str, precision: str, **values: object) -> Row:
-        return Row(
+        return self.kind(
             case=case, implementation=implementation, precision=precision, **self.run, **values
         )  # type: ignore[arg-type]
+
+    def _append(self, rows: Iterable[Row]) -> None:
+        given = list(rows)
+        for path in self.paths:
+            append_rows(path, given)

@@ -1,7 +1,8 @@
 """From the results file to the page: ``python -m benchmarks.report`` updates docs/performance.md.
 
 It takes the newest run of each case on one machine, writes the tables between two marker comments of
-the page (at its end where there are none), and draws the plots into the folder named like the page.
+the page (at its end where there are none), and draws the plots into the folder named like the page. A
+card's rows, where there are any, go between markers of their own.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import gpu_report
 from benchmarks.plots import PLOTS
-from benchmarks.results import Row, newest_rows, read_rows
-from benchmarks.settings import PUBLISHED, ROOT
+from benchmarks.results import AnyRow, GpuRow, Row, newest_rows, read_rows
+from benchmarks.settings import GPU_PUBLISHED, PUBLISHED, ROOT
 from benchmarks.tables import (
     is_step,
     is_sweep,
@@ -25,6 +27,7 @@ from benchmarks.tables import (
 )
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+GPU_BEGIN, GPU_END = "<!-- benchmarks-gpu:begin -->", "<!-- benchmarks-gpu:end -->"
 PAGE = ROOT / "docs" / "performance.md"
 
 HOW = """\
@@ -54,7 +57,7 @@ bound the ratio of the step. `encoder` and `losses` are forward and backward:"""
 MEMORY = "Kept for the backward pass, beside the parameters and the caller's input:"
 
 
-def rows_of_machine(rows: Sequence[Row], machine: str | None = None) -> list[Row]:
+def rows_of_machine(rows: Sequence[AnyRow], machine: str | None = None) -> list[AnyRow]:
     """The newest row of each case on ``machine``, by default the one that ran last.
 
     Raises:
@@ -109,24 +112,26 @@ def _picture(text: str, folder: str, name: str) -> str:
     return f"![{text}]({folder}/{name})"
 
 
-def with_section(page: str, text: str) -> str:
+def with_section(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
     """``page`` with ``text`` between the markers, which are added at its end if absent.
 
     Raises:
         ValueError: the markers do not stand once each, in order.
     """
-    block = f"{BEGIN}\n\n{text}\n\n{END}"
-    if BEGIN not in page and END not in page:
+    block = f"{begin}\n\n{text}\n\n{end}"
+    if begin not in page and end not in page:
         return f"{page.rstrip()}\n\n{block}\n"
-    if (page.count(BEGIN), page.count(END)) != (1, 1) or page.index(BEGIN) > page.index(END):
-        raise ValueError(f"the page must have {BEGIN} and {END} once each, in this order")
-    before, rest = page.split(BEGIN)
-    return before + block + rest.split(END)[1]
+    if (page.count(begin), page.count(end)) != (1, 1) or page.index(begin) > page.index(end):
+        raise ValueError(f"the page must have {begin} and {end} once each, in this order")
+    before, rest = page.split(begin)
+    return before + block + rest.split(end)[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("--results", type=Path, default=PUBLISHED, help="CSV file of rows")
+    parser.add_argument("--gpu-results", type=Path, default=GPU_PUBLISHED, help="the same of a GPU")
+    parser.add_argument("--gpu", help="card as its rows name it; default: the one that ran last")
     parser.add_argument("--page", type=Path, default=PAGE, help="page to update")
     parser.add_argument("--machine", help="as the rows name it; default: the one that ran last")
     given = parser.parse_args(arguments)
@@ -137,7 +142,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, draw in PLOTS.items():
         draw(rows, folder / name)
     page = given.page.read_text(encoding="utf-8") if given.page.exists() else ""
-    given.page.write_text(with_section(page, section(rows, folder.name)), encoding="utf-8")
+    page = with_section(page, section(rows, folder.name))
+    if given.gpu_results.exists():
+        gpu_rows = rows_of_machine(read_rows(given.gpu_results, GpuRow), given.gpu)
+        plots = gpu_report.draw(gpu_rows, folder)
+        text = gpu_report.section(gpu_rows, folder.name, plots)
+        page = with_section(page, text, GPU_BEGIN, GPU_END)
+        print(f"{given.page}: {len(gpu_rows)} rows of a GPU")
+    given.page.write_text(page, encoding="utf-8")
     print(f"{given.page}: {len(rows)} rows; plots in {folder}")
 
 

@@ -6,6 +6,9 @@ import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TypeVar
+
+AnyRow = TypeVar("AnyRow", bound="Row")
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,34 @@ class Row:
     bytes_saved: int | None = None
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+@dataclass(frozen=True)
+class GpuRow(Row):
+    """A measurement on a GPU, which ``machine`` names.
+
+    ``median_us`` and its quartiles are between two events on the device, which the host has run ahead
+    of: what its own work takes shows in ``wall_us``.
+
+    Attributes:
+        wall_us: median on the clock, from an idle device to the result.
+        host_us: median on the clock until the call returned.
+        floor_us: what the card could do the case in, :mod:`benchmarks.gpu_floor`.
+        gbytes: 1e9 bytes a second, for the card's own speed.
+    """
+
+    wall_us: float | None = None
+    host_us: float | None = None
+    floor_us: float | None = None
+    gbytes: float | None = None
+
+
 _PARSERS = {"int": int, "float": float, "str": str}
-_PARSE = {field.name: _PARSERS[str(field.type).split(" | ")[0]] for field in fields(Row)}
+
+
+def columns_of(kind: type[Row]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+COLUMNS = columns_of(Row)
 
 
 def _cell(value: object) -> object:
@@ -73,42 +101,48 @@ def _cell(value: object) -> object:
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows to the file, which is made where there is none.
+    """Add rows, all of one kind, to the file, which is made where there is none.
 
     Raises:
         ValueError: the file has other columns.
     """
+    given = list(rows)
+    if not given:
+        return
+    kind = type(given[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists() or path.stat().st_size == 0
     if not is_new:
-        _check_columns(path)
+        _check_columns(path, kind)
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         if is_new:
-            writer.writerow(COLUMNS)
-        writer.writerows([_cell(value) for value in asdict(row).values()] for row in rows)
+            writer.writerow(columns_of(kind))
+        writer.writerows([_cell(value) for value in asdict(row).values()] for row in given)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, kind: type[AnyRow] = Row) -> list[AnyRow]:  # type: ignore[assignment]
     """All rows of a file, oldest first."""
-    _check_columns(path)
+    _check_columns(path, kind)
+    parsers = {field.name: _PARSERS[str(field.type).split(" | ")[0]] for field in fields(kind)}
     with path.open(newline="", encoding="utf-8") as file:
         return [
-            Row(
-                **{name: _PARSE[name](text) if text else None for name, text in cells.items()}  # type: ignore[arg-type]
+            kind(
+                **{name: parsers[name](text) if text else None for name, text in cells.items()}  # type: ignore[arg-type]
             )
             for cells in csv.DictReader(file)
         ]
 
 
-def _check_columns(path: Path) -> None:
+def _check_columns(path: Path, kind: type[Row]) -> None:
+    wanted = columns_of(kind)
     with path.open(newline="", encoding="utf-8") as file:
         found = tuple(next(csv.reader(file), ()))
-    if found != COLUMNS:
-        raise ValueError(f"{path} has columns {found}, not {COLUMNS}; move it away or convert it")
+    if found != wanted:
+        raise ValueError(f"{path} has columns {found}, not {wanted}; move it away or convert it")
 
 
-def newest_rows(rows: Iterable[Row]) -> list[Row]:
+def newest_rows(rows: Iterable[AnyRow]) -> list[AnyRow]:
     """For each case on each machine the rows of its newest run, in the order of the file."""
     given = list(rows)
     newest: dict[tuple[object, ...], str] = {}
@@ -118,4 +152,4 @@ def newest_rows(rows: Iterable[Row]) -> list[Row]:
 
 
 def _case_key(row: Row) -> tuple[object, ...]:
-    return row.machine, row.case, row.passes, row.precision, row.threads
+    return row.machine, row.case, row.passes, row.precision, row.threads, row.dropout

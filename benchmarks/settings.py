@@ -12,6 +12,7 @@ from pathlib import Path
 QUICK = os.environ.get("LARES_BENCH_QUICK", "") not in ("", "0")
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "benchmarks" / "results" / "cpu.csv"
+GPU_PUBLISHED = ROOT / "benchmarks" / "results" / "gpu.csv"
 LOCAL = ROOT / "benchmarks" / "results" / "local" / "cpu.csv"
 
 

@@ -1,7 +1,8 @@
 """A whole step of self-supervised pre-training, with its encoder or with a plain padded one.
 
 Everything but the encoder is the same program: batches and partners, the three losses, Adam. What a
-part takes is read from hooks around the encoder, on the host's clock.
+part takes is read from hooks around the encoder, on the host's clock; on a GPU the clock waits for the
+device, six times a step.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.baselines import PlainCore, draw_state, newest
+from benchmarks.equality import YARDSTICKS
 from benchmarks.spt_data import drawn_dataset
 from lares import LaresConfig, LaresModel
 from lares.encoder import EncoderOutput, LaresEncoder
@@ -93,20 +95,35 @@ class SptStep:
         data: ``scientific18`` or ``beauty14``.
         batch: samples of a step; three encodings each.
         plain: with :class:`PlainEncoder`.
+        device: type of the device.
+        precision: of the products, ``fp32`` or ``bf16`` (under autocast).
+        compiled: plain's steps under ``torch.compile``.
     """
 
-    def __init__(self, data: str, batch: int, plain: bool) -> None:
+    def __init__(
+        self,
+        data: str,
+        batch: int,
+        plain: bool,
+        device: str = "cpu",
+        precision: str = "fp32",
+        compiled: bool = False,
+    ) -> None:
         dataset = drawn_dataset(data)
         config = LaresConfig(n_items=dataset.vocabulary.n_items)
         torch.manual_seed(0)
         self.model = LaresModel(config)
         self.objective = SptObjective(self.model, SptConfig())
         if plain:
-            self.model.encoder = PlainEncoder(self.model.encoder)  # type: ignore[assignment]
+            encoder = PlainEncoder(self.model.encoder)
+            if compiled:
+                encoder.core.step = torch.compile(encoder.core.step)  # type: ignore[method-assign]
+                encoder.pre.layer = torch.compile(encoder.pre.layer)  # type: ignore[method-assign]
+            self.model.encoder = encoder  # type: ignore[assignment]
+        self.device, self.precision = torch.device(device), precision
+        self.objective.to(self.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
-        self.maker = StepMaker(
-            dataset.train, config, SptConfig(), 0, 0, 1, device=torch.device("cpu")
-        )
+        self.maker = StepMaker(dataset.train, config, SptConfig(), 0, 0, 1, device=self.device)
         self.order = np.random.default_rng(0).permutation(len(dataset.train))
         self.batch, self.n_calls = batch, 0
         self.parts: list[dict[str, float]] = []
@@ -117,15 +134,16 @@ class SptStep:
     def __call__(self) -> None:
         first = self.n_calls * self.batch % (len(self.order) - self.batch)
         self.objective.train()
-        clock = [time.perf_counter()]
+        clock = [self._now()]
         batch, _, seed = self.maker.make(self.order[first : first + self.batch], self.n_calls)
-        clock.append(time.perf_counter())
-        losses: SptLosses = self.objective(batch, DEPTHS, seed)
+        clock.append(self._now())
+        with self._autocast(self.precision):
+            losses: SptLosses = self.objective(batch, DEPTHS, seed)
         losses.total.backward()
-        clock.append(time.perf_counter())
+        clock.append(self._now())
         self.optimizer.step()
         self.optimizer.zero_grad()
-        clock.append(time.perf_counter())
+        clock.append(self._now())
         self.n_calls += 1
         encoder = self._left - self._entered + clock[2] - self._reached
         self.parts.append(
@@ -138,48 +156,88 @@ class SptStep:
         )
 
     def gradients(self, double: bool) -> dict[str, Tensor]:
-        """Of every parameter for one batch, without dropout, from one drawn first state."""
-        objective = copy.deepcopy(self.objective).eval()
+        """Of every parameter for one batch, without dropout, from one drawn first state.
+
+        Args:
+            double: in float64, else as the step is timed.
+        """
+        # Only a double is a copy: what was compiled belongs to the original.
+        objective = copy.deepcopy(self.objective) if double else self.objective
+        objective.eval()
         batch, _, seed = self.maker.make(self.order[: self.batch], 0)
         generator = torch.Generator().manual_seed(0)
         config = self.model.config
         shape = (self.batch, config.max_length, config.d_model)
-        state = torch.randn(shape, generator=generator)
+        state = torch.randn(shape, generator=generator).to(self.device)
         if double:
             objective.double()
             state = state.double()
         width = max(batch.item_seq.shape[1], batch.partner_seq.shape[1])  # type: ignore[union-attr]
         states = (state[:, :width],) * 3
-        objective(batch, DEPTHS, seed, states).total.backward()
-        return {
-            name: parameter.grad
+        with self._autocast("fp32" if double else self.precision):
+            losses: SptLosses = objective(batch, DEPTHS, seed, states)
+        losses.total.backward()
+        found = {
+            _common_name(name): parameter.grad
             for name, parameter in sorted(objective.named_parameters())
             if parameter.grad is not None
         }
+        objective.zero_grad()
+        return found
+
+    def _autocast(self, precision: str) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
     def _enter(self, *_: object) -> None:
-        self._entered = time.perf_counter()
+        self._entered = self._now()
 
     def _leave(self, _module: nn.Module, _inputs: object, output: EncoderOutput) -> None:
-        self._left = time.perf_counter()
+        self._left = self._now()
         for tensor in (output.last, output.trajectory):
             if tensor is not None and tensor.requires_grad:
                 tensor.register_hook(self._gradient_came)
 
     def _gradient_came(self, _: Tensor) -> None:
         # Of the newest row and of the trajectory: what comes after the later one is the encoder's.
-        self._reached = time.perf_counter()
+        self._reached = self._now()
+
+
+def _common_name(name: str) -> str:
+    """A parameter's name, which is longer where a plain encoder holds it."""
+    for block in ("pre", "core"):
+        name = name.replace(f"encoder.{block}.core.", f"encoder.{block}.")
+    return name
+
+
+def errors_of(step: SptStep, plain: SptStep) -> dict[str, float]:
+    """How far a step's gradients are from those of plain PyTorch in float64, by parameter.
+
+    Raises:
+        AssertionError: other parameters have gradients.
+    """
+    found, exact = step.gradients(double=False), plain.gradients(double=True)
+    if found.keys() != exact.keys():
+        raise AssertionError(f"{sorted(found)} have gradients, plain's {sorted(exact)}")
+    scale = 1e-3 * max(float(g.norm()) for g in exact.values())
+    return {
+        name: float((found[name].double() - wanted).norm()) / max(float(wanted.norm()), scale)
+        for name, wanted in exact.items()
+    }
 
 
 def check_equal(step: SptStep, plain: SptStep) -> None:
-    """Raise ``AssertionError`` unless a step's gradients are those of plain PyTorch in float64."""
-    found, exact = step.gradients(double=False), plain.gradients(double=True)
-    names = [name.replace("encoder.pre.core.", "encoder.pre.") for name in exact]
-    names = [name.replace("encoder.core.core.", "encoder.core.") for name in names]
-    if sorted(names) != sorted(found):
-        raise AssertionError(f"{sorted(found)} have gradients, plain's {sorted(names)}")
-    scale = 1e-3 * max(float(g.norm()) for g in exact.values())
-    for name, wanted in zip(names, exact.values(), strict=True):
-        error = float((found[name].double() - wanted).norm()) / max(float(wanted.norm()), scale)
-        if not error <= GRADIENT_LIMIT:
+    """Raise ``AssertionError`` unless a step's gradients are those of plain PyTorch in float64.
+
+    In bf16 they may be twice as far away as the worst of plain's own in bf16.
+    """
+    limit = GRADIENT_LIMIT
+    if step.precision == "bf16":
+        limit = YARDSTICKS * max(errors_of(plain, plain).values())
+    for name, error in errors_of(step, plain).items():
+        if not error <= limit:
             raise AssertionError(f"gradient of {name} is {error:.1e} away from plain's in float64")

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lares.checkpoint import WEIGHTS_FILE, check_weights, load_model, save_model
 from lares.config import LaresConfig
 from lares.encoder import LaresEncoder
 
@@ -141,6 +140,8 @@ class LaresModel(nn.Module):
         Raises:
             CheckpointError: the files cannot be written (older ones survive), or a weight is NaN.
         """
+        from lares.checkpoint import save_model  # needs safetensors, which a model alone does not
+
         save_model(self.state_dict(), self.config, Path(path))
 
     @classmethod
@@ -150,6 +151,8 @@ class LaresModel(nn.Module):
         Raises:
             CheckpointError: a file is missing, broken or does not fit; the message names it.
         """
+        from lares.checkpoint import WEIGHTS_FILE, check_weights, load_model
+
         config, weights = load_model(Path(path))
         model = cls(config)
         check_weights(model.state_dict(), weights, Path(path) / WEIGHTS_FILE)

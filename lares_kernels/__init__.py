@@ -11,6 +11,7 @@ from lares_kernels.errors import BackendError
 from lares_kernels.explain import Explanation, explain
 from lares_kernels.function import RefineFunction, RefineOutput, refine
 from lares_kernels.module import RecurrentCore
+from lares_kernels.warmup import warmup
 
 __all__ = [
     "BackendError",
@@ -24,4 +25,5 @@ __all__ = [
     "explain",
     "refine",
     "use_backend",
+    "warmup",
 ]

@@ -19,6 +19,7 @@ from lares_kernels.config import CoreConfig
 from lares_kernels.cpu import CpuBackend
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import parameter_shapes
+from lares_kernels.triton.backend import TritonBackend
 
 ENVIRONMENT_VARIABLE = "LARES_BACKEND"
 _log = logging.getLogger(__name__)
@@ -148,7 +149,8 @@ class EquationsBackend(ReferenceBackend):
 
 # In order of preference of the automatic choice.
 _BACKENDS: dict[str, Backend] = {
-    backend.name: backend for backend in (CpuBackend(), ReferenceBackend(), EquationsBackend())
+    backend.name: backend
+    for backend in (CpuBackend(), TritonBackend(), ReferenceBackend(), EquationsBackend())
 }
 
 

@@ -264,15 +264,17 @@ def refine(
         return_state,
     )
     tensors = (sizes, steps, sequence_ids)
+    # Counting the real tokens would wait for the GPU; sizes of what is compiled follow from shapes.
+    keeps_padding = compiling or hidden.is_cuda
     if backend == "equations":
         trajectory, final = _equations(hidden, given_state, parameters, tensors, options)
     elif differentiates:
         trajectory, final, _ = RefineFunction.apply(  # type: ignore[no-untyped-call]
-            hidden, given_state, *tensors, *options, compiling, *ordered
+            hidden, given_state, *tensors, *options, keeps_padding, *ordered
         )
     else:
         trajectory, final, _ = call_refine(
-            hidden, given_state, ordered, *tensors, *options, False, compiling
+            hidden, given_state, ordered, *tensors, *options, False, keeps_padding
         )
 
     if trajectory.dtype != hidden.dtype:

@@ -51,7 +51,7 @@ def quantised_rate(rate: float) -> float:
     return round(DROPOUT_LEVELS * rate) / DROPOUT_LEVELS
 
 
-def _threshold_and_planes(rate: float) -> tuple[int, int]:
+def threshold_and_planes(rate: float) -> tuple[int, int]:
     """``p`` as ``m / 2^n`` in lowest terms: ``(m, n)``."""
     level = round(DROPOUT_LEVELS * rate)
     divisor = math.gcd(level, DROPOUT_LEVELS)
@@ -103,7 +103,7 @@ def keep_from_words(words: Tensor, rate: float) -> Tensor:
     Returns:
         (..., 64) bool, True where the element is kept.
     """
-    threshold, n_planes = _threshold_and_planes(rate)
+    threshold, n_planes = threshold_and_planes(rate)
     # Bytes of a little-endian word hold its bits in order, eight elements each.
     words_as_bytes = words.contiguous().unsqueeze(-1).view(torch.uint8)
     shifts = torch.arange(8, dtype=torch.uint8, device=words.device)
@@ -137,7 +137,7 @@ def row_keep(
         (N, width) bool.
     """
     n_blocks = -(-width // _BLOCK_ELEMENTS)
-    _, n_planes = _threshold_and_planes(rate)
+    _, n_planes = threshold_and_planes(rate)
     words = dropout_words(streams, positions, site, first_block + n_blocks, n_planes, seed)
     return keep_from_words(words[:, first_block:], rate).flatten(1)[:, :width]
 
@@ -158,7 +158,7 @@ def residual_keep(
     Philox call serves a row of the whole layer. Each result is (N, width) bool.
     """
     n_blocks = -(-width // _BLOCK_ELEMENTS)
-    _, n_planes = _threshold_and_planes(rate)
+    _, n_planes = threshold_and_planes(rate)
     site = site_word(Site.RESIDUAL, layer, step)
     words = dropout_words(streams, positions, site, 2 * n_blocks, n_planes, seed)
     keep = keep_from_words(words, rate)
@@ -187,7 +187,7 @@ def attention_keep(
         (N, n_heads, n_keys) bool.
     """
     key_blocks = -(-n_keys // _BLOCK_ELEMENTS)
-    _, n_planes = _threshold_and_planes(rate)
+    _, n_planes = threshold_and_planes(rate)
     site = site_word(Site.ATTENTION, layer, step)
     words = dropout_words(streams, positions, site, key_blocks * n_heads, n_planes, seed)
     keep = keep_from_words(words, rate).reshape(-1, key_blocks, n_heads, _BLOCK_ELEMENTS)

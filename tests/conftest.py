@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -54,6 +52,9 @@ def poisoned_memory() -> Iterator[None]:
 
 def write_interactions(path: Path, n_users: int = 60, n_items: int = 25, seed: int = 0) -> Path:
     """Users who walk through the catalogue with steps of 1 or 2: something to learn."""
+    import pyarrow as pa  # not at the top: tests of the kernels must run where it is not installed
+    import pyarrow.parquet as pq
+
     generator = np.random.default_rng(seed)
     users, items = [], []
     for user in range(1, n_users + 1):

@@ -1,10 +1,16 @@
 """Interaction data: readers, leave-one-out samples, batches, partners, downloads."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from lares.data.batches import collate, epoch_order
 from lares.data.dataset import Dataset, Sequences, Split, leave_one_out
 from lares.data.partners import PartnerIndex
-from lares.data.readers import load_dataset
 from lares.data.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from lares.data.readers import load_dataset
 
 __all__ = [
     "Dataset",
@@ -17,3 +23,11 @@ __all__ = [
     "leave_one_out",
     "load_dataset",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_dataset":  # on first use: it needs pyarrow, and nothing else here does
+        from lares.data.readers import load_dataset
+
+        return load_dataset
+    raise AttributeError(f"module 'lares.data' has no attribute {name!r}")

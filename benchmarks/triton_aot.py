@@ -1,0 +1,171 @@
+"""Every shipped setting of the fused Triton kernels, compiled for GPUs that need not be there.
+
+``python -m benchmarks.triton_aot`` prints registers, spills and shared memory of each. Run it again
+with Triton's cache filled and it takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from lares_kernels import CoreConfig
+from lares_kernels.triton.constants import Constants, compile_time, constants
+from lares_kernels.triton.kernels.backward import backward_kernel
+from lares_kernels.triton.kernels.forward import forward_kernel
+from lares_kernels.triton.kernels.weight_gradients import weights_kernel
+from lares_kernels.triton.settings import Setting, settings
+
+TARGETS = {
+    "sm80": GPUTarget("cuda", 80, 32),
+    "sm90": GPUTarget("cuda", 90, 32),
+    "sm100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+# Shared memory that one program can have, bytes: of the family's smallest member.
+SHARED_LIMIT = {"sm80": 101_376, "sm90": 232_448, "sm100": 232_448, "gfx942": 65_536}
+PUBLISHED = CoreConfig(dropout=0.5, attn_dropout=0.5)
+_TYPES = {"half": "bf16", "tf32": "fp32", "ieee": "fp32"}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a compiled kernel takes.
+
+    Attributes:
+        registers: a thread.
+        spilled: bytes of stack a thread (NVIDIA), vector registers (AMD).
+        shared: bytes a program.
+    """
+
+    registers: int
+    spilled: int
+    shared: int
+
+
+def arguments(kernel: str, precision: str) -> dict[str, str | None]:
+    """Types of a training call's arguments, with a drawn state and a trajectory; None is left out."""
+    product = "*" + _TYPES[precision]
+    if kernel == "weights":
+        floats, products = ["g_matrices", "g_vectors"], ["units", "sides"]
+        tables = ["row_depth", "starts"]
+        numbers = ["n_sequences", "kept_rows", "n_steps", "first_step", "splits", "begins"]
+        absent: list[str] = []
+    else:
+        floats, products = ["vectors", "kept"], ["hidden", "matrices"]
+        tables = ["rows", "tile_start", "tile_count"]
+        numbers = ["seed_low", "seed_high", "max_steps", "kept_rows"]
+        if kernel == "forward":
+            floats += ["trajectory"]
+            absent = ["state", "final"]
+        else:
+            floats += ["g_trajectory", "g_hidden", "scratch", "gradients"]
+            products += ["units", "sides"]
+            numbers += ["n_hidden_rows", "first_step", "last_step"]
+            absent = ["g_state", "carry", "g_first", "concat_rows"]
+    return (
+        dict.fromkeys(floats, "*fp32")
+        | dict.fromkeys(products, product)
+        | dict.fromkeys(tables, "*i32")
+        | dict.fromkeys(numbers, "i32")
+        | dict.fromkeys(absent)
+        | {"state_scale": "fp32"}
+    )
+
+
+def compile_rule(rule: Setting, target: GPUTarget, config: CoreConfig, dropout: bool) -> Any:
+    """Compile the kernel that ``rule`` is for, as a launch would."""
+    rows = 32 if rule.kernel == "weights" else rule.rows
+    c: Constants = constants(config, rows, dropout, rule.precision, rule.chunk)
+    values: dict[str, Any] = {"C": compile_time(c)}
+    if rule.kernel == "forward":
+        kernel = forward_kernel
+        values["DRAWN"] = True
+    elif rule.kernel == "backward":
+        kernel = backward_kernel
+    else:
+        kernel = weights_kernel
+        values |= {"CONCAT": False, "BLOCK": c.row_block, "TOKENS": rule.rows}
+    types = arguments(rule.kernel, rule.precision)
+    signature, constant, attributes = {}, {}, {}
+    for i, name in enumerate(kernel.arg_names):
+        if name in values or types[name] is None:
+            signature[name], constant[(i,)] = "constexpr", values.get(name)
+            continue
+        signature[name] = types[name]
+        if types[name].startswith("*"):
+            attributes[(i,)] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, constant, attributes)
+    options = {"num_warps": rule.warps, "num_stages": rule.stages}
+    return triton.compile(source, target=target, options=options)
+
+
+def resources(compiled: Any) -> Resources:
+    """Read from the binary."""
+    shared = compiled.metadata.shared
+    if "amdgcn" in compiled.asm:
+        text = compiled.asm["amdgcn"]
+        counts = [
+            int(found.group(1))
+            for name in ("vgpr_count", "vgpr_spill_count")
+            if (found := re.search(rf"\.{name}:\s+(\d+)", text))
+        ]
+        return Resources(counts[0], counts[1], shared)
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        command = [str(tool), "--dump-resource-usage", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", text)
+    assert found is not None, text
+    return Resources(int(found.group(1)), int(found.group(2)), shared)
+
+
+def table(
+    families: list[str], precisions: list[str], most_rows: int
+) -> Iterator[tuple[str, Setting, bool, Resources]]:
+    """(family, rule, dropout, resources) of the published core on every rule that is asked for."""
+    for family in families:
+        for rule in settings(family):
+            if rule.precision not in precisions:
+                continue
+            if rule.kernel != "weights" and rule.rows > most_rows:
+                continue
+            for dropout in (True,) if rule.kernel == "weights" else (False, True):
+                compiled = compile_rule(rule, TARGETS[family], PUBLISHED, dropout)
+                yield family, rule, dropout, resources(compiled)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--families", nargs="+", default=[*TARGETS], choices=[*TARGETS])
+    parser.add_argument("--precisions", nargs="+", default=[*_TYPES], choices=[*_TYPES])
+    parser.add_argument("--most-rows", type=int, default=64, help="of a tile")
+    options = parser.parse_args()
+    print(f"Triton {triton.__version__}, {PUBLISHED.d_model=} {PUBLISHED.n_layers=}\n")
+    print("| GPU | kernel | products | rows | warps | dropout | registers | spilled | shared |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for family, rule, dropout, found in table(
+        options.families, options.precisions, options.most_rows
+    ):
+        print(
+            f"| {family} | {rule.kernel} | {rule.precision} | {rule.rows} | {rule.warps} "
+            f"| {'on' if dropout else 'off'} | {found.registers} | {found.spilled} "
+            f"| {found.shared} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

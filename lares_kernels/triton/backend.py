@@ -1,0 +1,121 @@
+"""Backend ``triton``: fused kernels for CUDA and HIP devices."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from lares_kernels.call import RefineCall, Request
+from lares_kernels.triton.constants import interpreted, padded
+from lares_kernels.triton.fused import call_setting, fused_backward, fused_forward
+from lares_kernels.triton.layered import layered_forward, layered_reason, layered_text
+from lares_kernels.triton.layered_backward import layered_backward
+from lares_kernels.triton.settings import family_of, longest_sequence
+
+_PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
+_LEAST_TRITON = (3, 4)
+_MOST_FUSED_WIDTH = 64
+
+
+def precision_of(product_dtype: torch.dtype) -> str:
+    """How products are taken: ``half``, or for float32 ``ieee`` or ``tf32`` as torch allows it."""
+    if product_dtype != torch.float32:
+        return "half"
+    if torch.get_float32_matmul_precision() == "highest" or torch.version.hip is not None:
+        return "ieee"
+    return "tf32"
+
+
+@cache
+def _missing() -> str | None:
+    """Why Triton cannot be used, or None."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    import triton
+
+    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
+    if version < _LEAST_TRITON:
+        least = ".".join(str(part) for part in _LEAST_TRITON)
+        return f"Triton is {triton.__version__}; it needs {least}"
+    return None
+
+
+class TritonBackend:
+    """Two plans: tiles of whole sequences whose state stays in registers, and layer by layer."""
+
+    name = "triton"
+    automatic = not interpreted()  # the interpreter is for tests
+
+    def availability(self) -> str | None:
+        reason = _missing()
+        if reason is not None:
+            return reason
+        if not (torch.cuda.is_available() or interpreted()):
+            return "there is no GPU"
+        return None
+
+    def verify(self, request: Request) -> str | None:
+        if request.device_type != "cuda" and not interpreted():
+            return f"tensors are on {request.device_type}"
+        if request.product_dtype not in _PRODUCTS:
+            served = ", ".join(str(dtype) for dtype in _PRODUCTS)
+            return f"products in {request.product_dtype}; it serves {served}"
+        return layered_reason(request)
+
+    def plan(self, call: RefineCall, device_type: str) -> str:
+        device = torch.device(device_type)
+        longest = call.layout.max_length
+        if not self._is_fused(call, device, longest):
+            return layered_text(call)
+        precision = precision_of(call.product_dtype)
+        rule = call_setting("forward", call, precision, device, longest)
+        return (
+            f"fused Triton kernels, tiles of {rule.rows} rows with {rule.warps} warps, "
+            f"{call.n_rows} tokens of {call.n_sequences} sequences in registers for all "
+            f"{call.max_steps} steps"
+        )
+
+    def _is_fused(self, call: RefineCall, device: torch.device, longest: int) -> bool:
+        """Whether tiles of the fused plan hold the call, else it is the layered plan's."""
+        config = call.config
+        if config.d_model % 8 or config.d_model > _MOST_FUSED_WIDTH:
+            return False
+        precision = precision_of(call.product_dtype)
+        width = padded(config.d_model)
+        return longest <= longest_sequence(family_of(device), precision, width, config.n_layers)
+
+    def forward(
+        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        longest = self._longest(call, hidden)
+        precision = precision_of(call.product_dtype)
+        if not self._is_fused(call, hidden.device, longest):
+            return layered_forward(call, hidden, state, parameters, precision)
+        return fused_forward(call, hidden, state, parameters, precision, longest)
+
+    def backward(
+        self,
+        call: RefineCall,
+        hidden: Tensor,
+        state: Tensor | None,
+        parameters: list[Tensor],
+        kept: Tensor,
+        g_trajectory: Tensor | None,
+        g_state: Tensor | None,
+    ) -> list[Tensor]:
+        longest = self._longest(call, hidden)
+        precision = precision_of(call.product_dtype)
+        tensors = (hidden, state, parameters, kept, g_trajectory, g_state)
+        if not self._is_fused(call, hidden.device, longest):
+            return layered_backward(call, *tensors, precision)
+        return fused_backward(call, *tensors, precision, longest)
+
+    def _longest(self, call: RefineCall, hidden: Tensor) -> int:
+        if hidden.device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":
+            call.check_values()
+        # Packed sequences say how long they are on the device alone: this waits for it.
+        return call.padded_length or int(call.lengths.max())

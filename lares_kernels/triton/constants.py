@@ -1,0 +1,272 @@
+"""What a kernel knows when it is compiled: the core's shape, padded, and its options.
+
+Triton's blocks are powers of two, and its products take at least 16 along each side, so widths are
+padded: columns past the real ones hold zeros in weights and activations alike.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from lares_kernels.config import ADAPTERS, CoreConfig
+from lares_kernels.noise import threshold_and_planes
+
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")  # numbered as in kernels/elementwise.py
+LEAST_SIDE = 16
+_CHUNK = 64  # what the feed-forward's width is padded to a multiple of
+
+
+def padded(width: int) -> int:
+    """The least block side that holds ``width``."""
+    return max(LEAST_SIDE, 1 << (width - 1).bit_length())
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Compile-time constants of all kernels, which read its fields as ``C.d`` and so on.
+
+    Matrices lie in one array of rows of ``d``, a layer after the other, each layer as: for every head
+    query, key and value (``head`` rows of W each); for every head its rows of ``W_o^T``; the rows of
+    ``W_1``; the rows of ``W_2^T``. After the layers, for ``concat``, the state's and ``H``'s halves of
+    W. Vectors lie likewise in another array (``*_at`` are their places within a layer).
+
+    Attributes:
+        rows: of a tile.
+        d, width: padded and real width of a token.
+        heads, head, head_width: attention heads, padded and real width of one.
+        ff: padded width of the feed-forward, a multiple of ``chunk``.
+        chunk: columns of the feed-forward in registers at a time.
+        layers: of the core.
+        adapter, activation: numbered as in ``ADAPTERS`` and ``ACTIVATIONS``.
+        post: post-norm, else pre-norm.
+        eps: of every LayerNorm.
+        threshold, planes: the dropout rate as ``threshold / 2^planes``; planes = 0 is none.
+        attn_threshold, attn_planes: likewise on attention probabilities.
+        precision: of float32 products, ``ieee`` or ``tf32``; ``half`` if they are not float32.
+    """
+
+    rows: int
+    d: int
+    width: int
+    heads: int
+    head: int
+    head_width: int
+    ff: int
+    chunk: int
+    layers: int
+    adapter: int
+    activation: int
+    post: bool
+    eps: float
+    threshold: int
+    planes: int
+    attn_threshold: int
+    attn_planes: int
+    precision: str
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __post_init__(self) -> None:
+        # A launch looks its kernel up by these, so the hash is made once.
+        values = tuple(getattr(self, name) for name in self.__dataclass_fields__)
+        object.__setattr__(self, "_hash", hash(values))
+
+    _hash = 0
+
+    @property
+    def recurrent(self) -> bool:
+        return self.adapter != ADAPTERS.index("none")
+
+    @property
+    def concat(self) -> bool:
+        return self.adapter == ADAPTERS.index("concat")
+
+    @property
+    def gated(self) -> bool:
+        return self.adapter == ADAPTERS.index("gate")
+
+    @property
+    def exact(self) -> bool:
+        """Whether functions are approximated to float32's own precision."""
+        return self.precision != "half"
+
+    @property
+    def input_precision(self) -> str:
+        """As ``tl.dot`` wants it."""
+        return "tf32" if self.precision == "tf32" else "ieee"
+
+    @property
+    def keep_scale(self) -> float:
+        """Of elements that dropout keeps."""
+        return 1.0 / (1.0 - self.threshold / (1 << self.planes)) if self.planes else 1.0
+
+    @property
+    def attn_keep_scale(self) -> float:
+        """Of attention probabilities that dropout keeps."""
+        share = self.attn_threshold / (1 << self.attn_planes)
+        return 1.0 / (1.0 - share) if self.attn_planes else 1.0
+
+    @property
+    def score_scale(self) -> float:
+        """Of ``Q K^T``."""
+        return float(self.head_width**-0.5)
+
+    # --- rows of the matrices of a layer ---
+
+    @property
+    def out_row(self) -> int:
+        return 3 * self.heads * self.head
+
+    @property
+    def up_row(self) -> int:
+        return 4 * self.heads * self.head
+
+    @property
+    def down_row(self) -> int:
+        return self.up_row + self.ff
+
+    @property
+    def layer_rows(self) -> int:
+        return self.down_row + self.ff
+
+    @property
+    def concat_row(self) -> int:
+        """After all layers: ``d`` rows for the state, then ``d`` for ``H``."""
+        return self.layers * self.layer_rows
+
+    @property
+    def matrix_rows(self) -> int:
+        return self.concat_row + (2 * self.d if self.concat else 0)
+
+    # --- places in the vectors of a layer; LayerNorms are a weight and a bias of ``d`` each ---
+
+    @property
+    def out_bias_at(self) -> int:
+        return 3 * self.heads * self.head
+
+    @property
+    def attn_norm_at(self) -> int:
+        return self.out_bias_at + self.d
+
+    @property
+    def up_bias_at(self) -> int:
+        return self.attn_norm_at + 2 * self.d
+
+    @property
+    def down_bias_at(self) -> int:
+        return self.up_bias_at + self.ff
+
+    @property
+    def ffn_norm_at(self) -> int:
+        return self.down_bias_at + self.d
+
+    @property
+    def layer_vector(self) -> int:
+        return self.ffn_norm_at + 2 * self.d
+
+    @property
+    def core_norm_at(self) -> int:
+        """After all layers."""
+        return self.layers * self.layer_vector
+
+    @property
+    def concat_bias_at(self) -> int:
+        return self.core_norm_at + 2 * self.d
+
+    @property
+    def gate_at(self) -> int:
+        return self.concat_bias_at + self.d
+
+    @property
+    def vector_size(self) -> int:
+        return self.gate_at + LEAST_SIDE
+
+    @property
+    def row_block(self) -> int:
+        """Matrix rows of one product among those of the same kind (``kernels/weight_gradients.py``)."""
+        return math.gcd(_CHUNK, self.heads * self.head, self.ff)
+
+    @property
+    def concat_block(self) -> int:
+        """Likewise, of the rows of ``concat``'s matrix."""
+        return min(_CHUNK, self.d)
+
+
+@cache
+def constants(
+    config: CoreConfig, rows: int, dropout: bool, precision: str, chunk: int = _CHUNK
+) -> Constants:
+    """The constants of ``config`` for tiles of ``rows``, with dropout or without.
+
+    Args:
+        config: of the core.
+        rows: of a tile, a power of two of at least 16.
+        dropout: whether dropout is on.
+        precision: ``ieee``, ``tf32`` or ``half``.
+        chunk: most columns of the feed-forward at a time, a power of two of at least 16.
+    """
+    rates = (config.dropout, config.attn_dropout) if dropout else (0.0, 0.0)
+    threshold, planes = threshold_and_planes(rates[0])
+    attn_threshold, attn_planes = threshold_and_planes(rates[1])
+    side = min(_CHUNK, padded(config.d_ff))
+    ff = -(-config.d_ff // side) * side
+    return Constants(
+        rows=rows,
+        d=padded(config.d_model),
+        width=config.d_model,
+        heads=config.n_heads,
+        head=padded(config.head_dim),
+        head_width=config.head_dim,
+        ff=ff,
+        chunk=math.gcd(chunk, ff),
+        layers=config.n_layers,
+        adapter=ADAPTERS.index(config.adapter),
+        activation=ACTIVATIONS.index(config.activation),
+        post=config.norm == "post",
+        eps=config.eps,
+        threshold=threshold,
+        planes=planes,
+        attn_threshold=attn_threshold,
+        attn_planes=attn_planes,
+        precision=precision,
+    )
+
+
+class CompileTime:
+    """:class:`Constants` as a kernel's argument: every field reads as Triton's ``constexpr``.
+
+    Triton gives a compile-time object's plain attributes to its own functions, but not to ours.
+    """
+
+    def __init__(self, c: Constants) -> None:
+        self._c = c
+
+    def __getattr__(self, name: str) -> Any:
+        import triton.language as tl
+
+        return tl.constexpr(getattr(self._c, name))
+
+    def __hash__(self) -> int:
+        return hash(self._c)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CompileTime) and self._c == other._c
+
+    def __repr__(self) -> str:
+        return repr(self._c)  # Triton finds compiled kernels on disk by it
+
+
+def interpreted() -> bool:
+    """Whether Triton interprets kernels on the CPU instead of compiling them."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def compile_time(c: Constants) -> Any:
+    """``c`` as the argument ``C`` of kernels; the interpreter takes plain values."""
+    return c if interpreted() else CompileTime(c)

@@ -1,0 +1,264 @@
+"""A call on fused kernels: tensors and launches around ``kernels/``."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lares_kernels.call import RefineCall
+from lares_kernels.triton.constants import Constants, compile_time, constants, padded
+from lares_kernels.triton.packing import Packed, pack, unpack_gradients
+from lares_kernels.triton.settings import Setting, family_of, multiprocessors, setting
+from lares_kernels.triton.tile_plan import TilePlan, make_plan
+
+# Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
+SPILL_BYTES = 1 << 30
+_SIDES = 4  # as in kernels/layer_backward.py
+
+
+def call_setting(
+    kernel: str, call: RefineCall, precision: str, device: torch.device, longest: int
+) -> Setting:
+    """The setting of one of the kernels for sequences of up to ``longest`` tokens."""
+    config = call.config
+    width = padded(config.d_model)
+    return setting(family_of(device), kernel, precision, width, config.n_layers, longest)
+
+
+class Launch(NamedTuple):
+    """What forward and backward of a call have in common."""
+
+    rule: Setting
+    c: Constants
+    plan: TilePlan
+    packed: Packed
+    programs: int
+
+    @property
+    def options(self) -> dict[str, int]:
+        """Of Triton's launch."""
+        return {"num_warps": self.rule.warps, "num_stages": self.rule.stages}
+
+
+def seed_halves(seed: int) -> tuple[int, int]:
+    """A 64-bit seed as two signed 32-bit numbers, low half first."""
+    low, high = seed & 0xFFFFFFFF, seed >> 32
+    return low - (low >> 31 << 32), high - (high >> 31 << 32)
+
+
+def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Launches inside go to ``device``."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def prepare(
+    kernel: str,
+    call: RefineCall,
+    parameters: list[Tensor],
+    precision: str,
+    longest: int,
+) -> Launch:
+    """Tile plan and packed parameters for ``kernel``."""
+    device = parameters[0].device
+    rule = call_setting(kernel, call, precision, device, longest)
+    c = constants(call.config, rule.rows, call.dropout, precision, rule.chunk)
+    plan = make_plan(call, rule.rows, longest)
+    packed = pack(call.config, parameters, call.product_dtype)
+    programs = min(plan.max_tiles, rule.programs * multiprocessors(device))
+    return Launch(rule, c, plan, packed, programs)
+
+
+def fused_forward(
+    call: RefineCall,
+    hidden: Tensor,
+    state: Tensor | None,
+    parameters: list[Tensor],
+    precision: str,
+    longest: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Forward of :class:`lares_kernels.backends.Backend`."""
+    from lares_kernels.triton.kernels.forward import forward_kernel
+
+    config = call.config
+    hidden = hidden.contiguous()
+    state = None if state is None else state.contiguous()
+    with on(hidden.device):
+        launch = prepare("forward", call, parameters, precision, longest)
+        floats = partial(torch.empty, dtype=torch.float32, device=hidden.device)
+        zeros = partial(torch.zeros, dtype=torch.float32, device=hidden.device)
+        trajectory = floats(call.n_sequences, call.max_steps, config.d_model)
+        final = floats(0)
+        if call.wants_state:
+            new = zeros if call.padded_length else floats
+            final = new(call.state_shape)
+        kept = floats(call.kept_size)
+        plan = launch.plan
+        forward_kernel[(launch.programs,)](
+            hidden,
+            state,
+            *launch.packed,
+            plan.rows,
+            plan.tile_start,
+            plan.tile_count,
+            trajectory,
+            final if call.wants_state else None,
+            kept if call.kept_size else None,
+            *seed_halves(call.seed),
+            config.state_omega * config.state_sigma,
+            call.max_steps,
+            call.kept_rows,
+            DRAWN=not call.zero_state,
+            C=compile_time(launch.c),
+            **launch.options,
+        )
+    return trajectory, final, kept
+
+
+def steps_at_once(c: Constants, kept_rows: int, steps: int, itemsize: int) -> int:
+    """Steps whose units and sides fit ``SPILL_BYTES``; at least one."""
+    numbers = c.layers * (c.layer_rows + _SIDES * c.d) + (3 * c.d if c.concat else 0)
+    return max(1, min(steps, SPILL_BYTES // (numbers * kept_rows * itemsize)))
+
+
+def fused_backward(
+    call: RefineCall,
+    hidden: Tensor,
+    state: Tensor | None,
+    parameters: list[Tensor],
+    kept: Tensor,
+    g_trajectory: Tensor | None,
+    g_state: Tensor | None,
+    precision: str,
+    longest: int,
+) -> list[Tensor]:
+    """Backward of :class:`lares_kernels.backends.Backend`.
+
+    Steps run in groups, from the last: a group's launch leaves the rows that weights' gradients are
+    products of, a second kernel multiplies them.
+    """
+    from lares_kernels.triton.kernels.backward import backward_kernel
+
+    config, steps, kept_rows = call.config, call.max_steps, call.kept_rows
+    hidden = hidden.contiguous()
+    g_trajectory = None if g_trajectory is None else g_trajectory.float().contiguous()
+    g_state = None if g_state is None else g_state.float().contiguous()
+    with on(hidden.device):
+        launch = prepare("backward", call, parameters, precision, longest)
+        c, plan, programs = launch.c, launch.plan, launch.programs
+        group = steps_at_once(c, kept_rows, steps, call.product_dtype.itemsize)
+        floats = partial(torch.empty, dtype=torch.float32, device=hidden.device)
+        zeros = partial(torch.zeros, dtype=torch.float32, device=hidden.device)
+        products = partial(torch.empty, dtype=call.product_dtype, device=hidden.device)
+        units = products(group * c.layers * kept_rows * c.layer_rows)
+        sides = products(group * c.layers * kept_rows * _SIDES * c.d)
+        concat_rows = products(group * kept_rows * 3 * c.d) if c.concat else None
+        carry = floats(kept_rows, c.width) if group < steps else None
+        g_hidden = zeros(call.rollouts, call.n_hidden_rows, c.width)
+        g_first = None
+        if state is not None:
+            new = zeros if call.padded_length else floats
+            g_first = new(call.state_shape)
+        scratch = floats(programs * (3 * c.layers + 1) * c.rows * c.d)
+        gradients = zeros(programs, c.vector_size)
+        products_of = WeightGradients(call, launch, precision)
+        for last_step in range(steps, 0, -group):
+            first_step = max(1, last_step - group + 1)
+            backward_kernel[(programs,)](
+                hidden,
+                *launch.packed,
+                plan.rows,
+                plan.tile_start,
+                plan.tile_count,
+                kept,
+                g_trajectory,
+                g_state,
+                carry,
+                g_hidden,
+                g_first,
+                units,
+                sides,
+                concat_rows,
+                scratch,
+                gradients,
+                *seed_halves(call.seed),
+                steps,
+                kept_rows,
+                call.n_hidden_rows,
+                first_step,
+                last_step,
+                C=compile_time(c),
+                **launch.options,
+            )
+            products_of.add(units, sides, concat_rows, first_step, last_step)
+        g_matrices, g_vectors = products_of.sums()
+        g_parameters = unpack_gradients(config, g_matrices, g_vectors + gradients.sum(0))
+        g_rows = g_hidden[0] if call.rollouts == 1 else g_hidden.sum(0)
+    grads = [g_rows.reshape(hidden.shape), *g_parameters]
+    return grads if g_first is None else [*grads, g_first]
+
+
+class WeightGradients:
+    """Gradients of the packed matrices, and of the biases among the packed vectors."""
+
+    def __init__(self, call: RefineCall, launch: Launch, precision: str) -> None:
+        c, device = launch.c, launch.packed.vectors.device
+        self.c, self.plan, self.call = c, launch.plan, call
+        self.rule = call_setting("weights", call, precision, device, 0)
+        self.blocks = c.layer_rows // c.row_block
+        wanted = self.rule.programs * multiprocessors(device)
+        most = call.max_steps * -(-call.kept_rows // self.rule.rows)
+        self.splits = max(1, min(wanted // (self.blocks * c.layers), most))
+        self.matrices = torch.empty(self.splits, c.matrix_rows, c.d, device=device)
+        self.vectors = torch.zeros(self.splits, c.vector_size, device=device)
+        self.begins = 1
+
+    def add(
+        self,
+        units: Tensor,
+        sides: Tensor,
+        concat_rows: Tensor | None,
+        first_step: int,
+        last_step: int,
+    ) -> None:
+        """Add the products of steps ``first_step .. last_step``."""
+        from lares_kernels.triton.kernels.weight_gradients import weights_kernel
+
+        c = self.c
+
+        def launch(
+            units: Tensor, sides: Tensor, blocks: int, layers: int, block: int, concat: bool
+        ) -> None:
+            weights_kernel[(blocks, layers, self.splits)](
+                units,
+                sides,
+                self.plan.row_depth,
+                self.plan.starts,
+                self.matrices,
+                self.vectors,
+                self.call.n_sequences,
+                self.call.kept_rows,
+                last_step - first_step + 1,
+                first_step,
+                self.splits,
+                self.begins,
+                CONCAT=concat,
+                BLOCK=block,
+                TOKENS=self.rule.rows,
+                C=compile_time(c),
+                num_warps=self.rule.warps,
+                num_stages=self.rule.stages,
+            )
+
+        launch(units, sides, self.blocks, c.layers, c.row_block, False)
+        if concat_rows is not None:
+            blocks = 2 * c.d // c.concat_block
+            launch(concat_rows, concat_rows, blocks, 1, c.concat_block, True)
+        self.begins = 0
+
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """(matrices, vectors), the splits added in order."""
+        return self.matrices.sum(0), self.vectors.sum(0)

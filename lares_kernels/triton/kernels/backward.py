@@ -1,0 +1,315 @@
+"""All steps of the recurrence backward: each step is computed again from its kept state."""
+
+import triton
+import triton.language as tl
+
+from lares_kernels.triton.kernels import draws, elementwise, layer, tiles
+from lares_kernels.triton.kernels.layer_backward import (
+    SIDES,
+    layer_again,
+    layer_backward,
+    load_tile,
+    norm_backward,
+    store_columns,
+    store_tile,
+)
+from lares_kernels.triton.kernels.rows import field, load_rows, store_rows, tile_info
+
+
+@triton.jit
+def layers_backward(
+    x,
+    g,
+    matrices,
+    vectors,
+    gradients,
+    scratch,
+    units,
+    sides,
+    place,
+    kept_rows,
+    start,
+    info,
+    step,
+    seed,
+    C: tl.constexpr,
+):
+    """Compute all layers of a step again from ``x`` and differentiate them.
+
+    ``place`` is the step's number among those that units and sides are written for, ``start`` the
+    tile's first packed row.
+    """
+    tile_size: tl.constexpr = 3 * C.rows * C.d
+    # The gradient waits in memory: nothing needs it before the last layer.
+    store_tile(scratch, 3 * C.layers, g, C)
+    for index in tl.range(C.layers):
+        x = layer_again(
+            x,
+            matrices + index * (C.layer_rows * C.d),
+            vectors + index * C.layer_vector,
+            scratch + index * tile_size,
+            info,
+            index,
+            step,
+            seed,
+            C,
+        )
+    tl.debug_barrier()  # what one thread has left in scratch another may read
+    g = load_tile(scratch, 3 * C.layers, C)
+    for back in tl.range(C.layers):
+        index = C.layers - 1 - back
+        row = (place * C.layers + index) * kept_rows.to(tl.int64) + start
+        g = layer_backward(
+            g,
+            matrices + index * (C.layer_rows * C.d),
+            vectors + index * C.layer_vector,
+            gradients + index * C.layer_vector,
+            scratch + index * tile_size,
+            units + row * C.layer_rows,
+            sides + row * (SIDES * C.d),
+            info,
+            index,
+            step,
+            seed,
+            C,
+        )
+    return g
+
+
+@triton.jit
+def load_hidden(hidden, info, C: tl.constexpr):
+    """``H`` of a tile's rows."""
+    hidden_row = field(info, tiles.HIDDEN_ROW, C)
+    return load_rows(hidden, hidden_row, hidden_row >= 0, C)
+
+
+@triton.jit
+def load_state(before, info, step, C: tl.constexpr):
+    """The kept states of a tile's rows that run ``step``, the tile's first at ``before``."""
+    running = field(info, tiles.DEPTH, C) >= step
+    return load_rows(before, tl.arange(0, C.rows), running, C)
+
+
+@triton.jit
+def concat_backward(g_adapted, state, hidden, matrices, concat_rows, info, step, C: tl.constexpr):
+    """Gradients of the inputs of ``W [s ; H] + b``: (g_state, g_hidden).
+
+    Leaves in ``concat_rows`` what the gradient of W is a product of: the gradient of the output, the
+    state and ``H``.
+    """
+    dtype = matrices.dtype.element_ty
+    g_adapted = g_adapted.to(dtype)
+    width: tl.constexpr = 3 * C.d
+    store_columns(concat_rows, info, step, 0, g_adapted, width, C.d, C)
+    store_columns(concat_rows, info, step, C.d, state.to(dtype), width, C.d, C)
+    store_columns(concat_rows, info, step, 2 * C.d, hidden.to(dtype), width, C.d, C)
+    of_state = layer.matrix(matrices, C.concat_row, C.d, C.d)
+    of_hidden = layer.matrix(matrices, C.concat_row + C.d, C.d, C.d)
+    return layer.product(g_adapted, of_state, C), layer.product(g_adapted, of_hidden, C)
+
+
+@triton.jit
+def step_backward(
+    g,
+    before,
+    hidden,
+    matrices,
+    vectors,
+    gradients,
+    scratch,
+    units,
+    sides,
+    concat_rows,
+    place,
+    kept_rows,
+    start,
+    info,
+    step,
+    seed,
+    C: tl.constexpr,
+):
+    """Differentiate ``s_t`` with respect to ``s_{t-1}`` and ``H``: (g_state, g_hidden).
+
+    ``before`` points to the tile's kept states ``s_{t-1}``. Rows that do not run have g = 0, and keep
+    it.
+    """
+    adapted = layer.adapt(
+        load_state(before, info, step, C), load_hidden(hidden, info, C), matrices, vectors, C
+    )
+    g_x = layers_backward(
+        layer.norm(adapted, vectors, C.core_norm_at, C),
+        g,
+        matrices,
+        vectors,
+        gradients,
+        scratch,
+        units,
+        sides,
+        place,
+        kept_rows,
+        start,
+        info,
+        step,
+        seed,
+        C,
+    )
+    # Read and adapted once more, rather than held in registers meanwhile.
+    state = load_state(before, info, step, C)
+    there = load_hidden(hidden, info, C)
+    adapted = layer.adapt(state, there, matrices, vectors, C)
+    normalised, inverse_std = elementwise.normalise(adapted, C.eps, C.d, C.width)
+    g_adapted = norm_backward(g_x, normalised, inverse_std, vectors, gradients, C.core_norm_at, C)
+    if C.concat:
+        rows = concat_rows + (place * kept_rows.to(tl.int64) + start) * (3 * C.d)
+        return concat_backward(g_adapted, state, there, matrices, rows, info, step, C)
+    elif C.gated:
+        gate = tl.sigmoid(tl.load(vectors + C.gate_at))
+        # Padded columns of both are zero, so what the gradient has there does not count.
+        total = tl.sum(tl.sum(g_adapted * (state - there), 1), 0) * gate * (1.0 - gate)
+        to = gradients + C.gate_at
+        tl.store(to, tl.load(to) + total)
+        return gate * g_adapted, (1.0 - gate) * g_adapted
+    else:
+        g_adapted = 0.5 * g_adapted
+        return g_adapted, g_adapted
+
+
+@triton.jit
+def output_gradients(g_trajectory, g_state, info, step, max_steps, C: tl.constexpr):
+    """What the call's outputs hand to ``s_t``: at a sequence's last step also all that repeats it."""
+    depth = field(info, tiles.DEPTH, C)
+    ending = depth == step
+    g = tl.zeros((C.rows, C.d), tl.float32)
+    if g_state is not None:
+        g = load_rows(g_state, field(info, tiles.STATE_ROW, C), ending, C)
+    if g_trajectory is not None:
+        newest = field(info, tiles.NEWEST, C)
+        at = newest * max_steps + (step - 1)
+        g += load_rows(g_trajectory, at, (newest >= 0) & (depth >= step), C)
+        if tl.max(ending.to(tl.int32), 0) > 0:
+            for later in range(step + 1, max_steps + 1):
+                at = newest * max_steps + (later - 1)
+                g += load_rows(g_trajectory, at, (newest >= 0) & ending, C)
+    return g
+
+
+@triton.jit(
+    do_not_specialize=[
+        "seed_low",
+        "seed_high",
+        "max_steps",
+        "kept_rows",
+        "n_hidden_rows",
+        "first_step",
+        "last_step",
+    ]
+)
+def backward_kernel(
+    hidden,
+    matrices,
+    vectors,
+    rows,
+    tile_start,
+    tile_count,
+    kept,
+    g_trajectory,
+    g_state,
+    carry,
+    g_hidden,
+    g_first,
+    units,
+    sides,
+    concat_rows,
+    scratch,
+    gradients,
+    seed_low,
+    seed_high,
+    max_steps,
+    kept_rows,
+    n_hidden_rows,
+    first_step,
+    last_step,
+    C: tl.constexpr,
+):
+    """Differentiate steps ``last_step .. first_step`` of every tile; programs take tiles in turn.
+
+    Args:
+        hidden, matrices, vectors, rows, tile_start, tile_count, kept: as in forward.
+        g_trajectory: (S, max_steps, width) float32, or None for zero.
+        g_state: gradient of the final states, rows like them, float32; or None for zero.
+        carry: (kept_rows, width) float32, gradient of the state between two launches, or None where
+            one launch does all steps.
+        g_hidden: (rollouts, n_hidden_rows, width) float32, added to.
+        g_first: gradient of ``s_0`` out, rows like states, or None.
+        units: (steps, layers, kept_rows, layer_rows) out, in the products' type: see
+            ``layer_backward.py``.
+        sides: (steps, layers, kept_rows, 4 d) out, likewise.
+        concat_rows: (steps, kept_rows, 3 d) out, likewise, or None.
+        scratch: (programs, 3 layers + 1, rows, d) float32.
+        gradients: (programs, vector_size) float32, of LayerNorms and gate, added to.
+    """
+    seed = draws.join_seed(seed_low, seed_high)
+    scratch += tl.program_id(0).to(tl.int64) * ((3 * C.layers + 1) * C.rows * C.d)
+    gradients += tl.program_id(0) * C.vector_size
+    for tile in range(tl.program_id(0), tl.load(tile_count), tl.num_programs(0)):
+        info = tile_info(rows, tile, C)
+        start = tl.load(tile_start + tile).to(tl.int64)
+        if C.recurrent:
+            state_row = field(info, tiles.STATE_ROW, C)
+            g = tl.zeros((C.rows, C.d), tl.float32)
+            if carry is not None:
+                later = (state_row >= 0) & (last_step < max_steps)
+                g = load_rows(carry + start * C.width, tl.arange(0, C.rows), later, C)
+            last = tl.minimum(tl.max(field(info, tiles.DEPTH, C), 0), last_step)
+            for back in range(0, last - first_step + 1):
+                step = last - back
+                tl.debug_barrier()  # scratch and gradients of the step before are read and written
+                g, g_here = step_backward(
+                    g + output_gradients(g_trajectory, g_state, info, step, max_steps, C),
+                    kept + ((step - 1) * kept_rows.to(tl.int64) + start) * C.width,
+                    hidden,
+                    matrices,
+                    vectors,
+                    gradients,
+                    scratch,
+                    units,
+                    sides,
+                    concat_rows,
+                    step - first_step,
+                    kept_rows,
+                    start,
+                    info,
+                    step,
+                    seed,
+                    C,
+                )
+                rollout = (field(info, tiles.STREAM, C) >> 24) & 0xFF
+                row = rollout * n_hidden_rows + field(info, tiles.HIDDEN_ROW, C)
+                running = field(info, tiles.DEPTH, C) >= step
+                store_rows(g_hidden, row, running, g_here + load_rows(g_hidden, row, running, C), C)
+            state_row = field(info, tiles.STATE_ROW, C)
+            if carry is not None:
+                store_rows(carry + start * C.width, tl.arange(0, C.rows), state_row >= 0, g, C)
+            if g_first is not None:
+                store_rows(g_first, state_row, (state_row >= 0) & (first_step == 1), g, C)
+        else:
+            tl.debug_barrier()
+            g = layers_backward(
+                load_hidden(hidden, info, C),
+                output_gradients(g_trajectory, g_state, info, 1, 1, C),
+                matrices,
+                vectors,
+                gradients,
+                scratch,
+                units,
+                sides,
+                0,
+                kept_rows,
+                start,
+                info,
+                0,
+                seed,
+                C,
+            )
+            hidden_row = field(info, tiles.HIDDEN_ROW, C)
+            store_rows(g_hidden, hidden_row, hidden_row >= 0, g, C)

@@ -1,0 +1,119 @@
+"""All steps of the recurrence in one launch: a tile's state stays in registers from first to last."""
+
+import triton
+import triton.language as tl
+
+from lares_kernels.triton.kernels import elementwise, layer, tiles
+from lares_kernels.triton.kernels.rows import (
+    field,
+    first_state,
+    load_rows,
+    store_rows,
+    tile_info,
+)
+
+
+@triton.jit
+def step_input(state, hidden, matrices, vectors, C: tl.constexpr):
+    """``LayerNorm_core(adapter(s, H))``."""
+    adapted = layer.adapt(state, hidden, matrices, vectors, C)
+    normalised, _ = elementwise.normalise(adapted, C.eps, C.d, C.width)
+    weight = layer.vector(vectors, C.core_norm_at, C.d)
+    return normalised * weight + layer.vector(vectors, C.core_norm_at + C.d, C.d)
+
+
+@triton.jit
+def all_layers(x, matrices, vectors, info, step, seed, C: tl.constexpr):
+    """The layers of one step."""
+    for index in tl.range(C.layers):
+        x = layer.layer_forward(
+            x,
+            matrices + index * (C.layer_rows * C.d),
+            vectors + index * C.layer_vector,
+            info,
+            index,
+            step,
+            seed,
+            C,
+        )
+    return x
+
+
+@triton.jit(do_not_specialize=["seed_low", "seed_high", "max_steps", "kept_rows"])
+def forward_kernel(
+    hidden,
+    state,
+    matrices,
+    vectors,
+    rows,
+    tile_start,
+    tile_count,
+    trajectory,
+    final,
+    kept,
+    seed_low,
+    seed_high,
+    state_scale,
+    max_steps,
+    kept_rows,
+    DRAWN: tl.constexpr,
+    C: tl.constexpr,
+):
+    """Refine every tile; programs take tiles in turn.
+
+    Args:
+        hidden: rows of ``C.width``, in the caller's order and type.
+        state: ``s_0`` likewise, or None: drawn where ``DRAWN``, else zero.
+        matrices, vectors: packed parameters.
+        rows, tile_start, tile_count: the tile plan.
+        trajectory: (S, max_steps, width) float32 out.
+        final: rows like ``state`` float32 out, or None.
+        kept: (max_steps, kept_rows, width) float32 out, ``s_0 .. s_{T-1}`` by packed row, or None.
+        seed_low, seed_high: halves of the key of all draws.
+        state_scale: of the drawn ``s_0``.
+    """
+    seed = layer.draws.join_seed(seed_low, seed_high)
+    for tile in range(tl.program_id(0), tl.load(tile_count), tl.num_programs(0)):
+        info = tile_info(rows, tile, C)
+        if C.recurrent:
+            packed = tl.load(tile_start + tile) + tl.arange(0, C.rows)
+            x = first_state(
+                state,
+                field(info, tiles.STATE_ROW, C),
+                field(info, tiles.STREAM, C),
+                field(info, tiles.POSITION, C),
+                state_scale,
+                seed,
+                DRAWN,
+                C,
+            )
+            for step in range(1, tl.max(field(info, tiles.DEPTH, C), 0) + 1):
+                if kept is not None:
+                    running = field(info, tiles.DEPTH, C) >= step
+                    before = kept + (step - 1) * kept_rows.to(tl.int64) * C.width
+                    store_rows(before, packed, running, x, C)
+                hidden_row = field(info, tiles.HIDDEN_ROW, C)
+                there = load_rows(hidden, hidden_row, hidden_row >= 0, C)
+                x = step_input(x, there, matrices, vectors, C)
+                x = all_layers(x, matrices, vectors, info, step, seed, C)
+                # Sequences that are done run on with the others, but nothing of it is written.
+                depth = field(info, tiles.DEPTH, C)
+                newest = field(info, tiles.NEWEST, C)
+                at = newest * max_steps + (step - 1)
+                store_rows(trajectory, at, (newest >= 0) & (depth >= step), x, C)
+                ending = depth == step
+                if tl.max(ending.to(tl.int32), 0) > 0:
+                    for later in range(step + 1, max_steps + 1):
+                        at = newest * max_steps + (later - 1)
+                        store_rows(trajectory, at, (newest >= 0) & ending, x, C)
+                    if final is not None:
+                        store_rows(final, field(info, tiles.STATE_ROW, C), ending, x, C)
+        else:
+            hidden_row = field(info, tiles.HIDDEN_ROW, C)
+            x = load_rows(hidden, hidden_row, hidden_row >= 0, C)
+            x = all_layers(x, matrices, vectors, info, 0, seed, C)
+            newest = field(info, tiles.NEWEST, C)
+            store_rows(trajectory, newest, newest >= 0, x, C)
+            if final is not None:
+                state_row = field(info, tiles.STATE_ROW, C)
+                store_rows(final, state_row, state_row >= 0, x, C)

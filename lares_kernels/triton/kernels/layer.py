@@ -1,0 +1,205 @@
+"""One layer on a tile, forward: the pieces that forward and the recomputation of backward share.
+
+Blocks are (``C.rows``, ``C.d``) float32 in registers; ``C`` is :class:`Constants`. ``matrices`` and
+``vectors`` point to the layer's own part of the packed parameters, ``info`` to the fields of the
+tile's rows. Padded columns are zero.
+"""
+
+import triton
+import triton.language as tl
+
+from lares_kernels.triton.kernels import draws, elementwise, tiles
+from lares_kernels.triton.kernels.rows import field
+
+
+@triton.jit
+def matrix(matrices, row, ROWS: tl.constexpr, D: tl.constexpr):
+    """``ROWS`` rows of the packed matrices, from ``row``."""
+    at = (row + tl.arange(0, ROWS))[:, None] * D + tl.arange(0, D)[None, :]
+    return tl.load(matrices + at)
+
+
+@triton.jit
+def vector(vectors, at, SIZE: tl.constexpr):
+    """``SIZE`` numbers of the packed vectors, from ``at``, as a row (1, SIZE)."""
+    return tl.load(vectors + at + tl.arange(0, SIZE))[None, :]
+
+
+@triton.jit
+def product(a, b, C: tl.constexpr):
+    """``a b`` in ``b``'s type, summed in float32."""
+    return tl.dot(a.to(b.dtype), b, input_precision=C.input_precision)
+
+
+@triton.jit
+def norm(x, vectors, at, C: tl.constexpr):
+    """LayerNorm with the weight and bias at ``at``."""
+    normalised, _ = elementwise.normalise(x, C.eps, C.d, C.width)
+    return normalised * vector(vectors, at, C.d) + vector(vectors, at + C.d, C.d)
+
+
+@triton.jit
+def residual_words(info, index, step, seed, C: tl.constexpr):
+    """Kept columns of the attention's output, then of the feed-forward's: two words of 32 each."""
+    position = field(info, tiles.POSITION, C)
+    if C.planes > 0:
+        stream = field(info, tiles.STREAM, C)
+        site = draws.site_word(draws.SITE_RESIDUAL, index, step)
+        return draws.keep_words(stream, position, site, 0, seed, C.threshold, C.planes)
+    else:
+        return position, position, position, position
+
+
+@triton.jit
+def attention_words(info, index, step, pair, seed, C: tl.constexpr):
+    """Kept key positions of heads ``2 pair`` and ``2 pair + 1``: two words of 32 each."""
+    stream = field(info, tiles.STREAM, C)
+    position = field(info, tiles.POSITION, C)
+    site = draws.site_word(draws.SITE_ATTENTION, index, step)
+    return draws.keep_words(stream, position, site, pair, seed, C.attn_threshold, C.attn_planes)
+
+
+@triton.jit
+def dropped(branch, low, high, C: tl.constexpr):
+    """Residual dropout of ``branch``."""
+    if C.planes > 0:
+        kept = draws.kept(low, high, tl.arange(0, C.d)[None, :])
+        return tl.where(kept, branch * C.keep_scale, 0.0)
+    else:
+        return branch
+
+
+@triton.jit
+def visible(first, ROWS: tl.constexpr):
+    """(ROWS, ROWS) bool: keys of a query's own sequence up to the query itself."""
+    query = tl.arange(0, ROWS)[:, None]
+    key = tl.arange(0, ROWS)[None, :]
+    return (key <= query) & (key >= first[:, None])
+
+
+@triton.jit
+def kept_keys(low, high, first, ROWS: tl.constexpr):
+    """Attention dropout of one head, (ROWS, ROWS) bool; of visible keys only.
+
+    Bits count key positions; shifted by where the row's sequence starts they count columns, so that
+    every column's shift is known when the kernel is compiled.
+    """
+    word = (low.to(tl.int64) & 0xFFFFFFFF) | (high.to(tl.int64) << 32)
+    word = word << first.to(tl.int64)
+    if ROWS <= 32:
+        low = word.to(tl.int32)
+        return ((low[:, None] >> tl.arange(0, ROWS)[None, :]) & 1) != 0
+    else:
+        return draws.kept(word.to(tl.int32), (word >> 32).to(tl.int32), tl.arange(0, ROWS)[None, :])
+
+
+@triton.jit
+def head_rows(x, matrices, vectors, head, which: tl.constexpr, C: tl.constexpr):
+    """Query (``which`` = 0), key (1) or value (2) of one head, (rows, head) float32."""
+    row = (3 * head + which) * C.head
+    weight = matrix(matrices, row, C.head, C.d)
+    return product(x, tl.trans(weight), C) + vector(vectors, row, C.head)
+
+
+@triton.jit
+def probabilities(query, key, info, C: tl.constexpr):
+    """(exponentials (rows, rows) of the scores less their row's greatest, 1 / their sums (rows,))."""
+    scores = tl.dot(query, tl.trans(key), input_precision=C.input_precision)
+    scores = tl.where(visible(field(info, tiles.FIRST, C), C.rows), scores, float("-inf"))
+    # 2^(x log2 e) is what the hardware computes.
+    scores = scores * (C.score_scale * 1.4426950408889634)
+    exponentials = tl.exp2(scores - tl.max(scores, 1)[:, None])
+    return exponentials, 1.0 / tl.sum(exponentials, 1)
+
+
+@triton.jit
+def attention(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
+    """``W_o (Dropout_attn(A) V) + b_o`` of ``x``."""
+    x = x.to(matrices.dtype.element_ty)
+    branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.out_bias_at, C.d)
+    # A loop that stays one: unrolled, the compiler mixes heads and runs out of registers.
+    for head in tl.range(C.heads):
+        query = head_rows(x, matrices, vectors, head, 0, C).to(x.dtype)
+        key = head_rows(x, matrices, vectors, head, 1, C).to(x.dtype)
+        value = head_rows(x, matrices, vectors, head, 2, C).to(x.dtype)
+        weights, scale = probabilities(query, key, info, C)
+        if C.attn_planes > 0:
+            low, high, odd_low, odd_high = attention_words(info, index, step, head // 2, seed, C)
+            low = tl.where(head % 2 == 0, low, odd_low)
+            high = tl.where(head % 2 == 0, high, odd_high)
+            first = field(info, tiles.FIRST, C)
+            weights = tl.where(kept_keys(low, high, first, C.rows), weights, 0.0)
+            scale = scale * C.attn_keep_scale
+        context = product(weights, value, C) * scale[:, None]
+        branch += product(context, matrix(matrices, C.out_row + head * C.head, C.head, C.d), C)
+    return branch
+
+
+@triton.jit
+def feed_forward(x, matrices, vectors, C: tl.constexpr):
+    """``W_2 act(W_1 x + b_1) + b_2``, a few columns of the inner layer at a time."""
+    x = x.to(matrices.dtype.element_ty)
+    branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.down_bias_at, C.d)
+    for column in tl.range(0, C.ff, C.chunk):
+        inner = product(x, tl.trans(matrix(matrices, C.up_row + column, C.chunk, C.d)), C)
+        inner += vector(vectors, C.up_bias_at + column, C.chunk)
+        activated = elementwise.activate(inner, C.activation, C.exact)
+        branch += product(activated, matrix(matrices, C.down_row + column, C.chunk, C.d), C)
+    return branch
+
+
+@triton.jit
+def attention_sum(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
+    """``x`` plus the attention branch, before any LayerNorm of the sum.
+
+    Also the words of the feed-forward's dropout, which the same call of the generator gives.
+    """
+    source = x
+    if not C.post:
+        source = norm(x, vectors, C.attn_norm_at, C)
+    branch = attention(source, matrices, vectors, info, index, step, seed, C)
+    low, high, next_low, next_high = residual_words(info, index, step, seed, C)
+    return x + dropped(branch, low, high, C), next_low, next_high
+
+
+@triton.jit
+def feed_forward_sum(attention_sum, matrices, vectors, low, high, C: tl.constexpr):
+    """The feed-forward branch and its residual, before any LayerNorm of the sum."""
+    if C.post:
+        u = norm(attention_sum, vectors, C.attn_norm_at, C)
+        source = u
+    else:
+        u = attention_sum
+        source = norm(u, vectors, C.ffn_norm_at, C)
+    return u + dropped(feed_forward(source, matrices, vectors, C), low, high, C)
+
+
+@triton.jit
+def layer_output(feed_forward_sum, vectors, C: tl.constexpr):
+    """A layer's output from its second residual sum."""
+    if C.post:
+        return norm(feed_forward_sum, vectors, C.ffn_norm_at, C)
+    else:
+        return feed_forward_sum
+
+
+@triton.jit
+def layer_forward(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
+    """One layer, post- or pre-norm."""
+    x, low, high = attention_sum(x, matrices, vectors, info, index, step, seed, C)
+    x = feed_forward_sum(x, matrices, vectors, low, high, C)
+    return layer_output(x, vectors, C)
+
+
+@triton.jit
+def adapt(state, hidden, matrices, vectors, C: tl.constexpr):
+    """The adapter; ``matrices`` and ``vectors`` point to the whole packed arrays."""
+    if C.concat:
+        of_state = product(state, tl.trans(matrix(matrices, C.concat_row, C.d, C.d)), C)
+        of_hidden = product(hidden, tl.trans(matrix(matrices, C.concat_row + C.d, C.d, C.d)), C)
+        return of_state + of_hidden + vector(vectors, C.concat_bias_at, C.d)
+    elif C.gated:
+        gate = tl.sigmoid(tl.load(vectors + C.gate_at))
+        return gate * state + (1.0 - gate) * hidden
+    else:
+        return (state + hidden) * 0.5

@@ -1,0 +1,231 @@
+"""One layer on a tile, backward: ``lares_kernels/backward.py``'s ``layer_backward`` in registers.
+
+What the weights' gradients are products of goes to memory as pairs of rows: *units*, one column for
+each row of the packed matrices (gradients of queries, keys and values; attention contexts; gradients
+of the inner layer; its activations), and *sides*, ``d`` columns for each of the four products
+(attention's input, gradient of its output; feed-forward's input, gradient of its output). The gradient
+of matrix row ``i`` is the sum over tokens of unit ``i`` times the side of its product.
+"""
+
+import triton
+import triton.language as tl
+
+from lares_kernels.triton.kernels import elementwise, layer, tiles
+from lares_kernels.triton.kernels.rows import field
+
+ATTENTION_INPUT: tl.constexpr = tl.constexpr(0)
+ATTENTION_GRADIENT: tl.constexpr = tl.constexpr(1)
+FEED_FORWARD_INPUT: tl.constexpr = tl.constexpr(2)
+FEED_FORWARD_GRADIENT: tl.constexpr = tl.constexpr(3)
+SIDES: tl.constexpr = tl.constexpr(4)
+
+
+@triton.jit
+def store_columns(
+    base, info, step, at, values, STRIDE: tl.constexpr, WIDTH: tl.constexpr, C: tl.constexpr
+):
+    """Columns ``at ..`` of a tile's rows that run ``step``, from ``base``, ``STRIDE`` apart."""
+    to = base + tl.arange(0, C.rows)[:, None] * STRIDE + at + tl.arange(0, WIDTH)[None, :]
+    depth = field(info, tiles.DEPTH, C)
+    tl.store(to, values, mask=((depth > 0) & (depth >= step))[:, None])
+
+
+@triton.jit
+def add_to(gradients, at, rows, D: tl.constexpr):
+    """Add the sum over ``rows`` (R, D) to the program's own gradients, which no other touches."""
+    to = gradients + at + tl.arange(0, D)
+    tl.store(to, tl.load(to) + tl.sum(rows, 0))
+
+
+@triton.jit
+def norm_backward(g_y, normalised, inverse_std, vectors, gradients, at, C: tl.constexpr):
+    """Gradient of a LayerNorm's input; adds those of its weight and bias."""
+    add_to(gradients, at, g_y * normalised, C.d)
+    add_to(gradients, at + C.d, g_y, C.d)
+    g_normalised = g_y * layer.vector(vectors, at, C.d)
+    return elementwise.normalise_backward(g_normalised, normalised, inverse_std, C.width)
+
+
+@triton.jit
+def feed_forward_backward(g_branch, source, matrices, vectors, units, info, step, C: tl.constexpr):
+    """Gradient of the feed-forward's input ``source``; writes its units."""
+    g_source = tl.zeros((C.rows, C.d), tl.float32)
+    for column in tl.range(0, C.ff, C.chunk):
+        up = layer.matrix(matrices, C.up_row + column, C.chunk, C.d)
+        inner = layer.product(source, tl.trans(up), C)
+        inner += layer.vector(vectors, C.up_bias_at + column, C.chunk)
+        activated, slope = elementwise.activate_with_slope(inner, C.activation, C.exact)
+        at = C.down_row + column
+        store_columns(units, info, step, at, activated, C.layer_rows, C.chunk, C)
+        down = layer.matrix(matrices, at, C.chunk, C.d)
+        g_inner = (layer.product(g_branch, tl.trans(down), C) * slope).to(up.dtype)
+        store_columns(units, info, step, C.up_row + column, g_inner, C.layer_rows, C.chunk, C)
+        g_source += layer.product(g_inner, up, C)
+    return g_source
+
+
+@triton.jit
+def attention_backward(
+    g_branch,
+    source,
+    matrices,
+    vectors,
+    units,
+    info,
+    index,
+    step,
+    seed,
+    C: tl.constexpr,
+):
+    """Gradient of the attention's input ``source``; writes its units."""
+    g_source = tl.zeros((C.rows, C.d), tl.float32)
+    for head in tl.range(C.heads):
+        query = layer.head_rows(source, matrices, vectors, head, 0, C).to(source.dtype)
+        key = layer.head_rows(source, matrices, vectors, head, 1, C).to(source.dtype)
+        value = layer.head_rows(source, matrices, vectors, head, 2, C).to(source.dtype)
+        weights, scale = layer.probabilities(query, key, info, C)
+        weights = weights * scale[:, None]
+        kept_weights = weights
+        if C.attn_planes > 0:
+            low, high, odd_low, odd_high = layer.attention_words(
+                info, index, step, head // 2, seed, C
+            )
+            low = tl.where(head % 2 == 0, low, odd_low)
+            high = tl.where(head % 2 == 0, high, odd_high)
+            kept = layer.kept_keys(low, high, field(info, tiles.FIRST, C), C.rows)
+            kept_weights = tl.where(kept, weights * C.attn_keep_scale, 0.0)
+        kept_weights = kept_weights.to(source.dtype)
+        context = layer.product(kept_weights, value, C)
+        out_row = C.out_row + head * C.head
+        store_columns(units, info, step, out_row, context, C.layer_rows, C.head, C)
+        out = layer.matrix(matrices, out_row, C.head, C.d)
+        g_context = layer.product(g_branch, tl.trans(out), C).to(source.dtype)
+
+        g_weights = layer.product(g_context, tl.trans(value), C)
+        if C.attn_planes > 0:
+            g_weights = tl.where(kept, g_weights * C.attn_keep_scale, 0.0)
+        # Softmax: g_score = A (g_A - sum_j A_j g_A_j); hidden keys have A = 0.
+        along = tl.sum(g_weights * weights, 1)
+        g_scores = weights * (g_weights - along[:, None]) * C.score_scale
+        g_scores = g_scores.to(source.dtype)
+        row = 3 * head * C.head
+        g_query = layer.product(g_scores, key, C).to(source.dtype)
+        store_columns(units, info, step, row, g_query, C.layer_rows, C.head, C)
+        g_source += layer.product(g_query, layer.matrix(matrices, row, C.head, C.d), C)
+        row += C.head
+        g_key = layer.product(tl.trans(g_scores), query, C).to(source.dtype)
+        store_columns(units, info, step, row, g_key, C.layer_rows, C.head, C)
+        g_source += layer.product(g_key, layer.matrix(matrices, row, C.head, C.d), C)
+        row += C.head
+        g_value = layer.product(tl.trans(kept_weights), g_context, C).to(source.dtype)
+        store_columns(units, info, step, row, g_value, C.layer_rows, C.head, C)
+        g_source += layer.product(g_value, layer.matrix(matrices, row, C.head, C.d), C)
+    return g_source
+
+
+@triton.jit
+def load_tile(scratch, which: tl.constexpr, C: tl.constexpr):
+    """Block ``which`` of a tile's scratch memory."""
+    at = tl.arange(0, C.rows)[:, None] * C.d + tl.arange(0, C.d)[None, :]
+    return tl.load(scratch + which * (C.rows * C.d) + at)
+
+
+@triton.jit
+def store_tile(scratch, which: tl.constexpr, block, C: tl.constexpr):
+    """Write block ``which`` of a tile's scratch memory."""
+    at = tl.arange(0, C.rows)[:, None] * C.d + tl.arange(0, C.d)[None, :]
+    tl.store(scratch + which * (C.rows * C.d) + at, block)
+
+
+@triton.jit
+def layer_again(x, matrices, vectors, scratch, info, index, step, seed, C: tl.constexpr):
+    """The layer forward, leaving its input and both residual sums in ``scratch``."""
+    store_tile(scratch, 0, x, C)
+    x, low, high = layer.attention_sum(x, matrices, vectors, info, index, step, seed, C)
+    store_tile(scratch, 1, x, C)
+    x = layer.feed_forward_sum(x, matrices, vectors, low, high, C)
+    store_tile(scratch, 2, x, C)
+    return layer.layer_output(x, vectors, C)
+
+
+@triton.jit
+def layer_backward(
+    g_y,
+    matrices,
+    vectors,
+    gradients,
+    scratch,
+    units,
+    sides,
+    info,
+    index,
+    step,
+    seed,
+    C: tl.constexpr,
+):
+    """Gradient of a layer's input.
+
+    Args:
+        g_y: (rows, d) gradient of its output.
+        matrices, vectors, gradients: the layer's parameters, and the program's own gradients of
+            LayerNorm's, laid out like ``vectors``.
+        scratch: what :func:`layer_again` left.
+        units, sides: of the step and layer, from the tile's first row.
+        info: fields of the tile's rows.
+    """
+    dtype = matrices.dtype.element_ty
+    side: tl.constexpr = SIDES * C.d
+    _, _, low, high = layer.residual_words(info, index, step, seed, C)
+    attention_sum = load_tile(scratch, 1, C)
+    if C.post:
+        normalised, inverse_std = elementwise.normalise(
+            load_tile(scratch, 2, C), C.eps, C.d, C.width
+        )
+        g_sum = norm_backward(g_y, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C)
+        source = layer.norm(attention_sum, vectors, C.attn_norm_at, C).to(dtype)
+    else:
+        g_sum = g_y
+        source = layer.norm(attention_sum, vectors, C.ffn_norm_at, C).to(dtype)
+    g_branch = layer.dropped(g_sum, low, high, C).to(dtype)
+    store_columns(sides, info, step, FEED_FORWARD_GRADIENT * C.d, g_branch, side, C.d, C)
+    store_columns(sides, info, step, FEED_FORWARD_INPUT * C.d, source, side, C.d, C)
+    g_source = feed_forward_backward(g_branch, source, matrices, vectors, units, info, step, C)
+    normalised, inverse_std = elementwise.normalise(load_tile(scratch, 1, C), C.eps, C.d, C.width)
+    if C.post:
+        g_sum = norm_backward(
+            g_sum + g_source, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
+        )
+    else:
+        g_sum += norm_backward(
+            g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
+        )
+
+    low, high, _, _ = layer.residual_words(info, index, step, seed, C)
+    g_branch = layer.dropped(g_sum, low, high, C).to(dtype)
+    store_columns(sides, info, step, ATTENTION_GRADIENT * C.d, g_branch, side, C.d, C)
+    x = load_tile(scratch, 0, C)
+    if not C.post:
+        x = layer.norm(x, vectors, C.attn_norm_at, C)
+    source = x.to(dtype)
+    store_columns(sides, info, step, ATTENTION_INPUT * C.d, source, side, C.d, C)
+    g_source = attention_backward(
+        g_branch,
+        source,
+        matrices,
+        vectors,
+        units,
+        info,
+        index,
+        step,
+        seed,
+        C,
+    )
+    if C.post:
+        return g_sum + g_source
+    else:
+        normalised, inverse_std = elementwise.normalise(
+            load_tile(scratch, 0, C), C.eps, C.d, C.width
+        )
+        return g_sum + norm_backward(
+            g_source, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
+        )

@@ -1,0 +1,128 @@
+"""Where the rows of a call lie in the layered plan: packed, the deepest sequences first."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lares_kernels.call import RefineCall
+from lares_kernels.noise import MAX_SEQUENCES, STREAM_BITS
+
+
+class PackedRows(NamedTuple):
+    """``N`` rows of ``S`` sequences, which are taken in the order of their depth, deepest first.
+
+    Sequences that still run at a step are the first ones, and so are their rows.
+
+    Attributes:
+        starts: (S + 1,) int32, first row of each sequence; the last is ``N``.
+        streams: (S,) int32, first counter word of each sequence's draws.
+        stream, position: (N,) int32, address of each row's draws.
+        hidden_row: (N,) int32, row of the caller's ``hidden``, padding counted.
+        state_row: (N,) int64, row of the caller's states.
+        rollout: (N,) int64, number of the row's rollout.
+        newest: (S,) int64, row of the newest token, by the caller's number of the sequence.
+        longest: tokens of the longest sequence.
+        rows, sequences: those that run at step 1, 2, ...
+    """
+
+    starts: Tensor
+    streams: Tensor
+    stream: Tensor
+    position: Tensor
+    hidden_row: Tensor
+    state_row: Tensor
+    rollout: Tensor
+    newest: Tensor
+    longest: int
+    rows: list[int]
+    sequences: list[int]
+
+    @property
+    def n_rows(self) -> int:
+        return self.rows[0]
+
+
+def pack_rows(call: RefineCall) -> PackedRows:
+    """Find every row's place. Waits for the device once, for the sizes that launches need.
+
+    Raises:
+        ValueError: a length, depth or id is out of range.
+    """
+    device, groups = call.lengths.device, call.rollouts
+    lengths = call.lengths.repeat_interleave(groups) if groups > 1 else call.lengths
+    n_sequences = len(lengths)
+    order = torch.arange(n_sequences, device=device)
+    if call.num_steps is not None:
+        order = torch.argsort(call.num_steps, descending=True, stable=True)
+    ordered = lengths[order]
+    starts = torch.zeros(n_sequences + 1, dtype=torch.int64, device=device)
+    torch.cumsum(ordered, 0, out=starts[1:])
+    longest, n_rows, rows, sequences = _sizes(call, lengths, starts, order)
+
+    sequence = torch.repeat_interleave(ordered, output_size=n_rows)
+    start = starts[sequence]
+    position = torch.arange(n_rows, device=device) - start
+    number = order[sequence]
+    group = number // groups
+    rollout = number - group * groups
+    if call.padded_length:
+        hidden_row = group * call.padded_length + position
+        state_row = number * call.padded_length + position
+    else:
+        before = call.lengths.cumsum(0) - call.lengths
+        hidden_row = before[group] + position
+        state_row = before[group] * groups + rollout * ordered[sequence] + position
+    ids = call.sequence_ids
+    if ids is None:
+        ids = torch.arange(len(call.lengths), device=device)
+    streams = ids[order // groups] | (order % groups) << STREAM_BITS
+    newest = torch.empty_like(order)
+    newest[order] = starts[1:] - 1
+    return PackedRows(
+        starts.to(torch.int32),
+        streams.to(torch.int32),
+        streams[sequence].to(torch.int32),
+        position.to(torch.int32),
+        hidden_row.to(torch.int32),
+        state_row,
+        rollout,
+        newest,
+        longest,
+        rows,
+        sequences,
+    )
+
+
+def _sizes(
+    call: RefineCall, lengths: Tensor, starts: Tensor, order: Tensor
+) -> tuple[int, int, list[int], list[int]]:
+    """Longest sequence, rows, and the rows and sequences of each step, checked."""
+    limits = [lengths.max(), lengths.min(), starts[-1]]
+    if call.sequence_ids is not None:
+        limits += [call.sequence_ids.min(), call.sequence_ids.max()]
+    found = [torch.stack(limits)]
+    if call.num_steps is not None:
+        depths = call.num_steps[order].flip(0)  # ascending
+        steps = torch.arange(1, call.max_steps + 1, device=starts.device)
+        sequences = len(order) - torch.searchsorted(depths, steps)
+        found += [sequences, starts[sequences], depths[:1], depths[-1:]]
+    longest, shortest, n_rows, *others = torch.cat(found).tolist()
+    most = call.padded_length or call.n_hidden_rows
+    wrong = shortest < 1 or longest > most
+    wrong |= not call.padded_length and n_rows != call.n_hidden_rows * call.rollouts
+    if call.sequence_ids is not None:
+        low, high, *others = others
+        wrong |= low < 0 or high >= MAX_SEQUENCES
+    steps_run = [len(order)] * call.max_steps
+    rows = [n_rows] * call.max_steps
+    if call.num_steps is not None:
+        *others, least, greatest = others
+        steps_run, rows = others[: call.max_steps], others[call.max_steps :]
+        wrong |= least < 1 or greatest > call.max_steps
+    if wrong:
+        call.check_values()
+        raise ValueError("lengths, num_steps or sequence_ids are out of range")
+    return longest, n_rows, rows, steps_run

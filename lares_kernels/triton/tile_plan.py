@@ -1,0 +1,108 @@
+"""The tile plan of a call, made on its device without waiting for it (kernels/tiles.py)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lares_kernels.call import RefineCall
+
+_SCAN_BLOCK = 1024
+
+
+class TilePlan(NamedTuple):
+    """Which rows share a tile.
+
+    Attributes:
+        rows: (max_tiles, fields, tile rows) int32, what is known of each row.
+        row_depth: (kept rows,) int32, steps of each packed row.
+        starts: (S + 1,) int32, packed row of each sequence in the order taken; the last is their sum.
+        tile_start: (max_tiles,) int32, packed row of each tile's first row.
+        tile_count: (1,) int32, tiles there are.
+        max_tiles: tiles there can be, by the shapes alone.
+    """
+
+    rows: Tensor
+    row_depth: Tensor
+    starts: Tensor
+    tile_start: Tensor
+    tile_count: Tensor
+    max_tiles: int
+
+
+def most_tiles(n_rows: int, n_sequences: int, longest: int, tile_rows: int) -> int:
+    """Tiles that sequences of at most ``longest`` tokens, ``n_rows`` in all, can need.
+
+    A tile that another follows holds more than ``tile_rows - longest`` rows, and two neighbours
+    together more than ``tile_rows``.
+    """
+    by_fill = n_rows // (tile_rows - longest + 1) + 1
+    by_pairs = 2 * (n_rows // tile_rows) + 2
+    return min(n_sequences, by_fill, by_pairs)
+
+
+def make_plan(call: RefineCall, tile_rows: int, longest: int) -> TilePlan:
+    """Order the sequences by depth, deepest first, and cut them into tiles of ``tile_rows``.
+
+    Args:
+        call: whose lengths, depths and ids lie on the device.
+        tile_rows: a power of two of at least 16.
+        longest: what no sequence's length exceeds; at most ``tile_rows``.
+    """
+    from lares_kernels.triton.kernels.tiles import ROW_FIELDS, plan_kernel, rows_kernel
+
+    n_sequences, n_groups = call.n_sequences, call.lengths.shape[0]
+    most_rows = call.n_hidden_rows * call.rollouts
+    max_tiles = most_tiles(most_rows, n_sequences, longest, tile_rows)
+    order = None
+    if call.num_steps is not None:
+        order = torch.argsort(call.num_steps, descending=True, stable=True)
+    new = call.lengths.new_empty
+
+    def numbers(*shape: int) -> Tensor:
+        return new(shape, dtype=torch.int32)
+
+    starts = numbers(n_sequences + 1)
+    hidden_starts = None if call.padded_length else numbers(n_groups + 1)
+    tile_sequence, tile_count = numbers(max_tiles + 1), numbers(1)
+    plan_kernel[(1,)](
+        call.lengths,
+        order,
+        starts,
+        hidden_starts,
+        numbers(2, n_sequences + 1),
+        tile_sequence,
+        tile_count,
+        n_sequences,
+        n_groups,
+        call.rollouts,
+        longest,
+        max_tiles,
+        ROWS=tile_rows,
+        BLOCK=_SCAN_BLOCK,
+        num_warps=8,
+    )
+    rows = numbers(max_tiles, ROW_FIELDS.value, tile_rows)
+    row_depth, tile_start = numbers(most_rows), numbers(max_tiles)
+    rows_kernel[(max_tiles,)](
+        starts,
+        hidden_starts,
+        order,
+        call.sequence_ids,
+        call.num_steps,
+        tile_sequence,
+        tile_count,
+        tile_start,
+        rows,
+        row_depth,
+        call.rollouts,
+        call.padded_length,
+        call.n_hidden_rows,
+        most_rows,
+        call.max_steps,
+        ROWS=tile_rows,
+        num_warps=1,
+    )
+    return TilePlan(rows, row_depth, starts, tile_start, tile_count, max_tiles)

@@ -1,0 +1,100 @@
+"""The tile plan against a plain next-fit packing."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lares_kernels import CoreConfig
+from lares_kernels.ops import make_call
+from lares_kernels.triton.tile_plan import make_plan, most_tiles
+
+
+def call_of(lengths: Tensor, depths: Tensor | None, rollouts: int, padded: bool, ids=None):
+    longest = int(lengths.max())
+    shape = (len(lengths), longest, 8) if padded else (int(lengths.sum()), 8)
+    most = 5 if depths is None else int(depths.max())
+    return make_call(
+        torch.empty(shape), lengths, depths, ids, CoreConfig(d_model=8, n_heads=1).key, "fp32",
+        rollouts, most, 0, False, False, False, True, False,
+    )  # fmt: skip
+
+
+def plain_tiles(lengths: list[int], rows: int) -> list[list[int]]:
+    """Sequences of every tile."""
+    tiles: list[list[int]] = [[]]
+    for i, length in enumerate(lengths):
+        if sum(lengths[j] for j in tiles[-1]) + length > rows:
+            tiles.append([])
+        tiles[-1].append(i)
+    return tiles
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("with_depths", [True, False])
+@pytest.mark.parametrize(("n", "longest", "rows"), [(1, 1, 16), (37, 20, 32), (300, 33, 64)])
+def test_plan(padded: bool, with_depths: bool, n: int, longest: int, rows: int) -> None:
+    generator = torch.Generator().manual_seed(n)
+    lengths = torch.randint(1, longest + 1, (n,), generator=generator)
+    rollouts = 3 if n == 37 else 1
+    depths = torch.randint(1, 6, (n * rollouts,), generator=generator) if with_depths else None
+    ids = torch.randint(1 << 24, (n,), generator=generator) if n == 37 else None
+    call = call_of(lengths, depths, rollouts, padded, ids)
+    plan = make_plan(call, rows, longest)
+
+    steps = torch.full((n * rollouts,), 5) if depths is None else depths
+    order = torch.argsort(steps, descending=True, stable=True)
+    sizes = lengths.repeat_interleave(rollouts)
+    tiles = plain_tiles(sizes[order].tolist(), rows)
+    assert int(plan.tile_count) == len(tiles) <= plan.max_tiles
+    hidden_starts = lengths.cumsum(0) - lengths
+    packed = 0
+    for t, members in enumerate(tiles):
+        assert int(plan.tile_start[t]) == packed
+        r = 0
+        for member in members:
+            s = int(order[member])
+            b, g, length = s // rollouts, s % rollouts, int(sizes[s])
+            here = plan.rows[t, :, r : r + length]
+            position = torch.arange(length)
+            hidden = int(hidden_starts[b]) + position
+            state = rollouts * int(hidden_starts[b]) + g * length + position
+            if padded:
+                width = call.padded_length
+                hidden, state = b * width + position, s * width + position
+            stream = (b if ids is None else int(ids[b])) | g << 24
+            newest = torch.full((length,), -1)
+            newest[-1] = s
+            expected = [hidden, state, stream, position, r, int(steps[s]), newest]
+            for field, wanted in enumerate(expected):
+                assert (here[field] == wanted).all(), field
+            assert (plan.row_depth[packed : packed + length] == steps[s]).all()
+            r, packed = r + length, packed + length
+        rest = plan.rows[t, :, r:]
+        for field, wanted in ((0, -1), (5, 0), (6, -1)):
+            assert (rest[field] == wanted).all()
+        assert (rest[4] == torch.arange(r, rows)).all()
+    assert int(plan.starts[-1]) == packed
+
+
+def test_bad_lengths_stay_in_bounds() -> None:
+    """Values are not checked on a GPU, which would wait for it; no address may leave an array."""
+    lengths = torch.tensor([3, -7, 2**40, 5, 90])
+    call = call_of(torch.tensor([3, 4, 5, 5, 1]), torch.tensor([1, 2, 9, 4, 3]), 1, False)
+    call.lengths = lengths
+    plan = make_plan(call, 16, 16)
+    count = int(plan.tile_count)
+    assert 0 < count <= plan.max_tiles
+    rows = plan.rows[:count]
+    assert int(rows[:, 0].max()) < call.n_hidden_rows
+    assert int(rows[:, 1].max()) < call.n_hidden_rows
+
+
+def test_most_tiles_is_a_bound() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        longest = int(torch.randint(1, 33, (), generator=generator))
+        lengths = torch.randint(1, longest + 1, (50,), generator=generator).tolist()
+        for rows in (32, 64):
+            tiles = plain_tiles(lengths, rows)
+            assert len(tiles) <= most_tiles(sum(lengths), len(lengths), longest, rows)
+    assert most_tiles(32 * 7, 7, 32, 32) == 7

@@ -1,0 +1,174 @@
+"""The fused Triton kernels on a card, against the equations in float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lares_kernels import CoreConfig, RecurrentCore, explain, use_backend, warmup
+from tests.kernels.problems import VARIANTS, make_core, name
+
+pytestmark = pytest.mark.gpu
+
+# Section 9 of the contract.
+FORWARD, BACKWARD, YARDSTICKS = 1e-5, 1e-4, 2.0
+PUBLISHED = CoreConfig(dropout=0.5, attn_dropout=0.5)
+LENGTHS = [1, 5, 3, 9, 20, 7, 16, 17, 2, 2, 20, 11]
+
+
+def outputs_and_gradients(
+    core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any
+) -> tuple[list[Tensor], list[Tensor]]:
+    """(trajectory and state, gradients of hidden and every parameter of a random loss)."""
+    hidden = hidden.clone().requires_grad_()
+    out = core(hidden, lengths, return_trajectory=True, return_state=True, **options)
+    generator = torch.Generator().manual_seed(9)
+    loss = sum(
+        (part * torch.randn(part.shape, generator=generator).to(part)).sum()
+        for part in (out.trajectory, out.state)
+    )
+    grads = torch.autograd.grad(loss, [hidden, *core.parameters()])
+    return [out.trajectory.detach(), out.state.detach()], list(grads)
+
+
+def problem(config: CoreConfig, lengths: list[int]) -> tuple[RecurrentCore, Tensor, Tensor]:
+    core = make_core(config, scale=0.1).float().double().cuda()
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(len(lengths), max(lengths), config.d_model, generator=generator)
+    return core, hidden.double().cuda(), torch.tensor(lengths, device="cuda")
+
+
+def worst(found: list[Tensor], exact: list[Tensor]) -> float:
+    """Greatest relative error; what is next to nothing is measured on the others' scale."""
+    floor = 1e-3 * max(float(wanted.norm()) for wanted in exact)
+    return max(
+        float((mine.double() - wanted).norm()) / max(float(wanted.norm()), floor)
+        for mine, wanted in zip(found, exact, strict=True)
+    )
+
+
+def check(config: CoreConfig, lengths: list[int], precision: str, **options: Any) -> None:
+    """fp32 within section 9; other precisions within twice the error of plain PyTorch."""
+    core, hidden, sizes = problem(config, lengths)
+    with use_backend("equations"):
+        exact = outputs_and_gradients(core, hidden, sizes, **options)
+    core.float()
+    asked = "fp32" if precision == "tf32" else precision
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        runs = {}
+        for backend in ("equations", "triton"):
+            with use_backend(backend):
+                runs[backend] = outputs_and_gradients(
+                    core, hidden.float(), sizes, precision=asked, **options
+                )
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    for kind, limit in enumerate((FORWARD, BACKWARD)):
+        if precision != "fp32":
+            limit = YARDSTICKS * worst(runs["equations"][kind], exact[kind])
+        assert worst(runs["triton"][kind], exact[kind]) <= limit
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("depth", [1, 4, 8, 12])
+def test_published_core(precision: str, depth: int) -> None:
+    check(PUBLISHED, LENGTHS, precision, num_steps=depth)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("config", VARIANTS, ids=name)
+def test_every_variant(config: CoreConfig, precision: str) -> None:
+    config = replace(config, dropout=0.25, attn_dropout=0.1)
+    check(config, LENGTHS, precision, num_steps=3 if config.is_recurrent else 1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("width", "heads", "inner"), [(8, 1, 1), (24, 3, 20), (40, 5, 70)])
+def test_odd_shapes(width: int, heads: int, inner: int, precision: str) -> None:
+    config = CoreConfig(width, heads, inner, 2, dropout=0.5, attn_dropout=0.1)
+    check(config, [1, 30, 9, 33], precision, num_steps=2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("longest", [32, 33, 64])
+def test_sequences_as_long_as_a_tile(longest: int, precision: str) -> None:
+    check(PUBLISHED, [longest, 3, longest // 2, longest], precision, num_steps=2)
+
+
+@pytest.mark.parametrize("rollouts", [1, 3])
+def test_depths_and_rollouts(rollouts: int) -> None:
+    depths = torch.tensor([[2, 1, 3], [1, 1, 4], [4, 4, 4], [3, 2, 1]])[:, :rollouts]
+    options = {"num_steps": depths.cuda(), "rollouts": rollouts}
+    check(PUBLISHED, [4, 9, 1, 30], "fp32", **options)
+
+
+def test_many_sequences_and_the_same_bits_twice() -> None:
+    """More tiles than programs, so that each takes several."""
+    core = make_core(PUBLISHED, scale=0.1).float().cuda()
+    lengths = (torch.arange(9000, device="cuda") * 7) % 20 + 1
+    hidden = torch.randn(9000, 20, 64, device="cuda")
+    depths = torch.arange(9000, device="cuda") % 4 + 1
+    runs = []
+    for backend in ("reference", "triton", "triton"):
+        with use_backend(backend):
+            runs.append(outputs_and_gradients(core, hidden, lengths, num_steps=depths))
+    for kind, limit in enumerate((FORWARD, BACKWARD)):
+        assert worst(runs[1][kind], [t.double() for t in runs[0][kind]]) <= limit
+        for mine, again in zip(runs[1][kind], runs[2][kind], strict=True):
+            assert torch.equal(mine, again)
+
+
+def test_packed_equals_padded() -> None:
+    core = make_core(PUBLISHED, scale=0.1).float().cuda()
+    lengths = torch.tensor(LENGTHS, device="cuda")
+    hidden = torch.randn(len(LENGTHS), 20, 64, device="cuda")
+    rows = torch.cat([row[:n] for row, n in zip(hidden, LENGTHS, strict=True)])
+    offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
+    with use_backend("triton"), torch.no_grad():
+        padded = core(hidden, lengths, num_steps=3)
+        packed = core(rows, cu_seqlens=offsets, num_steps=3)
+    assert torch.equal(padded.last, packed.last)
+
+
+def test_any_depth_and_batch_after_warmup_without_compiling() -> None:
+    from lares_kernels.triton.kernels.backward import backward_kernel
+    from lares_kernels.triton.kernels.forward import forward_kernel
+
+    kernels = (forward_kernel, backward_kernel)
+
+    def compiled() -> int:
+        return sum(len(k.device_caches[torch.cuda.current_device()][0]) for k in kernels)
+
+    with use_backend("triton"):
+        warmup(PUBLISHED, 20)
+        before = compiled()
+        core = RecurrentCore(PUBLISHED, "cuda")
+        for depth, batch, seed in ((1, 1, 0), (5, 1, 1), (7, 16, 2**40), (16, 33, 2**63)):
+            hidden = torch.zeros(batch, 20, 64, device="cuda", requires_grad=True)
+            core(hidden, num_steps=depth, seed=seed).last.sum().backward()
+        assert compiled() == before
+
+
+def test_no_wait_for_the_card() -> None:
+    """A padded call neither reads back nor waits."""
+    core = RecurrentCore(PUBLISHED, "cuda")
+    hidden = torch.randn(8, 20, 64, device="cuda", requires_grad=True)
+    lengths = torch.full((8,), 20, device="cuda")
+    with use_backend("triton"):
+        core(hidden, lengths, num_steps=2).last.sum().backward()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            core(hidden, lengths, num_steps=3).last.sum().backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_it_is_chosen() -> None:
+    assert explain(PUBLISHED, [20, 7], 4, "cuda").backend == "triton"
