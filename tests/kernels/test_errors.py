@@ -128,7 +128,7 @@ def test_adapter_none_runs_once() -> None:
 
 def test_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert available_backends()["reference"] == "usable"
-    with pytest.raises(BackendError, match="backend 'gpu'; there are cpu, reference, equations"):
+    with pytest.raises(BackendError, match="backend 'gpu'; there are cpu, triton, reference, equations"):
         with lares_kernels.use_backend("gpu"):
             pass
     monkeypatch.setenv("LARES_BACKEND", "nonsense")
