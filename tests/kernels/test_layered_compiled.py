@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from typing import Any
 
 import pytest
@@ -25,8 +26,13 @@ BACKWARD = (layered_attention.query_gradient_kernel, layered_attention.key_gradi
 HEADS, LONGEST = (32, 64, 128, 256), (32, 1024)
 WIDTHS = (64, 192, 1024)
 RATE = 0.5
-# Bytes of a thread's stack: ieee products run without tensor cores, and hold more at a time.
-MOST_SPILLED = {"half": 0, "tf32": 0, "ieee": 16}
+# Bytes of a thread's stack (NVIDIA), vector registers (AMD). Triton 3.7 spills nothing but a little of
+# the ieee products, which run without tensor cores; what 3.4 and 3.6 showed is let through.
+VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
+if VERSION >= (3, 7):
+    MOST_SPILLED = {"half": 0, "tf32": 0, "ieee": 16}
+else:
+    MOST_SPILLED = {"half": 8, "tf32": 16, "ieee": 352}
 PRODUCT_TYPE = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
 OF_PRODUCTS = (
     *("qkv", "context", "g_context", "g_qkv", "branch", "g_branch", "g_branch_input"),
@@ -68,11 +74,18 @@ def check(
     assert found.shared <= SHARED_LIMIT[target], (kernel.__name__, found)
 
 
+def skip_without_linker(target: str) -> None:
+    """Triton 3.4 leaves AMD's linker to ROCm; later ones bring their own."""
+    if target == "gfx942" and VERSION < (3, 6) and shutil.which("ld.lld") is None:
+        pytest.skip("this Triton needs ROCm's linker")
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("precision", ["half", "tf32", "ieee"])
 def test_attention(target: str, precision: str) -> None:
     if precision == "tf32" and target == "gfx942":
         pytest.skip("tf32 is NVIDIA's")
+    skip_without_linker(target)
     cases = {
         (kernel, head, blocks)
         for head in HEADS
@@ -91,6 +104,7 @@ def test_attention(target: str, precision: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_rows(target: str) -> None:
+    skip_without_linker(target)
     for width in WIDTHS:
         for adapter in ("add", "gate"):
             config = CoreConfig(
@@ -112,6 +126,7 @@ def test_rows(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu"])
 def test_activations(target: str, activation: str) -> None:
+    skip_without_linker(target)
     for precision in ("half", "ieee"):
         c = constants(CoreConfig(activation=activation), 16, False, precision)
         for kernel in (layered_rows.activate_kernel, layered_rows.activate_backward_kernel):
