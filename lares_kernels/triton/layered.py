@@ -100,13 +100,26 @@ def row_rows(width: int) -> int:
     return max(_LEAST_ROWS, min(_MOST_ROWS, _NUMBERS // padded(width)))
 
 
+class Site(NamedTuple):
+    """Where a residual's draws are addressed: its rows' streams and positions, layer and step."""
+
+    stream: Tensor
+    position: Tensor
+    layer: int
+    step: int
+
+
 @dataclass(eq=False)
 class LayerTape:
     """What a layer's recomputation leaves for its backward; rows are those that run.
 
-    ``*_in`` are what products read, in their type; ``*_sum`` the residual sums, float32.
+    ``*_in`` are what products read, in their type; ``*_sum`` the residual sums, float32. From
+    ``attn_sum`` on rows are those of ``site``, which in a sequence's last layer are its newest alone;
+    ``newest`` then says which, among all.
     """
 
+    site: Site
+    newest: Tensor | None
     x: Tensor
     qkv_in: Tensor
     qkv: Tensor
@@ -231,7 +244,7 @@ class Layered:
         weight, bias = self.vectors["core_norm_weight"], self.vectors["core_norm_bias"]
         if self.c.concat:
             adapted = self.concat_product(self.joined(state, n_rows, kept))
-            self.residual(adapted, None, (weight, bias), None, out, rounded, 0, 0, -1)
+            self.residual(adapted, None, (weight, bias), None, out, rounded, self.site(-1, 0), -1)
         else:
             adapt_kernel[self.row_grid(n_rows)](
                 state,
@@ -260,8 +273,7 @@ class Layered:
         total: Tensor | None,
         out: Tensor | None,
         rounded: Tensor | None,
-        layer: int,
-        step: int,
+        site: Site,
         which: int,
     ) -> None:
         """Launch :func:`residual_kernel`."""
@@ -276,11 +288,11 @@ class Layered:
             total,
             out,
             rounded,
-            self.rows.stream,
-            self.rows.position,
+            site.stream,
+            site.position,
             len(x),
-            layer,
-            step,
+            site.layer,
+            site.step,
             *self.seed,
             BRANCH=which,
             C=self.compiled,
@@ -290,7 +302,9 @@ class Layered:
         """LayerNorm of ``x`` for products: what a pre-norm branch reads."""
         rounded = self.for_products(len(x))
         out = self.new(len(x), self.config.d_model) if rounded is None else None
-        self.residual(x, None, self.norm_of(name, layer), None, out, rounded, layer, 0, -1)
+        self.residual(
+            x, None, self.norm_of(name, layer), None, out, rounded, self.site(layer, 0), -1
+        )
         return out if rounded is None else rounded  # type: ignore[return-value]
 
     def attention(self, qkv: Tensor, layer: int, step: int, lse: Tensor | None) -> Tensor:
@@ -321,29 +335,48 @@ class Layered:
         activate_kernel[grid](inner, out, inner.numel(), BLOCK=FLAT_BLOCK, C=self.compiled)
         return out
 
+    def site(self, layer: int, step: int, chosen: Tensor | None = None) -> Site:
+        """Of all rows, or of those ``chosen``."""
+        stream, position = self.rows.stream, self.rows.position
+        if chosen is not None:
+            stream, position = stream[chosen], position[chosen]
+        return Site(stream, position, layer, step)
+
     def layer(
-        self, x: Tensor, x_in: Tensor, layer: int, step: int, tapes: list[LayerTape] | None
+        self,
+        x: Tensor,
+        x_in: Tensor,
+        layer: int,
+        step: int,
+        tapes: list[LayerTape] | None,
+        newest: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """One layer on ``x`` (n, d) float32, whose rounded copy for products is ``x_in``.
+
+        ``newest``: the only rows whose output is read, or None for all.
 
         Returns:
             The layer's output, float32 and for products (post-norm; with pre-norm nothing reads the
             second).
         """
-        n_rows, d, post = len(x), self.config.d_model, self.c.post
-        taped = tapes is not None
+        d, post, taped = self.config.d_model, self.c.post, tapes is not None
         source = x_in if post else self.normalised(x, "attn_norm", layer)
         qkv = self.linear(source, "qkv", layer)
-        lse = self.new(self.config.n_heads, n_rows) if taped else None
+        lse = self.new(self.config.n_heads, len(x)) if taped else None
         context = self.attention(qkv, layer, step, lse)
-        branch = self.linear(context, "out", layer)
+        site = self.site(layer, step, newest)
+        before, mixed = x, context
+        if newest is not None:
+            before, mixed = x.index_select(0, newest), context.index_select(0, newest)
+        n_rows = len(before)
+        branch = self.linear(mixed, "out", layer)
 
         # Post-norm goes on from the sum's LayerNorm, pre-norm from the sum.
         attn_sum = self.new(n_rows, d) if taped or not post else None
         rounded = self.for_products(n_rows)
         u = self.new(n_rows, d) if post or rounded is None else None
         norm = self.norm_of("attn_norm" if post else "ffn_norm", layer)
-        self.residual(x, branch, norm, attn_sum, u, rounded, layer, step, 0)
+        self.residual(before, branch, norm, attn_sum, u, rounded, site, 0)
         up_in = u if rounded is None else rounded
         residual = u if post else attn_sum
         assert up_in is not None
@@ -355,13 +388,14 @@ class Layered:
         out, out_in = self.new(n_rows, d), self.for_products(n_rows) if post else None
         ffn_sum = self.new(n_rows, d) if taped and post else None
         norm_after = self.norm_of("ffn_norm", layer) if post else None
-        self.residual(residual, branch, norm_after, ffn_sum, out, out_in, layer, step, 1)
+        self.residual(residual, branch, norm_after, ffn_sum, out, out_in, site, 1)
         if tapes is not None:
             assert lse is not None
             assert attn_sum is not None
             tapes.append(
                 LayerTape(
-                    *(x, source, qkv, lse, context, attn_sum, up_in, inner, activated),
+                    *(site, newest, x, source, qkv, lse, context, attn_sum, up_in, inner),
+                    activated,
                     out if ffn_sum is None else ffn_sum,
                 )
             )
@@ -370,10 +404,37 @@ class Layered:
     def layers(
         self, x: Tensor, x_in: Tensor, step: int, tapes: list[LayerTape] | None = None
     ) -> Tensor:
-        """All layers of a step; ``tapes`` gets one entry each."""
+        """All layers of a step; ``tapes`` gets one entry each.
+
+        At the last step, if nobody wants whole states, only the newest rows come out:
+        :meth:`newest_alone`.
+        """
+        last = self.config.n_layers - 1
         for layer in range(self.config.n_layers):
-            x, x_in = self.layer(x, x_in, layer, step, tapes)
+            newest = self.newest_alone(step) if layer == last else None
+            x, x_in = self.layer(x, x_in, layer, step, tapes, newest)
         return x
+
+    def newest_alone(self, step: int) -> Tensor | None:
+        """Newest row of each sequence that runs, (s,) int64, where a step's output is read there alone.
+
+        Sequences that run at the greatest depth all end with it.
+        """
+        if self.call.wants_state or step not in (0, self.call.max_steps):
+            return None
+        return self.rows.starts[1 : self.rows.sequences[-1] + 1].to(torch.int64) - 1
+
+    def written(self, before: Tensor | None, refined: Tensor, step: int) -> Tensor:
+        """All rows (N, d) after a step: those refined, and the others as they were before."""
+        newest = self.newest_alone(step)
+        if newest is None and len(refined) == self.rows.n_rows:
+            return refined
+        if before is None:
+            before = self.new(self.rows.n_rows, self.config.d_model)
+        if newest is None:
+            before[: len(refined)] = refined
+            return before
+        return before.index_copy_(0, newest, refined)
 
     def hidden_rows(self) -> tuple[Tensor, Tensor]:
         """``H`` of every row, float32 and for products: the input of a core without state."""
@@ -409,18 +470,14 @@ def layered_forward(
     )
     with run.on_device():
         if not call.config.is_recurrent:
-            current = run.layers(*run.hidden_rows(), 0)
+            current = run.written(None, run.layers(*run.hidden_rows(), 0), 0)
             trajectory[:, 0] = current[rows.newest]
         else:
             current = run.first_state()
             for step in range(1, call.max_steps + 1):
-                n_rows = run.running(step)
                 place = states_of(call, rows, kept, step)
-                refined = run.layers(*run.step_input(current, n_rows, place), step)
-                if n_rows == rows.n_rows:
-                    current = refined
-                else:
-                    current[:n_rows] = refined
+                start = run.step_input(current, run.running(step), place)
+                current = run.written(current, run.layers(*start, step), step)
                 trajectory[:, step - 1] = current[rows.newest]
         final = unpack(call, rows, current) if call.wants_state else current.new_empty(0)
     return trajectory, final, kept

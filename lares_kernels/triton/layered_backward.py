@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lares_kernels.call import RefineCall
 from lares_kernels.parameters import parameter_shapes
-from lares_kernels.triton.layered import FLAT_BLOCK, Layered, LayerTape, states_of, unpack
+from lares_kernels.triton.layered import FLAT_BLOCK, Layered, LayerTape, Site, states_of, unpack
 from lares_kernels.triton.settings import multiprocessors
 
 _PROGRAMS = 4  # of a row kernel that gathers sums, for each multiprocessor
@@ -117,6 +117,8 @@ def _step_backward(
 ) -> None:
     """Turn ``g_current`` from the gradient of ``s_t`` into that of ``s_{t-1}``; add to ``g_rows``.
 
+    At the last step, where nobody wanted whole states, the gradients of all but newest rows are zero.
+
     A sequence that was done before this step hands its gradient on unchanged: its rows are not touched.
     """
     n_rows = run.running(step)
@@ -165,9 +167,8 @@ def _concat_backward(
         g_total=None,
         g_branch=g_adapted,
         norm=_OF_SUM,
-        layer=-1,
+        site=run.site(-1, 0),
         branch=_NO_BRANCH,
-        step=0,
     )
     grads.product("concat", None, both, g_adapted)
     g_both = torch.mm(g_adapted, run.products["concat_weight"])
@@ -186,7 +187,9 @@ def _layers_gradient(
     run: Layered, grads: _Gradients, tapes: list[LayerTape], g_y: Tensor, step: int
 ) -> tuple[Tensor, Tensor | None]:
     """Gradient of the first layer's input as a float32 part, and one that products gave or None."""
-    g_sum, g_input = g_y, None
+    newest = run.newest_alone(step)
+    g_sum = g_y if newest is None else g_y.index_select(0, newest)
+    g_input = None
     layers = range(run.config.n_layers)
     for layer, tape in zip(reversed(layers), reversed(tapes), strict=True):
         backward = _post_layer_backward if run.c.post else _pre_layer_backward
@@ -215,13 +218,12 @@ def _post_layer_backward(
             g_total=g_total,
             g_branch=g_branch,
             norm=_OF_SUM,
-            layer=layer,
+            site=tape.site,
             branch=branch,
-            step=step,
         )
         g_sum = g_total
         g_input = _branch_backward(run, grads, tape, g_branch, layer, step, branch)
-    return g_sum, g_input
+    return _spread(tape, g_sum), g_input
 
 
 def _pre_layer_backward(
@@ -239,29 +241,36 @@ def _pre_layer_backward(
         (_FEED_FORWARD, tape.attn_sum, "ffn_norm"),
         (_ATTENTION, tape.x, "attn_norm"),
     ):
-        g_branch = run.new(len(total), run.config.d_model, run.dtype)
+        g_branch = run.new(len(g_sum), run.config.d_model, run.dtype)
         _residual_backward(
-            *(run, grads, g_sum, None, total, None),
+            *(run, grads, g_sum, None, g_sum, None),
             g_total=None,
             g_branch=g_branch,
             norm=_NO_NORM,
-            layer=layer,
+            site=tape.site,
             branch=branch,
-            step=step,
         )
         g_normalised = _branch_backward(run, grads, tape, g_branch, layer, step, branch)
+        if branch == _ATTENTION:
+            g_sum = _spread(tape, g_sum)
         g_total = torch.empty_like(total)
         _residual_backward(
             *(run, grads, g_sum, g_normalised, total, run.norm_of(norm, layer)[0]),
             g_total=g_total,
             g_branch=None,
             norm=_OF_BRANCH,
-            layer=layer,
+            site=tape.site,
             branch=branch,
-            step=step,
         )
         g_sum = g_total
     return g_sum, None
+
+
+def _spread(tape: LayerTape, g: Tensor) -> Tensor:
+    """Gradients of the rows of ``tape.site`` among all that run, the others' zero."""
+    if tape.newest is None:
+        return g
+    return g.new_zeros(len(tape.x), g.shape[1]).index_copy_(0, tape.newest, g)
 
 
 def _residual_backward(
@@ -275,9 +284,8 @@ def _residual_backward(
     g_total: Tensor | None,
     g_branch: Tensor | None,
     norm: int,
-    layer: int,
+    site: Site,
     branch: int,
-    step: int,
 ) -> None:
     """Launch :func:`residual_backward_kernel`."""
     from lares_kernels.triton.kernels.layered_rows import residual_backward_kernel
@@ -287,14 +295,14 @@ def _residual_backward(
         g_input,
         total,
         weight,
-        grads.site(layer, branch),
+        grads.site(site.layer, branch),
         g_total,
         g_branch,
-        run.rows.stream,
-        run.rows.position,
+        site.stream,
+        site.position,
         len(total),
-        layer,
-        step,
+        site.layer,
+        site.step,
         *run.seed,
         NORM=norm,
         BRANCH=branch,
@@ -341,8 +349,9 @@ def _attention_backward(
         query_gradient_kernel,
     )
 
-    grads.product("out", layer, tape.context, g_branch)
-    g_context = torch.mm(g_branch, run.products["out_weight"][layer])
+    context = tape.context if tape.newest is None else tape.context.index_select(0, tape.newest)
+    grads.product("out", layer, context, g_branch)
+    g_context = _spread(tape, torch.mm(g_branch, run.products["out_weight"][layer]))
     g_qkv, delta = torch.empty_like(tape.qkv), torch.empty_like(tape.lse)
     shared = (run.rows.starts, run.rows.streams, len(g_qkv), layer, step, *run.seed)
     blocks = run.blocks[1]

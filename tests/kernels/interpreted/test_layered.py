@@ -162,6 +162,27 @@ def test_other_first_states(state: str, rollouts: int) -> None:
     check(problem)
 
 
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("adapter", ["add", "none"])
+@pytest.mark.parametrize("depth", [2, torch.tensor([2, 1, 2, 1])])
+def test_rows_that_nobody_reads(norm: str, adapter: str, depth: Any) -> None:
+    config = replace(SMALL, norm=norm, adapter=adapter, **DROPOUT)
+    problem = make_problem(config, depth=depth)
+    grads = []
+    for backend, single in (("reference", problem), ("layered", in_float32(problem))):
+        with use_backend(backend):
+            out = single.run(return_state=False)
+        weights = torch.linspace(-1, 2, out.trajectory.numel()).reshape(out.trajectory.shape)
+        wanted = [single.hidden, *single.core.parameters()]
+        grads.append(
+            [out.trajectory, *torch.autograd.grad((out.trajectory * weights).sum(), wanted)]
+        )
+    scale = max(float(g.norm()) for g in grads[0][1:])
+    for exact, mine in zip(*grads, strict=True):
+        error = float((mine.detach().double() - exact.detach()).norm())
+        assert error < GRADIENT * max(float(exact.detach().norm()), 1e-3 * scale)
+
+
 def packed(problem: Problem) -> Problem:
     """The same sequences without padding."""
     real = torch.arange(problem.hidden.shape[1]) < problem.lengths[:, None]
