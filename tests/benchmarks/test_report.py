@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.plots import like_main
 from benchmarks.report import BEGIN, END, main, rows_of_machine, with_section
 from benchmarks.results import COLUMNS, Row, append_rows, newest_rows, read_rows
 
@@ -51,6 +52,11 @@ def test_rows_come_back_as_written(tmp_path: Path) -> None:
     append_rows(path, ROWS[3:])
     assert read_rows(path) == ROWS
     assert path.read_text().count(COLUMNS[0]) == 1
+
+
+def test_curves_leave_out_the_kernel_on_another_instruction_set() -> None:
+    assert like_main(timed("2026-01-02", "main", "op:cpu", 25.0), "steps")
+    assert not like_main(timed("2026-01-02", "avx2", "op:cpu", 40.0), "steps")
 
 
 def test_a_file_with_other_columns_is_left_alone(tmp_path: Path) -> None:
