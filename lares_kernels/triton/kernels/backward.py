@@ -258,7 +258,8 @@ def backward_kernel(
             state_row = field(info, tiles.STATE_ROW, C)
             g = tl.zeros((C.rows, C.d), tl.float32)
             if carry is not None:
-                later = (state_row >= 0) & (last_step < max_steps)
+                # `state_row * 0`: see the masks of weight_gradients.py.
+                later = (state_row >= 0) & (last_step + state_row * 0 < max_steps)
                 g = load_rows(carry + start * C.width, tl.arange(0, C.rows), later, C)
             last = tl.minimum(tl.max(field(info, tiles.DEPTH, C), 0), last_step)
             for back in range(0, last - first_step + 1):
@@ -291,7 +292,7 @@ def backward_kernel(
             if carry is not None:
                 store_rows(carry + start * C.width, tl.arange(0, C.rows), state_row >= 0, g, C)
             if g_first is not None:
-                store_rows(g_first, state_row, (state_row >= 0) & (first_step == 1), g, C)
+                store_rows(g_first, state_row, (state_row >= 0) & (first_step + state_row * 0 == 1), g, C)
         else:
             tl.debug_barrier()
             g = layers_backward(

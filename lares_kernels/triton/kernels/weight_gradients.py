@@ -91,24 +91,26 @@ def weights_kernel(
 
     to = g_matrices + split.to(tl.int64) * (C.matrix_rows * C.d)
     to += (matrix_row + tl.arange(0, BLOCK))[:, None] * C.d + tl.arange(0, C.d)[None, :]
-    adds = begins == 0
-    tl.store(to, total + tl.load(to, mask=adds, other=0.0))
+    # Masks are blocks: Triton 3.9's interpreter does not take a single bool for one.
+    once = tl.zeros((1,), tl.int32)
+    adds = once + begins == 0
+    tl.store(to, total + tl.load(to, mask=adds[:, None], other=0.0))
 
     # Biases: the sums of gradients of what they are added to, which are units or sides.
     g_vectors += split * C.vector_size
     unit_to = g_vectors + tl.arange(0, BLOCK)
     side_to = g_vectors + tl.arange(0, C.d)
     if CONCAT:
-        has_unit = row < C.d
+        has_unit = once + row < C.d
         unit_to += C.concat_bias_at + row
-        has_side = row < 0
+        has_side = once + row < 0
     else:
         g_layer = layer * C.layer_vector
         is_up = (row >= C.up_row) & (row < C.down_row)
-        has_unit = (row < C.out_row) | is_up
+        has_unit = once + ((row < C.out_row) | is_up).to(tl.int32) > 0
         unit_to += g_layer + tl.where(is_up, C.up_bias_at + row - C.up_row, row)
         is_out = row == C.out_row
-        has_side = is_out | (row == C.down_row)
+        has_side = once + (is_out | (row == C.down_row)).to(tl.int32) > 0
         side_to += g_layer + tl.where(is_out, C.out_bias_at, C.down_bias_at)
     unit_total += tl.load(unit_to, mask=has_unit & adds, other=0.0)
     side_total += tl.load(side_to, mask=has_side & adds, other=0.0)
