@@ -292,7 +292,8 @@ def backward_kernel(
             if carry is not None:
                 store_rows(carry + start * C.width, tl.arange(0, C.rows), state_row >= 0, g, C)
             if g_first is not None:
-                store_rows(g_first, state_row, (state_row >= 0) & (first_step + state_row * 0 == 1), g, C)
+                first = (state_row >= 0) & (first_step + state_row * 0 == 1)
+                store_rows(g_first, state_row, first, g, C)
         else:
             tl.debug_barrier()
             g = layers_backward(
