@@ -16,6 +16,8 @@ from lares_kernels.noise import Site, quantised_rate, row_keep, site_word
 class EncoderOutput(NamedTuple):
     """What the encoder gives back; ``B`` sequences of up to ``L`` items, width ``d``.
 
+    With ``G > 1`` rollouts all but ``hidden`` have a dimension ``G`` after the first.
+
     Attributes:
         last: (B, d), ``z_T``: state of the newest item after each sequence's last step.
         trajectory: (B, T_max, d), ``z_1 .. z_T``; past a sequence's own depth its last one is
@@ -69,6 +71,7 @@ class LaresEncoder(nn.Module):
         *,
         seed: int = 0,
         sequence_ids: Tensor | None = None,
+        rollouts: int = 1,
         return_trajectory: bool = False,
         return_state: bool = False,
     ) -> EncoderOutput:
@@ -78,12 +81,14 @@ class LaresEncoder(nn.Module):
             item_seq: (B, L) int64 item ids, oldest first, padded on the right with 0. Histories
                 longer than ``max_length`` keep their last ``max_length`` items.
             lengths: (B,) whole numbers of at least 1.
-            num_steps: reasoning depth ``T``: a number or (B,) int32; None is ``mean_depth``. Without
-                recurrence it must be None or 0.
-            initial_state: (B, L, d) ``s_0``; None draws it (or takes zero) as ``state_mode`` says.
+            num_steps: reasoning depth ``T``: a number, (B,) or (B, rollouts) int32; None is
+                ``mean_depth``. Without recurrence it must be None or 0.
+            initial_state: (B, L, d) ``s_0``, or (B, rollouts, L, d); None draws it (or takes zero) as
+                ``state_mode`` says.
             seed: 64-bit key of dropout and of the drawn state.
             sequence_ids: (B,) numbers below 2^24 that address each sequence's random draws; default
                 ``0..B-1``. The same seed and id draw the same in any batch.
+            rollouts: independent runs ``G`` of the recurrence over one pass of the pre-block.
             return_trajectory, return_state: what to give back besides ``last``; ``return_state``
                 gives both ``state`` and ``hidden``.
 
@@ -111,21 +116,26 @@ class LaresEncoder(nn.Module):
             hidden = blocks.state
         padded_hidden = layout.pad(hidden, width) if return_state else None
         if self.core is None:
-            if initial_state is not None or not (num_steps is None or num_steps == 0):
+            if initial_state is not None or rollouts != 1 or num_steps not in (None, 0):
                 raise ValueError(
                     "this model has no recurrence (n_core_layers=0): num_steps must be None or 0, "
-                    f"got {num_steps!r}, and there is no initial_state"
+                    f"got {num_steps!r}, and there are no rollouts and no initial_state"
                 )
             return EncoderOutput(hidden[layout.last_rows], None, padded_hidden, padded_hidden)
 
+        groups = (len(lengths),) if rollouts == 1 else (len(lengths), rollouts)
+        states = layout  # of the states' rows: those of a sequence's rollouts follow one another
+        if rollouts > 1 and (return_state or initial_state is not None):
+            each = layout.streams.repeat_interleave(rollouts)
+            states = Layout.from_lengths(lengths.repeat_interleave(rollouts), each)
         state: Tensor | str = self._state_mode()
         if initial_state is not None:
-            wanted = (*item_seq.shape, self.config.d_model)
+            wanted = (*groups, width, self.config.d_model)
             if tuple(initial_state.shape) != wanted:
                 raise ValueError(
                     f"initial_state has shape {tuple(initial_state.shape)}; it must be {wanted}"
                 )
-            state = layout.unpad(initial_state)
+            state = states.unpad(initial_state.reshape(-1, width, self.config.d_model))
         out = self.core(
             hidden,
             cu_seqlens=cu_seqlens,
@@ -133,10 +143,13 @@ class LaresEncoder(nn.Module):
             state=state,
             seed=seed,
             sequence_ids=sequence_ids,
+            rollouts=rollouts,
             return_trajectory=return_trajectory,
             return_state=return_state,
         )
-        final_state = None if out.state is None else layout.pad(out.state, width)
+        final_state = None
+        if out.state is not None:
+            final_state = states.pad(out.state, width).reshape(*groups, width, -1)
         return EncoderOutput(out.last, out.trajectory, final_state, padded_hidden)
 
     def _embed(self, item_ids: Tensor, layout: Layout, seed: int) -> Tensor:

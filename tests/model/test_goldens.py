@@ -10,18 +10,19 @@ import torch
 from safetensors import safe_open
 
 from lares.integrations.official import load_official, official_gradients
+from lares.objectives.rpt import RptBatch, RptConfig, RptObjective
 from lares.objectives.spt import SptBatch, SptConfig, SptDepths, SptObjective
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 BOUND = 1e-9
 
 
-def load(name: str):
+def load(name: str, prefix: str = "param."):
     with safe_open(GOLDEN / f"{name}.safetensors", framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
     config = {**json.loads(metadata["config"]), "model": "LARES"}
-    weights = {k.removeprefix("param."): v for k, v in tensors.items() if k.startswith("param.")}
+    weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     config["n_items"] = len(weights["item_embedding.weight"])
     return tensors, metadata, config, load_official(weights, config)
 
@@ -133,3 +134,43 @@ def test_spt_objective(name: str) -> None:
     losses.total.backward()
     expected = {k.removeprefix("grad."): v for k, v in tensors.items() if k.startswith("grad.")}
     check_gradients(official_gradients(model), expected)
+
+
+@pytest.mark.parametrize("pre_block", ["redrawn", "shared"])
+@pytest.mark.parametrize("updates", [1, 2])
+@pytest.mark.parametrize("name", ["rpt_loss_recall", "rpt_loss_ndcg"])
+@pytest.mark.usefixtures("poisoned_memory", "program")
+def test_rpt_objective(name: str, updates: int, pre_block: str) -> None:
+    tensors, metadata, _, model = load(name)
+    reference = load(name, "ref_param.")[3].eval()
+    is_recall = metadata["reward"] == "Recall"
+    rpt = RptConfig(
+        rollouts=int(metadata["group_size"]),
+        beta=float(metadata["kl_beta"]),
+        k=int(metadata["k"]),
+        recall_reward=float(is_recall),
+        ndcg_reward=float(not is_recall),
+        updates=updates,  # the first of several is the only one, but for the ratio it takes
+        pre_block=pre_block,
+    )
+    objective = RptObjective(model, rpt, reference=reference).train()
+    size = len(tensors["pos_item"])
+    batch = RptBatch(
+        item_seq=tensors["item_seq"],
+        lengths=tensors["item_seq_len"],
+        targets=tensors["pos_item"],
+        depths=torch.tensor(json.loads(metadata["steps"])),
+        sequence_ids=torch.arange(size),
+        global_size=size,
+    )
+    states = tuple(
+        torch.stack([tensors[f"{kind}initial_state.{g}"] for g in range(rpt.rollouts)], dim=1)
+        for kind in ("", "ref_")
+    )
+    losses, rollouts = objective(batch, 0, 1, initial_states=states)
+    torch.testing.assert_close(rollouts.rewards.sum(), tensors["reward_sum"])
+    check(losses.total, tensors["loss"], "loss", max(1.0, float(tensors["loss"].abs())))
+    losses.total.backward()
+    expected = {k.removeprefix("grad."): v for k, v in tensors.items() if k.startswith("grad.")}
+    check_gradients(official_gradients(model), expected)
+    assert all(parameter.grad is None for parameter in objective.reference.parameters())
