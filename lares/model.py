@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import lares_kernels as lk
 from lares.config import LaresConfig
 from lares.encoder import LaresEncoder
 
 _RECOMMEND_BATCH = 256
+
+
+class Scoring(TypedDict):
+    """How the catalogue ops of ``lares_kernels`` are to score."""
+
+    scores: str
+    temperature: float
 
 
 class LaresModel(nn.Module):
@@ -32,6 +41,18 @@ class LaresModel(nn.Module):
         """Where the parameters are."""
         return self.encoder.item_embedding.weight.device
 
+    @property
+    def items(self) -> Tensor:
+        """The catalogue, (V, d); row 0 is padding's."""
+        return self.encoder.item_embedding.weight
+
+    @property
+    def scoring(self) -> Scoring:
+        """Options with which the catalogue ops score like :meth:`score_states`."""
+        if self.config.scores == "dot":
+            return {"scores": "dot", "temperature": 1.0}
+        return {"scores": "cosine", "temperature": self.config.tau}
+
     def score_states(self, states: Tensor) -> Tensor:
         """Scores of all catalogue rows: ``z E^T``, or cosines divided by ``tau``.
 
@@ -41,7 +62,7 @@ class LaresModel(nn.Module):
         Returns:
             (..., V); row 0 is padding's.
         """
-        items = self.encoder.item_embedding.weight
+        items = self.items
         if self.config.scores == "dot":
             return states @ items.mT
         cosines = functional.normalize(states, dim=-1) @ functional.normalize(items, dim=-1).mT
@@ -122,17 +143,16 @@ class LaresModel(nn.Module):
             seed=seed,
             sequence_ids=ids,
         )
-        scores = self.score_states(out.last).float()
-        scores[:, 0] = float("-inf")
+        excluded = None
         if remove_seen:
-            for row, whole_history in enumerate(histories):
-                seen = torch.tensor(sorted(set(whole_history)), device=self.device)
-                scores[row, seen] = float("-inf")
-        best, items = scores.sort(dim=-1, descending=True, stable=True)
-        left = torch.isfinite(best[:, :k])
-        return [
-            row[keep].tolist() for row, keep in zip(items[:, :k].cpu(), left.cpu(), strict=True)
-        ]
+            longest = max(len(history) for history in histories)
+            excluded = torch.zeros(len(histories), longest, dtype=torch.int64)
+            for row, history in enumerate(histories):
+                excluded[row, : len(history)] = torch.tensor(history)
+            excluded = excluded.to(self.device) - 1
+        # Without padding's row: ids are one less, and padding becomes -1, no item.
+        best = lk.catalogue_top_k(out.last, self.items[1:], k, excluded=excluded, **self.scoring)
+        return [[item + 1 for item in row if item >= 0] for row in best.ids.tolist()]
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into folder ``path``.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lares_kernels.backends import asked_backend
 from lares_kernels.catalogue.call import CatalogueCall
+from lares_kernels.catalogue.cpu import CpuCatalogue
 from lares_kernels.catalogue.reference import EquationsCatalogue, ReferenceCatalogue
 from lares_kernels.errors import BackendError
 
@@ -77,7 +78,8 @@ class CatalogueBackend(Protocol):
 
 
 _BACKENDS: dict[str, CatalogueBackend] = {
-    backend.name: backend for backend in (ReferenceCatalogue(), EquationsCatalogue())
+    backend.name: backend
+    for backend in (CpuCatalogue(), ReferenceCatalogue(), EquationsCatalogue())
 }
 
 

@@ -3,8 +3,8 @@
 Every op scores rows against all items, ``s_rv = q_r . e_v / temperature`` (both normalised first for
 ``cosine``), a block of items at a time. ``excluded`` (R, H) lists items that a row leaves out (its
 history), -1 where there is none: the rectangle that batches of histories are anyway, whose shape says
-what a kernel needs to know, so that nothing waits for a GPU and nothing is compiled again. Duplicates in
-it do no harm.
+what a kernel needs to know, so that nothing waits for a GPU and nothing is compiled again. An item may
+be listed more than once.
 
 Values of ids are checked on a CPU. On a GPU that would wait for it: ``LARES_CHECK_VALUES=1`` does.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lares_kernels.call import PRECISIONS, product_precision
-from lares_kernels.catalogue import ops  # noqa: F401 - registers the operators
+from lares_kernels.catalogue import ops
 from lares_kernels.catalogue.backends import choose_catalogue
 from lares_kernels.catalogue.call import CatalogueCall, check_ids, check_matrices, check_options
 from lares_kernels.catalogue.reference import log_probability_equations

@@ -37,7 +37,10 @@ def prepared_queries(call: CatalogueCall, queries: Tensor) -> Tensor:
 
 def prepared_items(call: CatalogueCall, items: Tensor) -> Tensor:
     """Items as they are multiplied."""
-    return functional.normalize(items, dim=-1, eps=SHORTEST) if call.cosine else items
+    if not call.cosine:
+        return items
+    unit: Tensor = functional.normalize(items, dim=-1, eps=SHORTEST)
+    return unit
 
 
 def normalise_backward(gradient: Tensor, rows: Tensor) -> Tensor:
