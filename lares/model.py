@@ -130,26 +130,17 @@ class LaresModel(nn.Module):
         first_id: int,
     ) -> list[list[int]]:
         window = self.config.max_length
-        recent = [list(history)[-window:] for history in histories]
+        recent = [history[-window:] for history in histories]
         lengths = torch.tensor([len(history) for history in recent])
-        item_seq = torch.zeros(len(recent), int(lengths.max()), dtype=torch.int64)
-        for row, history in enumerate(recent):
-            item_seq[row, : len(history)] = torch.tensor(history)
         ids = torch.arange(first_id, first_id + len(recent), device=self.device)
         out = self.encoder(
-            item_seq.to(self.device),
+            _padded(recent).to(self.device),
             lengths.to(self.device),
             num_steps,
             seed=seed,
             sequence_ids=ids,
         )
-        excluded = None
-        if remove_seen:
-            longest = max(len(history) for history in histories)
-            excluded = torch.zeros(len(histories), longest, dtype=torch.int64)
-            for row, history in enumerate(histories):
-                excluded[row, : len(history)] = torch.tensor(history)
-            excluded = excluded.to(self.device) - 1
+        excluded = _padded(histories).to(self.device) - 1 if remove_seen else None
         # Without padding's row: ids are one less, and padding becomes -1, no item.
         best = lk.catalogue_top_k(out.last, self.items[1:], k, excluded=excluded, **self.scoring)
         return [[item + 1 for item in row if item >= 0] for row in best.ids.tolist()]
@@ -179,6 +170,15 @@ class LaresModel(nn.Module):
         model.to(weights["encoder.item_embedding.weight"].dtype)
         model.load_state_dict(weights)
         return model.eval()
+
+
+def _padded(histories: Sequence[Sequence[int]]) -> Tensor:
+    """Item ids, padded with zeros on the right."""
+    longest = max(len(history) for history in histories)
+    ids = torch.zeros(len(histories), longest, dtype=torch.int64)
+    for row, history in enumerate(histories):
+        ids[row, : len(history)] = torch.tensor(list(history))
+    return ids
 
 
 def _check_histories(histories: Sequence[Sequence[int]], n_items: int) -> None:

@@ -2,7 +2,7 @@
 
 With ``s`` the scores of a row and ``Z = log sum_v exp(s_v)`` over the items it does not exclude, the
 log-probability of item ``c`` is ``s_c - Z``, its gradient by ``s_v`` is ``[v = c] - exp(s_v - Z)``, and
-the entropy is ``Z - sum_v exp(s_v - Z) s_v``.
+the entropy is ``-sum_v exp(s_v - Z) (s_v - Z)``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ NO_ITEM = -1
 
 def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     """``a b`` with factors rounded to ``dtype`` and exact to float32 otherwise."""
-    if dtype in (torch.float64, torch.float32):
-        return a @ b
-    return a.to(dtype).to(a.dtype) @ b.to(dtype).to(b.dtype)
+    if dtype not in (torch.float64, torch.float32):
+        a, b = a.to(dtype).to(a.dtype), b.to(dtype).to(b.dtype)
+    with torch.autocast(a.device.type, enabled=False):
+        found: Tensor = a @ b
+    return found
 
 
 def prepared_queries(call: CatalogueCall, queries: Tensor) -> Tensor:
@@ -122,12 +124,11 @@ class ReferenceCatalogue:
             rows, columns = block.held(chosen)
             chosen_score[rows] = block.scores[rows, columns]
             normaliser = torch.logaddexp(normaliser, block.scores.logsumexp(dim=1))
-        entropy = normaliser.new_empty(0)
-        if wants_entropy:
-            entropy = normaliser.clone()
-            for block in blocks(call, prepared, items, excluded):
-                shares = (block.scores - normaliser[:, None]).exp()
-                entropy -= (shares * block.scores.where(shares > 0, 0.0)).sum(dim=1)
+        entropy = normaliser.new_zeros(len(prepared) if wants_entropy else 0)
+        for block in blocks(call, prepared, items, excluded) if wants_entropy else ():
+            log_shares = block.scores - normaliser[:, None]
+            shares = log_shares.exp()
+            entropy -= (shares * log_shares.where(shares > 0, 0.0)).sum(dim=1)
         return chosen_score - normaliser, normaliser, entropy
 
     def gradients(
@@ -186,7 +187,7 @@ class ReferenceCatalogue:
             )
             everywhere = torch.cat([ids, here.expand(len(ids), -1)], dim=1)
             best, ids = scores[:, :k], everywhere.gather(1, order[:, :k])
-        return best, ids.where(best > float("-inf"), NO_ITEM)
+        return best.contiguous(), ids.where(best > float("-inf"), NO_ITEM)
 
     def ranks(
         self,
