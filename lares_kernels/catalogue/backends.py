@@ -12,6 +12,7 @@ from lares_kernels.catalogue.call import CatalogueCall
 from lares_kernels.catalogue.cpu import CpuCatalogue
 from lares_kernels.catalogue.reference import EquationsCatalogue, ReferenceCatalogue
 from lares_kernels.errors import BackendError
+from lares_kernels.triton.catalogue import TritonCatalogue
 
 
 class CatalogueBackend(Protocol):
@@ -79,7 +80,7 @@ class CatalogueBackend(Protocol):
 
 _BACKENDS: dict[str, CatalogueBackend] = {
     backend.name: backend
-    for backend in (CpuCatalogue(), ReferenceCatalogue(), EquationsCatalogue())
+    for backend in (CpuCatalogue(), TritonCatalogue(), ReferenceCatalogue(), EquationsCatalogue())
 }
 
 

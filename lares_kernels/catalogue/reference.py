@@ -50,7 +50,8 @@ def normalise_backward(gradient: Tensor, rows: Tensor) -> Tensor:
     length = rows.norm(dim=-1, keepdim=True)
     unit = rows / length.clamp_min(SHORTEST)
     along = (gradient * unit).sum(dim=-1, keepdim=True) * (length > SHORTEST)
-    return (gradient - along * unit) / length.clamp_min(SHORTEST)
+    found: Tensor = (gradient - along * unit) / length.clamp_min(SHORTEST)
+    return found
 
 
 def of_every_query(of_rows: Tensor, n_queries: int) -> Tensor:
