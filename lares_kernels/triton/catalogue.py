@@ -21,17 +21,20 @@ from lares_kernels.triton.fused import on
 from lares_kernels.triton.settings import multiprocessors
 
 _PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
-MOST_WIDTH = 256
+# Wider ones spill; products of whole float32 have no tensor cores and need registers for them.
+MOST_WIDTH = {"half": 256, "tf32": 256, "ieee": 64}
 MOST_K = 256
 LEAST_K = 64
+TOP_K_ROWS = 16
 _MOST_ITEMS = (1 << 31) - (1 << 10)  # ids, and those past the last block's end, are int32
 _PROGRAMS = 4  # for each multiprocessor, where the queries alone are too few
 
 
 def tile_of(width: int, precision: str) -> dict[str, int]:
-    """Queries and items of a tile, and the launch's options."""
-    side = 32 if width > 64 and precision != "half" else 64
-    return {"ROWS": side, "COLUMNS": side, "num_warps": 8 if width > 128 else 4, "num_stages": 2}
+    """Queries and items of a tile, and the launch's options: what fits the registers."""
+    side = 64 if width <= 64 and precision != "ieee" else 32
+    warps = 4 if width <= 64 and precision == "half" else 8
+    return {"ROWS": side, "COLUMNS": side, "num_warps": warps, "num_stages": 2}
 
 
 class TritonCatalogue:
@@ -49,8 +52,11 @@ class TritonCatalogue:
         if product_dtype not in _PRODUCTS:
             served = ", ".join(str(dtype) for dtype in _PRODUCTS)
             return f"products in {product_dtype}; it serves {served}"
-        if width > MOST_WIDTH:
-            return f"items are {width} wide; it serves up to {MOST_WIDTH}"
+        most = MOST_WIDTH[precision_of(product_dtype)]
+        if width > most:
+            return (
+                f"items are {width} wide; it serves up to {most} with products in {product_dtype}"
+            )
         return None
 
     def log_probability(
@@ -147,7 +153,7 @@ class TritonCatalogue:
         from lares_kernels.triton.kernels.catalogue import top_k_kernel
 
         inputs = _Inputs(call, queries, items, len(queries), excluded)
-        rows, side = 16, max(LEAST_K, padded(k))
+        rows, side = TOP_K_ROWS, max(LEAST_K, padded(k))
         blocks, splits = inputs.grid(rows, side)
         keys = torch.empty(splits, len(queries), side, dtype=torch.int64, device=items.device)
         n_queries, _, n_items, n_excluded = inputs.sizes
@@ -162,8 +168,8 @@ class TritonCatalogue:
                 ROWS=rows,
                 K=side,
                 **inputs.constants,
-                num_warps=4,
-                num_stages=2,
+                num_warps=8,
+                num_stages=1,
             )
         best = keys.transpose(0, 1).flatten(1).sort(dim=1, descending=True).values[:, :k]
         ordered = (best >> 32).to(torch.int32)

@@ -1,7 +1,7 @@
 """Scores of a whole catalogue, a tile of queries and items at a time, and what is made of them.
 
 Queries come normalised (for cosine) and divided by the temperature; items come as they lie in the
-table, with the inverse of their lengths beside them for cosine. Excluded ids are ascending in every row.
+table, with the inverse of their lengths beside them for cosine. Excluded ids ascend in every row.
 Programs share a catalogue by ``splits`` of it; what each finds is put together on the host, in order.
 """
 

@@ -35,23 +35,30 @@ def test_log_probabilities(
     shared.check(problem, "triton")
 
 
-def test_wide_items() -> None:
-    shared.check(make_catalogue(5, 70, 200, n_excluded=2), "triton")
+def test_a_width_that_is_no_power_of_two() -> None:
+    shared.check(make_catalogue(5, 70, 40, n_excluded=2), "triton")
 
 
 @pytest.mark.parametrize("n_items", [1, 64, 200])
 @pytest.mark.parametrize("n_excluded", [0, 6])
 def test_ranks_and_top_k_with_ties(n_items: int, n_excluded: int) -> None:
-    problem = whole_numbers(40, n_items, 5, n_excluded if n_items > 1 else 0)
+    problem = whole_numbers(19, n_items, 5, n_excluded if n_items > 1 else 0)
     queries, items = problem.queries[:, 0].float(), problem.items.float()
     with lk.use_backend("triton"):
         ranks = lk.catalogue_ranks(queries, items, problem.chosen, excluded=problem.excluded)
         assert torch.equal(ranks, ranks_by_hand(problem))
-        for k in {1, min(n_items, 70)}:
+        for k in {1, min(n_items, 10)}:
             found = lk.catalogue_top_k(queries, items, k, excluded=problem.excluded)
             scores, ids = top_k_by_hand(problem, k)
             assert torch.equal(found.ids, ids)
             assert torch.equal(found.scores.double(), scores)
+
+
+def test_a_longer_list_than_a_tile_of_the_other_ops() -> None:
+    problem = whole_numbers(2, 150, 5)
+    with lk.use_backend("triton"):
+        found = lk.catalogue_top_k(problem.queries[:, 0].float(), problem.items.float(), 70)
+    assert torch.equal(found.ids, top_k_by_hand(problem, 70)[1])
 
 
 def test_more_items_than_the_kernel_keeps() -> None:
