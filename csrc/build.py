@@ -73,7 +73,9 @@ def rules(cxx: str, flags: str, link: str, target: str, stress: bool) -> str:
     flags += " " + os.environ.get("LARES_CXXFLAGS", "")
     objects = {f"{name}.o": (SOURCES / f"{name}.cpp", "") for name in ("dispatch", "threads")}
     for name, march in sets.items():
-        objects[f"{name}.o"] = (SOURCES / "refine.cpp", f"-DLARES_ISA={name} {march}")
+        for source in ("refine", "catalogue"):
+            made = f"{source}_{name}.o"
+            objects[made] = (SOURCES / f"{source}.cpp", f"-DLARES_ISA={name} {march}")
     if stress:
         objects["stress.o"] = (SOURCES.parent / "tests" / "stress.cpp", "")
     lines = [

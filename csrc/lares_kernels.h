@@ -1,4 +1,5 @@
-/* The recurrence of LARES (arXiv 2505.16865, section 3.2) as a plain C library.
+/* LARES (arXiv 2505.16865) as a plain C library: the recurrence of section 3.2, and scores of a
+ * whole catalogue (further down).
  *
  *   s_t = Layers(LayerNorm(adapter(s_{t-1}, H))),  t = 1..T
  *
@@ -17,7 +18,7 @@
 extern "C" {
 #endif
 
-#define LARES_ABI 2
+#define LARES_ABI 3
 #define LARES_PARAMETERS 16 /* at most; in the order of lares_kernels/parameters.py */
 
 enum { LARES_ADAPTER_ADD, LARES_ADAPTER_GATE, LARES_ADAPTER_CONCAT, LARES_ADAPTER_NONE };
@@ -78,11 +79,53 @@ enum {
     LARES_BAD_STEPS,    /* a depth is below 1 or above max_steps */
     LARES_BAD_ID,       /* a sequence id is below 0 or above 2^24 - 1 */
     LARES_NO_MEMORY,
+    LARES_BAD_ITEM, /* a chosen item is outside the catalogue */
 };
 
 /* Both return one of the codes above; on an error nothing useful is in the outputs. */
 LARES_API int lares_refine_forward(const LaresCall* call);
 LARES_API int lares_refine_backward(const LaresCall* call);
+
+/* Scores of a catalogue: s_nv = q_n . e_v / temperature, both normalised first for LARES_COSINE.
+ * R rows ask with N / R queries each, one row's after the other; an item that a row excludes takes
+ * no part. No matrix of scores is made: items are taken block by block. As above, every field is 8
+ * bytes wide. */
+enum { LARES_DOT, LARES_COSINE };
+
+typedef struct {
+    int64_t abi; /* LARES_ABI */
+    int64_t n_queries, n_rows, n_items, width;
+    int64_t scores;
+    int64_t precision;      /* of the products, as above */
+    int64_t items_are_bf16; /* `items` holds bfloat16, else float32 */
+    int64_t n_excluded;     /* H; 0: none */
+    int64_t k;              /* of top_k, in 1..V */
+    int64_t threads;
+    double temperature;
+    const float* queries;    /* (N, d) */
+    const void* items;       /* (V, d) */
+    const int64_t* chosen;   /* (R,) items in 0..V-1; not for top_k */
+    const int64_t* excluded; /* (R, H), ascending in every row; ids outside 0..V-1 are none */
+    /* log_probability: of the chosen item; gradients reads `normaliser` again */
+    float* log_probability; /* (N,) */
+    float* normaliser;      /* (N,) log of the sum of exp(s) */
+    float* entropy;         /* (N,), or NULL: not wanted */
+    /* gradients */
+    const float* g_log_probability; /* (N,) */
+    float* g_queries;               /* (N, d), or NULL: not wanted */
+    float* g_items;                 /* (V, d), or NULL: not wanted */
+    /* top_k: best first, of equal scores the lower id; -inf and -1 where items ran out */
+    float* top_scores; /* (N, k) */
+    int64_t* top_ids;  /* (N, k) */
+    /* ranks of the chosen items: how many others score at least as high; -1 for NaN */
+    int64_t* ranks; /* (N,) */
+} LaresCatalogue;
+
+/* All return a code; any number of threads gives the same bits. */
+LARES_API int lares_catalogue_log_probability(const LaresCatalogue* call);
+LARES_API int lares_catalogue_gradients(const LaresCatalogue* call);
+LARES_API int lares_catalogue_top_k(const LaresCatalogue* call);
+LARES_API int lares_catalogue_ranks(const LaresCatalogue* call);
 
 /* Instruction sets that serve a precision, of those this library was built with and this processor
  * has, best first, as "avx512 avx2 generic". The first is used unless lares_use_isa names another

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import lares_kernels as lk
 from lares.config import LaresConfig
 from lares.encoder import LaresEncoder
 
 _RECOMMEND_BATCH = 256
+
+
+class Scoring(TypedDict):
+    """How the catalogue ops of ``lares_kernels`` are to score."""
+
+    scores: str
+    temperature: float
 
 
 class LaresModel(nn.Module):
@@ -32,6 +41,18 @@ class LaresModel(nn.Module):
         """Where the parameters are."""
         return self.encoder.item_embedding.weight.device
 
+    @property
+    def items(self) -> Tensor:
+        """The catalogue, (V, d); row 0 is padding's."""
+        return self.encoder.item_embedding.weight
+
+    @property
+    def scoring(self) -> Scoring:
+        """Options with which the catalogue ops score like :meth:`score_states`."""
+        if self.config.scores == "dot":
+            return {"scores": "dot", "temperature": 1.0}
+        return {"scores": "cosine", "temperature": self.config.tau}
+
     def score_states(self, states: Tensor) -> Tensor:
         """Scores of all catalogue rows: ``z E^T``, or cosines divided by ``tau``.
 
@@ -41,7 +62,7 @@ class LaresModel(nn.Module):
         Returns:
             (..., V); row 0 is padding's.
         """
-        items = self.encoder.item_embedding.weight
+        items = self.items
         if self.config.scores == "dot":
             return states @ items.mT
         cosines = functional.normalize(states, dim=-1) @ functional.normalize(items, dim=-1).mT
@@ -109,30 +130,20 @@ class LaresModel(nn.Module):
         first_id: int,
     ) -> list[list[int]]:
         window = self.config.max_length
-        recent = [list(history)[-window:] for history in histories]
+        recent = [history[-window:] for history in histories]
         lengths = torch.tensor([len(history) for history in recent])
-        item_seq = torch.zeros(len(recent), int(lengths.max()), dtype=torch.int64)
-        for row, history in enumerate(recent):
-            item_seq[row, : len(history)] = torch.tensor(history)
         ids = torch.arange(first_id, first_id + len(recent), device=self.device)
         out = self.encoder(
-            item_seq.to(self.device),
+            _padded(recent).to(self.device),
             lengths.to(self.device),
             num_steps,
             seed=seed,
             sequence_ids=ids,
         )
-        scores = self.score_states(out.last).float()
-        scores[:, 0] = float("-inf")
-        if remove_seen:
-            for row, whole_history in enumerate(histories):
-                seen = torch.tensor(sorted(set(whole_history)), device=self.device)
-                scores[row, seen] = float("-inf")
-        best, items = scores.sort(dim=-1, descending=True, stable=True)
-        left = torch.isfinite(best[:, :k])
-        return [
-            row[keep].tolist() for row, keep in zip(items[:, :k].cpu(), left.cpu(), strict=True)
-        ]
+        excluded = _padded(histories).to(self.device) - 1 if remove_seen else None
+        # Without padding's row: ids are one less, and padding becomes -1, no item.
+        best = lk.catalogue_top_k(out.last, self.items[1:], k, excluded=excluded, **self.scoring)
+        return [[item + 1 for item in row if item >= 0] for row in best.ids.tolist()]
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into folder ``path``.
@@ -159,6 +170,15 @@ class LaresModel(nn.Module):
         model.to(weights["encoder.item_embedding.weight"].dtype)
         model.load_state_dict(weights)
         return model.eval()
+
+
+def _padded(histories: Sequence[Sequence[int]]) -> Tensor:
+    """Item ids, padded with zeros on the right."""
+    longest = max(len(history) for history in histories)
+    ids = torch.zeros(len(histories), longest, dtype=torch.int64)
+    for row, history in enumerate(histories):
+        ids[row, : len(history)] = torch.tensor(list(history))
+    return ids
 
 
 def _check_histories(histories: Sequence[Sequence[int]], n_items: int) -> None:

@@ -5,6 +5,15 @@ sequences; ``RecurrentCore`` owns its parameters. Nothing here knows what a reco
 """
 
 from lares_kernels.backends import available_backends, use_backend
+from lares_kernels.catalogue.functions import (
+    CatalogueFunction,
+    LogProbability,
+    TopK,
+    catalogue_cross_entropy,
+    catalogue_log_probability,
+    catalogue_ranks,
+    catalogue_top_k,
+)
 from lares_kernels.config import CoreConfig
 from lares_kernels.cpu_library import cpu_peak
 from lares_kernels.errors import BackendError
@@ -15,12 +24,19 @@ from lares_kernels.warmup import warmup
 
 __all__ = [
     "BackendError",
+    "CatalogueFunction",
     "CoreConfig",
     "Explanation",
+    "LogProbability",
     "RecurrentCore",
     "RefineFunction",
     "RefineOutput",
+    "TopK",
     "available_backends",
+    "catalogue_cross_entropy",
+    "catalogue_log_probability",
+    "catalogue_ranks",
+    "catalogue_top_k",
     "cpu_peak",
     "explain",
     "refine",

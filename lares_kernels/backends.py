@@ -187,6 +187,14 @@ def use_backend(name: str) -> Iterator[None]:
         _asked_for.reset(token)
 
 
+def asked_backend() -> tuple[str | None, str]:
+    """(name or None, what asked for it) of the backend that calls here are to run on."""
+    name, source = _asked_for.get(), "use_backend"
+    if name is None:
+        name, source = os.environ.get(ENVIRONMENT_VARIABLE) or None, ENVIRONMENT_VARIABLE
+    return None if name is None else _known(name, source).name, source
+
+
 _logged: set[tuple[str, ...]] = set()
 
 
@@ -211,10 +219,7 @@ def choose(request: Request) -> Choice:
     Raises:
         BackendError: the backend asked for by name cannot serve the call.
     """
-    name, source = _asked_for.get(), "use_backend"
-    if name is None:
-        name, source = os.environ.get(ENVIRONMENT_VARIABLE) or None, ENVIRONMENT_VARIABLE
-    return _choose(name, source, *request)
+    return _choose(*asked_backend(), *request)
 
 
 @cache

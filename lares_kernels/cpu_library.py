@@ -14,10 +14,10 @@ from torch import Tensor
 from lares_kernels.errors import BackendError
 
 LIBRARY = Path(__file__).with_name("liblares_cpu.so")
-ABI = 2
+ABI = 3
 N_PARAMETERS = 16
 
-OK, BAD_ARGUMENT, BAD_LENGTH, BAD_STEPS, BAD_ID, NO_MEMORY = range(6)
+OK, BAD_ARGUMENT, BAD_LENGTH, BAD_STEPS, BAD_ID, NO_MEMORY, BAD_ITEM = range(7)
 STATE_GIVEN, STATE_DRAWN, STATE_ZERO = range(3)
 PRECISIONS = ("fp32", "bf16")  # of the products
 
@@ -82,6 +82,48 @@ class LaresCall(ctypes.Structure):
     ]
 
 
+class LaresCatalogue(ctypes.Structure):
+    """``LaresCatalogue`` of csrc/lares_kernels.h, field by field."""
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "abi",
+                "n_queries",
+                "n_rows",
+                "n_items",
+                "width",
+                "scores",
+                "precision",
+                "items_are_bf16",
+                "n_excluded",
+                "k",
+                "threads",
+            )
+        ),
+        ("temperature", ctypes.c_double),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "queries",
+                "items",
+                "chosen",
+                "excluded",
+                "log_probability",
+                "normaliser",
+                "entropy",
+                "g_log_probability",
+                "g_queries",
+                "g_items",
+                "top_scores",
+                "top_ids",
+                "ranks",
+            )
+        ),
+    ]
+
+
 @cache
 def load() -> ctypes.CDLL | str:
     """The library, or why there is none."""
@@ -97,6 +139,10 @@ def load() -> ctypes.CDLL | str:
     for name in ("lares_refine_forward", "lares_refine_backward"):
         function = getattr(library, name)
         function.argtypes = [ctypes.POINTER(LaresCall)]
+        function.restype = ctypes.c_int
+    for name in ("log_probability", "gradients", "top_k", "ranks"):
+        function = getattr(library, f"lares_catalogue_{name}")
+        function.argtypes = [ctypes.POINTER(LaresCatalogue)]
         function.restype = ctypes.c_int
     library.lares_evaluate.argtypes = [ctypes.c_int, ctypes.c_int64, *[ctypes.c_void_p] * 2]
     library.lares_isas.argtypes = [ctypes.c_int]

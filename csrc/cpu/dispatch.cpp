@@ -93,6 +93,42 @@ int guarded(const LaresCall* call, const Run& run) {
     }
 }
 
+bool serves(const LaresCatalogue& c) {
+    constexpr int64_t kMostItems = int64_t(1) << 30, kMostQueries = int64_t(1) << 28;
+    return c.abi == LARES_ABI && between(c.n_queries, 1, kMostQueries) &&
+           between(c.n_rows, 1, c.n_queries) && c.n_queries % c.n_rows == 0 &&
+           between(c.n_items, 1, kMostItems) && between(c.width, 1, 4096) &&
+           between(c.scores, LARES_DOT, LARES_COSINE) &&
+           between(c.precision, LARES_FP32, LARES_BF16) && c.n_excluded >= 0 && c.temperature > 0 &&
+           std::isfinite(c.temperature) && c.queries && c.items &&
+           (c.excluded || c.n_excluded == 0);
+}
+
+bool has_chosen(const LaresCatalogue& c) {
+    for (int64_t r = 0; r < c.n_rows; ++r)
+        if (!between(c.chosen[r], 0, c.n_items - 1)) return false;
+    return true;
+}
+
+enum class Chosen { kNeeded, kNot };
+
+int guarded(const LaresCatalogue* call, Chosen chosen_item,
+            void (*CatalogueKernels::*run)(const LaresCatalogue&)) {
+    if (!call || !serves(*call)) return LARES_BAD_ARGUMENT;
+    if (chosen_item == Chosen::kNeeded) {
+        if (!call->chosen) return LARES_BAD_ARGUMENT;
+        if (!has_chosen(*call)) return LARES_BAD_ITEM;
+    } else if (!between(call->k, 1, call->n_items)) {
+        return LARES_BAD_ARGUMENT;
+    }
+    try {
+        (chosen(call->precision).catalogue->*run)(*call);
+        return LARES_OK;
+    } catch (const std::exception&) {
+        return LARES_NO_MEMORY;
+    }
+}
+
 // A lock held by another thread at the moment of a fork would stay locked in the child for ever.
 struct ForkGuard {
     ForkGuard() {
@@ -114,6 +150,22 @@ int lares_refine_forward(const LaresCall* call) {
 
 int lares_refine_backward(const LaresCall* call) {
     return lares::guarded(call, [&](const lares::IsaKernels& isa) { isa.backward(*call); });
+}
+
+int lares_catalogue_log_probability(const LaresCatalogue* call) {
+    return lares::guarded(call, lares::Chosen::kNeeded, &lares::CatalogueKernels::log_probability);
+}
+
+int lares_catalogue_gradients(const LaresCatalogue* call) {
+    return lares::guarded(call, lares::Chosen::kNeeded, &lares::CatalogueKernels::gradients);
+}
+
+int lares_catalogue_top_k(const LaresCatalogue* call) {
+    return lares::guarded(call, lares::Chosen::kNot, &lares::CatalogueKernels::top_k);
+}
+
+int lares_catalogue_ranks(const LaresCatalogue* call) {
+    return lares::guarded(call, lares::Chosen::kNeeded, &lares::CatalogueKernels::ranks);
 }
 
 const char* lares_isas(int precision) {

@@ -5,6 +5,14 @@
 
 namespace lares {
 
+// All throw CallError or std::bad_alloc.
+struct CatalogueKernels {
+    void (*log_probability)(const LaresCatalogue& call);
+    void (*gradients)(const LaresCatalogue& call);
+    void (*top_k)(const LaresCatalogue& call);
+    void (*ranks)(const LaresCatalogue& call);
+};
+
 struct IsaKernels {
     const char* name;
     int precision;     // of the products: LARES_FP32 or LARES_BF16
@@ -12,6 +20,7 @@ struct IsaKernels {
     // Both throw CallError or std::bad_alloc.
     void (*forward)(const LaresCall& call);
     void (*backward)(const LaresCall& call);
+    const CatalogueKernels* catalogue;
     double (*measure_peak)();
     bool (*evaluate)(int function, int64_t count, const float* x, float* y);
 };

@@ -19,8 +19,6 @@ constexpr int kTileRows = 96;
 // Parts of a batch whose parameter gradients are gathered apart and then added in order. Their
 // number depends on the batch alone, so that any number of threads gives the same bits.
 constexpr int kParts = 16;
-// Work that pays for waking a thread.
-constexpr double kOperationsPerThread = 2e7;
 // Work beside which packing the weights is nothing.
 constexpr double kWorthPacking = 5e8;
 
@@ -29,17 +27,12 @@ double layer_operations(const Shape& s, const Batch& batch, int64_t steps) {
     return row * double(batch.rows) * double(steps);
 }
 
-int threads_for(const LaresCall& call, double operations) {
-    const double wanted = operations / kOperationsPerThread;
-    const int64_t most = call.threads < 1 ? 1 : call.threads;
-    return wanted < double(most) ? 1 + int(wanted) : int(most);
-}
-
 void forward_tiles(const CallPlan& plan, double operations) {
-    run_pieces(int(plan.batch.tiles.size()), threads_for(plan.call, operations), [&](int tile) {
-        BorrowedArena arena;
-        forward_tile(plan, plan.batch.tiles[size_t(tile)], *arena);
-    });
+    run_pieces(int(plan.batch.tiles.size()), threads_for(plan.call.threads, operations),
+               [&](int tile) {
+                   BorrowedArena arena;
+                   forward_tile(plan, plan.batch.tiles[size_t(tile)], *arena);
+               });
 }
 
 void forward(const LaresCall& call) {
@@ -104,7 +97,8 @@ void backward(const LaresCall& call) {
     float* grads = grad_arena->take<float>(size_t(parts) * layout.size);
     float* g_hidden = rollout_rows ? grad_arena->take<float>(rollout_rows) : call.g_hidden;
 
-    const int threads = threads_for(call, 4 * layer_operations(shape, batch, call.max_steps));
+    const int threads =
+        threads_for(call.threads, 4 * layer_operations(shape, batch, call.max_steps));
     run_pieces(parts, threads, [&](int part) {
         float* own = grads + part * layout.size;
         std::memset(own, 0, size_t(layout.size) * sizeof(float));
@@ -195,12 +189,14 @@ bool usable() {
 
 #define LARES_TEXT2(x) #x
 #define LARES_TEXT(x) LARES_TEXT2(x)
+extern const CatalogueKernels catalogue_kernels;
 extern const IsaKernels kernels;
 const IsaKernels kernels{LARES_TEXT(LARES_ISA),
                          kBf16 ? LARES_BF16 : LARES_FP32,
                          usable,
                          forward,
                          backward,
+                         &catalogue_kernels,
                          measure_peak,
                          evaluate};
 

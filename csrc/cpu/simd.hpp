@@ -138,6 +138,25 @@ LARES_INLINE float sum_lanes(Vec v) {
 #endif
 }
 
+LARES_INLINE float max_lanes(Vec v) {
+    float best = v[0];
+    for (int i = 1; i < kLanes; ++i) best = v[i] > best ? v[i] : best;
+    return best;
+}
+
+// One bit for each lane of `a` above that of `b`; NaN is above nothing.
+LARES_INLINE uint32_t lanes_above(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
+#elif defined(__AVX2__)
+    return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GT_OQ)));
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < kLanes; ++i) bits |= uint32_t(a[i] > b[i]) << i;
+    return bits;
+#endif
+}
+
 // Lanes `first .. ` of a row's last vector that lie within `width` columns.
 LARES_INLINE IVec lanes_below(int count) { return lane_numbers() < broadcast(int32_t(count)); }
 

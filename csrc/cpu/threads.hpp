@@ -39,6 +39,14 @@ class FlushTinyNumbers {
 #endif
 };
 
+// Threads, at most `most`, that so much work pays for waking.
+inline int threads_for(int64_t most, double operations) {
+    constexpr double kOperationsPerThread = 2e7;
+    const double wanted = operations / kOperationsPerThread;
+    if (most < 1) most = 1;
+    return wanted < double(most) ? 1 + int(wanted) : int(most);
+}
+
 // work(data) on up to `threads` threads, this one among them; returns when all are done. `work`
 // must not throw.
 //

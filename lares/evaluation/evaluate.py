@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lares.data.batches import collate
 from lares.data.dataset import Split
-from lares.evaluation.ranking import DEFAULT_KS, metrics_from_ranks, target_ranks
+from lares.evaluation.ranking import DEFAULT_KS, catalogue_target_ranks, metrics_from_ranks
 from lares.model import LaresModel
 
 
@@ -67,8 +67,7 @@ def depth_ranks(
             )
             for depth in depths:
                 last = out.last if out.trajectory is None else out.trajectory[:, depth - 1]
-                scores = model.score_states(last)
-                ranks[depth].append(target_ranks(scores, targets, excluded))
+                ranks[depth].append(catalogue_target_ranks(model, last, targets, excluded))
     finally:
         model.train(was_training)
     return {depth: torch.cat(parts) for depth, parts in ranks.items()}

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+import lares_kernels as lk
+from lares.model import LaresModel
+
 DEFAULT_KS = (5, 10, 20, 50)
 
 
@@ -39,6 +42,31 @@ def target_ranks(scores: Tensor, targets: Tensor, excluded: Tensor | None = None
         ahead.scatter_(1, excluded, False)
     ahead.scatter_(1, wanted, False)
     return ahead.sum(dim=1)
+
+
+def catalogue_target_ranks(
+    model: LaresModel, states: Tensor, targets: Tensor, excluded: Tensor | None = None
+) -> Tensor:
+    """:func:`target_ranks` of a model's scores, which are never a matrix.
+
+    Args:
+        model: whose catalogue it is.
+        states: (B, d).
+        targets, excluded: as in :func:`target_ranks`.
+
+    Raises:
+        ValueError: a score is NaN; the message says of which row.
+    """
+    if excluded is not None:
+        excluded = excluded.masked_fill(excluded == targets[:, None], 0) - 1
+    # Without padding's row: ids are one less, and padding becomes -1, no item.
+    ranks = lk.catalogue_ranks(
+        states, model.items[1:], targets - 1, excluded=excluded, **model.scoring
+    )
+    bad = ranks < 0
+    if bool(bad.any()):
+        raise ValueError(f"the scores of sequence {int(bad.nonzero()[0])} are NaN")
+    return ranks
 
 
 def metrics_from_ranks(ranks: Tensor, ks: Sequence[int] = DEFAULT_KS) -> dict[str, float]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import lares_kernels as lk
 from lares.config import LaresConfig
 from lares.depth import sample_depth
 from lares.errors import ConfigError
@@ -229,8 +230,9 @@ class SptObjective(nn.Module):
 
     def _recommendation(self, last: Tensor, batch: SptBatch) -> Tensor:
         """Cross entropy over all catalogue rows, scaled for averaging over processes."""
-        scores = self.model.score_states(last)
-        summed = functional.cross_entropy(scores, batch.targets, reduction="sum")
+        summed = lk.catalogue_cross_entropy(
+            last, self.model.items, batch.targets, reduction="sum", **self.model.scoring
+        )
         return summed * (self._n_processes / batch.global_size)
 
     def _gather_rows(self, rows: Tensor) -> Tensor:

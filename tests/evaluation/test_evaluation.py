@@ -12,6 +12,7 @@ from lares import LaresConfig, LaresModel
 from lares.data import load_dataset
 from lares.evaluation import evaluate, evaluate_popularity, metrics_from_ranks, target_ranks
 from lares.evaluation.evaluate import depth_ranks
+from lares.evaluation.ranking import catalogue_target_ranks
 
 
 def test_ranks_count_items_that_score_at_least_as_high() -> None:
@@ -108,3 +109,20 @@ def test_popularity(interactions: Path) -> None:
     assert found["recall@5"] == pytest.approx(hits / len(dataset.test))
     without = evaluate_popularity(dataset, dataset.test, ks=(5,), remove_history=True)
     assert without["recall@5"] >= found["recall@5"]
+
+
+@pytest.mark.parametrize("scores", ["dot", "cos"])
+def test_ranks_without_a_matrix_are_those_of_the_matrix(scores: str) -> None:
+    torch.manual_seed(2)
+    model = LaresModel(LaresConfig(500, max_length=8, d_model=16, d_ff=24, scores=scores)).double()
+    states = torch.randn(40, 16, dtype=torch.float64)
+    targets = torch.randint(1, 500, (40,))
+    excluded = torch.randint(0, 500, (40, 30))
+    excluded[3, 4] = targets[3]  # it ranks all the same
+    for left_out in (None, excluded):
+        found = catalogue_target_ranks(model, states, targets, left_out)
+        wanted = target_ranks(model.score_states(states), targets, left_out)
+        assert torch.equal(found, wanted)
+    states[7, 0] = float("nan")
+    with pytest.raises(ValueError, match="scores of sequence 7 are NaN"):
+        catalogue_target_ranks(model, states, targets)

@@ -1,0 +1,1 @@
+"""Cross entropy, log-probabilities, top-k and ranks over a catalogue that never becomes a matrix."""

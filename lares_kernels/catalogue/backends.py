@@ -1,0 +1,111 @@
+"""Which program runs a catalogue op: the same names and the same choice as for the recurrence."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lares_kernels.backends import asked_backend
+from lares_kernels.catalogue.call import CatalogueCall
+from lares_kernels.catalogue.cpu import CpuCatalogue
+from lares_kernels.catalogue.reference import EquationsCatalogue, ReferenceCatalogue
+from lares_kernels.errors import BackendError
+from lares_kernels.triton.catalogue import TritonCatalogue
+
+
+class CatalogueBackend(Protocol):
+    """One implementation of the catalogue ops.
+
+    ``queries`` (N, d) are the ``N / R`` queries of each of ``R`` rows, one row's after the other;
+    ``chosen`` or ``targets`` (R,) int64 and ``excluded`` (R, H) int64, -1 where there is none, belong
+    to rows. Their values have been checked on a CPU. Results are at least float32.
+    """
+
+    name: str
+    automatic: bool  # whether it is used without being asked for by name
+
+    def availability(self) -> str | None:
+        """None if the backend can run on this machine at all, else why not."""
+
+    def verify(self, device_type: str, product_dtype: torch.dtype, width: int) -> str | None:
+        """None if the backend can serve such calls, else why not."""
+
+    def log_probability(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        chosen: Tensor,
+        excluded: Tensor | None,
+        wants_entropy: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities of ``chosen`` (N,), log-normalisers (N,), entropies (N,) or (0,)."""
+
+    def gradients(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        chosen: Tensor,
+        excluded: Tensor | None,
+        normaliser: Tensor,
+        g_log_probability: Tensor,
+        wants_queries: bool,
+        wants_items: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of queries (N, d) and items (V, d); (0,) for one that is not wanted."""
+
+    def top_k(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        excluded: Tensor | None,
+        k: int,
+    ) -> tuple[Tensor, Tensor]:
+        """The ``k`` best scores (R, k) and their ids, best first; -inf and -1 where items ran out."""
+
+    def ranks(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        targets: Tensor,
+        excluded: Tensor | None,
+    ) -> Tensor:
+        """How many other items score at least as high as the target, (R,) int64; -1 for NaN."""
+
+
+_BACKENDS: dict[str, CatalogueBackend] = {
+    backend.name: backend
+    for backend in (CpuCatalogue(), TritonCatalogue(), ReferenceCatalogue(), EquationsCatalogue())
+}
+
+
+def catalogue_backend(name: str) -> CatalogueBackend:
+    """The backend of that name."""
+    return _BACKENDS[name]
+
+
+def choose_catalogue(device_type: str, product_dtype: torch.dtype, width: int) -> CatalogueBackend:
+    """The backend for a call: the one asked for, else the first that can serve it.
+
+    Raises:
+        BackendError: the backend asked for by name cannot serve the call.
+    """
+    name, source = asked_backend()
+    reasons: dict[str, str] = {}
+    for candidate, backend in _BACKENDS.items():
+        if candidate != name and (name is not None or not backend.automatic):
+            continue
+        reason = backend.availability() or backend.verify(device_type, product_dtype, width)
+        if reason is None:
+            return backend
+        if name is not None:
+            raise BackendError(
+                f"backend {name!r}, asked for by {source}, cannot run this catalogue op: {reason}"
+            )
+        reasons[candidate] = reason
+    raise BackendError(f"no backend can run this catalogue op: {reasons}")

@@ -1,0 +1,121 @@
+"""One call of a catalogue op, checked: what is scored how, and which items a row leaves out."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SCORES = ("dot", "cosine")
+# As torch.nn.functional.normalize: shorter vectors are divided by this instead of their length.
+SHORTEST = 1e-12
+_FLOAT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class CatalogueCall:
+    """How rows score items: ``s_rv = q_r . e_v / temperature``, both normalised first for cosine.
+
+    Attributes:
+        scores: ``dot`` or ``cosine``.
+        temperature: scores are divided by it.
+        product_dtype: factors of products are rounded to it; sums are at least float32.
+    """
+
+    scores: str
+    temperature: float
+    product_dtype: torch.dtype
+
+    @property
+    def cosine(self) -> bool:
+        """Whether queries and items are normalised."""
+        return self.scores == "cosine"
+
+
+def working_dtype(queries: Tensor, items: Tensor) -> torch.dtype:
+    """Type of everything but the factors of products: float64 for float64 input, else float32."""
+    return torch.float64 if torch.float64 in (queries.dtype, items.dtype) else torch.float32
+
+
+def check_options(scores: str, temperature: float) -> None:
+    """Raise ``ValueError`` unless scores can be made so."""
+    if scores not in SCORES:
+        raise ValueError(f"scores is {scores!r}; it must be one of {', '.join(SCORES)}")
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature is {temperature}; it must be a positive number")
+
+
+def check_matrices(queries: Tensor, items: Tensor) -> None:
+    """Raise unless ``queries`` (..., d) and ``items`` (V, d) are of types and shapes we serve."""
+    if items.dim() != 2 or items.shape[0] == 0 or items.shape[1] == 0:
+        raise ValueError(f"items has shape {tuple(items.shape)}; it must be (V, d), not empty")
+    if queries.dim() < 2 or queries.shape[-1] != items.shape[1]:
+        raise ValueError(
+            f"queries has shape {tuple(queries.shape)}; it must be (..., {items.shape[1]}), as wide "
+            "as items"
+        )
+    for name, tensor in (("queries", queries), ("items", items)):
+        if tensor.dtype not in _FLOAT_TYPES:
+            raise TypeError(
+                f"{name} is {tensor.dtype}; it must be float64, float32, bfloat16 or float16"
+            )
+    if queries.device != items.device:
+        raise ValueError(f"queries are on {queries.device}, items on {items.device}")
+
+
+def check_ids(name: str, ids: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """``ids`` as contiguous int64, if they are whole numbers of ``shape`` on ``device``."""
+    if tuple(ids.shape) != shape or ids.is_floating_point() or ids.dtype == torch.bool:
+        raise ValueError(
+            f"{name} must hold whole numbers of shape {shape}; got shape {tuple(ids.shape)} of "
+            f"{ids.dtype}"
+        )
+    if ids.device != device:
+        raise ValueError(f"{name} is on {ids.device}, queries are on {device}")
+    return ids.to(torch.int64).contiguous()
+
+
+def checks_values(tensor: Tensor) -> bool:
+    """Whether ids are looked at: reading them would wait for a GPU."""
+    return tensor.device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1"
+
+
+def check_chosen(name: str, chosen: Tensor, excluded: Tensor | None, n_items: int) -> None:
+    """Raise ``ValueError`` unless each id (R,) is an item that its row does not exclude."""
+    wrong = (chosen < 0) | (chosen >= n_items)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"{name} of row {row} is {int(chosen[row])}; it must be in 0..{n_items - 1}"
+        )
+    if excluded is None or excluded.numel() == 0:
+        return
+    hit = (excluded == chosen[:, None]).any(dim=1)
+    if bool(hit.any()):
+        row = int(hit.nonzero()[0])
+        raise ValueError(
+            f"{name} of row {row} is {int(chosen[row])}, which the row excludes; take it out of "
+            "excluded (-1 in its place) where it is to be scored"
+        )
+
+
+def check_excluded(excluded: Tensor, n_items: int) -> None:
+    """Raise ``ValueError`` unless ids (R, H) are items or -1."""
+    wrong = (excluded < -1) | (excluded >= n_items)
+    if bool(wrong.any()):
+        row, place = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"excluded[{row}, {place}] is {int(excluded[row, place])}; it must be an item in "
+            f"0..{n_items - 1}, or -1 for none"
+        )
+
+
+def in_order(excluded: Tensor, n_items: int) -> Tensor:
+    """Excluded ids (R, H) ascending in every row, ``n_items`` where there is none.
+
+    Whoever walks over the catalogue then needs one place in each row, never a search.
+    """
+    return excluded.where(excluded >= 0, n_items).sort(dim=1).values

@@ -1,0 +1,163 @@
+"""Backend ``cpu`` of the catalogue ops: the C++ kernel of csrc/cpu/catalogue.cpp."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from lares_kernels import cpu_library as lib
+from lares_kernels.catalogue.call import SCORES, CatalogueCall, in_order
+from lares_kernels.errors import BackendError
+
+_PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+_MOST_WIDTH = 4096
+_MOST_ITEMS = 1 << 30
+
+
+class CpuCatalogue:
+    """Blocks of items stay in the cache while all queries pass by them."""
+
+    name = "cpu"
+    automatic = True
+
+    def availability(self) -> str | None:
+        library = lib.load()
+        return library if isinstance(library, str) else None
+
+    def verify(self, device_type: str, product_dtype: torch.dtype, width: int) -> str | None:
+        if device_type != "cpu":
+            return f"tensors are on {device_type}"
+        if product_dtype not in _PRECISIONS:
+            served = " and ".join(str(dtype) for dtype in _PRECISIONS)
+            return f"products in {product_dtype}; it serves {served}"
+        if width > _MOST_WIDTH:
+            return f"items are {width} wide; it serves up to {_MOST_WIDTH}"
+        return None
+
+    def log_probability(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        chosen: Tensor,
+        excluded: Tensor | None,
+        wants_entropy: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        inputs = _Inputs(call, queries, items, chosen, excluded)
+        found, normaliser = (torch.empty(len(queries)) for _ in range(2))
+        entropy = torch.empty(len(queries) if wants_entropy else 0)
+        inputs.c.log_probability = found.data_ptr()
+        inputs.c.normaliser = normaliser.data_ptr()
+        if wants_entropy:
+            inputs.c.entropy = entropy.data_ptr()
+        inputs.run("log_probability")
+        return found, normaliser, entropy
+
+    def gradients(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        chosen: Tensor,
+        excluded: Tensor | None,
+        normaliser: Tensor,
+        g_log_probability: Tensor,
+        wants_queries: bool,
+        wants_items: bool,
+    ) -> tuple[Tensor, Tensor]:
+        inputs = _Inputs(call, queries, items, chosen, excluded)
+        inputs.c.normaliser = inputs.address(normaliser)
+        inputs.c.g_log_probability = inputs.address(g_log_probability)
+        g_queries = torch.empty(queries.shape if wants_queries else 0)
+        g_items = torch.empty(items.shape if wants_items else 0)
+        if wants_queries:
+            inputs.c.g_queries = g_queries.data_ptr()
+        if wants_items:
+            inputs.c.g_items = g_items.data_ptr()
+        inputs.run("gradients")
+        return g_queries, g_items
+
+    def top_k(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        excluded: Tensor | None,
+        k: int,
+    ) -> tuple[Tensor, Tensor]:
+        inputs = _Inputs(call, queries, items, None, excluded)
+        scores = torch.empty(len(queries), k)
+        ids = torch.empty(len(queries), k, dtype=torch.int64)
+        inputs.c.k = k
+        inputs.c.top_scores, inputs.c.top_ids = scores.data_ptr(), ids.data_ptr()
+        inputs.run("top_k")
+        return scores, ids
+
+    def ranks(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        targets: Tensor,
+        excluded: Tensor | None,
+    ) -> Tensor:
+        inputs = _Inputs(call, queries, items, targets, excluded)
+        ranks = torch.empty(len(queries), dtype=torch.int64)
+        inputs.c.ranks = ranks.data_ptr()
+        inputs.run("ranks")
+        return ranks
+
+
+class _Inputs:
+    """The C struct of a call, and what its addresses point to."""
+
+    def __init__(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        chosen: Tensor | None,
+        excluded: Tensor | None,
+    ) -> None:
+        n_items = len(items)
+        if n_items > _MOST_ITEMS:
+            raise BackendError(f"the catalogue has {n_items} items; cpu serves {_MOST_ITEMS}")
+        self.alive: list[Tensor] = []
+        c = self.c = lib.LaresCatalogue()
+        c.abi = lib.ABI
+        c.n_queries, c.width = queries.shape
+        c.n_rows, c.n_items = c.n_queries, n_items
+        c.scores = SCORES.index(call.scores)
+        c.precision = lib.PRECISIONS.index(_PRECISIONS[call.product_dtype])
+        c.threads = torch.get_num_threads()
+        c.temperature = call.temperature
+        c.queries = self.address(queries)
+        # A table in bfloat16 is read as it is: another in float32 would be twice its size.
+        c.items_are_bf16 = items.dtype == torch.bfloat16
+        c.items = items.data_ptr() if c.items_are_bf16 else self.address(items)
+        if chosen is not None:
+            c.n_rows, c.chosen = len(chosen), chosen.data_ptr()
+        if excluded is not None and excluded.numel():
+            ordered = in_order(excluded, n_items)
+            self.alive.append(ordered)
+            c.n_rows, c.n_excluded = ordered.shape
+            c.excluded = ordered.data_ptr()
+
+    def address(self, tensor: Tensor) -> int:
+        """Of ``tensor`` as contiguous float32."""
+        if tensor.dtype != torch.float32 or not tensor.is_contiguous():
+            tensor = tensor.to(torch.float32).contiguous()
+            self.alive.append(tensor)
+        return tensor.data_ptr()
+
+    def run(self, name: str) -> None:
+        """Call the library; errors become exceptions."""
+        if self.c.n_queries == 0:
+            return
+        code = getattr(lib.loaded(), f"lares_catalogue_{name}")(ctypes.byref(self.c))
+        if code == lib.NO_MEMORY:
+            raise MemoryError(f"{name}: no memory for the kernel's buffers")
+        if code != lib.OK:
+            raise BackendError(f"the kernel refused {name} with code {code}")

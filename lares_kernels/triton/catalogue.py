@@ -1,0 +1,252 @@
+"""Backend ``triton`` of the catalogue ops: tensors and launches around ``kernels/catalogue.py``."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lares_kernels.catalogue.call import SHORTEST, CatalogueCall, in_order
+from lares_kernels.catalogue.reference import (
+    NO_ITEM,
+    ReferenceCatalogue,
+    normalise_backward,
+    prepared_queries,
+)
+from lares_kernels.triton.backend import TritonBackend, precision_of
+from lares_kernels.triton.constants import interpreted, padded
+from lares_kernels.triton.fused import on
+from lares_kernels.triton.settings import multiprocessors
+
+_PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
+# Wider ones spill; products of whole float32 have no tensor cores and need registers for them.
+MOST_WIDTH = {"half": 256, "tf32": 256, "ieee": 64}
+MOST_K = 256
+LEAST_K = 64
+TOP_K_ROWS = 16
+_MOST_ITEMS = (1 << 31) - (1 << 10)  # ids, and those past the last block's end, are int32
+_PROGRAMS = 4  # for each multiprocessor, where the queries alone are too few
+
+
+def tile_of(width: int, precision: str) -> dict[str, int]:
+    """Queries and items of a tile, and the launch's options: what fits the registers."""
+    side = 64 if width <= 64 and precision != "ieee" else 32
+    warps = 4 if width <= 64 and precision == "half" else 8
+    return {"ROWS": side, "COLUMNS": side, "num_warps": warps, "num_stages": 2}
+
+
+class TritonCatalogue:
+    """Tiles of queries and items; what is wider, and more than ``MOST_K`` best, is the reference's."""
+
+    name = "triton"
+    automatic = not interpreted()
+
+    def availability(self) -> str | None:
+        return TritonBackend().availability()
+
+    def verify(self, device_type: str, product_dtype: torch.dtype, width: int) -> str | None:
+        if device_type != "cuda" and not interpreted():
+            return f"tensors are on {device_type}"
+        if product_dtype not in _PRODUCTS:
+            served = ", ".join(str(dtype) for dtype in _PRODUCTS)
+            return f"products in {product_dtype}; it serves {served}"
+        most = MOST_WIDTH[precision_of(product_dtype)]
+        if width > most:
+            return (
+                f"items are {width} wide; it serves up to {most} with products in {product_dtype}"
+            )
+        return None
+
+    def log_probability(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        chosen: Tensor,
+        excluded: Tensor | None,
+        wants_entropy: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        from lares_kernels.triton.kernels.catalogue import log_probability_kernel
+
+        inputs = _Inputs(call, queries, items, len(chosen), excluded)
+        blocks, splits = inputs.grid()
+        floats = partial(torch.empty, dtype=torch.float32, device=items.device)
+        score, shifts, sums = floats(len(queries)), *(floats(splits, len(queries)) for _ in "ab")
+        weighted = floats(splits, len(queries)) if wants_entropy else None
+        with on(items.device):
+            log_probability_kernel[(blocks, splits)](
+                *inputs.tensors(chosen),
+                score,
+                shifts,
+                sums,
+                weighted,
+                *inputs.sizes,
+                splits,
+                ENTROPY=wants_entropy,
+                **inputs.constants,
+                **inputs.tile,
+            )
+        shift = shifts.amax(0)
+        scale = (shifts - shift).exp()
+        total = (sums * scale).sum(0)
+        normaliser = shift + total.log()
+        entropy = floats(0)
+        if weighted is not None:
+            entropy = normaliser - (weighted * scale).sum(0) / total
+        return score - normaliser, normaliser, entropy
+
+    def gradients(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        chosen: Tensor,
+        excluded: Tensor | None,
+        normaliser: Tensor,
+        g_log_probability: Tensor,
+        wants_queries: bool,
+        wants_items: bool,
+    ) -> tuple[Tensor, Tensor]:
+        from lares_kernels.triton.kernels.catalogue import (
+            item_gradients_kernel,
+            query_gradients_kernel,
+        )
+
+        inputs = _Inputs(call, queries, items, len(chosen), excluded)
+        floats = partial(torch.empty, dtype=torch.float32, device=items.device)
+        g_queries, g_items = floats(0), floats(items.shape if wants_items else 0)
+        known = (*inputs.tensors(chosen), normaliser, g_log_probability)
+        with on(items.device):
+            if wants_queries:
+                blocks, splits = inputs.grid()
+                parts = floats(splits, *queries.shape)
+                query_gradients_kernel[(blocks, splits)](
+                    *known, parts, *inputs.sizes, splits, **inputs.constants, **inputs.tile
+                )
+                g_queries = parts.sum(0) / call.temperature
+                if call.cosine:
+                    g_queries = normalise_backward(g_queries, queries.float())
+            if wants_items:
+                columns = inputs.tile["COLUMNS"]
+                item_gradients_kernel[(-(-len(items) // columns),)](
+                    *known,
+                    g_items,
+                    *inputs.sizes,
+                    1.0 / SHORTEST,
+                    **inputs.constants,
+                    **inputs.tile,
+                )
+        return g_queries, g_items
+
+    def top_k(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        excluded: Tensor | None,
+        k: int,
+    ) -> tuple[Tensor, Tensor]:
+        if k > MOST_K:
+            return ReferenceCatalogue().top_k(call, queries, items, excluded, k)
+        from lares_kernels.triton.kernels.catalogue import top_k_kernel
+
+        inputs = _Inputs(call, queries, items, len(queries), excluded)
+        rows, side = TOP_K_ROWS, max(LEAST_K, padded(k))
+        blocks, splits = inputs.grid(rows, side)
+        keys = torch.empty(splits, len(queries), side, dtype=torch.int64, device=items.device)
+        n_queries, _, n_items, n_excluded = inputs.sizes
+        with on(items.device):
+            top_k_kernel[(blocks, splits)](
+                *inputs.tensors(),
+                keys,
+                n_queries,
+                n_items,
+                n_excluded,
+                splits,
+                ROWS=rows,
+                K=side,
+                **inputs.constants,
+                num_warps=8,
+                num_stages=1,
+            )
+        best = keys.transpose(0, 1).flatten(1).sort(dim=1, descending=True).values[:, :k]
+        ordered = (best >> 32).to(torch.int32)
+        scores = (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
+        none = best == torch.iinfo(torch.int64).min
+        ids = 0x7FFFFFFF - (best & 0x7FFFFFFF)
+        return scores.masked_fill(none, float("-inf")), ids.masked_fill(none, NO_ITEM)
+
+    def ranks(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        targets: Tensor,
+        excluded: Tensor | None,
+    ) -> Tensor:
+        from lares_kernels.triton.kernels.catalogue import ranks_kernel
+
+        inputs = _Inputs(call, queries, items, len(targets), excluded)
+        blocks, splits = inputs.grid()
+        counts = torch.empty(splits, len(queries), dtype=torch.int32, device=items.device)
+        tile = {name: value for name, value in inputs.tile.items() if name != "COLUMNS"}
+        with on(items.device):
+            ranks_kernel[(blocks, splits)](
+                *inputs.tensors(targets),
+                counts,
+                *inputs.sizes,
+                splits,
+                **inputs.constants,
+                **tile,
+            )
+        broken = (counts == torch.iinfo(torch.int32).max).any(0)
+        return (counts.sum(0, dtype=torch.int64) - 1).masked_fill(broken, NO_ITEM)
+
+
+class _Inputs:
+    """What every kernel takes."""
+
+    def __init__(
+        self,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        n_rows: int,
+        excluded: Tensor | None,
+    ) -> None:
+        if len(items) > _MOST_ITEMS:
+            raise ValueError(f"the catalogue has {len(items)} items; triton serves {_MOST_ITEMS}")
+        precision = precision_of(call.product_dtype)
+        self.queries = prepared_queries(call, queries.float()).to(call.product_dtype).contiguous()
+        self.items = items
+        self.lengths = None
+        if call.cosine:
+            lengths = torch.linalg.vector_norm(items, dim=1, dtype=torch.float32)
+            self.lengths = 1.0 / lengths.clamp_min(SHORTEST)
+        self.excluded = None
+        if excluded is not None and excluded.numel():
+            self.excluded = in_order(excluded, len(items)).to(torch.int32)
+        width = items.shape[1]
+        self.tile = tile_of(padded(width), precision)
+        self.constants: dict[str, Any] = {
+            "WIDTH": width,
+            "D": padded(width),
+            "COSINE": call.cosine,
+            "EXCLUDED": self.excluded is not None,
+            "PRECISION": "ieee" if precision == "half" else precision,
+        }
+        n_excluded = 0 if self.excluded is None else self.excluded.shape[1]
+        self.sizes = (len(queries), max(1, len(queries) // max(1, n_rows)), len(items), n_excluded)
+
+    def tensors(self, *chosen: Tensor) -> tuple[Tensor | None, ...]:
+        """Queries, items, their inverse lengths, ids, excluded items."""
+        return (self.queries, self.items, self.lengths, *chosen, self.excluded)
+
+    def grid(self, rows: int | None = None, columns: int | None = None) -> tuple[int, int]:
+        """(blocks of queries, splits of the catalogue)."""
+        blocks = -(-len(self.queries) // (rows or self.tile["ROWS"]))
+        wanted = -(-_PROGRAMS * multiprocessors(self.items.device) // max(1, blocks))
+        most = -(-len(self.items) // (columns or self.tile["COLUMNS"]))
+        return blocks, max(1, min(wanted, most, 64))

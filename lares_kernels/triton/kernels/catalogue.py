@@ -1,0 +1,403 @@
+"""Scores of a whole catalogue, a tile of queries and items at a time, and what is made of them.
+
+Queries come normalised (for cosine) and divided by the temperature; items come as they lie in the
+table, with the inverse of their lengths beside them for cosine. Excluded ids ascend in every row.
+Programs share a catalogue by ``splits`` of it; what each finds is put together on the host, in order.
+"""
+
+import triton
+import triton.language as tl
+
+NONE: tl.constexpr = tl.constexpr(float("-inf"))
+NO_KEY: tl.constexpr = tl.constexpr(-(1 << 63))
+MOST_ID: tl.constexpr = tl.constexpr((1 << 31) - 1)
+
+
+@triton.jit
+def load_rows(table, rows, n_rows, WIDTH: tl.constexpr, D: tl.constexpr):
+    """(rows, D) of a (n_rows, WIDTH) table, zeros past either end."""
+    column = tl.arange(0, D)[None, :]
+    at = rows.to(tl.int64)[:, None] * WIDTH + column
+    return tl.load(table + at, mask=(rows < n_rows)[:, None] & (column < WIDTH), other=0.0)
+
+
+@triton.jit
+def tile_scores(
+    query, item, lengths, items, n_items, COSINE: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Scores (queries, items) of the ids ``items``."""
+    scores = tl.dot(query, tl.trans(item).to(query.dtype), input_precision=PRECISION)
+    if COSINE:
+        scores *= tl.load(lengths + items, mask=items < n_items, other=0.0)[None, :]
+    return scores
+
+
+@triton.jit
+def leave_out(
+    numbers, value, items, n_items, rows, n_rows, excluded, n_excluded, EXCLUDED: tl.constexpr
+):
+    """``numbers`` with ``value`` where there is no item, or one that the row excludes."""
+    numbers = tl.where((items < n_items)[None, :], numbers, value)
+    if EXCLUDED:
+        first = tl.min(items, 0)
+        end = tl.max(items, 0) + 1
+        known = rows < n_rows
+        at = excluded + rows.to(tl.int64) * n_excluded
+        # The first place in each row that may hold one of these items.
+        place = tl.zeros_like(rows)
+        after = tl.zeros_like(rows) + n_excluded
+        steps = n_excluded
+        while steps > 0:
+            middle = (place + after) // 2
+            inside = place < after
+            below = tl.load(at + middle, mask=known & inside, other=n_items) < first
+            place = tl.where(inside & below, middle + 1, place)
+            after = tl.where(inside & (below == 0), middle, after)
+            steps = steps // 2
+        found = tl.load(at + place, mask=known & (place < n_excluded), other=n_items)
+        while tl.min(found, 0) < tl.minimum(end, n_items):
+            numbers = tl.where(found[:, None] == items[None, :], value, numbers)
+            place += (found < end).to(tl.int32)
+            found = tl.load(at + place, mask=known & (place < n_excluded), other=n_items)
+    return numbers
+
+
+@triton.jit(do_not_specialize=["n_queries", "each", "n_items", "n_excluded", "splits"])
+def log_probability_kernel(
+    queries,
+    items,
+    lengths,
+    chosen,
+    excluded,
+    chosen_score,
+    shifts,
+    sums,
+    weighted,
+    n_queries,
+    each,
+    n_items,
+    n_excluded,
+    splits,
+    WIDTH: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    COSINE: tl.constexpr,
+    EXCLUDED: tl.constexpr,
+    ENTROPY: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Sums of exp(s - shift) over one split of the catalogue.
+
+    The grid is (blocks of queries, splits).
+
+    Args:
+        chosen_score: (N,) out.
+        shifts, sums: (splits, N) out: the greatest score, and the sum above it.
+        weighted: (splits, N) out for ``ENTROPY``: the sum of exp(s - shift) s.
+        each: queries of a row, which share its chosen and its excluded items.
+    """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    split = tl.program_id(1)
+    real = row < n_queries
+    query = load_rows(queries, row, n_queries, WIDTH, D)
+    wanted = tl.load(chosen + row // each, mask=real, other=-1)
+    score = tl.zeros((ROWS,), tl.float32)
+    most = tl.full((ROWS,), NONE, tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    moment = tl.zeros((ROWS,), tl.float32)
+    blocks = tl.cdiv(n_items, COLUMNS)
+    begin = blocks.to(tl.int64) * split // splits
+    end = blocks.to(tl.int64) * (split + 1) // splits
+    for block in range(begin.to(tl.int32), end.to(tl.int32)):
+        item = block * COLUMNS + tl.arange(0, COLUMNS)
+        rows = load_rows(items, item, n_items, WIDTH, D)
+        s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
+        score += tl.sum(tl.where(item[None, :] == wanted[:, None], s, 0.0), 1)
+        s = leave_out(
+            s, NONE, item, n_items, row // each, n_queries // each, excluded, n_excluded, EXCLUDED
+        )
+        higher = tl.maximum(most, tl.max(s, 1))
+        # A row may have nothing but excluded items so far.
+        shift = tl.where(higher > NONE, higher, 0.0)
+        share = tl.exp(s - shift[:, None])
+        keep = tl.exp(most - shift)
+        total = total * keep + tl.sum(share, 1)
+        if ENTROPY:
+            moment = moment * keep + tl.sum(tl.where(share > 0.0, share * s, 0.0), 1)
+        # NaN would be lost in a maximum.
+        most = tl.where(total == total, higher, total)
+    at = split.to(tl.int64) * n_queries + row
+    tl.store(shifts + at, most, mask=real)
+    tl.store(sums + at, total, mask=real)
+    if ENTROPY:
+        tl.store(weighted + at, moment, mask=real)
+    here = (wanted >= begin * COLUMNS) & (wanted < end * COLUMNS)
+    tl.store(chosen_score + row, score, mask=real & here)
+
+
+@triton.jit
+def score_gradients(
+    query,
+    rows,
+    lengths,
+    row,
+    item,
+    chosen,
+    excluded,
+    normaliser,
+    g_log_probability,
+    n_queries,
+    each,
+    n_items,
+    n_excluded,
+    COSINE: tl.constexpr,
+    EXCLUDED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """The loss's gradient by a tile of scores."""
+    real = row < n_queries
+    s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
+    log_sum = tl.load(normaliser + row, mask=real, other=0.0)
+    g = tl.load(g_log_probability + row, mask=real, other=0.0)
+    wanted = tl.load(chosen + row // each, mask=real, other=-1)
+    is_chosen = (item[None, :] == wanted[:, None]).to(tl.float32)
+    g_scores = g[:, None] * (is_chosen - tl.exp(s - log_sum[:, None]))
+    return leave_out(
+        tl.where(real[:, None], g_scores, 0.0),
+        0.0,
+        item,
+        n_items,
+        row // each,
+        n_queries // each,
+        excluded,
+        n_excluded,
+        EXCLUDED,
+    )
+
+
+@triton.jit(do_not_specialize=["n_queries", "each", "n_items", "n_excluded", "splits"])
+def query_gradients_kernel(
+    queries,
+    items,
+    lengths,
+    chosen,
+    excluded,
+    normaliser,
+    g_log_probability,
+    g_queries,
+    n_queries,
+    each,
+    n_items,
+    n_excluded,
+    splits,
+    WIDTH: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    COSINE: tl.constexpr,
+    EXCLUDED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """``g_queries`` (splits, N, WIDTH) float32 out, by the queries as they came. Grid as in forward."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    split = tl.program_id(1)
+    query = load_rows(queries, row, n_queries, WIDTH, D)
+    total = tl.zeros((ROWS, D), tl.float32)
+    blocks = tl.cdiv(n_items, COLUMNS)
+    begin = blocks.to(tl.int64) * split // splits
+    end = blocks.to(tl.int64) * (split + 1) // splits
+    for block in range(begin.to(tl.int32), end.to(tl.int32)):
+        item = block * COLUMNS + tl.arange(0, COLUMNS)
+        rows = load_rows(items, item, n_items, WIDTH, D)
+        g_scores = score_gradients(
+            query,
+            rows,
+            lengths,
+            row,
+            item,
+            chosen,
+            excluded,
+            normaliser,
+            g_log_probability,
+            n_queries,
+            each,
+            n_items,
+            n_excluded,
+            COSINE,
+            EXCLUDED,
+            PRECISION,
+        )
+        if COSINE:
+            g_scores *= tl.load(lengths + item, mask=item < n_items, other=0.0)[None, :]
+        total += tl.dot(g_scores.to(query.dtype), rows.to(query.dtype), input_precision=PRECISION)
+    column = tl.arange(0, D)[None, :]
+    at = (split.to(tl.int64) * n_queries + row)[:, None] * WIDTH + column
+    tl.store(g_queries + at, total, mask=(row < n_queries)[:, None] & (column < WIDTH))
+
+
+@triton.jit(do_not_specialize=["n_queries", "each", "n_items", "n_excluded", "longest"])
+def item_gradients_kernel(
+    queries,
+    items,
+    lengths,
+    chosen,
+    excluded,
+    normaliser,
+    g_log_probability,
+    g_items,
+    n_queries,
+    each,
+    n_items,
+    n_excluded,
+    longest,
+    WIDTH: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    COSINE: tl.constexpr,
+    EXCLUDED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """``g_items`` (V, WIDTH) float32 out; a program has one block of items and takes all queries.
+
+    Args:
+        longest: inverse of the shortest length that is normalised.
+    """
+    item = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    rows = load_rows(items, item, n_items, WIDTH, D)
+    total = tl.zeros((COLUMNS, D), tl.float32)
+    for block in range(0, tl.cdiv(n_queries, ROWS)):
+        row = block * ROWS + tl.arange(0, ROWS)
+        query = load_rows(queries, row, n_queries, WIDTH, D)
+        g_scores = score_gradients(
+            query,
+            rows,
+            lengths,
+            row,
+            item,
+            chosen,
+            excluded,
+            normaliser,
+            g_log_probability,
+            n_queries,
+            each,
+            n_items,
+            n_excluded,
+            COSINE,
+            EXCLUDED,
+            PRECISION,
+        )
+        total += tl.dot(tl.trans(g_scores.to(query.dtype)), query, input_precision=PRECISION)
+    if COSINE:
+        inverse = tl.load(lengths + item, mask=item < n_items, other=0.0)
+        unit = rows.to(tl.float32) * inverse[:, None]
+        along = tl.where(inverse < longest, tl.sum(total * unit, 1), 0.0)
+        total = (total - along[:, None] * unit) * inverse[:, None]
+    column = tl.arange(0, D)[None, :]
+    at = item.to(tl.int64)[:, None] * WIDTH + column
+    tl.store(g_items + at, total, mask=(item < n_items)[:, None] & (column < WIDTH))
+
+
+@triton.jit(do_not_specialize=["n_queries", "each", "n_items", "n_excluded", "splits"])
+def ranks_kernel(
+    queries,
+    items,
+    lengths,
+    targets,
+    excluded,
+    counts,
+    n_queries,
+    each,
+    n_items,
+    n_excluded,
+    splits,
+    WIDTH: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COSINE: tl.constexpr,
+    EXCLUDED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """``counts`` (splits, N) int32 out: items that score at least as high as the target.
+
+    Itself among them; the greatest int32 for a row with a score that is NaN. The target's own score
+    comes from a tile of the same shape, so that it is made of the same bits. The grid is (blocks of
+    queries, splits).
+    """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    split = tl.program_id(1)
+    real = row < n_queries
+    query = load_rows(queries, row, n_queries, WIDTH, D)
+    target = tl.load(targets + row // each, mask=real, other=0).to(tl.int32)
+    rows = load_rows(items, target, n_items, WIDTH, D)
+    own = tile_scores(query, rows, lengths, target, n_items, COSINE, PRECISION)
+    place = tl.arange(0, ROWS)
+    wanted = tl.sum(tl.where(place[:, None] == place[None, :], own, 0.0), 1)
+    count = tl.zeros((ROWS,), tl.int32)
+    broken = tl.zeros((ROWS,), tl.int32)
+    blocks = tl.cdiv(n_items, ROWS)
+    begin = blocks.to(tl.int64) * split // splits
+    end = blocks.to(tl.int64) * (split + 1) // splits
+    for block in range(begin.to(tl.int32), end.to(tl.int32)):
+        item = block * ROWS + tl.arange(0, ROWS)
+        rows = load_rows(items, item, n_items, WIDTH, D)
+        s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
+        broken += tl.sum((s != s).to(tl.int32), 1)
+        s = leave_out(
+            s, NONE, item, n_items, row // each, n_queries // each, excluded, n_excluded, EXCLUDED
+        )
+        ahead = (s >= wanted[:, None]) & (s > NONE)
+        count += tl.sum(ahead.to(tl.int32), 1)
+    count = tl.where(broken > 0, MOST_ID, count)
+    tl.store(counts + split.to(tl.int64) * n_queries + row, count, mask=real)
+
+
+@triton.jit(do_not_specialize=["n_queries", "n_items", "n_excluded", "splits"])
+def top_k_kernel(
+    queries,
+    items,
+    lengths,
+    excluded,
+    best,
+    n_queries,
+    n_items,
+    n_excluded,
+    splits,
+    WIDTH: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    K: tl.constexpr,
+    COSINE: tl.constexpr,
+    EXCLUDED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """``best`` (splits, N, K) int64 out: keys of the K best items of a split, best first.
+
+    A key orders like (score, lower id): the score's bits, made to order like whole numbers, above
+    what is left of the greatest id. The grid is (blocks of queries, splits).
+    """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    split = tl.program_id(1)
+    query = load_rows(queries, row, n_queries, WIDTH, D)
+    found = tl.full((ROWS, K), NO_KEY, tl.int64)
+    blocks = tl.cdiv(n_items, K)
+    begin = blocks.to(tl.int64) * split // splits
+    end = blocks.to(tl.int64) * (split + 1) // splits
+    for block in range(begin.to(tl.int32), end.to(tl.int32)):
+        item = block * K + tl.arange(0, K)
+        rows = load_rows(items, item, n_items, WIDTH, D)
+        s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
+        s = leave_out(s, NONE, item, n_items, row, n_queries, excluded, n_excluded, EXCLUDED)
+        s = tl.where(s == 0.0, 0.0, s)  # there are two zeros
+        bits = s.to(tl.int32, bitcast=True)
+        ordered = (bits ^ ((bits >> 31) & MOST_ID)).to(tl.int64)
+        key = (ordered << 32) | (~item & MOST_ID).to(tl.int64)[None, :]
+        key = tl.where(s > NONE, key, NO_KEY)
+        worst = tl.min(found, 1)
+        if tl.max((tl.max(key, 1) > worst).to(tl.int32), 0) > 0:
+            # Of two descending lists, one turned round, the greater of each pair are the best.
+            key = tl.sort(key, descending=False)
+            found = tl.sort(tl.maximum(found, key), descending=True)
+    at = (split.to(tl.int64) * n_queries + row)[:, None] * K + tl.arange(0, K)[None, :]
+    tl.store(best + at, found, mask=(row < n_queries)[:, None])

@@ -1,0 +1,103 @@
+"""The Triton kernels of the catalogue ops, by the tests that every backend passes.
+
+The interpreter multiplies bfloat16 wrongly; float16 goes the same way through the kernels.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lares_kernels as lk
+from lares_kernels.triton import catalogue
+from tests.kernels import test_catalogue as shared
+from tests.kernels.catalogues import make_catalogue, ranks_by_hand, top_k_by_hand
+from tests.kernels.catalogues import whole_numbers_catalogue as whole_numbers
+
+
+@pytest.mark.parametrize("scores", ["dot", "cosine"])
+@pytest.mark.parametrize("n_excluded", [0, 1, 9])
+@pytest.mark.parametrize(
+    ("n_rows", "n_items", "width", "steps"), [(3, 1, 8, 1), (70, 130, 20, 1), (25, 333, 64, 3)]
+)
+def test_log_probabilities(
+    scores: str, n_excluded: int, n_rows: int, n_items: int, width: int, steps: int
+) -> None:
+    problem = make_catalogue(
+        n_rows,
+        n_items,
+        width,
+        steps=steps,
+        n_excluded=n_excluded if n_items > 1 else 0,
+        scores=scores,
+        temperature=0.5,
+    )
+    shared.check(problem, "triton")
+
+
+def test_a_width_that_is_no_power_of_two() -> None:
+    shared.check(make_catalogue(5, 70, 40, n_excluded=2), "triton")
+
+
+@pytest.mark.parametrize("n_items", [1, 64, 200])
+@pytest.mark.parametrize("n_excluded", [0, 6])
+def test_ranks_and_top_k_with_ties(n_items: int, n_excluded: int) -> None:
+    problem = whole_numbers(19, n_items, 5, n_excluded if n_items > 1 else 0)
+    queries, items = problem.queries[:, 0].float(), problem.items.float()
+    with lk.use_backend("triton"):
+        ranks = lk.catalogue_ranks(queries, items, problem.chosen, excluded=problem.excluded)
+        assert torch.equal(ranks, ranks_by_hand(problem))
+        for k in {1, min(n_items, 10)}:
+            found = lk.catalogue_top_k(queries, items, k, excluded=problem.excluded)
+            scores, ids = top_k_by_hand(problem, k)
+            assert torch.equal(found.ids, ids)
+            assert torch.equal(found.scores.double(), scores)
+
+
+def test_a_longer_list_than_a_tile_of_the_other_ops() -> None:
+    problem = whole_numbers(2, 150, 5)
+    with lk.use_backend("triton"):
+        found = lk.catalogue_top_k(problem.queries[:, 0].float(), problem.items.float(), 70)
+    assert torch.equal(found.ids, top_k_by_hand(problem, 70)[1])
+
+
+def test_more_items_than_the_kernel_keeps() -> None:
+    problem = whole_numbers(3, 300, 5)
+    with lk.use_backend("triton"):
+        found = lk.catalogue_top_k(
+            problem.queries[:, 0].float(), problem.items.float(), catalogue.MOST_K + 1
+        )
+    assert torch.equal(found.ids, top_k_by_hand(problem, catalogue.MOST_K + 1)[1])
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+def test_what_every_backend_does() -> None:
+    shared.test_temperature_and_cosine_of_top_k("triton")
+    shared.test_everything_excluded("triton")
+    shared.test_excluded_items_have_no_gradient("triton")
+    shared.test_scores_far_apart("triton", 60.0)
+    shared.test_what_is_not_finite_is_seen("triton", float("nan"))
+    shared.test_rows_too_short_to_normalise("triton")
+    shared.test_no_rows("triton")
+
+
+def test_half_precision_keeps_to_twice_plain_pytorch() -> None:
+    problem = make_catalogue(40, 150, 24, n_excluded=3)
+    exact = problem.results("equations")
+    single = problem.to(torch.float32)
+    rough = single.results("equations", precision="fp16")
+    found = single.results("triton", precision="fp16")
+    for key, wanted in exact.items():
+        mine, yardstick = (float((t[key].double() - wanted).norm()) for t in (found, rough))
+        assert mine <= 2 * yardstick + 1e-4 * float(wanted.norm()), key
+
+
+def test_two_runs_give_the_same_bits() -> None:
+    problem = make_catalogue(40, 300, 24, n_excluded=3).to(torch.float32)
+    first, again = problem.results("triton"), problem.results("triton")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_what_it_does_not_serve() -> None:
+    with lk.use_backend("triton"), pytest.raises(lk.BackendError, match="items are 300 wide"):
+        lk.catalogue_ranks(torch.ones(1, 300), torch.ones(2, 300), torch.tensor([0]))

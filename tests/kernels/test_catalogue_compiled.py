@@ -1,0 +1,90 @@
+"""The catalogue's Triton kernels compiled for GPUs that are not here: spills, shared memory."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Any
+
+import pytest
+
+if importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("needs Triton's compiler", allow_module_level=True)
+
+import triton
+from triton.compiler import ASTSource
+
+from benchmarks.triton_aot import SHARED_LIMIT, TARGETS, resources
+from lares_kernels.triton.catalogue import LEAST_K, MOST_K, MOST_WIDTH, TOP_K_ROWS, tile_of
+from lares_kernels.triton.kernels import catalogue
+from tests.kernels.test_layered_compiled import skip_without_linker
+
+NUMBERS = ("n_queries", "each", "n_items", "n_excluded", "splits")
+PRODUCT_TYPE = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
+KERNELS = (
+    "log_probability_kernel",
+    "query_gradients_kernel",
+    "item_gradients_kernel",
+    "ranks_kernel",
+    "top_k_kernel",
+)
+# Bytes of a thread's stack (NVIDIA), vector registers (AMD): a little of the widest.
+MOST_SPILLED = 24
+
+
+def type_of(name: str, precision: str) -> str:
+    if name in NUMBERS:
+        return "i32"
+    if name in ("queries", "items"):
+        return PRODUCT_TYPE[precision]
+    others = {"longest": "fp32", "chosen": "*i64", "targets": "*i64", "best": "*i64"}
+    return others.get(name, "*i32" if name in ("excluded", "counts") else "*fp32")
+
+
+def check(name: str, target: str, precision: str, width: int, k: int = LEAST_K) -> None:
+    kernel = getattr(catalogue, name)
+    tile = tile_of(width, precision)
+    options = {key: tile[key] for key in ("num_warps", "num_stages")}
+    values: dict[str, Any] = {
+        "WIDTH": width,
+        "D": width,
+        "ROWS": tile["ROWS"],
+        "COLUMNS": tile["COLUMNS"],
+        "COSINE": True,
+        "EXCLUDED": True,
+        "ENTROPY": True,
+        "PRECISION": "ieee" if precision == "half" else precision,
+    }
+    if name == "top_k_kernel":
+        values |= {"ROWS": TOP_K_ROWS, "K": k}
+        options = {"num_warps": 8, "num_stages": 1}
+    signature, constant, attributes = {}, {}, {}
+    for i, argument in enumerate(kernel.arg_names):
+        if argument in values:
+            signature[argument], constant[(i,)] = "constexpr", values[argument]
+            continue
+        signature[argument] = type_of(argument, precision)
+        if signature[argument].startswith("*"):
+            attributes[(i,)] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, constant, attributes)
+    found = resources(triton.compile(source, target=TARGETS[target], options=options))
+    print(name, precision, target, f"d={width} k={k}", found)
+    assert found.spilled <= MOST_SPILLED, found
+    assert found.shared <= SHARED_LIMIT[target], found
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("precision", ["half", "tf32", "ieee"])
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_fit(name: str, precision: str, target: str) -> None:
+    if precision == "tf32" and target == "gfx942":
+        pytest.skip("tf32 is NVIDIA's")
+    skip_without_linker(target)
+    for width in (64, MOST_WIDTH[precision]):
+        check(name, target, precision, width)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_longest_list_fits(target: str) -> None:
+    skip_without_linker(target)
+    check("top_k_kernel", target, "half", 64, MOST_K)
