@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+import lares_kernels as lk
 from lares.config import LaresConfig
 from lares.depth import sample_depth
 from lares.errors import ConfigError
-from lares.evaluation.ranking import target_ranks
 from lares.model import LaresModel
 
 OBJECTIVES = ("policy", "cross_entropy")
@@ -100,19 +101,17 @@ class RptConfig:
 
 
 class RptBatch(NamedTuple):
-    """Samples of one step, or this process's part of them.
+    """Samples of one step, or this process's part of them, on the training device.
 
     Attributes:
-        item_seq: (B, L) int64, right padded; lengths: (B,); targets: (B,).
-        depths: (G,) int64 steps of each rollout.
-        sequence_ids: (B,) place in the whole batch, which addresses the random draws.
-        global_size: samples in the whole batch.
+        item_seq: (B, L) int64, right padded; lengths: (B,); targets: (B,) item ids.
+        sequence_ids: (B,) number of each sample in the batch of all processes.
+        global_size: samples in the batch of all processes.
     """
 
     item_seq: Tensor
     lengths: Tensor
     targets: Tensor
-    depths: Tensor
     sequence_ids: Tensor
     global_size: int
 
@@ -120,17 +119,18 @@ class RptBatch(NamedTuple):
 class Rollouts(NamedTuple):
     """What an update needs of the rollouts and does not change with the policy.
 
+    ``N`` is the number of steps of all ``G`` rollouts of a sample, those of a rollout one after the other.
+
     Attributes:
-        advantages: (B, G).
-        old: (B, G, T_max) log-probability of the target under the policy that made the rollouts.
-        reference: (B, G, T_max) the same under the reference.
-        rewards: (B, G).
+        advantages, rewards: (B, G).
+        old: (B, N) log-probability of the target under the policy that made the rollouts.
+        reference: (B, N) the same under the reference.
     """
 
     advantages: Tensor
+    rewards: Tensor
     old: Tensor
     reference: Tensor
-    rewards: Tensor
 
 
 class RptLosses(NamedTuple):
@@ -139,16 +139,18 @@ class RptLosses(NamedTuple):
     Attributes:
         total: what is minimised.
         divergence: mean of ``exp(q) - q - 1``, ``q`` the reference's log-probability less the policy's.
+        log_probability: mean of the target's.
         reward: mean over rollouts.
         advantage: mean absolute advantage; 0 where all rollouts of a sample fare alike.
         informative: share of samples whose rollouts do not all fare alike.
-        entropy: of the policy's last step over the catalogue, of the first rollouts.
+        entropy: mean of the policy's over the catalogue.
         depth: mean steps of a rollout.
         clipped: share of rollouts' steps whose ratio is cut off.
     """
 
     total: Tensor
     divergence: Tensor
+    log_probability: Tensor
     reward: Tensor
     advantage: Tensor
     informative: Tensor
@@ -173,35 +175,25 @@ def group_advantages(rewards: Tensor) -> Tensor:
     return (rewards - rewards.mean(dim=1, keepdim=True)) / (deviation + _STD_FLOOR)
 
 
-def target_log_probabilities(states: Tensor, items: Tensor, targets: Tensor) -> Tensor:
-    """Log-probability of a target after every state, from plain dot products whatever the scores.
+class _Steps:
+    """Where the steps of ``G`` rollouts lie in padded trajectories (B, G, T_max, d)."""
 
-    Args:
-        states: (B, ..., d).
-        items: (V, d).
-        targets: (B,).
+    def __init__(self, depths: Sequence[int], device: torch.device) -> None:
+        self.depths = tuple(depths)
+        each = torch.tensor(self.depths)
+        rollout = torch.arange(len(each)).repeat_interleave(each)
+        step = torch.cat([torch.arange(depth) for depth in self.depths])
+        self.rollout, self._step = rollout.to(device), step.to(device)
+        # A step's part in the mean over the steps of its rollout, and that over rollouts.
+        self._weight = (1.0 / (each * len(each)).double())[rollout].to(device)
 
-    Returns:
-        (B, ...).
-    """
-    scores = (states @ items.mT).log_softmax(dim=-1)
-    index = targets.reshape(-1, *(1,) * (states.dim() - 1)).expand(*states.shape[:-1], 1)
-    return scores.gather(-1, index).squeeze(-1)
+    def take(self, trajectory: Tensor) -> Tensor:
+        """(B, N, d) of the steps that were taken."""
+        return trajectory[:, self.rollout, self._step]
 
-
-def catalogue_entropy(states: Tensor, items: Tensor, targets: Tensor) -> Tensor:
-    """Mean entropy of the catalogue probabilities after states (B, d), without gradients.
-
-    The gradient of a log-probability by its state is the target's embedding less the mean embedding,
-    which gives the mean score: the entropy is the normaliser's logarithm less that.
-    """
-    with torch.enable_grad():
-        rows = states.detach().requires_grad_()
-        found = target_log_probabilities(rows, items.detach(), targets)
-        (slope,) = torch.autograd.grad(found.sum(), rows)
-    wanted = items.detach()[targets]
-    normaliser = (rows.detach() * wanted).sum(-1) - found.detach()
-    return (normaliser - (rows.detach() * (wanted - slope)).sum(-1)).mean()
+    def mean(self, values: Tensor) -> Tensor:
+        """(B,) of values (B, N): over the steps of each rollout, then over rollouts."""
+        return (values * self._weight.to(values.dtype)).sum(-1)
 
 
 class RptObjective(nn.Module):
@@ -239,81 +231,10 @@ class RptObjective(nn.Module):
         self.reference.eval()
         return self
 
-    @torch.no_grad()
-    def roll_out(
-        self,
-        batch: RptBatch,
-        states: Tensor,
-        seed: int,
-        initial_states: Tensor | None = None,
-    ) -> Rollouts:
-        """Judge the rollouts whose steps ended in ``states`` (B, G, T_max, d), which
-        :meth:`trajectory` gave; ``seed`` and ``initial_states`` are the reference's own."""
-        items = self.model.encoder.item_embedding.weight
-        n_groups = self.rpt.rollouts
-        ranks = target_ranks(
-            self.model.score_states(states[:, :, -1].flatten(0, 1)),
-            batch.targets.repeat_interleave(n_groups),
-        )
-        rewards = self.rpt.rewards(ranks).reshape(-1, n_groups)
-        # Without dropout the pre-block's output is the same for all rollouts.
-        reference = self._encode(self.reference, batch, seed, initial_states, shares=True)
-        reference_items = self.reference.encoder.item_embedding.weight
-        return Rollouts(
-            group_advantages(rewards),
-            target_log_probabilities(states, items, batch.targets),
-            target_log_probabilities(reference, reference_items, batch.targets),
-            rewards,
-        )
-
-    def trajectory(
-        self, batch: RptBatch, seed: int, initial_states: Tensor | None = None
-    ) -> Tensor:
-        """States (B, G, T_max, d) of the newest item after every step of every rollout."""
-        shares = self.rpt.pre_block == "shared" or not self.model.training
-        return self._encode(self.model, batch, seed, initial_states, shares)
-
-    def _encode(
-        self,
-        model: LaresModel,
-        batch: RptBatch,
-        seed: int,
-        initial_states: Tensor | None,
-        shares: bool,
-    ) -> Tensor:
-        size, n_groups = len(batch.targets), self.rpt.rollouts
-        depths = batch.depths.expand(size, -1)
-        if shares:
-            out = model.encoder(
-                batch.item_seq,
-                batch.lengths,
-                depths,
-                initial_states,
-                seed=seed,
-                sequence_ids=batch.sequence_ids,
-                rollouts=n_groups,
-                return_trajectory=True,
-            )
-            assert out.trajectory is not None
-            return out.trajectory
-        # Sequences of their own, next to each other, with random numbers of their own.
-        rollout = torch.arange(n_groups, device=batch.sequence_ids.device)
-        ids = batch.sequence_ids[:, None] + rollout * batch.global_size
-        out = model.encoder(
-            batch.item_seq.repeat_interleave(n_groups, dim=0),
-            batch.lengths.repeat_interleave(n_groups),
-            depths.reshape(-1),
-            None if initial_states is None else initial_states.flatten(0, 1),
-            seed=seed,
-            sequence_ids=ids.reshape(-1),
-            return_trajectory=True,
-        )
-        assert out.trajectory is not None
-        return out.trajectory.unflatten(0, (size, n_groups))
-
     def forward(
         self,
         batch: RptBatch,
+        depths: Sequence[int],
         seed: int,
         reference_seed: int,
         rollouts: Rollouts | None = None,
@@ -326,6 +247,7 @@ class RptObjective(nn.Module):
 
         Args:
             batch: samples of this process.
+            depths: steps of each of the ``G`` rollouts.
             seed: 64-bit key of the policy's dropout and initial states: the same in all updates, so
                 that only the weights differ.
             reference_seed: of the reference's initial states.
@@ -333,50 +255,119 @@ class RptObjective(nn.Module):
             initial_states: (B, G, L, d) of policy and reference, to fix them; drawn by default.
         """
         policy_states, reference_states = initial_states or (None, None)
-        states = self.trajectory(batch, seed, policy_states)
+        steps = _Steps(depths, batch.targets.device)
+        shares = self.rpt.pre_block == "shared" or not self.training
+        trajectory = self._encode(self.model, batch, depths, seed, policy_states, shares)
+        found, entropy = _log_probabilities(self.model, steps.take(trajectory), batch.targets)
         if rollouts is None:
-            rollouts = self.roll_out(batch, states.detach(), reference_seed, reference_states)
-        items = self.model.encoder.item_embedding.weight
-        found = target_log_probabilities(states, items, batch.targets)
-        steps = torch.arange(found.shape[-1], device=found.device)
-        taken = steps < batch.depths[:, None]  # (G, T_max)
+            rollouts = self._judge(
+                batch, steps, trajectory[:, :, -1], found, reference_seed, reference_states
+            )
 
         q = rollouts.reference - found
         divergence = torch.expm1(q) - q
         if self.rpt.objective == "cross_entropy":
             gain, clipped = found, torch.zeros_like(found)
         else:
-            gain, clipped = self._policy_gain(found, rollouts)
-        loss = self.rpt.beta * divergence - gain
-
-        scale = self._n_processes / (batch.global_size * self.rpt.rollouts)
-
-        def mean(values: Tensor) -> Tensor:
-            """Over steps of each rollout, then over the rollouts of the whole batch."""
-            of_rollouts = (values * taken).sum(-1) / batch.depths
-            return of_rollouts.sum() * scale
-
-        total = mean(loss)
-        with torch.no_grad():
-            uneven = (rollouts.rewards != rollouts.rewards[:, :1]).any(dim=1)
-            losses = RptLosses(
-                total=total,
-                divergence=mean(divergence.detach()),
-                reward=rollouts.rewards.sum() * scale,
-                advantage=rollouts.advantages.abs().sum() * scale,
-                informative=uneven.sum() * (scale * self.rpt.rollouts),
-                entropy=catalogue_entropy(states[:, 0, -1], items, batch.targets),
-                depth=batch.depths.double().mean(),
-                clipped=mean(clipped),
-            )
+            gain, clipped = self._policy_gain(found, rollouts.old, rollouts.advantages[:, steps.rollout])
+        scale = self._n_processes / batch.global_size
+        rewards = rollouts.rewards
+        losses = RptLosses(
+            total=steps.mean(self.rpt.beta * divergence - gain).sum() * scale,
+            divergence=steps.mean(divergence.detach()).sum() * scale,
+            log_probability=steps.mean(found.detach()).sum() * scale,
+            reward=rewards.mean(dim=1).sum() * scale,
+            advantage=rollouts.advantages.abs().mean(dim=1).sum() * scale,
+            informative=(rewards != rewards[:, :1]).any(dim=1).sum() * scale,
+            entropy=steps.mean(entropy).sum() * scale,
+            depth=found.new_tensor(sum(depths) / len(depths)),
+            clipped=steps.mean(clipped).sum() * scale,
+        )
         return losses, rollouts
 
-    def _policy_gain(self, found: Tensor, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
-        """(surrogate of every step, 1 where its ratio is cut off), both (B, G, T_max)."""
-        advantages = rollouts.advantages[..., None]
+    @torch.no_grad()
+    def _judge(
+        self,
+        batch: RptBatch,
+        steps: _Steps,
+        last: Tensor,
+        found: Tensor,
+        reference_seed: int,
+        reference_states: Tensor | None,
+    ) -> Rollouts:
+        """Rewards and advantages of rollouts that ended in ``last`` (B, G, d), and the reference's view
+        of their steps."""
+        n_groups = self.rpt.rollouts
+        # Row 0 is padding's, which does not rank.
+        ranks = lk.catalogue_ranks(
+            last.flatten(0, 1),
+            self.model.items[1:],
+            batch.targets.repeat_interleave(n_groups) - 1,
+            **self.model.scoring,
+        )
+        rewards = self.rpt.rewards(ranks).reshape(-1, n_groups)
+        # Without dropout the pre-block's output is the same for all rollouts.
+        trajectory = self._encode(
+            self.reference, batch, steps.depths, reference_seed, reference_states, shares=True
+        )
+        reference, _ = _log_probabilities(self.reference, steps.take(trajectory), batch.targets)
+        return Rollouts(group_advantages(rewards), rewards, found.detach(), reference)
+
+    def _encode(
+        self,
+        model: LaresModel,
+        batch: RptBatch,
+        depths: Sequence[int],
+        seed: int,
+        initial_states: Tensor | None,
+        shares: bool,
+    ) -> Tensor:
+        """States (B, G, T_max, d) of the newest item after every step of every rollout."""
+        size, n_groups = len(batch.targets), self.rpt.rollouts
+        device = batch.targets.device
+        each = torch.tensor(depths, dtype=torch.int32, device=device).expand(size, -1)
+        if shares:
+            out = model.encoder(
+                batch.item_seq,
+                batch.lengths,
+                each,
+                initial_states,
+                seed=seed,
+                sequence_ids=batch.sequence_ids,
+                rollouts=n_groups,
+                return_trajectory=True,
+            )
+            assert out.trajectory is not None
+            return out.trajectory
+        # Sequences of their own, next to each other, with random numbers of their own.
+        ids = batch.sequence_ids[:, None] + torch.arange(n_groups, device=device) * batch.global_size
+        out = model.encoder(
+            batch.item_seq.repeat_interleave(n_groups, dim=0),
+            batch.lengths.repeat_interleave(n_groups),
+            each.reshape(-1),
+            None if initial_states is None else initial_states.flatten(0, 1),
+            seed=seed,
+            sequence_ids=ids.reshape(-1),
+            return_trajectory=True,
+        )
+        assert out.trajectory is not None
+        return out.trajectory.unflatten(0, (size, n_groups))
+
+    def _policy_gain(
+        self, found: Tensor, old: Tensor, advantages: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(surrogate of every step, 1 where its ratio is cut off), both (B, N)."""
         if self.rpt.updates == 1:
             return (found - found.detach()).exp() * advantages, torch.zeros_like(found)
-        ratio = (found - rollouts.old).exp()
+        ratio = (found - old).exp()
         cut = ratio.clamp(1.0 - self.rpt.clip, 1.0 + self.rpt.clip)
         gain = torch.minimum(ratio * advantages, cut * advantages)
         return gain, (gain < ratio * advantages).to(found.dtype)
+
+
+def _log_probabilities(model: LaresModel, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """(log-probability of the target, entropy over the catalogue) after states (B, N, d), from plain
+    dot products whatever the model's scores; only the first has gradients."""
+    found = lk.catalogue_log_probability(states, model.items, targets, return_entropy=True)
+    assert isinstance(found, lk.LogProbability)
+    return found.log_probability, found.entropy

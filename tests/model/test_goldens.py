@@ -159,7 +159,6 @@ def test_rpt_objective(name: str, updates: int, pre_block: str) -> None:
         item_seq=tensors["item_seq"],
         lengths=tensors["item_seq_len"],
         targets=tensors["pos_item"],
-        depths=torch.tensor(json.loads(metadata["steps"])),
         sequence_ids=torch.arange(size),
         global_size=size,
     )
@@ -167,7 +166,7 @@ def test_rpt_objective(name: str, updates: int, pre_block: str) -> None:
         torch.stack([tensors[f"{kind}initial_state.{g}"] for g in range(rpt.rollouts)], dim=1)
         for kind in ("", "ref_")
     )
-    losses, rollouts = objective(batch, 0, 1, initial_states=states)
+    losses, rollouts = objective(batch, json.loads(metadata["steps"]), 0, 1, initial_states=states)
     torch.testing.assert_close(rollouts.rewards.sum(), tensors["reward_sum"])
     check(losses.total, tensors["loss"], "loss", max(1.0, float(tensors["loss"].abs())))
     losses.total.backward()
