@@ -21,8 +21,9 @@ from benchmarks.equality import YARDSTICKS
 from benchmarks.spt_data import drawn_dataset
 from lares import LaresConfig, LaresModel
 from lares.encoder import EncoderOutput, LaresEncoder
-from lares.objectives.spt import SptConfig, SptDepths, SptLosses, SptObjective
-from lares.training.steps import StepMaker
+from lares.objectives.spt import SptConfig, SptDepths, SptLosses
+from lares.training.spt import SptPhase
+from lares.training.steps import Place
 
 PARTS = ("data", "encoder", "losses", "optimizer")
 DEPTHS = SptDepths(recommendation=4, alignment=4, augmented=4, selected_step=1)
@@ -113,7 +114,6 @@ class SptStep:
         config = LaresConfig(n_items=dataset.vocabulary.n_items)
         torch.manual_seed(0)
         self.model = LaresModel(config)
-        self.objective = SptObjective(self.model, SptConfig())
         if plain:
             encoder = PlainEncoder(self.model.encoder)
             if compiled:
@@ -121,9 +121,10 @@ class SptStep:
                 encoder.pre.layer = torch.compile(encoder.pre.layer)  # type: ignore[method-assign]
             self.model.encoder = encoder  # type: ignore[assignment]
         self.device, self.precision = torch.device(device), precision
-        self.objective.to(self.device)
+        place = Place(rank=0, n_processes=1, device=self.device)
+        self.phase = SptPhase(self.model, SptConfig(), dataset.train, 0, place)
+        self.objective = self.phase.objective.to(self.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
-        self.maker = StepMaker(dataset.train, config, SptConfig(), 0, 0, 1, device=self.device)
         self.order = np.random.default_rng(0).permutation(len(dataset.train))
         self.batch, self.n_calls = batch, 0
         self.parts: list[dict[str, float]] = []
@@ -135,7 +136,7 @@ class SptStep:
         first = self.n_calls * self.batch % (len(self.order) - self.batch)
         self.objective.train()
         clock = [self._now()]
-        batch, _, seed = self.maker.make(self.order[first : first + self.batch], self.n_calls)
+        batch, _, seed = self.phase.make(self.order[first : first + self.batch], self.n_calls)
         clock.append(self._now())
         with self._autocast(self.precision):
             losses: SptLosses = self.objective(batch, DEPTHS, seed)
@@ -164,7 +165,7 @@ class SptStep:
         # Only a double is a copy: what was compiled belongs to the original.
         objective = copy.deepcopy(self.objective) if double else self.objective
         objective.eval()
-        batch, _, seed = self.maker.make(self.order[: self.batch], 0)
+        batch, _, seed = self.phase.make(self.order[: self.batch], 0)
         generator = torch.Generator().manual_seed(0)
         config = self.model.config
         shape = (self.batch, config.max_length, config.d_model)

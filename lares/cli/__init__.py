@@ -14,6 +14,7 @@ from lares.names import nearest
 COMMANDS = {
     "demo": "fetch MovieLens 100K, train a small LARES, compare it by reasoning depth",
     "train": "train on your interactions",
+    "posttrain": "post-train a model by reinforcement",
     "evaluate": "Recall and NDCG of a trained model, by reasoning depth",
     "recommend": "the best next items for histories",
     "data": "fetch public data sets, describe a data file",

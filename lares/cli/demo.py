@@ -52,7 +52,7 @@ def run(argv: Sequence[str]) -> None:
     from lares.evaluation.popularity import evaluate_popularity
     from lares.training.loggers import CsvLog
     from lares.training.plots import plot_run
-    from lares.training.trainer import train
+    from lares.training.spt import SptPhase, train
 
     configs = {
         "depth 0": demo_config(path, found, without_recurrence=True),
@@ -80,6 +80,7 @@ def run(argv: Sequence[str]) -> None:
         results["LARES"].test,
         curves,
         "LARES on MovieLens 100K",
+        SptPhase.curves,
         baselines={"depth 0": without["ndcg@10"], "popularity": popularity["ndcg@10"]},
     )
     seconds = {name: result.seconds for name, result in results.items()}

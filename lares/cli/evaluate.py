@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lares.cli.models import TrainedModel, load_trained
 from lares.cli.options import (
     OptionParser,
     add_device,
@@ -16,11 +15,11 @@ from lares.cli.options import (
     metrics_table,
     numbers,
 )
-from lares.data.dataset import Dataset
-from lares.errors import ConfigError, DataError
+from lares.errors import ConfigError
 from lares.evaluation.evaluate import evaluate
 from lares.files import atomic_write
 from lares.training.config import DataOptions
+from lares.training.trained import load_trained
 
 _SPLITS = ("valid", "test")
 
@@ -54,18 +53,6 @@ def build_parser() -> OptionParser:
     return parser
 
 
-def same_rows(dataset: Dataset, trained: TrainedModel) -> Dataset:
-    """``dataset`` with its items in the rows that the model has for them."""
-    if trained.vocabulary is not None:
-        return dataset.with_vocabulary(trained.vocabulary)
-    if dataset.vocabulary.n_items != trained.model.config.n_items:
-        raise DataError(
-            f"{dataset.name} has {dataset.vocabulary.n_items - 1} items, the model knows "
-            f"{trained.model.config.n_items - 1}, and no items.json lies beside it to match them"
-        )
-    return dataset
-
-
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares evaluate``."""
     found = build_parser().parse_args(list(argv))
@@ -79,7 +66,7 @@ def run(argv: Sequence[str]) -> None:
     trained = load_trained(found.model)
     given = {name: value for name, value in found.data.as_dict().items() if value is not None}
     options = dataclasses.replace(trained.data or DataOptions(), **given, path=found.path)
-    dataset = same_rows(options.load(), trained)
+    dataset = trained.same_rows(options.load())
     recurrent = trained.model.config.is_recurrent
     depths = found.depths or ([1, 2, 4, 8, 12, 16] if recurrent else [0])
     try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lares.cli.models import load_trained
 from lares.cli.options import OptionParser, add_device, choose_device, command_parser
 from lares.errors import ConfigError, DataError
+from lares.training.trained import load_trained
 
 
 def build_parser() -> OptionParser:

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 import lares_kernels as lk
 from lares.config import LaresConfig
 from lares.depth import sample_depth
+from lares.encoder import EncoderOutput
 from lares.errors import ConfigError
 from lares.model import LaresModel
 
-OBJECTIVES = ("policy", "cross_entropy")
+KINDS = ("policy", "cross_entropy")
 PRE_BLOCKS = ("redrawn", "shared")
 _STD_FLOOR = 1e-4  # added to a group's deviation
 
@@ -40,7 +41,7 @@ class RptConfig:
         k: ranks below it are rewarded.
         recall_reward: weight of the reward Recall@k.
         ndcg_reward: weight of the reward NDCG@k.
-        objective: ``policy``, the paper's; or ``cross_entropy``, the target's negative
+        kind: of objective: ``policy``, the paper's; or ``cross_entropy``, the target's negative
             log-probability at all steps of the same rollouts: what the same compute does without
             rewards (``beta`` still holds it to the reference).
         updates: optimiser steps on the same rollouts.
@@ -58,7 +59,7 @@ class RptConfig:
     k: int = 10
     recall_reward: float = 1.0
     ndcg_reward: float = 0.0
-    objective: str = "policy"
+    kind: str = "policy"
     updates: int = 1
     clip: float = 0.2
     pre_block: str = "redrawn"
@@ -84,13 +85,13 @@ class RptConfig:
                 raise ConfigError(f"objective.{name} is {value!r}; it must be zero or more")
         if not 0 < self.clip < 1:
             raise ConfigError(f"objective.clip is {self.clip!r}; it must lie between 0 and 1")
-        for name, choices in (("objective", OBJECTIVES), ("pre_block", PRE_BLOCKS)):
+        for name, choices in (("kind", KINDS), ("pre_block", PRE_BLOCKS)):
             if getattr(self, name) not in choices:
                 raise ConfigError(
                     f"objective.{name} is {getattr(self, name)!r}; "
                     f"it must be one of {', '.join(choices)}"
                 )
-        if self.objective == "policy" and self.recall_reward + self.ndcg_reward == 0:
+        if self.kind == "policy" and self.recall_reward + self.ndcg_reward == 0:
             raise ConfigError("objective.recall_reward and objective.ndcg_reward are both 0")
 
     def rewards(self, ranks: Tensor) -> Tensor:
@@ -119,7 +120,7 @@ class RptBatch(NamedTuple):
 class Rollouts(NamedTuple):
     """What an update needs of the rollouts and does not change with the policy.
 
-    ``N`` is the number of steps of all ``G`` rollouts of a sample, those of a rollout one after the other.
+    ``N`` is the number of steps of all ``G`` rollouts of a sample, rollout after rollout.
 
     Attributes:
         advantages, rewards: (B, G).
@@ -266,10 +267,12 @@ class RptObjective(nn.Module):
 
         q = rollouts.reference - found
         divergence = torch.expm1(q) - q
-        if self.rpt.objective == "cross_entropy":
+        if self.rpt.kind == "cross_entropy":
             gain, clipped = found, torch.zeros_like(found)
         else:
-            gain, clipped = self._policy_gain(found, rollouts.old, rollouts.advantages[:, steps.rollout])
+            gain, clipped = self._policy_gain(
+                found, rollouts.old, rollouts.advantages[:, steps.rollout]
+            )
         scale = self._n_processes / batch.global_size
         rewards = rollouts.rewards
         losses = RptLosses(
@@ -327,7 +330,7 @@ class RptObjective(nn.Module):
         device = batch.targets.device
         each = torch.tensor(depths, dtype=torch.int32, device=device).expand(size, -1)
         if shares:
-            out = model.encoder(
+            out: EncoderOutput = model.encoder(
                 batch.item_seq,
                 batch.lengths,
                 each,
@@ -340,7 +343,9 @@ class RptObjective(nn.Module):
             assert out.trajectory is not None
             return out.trajectory
         # Sequences of their own, next to each other, with random numbers of their own.
-        ids = batch.sequence_ids[:, None] + torch.arange(n_groups, device=device) * batch.global_size
+        ids = (
+            batch.sequence_ids[:, None] + torch.arange(n_groups, device=device) * batch.global_size
+        )
         out = model.encoder(
             batch.item_seq.repeat_interleave(n_groups, dim=0),
             batch.lengths.repeat_interleave(n_groups),
@@ -353,9 +358,7 @@ class RptObjective(nn.Module):
         assert out.trajectory is not None
         return out.trajectory.unflatten(0, (size, n_groups))
 
-    def _policy_gain(
-        self, found: Tensor, old: Tensor, advantages: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _policy_gain(self, found: Tensor, old: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
         """(surrogate of every step, 1 where its ratio is cut off), both (B, N)."""
         if self.rpt.updates == 1:
             return (found - found.detach()).exp() * advantages, torch.zeros_like(found)

@@ -1,4 +1,4 @@
-"""``TrainConfig``: everything a run depends on. Defaults are the published ones."""
+"""Everything a run depends on: ``TrainConfig`` and ``PosttrainConfig``, by default as published."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 
@@ -16,7 +16,10 @@ from lares.data.dataset import Dataset
 from lares.data.readers import FORMATS, load_dataset
 from lares.errors import ConfigError
 from lares.names import nearest
+from lares.objectives.rpt import RptConfig
 from lares.objectives.spt import SptConfig
+
+_Run = TypeVar("_Run", bound="RunConfig")
 
 RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
@@ -150,27 +153,98 @@ def _positive(name: str, value: float) -> None:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A whole run. ``model`` holds the fields of :class:`lares.LaresConfig` but ``n_items``, which
-    the data decides."""
+class StartOptions:
+    """The model that post-training starts from.
+
+    Attributes:
+        checkpoint: a run folder, whose best model is taken, or a model folder.
+        dropout, attn_dropout: of the policy; null leaves the model's own.
+    """
+
+    checkpoint: str = ""
+    dropout: float | None = 0.1
+    attn_dropout: float | None = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "attn_dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value < 1.0:
+                raise ConfigError(f"start.{name} is {value!r}; it must lie in 0 .. 1, 1 left out")
+
+    def of_policy(self, model: LaresConfig) -> LaresConfig:
+        """Configuration of the policy that starts from ``model``."""
+        return dataclasses.replace(
+            model,
+            dropout=model.dropout if self.dropout is None else self.dropout,
+            attn_dropout=model.attn_dropout if self.attn_dropout is None else self.attn_dropout,
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What every run depends on; each kind of run adds its own sections."""
+
+    SECTIONS: ClassVar[dict[str, type]] = {}
 
     data: DataOptions
-    model: dict[str, Any] = field(default_factory=dict)
-    objective: SptConfig = field(default_factory=SptConfig)
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
 
     def __post_init__(self) -> None:
+        if self.optimizer.batch_size < 8 * self.trainer.devices:
+            raise ConfigError(
+                f"optimizer.batch_size is {self.optimizer.batch_size}; {self.trainer.devices} devices "
+                f"need at least {8 * self.trainer.devices}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All options as nested plain values."""
+        options = dataclasses.asdict(self)
+        return {name: options[name] for name in self.SECTIONS}
+
+    @classmethod
+    def from_dict(cls: type[_Run], options: Mapping[str, Any]) -> _Run:
+        """The configuration of nested ``options``; unknown names raise ``ConfigError``."""
+        check_known(options, list(cls.SECTIONS), "section")
+        built: dict[str, Any] = {}
+        for name, section in cls.SECTIONS.items():
+            given = options.get(name) or {}
+            if not isinstance(given, Mapping):
+                raise ConfigError(f"section {name!r} is {given!r}; it must hold options")
+            if section is LaresConfig:  # without n_items, which the data decide
+                built[name] = dict(given)
+                continue
+            check_known(given, [f.name for f in dataclasses.fields(section)], f"option of {name}")
+            try:
+                built[name] = section(**given)
+            except TypeError as error:
+                raise ConfigError(f"section {name!r}: {error}") from error
+        return cls(**built)
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """An SPT run. ``model`` holds the fields of :class:`lares.LaresConfig` but ``n_items``, which the
+    data decide."""
+
+    SECTIONS: ClassVar[dict[str, type]] = {
+        "data": DataOptions,
+        "model": LaresConfig,
+        "objective": SptConfig,
+        "optimizer": OptimizerOptions,
+        "trainer": TrainerOptions,
+    }
+
+    model: dict[str, Any] = field(default_factory=dict)
+    objective: SptConfig = field(default_factory=SptConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         model = self.model_config(2)  # checks the options; the catalogue does not matter for that
         if not model.is_recurrent and self.objective.gamma > 0:
             raise ConfigError(
                 f"objective.gamma is {self.objective.gamma}, but model.n_core_layers=0 has no steps "
                 "to align; set objective.gamma=0 (the recipe 'sasrec' does)"
-            )
-        if self.optimizer.batch_size < 8 * self.trainer.devices:
-            raise ConfigError(
-                f"optimizer.batch_size is {self.optimizer.batch_size}; {self.trainer.devices} devices "
-                f"need at least {8 * self.trainer.devices}"
             )
 
     def model_config(self, n_items: int) -> LaresConfig:
@@ -179,32 +253,34 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All options as nested plain values, the model's with their defaults filled in."""
-        found = dataclasses.asdict(self)
-        found["model"] = self.model_config(2).to_dict()
-        del found["model"]["n_items"]
-        return found
+        model = self.model_config(2).to_dict()
+        del model["n_items"]
+        return {**super().to_dict(), "model": model}
 
-    @classmethod
-    def from_dict(cls, options: Mapping[str, Any]) -> TrainConfig:
-        """The configuration of nested ``options``; unknown names raise ``ConfigError``."""
-        sections = {
-            "data": DataOptions,
-            "objective": SptConfig,
-            "optimizer": OptimizerOptions,
-            "trainer": TrainerOptions,
-        }
-        check_known(options, [*sections, "model"], "section")
-        built: dict[str, Any] = {"model": dict(options.get("model") or {})}
-        for name, section in sections.items():
-            given = options.get(name) or {}
-            if not isinstance(given, Mapping):
-                raise ConfigError(f"section {name!r} is {given!r}; it must hold options")
-            check_known(given, [f.name for f in dataclasses.fields(section)], f"option of {name}")
-            try:
-                built[name] = section(**given)
-            except TypeError as error:
-                raise ConfigError(f"section {name!r}: {error}") from error
-        return cls(**built)
+
+@dataclass(frozen=True)
+class RptOptimizerOptions(OptimizerOptions):
+    """Adam for post-training."""
+
+    lr: float = 5e-4
+    batch_size: int = 400
+
+
+@dataclass(frozen=True)
+class PosttrainConfig(RunConfig):
+    """An RPT run: from a trained model, which decides everything about the model but dropout."""
+
+    SECTIONS: ClassVar[dict[str, type]] = {
+        "data": DataOptions,
+        "start": StartOptions,
+        "objective": RptConfig,
+        "optimizer": RptOptimizerOptions,
+        "trainer": TrainerOptions,
+    }
+
+    optimizer: OptimizerOptions = field(default_factory=RptOptimizerOptions)
+    start: StartOptions = field(default_factory=StartOptions)
+    objective: RptConfig = field(default_factory=RptConfig)
 
 
 def check_known(given: Mapping[str, Any], known: list[str], what: str) -> None:
@@ -237,6 +313,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds {type(content).__name__}; it must hold options by section")
     return content
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration in the ``config.yaml`` of a run of any kind."""
+    options = read_yaml(path)
+    kind = PosttrainConfig if "start" in options else TrainConfig
+    return kind.from_dict(options)
 
 
 def merge_options(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,9 +26,9 @@ class CsvLog:
         self.rows = [row for row in read_rows(path) if int(row["epoch"]) <= last_epoch]
         self._write()
 
-    def append(self, row: Mapping[str, float | int]) -> None:
+    def append(self, row: Mapping[str, float | int | str]) -> None:
         """Add a row; the file is replaced as a whole, so that it never ends in half a row."""
-        self.rows.append({name: repr(value) for name, value in row.items()})
+        self.rows.append({name: str(value) for name, value in row.items()})
         self._write()
 
     def _write(self) -> None:

@@ -13,6 +13,9 @@ def plot_run(
     test: Mapping[int, Mapping[str, float]],
     path: Path,
     title: str,
+    curves: Mapping[str, str],
+    *,
+    start: Mapping[int, Mapping[str, float]] | None = None,
     baselines: Mapping[str, float] | None = None,
 ) -> None:
     """Draw losses and validation by epoch, and test NDCG@10 and Recall@10 by reasoning depth.
@@ -22,6 +25,8 @@ def plot_run(
         test: metrics by depth.
         path: of the PNG, written whole.
         title: over the picture.
+        curves: labels of the columns to draw, by name.
+        start: metrics by depth of the model that the run began with.
         baselines: NDCG@10 of other models by name, drawn as lines.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,30 +36,24 @@ def plot_run(
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     losses, validation, depth = figure.subplots(1, 3)
-    epochs = [int(row["epoch"]) for row in rows]
-    for name, label in (
-        ("loss", "total"),
-        ("recommendation", "recommendation"),
-        ("trajectory", "trajectory alignment"),
-        ("step", "step alignment"),
-    ):
-        values = [float(row[name]) for row in rows]
+    for name, label in curves.items():
+        epochs, values = _measured(rows, name)
         if any(values):
             losses.plot(epochs, values, label=label)
     losses.set(xlabel="epoch", ylabel="loss", title="Training")
     losses.legend()
 
-    measured = [(e, row) for e, row in zip(epochs, rows, strict=True) if row["valid_ndcg@10"]]
     for name, label in (("valid_ndcg@10", "NDCG@10"), ("valid_recall@10", "Recall@10")):
-        validation.plot(
-            [e for e, _ in measured], [float(row[name]) for _, row in measured], label=label
-        )
+        validation.plot(*_measured(rows, name), label=label)
     validation.set(xlabel="epoch", ylabel="full ranking", title="Validation")
     validation.legend()
 
     depths = sorted(test)
     for name, label in (("ndcg@10", "NDCG@10"), ("recall@10", "Recall@10")):
-        depth.plot(depths, [test[d][name] for d in depths], marker="o", label=label)
+        (line,) = depth.plot(depths, [test[d][name] for d in depths], marker="o", label=label)
+        if start:
+            before = [start[d][name] for d in depths]
+            depth.plot(depths, before, "--", color=line.get_color(), label=f"{label} at the start")
     for style, (name, value) in zip(("--", ":", "-."), (baselines or {}).items(), strict=False):
         depth.axhline(value, linestyle=style, color="grey", label=f"{name} (NDCG@10)")
     depth.set(xlabel="reasoning depth", ylabel="full ranking", title="Test", xticks=depths)
@@ -62,3 +61,9 @@ def plot_run(
     depth.legend()
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
+
+
+def _measured(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[int], list[float]]:
+    """Epochs in which a column was measured, and its values."""
+    found = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
+    return [epoch for epoch, _ in found], [value for _, value in found]

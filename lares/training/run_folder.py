@@ -8,7 +8,9 @@ import yaml
 
 from lares.errors import ConfigError
 from lares.files import atomic_write
-from lares.training.config import TrainConfig, differing_options, read_yaml
+from lares.training.config import RunConfig, differing_options, read_config
+
+ITEMS_FILE = "items.json"
 
 # What may change when a run goes on: none of it changes the numbers of the epochs already there.
 _MAY_CHANGE = {
@@ -34,15 +36,17 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.state = path / "checkpoints" / "last.safetensors"
         self.best = path / "best"
-        self.items = self.best / "items.json"
+        self.items = self.best / ITEMS_FILE
+        self.start = path / "start"
+        self.samples = self.start / "samples.npy"
         self.metrics = path / "metrics.csv"
         self.timing = path / "timing.csv"
         self.tensorboard = path / "tensorboard"
         self.curves = path / "curves.png"
         self.result = path / "result.json"
 
-    def prepare(self, config: TrainConfig, resume: bool) -> None:
-        """Take the folder for a run.
+    def check(self, config: RunConfig, resume: bool) -> None:
+        """See that a run can have the folder, which is left as it is.
 
         Raises:
             ConfigError: it holds a run already and ``resume`` is not asked for, or it is asked for
@@ -54,7 +58,7 @@ class RunFolder:
                     f"{self.path} holds a run already; give --resume to go on with it, "
                     "or another --out"
                 )
-            before = TrainConfig.from_dict(read_yaml(self.config)).to_dict()
+            before = read_config(self.config).to_dict()
             changed = set(differing_options(before, config.to_dict())) - _MAY_CHANGE
             if changed:
                 raise ConfigError(
@@ -65,6 +69,14 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} holds no run to resume (there is no {self.config.name})"
             )
+
+    def prepare(self, config: RunConfig, resume: bool) -> None:
+        """Take the folder for a run.
+
+        Raises:
+            ConfigError: as :meth:`check`.
+        """
+        self.check(config, resume)
         with atomic_write(self.config) as temporary:
             temporary.write_text(
                 yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8"

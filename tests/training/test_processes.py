@@ -11,7 +11,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from lares.training.trainer import train
+from lares.training.spt import train
 from tests.training.helpers import small_config
 
 TRAINER = {"precision": "64-true", "max_epochs": 2}

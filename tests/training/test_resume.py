@@ -14,13 +14,15 @@ import yaml
 from safetensors.torch import load_file
 
 from lares.errors import CheckpointError
-from lares.training.trainer import Interrupted, Trainer, train
+from lares.training.interrupts import Interrupted
+from lares.training.spt import train
+from lares.training.trainer import Trainer
 from tests.training.helpers import small_config
 
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from lares.training import trainer
+from lares.training import spt, trainer
 from lares.training.config import TrainConfig, read_yaml
 step = trainer.Trainer._step
 def slow(self, indices):
@@ -28,7 +30,7 @@ def slow(self, indices):
     return step(self, indices)
 trainer.Trainer._step = slow
 config = TrainConfig.from_dict(read_yaml(Path(sys.argv[1])))
-trainer.train(config, Path(sys.argv[2]), resume=Path(sys.argv[2]).exists(), progress=False)
+spt.train(config, Path(sys.argv[2]), resume=Path(sys.argv[2]).exists(), progress=False)
 """
 OPTIONS = {"max_epochs": 6, "checkpoint_every_steps": 3, "patience": 20}
 

@@ -16,7 +16,7 @@ from lares.errors import CheckpointError, ConfigError, DataError, LaresError
 from lares.evaluation import evaluate, evaluate_popularity
 from lares.objectives.spt import SptObjective
 from lares.training.config import TrainConfig, read_yaml, recipes
-from lares.training.trainer import train
+from lares.training.spt import train
 from tests.training.helpers import small_config
 
 

@@ -1,4 +1,4 @@
-"""Finding the trained model that a command names."""
+"""Finding a trained model in a folder, and data in the rows that it knows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lares.checkpoint import CONFIG_FILE
+from lares.data.dataset import Dataset
 from lares.data.vocabulary import Vocabulary
-from lares.errors import CheckpointError
+from lares.errors import CheckpointError, DataError
 from lares.model import LaresModel
-from lares.training.config import DataOptions, TrainConfig, read_yaml
-from lares.training.run_folder import RunFolder
+from lares.training.config import DataOptions, read_config
+from lares.training.run_folder import ITEMS_FILE, RunFolder
 
 
 class TrainedModel(NamedTuple):
@@ -19,6 +20,21 @@ class TrainedModel(NamedTuple):
     model: LaresModel
     vocabulary: Vocabulary | None
     data: DataOptions | None
+
+    def same_rows(self, dataset: Dataset) -> Dataset:
+        """``dataset`` with its items in the rows that the model has for them.
+
+        Raises:
+            DataError: they cannot be matched.
+        """
+        if self.vocabulary is not None:
+            return dataset.with_vocabulary(self.vocabulary)
+        if dataset.vocabulary.n_items != self.model.config.n_items:
+            raise DataError(
+                f"{dataset.name} has {dataset.vocabulary.n_items - 1} items, the model knows "
+                f"{self.model.config.n_items - 1}, and no {ITEMS_FILE} lies beside it to match them"
+            )
+        return dataset
 
 
 def load_trained(path: str | Path) -> TrainedModel:
@@ -31,7 +47,7 @@ def load_trained(path: str | Path) -> TrainedModel:
     data = None
     run = RunFolder(folder)
     if run.config.is_file():
-        data = TrainConfig.from_dict(read_yaml(run.config)).data
+        data = read_config(run.config).data
         if not run.best.is_dir():
             raise CheckpointError(f"run {folder} has no best model yet: it never validated")
         folder = run.best
@@ -39,7 +55,7 @@ def load_trained(path: str | Path) -> TrainedModel:
         raise CheckpointError(
             f"{folder} is neither a run folder ({run.config.name}) nor a model folder ({CONFIG_FILE})"
         )
-    items = folder / RunFolder(folder).items.name
+    items = folder / ITEMS_FILE
     vocabulary = Vocabulary.load(items) if items.is_file() else None
     model = LaresModel.from_pretrained(folder)
     if vocabulary is not None and vocabulary.n_items != model.config.n_items:

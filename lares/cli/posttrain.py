@@ -1,0 +1,60 @@
+"""``lares posttrain CHECKPOINT DATA``: RPT of a trained model into a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lares.cli.run_command import RunCommand, print_metrics
+from lares.training.config import PosttrainConfig
+from lares.training.trained import load_trained
+
+
+def _options_of(found: Any) -> dict[str, Any]:
+    """How the model's own run read its data, if it came from a run."""
+    if not found.checkpoint:
+        return {}
+    data = load_trained(found.checkpoint).data
+    return {} if data is None else {"data": dataclasses.asdict(data)}
+
+
+COMMAND = RunCommand(
+    name="posttrain",
+    summary="Post-train a model by reinforcement. Options override --config.",
+    config=PosttrainConfig,
+    places={
+        "CHECKPOINT": ("start", "checkpoint", "run folder or model folder to start from"),
+        "DATA": ("data", "path", "file or folder of interactions; default: the run's"),
+    },
+    defaults=_options_of,
+)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Entry of ``lares posttrain``."""
+    config, found = COMMAND.parse(argv)
+    assert isinstance(config, PosttrainConfig)
+    # Imported here: the trainer brings the engine and its libraries, which --help can do without.
+    from lares.training.engine import launch
+    from lares.training.rpt import posttrain
+
+    fabric = launch(config.trainer)
+    start = Path(config.start.checkpoint)
+    folder = Path(found.out) if found.out else Path("runs") / f"{start.resolve().name}-rpt"
+    show = not found.no_progress
+    result = posttrain(config, folder, resume=found.resume, progress=show, fabric=fabric)
+    if not fabric.is_global_zero:
+        return
+    print("Before:")
+    print_metrics(result.start)
+    print("\nAfter:")
+    print_metrics(result.test)
+    best = f"best epoch {result.best_epoch} of {result.epochs}"
+    if result.best_epoch == 0:
+        best = f"no epoch of {result.epochs} was better than the start on the validation samples"
+    print(
+        f"{best}, {result.seconds:.0f} s, {result.samples_per_second:.0f} samples/s; "
+        f"run folder {folder}"
+    )

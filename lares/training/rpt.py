@@ -1,0 +1,190 @@
+"""Reinforcement post-training (arXiv 2505.16865, section 3.4) as a phase, and :func:`posttrain`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lares.checkpoint import CONFIG_FILE, save_model
+from lares.data.dataset import Dataset, Split
+from lares.errors import CheckpointError, ConfigError
+from lares.evaluation.evaluate import depth_ranks
+from lares.files import atomic_write
+from lares.model import LaresModel
+from lares.objectives.rpt import (
+    RptBatch,
+    RptConfig,
+    RptLosses,
+    RptObjective,
+    draw_rollout_depths,
+)
+from lares.training.config import PosttrainConfig
+from lares.training.engine import launch, place_of
+from lares.training.phase import Phase
+from lares.training.run_folder import RunFolder
+from lares.training.steps import Place, Purpose, collate_on, generator_of_step, seed_of_step
+from lares.training.trained import load_trained
+from lares.training.trainer import Trainer, TrainResult
+
+Made = tuple[RptBatch, Sequence[int], int, int]
+
+
+class RptPhase(Phase):
+    """RPT of a model.
+
+    Args:
+        objective: with the policy to train and the frozen model that it starts from.
+        samples: training samples, after the filter.
+        seed: of the run.
+        place: of this process.
+    """
+
+    losses = RptLosses._fields
+    curves: ClassVar[Mapping[str, str]] = {
+        "reward": "reward",
+        "divergence": "divergence",
+        "informative": "informative samples",
+    }
+
+    def __init__(self, objective: RptObjective, samples: Split, seed: int, place: Place) -> None:
+        self.objective: nn.Module = objective
+        self.model, self.start = objective.model, objective.reference
+        self.samples = samples
+        self._rpt, self._seed, self._place = objective.rpt, seed, place
+
+    def make(self, indices: NDArray[np.int64], step: int) -> Made:
+        """(batch of this process, depths, policy's seed, reference's seed) of the samples ``indices``
+        (B,) of all."""
+        first, end = self._place.part(len(indices))
+        depths = draw_rollout_depths(
+            self.model.config,
+            self._rpt.rollouts,
+            generator_of_step(self._seed, step, Purpose.DEPTHS),
+        )
+        device = self._place.device
+        item_seq, lengths, targets = collate_on(
+            device, self.samples, indices[first:end], self.model.config.max_length
+        )
+        sequence_ids = torch.arange(first, end, device=device)
+        batch = RptBatch(item_seq, lengths, targets, sequence_ids, len(indices))
+        policy_seed = seed_of_step(self._seed, step, Purpose.MODEL_SEED)
+        reference_seed = seed_of_step(self._seed, step, Purpose.REFERENCE_SEED)
+        return batch, depths, policy_seed, reference_seed
+
+    def updates(self, objective: nn.Module, made: Made) -> Iterator[tuple[Tensor, ...]]:
+        """The losses of a step's updates on the same rollouts."""
+        rollouts = None
+        for _ in range(self._rpt.updates):
+            losses, rollouts = objective(*made, rollouts)
+            yield losses
+
+
+def promising_samples(
+    model: LaresModel, split: Split, rpt: RptConfig, seed: int, batch_size: int = 512
+) -> NDArray[np.int64]:
+    """Numbers of the samples that post-training can learn from, ascending.
+
+    Those whose target ranks among the first ``filter_top`` in any of ``filter_passes`` evaluations,
+    each from initial states of its own: of the others hardly a rollout would be rewarded.
+    """
+    if rpt.filter_top == 0:
+        return np.arange(len(split))
+    depth = model.config.mean_depth
+    found = torch.zeros(len(split), dtype=torch.bool)
+    for evaluation in range(rpt.filter_passes):
+        pass_seed = seed_of_step(seed, evaluation, Purpose.FILTER_SEED)
+        ranks = depth_ranks(model, split, [depth], batch_size=batch_size, seed=pass_seed)[depth]
+        found |= ranks.cpu() < rpt.filter_top
+    kept: NDArray[np.int64] = found.numpy().nonzero()[0]
+    return kept
+
+
+def posttrain(
+    config: PosttrainConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    fabric: Fabric | None = None,
+) -> TrainResult:
+    """Run RPT (arXiv 2505.16865, section 3.4) on a trained model and test the best model.
+
+    The model that it starts from counts as the first best one, so the result is never worse on the
+    validation samples. It is kept in the run folder's ``start/``, with the numbers of the samples that
+    passed the filter.
+
+    Args:
+        config: of the run.
+        run_dir: run folder; it holds configuration, metrics, curves, checkpoints and result.
+        resume: go on with the run in ``run_dir``.
+        progress: show a bar and a line an epoch.
+        fabric: launched engine, where the caller needs it too; by default :func:`launch`'s.
+
+    Raises:
+        LaresError: anything that a user can act on; see its kinds in :mod:`lares.errors`.
+    """
+    fabric = launch(config.trainer) if fabric is None else fabric
+    folder, options = RunFolder(Path(run_dir)), config.trainer
+    # All that can be wrong is looked at before the folder is taken.
+    folder.check(config, resume)
+    started = (folder.start / CONFIG_FILE).is_file()
+    if not config.start.checkpoint and not started:
+        raise ConfigError("start.checkpoint is empty; give the folder of a trained model")
+    trained = load_trained(folder.start if started else config.start.checkpoint)
+    dataset = trained.same_rows(config.data.load())
+    start = trained.model.to(fabric.device)
+    policy = LaresModel(config.start.of_policy(start.config)).to(fabric.device, start.items.dtype)
+    policy.load_state_dict(start.state_dict())
+    objective = RptObjective(policy, config.objective, fabric.world_size, start)
+    if started:
+        kept = _read_samples(folder.samples, len(dataset.train))
+    else:
+        kept = promising_samples(
+            start, dataset.train, config.objective, options.seed, options.eval_batch_size
+        )
+    least = 8 * options.devices
+    if len(kept) < least:
+        raise ConfigError(
+            f"the target of only {len(kept)} of {len(dataset.train)} training samples ranks among the "
+            f"first {config.objective.filter_top}; {least} are needed. Train the model longer, or "
+            "raise objective.filter_top (0 keeps all samples)"
+        )
+    if fabric.is_global_zero:
+        folder.prepare(config, resume)
+        if not started:
+            _write_start(folder, dataset, start, kept)
+    fabric.barrier()
+    samples = Split(dataset.train.items, dataset.train.starts[kept], dataset.train.ends[kept])
+    phase = RptPhase(objective, samples, options.seed, place_of(fabric))
+    return Trainer(config, phase, dataset, folder, fabric, progress).run(resume)
+
+
+def _write_start(
+    folder: RunFolder, dataset: Dataset, start: LaresModel, kept: NDArray[np.int64]
+) -> None:
+    """What a resumed run needs; the model's configuration, written last, says that all is there."""
+    folder.start.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder.samples) as temporary, open(temporary, "wb") as file:
+        np.save(file, kept)
+    dataset.vocabulary.save(folder.start / folder.items.name)
+    save_model(start.state_dict(), start.config, folder.start)
+
+
+def _read_samples(path: Path, n_samples: int) -> NDArray[np.int64]:
+    try:
+        kept: NDArray[np.int64] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if len(kept) and int(kept.max()) >= n_samples:
+        raise CheckpointError(
+            f"{path} names training sample {int(kept.max())}, the data have {n_samples}: they have "
+            "changed since the run began"
+        )
+    return kept

@@ -1,0 +1,130 @@
+"""Self-supervised pre-training (arXiv 2505.16865, section 3.3) as a phase, and :func:`train`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lares.data.dataset import Split
+from lares.data.partners import PartnerIndex
+from lares.model import LaresModel
+from lares.objectives.spt import (
+    SptBatch,
+    SptConfig,
+    SptDepths,
+    SptLosses,
+    SptObjective,
+    draw_depths,
+)
+from lares.training.config import TrainConfig
+from lares.training.distributed import gather_rows
+from lares.training.engine import launch, place_of
+from lares.training.phase import Phase
+from lares.training.run_folder import RunFolder
+from lares.training.steps import Place, Purpose, collate_on, generator_of_step, seed_of_step
+from lares.training.trainer import Trainer, TrainResult
+
+
+class SptPhase(Phase):
+    """SPT of a model.
+
+    Args:
+        model: to train.
+        spt: weights of the losses.
+        samples: training samples.
+        seed: of the run.
+        place: of this process.
+    """
+
+    losses = SptLosses._fields
+    curves: ClassVar[Mapping[str, str]] = {
+        "loss": "total",
+        "recommendation": "recommendation",
+        "trajectory": "trajectory alignment",
+        "step": "step alignment",
+    }
+    start = None
+
+    def __init__(
+        self, model: LaresModel, spt: SptConfig, samples: Split, seed: int, place: Place
+    ) -> None:
+        several = place.n_processes > 1
+        self.model, self.samples = model, samples
+        self.objective: nn.Module = SptObjective(
+            model, spt, gather_rows if several else None, place.n_processes
+        )
+        self._spt, self._seed, self._place = spt, seed, place
+        self._partners = PartnerIndex(samples) if spt.aligns else None
+
+    def make(self, indices: NDArray[np.int64], step: int) -> tuple[SptBatch, SptDepths, int]:
+        """(batch of this process, depths, model seed) of the samples ``indices`` (B,) of all."""
+        first, end = self._place.part(len(indices))
+        depths = draw_depths(
+            self.model.config, self._spt, generator_of_step(self._seed, step, Purpose.DEPTHS)
+        )
+        item_seq, lengths, targets = self._collate(indices[first:end])
+        partner_seq = partner_lengths = None
+        if self._partners is not None:
+            generator = generator_of_step(self._seed, step, Purpose.PARTNERS)
+            # Drawn for the whole batch, so that any number of processes draws the same.
+            partners = self._partners.draw(indices, generator)
+            partner_seq, partner_lengths, _ = self._collate(partners[first:end])
+        batch = SptBatch(
+            item_seq=item_seq,
+            lengths=lengths,
+            targets=targets,
+            partner_seq=partner_seq,
+            partner_lengths=partner_lengths,
+            sequence_ids=torch.arange(first, end, device=self._place.device),
+            global_size=len(indices),
+        )
+        return batch, depths, seed_of_step(self._seed, step, Purpose.MODEL_SEED)
+
+    def updates(
+        self, objective: nn.Module, made: tuple[SptBatch, SptDepths, int]
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """The losses of a step's one update."""
+        yield objective(*made)
+
+    def _collate(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        return collate_on(self._place.device, self.samples, indices, self.model.config.max_length)
+
+
+def train(
+    config: TrainConfig,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    fabric: Fabric | None = None,
+) -> TrainResult:
+    """Run SPT (arXiv 2505.16865, section 3.3) and test the best model.
+
+    Args:
+        config: of the run.
+        run_dir: run folder; it holds configuration, metrics, curves, checkpoints and result.
+        resume: go on with the run in ``run_dir``.
+        progress: show a bar and a line an epoch.
+        fabric: launched engine, where the caller needs it too; by default :func:`launch`'s.
+
+    Raises:
+        LaresError: anything that a user can act on; see its kinds in :mod:`lares.errors`.
+    """
+    fabric = launch(config.trainer) if fabric is None else fabric
+    dataset = config.data.load()  # before the folder is taken: wrong data leaves nothing behind
+    folder = RunFolder(Path(run_dir))
+    if fabric.is_global_zero:
+        folder.prepare(config, resume)
+    fabric.barrier()
+    seed = config.trainer.seed
+    torch.manual_seed(seed)
+    model = LaresModel(config.model_config(dataset.vocabulary.n_items))
+    phase = SptPhase(model, config.objective, dataset.train, seed, place_of(fabric))
+    return Trainer(config, phase, dataset, folder, fabric, progress).run(resume)
