@@ -355,8 +355,9 @@ class RptObjective(nn.Module):
             sequence_ids=ids.reshape(-1),
             return_trajectory=True,
         )
-        assert out.trajectory is not None
-        return out.trajectory.unflatten(0, (size, n_groups))
+        trajectory = out.trajectory
+        assert trajectory is not None
+        return trajectory.reshape(size, n_groups, *trajectory.shape[1:])
 
     def _policy_gain(self, found: Tensor, old: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
         """(surrogate of every step, 1 where its ratio is cut off), both (B, N)."""

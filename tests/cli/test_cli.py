@@ -118,6 +118,26 @@ def test_run_again_and_resume(run_folder: Path, capsys) -> None:
     assert "other options (model.d_ff)" in error
 
 
+def test_posttrain(run_folder: Path, tmp_path: Path, capsys) -> None:
+    out = str(tmp_path / "rpt")
+    options = [option for option in SMALL if not option.startswith("--model")]
+    options += ["--trainer.max_epochs=1", "--objective.k=2", "--no_progress"]
+    main(["posttrain", str(run_folder), f"--out={out}", *options])  # the data are the run's
+    printed = capsys.readouterr().out
+    assert "Before:" in printed
+    assert "After:" in printed
+    error = fails(capsys, "posttrain", str(run_folder), f"--out={out}", *options)
+    assert "give --resume" in error
+    main(["posttrain", f"--out={out}", "--resume"])
+    assert "of 1" in capsys.readouterr().out
+    main(["evaluate", out, str(run_folder.parent / "walks.parquet"), "--depths=1"])
+    assert "NDCG@10" in capsys.readouterr().out
+    assert "no data: give DATA" in fails(capsys, "posttrain", str(run_folder / "best"))
+    assert "neither a run folder" in fails(capsys, "posttrain", str(tmp_path), "data.csv")
+    message = fails(capsys, "posttrain", str(run_folder), "--objective.kind=ppo")
+    assert "objective.kind is 'ppo'" in message
+
+
 def test_evaluate(run_folder: Path, tmp_path: Path, capsys) -> None:
     data = run_folder.parent / "walks.parquet"
     output = tmp_path / "metrics.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lares.training.config import TrainConfig, merge_options
+from lares.training.config import PosttrainConfig, TrainConfig, merge_options
 
 
 def small_config(path: Path, /, **sections: dict[str, Any]) -> TrainConfig:
@@ -29,3 +29,13 @@ def small_config(path: Path, /, **sections: dict[str, Any]) -> TrainConfig:
         },
     }
     return TrainConfig.from_dict(merge_options(base, sections))
+
+
+def small_posttrain_config(
+    path: Path, start: Path, /, **sections: dict[str, Any]
+) -> PosttrainConfig:
+    """Two epochs of a few steps from the model in ``start``."""
+    base = small_config(path).to_dict()
+    base = {name: base[name] for name in ("data", "optimizer", "trainer")}
+    base["start"] = {"checkpoint": str(start)}
+    return PosttrainConfig.from_dict(merge_options(base, sections))

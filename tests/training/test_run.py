@@ -79,6 +79,13 @@ def test_early_stop(interactions: Path, tmp_path: Path) -> None:
     assert result.epochs == result.best_epoch + 2 < 50
 
 
+def test_epochs_without_validation(interactions: Path, tmp_path: Path) -> None:
+    config = small_config(interactions, trainer={"max_epochs": 3, "valid_every": 2})
+    run(config, tmp_path / "run")
+    rows = list(csv.DictReader(open(tmp_path / "run" / "metrics.csv", newline="")))
+    assert [bool(row["valid_ndcg@10"]) for row in rows] == [False, True, True]
+
+
 def test_without_recurrence(interactions: Path, tmp_path: Path) -> None:
     config = small_config(
         interactions, model={"n_core_layers": 0}, objective={"alpha": 0.0, "gamma": 0.0}
