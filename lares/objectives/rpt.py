@@ -259,7 +259,13 @@ class RptObjective(nn.Module):
         steps = _Steps(depths, batch.targets.device)
         shares = self.rpt.pre_block == "shared" or not self.training
         trajectory = self._encode(self.model, batch, depths, seed, policy_states, shares)
-        found, entropy = _log_probabilities(self.model, steps.take(trajectory), batch.targets)
+        states = steps.take(trajectory)
+        # From plain dot products, whatever the model's scores.
+        policy = lk.catalogue_log_probability(
+            states, self.model.items, batch.targets, return_entropy=True
+        )
+        assert isinstance(policy, lk.LogProbability)
+        found = policy.log_probability
         if rollouts is None:
             rollouts = self._judge(
                 batch, steps, trajectory[:, :, -1], found, reference_seed, reference_states
@@ -282,7 +288,7 @@ class RptObjective(nn.Module):
             reward=rewards.mean(dim=1).sum() * scale,
             advantage=rollouts.advantages.abs().mean(dim=1).sum() * scale,
             informative=(rewards != rewards[:, :1]).any(dim=1).sum() * scale,
-            entropy=steps.mean(entropy).sum() * scale,
+            entropy=steps.mean(policy.entropy).sum() * scale,
             depth=found.new_tensor(sum(depths) / len(depths)),
             clipped=steps.mean(clipped).sum() * scale,
         )
@@ -313,7 +319,10 @@ class RptObjective(nn.Module):
         trajectory = self._encode(
             self.reference, batch, steps.depths, reference_seed, reference_states, shares=True
         )
-        reference, _ = _log_probabilities(self.reference, steps.take(trajectory), batch.targets)
+        reference = lk.catalogue_log_probability(
+            steps.take(trajectory), self.reference.items, batch.targets
+        )
+        assert isinstance(reference, Tensor)
         return Rollouts(group_advantages(rewards), rewards, found.detach(), reference)
 
     def _encode(
@@ -367,11 +376,3 @@ class RptObjective(nn.Module):
         cut = ratio.clamp(1.0 - self.rpt.clip, 1.0 + self.rpt.clip)
         gain = torch.minimum(ratio * advantages, cut * advantages)
         return gain, (gain < ratio * advantages).to(found.dtype)
-
-
-def _log_probabilities(model: LaresModel, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(log-probability of the target, entropy over the catalogue) after states (B, N, d), from plain
-    dot products whatever the model's scores; only the first has gradients."""
-    found = lk.catalogue_log_probability(states, model.items, targets, return_entropy=True)
-    assert isinstance(found, lk.LogProbability)
-    return found.log_probability, found.entropy
