@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.cases import DROPOUT, Case
+from benchmarks.catalogue import ROWS, WIDTH, CatalogueCase
 from benchmarks.flops import flop_count
 from benchmarks.machine import instruction_sets, machine_name, peak, revision
 from benchmarks.problem import problem_of
@@ -26,11 +27,18 @@ class Recorder:
         path: of the CSV file.
         card: name of the GPU, where one is measured: rows are then :class:`GpuRow`.
         copies: further files that get the same rows.
+        kind: of rows, where it does not follow from ``card``.
     """
 
-    def __init__(self, path: Path, card: str | None = None, copies: Iterable[Path] = ()) -> None:
+    def __init__(
+        self,
+        path: Path,
+        card: str | None = None,
+        copies: Iterable[Path] = (),
+        kind: type[Row] | None = None,
+    ) -> None:
         self.paths = (path, *copies)
-        self.kind = Row if card is None else GpuRow
+        self.kind = kind or (Row if card is None else GpuRow)
         self.run: dict[str, str] = {
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "revision": revision(),
@@ -138,6 +146,50 @@ class Recorder:
                 )
             self._append(rows[name])
         return rows
+
+    def record_catalogue(self, case: CatalogueCase, race: Race) -> dict[str, Row]:
+        """A row for every runner of a catalogue op, by name."""
+        gflop = 2e-9 * case.products * ROWS * case.n_items * WIDTH
+        rows = {}
+        for name in race.runners:
+            found = race.summary(name)
+            rows[name] = self._row(
+                case.op,
+                name,
+                case.precision,
+                threads=case.threads,
+                passes=case.passes,
+                d_model=WIDTH,
+                batch=ROWS,
+                n_items=case.n_items,
+                median_us=1e6 * found.median,
+                q1_us=1e6 * found.q1,
+                q3_us=1e6 * found.q3,
+                cpu_median_us=1e6 * found.cpu_median if case.threads == 1 else None,
+                rounds=found.rounds,
+                gflop=gflop,
+                gflops=gflop / found.median,
+                speedup=found.speedup,
+            )
+        self._append(rows.values())
+        return rows
+
+    def record_catalogue_memory(self, found: Mapping[tuple[str, int], int]) -> None:
+        """A row for every (implementation, number of items)."""
+        self._append(
+            self._row(
+                "memory",
+                name,
+                "fp32",
+                threads=1,
+                passes="forward+backward",
+                d_model=WIDTH,
+                batch=ROWS,
+                n_items=n_items,
+                peak_bytes=taken,
+            )
+            for (name, n_items), taken in found.items()
+        )
 
     def _case_row(self, case: Case, implementation: str, **values: object) -> Row:
         return self._row(

@@ -1,8 +1,8 @@
 """From the results file to the page: ``python -m benchmarks.report`` updates docs/performance.md.
 
 It takes the newest run of each case on one machine, writes the tables between two marker comments of
-the page (at its end where there are none), and draws the plots into the folder named like the page. A
-card's rows, where there are any, go between markers of their own.
+the page (at its end where there are none), and draws the plots into the folder named like the page.
+Rows of the catalogue ops and of a card, where there are any, go between markers of their own.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import gpu_report
+from benchmarks import catalogue_report, gpu_report
 from benchmarks.plots import PLOTS
-from benchmarks.results import AnyRow, GpuRow, Row, newest_rows, read_rows
-from benchmarks.settings import GPU_PUBLISHED, PUBLISHED, ROOT
+from benchmarks.results import AnyRow, CatalogueRow, GpuRow, Row, newest_rows, read_rows
+from benchmarks.settings import CATALOGUE_PUBLISHED, GPU_PUBLISHED, PUBLISHED, ROOT
 from benchmarks.tables import (
     is_step,
     is_sweep,
@@ -28,6 +28,8 @@ from benchmarks.tables import (
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 GPU_BEGIN, GPU_END = "<!-- benchmarks-gpu:begin -->", "<!-- benchmarks-gpu:end -->"
+CATALOGUE_BEGIN = "<!-- benchmarks-catalogue:begin -->"
+CATALOGUE_END = "<!-- benchmarks-catalogue:end -->"
 PAGE = ROOT / "docs" / "performance.md"
 
 HOW = """\
@@ -130,6 +132,9 @@ def with_section(page: str, text: str, begin: str = BEGIN, end: str = END) -> st
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
     parser.add_argument("--results", type=Path, default=PUBLISHED, help="CSV file of rows")
+    parser.add_argument(
+        "--catalogue-results", type=Path, default=CATALOGUE_PUBLISHED, help="of the catalogue ops"
+    )
     parser.add_argument("--gpu-results", type=Path, default=GPU_PUBLISHED, help="the same of a GPU")
     parser.add_argument("--gpu", help="card as its rows name it; default: the one that ran last")
     parser.add_argument("--page", type=Path, default=PAGE, help="page to update")
@@ -143,6 +148,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         draw(rows, folder / name)
     page = given.page.read_text(encoding="utf-8") if given.page.exists() else ""
     page = with_section(page, section(rows, folder.name))
+    if given.catalogue_results.exists():
+        found = rows_of_machine(read_rows(given.catalogue_results, CatalogueRow), given.machine)
+        text = catalogue_report.section(found)
+        page = with_section(page, text, CATALOGUE_BEGIN, CATALOGUE_END)
+        print(f"{given.page}: {len(found)} rows of the catalogue")
     if given.gpu_results.exists():
         gpu_rows = rows_of_machine(read_rows(given.gpu_results, GpuRow), given.gpu)
         plots = gpu_report.draw(gpu_rows, folder)

@@ -84,6 +84,22 @@ class GpuRow(Row):
     gbytes: float | None = None
 
 
+@dataclass(frozen=True)
+class CatalogueRow(Row):
+    """A measurement of a catalogue op; ``case`` is the op, ``batch`` its rows, ``d_model`` their width.
+
+    ``gflop`` counts the products that cannot be done without: one with the table for scores, two more
+    for gradients.
+
+    Attributes:
+        n_items: of the catalogue.
+        peak_bytes: resident memory at its peak beside the table and its gradient.
+    """
+
+    n_items: int | None = None
+    peak_bytes: int | None = None
+
+
 _PARSERS = {"int": int, "float": float, "str": str}
 
 
@@ -152,4 +168,5 @@ def newest_rows(rows: Iterable[AnyRow]) -> list[AnyRow]:
 
 
 def _case_key(row: Row) -> tuple[object, ...]:
-    return row.machine, row.case, row.passes, row.precision, row.threads, row.dropout
+    n_items = row.n_items if isinstance(row, CatalogueRow) else None
+    return row.machine, row.case, row.passes, row.precision, row.threads, row.dropout, n_items

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,19 @@ class Scoring(TypedDict):
 
     scores: str
     temperature: float
+
+
+class ItemIndex(Protocol):
+    """Finds items for :meth:`LaresModel.recommend` in another way than by scoring all of them."""
+
+    def search(self, queries: Tensor, k: int, excluded: Tensor | None) -> Tensor:
+        """Ids (B, k) of rows of the catalogue without padding's, best first, -1 where none is left.
+
+        Args:
+            queries: (B, d).
+            k: items wanted.
+            excluded: (B, H) ids that a row leaves out, -1 where there is none.
+        """
 
 
 class LaresModel(nn.Module):
@@ -87,6 +100,7 @@ class LaresModel(nn.Module):
         remove_seen: bool = True,
         num_steps: int | None = None,
         seed: int = 0,
+        index: ItemIndex | None = None,
     ) -> list[list[int]]:
         """The ``k`` best items for every history, best first.
 
@@ -98,6 +112,8 @@ class LaresModel(nn.Module):
             remove_seen: leave out items of the whole history, also those beyond the window.
             num_steps: reasoning depth; None is ``mean_depth``.
             seed: of the drawn initial state.
+            index: over the catalogue, instead of exact search: what it finds is returned, best or
+                not. :class:`lares.integrations.faiss_index.FaissIndex` is one.
 
         Returns:
             One list a history, shorter than ``k`` only where fewer items are left.
@@ -115,20 +131,27 @@ class LaresModel(nn.Module):
             found: list[list[int]] = []
             for start in range(0, len(histories), _RECOMMEND_BATCH):
                 batch = histories[start : start + _RECOMMEND_BATCH]
-                found += self._recommend_batch(batch, k, remove_seen, num_steps, seed, start)
+                states = self._last_states(batch, num_steps, seed, start)
+                # Without padding's row: ids are one less, and padding becomes -1, no item.
+                seen = _padded(batch).to(self.device) - 1 if remove_seen else None
+                if index is None:
+                    best = lk.catalogue_top_k(
+                        states, self.items[1:], k, excluded=seen, **self.scoring
+                    ).ids
+                else:
+                    best = index.search(states, k, seen)
+                found += [[item + 1 for item in row if item >= 0] for row in best.tolist()]
             return found
         finally:
             self.train(was_training)
 
-    def _recommend_batch(
+    def _last_states(
         self,
         histories: Sequence[Sequence[int]],
-        k: int,
-        remove_seen: bool,
         num_steps: int | None,
         seed: int,
         first_id: int,
-    ) -> list[list[int]]:
+    ) -> Tensor:
         window = self.config.max_length
         recent = [history[-window:] for history in histories]
         lengths = torch.tensor([len(history) for history in recent])
@@ -140,10 +163,8 @@ class LaresModel(nn.Module):
             seed=seed,
             sequence_ids=ids,
         )
-        excluded = _padded(histories).to(self.device) - 1 if remove_seen else None
-        # Without padding's row: ids are one less, and padding becomes -1, no item.
-        best = lk.catalogue_top_k(out.last, self.items[1:], k, excluded=excluded, **self.scoring)
-        return [[item + 1 for item in row if item >= 0] for row in best.ids.tolist()]
+        states: Tensor = out.last
+        return states
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` into folder ``path``.

@@ -1,8 +1,9 @@
-// Random calls of the kernel, for sanitizers to watch: every option, odd sizes, exact buffers.
+// Random calls of the kernels, for sanitizers to watch: every option, odd sizes, exact buffers.
 //
 // Each buffer has exactly the size that lares_kernels.h states, so that an address sanitizer sees
 // one step too far. A call is run on one thread and on three, and must give the same bits.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -152,6 +153,80 @@ std::vector<Floats> run(unsigned seed, int precision, int threads) {
     return results;
 }
 
+std::vector<Floats> run_catalogue(unsigned seed, int precision, int threads) {
+    std::mt19937 random(seed);
+    LaresCatalogue c{};
+    c.abi = LARES_ABI;
+    c.precision = precision;
+    c.threads = threads;
+    c.n_rows = pick(random, 1, 70);
+    c.n_queries = c.n_rows * pick(random, 1, 3);
+    // Some are large enough for several threads, and their catalogue for several parts.
+    c.n_items = pick(random, 0, 3) ? pick(random, 1, 700) : pick(random, 5000, 9000);
+    c.width = pick(random, 1, 80);
+    c.scores = pick(random, 0, 1);
+    c.temperature = 0.5;
+    c.items_are_bf16 = pick(random, 0, 1);
+    c.n_excluded = pick(random, 0, 1) * pick(random, 1, 9);
+    c.k = pick(random, 1, int(std::min<int64_t>(c.n_items, 300)));
+
+    const size_t n = size_t(c.n_queries), d = size_t(c.width), v = size_t(c.n_items);
+    const Floats queries = numbers(random, n * d, 1.0f), items = numbers(random, v * d, 1.0f);
+    std::vector<uint16_t> half;
+    for (float x : items) {
+        uint32_t bits;
+        std::memcpy(&bits, &x, sizeof bits);
+        half.push_back(uint16_t(bits >> 16));
+    }
+    std::vector<int64_t> chosen, excluded;
+    for (int64_t r = 0; r < c.n_rows; ++r) {
+        chosen.push_back(pick(random, 0, int(c.n_items) - 1));
+        std::vector<int64_t> ids;
+        for (int64_t i = 0; i < c.n_excluded; ++i) {
+            const int64_t id = pick(random, 0, int(c.n_items));
+            ids.push_back(id == chosen.back() ? c.n_items : id);
+        }
+        std::sort(ids.begin(), ids.end());
+        excluded.insert(excluded.end(), ids.begin(), ids.end());
+    }
+    c.queries = queries.data();
+    c.items = c.items_are_bf16 ? static_cast<const void*>(half.data()) : items.data();
+    c.chosen = chosen.data();
+    c.excluded = c.n_excluded ? excluded.data() : nullptr;
+
+    Floats found(n), normaliser(n), entropy(n), g_queries(n * d), g_items(v * d);
+    c.log_probability = found.data();
+    c.normaliser = normaliser.data();
+    c.entropy = pick(random, 0, 1) ? entropy.data() : nullptr;
+    check(lares_catalogue_log_probability(&c) == LARES_OK, "log_probability failed", seed);
+    const Floats g = numbers(random, n, 1.0f);
+    c.g_log_probability = g.data();
+    c.g_queries = pick(random, 0, 3) ? g_queries.data() : nullptr;
+    c.g_items = pick(random, 0, 3) ? g_items.data() : nullptr;
+    check(lares_catalogue_gradients(&c) == LARES_OK, "gradients failed", seed);
+    for (const Floats* values : {&found, &normaliser, &entropy, &g_queries, &g_items})
+        for (float x : *values) check(std::isfinite(x), "a result is not finite", seed);
+
+    const size_t k = size_t(c.k);
+    Floats top(n * k);
+    std::vector<int64_t> ids(n * k), ranks(n);
+    c.ranks = ranks.data();
+    check(lares_catalogue_ranks(&c) == LARES_OK, "ranks failed", seed);
+    for (int64_t rank : ranks) check(rank >= 0 && rank < c.n_items, "a rank is out of range", seed);
+    c.n_rows = c.n_queries;  // every query with excluded items of its own
+    std::vector<int64_t> own;
+    for (int64_t q = 0; q < c.n_queries; ++q)
+        for (int64_t i = 0; i < c.n_excluded; ++i)
+            own.push_back(excluded[size_t(q % int64_t(chosen.size()) * c.n_excluded + i)]);
+    c.excluded = c.n_excluded ? own.data() : nullptr;
+    c.top_scores = top.data();
+    c.top_ids = ids.data();
+    check(lares_catalogue_top_k(&c) == LARES_OK, "top_k failed", seed);
+    Floats places(ids.begin(), ids.end());
+    places.insert(places.end(), ranks.begin(), ranks.end());
+    return {found, normaliser, entropy, g_queries, g_items, top, places};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -160,8 +235,9 @@ int main(int argc, char** argv) {
     const int precision = argc > 2 && std::strstr(argv[2], "bf16") ? LARES_BF16 : LARES_FP32;
     const auto work = [&](unsigned first) {
         for (unsigned seed = first; seed < trials; seed += 2)
-            check(run(seed, precision, 1) == run(seed, precision, 3),
-                  "three threads give other bits than one", seed);
+            for (auto* one : {run, run_catalogue})
+                check(one(seed, precision, 1) == one(seed, precision, 3),
+                      "three threads give other bits than one", seed);
     };
     std::thread other(work, 1);
     work(0);

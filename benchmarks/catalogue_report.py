@@ -1,0 +1,66 @@
+"""The catalogue ops' rows as the section of docs/performance.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.results import CatalogueRow
+from benchmarks.tables import (
+    gflops_text,
+    markdown_table,
+    peak_text,
+    peaks_of,
+    quartiles_text,
+    speedup_text,
+    time_text,
+)
+
+HOW = """\
+1,024 rows of width 64 against a catalogue, `plain` with the matrix of scores (`queries @ items.T`,
+then cross entropy and its gradients, a comparison and a sum, or `topk`), in turns in one run, after
+both were held to float64; `top_k` takes ten. GFLOP counts three products with the table for cross
+entropy and its gradients (the op does a fourth, to recompute scores), one for the others. Rows:
+`benchmarks/results/catalogue.csv`; `pytest benchmarks/test_catalogue.py --benchmark-only`."""
+MEMORY = """\
+Resident memory at the peak of cross entropy and its gradients, beside the table and the table's
+gradient, each in a process of its own:"""
+
+
+def time_table(rows: Sequence[CatalogueRow]) -> str:
+    peaks = peaks_of(rows)
+    header = ["op", "items", "precision", "threads", "what ran", "median", "quartiles", "x plain"]
+    lines = [
+        [
+            *(row.case, f"{row.n_items:,}", row.precision, str(row.threads), row.implementation),
+            *(time_text(row.median_us), quartiles_text(row), speedup_text(row)),
+            *(gflops_text(row), peak_text(row, peaks)),
+        ]
+        for row in rows
+        if row.median_us is not None
+    ]
+    return markdown_table([*header, "GFLOP/s", "of peak"], lines, text_columns=1)
+
+
+def memory_table(rows: Sequence[CatalogueRow]) -> str:
+    lines = [
+        [row.implementation, f"{row.n_items:,}", f"{row.peak_bytes / 1e6:,.1f} MB"]
+        for row in rows
+        if row.peak_bytes is not None
+    ]
+    return markdown_table(["what ran", "items", "memory"], lines, text_columns=1)
+
+
+def section(rows: Sequence[CatalogueRow]) -> str:
+    """The measured part, without its markers."""
+    newest = max(rows, key=lambda row: row.date)
+    runs = sorted({f"{row.revision} of {row.date[:10]}" for row in rows})
+    parts = [
+        "## The catalogue on the CPU",
+        f"{newest.machine}; Python {newest.python}, torch {newest.torch}; revision "
+        f"{', '.join(runs)}.",
+        HOW,
+        time_table(rows),
+    ]
+    if any(row.peak_bytes is not None for row in rows):
+        parts += [MEMORY, memory_table(rows)]
+    return "\n\n".join(parts)
