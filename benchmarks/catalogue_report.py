@@ -25,6 +25,13 @@ MEMORY = """\
 Resident memory at the peak of cross entropy and its gradients, beside the table and the table's
 gradient, each in a process of its own:"""
 
+RPT = """\
+A whole step of reinforcement post-training (fp32, one thread): 400 samples with the lengths of Amazon
+Beauty's, four rollouts of 2, 4, 8 and 12 steps, 24,588 items, the published model, reference and Adam
+included. `plain` encodes each rollout in padded eager PyTorch and keeps the log-probabilities of all
+items after every step. Memory is resident at the step's peak beside models, gradients and Adam's moments,
+in a process of its own. `pytest benchmarks/test_rpt.py --benchmark-only`:"""
+
 
 def time_table(rows: Sequence[CatalogueRow]) -> str:
     peaks = peaks_of(rows)
@@ -36,7 +43,7 @@ def time_table(rows: Sequence[CatalogueRow]) -> str:
             *(gflops_text(row), peak_text(row, peaks)),
         ]
         for row in rows
-        if row.median_us is not None
+        if row.median_us is not None and row.case != "rpt_step"
     ]
     return markdown_table([*header, "GFLOP/s", "of peak"], lines, text_columns=1)
 
@@ -45,9 +52,27 @@ def memory_table(rows: Sequence[CatalogueRow]) -> str:
     lines = [
         [row.implementation, f"{row.n_items:,}", f"{row.peak_bytes / 1e6:,.1f} MB"]
         for row in rows
-        if row.peak_bytes is not None
+        if row.case == "memory" and row.peak_bytes is not None
     ]
     return markdown_table(["what ran", "items", "memory"], lines, text_columns=1)
+
+
+def rpt_table(rows: Sequence[CatalogueRow]) -> str:
+    """Time and memory of a step, a line for each program."""
+    taken = {row.implementation: row.peak_bytes for row in rows if row.case == "rpt_memory"}
+    lines = []
+    for row in rows:
+        if row.case == "rpt_step":
+            memory = taken.get(row.implementation)
+            lines.append(
+                [
+                    *(row.implementation, time_text(row.median_us), quartiles_text(row)),
+                    *(speedup_text(row), "" if memory is None else f"{memory / 1e6:,.0f} MB"),
+                ]
+            )
+    return markdown_table(
+        ["what ran", "median", "quartiles", "x plain", "memory"], lines, text_columns=1
+    )
 
 
 def section(rows: Sequence[CatalogueRow]) -> str:
@@ -63,4 +88,6 @@ def section(rows: Sequence[CatalogueRow]) -> str:
     ]
     if any(row.peak_bytes is not None for row in rows):
         parts += [MEMORY, memory_table(rows)]
+    if any(row.case == "rpt_step" for row in rows):
+        parts += [RPT, rpt_table(rows)]
     return "\n\n".join(parts)

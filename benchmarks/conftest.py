@@ -9,7 +9,8 @@ import torch
 
 from benchmarks.allocator import keep_freed_memory
 from benchmarks.recorder import Recorder
-from benchmarks.settings import results_file
+from benchmarks.results import CatalogueRow
+from benchmarks.settings import CATALOGUE_PUBLISHED, results_file
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,15 @@ def recorder() -> Recorder:
     """Appends rows to the results file; the machine's peak is its first."""
     keep_freed_memory()
     made = Recorder(results_file())
+    made.record_peaks()
+    return made
+
+
+@pytest.fixture(scope="session")
+def catalogue_recorder() -> Recorder:
+    """The same for what scales with the catalogue."""
+    keep_freed_memory()
+    made = Recorder(results_file(CATALOGUE_PUBLISHED), kind=CatalogueRow)
     made.record_peaks()
     return made
 

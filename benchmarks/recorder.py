@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import rpt
 from benchmarks.cases import DROPOUT, Case
 from benchmarks.catalogue import ROWS, WIDTH, CatalogueCase
 from benchmarks.flops import flop_count
@@ -189,6 +190,45 @@ class Recorder:
                 peak_bytes=taken,
             )
             for (name, n_items), taken in found.items()
+        )
+
+    def record_rpt(self, race: Race, batch: int) -> dict[str, Row]:
+        """A row for every program of an RPT step, by name."""
+        rows = {}
+        for name in race.runners:
+            found = race.summary(name)
+            rows[name] = self._row(
+                "rpt_step",
+                name,
+                "fp32",
+                threads=torch.get_num_threads(),
+                passes="step",
+                batch=batch,
+                n_items=rpt.N_ITEMS,
+                median_us=1e6 * found.median,
+                q1_us=1e6 * found.q1,
+                q3_us=1e6 * found.q3,
+                cpu_median_us=1e6 * found.cpu_median,
+                rounds=found.rounds,
+                speedup=found.speedup,
+            )
+        self._append(rows.values())
+        return rows
+
+    def record_rpt_memory(self, found: Mapping[str, int]) -> None:
+        """A row for every program of an RPT step."""
+        self._append(
+            self._row(
+                "rpt_memory",
+                name,
+                "fp32",
+                threads=1,
+                passes="step",
+                batch=rpt.BATCH,
+                n_items=rpt.N_ITEMS,
+                peak_bytes=taken,
+            )
+            for name, taken in found.items()
         )
 
     def _case_row(self, case: Case, implementation: str, **values: object) -> Row:

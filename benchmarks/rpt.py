@@ -4,8 +4,8 @@ The plain program is what the paper describes, as one would write it: each rollo
 in padded eager PyTorch, and its every step gives log-probabilities of the whole catalogue, from which
 the target's are read; so does the reference.
 
-``python -m benchmarks.rpt IMPLEMENTATION`` prints the bytes that a step takes beside model, reference and
-optimiser, in a process where nothing else has run.
+``python -m benchmarks.rpt IMPLEMENTATION`` prints the bytes that a step takes beside model, reference
+and optimiser, in a process where nothing else has run.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from lares.training.steps import Place
 DATA, N_ITEMS = "beauty14", 24_588  # lengths; the catalogue of Amazon 2023 Musical Instruments
 BATCH, DEPTHS = 400, (2, 4, 8, 12)
 NAMES = ("plain", "op")
+GRADIENT_LIMIT = 1e-4
 CPU = Place(rank=0, n_processes=1, device=torch.device("cpu"))
 
 
@@ -136,19 +137,21 @@ class RptStep:
         else:
             objective(batch, DEPTHS, *seeds, None, states)[0].total.backward()
         model: LaresModel = objective.model  # type: ignore[assignment]
-        found = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
+        found = {
+            name: each.grad for name, each in model.named_parameters() if each.grad is not None
+        }
         objective.zero_grad()
         return found
 
 
-def check_equal(step: RptStep, plain: RptStep, limit: float) -> None:
+def check_equal(step: RptStep, plain: RptStep) -> None:
     """Raise ``AssertionError`` unless gradients are those of the plain program in float64."""
     found, exact = step.gradients(double=False), plain.gradients(double=True)
     assert found.keys() == exact.keys()
     scale = 1e-3 * max(float(g.norm()) for g in exact.values())
     for name, wanted in exact.items():
         error = float((found[name].double() - wanted).norm()) / max(float(wanted.norm()), scale)
-        assert error < limit, f"{name} is {error:.2g} off"
+        assert error < GRADIENT_LIMIT, f"{name} is {error:.2g} off"
 
 
 def bytes_taken(name: str) -> int:

@@ -1,6 +1,7 @@
-"""A whole step of self-supervised pre-training, with its encoder or with a plain padded one.
+"""A whole step of self-supervised pre-training, with the ops or with a plain padded encoder and the
+matrix of scores.
 
-Everything but the encoder is the same program: batches and partners, the three losses, Adam. What a
+The rest is the same program: batches and partners, alignment losses, Adam. What a
 part takes is read from hooks around the encoder, on the host's clock; on a GPU the clock waits for the
 device, six times a step.
 """
@@ -21,7 +22,7 @@ from benchmarks.equality import YARDSTICKS
 from benchmarks.spt_data import drawn_dataset
 from lares import LaresConfig, LaresModel
 from lares.encoder import EncoderOutput, LaresEncoder
-from lares.objectives.spt import SptConfig, SptDepths, SptLosses
+from lares.objectives.spt import SptBatch, SptConfig, SptDepths, SptLosses, SptObjective
 from lares.training.spt import SptPhase
 from lares.training.steps import Place
 
@@ -89,13 +90,20 @@ class PlainEncoder(nn.Module):
         return torch.stack(steps, dim=1)
 
 
+class PlainObjective(SptObjective):
+    """:class:`SptObjective` with the matrix of scores in its recommendation loss."""
+
+    def _recommendation(self, last: Tensor, batch: SptBatch) -> Tensor:
+        return F.cross_entropy(self.model.score_states(last), batch.targets)
+
+
 class SptStep:
     """A training step to call; ``parts`` takes the seconds of every call's parts.
 
     Args:
         data: ``scientific18`` or ``beauty14``.
         batch: samples of a step; three encodings each.
-        plain: with :class:`PlainEncoder`.
+        plain: with :class:`PlainEncoder` and :class:`PlainObjective`.
         device: type of the device.
         precision: of the products, ``fp32`` or ``bf16`` (under autocast).
         compiled: plain's steps under ``torch.compile``.
@@ -123,7 +131,8 @@ class SptStep:
         self.device, self.precision = torch.device(device), precision
         place = Place(rank=0, n_processes=1, device=self.device)
         self.phase = SptPhase(self.model, SptConfig(), dataset.train, 0, place)
-        self.objective = self.phase.objective.to(self.device)
+        objective = PlainObjective(self.model, SptConfig()) if plain else self.phase.objective
+        self.objective = objective.to(self.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
         self.order = np.random.default_rng(0).permutation(len(dataset.train))
         self.batch, self.n_calls = batch, 0

@@ -9,25 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.allocator import keep_freed_memory
 from benchmarks.catalogue import MEMORY, TIMED, CatalogueCase, batch_of, check, programs
 from benchmarks.machine import usable_cpus
 from benchmarks.race import Race
 from benchmarks.recorder import Recorder
-from benchmarks.results import CatalogueRow
-from benchmarks.settings import CATALOGUE_PUBLISHED, QUICK, results_file
+from benchmarks.settings import QUICK
 
 BUDGET = 2.0  # seconds of rounds a case, if the fewest rounds take no longer
 FEWEST_ROUNDS, MOST_ROUNDS = (2, 2) if QUICK else (3, 50)
 LARGEST = 12_000 if QUICK else 10**9
-
-
-@pytest.fixture(scope="session")
-def catalogue_recorder() -> Recorder:
-    keep_freed_memory()
-    made = Recorder(results_file(CATALOGUE_PUBLISHED), kind=CatalogueRow)
-    made.record_peaks()
-    return made
 
 
 @pytest.mark.parametrize("case", TIMED, ids=str)
