@@ -29,8 +29,8 @@ RPT = """\
 A whole step of reinforcement post-training (fp32, one thread): 400 samples with the lengths of Amazon
 Beauty's, four rollouts of 2, 4, 8 and 12 steps, 24,588 items, the published model, reference and Adam
 included. `plain` encodes each rollout in padded eager PyTorch and keeps the log-probabilities of all
-items after every step. Memory is resident at the step's peak beside models, gradients and Adam's moments,
-in a process of its own. `pytest benchmarks/test_rpt.py --benchmark-only`:"""
+items after every step. Memory is resident at the step's peak beside models, gradients and Adam's
+moments, in a process of its own. `pytest benchmarks/test_rpt.py --benchmark-only`:"""
 
 
 def time_table(rows: Sequence[CatalogueRow]) -> str:

@@ -29,7 +29,7 @@ from lares.training.config import PosttrainConfig
 from lares.training.engine import launch, place_of
 from lares.training.phase import Phase
 from lares.training.run_folder import RunFolder
-from lares.training.steps import Place, Purpose, collate_on, generator_of_step, seed_of_step
+from lares.training.steps import Place, Purpose, ResidentSamples, generator_of_step, seed_of_step
 from lares.training.trained import load_trained
 from lares.training.trainer import Trainer, TrainResult
 
@@ -57,6 +57,7 @@ class RptPhase(Phase):
         self.objective: nn.Module = objective
         self.model, self.start = objective.model, objective.reference
         self.samples = samples
+        self._resident = ResidentSamples(samples, self.model.config.max_length, place.device)
         self._rpt, self._seed, self._place = objective.rpt, seed, place
 
     def make(self, indices: NDArray[np.int64], step: int) -> Made:
@@ -68,11 +69,8 @@ class RptPhase(Phase):
             self._rpt.rollouts,
             generator_of_step(self._seed, step, Purpose.DEPTHS),
         )
-        device = self._place.device
-        item_seq, lengths, targets = collate_on(
-            device, self.samples, indices[first:end], self.model.config.max_length
-        )
-        sequence_ids = torch.arange(first, end, device=device)
+        item_seq, lengths, targets = self._resident.collate(indices[first:end])
+        sequence_ids = torch.arange(first, end, device=self._place.device)
         batch = RptBatch(item_seq, lengths, targets, sequence_ids, len(indices))
         policy_seed = seed_of_step(self._seed, step, Purpose.MODEL_SEED)
         reference_seed = seed_of_step(self._seed, step, Purpose.REFERENCE_SEED)

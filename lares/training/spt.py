@@ -28,7 +28,7 @@ from lares.training.distributed import gather_rows
 from lares.training.engine import launch, place_of
 from lares.training.phase import Phase
 from lares.training.run_folder import RunFolder
-from lares.training.steps import Place, Purpose, collate_on, generator_of_step, seed_of_step
+from lares.training.steps import Place, Purpose, ResidentSamples, generator_of_step, seed_of_step
 from lares.training.trainer import Trainer, TrainResult
 
 
@@ -61,6 +61,7 @@ class SptPhase(Phase):
             model, spt, gather_rows if several else None, place.n_processes
         )
         self._spt, self._seed, self._place = spt, seed, place
+        self._resident = ResidentSamples(samples, model.config.max_length, place.device)
         self._partners = PartnerIndex(samples) if spt.aligns else None
 
     def make(self, indices: NDArray[np.int64], step: int) -> tuple[SptBatch, SptDepths, int]:
@@ -69,13 +70,13 @@ class SptPhase(Phase):
         depths = draw_depths(
             self.model.config, self._spt, generator_of_step(self._seed, step, Purpose.DEPTHS)
         )
-        item_seq, lengths, targets = self._collate(indices[first:end])
+        item_seq, lengths, targets = self._resident.collate(indices[first:end])
         partner_seq = partner_lengths = None
         if self._partners is not None:
             generator = generator_of_step(self._seed, step, Purpose.PARTNERS)
             # Drawn for the whole batch, so that any number of processes draws the same.
             partners = self._partners.draw(indices, generator)
-            partner_seq, partner_lengths, _ = self._collate(partners[first:end])
+            partner_seq, partner_lengths, _ = self._resident.collate(partners[first:end])
         batch = SptBatch(
             item_seq=item_seq,
             lengths=lengths,
@@ -92,9 +93,6 @@ class SptPhase(Phase):
     ) -> Iterator[tuple[Tensor, ...]]:
         """The losses of a step's one update."""
         yield objective(*made)
-
-    def _collate(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        return collate_on(self._place.device, self.samples, indices, self.model.config.max_length)
 
 
 def train(

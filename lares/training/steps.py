@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from lares.data.batches import collate
 from lares.data.dataset import Split
 from lares.training.distributed import shard
 
@@ -56,11 +56,27 @@ def batch_bounds(n_samples: int, batch_size: int) -> NDArray[np.int64]:
     return np.array([*bounds, n_samples], dtype=np.int64)
 
 
-def collate_on(
-    device: torch.device, split: Split, indices: NDArray[np.int64], max_length: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """:func:`lares.data.batches.collate` as tensors on a device."""
-    item_seq, lengths, targets = (
-        torch.from_numpy(part).to(device) for part in collate(split, indices, max_length)
-    )
-    return item_seq, lengths, targets
+class ResidentSamples:
+    """Samples whose items lie on the training device, where batches are put together.
+
+    Args:
+        split: samples.
+        max_length: longer histories keep their last ``max_length`` items.
+        device: of the batches.
+    """
+
+    def __init__(self, split: Split, max_length: int, device: torch.device) -> None:
+        self._split, self._max_length, self._device = split, max_length, device
+        self._items = torch.from_numpy(split.items).to(device)
+
+    def collate(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        """As :func:`lares.data.batches.collate`, tensors; what goes to the device is two numbers a
+        sample."""
+        ends = self._split.ends[indices]
+        lengths = np.minimum(ends - self._split.starts[indices], self._max_length)
+        place = torch.from_numpy(np.stack((ends, lengths)).astype(np.int64)).to(self._device)
+        columns = torch.arange(int(lengths.max()), device=self._device)
+        inside = columns < place[1][:, None]
+        places = torch.where(inside, (place[0] - place[1])[:, None] + columns, 0)
+        item_seq = torch.where(inside, self._items[places].long(), 0)
+        return item_seq, place[1], self._items[place[0]].long()

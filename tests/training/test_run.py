@@ -6,17 +6,19 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from lares import LaresModel
-from lares.data import load_dataset
+from lares.data import collate, load_dataset
 from lares.data.vocabulary import Vocabulary
 from lares.errors import CheckpointError, ConfigError, DataError, LaresError
 from lares.evaluation import evaluate, evaluate_popularity
 from lares.objectives.spt import SptObjective
 from lares.training.config import TrainConfig, read_yaml, recipes
 from lares.training.spt import train
+from lares.training.steps import ResidentSamples
 from tests.training.helpers import small_config
 
 
@@ -84,6 +86,15 @@ def test_epochs_without_validation(interactions: Path, tmp_path: Path) -> None:
     run(config, tmp_path / "run")
     rows = list(csv.DictReader(open(tmp_path / "run" / "metrics.csv", newline="")))
     assert [bool(row["valid_ndcg@10"]) for row in rows] == [False, True, True]
+
+
+def test_batches_made_on_the_device(interactions: Path) -> None:
+    train_split = load_dataset(interactions).train
+    indices = np.random.default_rng(0).permutation(len(train_split))[:50]
+    found = ResidentSamples(train_split, 5, torch.device("cpu")).collate(indices)
+    for tensor, expected in zip(found, collate(train_split, indices, 5), strict=True):
+        assert tensor.dtype == torch.int64
+        assert tensor.tolist() == expected.tolist()
 
 
 def test_without_recurrence(interactions: Path, tmp_path: Path) -> None:
