@@ -114,13 +114,15 @@ class Recorder:
         race: Race,
         parts: Mapping[str, list[dict[str, float]]],
         precision: str = "fp32",
+        whole: str = "step",
     ) -> dict[str, list[Row]]:
-        """Rows of training steps by runner: the whole, then its parts (seconds of each round)."""
+        """Rows of training steps, or of what ``whole`` names, by runner: the whole, then its parts
+        (seconds of each round)."""
         first = next(iter(race.runners))
         rows: dict[str, list[Row]] = {}
         for name in race.runners:
-            seconds = {"step": [sample.wall for sample in race.samples[name]]}
-            firsts = {"step": [sample.wall for sample in race.samples[first]]}
+            seconds = {whole: [sample.wall for sample in race.samples[name]]}
+            firsts = {whole: [sample.wall for sample in race.samples[first]]}
             for part in parts[name][0]:
                 seconds[part] = [found[part] for found in parts[name]]
                 firsts[part] = [found[part] for found in parts[first]]

@@ -16,6 +16,8 @@ from benchmarks.plots import PLOTS
 from benchmarks.results import AnyRow, CatalogueRow, GpuRow, Row, newest_rows, read_rows
 from benchmarks.settings import CATALOGUE_PUBLISHED, GPU_PUBLISHED, PUBLISHED, ROOT
 from benchmarks.tables import (
+    epoch_table,
+    is_epoch,
     is_step,
     is_sweep,
     main_table,
@@ -53,9 +55,14 @@ places, of which geometric lengths fill about a quarter; the wide ones have 256 
 sequences (`d=256`):"""
 STEPS = """\
 A whole step of self-supervised pre-training: 1,024 samples in three encodings, every depth 4, dropout
-.5, the published model, one thread, on data with the sizes and lengths of the two named. Only the
-encoder differs: losses over the whole catalogue and Adam over its embeddings cost the same in both, and
-bound the ratio of the step. `encoder` and `losses` are forward and backward:"""
+.5, the published model, one thread, on data with the sizes and lengths of the two named. `plain` has
+the padded eager encoder and a matrix of scores; the rest is the same program, and Adam over the
+catalogue's embeddings costs the same in both. `encoder` and `losses` are forward and backward:"""
+EPOCHS = """\
+An epoch of self-supervised pre-training (three encodings of 4 to 5 steps on average) beside one of
+RecBole 1.2.1's own SASRec (2 layers, cross entropy), each in a process and an environment of its own: the
+same samples, window 20, batch 1,024, one thread.
+`LARES_RECBOLE_PYTHON=PYTHON pytest benchmarks/test_recbole.py --benchmark-only`, `PYTHON` with RecBole:"""
 MEMORY = "Kept for the backward pass, beside the parameters and the caller's input:"
 
 
@@ -105,6 +112,8 @@ def section(rows: Sequence[Row], plots_folder: str) -> str:
         ]
     if any(is_step(row) for row in rows):
         parts += [STEPS, step_table(rows)]
+    if any(is_epoch(row) for row in rows):
+        parts += [EPOCHS, epoch_table(rows)]
     if any(row.bytes_saved for row in rows):
         parts += [MEMORY, memory_table(rows)]
     return "\n\n".join(parts)

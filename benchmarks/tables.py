@@ -143,6 +143,24 @@ def step_table(rows: Sequence[Row]) -> str:
     return markdown_table(header, lines, text_columns=2)
 
 
+def is_epoch(row: Row) -> bool:
+    return row.passes == "epoch"
+
+
+def epoch_table(rows: Sequence[Row]) -> str:
+    """Whole epochs, and how many times as long the first program's took."""
+    lines = [
+        [
+            *(row.case, row.implementation, time_text(row.median_us), quartiles_text(row)),
+            speedup_text(row),
+        ]
+        for row in rows
+        if is_epoch(row)
+    ]
+    header = ["case", "what ran", "median", "quartiles", "x RecBole"]
+    return markdown_table(header, lines, text_columns=2)
+
+
 def memory_table(rows: Sequence[Row]) -> str:
     """What is kept for the backward pass."""
     header = ["what ran", "steps", "tokens", "MiB kept", "bytes a token and step"]
