@@ -60,9 +60,10 @@ the padded eager encoder and a matrix of scores; the rest is the same program, a
 catalogue's embeddings costs the same in both. `encoder` and `losses` are forward and backward:"""
 EPOCHS = """\
 An epoch of self-supervised pre-training (three encodings of 4 to 5 steps on average) beside one of
-RecBole 1.2.1's own SASRec (2 layers, cross entropy), each in a process and an environment of its own: the
-same samples, window 20, batch 1,024, one thread.
-`LARES_RECBOLE_PYTHON=PYTHON pytest benchmarks/test_recbole.py --benchmark-only`, `PYTHON` with RecBole:"""
+RecBole 1.2.1's own SASRec (2 layers, cross entropy), each in a process and an environment of its own:
+the same samples, window 20, batch 1,024, one thread.
+`LARES_RECBOLE_PYTHON=PYTHON pytest benchmarks/test_recbole.py --benchmark-only`, where `PYTHON` has
+RecBole:"""
 MEMORY = "Kept for the backward pass, beside the parameters and the caller's input:"
 
 

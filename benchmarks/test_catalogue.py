@@ -30,7 +30,7 @@ def test_time(benchmark, catalogue_recorder: Recorder, case: CatalogueCase) -> N
     torch.set_num_threads(case.threads)
     check(case)
     batch = batch_of(case.n_items)
-    race = Race({name: lambda run=run: run(case, batch) for name, run in programs(case).items()})
+    race = Race({name: lambda run=run: run(case, batch) for name, run in programs().items()})
     rounds = race.rounds_in(BUDGET, FEWEST_ROUNDS, MOST_ROUNDS)
     benchmark.pedantic(race.subject, setup=race.others, rounds=rounds)
     if benchmark.enabled:

@@ -30,7 +30,8 @@ LARES_INLINE Vec polynomial(const float (&c)[N], Vec x) {
     return odd * x + even;
 }
 
-// e^x for x <= 88, relative error below 2.5e-7; 0 in effect (1e-38) for x below -87.3.
+// e^x for x <= 88, relative error below 2.5e-7; 0 in effect (1e-38) for x below -87.3. Above 88 any
+// number: the exponent is added without a sign, where passing the end is defined.
 LARES_INLINE Vec exp(Vec x) {
     constexpr float c[] = {1.0000001192092896f,  0.9999996423721313f,  0.49998897314071655f,
                            0.16667574644088745f, 0.04191537946462631f, 0.008297654800117016f};
@@ -41,8 +42,8 @@ LARES_INLINE Vec exp(Vec x) {
     const Vec rounded = x * broadcast(kLog2E) + broadcast(kRound);
     const Vec whole = rounded - broadcast(kRound);
     const Vec part = (x - whole * broadcast(kLn2High)) - whole * broadcast(kLn2Low);
-    const IVec exponent = bits_as<IVec>(rounded) << 23;
-    return bits_as<Vec>(bits_as<IVec>(horner(c, part)) + exponent);
+    const UVec exponent = bits_as<UVec>(rounded) << 23;
+    return bits_as<Vec>(bits_as<UVec>(horner(c, part)) + exponent);
 }
 
 // ln x for normal x > 0, relative error below 2e-7.
