@@ -8,7 +8,7 @@ of ``3 B`` sequences, each with its own depth and random stream.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -99,16 +99,21 @@ def draw_depths(config: LaresConfig, spt: SptConfig, generator: np.random.Genera
     return SptDepths(recommendation, alignment, alignment if spt.same_step else augmented, selected)
 
 
-def info_nce(x: Tensor, y: Tensor, tau: float, normalise: bool) -> Tensor:
-    """``CrossEntropy(x y^T / tau, diagonal)``: each row of ``x`` (B, d) must find its own in ``y``."""
+def symmetric_nce(x: Tensor, others: Sequence[Tensor], tau: float, normalise: bool) -> list[Tensor]:
+    """``(NCE(x, y) + NCE(y, x)) / 2`` for each ``y`` of ``others``, all (B, d).
+
+    ``NCE(x, y) = CrossEntropy(x y^T / tau, diagonal)``: each row of ``x`` must find its own in ``y``.
+    One product serves all: that of ``NCE(y, x)`` is a transpose of ``NCE(x, y)``'s.
+    """
+    stacked = torch.cat(list(others))
     if normalise:
-        x, y = functional.normalize(x, dim=-1), functional.normalize(y, dim=-1)
-    return functional.cross_entropy(x @ y.mT / tau, torch.arange(len(x), device=x.device))
-
-
-def symmetric_nce(x: Tensor, y: Tensor, tau: float, normalise: bool) -> Tensor:
-    """``(NCE(x, y) + NCE(y, x)) / 2``."""
-    return (info_nce(x, y, tau, normalise) + info_nce(y, x, tau, normalise)) / 2
+        x, stacked = functional.normalize(x, dim=-1), functional.normalize(stacked, dim=-1)
+    found = []
+    for scores in (x @ stacked.mT / tau).split(len(x), dim=1):
+        own = scores.diagonal()
+        both = scores.logsumexp(dim=1) + scores.logsumexp(dim=0)
+        found.append((both / 2 - own).mean())
+    return found
 
 
 def _stack_padded(parts: list[Tensor]) -> Tensor:
@@ -195,15 +200,22 @@ class SptObjective(nn.Module):
         rec, align, aug = last.split(size)
         recommendation = self._recommendation(rec, batch)
 
-        tau, normalise = self.model.config.tau, self.model.config.scores == "cos"
         align = self._gather_rows(align)
-        trajectory_loss = step_loss = torch.zeros_like(recommendation)
+        wanted: dict[str, Tensor] = {}
         if self.spt.alpha > 0:
-            trajectory_loss = symmetric_nce(align, self._gather_rows(aug), tau, normalise)
+            wanted["trajectory"] = self._gather_rows(aug)
         if self.spt.gamma > 0 and depths.alignment > 1:
             assert trajectory is not None
-            chosen = self._gather_rows(trajectory[size : 2 * size, depths.selected_step])
-            step_loss = symmetric_nce(align, chosen, tau, normalise)
+            chosen = trajectory[size : 2 * size, depths.selected_step]
+            wanted["step"] = self._gather_rows(chosen)
+        config = self.model.config
+        losses = dict.fromkeys(("trajectory", "step"), torch.zeros_like(recommendation))
+        if wanted:
+            aligned = symmetric_nce(
+                align, list(wanted.values()), config.tau, config.scores == "cos"
+            )
+            losses |= dict(zip(wanted, aligned, strict=True))
+        trajectory_loss, step_loss = losses["trajectory"], losses["step"]
         total = recommendation + self.spt.alpha * trajectory_loss + self.spt.gamma * step_loss
         return SptLosses(total, recommendation, trajectory_loss, step_loss)
 
