@@ -75,7 +75,7 @@ class TritonBackend:
         rule = call_setting("forward", call, precision, device, longest)
         return (
             f"fused Triton kernels, tiles of {rule.rows} rows with {rule.warps} warps, "
-            f"{call.n_rows} tokens of {call.n_sequences} sequences in registers for all "
+            f"weights {rule.weights}, {call.n_rows} tokens of {call.n_sequences} sequences in registers for all "
             f"{call.max_steps} steps"
         )
 

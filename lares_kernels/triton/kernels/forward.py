@@ -23,19 +23,33 @@ def step_input(state, hidden, matrices, vectors, C: tl.constexpr):
 
 
 @triton.jit
-def all_layers(x, matrices, vectors, info, step, seed, C: tl.constexpr):
+def held_layers(matrices, C: tl.constexpr):
+    """What :func:`all_layers` takes the matrices from: their array, or all of it on the chip.
+
+    Read before the loops that use them they stay there; read inside, a single store in the loop makes
+    the compiler read them anew each time.
+    """
+    if C.resident:
+        held = ()
+        for index in tl.static_range(C.layers):
+            held = held + (layer.resident(matrices + index * (C.layer_rows * C.d), C),)
+        return held
+    else:
+        return matrices
+
+
+@triton.jit
+def all_layers(x, held, vectors, info, step, seed, C: tl.constexpr):
     """The layers of one step."""
-    for index in tl.range(C.layers):
-        x = layer.layer_forward(
-            x,
-            matrices + index * (C.layer_rows * C.d),
-            vectors + index * C.layer_vector,
-            info,
-            index,
-            step,
-            seed,
-            C,
-        )
+    if C.resident:
+        for index in tl.static_range(C.layers):
+            own = vectors + index * C.layer_vector
+            x = layer.layer_forward(x, held[index], own, info, index, step, seed, C)
+    else:
+        for index in tl.range(C.layers):
+            matrices = held + index * (C.layer_rows * C.d)
+            own = vectors + index * C.layer_vector
+            x = layer.layer_forward(x, matrices, own, info, index, step, seed, C)
     return x
 
 
@@ -73,6 +87,7 @@ def forward_kernel(
         state_scale: of the drawn ``s_0``.
     """
     seed = layer.draws.join_seed(seed_low, seed_high)
+    held = held_layers(matrices, C)
     for tile in range(tl.program_id(0), tl.load(tile_count), tl.num_programs(0)):
         info = tile_info(rows, tile, C)
         if C.recurrent:
@@ -95,7 +110,7 @@ def forward_kernel(
                 hidden_row = field(info, tiles.HIDDEN_ROW, C)
                 there = load_rows(hidden, hidden_row, hidden_row >= 0, C)
                 x = step_input(x, there, matrices, vectors, C)
-                x = all_layers(x, matrices, vectors, info, step, seed, C)
+                x = all_layers(x, held, vectors, info, step, seed, C)
                 # Sequences that are done run on with the others, but nothing of it is written.
                 depth = field(info, tiles.DEPTH, C)
                 newest = field(info, tiles.NEWEST, C)
@@ -111,7 +126,7 @@ def forward_kernel(
         else:
             hidden_row = field(info, tiles.HIDDEN_ROW, C)
             x = load_rows(hidden, hidden_row, hidden_row >= 0, C)
-            x = all_layers(x, matrices, vectors, info, 0, seed, C)
+            x = all_layers(x, held, vectors, info, 0, seed, C)
             newest = field(info, tiles.NEWEST, C)
             store_rows(trajectory, newest, newest >= 0, x, C)
             if final is not None:

@@ -1,0 +1,25 @@
+"""What the shipped settings of the Triton kernels may take at most, compiled by any Triton from 3.4 on."""
+
+from __future__ import annotations
+
+from lares_kernels.triton.settings import Setting
+
+# Shared memory that one program can have, bytes: of the family's smallest member, and of the largest,
+# to which rules with resident weights are left (lares_kernels/triton/settings.py looks before).
+SHARED_LIMIT = {"sm80": 101_376, "sm90": 232_448, "sm100": 232_448, "gfx942": 65_536}
+_MOST_SHARED = {**SHARED_LIMIT, "sm80": 166_912}
+
+# Bytes of stack a thread (NVIDIA), vector registers (AMD), by family, kernel, products and rows of a
+# tile: the most that Triton 3.4, 3.6, 3.7, 3.8 or 3.9 showed, so that more of it is seen. What is not
+# named here spills nothing. docs/performance.md says why these do.
+_SPILLED: dict[tuple[str, str, str, int], int] = {}
+
+
+def most_spilled(family: str, rule: Setting) -> int:
+    """That ``rule`` may spill."""
+    return _SPILLED.get((family, rule.kernel, rule.precision, rule.rows), 0)
+
+
+def shared_limit(family: str, rule: Setting) -> int:
+    """Bytes of shared memory that a program launched by ``rule`` can have."""
+    return (_MOST_SHARED if rule.resident else SHARED_LIMIT)[family]
