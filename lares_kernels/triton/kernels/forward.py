@@ -9,6 +9,7 @@ from lares_kernels.triton.kernels.rows import (
     first_state,
     load_rows,
     store_rows,
+    tile_depth,
     tile_info,
 )
 
@@ -88,10 +89,11 @@ def forward_kernel(
     """
     seed = layer.draws.join_seed(seed_low, seed_high)
     held = held_layers(matrices, C)
-    for tile in range(tl.program_id(0), tl.load(tile_count), tl.num_programs(0)):
+    tile = tl.program_id(0)
+    # Neither loop is a range: its end would wait in a register.
+    while tile < tl.load(tile_count):
         info = tile_info(rows, tile, C)
         if C.recurrent:
-            packed = tl.load(tile_start + tile) + tl.arange(0, C.rows)
             x = first_state(
                 state,
                 field(info, tiles.STATE_ROW, C),
@@ -102,8 +104,10 @@ def forward_kernel(
                 DRAWN,
                 C,
             )
-            for step in range(1, tl.max(field(info, tiles.DEPTH, C), 0) + 1):
+            step = 1
+            while step <= tile_depth(info, C):
                 if kept is not None:
+                    packed = tl.load(tile_start + tile) + tl.arange(0, C.rows)
                     running = field(info, tiles.DEPTH, C) >= step
                     before = kept + (step - 1) * kept_rows.to(tl.int64) * C.width
                     store_rows(before, packed, running, x, C)
@@ -123,6 +127,7 @@ def forward_kernel(
                         store_rows(trajectory, at, (newest >= 0) & ending, x, C)
                     if final is not None:
                         store_rows(final, field(info, tiles.STATE_ROW, C), ending, x, C)
+                step += 1
         else:
             hidden_row = field(info, tiles.HIDDEN_ROW, C)
             x = load_rows(hidden, hidden_row, hidden_row >= 0, C)
@@ -132,3 +137,4 @@ def forward_kernel(
             if final is not None:
                 state_row = field(info, tiles.STATE_ROW, C)
                 store_rows(final, state_row, state_row >= 0, x, C)
+        tile += tl.num_programs(0)
