@@ -96,17 +96,16 @@ def families() -> list[str]:
 
 
 @cache
-def longest_sequence(family: str, precision: str, width: int, layers: int) -> int:
-    """Tokens of the longest sequence that fits a tile forward and backward; 0 if none does."""
-    longest = []
-    for kernel in ("forward", "backward"):
-        fitting = [
+def longest_sequence(family: str, kernel: str, precision: str, width: int, layers: int) -> int:
+    """Tokens of the longest sequence that fits a tile of ``kernel``; 0 if none does."""
+    return max(
+        (
             rule.rows
             for rule in settings(family)
             if not rule.resident and _fits(rule, kernel, precision, width, layers)
-        ]
-        longest.append(max(fitting, default=0))
-    return min(longest)
+        ),
+        default=0,
+    )
 
 
 def _fits(rule: Setting, kernel: str, precision: str, width: int, layers: int) -> bool:
