@@ -172,11 +172,9 @@ def config_for(family: str, rule: Setting) -> CoreConfig:
         return PUBLISHED
     one = replace(PUBLISHED, n_layers=1)
     layers = 1
-    while (
-        layers < rule.most_layers
-        and rule.programs * ((layers + 1) * matrix_bytes(one) + BESIDES)
-        <= shared_limit(family, rule)
-    ):
+    while layers < rule.most_layers and rule.programs * (
+        (layers + 1) * matrix_bytes(one) + BESIDES
+    ) <= shared_limit(family, rule):
         layers += 1
     return replace(PUBLISHED, n_layers=layers)
 

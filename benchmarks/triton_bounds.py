@@ -1,4 +1,4 @@
-"""What the shipped settings of the Triton kernels may take at most, compiled by any Triton from 3.4 on."""
+"""What the shipped settings of the Triton kernels may take at most, by any Triton from 3.4 on."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from lares_kernels.triton.constants import interpreted, padded
 from lares_kernels.triton.fused import call_setting, fused_backward, fused_forward
 from lares_kernels.triton.layered import layered_forward, layered_reason, layered_text
 from lares_kernels.triton.layered_backward import layered_backward
-from lares_kernels.triton.settings import family_of, longest_sequence
+from lares_kernels.triton.settings import family_of, longest_sequence, weights_asked_for
 
 _PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST_TRITON = (3, 4)
@@ -69,7 +69,7 @@ class TritonBackend:
     def plan(self, call: RefineCall, device_type: str) -> str:
         device = torch.device(device_type)
         longest = call.layout.max_length
-        if not self._is_fused("forward", call, device, longest):
+        if not self._forward_is_fused(call, device, longest):
             return layered_text(call)
         rule = call_setting("forward", call, precision_of(call.product_dtype), device, longest)
         backward = ""
@@ -93,12 +93,23 @@ class TritonBackend:
         key = (family_of(device), kernel, precision, padded(config.d_model), config.n_layers)
         return longest <= longest_sequence(*key)
 
+    def _forward_is_fused(self, call: RefineCall, device: torch.device, longest: int) -> bool:
+        """Likewise of forward, which alone can be asked where its weights are."""
+        fused = self._is_fused("forward", call, device, longest)
+        asked = weights_asked_for()
+        if not fused and asked is not None:
+            raise ValueError(
+                f"weights are asked to be {asked}, but the layered plan runs this call of width "
+                f"{call.config.d_model} and {longest} tokens: leave use_weights out"
+            )
+        return fused
+
     def forward(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         longest = self._longest(call, hidden)
         precision = precision_of(call.product_dtype)
-        if not self._is_fused("forward", call, hidden.device, longest):
+        if not self._forward_is_fused(call, hidden.device, longest):
             return layered_forward(call, hidden, state, parameters, precision)
         return fused_forward(call, hidden, state, parameters, precision, longest)
 
