@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from benchmarks.gpu_cases import MAIN, compiled_cases, first_cases, quick, sweep
 from benchmarks.gpu_clock import captured, limited, products
 from benchmarks.gpu_goals import GOALS, verdicts
 from benchmarks.gpu_report import case_table, write_report
+from benchmarks.gpu_tests import gpu_tests, run_tests
 from benchmarks.race import Race, Sample
 from benchmarks.report import GPU_BEGIN, main
 from benchmarks.results import GpuRow, Row, append_rows, read_rows
@@ -76,6 +79,53 @@ def test_no_time_left_is_told(tmp_path: Path) -> None:
         "bandwidth",
         "launch",
     }
+
+
+def test_what_was_measured_survives_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be it from the keyboard or, as batch systems do, by a signal."""
+
+    def stop(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(gpu.Run, "race", stop)
+    options = ["--device", "cpu", "--quick", "--no-tests"]
+    assert gpu.main(["--out", str(tmp_path), *options]) == 0
+    assert "stopped" in (tmp_path / "log.txt").read_text()
+    assert "report.md" in (tmp_path / "log.txt").read_text()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+GPU_TESTS = """
+import time
+import pytest
+pytestmark = pytest.mark.gpu
+
+@pytest.mark.parametrize("number", range(3))
+def test_right(number):
+    pass
+
+def test_wrong():
+    {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "seconds", "wrong"),
+    [("assert False", 120.0, "1 failed"), ("time.sleep(99)", 12.0, "out of time")],
+)
+def test_tests_of_a_card(tmp_path: Path, last: str, seconds: float, wrong: str) -> None:
+    file = tmp_path / "test_card.py"
+    file.write_text(GPU_TESTS.format(last))
+    found = run_tests([str(file)], tmp_path, seconds)
+    assert len(found.wrong) == 1
+    assert wrong in found.wrong[0]
+    assert wrong in found.text
+    assert sorted(path.name for path in tmp_path.glob("tests-*")) == []
+
+
+def test_the_tests_of_the_kernels_are_found() -> None:
+    names = {Path(file).name for file in gpu_tests()}
+    assert {"test_triton_gpu.py", "test_layered_gpu.py"} <= names
 
 
 def test_what_is_wrong_gets_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
