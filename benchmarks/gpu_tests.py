@@ -16,10 +16,7 @@ from benchmarks.settings import ROOT
 MOST_PROCESSES = 6
 _PROCESSORS_EACH = 2  # a test's process and the compiler's
 _FOUND_NO_TESTS = 5  # pytest's exit code
-_PYTEST = (
-    *(sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"),
-    *("--rootdir", str(ROOT)),  # names of tests are found from there
-)
+_PYTEST = (sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider")
 
 
 class Tested(NamedTuple):

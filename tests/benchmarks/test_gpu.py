@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_peers
+from benchmarks import gpu, gpu_peers, gpu_tests
 from benchmarks.equality import check
 from benchmarks.gpu_card import Card
 from benchmarks.gpu_cases import MAIN, compiled_cases, first_cases, quick, sweep_cases
 from benchmarks.gpu_clock import captured, limited, products
 from benchmarks.gpu_goals import GOALS, verdicts
 from benchmarks.gpu_report import case_table, write_report
-from benchmarks.gpu_tests import gpu_tests, run_tests
 from benchmarks.race import Race, Sample
 from benchmarks.report import GPU_BEGIN, main
 from benchmarks.results import GpuRow, Row, append_rows, read_rows
@@ -113,10 +112,14 @@ def test_wrong():
     ("last", "seconds", "wrong"),
     [("assert False", 120.0, "1 failed"), ("time.sleep(99)", 12.0, "out of time")],
 )
-def test_tests_of_a_card(tmp_path: Path, last: str, seconds: float, wrong: str) -> None:
+def test_tests_of_a_card(
+    last: str, seconds: float, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_tests, "ROOT", tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu: needs one\n")
     file = tmp_path / "test_card.py"
     file.write_text(GPU_TESTS.format(last))
-    found = run_tests([str(file)], tmp_path, seconds)
+    found = gpu_tests.run_tests([str(file)], tmp_path, seconds)
     assert len(found.wrong) == 1
     assert wrong in found.wrong[0]
     assert wrong in found.text
@@ -124,7 +127,7 @@ def test_tests_of_a_card(tmp_path: Path, last: str, seconds: float, wrong: str) 
 
 
 def test_the_tests_of_the_kernels_are_found() -> None:
-    names = {Path(file).name for file in gpu_tests()}
+    names = {Path(file).name for file in gpu_tests.gpu_tests()}
     assert {"test_triton_gpu.py", "test_layered_gpu.py"} <= names
 
 
