@@ -12,12 +12,12 @@ _MOST_SHARED = {**SHARED_LIMIT, "sm80": 166_912}
 # Bytes of stack a thread (NVIDIA), vector registers (AMD), by family, kernel, products and rows of a
 # tile: the most that Triton 3.4, 3.6, 3.7, 3.8 or 3.9 showed, so that more of it is seen. What is not
 # named here spills nothing. docs/performance.md says why these do.
-_SPILLED: dict[tuple[str, str, str, int], int] = {}
+SPILLED: dict[tuple[str, str, str, int], int] = {}
 
 
 def most_spilled(family: str, rule: Setting) -> int:
     """That ``rule`` may spill."""
-    return _SPILLED.get((family, rule.kernel, rule.precision, rule.rows), 0)
+    return SPILLED.get((family, rule.kernel, rule.precision, rule.rows), 0)
 
 
 def shared_limit(family: str, rule: Setting) -> int:
