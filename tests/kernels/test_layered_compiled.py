@@ -21,6 +21,7 @@ from lares_kernels import CoreConfig
 from lares_kernels.triton.constants import Constants, compile_time, constants
 from lares_kernels.triton.kernels import layered_attention, layered_rows
 from lares_kernels.triton.layered import FLAT_BLOCK, attention_blocks, row_rows
+from lares_kernels.triton.layered_backward import KEY_STAGES
 
 FORWARD = (layered_attention.attention_kernel,)
 BACKWARD = (layered_attention.query_gradient_kernel, layered_attention.key_gradient_kernel)
@@ -68,7 +69,9 @@ def check(
         if types[argument].startswith("*"):
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constant, attributes)
-    compiled = triton.compile(source, target=TARGETS[target], options={"num_warps": warps})
+    stages = KEY_STAGES[precision] if kernel is layered_attention.key_gradient_kernel else 3
+    options = {"num_warps": warps, "num_stages": stages}
+    compiled = triton.compile(source, target=TARGETS[target], options=options)
     found = resources(compiled)
     print(kernel.__name__, precision, target, f"d={c.d} head={c.head}", found)
     assert found.spilled <= MOST_SPILLED[precision], (kernel.__name__, found)

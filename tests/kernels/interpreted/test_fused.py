@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.equality import check
+from benchmarks.gpu_cases import MAIN, quick
+from benchmarks.implementations import weights_of
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
 from lares_kernels.triton import backend as triton_backend
 from lares_kernels.triton import fused
@@ -193,6 +196,14 @@ def test_weights_that_cannot_be_where_they_are_asked_for() -> None:
             explain(CoreConfig(), [20], 1)  # float32
         with pytest.raises(ValueError, match="the layered plan"):
             explain(CoreConfig(), [65], 1)
+
+
+def test_the_benchmark_races_both_places() -> None:
+    case = replace(quick(MAIN), device="cpu", precision="fp32", steps=1)
+    assert weights_of(case) == ["op:triton:resident", "op:triton:streamed"]
+    for name_of_it in weights_of(case):
+        check(name_of_it, case)
+    assert weights_of(replace(case, d_model=128)) == []
 
 
 def test_backward_of_the_other_plan(monkeypatch: pytest.MonkeyPatch) -> None:
