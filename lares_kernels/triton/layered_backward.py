@@ -17,8 +17,8 @@ from lares_kernels.triton.settings import multiprocessors
 _PROGRAMS = 4  # of a row kernel that gathers sums, for each multiprocessor
 _SUMS = 3  # vectors that such a kernel gathers
 _NO_NORM, _OF_SUM, _OF_BRANCH = 0, 1, 2  # numbered as in kernels/layered_rows.py
-# How far loads run ahead in the keys' gradient. Products in ieee float32 are taken from registers, where
-# what is loaded ahead waits too: with 3 stages Triton 3.9 spills kilobytes.
+# How far loads run ahead in the keys' gradient. Products in ieee float32 are taken from registers, and
+# what is loaded ahead waits there too: with 3 stages Triton 3.9 spills kilobytes.
 KEY_STAGES = {"half": 3, "tf32": 3, "ieee": 1}
 _NO_BRANCH, _ATTENTION, _FEED_FORWARD = -1, 0, 1
 
