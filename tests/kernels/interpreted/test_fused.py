@@ -112,12 +112,11 @@ def packed(hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     return rows, torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
 
 
-@pytest.mark.parametrize("rollouts", [1, 2])
-def test_packed_equals_padded_and_runs_repeat(rollouts: int) -> None:
+def test_packed_equals_padded_and_runs_repeat() -> None:
     config = replace(DROPPING, n_layers=1)
     core, hidden, lengths = exact_problem(config, [4, 9, 1, 15])
     core, hidden = core.float(), hidden.float().requires_grad_()
-    options = {"num_steps": 3 - rollouts, "rollouts": rollouts, "return_state": True}
+    options = {"num_steps": 1, "rollouts": 2, "return_state": True}
 
     def run(padded: bool) -> list[Tensor]:
         if padded:
