@@ -25,12 +25,12 @@ SPILLED = {
 }
 # What other versions were seen to add.
 BY_OTHERS = {
-    ("sm80", "backward", "half", 32): 8,
+    ("sm80", "backward", "half", 32): 24,
     ("sm80", "backward", "half", 64): 440,
     ("sm80", "backward", "ieee", 32): 112,
     ("sm90", "forward", "half", 32): 24,
     ("sm90", "backward", "half", 64): 344,
-    ("sm100", "forward", "half", 32): 8,
+    ("sm100", "forward", "half", 32): 24,
     ("sm100", "backward", "half", 32): 24,
     ("sm100", "backward", "half", 64): 496,
     ("sm100", "backward", "ieee", 32): 48,
