@@ -69,8 +69,9 @@ def check(
         if types[argument].startswith("*"):
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constant, attributes)
-    stages = KEY_STAGES[precision] if kernel is layered_attention.key_gradient_kernel else 3
-    options = {"num_warps": warps, "num_stages": stages}
+    options = {"num_warps": warps}
+    if kernel is layered_attention.key_gradient_kernel:
+        options |= KEY_STAGES.get(precision, {})
     compiled = triton.compile(source, target=TARGETS[target], options=options)
     found = resources(compiled)
     print(kernel.__name__, precision, target, f"d={c.d} head={c.head}", found)
