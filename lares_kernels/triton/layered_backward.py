@@ -17,8 +17,8 @@ from lares_kernels.triton.settings import multiprocessors
 _PROGRAMS = 4  # of a row kernel that gathers sums, for each multiprocessor
 _SUMS = 3  # vectors that such a kernel gathers
 _NO_NORM, _OF_SUM, _OF_BRANCH = 0, 1, 2  # numbered as in kernels/layered_rows.py
-# Of the keys' gradient in ieee products, which are taken from registers: what is loaded ahead waits there
-# too, and with the usual stages Triton 3.9 spills kilobytes.
+# Of the keys' gradient in ieee products, which are taken from registers: what is loaded ahead waits
+# there too, and with the usual stages Triton 3.9 spills kilobytes.
 KEY_STAGES = {"ieee": {"num_stages": 1}}
 _NO_BRANCH, _ATTENTION, _FEED_FORWARD = -1, 0, 1
 
