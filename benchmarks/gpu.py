@@ -12,7 +12,7 @@ import argparse
 import gc
 import importlib.util
 import os
-import subprocess
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,12 +30,13 @@ from benchmarks.gpu_clock import GRAPH, clock_of, limited, products
 from benchmarks.gpu_goals import verdicts
 from benchmarks.gpu_peers import COMPILED
 from benchmarks.gpu_report import write_report
-from benchmarks.implementations import build, call_of, is_op, names_of
+from benchmarks.gpu_tests import gpu_tests, run_tests
+from benchmarks.implementations import build, call_of, is_op, names_of, weights_of
 from benchmarks.problem import problem_of
 from benchmarks.race import Race
 from benchmarks.recorder import Recorder
 from benchmarks.results import GpuRow, read_rows
-from benchmarks.settings import GPU_PUBLISHED, ROOT
+from benchmarks.settings import GPU_PUBLISHED
 from benchmarks.spt import SptStep, check_equal
 
 TESTS_SHARE = 0.35  # of the time, at most
@@ -44,7 +45,6 @@ LONGEST_CHECK, LONGEST_COMPILE = 30.0, 75.0  # seconds to get an implementation 
 RACE_BUDGET, FEWEST_ROUNDS, MOST_ROUNDS = 1.2, 5, 60
 SPT_DATA, SPT_BATCH, SPT_CHECKED, SPT_ROUNDS = "beauty14", 1024, 48, 8
 PROFILED_CALLS = 5
-_FOUND_NO_TESTS = 5  # pytest's exit code
 _PROGRAMS = ("op:reference", "op:equations")
 
 
@@ -85,28 +85,12 @@ class Run:
             file.write(line + "\n")
 
     def test(self) -> None:
-        """The tests that need a GPU, in a process of their own; a failure is told and remembered."""
-        files = gpu_tests()
-        command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
-        try:
-            done = subprocess.run(
-                [*command, *files],
-                cwd=ROOT,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=TESTS_SHARE * self.seconds,
-            )
-            text, code = done.stdout + done.stderr, done.returncode
-        except subprocess.TimeoutExpired as stopped:
-            text = (stopped.stdout or b"").decode(errors="replace") + "\nstopped: out of time\n"
-            code = -1
-        (self.out / "tests.txt").write_text(text, encoding="utf-8")
-        lines = [line for line in text.splitlines() if line.strip()] or ["no output"]
-        self.say(f"tests: {lines[-1]} (tests.txt)")
-        if code not in (0, _FOUND_NO_TESTS):
-            self.broken.append(f"tests: {lines[-1]}")
+        """The tests that need a GPU, in processes of their own; a failure is told and remembered."""
+        found = run_tests(gpu_tests(), self.out, TESTS_SHARE * self.seconds)
+        (self.out / "tests.txt").write_text(found.text, encoding="utf-8")
+        for line in found.summaries:
+            self.say(f"tests: {line} (tests.txt)")
+        self.broken += [f"tests: {line}" for line in found.wrong]
 
     def measure(self) -> Card:
         """The card's own speed, in rows too."""
@@ -161,7 +145,8 @@ class Run:
     def contenders(self, case: Case) -> list[str]:
         """Names for the race: peers, then the op's kernels, captured ones too in the first cases.
 
-        The reference takes part in the main case, and where no kernel serves the case.
+        The reference takes part in the main case, and where no kernel serves the case; kernels with
+        weights in both places where that is in question.
         """
         names = names_of(replace(case, every_backend=True))
         peers = [name for name in names if not is_op(name)]
@@ -169,7 +154,8 @@ class Run:
         captures = self.device == "cuda" and case.name.startswith(("main", "single", "batch-1"))
         graphs = [f"{name}{GRAPH}" for name in kernels] if captures else []
         reference = ["op:reference"] if case.name == "main" or not kernels else []
-        return [*peers, *reference, *graphs, *kernels]
+        placed = weights_of(case) if case.name in gpu_cases.WEIGHTS and not case.backward else []
+        return [*peers, *reference, *graphs, *placed, *kernels]
 
     def left_out(self, what: str, error: Exception) -> None:
         """Tell that something has no row, and why; a wrong result is a failure of the run."""
@@ -235,6 +221,29 @@ class Run:
             found.export_chrome_trace(str(self.out / f"{stem}.json.gz"))
         self.say(f"profiles of {PROFILED_CALLS} calls: {self.out}/profile-*")
 
+    def everything(self, tests: bool) -> None:
+        """All there is to do, until the time is out."""
+        if tests:
+            self.test()
+        card = self.measure()
+        tasks: list[tuple[str, Callable[[], None]]] = [
+            *_races(self, card, gpu_cases.first_cases()),
+            ("profile", self.profile),
+            *_races(self, card, gpu_cases.compiled_cases()[:1]),
+            ("training step in bf16", lambda: self.step("bf16")),
+            *_races(self, card, gpu_cases.sweep_cases()),
+            *_races(self, card, gpu_cases.compiled_cases()[1:]),
+            ("training step in fp32", lambda: self.step("fp32")),
+        ]
+        for what, task in tasks:
+            if self.left <= 0:
+                self.say(f"out of time: {what} and what follows have no rows")
+                break
+            try:
+                task()
+            except Exception as error:
+                self.left_out(what, error)
+
     def tidy(self) -> None:
         """Give memory and compiled programs back before the next case."""
         torch.compiler.reset()
@@ -252,19 +261,6 @@ class Run:
         for text in self.broken:
             self.say(f"WRONG: {text}")
         return not self.broken
-
-
-def gpu_tests() -> list[str]:
-    """Test files with tests marked ``gpu`` whose packages are here."""
-    folder = ROOT / "tests"
-    needed = {"training": "lightning_fabric", "cli": "jsonargparse"}
-    missing = {part for part, name in needed.items() if importlib.util.find_spec(name) is None}
-    return [
-        str(path)
-        for path in sorted(folder.rglob("test_*.py"))
-        if "mark.gpu" in path.read_text(encoding="utf-8")
-        and not missing & set(path.relative_to(folder).parts)
-    ]
 
 
 def label(case: Case) -> str:
@@ -287,29 +283,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     run = Run(given.out, given.minutes, given.device, given.quick, not given.no_compile)
     run.say(f"{run.recorder.run['machine']}, torch {run.recorder.run['torch']}")
-    if not given.no_tests:
-        run.test()
-    card = run.measure()
-    tasks: list[tuple[str, Callable[[], None]]] = [
-        *_races(run, card, gpu_cases.first_cases()),
-        ("profile", run.profile),
-        *_races(run, card, gpu_cases.compiled_cases()[:1]),
-        ("training step in bf16", lambda: run.step("bf16")),
-        *_races(run, card, gpu_cases.sweep_cases()),
-        *_races(run, card, gpu_cases.compiled_cases()[1:]),
-        ("training step in fp32", lambda: run.step("fp32")),
-    ]
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for what, task in tasks:
-            if run.left <= 0:
-                run.say(f"out of time: {what} and what follows have no rows")
-                break
-            try:
-                task()
-            except Exception as error:
-                run.left_out(what, error)
+        run.everything(tests=not given.no_tests)
     except KeyboardInterrupt:
         run.say("stopped")
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0 if run.report() else 1
 
 

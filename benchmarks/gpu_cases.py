@@ -23,6 +23,8 @@ COMPILED = (
 MAIN = Case("main", batch=1024, precision="bf16", device="cuda", baselines=EAGER)
 LENGTH_50 = replace(MAIN, name="length-50", max_length=50, lengths="full")
 SINGLE = replace(MAIN, name="single-20", batch=1, lengths="full")
+# Forward of these is raced with its weights in shared memory, too, and read again by every layer.
+WEIGHTS = ("main", "single-20", "layers-1", "steps-12", "batch-4096")
 
 
 def with_compiled(case: Case) -> Case:

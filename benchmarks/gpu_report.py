@@ -28,8 +28,9 @@ matrix product, or the bytes that must pass through memory at the rate of a copy
 longer; `of floor` is how far a row is from it. `explicit` is padded eager PyTorch with attention
 written out, `plain` the same with `scaled_dot_product_attention`, `step-...` plain with its step under
 `torch.compile`, `whole-reduced` all of it with `mode="reduce-overhead"`, `varlen` packed rows with
-PyTorch's variable-length attention; `+graph` replays the whole call as one CUDA graph. Dropout is .5 in
-both passes together and 0 in forward alone unless the case says otherwise. Rows:
+PyTorch's variable-length attention, `op:triton:resident` and `:streamed` the op with forward's weights
+kept in shared memory or read again by every layer; `+graph` replays the whole call as one CUDA graph.
+Dropout is .5 in both passes together and 0 in forward alone unless the case says otherwise. Rows:
 `benchmarks/results/gpu.csv`."""
 STEPS = """\
 A whole step of self-supervised pre-training: 1,024 samples in three encodings, every depth 4, dropout

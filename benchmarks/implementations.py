@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -13,6 +14,7 @@ from benchmarks.gpu_clock import GRAPH, captured
 from benchmarks.gpu_peers import PEERS, peer_core
 from benchmarks.problem import Problem, Program
 from lares_kernels import BackendError, available_backends, explain, use_backend
+from lares_kernels.triton.settings import WEIGHTS, use_weights
 
 SEED = 3
 PREFERRED = ("cuda", "triton", "cpu", "reference")  # fastest first
@@ -24,12 +26,13 @@ def is_op(name: str) -> bool:
 
 
 def serves(backend: str, case: Case) -> bool:
-    """Whether the backend can run the case on this machine."""
-    if available_backends().get(backend) != "usable":
+    """Whether the backend can run the case on this machine; ``backend:where`` as in names."""
+    name, _, where = backend.partition(":")
+    if available_backends().get(name) != "usable":
         return False
     lengths = [case.max_length] * case.batch
     try:
-        with use_backend(backend):
+        with use_backend(name), _weights(where):
             explain(
                 case.config,
                 lengths,
@@ -38,9 +41,23 @@ def serves(backend: str, case: Case) -> bool:
                 training=case.backward,
                 precision=products_of(case.precision),
             )
-    except BackendError:
+    except (BackendError, ValueError):
         return False
     return True
+
+
+def _weights(where: str) -> contextlib.AbstractContextManager[None]:
+    """Forward's weights where a name says; empty: where the settings prefer them."""
+    return use_weights(where) if where else contextlib.nullcontext()
+
+
+def weights_of(case: Case) -> list[str]:
+    """The names of a case's forward with its weights in each place, ``op:triton:resident`` and so on.
+
+    None where there is no choice.
+    """
+    found = [f"triton:{where}" for where in WEIGHTS if serves(f"triton:{where}", case)]
+    return [f"op:{name}" for name in found] if len(found) == len(WEIGHTS) else []
 
 
 def products_of(precision: str) -> str:
@@ -102,10 +119,11 @@ def build(name: str, problem: Problem, precision: str, dropout: bool) -> Program
 
 def _op(backend: str, problem: Problem, precision: str, dropout: bool) -> Program:
     core, case = problem.core(dropout), problem.case
+    name, _, where = backend.partition(":")
     asked = None if problem.hidden.dtype == torch.float64 else products_of(precision)
 
     def program(state: Tensor | None) -> Tensor:
-        with use_backend(backend):
+        with use_backend(name), _weights(where):
             return core(
                 problem.hidden,
                 problem.lengths,

@@ -1,7 +1,8 @@
 """Every shipped setting of the fused Triton kernels, compiled for GPUs that need not be there.
 
-``python -m benchmarks.triton_aot`` prints registers, spills and shared memory of each. Run it again
-with Triton's cache filled and it takes seconds.
+``python -m benchmarks.triton_aot`` prints registers, spills and shared memory of each; with ``--check``
+it ends with an error where one is past its bound (:mod:`benchmarks.triton_bounds`). Run it again with
+Triton's cache filled and it takes seconds.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import argparse
 import re
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from benchmarks.triton_bounds import most_spilled, shared_limit
 from lares_kernels import CoreConfig
-from lares_kernels.triton.constants import Constants, compile_time, constants
+from lares_kernels.triton.constants import LEAST_SIDE, Constants, compile_time, constants
 from lares_kernels.triton.kernels.backward import backward_kernel
 from lares_kernels.triton.kernels.forward import forward_kernel
 from lares_kernels.triton.kernels.weight_gradients import weights_kernel
-from lares_kernels.triton.settings import Setting, settings
+from lares_kernels.triton.settings import BESIDES, Setting, settings
 
 TARGETS = {
     "sm80": GPUTarget("cuda", 80, 32),
@@ -32,8 +35,6 @@ TARGETS = {
     "sm100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-# Shared memory that one program can have, bytes: of the family's smallest member.
-SHARED_LIMIT = {"sm80": 101_376, "sm90": 232_448, "sm100": 232_448, "gfx942": 65_536}
 PUBLISHED = CoreConfig(dropout=0.5, attn_dropout=0.5)
 _TYPES = {"half": "bf16", "tf32": "fp32", "ieee": "fp32"}
 
@@ -86,7 +87,7 @@ def arguments(kernel: str, precision: str) -> dict[str, str | None]:
 def compile_rule(rule: Setting, target: GPUTarget, config: CoreConfig, dropout: bool) -> Any:
     """Compile the kernel that ``rule`` is for, as a launch would."""
     rows = 32 if rule.kernel == "weights" else rule.rows
-    c: Constants = constants(config, rows, dropout, rule.precision, rule.chunk)
+    c: Constants = constants(config, rows, dropout, rule.precision, rule.chunk, rule.resident)
     values: dict[str, Any] = {"C": compile_time(c)}
     if rule.kernel == "forward":
         kernel = forward_kernel
@@ -132,10 +133,61 @@ def resources(compiled: Any) -> Resources:
     return Resources(int(found.group(1)), int(found.group(2)), shared)
 
 
-def table(
-    families: list[str], precisions: list[str], most_rows: int
-) -> Iterator[tuple[str, Setting, bool, Resources]]:
-    """(family, rule, dropout, resources) of the published core on every rule that is asked for."""
+@dataclass(frozen=True)
+class Compiled:
+    """A rule, the core and the dropout it was compiled for, and what that takes."""
+
+    family: str
+    rule: Setting
+    config: CoreConfig
+    dropout: bool
+    found: Resources
+
+    def faults(self) -> list[str]:
+        """What is past its bound."""
+        rule, found = self.rule, self.found
+        texts = []
+        spilled = most_spilled(self.family, rule)
+        if found.spilled > spilled:
+            texts.append(f"{found.spilled} spilled, at most {spilled} were")
+        most = shared_limit(self.family, rule)
+        if found.shared > most:
+            texts.append(f"{found.shared} bytes of shared memory of {most}")
+        if rule.resident and found.shared < matrix_bytes(self.config):
+            texts.append(
+                f"{found.shared} bytes of shared memory do not hold matrices of "
+                f"{matrix_bytes(self.config)}: they are read again and again"
+            )
+        return texts
+
+
+def matrix_bytes(config: CoreConfig) -> int:
+    """Of the packed matrices of all layers in half precision."""
+    return 2 * constants(config, LEAST_SIDE, False, "half").layers_size
+
+
+def config_for(family: str, rule: Setting) -> CoreConfig:
+    """The published core, with as many layers as ``rule`` keeps on the chip if it does."""
+    if not rule.resident:
+        return PUBLISHED
+    one = replace(PUBLISHED, n_layers=1)
+    layers = 1
+    while layers < rule.most_layers and rule.programs * (
+        (layers + 1) * matrix_bytes(one) + BESIDES
+    ) <= shared_limit(family, rule):
+        layers += 1
+    return replace(PUBLISHED, n_layers=layers)
+
+
+def compiled_rule(family: str, rule: Setting, dropout: bool) -> Compiled:
+    """``rule`` compiled for a GPU of its family and the core it is made for."""
+    config = config_for(family, rule)
+    found = resources(compile_rule(rule, TARGETS[family], config, dropout))
+    return Compiled(family, rule, config, dropout, found)
+
+
+def table(families: list[str], precisions: list[str], most_rows: int) -> Iterator[Compiled]:
+    """Every rule that is asked for, without dropout and with it."""
     for family in families:
         for rule in settings(family):
             if rule.precision not in precisions:
@@ -143,29 +195,38 @@ def table(
             if rule.kernel != "weights" and rule.rows > most_rows:
                 continue
             for dropout in (True,) if rule.kernel == "weights" else (False, True):
-                compiled = compile_rule(rule, TARGETS[family], PUBLISHED, dropout)
-                yield family, rule, dropout, resources(compiled)
+                yield compiled_rule(family, rule, dropout)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--families", nargs="+", default=[*TARGETS], choices=[*TARGETS])
     parser.add_argument("--precisions", nargs="+", default=[*_TYPES], choices=[*_TYPES])
     parser.add_argument("--most-rows", type=int, default=64, help="of a tile")
-    options = parser.parse_args()
-    print(f"Triton {triton.__version__}, {PUBLISHED.d_model=} {PUBLISHED.n_layers=}\n")
-    print("| GPU | kernel | products | rows | warps | dropout | registers | spilled | shared |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for family, rule, dropout, found in table(
-        options.families, options.precisions, options.most_rows
-    ):
+    parser.add_argument("--check", action="store_true", help="fail where a bound is passed")
+    options = parser.parse_args(arguments)
+    print(f"Triton {triton.__version__}, {PUBLISHED.d_model=}\n")
+    print(
+        "| GPU | kernel | products | layers | rows | warps | weights | dropout | registers | spilled "
+        "| shared |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    faults = []
+    for row in table(options.families, options.precisions, options.most_rows):
+        rule, found = row.rule, row.found
+        where = rule.weights if rule.kernel == "forward" else ""
         print(
-            f"| {family} | {rule.kernel} | {rule.precision} | {rule.rows} | {rule.warps} "
-            f"| {'on' if dropout else 'off'} | {found.registers} | {found.spilled} "
-            f"| {found.shared} |",
+            f"| {row.family} | {rule.kernel} | {rule.precision} | {row.config.n_layers} | {rule.rows} "
+            f"| {rule.warps} | {where} | {'on' if row.dropout else 'off'} | {found.registers} "
+            f"| {found.spilled} | {found.shared} |",
             flush=True,
         )
+        what = f"{row.family}, {rule.kernel}, {rule.precision}, {rule.rows} rows"
+        faults += [f"{what}: {text}" for text in row.faults()]
+    for text in faults:
+        print(f"past its bound: {text}")
+    return 1 if options.check and faults else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -140,7 +140,7 @@ def _check_state(config: CoreConfig, state: Tensor, hidden: Tensor, shape: tuple
 def _lengths(
     hidden: Tensor, lengths: Tensor | Sequence[int] | None, cu_seqlens: Tensor | None
 ) -> Tensor:
-    """Length of each sequence, (B,) int64 on ``hidden``'s device; values are not looked at."""
+    """Length of each sequence, (B,) contiguous int64 on ``hidden``'s device, not looked at."""
     if hidden.dim() == 3:
         if cu_seqlens is not None:
             raise ValueError(
@@ -157,7 +157,7 @@ def _lengths(
                 f"lengths must hold {n_sequences} whole numbers, one a sequence; "
                 f"got shape {tuple(given.shape)} of {given.dtype}"
             )
-        return given if given.dtype == torch.int64 else given.to(torch.int64)
+        return given.to(torch.int64).contiguous()
     if cu_seqlens is None or lengths is not None:
         raise ValueError("packed hidden (N, d) needs cu_seqlens (B + 1,), and no lengths")
     found = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))

@@ -14,7 +14,7 @@ from lares_kernels.triton.constants import interpreted, padded
 from lares_kernels.triton.fused import call_setting, fused_backward, fused_forward
 from lares_kernels.triton.layered import layered_forward, layered_reason, layered_text
 from lares_kernels.triton.layered_backward import layered_backward
-from lares_kernels.triton.settings import family_of, longest_sequence
+from lares_kernels.triton.settings import family_of, longest_sequence, weights_asked_for
 
 _PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST_TRITON = (3, 4)
@@ -69,31 +69,47 @@ class TritonBackend:
     def plan(self, call: RefineCall, device_type: str) -> str:
         device = torch.device(device_type)
         longest = call.layout.max_length
-        if not self._is_fused(call, device, longest):
+        if not self._forward_is_fused(call, device, longest):
             return layered_text(call)
-        precision = precision_of(call.product_dtype)
-        rule = call_setting("forward", call, precision, device, longest)
+        rule = call_setting("forward", call, precision_of(call.product_dtype), device, longest)
+        backward = ""
+        if call.differentiates and not self._is_fused("backward", call, device, longest):
+            backward = "; backward layer by layer"
         return (
             f"fused Triton kernels, tiles of {rule.rows} rows with {rule.warps} warps, "
-            f"{call.n_rows} tokens of {call.n_sequences} sequences in registers for all "
-            f"{call.max_steps} steps"
+            f"weights {rule.weights}, {call.n_rows} tokens of {call.n_sequences} sequences "
+            f"in registers for all {call.max_steps} steps{backward}"
         )
 
-    def _is_fused(self, call: RefineCall, device: torch.device, longest: int) -> bool:
-        """Whether tiles of the fused plan hold the call, else it is the layered plan's."""
+    def _is_fused(self, kernel: str, call: RefineCall, device: torch.device, longest: int) -> bool:
+        """Whether tiles of ``kernel`` hold the call, else it is the layered plan's.
+
+        Both plans keep the same states in the same order, so one may run backward after the other.
+        """
         config = call.config
         if config.d_model % 8 or config.d_model > _MOST_FUSED_WIDTH:
             return False
         precision = precision_of(call.product_dtype)
-        width = padded(config.d_model)
-        return longest <= longest_sequence(family_of(device), precision, width, config.n_layers)
+        key = (family_of(device), kernel, precision, padded(config.d_model), config.n_layers)
+        return longest <= longest_sequence(*key)
+
+    def _forward_is_fused(self, call: RefineCall, device: torch.device, longest: int) -> bool:
+        """Likewise of forward, which alone can be asked where its weights are."""
+        fused = self._is_fused("forward", call, device, longest)
+        asked = weights_asked_for()
+        if not fused and asked is not None:
+            raise ValueError(
+                f"weights are asked to be {asked}, but the layered plan runs this call of width "
+                f"{call.config.d_model} and {longest} tokens: leave use_weights out"
+            )
+        return fused
 
     def forward(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         longest = self._longest(call, hidden)
         precision = precision_of(call.product_dtype)
-        if not self._is_fused(call, hidden.device, longest):
+        if not self._forward_is_fused(call, hidden.device, longest):
             return layered_forward(call, hidden, state, parameters, precision)
         return fused_forward(call, hidden, state, parameters, precision, longest)
 
@@ -110,7 +126,7 @@ class TritonBackend:
         longest = self._longest(call, hidden)
         precision = precision_of(call.product_dtype)
         tensors = (hidden, state, parameters, kept, g_trajectory, g_state)
-        if not self._is_fused(call, hidden.device, longest):
+        if not self._is_fused("backward", call, hidden.device, longest):
             return layered_backward(call, *tensors, precision)
         return fused_backward(call, *tensors, precision, longest)
 

@@ -47,6 +47,7 @@ class Constants:
         threshold, planes: the dropout rate as ``threshold / 2^planes``; planes = 0 is none.
         attn_threshold, attn_planes: likewise on attention probabilities.
         precision: of float32 products, ``ieee`` or ``tf32``; ``half`` if they are not float32.
+        resident: whether forward reads all matrices once and keeps them on the chip.
     """
 
     rows: int
@@ -67,6 +68,7 @@ class Constants:
     attn_threshold: int
     attn_planes: int
     precision: str
+    resident: bool = False
 
     def __hash__(self) -> int:
         return self._hash
@@ -135,6 +137,11 @@ class Constants:
         return self.down_row + self.ff
 
     @property
+    def layers_size(self) -> int:
+        """Numbers in the matrices of all layers."""
+        return self.layers * self.layer_rows * self.d
+
+    @property
     def concat_row(self) -> int:
         """After all layers: ``d`` rows for the state, then ``d`` for ``H``."""
         return self.layers * self.layer_rows
@@ -199,7 +206,12 @@ class Constants:
 
 @cache
 def constants(
-    config: CoreConfig, rows: int, dropout: bool, precision: str, chunk: int = _CHUNK
+    config: CoreConfig,
+    rows: int,
+    dropout: bool,
+    precision: str,
+    chunk: int = _CHUNK,
+    resident: bool = False,
 ) -> Constants:
     """The constants of ``config`` for tiles of ``rows``, with dropout or without.
 
@@ -209,6 +221,7 @@ def constants(
         dropout: whether dropout is on.
         precision: ``ieee``, ``tf32`` or ``half``.
         chunk: most columns of the feed-forward at a time, a power of two of at least 16.
+        resident: whether forward keeps all matrices on the chip.
     """
     rates = (config.dropout, config.attn_dropout) if dropout else (0.0, 0.0)
     threshold, planes = threshold_and_planes(rates[0])
@@ -234,6 +247,7 @@ def constants(
         attn_threshold=attn_threshold,
         attn_planes=attn_planes,
         precision=precision,
+        resident=resident,
     )
 
 

@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall
-from lares_kernels.triton.constants import Constants, compile_time, constants, padded
+from lares_kernels.triton.constants import LEAST_SIDE, Constants, compile_time, constants, padded
 from lares_kernels.triton.packing import Packed, pack, unpack_gradients
-from lares_kernels.triton.settings import Setting, family_of, multiprocessors, setting
+from lares_kernels.triton.settings import (
+    Setting,
+    family_of,
+    multiprocessors,
+    setting,
+    shared_memory,
+    weights_asked_for,
+)
 from lares_kernels.triton.tile_plan import TilePlan, make_plan
 
 # Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
@@ -25,8 +32,12 @@ def call_setting(
 ) -> Setting:
     """The setting of one of the kernels for sequences of up to ``longest`` tokens."""
     config = call.config
-    width = padded(config.d_model)
-    return setting(family_of(device), kernel, precision, width, config.n_layers, longest)
+    key = (family_of(device), kernel, precision, padded(config.d_model), config.n_layers, longest)
+    if kernel != "forward":
+        return setting(*key)
+    matrix_bytes = constants(config, LEAST_SIDE, False, precision).layers_size
+    matrix_bytes *= call.product_dtype.itemsize
+    return setting(*key, matrix_bytes, shared_memory(device), weights_asked_for())
 
 
 class Launch(NamedTuple):
@@ -65,7 +76,7 @@ def prepare(
     """Tile plan and packed parameters for ``kernel``."""
     device = parameters[0].device
     rule = call_setting(kernel, call, precision, device, longest)
-    c = constants(call.config, rule.rows, call.dropout, precision, rule.chunk)
+    c = constants(call.config, rule.rows, call.dropout, precision, rule.chunk, rule.resident)
     plan = make_plan(call, rule.rows, longest)
     packed = pack(call.config, parameters, call.product_dtype)
     programs = min(plan.max_tiles, rule.programs * multiprocessors(device))

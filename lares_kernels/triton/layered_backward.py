@@ -17,6 +17,9 @@ from lares_kernels.triton.settings import multiprocessors
 _PROGRAMS = 4  # of a row kernel that gathers sums, for each multiprocessor
 _SUMS = 3  # vectors that such a kernel gathers
 _NO_NORM, _OF_SUM, _OF_BRANCH = 0, 1, 2  # numbered as in kernels/layered_rows.py
+# Of the keys' gradient in ieee products, which are taken from registers: what is loaded ahead waits
+# there too, and with the usual stages Triton 3.9 spills kilobytes.
+KEY_STAGES = {"ieee": {"num_stages": 1}}
 _NO_BRANCH, _ATTENTION, _FEED_FORWARD = -1, 0, 1
 
 
@@ -359,6 +362,7 @@ def _attention_backward(
     query_gradient_kernel[grid](
         tape.qkv, tape.context, g_context, tape.lse, delta, g_qkv, *shared, **options
     )
+    options |= KEY_STAGES.get(run.c.precision, {})
     key_gradient_kernel[grid](tape.qkv, g_context, tape.lse, delta, g_qkv, *shared, **options)
     grads.product("qkv", layer, tape.qkv_in, g_qkv)
     grads.bias("qkv", layer, g_qkv)

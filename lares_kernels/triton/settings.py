@@ -1,12 +1,16 @@
 """How kernels are launched on each family of GPUs: data, found by the coarsest of keys.
 
 ``settings/FAMILY.json`` lists rules for each kernel; the first one serves that has room for the call.
-Nothing is tuned while a program runs.
+Nothing is tuned while a program runs. Some calls could keep their matrices on the chip or read them
+again for every layer: :func:`use_weights` asks for the one or the other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +18,11 @@ from pathlib import Path
 import torch
 
 _FOLDER = Path(__file__).parent / "settings"
+# Shared memory that a forward program with resident matrices takes besides them, bytes: 8 KiB for the
+# published core, at most this for others (tests/kernels/test_triton_aot.py).
+BESIDES = 16 << 10
+WEIGHTS = ("resident", "streamed")
+_asked_for: ContextVar[str | None] = ContextVar("lares_triton_weights", default=None)
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,8 @@ class Setting:
         chunk: most columns of the feed-forward in registers at a time.
         warps, stages: of a program, as Triton's ``num_warps`` and ``num_stages``.
         programs: for each multiprocessor.
+        resident: whether forward keeps all matrices in shared memory, read once. Only where those of
+            all ``programs`` of a multiprocessor fit it.
     """
 
     kernel: str
@@ -40,6 +51,36 @@ class Setting:
     warps: int
     stages: int
     programs: int
+    resident: bool = False
+
+    @property
+    def weights(self) -> str:
+        """Where forward's matrices are, one of ``WEIGHTS``."""
+        return WEIGHTS[0] if self.resident else WEIGHTS[1]
+
+
+@contextlib.contextmanager
+def use_weights(where: str) -> Iterator[None]:
+    """Choose among forward's rules those whose matrices are ``where``, in this thread or task.
+
+    Args:
+        where: ``resident`` or ``streamed``.
+
+    Raises:
+        ValueError: there is no such place, or (from the call) no such rule has room for it.
+    """
+    if where not in WEIGHTS:
+        raise ValueError(f"weights are {' or '.join(WEIGHTS)}, not {where!r}")
+    token = _asked_for.set(where)
+    try:
+        yield
+    finally:
+        _asked_for.reset(token)
+
+
+def weights_asked_for() -> str | None:
+    """What :func:`use_weights` asks for here."""
+    return _asked_for.get()
 
 
 @cache
@@ -55,15 +96,16 @@ def families() -> list[str]:
 
 
 @cache
-def longest_sequence(family: str, precision: str, width: int, layers: int) -> int:
-    """Tokens of the longest sequence that fits a tile forward and backward; 0 if none does."""
-    longest = []
-    for kernel in ("forward", "backward"):
-        fitting = [
-            rule.rows for rule in settings(family) if _fits(rule, kernel, precision, width, layers)
-        ]
-        longest.append(max(fitting, default=0))
-    return min(longest)
+def longest_sequence(family: str, kernel: str, precision: str, width: int, layers: int) -> int:
+    """Tokens of the longest sequence that fits a tile of ``kernel``; 0 if none does."""
+    return max(
+        (
+            rule.rows
+            for rule in settings(family)
+            if not rule.resident and _fits(rule, kernel, precision, width, layers)
+        ),
+        default=0,
+    )
 
 
 def _fits(rule: Setting, kernel: str, precision: str, width: int, layers: int) -> bool:
@@ -77,19 +119,39 @@ def _fits(rule: Setting, kernel: str, precision: str, width: int, layers: int) -
 
 @cache
 def setting(
-    family: str, kernel: str, precision: str, width: int, layers: int, longest: int
+    family: str,
+    kernel: str,
+    precision: str,
+    width: int,
+    layers: int,
+    longest: int,
+    matrix_bytes: int = 0,
+    shared: int = 0,
+    weights: str | None = None,
 ) -> Setting:
     """The rule for a call whose sequences have up to ``longest`` tokens.
+
+    Args:
+        family, kernel, precision, width, layers: what rules are found by.
+        longest: tokens of a sequence.
+        matrix_bytes: of the packed matrices of all layers, for forward.
+        shared: memory that a program of the device can have, bytes.
+        weights: where forward's matrices must be; None: where the first rule with room has them.
 
     Raises:
         ValueError: no rule of the family has room for it.
     """
     for rule in settings(family):
-        if _fits(rule, kernel, precision, width, layers) and longest <= rule.rows:
+        if not _fits(rule, kernel, precision, width, layers) or longest > rule.rows:
+            continue
+        if rule.resident and rule.programs * (matrix_bytes + BESIDES) > shared:
+            continue
+        if kernel != "forward" or weights in (None, rule.weights):
             return rule
+    asked = "" if weights is None else f" and {weights} weights of {matrix_bytes} bytes"
     raise ValueError(
         f"no setting of {family} for kernel {kernel} in {precision} with width {width}, "
-        f"{layers} layers and sequences of {longest} tokens"
+        f"{layers} layers, sequences of {longest} tokens{asked}"
     )
 
 
@@ -111,3 +173,15 @@ def multiprocessors(device: torch.device) -> int:
     if device.type == "cpu":
         return 3
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@cache
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that a program of a device can have; the interpreter has a H100's.
+
+    0 for AMD's, of which torch does not tell it and whose settings do not ask.
+    """
+    if device.type == "cpu":
+        return 232_448
+    properties = torch.cuda.get_device_properties(device)
+    return int(getattr(properties, "shared_memory_per_block_optin", 0))

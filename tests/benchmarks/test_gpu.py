@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_peers
+from benchmarks import gpu, gpu_peers, gpu_tests
 from benchmarks.equality import check
 from benchmarks.gpu_card import Card
 from benchmarks.gpu_cases import MAIN, compiled_cases, first_cases, quick, sweep_cases
@@ -76,6 +78,57 @@ def test_no_time_left_is_told(tmp_path: Path) -> None:
         "bandwidth",
         "launch",
     }
+
+
+def test_what_was_measured_survives_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be it from the keyboard or, as batch systems do, by a signal."""
+
+    def stop(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(gpu.Run, "race", stop)
+    options = ["--device", "cpu", "--quick", "--no-tests"]
+    assert gpu.main(["--out", str(tmp_path), *options]) == 0
+    assert "stopped" in (tmp_path / "log.txt").read_text()
+    assert "report.md" in (tmp_path / "log.txt").read_text()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+GPU_TESTS = """
+import time
+import pytest
+pytestmark = pytest.mark.gpu
+
+@pytest.mark.parametrize("number", range(3))
+def test_right(number):
+    pass
+
+def test_wrong():
+    {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "seconds", "wrong"),
+    [("assert False", 120.0, "1 failed"), ("time.sleep(99)", 12.0, "out of time")],
+)
+def test_tests_of_a_card(
+    last: str, seconds: float, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_tests, "ROOT", tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu: needs one\n")
+    file = tmp_path / "test_card.py"
+    file.write_text(GPU_TESTS.format(last))
+    found = gpu_tests.run_tests([str(file)], tmp_path, seconds)
+    assert len(found.wrong) == 1
+    assert wrong in found.wrong[0]
+    assert wrong in found.text
+    assert sorted(path.name for path in tmp_path.glob("tests-*")) == []
+
+
+def test_the_tests_of_the_kernels_are_found() -> None:
+    names = {Path(file).name for file in gpu_tests.gpu_tests()}
+    assert {"test_triton_gpu.py", "test_layered_gpu.py"} <= names
 
 
 def test_what_is_wrong_gets_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

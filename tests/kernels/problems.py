@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lares_kernels import CoreConfig, RecurrentCore, RefineOutput
+from lares_kernels import CoreConfig, RecurrentCore, RefineOutput, use_backend
 
+# Section 9 of the contract: relative error of a whole tensor in float32.
+FORWARD, BACKWARD = 1e-5, 1e-4
 SMALL = CoreConfig(d_model=16, n_heads=2, d_ff=24, n_layers=2)
 
 
@@ -76,3 +78,49 @@ def relative(found: Tensor, expected: Tensor) -> float:
     """``|found - expected| / |expected|`` (absolute where nothing is expected)."""
     scale = expected.detach().norm().item()
     return (found - expected).detach().norm().item() / (scale if scale > 0 else 1.0)
+
+
+def exact_problem(
+    config: CoreConfig, lengths: list[int], scale: float = 0.1, device: str = "cpu"
+) -> tuple[RecurrentCore, Tensor, Tensor]:
+    """Core and hidden (B, L, d) in float64, whose every number float32 holds exactly, and lengths."""
+    core = make_core(config, scale=scale).float().double().to(device)
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(len(lengths), max(lengths), config.d_model, generator=generator)
+    return core, hidden.double().to(device), torch.tensor(lengths, device=device)
+
+
+def outputs_and_gradients(
+    core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any
+) -> tuple[list[Tensor], list[Tensor]]:
+    """(trajectory and state, gradients of hidden and every parameter of a random loss)."""
+    hidden = hidden.clone().requires_grad_()
+    out = core(hidden, lengths, return_trajectory=True, return_state=True, **options)
+    generator = torch.Generator().manual_seed(9)
+    loss = sum(
+        (part * torch.randn(part.shape, generator=generator).to(part)).sum()
+        for part in (out.trajectory, out.state)
+    )
+    grads = torch.autograd.grad(loss, [hidden, *core.parameters()])
+    return [out.trajectory.detach(), out.state.detach()], list(grads)
+
+
+def assert_equal_to_equations(
+    backend: str, config: CoreConfig, lengths: list[int], **options: Any
+) -> None:
+    """A backend in float32 is as near to the equations in float64 as section 9 asks."""
+    core, hidden, sizes = exact_problem(config, lengths)
+    with use_backend("equations"):
+        exact, exact_grads = outputs_and_gradients(core, hidden, sizes, **options)
+    core.float()
+    with use_backend(backend):
+        found, grads = outputs_and_gradients(core, hidden.float(), sizes, **options)
+    for mine, wanted in zip(found, exact, strict=True):
+        assert relative(mine.double(), wanted) < FORWARD
+    # A gradient that is zero but for rounding (a key's bias) is measured on the largest one's scale.
+    scale = 1e-3 * max(float(g.norm()) for g in exact_grads[1:])
+    for what, mine, wanted in zip(
+        ["hidden", *dict(core.named_parameters())], grads, exact_grads, strict=True
+    ):
+        error = float((mine.double() - wanted).norm())
+        assert error < BACKWARD * max(float(wanted.norm()), scale), what

@@ -17,61 +17,27 @@ from torch import Tensor
 
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
 from lares_kernels import cpu_library as lib
-from tests.kernels.problems import VARIANTS, make_core, name, relative
+from tests.kernels.problems import (
+    BACKWARD,
+    FORWARD,
+    VARIANTS,
+    assert_equal_to_equations,
+    make_core,
+    name,
+    outputs_and_gradients,
+    relative,
+)
 
 pytestmark = pytest.mark.skipif(isinstance(lib.load(), str), reason=f"no CPU kernel: {lib.load()}")
 
-# Section 9 of the contract: relative error of a whole tensor in float32.
-FORWARD, BACKWARD = 1e-5, 1e-4
 PUBLISHED = CoreConfig(d_model=64, n_heads=2, d_ff=256, n_layers=2, dropout=0.5, attn_dropout=0.5)
 LENGTHS = [1, 5, 3, 9, 20, 7, 16, 17, 2, 2, 40, 66]
-
-
-def outputs_and_gradients(
-    core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any
-) -> tuple[list[Tensor], list[Tensor]]:
-    """(trajectory and state, gradients of hidden and every parameter of a random loss)."""
-    hidden = hidden.clone().requires_grad_()
-    out = core(hidden, lengths, return_trajectory=True, return_state=True, **options)
-    generator = torch.Generator().manual_seed(9)
-    loss = sum(
-        (
-            part * torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part.dtype)
-        ).sum()
-        for part in (out.trajectory, out.state)
-    )
-    return [out.trajectory, out.state], list(
-        torch.autograd.grad(loss, [hidden, *core.parameters()])
-    )
-
-
-def assert_equal_to_equations(config: CoreConfig, lengths: list[int], **options: Any) -> None:
-    # Parameters and inputs that float32 holds exactly.
-    core = make_core(config, scale=0.1).float().double()
-    longest = max(lengths)
-    generator = torch.Generator().manual_seed(3)
-    hidden = torch.randn(len(lengths), longest, config.d_model, generator=generator).double()
-    sizes = torch.tensor(lengths)
-    with use_backend("equations"):
-        exact, exact_grads = outputs_and_gradients(core, hidden, sizes, **options)
-    core.float()
-    with use_backend("cpu"):
-        found, grads = outputs_and_gradients(core, hidden.float(), sizes, **options)
-    for mine, wanted in zip(found, exact, strict=True):
-        assert relative(mine.double(), wanted) < FORWARD
-    # A gradient that is zero but for rounding (a key's bias) is measured on the largest one's scale.
-    scale = 1e-3 * max(float(g.norm()) for g in exact_grads[1:])
-    for what, mine, wanted in zip(
-        ["hidden", *dict(core.named_parameters())], grads, exact_grads, strict=True
-    ):
-        error = float((mine.double() - wanted).norm())
-        assert error < BACKWARD * max(float(wanted.norm()), scale), what
 
 
 @pytest.mark.usefixtures("instruction_set", "poisoned_memory")
 @pytest.mark.parametrize("depth", [1, 4, 8, 12])
 def test_published_core(depth: int) -> None:
-    assert_equal_to_equations(PUBLISHED, LENGTHS, num_steps=depth)
+    assert_equal_to_equations("cpu", PUBLISHED, LENGTHS, num_steps=depth)
 
 
 @pytest.mark.usefixtures("instruction_set", "poisoned_memory")
@@ -79,7 +45,7 @@ def test_published_core(depth: int) -> None:
 @pytest.mark.parametrize("dropout", [0.0, 0.25])
 def test_every_variant(config: CoreConfig, dropout: float) -> None:
     config = replace(config, dropout=dropout, attn_dropout=dropout / 2)
-    assert_equal_to_equations(config, LENGTHS, num_steps=3 if config.is_recurrent else 1)
+    assert_equal_to_equations("cpu", config, LENGTHS, num_steps=3 if config.is_recurrent else 1)
 
 
 @pytest.mark.usefixtures("instruction_set")
@@ -88,11 +54,11 @@ def test_every_variant(config: CoreConfig, dropout: float) -> None:
 )
 def test_odd_shapes(width: int, heads: int, inner: int) -> None:
     config = CoreConfig(width, heads, inner, 2, dropout=0.5, attn_dropout=0.1)
-    assert_equal_to_equations(config, [1, 130, 9, 33], num_steps=2)
+    assert_equal_to_equations("cpu", config, [1, 130, 9, 33], num_steps=2)
 
 
 def test_the_widest() -> None:
-    assert_equal_to_equations(CoreConfig(512, 8, 64, 1), [3, 18], num_steps=2)
+    assert_equal_to_equations("cpu", CoreConfig(512, 8, 64, 1), [3, 18], num_steps=2)
     reason = r"d_model is 520; it serves multiples of 8 up to 512"
     with use_backend("cpu"), pytest.raises(BackendError, match=reason):
         RecurrentCore(CoreConfig(520, 8, 64, 1))(torch.zeros(1, 2, 520))
@@ -105,7 +71,7 @@ def test_depths_and_rollouts(rollouts: int, adapter: str) -> None:
     depths = torch.tensor([[2, 1, 3], [1, 1, 4], [4, 4, 4], [3, 2, 1]])[:, :rollouts]
     config = replace(PUBLISHED, d_model=16, d_ff=24, adapter=adapter)
     lengths = [4, 9, 1, 30]
-    assert_equal_to_equations(config, lengths, num_steps=depths, rollouts=rollouts)
+    assert_equal_to_equations("cpu", config, lengths, num_steps=depths, rollouts=rollouts)
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
@@ -247,7 +213,7 @@ def calls(draw):
 @given(calls())
 def test_random_calls(call) -> None:
     config, lengths, depths, seed = call
-    assert_equal_to_equations(config, lengths, num_steps=torch.tensor(depths), seed=seed)
+    assert_equal_to_equations("cpu", config, lengths, num_steps=torch.tensor(depths), seed=seed)
 
 
 def test_calls_from_several_threads() -> None:

@@ -15,11 +15,13 @@ if importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRE
 import triton
 from triton.compiler import ASTSource
 
-from benchmarks.triton_aot import SHARED_LIMIT, TARGETS, resources
+from benchmarks.triton_aot import TARGETS, resources
+from benchmarks.triton_bounds import SHARED_LIMIT
 from lares_kernels import CoreConfig
 from lares_kernels.triton.constants import Constants, compile_time, constants
 from lares_kernels.triton.kernels import layered_attention, layered_rows
 from lares_kernels.triton.layered import FLAT_BLOCK, attention_blocks, row_rows
+from lares_kernels.triton.layered_backward import KEY_STAGES
 
 FORWARD = (layered_attention.attention_kernel,)
 BACKWARD = (layered_attention.query_gradient_kernel, layered_attention.key_gradient_kernel)
@@ -67,7 +69,10 @@ def check(
         if types[argument].startswith("*"):
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constant, attributes)
-    compiled = triton.compile(source, target=TARGETS[target], options={"num_warps": warps})
+    options = {"num_warps": warps}
+    if kernel is layered_attention.key_gradient_kernel:
+        options |= KEY_STAGES.get(precision, {})
+    compiled = triton.compile(source, target=TARGETS[target], options=options)
     found = resources(compiled)
     print(kernel.__name__, precision, target, f"d={c.d} head={c.head}", found)
     assert found.spilled <= MOST_SPILLED[precision], (kernel.__name__, found)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from lares_kernels import CoreConfig, RecurrentCore, explain, use_backend
 from tests.kernels import test_triton_gpu
-from tests.kernels.problems import VARIANTS, make_core, name
-from tests.kernels.test_triton_gpu import check
+from tests.kernels.problems import VARIANTS, name
 
 pytestmark = pytest.mark.gpu
 
@@ -18,14 +18,9 @@ DROPOUT = {"dropout": 0.5, "attn_dropout": 0.25}
 LENGTHS = [1, 200, 33, 64, 65, 7, 128, 20]
 
 
-@pytest.fixture(autouse=True)
-def weights_of_a_wide_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Smaller ones: else scores are so large that float32's rounding shows in any program."""
-    monkeypatch.setattr(
-        test_triton_gpu,
-        "make_core",
-        lambda config, scale: make_core(config, scale=0.5 * config.d_model**-0.5),
-    )
+def check(config: CoreConfig, *arguments: Any, **options: Any) -> None:
+    """With smaller weights: else scores are so large that float32's rounding shows in any program."""
+    test_triton_gpu.check(config, *arguments, scale=0.5 * config.d_model**-0.5, **options)
 
 
 def wide(d_model: int, head: int = 32) -> CoreConfig:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lares_kernels import use_backend
+from lares_kernels import available_backends, use_backend
 from tests.kernels.problems import SMALL, make_problem, relative
 
 NOISY = replace(SMALL, dropout=0.5, attn_dropout=0.3)
@@ -130,3 +130,26 @@ def test_autocast_and_precision_take_products_in_bfloat16() -> None:
             cast = problem.run().last
     assert torch.equal(asked, cast)
     assert 1e-5 < relative(asked, exact) < 5e-2
+
+
+def test_lengths_may_lie_apart() -> None:
+    """Kernels read them one after the other."""
+    problem = make_problem(SMALL)
+    core, hidden = problem.core.float(), problem.hidden.detach().float()
+    apart = problem.lengths.repeat_interleave(2)[::2]
+    for backend, state in available_backends().items():
+        if state == "usable":
+            with use_backend(backend):
+                found, wanted = (
+                    core(hidden, lengths, num_steps=2).last for lengths in (apart, problem.lengths)
+                )
+            assert torch.equal(found, wanted), backend
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+def test_poisoned_memory_allows_what_is_not_deterministic() -> None:
+    """On a GPU that is every product, unless the environment says otherwise."""
+    assert torch.empty(3).isnan().all()
+    numbers = torch.zeros(3)
+    numbers.put_(torch.tensor([1]), torch.ones(1))
+    assert numbers[1] == 1

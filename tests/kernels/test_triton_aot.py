@@ -1,12 +1,15 @@
 """The fused Triton kernels compiled for GPUs that are not here: what they take must fit.
 
-``python -m benchmarks.triton_aot`` prints the whole table, which docs/performance.md holds.
+Those of short sequences in half precision; ``python -m benchmarks.triton_aot --check`` holds every
+shipped setting to its bound (``benchmarks/triton_bounds.py``) and prints the table of
+docs/performance.md.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -15,22 +18,75 @@ if importlib.util.find_spec("triton") is None:
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("Triton interprets kernels here", allow_module_level=True)
 
-from benchmarks.triton_aot import PUBLISHED, SHARED_LIMIT, TARGETS, compile_rule, resources
-from lares_kernels.triton.settings import families, setting, settings
+from benchmarks import triton_aot, triton_bounds
+from benchmarks.triton_aot import TARGETS, Compiled, Resources, compiled_rule, matrix_bytes
+from lares_kernels import CoreConfig
+from lares_kernels.triton.settings import BESIDES, Setting, families, settings
 
-# Bytes of stack a thread (NVIDIA), vector registers (AMD): the most that Triton 3.4, 3.6, 3.7 showed,
-# so that more of it is seen.
-SPILLED = {"sm80": 136, "sm90": 0, "sm100": 8, "gfx942": 0}
+SHORT = [
+    (family, rule)
+    for family in TARGETS
+    for rule in settings(family)
+    if rule.precision == "half" and (rule.rows == 32 or rule.kernel == "weights")
+]
 
 
-@pytest.mark.parametrize("family", [*TARGETS])
-@pytest.mark.parametrize("kernel", ["forward", "backward", "weights"])
-def test_kernels_of_short_sequences_fit(family: str, kernel: str) -> None:
-    """With dropout, which takes the most registers, in half precision, in tiles of 32 rows."""
-    rule = setting(family, kernel, "half", 64, PUBLISHED.n_layers, 20)
-    found = resources(compile_rule(rule, TARGETS[family], PUBLISHED, dropout=True))
-    assert found.spilled <= SPILLED[family]
-    assert found.shared <= SHARED_LIMIT[family]
+def place(value: object) -> str:
+    if isinstance(value, Setting):
+        return f"{value.kernel}-{value.weights}" if value.kernel == "forward" else value.kernel
+    return str(value)
+
+
+@pytest.mark.parametrize(("family", "rule"), SHORT, ids=place)
+def test_kernels_of_short_sequences_fit(family: str, rule: Setting) -> None:
+    """With dropout, which takes the most registers."""
+    assert compiled_rule(family, rule, dropout=True).faults() == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CoreConfig(n_heads=4, d_ff=130, n_layers=1, adapter="concat", norm="pre", dropout=0.25),
+        CoreConfig(d_model=32, n_heads=1, d_ff=64, n_layers=3, adapter="gate", attn_dropout=0.25),
+    ],
+    ids=["concat", "small"],
+)
+def test_other_cores_with_resident_weights_take_little_besides(config: CoreConfig) -> None:
+    """What ``settings`` counts on when it looks whether a core fits."""
+    rule = next(rule for rule in settings("sm90") if rule.resident)
+    compiled = triton_aot.compile_rule(rule, TARGETS["sm90"], config, dropout=True)
+    shared = triton_aot.resources(compiled).shared
+    assert matrix_bytes(config) <= shared <= matrix_bytes(config) + BESIDES
+
+
+def test_what_is_past_its_bound_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = next(rule for rule in settings("sm90") if rule.resident)
+    config = triton_aot.config_for("sm90", rule)
+    assert config.n_layers == 1
+    held = matrix_bytes(config)
+
+    def found(spilled: int, shared: int) -> list[str]:
+        return Compiled("sm90", rule, config, True, Resources(255, spilled, shared)).faults()
+
+    assert found(0, held) == []
+    assert "999 spilled" in found(999, held)[0]
+    assert "read again and again" in found(0, held - 1)[0]
+    assert "bytes of shared memory of" in found(0, 1 << 20)[0]
+    two = replace(rule, most_layers=256, programs=1)
+    assert triton_aot.config_for("sm90", two).n_layers == 2
+
+    row = Compiled("sm90", rule, config, True, Resources(255, 999, held))
+    monkeypatch.setattr(triton_aot, "table", lambda *asked: iter([row]))
+    assert triton_aot.main([]) == 0
+    assert triton_aot.main(["--check"]) == 1
+    assert "past its bound: sm90, forward, half, 32 rows: 999 spilled" in capsys.readouterr().out
+
+
+def test_bounds_are_of_shipped_settings() -> None:
+    shipped = {(f, r.kernel, r.precision, r.rows) for f in TARGETS for r in settings(f)}
+    assert {*triton_bounds.SPILLED, *triton_bounds.BY_OTHERS} <= shipped
 
 
 @pytest.mark.parametrize("family", families())
@@ -38,7 +94,13 @@ def test_settings_are_whole(family: str) -> None:
     rules = settings(family)
     for precision in {rule.precision for rule in rules}:
         for kernel in ("forward", "backward", "weights"):
-            mine = [r for r in rules if (r.kernel, r.precision) == (kernel, precision)]
+            mine = [
+                r
+                for r in rules
+                if (r.kernel, r.precision, r.resident) == (kernel, precision, False)
+            ]
+            assert mine, (precision, kernel)
             # The first rule with room is taken, so shorter tiles come first.
             assert [r.rows for r in mine] == sorted({r.rows for r in mine})
     assert {rule.precision for rule in rules} >= {"half", "ieee"}
+    assert all(rule.kernel == "forward" for rule in rules if rule.resident)

@@ -10,36 +10,21 @@ import torch
 from torch import Tensor
 
 from lares_kernels import CoreConfig, RecurrentCore, explain, use_backend, warmup
-from tests.kernels.problems import VARIANTS, make_core, name
+from tests.kernels.problems import (
+    BACKWARD,
+    FORWARD,
+    VARIANTS,
+    exact_problem,
+    make_core,
+    name,
+    outputs_and_gradients,
+)
 
 pytestmark = pytest.mark.gpu
 
-# Section 9 of the contract.
-FORWARD, BACKWARD, YARDSTICKS = 1e-5, 1e-4, 2.0
+YARDSTICKS = 2.0
 PUBLISHED = CoreConfig(dropout=0.5, attn_dropout=0.5)
 LENGTHS = [1, 5, 3, 9, 20, 7, 16, 17, 2, 2, 20, 11]
-
-
-def outputs_and_gradients(
-    core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any
-) -> tuple[list[Tensor], list[Tensor]]:
-    """(trajectory and state, gradients of hidden and every parameter of a random loss)."""
-    hidden = hidden.clone().requires_grad_()
-    out = core(hidden, lengths, return_trajectory=True, return_state=True, **options)
-    generator = torch.Generator().manual_seed(9)
-    loss = sum(
-        (part * torch.randn(part.shape, generator=generator).to(part)).sum()
-        for part in (out.trajectory, out.state)
-    )
-    grads = torch.autograd.grad(loss, [hidden, *core.parameters()])
-    return [out.trajectory.detach(), out.state.detach()], list(grads)
-
-
-def problem(config: CoreConfig, lengths: list[int]) -> tuple[RecurrentCore, Tensor, Tensor]:
-    core = make_core(config, scale=0.1).float().double().cuda()
-    generator = torch.Generator().manual_seed(3)
-    hidden = torch.randn(len(lengths), max(lengths), config.d_model, generator=generator)
-    return core, hidden.double().cuda(), torch.tensor(lengths, device="cuda")
 
 
 def worst(found: list[Tensor], exact: list[Tensor]) -> float:
@@ -51,9 +36,11 @@ def worst(found: list[Tensor], exact: list[Tensor]) -> float:
     )
 
 
-def check(config: CoreConfig, lengths: list[int], precision: str, **options: Any) -> None:
+def check(
+    config: CoreConfig, lengths: list[int], precision: str, scale: float = 0.1, **options: Any
+) -> None:
     """fp32 within section 9; other precisions within twice the error of plain PyTorch."""
-    core, hidden, sizes = problem(config, lengths)
+    core, hidden, sizes = exact_problem(config, lengths, scale, "cuda")
     with use_backend("equations"):
         exact = outputs_and_gradients(core, hidden, sizes, **options)
     core.float()

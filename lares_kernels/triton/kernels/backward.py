@@ -13,7 +13,13 @@ from lares_kernels.triton.kernels.layer_backward import (
     store_columns,
     store_tile,
 )
-from lares_kernels.triton.kernels.rows import field, load_rows, store_rows, tile_info
+from lares_kernels.triton.kernels.rows import (
+    field,
+    load_rows,
+    store_rows,
+    tile_depth,
+    tile_info,
+)
 
 
 @triton.jit
@@ -251,7 +257,8 @@ def backward_kernel(
     seed = draws.join_seed(seed_low, seed_high)
     scratch += tl.program_id(0).to(tl.int64) * ((3 * C.layers + 1) * C.rows * C.d)
     gradients += tl.program_id(0) * C.vector_size
-    for tile in range(tl.program_id(0), tl.load(tile_count), tl.num_programs(0)):
+    tile = tl.program_id(0)
+    while tile < tl.load(tile_count):
         info = tile_info(rows, tile, C)
         start = tl.load(tile_start + tile).to(tl.int64)
         if C.recurrent:
@@ -261,9 +268,8 @@ def backward_kernel(
                 # `state_row * 0`: see the masks of weight_gradients.py.
                 later = (state_row >= 0) & (last_step + state_row * 0 < max_steps)
                 g = load_rows(carry + start * C.width, tl.arange(0, C.rows), later, C)
-            last = tl.minimum(tl.max(field(info, tiles.DEPTH, C), 0), last_step)
-            for back in range(0, last - first_step + 1):
-                step = last - back
+            step = tl.minimum(tile_depth(info, C), last_step)
+            while step >= first_step:
                 tl.debug_barrier()  # scratch and gradients of the step before are read and written
                 g, g_here = step_backward(
                     g + output_gradients(g_trajectory, g_state, info, step, max_steps, C),
@@ -288,6 +294,7 @@ def backward_kernel(
                 row = rollout * n_hidden_rows + field(info, tiles.HIDDEN_ROW, C)
                 running = field(info, tiles.DEPTH, C) >= step
                 store_rows(g_hidden, row, running, g_here + load_rows(g_hidden, row, running, C), C)
+                step -= 1
             state_row = field(info, tiles.STATE_ROW, C)
             if carry is not None:
                 store_rows(carry + start * C.width, tl.arange(0, C.rows), state_row >= 0, g, C)
@@ -315,3 +322,4 @@ def backward_kernel(
             )
             hidden_row = field(info, tiles.HIDDEN_ROW, C)
             store_rows(g_hidden, hidden_row, hidden_row >= 0, g, C)
+        tile += tl.num_programs(0)

@@ -75,6 +75,19 @@ def kept(low, high, element):
 
 
 @triton.jit
+def kept_columns(low, high, COLUMNS: tl.constexpr):
+    """Whether elements 0 .. ``COLUMNS`` - 1 (16, 32 or 64) of rows (R,) are kept, (R, COLUMNS) bool."""
+    EIGHTS: tl.constexpr = COLUMNS // 8 if COLUMNS < 32 else 4
+    WORDS: tl.constexpr = COLUMNS // (8 * EIGHTS)
+    word = low[:, None, None, None]
+    if WORDS == 2:
+        word = tl.where(tl.arange(0, 2)[None, :, None, None] == 0, word, high[:, None, None, None])
+    word = word >> tl.arange(0, 8)[None, None, None, :]
+    word = word >> (8 * tl.arange(0, EIGHTS))[None, None, :, None]
+    return tl.reshape((word & 1) != 0, (low.shape[0], COLUMNS))
+
+
+@triton.jit
 def truncated_normal(words):
     """Standard normal numbers cut at +-3 from 32-bit words; ``noise.py`` derives the formula."""
     top = words.to(tl.int32, bitcast=True) >> 8  # the top 24 bits as a signed number

@@ -9,6 +9,7 @@ from lares_kernels.triton.kernels.rows import (
     first_state,
     load_rows,
     store_rows,
+    tile_depth,
     tile_info,
 )
 
@@ -23,20 +24,132 @@ def step_input(state, hidden, matrices, vectors, C: tl.constexpr):
 
 
 @triton.jit
-def all_layers(x, matrices, vectors, info, step, seed, C: tl.constexpr):
+def held_layers(matrices, C: tl.constexpr):
+    """What :func:`all_layers` takes the matrices from: their array, or all of it on the chip.
+
+    Read before the loops that use them they stay there; read inside, a single store in the loop makes
+    the compiler read them anew each time.
+    """
+    if C.resident:
+        held = ()
+        for index in tl.static_range(C.layers):
+            held = held + (layer.resident(matrices + index * (C.layer_rows * C.d), C),)
+        return held
+    else:
+        return matrices
+
+
+@triton.jit
+def all_layers(x, held, vectors, info, step, seed, C: tl.constexpr):
     """The layers of one step."""
-    for index in tl.range(C.layers):
-        x = layer.layer_forward(
-            x,
-            matrices + index * (C.layer_rows * C.d),
-            vectors + index * C.layer_vector,
-            info,
-            index,
-            step,
-            seed,
-            C,
-        )
+    if C.resident:
+        for index in tl.static_range(C.layers):
+            own = vectors + index * C.layer_vector
+            x = layer.layer_forward(x, held[index], own, info, index, step, seed, C)
+    else:
+        for index in tl.range(C.layers):
+            matrices = held + index * (C.layer_rows * C.d)
+            own = vectors + index * C.layer_vector
+            x = layer.layer_forward(x, matrices, own, info, index, step, seed, C)
     return x
+
+
+@triton.jit
+def refine_step(
+    x,
+    held,
+    hidden,
+    matrices,
+    vectors,
+    start,
+    info,
+    trajectory,
+    final,
+    kept,
+    seed,
+    step,
+    max_steps,
+    kept_rows,
+    C: tl.constexpr,
+):
+    """``s_t`` of a tile from ``s_{t-1}``; ``start`` points to the tile's first packed row.
+
+    Sequences that are done run on with the others, but nothing of it is written.
+    """
+    if kept is not None:
+        packed = tl.load(start) + tl.arange(0, C.rows)
+        running = field(info, tiles.DEPTH, C) >= step
+        before = kept + (step - 1) * kept_rows.to(tl.int64) * C.width
+        store_rows(before, packed, running, x, C)
+    hidden_row = field(info, tiles.HIDDEN_ROW, C)
+    there = load_rows(hidden, hidden_row, hidden_row >= 0, C)
+    x = step_input(x, there, matrices, vectors, C)
+    x = all_layers(x, held, vectors, info, step, seed, C)
+    depth = field(info, tiles.DEPTH, C)
+    newest = field(info, tiles.NEWEST, C)
+    at = newest * max_steps + (step - 1)
+    store_rows(trajectory, at, (newest >= 0) & (depth >= step), x, C)
+    ending = depth == step
+    if tl.max(ending.to(tl.int32), 0) > 0:
+        for later in range(step + 1, max_steps + 1):
+            at = newest * max_steps + (later - 1)
+            store_rows(trajectory, at, (newest >= 0) & ending, x, C)
+        if final is not None:
+            store_rows(final, field(info, tiles.STATE_ROW, C), ending, x, C)
+    return x
+
+
+@triton.jit
+def refine_tile(
+    tile,
+    held,
+    hidden,
+    state,
+    matrices,
+    vectors,
+    rows,
+    tile_start,
+    trajectory,
+    final,
+    kept,
+    seed,
+    state_scale,
+    max_steps,
+    kept_rows,
+    DRAWN: tl.constexpr,
+    C: tl.constexpr,
+):
+    """All steps of one tile."""
+    info = tile_info(rows, tile, C)
+    if C.recurrent:
+        start = tile_start + tile
+        state_row = field(info, tiles.STATE_ROW, C)
+        stream = field(info, tiles.STREAM, C)
+        position = field(info, tiles.POSITION, C)
+        x = first_state(state, state_row, stream, position, state_scale, seed, DRAWN, C)
+        if C.resident:
+            for step in range(1, tile_depth(info, C) + 1):
+                x = refine_step(
+                    x, held, hidden, matrices, vectors, start, info, trajectory, final, kept,
+                    seed, step, max_steps, kept_rows, C,
+                )  # fmt: skip
+        else:
+            step = 1
+            while step <= tile_depth(info, C):
+                x = refine_step(
+                    x, held, hidden, matrices, vectors, start, info, trajectory, final, kept,
+                    seed, step, max_steps, kept_rows, C,
+                )  # fmt: skip
+                step += 1
+    else:
+        hidden_row = field(info, tiles.HIDDEN_ROW, C)
+        x = load_rows(hidden, hidden_row, hidden_row >= 0, C)
+        x = all_layers(x, held, vectors, info, 0, seed, C)
+        newest = field(info, tiles.NEWEST, C)
+        store_rows(trajectory, newest, newest >= 0, x, C)
+        if final is not None:
+            state_row = field(info, tiles.STATE_ROW, C)
+            store_rows(final, state_row, state_row >= 0, x, C)
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "max_steps", "kept_rows"])
@@ -61,6 +174,9 @@ def forward_kernel(
 ):
     """Refine every tile; programs take tiles in turn.
 
+    The end of a range waits in a register, which a condition that is read anew does not; but only
+    ranges let resident weights lie still.
+
     Args:
         hidden: rows of ``C.width``, in the caller's order and type.
         state: ``s_0`` likewise, or None: drawn where ``DRAWN``, else zero.
@@ -73,47 +189,18 @@ def forward_kernel(
         state_scale: of the drawn ``s_0``.
     """
     seed = layer.draws.join_seed(seed_low, seed_high)
-    for tile in range(tl.program_id(0), tl.load(tile_count), tl.num_programs(0)):
-        info = tile_info(rows, tile, C)
-        if C.recurrent:
-            packed = tl.load(tile_start + tile) + tl.arange(0, C.rows)
-            x = first_state(
-                state,
-                field(info, tiles.STATE_ROW, C),
-                field(info, tiles.STREAM, C),
-                field(info, tiles.POSITION, C),
-                state_scale,
-                seed,
-                DRAWN,
-                C,
-            )
-            for step in range(1, tl.max(field(info, tiles.DEPTH, C), 0) + 1):
-                if kept is not None:
-                    running = field(info, tiles.DEPTH, C) >= step
-                    before = kept + (step - 1) * kept_rows.to(tl.int64) * C.width
-                    store_rows(before, packed, running, x, C)
-                hidden_row = field(info, tiles.HIDDEN_ROW, C)
-                there = load_rows(hidden, hidden_row, hidden_row >= 0, C)
-                x = step_input(x, there, matrices, vectors, C)
-                x = all_layers(x, matrices, vectors, info, step, seed, C)
-                # Sequences that are done run on with the others, but nothing of it is written.
-                depth = field(info, tiles.DEPTH, C)
-                newest = field(info, tiles.NEWEST, C)
-                at = newest * max_steps + (step - 1)
-                store_rows(trajectory, at, (newest >= 0) & (depth >= step), x, C)
-                ending = depth == step
-                if tl.max(ending.to(tl.int32), 0) > 0:
-                    for later in range(step + 1, max_steps + 1):
-                        at = newest * max_steps + (later - 1)
-                        store_rows(trajectory, at, (newest >= 0) & ending, x, C)
-                    if final is not None:
-                        store_rows(final, field(info, tiles.STATE_ROW, C), ending, x, C)
-        else:
-            hidden_row = field(info, tiles.HIDDEN_ROW, C)
-            x = load_rows(hidden, hidden_row, hidden_row >= 0, C)
-            x = all_layers(x, matrices, vectors, info, 0, seed, C)
-            newest = field(info, tiles.NEWEST, C)
-            store_rows(trajectory, newest, newest >= 0, x, C)
-            if final is not None:
-                state_row = field(info, tiles.STATE_ROW, C)
-                store_rows(final, state_row, state_row >= 0, x, C)
+    held = held_layers(matrices, C)
+    if C.resident:
+        for tile in range(tl.program_id(0), tl.load(tile_count), tl.num_programs(0)):
+            refine_tile(
+                tile, held, hidden, state, matrices, vectors, rows, tile_start, trajectory, final,
+                kept, seed, state_scale, max_steps, kept_rows, DRAWN, C,
+            )  # fmt: skip
+    else:
+        tile = tl.program_id(0)
+        while tile < tl.load(tile_count):
+            refine_tile(
+                tile, held, hidden, state, matrices, vectors, rows, tile_start, trajectory, final,
+                kept, seed, state_scale, max_steps, kept_rows, DRAWN, C,
+            )  # fmt: skip
+            tile += tl.num_programs(0)

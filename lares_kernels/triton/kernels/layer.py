@@ -2,7 +2,9 @@
 
 Blocks are (``C.rows``, ``C.d``) float32 in registers; ``C`` is :class:`Constants`. ``matrices`` and
 ``vectors`` point to the layer's own part of the packed parameters, ``info`` to the fields of the
-tile's rows. Padded columns are zero.
+tile's rows. Padded columns are zero. Where ``C.resident``, ``matrices`` is instead what
+:func:`resident` read once, and loops over heads and columns are unrolled: a block is found in it when
+the kernel is compiled.
 """
 
 import triton
@@ -17,6 +19,39 @@ def matrix(matrices, row, ROWS: tl.constexpr, D: tl.constexpr):
     """``ROWS`` rows of the packed matrices, from ``row``."""
     at = (row + tl.arange(0, ROWS))[:, None] * D + tl.arange(0, D)[None, :]
     return tl.load(matrices + at)
+
+
+@triton.jit
+def resident(matrices, C: tl.constexpr):
+    """All matrices of a layer as a tuple of the blocks that :func:`block` asks for, in their order."""
+    blocks = ()
+    for number in tl.static_range(4 * C.heads):
+        blocks = blocks + (matrix(matrices, number * C.head, C.head, C.d),)
+    for number in tl.static_range(2 * C.ff // C.chunk):
+        blocks = blocks + (matrix(matrices, C.up_row + number * C.chunk, C.chunk, C.d),)
+    return blocks
+
+
+@triton.jit
+def block(matrices, row, ROWS: tl.constexpr, C: tl.constexpr):
+    """``ROWS`` rows of a layer's matrices, from ``row``: one head's or ``C.chunk``."""
+    if C.resident:
+        # No names for what is known at compile time: a name makes it a value of the run.
+        if row < C.up_row:
+            return matrices[row // C.head]
+        else:
+            return matrices[4 * C.heads + (row - C.up_row) // C.chunk]
+    else:
+        return matrix(matrices, row, ROWS, C.d)
+
+
+@triton.jit
+def to_products(x, matrices, C: tl.constexpr):
+    """``x`` in the type of the products."""
+    if C.resident:
+        return x.to(matrices[0].dtype)
+    else:
+        return x.to(matrices.dtype.element_ty)
 
 
 @triton.jit
@@ -63,7 +98,7 @@ def attention_words(info, index, step, pair, seed, C: tl.constexpr):
 def dropped(branch, low, high, C: tl.constexpr):
     """Residual dropout of ``branch``."""
     if C.planes > 0:
-        kept = draws.kept(low, high, tl.arange(0, C.d)[None, :])
+        kept = draws.kept_columns(low, high, C.d)
         return tl.where(kept, branch * C.keep_scale, 0.0)
     else:
         return branch
@@ -86,19 +121,15 @@ def kept_keys(low, high, first, ROWS: tl.constexpr):
     """
     word = (low.to(tl.int64) & 0xFFFFFFFF) | (high.to(tl.int64) << 32)
     word = word << first.to(tl.int64)
-    if ROWS <= 32:
-        low = word.to(tl.int32)
-        return ((low[:, None] >> tl.arange(0, ROWS)[None, :]) & 1) != 0
-    else:
-        return draws.kept(word.to(tl.int32), (word >> 32).to(tl.int32), tl.arange(0, ROWS)[None, :])
+    return draws.kept_columns(word.to(tl.int32), (word >> 32).to(tl.int32), ROWS)
 
 
 @triton.jit
 def head_rows(x, matrices, vectors, head, which: tl.constexpr, C: tl.constexpr):
     """Query (``which`` = 0), key (1) or value (2) of one head, (rows, head) float32."""
-    row = (3 * head + which) * C.head
-    weight = matrix(matrices, row, C.head, C.d)
-    return product(x, tl.trans(weight), C) + vector(vectors, row, C.head)
+    weight = block(matrices, (3 * head + which) * C.head, C.head, C)
+    bias = vector(vectors, (3 * head + which) * C.head, C.head)
+    return product(x, tl.trans(weight), C) + bias
 
 
 @triton.jit
@@ -113,38 +144,58 @@ def probabilities(query, key, info, C: tl.constexpr):
 
 
 @triton.jit
+def head_branch(x, matrices, vectors, info, index, step, seed, head, C: tl.constexpr):
+    """One head's part of ``W_o (Dropout_attn(A) V)``."""
+    query = head_rows(x, matrices, vectors, head, 0, C).to(x.dtype)
+    key = head_rows(x, matrices, vectors, head, 1, C).to(x.dtype)
+    value = head_rows(x, matrices, vectors, head, 2, C).to(x.dtype)
+    weights, scale = probabilities(query, key, info, C)
+    if C.attn_planes > 0:
+        low, high, odd_low, odd_high = attention_words(info, index, step, head // 2, seed, C)
+        low = tl.where(head % 2 == 0, low, odd_low)
+        high = tl.where(head % 2 == 0, high, odd_high)
+        first = field(info, tiles.FIRST, C)
+        weights = tl.where(kept_keys(low, high, first, C.rows), weights, 0.0)
+        scale = scale * C.attn_keep_scale
+    context = product(weights, value, C) * scale[:, None]
+    return product(context, block(matrices, C.out_row + head * C.head, C.head, C), C)
+
+
+@triton.jit
 def attention(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
     """``W_o (Dropout_attn(A) V) + b_o`` of ``x``."""
-    x = x.to(matrices.dtype.element_ty)
+    x = to_products(x, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.out_bias_at, C.d)
-    # A loop that stays one: unrolled, the compiler mixes heads and runs out of registers.
-    for head in tl.range(C.heads):
-        query = head_rows(x, matrices, vectors, head, 0, C).to(x.dtype)
-        key = head_rows(x, matrices, vectors, head, 1, C).to(x.dtype)
-        value = head_rows(x, matrices, vectors, head, 2, C).to(x.dtype)
-        weights, scale = probabilities(query, key, info, C)
-        if C.attn_planes > 0:
-            low, high, odd_low, odd_high = attention_words(info, index, step, head // 2, seed, C)
-            low = tl.where(head % 2 == 0, low, odd_low)
-            high = tl.where(head % 2 == 0, high, odd_high)
-            first = field(info, tiles.FIRST, C)
-            weights = tl.where(kept_keys(low, high, first, C.rows), weights, 0.0)
-            scale = scale * C.attn_keep_scale
-        context = product(weights, value, C) * scale[:, None]
-        branch += product(context, matrix(matrices, C.out_row + head * C.head, C.head, C.d), C)
+    if C.resident:
+        for head in tl.static_range(C.heads):
+            branch += head_branch(x, matrices, vectors, info, index, step, seed, head, C)
+    else:
+        # A loop that stays one: unrolled, the compiler mixes heads and runs out of registers.
+        for head in tl.range(C.heads):
+            branch += head_branch(x, matrices, vectors, info, index, step, seed, head, C)
     return branch
+
+
+@triton.jit
+def column_branch(x, matrices, vectors, column, C: tl.constexpr):
+    """The part of ``W_2 act(W_1 x + b_1)`` by ``C.chunk`` columns of the inner layer."""
+    inner = product(x, tl.trans(block(matrices, C.up_row + column, C.chunk, C)), C)
+    inner += vector(vectors, C.up_bias_at + column, C.chunk)
+    activated = elementwise.activate(inner, C.activation, C.exact)
+    return product(activated, block(matrices, C.down_row + column, C.chunk, C), C)
 
 
 @triton.jit
 def feed_forward(x, matrices, vectors, C: tl.constexpr):
     """``W_2 act(W_1 x + b_1) + b_2``, a few columns of the inner layer at a time."""
-    x = x.to(matrices.dtype.element_ty)
+    x = to_products(x, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.down_bias_at, C.d)
-    for column in tl.range(0, C.ff, C.chunk):
-        inner = product(x, tl.trans(matrix(matrices, C.up_row + column, C.chunk, C.d)), C)
-        inner += vector(vectors, C.up_bias_at + column, C.chunk)
-        activated = elementwise.activate(inner, C.activation, C.exact)
-        branch += product(activated, matrix(matrices, C.down_row + column, C.chunk, C.d), C)
+    if C.resident:
+        for column in tl.static_range(0, C.ff, C.chunk):
+            branch += column_branch(x, matrices, vectors, column, C)
+    else:
+        for column in tl.range(0, C.ff, C.chunk):
+            branch += column_branch(x, matrices, vectors, column, C)
     return branch
 
 

@@ -85,7 +85,6 @@ def attention_backward(
         value = layer.head_rows(source, matrices, vectors, head, 2, C).to(source.dtype)
         weights, scale = layer.probabilities(query, key, info, C)
         weights = weights * scale[:, None]
-        kept_weights = weights
         if C.attn_planes > 0:
             low, high, odd_low, odd_high = layer.attention_words(
                 info, index, step, head // 2, seed, C
@@ -93,17 +92,23 @@ def attention_backward(
             low = tl.where(head % 2 == 0, low, odd_low)
             high = tl.where(head % 2 == 0, high, odd_high)
             kept = layer.kept_keys(low, high, field(info, tiles.FIRST, C), C.rows)
-            kept_weights = tl.where(kept, weights * C.attn_keep_scale, 0.0)
-        kept_weights = kept_weights.to(source.dtype)
+            # A dropped probability is kept as a negative one: a mask beside them takes registers.
+            weights = tl.where(kept, weights, -weights)
+        kept_weights = (tl.maximum(weights, 0.0) * C.attn_keep_scale).to(source.dtype)
         context = layer.product(kept_weights, value, C)
         out_row = C.out_row + head * C.head
         store_columns(units, info, step, out_row, context, C.layer_rows, C.head, C)
         out = layer.matrix(matrices, out_row, C.head, C.d)
         g_context = layer.product(g_branch, tl.trans(out), C).to(source.dtype)
 
+        row = (3 * head + 2) * C.head
+        g_value = layer.product(tl.trans(kept_weights), g_context, C).to(source.dtype)
+        store_columns(units, info, step, row, g_value, C.layer_rows, C.head, C)
+        g_source += layer.product(g_value, layer.matrix(matrices, row, C.head, C.d), C)
         g_weights = layer.product(g_context, tl.trans(value), C)
         if C.attn_planes > 0:
-            g_weights = tl.where(kept, g_weights * C.attn_keep_scale, 0.0)
+            g_weights = tl.where(weights > 0.0, g_weights * C.attn_keep_scale, 0.0)
+            weights = tl.abs(weights)
         # Softmax: g_score = A (g_A - sum_j A_j g_A_j); hidden keys have A = 0.
         along = tl.sum(g_weights * weights, 1)
         g_scores = weights * (g_weights - along[:, None]) * C.score_scale
@@ -116,10 +121,6 @@ def attention_backward(
         g_key = layer.product(tl.trans(g_scores), query, C).to(source.dtype)
         store_columns(units, info, step, row, g_key, C.layer_rows, C.head, C)
         g_source += layer.product(g_key, layer.matrix(matrices, row, C.head, C.d), C)
-        row += C.head
-        g_value = layer.product(tl.trans(kept_weights), g_context, C).to(source.dtype)
-        store_columns(units, info, step, row, g_value, C.layer_rows, C.head, C)
-        g_source += layer.product(g_value, layer.matrix(matrices, row, C.head, C.d), C)
     return g_source
 
 

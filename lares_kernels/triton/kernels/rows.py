@@ -22,6 +22,12 @@ def field(info, which: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
+def tile_depth(info, C: tl.constexpr):
+    """Steps that a tile runs: its first row's, since the deepest sequences come first."""
+    return tl.load(info + tiles.DEPTH * C.rows)
+
+
+@triton.jit
 def addresses(base, row, C: tl.constexpr):
     """Where rows (rows,) of an array of ``C.width`` columns lie, (rows, d)."""
     return base + row.to(tl.int64)[:, None] * C.width + tl.arange(0, C.d)[None, :]

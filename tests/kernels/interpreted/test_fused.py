@@ -3,60 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.equality import check
+from benchmarks.gpu_cases import MAIN, quick
+from benchmarks.implementations import weights_of
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
+from lares_kernels.triton import backend as triton_backend
 from lares_kernels.triton import fused
-from tests.kernels.problems import SMALL, VARIANTS, make_core, name, relative
+from lares_kernels.triton.settings import WEIGHTS, use_weights
+from tests.kernels.problems import (
+    BACKWARD,
+    SMALL,
+    VARIANTS,
+    assert_equal_to_equations,
+    exact_problem,
+    name,
+    outputs_and_gradients,
+    relative,
+)
 
-# Section 9 of the contract: relative error of a whole tensor in float32.
-FORWARD, BACKWARD = 1e-5, 1e-4
 DROPPING = replace(SMALL, d_ff=24, dropout=0.5, attn_dropout=0.25)
-
-
-def outputs_and_gradients(
-    core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any
-) -> tuple[list[Tensor], list[Tensor]]:
-    """(trajectory and state, gradients of hidden and every parameter of a random loss)."""
-    hidden = hidden.clone().requires_grad_()
-    out = core(hidden, lengths, return_trajectory=True, return_state=True, **options)
-    generator = torch.Generator().manual_seed(9)
-    loss = sum(
-        (part * torch.randn(part.shape, generator=generator).to(part.dtype)).sum()
-        for part in (out.trajectory, out.state)
-    )
-    grads = torch.autograd.grad(loss, [hidden, *core.parameters()])
-    return [out.trajectory, out.state], list(grads)
-
-
-def problem(config: CoreConfig, lengths: list[int]) -> tuple[RecurrentCore, Tensor, Tensor]:
-    """Core in float64, hidden and lengths, all of which float32 holds exactly."""
-    core = make_core(config, scale=0.1).float().double()
-    generator = torch.Generator().manual_seed(3)
-    hidden = torch.randn(len(lengths), max(lengths), config.d_model, generator=generator)
-    return core, hidden.double(), torch.tensor(lengths)
-
-
-def assert_equal_to_equations(config: CoreConfig, lengths: list[int], **options: Any) -> None:
-    core, hidden, sizes = problem(config, lengths)
-    with use_backend("equations"):
-        exact, exact_grads = outputs_and_gradients(core, hidden, sizes, **options)
-    core.float()
-    with use_backend("triton"):
-        found, grads = outputs_and_gradients(core, hidden.float(), sizes, **options)
-    for mine, wanted in zip(found, exact, strict=True):
-        assert relative(mine.double(), wanted) < FORWARD
-    # A gradient that is zero but for rounding (a key's bias) is measured on the largest one's scale.
-    scale = 1e-3 * max(float(g.norm()) for g in exact_grads[1:])
-    for what, mine, wanted in zip(
-        ["hidden", *dict(core.named_parameters())], grads, exact_grads, strict=True
-    ):
-        error = float((mine.double() - wanted).norm())
-        assert error < BACKWARD * max(float(wanted.norm()), scale), what
 
 
 @pytest.mark.usefixtures("poisoned_memory")
@@ -64,17 +34,17 @@ def assert_equal_to_equations(config: CoreConfig, lengths: list[int], **options:
 def test_every_variant(config: CoreConfig) -> None:
     config = replace(config, dropout=0.5, attn_dropout=0.25)
     lengths = [5, 10, 1, 9]
-    assert_equal_to_equations(config, lengths, num_steps=2 if config.is_recurrent else 1)
+    assert_equal_to_equations("triton", config, lengths, num_steps=2 if config.is_recurrent else 1)
 
 
 @pytest.mark.usefixtures("poisoned_memory")
 def test_published_core() -> None:
     config = CoreConfig(n_layers=2, dropout=0.5, attn_dropout=0.5)
-    assert_equal_to_equations(config, [20, 1, 9, 7], num_steps=2, seed=2**63 + 5)
+    assert_equal_to_equations("triton", config, [20, 1, 9, 7], num_steps=2, seed=2**63 + 5)
 
 
 def test_without_dropout() -> None:
-    assert_equal_to_equations(SMALL, [3, 16, 1], num_steps=1)
+    assert_equal_to_equations("triton", SMALL, [3, 16, 1], num_steps=1)
 
 
 @pytest.mark.parametrize(
@@ -83,13 +53,13 @@ def test_without_dropout() -> None:
 )
 def test_odd_shapes(width: int, heads: int, inner: int, adapter: str) -> None:
     config = CoreConfig(width, heads, inner, 1, adapter=adapter, dropout=0.1, attn_dropout=0.9)
-    assert_equal_to_equations(config, [1, 18, 4], num_steps=2)
+    assert_equal_to_equations("triton", config, [1, 18, 4], num_steps=2)
 
 
 @pytest.mark.parametrize("length", [17, 64])
 def test_sequences_as_long_as_a_tile(length: int) -> None:
     config = replace(DROPPING, n_layers=1)
-    assert_equal_to_equations(config, [length, 2, 40 * length // 64], num_steps=2)
+    assert_equal_to_equations("triton", config, [length, 2, 40 * length // 64], num_steps=2)
 
 
 @pytest.mark.usefixtures("poisoned_memory")
@@ -99,24 +69,23 @@ def test_depths_and_rollouts(rollouts: int) -> None:
     config = replace(DROPPING, n_layers=1)
     ids = torch.tensor([7, 2**24 - 1, 0, 3])
     options = {"num_steps": depths, "rollouts": rollouts, "sequence_ids": ids}
-    assert_equal_to_equations(config, [4, 9, 1, 15], **options)
+    assert_equal_to_equations("triton", config, [4, 9, 1, 15], **options)
 
 
 @pytest.mark.usefixtures("poisoned_memory")
-@pytest.mark.parametrize("adapter", ["add", "concat"])
-def test_steps_in_groups(adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where not all steps' rows fit the memory set aside, backward takes several launches."""
-    config = replace(DROPPING, n_layers=1, adapter=adapter)
+    config = replace(DROPPING, n_layers=1, adapter="concat")
     c = fused.constants(config, 16, True, "ieee")
-    one_step = 29 * 4 * (c.layer_rows + 4 * c.d + (3 * c.d if c.concat else 0))
+    one_step = 29 * 4 * (c.layer_rows + 4 * c.d + 3 * c.d)
     monkeypatch.setattr(fused, "SPILL_BYTES", 3 * one_step)
     assert fused.steps_at_once(c, 29, 4, 4) == 3
     depths = torch.tensor([2, 4, 1, 3])
-    assert_equal_to_equations(config, [4, 9, 1, 15], num_steps=depths)
+    assert_equal_to_equations("triton", config, [4, 9, 1, 15], num_steps=depths)
 
 
 def test_gradients_of_the_given_state_and_of_the_trajectory_alone() -> None:
-    core, hidden, lengths = problem(DROPPING, [4, 9, 2])
+    core, hidden, lengths = exact_problem(DROPPING, [4, 9, 2])
     state = torch.randn(hidden.shape, dtype=torch.float64)
     results = []
     for backend, dtype in (("equations", torch.float64), ("triton", torch.float32)):
@@ -133,7 +102,9 @@ def test_gradients_of_the_given_state_and_of_the_trajectory_alone() -> None:
 
 
 def test_zero_state() -> None:
-    assert_equal_to_equations(replace(SMALL, n_layers=1), [5, 2], num_steps=2, state="zero")
+    assert_equal_to_equations(
+        "triton", replace(SMALL, n_layers=1), [5, 2], num_steps=2, state="zero"
+    )
 
 
 def packed(hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,12 +112,11 @@ def packed(hidden: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     return rows, torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
 
 
-@pytest.mark.parametrize("rollouts", [1, 2])
-def test_packed_equals_padded_and_runs_repeat(rollouts: int) -> None:
+def test_packed_equals_padded_and_runs_repeat() -> None:
     config = replace(DROPPING, n_layers=1)
-    core, hidden, lengths = problem(config, [4, 9, 1, 15])
+    core, hidden, lengths = exact_problem(config, [4, 9, 1, 15])
     core, hidden = core.float(), hidden.float().requires_grad_()
-    options = {"num_steps": 2, "rollouts": rollouts, "return_state": True}
+    options = {"num_steps": 1, "rollouts": 2, "return_state": True}
 
     def run(padded: bool) -> list[Tensor]:
         if padded:
@@ -165,7 +135,7 @@ def test_packed_equals_padded_and_runs_repeat(rollouts: int) -> None:
 
 
 def test_a_sequence_alone_gives_the_same_bits() -> None:
-    core, hidden, lengths = problem(DROPPING, [4, 9, 1, 15])
+    core, hidden, lengths = exact_problem(DROPPING, [4, 9, 1, 15])
     core, hidden = core.float().train(), hidden.float()
     with use_backend("triton"), torch.no_grad():
         together = core(hidden, lengths, num_steps=2)
@@ -174,13 +144,12 @@ def test_a_sequence_alone_gives_the_same_bits() -> None:
             assert relative(alone.last[0], together.last[i]) < 1e-6
 
 
-@pytest.mark.parametrize("config", [DROPPING, replace(DROPPING, norm="pre")], ids=name)
-def test_half_precision_by_the_yardstick(config: CoreConfig) -> None:
+def test_half_precision_by_the_yardstick() -> None:
     """In float16 the error is at most twice that of plain PyTorch in the same precision.
 
     Twice with an allowance, since both errors are draws of chance at this size.
     """
-    core, hidden, lengths = problem(config, [4, 9, 1, 15])
+    core, hidden, lengths = exact_problem(DROPPING, [4, 9, 1, 15])
     options = {"num_steps": 2, "precision": "fp16"}
     with use_backend("equations"):
         exact, exact_grads = outputs_and_gradients(core, hidden, lengths, num_steps=2)
@@ -193,6 +162,62 @@ def test_half_precision_by_the_yardstick(config: CoreConfig) -> None:
         errors.append([float((mine.double() - wanted).detach().norm()) for mine, wanted in pairs])
     for mine, yardstick, wanted in zip(errors[1], errors[0], [*exact, *exact_grads], strict=True):
         assert mine <= 2.0 * yardstick + 2e-4 * float(wanted.detach().norm())
+
+
+RESIDENT = [
+    DROPPING,
+    replace(DROPPING, adapter="concat", norm="pre", n_heads=4, d_ff=130),
+    replace(SMALL, adapter="none", n_layers=1),
+    CoreConfig(dropout=0.5, attn_dropout=0.5),
+]
+
+
+@pytest.mark.parametrize("config", RESIDENT, ids=name)
+def test_weights_kept_on_the_chip_change_no_bit(config: CoreConfig) -> None:
+    core, hidden, lengths = exact_problem(config, [5, 18, 1])
+    core, steps = core.float().train(), 2 if config.is_recurrent else 1
+    found = []
+    for where in WEIGHTS:
+        with use_backend("triton"), use_weights(where):
+            options = {"num_steps": steps, "precision": "fp16"}  # two layers of float32 do not fit
+            assert f"weights {where}" in explain(config, lengths, steps, precision="fp16").plan
+            out = core(hidden.float(), lengths, return_state=True, **options)
+            found.append([out.last, out.state])
+    for mine, other in zip(*found, strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_weights_that_cannot_be_where_they_are_asked_for() -> None:
+    with pytest.raises(ValueError, match="resident or streamed, not 'here'"), use_weights("here"):
+        pass
+    with use_backend("triton"), use_weights("resident"):
+        with pytest.raises(ValueError, match="resident weights of 393216 bytes"):
+            explain(CoreConfig(), [20], 1)  # float32
+        with pytest.raises(ValueError, match="the layered plan"):
+            explain(CoreConfig(), [65], 1)
+
+
+def test_the_benchmark_races_both_places() -> None:
+    case = replace(quick(MAIN), device="cpu", precision="fp32", steps=1)
+    assert weights_of(case) == ["op:triton:resident", "op:triton:streamed"]
+    for name_of_it in weights_of(case):
+        check(name_of_it, case)
+    assert weights_of(replace(case, d_model=128)) == []
+
+
+def test_backward_of_the_other_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only forward has a tile that holds the call."""
+    longest = {"forward": 64, "backward": 16}
+    monkeypatch.setattr(
+        triton_backend, "longest_sequence", lambda family, kernel, *key: longest[kernel]
+    )
+    config = replace(DROPPING, n_layers=1)
+    with use_backend("triton"):
+        assert "backward layer by layer" in explain(config, [20, 3], 3, training=True).plan
+        assert "backward" not in explain(config, [20, 3], 3).plan
+        assert "backward" not in explain(config, [16, 3], 3, training=True).plan
+    depths = torch.tensor([[2, 1], [1, 3]])
+    assert_equal_to_equations("triton", config, [3, 20], num_steps=depths, rollouts=2)
 
 
 def test_explain_names_the_plan() -> None:

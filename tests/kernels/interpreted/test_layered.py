@@ -20,7 +20,7 @@ from tests.kernels.problems import SMALL, VARIANTS, Problem, make_problem, name,
 DROPOUT = {"dropout": 0.5, "attn_dropout": 0.25}
 FORWARD, GRADIENT = 1e-5, 1e-4
 # Odd widths: blocks of 64 columns that do not come in pairs, heads that are no power of two.
-WIDE = CoreConfig(d_model=144, n_heads=3, d_ff=40, n_layers=2, **DROPOUT)
+WIDE = CoreConfig(d_model=144, n_heads=3, d_ff=40, n_layers=1, **DROPOUT)
 
 
 class LayeredBackend(TritonBackend):
@@ -84,9 +84,10 @@ def check(problem: Problem, steps: int = 1, **limits: float) -> None:
         assert error < limits.get("gradient", GRADIENT) * steps, (parameter, error)
 
 
+@pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("config", VARIANTS, ids=name)
 def test_every_option(config: CoreConfig) -> None:
-    problem = make_problem(replace(config, **DROPOUT), depth=2, seed=2**40 + 1)
+    problem = make_problem(replace(config, **DROPOUT), depth=1, seed=2**40 + 1)
     problem.core.train()
     check(problem)
 
@@ -121,16 +122,15 @@ def test_what_no_plan_serves() -> None:
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_wide(norm: str) -> None:
-    problem = make_problem(replace(WIDE, norm=norm), depth=2)
+    problem = make_problem(replace(WIDE, norm=norm), depth=1)
     problem.core.train()
     with torch.no_grad():
         problem.core.qkv_weight *= 0.3  # else the softmax is so sharp that rounding shows
     check(problem)
 
 
-@pytest.mark.parametrize("rate", [0.5, 0.1])
-def test_sequences_of_several_blocks(rate: float) -> None:
-    config = replace(SMALL, n_heads=1, n_layers=1, dropout=rate, attn_dropout=rate)
+def test_sequences_of_several_blocks() -> None:
+    config = replace(SMALL, n_heads=1, n_layers=1, **DROPOUT)
     problem = make_problem(config, depth=1)
     problem.core.train()
     problem.lengths = torch.tensor([70, 1, 33, 131])
@@ -138,33 +138,42 @@ def test_sequences_of_several_blocks(rate: float) -> None:
     check(problem)
 
 
+@pytest.mark.usefixtures("poisoned_memory")
 def test_each_sequence_to_its_own_depth() -> None:
-    problem = make_problem(replace(SMALL, **DROPOUT), depth=torch.tensor([1, 3, 2, 3]), seed=5)
+    config = replace(SMALL, adapter="gate", norm="pre", n_layers=1, **DROPOUT)
+    problem = make_problem(config, depth=torch.tensor([1, 3, 2, 3]), seed=5)
     problem.options["sequence_ids"] = torch.tensor([9, 2, 5, 2**24 - 1])
     problem.core.train()
     check(problem)
 
 
-@pytest.mark.parametrize("depth", [2, torch.tensor([[1, 2, 1], [3, 3, 2], [1, 1, 1], [2, 2, 3]])])
-def test_rollouts(depth: Any) -> None:
-    problem = make_problem(replace(SMALL, n_layers=1, **DROPOUT), depth=depth, rollouts=3)
+def test_rollouts() -> None:
+    depth = torch.tensor([[1, 2, 1], [3, 3, 2], [1, 1, 1], [2, 2, 3]])
+    config = replace(SMALL, adapter="concat", n_layers=1, **DROPOUT)
+    problem = make_problem(config, depth=depth, rollouts=3)
     problem.core.train()
     check(problem)
 
 
-@pytest.mark.parametrize("state", ["zero", "given"])
-@pytest.mark.parametrize("rollouts", [1, 2])
+@pytest.mark.parametrize(("state", "rollouts"), [("zero", 1), ("given", 2)])
 def test_other_first_states(state: str, rollouts: int) -> None:
-    problem = make_problem(SMALL, depth=2, rollouts=rollouts)
+    problem = make_problem(replace(SMALL, n_layers=1), depth=2, rollouts=rollouts)
     shape = (4, 9, 16) if rollouts == 1 else (4, rollouts, 9, 16)
     given = torch.randn(shape, dtype=torch.float64)
     problem.options["state"] = state if state == "zero" else given
     check(problem)
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-@pytest.mark.parametrize("adapter", ["add", "none"])
-@pytest.mark.parametrize("depth", [2, torch.tensor([2, 1, 2, 1])])
+@pytest.mark.parametrize(
+    ("norm", "adapter", "depth"),
+    [
+        ("post", "add", 2),
+        ("post", "add", torch.tensor([2, 1, 2, 1])),
+        ("pre", "add", torch.tensor([2, 1, 2, 1])),
+        ("post", "none", 1),
+        ("pre", "none", 1),
+    ],
+)
 def test_rows_that_nobody_reads(norm: str, adapter: str, depth: Any) -> None:
     config = replace(SMALL, norm=norm, adapter=adapter, **DROPOUT)
     problem = make_problem(config, depth=depth)
@@ -201,10 +210,9 @@ class PackedProblem(Problem):
         return self.core(self.hidden, cu_seqlens=self.cu_seqlens, **asked)
 
 
-@pytest.mark.parametrize("rollouts", [1, 2])
-def test_packed(rollouts: int) -> None:
+def test_packed() -> None:
     config = replace(SMALL, n_layers=1, **DROPOUT)
-    problem = make_problem(config, depth=2, rollouts=rollouts)
+    problem = make_problem(config, depth=1, rollouts=2)
     problem.core.train()
     single = in_float32(problem)
     with use_backend("layered"):
@@ -230,7 +238,7 @@ def test_the_gradient_of_a_given_state() -> None:
 
 def test_half_precision_keeps_to_twice_the_reference() -> None:
     # The interpreter multiplies bfloat16 wrongly; float16 goes the same way through the kernels.
-    problem = make_problem(replace(SMALL, n_layers=1, **DROPOUT), depth=4)
+    problem = make_problem(replace(SMALL, n_layers=1, **DROPOUT), depth=2)
     problem.core.train()
     single = in_float32(problem)
     with use_backend("reference"):
@@ -247,21 +255,13 @@ def test_half_precision_keeps_to_twice_the_reference() -> None:
 
 
 def test_two_runs_give_the_same_bits() -> None:
-    problem = make_problem(replace(SMALL, n_layers=1, **DROPOUT), depth=2, rollouts=2)
+    config = replace(SMALL, n_heads=1, n_layers=1, **DROPOUT)
+    problem = make_problem(config, depth=1, rollouts=2)
     problem.core.train()
     single = in_float32(problem)
     with use_backend("layered"):
         for mine, again in zip(gradients(single), gradients(single), strict=True):
             assert torch.equal(mine, again)
-
-
-@pytest.mark.usefixtures("poisoned_memory")
-def test_nothing_is_read_that_was_not_written() -> None:
-    problem = make_problem(
-        replace(SMALL, adapter="gate", norm="pre", **DROPOUT), depth=torch.tensor([2, 1, 3, 1])
-    )
-    problem.core.train()
-    check(problem)
 
 
 @pytest.mark.parametrize(
