@@ -14,7 +14,8 @@ if importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRE
 import triton
 from triton.compiler import ASTSource
 
-from benchmarks.triton_aot import SHARED_LIMIT, TARGETS, resources
+from benchmarks.triton_aot import TARGETS, resources
+from benchmarks.triton_bounds import SHARED_LIMIT
 from lares_kernels.triton.catalogue import LEAST_K, MOST_K, MOST_WIDTH, TOP_K_ROWS, tile_of
 from lares_kernels.triton.kernels import catalogue
 from tests.kernels.test_layered_compiled import skip_without_linker
