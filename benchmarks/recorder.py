@@ -194,25 +194,27 @@ class Recorder:
             for (name, n_items), taken in found.items()
         )
 
-    def record_rpt(self, race: Race, batch: int) -> dict[str, Row]:
-        """A row for every program of an RPT step, by name."""
+    def record_rpt(
+        self, case: str, seconds: Mapping[str, list[float]], batch: int
+    ) -> dict[str, Row]:
+        """A row for every program of an RPT step, by name, from the seconds of each round."""
+        firsts = next(iter(seconds.values()))
         rows = {}
-        for name in race.runners:
-            found = race.summary(name)
+        for name, own in seconds.items():
+            q1, median, q3 = statistics.quantiles(own, n=4, method="inclusive")
             rows[name] = self._row(
-                "rpt_step",
+                case,
                 name,
                 "fp32",
-                threads=torch.get_num_threads(),
+                threads=1,
                 passes="step",
                 batch=batch,
                 n_items=rpt.N_ITEMS,
-                median_us=1e6 * found.median,
-                q1_us=1e6 * found.q1,
-                q3_us=1e6 * found.q3,
-                cpu_median_us=1e6 * found.cpu_median,
-                rounds=found.rounds,
-                speedup=found.speedup,
+                median_us=1e6 * median,
+                q1_us=1e6 * q1,
+                q3_us=1e6 * q3,
+                rounds=len(own),
+                speedup=statistics.median(a / b for a, b in zip(firsts, own, strict=True)),
             )
         self._append(rows.values())
         return rows

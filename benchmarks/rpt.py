@@ -5,13 +5,16 @@ in padded eager PyTorch, and its every step gives log-probabilities of the whole
 the target's are read; so does the reference.
 
 ``python -m benchmarks.rpt IMPLEMENTATION`` prints the bytes that a step takes beside model, reference
-and optimiser, in a process where nothing else has run.
+and optimiser, in a process where nothing else has run; ``python -m benchmarks.rpt ROUNDS`` the seconds
+of each program's steps, in turns, where the C library's allocator is left as it is.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import sys
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -167,6 +170,19 @@ def bytes_taken(name: str) -> int:
     return peak_growth(step) - gradients
 
 
+def seconds_of_rounds(rounds: int) -> dict[str, list[float]]:
+    """Of every program's steps, by name; the first round is not counted."""
+    steps = {name: RptStep(name) for name in NAMES}
+    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    for _ in range(rounds + 1):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step()
+            found[name].append(time.perf_counter() - started)
+    return {name: seconds[1:] for name, seconds in found.items()}
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(bytes_taken(sys.argv[1]))
+    asked = sys.argv[1]
+    print(json.dumps(seconds_of_rounds(int(asked)) if asked.isdigit() else bytes_taken(asked)))
