@@ -1,0 +1,20 @@
+// What is compiled: forward.cu has one of these for each width and type.
+#pragma once
+
+#include "lares_cuda.h"
+#include "primitives.hpp"
+
+namespace lares::cuda {
+
+template <class T, int D>
+const char* forward(const LaresCudaCall& call);
+
+#define LARES_EACH_SHAPE(APPLY) \
+    APPLY(Bf16, 32) APPLY(Bf16, 64) APPLY(Bf16, 128) APPLY(Fp16, 32) APPLY(Fp16, 64) APPLY(Fp16, 128)
+#define LARES_DECLARE(TYPE, WIDTH) \
+    template <>                    \
+    const char* forward<TYPE, WIDTH>(const LaresCudaCall& call);
+LARES_EACH_SHAPE(LARES_DECLARE)
+#undef LARES_DECLARE
+
+}  // namespace lares::cuda
