@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 #define LARES_CUDA_ABI 1
-#define LARES_CUDA_FIELDS 7 /* numbers known of each row of a tile, see cuda/tile_plan.hpp */
+#define LARES_CUDA_FIELDS 8 /* room for what is known of each row of a tile, see cuda/tile.hpp */
 
 enum { LARES_CUDA_ADD, LARES_CUDA_GATE, LARES_CUDA_CONCAT, LARES_CUDA_NONE };
 enum { LARES_CUDA_GELU, LARES_CUDA_GELU_TANH, LARES_CUDA_RELU, LARES_CUDA_SILU };
@@ -70,7 +70,7 @@ typedef struct {
     int32_t* tile_sequence; /* (max_tiles + 1,) */
     int32_t* tile_start;    /* (max_tiles,) */
     int32_t* tile_count;    /* (1,) */
-    int32_t* rows;          /* (max_tiles, LARES_CUDA_FIELDS, 16 unit_warps) */
+    int32_t* rows;          /* (max_tiles, 16 unit_warps, LARES_CUDA_FIELDS) */
     /* outputs */
     float* trajectory;  /* (S, max_steps, d) */
     float* final_state; /* (B, G, L, d), padding is left alone, or (N, d); NULL: not wanted */

@@ -1,5 +1,6 @@
 // Causal attention inside a tile. Of all that is computed only keys and values of one head leave a
-// warp's registers, for the unit's later warps, whose rows may belong to the same sequence.
+// warp's registers: the unit's later warps, whose rows may belong to the same sequence, need them, and
+// the warp itself has better use for the registers meanwhile.
 #pragma once
 
 #include <cmath>
@@ -17,27 +18,6 @@ struct Unit {
 
     LARES_DEVICE void barrier() const {
         if (warps > 1) block.unit_barrier(index, warps);
-    }
-};
-
-// Keys and values of 16 rows of one head, as second operands: of Q K^T, and of P V.
-template <class S>
-struct HeadKeys {
-    Word key[S::kHead][4], value[S::kHead][4];
-
-    LARES_DEVICE void store(unsigned char* to) const {
-        LARES_UNROLL
-        for (int c = 0; c < S::kHead; ++c) {
-            store_shared(to + c * kFragment, key[c]);
-            store_shared(to + (S::kHead + c) * kFragment, value[c]);
-        }
-    }
-    LARES_DEVICE void load(const unsigned char* from) {
-        LARES_UNROLL
-        for (int c = 0; c < S::kHead; ++c) {
-            load_shared(key[c], from + c * kFragment);
-            load_shared(value[c], from + (S::kHead + c) * kFragment);
-        }
     }
 };
 
@@ -60,15 +40,20 @@ struct Softmax {
     Sums context[S::kHead];
     Float most[2], total[2];  // of rows g and g + 8
 
-    // Take 16 more keys, columns 0..15: visible are from first[r] to last[r].
+    // Take 16 more keys, columns 0..15: visible are from first[r] to last[r]. `keys` is what
+    // head_keys() left for them.
     template <bool First>
-    LARES_DEVICE void add(const Word (&query)[S::kHead][4], const HeadKeys<S>& keys,
+    LARES_DEVICE void add(const Word (&query)[S::kHead][4], const unsigned char* keys,
                           const Int (&first)[2], const Int (&last)[2], float score_scale,
                           const KeptKeys& kept) {
         using T = typename S::Type;
         Sums s;
         LARES_UNROLL
-        for (int c = 0; c < S::kHead; ++c) add_product<T>(s, query[c], keys.key[c]);
+        for (int c = 0; c < S::kHead; ++c) {
+            Word key[4];
+            load_shared(key, keys + c * kFragment);
+            add_product<T>(s, query[c], key);
+        }
         const Int column = first_column();
         LARES_UNROLL
         for (int r = 0; r < 2; ++r) {
@@ -121,7 +106,11 @@ struct Softmax {
         Word weights[4];
         pack_operand<T>(weights, s);
         LARES_UNROLL
-        for (int c = 0; c < S::kHead; ++c) add_product<T>(context[c], weights, keys.value[c]);
+        for (int c = 0; c < S::kHead; ++c) {
+            Word value[4];
+            load_shared(value, keys + (S::kHead + c) * kFragment);
+            add_product<T>(context[c], weights, value);
+        }
     }
 
     // The mixed values as operand of the next product.
@@ -153,16 +142,19 @@ LARES_DEVICE void head_query(Word (&query)[S::kHead][4], const Operand<S>& a, co
     }
 }
 
-// One head's keys and values.
+// One head's keys and values of 16 rows as second operands, of Q K^T and of P V: kExchange bytes of
+// shared memory. A lane writes what it will itself read of its own warp's.
 template <class S, class W>
-LARES_DEVICE void head_keys(HeadKeys<S>& own, const Operand<S>& a, const W& weights,
+LARES_DEVICE void head_keys(unsigned char* to, const Operand<S>& a, const W& weights,
                             const float* bias) {
     using T = typename S::Type;
     LARES_UNROLL
     for (int c = 0; c < S::kHead; ++c) {
         Sums s = column_bias(bias + 16 * (S::kHead + c));
         add_product<S>(s, a, weights, (S::kHead + c) * S::kChunks);
-        pack_transposed<T>(own.key[c], s);
+        Word key[4];
+        pack_transposed<T>(key, s);
+        store_shared(to + c * kFragment, key);
     }
     // V^T = W x^T: what P V takes has a pair of keys in a word, which V itself has in two rows.
     LARES_UNROLL
@@ -183,7 +175,9 @@ LARES_DEVICE void head_keys(HeadKeys<S>& own, const Operand<S>& a, const W& weig
             mma<T>(s.c[0], w[0], w[2], w[1], w[3], a[k][0], a[k][2]);
             mma<T>(s.c[1], w[0], w[2], w[1], w[3], a[k][1], a[k][3]);
         }
-        pack_transposed<T>(own.value[c], s);
+        Word value[4];
+        pack_transposed<T>(value, s);
+        store_shared(to + (S::kHead + c) * kFragment, value);
     }
 }
 

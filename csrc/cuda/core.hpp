@@ -12,12 +12,12 @@
 namespace lares::cuda {
 
 constexpr int kFragment = 512;  // bytes
-constexpr int kFeedForward = 32;  // columns of the inner layer at a time; d_ff is a multiple
 
 // T: Bf16 or Fp16; D: width; Head: a head's width in 16s; Resident: weights in shared memory;
 // Drops: whether there may be dropout, which costs registers.
 template <class T, int D, int Head, bool Resident, bool Drops>
 struct Shape {
+    static_assert(D <= 64 || !Drops, "a wide row and the branch that drops some of it do not fit");
     using Type = T;
     static constexpr int kWidth = D;
     static constexpr int kBlocks = D / 8;    // of 8 columns
@@ -25,8 +25,9 @@ struct Shape {
     static constexpr int kHead = Head;
     static constexpr bool kResident = Resident;
     static constexpr bool kDrops = Drops;
-    static constexpr int kWords = (D + 63) / 64;  // 64-bit words of a row's dropout
-    static constexpr int kMostWarps = Drops || D > 64 ? 8 : 12;
+    static constexpr int kMostWarps = Drops || D > 64 || Head > 2 ? 8 : 12;
+    // Columns of the inner layer at a time, in 16s; d_ff is a multiple of 32.
+    static constexpr int kInner = D > 64 ? 1 : 2;
     // Keys and values of 16 rows of one head.
     static constexpr int kExchange = 2 * Head * kFragment;
 };

@@ -31,16 +31,16 @@ LARES_DEVICE void philox(Word (&c)[4], Seed seed) {
 }
 
 // Which elements of two neighbouring blocks of 64 survive: bit i of keep[0], keep[1] for elements i and
-// 32 + i of block 2 pair, keep[2], keep[3] likewise of the next. All of it may differ between lanes,
-// but `planes`: bits of the rate past its own are zeros and change nothing.
-LARES_DEVICE void keep_words(Word (&keep)[4], Word stream, Word position, Word site, Word pair,
+// 32 + i of block 2 pair, keep[2], keep[3] likewise of the next. All of it may differ between lanes
+// but `pair` and `planes`: bits of the rate past its own are zeros and change nothing.
+LARES_DEVICE void keep_words(Word (&keep)[4], Word stream, Word position, Word site, int pair,
                              Word bits, int planes, Seed seed) {
     Word below[4] = {}, equal[4];
     LARES_UNROLL
     for (int k = 0; k < 4; ++k) equal[k] = wide(~0u);
     LARES_ROLLED
     for (int plane = 0; plane < planes; ++plane) {
-        Word word[4] = {stream, position, site, 8u * pair + uint32_t(plane)};
+        Word word[4] = {stream, position, site, wide(uint32_t(8 * pair + plane))};
         philox(word, seed);
         const Word bit = as_word(as_int(bits << plane) >> 31);  // all ones or zeros
         LARES_UNROLL
@@ -80,24 +80,26 @@ LARES_DEVICE void initial_state(Rows<S>& x, Word stream, Word position, float sc
     const Int lane = lane_number();
     const Mask odd = (lane & 1) == 1;
     const Word half = as_word((lane & 3) >> 1);
-    LARES_UNROLL
+    // A loop that stays one, or the compiler mixes calls and runs out of registers.
+    LARES_ROLLED
     for (int j = 0; j < S::kBlocks; ++j) {
+        Float(&made)[4] = next_block<S>(x);
         Word c[4] = {stream, position, wide(site_word(kSiteState, 0, 0)), half + uint32_t(2 * j)};
         philox(c, seed);
         const Word first = swap_neighbours(select(odd, c[0], c[2]));
         const Word second = swap_neighbours(select(odd, c[1], c[3]));
-        x[j][0] = truncated_normal(select(odd, first, c[0])) * scale;
-        x[j][1] = truncated_normal(select(odd, second, c[1])) * scale;
-        x[j][2] = truncated_normal(select(odd, c[2], first)) * scale;
-        x[j][3] = truncated_normal(select(odd, c[3], second)) * scale;
+        made[0] = truncated_normal(select(odd, first, c[0])) * scale;
+        made[1] = truncated_normal(select(odd, second, c[1])) * scale;
+        made[2] = truncated_normal(select(odd, c[2], first)) * scale;
+        made[3] = truncated_normal(select(odd, c[3], second)) * scale;
     }
 }
 
-// Keep the columns of which the bits of `upper` (of row g; two words for 64 columns) and `lower` (of
+// Keep the columns of which the bits of `upper` (of row g) and `lower` (of
 // row g + 8) are set, times `scale`; add them to `x`.
 template <class S>
-LARES_DEVICE void add_dropped(Rows<S>& x, const Rows<S>& branch, Word (&upper)[2 * S::kWords],
-                              Word (&lower)[2 * S::kWords], float scale) {
+LARES_DEVICE void add_dropped(Rows<S>& x, const Rows<S>& branch, const Word (&upper)[2],
+                              const Word (&lower)[2], float scale) {
     const Int column = first_column();
     LARES_UNROLL
     for (int j = 0; j < S::kBlocks; ++j) {

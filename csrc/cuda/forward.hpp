@@ -79,30 +79,25 @@ struct Forward {
 
     LARES_DEVICE void run_tile(const Unit& unit, int number) const {
         const int rows = 16 * call.unit_warps;
-        const Tile tile = {call.rows + number * (LARES_CUDA_FIELDS * rows), rows,
+        const Tile tile = {call.rows + number * (LARES_CUDA_FIELDS * rows),
                            block.warp - unit.index * unit.warps, call.tile_start[number]};
-        const Int upper = tile.upper(), lower = tile.lower();
-        Rows<S> x;
-        if (call.adapter == LARES_CUDA_NONE) {
-            const Int from_upper = tile.field(kHiddenRow, upper);
-            const Int from_lower = tile.field(kHiddenRow, lower);
-            load_rows<S>(x, call.hidden, from_upper, from_lower, from_upper >= 0, from_lower >= 0);
-            const bool real = any(from_upper >= 0);
-            layers(x, unit, tile, 0, real ? work_of_last(tile, 1) : Work::kNone, real);
-            if (real) write(x, tile, 1);
-            return;
-        }
-        const int last = warp_max(larger(tile.field(kDepth, upper), tile.field(kDepth, lower)));
-        if (last > 0) first_state(x, tile);
+        Rows<S> x = {};
+        const int last = warp_max(
+            larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
+        if (last > 0 && call.adapter != LARES_CUDA_NONE) first_state(x, tile);
         LARES_ROLLED
         for (int step = 1; step <= tile.depth(); ++step) {
             const bool runs = step <= last;
-            if (runs) {
-                if (call.kept != nullptr) keep(x, tile, step);
-                step_input(x, tile);
+            if (runs) step_input(x, tile, step);
+            LARES_ROLLED
+            for (int index = 0; index < call.n_layers; ++index) {
+                Work work = runs ? Work::kAll : Work::kNone;
+                if (step == last && index + 1 == call.n_layers) work = work_of_last(tile, step);
+                // Draws of layers outside the recurrence carry step 0.
+                const int drawn_step = call.adapter == LARES_CUDA_NONE ? 0 : step;
+                LayerDraws<S> draws = {call, tile, index, drawn_step, {}};
+                layer_forward<S>(x, layer(index), unit, draws, work);
             }
-            const Work at_last = step == last ? work_of_last(tile, step) : Work::kAll;
-            layers(x, unit, tile, step, runs ? at_last : Work::kNone, runs);
             if (runs) write(x, tile, step);
         }
     }
@@ -115,17 +110,6 @@ struct Forward {
         const Mask lower =
             both(tile.field(kNewest, tile.lower()) >= 0, tile.field(kDepth, tile.lower()) >= step);
         return any(upper) || any(lower) ? Work::kAll : Work::kKeys;
-    }
-
-    LARES_DEVICE void layers(Rows<S>& x, const Unit& unit, const Tile& tile, int step, Work at_last,
-                             bool runs) const {
-        LARES_ROLLED
-        for (int index = 0; index < call.n_layers; ++index) {
-            LayerDraws<S> draws = {call, tile, index, step, {}};
-            Work work = index + 1 == call.n_layers ? at_last : Work::kAll;
-            if (!runs) work = Work::kNone;
-            layer_forward<S>(x, layer(index), unit, draws, work);
-        }
     }
 
     LARES_DEVICE void first_state(Rows<S>& x, const Tile& tile) const {
@@ -143,14 +127,22 @@ struct Forward {
         }
     }
 
-    // LayerNorm_core(adapter(s, H)).
-    LARES_DEVICE void step_input(Rows<S>& x, const Tile& tile) const {
+    // LayerNorm_core(adapter(s, H)), or H alone.
+    LARES_DEVICE void step_input(Rows<S>& x, const Tile& tile, int step) const {
+        if (call.kept != nullptr) keep(x, tile, step);
         const Int upper = tile.field(kHiddenRow, tile.upper());
         const Int lower = tile.field(kHiddenRow, tile.lower());
         Rows<S> hidden;
         load_rows<S>(hidden, call.hidden, upper, lower, upper >= 0, lower >= 0);
         if (call.adapter == LARES_CUDA_CONCAT) {
             concat(x, hidden);
+        } else if (call.adapter == LARES_CUDA_NONE) {
+            LARES_UNROLL
+            for (int j = 0; j < S::kBlocks; ++j) {
+                LARES_UNROLL
+                for (int i = 0; i < 4; ++i) x[j][i] = hidden[j][i];
+            }
+            return;
         } else {
             float share = 0.5f;
             if (call.adapter == LARES_CUDA_GATE)
@@ -173,15 +165,16 @@ struct Forward {
         pack_rows<S>(of_state, x);
         pack_rows<S>(of_hidden, hidden);
         const float* bias = vectors() + places.concat_bias(call.n_layers);
-        LARES_UNROLL
+        LARES_ROLLED
         for (int n = 0; n < S::kChunks; ++n) {
             Sums s = column_bias(bias + 16 * n);
             add_product<S>(s, of_state, weights, n * S::kChunks);
             add_product<S>(s, of_hidden, weights, (S::kChunks + n) * S::kChunks);
             LARES_UNROLL
-            for (int i = 0; i < 4; ++i) {
-                x[2 * n][i] = s.c[0][i];
-                x[2 * n + 1][i] = s.c[1][i];
+            for (int half = 0; half < 2; ++half) {
+                Float(&made)[4] = next_block<S>(x);
+                LARES_UNROLL
+                for (int i = 0; i < 4; ++i) made[i] = s.c[half][i];
             }
         }
     }

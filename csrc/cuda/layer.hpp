@@ -21,8 +21,7 @@ enum class Work {
 };
 
 // The dropout decisions of a layer and step. A quad's four lanes draw for its two rows: lanes 0 and 1
-// (rows g and g + 8) the residual's words, lanes 2 and 3 those of the first two heads, or, where a
-// row of a branch takes two words, those of the feed-forward's.
+// (rows g and g + 8) the residual's words, lanes 2 and 3 those of the first two heads.
 template <class S>
 struct LayerDraws {
     const LaresCudaCall& call;
@@ -34,70 +33,52 @@ struct LayerDraws {
 
     LARES_DEVICE void draw() {
         const Mask second = (lane_number() & 2) != 0;
-        const Word residual = wide(site_word(kSiteResidual, layer, step));
-        const int planes = call.residual.planes > call.attention.planes || S::kWords > 1
-                               ? call.residual.planes
-                               : call.attention.planes;
-        Word site = residual, pair{}, bits = wide(call.residual.bits);
-        if constexpr (S::kWords > 1) {
-            pair = select(second, wide(1u), wide(0u));
-        } else {
-            site = select(second, wide(site_word(kSiteAttention, layer, step)), residual);
-            bits = select(second, wide(call.attention.bits), bits);
-        }
-        draw_words(words, site, pair, bits, planes);
+        const Word site = select(second, wide(site_word(kSiteAttention, layer, step)),
+                                 wide(site_word(kSiteResidual, layer, step)));
+        const Word bits = select(second, wide(call.attention.bits), wide(call.residual.bits));
+        const int planes = call.residual.planes > call.attention.planes ? call.residual.planes
+                                                                        : call.attention.planes;
+        draw_words(words, site, 0, bits, planes);
     }
 
-    LARES_DEVICE void draw_words(Word (&to)[4], Word site, Word pair, Word bits, int planes) const {
+    LARES_DEVICE void draw_words(Word (&to)[4], Word site, int pair, Word bits, int planes) const {
         const Int row = tile.shared_row();
         keep_words(to, as_word(tile.field(kStream, row)), as_word(tile.field(kPosition, row)), site,
                    pair, bits, planes, seed());
     }
 
-    // Add a branch (0: attention, 1: feed-forward) of which some columns are dropped.
-    LARES_DEVICE void add_branch(Rows<S>& x, const Rows<S>& branch, int which) const {
-        Word upper[2 * S::kWords], lower[2 * S::kWords];
-        LARES_UNROLL
-        for (int i = 0; i < 2 * S::kWords; ++i) {
-            const Word word = words[S::kWords > 1 ? i : 2 * which + i];
-            const int lane = S::kWords > 1 ? 2 * which : 0;
-            upper[i] = quad_lane(word, lane);
-            lower[i] = quad_lane(word, lane + 1);
-        }
-        add_dropped<S>(x, branch, upper, lower, call.residual.scale);
-    }
-};
-
-// Words of two heads' attention dropout, `lane` and the next lane of a quad holding those of rows g and
-// g + 8.
-template <class S>
-struct HeadDraws {
-    Word words[4] = {};
-    int lane = 0;
-
-    // Get ready for `head`, one after the other.
-    LARES_DEVICE void next(const LayerDraws<S>& draws, int head) {
-        if (head % 2 != 0) return;
-        if (S::kWords == 1 && head == 0) {
+    // A head's bits of attention dropout. Those of the first two are there, the others are drawn when
+    // they are needed, rather than held in registers.
+    LARES_DEVICE KeptKeys kept_keys(int head) const {
+        Word pair[4];
+        int lane = 0;
+        if (head < 2) {
             LARES_UNROLL
-            for (int i = 0; i < 4; ++i) words[i] = draws.words[i];
+            for (int i = 0; i < 4; ++i) pair[i] = words[i];
             lane = 2;
         } else {
-            const LaresCudaRate& rate = draws.call.attention;
-            draws.draw_words(words, wide(site_word(kSiteAttention, draws.layer, draws.step)),
-                             wide(uint32_t(head / 2)), wide(rate.bits), rate.planes);
-            lane = 0;
+            draw_words(pair, wide(site_word(kSiteAttention, layer, step)), head / 2,
+                       wide(call.attention.bits), call.attention.planes);
         }
-    }
-    LARES_DEVICE KeptKeys kept(int head) const {
-        KeptKeys bits;
+        KeptKeys kept;
         LARES_UNROLL
         for (int i = 0; i < 2; ++i) {
-            const Word word = head % 2 == 0 ? words[i] : words[2 + i];
-            bits.upper[i] = quad_lane(word, lane);
-            bits.lower[i] = quad_lane(word, lane + 1);
+            const Word word = head % 2 == 0 ? pair[i] : pair[2 + i];
+            kept.upper[i] = quad_lane(word, lane);
+            kept.lower[i] = quad_lane(word, lane + 1);
         }
-        return bits;
+        return kept;
+    }
+
+    // Add a branch (0: attention, 1: feed-forward) of which some columns are dropped.
+    LARES_DEVICE void add_branch(Rows<S>& x, const Rows<S>& branch, int which) const {
+        Word upper[2], lower[2];
+        LARES_UNROLL
+        for (int i = 0; i < 2; ++i) {
+            upper[i] = quad_lane(words[2 * which + i], 0);
+            lower[i] = quad_lane(words[2 * which + i], 1);
+        }
+        add_dropped<S>(x, branch, upper, lower, call.residual.scale);
     }
 };
 
@@ -107,25 +88,18 @@ LARES_DEVICE void attention(Rows<S>& acc, const Operand<S>& a, const Layer<S>& l
                             const Unit& unit, const LayerDraws<S>& draws, Work work) {
     const LaresCudaCall& call = draws.call;
     const Tile& tile = draws.tile;
-    HeadDraws<S> head_draws;
     LARES_ROLLED
     for (int head = 0; head < call.n_heads; ++head) {
         const auto weights = layer.weights.from(head * layer.places.head());
         const float* bias = layer.vectors + layer.places.head_bias(head);
-        HeadKeys<S> own;
-        if (work != Work::kNone) {
-            head_keys<S>(own, a, weights, bias);
-            if (unit.warps > 1) own.store(unit.exchange + tile.warp * S::kExchange);
-        }
+        unsigned char* own = unit.exchange + tile.warp * S::kExchange;
+        if (work != Work::kNone) head_keys<S>(own, a, weights, bias);
         unit.barrier();
         if (work == Work::kAll) {
             Word query[S::kHead][4];
             head_query<S>(query, a, weights, bias);
             KeptKeys kept = {};
-            if constexpr (S::kDrops) {
-                head_draws.next(draws, head);
-                kept = head_draws.kept(head);
-            }
+            if constexpr (S::kDrops) kept = draws.kept_keys(head);
             const Int row = lane_number() >> 2;
             Int first[2] = {tile.field(kFirst, tile.upper()), tile.field(kFirst, tile.lower())};
             // No warp before this one holds a row that this one sees.
@@ -137,12 +111,11 @@ LARES_DEVICE void attention(Rows<S>& acc, const Operand<S>& a, const Layer<S>& l
             softmax.template add<true>(query, own, first, own_last, call.score_scale, kept);
             LARES_ROLLED
             for (int warp = tile.warp - 1; 16 * warp + 15 >= earliest; --warp) {
-                HeadKeys<S> keys;
-                keys.load(unit.exchange + warp * S::kExchange);
                 first[0] = first[0] + 16;
                 first[1] = first[1] + 16;
                 const Int last[2] = {wide(15), wide(15)};
-                softmax.template add<false>(query, keys, first, last, call.score_scale, kept);
+                softmax.template add<false>(query, unit.exchange + warp * S::kExchange, first, last,
+                                            call.score_scale, kept);
             }
             Word mixed[S::kHead][4];
             softmax.finish(mixed, S::kDrops ? call.attention.scale : 1.0f);
@@ -158,24 +131,30 @@ LARES_DEVICE void attention(Rows<S>& acc, const Operand<S>& a, const Layer<S>& l
 template <class S>
 LARES_DEVICE void feed_forward(Rows<S>& acc, const Operand<S>& a, const Layer<S>& layer,
                                const LaresCudaCall& call) {
-    constexpr int kParts = kFeedForward / 16;
     const auto weights = layer.weights.from(layer.places.up());
     const float* bias = layer.vectors + layer.places.up_bias();
     LARES_ROLLED
-    for (int column = 0; column < call.d_ff; column += kFeedForward) {
-        Word inner[kParts][4];
+    for (int column = 0; column < call.d_ff; column += 16 * S::kInner) {
+        Sums inner[S::kInner];
         const int part = column / 16 * 2 * S::kChunks;
         LARES_UNROLL
-        for (int i = 0; i < kParts; ++i) {
-            Sums s = column_bias(bias + column + 16 * i);
-            add_product<S>(s, a, weights, part + i * 2 * S::kChunks);
-            activate(s.c[0], call.activation);
-            activate(s.c[1], call.activation);
-            pack_operand<typename S::Type>(inner[i], s);
+        for (int i = 0; i < S::kInner; ++i) {
+            inner[i] = column_bias(bias + column + 16 * i);
+            add_product<S>(inner[i], a, weights, part + i * 2 * S::kChunks);
         }
+        activate(call.activation, [&](auto function) {
+            LARES_UNROLL
+            for (int i = 0; i < 8 * S::kInner; ++i) {
+                Float& x = inner[i / 8].c[i / 4 % 2][i % 4];
+                x = function(x);
+            }
+        });
         LARES_UNROLL
-        for (int i = 0; i < kParts; ++i)
-            add_to_rows<S>(acc, inner[i], weights, part + (2 * i + 1) * S::kChunks);
+        for (int i = 0; i < S::kInner; ++i) {
+            Word activated[4];
+            pack_operand<typename S::Type>(activated, inner[i]);
+            add_to_rows<S>(acc, activated, weights, part + (2 * i + 1) * S::kChunks);
+        }
     }
 }
 

@@ -24,25 +24,22 @@ LARES_DEVICE Float sigmoid(Float x) {
     return inverse(1.0f + exp2(smaller(x * -1.4426950408889634f, wide(126.0f))));
 }
 
-// The activation of `count` numbers; which one is known to all lanes.
-template <int N>
-LARES_DEVICE void activate(Float (&x)[N], int activation) {
+// The activation; which one is known to all lanes. `each` hands every number to a function.
+template <class Each>
+LARES_DEVICE void activate(int activation, Each each) {
     if (activation == LARES_CUDA_GELU) {
-        LARES_UNROLL
-        for (int i = 0; i < N; ++i) {
-            const Float half = 0.5f * x[i];
-            x[i] = multiply_add(half, erf_scaled(x[i]), half);
-        }
+        each([](Float x) {
+            const Float half = 0.5f * x;
+            return multiply_add(half, erf_scaled(x), half);
+        });
     } else if (activation == LARES_CUDA_GELU_TANH) {
-        LARES_UNROLL
-        for (int i = 0; i < N; ++i)
-            x[i] = x[i] * sigmoid(x[i] * (0.07135481282f * x[i] * x[i] + 1.5957691216f));
+        each([](Float x) {
+            return x * sigmoid(x * (0.07135481282f * x * x + 1.5957691216f));
+        });
     } else if (activation == LARES_CUDA_RELU) {
-        LARES_UNROLL
-        for (int i = 0; i < N; ++i) x[i] = larger(x[i], wide(0.0f));
+        each([](Float x) { return larger(x, wide(0.0f)); });
     } else {
-        LARES_UNROLL
-        for (int i = 0; i < N; ++i) x[i] = x[i] * sigmoid(x[i]);
+        each([](Float x) { return x * sigmoid(x); });
     }
 }
 
@@ -97,6 +94,18 @@ LARES_DEVICE void layer_norm(Rows<S>& x, const float* parameters, float eps) {
         x[j][2] = multiply_add(x[j][2], w0, b0);
         x[j][3] = multiply_add(x[j][3], w1, b1);
     }
+}
+
+// Moves all blocks one place on, the last of which is to be filled: how a loop that is not unrolled
+// fills rows, since registers have no index.
+template <class S>
+LARES_DEVICE Float (&next_block(Rows<S>& x))[4] {
+    LARES_UNROLL
+    for (int j = 0; j + 1 < S::kBlocks; ++j) {
+        LARES_UNROLL
+        for (int i = 0; i < 4; ++i) x[j][i] = x[j + 1][i];
+    }
+    return x[S::kBlocks - 1];
 }
 
 template <class S>

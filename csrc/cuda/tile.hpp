@@ -18,12 +18,11 @@ enum Field : int {
     kDepth,      // steps that its sequence runs; 0 past a tile's last row
     kNewest,     // its sequence's number if it is the newest token, else -1
 };
-static_assert(kNewest + 1 == LARES_CUDA_FIELDS);
+static_assert(kNewest < LARES_CUDA_FIELDS);
 
 // One warp's part of a tile.
 struct Tile {
-    const int32_t* info;  // (LARES_CUDA_FIELDS, rows)
-    int rows;             // of the whole tile
+    const int32_t* info;  // (rows, LARES_CUDA_FIELDS)
     int warp;             // of the unit
     int start;            // packed row of the tile's first
 
@@ -33,9 +32,9 @@ struct Tile {
     // Row g for even lanes, row g + 8 for odd ones: a quad's lanes share two rows.
     LARES_DEVICE Int shared_row() const { return upper() + 8 * (lane_number() & 1); }
     // Fields are read where they are used: they stay in the nearest cache, and registers are scarce.
-    LARES_DEVICE Int field(Field which, Int row) const { return load(info + which * rows, row); }
+    LARES_DEVICE Int field(Field which, Int row) const { return load(info + which, row * LARES_CUDA_FIELDS); }
     // Steps of the deepest sequence: tiles take sequences in order of depth.
-    LARES_DEVICE int depth() const { return info[kDepth * rows]; }
+    LARES_DEVICE int depth() const { return info[kDepth]; }
 };
 
 // Read rows of `width` numbers where a mask holds, else zeros.

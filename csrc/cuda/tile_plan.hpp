@@ -154,7 +154,6 @@ struct TileRows {
     }
 
     LARES_DEVICE void write(int32_t* info, Int r, Mask inside, Mask real, Int taken, Int row) const {
-        const int rows = 16 * call.unit_warps;
         const Int sequence = call.order == nullptr ? taken : load(call.order, taken, real, 0);
         const Int start = load(call.starts, taken, real, 0);
         const Int length = load(call.starts, taken + 1, real, 0) - start;
@@ -176,7 +175,7 @@ struct TileRows {
             depth = smaller(load(call.num_steps, sequence, real, 0), depth);
 
         const auto put = [&](Field field, Int value, int other) {
-            store(info + field * rows, r, select(real, value, wide(other)), inside);
+            store(info + field, r * LARES_CUDA_FIELDS, select(real, value, wide(other)), inside);
         };
         put(kHiddenRow, hidden_row, -1);
         put(kStateRow, state_row, -1);
@@ -184,7 +183,7 @@ struct TileRows {
         put(kPosition, position, 0);
         put(kDepth, depth, 0);
         put(kNewest, select(position == length - 1, sequence, wide(-1)), -1);
-        store(info + kFirst * rows, r, select(real, r - position, r), inside);
+        store(info + kFirst, r * LARES_CUDA_FIELDS, select(real, r - position, r), inside);
     }
 };
 

@@ -14,7 +14,7 @@ from lares_kernels.errors import BackendError
 ENVIRONMENT_VARIABLE = "LARES_CUDA_LIBRARY"
 _INSTALLED = Path(__file__).parent.with_name("liblares_cuda.so")
 ABI = 1
-FIELDS = 7  # numbers known of each row of a tile
+FIELDS = 8  # room for what is known of each row of a tile
 STATE_GIVEN, STATE_DRAWN, STATE_ZERO = range(3)
 
 _Int, _Word, _Float, _Pointer = ctypes.c_int32, ctypes.c_uint32, ctypes.c_float, ctypes.c_void_p

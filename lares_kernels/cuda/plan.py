@@ -10,6 +10,7 @@ from lares_kernels.cuda.library import Card
 WIDTHS = (32, 64, 128)
 LONGEST = 128  # tokens of a sequence
 LONGEST_DROPPED = 64  # likewise where attention probabilities are dropped: a row's bits are one word
+_MOST_DROPPED_WIDTH = 64  # a wider row and a branch of it do not fit registers
 _FRAGMENT_BYTES = 512  # 16 x 16 numbers of 16 bits
 _COLUMNS = 32  # what the feed-forward's width is padded to a multiple of
 _TILE_ROWS = 16  # of a warp
@@ -115,9 +116,9 @@ class LaunchPlan:
         return _TILE_ROWS * self.unit_warps
 
 
-def most_warps(width: int, dropout: bool) -> int:
-    """Warps of a block for which the kernel has registers enough."""
-    return 8 if dropout or width > 64 else 12
+def most_warps(shapes: Shapes, dropout: bool) -> int:
+    """Warps of a block for which the kernel has registers enough (``Shape::kMostWarps``)."""
+    return 8 if dropout or shapes.width > 64 or shapes.head_tiles > 2 else 12
 
 
 def launch_plan(shapes: Shapes, longest: int, dropout: bool, card: Card) -> LaunchPlan | str:
@@ -125,6 +126,8 @@ def launch_plan(shapes: Shapes, longest: int, dropout: bool, card: Card) -> Laun
 
     As many units as fit, also for a small batch: those without a tile help to bring the weights.
     """
+    if dropout and shapes.width > _MOST_DROPPED_WIDTH:
+        return f"dropout with d_model {shapes.width}; it serves that up to {_MOST_DROPPED_WIDTH}"
     unit_warps = 1
     while _TILE_ROWS * unit_warps < longest:
         unit_warps *= 2
@@ -135,7 +138,7 @@ def launch_plan(shapes: Shapes, longest: int, dropout: bool, card: Card) -> Laun
         fixed = vectors + (shapes.weight_bytes if resident else 0)
         unit = unit_warps * shapes.exchange_bytes
         units = min(
-            most_warps(shapes.width, dropout) // unit_warps, (card.shared_limit - fixed) // unit
+            most_warps(shapes, dropout) // unit_warps, (card.shared_limit - fixed) // unit
         )
         if units > 0:
             return LaunchPlan(unit_warps, units, resident, fixed + units * unit)

@@ -55,6 +55,7 @@ LARES_DEVICE Int wide(int x) { return x; }
 LARES_DEVICE Word wide(uint32_t x) { return x; }
 LARES_DEVICE Int as_int(Word x) { return int32_t(x); }
 LARES_DEVICE Word as_word(Int x) { return uint32_t(x); }
+LARES_DEVICE Word as_word(Float x) { return __float_as_uint(x); }
 LARES_DEVICE Float as_float(Word x) { return __uint_as_float(x); }
 LARES_DEVICE Float to_float(Int x) { return float(x); }
 LARES_DEVICE Float larger(Float a, Float b) { return fmaxf(a, b); }

@@ -79,6 +79,9 @@ inline Int as_int(Word x) {
 inline Word as_word(Int x) {
     return (Word)x;
 }
+inline Word as_word(Float x) {
+    return (Word)x;
+}
 inline Float as_float(Word x) {
     return (Float)x;
 }
