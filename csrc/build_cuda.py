@@ -1,8 +1,8 @@
 """Compiles the CUDA kernels with nvcc: ``python csrc/build_cuda.py TARGET [FOLDER]``.
 
 ``python csrc/build_cuda.py --emulator TARGET [FOLDER]`` compiles the same kernels with the C++ compiler
-against tests/emulator, which runs them on a CPU; ``--emulator=thread`` (or another sanitizer) watches
-them while they run.
+against tests/emulator, which runs them on a CPU. ``--stress SANITIZER TARGET [FOLDER]`` makes
+tests/emulated.cpp with those kernels and a sanitizer (``address,undefined`` or ``thread``) into a program.
 
 ``NVCC`` names the compiler, ``LARES_CUDA_ARCHS`` the architectures, such as ``"80 90a"``. Without it they
 are those of the cards that are here, else 80, 90a and 100a as far as nvcc knows them.
@@ -22,11 +22,12 @@ from build import BuildError, compiler, put_in_place, run_ninja  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_ARCHITECTURES = ("80", "90a", "100a")
-SHAPES = [(kind, width) for kind in ("Bf16", "Fp16") for width in (32, 64, 128)]
+# As in cuda/shapes.hpp.
+SHAPES = tuple((kind, width) for kind in ("Bf16", "Fp16") for width in (32, 64, 128))
+FEW_SHAPES = (("Bf16", 32), ("Bf16", 64))
 DEVICE_FLAGS = "-std=c++17 -O3 --extra-device-vectorization"
-EMULATOR_FLAGS = (
-    "-std=c++20 -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi -Wno-unknown-pragmas -pthread"
-)
+EMULATOR = ROOT / "tests" / "emulator"
+EMULATOR_FLAGS = "-std=c++20 -O1 -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi -pthread"
 
 
 def nvcc() -> str:
@@ -77,6 +78,11 @@ def architectures(command: str) -> list[str]:
     return [name for name in DEFAULT_ARCHITECTURES if name in known]
 
 
+def emulating() -> str:
+    """The C++ compiler, told that .cu files are C++."""
+    return f"{compiler()} -x c++"
+
+
 def code_flags(archs: list[str]) -> str:
     """Machine code for every architecture; PTX of the newest that other cards can take, too."""
     portable = [name for name in archs if name.isdigit()]
@@ -87,23 +93,32 @@ def code_flags(archs: list[str]) -> str:
     return " ".join(flags)
 
 
-def rules(command: str, flags: str, link: str, target: str, launcher: Path, language: str) -> str:
+def rules(
+    command: str,
+    flags: str,
+    link: str,
+    target: str,
+    launcher: Path,
+    shapes: tuple[tuple[str, int], ...] = SHAPES,
+    extra: tuple[str, ...] = (),
+) -> str:
     """The build.ninja file; kernels see primitives.hpp and launch.hpp of folder ``launcher``."""
     includes = f"-I{ROOT} -I{ROOT / 'cuda'} -I{launcher}"
-    objects = {"refine.o": ("refine.cu", "")}
-    for kind, width in SHAPES:
+    objects = {"refine.o": ("cuda/refine.cu", "")}
+    objects |= {f"{Path(source).stem}.o": (source, "") for source in extra}
+    for kind, width in shapes:
         defines = f"-DLARES_TYPE={kind} -DLARES_WIDTH={width}"
-        objects[f"forward_{kind}_{width}.o"] = ("forward.cu", defines)
+        objects[f"forward_{kind}_{width}.o"] = ("cuda/forward.cu", defines)
     lines = [
         "rule compile",
-        f"  command = {command} {flags} {includes} $defines -MMD -MF $out.d {language} -c $in -o $out",
+        f"  command = {command} {flags} {includes} $defines -MMD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
-        f"  command = {command} {link} $in -o $out",
+        f"  command = {command.removesuffix(' -x c++')} {link} $in -o $out",
     ]
     for name, (source, defines) in objects.items():
-        lines += [f"build {name}: compile {ROOT / 'cuda' / source}", f"  defines = {defines}"]
+        lines += [f"build {name}: compile {ROOT / source}", f"  defines = {defines}"]
     lines.append(f"build {target}: link {' '.join(objects)}")
     return "\n".join(lines) + "\n"
 
@@ -120,33 +135,40 @@ def build_cuda(target: Path, folder: Path) -> None:
     )
     # The runtime is linked in and hidden, so that torch's own does not matter.
     link = f"{code} -shared -cudart static -Xlinker --exclude-libs -Xlinker ALL"
-    run_ninja(folder, rules(command, flags, link, name, ROOT / "cuda" / "device", ""))
+    run_ninja(folder, rules(command, flags, link, name, ROOT / "cuda" / "device"))
     put_in_place(folder / name, target)
 
 
-def build_emulator(target: Path, folder: Path, sanitizer: str = "") -> None:
+def build_emulator(target: Path, folder: Path) -> None:
     """Compile the kernels for the emulator in ``folder`` and put the library at ``target``."""
-    flags = f"{EMULATOR_FLAGS} -O1"
-    link = "-shared -pthread"
-    if sanitizer:
-        watch = f"-fsanitize={sanitizer} -fno-sanitize-recover=all"
-        flags, link = f"{flags} {watch} -g1 -fno-omit-frame-pointer", f"{link} {watch}"
     name = "libemulator.so"
-    launcher = ROOT / "tests" / "emulator"
-    run_ninja(folder, rules(compiler(), flags, link, name, launcher, "-x c++"))
+    run_ninja(folder, rules(emulating(), EMULATOR_FLAGS, "-shared -pthread", name, EMULATOR))
     put_in_place(folder / name, target)
+
+
+def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
+    """Compile the program of random calls with ``sanitizer`` and put it at ``target``."""
+    watch = f"-fsanitize={sanitizer} -fno-sanitize-recover=all"
+    flags = f"{EMULATOR_FLAGS} {watch} -g1 -fno-omit-frame-pointer"
+    flags += " -DLARES_FEW_SHAPES"
+    link, program = f"{watch} -pthread", ("tests/emulated.cpp",)
+    text = rules(emulating(), flags, link, "emulated", EMULATOR, FEW_SHAPES, program)
+    run_ninja(folder, text)
+    put_in_place(folder / "emulated", target)
 
 
 def main(arguments: list[str]) -> None:
     """Entry of the command line."""
-    emulator = [word for word in arguments if word.startswith("--emulator")]
-    target, *folder = [word for word in arguments if word not in emulator]
+    option = arguments.pop(0) if arguments[0].startswith("--") else ""
     try:
-        if emulator:
-            sanitizer = emulator[0].partition("=")[2]
-            place = Path(folder[0] if folder else "build/emulator")
-            build_emulator(Path(target), place, sanitizer)
+        if option == "--stress":
+            sanitizer, target, *folder = arguments
+            build_stress(sanitizer, Path(target), Path(folder[0] if folder else "build/emulated"))
+        elif option == "--emulator":
+            target, *folder = arguments
+            build_emulator(Path(target), Path(folder[0] if folder else "build/emulator"))
         else:
+            target, *folder = arguments
             build_cuda(Path(target), Path(folder[0] if folder else "build/cuda"))
     except BuildError as error:
         sys.exit(f"not built: {error}")

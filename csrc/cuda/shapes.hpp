@@ -9,8 +9,13 @@ namespace lares::cuda {
 template <class T, int D>
 const char* forward(const LaresCudaCall& call);
 
+// As in csrc/build_cuda.py; a few are enough for a program that sanitizers slow down.
+#ifdef LARES_FEW_SHAPES
+#define LARES_EACH_SHAPE(APPLY) APPLY(Bf16, 32) APPLY(Bf16, 64)
+#else
 #define LARES_EACH_SHAPE(APPLY) \
     APPLY(Bf16, 32) APPLY(Bf16, 64) APPLY(Bf16, 128) APPLY(Fp16, 32) APPLY(Fp16, 64) APPLY(Fp16, 128)
+#endif
 #define LARES_DECLARE(TYPE, WIDTH) \
     template <>                    \
     const char* forward<TYPE, WIDTH>(const LaresCudaCall& call);
