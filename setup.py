@@ -13,8 +13,9 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "csrc"))
-import build  # noqa: E402
 import build_cuda  # noqa: E402
+
+import build  # noqa: E402
 
 LIBRARIES: dict[str, Callable[[Path, Path], None]] = {
     "lares_kernels.liblares_cpu": build.build_cpu,

@@ -1,11 +1,12 @@
 """Compiles the CUDA kernels with nvcc: ``python csrc/build_cuda.py TARGET [FOLDER]``.
 
-``python csrc/build_cuda.py --emulator TARGET [FOLDER]`` compiles the same kernels with the C++ compiler
-against tests/emulator, which runs them on a CPU. ``--stress SANITIZER TARGET [FOLDER]`` makes
-tests/emulated.cpp with those kernels and a sanitizer (``address,undefined`` or ``thread``) into a program.
+``python csrc/build_cuda.py --emulator TARGET [FOLDER]`` compiles the same kernels with the C++
+compiler against tests/emulator, which runs them on a CPU. ``--stress SANITIZER TARGET [FOLDER]``
+makes tests/emulated.cpp with those kernels and a sanitizer (``address,undefined`` or ``thread``) into
+a program.
 
-``NVCC`` names the compiler, ``LARES_CUDA_ARCHS`` the architectures, such as ``"80 90a"``. Without it they
-are those of the cards that are here, else 80, 90a and 100a as far as nvcc knows them.
+``NVCC`` names the compiler, ``LARES_CUDA_ARCHS`` the architectures, such as ``"80 90a"``. Without it
+they are those of the cards that are here, else 80, 90a and 100a as far as nvcc knows them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from build import BuildError, compiler, put_in_place, run_ninja  # noqa: E402
+from build import BuildError, compiler, put_in_place, run_ninja
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_ARCHITECTURES = ("80", "90a", "100a")
@@ -88,7 +89,9 @@ def code_flags(archs: list[str]) -> str:
     portable = [name for name in archs if name.isdigit()]
     flags = []
     for name in archs:
-        code = f"sm_{name}" + (f",compute_{name}" if name == max(portable, key=int, default="") else "")
+        code = f"sm_{name}" + (
+            f",compute_{name}" if name == max(portable, key=int, default="") else ""
+        )
         flags.append(f"-gencode arch=compute_{name},code=[{code}]")
     return " ".join(flags)
 

@@ -1,7 +1,7 @@
 /* The recurrence of LARES (arXiv 2505.16865, section 3.2) on NVIDIA cards as a plain C library.
  *
- * All pointers are to memory of the card; nothing is allocated, copied or waited for, so calls can be
- * captured in a CUDA graph. B sequences, G rollouts of each, S = B G; N rows (tokens) of all S;
+ * All pointers are to memory of the card; nothing is allocated, copied or waited for, so calls can
+ * be captured in a CUDA graph. B sequences, G rollouts of each, S = B G; N rows (tokens) of all S;
  * width d. lares_kernels/cuda/ is its caller.
  */
 #ifndef LARES_CUDA_H
@@ -33,7 +33,8 @@ typedef struct {
 typedef struct {
     int32_t abi;    /* LARES_CUDA_ABI */
     int32_t device; /* number of the card */
-    /* the core; d_ff is padded to a multiple of 32, head_tiles is the head's width in 16s, rounded up */
+    /* the core; d_ff is padded to a multiple of 32, head_tiles is the head's width in 16s, rounded
+     * up */
     int32_t d_model, n_heads, head_tiles, d_ff, n_layers;
     int32_t adapter, activation, pre_norm, precision;
     float eps, state_scale, score_scale; /* score_scale: of Q K^T, log2(e) / sqrt(d / h) */
@@ -55,14 +56,14 @@ typedef struct {
     int32_t max_tiles;    /* tiles there can be */
     void* stream;
     /* inputs */
-    const int64_t* lengths;      /* (B,) */
-    const int64_t* order;        /* (S,) order in which sequences are taken, deepest first, or NULL */
-    const int64_t* num_steps;    /* (S,) depth of each sequence, or NULL: all max_steps */
+    const int64_t* lengths;   /* (B,) */
+    const int64_t* order;     /* (S,) order in which sequences are taken, deepest first, or NULL */
+    const int64_t* num_steps; /* (S,) depth of each sequence, or NULL: all max_steps */
     const int64_t* sequence_ids; /* (B,), or NULL: 0..B-1 */
     const float* hidden;         /* (n_hidden_rows, d) */
     const float* state;          /* like final_state, or NULL */
-    const void* matrices;        /* packed, in the precision's type: lares_kernels/cuda/packing.py */
-    const float* vectors;        /* packed */
+    const void* matrices; /* packed, in the precision's type: lares_kernels/cuda/packing.py */
+    const float* vectors; /* packed */
     /* workspaces: the tile plan */
     int32_t* starts;        /* (S + 1,) */
     int32_t* hidden_starts; /* (B + 1,) if packed */
@@ -88,7 +89,8 @@ typedef struct {
 LARES_CUDA_API const char* lares_cuda_card(int32_t device, LaresCudaCard* card);
 LARES_CUDA_API const char* lares_cuda_forward(const LaresCudaCall* call);
 
-/* Type of the device whose memory the library reads: "cuda", or "cpu" for the emulator of the tests. */
+/* Type of the device whose memory the library reads: "cuda", or "cpu" for the emulator of the
+ * tests. */
 LARES_CUDA_API const char* lares_cuda_device_type(void);
 
 /* Architectures it was built for, as "80 90a 100a". */

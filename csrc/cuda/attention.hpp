@@ -1,6 +1,6 @@
 // Causal attention inside a tile. Of all that is computed only keys and values of one head leave a
-// warp's registers: the unit's later warps, whose rows may belong to the same sequence, need them, and
-// the warp itself has better use for the registers meanwhile.
+// warp's registers: the unit's later warps, whose rows may belong to the same sequence, need them,
+// and the warp itself has better use for the registers meanwhile.
 #pragma once
 
 #include <cmath>

@@ -1,8 +1,8 @@
 // What a kernel knows when it is compiled, and where packed parameters lie.
 //
-// Matrices come in fragments of 16 outputs x 16 inputs in 512 bytes, in the order in which lanes take
-// them: lane (g, t) = 4 g + t holds the pairs W[g][2t..], W[g][2t + 8..], W[8 + g][2t..],
-// W[8 + g][2t + 8..]. So a fragment is the second operand of two products, and, its middle pairs
+// Matrices come in fragments of 16 outputs x 16 inputs in 512 bytes, in the order in which lanes
+// take them: lane (g, t) = 4 g + t holds the pairs W[g][2t..], W[g][2t + 8..], W[8 + g][2t..], W[8
+// + g][2t + 8..]. So a fragment is the second operand of two products, and, its middle pairs
 // swapped, the first of one. lares_kernels/cuda/packing.py packs them.
 #pragma once
 
@@ -20,8 +20,8 @@ struct Shape {
     static_assert(D <= 64 || !Drops, "a wide row and the branch that drops some of it do not fit");
     using Type = T;
     static constexpr int kWidth = D;
-    static constexpr int kBlocks = D / 8;    // of 8 columns
-    static constexpr int kChunks = D / 16;   // of 16 columns
+    static constexpr int kBlocks = D / 8;   // of 8 columns
+    static constexpr int kChunks = D / 16;  // of 16 columns
     static constexpr int kHead = Head;
     static constexpr bool kResident = Resident;
     static constexpr bool kDrops = Drops;
@@ -32,8 +32,8 @@ struct Shape {
     static constexpr int kExchange = 2 * Head * kFragment;
 };
 
-// Rows of a warp's tile: lane (g, t) holds columns 8 j + 2 t and 8 j + 2 t + 1 of row g in x[j][0..1],
-// of row g + 8 in x[j][2..3]. The same shape as the sums of a product.
+// Rows of a warp's tile: lane (g, t) holds columns 8 j + 2 t and 8 j + 2 t + 1 of row g in
+// x[j][0..1], of row g + 8 in x[j][2..3]. The same shape as the sums of a product.
 template <class S>
 using Rows = Float[S::kBlocks][4];
 

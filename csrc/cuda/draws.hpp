@@ -30,9 +30,9 @@ LARES_DEVICE void philox(Word (&c)[4], Seed seed) {
     }
 }
 
-// Which elements of two neighbouring blocks of 64 survive: bit i of keep[0], keep[1] for elements i and
-// 32 + i of block 2 pair, keep[2], keep[3] likewise of the next. All of it may differ between lanes
-// but `pair` and `planes`: bits of the rate past its own are zeros and change nothing.
+// Which elements of two neighbouring blocks of 64 survive: bit i of keep[0], keep[1] for elements i
+// and 32 + i of block 2 pair, keep[2], keep[3] likewise of the next. All of it may differ between
+// lanes but `pair` and `planes`: bits of the rate past its own are zeros and change nothing.
 LARES_DEVICE void keep_words(Word (&keep)[4], Word stream, Word position, Word site, int pair,
                              Word bits, int planes, Seed seed) {
     Word below[4] = {}, equal[4];
@@ -53,13 +53,14 @@ LARES_DEVICE void keep_words(Word (&keep)[4], Word stream, Word position, Word s
     for (int k = 0; k < 4; ++k) keep[k] = ~below[k];
 }
 
-// Standard normal numbers cut at three sigma from words; lares_kernels/noise.py derives the formula.
+// Standard normal numbers cut at three sigma from words; lares_kernels/noise.py derives the
+// formula.
 LARES_DEVICE Float truncated_normal(Word word) {
     const Float t = (to_float(as_int(word) >> 8) + 0.5f) * 1.1920928955078125e-07f;
     const Float distance = 1.0f - larger(t, -t);
-    const Float w = -logarithm(0.9946076967722628f * (distance * (2.0f - distance)) +
-                               0.005392303227737183f) -
-                    2.5f;
+    const Float w =
+        -logarithm(0.9946076967722628f * (distance * (2.0f - distance)) + 0.005392303227737183f) -
+        2.5f;
     Float r = multiply_add(w, wide(-1.1378691064497474e-08f), wide(3.356981301198966e-08f));
     r = multiply_add(r, w, wide(6.436343239046599e-07f));
     r = multiply_add(r, w, wide(-4.893458986792137e-06f));
@@ -72,9 +73,9 @@ LARES_DEVICE Float truncated_normal(Word word) {
     return r * t;
 }
 
-// s_0 of a tile's rows. A lane calls the generator for one of the quad's two rows and both halves of
-// a block of four columns, and changes halves with its neighbour.
-// `stream` and `position` are those of row g for even lanes, of row g + 8 for odd ones.
+// s_0 of a tile's rows. A lane calls the generator for one of the quad's two rows and both halves
+// of a block of four columns, and changes halves with its neighbour. `stream` and `position` are
+// those of row g for even lanes, of row g + 8 for odd ones.
 template <class S>
 LARES_DEVICE void initial_state(Rows<S>& x, Word stream, Word position, float scale, Seed seed) {
     const Int lane = lane_number();

@@ -1,7 +1,6 @@
-// The forward kernels of one width and type: compiled once for each pair, given as LARES_TYPE (Bf16 or
-// Fp16) and LARES_WIDTH.
+// The forward kernels of one width and type: compiled once for each pair, given as LARES_TYPE (Bf16
+// or Fp16) and LARES_WIDTH.
 #include "forward.hpp"
-
 #include "launch.hpp"
 #include "shapes.hpp"
 
@@ -37,10 +36,13 @@ static const char* choose_resident(const LaresCudaCall& call) {
 template <>
 const char* forward<LARES_TYPE, LARES_WIDTH>(const LaresCudaCall& call) {
     switch (call.head_tiles) {
-        case 1: return choose_resident<1>(call);
-        case 2: return choose_resident<2>(call);
+        case 1:
+            return choose_resident<1>(call);
+        case 2:
+            return choose_resident<2>(call);
 #if LARES_WIDTH >= 64
-        case 4: return choose_resident<4>(call);
+        case 4:
+            return choose_resident<4>(call);
 #endif
     }
     return "heads of this width are not compiled";

@@ -82,8 +82,8 @@ struct Forward {
         const Tile tile = {call.rows + number * (LARES_CUDA_FIELDS * rows),
                            block.warp - unit.index * unit.warps, call.tile_start[number]};
         Rows<S> x = {};
-        const int last = warp_max(
-            larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
+        const int last =
+            warp_max(larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
         if (last > 0 && call.adapter != LARES_CUDA_NONE) first_state(x, tile);
         LARES_ROLLED
         for (int step = 1; step <= tile.depth(); ++step) {
@@ -159,8 +159,7 @@ struct Forward {
 
     // W [s ; H] + b; its weights, read once a step, are not resident.
     LARES_DEVICE void concat(Rows<S>& x, const Rows<S>& hidden) const {
-        const Fragments<false> weights = {matrices() +
-                                          call.n_layers * places.layer() * kFragment};
+        const Fragments<false> weights = {matrices() + call.n_layers * places.layer() * kFragment};
         Operand<S> of_state, of_hidden;
         pack_rows<S>(of_state, x);
         pack_rows<S>(of_hidden, hidden);

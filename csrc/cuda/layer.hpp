@@ -20,8 +20,8 @@ enum class Work {
     kAll,
 };
 
-// The dropout decisions of a layer and step. A quad's four lanes draw for its two rows: lanes 0 and 1
-// (rows g and g + 8) the residual's words, lanes 2 and 3 those of the first two heads.
+// The dropout decisions of a layer and step. A quad's four lanes draw for its two rows: lanes 0 and
+// 1 (rows g and g + 8) the residual's words, lanes 2 and 3 those of the first two heads.
 template <class S>
 struct LayerDraws {
     const LaresCudaCall& call;
@@ -47,8 +47,8 @@ struct LayerDraws {
                    pair, bits, planes, seed());
     }
 
-    // A head's bits of attention dropout. Those of the first two are there, the others are drawn when
-    // they are needed, rather than held in registers.
+    // A head's bits of attention dropout. Those of the first two are there, the others are drawn
+    // when they are needed, rather than held in registers.
     LARES_DEVICE KeptKeys kept_keys(int head) const {
         Word pair[4];
         int lane = 0;
@@ -103,7 +103,8 @@ LARES_DEVICE void attention(Rows<S>& acc, const Operand<S>& a, const Layer<S>& l
             const Int row = lane_number() >> 2;
             Int first[2] = {tile.field(kFirst, tile.upper()), tile.field(kFirst, tile.lower())};
             // No warp before this one holds a row that this one sees.
-            const int earliest = 16 * tile.warp - warp_max(16 * tile.warp - smaller(first[0], first[1]));
+            const int earliest =
+                16 * tile.warp - warp_max(16 * tile.warp - smaller(first[0], first[1]));
             first[0] = first[0] - 16 * tile.warp;
             first[1] = first[1] - 16 * tile.warp;
             const Int own_last[2] = {row, row + 8};
@@ -184,7 +185,8 @@ LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& u
     const float *vectors = layer.vectors, *attn_norm = vectors + layer.places.attn_norm(),
                 *ffn_norm = vectors + layer.places.ffn_norm();
     Operand<S> a;
-    // Without dropout a branch is summed on top of the rows it is added to: no registers of its own.
+    // Without dropout a branch is summed on top of the rows it is added to: no registers of its
+    // own.
     Rows<S> branch;
     auto& sums = *(S::kDrops ? &branch : &x);
     if (work != Work::kNone) {

@@ -33,9 +33,7 @@ LARES_DEVICE void activate(int activation, Each each) {
             return multiply_add(half, erf_scaled(x), half);
         });
     } else if (activation == LARES_CUDA_GELU_TANH) {
-        each([](Float x) {
-            return x * sigmoid(x * (0.07135481282f * x * x + 1.5957691216f));
-        });
+        each([](Float x) { return x * sigmoid(x * (0.07135481282f * x * x + 1.5957691216f)); });
     } else if (activation == LARES_CUDA_RELU) {
         each([](Float x) { return larger(x, wide(0.0f)); });
     } else {

@@ -18,7 +18,7 @@ const char* cut_into_tiles(const LaresCudaCall& call) {
 
 const char* refine(const LaresCudaCall& call) {
     const bool half = call.precision == LARES_CUDA_FP16;
-#define LARES_CHOOSE(TYPE, WIDTH)                                            \
+#define LARES_CHOOSE(TYPE, WIDTH)                                                \
     if (call.d_model == WIDTH && half == (LARES_CUDA_##TYPE == LARES_CUDA_FP16)) \
         return forward<TYPE, WIDTH>(call);
 #define LARES_CUDA_Bf16 LARES_CUDA_BF16
@@ -37,18 +37,12 @@ const char* lares_cuda_forward(const LaresCudaCall* call) {
     return error != nullptr ? error : refine(*call);
 }
 
-const char* lares_cuda_card(int32_t device, LaresCudaCard* card) {
-    return describe(device, *card);
-}
+const char* lares_cuda_card(int32_t device, LaresCudaCard* card) { return describe(device, *card); }
 
-const char* lares_cuda_device_type(void) {
-    return kDeviceType;
-}
+const char* lares_cuda_device_type(void) { return kDeviceType; }
 
 #ifndef LARES_ARCHITECTURES
 #define LARES_ARCHITECTURES ""
 #endif
 
-const char* lares_cuda_architectures(void) {
-    return LARES_ARCHITECTURES;
-}
+const char* lares_cuda_architectures(void) { return LARES_ARCHITECTURES; }

@@ -14,7 +14,8 @@ const char* forward(const LaresCudaCall& call);
 #define LARES_EACH_SHAPE(APPLY) APPLY(Bf16, 32) APPLY(Bf16, 64)
 #else
 #define LARES_EACH_SHAPE(APPLY) \
-    APPLY(Bf16, 32) APPLY(Bf16, 64) APPLY(Bf16, 128) APPLY(Fp16, 32) APPLY(Fp16, 64) APPLY(Fp16, 128)
+    APPLY(Bf16, 32)             \
+    APPLY(Bf16, 64) APPLY(Bf16, 128) APPLY(Fp16, 32) APPLY(Fp16, 64) APPLY(Fp16, 128)
 #endif
 #define LARES_DECLARE(TYPE, WIDTH) \
     template <>                    \

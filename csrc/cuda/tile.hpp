@@ -31,8 +31,11 @@ struct Tile {
     LARES_DEVICE Int lower() const { return upper() + 8; }
     // Row g for even lanes, row g + 8 for odd ones: a quad's lanes share two rows.
     LARES_DEVICE Int shared_row() const { return upper() + 8 * (lane_number() & 1); }
-    // Fields are read where they are used: they stay in the nearest cache, and registers are scarce.
-    LARES_DEVICE Int field(Field which, Int row) const { return load(info + which, row * LARES_CUDA_FIELDS); }
+    // Fields are read where they are used: they stay in the nearest cache, and registers are
+    // scarce.
+    LARES_DEVICE Int field(Field which, Int row) const {
+        return load(info + which, row * LARES_CUDA_FIELDS);
+    }
     // Steps of the deepest sequence: tiles take sequences in order of depth.
     LARES_DEVICE int depth() const { return info[kDepth]; }
 };

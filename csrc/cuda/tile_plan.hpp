@@ -1,8 +1,8 @@
 // The tile plan: which rows of which sequences share a tile.
 //
 // A tile is a few whole sequences, at most 16 rows for each warp of a unit. Sequences are taken in
-// order, deepest first, and a tile is closed by the first one that does not fit it (next-fit). Row r of
-// a tile that starts at packed row n is packed row n + r.
+// order, deepest first, and a tile is closed by the first one that does not fit it (next-fit). Row
+// r of a tile that starts at packed row n is packed row n + r.
 #pragma once
 
 #include "tile.hpp"
@@ -85,11 +85,10 @@ struct TilePlan {
             store(call.jumps, at, low, inside);
         });
 
-        // Tile t starts after t jumps from sequence 0: as many of the 1st, 2nd, 4th, ... powers of the
-        // jump as t has bits.
-        for_all(call.max_tiles + 1, [&](Int tile, Mask inside) {
-            store(call.tile_sequence, tile, wide(0), inside);
-        });
+        // Tile t starts after t jumps from sequence 0: as many of the 1st, 2nd, 4th, ... powers of
+        // the jump as t has bits.
+        for_all(call.max_tiles + 1,
+                [&](Int tile, Mask inside) { store(call.tile_sequence, tile, wide(0), inside); });
         int32_t *here = call.jumps, *there = call.jumps + count + 1;
         LARES_ROLLED
         for (int power = 1; power <= call.max_tiles; power *= 2) {
@@ -153,7 +152,8 @@ struct TileRows {
         }
     }
 
-    LARES_DEVICE void write(int32_t* info, Int r, Mask inside, Mask real, Int taken, Int row) const {
+    LARES_DEVICE void write(int32_t* info, Int r, Mask inside, Mask real, Int taken,
+                            Int row) const {
         const Int sequence = call.order == nullptr ? taken : load(call.order, taken, real, 0);
         const Int start = load(call.starts, taken, real, 0);
         const Int length = load(call.starts, taken + 1, real, 0) - start;

@@ -1,7 +1,7 @@
 // Random calls of the CUDA kernels on the emulator, for sanitizers to watch (tests/kernels/cuda).
 //
-// Every call runs with units of two sizes, which must agree: tiles, masks and barriers then differ, the
-// decisions do not. Arrays are of the exact size, so that a step past an end is seen.
+// Every call runs with units of two sizes, which must agree: tiles, masks and barriers then differ,
+// the decisions do not. Arrays are of the exact size, so that a step past an end is seen.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -15,9 +15,7 @@ namespace {
 
 std::mt19937 generator(7);
 
-int number(int low, int high) {
-    return std::uniform_int_distribution<int>(low, high)(generator);
-}
+int number(int low, int high) { return std::uniform_int_distribution<int>(low, high)(generator); }
 
 std::vector<float> numbers(size_t count, float scale) {
     std::normal_distribution<float> normal(0.0f, scale);
@@ -90,9 +88,8 @@ struct Problem {
             order.push_back(sequences - 1 - i);
             num_steps.push_back(i % 2 == 0 ? call.max_steps : 1);
         }
-        std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-            return num_steps[a] > num_steps[b];
-        });
+        std::stable_sort(order.begin(), order.end(),
+                         [&](int64_t a, int64_t b) { return num_steps[a] > num_steps[b]; });
         const int chunks = d / 16;
         const int layer = 4 * call.n_heads * head_tiles * chunks + call.d_ff / 16 * 2 * chunks;
         const int concat = call.adapter == LARES_CUDA_CONCAT ? 2 * chunks * chunks : 0;
@@ -158,7 +155,8 @@ int main(int argc, char** argv) {
             error += double(one[k] - other[k]) * (one[k] - other[k]);
             size += double(one[k]) * one[k];
         }
-        // Keys come in another order, so sums are rounded otherwise; a wrong mask is off by 0.1 or more.
+        // Keys come in another order, so sums are rounded otherwise; a wrong mask is off by 0.1 or
+        // more.
         if (!(error <= 4e-4 * size)) {
             std::fprintf(stderr, "call %d: units of %d and %d warps differ by %g\n", i, warps,
                          2 * warps, std::sqrt(error / size));

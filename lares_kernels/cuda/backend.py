@@ -55,6 +55,7 @@ class CudaBackend:
         return config_reason(request.config)
 
     def plan(self, call: RefineCall, device_type: str) -> str:
+        _require_forward(call)
         device = torch.device(device_type)
         plan = _launch_plan(call, call.layout.max_length, device)
         where = "resident in shared memory" if plan.resident else "read again by every layer"
@@ -67,11 +68,7 @@ class CudaBackend:
     def forward(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        if call.differentiates:
-            raise BackendError(
-                "backend 'cuda' cannot run this call: backward is not in the CUDA backend; "
-                "use triton, or torch.no_grad()"
-            )
+        _require_forward(call)
         device = hidden.device
         if device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":
             call.check_values()
@@ -164,6 +161,14 @@ class _Workspace:
             if size:
                 setattr(c, name, at)
             at += size * self.memory.element_size()
+
+
+def _require_forward(call: RefineCall) -> None:
+    if call.differentiates:
+        raise BackendError(
+            "backend 'cuda' cannot run this call: backward is not in the CUDA backend; use triton, "
+            "or torch.no_grad()"
+        )
 
 
 def _index_of(device: torch.device) -> int:

@@ -26,17 +26,51 @@ class LaresCudaRate(ctypes.Structure):
     _fields_ = [("bits", _Word), ("planes", _Int), ("scale", _Float)]
 
 
-_INTEGERS = (
-    "abi device d_model n_heads head_tiles d_ff n_layers adapter activation pre_norm precision"
-).split()
-_BATCH = (
-    "n_groups rollouts padded_length n_hidden_rows kept_rows longest max_steps state_mode"
-).split()
-_LAUNCH = "unit_warps units blocks resident shared_bytes max_tiles".split()
-_POINTERS = (
-    "stream lengths order num_steps sequence_ids hidden state matrices vectors starts hidden_starts "
-    "jumps tile_sequence tile_start tile_count rows trajectory final_state kept"
-).split()
+_INTEGERS = [
+    "abi",
+    "device",
+    "d_model",
+    "n_heads",
+    "head_tiles",
+    "d_ff",
+    "n_layers",
+    "adapter",
+    "activation",
+    "pre_norm",
+    "precision",
+]
+_BATCH = [
+    "n_groups",
+    "rollouts",
+    "padded_length",
+    "n_hidden_rows",
+    "kept_rows",
+    "longest",
+    "max_steps",
+    "state_mode",
+]
+_LAUNCH = ["unit_warps", "units", "blocks", "resident", "shared_bytes", "max_tiles"]
+_POINTERS = [
+    "stream",
+    "lengths",
+    "order",
+    "num_steps",
+    "sequence_ids",
+    "hidden",
+    "state",
+    "matrices",
+    "vectors",
+    "starts",
+    "hidden_starts",
+    "jumps",
+    "tile_sequence",
+    "tile_start",
+    "tile_count",
+    "rows",
+    "trajectory",
+    "final_state",
+    "kept",
+]
 
 
 class LaresCudaCall(ctypes.Structure):

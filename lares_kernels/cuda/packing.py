@@ -1,7 +1,7 @@
 """Parameters as the kernels read them: matrices in fragments of 16 x 16, vectors one after the other.
 
-The order is that of csrc/cuda/core.hpp. Packing is a gather, whose index is found once for each shape by
-packing addresses instead of values.
+The order is that of csrc/cuda/core.hpp. Packing is a gather, whose index is found once for each shape
+by packing addresses instead of values.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ from lares_kernels.cuda.library import Card
 
 WIDTHS = (32, 64, 128)
 LONGEST = 128  # tokens of a sequence
-LONGEST_DROPPED = 64  # likewise where attention probabilities are dropped: a row's bits are one word
+LONGEST_DROPPED = (
+    64  # likewise where attention probabilities are dropped: a row's bits are one word
+)
 _MOST_DROPPED_WIDTH = 64  # a wider row and a branch of it do not fit registers
 _FRAGMENT_BYTES = 512  # 16 x 16 numbers of 16 bits
 _COLUMNS = 32  # what the feed-forward's width is padded to a multiple of
@@ -137,9 +139,7 @@ def launch_plan(shapes: Shapes, longest: int, dropout: bool, card: Card) -> Laun
             continue  # not compiled: the first never fits, the second is never needed
         fixed = vectors + (shapes.weight_bytes if resident else 0)
         unit = unit_warps * shapes.exchange_bytes
-        units = min(
-            most_warps(shapes, dropout) // unit_warps, (card.shared_limit - fixed) // unit
-        )
+        units = min(most_warps(shapes, dropout) // unit_warps, (card.shared_limit - fixed) // unit)
         if units > 0:
             return LaunchPlan(unit_warps, units, resident, fixed + units * unit)
     return (

@@ -30,8 +30,8 @@ const char* launch(const LaresCudaCall& call, int blocks, int warps, int shared_
     const cudaError_t error = cudaFuncSetAttribute(
         entry<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     if (error != cudaSuccess) return error_text(error);
-    entry<Kernel><<<blocks, 32 * warps, shared_bytes, static_cast<cudaStream_t>(call.stream)>>>(
-        call);
+    entry<Kernel>
+        <<<blocks, 32 * warps, shared_bytes, static_cast<cudaStream_t>(call.stream)>>>(call);
     return error_text(cudaGetLastError());
 }
 

@@ -2,8 +2,8 @@
 //
 // Kernels are written against this header. csrc/tests/emulator has another of the same name, where
 // Float and its kin are 32 lanes wide, which runs the same kernels on a CPU. So kernels keep to
-// these rules: what differs between lanes has type Float, Word, Int or Mask and no branch depends on
-// it (`select` instead); what all lanes share is an int, a bool or a pointer.
+// these rules: what differs between lanes has type Float, Word, Int or Mask and no branch depends
+// on it (`select` instead); what all lanes share is an int, a bool or a pointer.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -134,14 +134,14 @@ LARES_DEVICE Word pack<Fp16>(Float low, Float high) {
 //   b0: rows 2t, 2t + 1 of column g; b1: rows 2t + 8, 2t + 9.
 template <class T>
 LARES_DEVICE void mma(Float (&c)[4], Word a0, Word a1, Word a2, Word a3, Word b0, Word b1);
-#define LARES_MMA(TYPE, NAME)                                                                    \
-    template <>                                                                                  \
-    LARES_DEVICE void mma<TYPE>(Float(&c)[4], Word a0, Word a1, Word a2, Word a3, Word b0,       \
-                                Word b1) {                                                       \
-        asm("mma.sync.aligned.m16n8k16.row.col.f32." NAME "." NAME                               \
-            ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                         \
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                     \
-            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));                             \
+#define LARES_MMA(TYPE, NAME)                                                              \
+    template <>                                                                            \
+    LARES_DEVICE void mma<TYPE>(Float(&c)[4], Word a0, Word a1, Word a2, Word a3, Word b0, \
+                                Word b1) {                                                 \
+        asm("mma.sync.aligned.m16n8k16.row.col.f32." NAME "." NAME                         \
+            ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                   \
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                               \
+            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));                       \
     }
 LARES_MMA(Bf16, "bf16")
 LARES_MMA(Fp16, "f16")
@@ -161,8 +161,8 @@ LARES_DEVICE void load_fragment(Word (&to)[4], const unsigned char* from) {
     const uint4 v = __ldg(reinterpret_cast<const uint4*>(from) + lane_number());
     to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
 }
-// Piece `index` of 16 bytes, for lanes where `mask` holds, from global to shared memory; there after
-// copies_done().
+// Piece `index` of 16 bytes, for lanes where `mask` holds, from global to shared memory; there
+// after copies_done().
 LARES_DEVICE void copy16(unsigned char* to, const unsigned char* from, Int index, Mask mask) {
     if (mask) {
         const auto shared = uint32_t(__cvta_generic_to_shared(to + 16 * index));

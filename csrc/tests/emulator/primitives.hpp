@@ -61,45 +61,19 @@ template <class T>
 T select(Mask mask, T yes, T no) {
     return mask ? yes : no;
 }
-inline Mask both(Mask a, Mask b) {
-    return a & b;
-}
-inline Float wide(float x) {
-    return Float{} + x;
-}
-inline Int wide(int x) {
-    return Int{} + x;
-}
-inline Word wide(uint32_t x) {
-    return Word{} + x;
-}
-inline Int as_int(Word x) {
-    return (Int)x;
-}
-inline Word as_word(Int x) {
-    return (Word)x;
-}
-inline Word as_word(Float x) {
-    return (Word)x;
-}
-inline Float as_float(Word x) {
-    return (Float)x;
-}
-inline Float to_float(Int x) {
-    return __builtin_convertvector(x, Float);
-}
-inline Float larger(Float a, Float b) {
-    return a > b ? a : b;
-}
-inline Float smaller(Float a, Float b) {
-    return a < b ? a : b;
-}
-inline Int larger(Int a, Int b) {
-    return a > b ? a : b;
-}
-inline Int smaller(Int a, Int b) {
-    return a < b ? a : b;
-}
+inline Mask both(Mask a, Mask b) { return a & b; }
+inline Float wide(float x) { return Float{} + x; }
+inline Int wide(int x) { return Int{} + x; }
+inline Word wide(uint32_t x) { return Word{} + x; }
+inline Int as_int(Word x) { return (Int)x; }
+inline Word as_word(Int x) { return (Word)x; }
+inline Word as_word(Float x) { return (Word)x; }
+inline Float as_float(Word x) { return (Float)x; }
+inline Float to_float(Int x) { return __builtin_convertvector(x, Float); }
+inline Float larger(Float a, Float b) { return a > b ? a : b; }
+inline Float smaller(Float a, Float b) { return a < b ? a : b; }
+inline Int larger(Int a, Int b) { return a > b ? a : b; }
+inline Int smaller(Int a, Int b) { return a < b ? a : b; }
 inline Float multiply_add(Float a, Float b, Float c) {
     return each<Float>([&](int i) { return std::fma(a[i], b[i], c[i]); });
 }
@@ -107,16 +81,13 @@ inline Word multiply_high(Word a, uint32_t b) {
     return each<Word>([&](int i) { return uint32_t((uint64_t(a[i]) * b) >> 32); });
 }
 inline Word funnel_right(Word low, Word high, Int shift) {
-    return each<Word>([&](int i) {
-        return uint32_t((uint64_t(high[i]) << 32 | low[i]) >> (shift[i] & 31));
-    });
+    return each<Word>(
+        [&](int i) { return uint32_t((uint64_t(high[i]) << 32 | low[i]) >> (shift[i] & 31)); });
 }
 inline Float exp2(Float x) {
     return each<Float>([&](int i) { return std::exp2(x[i]); });
 }
-inline Float inverse(Float x) {
-    return 1.0f / x;
-}
+inline Float inverse(Float x) { return 1.0f / x; }
 inline Float inverse_root(Float x) {
     return each<Float>([&](int i) { return 1.0f / std::sqrt(x[i]); });
 }
@@ -141,9 +112,7 @@ inline Float quad_max(Float x) {
 inline Word quad_lane(Word x, int source) {
     return each<Word>([&](int i) { return x[(i & ~3) | source]; });
 }
-inline Word swap_neighbours(Word x) {
-    return from_lane_xor(x, 1);
-}
+inline Word swap_neighbours(Word x) { return from_lane_xor(x, 1); }
 inline bool any(Mask mask) {
     for (int i = 0; i < kLanes; ++i)
         if (mask[i]) return true;
@@ -191,9 +160,8 @@ inline float widen<Fp16>(uint32_t half) {
 
 template <class T>
 Word pack(Float low, Float high) {
-    return each<Word>([&](int i) {
-        return uint32_t(round16<T>(low[i])) | uint32_t(round16<T>(high[i])) << 16;
-    });
+    return each<Word>(
+        [&](int i) { return uint32_t(round16<T>(low[i])) | uint32_t(round16<T>(high[i])) << 16; });
 }
 
 template <class T>
@@ -229,9 +197,7 @@ inline void load_shared(Word (&to)[4], const unsigned char* from) {
         for (int i = 0; i < 4; ++i) to[i][lane] = words[i];
     }
 }
-inline void load_fragment(Word (&to)[4], const unsigned char* from) {
-    load_shared(to, from);
-}
+inline void load_fragment(Word (&to)[4], const unsigned char* from) { load_shared(to, from); }
 inline void store_shared(unsigned char* to, const Word (&from)[4]) {
     for (int lane = 0; lane < kLanes; ++lane) {
         const uint32_t words[4] = {from[0][lane], from[1][lane], from[2][lane], from[3][lane]};

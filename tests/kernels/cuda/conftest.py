@@ -13,8 +13,9 @@ from lares_kernels.cuda import library
 
 ROOT = Path(__file__).parent.parent.parent.parent
 sys.path.insert(0, str(ROOT / "csrc"))
-import build  # noqa: E402
 import build_cuda  # noqa: E402
+
+import build  # noqa: E402
 
 
 def forget() -> None:

@@ -47,9 +47,7 @@ class Compiled(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def compiled(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Compiled:
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     """forward.cu of one width for one architecture, bf16."""
     architecture, width = request.param
     command = compiler()
@@ -95,7 +93,10 @@ def kernels(report: str) -> list[Kernel]:
         spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", part)
         used = re.search(r"Used (\d+) registers, used (\d+) barriers", part)
         stack = re.search(r"(\d+) bytes stack frame", part)
-        assert shape and spills and used and stack, part
+        assert shape is not None, part
+        assert spills is not None, part
+        assert used is not None, part
+        assert stack is not None, part
         spilled = int(spills[1]) + int(spills[2]) + int(stack[1])
         found.append(
             Kernel(
@@ -114,7 +115,9 @@ def kernels(report: str) -> list[Kernel]:
 CASES = [("80", 64), ("90a", 32), ("90a", 64), ("90a", 128), ("100a", 64)]
 
 
-@pytest.mark.parametrize("compiled", CASES, indirect=True, ids=lambda case: f"sm{case[0]}-{case[1]}")
+@pytest.mark.parametrize(
+    "compiled", CASES, indirect=True, ids=lambda case: f"sm{case[0]}-{case[1]}"
+)
 def test_registers_spills_and_instructions(compiled: Compiled) -> None:
     found = kernels(compiled.report)
     assert found

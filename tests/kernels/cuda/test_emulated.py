@@ -120,7 +120,10 @@ def test_given_state_and_zero_state() -> None:
     for backend, dtype in (("equations", torch.float64), ("cuda", torch.float32)):
         core.to(dtype)
         with use_backend(backend):
-            given = {"state": state.to(dtype), "precision": "fp16" if dtype == torch.float32 else None}
+            given = {
+                "state": state.to(dtype),
+                "precision": "fp16" if dtype == torch.float32 else None,
+            }
             results.append(outputs(core, hidden.to(dtype), sizes, num_steps=2, **given))
     for mine, wanted in zip(results[1], results[0], strict=True):
         assert relative(mine.double(), wanted) < 5e-3
@@ -139,7 +142,9 @@ def test_the_drawn_state_is_the_reference_s() -> None:
     found = []
     for backend in ("reference", "cuda"):
         with use_backend(backend):
-            found.append(outputs(core, hidden, torch.tensor([9, 4, 1]), seed=11, precision="bf16")[1])
+            found.append(
+                outputs(core, hidden, torch.tensor([9, 4, 1]), seed=11, precision="bf16")[1]
+            )
     assert relative(found[1], found[0]) < 2e-6
 
 
