@@ -112,6 +112,8 @@ def rules(
     for kind, width in shapes:
         defines = f"-DLARES_TYPE={kind} -DLARES_WIDTH={width}"
         objects[f"forward_{kind}_{width}.o"] = ("cuda/forward.cu", defines)
+        if width <= 64:
+            objects[f"backward_{kind}_{width}.o"] = ("cuda/backward.cu", defines)
     lines = [
         "rule compile",
         f"  command = {command} {flags} {includes} $defines -MMD -MF $out.d -c $in -o $out",

@@ -58,7 +58,9 @@ struct Forward {
         }
     }
 
-    LARES_DEVICE void run() const {
+    // kernel.run_tile() for every tile of this warp's unit.
+    template <class Kernel>
+    LARES_DEVICE void run_tiles(const Kernel& kernel) const {
         const int tiles = *call.tile_count;
         if (block.index >= tiles) return;
         if constexpr (S::kResident)
@@ -74,13 +76,26 @@ struct Forward {
         LARES_ROLLED
         for (int tile = index * block.count + block.index; tile < tiles;
              tile += call.units * block.count)
-            run_tile(unit, tile);
+            kernel.run_tile(unit, tile);
+    }
+
+    LARES_DEVICE Tile tile_of(const Unit& unit, int number) const {
+        const int rows = 16 * call.unit_warps;
+        return {call.rows + number * (LARES_CUDA_FIELDS * rows),
+                block.warp - unit.index * unit.warps, call.tile_start[number]};
+    }
+
+    // Draws of layers outside the recurrence carry step 0.
+    LARES_DEVICE int drawn_step(int step) const {
+        return call.adapter == LARES_CUDA_NONE ? 0 : step;
+    }
+
+    LARES_DEVICE void run() const {
+        run_tiles(*this);
     }
 
     LARES_DEVICE void run_tile(const Unit& unit, int number) const {
-        const int rows = 16 * call.unit_warps;
-        const Tile tile = {call.rows + number * (LARES_CUDA_FIELDS * rows),
-                           block.warp - unit.index * unit.warps, call.tile_start[number]};
+        const Tile tile = tile_of(unit, number);
         Rows<S> x = {};
         const int last =
             warp_max(larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
@@ -93,10 +108,8 @@ struct Forward {
             for (int index = 0; index < call.n_layers; ++index) {
                 Work work = runs ? Work::kAll : Work::kNone;
                 if (step == last && index + 1 == call.n_layers) work = work_of_last(tile, step);
-                // Draws of layers outside the recurrence carry step 0.
-                const int drawn_step = call.adapter == LARES_CUDA_NONE ? 0 : step;
-                LayerDraws<S> draws = {call, tile, index, drawn_step, {}};
-                layer_forward<S>(x, layer(index), unit, draws, work);
+                LayerDraws<S> draws = {call, tile, index, drawn_step(step), {}};
+                layer_forward<S>(x, layer(index), unit, draws, work, NoTape());
             }
             if (runs) write(x, tile, step);
         }
@@ -130,36 +143,51 @@ struct Forward {
     // LayerNorm_core(adapter(s, H)), or H alone.
     LARES_DEVICE void step_input(Rows<S>& x, const Tile& tile, int step) const {
         if (call.kept != nullptr) keep(x, tile, step);
+        adapt(x, tile);
+        if (call.adapter != LARES_CUDA_NONE)
+            layer_norm<S>(x, vectors() + places.core_norm(call.n_layers), call.eps);
+    }
+
+    LARES_DEVICE void load_hidden(Rows<S>& hidden, const Tile& tile) const {
         const Int upper = tile.field(kHiddenRow, tile.upper());
         const Int lower = tile.field(kHiddenRow, tile.lower());
-        Rows<S> hidden;
         load_rows<S>(hidden, call.hidden, upper, lower, upper >= 0, lower >= 0);
+    }
+
+    // The state's share in the adapter's mean.
+    LARES_DEVICE float state_share() const {
+        if (call.adapter != LARES_CUDA_GATE) return 0.5f;
+        return 1.0f / (1.0f + expf(-vectors()[places.gate(call.n_layers)]));
+    }
+
+    // The adapter of a state, in place; H alone where there is none.
+    LARES_DEVICE void adapt(Rows<S>& x, const Tile& tile) const {
+        if (call.adapter == LARES_CUDA_NONE) {
+            load_hidden(x, tile);
+            return;
+        }
+        Rows<S> hidden;
+        load_hidden(hidden, tile);
         if (call.adapter == LARES_CUDA_CONCAT) {
             concat(x, hidden);
-        } else if (call.adapter == LARES_CUDA_NONE) {
-            LARES_UNROLL
-            for (int j = 0; j < S::kBlocks; ++j) {
-                LARES_UNROLL
-                for (int i = 0; i < 4; ++i) x[j][i] = hidden[j][i];
-            }
             return;
-        } else {
-            float share = 0.5f;
-            if (call.adapter == LARES_CUDA_GATE)
-                share = 1.0f / (1.0f + expf(-vectors()[places.gate(call.n_layers)]));
-            LARES_UNROLL
-            for (int j = 0; j < S::kBlocks; ++j) {
-                LARES_UNROLL
-                for (int i = 0; i < 4; ++i)
-                    x[j][i] = x[j][i] * share + hidden[j][i] * (1.0f - share);
-            }
         }
-        layer_norm<S>(x, vectors() + places.core_norm(call.n_layers), call.eps);
+        const float share = state_share();
+        LARES_UNROLL
+        for (int j = 0; j < S::kBlocks; ++j) {
+            LARES_UNROLL
+            for (int i = 0; i < 4; ++i)
+                x[j][i] = x[j][i] * share + hidden[j][i] * (1.0f - share);
+        }
+    }
+
+    LARES_DEVICE Fragments<false> concat_weights() const {
+        return {matrices() + call.n_layers * places.layer() * kFragment};
     }
 
     // W [s ; H] + b; its weights, read once a step, are not resident.
     LARES_DEVICE void concat(Rows<S>& x, const Rows<S>& hidden) const {
-        const Fragments<false> weights = {matrices() + call.n_layers * places.layer() * kFragment};
+        const Fragments<false> weights = concat_weights();
         Operand<S> of_state, of_hidden;
         pack_rows<S>(of_state, x);
         pack_rows<S>(of_hidden, hidden);

@@ -177,10 +177,17 @@ LARES_DEVICE void branch_input(Operand<S>& a, const Rows<S>& x, const float* nor
     }
 }
 
-// x of the next layer from x of this one.
-template <class S>
+// What backward needs of a layer, and forward does not keep.
+struct NoTape {
+    template <class S>
+    LARES_DEVICE void keep(int, const Rows<S>&) const {}
+};
+
+// x of the next layer from x of this one. `tape` is shown x and both residual sums before any LayerNorm
+// of them.
+template <class S, class Tape>
 LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& unit,
-                                LayerDraws<S>& draws, Work work) {
+                                LayerDraws<S>& draws, Work work, const Tape& tape) {
     const LaresCudaCall& call = draws.call;
     const float *vectors = layer.vectors, *attn_norm = vectors + layer.places.attn_norm(),
                 *ffn_norm = vectors + layer.places.ffn_norm();
@@ -190,6 +197,7 @@ LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& u
     Rows<S> branch;
     auto& sums = *(S::kDrops ? &branch : &x);
     if (work != Work::kNone) {
+        tape.template keep<S>(0, x);
         branch_input<S>(a, x, attn_norm, call);
         if constexpr (S::kDrops) {
             draws.draw();
@@ -200,6 +208,7 @@ LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& u
     attention<S>(sums, a, layer, unit, draws, work);
     if (work != Work::kAll) return;
     if constexpr (S::kDrops) draws.add_branch(x, branch, 0);
+    tape.template keep<S>(1, x);
     if (!call.pre_norm) layer_norm<S>(x, attn_norm, call.eps);
 
     branch_input<S>(a, x, ffn_norm, call);
@@ -207,6 +216,7 @@ LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& u
     add_bias<S>(sums, vectors + layer.places.down_bias());
     feed_forward<S>(sums, a, layer, call);
     if constexpr (S::kDrops) draws.add_branch(x, branch, 1);
+    tape.template keep<S>(2, x);
     if (!call.pre_norm) layer_norm<S>(x, ffn_norm, call.eps);
 }
 

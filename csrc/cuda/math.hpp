@@ -41,9 +41,9 @@ LARES_DEVICE void activate(int activation, Each each) {
     }
 }
 
-// Rows with mean 0 and variance 1, in place.
+// Rows with mean 0 and variance 1, in place; their inverse deviations in `inverse`.
 template <class S>
-LARES_DEVICE void normalise(Rows<S>& x, float eps) {
+LARES_DEVICE void normalise(Rows<S>& x, float eps, Float (&inverse)[2]) {
     constexpr float kShare = 1.0f / S::kWidth;
     Float upper{}, lower{};
     LARES_UNROLL
@@ -73,6 +73,8 @@ LARES_DEVICE void normalise(Rows<S>& x, float eps) {
         x[j][2] = x[j][2] * lower;
         x[j][3] = x[j][3] * lower;
     }
+    inverse[0] = upper;
+    inverse[1] = lower;
 }
 
 // First of the two columns of block 0 that a lane holds.
@@ -81,7 +83,8 @@ LARES_DEVICE Int first_column() { return 2 * (lane_number() & 3); }
 // LayerNorm in place; `parameters` holds its weight, then its bias.
 template <class S>
 LARES_DEVICE void layer_norm(Rows<S>& x, const float* parameters, float eps) {
-    normalise<S>(x, eps);
+    Float inverse[2];
+    normalise<S>(x, eps, inverse);
     LARES_UNROLL
     for (int j = 0; j < S::kBlocks; ++j) {
         Float w0, w1, b0, b1;
@@ -112,6 +115,15 @@ LARES_DEVICE void clear(Rows<S>& x) {
     for (int j = 0; j < S::kBlocks; ++j) {
         LARES_UNROLL
         for (int i = 0; i < 4; ++i) x[j][i] = wide(0.0f);
+    }
+}
+
+template <class S>
+LARES_DEVICE void add(Rows<S>& x, const Rows<S>& y) {
+    LARES_UNROLL
+    for (int j = 0; j < S::kBlocks; ++j) {
+        LARES_UNROLL
+        for (int i = 0; i < 4; ++i) x[j][i] = x[j][i] + y[j][i];
     }
 }
 

@@ -100,4 +100,54 @@ LARES_DEVICE void add_to_rows(Rows<S>& acc, const Word (&a)[4], const W& weights
     }
 }
 
+// --- with W itself instead of its transpose, for backward ---
+
+// A fragment with rows and columns exchanged.
+LARES_DEVICE void transpose(Word (&b)[4]) {
+    const Word middle = transpose(b[1]);
+    b[0] = transpose(b[0]);
+    b[1] = transpose(b[2]);
+    b[2] = middle;
+    b[3] = transpose(b[3]);
+}
+
+// Sixteen inputs: sums += a W, W's fragments from `first`, one for 16 outputs.
+template <class S, class W>
+LARES_DEVICE void add_product_back(Sums& sums, const Operand<S>& a, const W& weights, int first) {
+    LARES_UNROLL
+    for (int k = 0; k < S::kChunks; ++k) {
+        Word b[4];
+        weights.load(b, first + k);
+        transpose(b);
+        add_product<typename S::Type>(sums, a[k], b);
+    }
+}
+
+// All inputs of sixteen outputs: acc += a W, W's fragments from `first`, one for 16 inputs.
+template <class S, class W>
+LARES_DEVICE void add_to_rows_back(Rows<S>& acc, const Word (&a)[4], const W& weights, int first) {
+    using T = typename S::Type;
+    LARES_UNROLL
+    for (int n = 0; n < S::kChunks; ++n) {
+        Word b[4];
+        weights.load(b, first + n);
+        transpose(b);
+        mma<T>(acc[2 * n], a[0], a[1], a[2], a[3], b[0], b[1]);
+        mma<T>(acc[2 * n + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
+    }
+}
+
+// Each quarter of an operand with rows and columns exchanged, as add_outer() takes it.
+LARES_DEVICE void transpose_quarters(Word (&a)[4]) {
+    LARES_UNROLL
+    for (int i = 0; i < 4; ++i) a[i] = transpose(a[i]);
+}
+
+// sums (columns of a x columns of b) += a^T b, of operands of 16 rows whose quarters are transposed.
+template <class T>
+LARES_DEVICE void add_outer(Sums& sums, const Word (&a)[4], const Word (&b)[4]) {
+    mma<T>(sums.c[0], a[0], a[2], a[1], a[3], b[0], b[1]);
+    mma<T>(sums.c[1], a[0], a[2], a[1], a[3], b[2], b[3]);
+}
+
 }  // namespace lares::cuda

@@ -16,25 +16,43 @@ const char* cut_into_tiles(const LaresCudaCall& call) {
     return error != nullptr ? error : launch<TileRows>(call, call.max_tiles, 1, 0);
 }
 
-const char* refine(const LaresCudaCall& call) {
-    const bool half = call.precision == LARES_CUDA_FP16;
-#define LARES_CHOOSE(TYPE, WIDTH)                                                \
-    if (call.d_model == WIDTH && half == (LARES_CUDA_##TYPE == LARES_CUDA_FP16)) \
-        return forward<TYPE, WIDTH>(call);
 #define LARES_CUDA_Bf16 LARES_CUDA_BF16
 #define LARES_CUDA_Fp16 LARES_CUDA_FP16
-    LARES_EACH_SHAPE(LARES_CHOOSE)
+#define LARES_CHOOSE(TYPE, WIDTH, PASS)                                    \
+    if (call.d_model == WIDTH && call.precision == int(LARES_CUDA_##TYPE)) \
+        return PASS<TYPE, WIDTH>(call);
+#define LARES_CHOOSE_FORWARD(TYPE, WIDTH) LARES_CHOOSE(TYPE, WIDTH, forward)
+#define LARES_CHOOSE_BACKWARD(TYPE, WIDTH) LARES_CHOOSE(TYPE, WIDTH, backward)
+
+const char* run_forward(const LaresCudaCall& call) {
+    LARES_EACH_SHAPE(LARES_CHOOSE_FORWARD)
     return "no kernel is compiled for this width";
+}
+
+const char* run_backward(const LaresCudaCall& call) {
+    LARES_EACH_BACKWARD(LARES_CHOOSE_BACKWARD)
+    return "no backward kernel is compiled for this width";
+}
+
+const char* run(const LaresCudaCall& call, bool cuts, const char* (*pass)(const LaresCudaCall&)) {
+    if (call.abi != LARES_CUDA_ABI) return "the library is not of the same version as its caller";
+    const DeviceGuard guard(call.device);
+    if (guard.error != nullptr) return guard.error;
+    if (cuts) {
+        const char* error = cut_into_tiles(call);
+        if (error != nullptr) return error;
+    }
+    return pass(call);
 }
 
 }  // namespace
 
 const char* lares_cuda_forward(const LaresCudaCall* call) {
-    if (call->abi != LARES_CUDA_ABI) return "the library is not of the same version as its caller";
-    const DeviceGuard guard(call->device);
-    if (guard.error != nullptr) return guard.error;
-    const char* error = cut_into_tiles(*call);
-    return error != nullptr ? error : refine(*call);
+    return run(*call, true, run_forward);
+}
+
+const char* lares_cuda_backward(const LaresCudaCall* call) {
+    return run(*call, call->last_step == call->max_steps, run_backward);
 }
 
 const char* lares_cuda_card(int32_t device, LaresCudaCard* card) { return describe(device, *card); }

@@ -12,9 +12,10 @@ from torch import Tensor
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.config import ADAPTERS, CoreConfig
 from lares_kernels.cuda import library as lib
-from lares_kernels.cuda.packing import pack
+from lares_kernels.cuda.packing import pack, unpack_gradients
 from lares_kernels.cuda.plan import (
     LaunchPlan,
+    Shapes,
     config_reason,
     launch_plan,
     length_reason,
@@ -26,6 +27,9 @@ from lares_kernels.tiles import most_tiles
 
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 _PRECISIONS = (torch.bfloat16, torch.float16)
+# Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
+SPILL_BYTES = 1 << 30
+_PRODUCT_WARPS = 16  # of a multiprocessor, which multiply that
 _MOST_NUMBERS = 1 << 31  # the kernels count the numbers of a tensor in 32 bits
 
 
@@ -55,9 +59,10 @@ class CudaBackend:
         return config_reason(request.config)
 
     def plan(self, call: RefineCall, device_type: str) -> str:
-        _require_forward(call)
         device = torch.device(device_type)
-        plan = _launch_plan(call, call.layout.max_length, device)
+        plan = plan_of(call, call.layout.max_length, device)
+        if call.differentiates:
+            plan_of(call, call.layout.max_length, device, backward=True)
         where = "resident in shared memory" if plan.resident else "read again by every layer"
         return (
             f"fused CUDA kernel, {plan.units} tiles of {plan.tile_rows} rows a multiprocessor, a warp "
@@ -68,60 +73,18 @@ class CudaBackend:
     def forward(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        _require_forward(call)
-        device = hidden.device
-        if device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":
-            call.check_values()
-        # Packed sequences say how long they are on the device alone: this waits for it.
-        longest = call.padded_length or int(call.lengths.max())
-        plan = _launch_plan(call, longest, device)
-        width, steps = call.config.d_model, call.max_steps
-        _check_size("hidden", call.n_hidden_rows * call.rollouts * width)
-        _check_size("the trajectory", call.n_sequences * steps * width)
-
-        floats = partial(torch.empty, dtype=torch.float32, device=device)
-        hidden = hidden.to(torch.float32).contiguous()
-        state = None if state is None else state.to(torch.float32).contiguous()
-        packed = pack(call.config, parameters, call.product_dtype)
-        trajectory = floats(call.n_sequences, steps, width)
-        final = floats(0)
-        if call.wants_state:
-            new = partial(torch.zeros, device=device) if call.padded_length else floats
-            final = new(call.state_shape)
-        order = None
-        if call.num_steps is not None:
-            order = torch.argsort(call.num_steps, descending=True, stable=True)
-
-        most_rows = call.n_hidden_rows * call.rollouts
-        tiles = most_tiles(most_rows, call.n_sequences, longest, plan.tile_rows)
-        space = _Workspace(call, plan, tiles, device)
-        c = lib.LaresCudaCall.from_buffer_copy(
-            _template(call.config, call.dropout, call.product_dtype)
-        )
-        c.device = _index_of(device)
-        c.n_groups, c.rollouts = call.lengths.shape[0], call.rollouts
-        c.padded_length, c.n_hidden_rows = call.padded_length, call.n_hidden_rows
-        c.kept_rows, c.longest, c.max_steps = call.kept_rows, longest, steps
-        c.state_mode = lib.STATE_ZERO if call.zero_state else lib.STATE_DRAWN
-        c.seed_low, c.seed_high = call.seed & 0xFFFFFFFF, call.seed >> 32
-        c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
-        c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
-        c.blocks = min(tiles, lib.card(c.device).multiprocessors)
-        if device.type == "cuda":
-            c.stream = torch.cuda.current_stream(device).cuda_stream
-        c.lengths = call.lengths.data_ptr()
-        c.order = None if order is None else order.data_ptr()
-        c.num_steps = None if call.num_steps is None else call.num_steps.data_ptr()
-        c.sequence_ids = None if call.sequence_ids is None else call.sequence_ids.data_ptr()
-        c.hidden = hidden.data_ptr()
-        if state is not None:
-            c.state_mode, c.state = lib.STATE_GIVEN, state.data_ptr()
-        c.matrices, c.vectors = packed.matrices.data_ptr(), packed.vectors.data_ptr()
-        space.place(c)
+        launch = _Launch(call, hidden, state, parameters, backward=False)
+        if call.differentiates:  # or the caller would learn of it too late
+            plan_of(call, launch.longest, hidden.device, backward=True)
+        c, floats = launch.c, launch.floats
+        trajectory = floats(call.n_sequences, call.max_steps, call.config.d_model)
+        final = launch.states() if call.wants_state else floats(0)
+        kept = floats(call.kept_size)
         c.trajectory = trajectory.data_ptr()
         c.final_state = final.data_ptr() if call.wants_state else None
-        lib.run_forward(c)
-        return trajectory, final, floats(0)
+        c.kept = kept.data_ptr() if call.kept_size else None
+        lib.run("lares_cuda_forward", c)
+        return trajectory, final, kept
 
     def backward(
         self,
@@ -133,7 +96,122 @@ class CudaBackend:
         g_trajectory: Tensor | None,
         g_state: Tensor | None,
     ) -> list[Tensor]:
-        raise BackendError("backward is not in the CUDA backend; use triton")
+        launch = _Launch(call, hidden, state, parameters, backward=True)
+        c, shapes, plan, floats = launch.c, launch.shapes, launch.plan, launch.floats
+        width, steps = shapes.width, call.max_steps
+        g_trajectory = None if g_trajectory is None else g_trajectory.float().contiguous()
+        g_state = None if g_state is None else g_state.float().contiguous()
+        c.kept = kept.data_ptr() if call.kept_size else None
+        c.g_trajectory = None if g_trajectory is None else g_trajectory.data_ptr()
+        c.g_state = None if g_state is None else g_state.data_ptr()
+
+        warps = c.blocks * plan.units * plan.unit_warps
+        group = steps_at_once(shapes, c.max_tiles * plan.unit_warps, steps)
+        g_hidden = floats(call.rollouts, call.n_hidden_rows, width).zero_()
+        g_first = None if state is None else launch.states()
+        carry = floats(call.kept_rows, width) if group < steps else None
+        tiles = group * c.max_tiles * plan.unit_warps
+        spill = launch.memory(tiles * shapes.layers * shapes.spill_bytes)
+        concat_spill = launch.memory(tiles * shapes.concat_spill_bytes)
+        scratch = launch.memory(warps * shapes.scratch_bytes(plan.unit_warps))
+        gradients = floats(warps, shapes.vector_size).zero_()
+        splits = max(1, _PRODUCT_WARPS * launch.card.multiprocessors // shapes.units)
+        g_matrices = floats(splits, shapes.matrix_fragments, 256)
+        g_vectors = floats(splits, shapes.vector_size).zero_()
+
+        c.carry = None if carry is None else carry.data_ptr()
+        c.g_hidden = g_hidden.data_ptr()
+        c.g_first = None if g_first is None else g_first.data_ptr()
+        c.spill, c.scratch = spill.data_ptr(), scratch.data_ptr()
+        c.concat_spill = concat_spill.data_ptr() if shapes.concat else None
+        c.gradients = gradients.data_ptr()
+        c.g_matrices, c.g_vectors = g_matrices.data_ptr(), g_vectors.data_ptr()
+        c.scratch_bytes, c.splits = shapes.scratch_bytes(plan.unit_warps), splits
+        for last_step in range(steps, 0, -group):
+            c.first_step, c.last_step = max(1, last_step - group + 1), last_step
+            c.begins = last_step == steps
+            lib.run("lares_cuda_backward", c)
+        g_parameters = unpack_gradients(
+            call.config, g_matrices.sum(0), g_vectors.sum(0) + gradients.sum(0)
+        )
+        g_rows = g_hidden[0] if call.rollouts == 1 else g_hidden.sum(0)
+        grads = [g_rows.reshape(hidden.shape), *g_parameters]
+        return grads if g_first is None else [*grads, g_first]
+
+
+def steps_at_once(shapes: Shapes, warp_tiles: int, steps: int) -> int:
+    """Steps of which what backward leaves fits ``SPILL_BYTES``; at least one."""
+    bytes_of_step = warp_tiles * (shapes.layers * shapes.spill_bytes + shapes.concat_spill_bytes)
+    return max(1, min(steps, SPILL_BYTES // bytes_of_step))
+
+
+class _Launch:
+    """What forward and backward of a call have in common: the C struct and what it points to."""
+
+    def __init__(
+        self,
+        call: RefineCall,
+        hidden: Tensor,
+        state: Tensor | None,
+        parameters: list[Tensor],
+        backward: bool,
+    ) -> None:
+        device = hidden.device
+        if device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":
+            call.check_values()
+        # Packed sequences say how long they are on the device alone: this waits for it.
+        self.longest = call.padded_length or int(call.lengths.max())
+        self.call, self.device = call, device
+        self.shapes = shapes_of(call.config)
+        self.card = lib.card(_index_of(device))
+        self.plan = plan = plan_of(call, self.longest, device, backward)
+        self.floats = partial(torch.empty, dtype=torch.float32, device=device)
+        most_rows = call.n_hidden_rows * call.rollouts
+        _check_size("hidden", most_rows * self.shapes.width)
+        _check_size("the trajectory", call.n_sequences * call.max_steps * self.shapes.width)
+
+        hidden = hidden.to(torch.float32).contiguous()
+        state = None if state is None else state.to(torch.float32).contiguous()
+        packed = pack(call.config, parameters, call.product_dtype)
+        order = None
+        if call.num_steps is not None:
+            order = torch.argsort(call.num_steps, descending=True, stable=True)
+        tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows)
+        space = _Workspace(call, plan, tiles, device)
+        self.alive = (hidden, state, packed, order, space)
+
+        self.c = c = lib.LaresCudaCall.from_buffer_copy(
+            _template(call.config, call.dropout, call.product_dtype)
+        )
+        c.device = _index_of(device)
+        c.n_groups, c.rollouts = call.lengths.shape[0], call.rollouts
+        c.padded_length, c.n_hidden_rows = call.padded_length, call.n_hidden_rows
+        c.kept_rows, c.longest, c.max_steps = call.kept_rows, self.longest, call.max_steps
+        c.state_mode = lib.STATE_ZERO if call.zero_state else lib.STATE_DRAWN
+        c.seed_low, c.seed_high = call.seed & 0xFFFFFFFF, call.seed >> 32
+        c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
+        c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
+        c.blocks = min(tiles, self.card.multiprocessors)
+        if device.type == "cuda":
+            c.stream = torch.cuda.current_stream(device).cuda_stream
+        c.lengths = call.lengths.data_ptr()
+        c.order = None if order is None else order.data_ptr()
+        c.num_steps = None if call.num_steps is None else call.num_steps.data_ptr()
+        c.sequence_ids = None if call.sequence_ids is None else call.sequence_ids.data_ptr()
+        c.hidden = hidden.data_ptr()
+        if state is not None:
+            c.state_mode, c.state = lib.STATE_GIVEN, state.data_ptr()
+        c.matrices, c.vectors = packed.matrices.data_ptr(), packed.vectors.data_ptr()
+        space.place(c)
+
+    def states(self) -> Tensor:
+        """A tensor for states that kernels write, zeros at padding."""
+        made: Tensor = self.floats(self.call.state_shape)
+        return made.zero_() if self.call.padded_length else made
+
+    def memory(self, size: int) -> Tensor:
+        """``size`` bytes."""
+        return torch.empty(size, dtype=torch.uint8, device=self.device)
 
 
 class _Workspace:
@@ -152,23 +230,15 @@ class _Workspace:
             "tile_start": tiles,
             "tile_count": 1,
         }
-        self.memory = torch.empty(sum(self.sizes.values()), dtype=torch.int32, device=device)
+        self.numbers = torch.empty(sum(self.sizes.values()), dtype=torch.int32, device=device)
 
     def place(self, c: lib.LaresCudaCall) -> None:
         """Give each part its place; those of no size stay NULL."""
-        at = self.memory.data_ptr()
+        at = self.numbers.data_ptr()
         for name, size in self.sizes.items():
             if size:
                 setattr(c, name, at)
-            at += size * self.memory.element_size()
-
-
-def _require_forward(call: RefineCall) -> None:
-    if call.differentiates:
-        raise BackendError(
-            "backend 'cuda' cannot run this call: backward is not in the CUDA backend; use triton, "
-            "or torch.no_grad()"
-        )
+            at += size * self.numbers.element_size()
 
 
 def _index_of(device: torch.device) -> int:
@@ -177,15 +247,17 @@ def _index_of(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
-def _launch_plan(call: RefineCall, longest: int, device: torch.device) -> LaunchPlan:
-    """The plan of a call; :class:`BackendError` if the card cannot run it."""
+def plan_of(
+    call: RefineCall, longest: int, device: torch.device, backward: bool = False
+) -> LaunchPlan:
+    """The plan of a call's forward or backward; :class:`BackendError` if the card cannot run it."""
     config = call.config
     attention = call.dropout and threshold_and_planes(config.attn_dropout)[1] > 0
     residual = call.dropout and threshold_and_planes(config.dropout)[1] > 0
     reason = length_reason(longest, attention)
     if reason is None:
         card = lib.card(_index_of(device))
-        plan = launch_plan(shapes_of(config), longest, attention or residual, card)
+        plan = launch_plan(shapes_of(config), longest, attention or residual, card, backward)
         if isinstance(plan, LaunchPlan):
             return plan
         reason = plan

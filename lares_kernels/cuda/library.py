@@ -70,7 +70,19 @@ _POINTERS = [
     "trajectory",
     "final_state",
     "kept",
+    "g_trajectory",
+    "g_state",
+    "carry",
+    "g_hidden",
+    "g_first",
+    "spill",
+    "concat_spill",
+    "scratch",
+    "gradients",
+    "g_matrices",
+    "g_vectors",
 ]
+_STEPS = ["first_step", "last_step", "scratch_bytes", "splits", "begins"]
 
 
 class LaresCudaCall(ctypes.Structure):
@@ -86,6 +98,7 @@ class LaresCudaCall(ctypes.Structure):
         ("seed_high", _Word),
         *((name, _Int) for name in _LAUNCH),
         *((name, _Pointer) for name in _POINTERS),
+        *((name, _Int) for name in _STEPS),
     ]
 
 
@@ -119,10 +132,11 @@ def load() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         return f"{path.name} does not load: {error}"
-    for name in ("lares_cuda_card", "lares_cuda_forward"):
+    for name in ("lares_cuda_card", "lares_cuda_forward", "lares_cuda_backward"):
         getattr(library, name).restype = ctypes.c_char_p
     library.lares_cuda_card.argtypes = [ctypes.c_int32, ctypes.POINTER(_Card)]
-    library.lares_cuda_forward.argtypes = [ctypes.POINTER(LaresCudaCall)]
+    for name in ("lares_cuda_forward", "lares_cuda_backward"):
+        getattr(library, name).argtypes = [ctypes.POINTER(LaresCudaCall)]
     for name in ("lares_cuda_device_type", "lares_cuda_architectures"):
         getattr(library, name).argtypes = []
         getattr(library, name).restype = ctypes.c_char_p
@@ -163,8 +177,12 @@ def card(device: int) -> Card:
     return Card(found.multiprocessors, found.shared_limit, (found.major, found.minor))
 
 
-def run_forward(call: LaresCudaCall) -> None:
-    """Launch a call; :class:`BackendError` with what the driver says if that fails."""
-    error = loaded().lares_cuda_forward(ctypes.byref(call))
+def run(function: str, call: LaresCudaCall) -> None:
+    """Launch ``lares_cuda_forward`` or ``lares_cuda_backward``.
+
+    Raises:
+        BackendError: with what the driver says.
+    """
+    error = getattr(loaded(), function)(ctypes.byref(call))
     if error is not None:
         raise BackendError(f"the CUDA kernels did not start: {error.decode()}")

@@ -34,12 +34,22 @@ def pack(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtyp
     return Packed(flat.to(product_dtype)[index.matrices], flat[index.vectors])
 
 
+def unpack_gradients(config: CoreConfig, matrices: Tensor, vectors: Tensor) -> list[Tensor]:
+    """Gradients of the parameters, float32, from those of the packed arrays."""
+    index = _index(config, matrices.device)
+    flat = torch.cat([matrices.reshape(-1), vectors])[index.parameters]
+    shapes = parameter_shapes(config).values()
+    parts = flat.split([prod(shape) for shape in shapes])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
 class _Index(NamedTuple):
     """Where packed numbers come from in the flat parameters, of which number 0 is a zero."""
 
     zero: Tensor  # (1,) float32
     matrices: Tensor  # int64, shaped like the packed matrices
     vectors: Tensor
+    parameters: Tensor  # the way back: place of each parameter's number in both packed arrays
 
 
 @cache
@@ -53,7 +63,13 @@ def _index(config: CoreConfig, device: torch.device) -> _Index:
     }
     kernel = shapes_of(config)
     matrices, vectors = _arrange_matrices(kernel, by_name), _arrange_vectors(kernel, by_name)
-    return _Index(torch.zeros(1, device=device), matrices.to(device), vectors.to(device))
+    both = torch.cat([matrices.flatten(), vectors])
+    places = torch.empty(sum(sizes), dtype=torch.int64)
+    real = both > 0
+    places[both[real] - 1] = torch.arange(len(both))[real]
+    return _Index(
+        torch.zeros(1, device=device), *(t.to(device) for t in (matrices, vectors, places))
+    )
 
 
 def _padded(part: Tensor, rows: int, columns: int) -> Tensor:

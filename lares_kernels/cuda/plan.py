@@ -60,6 +60,34 @@ class Shapes:
         return self.layers * self.layer_fragments * _FRAGMENT_BYTES
 
     @property
+    def matrix_fragments(self) -> int:
+        """Fragments of all matrices."""
+        concat = 2 * (self.width // 16) ** 2 if self.concat else 0
+        return self.layers * self.layer_fragments + concat
+
+    @property
+    def spill_bytes(self) -> int:
+        """What backward leaves of 16 tokens of a layer and step (csrc/cuda/spill.hpp)."""
+        units = 4 * self.heads * self.head_tiles + self.ff // 8
+        return (units + self.width // 4) * _FRAGMENT_BYTES
+
+    @property
+    def concat_spill_bytes(self) -> int:
+        """Likewise of a step, for the adapter's matrix."""
+        return 3 * self.width // 16 * _FRAGMENT_BYTES if self.concat else 0
+
+    @property
+    def units(self) -> int:
+        """Pieces that gradients of matrices are made of (csrc/cuda/weight_gradients.hpp)."""
+        of_layer = 4 * self.heads * self.head_tiles + self.ff // 8
+        return self.layers * of_layer + (self.width // 8 if self.concat else 0)
+
+    def scratch_bytes(self, unit_warps: int) -> int:
+        """What a warp keeps for itself in backward (``Scratch`` of csrc/cuda/spill.hpp)."""
+        rows = (3 * self.layers + 1) * self.width // 8
+        return (rows + 4 * self.head_tiles * (unit_warps - 1)) * _FRAGMENT_BYTES
+
+    @property
     def exchange_bytes(self) -> int:
         """Of shared memory in which a warp leaves keys and values of one head."""
         return 2 * self.head_tiles * _FRAGMENT_BYTES
@@ -123,13 +151,16 @@ def most_warps(shapes: Shapes, dropout: bool) -> int:
     return 8 if dropout or shapes.width > 64 or shapes.head_tiles > 2 else 12
 
 
-def launch_plan(shapes: Shapes, longest: int, dropout: bool, card: Card) -> LaunchPlan | str:
+def launch_plan(
+    shapes: Shapes, longest: int, dropout: bool, card: Card, backward: bool = False
+) -> LaunchPlan | str:
     """The plan for sequences of up to ``longest`` tokens, or why there is none.
 
     As many units as fit, also for a small batch: those without a tile help to bring the weights.
     """
-    if dropout and shapes.width > _MOST_DROPPED_WIDTH:
-        return f"dropout with d_model {shapes.width}; it serves that up to {_MOST_DROPPED_WIDTH}"
+    if (dropout or backward) and shapes.width > _MOST_DROPPED_WIDTH:
+        what = "backward" if backward else "dropout"
+        return f"{what} with d_model {shapes.width}; it serves that up to {_MOST_DROPPED_WIDTH}"
     unit_warps = 1
     while _TILE_ROWS * unit_warps < longest:
         unit_warps *= 2
@@ -139,7 +170,10 @@ def launch_plan(shapes: Shapes, longest: int, dropout: bool, card: Card) -> Laun
             continue  # not compiled: the first never fits, the second is never needed
         fixed = vectors + (shapes.weight_bytes if resident else 0)
         unit = unit_warps * shapes.exchange_bytes
-        units = min(most_warps(shapes, dropout) // unit_warps, (card.shared_limit - fixed) // unit)
+        units = min(
+            most_warps(shapes, dropout or backward) // unit_warps,
+            (card.shared_limit - fixed) // unit,
+        )
         if units > 0:
             return LaunchPlan(unit_warps, units, resident, fixed + units * unit)
     return (

@@ -89,8 +89,16 @@ LARES_DEVICE Float quad_max(Float x) {
     x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
     return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
 }
+// Sum over the eight lanes that hold the same columns.
+LARES_DEVICE Float column_sum(Float x) {
+    x += __shfl_xor_sync(~0u, x, 4);
+    x += __shfl_xor_sync(~0u, x, 8);
+    return x + __shfl_xor_sync(~0u, x, 16);
+}
 // Lane `source` of the own quad.
 LARES_DEVICE Word quad_lane(Word x, int source) { return __shfl_sync(~0u, x, source, 4); }
+// The lane four on: that of the next row of a product's sums.
+LARES_DEVICE Word next_row(Word x) { return __shfl_down_sync(~0u, x, 4); }
 LARES_DEVICE Word swap_neighbours(Word x) { return __shfl_xor_sync(~0u, x, 1); }
 LARES_DEVICE bool any(Mask mask) { return __any_sync(~0u, mask); }
 LARES_DEVICE int warp_max(Int x) {
@@ -147,6 +155,14 @@ LARES_MMA(Bf16, "bf16")
 LARES_MMA(Fp16, "f16")
 #undef LARES_MMA
 
+// Rows and columns exchanged of 8 x 8 numbers of 16 bits, of which a lane holds columns 2t and 2t + 1 of
+// row g.
+LARES_DEVICE Word transpose(Word x) {
+    Word y;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+}
+
 // --- memory ---
 
 // A fragment is 512 bytes, of which lane i holds the i-th 16.
@@ -160,6 +176,14 @@ LARES_DEVICE void store_shared(unsigned char* to, const Word (&from)[4]) {
 LARES_DEVICE void load_fragment(Word (&to)[4], const unsigned char* from) {
     const uint4 v = __ldg(reinterpret_cast<const uint4*>(from) + lane_number());
     to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
+// The same of memory that the kernel itself writes.
+LARES_DEVICE void load_written(Word (&to)[4], const unsigned char* from) {
+    const uint4 v = reinterpret_cast<const uint4*>(from)[lane_number()];
+    to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+}
+LARES_DEVICE void store_fragment(unsigned char* to, const Word (&from)[4]) {
+    reinterpret_cast<uint4*>(to)[lane_number()] = make_uint4(from[0], from[1], from[2], from[3]);
 }
 // Piece `index` of 16 bytes, for lanes where `mask` holds, from global to shared memory; there
 // after copies_done().

@@ -109,8 +109,16 @@ inline Float quad_max(Float x) {
     x = larger(x, from_lane_xor(x, 1));
     return larger(x, from_lane_xor(x, 2));
 }
+inline Float column_sum(Float x) {
+    x += from_lane_xor(x, 4);
+    x += from_lane_xor(x, 8);
+    return x + from_lane_xor(x, 16);
+}
 inline Word quad_lane(Word x, int source) {
     return each<Word>([&](int i) { return x[(i & ~3) | source]; });
+}
+inline Word next_row(Word x) {
+    return each<Word>([&](int i) { return x[i + 4 < kLanes ? i + 4 : i]; });
 }
 inline Word swap_neighbours(Word x) { return from_lane_xor(x, 1); }
 inline bool any(Mask mask) {
@@ -188,6 +196,16 @@ void mma(Float (&c)[4], Word a0, Word a1, Word a2, Word a3, Word b0, Word b1) {
     }
 }
 
+inline Word transpose(Word x) {
+    return each<Word>([&](int i) {
+        const int g = i / 4, t = i % 4;
+        const auto at = [&](int row, int column) {
+            return x[4 * row + column / 2] >> 16 * (column % 2) & 0xffff;
+        };
+        return at(2 * t, g) | at(2 * t + 1, g) << 16;
+    });
+}
+
 // --- memory ---
 
 inline void load_shared(Word (&to)[4], const unsigned char* from) {
@@ -203,6 +221,12 @@ inline void store_shared(unsigned char* to, const Word (&from)[4]) {
         const uint32_t words[4] = {from[0][lane], from[1][lane], from[2][lane], from[3][lane]};
         std::memcpy(to + 16 * lane, words, 16);
     }
+}
+inline void load_written(Word (&to)[4], const unsigned char* from) {
+    load_shared(to, from);
+}
+inline void store_fragment(unsigned char* to, const Word (&from)[4]) {
+    store_shared(to, from);
 }
 inline void copy16(unsigned char* to, const unsigned char* from, Int index, Mask mask) {
     for (int i = 0; i < kLanes; ++i)
