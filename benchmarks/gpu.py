@@ -1,9 +1,10 @@
 """The op on a GPU: ``python -m benchmarks.gpu --out DIR``.
 
 Tests that need a GPU come first (and compute-sanitizer, where it is installed), then the card's own
-speed, then the cases with the most telling first, each raced against what one would run without the op, then profiles, plots and the goals. All of it
-ends within ``--minutes``; rows are written as they come, to DIR/rows.csv and
-benchmarks/results/gpu.csv, so what was measured survives a stop. What differs from float64 gets no row.
+speed, then the cases with the most telling first, each raced against what one would run without the
+op, then profiles, plots and the goals. All of it ends within ``--minutes``; rows are written as they
+come, to DIR/rows.csv and benchmarks/results/gpu.csv, so what was measured survives a stop. What differs
+from float64 gets no row.
 """
 
 from __future__ import annotations

@@ -79,15 +79,16 @@ typedef struct {
     /* backward: of steps last_step .. first_step, in this order */
     const float* g_trajectory; /* (S, max_steps, d), or NULL for zero */
     const float* g_state;      /* like final_state, or NULL for zero */
-    float* carry;              /* (kept_rows, d), gradient of the state between two calls, or NULL */
-    float* g_hidden;           /* (G, n_hidden_rows, d), added to */
-    float* g_first;            /* like final_state, padding is left alone; or NULL: not wanted */
+    float* carry;       /* (kept_rows, d), gradient of the state between two calls, or NULL */
+    float* g_hidden;    /* (G, n_hidden_rows, d), added to */
+    float* g_first;     /* like final_state, padding is left alone; or NULL: not wanted */
     void* spill;        /* (steps, layers, max_tiles unit_warps, fragments, 512 bytes): spill.hpp */
     void* concat_spill; /* (steps, max_tiles unit_warps, 3 d / 16, 512 bytes), or NULL */
     void* scratch;      /* (blocks units unit_warps, scratch_bytes) */
-    float* gradients;   /* (blocks units unit_warps, numbers of vectors): LayerNorms, gate; added to */
-    float* g_matrices;  /* (splits, fragments of all matrices, 256): parts of the sum */
-    float* g_vectors;   /* (splits, numbers of vectors): parts of the biases' */
+    float*
+        gradients; /* (blocks units unit_warps, numbers of vectors): LayerNorms, gate; added to */
+    float* g_matrices; /* (splits, fragments of all matrices, 256): parts of the sum */
+    float* g_vectors;  /* (splits, numbers of vectors): parts of the biases' */
     int32_t first_step, last_step, scratch_bytes;
     int32_t splits, begins; /* begins: g_matrices and g_vectors are set, not added to */
 } LaresCudaCall;

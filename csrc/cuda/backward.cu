@@ -1,6 +1,5 @@
 // The backward kernels of one width and type, as forward.cu has the forward ones.
 #include "backward.hpp"
-
 #include "launch.hpp"
 #include "shapes.hpp"
 #include "weight_gradients.hpp"
@@ -32,10 +31,13 @@ static const char* choose_resident(const LaresCudaCall& call) {
 template <>
 const char* backward<LARES_TYPE, LARES_WIDTH>(const LaresCudaCall& call) {
     switch (call.head_tiles) {
-        case 1: return choose_resident<1>(call);
-        case 2: return choose_resident<2>(call);
+        case 1:
+            return choose_resident<1>(call);
+        case 2:
+            return choose_resident<2>(call);
 #if LARES_WIDTH >= 64
-        case 4: return choose_resident<4>(call);
+        case 4:
+            return choose_resident<4>(call);
 #endif
     }
     return "heads of this width are not compiled";

@@ -15,19 +15,19 @@ struct Backward : Forward<S> {
     LARES_DEVICE Backward(const LaresCudaCall& call, const Block& block, unsigned char* shared)
         : Base(call, block, shared) {}
 
-    LARES_DEVICE int warp_number() const { return this->block.index * this->block.warps + this->block.warp; }
+    LARES_DEVICE int warp_number() const {
+        return this->block.index * this->block.warps + this->block.warp;
+    }
     LARES_DEVICE float* gradients() const {
         return call.gradients + int64_t(warp_number()) * this->places.vectors(call.n_layers);
     }
 
-    LARES_DEVICE void run() const {
-        this->run_tiles(*this);
-    }
+    LARES_DEVICE void run() const { this->run_tiles(*this); }
 
     LARES_DEVICE void run_tile(const Unit& unit, int number) const {
         const Tile tile = this->tile_of(unit, number);
-        const int last = warp_max(
-            larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
+        const int last =
+            warp_max(larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
         const int deepest = tile.depth() < call.last_step ? tile.depth() : call.last_step;
         Rows<S> g = {};
         const Mask real_upper = tile.field(kHiddenRow, tile.upper()) >= 0;
@@ -49,9 +49,9 @@ struct Backward : Forward<S> {
     // The gradient of s_t becomes that of s_{t-1}; H's is added to where it lies.
     LARES_DEVICE void run_step(Rows<S>& g, const Unit& unit, const Tile& tile, int number, int step,
                                bool runs) const {
-        const Scratch<S> scratch = {static_cast<unsigned char*>(call.scratch) +
-                                        int64_t(warp_number()) * call.scratch_bytes,
-                                    call.n_layers};
+        const Scratch<S> scratch = {
+            static_cast<unsigned char*>(call.scratch) + int64_t(warp_number()) * call.scratch_bytes,
+            call.n_layers};
         const StepBackward<S> at = {call, unit, tile, scratch, call.scratch_bytes, step, runs};
         Rows<S> x;
         if (runs) {
@@ -68,6 +68,9 @@ struct Backward : Forward<S> {
             layer_forward<S>(x, this->layer(index), unit, draws, runs ? Work::kAll : Work::kNone,
                              ScratchTape<S>{scratch, index});
         }
+        // What does not run has no gradient yet. Said so, it need not be held in registers
+        // meanwhile.
+        clear<S>(g);
         if (runs) fetch<S>(g, scratch.waiting());
         LARES_ROLLED
         for (int index = call.n_layers - 1; index >= 0; --index) {
@@ -87,8 +90,9 @@ struct Backward : Forward<S> {
 
     LARES_DEVICE Spill<S> spill(int number, const Tile& tile, int layer, int step) const {
         const SpillPlaces<S> places = {call.n_heads, call.d_ff};
-        const int64_t row = (int64_t(step - call.first_step) * call.n_layers + layer) * warp_tiles() +
-                            number * call.unit_warps + tile.warp;
+        const int64_t row =
+            (int64_t(step - call.first_step) * call.n_layers + layer) * warp_tiles() +
+            number * call.unit_warps + tile.warp;
         return {static_cast<unsigned char*>(call.spill) + row * places.all() * kFragment, places};
     }
 
@@ -178,8 +182,12 @@ struct Backward : Forward<S> {
             for (int i = 0; i < 4; ++i)
                 total = multiply_add(g[j][i], x[j][i] - hidden[j][i], total);
         }
-        add_columns(gradients() + this->places.gate(call.n_layers),
-                    quad_sum(total) * (share * (1.0f - share)), wide(0.0f));
+        float* to = gradients() + this->places.gate(call.n_layers);
+        const Mask first = lane_number() == 0;
+        Float sum, nothing;
+        load_pair(sum, nothing, to, wide(0), first);
+        total = column_sum(quad_sum(total)) * (share * (1.0f - share));
+        store_pair(to, wide(0), sum + total, nothing, first);
     }
 
     LARES_DEVICE void concat_backward(Rows<S>& g, const Tile& tile, int number, int step) const {

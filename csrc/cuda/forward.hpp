@@ -90,9 +90,7 @@ struct Forward {
         return call.adapter == LARES_CUDA_NONE ? 0 : step;
     }
 
-    LARES_DEVICE void run() const {
-        run_tiles(*this);
-    }
+    LARES_DEVICE void run() const { run_tiles(*this); }
 
     LARES_DEVICE void run_tile(const Unit& unit, int number) const {
         const Tile tile = tile_of(unit, number);
@@ -176,8 +174,7 @@ struct Forward {
         LARES_UNROLL
         for (int j = 0; j < S::kBlocks; ++j) {
             LARES_UNROLL
-            for (int i = 0; i < 4; ++i)
-                x[j][i] = x[j][i] * share + hidden[j][i] * (1.0f - share);
+            for (int i = 0; i < 4; ++i) x[j][i] = x[j][i] * share + hidden[j][i] * (1.0f - share);
         }
     }
 

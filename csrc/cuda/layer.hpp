@@ -183,8 +183,8 @@ struct NoTape {
     LARES_DEVICE void keep(int, const Rows<S>&) const {}
 };
 
-// x of the next layer from x of this one. `tape` is shown x and both residual sums before any LayerNorm
-// of them.
+// x of the next layer from x of this one. `tape` is shown x and both residual sums before any
+// LayerNorm of them.
 template <class S, class Tape>
 LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& unit,
                                 LayerDraws<S>& draws, Work work, const Tape& tape) {
@@ -206,7 +206,10 @@ LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& u
         add_bias<S>(sums, vectors + layer.places.out_bias());
     }
     attention<S>(sums, a, layer, unit, draws, work);
-    if (work != Work::kAll) return;
+    if (work != Work::kAll) {
+        clear<S>(x);  // nobody reads it: so it need not be held in registers meanwhile
+        return;
+    }
     if constexpr (S::kDrops) draws.add_branch(x, branch, 0);
     tape.template keep<S>(1, x);
     if (!call.pre_norm) layer_norm<S>(x, attn_norm, call.eps);

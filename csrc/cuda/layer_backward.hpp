@@ -48,8 +48,8 @@ LARES_DEVICE void add_columns(float* to, Float a, Float b) {
     store_pair(to, column, old_a + a, old_b + b, first);
 }
 
-// The gradient of a LayerNorm's output becomes that of its input `x`, which is lost; adds those of its
-// weight and bias to `gradients`.
+// The gradient of a LayerNorm's output becomes that of its input `x`, which is lost; adds those of
+// its weight and bias to `gradients`.
 template <class S>
 LARES_DEVICE void norm_backward(Rows<S>& g, Rows<S>& x, const float* parameters, float* gradients,
                                 float eps) {
@@ -127,8 +127,8 @@ struct HeadBackward {
     KeptKeys kept;
     float score_scale, keep_scale;
 
-    // Gradients through 16 more keys, columns 0..15, visible from first[r] to last[r]: adds to those of
-    // the queries, and of these keys and values.
+    // Gradients through 16 more keys, columns 0..15, visible from first[r] to last[r]: adds to
+    // those of the queries, and of these keys and values.
     LARES_DEVICE void add(Sums (&g_query)[S::kHead], Sums (&g_key)[S::kHead],
                           Sums (&g_value)[S::kHead], const unsigned char* keys,
                           const Int (&first)[2], const Int (&last)[2]) const {
@@ -157,8 +157,8 @@ struct HeadBackward {
                     const Float exponent =
                         select(visible, score.c[half][i] * score_scale - most[r], wide(-INFINITY));
                     const Float p = exp2(exponent) * share[r];
-                    const Float keeps = select((bits & (1u << (8 * half + e))) != 0u,
-                                               wide(keep_scale), wide(0.0f));
+                    const Float keeps =
+                        select((bits & (1u << (8 * half + e))) != 0u, wide(keep_scale), wide(0.0f));
                     // Softmax: g_score = A (g_A - sum_j A_j g_A_j).
                     g.c[half][i] =
                         p * (g.c[half][i] * keeps - along[r]) * (score_scale * 0.6931471806f);
@@ -231,8 +231,8 @@ struct StepBackward {
         return tile.info[16 * warp * LARES_CUDA_FIELDS + kDepth] >= step;
     }
 
-    // g_source += the gradient of the attention's input `source`; leaves its units. All warps of the
-    // unit meet here.
+    // g_source += the gradient of the attention's input `source`; leaves its units. All warps of
+    // the unit meet here.
     LARES_DEVICE void attention(Rows<S>& g_source, const Operand<S>& source,
                                 const Operand<S>& g_branch, const Layer<S>& layer,
                                 const LayerDraws<S>& draws, const Spill<S>& spill) const {
@@ -243,7 +243,7 @@ struct StepBackward {
             unsigned char* own = unit.exchange + tile.warp * S::kExchange;
             if (runs) head_keys<S>(own, source, weights, bias);
             unit.barrier();
-            Sums g_query[S::kHead], g_key[S::kHead], g_value[S::kHead];
+            Sums g_query[S::kHead] = {}, g_key[S::kHead] = {}, g_value[S::kHead] = {};
             if (runs)
                 through_keys(g_query, g_key, g_value, head, source, g_branch, weights, bias, draws,
                              spill);
@@ -253,8 +253,8 @@ struct StepBackward {
                 LARES_ROLLED
                 for (int later = tile.warp + 1; later < unit.warps; ++later) {
                     if (!runs_of(later) || first_of(later) > 16 * tile.warp + 15) break;
-                    const Scratch<S> theirs = {
-                        scratch.base + (later - tile.warp) * scratch_stride, call.n_layers};
+                    const Scratch<S> theirs = {scratch.base + (later - tile.warp) * scratch_stride,
+                                               call.n_layers};
                     const unsigned char* from = theirs.keys(later - tile.warp);
                     add_sums<S>(g_key, from);
                     add_sums<S>(g_value, from + 2 * S::kHead * kFragment);
@@ -289,9 +289,7 @@ struct StepBackward {
         const Int row = lane_number() >> 2;
         const Int first[2] = {tile.field(kFirst, tile.upper()) - 16 * tile.warp,
                               tile.field(kFirst, tile.lower()) - 16 * tile.warp};
-        const Int own_last[2] = {row, row + 8};
-        back.add(g_query, g_key, g_value, unit.exchange + tile.warp * S::kExchange, first,
-                 own_last);
+        // Earlier keys first: what they get is written at once, so that registers are free again.
         const int earliest = first_of(tile.warp);
         LARES_ROLLED
         for (int warp = tile.warp - 1; 16 * warp + 15 >= earliest; --warp) {
@@ -304,6 +302,9 @@ struct StepBackward {
             store_sums<S>(scratch.keys(distance), their_key);
             store_sums<S>(scratch.keys(distance) + 2 * S::kHead * kFragment, their_value);
         }
+        const Int own_last[2] = {row, row + 8};
+        back.add(g_query, g_key, g_value, unit.exchange + tile.warp * S::kExchange, first,
+                 own_last);
     }
 
     // The head forward once more, for the softmax's sums and the mixed values, which are left.
@@ -356,8 +357,7 @@ struct StepBackward {
             Word operand[4];
             pack_operand<typename S::Type>(operand, g[c]);
             spill.unit(spill.places.head(head) + which * S::kHead + c, operand);
-            add_to_rows_back<S>(g_source, operand, weights,
-                                (which * S::kHead + c) * S::kChunks);
+            add_to_rows_back<S>(g_source, operand, weights, (which * S::kHead + c) * S::kChunks);
         }
     }
 };
@@ -417,6 +417,7 @@ LARES_DEVICE void layer_backward(Rows<S>& g, const Layer<S>& layer, int index,
     }
     clear<S>(g_source);
     at.attention(g_source, source, g_branch, layer, draws, spill);
+    clear<S>(g);  // as in Backward::run_step
     if (!at.runs) return;
     if (call.pre_norm) {
         fetch<S>(x, scratch.tape(index, 0));

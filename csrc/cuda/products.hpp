@@ -143,7 +143,8 @@ LARES_DEVICE void transpose_quarters(Word (&a)[4]) {
     for (int i = 0; i < 4; ++i) a[i] = transpose(a[i]);
 }
 
-// sums (columns of a x columns of b) += a^T b, of operands of 16 rows whose quarters are transposed.
+// sums (columns of a x columns of b) += a^T b, of operands of 16 rows whose quarters are
+// transposed.
 template <class T>
 LARES_DEVICE void add_outer(Sums& sums, const Word (&a)[4], const Word (&b)[4]) {
     mma<T>(sums.c[0], a[0], a[2], a[1], a[3], b[0], b[1]);

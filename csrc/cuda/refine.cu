@@ -47,9 +47,7 @@ const char* run(const LaresCudaCall& call, bool cuts, const char* (*pass)(const 
 
 }  // namespace
 
-const char* lares_cuda_forward(const LaresCudaCall* call) {
-    return run(*call, true, run_forward);
-}
+const char* lares_cuda_forward(const LaresCudaCall* call) { return run(*call, true, run_forward); }
 
 const char* lares_cuda_backward(const LaresCudaCall* call) {
     return run(*call, call->last_step == call->max_steps, run_backward);

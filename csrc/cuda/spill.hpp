@@ -1,10 +1,10 @@
 // What backward leaves in memory: for itself, and for the products that weights' gradients are.
 //
-// Gradients of outputs (`units` and `sides` below) and inputs of the four products of a layer lie as
-// operands of 16 tokens x 16 columns. *Units* are 16 columns of something as wide as the heads or the
-// feed-forward: gradients of queries, keys and values of each head; mixed values; gradients of the inner
-// layer; its activations. *Sides* are as wide as a token: the attention's input, the gradient of its
-// output, the same of the feed-forward.
+// Gradients of outputs (`units` and `sides` below) and inputs of the four products of a layer lie
+// as operands of 16 tokens x 16 columns. *Units* are 16 columns of something as wide as the heads
+// or the feed-forward: gradients of queries, keys and values of each head; mixed values; gradients
+// of the inner layer; its activations. *Sides* are as wide as a token: the attention's input, the
+// gradient of its output, the same of the feed-forward.
 #pragma once
 
 #include "tile.hpp"
@@ -65,8 +65,8 @@ LARES_DEVICE void fetch(Rows<S>& x, const unsigned char* from) {
     }
 }
 
-// A warp's scratch memory: for each layer its input and both residual sums, then one more set of rows
-// that wait, then what it has for the keys of the unit's earlier warps.
+// A warp's scratch memory: for each layer its input and both residual sums, then one more set of
+// rows that wait, then what it has for the keys of the unit's earlier warps.
 template <class S>
 struct Scratch {
     static constexpr int kRows = S::kBlocks * kFragment;

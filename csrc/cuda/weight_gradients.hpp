@@ -1,8 +1,8 @@
 // Gradients of matrices and biases: products over all tokens and steps of what backward left.
 //
-// A warp takes one unit (16 rows or columns of a matrix) and a part of the tokens. Parts are added by
-// the caller, in order: two runs give the same bits. The warps of a block take neighbouring units of the
-// same tokens, whose side they find in the nearest cache.
+// A warp takes one unit (16 rows or columns of a matrix) and a part of the tokens. Parts are added
+// by the caller, in order: two runs give the same bits. The warps of a block take neighbouring
+// units of the same tokens, whose side they find in the nearest cache.
 #pragma once
 
 #include "products.hpp"
@@ -28,10 +28,10 @@ struct WeightGradients {
         const unsigned char* units;  // of the first step and warp's tile
         const unsigned char* sides;
         int64_t step, tile;  // bytes to the next
-        bool gradient;       // the unit is the gradient, the side the input; else the other way round
-        int fragment;        // packed, of the product with the first 16 columns of the side
-        int stride;          // of packed fragments, from there to the next 16 columns
-        int bias;            // of the gradient, or -1: not wanted
+        bool gradient;  // the unit is the gradient, the side the input; else the other way round
+        int fragment;   // packed, of the product with the first 16 columns of the side
+        int stride;     // of packed fragments, from there to the next 16 columns
+        int bias;       // of the gradient, or -1: not wanted
     };
 
     LARES_DEVICE void run() const {
@@ -41,9 +41,9 @@ struct WeightGradients {
         const int split = block.index / groups;
         const int number = (block.index - split * groups) * block.warps + block.warp;
         if (number >= units) return;
-        const Unit unit =
-            number < of_layers ? layer_unit(number / from.units(), number % from.units())
-                               : concat_unit(number - of_layers);
+        const Unit unit = number < of_layers
+                              ? layer_unit(number / from.units(), number % from.units())
+                              : concat_unit(number - of_layers);
         multiply(unit, split);
     }
 
@@ -153,8 +153,7 @@ struct WeightGradients {
             }
         }
         if (unit.bias < 0) return;
-        float* vector =
-            call.g_vectors + int64_t(split) * to.vectors(call.n_layers) + unit.bias;
+        float* vector = call.g_vectors + int64_t(split) * to.vectors(call.n_layers) + unit.bias;
         LARES_UNROLL
         for (int k = 0; k < S::kChunks; ++k) {
             if (unit.gradient && k > 0) break;

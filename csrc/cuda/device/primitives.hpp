@@ -155,8 +155,8 @@ LARES_MMA(Bf16, "bf16")
 LARES_MMA(Fp16, "f16")
 #undef LARES_MMA
 
-// Rows and columns exchanged of 8 x 8 numbers of 16 bits, of which a lane holds columns 2t and 2t + 1 of
-// row g.
+// Rows and columns exchanged of 8 x 8 numbers of 16 bits, of which a lane holds columns 2t and 2t +
+// 1 of row g.
 LARES_DEVICE Word transpose(Word x) {
     Word y;
     asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));

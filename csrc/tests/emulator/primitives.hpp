@@ -222,12 +222,8 @@ inline void store_shared(unsigned char* to, const Word (&from)[4]) {
         std::memcpy(to + 16 * lane, words, 16);
     }
 }
-inline void load_written(Word (&to)[4], const unsigned char* from) {
-    load_shared(to, from);
-}
-inline void store_fragment(unsigned char* to, const Word (&from)[4]) {
-    store_shared(to, from);
-}
+inline void load_written(Word (&to)[4], const unsigned char* from) { load_shared(to, from); }
+inline void store_fragment(unsigned char* to, const Word (&from)[4]) { store_shared(to, from); }
 inline void copy16(unsigned char* to, const unsigned char* from, Int index, Mask mask) {
     for (int i = 0; i < kLanes; ++i)
         if (mask[i]) std::memcpy(to + 16 * index[i], from + int64_t(16) * index[i], 16);

@@ -212,7 +212,9 @@ def test_says_what_it_cannot_serve() -> None:
         with pytest.raises(BackendError, match=r"products in torch\.float32"):
             core(hidden)
         with pytest.raises(BackendError, match="use triton"):
-            core(hidden, precision="bf16")  # gradients
+            RecurrentCore(replace(SMALL, d_model=128, dropout=0.0, attn_dropout=0.0))(
+                torch.zeros(1, 5, 128), precision="bf16"
+            )  # gradients
         with torch.no_grad(), pytest.raises(BackendError, match="sequences of up to 70 tokens"):
             core(hidden, precision="bf16")
         with torch.no_grad(), pytest.raises(ValueError, match="length 0"):
