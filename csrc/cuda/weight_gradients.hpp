@@ -149,7 +149,7 @@ struct WeightGradients {
             for (int i = 0; i < 4; ++i) {
                 const Float(&half)[4] = sums[k].c[i % 2];
                 put(matrix, 8 * lane_number() + 2 * i, half[i / 2 * 2], half[i / 2 * 2 + 1],
-                    wide(0) == 0);
+                    lane_number() >= 0);
             }
         }
         if (unit.bias < 0) return;

@@ -99,8 +99,8 @@ class CudaBackend:
         launch = _Launch(call, hidden, state, parameters, backward=True)
         c, shapes, plan, floats = launch.c, launch.shapes, launch.plan, launch.floats
         width, steps = shapes.width, call.max_steps
-        g_trajectory = None if g_trajectory is None else g_trajectory.float().contiguous()
-        g_state = None if g_state is None else g_state.float().contiguous()
+        g_trajectory = None if g_trajectory is None else _floats_of(g_trajectory)
+        g_state = None if g_state is None else _floats_of(g_state)
         c.kept = kept.data_ptr() if call.kept_size else None
         c.g_trajectory = None if g_trajectory is None else g_trajectory.data_ptr()
         c.g_state = None if g_state is None else g_state.data_ptr()
@@ -170,8 +170,8 @@ class _Launch:
         _check_size("hidden", most_rows * self.shapes.width)
         _check_size("the trajectory", call.n_sequences * call.max_steps * self.shapes.width)
 
-        hidden = hidden.to(torch.float32).contiguous()
-        state = None if state is None else state.to(torch.float32).contiguous()
+        hidden = _floats_of(hidden)
+        state = None if state is None else _floats_of(state)
         packed = pack(call.config, parameters, call.product_dtype)
         order = None
         if call.num_steps is not None:
@@ -262,6 +262,12 @@ def plan_of(
             return plan
         reason = plan
     raise BackendError(f"backend 'cuda' cannot run this call: {reason}; use triton")
+
+
+def _floats_of(tensor: Tensor) -> Tensor:
+    """``tensor`` as the kernels read it: contiguous float32, which they take in pairs."""
+    tensor = tensor.to(torch.float32).contiguous()
+    return tensor.clone() if tensor.data_ptr() % 8 else tensor
 
 
 def _check_size(what: str, numbers: int) -> None:

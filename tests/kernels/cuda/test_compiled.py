@@ -20,6 +20,8 @@ REGISTERS = 65536  # of a multiprocessor
 # Registers a thread of the published core, without and with dropout: the most that CUDA 13.0 showed
 # was 143 and 197; room for other compilers, below what 12 and 8 warps may have (168 and 255).
 PUBLISHED = {False: 160, True: 224}
+# Bytes of stack, stores and loads together, of backward.
+MOST_SPILLED = 512
 
 
 def compiler() -> str:
@@ -48,18 +50,18 @@ class Compiled(NamedTuple):
 
 @pytest.fixture(scope="module")
 def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    """forward.cu of one width for one architecture, bf16."""
-    architecture, width = request.param
+    """forward.cu or backward.cu of one width for one architecture, bf16."""
+    source, architecture, width = request.param
     command = compiler()
     if architecture not in build_cuda.known_architectures(command):
         pytest.skip(f"this nvcc does not know sm_{architecture}")
-    target = tmp_path_factory.mktemp("cubin") / "forward.cubin"
+    target = tmp_path_factory.mktemp("cubin") / f"{source}.cubin"
     folder = ROOT / "csrc"
     includes = [f"-I{path}" for path in (folder, folder / "cuda", folder / "cuda" / "device")]
     done = subprocess.run(
         [command, *build_cuda.DEVICE_FLAGS.split(), f"-arch=sm_{architecture}", "-cubin"]
         + ["-Xptxas", "-v", *includes, "-DLARES_TYPE=Bf16", f"-DLARES_WIDTH={width}"]
-        + ["-o", str(target), str(folder / "cuda" / "forward.cu")],
+        + ["-o", str(target), str(folder / "cuda" / f"{source}.cu")],
         capture_output=True,
         text=True,
         timeout=900,
@@ -72,6 +74,7 @@ def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 class Kernel(NamedTuple):
     """Template arguments, and what ptxas says."""
 
+    kind: str
     width: int
     head: int
     resident: bool
@@ -90,16 +93,19 @@ def kernels(report: str) -> list[Kernel]:
     found = []
     for part in report.split("Compiling entry function")[1:]:
         shape = re.search(r"Li(\d+)ELi(\d+)ELb([01])ELb([01])E", part)
+        kind = re.search(r"(Forward|Backward|WeightGradients)", part)
         spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", part)
         used = re.search(r"Used (\d+) registers, used (\d+) barriers", part)
         stack = re.search(r"(\d+) bytes stack frame", part)
         assert shape is not None, part
+        assert kind is not None, part
         assert spills is not None, part
         assert used is not None, part
         assert stack is not None, part
         spilled = int(spills[1]) + int(spills[2]) + int(stack[1])
         found.append(
             Kernel(
+                kind[1],
                 int(shape[1]),
                 int(shape[2]),
                 shape[3] == "1",
@@ -112,11 +118,26 @@ def kernels(report: str) -> list[Kernel]:
     return found
 
 
-CASES = [("80", 64), ("90a", 32), ("90a", 64), ("90a", 128), ("100a", 64)]
+def disassembled(compiled: Compiled) -> list[str]:
+    """Machine code of each kernel."""
+    done = subprocess.run(
+        [disassembler(), "-sass", str(compiled.machine_code)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    return done.stdout.split("Function :")[1:]
+
+
+CASES = [
+    *(("forward", arch, 64) for arch in ("80", "90a", "100a")),
+    *(("forward", "90a", width) for width in (32, 128)),
+]
 
 
 @pytest.mark.parametrize(
-    "compiled", CASES, indirect=True, ids=lambda case: f"sm{case[0]}-{case[1]}"
+    "compiled", CASES, indirect=True, ids=lambda case: "-".join(map(str, case))
 )
 def test_registers_spills_and_instructions(compiled: Compiled) -> None:
     found = kernels(compiled.report)
@@ -127,17 +148,10 @@ def test_registers_spills_and_instructions(compiled: Compiled) -> None:
         rounded = -(-kernel.registers // 8) * 8
         assert 32 * kernel.most_warps * rounded <= REGISTERS, kernel
         assert kernel.barriers == 16, kernel  # named ones: a block has up to 12 units
-        if kernel[:3] == (64, 2, True):
+        if kernel[1:4] == (64, 2, True):
             assert kernel.registers <= PUBLISHED[kernel.drops], kernel
 
-    done = subprocess.run(
-        [disassembler(), "-sass", str(compiled.machine_code)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    functions = done.stdout.split("Function :")[1:]
+    functions = disassembled(compiled)
     assert len(functions) == len(found)
     for text in functions:
         shape = re.search(r"Li(\d+)ELi(\d+)ELb([01])ELb([01])E", text)
@@ -153,3 +167,15 @@ def test_registers_spills_and_instructions(compiled: Compiled) -> None:
             assert streams > loads
         assert "LDGSTS" in text  # parameters on their way to shared memory
         assert not re.search(r"\b(LDL|STL)\b", text)
+
+
+@pytest.mark.parametrize("compiled", [("backward", "90a", 64)], indirect=True, ids=["90a-64"])
+def test_backward_spills_next_to_nothing(compiled: Compiled) -> None:
+    """A few words that outlive a step; the products of weights' gradients nothing at all."""
+    found = kernels(compiled.report)
+    assert {kernel.kind for kernel in found} == {"Backward", "WeightGradients"}
+    for kernel in found:
+        assert kernel.spilled <= (0 if kernel.kind == "WeightGradients" else MOST_SPILLED), kernel
+    for text in disassembled(compiled):
+        assert "HMMA.16816.F32.BF16" in text
+        assert "MOVM" in text  # matrices with rows and columns exchanged
