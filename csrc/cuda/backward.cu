@@ -35,12 +35,8 @@ const char* backward<LARES_TYPE, LARES_WIDTH>(const LaresCudaCall& call) {
             return choose_resident<1>(call);
         case 2:
             return choose_resident<2>(call);
-#if LARES_WIDTH >= 64
-        case 4:
-            return choose_resident<4>(call);
-#endif
     }
-    return "heads of this width are not compiled";
+    return "backward of heads of this width is not compiled: it does not fit registers";
 }
 
 }  // namespace lares::cuda

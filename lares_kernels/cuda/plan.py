@@ -16,6 +16,7 @@ _MOST_DROPPED_WIDTH = 64  # a wider row and a branch of it do not fit registers
 _FRAGMENT_BYTES = 512  # 16 x 16 numbers of 16 bits
 _COLUMNS = 32  # what the feed-forward's width is padded to a multiple of
 _TILE_ROWS = 16  # of a warp
+_MOST_HEAD_TILES_BACKWARD = 2  # wider ones do not fit registers
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,8 @@ def launch_plan(
     if (dropout or backward) and shapes.width > _MOST_DROPPED_WIDTH:
         what = "backward" if backward else "dropout"
         return f"{what} with d_model {shapes.width}; it serves that up to {_MOST_DROPPED_WIDTH}"
+    if backward and shapes.head_tiles > _MOST_HEAD_TILES_BACKWARD:
+        return f"backward of heads wider than {_TILE_ROWS * _MOST_HEAD_TILES_BACKWARD}"
     unit_warps = 1
     while _TILE_ROWS * unit_warps < longest:
         unit_warps *= 2

@@ -21,7 +21,7 @@ REGISTERS = 65536  # of a multiprocessor
 # was 143 and 197; room for other compilers, below what 12 and 8 warps may have (168 and 255).
 PUBLISHED = {False: 160, True: 224}
 # Bytes of stack, stores and loads together, of backward.
-MOST_SPILLED = 512
+MOST_SPILLED = 256
 
 
 def compiler() -> str:

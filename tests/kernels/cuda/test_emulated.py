@@ -215,6 +215,10 @@ def test_says_what_it_cannot_serve() -> None:
             RecurrentCore(replace(SMALL, d_model=128, dropout=0.0, attn_dropout=0.0))(
                 torch.zeros(1, 5, 128), precision="bf16"
             )  # gradients
+        with pytest.raises(BackendError, match="backward of heads wider than 32"):
+            RecurrentCore(replace(SMALL, d_model=64, n_heads=1))(
+                torch.zeros(1, 5, 64), precision="bf16"
+            )
         with torch.no_grad(), pytest.raises(BackendError, match="sequences of up to 70 tokens"):
             core(hidden, precision="bf16")
         with torch.no_grad(), pytest.raises(ValueError, match="length 0"):

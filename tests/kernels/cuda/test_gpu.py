@@ -46,6 +46,36 @@ def worst(found: list[Tensor], exact: list[Tensor]) -> float:
     )
 
 
+def gradients(core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any) -> list[Tensor]:
+    """Of a random linear function of trajectory and state, for hidden and every parameter."""
+    hidden = hidden.clone().requires_grad_()
+    out = core(hidden, lengths, return_trajectory=True, return_state=True, **options)
+    generator = torch.Generator().manual_seed(9)
+    loss = sum(
+        (part * torch.randn(part.shape, generator=generator).to(part)).sum()
+        for part in (out.trajectory, out.state)
+    )
+    return list(torch.autograd.grad(loss, [hidden, *core.parameters()]))
+
+
+def check_gradients(config: CoreConfig, lengths: list[int], precision: str, **options: Any) -> None:
+    """Likewise within twice the error; what is next to nothing is measured on the others' scale."""
+    core, hidden, sizes = problem(config, lengths)
+    with use_backend("equations"):
+        exact = gradients(core, hidden, sizes, **options)
+    core.float()
+    floor = 1e-3 * max(float(g.norm()) for g in exact)
+    errors = {}
+    for backend in ("equations", "cuda"):
+        with use_backend(backend):
+            found = gradients(core, hidden.float(), sizes, precision=precision, **options)
+        errors[backend] = max(
+            float((mine.double() - wanted).norm()) / max(float(wanted.norm()), floor)
+            for mine, wanted in zip(found, exact, strict=True)
+        )
+    assert errors["cuda"] <= YARDSTICKS * errors["equations"]
+
+
 def check(config: CoreConfig, lengths: list[int], precision: str, **options: Any) -> None:
     """Within twice the error of plain PyTorch in the same precision."""
     core, hidden, sizes = problem(config, lengths)
@@ -73,6 +103,42 @@ def test_published_core(precision: str, depth: int) -> None:
 def test_every_adapter_and_norm(adapter: str, norm: str, dropout: float) -> None:
     config = replace(PUBLISHED, adapter=adapter, norm=norm, dropout=dropout, attn_dropout=dropout)
     check(config, LENGTHS, "bf16", num_steps=3 if config.is_recurrent else 1)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("depth", [1, 4, 12])
+def test_gradients_of_the_published_core(precision: str, depth: int) -> None:
+    check_gradients(PUBLISHED, LENGTHS, precision, num_steps=depth)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
+def test_gradients_of_every_adapter_and_norm(adapter: str, norm: str) -> None:
+    config = replace(PUBLISHED, adapter=adapter, norm=norm, dropout=0.25)
+    check_gradients(config, LENGTHS, "bf16", num_steps=3 if config.is_recurrent else 1)
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "inner", "layers"), [(32, 1, 64, 8), (64, 2, 70, 1), (64, 8, 96, 3)]
+)
+def test_gradients_of_every_shape(width: int, heads: int, inner: int, layers: int) -> None:
+    config = CoreConfig(width, heads, inner, layers, dropout=0.1, attn_dropout=0.1)
+    check_gradients(config, [1, 30, 9, 33, 64], "bf16", num_steps=2)
+
+
+def test_the_same_gradients_twice() -> None:
+    core = make_core(PUBLISHED, scale=0.1).float().cuda()
+    lengths = (torch.arange(3000, device="cuda") * 7) % 20 + 1
+    hidden = torch.randn(3000, 20, 64, device="cuda")
+    depths = torch.arange(3000, device="cuda") % 4 + 1
+    with use_backend("cuda"):
+        first, again = (
+            gradients(core, hidden, lengths, num_steps=depths, precision="bf16") for _ in range(2)
+        )
+    for mine, other in zip(first, again, strict=True):
+        assert torch.equal(mine, other)
 
 
 @pytest.mark.parametrize("activation", ["gelu_tanh", "relu", "silu"])
