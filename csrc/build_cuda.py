@@ -112,7 +112,7 @@ def rules(
     for kind, width in shapes:
         defines = f"-DLARES_TYPE={kind} -DLARES_WIDTH={width}"
         objects[f"forward_{kind}_{width}.o"] = ("cuda/forward.cu", defines)
-        if width <= 64:
+        if width <= 64:  # as LARES_EACH_BACKWARD
             objects[f"backward_{kind}_{width}.o"] = ("cuda/backward.cu", defines)
     lines = [
         "rule compile",

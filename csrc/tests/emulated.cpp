@@ -131,13 +131,55 @@ struct Problem {
         c.rows = info.data();
         c.trajectory = trajectory.data();
         if (number(0, 1)) c.final_state = final_state.data();
-        if (number(0, 1)) c.kept = kept.data();
-        const char* error = lares_cuda_forward(&c);
-        if (error != nullptr) {
-            std::fprintf(stderr, "a call failed: %s\n", error);
-            std::exit(1);
-        }
+        const bool backward = call.head_tiles <= 2;
+        if (backward) c.kept = kept.data();
+        require(lares_cuda_forward(&c));
+        if (backward) run_backward(c, trajectory);
         return trajectory;
+    }
+
+    // Backward in two calls where there are two steps, of a loss whose gradient is the trajectory.
+    void run_backward(LaresCudaCall c, const std::vector<float>& g_trajectory) {
+        const int d = call.d_model, chunks = d / 16;
+        const int unit_count = 4 * call.n_heads * call.head_tiles + call.d_ff / 8;
+        const int vector_size = int(vectors.size());
+        const size_t warp_tiles = size_t(c.max_tiles) * c.unit_warps;
+        const int warps = c.blocks * c.units * c.unit_warps;
+        c.scratch_bytes =
+            ((3 * call.n_layers + 1) * d / 8 + 4 * call.head_tiles * (c.unit_warps - 1)) * 512;
+        c.splits = 2;
+        const size_t steps = call.max_steps;
+        std::vector<unsigned char> spill(steps * call.n_layers * warp_tiles *
+                                         (unit_count + 4 * chunks) * 512),
+            concat_spill(steps * warp_tiles * 3 * chunks * 512),
+            scratch(size_t(warps) * c.scratch_bytes);
+        std::vector<float> g_hidden(size_t(rows) * d), g_first(size_t(rows) * d),
+            carry(size_t(call.kept_rows) * d), gradients(size_t(warps) * vector_size),
+            g_matrices(c.splits * matrices.size()), g_vectors(size_t(c.splits) * vector_size);
+        c.g_trajectory = g_trajectory.data();
+        c.g_hidden = g_hidden.data();
+        c.g_first = g_first.data();
+        c.carry = carry.data();
+        c.spill = spill.data();
+        c.concat_spill = call.adapter == LARES_CUDA_CONCAT ? concat_spill.data() : nullptr;
+        c.scratch = scratch.data();
+        c.gradients = gradients.data();
+        c.g_matrices = g_matrices.data();
+        c.g_vectors = g_vectors.data();
+        for (int last = call.max_steps; last >= 1; last -= 2) {
+            c.first_step = last > 1 ? last - 1 : 1;
+            c.last_step = last;
+            c.begins = last == call.max_steps;
+            require(lares_cuda_backward(&c));
+        }
+        for (float g : g_hidden)
+            if (!std::isfinite(g)) require("a gradient is not a number");
+    }
+
+    static void require(const char* error) {
+        if (error == nullptr) return;
+        std::fprintf(stderr, "a call failed: %s\n", error);
+        std::exit(1);
     }
 };
 
