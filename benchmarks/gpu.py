@@ -1,9 +1,10 @@
 """The op on a GPU: ``python -m benchmarks.gpu --out DIR``.
 
-Tests that need a GPU come first, then the card's own speed, then the cases with the most telling first,
-each raced against what one would run without the op, then profiles, plots and the goals. All of it
-ends within ``--minutes``; rows are written as they come, to DIR/rows.csv and
-benchmarks/results/gpu.csv, so what was measured survives a stop. What differs from float64 gets no row.
+Tests that need a GPU come first (and compute-sanitizer, where it is installed), then the card's own
+speed, then the cases with the most telling first, each raced against what one would run without the
+op, then profiles, plots and the goals. All of it ends within ``--minutes``; rows are written as they
+come, to DIR/rows.csv and benchmarks/results/gpu.csv, so what was measured survives a stop. What differs
+from float64 gets no row.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import gpu_cases
+from benchmarks import gpu_cases, gpu_sanitizer
 from benchmarks.cases import Case
 from benchmarks.equality import check
 from benchmarks.gpu_card import Card, card_name, measure_card
@@ -40,6 +41,7 @@ from benchmarks.settings import GPU_PUBLISHED
 from benchmarks.spt import SptStep, check_equal
 
 TESTS_SHARE = 0.35  # of the time, at most
+SANITIZER_SHARE = 0.2  # likewise
 RESERVE = 15.0  # seconds kept for the report
 LONGEST_CHECK, LONGEST_COMPILE = 30.0, 75.0  # seconds to get an implementation ready
 RACE_BUDGET, FEWEST_ROUNDS, MOST_ROUNDS = 1.2, 5, 60
@@ -91,6 +93,15 @@ class Run:
         for line in found.summaries:
             self.say(f"tests: {line} (tests.txt)")
         self.broken += [f"tests: {line}" for line in found.wrong]
+
+    def sanitize(self) -> None:
+        """The CUDA kernels under compute-sanitizer, where there are both."""
+        if self.device != "cuda" or not gpu_sanitizer.available():
+            return
+        for tool, wrong in gpu_sanitizer.watch(self.out, SANITIZER_SHARE * self.seconds).items():
+            self.say(f"{tool}: {wrong or 'nothing wrong'}")
+            if wrong is not None:
+                self.broken.append(f"{tool}: {wrong}")
 
     def measure(self) -> Card:
         """The card's own speed, in rows too."""
@@ -225,6 +236,7 @@ class Run:
         """All there is to do, until the time is out."""
         if tests:
             self.test()
+            self.sanitize()
         card = self.measure()
         tasks: list[tuple[str, Callable[[], None]]] = [
             *_races(self, card, gpu_cases.first_cases()),

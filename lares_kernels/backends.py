@@ -17,6 +17,7 @@ from lares_kernels.backward import refine_backward, refine_forward
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.config import CoreConfig
 from lares_kernels.cpu import CpuBackend
+from lares_kernels.cuda.backend import CudaBackend
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.triton.backend import TritonBackend
@@ -150,7 +151,13 @@ class EquationsBackend(ReferenceBackend):
 # In order of preference of the automatic choice.
 _BACKENDS: dict[str, Backend] = {
     backend.name: backend
-    for backend in (CpuBackend(), TritonBackend(), ReferenceBackend(), EquationsBackend())
+    for backend in (
+        CpuBackend(),
+        CudaBackend(),
+        TritonBackend(),
+        ReferenceBackend(),
+        EquationsBackend(),
+    )
 }
 
 

@@ -30,6 +30,7 @@ _PACKAGES = (
 _OPTIONAL = {"triton": "only GPU kernels need it"}
 _CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 _TOOLS = {"g++": "--version", "clang++": "--version", "ninja": "--version", "nvcc": "--version"}
+_NO_NVCC = "missing (without it there is no cuda backend; GPUs run on triton)"
 
 
 def build_parser() -> OptionParser:
@@ -114,7 +115,10 @@ def run(argv: Sequence[str]) -> None:
         },
     )
     section("packages", package_versions())
-    section("compilers", {name: tool_version(name, flag) for name, flag in _TOOLS.items()})
+    tools = {name: tool_version(name, flag) for name, flag in _TOOLS.items()}
+    if tools["nvcc"] == "missing":
+        tools["nvcc"] = _NO_NVCC
+    section("compilers", tools)
     section("accelerators", accelerators())
     section("backends", available_backends())
     chosen = os.environ.get("LARES_BACKEND")

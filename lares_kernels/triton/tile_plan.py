@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall
+from lares_kernels.tiles import most_tiles
 
 _SCAN_BLOCK = 1024
 
@@ -30,17 +31,6 @@ class TilePlan(NamedTuple):
     tile_start: Tensor
     tile_count: Tensor
     max_tiles: int
-
-
-def most_tiles(n_rows: int, n_sequences: int, longest: int, tile_rows: int) -> int:
-    """Tiles that sequences of at most ``longest`` tokens, ``n_rows`` in all, can need.
-
-    A tile that another follows holds more than ``tile_rows - longest`` rows, and two neighbours
-    together more than ``tile_rows``.
-    """
-    by_fill = n_rows // (tile_rows - longest + 1) + 1
-    by_pairs = 2 * (n_rows // tile_rows) + 2
-    return min(n_sequences, by_fill, by_pairs)
 
 
 def make_plan(call: RefineCall, tile_rows: int, longest: int) -> TilePlan:

@@ -1,0 +1,183 @@
+"""Compiles the CUDA kernels with nvcc: ``python csrc/build_cuda.py TARGET [FOLDER]``.
+
+``python csrc/build_cuda.py --emulator TARGET [FOLDER]`` compiles the same kernels with the C++
+compiler against tests/emulator, which runs them on a CPU. ``--stress SANITIZER TARGET [FOLDER]``
+makes tests/emulated.cpp with those kernels and a sanitizer (``address,undefined`` or ``thread``) into
+a program.
+
+``NVCC`` names the compiler, ``LARES_CUDA_ARCHS`` the architectures, such as ``"80 90a"``. Without it
+they are those of the cards that are here, else 80, 90a and 100a as far as nvcc knows them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from build import BuildError, compiler, put_in_place, run_ninja
+
+ROOT = Path(__file__).resolve().parent
+DEFAULT_ARCHITECTURES = ("80", "90a", "100a")
+# As in cuda/shapes.hpp.
+SHAPES = tuple((kind, width) for kind in ("Bf16", "Fp16") for width in (32, 64, 128))
+FEW_SHAPES = (("Bf16", 32), ("Bf16", 64))
+DEVICE_FLAGS = "-std=c++17 -O3 --extra-device-vectorization"
+EMULATOR = ROOT / "tests" / "emulator"
+EMULATOR_FLAGS = "-std=c++20 -O1 -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi -pthread"
+
+
+def nvcc() -> str:
+    """The CUDA compiler to use."""
+    asked = os.environ.get("NVCC")
+    homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
+    places = [asked] if asked else [*(f"{home}/bin/nvcc" for home in homes if home), "nvcc"]
+    for name in [*places, *([] if asked else ["/usr/local/cuda/bin/nvcc"])]:
+        found = shutil.which(name)
+        if found is not None:
+            return found
+    raise BuildError(f"NVCC names {asked!r}, which is not there" if asked else "found no nvcc")
+
+
+def _output(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def known_architectures(command: str) -> set[str]:
+    """Architectures that this nvcc compiles for, such as ``90`` and ``90a``."""
+    help_text = _output([command, "--help"])
+    return set(re.findall(r"\bsm_(\d+[a-z]?)\b", help_text))
+
+
+def present_architectures() -> list[str]:
+    """Architectures of the cards that are here."""
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    return sorted({line.strip().replace(".", "") for line in _output(query).split("\n")} - {""})
+
+
+def architectures(command: str) -> list[str]:
+    """Architectures to compile for."""
+    known = known_architectures(command)
+    asked = os.environ.get("LARES_CUDA_ARCHS", "").replace(",", " ").split()
+    wanted = asked or present_architectures()
+    unknown = [name for name in wanted if name not in known]
+    if asked and unknown:
+        raise BuildError(
+            f"LARES_CUDA_ARCHS asks for {' '.join(unknown)}, which {command} does not know; "
+            f"it knows {' '.join(sorted(known))}"
+        )
+    if wanted and not unknown:
+        return wanted
+    return [name for name in DEFAULT_ARCHITECTURES if name in known]
+
+
+def emulating() -> str:
+    """The C++ compiler, told that .cu files are C++."""
+    return f"{compiler()} -x c++"
+
+
+def code_flags(archs: list[str]) -> str:
+    """Machine code for every architecture; PTX of the newest that other cards can take, too."""
+    portable = [name for name in archs if name.isdigit()]
+    flags = []
+    for name in archs:
+        code = f"sm_{name}" + (
+            f",compute_{name}" if name == max(portable, key=int, default="") else ""
+        )
+        flags.append(f"-gencode arch=compute_{name},code=[{code}]")
+    return " ".join(flags)
+
+
+def rules(
+    command: str,
+    flags: str,
+    link: str,
+    target: str,
+    launcher: Path,
+    shapes: tuple[tuple[str, int], ...] = SHAPES,
+    extra: tuple[str, ...] = (),
+) -> str:
+    """The build.ninja file; kernels see primitives.hpp and launch.hpp of folder ``launcher``."""
+    includes = f"-I{ROOT} -I{ROOT / 'cuda'} -I{launcher}"
+    objects = {"refine.o": ("cuda/refine.cu", "")}
+    objects |= {f"{Path(source).stem}.o": (source, "") for source in extra}
+    for kind, width in shapes:
+        defines = f"-DLARES_TYPE={kind} -DLARES_WIDTH={width}"
+        objects[f"forward_{kind}_{width}.o"] = ("cuda/forward.cu", defines)
+        if width <= 64:  # as LARES_EACH_BACKWARD
+            objects[f"backward_{kind}_{width}.o"] = ("cuda/backward.cu", defines)
+    lines = [
+        "rule compile",
+        f"  command = {command} {flags} {includes} $defines -MMD -MF $out.d -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "rule link",
+        f"  command = {command.removesuffix(' -x c++')} {link} $in -o $out",
+    ]
+    for name, (source, defines) in objects.items():
+        lines += [f"build {name}: compile {ROOT / source}", f"  defines = {defines}"]
+    lines.append(f"build {target}: link {' '.join(objects)}")
+    return "\n".join(lines) + "\n"
+
+
+def build_cuda(target: Path, folder: Path) -> None:
+    """Compile the CUDA kernels in ``folder`` and put the library at ``target``."""
+    command = nvcc()
+    archs = architectures(command)
+    name = "liblares_cuda.so"
+    code = code_flags(archs)
+    flags = (
+        f"{DEVICE_FLAGS} {code} -Xcompiler -fPIC,-fvisibility=hidden "
+        f"-DLARES_ARCHITECTURES='\"{' '.join(archs)}\"'"
+    )
+    # The runtime is linked in and hidden, so that torch's own does not matter.
+    link = f"{code} -shared -cudart static -Xlinker --exclude-libs -Xlinker ALL"
+    run_ninja(folder, rules(command, flags, link, name, ROOT / "cuda" / "device"))
+    put_in_place(folder / name, target)
+
+
+def build_emulator(target: Path, folder: Path) -> None:
+    """Compile the kernels for the emulator in ``folder`` and put the library at ``target``."""
+    name = "libemulator.so"
+    run_ninja(folder, rules(emulating(), EMULATOR_FLAGS, "-shared -pthread", name, EMULATOR))
+    put_in_place(folder / name, target)
+
+
+def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
+    """Compile the program of random calls with ``sanitizer`` and put it at ``target``."""
+    watch = f"-fsanitize={sanitizer} -fno-sanitize-recover=all"
+    flags = f"{EMULATOR_FLAGS} {watch} -g1 -fno-omit-frame-pointer"
+    flags += " -DLARES_FEW_SHAPES"
+    link, program = f"{watch} -pthread", ("tests/emulated.cpp",)
+    text = rules(emulating(), flags, link, "emulated", EMULATOR, FEW_SHAPES, program)
+    run_ninja(folder, text)
+    put_in_place(folder / "emulated", target)
+
+
+def main(arguments: list[str]) -> None:
+    """Entry of the command line."""
+    option = arguments.pop(0) if arguments[0].startswith("--") else ""
+    try:
+        if option == "--stress":
+            sanitizer, target, *folder = arguments
+            build_stress(sanitizer, Path(target), Path(folder[0] if folder else "build/emulated"))
+        elif option == "--emulator":
+            target, *folder = arguments
+            build_emulator(Path(target), Path(folder[0] if folder else "build/emulator"))
+        else:
+            target, *folder = arguments
+            build_cuda(Path(target), Path(folder[0] if folder else "build/cuda"))
+    except BuildError as error:
+        sys.exit(f"not built: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

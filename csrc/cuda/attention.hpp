@@ -1,0 +1,184 @@
+// Causal attention inside a tile. Of all that is computed only keys and values of one head leave a
+// warp's registers: the unit's later warps, whose rows may belong to the same sequence, need them,
+// and the warp itself has better use for the registers meanwhile.
+#pragma once
+
+#include <cmath>
+
+#include "products.hpp"
+#include "tile.hpp"
+
+namespace lares::cuda {
+
+// Which warps work together, and where they meet.
+struct Unit {
+    Block block;
+    int index, warps;         // of the block; in the unit
+    unsigned char* exchange;  // of the unit's first warp, kExchange bytes for each
+
+    LARES_DEVICE void barrier() const {
+        if (warps > 1) block.unit_barrier(index, warps);
+    }
+};
+
+// A query's bits of attention dropout, by key position, of rows g and g + 8.
+struct KeptKeys {
+    Word upper[2], lower[2];
+};
+
+// Bits from `shift` on, which lies in -31..63, of a 64-bit word.
+LARES_DEVICE Word window(const Word (&word)[2], Int shift) {
+    const Mask far = shift >= 32;
+    const Word right =
+        funnel_right(select(far, word[1], word[0]), select(far, wide(0u), word[1]), shift & 31);
+    return select(shift < 0, word[0] << as_word(smaller(larger(-shift, wide(0)), wide(31))), right);
+}
+
+// Softmax over the keys seen so far: sums of exponentials relative to the greatest score.
+template <class S>
+struct Softmax {
+    Sums context[S::kHead];
+    Float most[2], total[2];  // of rows g and g + 8
+
+    // Take 16 more keys, columns 0..15: visible are from first[r] to last[r]. `keys` is what
+    // head_keys() left for them.
+    template <bool First>
+    LARES_DEVICE void add(const Word (&query)[S::kHead][4], const unsigned char* keys,
+                          const Int (&first)[2], const Int (&last)[2], float score_scale,
+                          const KeptKeys& kept) {
+        using T = typename S::Type;
+        Sums s;
+        LARES_UNROLL
+        for (int c = 0; c < S::kHead; ++c) {
+            Word key[4];
+            load_shared(key, keys + c * kFragment);
+            add_product<T>(s, query[c], key);
+        }
+        const Int column = first_column();
+        LARES_UNROLL
+        for (int r = 0; r < 2; ++r) {
+            Float here = wide(-INFINITY);
+            LARES_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                LARES_UNROLL
+                for (int e = 0; e < 2; ++e) {
+                    const Int key = column + (8 * half + e);
+                    Float& score = s.c[half][2 * r + e];
+                    const Mask visible = both(key >= first[r], key <= last[r]);
+                    score = select(visible, score * score_scale, wide(-INFINITY));
+                    here = larger(here, score);
+                }
+            }
+            here = quad_max(here);
+            if constexpr (First) {
+                most[r] = here;  // of a query at least itself
+                total[r] = wide(0.0f);
+            } else {
+                here = larger(here, most[r]);
+                const Float share = exp2(most[r] - here);
+                most[r] = here;
+                total[r] = total[r] * share;
+                LARES_UNROLL
+                for (int c = 0; c < S::kHead; ++c) {
+                    LARES_UNROLL
+                    for (int half = 0; half < 2; ++half) {
+                        context[c].c[half][2 * r] = context[c].c[half][2 * r] * share;
+                        context[c].c[half][2 * r + 1] = context[c].c[half][2 * r + 1] * share;
+                    }
+                }
+            }
+            Word bits{};
+            if constexpr (S::kDrops) {
+                bits = window(r == 0 ? kept.upper : kept.lower, -first[r]) >> as_word(column);
+            }
+            LARES_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                LARES_UNROLL
+                for (int e = 0; e < 2; ++e) {
+                    Float& p = s.c[half][2 * r + e];
+                    p = exp2(p - most[r]);
+                    total[r] = total[r] + p;
+                    if constexpr (S::kDrops)
+                        p = select((bits & (1u << (8 * half + e))) != 0u, p, wide(0.0f));
+                }
+            }
+        }
+        Word weights[4];
+        pack_operand<T>(weights, s);
+        LARES_UNROLL
+        for (int c = 0; c < S::kHead; ++c) {
+            Word value[4];
+            load_shared(value, keys + (S::kHead + c) * kFragment);
+            add_product<T>(context[c], weights, value);
+        }
+    }
+
+    // The mixed values as operand of the next product.
+    LARES_DEVICE void finish(Word (&a)[S::kHead][4], float scale) {
+        const Float share[2] = {scale * inverse(quad_sum(total[0])),
+                                scale * inverse(quad_sum(total[1]))};
+        LARES_UNROLL
+        for (int c = 0; c < S::kHead; ++c) {
+            LARES_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                LARES_UNROLL
+                for (int i = 0; i < 4; ++i)
+                    context[c].c[half][i] = context[c].c[half][i] * share[i / 2];
+            }
+            pack_operand<typename S::Type>(a[c], context[c]);
+        }
+    }
+};
+
+// One head's queries; `weights` and `bias` are the head's own.
+template <class S, class W>
+LARES_DEVICE void head_query(Word (&query)[S::kHead][4], const Operand<S>& a, const W& weights,
+                             const float* bias) {
+    LARES_UNROLL
+    for (int c = 0; c < S::kHead; ++c) {
+        Sums s = column_bias(bias + 16 * c);
+        add_product<S>(s, a, weights, c * S::kChunks);
+        pack_operand<typename S::Type>(query[c], s);
+    }
+}
+
+// One head's keys and values of 16 rows as second operands, of Q K^T and of P V: kExchange bytes of
+// shared memory. A lane writes what it will itself read of its own warp's.
+template <class S, class W>
+LARES_DEVICE void head_keys(unsigned char* to, const Operand<S>& a, const W& weights,
+                            const float* bias) {
+    using T = typename S::Type;
+    LARES_UNROLL
+    for (int c = 0; c < S::kHead; ++c) {
+        Sums s = column_bias(bias + 16 * (S::kHead + c));
+        add_product<S>(s, a, weights, (S::kHead + c) * S::kChunks);
+        Word key[4];
+        pack_transposed<T>(key, s);
+        store_shared(to + c * kFragment, key);
+    }
+    // V^T = W x^T: what P V takes has a pair of keys in a word, which V itself has in two rows.
+    LARES_UNROLL
+    for (int c = 0; c < S::kHead; ++c) {
+        const Int output = lane_number() >> 2;
+        const Float upper = load(bias + 16 * (2 * S::kHead + c), output);
+        const Float lower = load(bias + 16 * (2 * S::kHead + c), output + 8);
+        Sums s;
+        LARES_UNROLL
+        for (int half = 0; half < 2; ++half) {
+            s.c[half][0] = s.c[half][1] = upper;
+            s.c[half][2] = s.c[half][3] = lower;
+        }
+        LARES_UNROLL
+        for (int k = 0; k < S::kChunks; ++k) {
+            Word w[4];
+            weights.load(w, (2 * S::kHead + c) * S::kChunks + k);
+            mma<T>(s.c[0], w[0], w[2], w[1], w[3], a[k][0], a[k][2]);
+            mma<T>(s.c[1], w[0], w[2], w[1], w[3], a[k][1], a[k][3]);
+        }
+        Word value[4];
+        pack_transposed<T>(value, s);
+        store_shared(to + (S::kHead + c) * kFragment, value);
+    }
+}
+
+}  // namespace lares::cuda

@@ -1,0 +1,42 @@
+// The backward kernels of one width and type, as forward.cu has the forward ones.
+#include "backward.hpp"
+#include "launch.hpp"
+#include "shapes.hpp"
+#include "weight_gradients.hpp"
+
+namespace lares::cuda {
+
+template <int Head, bool Resident>
+static const char* launch_backward(const LaresCudaCall& call) {
+    using S = Shape<LARES_TYPE, LARES_WIDTH, Head, Resident, true>;
+    const int warps = call.units * call.unit_warps;
+    if (warps > S::kMostWarps) return "more warps to a block than the kernel is compiled for";
+    const char* error = launch<Backward<S>>(call, call.blocks, warps, call.shared_bytes);
+    if (error != nullptr) return error;
+
+    using Products = WeightGradients<Shape<LARES_TYPE, LARES_WIDTH, Head, false, true>>;
+    const int units = call.n_layers * (4 * Head * call.n_heads + call.d_ff / 8) +
+                      (call.concat_spill == nullptr ? 0 : LARES_WIDTH / 8);
+    const int groups = (units + Products::kMostWarps - 1) / Products::kMostWarps;
+    return launch<Products>(call, groups * call.splits, Products::kMostWarps, 0);
+}
+
+template <int Head>
+static const char* choose_resident(const LaresCudaCall& call) {
+    if (call.resident) return launch_backward<Head, true>(call);
+    if constexpr (LARES_WIDTH >= 64) return launch_backward<Head, false>(call);
+    return "weights of this width are always kept in shared memory";
+}
+
+template <>
+const char* backward<LARES_TYPE, LARES_WIDTH>(const LaresCudaCall& call) {
+    switch (call.head_tiles) {
+        case 1:
+            return choose_resident<1>(call);
+        case 2:
+            return choose_resident<2>(call);
+    }
+    return "backward of heads of this width is not compiled: it does not fit registers";
+}
+
+}  // namespace lares::cuda

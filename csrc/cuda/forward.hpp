@@ -1,0 +1,242 @@
+// All steps of the recurrence in one launch. A warp's rows stay in its registers from first to last
+// step, the weights of all layers in shared memory for all steps of all tiles.
+#pragma once
+
+#include "layer.hpp"
+
+namespace lares::cuda {
+
+// Shared memory of a block, in this order: weights of all layers where they are resident, vectors,
+// exchange of keys and values.
+template <class S>
+struct SharedPlaces {
+    int weights, vectors, exchange;
+
+    LARES_DEVICE SharedPlaces(const LaresCudaCall& call, const Places<S>& places)
+        : weights(0),
+          vectors(S::kResident ? call.n_layers * places.layer() * kFragment : 0),
+          exchange(vectors + places.vectors(call.n_layers) * 4) {}
+};
+
+template <class S>
+struct Forward {
+    static constexpr int kMostWarps = S::kMostWarps;
+
+    const LaresCudaCall& call;
+    const Block& block;
+    unsigned char* shared;
+    Places<S> places;
+    SharedPlaces<S> at;
+
+    LARES_DEVICE Forward(const LaresCudaCall& call, const Block& block, unsigned char* shared)
+        : call(call),
+          block(block),
+          shared(shared),
+          places{call.n_heads, call.d_ff},
+          at(call, places) {}
+
+    LARES_DEVICE const unsigned char* matrices() const {
+        return static_cast<const unsigned char*>(call.matrices);
+    }
+    LARES_DEVICE const float* vectors() const {
+        return reinterpret_cast<const float*>(shared + at.vectors);
+    }
+
+    LARES_DEVICE Layer<S> layer(int index) const {
+        const unsigned char* base = S::kResident ? shared : matrices();
+        return {{base + index * places.layer() * kFragment},
+                vectors() + index * places.layer_vector(),
+                places};
+    }
+
+    // All warps of the block bring parameters into shared memory.
+    LARES_DEVICE void copy(int to, const unsigned char* from, int bytes) const {
+        LARES_ROLLED
+        for (int first = 32 * block.warp; 16 * first < bytes; first += 32 * block.warps) {
+            const Int piece = first + lane_number();
+            copy16(shared + to, from, piece, 16 * piece < bytes);
+        }
+    }
+
+    // kernel.run_tile() for every tile of this warp's unit.
+    template <class Kernel>
+    LARES_DEVICE void run_tiles(const Kernel& kernel) const {
+        const int tiles = *call.tile_count;
+        if (block.index >= tiles) return;
+        if constexpr (S::kResident)
+            copy(at.weights, matrices(), call.n_layers * places.layer() * kFragment);
+        copy(at.vectors, reinterpret_cast<const unsigned char*>(call.vectors),
+             places.vectors(call.n_layers) * 4);
+        copies_done();
+        block.barrier();
+        const int index = block.warp / call.unit_warps;
+        const Unit unit = {block, index, call.unit_warps,
+                           shared + at.exchange + index * call.unit_warps * S::kExchange};
+        // Neighbouring tiles go to different blocks, so that a small batch spreads over the card.
+        LARES_ROLLED
+        for (int tile = index * block.count + block.index; tile < tiles;
+             tile += call.units * block.count)
+            kernel.run_tile(unit, tile);
+    }
+
+    LARES_DEVICE Tile tile_of(const Unit& unit, int number) const {
+        const int rows = 16 * call.unit_warps;
+        return {call.rows + number * (LARES_CUDA_FIELDS * rows),
+                block.warp - unit.index * unit.warps, call.tile_start[number]};
+    }
+
+    // Draws of layers outside the recurrence carry step 0.
+    LARES_DEVICE int drawn_step(int step) const {
+        return call.adapter == LARES_CUDA_NONE ? 0 : step;
+    }
+
+    LARES_DEVICE void run() const { run_tiles(*this); }
+
+    LARES_DEVICE void run_tile(const Unit& unit, int number) const {
+        const Tile tile = tile_of(unit, number);
+        Rows<S> x = {};
+        const int last =
+            warp_max(larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
+        if (last > 0 && call.adapter != LARES_CUDA_NONE) first_state(x, tile);
+        LARES_ROLLED
+        for (int step = 1; step <= tile.depth(); ++step) {
+            const bool runs = step <= last;
+            if (runs) step_input(x, tile, step);
+            LARES_ROLLED
+            for (int index = 0; index < call.n_layers; ++index) {
+                Work work = runs ? Work::kAll : Work::kNone;
+                if (step == last && index + 1 == call.n_layers) work = work_of_last(tile, step);
+                LayerDraws<S> draws = {call, tile, index, drawn_step(step), {}};
+                layer_forward<S>(x, layer(index), unit, draws, work, NoTape());
+            }
+            if (runs) write(x, tile, step);
+        }
+    }
+
+    // Where a warp's last step ends its last layer: at keys and values if nobody reads its rows.
+    LARES_DEVICE Work work_of_last(const Tile& tile, int step) const {
+        if (call.final_state != nullptr) return Work::kAll;
+        const Mask upper =
+            both(tile.field(kNewest, tile.upper()) >= 0, tile.field(kDepth, tile.upper()) >= step);
+        const Mask lower =
+            both(tile.field(kNewest, tile.lower()) >= 0, tile.field(kDepth, tile.lower()) >= step);
+        return any(upper) || any(lower) ? Work::kAll : Work::kKeys;
+    }
+
+    LARES_DEVICE void first_state(Rows<S>& x, const Tile& tile) const {
+        if (call.state_mode == LARES_CUDA_STATE_GIVEN) {
+            const Int upper = tile.field(kStateRow, tile.upper());
+            const Int lower = tile.field(kStateRow, tile.lower());
+            load_rows<S>(x, call.state, upper, lower, upper >= 0, lower >= 0);
+        } else if (call.state_mode == LARES_CUDA_STATE_DRAWN) {
+            const Int row = tile.shared_row();
+            initial_state<S>(x, as_word(tile.field(kStream, row)),
+                             as_word(tile.field(kPosition, row)), call.state_scale,
+                             {call.seed_low, call.seed_high});
+        } else {
+            clear<S>(x);
+        }
+    }
+
+    // LayerNorm_core(adapter(s, H)), or H alone.
+    LARES_DEVICE void step_input(Rows<S>& x, const Tile& tile, int step) const {
+        if (call.kept != nullptr) keep(x, tile, step);
+        adapt(x, tile);
+        if (call.adapter != LARES_CUDA_NONE)
+            layer_norm<S>(x, vectors() + places.core_norm(call.n_layers), call.eps);
+    }
+
+    LARES_DEVICE void load_hidden(Rows<S>& hidden, const Tile& tile) const {
+        const Int upper = tile.field(kHiddenRow, tile.upper());
+        const Int lower = tile.field(kHiddenRow, tile.lower());
+        load_rows<S>(hidden, call.hidden, upper, lower, upper >= 0, lower >= 0);
+    }
+
+    // The state's share in the adapter's mean.
+    LARES_DEVICE float state_share() const {
+        if (call.adapter != LARES_CUDA_GATE) return 0.5f;
+        return 1.0f / (1.0f + expf(-vectors()[places.gate(call.n_layers)]));
+    }
+
+    // The adapter of a state, in place; H alone where there is none.
+    LARES_DEVICE void adapt(Rows<S>& x, const Tile& tile) const {
+        if (call.adapter == LARES_CUDA_NONE) {
+            load_hidden(x, tile);
+            return;
+        }
+        Rows<S> hidden;
+        load_hidden(hidden, tile);
+        if (call.adapter == LARES_CUDA_CONCAT) {
+            concat(x, hidden);
+            return;
+        }
+        const float share = state_share();
+        LARES_UNROLL
+        for (int j = 0; j < S::kBlocks; ++j) {
+            LARES_UNROLL
+            for (int i = 0; i < 4; ++i) x[j][i] = x[j][i] * share + hidden[j][i] * (1.0f - share);
+        }
+    }
+
+    LARES_DEVICE Fragments<false> concat_weights() const {
+        return {matrices() + call.n_layers * places.layer() * kFragment};
+    }
+
+    // W [s ; H] + b; its weights, read once a step, are not resident.
+    LARES_DEVICE void concat(Rows<S>& x, const Rows<S>& hidden) const {
+        const Fragments<false> weights = concat_weights();
+        Operand<S> of_state, of_hidden;
+        pack_rows<S>(of_state, x);
+        pack_rows<S>(of_hidden, hidden);
+        const float* bias = vectors() + places.concat_bias(call.n_layers);
+        LARES_ROLLED
+        for (int n = 0; n < S::kChunks; ++n) {
+            Sums s = column_bias(bias + 16 * n);
+            add_product<S>(s, of_state, weights, n * S::kChunks);
+            add_product<S>(s, of_hidden, weights, (S::kChunks + n) * S::kChunks);
+            LARES_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                Float(&made)[4] = next_block<S>(x);
+                LARES_UNROLL
+                for (int i = 0; i < 4; ++i) made[i] = s.c[half][i];
+            }
+        }
+    }
+
+    // The state before `step`, for backward.
+    LARES_DEVICE void keep(const Rows<S>& x, const Tile& tile, int step) const {
+        float* before = call.kept + (int64_t(step - 1) * call.kept_rows + tile.start) * S::kWidth;
+        store_rows<S>(before, tile.upper(), tile.lower(), x,
+                      tile.field(kDepth, tile.upper()) >= step,
+                      tile.field(kDepth, tile.lower()) >= step);
+    }
+
+    // What the call returns of a step. Sequences that are done run on with their warp's others, but
+    // nothing of it is written.
+    LARES_DEVICE void write(const Rows<S>& x, const Tile& tile, int step) const {
+        const Int depth[2] = {tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())};
+        const Int newest[2] = {tile.field(kNewest, tile.upper()),
+                               tile.field(kNewest, tile.lower())};
+        const Mask here[2] = {both(newest[0] >= 0, depth[0] >= step),
+                              both(newest[1] >= 0, depth[1] >= step)};
+        if (any(here[0]) || any(here[1])) {
+            float* to = call.trajectory + int64_t(step - 1) * S::kWidth;
+            store_rows<S>(to, newest[0] * call.max_steps, newest[1] * call.max_steps, x, here[0],
+                          here[1]);
+        }
+        const Mask ends[2] = {depth[0] == step, depth[1] == step};
+        if (!any(ends[0]) && !any(ends[1])) return;
+        // A trajectory repeats its last state.
+        LARES_ROLLED
+        for (int later = step + 1; later <= call.max_steps; ++later) {
+            float* to = call.trajectory + int64_t(later - 1) * S::kWidth;
+            store_rows<S>(to, newest[0] * call.max_steps, newest[1] * call.max_steps, x,
+                          both(here[0], ends[0]), both(here[1], ends[1]));
+        }
+        if (call.final_state != nullptr)
+            store_rows<S>(call.final_state, tile.field(kStateRow, tile.upper()),
+                          tile.field(kStateRow, tile.lower()), x, ends[0], ends[1]);
+    }
+};
+
+}  // namespace lares::cuda

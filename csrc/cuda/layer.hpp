@@ -1,0 +1,226 @@
+// One layer on a warp's rows, post- or pre-norm.
+#pragma once
+
+#include "attention.hpp"
+
+namespace lares::cuda {
+
+// A layer's parameters.
+template <class S>
+struct Layer {
+    Fragments<S::kResident> weights;
+    const float* vectors;  // in shared memory
+    Places<S> places;
+};
+
+// What a warp does in a layer. All warps of a unit meet at its barriers, whatever they do.
+enum class Work {
+    kNone,  // no row of its runs
+    kKeys,  // later warps read its keys and values, nobody the rest
+    kAll,
+};
+
+// The dropout decisions of a layer and step. A quad's four lanes draw for its two rows: lanes 0 and
+// 1 (rows g and g + 8) the residual's words, lanes 2 and 3 those of the first two heads.
+template <class S>
+struct LayerDraws {
+    const LaresCudaCall& call;
+    const Tile& tile;
+    int layer, step;
+    Word words[4];
+
+    LARES_DEVICE Seed seed() const { return {call.seed_low, call.seed_high}; }
+
+    LARES_DEVICE void draw() {
+        const Mask second = (lane_number() & 2) != 0;
+        const Word site = select(second, wide(site_word(kSiteAttention, layer, step)),
+                                 wide(site_word(kSiteResidual, layer, step)));
+        const Word bits = select(second, wide(call.attention.bits), wide(call.residual.bits));
+        const int planes = call.residual.planes > call.attention.planes ? call.residual.planes
+                                                                        : call.attention.planes;
+        draw_words(words, site, 0, bits, planes);
+    }
+
+    LARES_DEVICE void draw_words(Word (&to)[4], Word site, int pair, Word bits, int planes) const {
+        const Int row = tile.shared_row();
+        keep_words(to, as_word(tile.field(kStream, row)), as_word(tile.field(kPosition, row)), site,
+                   pair, bits, planes, seed());
+    }
+
+    // A head's bits of attention dropout. Those of the first two are there, the others are drawn
+    // when they are needed, rather than held in registers.
+    LARES_DEVICE KeptKeys kept_keys(int head) const {
+        Word pair[4];
+        int lane = 0;
+        if (head < 2) {
+            LARES_UNROLL
+            for (int i = 0; i < 4; ++i) pair[i] = words[i];
+            lane = 2;
+        } else {
+            draw_words(pair, wide(site_word(kSiteAttention, layer, step)), head / 2,
+                       wide(call.attention.bits), call.attention.planes);
+        }
+        KeptKeys kept;
+        LARES_UNROLL
+        for (int i = 0; i < 2; ++i) {
+            const Word word = head % 2 == 0 ? pair[i] : pair[2 + i];
+            kept.upper[i] = quad_lane(word, lane);
+            kept.lower[i] = quad_lane(word, lane + 1);
+        }
+        return kept;
+    }
+
+    // Add a branch (0: attention, 1: feed-forward) of which some columns are dropped.
+    LARES_DEVICE void add_branch(Rows<S>& x, const Rows<S>& branch, int which) const {
+        Word upper[2], lower[2];
+        LARES_UNROLL
+        for (int i = 0; i < 2; ++i) {
+            upper[i] = quad_lane(words[2 * which + i], 0);
+            lower[i] = quad_lane(words[2 * which + i], 1);
+        }
+        add_dropped<S>(x, branch, upper, lower, call.residual.scale);
+    }
+};
+
+// acc += W_o (Dropout_attn(A) V); `a` is the branch's input.
+template <class S>
+LARES_DEVICE void attention(Rows<S>& acc, const Operand<S>& a, const Layer<S>& layer,
+                            const Unit& unit, const LayerDraws<S>& draws, Work work) {
+    const LaresCudaCall& call = draws.call;
+    const Tile& tile = draws.tile;
+    LARES_ROLLED
+    for (int head = 0; head < call.n_heads; ++head) {
+        const auto weights = layer.weights.from(head * layer.places.head());
+        const float* bias = layer.vectors + layer.places.head_bias(head);
+        unsigned char* own = unit.exchange + tile.warp * S::kExchange;
+        if (work != Work::kNone) head_keys<S>(own, a, weights, bias);
+        unit.barrier();
+        if (work == Work::kAll) {
+            Word query[S::kHead][4];
+            head_query<S>(query, a, weights, bias);
+            KeptKeys kept = {};
+            if constexpr (S::kDrops) kept = draws.kept_keys(head);
+            const Int row = lane_number() >> 2;
+            Int first[2] = {tile.field(kFirst, tile.upper()), tile.field(kFirst, tile.lower())};
+            // No warp before this one holds a row that this one sees.
+            const int earliest =
+                16 * tile.warp - warp_max(16 * tile.warp - smaller(first[0], first[1]));
+            first[0] = first[0] - 16 * tile.warp;
+            first[1] = first[1] - 16 * tile.warp;
+            const Int own_last[2] = {row, row + 8};
+            Softmax<S> softmax;
+            softmax.template add<true>(query, own, first, own_last, call.score_scale, kept);
+            LARES_ROLLED
+            for (int warp = tile.warp - 1; 16 * warp + 15 >= earliest; --warp) {
+                first[0] = first[0] + 16;
+                first[1] = first[1] + 16;
+                const Int last[2] = {wide(15), wide(15)};
+                softmax.template add<false>(query, unit.exchange + warp * S::kExchange, first, last,
+                                            call.score_scale, kept);
+            }
+            Word mixed[S::kHead][4];
+            softmax.finish(mixed, S::kDrops ? call.attention.scale : 1.0f);
+            LARES_UNROLL
+            for (int c = 0; c < S::kHead; ++c)
+                add_to_rows<S>(acc, mixed[c], weights, (3 * S::kHead + c) * S::kChunks);
+        }
+        unit.barrier();  // before the next head's keys take the place of these
+    }
+}
+
+// acc += W_2 act(W_1 a + b_1), a few columns of the inner layer at a time.
+template <class S>
+LARES_DEVICE void feed_forward(Rows<S>& acc, const Operand<S>& a, const Layer<S>& layer,
+                               const LaresCudaCall& call) {
+    const auto weights = layer.weights.from(layer.places.up());
+    const float* bias = layer.vectors + layer.places.up_bias();
+    LARES_ROLLED
+    for (int column = 0; column < call.d_ff; column += 16 * S::kInner) {
+        Sums inner[S::kInner];
+        const int part = column / 16 * 2 * S::kChunks;
+        LARES_UNROLL
+        for (int i = 0; i < S::kInner; ++i) {
+            inner[i] = column_bias(bias + column + 16 * i);
+            add_product<S>(inner[i], a, weights, part + i * 2 * S::kChunks);
+        }
+        activate(call.activation, [&](auto function) {
+            LARES_UNROLL
+            for (int i = 0; i < 8 * S::kInner; ++i) {
+                Float& x = inner[i / 8].c[i / 4 % 2][i % 4];
+                x = function(x);
+            }
+        });
+        LARES_UNROLL
+        for (int i = 0; i < S::kInner; ++i) {
+            Word activated[4];
+            pack_operand<typename S::Type>(activated, inner[i]);
+            add_to_rows<S>(acc, activated, weights, part + (2 * i + 1) * S::kChunks);
+        }
+    }
+}
+
+// The input of a branch: the rows, normalised first in a pre-norm layer.
+template <class S>
+LARES_DEVICE void branch_input(Operand<S>& a, const Rows<S>& x, const float* norm,
+                               const LaresCudaCall& call) {
+    if (call.pre_norm) {
+        Rows<S> normal;
+        LARES_UNROLL
+        for (int j = 0; j < S::kBlocks; ++j) {
+            LARES_UNROLL
+            for (int i = 0; i < 4; ++i) normal[j][i] = x[j][i];
+        }
+        layer_norm<S>(normal, norm, call.eps);
+        pack_rows<S>(a, normal);
+    } else {
+        pack_rows<S>(a, x);
+    }
+}
+
+// What backward needs of a layer, and forward does not keep.
+struct NoTape {
+    template <class S>
+    LARES_DEVICE void keep(int, const Rows<S>&) const {}
+};
+
+// x of the next layer from x of this one. `tape` is shown x and both residual sums before any
+// LayerNorm of them.
+template <class S, class Tape>
+LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& unit,
+                                LayerDraws<S>& draws, Work work, const Tape& tape) {
+    const LaresCudaCall& call = draws.call;
+    const float *vectors = layer.vectors, *attn_norm = vectors + layer.places.attn_norm(),
+                *ffn_norm = vectors + layer.places.ffn_norm();
+    Operand<S> a;
+    // Without dropout a branch is summed on top of the rows it is added to: no registers of its
+    // own.
+    Rows<S> branch;
+    auto& sums = *(S::kDrops ? &branch : &x);
+    if (work != Work::kNone) {
+        tape.template keep<S>(0, x);
+        branch_input<S>(a, x, attn_norm, call);
+        if constexpr (S::kDrops) {
+            draws.draw();
+            clear<S>(branch);
+        }
+        add_bias<S>(sums, vectors + layer.places.out_bias());
+    }
+    attention<S>(sums, a, layer, unit, draws, work);
+    if (work != Work::kAll) {
+        clear<S>(x);  // nobody reads it: so it need not be held in registers meanwhile
+        return;
+    }
+    if constexpr (S::kDrops) draws.add_branch(x, branch, 0);
+    tape.template keep<S>(1, x);
+    if (!call.pre_norm) layer_norm<S>(x, attn_norm, call.eps);
+
+    branch_input<S>(a, x, ffn_norm, call);
+    if constexpr (S::kDrops) clear<S>(branch);
+    add_bias<S>(sums, vectors + layer.places.down_bias());
+    feed_forward<S>(sums, a, layer, call);
+    if constexpr (S::kDrops) draws.add_branch(x, branch, 1);
+    tape.template keep<S>(2, x);
+    if (!call.pre_norm) layer_norm<S>(x, ffn_norm, call.eps);
+}
+
+}  // namespace lares::cuda

@@ -1,0 +1,64 @@
+// The C interface: a call is three launches, of which the first two cut the batch into tiles.
+#include "launch.hpp"
+#include "shapes.hpp"
+#include "tile_plan.hpp"
+
+using namespace lares::cuda;
+
+namespace {
+
+const char* cut_into_tiles(const LaresCudaCall& call) {
+    // Enough warps for a thread a sequence, as far as a block goes.
+    const int sequences = call.n_groups * call.rollouts;
+    int warps = (sequences + 31) / 32;
+    warps = warps < 1 ? 1 : warps > TilePlan::kMostWarps ? TilePlan::kMostWarps : warps;
+    const char* error = launch<TilePlan>(call, 1, warps, TilePlan::kMostWarps * sizeof(int32_t));
+    return error != nullptr ? error : launch<TileRows>(call, call.max_tiles, 1, 0);
+}
+
+#define LARES_CUDA_Bf16 LARES_CUDA_BF16
+#define LARES_CUDA_Fp16 LARES_CUDA_FP16
+#define LARES_CHOOSE(TYPE, WIDTH, PASS)                                    \
+    if (call.d_model == WIDTH && call.precision == int(LARES_CUDA_##TYPE)) \
+        return PASS<TYPE, WIDTH>(call);
+#define LARES_CHOOSE_FORWARD(TYPE, WIDTH) LARES_CHOOSE(TYPE, WIDTH, forward)
+#define LARES_CHOOSE_BACKWARD(TYPE, WIDTH) LARES_CHOOSE(TYPE, WIDTH, backward)
+
+const char* run_forward(const LaresCudaCall& call) {
+    LARES_EACH_SHAPE(LARES_CHOOSE_FORWARD)
+    return "no kernel is compiled for this width";
+}
+
+const char* run_backward(const LaresCudaCall& call) {
+    LARES_EACH_BACKWARD(LARES_CHOOSE_BACKWARD)
+    return "no backward kernel is compiled for this width";
+}
+
+const char* run(const LaresCudaCall& call, bool cuts, const char* (*pass)(const LaresCudaCall&)) {
+    if (call.abi != LARES_CUDA_ABI) return "the library is not of the same version as its caller";
+    const DeviceGuard guard(call.device);
+    if (guard.error != nullptr) return guard.error;
+    if (cuts) {
+        const char* error = cut_into_tiles(call);
+        if (error != nullptr) return error;
+    }
+    return pass(call);
+}
+
+}  // namespace
+
+const char* lares_cuda_forward(const LaresCudaCall* call) { return run(*call, true, run_forward); }
+
+const char* lares_cuda_backward(const LaresCudaCall* call) {
+    return run(*call, call->last_step == call->max_steps, run_backward);
+}
+
+const char* lares_cuda_card(int32_t device, LaresCudaCard* card) { return describe(device, *card); }
+
+const char* lares_cuda_device_type(void) { return kDeviceType; }
+
+#ifndef LARES_ARCHITECTURES
+#define LARES_ARCHITECTURES ""
+#endif
+
+const char* lares_cuda_architectures(void) { return LARES_ARCHITECTURES; }

@@ -1,0 +1,98 @@
+// What backward leaves in memory: for itself, and for the products that weights' gradients are.
+//
+// Gradients of outputs (`units` and `sides` below) and inputs of the four products of a layer lie
+// as operands of 16 tokens x 16 columns. *Units* are 16 columns of something as wide as the heads
+// or the feed-forward: gradients of queries, keys and values of each head; mixed values; gradients
+// of the inner layer; its activations. *Sides* are as wide as a token: the attention's input, the
+// gradient of its output, the same of the feed-forward.
+#pragma once
+
+#include "tile.hpp"
+
+namespace lares::cuda {
+
+enum Side : int { kAttentionInput, kAttentionGradient, kInnerInput, kInnerGradient, kSides };
+
+// Places in what a layer leaves of 16 tokens, in fragments.
+template <class S>
+struct SpillPlaces {
+    int heads, inner;
+
+    LARES_DEVICE int head_units() const { return 4 * S::kHead; }
+    // Of a head: query, key, value, mixed; S::kHead each.
+    LARES_DEVICE int head(int index) const { return index * head_units(); }
+    LARES_DEVICE int inner_gradient() const { return heads * head_units(); }
+    LARES_DEVICE int activated() const { return inner_gradient() + inner / 16; }
+    LARES_DEVICE int units() const { return activated() + inner / 16; }
+    LARES_DEVICE int side(int which) const { return units() + which * S::kChunks; }
+    LARES_DEVICE int all() const { return side(kSides); }
+};
+
+// Of one layer, step and warp.
+template <class S>
+struct Spill {
+    unsigned char* base;
+    SpillPlaces<S> places;
+
+    LARES_DEVICE void unit(int index, const Word (&operand)[4]) const {
+        store_fragment(base + index * kFragment, operand);
+    }
+    LARES_DEVICE void side(int which, const Operand<S>& rows) const {
+        LARES_UNROLL
+        for (int k = 0; k < S::kChunks; ++k) unit(places.side(which) + k, rows[k]);
+    }
+};
+
+// Rows in float32 that a warp leaves for itself.
+template <class S>
+LARES_DEVICE void park(unsigned char* to, const Rows<S>& x) {
+    LARES_UNROLL
+    for (int j = 0; j < S::kBlocks; ++j) {
+        const Word words[4] = {as_word(x[j][0]), as_word(x[j][1]), as_word(x[j][2]),
+                               as_word(x[j][3])};
+        store_fragment(to + j * kFragment, words);
+    }
+}
+
+template <class S>
+LARES_DEVICE void fetch(Rows<S>& x, const unsigned char* from) {
+    LARES_UNROLL
+    for (int j = 0; j < S::kBlocks; ++j) {
+        Word words[4];
+        load_written(words, from + j * kFragment);
+        LARES_UNROLL
+        for (int i = 0; i < 4; ++i) x[j][i] = as_float(words[i]);
+    }
+}
+
+// A warp's scratch memory: for each layer its input and both residual sums, then one more set of
+// rows that wait, then what it has for the keys of the unit's earlier warps.
+template <class S>
+struct Scratch {
+    static constexpr int kRows = S::kBlocks * kFragment;
+    static constexpr int kKeys = 4 * S::kHead * kFragment;  // gradients of key and value, float32
+
+    unsigned char* base;
+    int layers;
+
+    LARES_DEVICE unsigned char* tape(int layer, int which) const {
+        return base + (3 * layer + which) * kRows;
+    }
+    LARES_DEVICE unsigned char* waiting() const { return tape(layers, 0); }
+    LARES_DEVICE unsigned char* keys(int distance) const {
+        return tape(layers, 1) + (distance - 1) * kKeys;
+    }
+};
+
+template <class S>
+struct ScratchTape {
+    Scratch<S> scratch;
+    int layer;
+
+    template <class>
+    LARES_DEVICE void keep(int which, const Rows<S>& x) const {
+        park<S>(scratch.tape(layer, which), x);
+    }
+};
+
+}  // namespace lares::cuda

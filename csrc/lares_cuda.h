@@ -1,0 +1,119 @@
+/* The recurrence of LARES (arXiv 2505.16865, section 3.2) on NVIDIA cards as a plain C library.
+ *
+ * All pointers are to memory of the card; nothing is allocated, copied or waited for, so calls can
+ * be captured in a CUDA graph. B sequences, G rollouts of each, S = B G; N rows (tokens) of all S;
+ * width d. lares_kernels/cuda/ is its caller.
+ */
+#ifndef LARES_CUDA_H
+#define LARES_CUDA_H
+
+#include <stdint.h>
+
+#define LARES_CUDA_API __attribute__((visibility("default")))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LARES_CUDA_ABI 1
+#define LARES_CUDA_FIELDS 8 /* room for what is known of each row of a tile, see cuda/tile.hpp */
+
+enum { LARES_CUDA_ADD, LARES_CUDA_GATE, LARES_CUDA_CONCAT, LARES_CUDA_NONE };
+enum { LARES_CUDA_GELU, LARES_CUDA_GELU_TANH, LARES_CUDA_RELU, LARES_CUDA_SILU };
+enum { LARES_CUDA_BF16, LARES_CUDA_FP16 };
+enum { LARES_CUDA_STATE_GIVEN, LARES_CUDA_STATE_DRAWN, LARES_CUDA_STATE_ZERO };
+
+/* A dropout rate m / 2^planes: `bits` is m in the highest `planes` bits; planes = 0 is none. */
+typedef struct {
+    uint32_t bits;
+    int32_t planes;
+    float scale; /* of what is kept */
+} LaresCudaRate;
+
+typedef struct {
+    int32_t abi;    /* LARES_CUDA_ABI */
+    int32_t device; /* number of the card */
+    /* the core; d_ff is padded to a multiple of 32, head_tiles is the head's width in 16s, rounded
+     * up */
+    int32_t d_model, n_heads, head_tiles, d_ff, n_layers;
+    int32_t adapter, activation, pre_norm, precision;
+    float eps, state_scale, score_scale; /* score_scale: of Q K^T, log2(e) / sqrt(d / h) */
+    LaresCudaRate residual, attention;   /* dropout */
+    /* the batch */
+    int32_t n_groups, rollouts; /* B, G */
+    int32_t padded_length;      /* rows of `hidden` per sequence; 0: packed */
+    int32_t n_hidden_rows;      /* rows of `hidden` */
+    int32_t kept_rows;          /* rows of one step of `kept` */
+    int32_t longest;            /* what no length exceeds; at most 16 unit_warps */
+    int32_t max_steps, state_mode;
+    uint32_t seed_low, seed_high;
+    /* the launch: see lares_kernels/cuda/plan.py */
+    int32_t unit_warps;   /* warps that share a tile of 16 rows each */
+    int32_t units;        /* units of a block */
+    int32_t blocks;       /* of the grid */
+    int32_t resident;     /* weights stay in shared memory */
+    int32_t shared_bytes; /* of a block */
+    int32_t max_tiles;    /* tiles there can be */
+    void* stream;
+    /* inputs */
+    const int64_t* lengths;   /* (B,) */
+    const int64_t* order;     /* (S,) order in which sequences are taken, deepest first, or NULL */
+    const int64_t* num_steps; /* (S,) depth of each sequence, or NULL: all max_steps */
+    const int64_t* sequence_ids; /* (B,), or NULL: 0..B-1 */
+    const float* hidden;         /* (n_hidden_rows, d) */
+    const float* state;          /* like final_state, or NULL */
+    const void* matrices; /* packed, in the precision's type: lares_kernels/cuda/packing.py */
+    const float* vectors; /* packed */
+    /* workspaces: the tile plan */
+    int32_t* starts;        /* (S + 1,) */
+    int32_t* hidden_starts; /* (B + 1,) if packed */
+    int32_t* jumps;         /* (2, S + 1) */
+    int32_t* tile_sequence; /* (max_tiles + 1,) */
+    int32_t* tile_start;    /* (max_tiles,) */
+    int32_t* tile_count;    /* (1,) */
+    int32_t* rows;          /* (max_tiles, 16 unit_warps, LARES_CUDA_FIELDS) */
+    /* outputs */
+    float* trajectory;  /* (S, max_steps, d) */
+    float* final_state; /* (B, G, L, d), padding is left alone, or (N, d); NULL: not wanted */
+    float* kept;        /* (max_steps, kept_rows, d), s_0 .. s_{T-1} by packed row, or NULL */
+    /* backward: of steps last_step .. first_step, in this order */
+    const float* g_trajectory; /* (S, max_steps, d), or NULL for zero */
+    const float* g_state;      /* like final_state, or NULL for zero */
+    float* carry;       /* (kept_rows, d), gradient of the state between two calls, or NULL */
+    float* g_hidden;    /* (G, n_hidden_rows, d), added to */
+    float* g_first;     /* like final_state, padding is left alone; or NULL: not wanted */
+    void* spill;        /* (steps, layers, max_tiles unit_warps, fragments, 512 bytes): spill.hpp */
+    void* concat_spill; /* (steps, max_tiles unit_warps, 3 d / 16, 512 bytes), or NULL */
+    void* scratch;      /* (blocks units unit_warps, scratch_bytes) */
+    float*
+        gradients; /* (blocks units unit_warps, numbers of vectors): LayerNorms, gate; added to */
+    float* g_matrices; /* (splits, fragments of all matrices, 256): parts of the sum */
+    float* g_vectors;  /* (splits, numbers of vectors): parts of the biases' */
+    int32_t first_step, last_step, scratch_bytes;
+    int32_t splits, begins; /* begins: g_matrices and g_vectors are set, not added to */
+} LaresCudaCall;
+
+/* What a card offers. */
+typedef struct {
+    int32_t multiprocessors;
+    int32_t shared_limit; /* bytes of shared memory that a block can have */
+    int32_t major, minor; /* compute capability */
+} LaresCudaCard;
+
+/* All return NULL, or what went wrong. */
+LARES_CUDA_API const char* lares_cuda_card(int32_t device, LaresCudaCard* card);
+LARES_CUDA_API const char* lares_cuda_forward(const LaresCudaCall* call);
+/* Cuts the batch into tiles, as forward does, when last_step is max_steps. */
+LARES_CUDA_API const char* lares_cuda_backward(const LaresCudaCall* call);
+
+/* Type of the device whose memory the library reads: "cuda", or "cpu" for the emulator of the
+ * tests. */
+LARES_CUDA_API const char* lares_cuda_device_type(void);
+
+/* Architectures it was built for, as "80 90a 100a". */
+LARES_CUDA_API const char* lares_cuda_architectures(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

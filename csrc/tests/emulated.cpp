@@ -1,0 +1,210 @@
+// Random calls of the CUDA kernels on the emulator, for sanitizers to watch (tests/kernels/cuda).
+//
+// Every call runs with units of two sizes, which must agree: tiles, masks and barriers then differ,
+// the decisions do not. Arrays are of the exact size, so that a step past an end is seen.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "lares_cuda.h"
+
+namespace {
+
+std::mt19937 generator(7);
+
+int number(int low, int high) { return std::uniform_int_distribution<int>(low, high)(generator); }
+
+std::vector<float> numbers(size_t count, float scale) {
+    std::normal_distribution<float> normal(0.0f, scale);
+    std::vector<float> made(count);
+    for (auto& x : made) x = normal(generator);
+    return made;
+}
+
+std::vector<uint16_t> halves(size_t count) {
+    std::vector<uint16_t> made(count);
+    const std::vector<float> x = numbers(count, 0.1f);
+    for (size_t i = 0; i < count; ++i) {
+        uint32_t bits;
+        __builtin_memcpy(&bits, &x[i], 4);
+        made[i] = uint16_t(bits >> 16);
+    }
+    return made;
+}
+
+LaresCudaRate rate(bool drops) {
+    if (!drops) return {0, 0, 1.0f};
+    return {0x60000000u, 3, 1.0f / (1.0f - 0.375f)};  // 3 / 8
+}
+
+struct Problem {
+    LaresCudaCall call = {};
+    int sequences, rows;
+    std::vector<int64_t> lengths, order, num_steps;
+    std::vector<float> hidden, vectors;
+    std::vector<uint16_t> matrices;
+
+    Problem() {
+        const int longest = number(1, 2) == 1 ? number(1, 16) : number(17, 64);
+        const int d = number(0, 1) ? 64 : 32, head_tiles = number(1, d / 32);
+        call.abi = LARES_CUDA_ABI;
+        call.d_model = d;
+        call.head_tiles = head_tiles;
+        call.n_heads = d / (16 * head_tiles);
+        call.d_ff = 32 * number(1, 3);
+        call.n_layers = number(1, 2);
+        call.adapter = number(LARES_CUDA_ADD, LARES_CUDA_CONCAT);
+        call.activation = number(LARES_CUDA_GELU, LARES_CUDA_SILU);
+        call.pre_norm = number(0, 1);
+        call.precision = LARES_CUDA_BF16;
+        call.eps = 1e-12f;
+        call.state_scale = 3.0f;
+        call.score_scale = 1.442695f / std::sqrt(16.0f * head_tiles);
+        call.residual = rate(number(0, 1));
+        call.attention = rate(number(0, 1));
+        call.n_groups = number(1, 9);
+        call.rollouts = number(1, 2);
+        call.longest = longest;
+        call.max_steps = number(1, 3);
+        call.state_mode = LARES_CUDA_STATE_DRAWN;
+        call.seed_low = 17;
+        sequences = call.n_groups * call.rollouts;
+        int total = 0;
+        for (int i = 0; i < call.n_groups; ++i) {
+            lengths.push_back(number(1, longest));
+            total += int(lengths.back());
+        }
+        const bool padded = number(0, 1);
+        call.padded_length = padded ? longest : 0;
+        call.n_hidden_rows = padded ? call.n_groups * longest : total;
+        rows = call.n_hidden_rows * call.rollouts;
+        call.kept_rows = total * call.rollouts;
+        hidden = numbers(size_t(call.n_hidden_rows) * d, 1.0f);
+        // Sequences in order of depth: the first ones run all steps, the others one.
+        for (int i = 0; i < sequences; ++i) {
+            order.push_back(sequences - 1 - i);
+            num_steps.push_back(i % 2 == 0 ? call.max_steps : 1);
+        }
+        std::stable_sort(order.begin(), order.end(),
+                         [&](int64_t a, int64_t b) { return num_steps[a] > num_steps[b]; });
+        const int chunks = d / 16;
+        const int layer = 4 * call.n_heads * head_tiles * chunks + call.d_ff / 16 * 2 * chunks;
+        const int concat = call.adapter == LARES_CUDA_CONCAT ? 2 * chunks * chunks : 0;
+        matrices = halves(size_t(call.n_layers * layer + concat) * 256);
+        const int vector = 48 * call.n_heads * head_tiles + 6 * d + call.d_ff;
+        vectors = numbers(size_t(call.n_layers * vector + 3 * d + 4), 0.5f);
+        call.resident = number(0, 1) || d == 32;
+        call.shared_bytes =
+            int(4 * vectors.size()) + (call.resident ? call.n_layers * layer * 512 : 0);
+    }
+
+    // The trajectory, computed by units of `unit_warps` warps.
+    std::vector<float> run(int unit_warps) {
+        LaresCudaCall c = call;
+        const int tiles = sequences, tile_rows = 16 * unit_warps;
+        c.unit_warps = unit_warps;
+        c.units = 8 / unit_warps > 2 ? 2 : 8 / unit_warps;
+        c.blocks = tiles > 1 ? 2 : 1;
+        c.shared_bytes += c.units * unit_warps * 2 * call.head_tiles * 512;
+        c.max_tiles = tiles;
+        std::vector<int32_t> starts(sequences + 1), hidden_starts(call.n_groups + 1),
+            jumps(2 * (sequences + 1)), tile_sequence(tiles + 1), tile_start(tiles), tile_count(1),
+            info(size_t(tiles) * LARES_CUDA_FIELDS * tile_rows);
+        std::vector<float> trajectory(size_t(sequences) * call.max_steps * call.d_model, NAN),
+            final_state(size_t(rows) * call.d_model),
+            kept(size_t(call.max_steps) * call.kept_rows * call.d_model);
+        c.lengths = lengths.data();
+        c.order = order.data();
+        c.num_steps = num_steps.data();
+        c.hidden = hidden.data();
+        c.matrices = matrices.data();
+        c.vectors = vectors.data();
+        c.starts = starts.data();
+        c.hidden_starts = call.padded_length ? nullptr : hidden_starts.data();
+        c.jumps = jumps.data();
+        c.tile_sequence = tile_sequence.data();
+        c.tile_start = tile_start.data();
+        c.tile_count = tile_count.data();
+        c.rows = info.data();
+        c.trajectory = trajectory.data();
+        if (number(0, 1)) c.final_state = final_state.data();
+        const bool backward = call.head_tiles <= 2;
+        if (backward) c.kept = kept.data();
+        require(lares_cuda_forward(&c));
+        if (backward) run_backward(c, trajectory);
+        return trajectory;
+    }
+
+    // Backward in two calls where there are two steps, of a loss whose gradient is the trajectory.
+    void run_backward(LaresCudaCall c, const std::vector<float>& g_trajectory) {
+        const int d = call.d_model, chunks = d / 16;
+        const int unit_count = 4 * call.n_heads * call.head_tiles + call.d_ff / 8;
+        const int vector_size = int(vectors.size());
+        const size_t warp_tiles = size_t(c.max_tiles) * c.unit_warps;
+        const int warps = c.blocks * c.units * c.unit_warps;
+        c.scratch_bytes =
+            ((3 * call.n_layers + 1) * d / 8 + 4 * call.head_tiles * (c.unit_warps - 1)) * 512;
+        c.splits = 2;
+        const size_t steps = call.max_steps;
+        std::vector<unsigned char> spill(steps * call.n_layers * warp_tiles *
+                                         (unit_count + 4 * chunks) * 512),
+            concat_spill(steps * warp_tiles * 3 * chunks * 512),
+            scratch(size_t(warps) * c.scratch_bytes);
+        std::vector<float> g_hidden(size_t(rows) * d), g_first(size_t(rows) * d),
+            carry(size_t(call.kept_rows) * d), gradients(size_t(warps) * vector_size),
+            g_matrices(c.splits * matrices.size()), g_vectors(size_t(c.splits) * vector_size);
+        c.g_trajectory = g_trajectory.data();
+        c.g_hidden = g_hidden.data();
+        c.g_first = g_first.data();
+        c.carry = carry.data();
+        c.spill = spill.data();
+        c.concat_spill = call.adapter == LARES_CUDA_CONCAT ? concat_spill.data() : nullptr;
+        c.scratch = scratch.data();
+        c.gradients = gradients.data();
+        c.g_matrices = g_matrices.data();
+        c.g_vectors = g_vectors.data();
+        for (int last = call.max_steps; last >= 1; last -= 2) {
+            c.first_step = last > 1 ? last - 1 : 1;
+            c.last_step = last;
+            c.begins = last == call.max_steps;
+            require(lares_cuda_backward(&c));
+        }
+        for (float g : g_hidden)
+            if (!std::isfinite(g)) require("a gradient is not a number");
+    }
+
+    static void require(const char* error) {
+        if (error == nullptr) return;
+        std::fprintf(stderr, "a call failed: %s\n", error);
+        std::exit(1);
+    }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const int calls = argc > 1 ? std::atoi(argv[1]) : 20;
+    for (int i = 0; i < calls; ++i) {
+        Problem problem;
+        int warps = 1;
+        while (16 * warps < problem.call.longest) warps *= 2;
+        const std::vector<float> one = problem.run(warps), other = problem.run(2 * warps);
+        double error = 0.0, size = 0.0;
+        for (size_t k = 0; k < one.size(); ++k) {
+            error += double(one[k] - other[k]) * (one[k] - other[k]);
+            size += double(one[k]) * one[k];
+        }
+        // Keys come in another order, so sums are rounded otherwise; a wrong mask is off by 0.1 or
+        // more.
+        if (!(error <= 4e-4 * size)) {
+            std::fprintf(stderr, "call %d: units of %d and %d warps differ by %g\n", i, warps,
+                         2 * warps, std::sqrt(error / size));
+            return 1;
+        }
+    }
+    std::printf("%d calls: nothing wrong\n", calls);
+    return 0;
+}

@@ -1,0 +1,42 @@
+// Launching kernels on the emulator: a thread for every warp, one block after the other.
+#pragma once
+
+#include <thread>
+
+#include "lares_cuda.h"
+#include "primitives.hpp"
+
+namespace lares::cuda {
+
+constexpr const char* kDeviceType = "cpu";
+
+template <class Kernel>
+const char* launch(const LaresCudaCall& call, int blocks, int warps, int shared_bytes) {
+    for (int index = 0; index < blocks; ++index) {
+        // Memory that nobody wrote reads as NaN.
+        std::vector<unsigned char> shared(shared_bytes, 0xff);
+        Barriers barriers(warps, warps % call.unit_warps == 0 ? call.unit_warps : warps);
+        std::vector<std::thread> threads;
+        for (int warp = 0; warp < warps; ++warp) {
+            threads.emplace_back([&, warp] {
+                const Block block = {index, blocks, warp, warps, &barriers};
+                Kernel(call, block, shared.data()).run();
+            });
+        }
+        for (auto& thread : threads) thread.join();
+    }
+    return nullptr;
+}
+
+// A card with few multiprocessors, so that small tests give each block several tiles.
+inline const char* describe(int, LaresCudaCard& card) {
+    card = {2, 232448, 9, 0};
+    return nullptr;
+}
+
+struct DeviceGuard {
+    explicit DeviceGuard(int) {}
+    const char* error = nullptr;
+};
+
+}  // namespace lares::cuda

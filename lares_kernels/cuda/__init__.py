@@ -1,0 +1,1 @@
+"""Backend ``cuda``: hand-written kernels for NVIDIA cards (csrc/cuda)."""

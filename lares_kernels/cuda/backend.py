@@ -1,0 +1,300 @@
+"""Backend ``cuda``: one kernel with weights in shared memory and state in registers."""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from lares_kernels.call import RefineCall, Request
+from lares_kernels.config import ADAPTERS, CoreConfig
+from lares_kernels.cuda import library as lib
+from lares_kernels.cuda.packing import pack, unpack_gradients
+from lares_kernels.cuda.plan import (
+    LaunchPlan,
+    Shapes,
+    config_reason,
+    launch_plan,
+    length_reason,
+    shapes_of,
+)
+from lares_kernels.errors import BackendError
+from lares_kernels.noise import threshold_and_planes
+from lares_kernels.tiles import most_tiles
+
+_ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
+_PRECISIONS = (torch.bfloat16, torch.float16)
+# Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
+SPILL_BYTES = 1 << 30
+_PRODUCT_WARPS = 16  # of a multiprocessor, which multiply that
+_MOST_NUMBERS = 1 << 31  # the kernels count the numbers of a tensor in 32 bits
+
+
+class CudaBackend:
+    """Tiles of whole sequences; a warp takes 16 rows through all steps.
+
+    Not chosen without being asked for: it has not run on a card yet.
+    """
+
+    name = "cuda"
+    automatic = False
+
+    def availability(self) -> str | None:
+        library = lib.load()
+        if isinstance(library, str):
+            return library
+        if lib.device_type() == "cuda" and not torch.cuda.is_available():
+            return "there is no GPU"
+        return None
+
+    def verify(self, request: Request) -> str | None:
+        if request.device_type != lib.device_type():
+            return f"tensors are on {request.device_type}"
+        if request.product_dtype not in _PRECISIONS:
+            served = " and ".join(str(dtype) for dtype in _PRECISIONS)
+            return f"products in {request.product_dtype}; it serves {served}"
+        return config_reason(request.config)
+
+    def plan(self, call: RefineCall, device_type: str) -> str:
+        device = torch.device(device_type)
+        plan = plan_of(call, call.layout.max_length, device)
+        if call.differentiates:
+            plan_of(call, call.layout.max_length, device, backward=True)
+        where = "resident in shared memory" if plan.resident else "read again by every layer"
+        return (
+            f"fused CUDA kernel, {plan.units} tiles of {plan.tile_rows} rows a multiprocessor, a warp "
+            f"for 16 rows, weights {where}, {call.n_rows} tokens of {call.n_sequences} sequences in "
+            f"registers for all {call.max_steps} steps"
+        )
+
+    def forward(
+        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        launch = _Launch(call, hidden, state, parameters, backward=False)
+        if call.differentiates:  # or the caller would learn of it too late
+            plan_of(call, launch.longest, hidden.device, backward=True)
+        c, floats = launch.c, launch.floats
+        trajectory = floats(call.n_sequences, call.max_steps, call.config.d_model)
+        final = launch.states() if call.wants_state else floats(0)
+        kept = floats(call.kept_size)
+        c.trajectory = trajectory.data_ptr()
+        c.final_state = final.data_ptr() if call.wants_state else None
+        c.kept = kept.data_ptr() if call.kept_size else None
+        lib.run("lares_cuda_forward", c)
+        return trajectory, final, kept
+
+    def backward(
+        self,
+        call: RefineCall,
+        hidden: Tensor,
+        state: Tensor | None,
+        parameters: list[Tensor],
+        kept: Tensor,
+        g_trajectory: Tensor | None,
+        g_state: Tensor | None,
+    ) -> list[Tensor]:
+        launch = _Launch(call, hidden, state, parameters, backward=True)
+        c, shapes, plan, floats = launch.c, launch.shapes, launch.plan, launch.floats
+        width, steps = shapes.width, call.max_steps
+        g_trajectory = None if g_trajectory is None else _floats_of(g_trajectory)
+        g_state = None if g_state is None else _floats_of(g_state)
+        c.kept = kept.data_ptr() if call.kept_size else None
+        c.g_trajectory = None if g_trajectory is None else g_trajectory.data_ptr()
+        c.g_state = None if g_state is None else g_state.data_ptr()
+
+        warps = c.blocks * plan.units * plan.unit_warps
+        group = steps_at_once(shapes, c.max_tiles * plan.unit_warps, steps)
+        g_hidden = floats(call.rollouts, call.n_hidden_rows, width).zero_()
+        g_first = None if state is None else launch.states()
+        carry = floats(call.kept_rows, width) if group < steps else None
+        tiles = group * c.max_tiles * plan.unit_warps
+        spill = launch.memory(tiles * shapes.layers * shapes.spill_bytes)
+        concat_spill = launch.memory(tiles * shapes.concat_spill_bytes)
+        scratch = launch.memory(warps * shapes.scratch_bytes(plan.unit_warps))
+        gradients = floats(warps, shapes.vector_size).zero_()
+        splits = max(1, _PRODUCT_WARPS * launch.card.multiprocessors // shapes.units)
+        g_matrices = floats(splits, shapes.matrix_fragments, 256)
+        g_vectors = floats(splits, shapes.vector_size).zero_()
+
+        c.carry = None if carry is None else carry.data_ptr()
+        c.g_hidden = g_hidden.data_ptr()
+        c.g_first = None if g_first is None else g_first.data_ptr()
+        c.spill, c.scratch = spill.data_ptr(), scratch.data_ptr()
+        c.concat_spill = concat_spill.data_ptr() if shapes.concat else None
+        c.gradients = gradients.data_ptr()
+        c.g_matrices, c.g_vectors = g_matrices.data_ptr(), g_vectors.data_ptr()
+        c.scratch_bytes, c.splits = shapes.scratch_bytes(plan.unit_warps), splits
+        for last_step in range(steps, 0, -group):
+            c.first_step, c.last_step = max(1, last_step - group + 1), last_step
+            c.begins = last_step == steps
+            lib.run("lares_cuda_backward", c)
+        g_parameters = unpack_gradients(
+            call.config, g_matrices.sum(0), g_vectors.sum(0) + gradients.sum(0)
+        )
+        g_rows = g_hidden[0] if call.rollouts == 1 else g_hidden.sum(0)
+        grads = [g_rows.reshape(hidden.shape), *g_parameters]
+        return grads if g_first is None else [*grads, g_first]
+
+
+def steps_at_once(shapes: Shapes, warp_tiles: int, steps: int) -> int:
+    """Steps of which what backward leaves fits ``SPILL_BYTES``; at least one."""
+    bytes_of_step = warp_tiles * (shapes.layers * shapes.spill_bytes + shapes.concat_spill_bytes)
+    return max(1, min(steps, SPILL_BYTES // bytes_of_step))
+
+
+class _Launch:
+    """What forward and backward of a call have in common: the C struct and what it points to."""
+
+    def __init__(
+        self,
+        call: RefineCall,
+        hidden: Tensor,
+        state: Tensor | None,
+        parameters: list[Tensor],
+        backward: bool,
+    ) -> None:
+        device = hidden.device
+        if device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":
+            call.check_values()
+        # Packed sequences say how long they are on the device alone: this waits for it.
+        self.longest = call.padded_length or int(call.lengths.max())
+        self.call, self.device = call, device
+        self.shapes = shapes_of(call.config)
+        self.card = lib.card(_index_of(device))
+        self.plan = plan = plan_of(call, self.longest, device, backward)
+        self.floats = partial(torch.empty, dtype=torch.float32, device=device)
+        most_rows = call.n_hidden_rows * call.rollouts
+        _check_size("hidden", most_rows * self.shapes.width)
+        _check_size("the trajectory", call.n_sequences * call.max_steps * self.shapes.width)
+
+        hidden = _floats_of(hidden)
+        state = None if state is None else _floats_of(state)
+        packed = pack(call.config, parameters, call.product_dtype)
+        order = None
+        if call.num_steps is not None:
+            order = torch.argsort(call.num_steps, descending=True, stable=True)
+        tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows)
+        space = _Workspace(call, plan, tiles, device)
+        self.alive = (hidden, state, packed, order, space)
+
+        self.c = c = lib.LaresCudaCall.from_buffer_copy(
+            _template(call.config, call.dropout, call.product_dtype)
+        )
+        c.device = _index_of(device)
+        c.n_groups, c.rollouts = call.lengths.shape[0], call.rollouts
+        c.padded_length, c.n_hidden_rows = call.padded_length, call.n_hidden_rows
+        c.kept_rows, c.longest, c.max_steps = call.kept_rows, self.longest, call.max_steps
+        c.state_mode = lib.STATE_ZERO if call.zero_state else lib.STATE_DRAWN
+        c.seed_low, c.seed_high = call.seed & 0xFFFFFFFF, call.seed >> 32
+        c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
+        c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
+        c.blocks = min(tiles, self.card.multiprocessors)
+        if device.type == "cuda":
+            c.stream = torch.cuda.current_stream(device).cuda_stream
+        c.lengths = call.lengths.data_ptr()
+        c.order = None if order is None else order.data_ptr()
+        c.num_steps = None if call.num_steps is None else call.num_steps.data_ptr()
+        c.sequence_ids = None if call.sequence_ids is None else call.sequence_ids.data_ptr()
+        c.hidden = hidden.data_ptr()
+        if state is not None:
+            c.state_mode, c.state = lib.STATE_GIVEN, state.data_ptr()
+        c.matrices, c.vectors = packed.matrices.data_ptr(), packed.vectors.data_ptr()
+        space.place(c)
+
+    def states(self) -> Tensor:
+        """A tensor for states that kernels write, zeros at padding."""
+        made: Tensor = self.floats(self.call.state_shape)
+        return made.zero_() if self.call.padded_length else made
+
+    def memory(self, size: int) -> Tensor:
+        """``size`` bytes."""
+        return torch.empty(size, dtype=torch.uint8, device=self.device)
+
+
+class _Workspace:
+    """Memory for the tile plan, one piece."""
+
+    def __init__(
+        self, call: RefineCall, plan: LaunchPlan, tiles: int, device: torch.device
+    ) -> None:
+        groups, sequences = call.lengths.shape[0], call.n_sequences
+        self.sizes = {
+            "rows": tiles * lib.FIELDS * plan.tile_rows,
+            "starts": sequences + 1,
+            "hidden_starts": 0 if call.padded_length else groups + 1,
+            "jumps": 2 * (sequences + 1),
+            "tile_sequence": tiles + 1,
+            "tile_start": tiles,
+            "tile_count": 1,
+        }
+        self.numbers = torch.empty(sum(self.sizes.values()), dtype=torch.int32, device=device)
+
+    def place(self, c: lib.LaresCudaCall) -> None:
+        """Give each part its place; those of no size stay NULL."""
+        at = self.numbers.data_ptr()
+        for name, size in self.sizes.items():
+            if size:
+                setattr(c, name, at)
+            at += size * self.numbers.element_size()
+
+
+def _index_of(device: torch.device) -> int:
+    if device.type == "cpu":
+        return 0
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+def plan_of(
+    call: RefineCall, longest: int, device: torch.device, backward: bool = False
+) -> LaunchPlan:
+    """The plan of a call's forward or backward; :class:`BackendError` if the card cannot run it."""
+    config = call.config
+    attention = call.dropout and threshold_and_planes(config.attn_dropout)[1] > 0
+    residual = call.dropout and threshold_and_planes(config.dropout)[1] > 0
+    reason = length_reason(longest, attention)
+    if reason is None:
+        card = lib.card(_index_of(device))
+        plan = launch_plan(shapes_of(config), longest, attention or residual, card, backward)
+        if isinstance(plan, LaunchPlan):
+            return plan
+        reason = plan
+    raise BackendError(f"backend 'cuda' cannot run this call: {reason}; use triton")
+
+
+def _floats_of(tensor: Tensor) -> Tensor:
+    """``tensor`` as the kernels read it: contiguous float32, which they take in pairs."""
+    tensor = tensor.to(torch.float32).contiguous()
+    return tensor.clone() if tensor.data_ptr() % 8 else tensor
+
+
+def _check_size(what: str, numbers: int) -> None:
+    if numbers >= _MOST_NUMBERS:
+        raise BackendError(
+            f"backend 'cuda' cannot run this call: {what} would have {numbers} numbers, "
+            f"the most is {_MOST_NUMBERS - 1}; split the batch"
+        )
+
+
+@cache
+def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> bytes:
+    """The part of the C struct that depends on the core and the precision alone."""
+    shapes = shapes_of(config)
+    c = lib.LaresCudaCall()
+    c.abi = lib.ABI
+    c.d_model, c.n_heads, c.head_tiles = shapes.width, shapes.heads, shapes.head_tiles
+    c.d_ff, c.n_layers = shapes.ff, shapes.layers
+    c.adapter = ADAPTERS.index(config.adapter)
+    c.activation = _ACTIVATIONS.index(config.activation)
+    c.pre_norm = config.norm == "pre"
+    c.precision = _PRECISIONS.index(product_dtype)
+    c.eps = config.eps
+    c.state_scale = config.state_omega * config.state_sigma
+    c.score_scale = math.log2(math.e) * config.head_dim**-0.5
+    for rate, to in ((config.dropout, c.residual), (config.attn_dropout, c.attention)):
+        threshold, planes = threshold_and_planes(rate if dropout else 0.0)
+        to.planes, to.scale = planes, 1.0 / (1.0 - threshold / (1 << planes))
+        to.bits = threshold << (32 - planes) if planes else 0
+    return bytes(c)

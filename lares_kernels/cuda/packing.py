@@ -1,0 +1,140 @@
+"""Parameters as the kernels read them: matrices in fragments of 16 x 16, vectors one after the other.
+
+The order is that of csrc/cuda/core.hpp. Packing is a gather, whose index is found once for each shape
+by packing addresses instead of values.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import prod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from lares_kernels.config import CoreConfig
+from lares_kernels.cuda.plan import Shapes, shapes_of
+from lares_kernels.parameters import parameter_shapes
+
+
+class Packed(NamedTuple):
+    """``matrices`` (fragments, 256) in the products' type, ``vectors`` (``Shapes.vector_size``,)
+    float32."""
+
+    matrices: Tensor
+    vectors: Tensor
+
+
+def pack(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtype) -> Packed:
+    """Pack ``parameters``, in the order of :func:`parameter_shapes`."""
+    index = _index(config, parameters[0].device)
+    flat = torch.cat([index.zero, *(p.reshape(-1).to(torch.float32) for p in parameters)])
+    return Packed(flat.to(product_dtype)[index.matrices], flat[index.vectors])
+
+
+def unpack_gradients(config: CoreConfig, matrices: Tensor, vectors: Tensor) -> list[Tensor]:
+    """Gradients of the parameters, float32, from those of the packed arrays."""
+    index = _index(config, matrices.device)
+    flat = torch.cat([matrices.reshape(-1), vectors])[index.parameters]
+    shapes = parameter_shapes(config).values()
+    parts = flat.split([prod(shape) for shape in shapes])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+class _Index(NamedTuple):
+    """Where packed numbers come from in the flat parameters, of which number 0 is a zero."""
+
+    zero: Tensor  # (1,) float32
+    matrices: Tensor  # int64, shaped like the packed matrices
+    vectors: Tensor
+    parameters: Tensor  # the way back: place of each parameter's number in both packed arrays
+
+
+@cache
+def _index(config: CoreConfig, device: torch.device) -> _Index:
+    shapes = parameter_shapes(config)
+    sizes = [prod(shape) for shape in shapes.values()]
+    addresses = torch.arange(1, sum(sizes) + 1).split(sizes)
+    by_name = {
+        name: part.reshape(shape)
+        for (name, shape), part in zip(shapes.items(), addresses, strict=True)
+    }
+    kernel = shapes_of(config)
+    matrices, vectors = _arrange_matrices(kernel, by_name), _arrange_vectors(kernel, by_name)
+    both = torch.cat([matrices.flatten(), vectors])
+    places = torch.empty(sum(sizes), dtype=torch.int64)
+    real = both > 0
+    places[both[real] - 1] = torch.arange(len(both))[real]
+    return _Index(
+        torch.zeros(1, device=device), *(t.to(device) for t in (matrices, vectors, places))
+    )
+
+
+def _padded(part: Tensor, rows: int, columns: int) -> Tensor:
+    """(..., r, c) padded with zeros to (..., rows, columns)."""
+    return pad(part, (0, columns - part.shape[-1], 0, rows - part.shape[-2]))
+
+
+def fragments(matrix: Tensor) -> Tensor:
+    """(..., 16 n, 16 k) to (..., n, k, 256): outputs by inputs in the order of the lanes.
+
+    Lane ``4 g + t`` holds 8 numbers: rows ``g`` and ``8 + g``, of each columns ``2 t, 2 t + 1`` and
+    ``2 t + 8, 2 t + 9``.
+    """
+    *outer, rows, columns = matrix.shape
+    # (row half, g) x (column half, t, pair)
+    split = matrix.reshape(*outer, rows // 16, 2, 8, columns // 16, 2, 4, 2)
+    n = len(outer)
+    order = [n, n + 3, n + 2, n + 5, n + 1, n + 4, n + 6]
+    return split.permute(*range(n), *order).reshape(*outer, rows // 16, columns // 16, 256)
+
+
+def _arrange_matrices(shapes: Shapes, p: dict[str, Tensor]) -> Tensor:
+    """All matrices of ``p``: of every layer the heads, then the feed-forward; then concat's.
+
+    A head is its query, key and value (outputs first, inputs fastest), then its columns of ``W_o`` (16
+    inputs after the other, outputs fastest). The feed-forward goes by 16 columns of the inner layer:
+    rows of ``W_1``, then columns of ``W_2``.
+    """
+    layers, heads, width = shapes.layers, shapes.heads, shapes.width
+    head = 16 * shapes.head_tiles
+    qkv = p["qkv_weight"].reshape(layers, 3, heads, width // heads, width).transpose(1, 2)
+    qkv = fragments(_padded(qkv, head, width)).reshape(layers, heads, -1, 256)
+    out = p["out_weight"].reshape(layers, width, heads, width // heads).transpose(1, 2)
+    out = fragments(_padded(out, width, head)).transpose(2, 3).reshape(layers, heads, -1, 256)
+    up = fragments(_padded(p["up_weight"], shapes.ff, width))
+    down = fragments(_padded(p["down_weight"], width, shapes.ff)).transpose(1, 2)
+    by_layer = [
+        torch.cat([qkv, out], dim=2).reshape(layers, -1, 256),
+        torch.cat([up, down], dim=2).reshape(layers, -1, 256),
+    ]
+    parts = [torch.cat(by_layer, dim=1).reshape(-1, 256)]
+    if shapes.concat:
+        parts += [fragments(half).reshape(-1, 256) for half in p["concat_weight"].chunk(2, dim=1)]
+    return torch.cat(parts)
+
+
+def _arrange_vectors(shapes: Shapes, p: dict[str, Tensor]) -> Tensor:
+    """All vectors of ``p`` in the order of ``Places``."""
+
+    def wide(part: Tensor, size: int) -> Tensor:
+        return pad(part, (0, size - part.shape[-1]))
+
+    layers, heads, width = shapes.layers, shapes.heads, shapes.width
+    by_head = p["qkv_bias"].reshape(layers, 3, heads, width // heads).transpose(1, 2)
+    by_layer = [
+        wide(by_head, 16 * shapes.head_tiles).reshape(layers, -1),
+        p["out_bias"],
+        p["attn_norm_weight"],
+        p["attn_norm_bias"],
+        wide(p["up_bias"], shapes.ff),
+        p["down_bias"],
+        p["ffn_norm_weight"],
+        p["ffn_norm_bias"],
+    ]
+    nothing = torch.zeros(width, dtype=torch.int64)
+    rest = [p.get(n, nothing) for n in ("core_norm_weight", "core_norm_bias", "concat_bias")]
+    gate = p.get("gate", torch.zeros((), dtype=torch.int64)).reshape(1)
+    return torch.cat([torch.cat(by_layer, dim=1).flatten(), *rest, wide(gate, 4)])

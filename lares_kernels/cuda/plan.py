@@ -1,0 +1,185 @@
+"""How a call is laid out on a card: a function of shapes and the card alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lares_kernels.config import CoreConfig
+from lares_kernels.cuda.library import Card
+
+WIDTHS = (32, 64, 128)
+LONGEST = 128  # tokens of a sequence
+LONGEST_DROPPED = (
+    64  # likewise where attention probabilities are dropped: a row's bits are one word
+)
+_MOST_DROPPED_WIDTH = 64  # a wider row and a branch of it do not fit registers
+_FRAGMENT_BYTES = 512  # 16 x 16 numbers of 16 bits
+_COLUMNS = 32  # what the feed-forward's width is padded to a multiple of
+_TILE_ROWS = 16  # of a warp
+_MOST_HEAD_TILES_BACKWARD = 2  # wider ones do not fit registers
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """A core as the kernels see it; what csrc/cuda/core.hpp calls ``Places``.
+
+    Attributes:
+        width: ``d``.
+        heads: attention heads.
+        head_tiles: width of a head in 16s, rounded up; compiled are 1, 2 and 4.
+        ff: width of the feed-forward, rounded up.
+        layers: of the core.
+        concat: whether the adapter has a matrix.
+    """
+
+    width: int
+    heads: int
+    head_tiles: int
+    ff: int
+    layers: int
+    concat: bool
+
+    @property
+    def layer_fragments(self) -> int:
+        """Fragments of a layer's matrices."""
+        chunks = self.width // 16
+        return 4 * self.heads * self.head_tiles * chunks + self.ff // 16 * 2 * chunks
+
+    @property
+    def layer_vector(self) -> int:
+        """Numbers of a layer's vectors."""
+        return 48 * self.heads * self.head_tiles + 6 * self.width + self.ff
+
+    @property
+    def vector_size(self) -> int:
+        """Numbers of all vectors: the layers', LayerNorm_core's, concat's bias, the gate."""
+        return self.layers * self.layer_vector + 3 * self.width + 4
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of all layers' matrices."""
+        return self.layers * self.layer_fragments * _FRAGMENT_BYTES
+
+    @property
+    def matrix_fragments(self) -> int:
+        """Fragments of all matrices."""
+        concat = 2 * (self.width // 16) ** 2 if self.concat else 0
+        return self.layers * self.layer_fragments + concat
+
+    @property
+    def spill_bytes(self) -> int:
+        """What backward leaves of 16 tokens of a layer and step (csrc/cuda/spill.hpp)."""
+        units = 4 * self.heads * self.head_tiles + self.ff // 8
+        return (units + self.width // 4) * _FRAGMENT_BYTES
+
+    @property
+    def concat_spill_bytes(self) -> int:
+        """Likewise of a step, for the adapter's matrix."""
+        return 3 * self.width // 16 * _FRAGMENT_BYTES if self.concat else 0
+
+    @property
+    def units(self) -> int:
+        """Pieces that gradients of matrices are made of (csrc/cuda/weight_gradients.hpp)."""
+        of_layer = 4 * self.heads * self.head_tiles + self.ff // 8
+        return self.layers * of_layer + (self.width // 8 if self.concat else 0)
+
+    def scratch_bytes(self, unit_warps: int) -> int:
+        """What a warp keeps for itself in backward (``Scratch`` of csrc/cuda/spill.hpp)."""
+        rows = (3 * self.layers + 1) * self.width // 8
+        return (rows + 4 * self.head_tiles * (unit_warps - 1)) * _FRAGMENT_BYTES
+
+    @property
+    def exchange_bytes(self) -> int:
+        """Of shared memory in which a warp leaves keys and values of one head."""
+        return 2 * self.head_tiles * _FRAGMENT_BYTES
+
+
+def shapes_of(config: CoreConfig) -> Shapes:
+    """The shapes of ``config``, which :func:`config_reason` must have passed."""
+    head_tiles = -(-config.head_dim // 16)
+    return Shapes(
+        width=config.d_model,
+        heads=config.n_heads,
+        head_tiles=4 if head_tiles == 3 else head_tiles,
+        ff=-(-config.d_ff // _COLUMNS) * _COLUMNS,
+        layers=config.n_layers,
+        concat=config.adapter == "concat",
+    )
+
+
+def config_reason(config: CoreConfig) -> str | None:
+    """Why no kernel is compiled for a core, or None."""
+    if config.d_model not in WIDTHS:
+        served = ", ".join(str(width) for width in WIDTHS)
+        return f"d_model is {config.d_model}; it serves {served}"
+    if config.head_dim > 64:
+        return f"heads are {config.head_dim} wide; it serves up to 64"
+    return None
+
+
+def length_reason(longest: int, attn_dropout: bool) -> str | None:
+    """Why sequences of that length cannot be served, or None."""
+    most = LONGEST_DROPPED if attn_dropout else LONGEST
+    if longest > most:
+        what = " with attention dropout" if attn_dropout else ""
+        return f"sequences of up to {longest} tokens; it holds {most} in a tile{what}"
+    return None
+
+
+@dataclass(frozen=True)
+class LaunchPlan:
+    """How a card runs a call.
+
+    Attributes:
+        unit_warps: warps that share a tile, 16 rows each.
+        units: of a block; each takes tiles of its own.
+        resident: all layers' weights stay in shared memory; else they are read by every layer.
+        shared_bytes: of a block.
+    """
+
+    unit_warps: int
+    units: int
+    resident: bool
+    shared_bytes: int
+
+    @property
+    def tile_rows(self) -> int:
+        return _TILE_ROWS * self.unit_warps
+
+
+def most_warps(shapes: Shapes, dropout: bool) -> int:
+    """Warps of a block for which the kernel has registers enough (``Shape::kMostWarps``)."""
+    return 8 if dropout or shapes.width > 64 or shapes.head_tiles > 2 else 12
+
+
+def launch_plan(
+    shapes: Shapes, longest: int, dropout: bool, card: Card, backward: bool = False
+) -> LaunchPlan | str:
+    """The plan for sequences of up to ``longest`` tokens, or why there is none.
+
+    As many units as fit, also for a small batch: those without a tile help to bring the weights.
+    """
+    if (dropout or backward) and shapes.width > _MOST_DROPPED_WIDTH:
+        what = "backward" if backward else "dropout"
+        return f"{what} with d_model {shapes.width}; it serves that up to {_MOST_DROPPED_WIDTH}"
+    if backward and shapes.head_tiles > _MOST_HEAD_TILES_BACKWARD:
+        return f"backward of heads wider than {_TILE_ROWS * _MOST_HEAD_TILES_BACKWARD}"
+    unit_warps = 1
+    while _TILE_ROWS * unit_warps < longest:
+        unit_warps *= 2
+    vectors = 4 * shapes.vector_size
+    for resident in (True, False):
+        if (shapes.width == 128 and resident) or (shapes.width == 32 and not resident):
+            continue  # not compiled: the first never fits, the second is never needed
+        fixed = vectors + (shapes.weight_bytes if resident else 0)
+        unit = unit_warps * shapes.exchange_bytes
+        units = min(
+            most_warps(shapes, dropout or backward) // unit_warps,
+            (card.shared_limit - fixed) // unit,
+        )
+        if units > 0:
+            return LaunchPlan(unit_warps, units, resident, fixed + units * unit)
+    return (
+        f"{shapes.layers} layers of width {shapes.width} do not fit the {card.shared_limit} bytes of "
+        "shared memory of this card"
+    )

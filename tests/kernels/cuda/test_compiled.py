@@ -1,0 +1,181 @@
+"""The CUDA kernels compiled for cards that are not here: what they take, and what they are made of.
+
+One type stands for both: bf16 and fp16 differ in the products' instruction alone.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.kernels.cuda.conftest import ROOT, build, build_cuda
+
+REGISTERS = 65536  # of a multiprocessor
+# Registers a thread of the published core, without and with dropout: the most that CUDA 13.0 showed
+# was 143 and 197; room for other compilers, below what 12 and 8 warps may have (168 and 255).
+PUBLISHED = {False: 160, True: 224}
+# Bytes of stack, stores and loads together, of backward.
+MOST_SPILLED = 256
+
+
+def compiler() -> str:
+    try:
+        return str(build_cuda.nvcc())
+    except build.BuildError as error:
+        pytest.skip(f"compiling needs nvcc: {error}")
+
+
+def disassembler() -> str:
+    """cuobjdump of CUDA, or of Triton's package."""
+    found = shutil.which("cuobjdump")
+    spec = find_spec("triton")
+    if found is None and spec is not None and spec.origin is not None:
+        inside = Path(spec.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+        found = str(inside) if inside.is_file() else None
+    if found is None:
+        pytest.skip("there is no cuobjdump")
+    return found
+
+
+class Compiled(NamedTuple):
+    report: str  # of ptxas
+    machine_code: Path
+
+
+@pytest.fixture(scope="module")
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """forward.cu or backward.cu of one width for one architecture, bf16."""
+    source, architecture, width = request.param
+    command = compiler()
+    if architecture not in build_cuda.known_architectures(command):
+        pytest.skip(f"this nvcc does not know sm_{architecture}")
+    target = tmp_path_factory.mktemp("cubin") / f"{source}.cubin"
+    folder = ROOT / "csrc"
+    includes = [f"-I{path}" for path in (folder, folder / "cuda", folder / "cuda" / "device")]
+    done = subprocess.run(
+        [command, *build_cuda.DEVICE_FLAGS.split(), f"-arch=sm_{architecture}", "-cubin"]
+        + ["-Xptxas", "-v", *includes, "-DLARES_TYPE=Bf16", f"-DLARES_WIDTH={width}"]
+        + ["-o", str(target), str(folder / "cuda" / f"{source}.cu")],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return Compiled(done.stderr, target)
+
+
+class Kernel(NamedTuple):
+    """Template arguments, and what ptxas says."""
+
+    kind: str
+    width: int
+    head: int
+    resident: bool
+    drops: bool
+    registers: int
+    spilled: int
+    barriers: int
+
+    @property
+    def most_warps(self) -> int:
+        """As ``Shape::kMostWarps``."""
+        return 8 if self.drops or self.width > 64 or self.head > 2 else 12
+
+
+def kernels(report: str) -> list[Kernel]:
+    found = []
+    for part in report.split("Compiling entry function")[1:]:
+        shape = re.search(r"Li(\d+)ELi(\d+)ELb([01])ELb([01])E", part)
+        kind = re.search(r"(Forward|Backward|WeightGradients)", part)
+        spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", part)
+        used = re.search(r"Used (\d+) registers, used (\d+) barriers", part)
+        stack = re.search(r"(\d+) bytes stack frame", part)
+        assert shape is not None, part
+        assert kind is not None, part
+        assert spills is not None, part
+        assert used is not None, part
+        assert stack is not None, part
+        spilled = int(spills[1]) + int(spills[2]) + int(stack[1])
+        found.append(
+            Kernel(
+                kind[1],
+                int(shape[1]),
+                int(shape[2]),
+                shape[3] == "1",
+                shape[4] == "1",
+                int(used[1]),
+                spilled,
+                int(used[2]),
+            )
+        )
+    return found
+
+
+def disassembled(compiled: Compiled) -> list[str]:
+    """Machine code of each kernel."""
+    done = subprocess.run(
+        [disassembler(), "-sass", str(compiled.machine_code)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    return done.stdout.split("Function :")[1:]
+
+
+CASES = [
+    *(("forward", arch, 64) for arch in ("80", "90a", "100a")),
+    *(("forward", "90a", width) for width in (32, 128)),
+]
+
+
+@pytest.mark.parametrize(
+    "compiled", CASES, indirect=True, ids=lambda case: "-".join(map(str, case))
+)
+def test_registers_spills_and_instructions(compiled: Compiled) -> None:
+    found = kernels(compiled.report)
+    assert found
+    for kernel in found:
+        assert kernel.spilled == 0, kernel
+        # Registers come in units of 8 a thread.
+        rounded = -(-kernel.registers // 8) * 8
+        assert 32 * kernel.most_warps * rounded <= REGISTERS, kernel
+        assert kernel.barriers == 16, kernel  # named ones: a block has up to 12 units
+        if kernel[1:4] == (64, 2, True):
+            assert kernel.registers <= PUBLISHED[kernel.drops], kernel
+
+    functions = disassembled(compiled)
+    assert len(functions) == len(found)
+    for text in functions:
+        shape = re.search(r"Li(\d+)ELi(\d+)ELb([01])ELb([01])E", text)
+        assert shape is not None
+        resident = shape[3] == "1"
+        assert "HMMA.16816.F32.BF16" in text
+        assert re.search(r"\bLDS\.128\b", text)  # keys and values
+        loads = len(re.findall(r"\bLDS\.128\b", text))
+        streams = len(re.findall(r"\bLDG\.E\.128\.CONSTANT\b", text))
+        if resident:
+            assert loads > streams  # concat's matrix alone is read from memory
+        else:
+            assert streams > loads
+        assert "LDGSTS" in text  # parameters on their way to shared memory
+        assert not re.search(r"\b(LDL|STL)\b", text)
+
+
+@pytest.mark.parametrize("compiled", [("backward", "90a", 64)], indirect=True, ids=["90a-64"])
+def test_backward_spills_next_to_nothing(compiled: Compiled) -> None:
+    """A few words that outlive a step; the products of weights' gradients nothing at all."""
+    found = kernels(compiled.report)
+    assert {kernel.kind for kernel in found} == {"Backward", "WeightGradients"}
+    for kernel in found:
+        assert kernel.spilled <= (0 if kernel.kind == "WeightGradients" else MOST_SPILLED), kernel
+    for text in disassembled(compiled):
+        assert "HMMA.16816.F32.BF16" in text
+        assert "MOVM" in text  # matrices with rows and columns exchanged

@@ -1,0 +1,167 @@
+"""Gradients by the CUDA kernels' device code, run by the emulator, against the equations in float64.
+
+The rule of test_emulated.py, for every gradient by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lares_kernels import CoreConfig, RecurrentCore, use_backend
+from lares_kernels.cuda import backend as cuda_backend
+from lares_kernels.cuda.plan import shapes_of
+from tests.kernels.cuda.test_emulated import LENGTHS, PUBLISHED, SMALL, YARDSTICKS, problem
+
+pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
+
+
+def gradients(
+    core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any
+) -> dict[str, Tensor]:
+    """Of a random linear function of trajectory and state, for hidden and every parameter."""
+    hidden = hidden.clone().requires_grad_()
+    out = core(hidden, lengths, return_trajectory=True, return_state=True, **options)
+    generator = torch.Generator().manual_seed(9)
+    loss = sum(
+        (part * torch.randn(part.shape, generator=generator).to(part)).sum()
+        for part in (out.trajectory, out.state)
+    )
+    named = {"hidden": hidden, **dict(core.named_parameters())}
+    return dict(zip(named, torch.autograd.grad(loss, [*named.values()]), strict=True))
+
+
+def check(config: CoreConfig, lengths: list[int], precision: str = "bf16", **options: Any) -> None:
+    core, hidden, sizes = problem(config, lengths)
+    if config.is_recurrent:
+        options.setdefault("num_steps", 2)
+    with use_backend("equations"):
+        exact = gradients(core, hidden, sizes, **options)
+        core.float()
+        plain = gradients(core, hidden.float(), sizes, precision=precision, **options)
+    with use_backend("cuda"):
+        found = gradients(core, hidden.float(), sizes, precision=precision, **options)
+    # A gradient that is next to nothing (a key's bias) is measured on the largest one's scale.
+    floor = 1e-3 * max(float(g.norm()) for g in exact.values())
+    scales = {name: max(float(g.norm()), floor) for name, g in exact.items()}
+
+    def errors(g: dict[str, Tensor]) -> dict[str, float]:
+        return {n: float((g[n].double() - exact[n]).norm()) / scales[n] for n in exact}
+
+    allowance = 2e-3 if precision == "bf16" else 2e-4  # both errors are draws of chance
+    mine, yardsticks = errors(found), errors(plain)
+    for name, error in mine.items():
+        yardstick = yardsticks[name]
+        if exact[name].numel() == 1:  # a single draw, which may be next to nothing
+            yardstick = max(yardsticks.values())
+        assert error <= YARDSTICKS * yardstick + allowance, name
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("depth", [1, 4])
+def test_published_core(precision: str, depth: int) -> None:
+    check(PUBLISHED, LENGTHS, precision, num_steps=depth, seed=2**63 + 5)
+
+
+def test_without_dropout() -> None:
+    check(CoreConfig(), LENGTHS, "fp16")
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
+def test_every_adapter_and_norm(adapter: str, norm: str) -> None:
+    check(replace(SMALL, adapter=adapter, norm=norm, n_layers=2), LENGTHS, "fp16")
+
+
+@pytest.mark.parametrize("activation", ["gelu_tanh", "relu", "silu"])
+def test_every_activation(activation: str) -> None:
+    check(replace(SMALL, activation=activation), LENGTHS, "fp16")
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "inner", "layers"),
+    [(32, 1, 64, 2), (32, 4, 1, 1), (64, 2, 70, 1), (64, 4, 33, 3), (64, 8, 96, 2)],
+)
+def test_every_shape(width: int, heads: int, inner: int, layers: int) -> None:
+    config = CoreConfig(width, heads, inner, layers, dropout=0.1, attn_dropout=0.1)
+    check(config, [1, 18, 4, 32], "fp16")
+
+
+@pytest.mark.parametrize("length", [1, 16, 17, 33, 64])
+def test_sequences_as_long_as_a_tile(length: int) -> None:
+    check(SMALL, [length, 2, length, max(1, 40 * length // 64)], "fp16")
+
+
+@pytest.mark.parametrize("rollouts", [1, 3])
+def test_depths_and_rollouts(rollouts: int) -> None:
+    depths = torch.tensor([[2, 1, 3], [1, 1, 4], [4, 4, 4], [3, 2, 1]])[:, :rollouts]
+    ids = torch.tensor([7, 2**24 - 1, 0, 3])
+    options = {"num_steps": depths, "rollouts": rollouts, "sequence_ids": ids}
+    check(SMALL, [4, 9, 1, 30], "fp16", **options)
+
+
+@pytest.mark.parametrize("adapter", ["add", "concat"])
+def test_steps_in_groups(adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not all steps fit the memory set aside, backward takes several launches."""
+    config = replace(SMALL, adapter=adapter)
+    monkeypatch.setattr(cuda_backend, "SPILL_BYTES", 1 << 18)
+    assert cuda_backend.steps_at_once(shapes_of(config), 8, 5) in (2, 3, 4)
+    depths = torch.tensor([2, 5, 1, 3])
+    check(config, [4, 9, 1, 15], "fp16", num_steps=depths)
+
+
+def test_gradients_of_the_given_state_and_of_the_trajectory_alone() -> None:
+    core, hidden, lengths = problem(SMALL, [4, 9, 2])
+    state = torch.randn(hidden.shape, dtype=torch.float64)
+    results = []
+    for backend, dtype in (("equations", torch.float64), ("cuda", torch.float32)):
+        core.to(dtype)
+        first = state.to(dtype).requires_grad_()
+        options = {"num_steps": 2, "state": first, "return_trajectory": True}
+        if dtype == torch.float32:
+            options["precision"] = "fp16"
+        with use_backend(backend):
+            out = core(hidden.to(dtype), lengths, **options)
+        loss = out.last.square().sum() + out.trajectory[:, 0].sum()
+        results.append(torch.autograd.grad(loss, [first, *core.parameters()]))
+    floor = 1e-3 * max(float(g.norm()) for g in results[0])
+    for mine, wanted in zip(results[1], results[0], strict=True):
+        scale = max(float(wanted.norm()), floor)
+        assert float((mine.double() - wanted).norm()) < 5e-3 * scale
+    assert results[1][0][0, 4:].abs().max() == 0
+
+
+def test_many_sequences_and_the_same_bits_twice() -> None:
+    lengths = [(7 * i) % 20 + 1 for i in range(100)]
+    core, hidden, sizes = problem(SMALL, lengths)
+    core, hidden = core.float(), hidden.float()
+    options = {"num_steps": torch.arange(100) % 3 + 1, "precision": "fp16"}
+    with use_backend("cuda"):
+        first = gradients(core, hidden, sizes, **options)
+        again = gradients(core, hidden, sizes, **options)
+    for name, mine in first.items():
+        assert torch.equal(mine, again[name]), name
+
+
+@pytest.mark.parametrize("rollouts", [1, 2])
+def test_packed_equals_padded(rollouts: int) -> None:
+    core, hidden, lengths = problem(SMALL, LENGTHS)
+    core, hidden = core.float(), hidden.float().requires_grad_()
+    options = {"num_steps": 2, "rollouts": rollouts, "precision": "bf16"}
+    results = []
+    with use_backend("cuda"):
+        for packed in (False, True):
+            if packed:
+                rows = torch.cat([row[:n] for row, n in zip(hidden, LENGTHS, strict=True)])
+                offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
+                out = core(rows, cu_seqlens=offsets, **options)
+            else:
+                out = core(hidden, lengths, **options)
+            loss = out.last.square().sum()
+            results.append(torch.autograd.grad(loss, [hidden, *core.parameters()]))
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)

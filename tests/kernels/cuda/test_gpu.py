@@ -1,0 +1,244 @@
+"""The CUDA kernels on a card, against the equations in float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lares_kernels import CoreConfig, RecurrentCore, available_backends, explain, use_backend
+from tests.kernels.problems import make_core
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        available_backends()["cuda"] != "usable", reason=available_backends()["cuda"]
+    ),
+]
+
+PUBLISHED = CoreConfig(dropout=0.5, attn_dropout=0.5)
+SMALL = CoreConfig(d_model=32, n_heads=2, d_ff=40, n_layers=1)
+LENGTHS = [1, 5, 3, 9, 20, 7, 16, 17, 2, 2, 20, 11]
+YARDSTICKS = 2.0
+
+
+def outputs(core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any) -> list[Tensor]:
+    with torch.no_grad():
+        out = core(hidden, lengths, return_trajectory=True, return_state=True, **options)
+    return [out.trajectory, out.state]
+
+
+def problem(config: CoreConfig, lengths: list[int]) -> tuple[RecurrentCore, Tensor, Tensor]:
+    core = make_core(config, scale=0.1).float().double().cuda()
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(len(lengths), max(lengths), config.d_model, generator=generator)
+    return core, hidden.double().cuda(), torch.tensor(lengths, device="cuda")
+
+
+def worst(found: list[Tensor], exact: list[Tensor]) -> float:
+    """Greatest relative error."""
+    return max(
+        float((mine.double() - wanted).norm() / wanted.norm())
+        for mine, wanted in zip(found, exact, strict=True)
+    )
+
+
+def gradients(core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any) -> list[Tensor]:
+    """Of a random linear function of trajectory and state, for hidden and every parameter."""
+    hidden = hidden.clone().requires_grad_()
+    out = core(hidden, lengths, return_trajectory=True, return_state=True, **options)
+    generator = torch.Generator().manual_seed(9)
+    loss = sum(
+        (part * torch.randn(part.shape, generator=generator).to(part)).sum()
+        for part in (out.trajectory, out.state)
+    )
+    return list(torch.autograd.grad(loss, [hidden, *core.parameters()]))
+
+
+def check_gradients(config: CoreConfig, lengths: list[int], precision: str, **options: Any) -> None:
+    """Likewise within twice the error; what is next to nothing is measured on the others' scale."""
+    core, hidden, sizes = problem(config, lengths)
+    with use_backend("equations"):
+        exact = gradients(core, hidden, sizes, **options)
+    core.float()
+    floor = 1e-3 * max(float(g.norm()) for g in exact)
+    errors = {}
+    for backend in ("equations", "cuda"):
+        with use_backend(backend):
+            found = gradients(core, hidden.float(), sizes, precision=precision, **options)
+        errors[backend] = max(
+            float((mine.double() - wanted).norm()) / max(float(wanted.norm()), floor)
+            for mine, wanted in zip(found, exact, strict=True)
+        )
+    assert errors["cuda"] <= YARDSTICKS * errors["equations"]
+
+
+def check(config: CoreConfig, lengths: list[int], precision: str, **options: Any) -> None:
+    """Within twice the error of plain PyTorch in the same precision."""
+    core, hidden, sizes = problem(config, lengths)
+    with use_backend("equations"):
+        exact = outputs(core, hidden, sizes, **options)
+    core.float()
+    runs = {}
+    for backend in ("equations", "cuda"):
+        with use_backend(backend):
+            runs[backend] = outputs(core, hidden.float(), sizes, precision=precision, **options)
+    assert worst(runs["cuda"], exact) <= YARDSTICKS * worst(runs["equations"], exact)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("depth", [1, 4, 8, 12])
+def test_published_core(precision: str, depth: int) -> None:
+    check(PUBLISHED, LENGTHS, precision, num_steps=depth)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
+def test_every_adapter_and_norm(adapter: str, norm: str, dropout: float) -> None:
+    config = replace(PUBLISHED, adapter=adapter, norm=norm, dropout=dropout, attn_dropout=dropout)
+    check(config, LENGTHS, "bf16", num_steps=3 if config.is_recurrent else 1)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("depth", [1, 4, 12])
+def test_gradients_of_the_published_core(precision: str, depth: int) -> None:
+    check_gradients(PUBLISHED, LENGTHS, precision, num_steps=depth)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
+def test_gradients_of_every_adapter_and_norm(adapter: str, norm: str) -> None:
+    config = replace(PUBLISHED, adapter=adapter, norm=norm, dropout=0.25)
+    check_gradients(config, LENGTHS, "bf16", num_steps=3 if config.is_recurrent else 1)
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "inner", "layers"), [(32, 1, 64, 8), (64, 2, 70, 1), (64, 8, 96, 3)]
+)
+def test_gradients_of_every_shape(width: int, heads: int, inner: int, layers: int) -> None:
+    config = CoreConfig(width, heads, inner, layers, dropout=0.1, attn_dropout=0.1)
+    check_gradients(config, [1, 30, 9, 33, 64], "bf16", num_steps=2)
+
+
+def test_the_same_gradients_twice() -> None:
+    core = make_core(PUBLISHED, scale=0.1).float().cuda()
+    lengths = (torch.arange(3000, device="cuda") * 7) % 20 + 1
+    hidden = torch.randn(3000, 20, 64, device="cuda")
+    depths = torch.arange(3000, device="cuda") % 4 + 1
+    with use_backend("cuda"):
+        first, again = (
+            gradients(core, hidden, lengths, num_steps=depths, precision="bf16") for _ in range(2)
+        )
+    for mine, other in zip(first, again, strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("activation", ["gelu_tanh", "relu", "silu"])
+def test_every_activation(activation: str) -> None:
+    check(replace(SMALL, activation=activation), LENGTHS, "fp16", num_steps=2)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("width", "heads", "inner", "layers"),
+    [
+        (32, 1, 64, 8),
+        (64, 1, 70, 1),
+        (64, 4, 33, 3),
+        (64, 8, 96, 2),
+        (128, 2, 512, 2),
+        (128, 8, 64, 1),
+    ],
+)
+def test_every_shape(width: int, heads: int, inner: int, layers: int, precision: str) -> None:
+    check(CoreConfig(width, heads, inner, layers), [1, 30, 9, 33], precision, num_steps=2)
+
+
+@pytest.mark.parametrize("longest", [16, 17, 32, 33, 64, 128])
+def test_sequences_as_long_as_a_tile(longest: int) -> None:
+    config = replace(PUBLISHED, attn_dropout=0.5 if longest <= 64 else 0.0)
+    check(config, [longest, 3, longest // 2, longest], "bf16", num_steps=2)
+
+
+@pytest.mark.parametrize("rollouts", [1, 3])
+def test_depths_and_rollouts(rollouts: int) -> None:
+    depths = torch.tensor([[2, 1, 3], [1, 1, 4], [4, 4, 4], [3, 2, 1]])[:, :rollouts]
+    options = {"num_steps": depths.cuda(), "rollouts": rollouts}
+    check(PUBLISHED, [4, 9, 1, 30], "bf16", **options)
+
+
+def test_many_sequences_and_the_same_bits_twice() -> None:
+    """More tiles than units, so that each takes several."""
+    core = make_core(PUBLISHED, scale=0.1).float().cuda()
+    lengths = (torch.arange(9000, device="cuda") * 7) % 20 + 1
+    hidden = torch.randn(9000, 20, 64, device="cuda")
+    depths = torch.arange(9000, device="cuda") % 4 + 1
+    runs = []
+    for backend in ("reference", "cuda", "cuda"):
+        with use_backend(backend):
+            precision = "fp32" if backend == "reference" else "fp16"
+            options = {"num_steps": depths, "precision": precision}
+            runs.append(outputs(core, hidden, lengths, **options))
+    assert worst(runs[1], [t.double() for t in runs[0]]) < 5e-3
+    for mine, again in zip(runs[1], runs[2], strict=True):
+        assert torch.equal(mine, again)
+
+
+def test_on_another_stream_and_in_a_graph() -> None:
+    core = RecurrentCore(CoreConfig(), "cuda").eval()
+    hidden = torch.randn(64, 20, 64, device="cuda")
+    lengths = torch.arange(64, device="cuda") % 20 + 1
+
+    def call() -> Tensor:
+        return core(hidden, lengths, num_steps=4, precision="bf16").last
+
+    with use_backend("cuda"), torch.no_grad():
+        wanted = call().clone()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            assert torch.equal(call(), wanted)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = call()
+        hidden.neg_()
+        graph.replay()
+        assert torch.equal(captured, call())
+
+
+def test_no_wait_for_the_card() -> None:
+    """A padded call neither reads back nor waits."""
+    core = RecurrentCore(CoreConfig(), "cuda").eval()
+    hidden = torch.randn(8, 20, 64, device="cuda")
+    lengths = torch.full((8,), 20, device="cuda")
+    with use_backend("cuda"), torch.no_grad():
+        core(hidden, lengths, num_steps=2, precision="bf16")
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            core(hidden, lengths, num_steps=3, precision="bf16")
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one card")
+def test_on_the_second_card() -> None:
+    core = RecurrentCore(CoreConfig(), "cuda:1").eval()
+    hidden = torch.randn(8, 20, 64, device="cuda:1")
+    results = []
+    for backend in ("reference", "cuda"):
+        with use_backend(backend), torch.no_grad():
+            results.append(core(hidden, num_steps=2, precision="fp16").last)
+    assert worst(results[1:], [results[0].double()]) < 5e-3
+
+
+def test_it_is_not_chosen_by_itself() -> None:
+    assert explain(PUBLISHED, [20, 7], 4, "cuda", precision="bf16").backend == "triton"

@@ -1,0 +1,88 @@
+"""How calls are laid out on a card, and parameters for the kernels: no library is needed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lares_kernels import CoreConfig, RecurrentCore
+from lares_kernels.cuda.library import Card
+from lares_kernels.cuda.packing import fragments, pack
+from lares_kernels.cuda.plan import LaunchPlan, config_reason, launch_plan, shapes_of
+
+H200 = Card(132, 232448, (9, 0))
+A100 = Card(108, 166912, (8, 0))
+SMALL_CARD = Card(80, 101376, (8, 9))
+PUBLISHED = CoreConfig()
+
+
+def plan(config: CoreConfig, longest: int, card: Card, dropout: bool = False) -> LaunchPlan:
+    found = launch_plan(shapes_of(config), longest, dropout, card)
+    assert isinstance(found, LaunchPlan), found
+    return found
+
+
+def test_two_layers_stay_in_shared_memory_with_twelve_warps() -> None:
+    found = plan(PUBLISHED, 20, H200)
+    assert found == LaunchPlan(unit_warps=2, units=6, resident=True, shared_bytes=228_624)
+    assert plan(PUBLISHED, 20, H200, dropout=True).units == 4
+    assert plan(PUBLISHED, 50, H200) == LaunchPlan(4, 3, True, 228_624)
+
+
+def test_smaller_cards_keep_less() -> None:
+    assert not plan(PUBLISHED, 20, A100).resident
+    assert plan(replace(PUBLISHED, n_layers=1), 20, A100).resident
+    assert not plan(replace(PUBLISHED, n_layers=1), 20, SMALL_CARD).resident
+
+
+@pytest.mark.parametrize("card", [H200, A100, SMALL_CARD])
+@pytest.mark.parametrize("longest", [1, 16, 17, 64, 128])
+@pytest.mark.parametrize("width", [32, 64, 128])
+def test_every_plan_fits(width: int, longest: int, card: Card) -> None:
+    for heads in (width // 64 or 1, width // 32, width // 8):
+        found = plan(CoreConfig(width, heads, 4 * width), longest, card)
+        assert found.shared_bytes <= card.shared_limit
+        assert found.tile_rows >= longest
+        assert found.units * found.unit_warps <= 12
+
+
+def test_too_many_layers_for_a_card() -> None:
+    found = launch_plan(shapes_of(CoreConfig(d_model=32, n_layers=200)), 20, False, SMALL_CARD)
+    assert isinstance(found, str)
+    assert "200 layers" in found
+
+
+def test_widths_that_are_not_compiled() -> None:
+    assert "d_model is 48" in str(config_reason(CoreConfig(d_model=48, n_heads=2)))
+    assert "128 wide" in str(config_reason(CoreConfig(d_model=128, n_heads=1)))
+    assert config_reason(PUBLISHED) is None
+
+
+def test_a_fragment_is_in_the_order_of_the_lanes() -> None:
+    matrix = torch.arange(256).reshape(16, 16)
+    packed = fragments(matrix).reshape(32, 4, 2)
+    for lane in range(32):
+        g, t = divmod(lane, 4)
+        rows, columns = (g, g, g + 8, g + 8), (2 * t, 2 * t + 8, 2 * t, 2 * t + 8)
+        for pair, (row, column) in enumerate(zip(rows, columns, strict=True)):
+            assert packed[lane, pair].tolist() == matrix[row, column : column + 2].tolist()
+
+
+@pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
+def test_every_parameter_is_packed_once(adapter: str) -> None:
+    config = CoreConfig(d_model=32, n_heads=4, d_ff=40, n_layers=2, adapter=adapter)
+    core = RecurrentCore(config)
+    numbers = 0
+    for parameter in core.parameters():
+        with torch.no_grad():
+            values = torch.arange(1, parameter.numel() + 1) + numbers
+            parameter.copy_(values.reshape(parameter.shape))
+        numbers += parameter.numel()
+    packed = pack(config, list(core.parameters()), torch.float32)
+    both = torch.cat([packed.matrices.flatten(), packed.vectors])
+    assert sorted(both[both > 0].tolist()) == list(range(1, numbers + 1))
+    shapes = shapes_of(config)
+    assert packed.vectors.numel() == shapes.vector_size
+    assert packed.matrices.numel() * 2 >= shapes.weight_bytes
