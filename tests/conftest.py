@@ -15,6 +15,12 @@ from lares_kernels.cpu_library import instruction_sets, load, use_instruction_se
 PROGRAMS = ("reference", "equations")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    # pytest-xdist runs a process on every core: more threads would only wait for each other.
+    if hasattr(config, "workerinput"):
+        torch.set_num_threads(1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         skip = pytest.mark.skip(reason="no GPU here")
