@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock  # torch depends on it
 
 from lares_kernels import backends
 from lares_kernels.cuda import library
@@ -33,7 +34,9 @@ def emulator_library() -> Path:
         build.ninja()
     except build.BuildError as error:
         pytest.skip(f"the emulator needs a C++ compiler and ninja: {error}")
-    build_cuda.build_emulator(target, ROOT / "build" / "emulator")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock")):  # other processes of this test run want it, too
+        build_cuda.build_emulator(target, ROOT / "build" / "emulator")
     return target
 
 
