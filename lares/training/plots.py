@@ -40,7 +40,7 @@ def plot_run(
         epochs, values = _measured(rows, name)
         if any(values):
             losses.plot(epochs, values, label=label)
-    losses.set(xlabel="epoch", ylabel="loss", title="Training")
+    losses.set(xlabel="epoch", ylabel="mean of the epoch", title="Training")
     losses.legend()
 
     for name, label in (("valid_ndcg@10", "NDCG@10"), ("valid_recall@10", "Recall@10")):
