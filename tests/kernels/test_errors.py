@@ -128,7 +128,7 @@ def test_adapter_none_runs_once() -> None:
 
 def test_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert available_backends()["reference"] == "usable"
-    listed = "backend 'gpu'; there are cpu, triton, reference, equations"
+    listed = "backend 'gpu'; there are cpu, cuda, triton, reference, equations"
     with pytest.raises(BackendError, match=listed):
         with lares_kernels.use_backend("gpu"):
             pass
