@@ -15,7 +15,6 @@ import copy
 import json
 import sys
 import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -139,7 +138,8 @@ class RptStep:
             objective(batch, DEPTHS, *seeds, states).backward()
         else:
             objective(batch, DEPTHS, *seeds, None, states)[0].total.backward()
-        model: LaresModel = objective.model  # type: ignore[assignment]
+        model = objective.model
+        assert isinstance(model, LaresModel)
         found = {
             name: each.grad for name, each in model.named_parameters() if each.grad is not None
         }
@@ -159,13 +159,13 @@ def check_equal(step: RptStep, plain: RptStep) -> None:
 
 def bytes_taken(name: str) -> int:
     """By one step, beside model, reference, Adam's moments and the gradients."""
-    step: Callable[[], None] = RptStep(name)
+    step = RptStep(name)
     RptStep(name, batch=8)()  # what a first call loads
-    model = step.model  # type: ignore[attr-defined]
+    model = step.model
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    step.optimizer.step()  # type: ignore[attr-defined]
-    step.optimizer.zero_grad()  # type: ignore[attr-defined]
+    step.optimizer.step()
+    step.optimizer.zero_grad()
     gradients = sum(parameter.nbytes for parameter in model.parameters())
     return peak_growth(step) - gradients
 
