@@ -18,12 +18,14 @@
 extern "C" {
 #endif
 
-#define LARES_ABI 3
+#define LARES_ABI 4
 #define LARES_PARAMETERS 16 /* at most; in the order of lares_kernels/parameters.py */
 
 enum { LARES_ADAPTER_ADD, LARES_ADAPTER_GATE, LARES_ADAPTER_CONCAT, LARES_ADAPTER_NONE };
 enum { LARES_GELU, LARES_GELU_TANH, LARES_RELU, LARES_SILU };
-enum { LARES_NORM_POST, LARES_NORM_PRE };
+enum { LARES_NORM_POST, LARES_NORM_PRE, LARES_NORM_QUERY };
+/* Where padding stands in padded arrays; LEFT_ZEROS: its rows count among a sequence's, as zeros. */
+enum { LARES_PADDING_RIGHT, LARES_PADDING_LEFT, LARES_PADDING_LEFT_ZEROS };
 enum { LARES_STATE_GIVEN, LARES_STATE_DRAWN, LARES_STATE_ZERO };
 /* LARES_BF16: the factors of the products with weights, and of weight gradients, may be rounded to
  * bfloat16, and are where the processor gains by it; sums, attention, LayerNorm and the state stay
@@ -37,7 +39,9 @@ typedef struct {
     int64_t d_model, n_heads, d_ff, n_layers;
     int64_t adapter, activation, norm;
     int64_t precision;
-    int64_t dropout_level, attn_dropout_level; /* rates in 256ths; 0: off */
+    int64_t dropout_level, attn_dropout_level, inner_dropout_level; /* rates in 256ths; 0: off */
+    int64_t spares_attention; /* 1: dropout_level is for the feed-forward's output alone */
+    int64_t padding;
     double eps, state_scale;                   /* state_scale: omega sigma */
     /* the batch */
     int64_t n_sequences; /* B */

@@ -12,7 +12,9 @@ from lares_kernels.activations import ACTIVATIONS
 
 ADAPTERS = ("add", "gate", "concat", "none")
 MIXERS = ("attention",)
-NORMS = ("post", "pre")
+NORMS = ("post", "pre", "query")
+PADDINGS = ("right", "left", "left-zeros")
+DROPOUT_OF = ("both", "feed-forward")
 MAX_LAYERS = 1 << 8  # a draw's address has 8 bits for its layer
 DROPOUT_LEVELS = 256  # a dropout decision compares one 8-bit number with round(256 p)
 
@@ -49,13 +51,21 @@ class CoreConfig:
             the layers alone, once, on ``H``: no state and no LayerNorm before them (the pre-block).
         mixer: how tokens of a sequence mix; ``attention`` is causal softmax attention.
         activation: of the feed-forward: ``gelu`` (erf), ``gelu_tanh``, ``relu`` or ``silu``.
-        norm: ``post`` normalises each residual sum, ``pre`` each branch's input.
+        norm: ``post`` normalises each residual sum, ``pre`` each branch's input. ``query`` is the first
+            SASRec's: ``q = LN(x)``, ``u = q + Attention(queries of q, keys and values of x)``,
+            ``v = LN(u)``, ``y = v + FeedForward(v)``.
         eps: added to the variance in every LayerNorm.
         dropout: rate after the attention's and the feed-forward's output product, rounded to a
             multiple of 1/256.
         attn_dropout: rate on the attention probabilities, rounded likewise.
         state_omega, state_sigma: scale of the drawn initial state,
             ``s_0 = omega * TruncatedNormal(0, sigma^2)`` cut at three sigma.
+        inner_dropout: rate inside the feed-forward, after the activation, rounded likewise.
+        dropout_of: the branches whose output ``dropout`` is for: ``both``, or ``feed-forward`` alone.
+        padding: where the padding of padded ``hidden`` stands: ``right`` of the tokens or ``left`` of
+            them, where no token sees it; or ``left-zeros``: left, as tokens like any other, except that
+            they are zero wherever a layer reads them. Draws count positions from the first token,
+            which there is the first of padding.
 
     Raises:
         ValueError: an option is unknown or out of range; the message names it.
@@ -74,6 +84,9 @@ class CoreConfig:
     attn_dropout: float = 0.0
     state_omega: float = 3.0
     state_sigma: float = 1.0
+    inner_dropout: float = 0.0
+    dropout_of: str = "both"
+    padding: str = "right"
 
     def __post_init__(self) -> None:
         for name in ("d_model", "n_heads", "d_ff", "n_layers"):
@@ -88,8 +101,11 @@ class CoreConfig:
         _require_choice("mixer", self.mixer, MIXERS)
         _require_choice("activation", self.activation, tuple(ACTIVATIONS))
         _require_choice("norm", self.norm, NORMS)
+        _require_choice("dropout_of", self.dropout_of, DROPOUT_OF)
+        _require_choice("padding", self.padding, PADDINGS)
         _require_rate("dropout", self.dropout)
         _require_rate("attn_dropout", self.attn_dropout)
+        _require_rate("inner_dropout", self.inner_dropout)
         if not (math.isfinite(self.eps) and self.eps > 0):
             raise ValueError(f"CoreConfig.eps is {self.eps!r}; it must be a positive number")
         for name in ("state_omega", "state_sigma"):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lares_kernels import cpu_library as lib
 from lares_kernels.call import RefineCall, Request
-from lares_kernels.config import ADAPTERS, DROPOUT_LEVELS, NORMS, CoreConfig
+from lares_kernels.config import ADAPTERS, DROPOUT_LEVELS, NORMS, PADDINGS, CoreConfig
 from lares_kernels.errors import BackendError
 
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
@@ -105,6 +105,9 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
     if dropout:
         c.dropout_level = round(DROPOUT_LEVELS * config.dropout)
         c.attn_dropout_level = round(DROPOUT_LEVELS * config.attn_dropout)
+        c.inner_dropout_level = round(DROPOUT_LEVELS * config.inner_dropout)
+    c.spares_attention = config.dropout_of == "feed-forward"
+    c.padding = PADDINGS.index(config.padding)
     c.eps = config.eps
     c.state_scale = config.state_omega * config.state_sigma
     return bytes(c)

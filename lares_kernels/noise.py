@@ -39,6 +39,7 @@ class Site(enum.IntEnum):
     ATTENTION = 1
     RESIDUAL = 2
     EMBEDDING = 3
+    INNER = 4
 
 
 def site_word(site: Site, layer: int = 0, step: int = 0) -> int:

@@ -70,16 +70,18 @@ inline Fingerprint fingerprint(const Shape& s, const float* const* parameters) {
 struct PackedWeights {
     Fingerprint print;
     int d, f, layers, adapter;
+    bool query;
     Arena arena;
     std::unique_ptr<Weights> weights;
 
     PackedWeights(const Shape& s, const Fingerprint& of, const float* const* parameters)
-        : print(of), d(s.d), f(s.f), layers(s.layers), adapter(s.adapter) {
+        : print(of), d(s.d), f(s.f), layers(s.layers), adapter(s.adapter), query(s.query) {
         arena.reserve(Weights::bytes(s, false));
         weights = std::make_unique<Weights>(s, parameters, false, arena);
     }
     bool fits(const Shape& s, const Fingerprint& of) const {
-        return d == s.d && f == s.f && layers == s.layers && adapter == s.adapter && print == of;
+        return d == s.d && f == s.f && layers == s.layers && adapter == s.adapter &&
+               query == s.query && print == of;
     }
 };
 

@@ -21,9 +21,10 @@ struct Shape {
     int d, heads, head_dim, f, layers;
     int dp, fp;  // d and f rounded up to whole vectors; the columns between are zero
     int adapter, activation;
-    bool post;
+    bool post, query;  // neither: pre-norm
     float eps, state_scale;
-    Rate dropout, attn_dropout;
+    Rate dropout, attn_dropout, inner_dropout;
+    bool spares_attention;
 
     explicit Shape(const LaresCall& call)
         : d(int(call.d_model)),
@@ -36,10 +37,13 @@ struct Shape {
           adapter(int(call.adapter)),
           activation(int(call.activation)),
           post(call.norm == LARES_NORM_POST),
+          query(call.norm == LARES_NORM_QUERY),
           eps(float(call.eps)),
           state_scale(float(call.state_scale)),
           dropout(rate_of(call.dropout_level)),
-          attn_dropout(rate_of(call.attn_dropout_level)) {}
+          attn_dropout(rate_of(call.attn_dropout_level)),
+          inner_dropout(rate_of(call.inner_dropout_level)),
+          spares_attention(call.spares_attention != 0) {}
 
     bool recurrent() const { return adapter != LARES_ADAPTER_NONE; }
 
@@ -78,12 +82,13 @@ enum Parameter {
     kConcatBias,
 };
 
+// Where queries have an input of their own, `qkv` is keys and values alone, and `q` queries.
 struct LayerWeights {
-    const Operand *qkv, *out, *up, *down;
+    const Operand *qkv, *q, *out, *up, *down;
     const float *qkv_bias, *out_bias, *up_bias, *down_bias;
     const float *attn_norm_weight, *attn_norm_bias, *ffn_norm_weight, *ffn_norm_bias;
     // For backward: the same matrices, panels over their other dimension.
-    const Operand *qkv_back, *out_back, *up_back, *down_back;
+    const Operand *qkv_back, *q_back, *out_back, *up_back, *down_back;
 };
 
 // A matrix that may be stored in several row groups, each padded apart (query, key and value).
@@ -108,11 +113,12 @@ class Weights {
         floats += 2 * dp;
         if (s.adapter == LARES_ADAPTER_CONCAT)
             floats += 2 * s.d * dp + dp + (backward ? 2 * s.d * dp : 0);
-        return floats * sizeof(float) + (16 * s.layers + 8) * kAlignment;
+        return floats * sizeof(float) + (18 * s.layers + 8) * kAlignment;
     }
 
     Weights(const Shape& s, const float* const* p, bool backward, Arena& arena) : arena_(arena) {
         const Blocks d{1, s.d, s.dp}, f{1, s.f, s.fp}, qkv{3, s.d, s.dp}, both{2, s.d, s.dp};
+        const Blocks together = s.query ? both : qkv;
         const int64_t dd = int64_t(s.d) * s.d, df = int64_t(s.d) * s.f;
         for (int l = 0; l < s.layers; ++l) {
             LayerWeights w{};
@@ -120,7 +126,9 @@ class Weights {
             const float* out_weight = p[kOutWeight] + l * dd;
             const float* up_weight = p[kUpWeight] + l * df;
             const float* down_weight = p[kDownWeight] + l * df;
-            w.qkv = pack(qkv_weight, qkv, s.d, s.d);
+            const float* together_weight = qkv_weight + (s.query ? dd : 0);
+            w.qkv = pack(together_weight, together, s.d, s.d);
+            if (s.query) w.q = pack(qkv_weight, d, s.d, s.d);
             w.qkv_bias = vector(p[kQkvBias] + l * 3 * s.d, qkv);
             w.out = pack(out_weight, d, s.d, s.d);
             w.out_bias = vector(p[kOutBias] + l * s.d, d);
@@ -133,7 +141,8 @@ class Weights {
             w.ffn_norm_weight = vector(p[kFfnNormWeight] + l * s.d, d);
             w.ffn_norm_bias = vector(p[kFfnNormBias] + l * s.d, d);
             if (backward) {
-                w.qkv_back = pack_back(qkv_weight, qkv, d);
+                w.qkv_back = pack_back(together_weight, together, d);
+                if (s.query) w.q_back = pack_back(qkv_weight, d, d);
                 w.out_back = pack_back(out_weight, {1, s.d, s.d}, d);
                 w.up_back = pack_back(up_weight, f, d);
                 w.down_back = pack_back(down_weight, {1, s.d, s.d}, f);
