@@ -18,8 +18,10 @@ from lares_kernels.config import CoreConfig
 from lares_kernels.cpu_library import cpu_peak
 from lares_kernels.errors import BackendError
 from lares_kernels.explain import Explanation, explain
+from lares_kernels.from_torch import TorchEncoder, from_torch
 from lares_kernels.function import RefineFunction, RefineOutput, refine
 from lares_kernels.module import RecurrentCore
+from lares_kernels.torch_layers import UnsupportedModuleError
 from lares_kernels.warmup import warmup
 
 __all__ = [
@@ -32,6 +34,8 @@ __all__ = [
     "RefineFunction",
     "RefineOutput",
     "TopK",
+    "TorchEncoder",
+    "UnsupportedModuleError",
     "available_backends",
     "catalogue_cross_entropy",
     "catalogue_log_probability",
@@ -39,6 +43,7 @@ __all__ = [
     "catalogue_top_k",
     "cpu_peak",
     "explain",
+    "from_torch",
     "refine",
     "use_backend",
     "warmup",

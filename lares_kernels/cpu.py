@@ -36,8 +36,8 @@ class CpuBackend:
             served = " and ".join(str(dtype) for dtype in _PRECISIONS)
             return f"products in {request.product_dtype}; it serves {served}"
         width = request.config.d_model
-        if width % 8 or width > _MOST_WIDTH:
-            return f"d_model is {width}; it serves multiples of 8 up to {_MOST_WIDTH}"
+        if width > _MOST_WIDTH:
+            return f"d_model is {width}; it serves up to {_MOST_WIDTH}"
         return None
 
     def plan(self, call: RefineCall, device_type: str) -> str:
