@@ -34,7 +34,7 @@ class TorchEncoder(nn.Module):
 
     Args:
         encoder: see :func:`from_torch`.
-        padding: ``right`` or ``left``, the side of padding in ``src_key_padding_mask`` or of ``lengths``.
+        padding: ``right`` or ``left``, where padding stands, by ``src_key_padding_mask`` or ``lengths``.
         seed: of the first forward's dropout; each forward in training takes the next.
     """
 
@@ -76,7 +76,9 @@ class TorchEncoder(nn.Module):
             ValueError: a mask says something else.
         """
         if src.dim() != 3:
-            raise ValueError(f"src has shape {tuple(src.shape)}; it must be batched, of 3 dimensions")
+            raise ValueError(
+                f"src has shape {tuple(src.shape)}; it must be batched, of 3 dimensions"
+            )
         if not self.batch_first:
             src = src.transpose(0, 1)
         batch, length, _ = src.shape

@@ -1,7 +1,7 @@
 """Parameters of transformer layers that others hold, as the op takes them.
 
-Nothing is copied for good: stacking is an operation that autograd differentiates, so gradients reach the
-modules' own parameters, and optimisers, checkpoints and ``state_dict`` go on with them.
+Nothing is copied for good: stacking is an operation that autograd differentiates, so gradients reach
+the modules' own parameters, and optimisers, checkpoints and ``state_dict`` go on with them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def require_type(where: str, module: object, *types: type) -> None:
         refuse(where, type(module).__name__, f"it must be {names} itself")
     for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
         if getattr(module, hooks, None):
-            refuse(f"{where}.{hooks}", len(getattr(module, hooks)), "hooks would not run: remove them")
+            refuse(
+                f"{where}.{hooks}", len(getattr(module, hooks)), "hooks would not run: remove them"
+            )
 
 
 def require_equal(where: str, found: object, wanted: object, of: str) -> None:
@@ -67,7 +69,7 @@ def attention_tensors(attention: nn.MultiheadAttention) -> dict[str, Tensor]:
 
 
 def check_attention(where: str, attention: object) -> None:
-    """Raise unless the op can do what a ``MultiheadAttention`` does with one input and a causal mask."""
+    """Raise unless the op can do what ``attention`` does with one input and a causal mask."""
     require_type(where, attention, nn.MultiheadAttention)
     assert isinstance(attention, nn.MultiheadAttention)
     d = attention.embed_dim

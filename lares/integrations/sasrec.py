@@ -2,8 +2,8 @@
 
 That program has gone through three kinds of layers, and forks keep them all: query-norm with padding
 held at zero, query-norm with padding as tokens, and (``norm_first``) post- or pre-norm with padding as
-tokens. Attributes cannot tell all of them apart, so :func:`accelerate` runs the model's own ``log2feats``
-on a few random histories, and takes what gives the same.
+tokens. Attributes cannot tell all of them apart, so :func:`accelerate` runs the model's own
+``log2feats`` on a few random histories, and takes what gives the same.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _PROBES, _PROBE_LENGTH = 4, 8
 def accelerate(model: nn.Module, seed: int = 0) -> nn.Module:
     """Let ``model.log2feats`` run its layers on the op; gives ``model`` itself.
 
-    Everything else stays the model's: parameters and their names, ``forward``, ``predict``, optimisers and
-    checkpoints made before or after. Features, and gradients without dropout, are equal to rounding.
+    Everything else stays the model's: parameters and their names, ``forward``, ``predict``, optimisers
+    and checkpoints made before or after. Features, and gradients without dropout, are equal to rounding.
     Dropout in the layers keeps its places and rates and draws by address, a new seed each forward.
 
     Args:
-        model: ``item_emb``, ``pos_emb``, ``emb_dropout``, ``attention_layernorms``, ``attention_layers``,
-            ``forward_layernorms``, ``forward_layers``, ``last_layernorm`` and ``log2feats(log_seqs)``
-            as SASRec.pytorch has them; histories are padded with 0 on the left.
+        model: ``item_emb``, ``pos_emb``, ``emb_dropout``, ``attention_layernorms``,
+            ``attention_layers``, ``forward_layernorms``, ``forward_layers``, ``last_layernorm`` and
+            ``log2feats(log_seqs)`` as SASRec.pytorch has them; padding is 0 and on the left.
         seed: of the first training forward.
 
     Raises:
@@ -97,8 +97,8 @@ def make_recurrent(
     """Let the layers after the first ``n_pre`` refine their output step by step; gives ``model``.
 
     The model gains one module, ``lares_core_norm``: make the optimiser afterwards. Steps in training are
-    drawn anew each forward, in evaluation they are ``model.lares_layers.recurrence.num_steps``, at first
-    ``mean_depth``.
+    drawn anew each forward; in evaluation they are ``model.lares_layers.recurrence.num_steps``, at
+    first ``mean_depth``.
 
     Args:
         model, seed: as for :func:`accelerate`, or a model that went through it.
@@ -141,10 +141,8 @@ class _Features:
         real = ids != 0
         positions = torch.arange(ids.shape[1], device=device) + self.first_position
         x = model.item_emb(ids) * model.item_emb.embedding_dim**0.5
-        if self.moving:
-            x = x + model.pos_emb(positions * real)
-        else:
-            x = x + model.pos_emb(positions)  # a row for all histories
+        # What does not move is one row for all histories.
+        x = x + model.pos_emb(positions * real if self.moving else positions)
         x = model.emb_dropout(x)
         padding = self.layers.config.padding
         # An empty history has no token: the first of its padding stands for it.
@@ -257,7 +255,9 @@ def _layer_options(
             refuse(f"{names[3]}.{name}", "missing", "a feed-forward of SASRec.pytorch has it")
     for name in ffn._modules:
         if name not in _FEED_FORWARD:
-            refuse(f"{names[3]}.{name}", type(getattr(ffn, name)).__name__, "the op has no such part")
+            refuse(
+                f"{names[3]}.{name}", type(getattr(ffn, name)).__name__, "the op has no such part"
+            )
     for name in ("conv1", "conv2"):
         conv = getattr(ffn, name)
         require_type(f"{names[3]}.{name}", conv, nn.Conv1d, nn.Linear)

@@ -67,7 +67,11 @@ class SwappedLayers:
         rec = self.recurrence
 
         def call(
-            config: CoreConfig, parameters: dict[str, Tensor], x: Tensor, steps: int, every_row: bool
+            config: CoreConfig,
+            parameters: dict[str, Tensor],
+            x: Tensor,
+            steps: int,
+            every_row: bool,
         ) -> Tensor:
             out = refine(
                 config,

@@ -15,7 +15,9 @@ from tests.kernels.problems import relative
 CAUSAL = nn.Transformer.generate_square_subsequent_mask(7)
 
 
-def encoder(layers: int = 2, last: bool = True, dropout: float = 0.0, **options: object) -> nn.Module:
+def encoder(
+    layers: int = 2, last: bool = True, dropout: float = 0.0, **options: object
+) -> nn.Module:
     torch.manual_seed(1)
     options = {"batch_first": True, "norm_first": False, **options}
     layer = nn.TransformerEncoderLayer(16, 2, 24, dropout, **options)

@@ -1,4 +1,4 @@
-"""``lares.integrations.sasrec``: the same scores and gradients, recurrence, errors that name attributes."""
+"""``lares.integrations.sasrec``: same scores and gradients, recurrence, errors that name attributes."""
 
 from __future__ import annotations
 
