@@ -34,7 +34,7 @@ class TorchEncoder(nn.Module):
 
     Args:
         encoder: see :func:`from_torch`.
-        padding: ``right`` or ``left``, where padding stands, by ``src_key_padding_mask`` or ``lengths``.
+        padding: ``right`` or ``left``, side of padding of ``src_key_padding_mask`` or ``lengths``.
         seed: of the first forward's dropout; each forward in training takes the next.
     """
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lares.integrations.swapped import SwappedLayers, swapped_layers
 from lares_kernels import CoreConfig, UnsupportedModuleError
@@ -43,7 +44,7 @@ def accelerate(model: nn.Module, seed: int = 0) -> nn.Module:
     """Let ``model.log2feats`` run its layers on the op; gives ``model`` itself.
 
     Everything else stays the model's: parameters and their names, ``forward``, ``predict``, optimisers
-    and checkpoints made before or after. Features, and gradients without dropout, are equal to rounding.
+    and checkpoints made before or after. Features, and gradients without dropout, equal to rounding.
     Dropout in the layers keeps its places and rates and draws by address, a new seed each forward.
 
     Args:
@@ -96,8 +97,8 @@ def make_recurrent(
 ) -> nn.Module:
     """Let the layers after the first ``n_pre`` refine their output step by step; gives ``model``.
 
-    The model gains one module, ``lares_core_norm``: make the optimiser afterwards. Steps in training are
-    drawn anew each forward; in evaluation they are ``model.lares_layers.recurrence.num_steps``, at
+    The model gains one module, ``lares_core_norm``: make the optimiser afterwards. Steps in training
+    are drawn anew each forward; in evaluation they are ``model.lares_layers.recurrence.num_steps``, at
     first ``mean_depth``.
 
     Args:
@@ -132,6 +133,18 @@ class _Features:
         positions = f"positions from {self.first_position}"
         return f"{config.norm}-norm, padding {padding[config.padding]}, {positions}"
 
+    def _positions(self, real: Tensor) -> Tensor:
+        """Embedded positions of histories (B, L), (B, L, d), or (L, d) where they do not move."""
+        table = self.model.pos_emb
+        columns = torch.arange(real.shape[1], device=real.device) + self.first_position
+        embedded = table(columns)
+        if not self.moving:
+            return cast("Tensor", embedded)
+        padding = table.weight[0]
+        if table.padding_idx == 0:  # the row of padding has no gradient
+            padding = padding.detach()
+        return torch.where(real[..., None], embedded, padding)
+
     def log2feats(self, log_seqs: Any) -> Tensor:
         """Features (B, L, d) of histories (B, L), 0 at padding, which stands on the left."""
         model = self.model
@@ -139,16 +152,26 @@ class _Features:
         ids = torch.as_tensor(np.asarray(log_seqs) if isinstance(log_seqs, list) else log_seqs)
         ids = ids.to(device, torch.int64)
         real = ids != 0
-        positions = torch.arange(ids.shape[1], device=device) + self.first_position
-        x = model.item_emb(ids) * model.item_emb.embedding_dim**0.5
-        # What does not move is one row for all histories.
-        x = x + model.pos_emb(positions * real if self.moving else positions)
+        x = _scaled_embedding(model.item_emb, ids) + self._positions(real)
         x = model.emb_dropout(x)
         padding = self.layers.config.padding
         # An empty history has no token: the first of its padding stands for it.
         lengths = None if padding == "right" else real.sum(1).clamp(min=1)
         x = self.layers.run(x, lengths, every_row=True)
         return cast("Tensor", model.last_layernorm(x))
+
+
+def _scaled_embedding(table: nn.Embedding, ids: Tensor) -> Tensor:
+    """``table(ids) sqrt(d)``; the shorter of the two is scaled."""
+    scale = table.embedding_dim**0.5
+    if table.num_embeddings > ids.numel() or table.max_norm is not None or table.sparse:
+        return cast("Tensor", table(ids)) * scale
+    return functional.embedding(
+        ids,
+        table.weight * scale,
+        table.padding_idx,
+        scale_grad_by_freq=table.scale_grad_by_freq,
+    )
 
 
 def _install(model: nn.Module, features: _Features) -> None:

@@ -15,40 +15,21 @@ pytest.importorskip("recbole", reason="RecBole is not installed")
 
 from lares.integrations import recbole as swap
 from lares_kernels import UnsupportedModuleError
+from tests.model.recbole_options import ModelOptions, OneNumber
 
 ITEMS, LENGTH = 40, 10
 
 
-class Options(dict[str, Any]):
-    """RecBole's Config: None for what is not there."""
-
-    def __missing__(self, name: str) -> None:
-        return None
-
-
-class Data:
-    def num(self, field: str) -> int:
-        return ITEMS
-
-
-def options(**changes: Any) -> Options:
-    fields = {
-        "USER_ID_FIELD": "user_id",
-        "ITEM_ID_FIELD": "item_id",
-        "LIST_SUFFIX": "_list",
-        "ITEM_LIST_LENGTH_FIELD": "item_length",
-        "NEG_PREFIX": "neg_",
-        "MAX_ITEM_LIST_LENGTH": LENGTH,
-        "device": "cpu",
-    }
+def options(**changes: Any) -> ModelOptions:
     rates = {"hidden_dropout_prob": 0.0, "attn_dropout_prob": 0.0}
     small = {"hidden_size": 16, "inner_size": 24, "initializer_range": 0.3}
-    return Options({**swap.DEFAULTS, **fields, **rates, **small, **changes})
+    length = {"MAX_ITEM_LIST_LENGTH": LENGTH}
+    return ModelOptions({**swap.DEFAULTS, **length, **rates, **small, **changes})
 
 
 def made(**changes: Any) -> Any:
     torch.manual_seed(1)
-    return swap.SASRec(options(**changes), Data())
+    return swap.SASRec(options(**changes), OneNumber(ITEMS))
 
 
 def interaction() -> dict[str, Tensor]:
@@ -118,7 +99,7 @@ def test_a_subclass_with_its_own_forward_is_refused() -> None:
             return super().forward(item_seq, item_seq_len) * 2
 
     with pytest.raises(UnsupportedModuleError, match="forward is 'that of Other'"):
-        swap.accelerate(Other(options(), Data()))
+        swap.accelerate(Other(options(), OneNumber(ITEMS)))
 
 
 @pytest.mark.parametrize("name", ["FusedSASRec", "LARES"])
