@@ -118,12 +118,15 @@ def right_padded(dataset: Dataset, batch: int, length: int, count: int) -> Itera
         yield {name: torch.from_numpy(value) for name, value in made.items()}
 
 
-def recbole(dataset: Dataset, *, batch: int, length: int, count: int) -> dict[str, Training]:
+def recbole(
+    dataset: Dataset, *, batch: int, length: int, rate: float, count: int
+) -> dict[str, Training]:
     """RecBole's SASRec with its own defaults, before and after."""
     from lares.integrations import recbole as swap
 
     torch.manual_seed(0)
-    options = ModelOptions({**swap.DEFAULTS, "MAX_ITEM_LIST_LENGTH": length})
+    rates = {"hidden_dropout_prob": rate, "attn_dropout_prob": rate}
+    options = ModelOptions({**swap.DEFAULTS, "MAX_ITEM_LIST_LENGTH": length, **rates})
     theirs = swap.SASRec(options, OneNumber(dataset.vocabulary.n_items))
     ours = swap.accelerate(copy.deepcopy(theirs))
     batches = list(right_padded(dataset, batch, length, count))

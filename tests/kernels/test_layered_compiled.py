@@ -41,7 +41,7 @@ OF_PRODUCTS = (
     *("out_product", "both", "g_both", "inner", "g_inner", "g_out"),
 )
 INTEGERS = ("starts", "streams", "stream", "position", "hidden_row")
-SCALARS = ("n_rows", "layer", "step", "seed_low", "seed_high", "size")
+SCALARS = ("n_rows", "layer", "step", "seed_low", "seed_high", "size", "width")
 
 
 def type_of(name: str, precision: str) -> str:
@@ -133,6 +133,7 @@ def test_rows(target: str) -> None:
 def test_activations(target: str, activation: str) -> None:
     skip_without_linker(target)
     for precision in ("half", "ieee"):
-        c = constants(CoreConfig(activation=activation), 16, False, precision)
+        config = CoreConfig(activation=activation, inner_dropout=RATE)
+        c = constants(config, 16, activation == "relu", precision)
         for kernel in (layered_rows.activate_kernel, layered_rows.activate_backward_kernel):
             check(kernel, c, precision, target, 4, BLOCK=FLAT_BLOCK)
