@@ -115,6 +115,7 @@ class Recorder:
         parts: Mapping[str, list[dict[str, float]]],
         precision: str = "fp32",
         whole: str = "step",
+        dropout: float = DROPOUT,
     ) -> dict[str, list[Row]]:
         """Rows of training steps, or of what ``whole`` names, by runner: the whole, then its parts
         (seconds of each round)."""
@@ -137,7 +138,7 @@ class Recorder:
                         threads=torch.get_num_threads(),
                         passes=part,
                         batch=batch,
-                        dropout=DROPOUT,
+                        dropout=dropout,
                         median_us=1e6 * median,
                         q1_us=1e6 * q1,
                         q3_us=1e6 * q3,

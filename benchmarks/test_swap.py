@@ -1,8 +1,8 @@
 """A training step of someone else's SASRec before and after its layers went onto the op.
 
-``LARES_SWAP_DATA=ml-100k.parquet pytest benchmarks/test_swap.py`` on one thread; RecBole's part runs in a
-Python that has RecBole (docs/swap.md). Before anything is timed, losses of both are held together: with
-dropout off step by step, with it on in the mean.
+``LARES_SWAP_DATA=ml-100k.parquet pytest benchmarks/test_swap.py`` on one thread; RecBole's part runs in
+a Python that has RecBole (docs/swap.md). Before anything is timed, losses of both are held together:
+with dropout off step by step, with it on in the mean.
 """
 
 from __future__ import annotations
@@ -56,13 +56,18 @@ def check_curves(make: Callable[[float, int], dict[str, swap.Training]], rate: f
 
 
 def race(
-    benchmark, recorder: Recorder, case: str, batch: int, made: dict[str, swap.Training]
+    benchmark,
+    recorder: Recorder,
+    case: str,
+    batch: int,
+    rate: float,
+    made: dict[str, swap.Training],
 ) -> None:
     runners = Race(dict(made))
     benchmark.pedantic(runners.subject, setup=runners.others, rounds=ROUNDS)
     if benchmark.enabled:
         parts: dict[str, list[dict[str, float]]] = {name: [{}] for name in made}
-        rows = recorder.record_steps(case, batch, runners, parts)
+        rows = recorder.record_steps(case, batch, runners, parts, dropout=rate)
         benchmark.extra_info["speedup"] = rows["op"][0].speedup
 
 
@@ -76,7 +81,7 @@ def test_sasrec_pytorch(benchmark, recorder: Recorder, dataset: Dataset, kind: s
 
     if kind in ("query-zeros", "post"):
         check_curves(make, 0.2)
-    race(benchmark, recorder, f"swap-sasrec-pytorch-{kind}", PYTORCH["batch"], make(0.2, 4))
+    race(benchmark, recorder, f"swap-sasrec-pytorch-{kind}", PYTORCH["batch"], 0.2, make(0.2, 4))
 
 
 @pytest.mark.usefixtures("same_threads_afterwards")
@@ -88,4 +93,4 @@ def test_recbole(benchmark, recorder: Recorder, dataset: Dataset) -> None:
         return swap.recbole(dataset, rate=rate, count=count, **RECBOLE)
 
     check_curves(make, 0.5)
-    race(benchmark, recorder, "swap-recbole-sasrec", RECBOLE["batch"], make(0.5, 4))
+    race(benchmark, recorder, "swap-recbole-sasrec", RECBOLE["batch"], 0.5, make(0.5, 4))

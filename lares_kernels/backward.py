@@ -251,6 +251,7 @@ def layer_backward(
         g_u = through_norm("ffn_norm", g_v, tape.ffn_norm)
         g_branch = eq.scaled(g_u, tape.attention_factor)
         g_x, g_queries = attention_backward(call, p, g_branch, tape.attention, grads)
+        assert g_queries is not None
         return g_x + through_norm("attn_norm", g_u + g_queries, tape.attn_norm)
     post = norm == "post"
     g_sum = through_norm("ffn_norm", g_y, tape.ffn_norm) if post else g_y

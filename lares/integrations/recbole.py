@@ -10,7 +10,7 @@ import importlib.machinery
 import sys
 import types
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from recbole.model.layers import (
@@ -292,7 +292,7 @@ def _register(*models: type) -> None:
         module = types.ModuleType(name)
         module.__spec__ = importlib.machinery.ModuleSpec(name, loader=None)
         setattr(module, model.__name__, model)
-        sys.modules[name] = cast("types.ModuleType", module)
+        sys.modules[name] = module
 
 
 _register(FusedSASRec, LARES)

@@ -165,13 +165,15 @@ def _scaled_embedding(table: nn.Embedding, ids: Tensor) -> Tensor:
     """``table(ids) sqrt(d)``; the shorter of the two is scaled."""
     scale = table.embedding_dim**0.5
     if table.num_embeddings > ids.numel() or table.max_norm is not None or table.sparse:
-        return cast("Tensor", table(ids)) * scale
-    return functional.embedding(
+        scaled: Tensor = table(ids) * scale
+        return scaled
+    found: Tensor = functional.embedding(
         ids,
         table.weight * scale,
         table.padding_idx,
         scale_grad_by_freq=table.scale_grad_by_freq,
     )
+    return found
 
 
 def _install(model: nn.Module, features: _Features) -> None:
