@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define LARES_ABI 3
+#define LARES_ABI 4
 #define LARES_PARAMETERS 16 /* at most; in the order of lares_kernels/parameters.py */
 
 enum { LARES_ADAPTER_ADD, LARES_ADAPTER_GATE, LARES_ADAPTER_CONCAT, LARES_ADAPTER_NONE };
@@ -46,6 +46,7 @@ typedef struct {
         padded_length; /* rows of `hidden` per sequence; 0: packed, one sequence after the other */
     int64_t n_rows;    /* rows of `hidden` if packed */
     int64_t max_steps; /* T; 1 for LARES_ADAPTER_NONE */
+    int64_t steps_done; /* steps that a given state has behind it: draws are numbered on from there */
     int64_t state_mode;
     int64_t seed; /* the 64 bits of the key */
     int64_t threads;

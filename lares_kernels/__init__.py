@@ -20,6 +20,7 @@ from lares_kernels.errors import BackendError
 from lares_kernels.explain import Explanation, explain
 from lares_kernels.function import RefineFunction, RefineOutput, refine
 from lares_kernels.module import RecurrentCore
+from lares_kernels.token_states import refine_states
 from lares_kernels.warmup import warmup
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "cpu_peak",
     "explain",
     "refine",
+    "refine_states",
     "use_backend",
     "warmup",
 ]

@@ -45,6 +45,7 @@ class RefineCall:
         sequence_ids: (B,) int64 that address the random draws, or None for ``0..B-1``.
         num_steps: (S,) int64 depth of each sequence, or None where all run ``max_steps``.
         max_steps: ``T``, the greatest depth.
+        steps_done: steps that the given state has behind it; draws are numbered on from there.
         seed: 64-bit key of all draws.
         dropout: whether dropout is on.
         product_dtype: in which matrix products are taken; everything else is at least float32.
@@ -63,6 +64,7 @@ class RefineCall:
     sequence_ids: Tensor | None
     num_steps: Tensor | None
     max_steps: int
+    steps_done: int
     seed: int
     dropout: bool
     product_dtype: torch.dtype
@@ -71,6 +73,10 @@ class RefineCall:
     wants_state: bool
     differentiates: bool
     keeps_padding: bool = False
+
+    def drawn_step(self, step: int) -> int:
+        """Number that the draws of the call's ``step`` carry; 0 outside the recurrence."""
+        return step + self.steps_done if step else 0
 
     @property
     def n_sequences(self) -> int:
@@ -229,6 +235,21 @@ def check_depth(steps: int) -> None:
     """Raise ``ValueError`` unless ``steps`` is a depth that a call can have."""
     if steps < 1 or steps > MAX_STEPS:
         raise ValueError(f"num_steps is {steps}; it must be in 1..{MAX_STEPS}")
+
+
+def check_steps_done(steps_done: int, max_steps: int, has_state: bool) -> None:
+    """Raise ``ValueError`` unless a call of ``max_steps`` can go on after ``steps_done`` steps."""
+    if steps_done == 0:
+        return
+    if not has_state:
+        raise ValueError(
+            f"steps_done is {steps_done}, but no state is given that has these steps behind it"
+        )
+    if steps_done < 0 or steps_done + max_steps > MAX_STEPS:
+        raise ValueError(
+            f"steps_done is {steps_done} and num_steps {max_steps}; steps_done must be at least 0, "
+            f"and both together at most {MAX_STEPS}"
+        )
 
 
 def depths(

@@ -126,6 +126,7 @@ class _Inputs:
         c.padded_length = call.padded_length
         c.n_rows = call.n_hidden_rows
         c.max_steps = call.max_steps
+        c.steps_done = call.steps_done
         c.keeps_padding = call.keeps_padding
         c.seed = call.seed if call.seed < 1 << 63 else call.seed - (1 << 64)
         c.threads = torch.get_num_threads()

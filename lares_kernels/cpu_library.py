@@ -14,7 +14,7 @@ from torch import Tensor
 from lares_kernels.errors import BackendError
 
 LIBRARY = Path(__file__).with_name("liblares_cpu.so")
-ABI = 3
+ABI = 4
 N_PARAMETERS = 16
 
 OK, BAD_ARGUMENT, BAD_LENGTH, BAD_STEPS, BAD_ID, NO_MEMORY, BAD_ITEM = range(7)
@@ -54,6 +54,7 @@ class LaresCall(ctypes.Structure):
                 "padded_length",
                 "n_rows",
                 "max_steps",
+                "steps_done",
                 "state_mode",
                 "seed",
                 "threads",

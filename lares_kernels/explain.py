@@ -70,6 +70,7 @@ def explain(
         products,
         rollouts,
         max_steps,
+        steps_done=0,
         seed=0,
         dropout=training and has_dropout(config),
         zero_state=False,

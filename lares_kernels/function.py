@@ -14,6 +14,7 @@ from lares_kernels.call import (
     PRECISIONS,
     Request,
     check_rollouts,
+    check_steps_done,
     depths,
     has_dropout,
     lengths_of_cu_seqlens,
@@ -25,7 +26,7 @@ from lares_kernels.equations import refine_equations
 from lares_kernels.ops import call_refine, call_refine_backward, make_call
 from lares_kernels.parameters import check_parameters
 
-_N_OPTIONS = 10  # of RefineFunction, config .. keeps_padding
+_N_OPTIONS = 11  # of RefineFunction, config .. keeps_padding
 _FLOAT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -51,7 +52,7 @@ class RefineFunction(torch.autograd.Function):
     """The differentiable op.
 
     ``apply(hidden, state, lengths, num_steps, sequence_ids, config, backend, precision, rollouts,
-    max_steps, seed, dropout, zero_state, wants_state, keeps_padding, *parameters)``, as
+    max_steps, steps_done, seed, dropout, zero_state, wants_state, keeps_padding, *parameters)``, as
     :class:`lares_kernels.call.RefineCall` explains them, ``config`` as its ``key``, ``parameters`` in
     the order of :func:`lares_kernels.parameters.parameter_shapes`. Gives (trajectory (S, T, d), final
     state, what backward needs) in the state's type. Gradients flow from the first two to ``hidden``,
@@ -185,6 +186,7 @@ def refine(
     cu_seqlens: Tensor | None = None,
     num_steps: int | Tensor = 1,
     state: Tensor | str | None = None,
+    steps_done: int = 0,
     seed: int = 0,
     rollouts: int = 1,
     return_trajectory: bool = False,
@@ -207,6 +209,9 @@ def refine(
         num_steps: ``T``: a number, or (B,) or (B, rollouts) whole numbers, at least 1.
         state: ``s_0``, shaped like the output's ``state``; None or ``"normal"`` draws it from
             ``seed``, ``"zero"`` starts from zero.
+        steps_done: steps that a given ``state`` has behind it. Draws are numbered on from there, so
+            that ``t`` steps and then ``T - t`` more with ``steps_done=t`` are the same as ``T`` at
+            once; and the states of step ``t`` can be read, and differentiated, in between.
         seed: 64-bit key of dropout and of the drawn state.
         rollouts: independent runs ``G`` of every sequence over the same ``hidden``.
         return_trajectory, return_state: what to give back besides ``last``.
@@ -234,6 +239,7 @@ def refine(
     padded = hidden.dim() == 3
     groups = (n_sequences,) if rollouts == 1 else (n_sequences, rollouts)
     steps, max_steps = depths(config, num_steps, n_sequences, rollouts)
+    check_steps_done(steps_done, max_steps, isinstance(state, Tensor))
     if steps is not None:
         steps = steps.to(hidden.device)
     if sequence_ids is not None:
@@ -258,6 +264,7 @@ def refine(
         products,
         rollouts,
         max_steps,
+        steps_done,
         seed if compiling else signed(seed),
         dropout,
         isinstance(state, str) and state == "zero",

@@ -58,7 +58,9 @@ struct Batch {
         if (b_count < 1 || g_count < 1 || g_count > kMostRollouts || b_count > kMostIds)
             throw CallError{LARES_BAD_ARGUMENT};
         if (call.max_steps < 1 || call.max_steps > kMostSteps) throw CallError{LARES_BAD_STEPS};
-        if (call.adapter == LARES_ADAPTER_NONE && call.max_steps != 1)
+        if (call.steps_done < 0 || call.steps_done + call.max_steps > kMostSteps)
+            throw CallError{LARES_BAD_STEPS};
+        if (call.adapter == LARES_ADAPTER_NONE && (call.max_steps != 1 || call.steps_done != 0))
             throw CallError{LARES_BAD_STEPS};
         const int64_t padded = call.padded_length;
         sequences.reserve(size_t(b_count * g_count));

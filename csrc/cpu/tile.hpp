@@ -211,7 +211,7 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
         for (int l = 0; l < s.layers; ++l) {
             const bool last = l + 1 == s.layers;
             if (last && keep_normalised) space.ffn_norm = {normalised, rstd};
-            layer_forward(core, l, s.recurrent() ? step : 0, rows, last ? live : all, space, x,
+            layer_forward(core, l, plan.drawn_step(step), rows, last ? live : all, space, x,
                           state, true);
             space.ffn_norm = {};
             x = state;
@@ -412,7 +412,7 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
             // Of the last layer's output backward needs the LayerNorm alone, which forward has
             // kept.
             const bool finish = !last || (s.post && !s.recurrent());
-            layer_forward(core, l, s.recurrent() ? step : 0, rows, last ? live : all,
+            layer_forward(core, l, plan.drawn_step(step), rows, last ? live : all,
                           spaces[size_t(l)], inputs[size_t(l)],
                           last ? unused : inputs[size_t(l) + 1], finish);
         }

@@ -16,6 +16,8 @@ struct CallPlan {
     const Weights& weights;
 
     Core core() const { return {shape, weights, uint64_t(call.seed)}; }
+    // Number that the draws of a step carry.
+    int drawn_step(int step) const { return shape.recurrent() ? int(call.steps_done) + step : 0; }
 };
 
 // The addresses of a tile's rows, and which of them still run.

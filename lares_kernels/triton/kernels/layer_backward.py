@@ -74,6 +74,7 @@ def attention_backward(
     info,
     index,
     step,
+    drawn_step,
     seed,
     C: tl.constexpr,
 ):
@@ -87,7 +88,7 @@ def attention_backward(
         weights = weights * scale[:, None]
         if C.attn_planes > 0:
             low, high, odd_low, odd_high = layer.attention_words(
-                info, index, step, head // 2, seed, C
+                info, index, drawn_step, head // 2, seed, C
             )
             low = tl.where(head % 2 == 0, low, odd_low)
             high = tl.where(head % 2 == 0, high, odd_high)
@@ -161,6 +162,7 @@ def layer_backward(
     info,
     index,
     step,
+    drawn_step,
     seed,
     C: tl.constexpr,
 ):
@@ -173,10 +175,11 @@ def layer_backward(
         scratch: what :func:`layer_again` left.
         units, sides: of the step and layer, from the tile's first row.
         info: fields of the tile's rows.
+        step, drawn_step: of this call, and as draws are addressed.
     """
     dtype = matrices.dtype.element_ty
     side: tl.constexpr = SIDES * C.d
-    _, _, low, high = layer.residual_words(info, index, step, seed, C)
+    _, _, low, high = layer.residual_words(info, index, drawn_step, seed, C)
     attention_sum = load_tile(scratch, 1, C)
     if C.post:
         normalised, inverse_std = elementwise.normalise(
@@ -201,7 +204,7 @@ def layer_backward(
             g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
         )
 
-    low, high, _, _ = layer.residual_words(info, index, step, seed, C)
+    low, high, _, _ = layer.residual_words(info, index, drawn_step, seed, C)
     g_branch = layer.dropped(g_sum, low, high, C).to(dtype)
     store_columns(sides, info, step, ATTENTION_GRADIENT * C.d, g_branch, side, C.d, C)
     x = load_tile(scratch, 0, C)
@@ -218,6 +221,7 @@ def layer_backward(
         info,
         index,
         step,
+        drawn_step,
         seed,
         C,
     )
