@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lares.config import LaresConfig
-from lares_kernels import RecurrentCore
+from lares_kernels import RecurrentCore, refine_states
 from lares_kernels.layout import Layout
 from lares_kernels.noise import Site, quantised_rate, row_keep, site_word
 
@@ -95,25 +96,9 @@ class LaresEncoder(nn.Module):
         Raises:
             ValueError: ids, lengths or options do not fit; the message names value and place.
         """
-        check_item_ids(item_seq, lengths, self.config.n_items)
-        item_seq, lengths = keep_last_items(item_seq, lengths, self.config.max_length)
-        width = item_seq.shape[1]
-        if sequence_ids is None:
-            sequence_ids = torch.arange(len(lengths), device=item_seq.device)
-        layout = Layout.from_lengths(lengths, sequence_ids.to(torch.int64))
-        cu_seqlens = torch.cat((layout.starts, layout.starts[-1:] + layout.lengths[-1:]))
-
-        hidden = self._embed(layout.unpad(item_seq), layout, seed)
-        if self.pre is not None:
-            blocks = self.pre(
-                hidden,
-                cu_seqlens=cu_seqlens,
-                seed=seed,
-                sequence_ids=sequence_ids,
-                return_state=True,
-            )
-            assert blocks.state is not None
-            hidden = blocks.state
+        hidden, layout, cu_seqlens = self._hidden(item_seq, lengths, sequence_ids, seed)
+        lengths, sequence_ids = layout.lengths, layout.streams
+        width = min(item_seq.shape[1], self.config.max_length)
         padded_hidden = layout.pad(hidden, width) if return_state else None
         if self.core is None:
             if initial_state is not None or rollouts != 1 or num_steps not in (None, 0):
@@ -151,6 +136,69 @@ class LaresEncoder(nn.Module):
         if out.state is not None:
             final_state = states.pad(out.state, width).reshape(*groups, width, -1)
         return EncoderOutput(out.last, out.trajectory, final_state, padded_hidden)
+
+    def token_states(
+        self,
+        item_seq: Tensor,
+        lengths: Tensor,
+        steps: Sequence[int] = (),
+        num_steps: Tensor | None = None,
+        *,
+        seed: int = 0,
+        sequence_ids: Tensor | None = None,
+    ) -> list[Tensor]:
+        """States of every item after chosen reasoning steps: with a causal mask, of every prefix.
+
+        Args:
+            item_seq, lengths, seed, sequence_ids: as in :meth:`forward`.
+            steps: to read states after, ascending; none without recurrence.
+            num_steps: (B,) depth of each sequence, past which its states are repeated; None runs all to
+                the last of ``steps``.
+
+        Returns:
+            Packed (N, d), sequence after sequence, for each of ``steps``; without recurrence the
+            pre-block's output alone.
+        """
+        hidden, layout, cu_seqlens = self._hidden(item_seq, lengths, sequence_ids, seed)
+        if self.core is None:
+            if steps or num_steps is not None:
+                raise ValueError(
+                    "this model has no recurrence (n_core_layers=0): there are no steps to read"
+                )
+            return [hidden]
+        return refine_states(
+            self.core,
+            hidden,
+            cu_seqlens,
+            steps,
+            num_steps=num_steps,
+            state=self._state_mode(),
+            seed=seed,
+            sequence_ids=layout.streams,
+        )
+
+    def _hidden(
+        self, item_seq: Tensor, lengths: Tensor, sequence_ids: Tensor | None, seed: int
+    ) -> tuple[Tensor, Layout, Tensor]:
+        """``H`` packed (N, d) of checked histories, their layout, and their offsets (B + 1,)."""
+        check_item_ids(item_seq, lengths, self.config.n_items)
+        item_seq, lengths = keep_last_items(item_seq, lengths, self.config.max_length)
+        if sequence_ids is None:
+            sequence_ids = torch.arange(len(lengths), device=item_seq.device)
+        layout = Layout.from_lengths(lengths, sequence_ids.to(torch.int64))
+        cu_seqlens = torch.cat((layout.starts, layout.starts[-1:] + layout.lengths[-1:]))
+        hidden = self._embed(layout.unpad(item_seq), layout, seed)
+        if self.pre is not None:
+            blocks = self.pre(
+                hidden,
+                cu_seqlens=cu_seqlens,
+                seed=seed,
+                sequence_ids=layout.streams,
+                return_state=True,
+            )
+            assert blocks.state is not None
+            hidden = blocks.state
+        return hidden, layout, cu_seqlens
 
     def _embed(self, item_ids: Tensor, layout: Layout, seed: int) -> Tensor:
         """``Dropout(LayerNorm(E[item] + P[position]))`` of packed ids (N,), (N, d)."""
