@@ -84,9 +84,17 @@ class RefineCall:
         return self.lengths.shape[0] * self.rollouts
 
     @cached_property
+    def row_lengths(self) -> Tensor:
+        """(B,) rows of each sequence that are computed: its tokens, or the whole window."""
+        if not self.config.mixes_window:
+            return self.lengths
+        return torch.full_like(self.lengths, self.padded_length)
+
+    @cached_property
     def n_rows(self) -> int:
         """``N``."""
-        rows = int(self.lengths.sum()) if self.padded_length else self.n_hidden_rows
+        packs = self.padded_length and not self.config.mixes_window
+        rows = int(self.lengths.sum()) if packs else self.n_hidden_rows
         return rows * self.rollouts
 
     @property
@@ -120,14 +128,17 @@ class RefineCall:
             ids = torch.arange(len(self.lengths), device=device)
         rollout = torch.arange(self.rollouts, device=device) << STREAM_BITS
         streams = (ids[:, None] | rollout[None, :]).reshape(-1)
-        return Layout.from_lengths(self.lengths.repeat_interleave(self.rollouts), streams)
+        lengths = self.row_lengths.repeat_interleave(self.rollouts)
+        real = self.lengths.repeat_interleave(self.rollouts) if self.config.mixes_window else None
+        return Layout.from_lengths(lengths, streams, real)
 
     @cached_property
     def hidden_rows(self) -> Tensor | None:
         """(N,) packed row of ``hidden`` that each row reads, or None where ``G = 1``."""
         if self.rollouts == 1:
             return None
-        starts = (self.lengths.cumsum(0) - self.lengths).repeat_interleave(self.rollouts)
+        starts = self.row_lengths.cumsum(0) - self.row_lengths
+        starts = starts.repeat_interleave(self.rollouts)
         return starts[self.layout.sequence] + self.layout.position
 
     def pack_hidden(self, hidden: Tensor) -> Tensor:
@@ -136,7 +147,7 @@ class RefineCall:
             return hidden
         if self.rollouts == 1:
             return self.layout.unpad(hidden)
-        return Layout.from_lengths(self.lengths, self.lengths).unpad(hidden)
+        return Layout.from_lengths(self.row_lengths, self.lengths).unpad(hidden)
 
     def unpack_hidden(self, rows: Tensor) -> Tensor:
         """Packed rows (N / G, d) in the caller's shape, zeros at padding."""
@@ -144,7 +155,7 @@ class RefineCall:
             return rows
         if self.rollouts == 1:
             return self.layout.pad(rows, self.padded_length)
-        return Layout.from_lengths(self.lengths, self.lengths).pad(rows, self.padded_length)
+        return Layout.from_lengths(self.row_lengths, self.lengths).pad(rows, self.padded_length)
 
     def pack_state(self, state: Tensor) -> Tensor:
         """A state of ``state_shape`` without padding, (N, d)."""

@@ -35,6 +35,8 @@ class CpuBackend:
         if request.product_dtype not in _PRECISIONS:
             served = " and ".join(str(dtype) for dtype in _PRECISIONS)
             return f"products in {request.product_dtype}; it serves {served}"
+        if request.config.mixes_window:
+            return f"mixer is {request.config.mixer!r}; it serves 'attention'"
         width = request.config.d_model
         if width % 8 or width > _MOST_WIDTH:
             return f"d_model is {width}; it serves multiples of 8 up to {_MOST_WIDTH}"

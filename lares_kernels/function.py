@@ -38,9 +38,9 @@ class RefineOutput(NamedTuple):
             last step.
         trajectory: (B, T_max, d) or (B, G, T_max, d): that token after every step; past a
             sequence's own depth its last one is repeated. None unless asked for.
-        state: final state of every token, if asked for: (B, L, d), zeros at padding, or packed
-            (N, d); with rollouts (B, G, L, d), or packed (G N, d) with the rollouts of a sequence
-            one after the other.
+        state: final state of every token, if asked for: (B, L, d), zeros at padding (unless the
+            mixer computes it), or packed (N, d); with rollouts (B, G, L, d), or packed (G N, d) with
+            the rollouts of a sequence one after the other.
     """
 
     last: Tensor
@@ -203,7 +203,8 @@ def refine(
         config: of the core.
         parameters: by name, as :func:`lares_kernels.parameters.parameter_shapes` lists them.
         hidden: ``H``: (B, L, d), padded on the right, with ``lengths`` (None: all ``L``); or packed
-            (N, d) with ``cu_seqlens``. float64, float32, bfloat16 or float16.
+            (N, d) with ``cu_seqlens``. float64, float32, bfloat16 or float16. Mixers ``filter`` and
+            ``bsarec`` take the first form alone, ``L`` the core's ``window``, and read padding too.
         lengths: (B,) whole numbers in ``1..L``.
         cu_seqlens: (B + 1,) int32 offsets of packed sequences.
         num_steps: ``T``: a number, or (B,) or (B, rollouts) whole numbers, at least 1.
@@ -324,6 +325,12 @@ def check_hidden(config: CoreConfig, hidden: Tensor) -> None:
         raise ValueError(
             f"hidden has shape {tuple(hidden.shape)}; it must be (B, L, {config.d_model}), "
             f"or packed (N, {config.d_model})"
+        )
+    if config.mixes_window and (hidden.dim() == 2 or hidden.shape[1] != config.window):
+        raise ValueError(
+            f"hidden has shape {tuple(hidden.shape)}; mixer={config.mixer!r} mixes the whole padded "
+            f"window, so that padding is part of the computation and a packed or shorter input would "
+            f"be another model: it must be (B, {config.window}, {config.d_model}), with lengths"
         )
     if hidden.numel() == 0:
         raise ValueError(f"hidden has shape {tuple(hidden.shape)}: there is nothing to refine")

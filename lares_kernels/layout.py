@@ -20,6 +20,7 @@ class Layout:
         sequence: (N,) int64, sequence of each row.
         position: (N,) int64, position of each row in its sequence, from 0.
         streams: (S,) int64, each sequence's random-number stream (sequence number and rollout).
+        real: (S,) int64, tokens of each sequence that are not padding; None: all its rows.
     """
 
     lengths: Tensor
@@ -28,9 +29,10 @@ class Layout:
     sequence: Tensor
     position: Tensor
     streams: Tensor
+    real: Tensor | None = None
 
     @classmethod
-    def from_lengths(cls, lengths: Tensor, streams: Tensor) -> Layout:
+    def from_lengths(cls, lengths: Tensor, streams: Tensor, real: Tensor | None = None) -> Layout:
         """Layout of sequences of ``lengths`` (S,) with random-number ``streams`` (S,)."""
         lengths = lengths.to(torch.int64)
         starts = lengths.cumsum(0) - lengths
@@ -38,7 +40,7 @@ class Layout:
             torch.arange(len(lengths), device=lengths.device), lengths
         )
         position = torch.arange(len(sequence), device=lengths.device) - starts[sequence]
-        return cls(lengths, starts, int(lengths.max()), sequence, position, streams)
+        return cls(lengths, starts, int(lengths.max()), sequence, position, streams, real)
 
     @property
     def n_sequences(self) -> int:
@@ -51,7 +53,7 @@ class Layout:
     @property
     def last_rows(self) -> Tensor:
         """(S,) row of each sequence's newest token."""
-        return self.starts + self.lengths - 1
+        return self.starts + (self.lengths if self.real is None else self.real) - 1
 
     @cached_property
     def buckets(self) -> list[tuple[Layout, Tensor]]:
@@ -77,7 +79,8 @@ class Layout:
     def select(self, chosen: Tensor) -> tuple[Layout, Tensor]:
         """The sequences where ``chosen`` (S,) bool holds: their layout, and their rows in this one."""
         rows = chosen[self.sequence].nonzero().squeeze(1)
-        return Layout.from_lengths(self.lengths[chosen], self.streams[chosen]), rows
+        real = None if self.real is None else self.real[chosen]
+        return Layout.from_lengths(self.lengths[chosen], self.streams[chosen], real), rows
 
     def pad(self, rows: Tensor, width: int | None = None) -> Tensor:
         """(N, ...) to (S, width, ...), zeros past each sequence's end; width defaults to max_length."""

@@ -89,6 +89,15 @@ class SamplingOptions:
         """Whether a history is encoded once for all its prefixes."""
         return self.samples == "users"
 
+    def check_model(self, model: LaresConfig) -> None:
+        """Raise ``ConfigError`` unless such samples can train ``model``."""
+        if self.whole_histories and not model.prefixes_stand_alone:
+            raise ConfigError(
+                "sampling.samples is 'users', but this model mixes whole windows (core "
+                f"{model.core!r}{', text features' * model.has_text}): a token's state is not its "
+                "prefix's; take 'prefixes'"
+            )
+
 
 @dataclass(frozen=True)
 class OptimizerOptions:
@@ -276,6 +285,7 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         model = self.model_config(2)  # checks the options; the catalogue does not matter for that
+        self.sampling.check_model(model)
         if not model.is_recurrent and self.objective.gamma > 0:
             raise ConfigError(
                 f"objective.gamma is {self.objective.gamma}, but model.n_core_layers=0 has no steps "

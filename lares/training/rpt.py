@@ -135,6 +135,7 @@ def posttrain(
         raise ConfigError("start.checkpoint is empty; give the folder of a trained model")
     trained = load_trained(folder.start if started else config.start.checkpoint)
     dataset = trained.same_rows(config.data.load())
+    config.sampling.check_model(trained.model.config)
     start = trained.model.to(fabric.device)
     policy = LaresModel(config.start.of_policy(start.config)).to(fabric.device, start.items.dtype)
     policy.load_state_dict(start.state_dict())

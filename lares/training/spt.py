@@ -22,6 +22,7 @@ from lares.objectives.spt import (
     SptObjective,
     draw_depths,
 )
+from lares.text import read_text_features
 from lares.training.config import TrainConfig
 from lares.training.distributed import gather_rows
 from lares.training.engine import launch, place_of
@@ -122,7 +123,12 @@ def train(
     fabric.barrier()
     seed = config.trainer.seed
     torch.manual_seed(seed)
-    model = LaresModel(config.model_config(dataset.vocabulary.n_items))
+    shape = config.model_config(dataset.vocabulary.n_items)
+    features = None
+    if shape.text_features:
+        ids = dataset.vocabulary.ids.tolist()
+        features = read_text_features(shape.text_features, shape.n_items, ids)
+    model = LaresModel(shape, features)
     place = place_of(fabric)
     phase: Phase
     if config.sampling.whole_histories:
