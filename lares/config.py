@@ -148,7 +148,7 @@ class LaresConfig:
 
     @property
     def prefixes_stand_alone(self) -> bool:
-        """Whether a token's state depends on what stands before it alone, so that it is its prefix's."""
+        """Whether a token's state depends on what stands before it alone: is its prefix's."""
         return not (self.mixes_window or self.has_text)
 
     def core_config(self) -> CoreConfig:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lares_kernels import cpu_library as lib
 from lares_kernels.call import RefineCall, Request
-from lares_kernels.config import ADAPTERS, DROPOUT_LEVELS, NORMS, CoreConfig
+from lares_kernels.config import ADAPTERS, DROPOUT_LEVELS, MIXERS, NORMS, CoreConfig
 from lares_kernels.errors import BackendError
+from lares_kernels.parameters import parameter_shapes
 
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 _MOST_WIDTH = 512
@@ -35,8 +36,6 @@ class CpuBackend:
         if request.product_dtype not in _PRECISIONS:
             served = " and ".join(str(dtype) for dtype in _PRECISIONS)
             return f"products in {request.product_dtype}; it serves {served}"
-        if request.config.mixes_window:
-            return f"mixer is {request.config.mixer!r}; it serves 'attention'"
         width = request.config.d_model
         if width % 8 or width > _MOST_WIDTH:
             return f"d_model is {width}; it serves multiples of 8 up to {_MOST_WIDTH}"
@@ -84,8 +83,8 @@ class CpuBackend:
             c.g_state = inputs.address(g_state)
         grads = [torch.empty(tensor.shape) for tensor in (hidden, *parameters)]
         c.g_hidden = grads[0].data_ptr()
-        for i in range(len(parameters)):
-            c.g_parameters[i] = grads[i + 1].data_ptr()
+        for place, grad in zip(_places(call.config), grads[1:], strict=True):
+            c.g_parameters[place] = grad.data_ptr()
         if state is not None:
             grads.append(torch.empty(call.state_shape))
             c.g_first_state = grads[-1].data_ptr()
@@ -103,6 +102,8 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
     c.adapter = ADAPTERS.index(config.adapter)
     c.activation = _ACTIVATIONS.index(config.activation)
     c.norm = NORMS.index(config.norm)
+    c.mixer, c.window, c.cutoff = MIXERS.index(config.mixer), config.window, config.cutoff
+    c.band_share = config.band_share
     c.precision = lib.PRECISIONS.index(_PRECISIONS[product_dtype])
     if dropout:
         c.dropout_level = round(DROPOUT_LEVELS * config.dropout)
@@ -110,6 +111,13 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
     c.eps = config.eps
     c.state_scale = config.state_omega * config.state_sigma
     return bytes(c)
+
+
+@cache
+def _places(config: CoreConfig) -> tuple[int, ...]:
+    """Where the C struct holds each parameter of a core."""
+    names = ("concat_weight" if name == "gate" else name for name in parameter_shapes(config))
+    return tuple(lib.PARAMETERS.index(name) for name in names)
 
 
 class _Inputs:
@@ -146,7 +154,8 @@ class _Inputs:
         addresses = [p.data_ptr() for p in parameters if p.dtype is float32 and p.is_contiguous()]
         if len(addresses) != len(parameters):
             addresses = [self.address(p) for p in parameters]
-        c.parameters[: len(addresses)] = addresses
+        for place, address in zip(_places(call.config), addresses, strict=True):
+            c.parameters[place] = address
 
     def address(self, tensor: Tensor) -> int:
         """Of ``tensor`` as contiguous float32."""

@@ -20,7 +20,8 @@ struct Sequence {
     int64_t state_row;   // first row in `state` and `final_state`
     int64_t kept_row;    // first row in `kept`
     int64_t index;       // of S
-    int length, depth;
+    int length, depth;   // rows, and reasoning steps
+    int tokens;          // of the rows; the others, after them, are padding
     uint32_t stream;
 };
 
@@ -63,11 +64,12 @@ struct Batch {
         if (call.adapter == LARES_ADAPTER_NONE && (call.max_steps != 1 || call.steps_done != 0))
             throw CallError{LARES_BAD_STEPS};
         const int64_t padded = call.padded_length;
+        const bool whole = call.mixer != LARES_MIXER_ATTENTION;  // windows, padding too
         sequences.reserve(size_t(b_count * g_count));
         int64_t start = 0;
         for (int64_t b = 0; b < b_count; ++b) {
-            const int64_t length = call.lengths[b];
-            if (length < 1 || length > kLongest || (padded && length > padded))
+            const int64_t tokens = call.lengths[b], length = whole ? padded : tokens;
+            if (tokens < 1 || length > kLongest || (padded && tokens > padded))
                 throw CallError{LARES_BAD_LENGTH};
             const int64_t id = call.sequence_ids ? call.sequence_ids[b] : b;
             if (id < 0 || id >= kMostIds) throw CallError{LARES_BAD_ID};
@@ -75,6 +77,7 @@ struct Batch {
                 Sequence s;
                 s.index = b * g_count + g;
                 s.length = int(length);
+                s.tokens = int(tokens);
                 s.hidden_row = padded ? b * padded : start;
                 s.row = start * g_count + g * length;
                 s.state_row = padded ? s.index * padded : s.row;

@@ -31,11 +31,22 @@ struct TileSizes {
     }
     static int widest(const Shape& s) { return std::max(3 * s.dp, kChunk); }
 
+    // What layers that mix windows need besides; `scratch` takes BSARec's spectra then.
+    size_t window_floats(const Shape& s, bool tape) const {
+        if (!s.windowed()) return 0;
+        const size_t bands = s.banded() ? act + keep + size_t(s.bands()) * s.dp : 0;
+        return (tape ? act + rows : 0) + bands;
+    }
+    size_t scratch(const Shape& s) const {
+        const size_t attention = 3 * size_t(longest + kLanes) * kLanes;
+        return std::max(attention, s.banded() ? size_t(s.bands()) * s.dp : 0);
+    }
+
     size_t layer_bytes(const Shape& s, bool tape) const {
         const size_t inner = size_t(rows) * (tape ? 2 * s.fp : kChunk);
         const size_t floats = 6 * act + 3 * act + 2 * lanes + inner + (tape ? 2 * act : 0) +
                               2 * rows + 2 * keep + 3 * size_t(longest + kLanes) * kLanes;
-        return floats * sizeof(float) + 24 * kAlignment;
+        return (floats + window_floats(s, tape)) * sizeof(float) + 28 * kAlignment;
     }
 };
 
@@ -72,10 +83,15 @@ inline LayerSpace take_layer(const Shape& s, const TileSizes& z, const OperandRo
         t.attn_norm = {arena.take<float>(z.act), arena.take<float>(z.rows)};
         t.ffn_norm = {arena.take<float>(z.act), arena.take<float>(z.rows)};
     }
+    if (s.windowed() && tape) t.filter_norm = {arena.take<float>(z.act), arena.take<float>(z.rows)};
+    if (s.banded()) {
+        t.low = arena.take<float>(z.act);
+        t.band_keep = arena.take<uint32_t>(z.keep);
+    }
     t.attn_keep = arena.take<uint32_t>(z.keep);
     t.residual_keep = arena.take<uint32_t>(z.keep);
     t.keep_stride = z.rows;
-    t.scratch = arena.take<float>(3 * size_t(z.longest + kLanes) * kLanes);
+    t.scratch = arena.take<float>(z.scratch(s));
     return t;
 }
 
@@ -172,7 +188,7 @@ inline size_t forward_bytes(const Shape& s, const TileSizes& z) {
 
 // Row of the live ones that holds sequence i's newest token.
 inline int newest_row(const TileRows& tile, const LiveRows& live, int going, int i) {
-    return live.map && i >= going ? tile.first_row(going) + (i - going) : tile.first_row(i + 1) - 1;
+    return live.map && i >= going ? tile.first_row(going) + (i - going) : tile.newest_row(i);
 }
 
 inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) {
@@ -211,8 +227,8 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
         for (int l = 0; l < s.layers; ++l) {
             const bool last = l + 1 == s.layers;
             if (last && keep_normalised) space.ffn_norm = {normalised, rstd};
-            layer_forward(core, l, plan.drawn_step(step), rows, last ? live : all, space, x,
-                          state, true);
+            any_layer_forward(core, l, plan.drawn_step(step), rows, last ? live : all, space, x,
+                              state, true);
             space.ffn_norm = {};
             x = state;
         }
@@ -236,8 +252,8 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
             if (live.map && i >= going) {
                 const int at = newest_row(tile, live, going, i);
                 write_rows(kept + ptrdiff_t(at) * dp, 1, d, dp,
-                           call.kept + (row + q.length - 1) * d);
-                if (s.post) call.kept_rstd[row + q.length - 1] = rstd[at];
+                           call.kept + (row + q.tokens - 1) * d);
+                if (s.post) call.kept_rstd[row + q.tokens - 1] = rstd[at];
             } else {
                 write_rows(kept + ptrdiff_t(first) * dp, q.length, d, dp, call.kept + row * d);
                 if (s.post)
@@ -253,7 +269,9 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
 
 inline size_t backward_bytes(const Shape& s, const TileSizes& z) {
     return TileRows::bytes(z.rows) + z.room_bytes(s) + size_t(s.layers) * z.layer_bytes(s, true) +
-           (size_t(s.layers + 24) * z.act + 2 * z.lanes + z.rows * (kChunk + 8)) * sizeof(float) +
+           (size_t(s.layers + 25) * z.act + 2 * z.lanes + z.rows * (kChunk + 8) +
+            2 * size_t(s.window) * s.dp) *
+               sizeof(float) +
            64 * kAlignment;
 }
 
@@ -285,7 +303,7 @@ inline void read_last_norm(const CallPlan& plan, const TileRows& tile, const Liv
         const int64_t row = (step - 1) * plan.batch.kept_rows + q.kept_row;
         const bool newest = live.map && i >= going;
         const int at = newest ? newest_row(tile, live, going, i) : tile.first_row(i);
-        const int64_t from = newest ? row + q.length - 1 : row;
+        const int64_t from = newest ? row + q.tokens - 1 : row;
         const int n = newest ? 1 : q.length;
         read_rows(plan.call.kept + from * s.d, n, s.d, s.dp,
                   tape.normalised + ptrdiff_t(at) * s.dp);
@@ -308,7 +326,7 @@ inline void add_output_gradients(const CallPlan& plan, const TileRows& tile, int
                 std::memset(rows, 0, size_t(q.length) * s.dp * sizeof(float));
         }
         if (!call.g_trajectory) continue;
-        float* newest = rows + ptrdiff_t(q.length - 1) * s.dp;
+        float* newest = rows + ptrdiff_t(q.tokens - 1) * s.dp;
         const int64_t end = i >= going ? call.max_steps : step;
         for (int64_t n = step; n <= end; ++n) {
             const float* from = call.g_trajectory + (q.index * call.max_steps + n - 1) * s.d;
@@ -381,6 +399,8 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
     b.g_q_columns = zeroed(arena, z.lanes);
     b.g_qkv = arena.take<float>(3 * z.act);
     b.g_in = arena.take<float>(z.act);
+    if (s.banded()) b.g_bands = arena.take<float>(z.act);
+    if (!s.attends()) b.window = arena.take<float>(2 * size_t(s.window) * s.dp);
     float* hidden = arena.take<float>(z.act);
     float* state = arena.take<float>(z.act);
     float* sum = arena.take<float>(z.act);
@@ -412,17 +432,17 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
             // Of the last layer's output backward needs the LayerNorm alone, which forward has
             // kept.
             const bool finish = !last || (s.post && !s.recurrent());
-            layer_forward(core, l, plan.drawn_step(step), rows, last ? live : all,
-                          spaces[size_t(l)], inputs[size_t(l)],
-                          last ? unused : inputs[size_t(l) + 1], finish);
+            any_layer_forward(core, l, plan.drawn_step(step), rows, last ? live : all,
+                              spaces[size_t(l)], inputs[size_t(l)],
+                              last ? unused : inputs[size_t(l) + 1], finish);
         }
         if (s.post && s.recurrent())
             read_last_norm(plan, tile, live, running, going, step, spaces.back().ffn_norm);
 
         if (live.map) gather_rows(g, live, dp, g);
         for (int l = s.layers - 1; l >= 0; --l)
-            layer_backward(core, l, rows, l + 1 == s.layers ? live : all, spaces[size_t(l)],
-                           inputs[size_t(l)], g, b, layout.layer(grads, l));
+            any_layer_backward(core, l, rows, l + 1 == s.layers ? live : all, spaces[size_t(l)],
+                               inputs[size_t(l)], g, b, layout.layer(grads, l));
         if (!s.recurrent()) {
             std::memcpy(g_hidden, g, size_t(count) * dp * sizeof(float));
             break;
