@@ -18,6 +18,7 @@ from lares.errors import ConfigError, DataError
 from lares.evaluation import evaluate
 from lares.text import read_text_features, write_text_features
 from tests.cli.test_cli import SMALL, fails
+from tests.training.helpers import small_config
 
 N_ITEMS = 26  # of the interactions, padding included
 
@@ -79,6 +80,15 @@ def test_a_shorter_batch_is_the_same_window(core: str) -> None:
     assert torch.allclose(together[:1], wanted, atol=1e-6)
     plain = LaresModel(LaresConfig(**{**config.to_dict(), "n_core_layers": 0})).eval()
     assert plain.scores(history, lengths).shape == (1, N_ITEMS)
+
+
+def test_whole_histories_are_refused(interactions: Path) -> None:
+    """Their states are read as prefixes', which window mixers and text features do not give."""
+    for model in (text_model(), LaresModel(LaresConfig(n_items=N_ITEMS, core="fmlp"))):
+        with pytest.raises(ConfigError, match="mixed along the whole window"):
+            model.encoder.token_states(torch.tensor([[3, 4]]), torch.tensor([2]), [1])
+    with pytest.raises(ConfigError, match=r"core 'bsarec'.*; take 'prefixes'"):
+        small_config(interactions, model={"core": "bsarec"}, sampling={"samples": "users"})
 
 
 def test_text_noise_is_addressed_and_for_training_alone() -> None:
