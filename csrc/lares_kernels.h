@@ -23,7 +23,10 @@ extern "C" {
 
 enum { LARES_ADAPTER_ADD, LARES_ADAPTER_GATE, LARES_ADAPTER_CONCAT, LARES_ADAPTER_NONE };
 enum { LARES_GELU, LARES_GELU_TANH, LARES_RELU, LARES_SILU };
-enum { LARES_NORM_POST, LARES_NORM_PRE };
+enum { LARES_NORM_POST, LARES_NORM_PRE, LARES_NORM_QUERY };
+/* Where padding stands in padded arrays; LEFT_ZEROS: its rows count among a sequence's, as zeros.
+ */
+enum { LARES_PADDING_RIGHT, LARES_PADDING_LEFT, LARES_PADDING_LEFT_ZEROS };
 /* How rows of a sequence mix: causal attention; a learned circular filter (FMLP-Rec); attention
  * beside rescaled frequency bands (BSARec). The last two mix all padded_length rows of a sequence,
  * padding too; they need LARES_NORM_POST and padded input. */
@@ -43,9 +46,11 @@ typedef struct {
     int64_t mixer, window, cutoff; /* window: L, else 0; cutoff: c of BSARec, whose low band is the
                                       first c / 2 + 1 frequencies */
     int64_t precision;
-    int64_t dropout_level, attn_dropout_level; /* rates in 256ths; 0: off */
-    double eps, state_scale;                   /* state_scale: omega sigma */
-    double band_share;                         /* a of BSARec: a bands + (1 - a) attention */
+    int64_t dropout_level, attn_dropout_level, inner_dropout_level; /* rates in 256ths; 0: off */
+    int64_t spares_attention; /* 1: dropout_level is for the feed-forward's output alone */
+    int64_t padding;
+    double eps, state_scale; /* state_scale: omega sigma */
+    double band_share;       /* a of BSARec: a bands + (1 - a) attention */
     /* the batch */
     int64_t n_sequences; /* B */
     int64_t rollouts;    /* G */

@@ -230,13 +230,13 @@ class LaresEncoder(nn.Module):
         """Of the rows that are computed: real tokens, or whole windows."""
         lengths, streams = lengths.to(torch.int64), sequence_ids.to(torch.int64)
         if self.config.mixes_window:
-            return Layout.from_lengths(torch.full_like(lengths, width), streams, real=lengths)
+            return Layout.from_lengths(torch.full_like(lengths, width), streams, tokens=lengths)
         return Layout.from_lengths(lengths, streams)
 
     def _rows(self, hidden: Tensor, layout: Layout) -> dict[str, Tensor]:
         """Rows (N, d) as the op takes them: packed, or as windows."""
-        if layout.real is not None:
-            return {"hidden": layout.pad(hidden), "lengths": layout.real}
+        if layout.tokens is not None:
+            return {"hidden": layout.pad(hidden), "lengths": layout.tokens}
         ends = layout.starts[-1:] + layout.lengths[-1:]
         return {"hidden": hidden, "cu_seqlens": torch.cat((layout.starts, ends))}
 

@@ -18,9 +18,11 @@ from lares_kernels.config import CoreConfig
 from lares_kernels.cpu_library import cpu_peak
 from lares_kernels.errors import BackendError
 from lares_kernels.explain import Explanation, explain
+from lares_kernels.from_torch import TorchEncoder, from_torch
 from lares_kernels.function import RefineFunction, RefineOutput, refine
 from lares_kernels.module import RecurrentCore
 from lares_kernels.token_states import refine_states
+from lares_kernels.torch_layers import UnsupportedModuleError
 from lares_kernels.warmup import warmup
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "RefineFunction",
     "RefineOutput",
     "TopK",
+    "TorchEncoder",
+    "UnsupportedModuleError",
     "available_backends",
     "catalogue_cross_entropy",
     "catalogue_log_probability",
@@ -40,6 +44,7 @@ __all__ = [
     "catalogue_top_k",
     "cpu_peak",
     "explain",
+    "from_torch",
     "refine",
     "refine_states",
     "use_backend",

@@ -45,6 +45,7 @@ class AttentionTape(NamedTuple):
     """Of an attention branch."""
 
     x: Tensor  # (N, d) input of the branch
+    of_queries: Tensor | None  # (N, d) input of the queries where they have their own
     buckets: list[BucketTape]
     context: Tensor  # (N, d) input of the output product
 
@@ -54,7 +55,8 @@ class FeedForwardTape(NamedTuple):
 
     x: Tensor  # (N, d) input of the branch
     inner: Tensor  # (N, f) before the activation
-    activated: Tensor  # (N, f)
+    activated: Tensor  # (N, f) after dropout
+    factor: Tensor | None  # (N, f) dropout factors
 
 
 class LayerTape(NamedTuple):
@@ -114,10 +116,16 @@ def norm_backward_into(
 
 
 def attention_forward(
-    call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
+    call: RefineCall,
+    layout: Layout,
+    p: Parameters,
+    x: Tensor,
+    layer: int,
+    step: int,
+    of_queries: Tensor | None = None,
 ) -> tuple[Tensor, AttentionTape]:
     """``equations.attention`` with its tape."""
-    qkv = eq.linear(call, x, p["qkv_weight"], p["qkv_bias"])
+    qkv = eq.queries_keys_values(call, p, x, of_queries)
     context = torch.zeros_like(x)
     buckets = []
     for bucket, rows in layout.buckets:
@@ -128,23 +136,35 @@ def attention_forward(
         context.index_copy_(0, rows, eq.merge_heads(bucket, mixed))
         buckets.append(BucketTape(bucket, rows, query, key, value, probabilities, factor))
     y = eq.linear(call, context, p["out_weight"], p["out_bias"])
-    return y, AttentionTape(x, buckets, context)
+    return y, AttentionTape(x, of_queries, buckets, context)
 
 
 def attention_backward(
     call: RefineCall, p: Parameters, g_y: Tensor, tape: AttentionTape, grads: Gradients
-) -> Tensor:
-    """Gradient of the branch's input; adds the parameters' to ``grads``."""
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of the branch's input, and of the queries' where they have their own.
+
+    Adds the parameters' to ``grads``.
+    """
     g_context, g_weight, g_bias = linear_backward(call, g_y, tape.context, p["out_weight"])
     grads["out_weight"] += g_weight
     grads["out_bias"] += g_bias
     g_qkv = torch.empty(len(g_y), 3 * call.config.d_model, dtype=g_y.dtype, device=g_y.device)
     for bucket in tape.buckets:
         g_qkv.index_copy_(0, bucket.rows, bucket_backward(call, g_context[bucket.rows], bucket))
-    g_x, g_weight, g_bias = linear_backward(call, g_qkv, tape.x, p["qkv_weight"])
-    grads["qkv_weight"] += g_weight
-    grads["qkv_bias"] += g_bias
-    return g_x
+    if tape.of_queries is None:
+        g_x, g_weight, g_bias = linear_backward(call, g_qkv, tape.x, p["qkv_weight"])
+        grads["qkv_weight"] += g_weight
+        grads["qkv_bias"] += g_bias
+        return g_x, None
+    weight, d = p["qkv_weight"], call.config.d_model
+    g_x, g_weight, g_bias = linear_backward(call, g_qkv[:, d:], tape.x, weight[d:])
+    grads["qkv_weight"][d:] += g_weight
+    grads["qkv_bias"][d:] += g_bias
+    of = linear_backward(call, g_qkv[:, :d], tape.of_queries, weight[:d])
+    grads["qkv_weight"][:d] += of[1]
+    grads["qkv_bias"][:d] += of[2]
+    return g_x, of[0]
 
 
 def bucket_backward(call: RefineCall, g_context: Tensor, tape: BucketTape) -> Tensor:
@@ -163,13 +183,13 @@ def bucket_backward(call: RefineCall, g_context: Tensor, tape: BucketTape) -> Te
 
 
 def feed_forward_forward(
-    call: RefineCall, p: Parameters, x: Tensor
+    call: RefineCall, p: Parameters, x: Tensor, factor: Tensor | None
 ) -> tuple[Tensor, FeedForwardTape]:
     """``equations.feed_forward`` with its tape."""
     inner = eq.linear(call, x, p["up_weight"], p["up_bias"])
-    activated = ACTIVATIONS[call.config.activation].value(inner)
+    activated = eq.scaled(ACTIVATIONS[call.config.activation].value(inner), factor)
     y = eq.linear(call, activated, p["down_weight"], p["down_bias"])
-    return y, FeedForwardTape(x, inner, activated)
+    return y, FeedForwardTape(x, inner, activated, factor)
 
 
 def feed_forward_backward(
@@ -179,6 +199,7 @@ def feed_forward_backward(
     g_activated, g_weight, g_bias = linear_backward(call, g_y, tape.activated, p["down_weight"])
     grads["down_weight"] += g_weight
     grads["down_bias"] += g_bias
+    g_activated = eq.scaled(g_activated, tape.factor)
     g_inner = g_activated * ACTIVATIONS[call.config.activation].derivative(tape.inner)
     g_x, g_weight, g_bias = linear_backward(call, g_inner, tape.x, p["up_weight"])
     grads["up_weight"] += g_weight
@@ -193,20 +214,28 @@ def layer_forward(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> tuple[Tensor, LayerTape]:
     """``equations.transformer_layer`` with its tape."""
+    x = eq.shown(layout, x)
     attention_factor, ffn_factor = eq.residual_dropout(call, layout, layer, step)
+    inner_factor = eq.inner_dropout(call, layout, layer, step)
     attn_weights = (p["attn_norm_weight"], p["attn_norm_bias"])
     ffn_weights = (p["ffn_norm_weight"], p["ffn_norm_bias"])
     if call.config.norm == "post":
         branch, attention = attention_forward(call, layout, p, x, layer, step)
         u, attn_norm = norm_forward(call, x + eq.scaled(branch, attention_factor), *attn_weights)
-        branch, feed_forward = feed_forward_forward(call, p, u)
+        branch, feed_forward = feed_forward_forward(call, p, u, inner_factor)
         y, ffn_norm = norm_forward(call, u + eq.scaled(branch, ffn_factor), *ffn_weights)
+    elif call.config.norm == "query":
+        normed, attn_norm = norm_forward(call, x, *attn_weights)
+        branch, attention = attention_forward(call, layout, p, x, layer, step, of_queries=normed)
+        v, ffn_norm = norm_forward(call, normed + eq.scaled(branch, attention_factor), *ffn_weights)
+        branch, feed_forward = feed_forward_forward(call, p, v, inner_factor)
+        y = v + eq.scaled(branch, ffn_factor)
     else:
         normed, attn_norm = norm_forward(call, x, *attn_weights)
         branch, attention = attention_forward(call, layout, p, normed, layer, step)
         u = x + eq.scaled(branch, attention_factor)
         normed, ffn_norm = norm_forward(call, u, *ffn_weights)
-        branch, feed_forward = feed_forward_forward(call, p, normed)
+        branch, feed_forward = feed_forward_forward(call, p, normed, inner_factor)
         y = u + eq.scaled(branch, ffn_factor)
     return y, LayerTape(attn_norm, attention, attention_factor, ffn_norm, feed_forward, ffn_factor)
 
@@ -219,12 +248,20 @@ def layer_backward(
     def through_norm(name: str, g: Tensor, norm: NormTape) -> Tensor:
         return norm_backward_into(call, p, name, g, norm, grads)
 
-    post = call.config.norm == "post"
+    norm = call.config.norm
+    if norm == "query":
+        g_branch = eq.scaled(g_y, tape.feed_forward_factor)
+        g_v = g_y + feed_forward_backward(call, p, g_branch, tape.feed_forward, grads)
+        g_u = through_norm("ffn_norm", g_v, tape.ffn_norm)
+        g_branch = eq.scaled(g_u, tape.attention_factor)
+        g_x, g_queries = attention_backward(call, p, g_branch, tape.attention, grads)
+        return g_x + through_norm("attn_norm", g_u + g_queries, tape.attn_norm)
+    post = norm == "post"
     g_sum = through_norm("ffn_norm", g_y, tape.ffn_norm) if post else g_y
     g_branch = eq.scaled(g_sum, tape.feed_forward_factor)
     g_branch = feed_forward_backward(call, p, g_branch, tape.feed_forward, grads)
     g_u = g_sum + (g_branch if post else through_norm("ffn_norm", g_branch, tape.ffn_norm))
     g_sum = through_norm("attn_norm", g_u, tape.attn_norm) if post else g_u
     g_branch = eq.scaled(g_sum, tape.attention_factor)
-    g_branch = attention_backward(call, p, g_branch, tape.attention, grads)
+    g_branch, _ = attention_backward(call, p, g_branch, tape.attention, grads)
     return g_sum + (g_branch if post else through_norm("attn_norm", g_branch, tape.attn_norm))

@@ -84,18 +84,33 @@ class RefineCall:
         return self.lengths.shape[0] * self.rollouts
 
     @cached_property
-    def row_lengths(self) -> Tensor:
-        """(B,) rows of each sequence that are computed: its tokens, or the whole window."""
-        if not self.config.mixes_window:
-            return self.lengths
-        return torch.full_like(self.lengths, self.padded_length)
-
-    @cached_property
     def n_rows(self) -> int:
         """``N``."""
-        packs = self.padded_length and not self.config.mixes_window
-        rows = int(self.lengths.sum()) if packs else self.n_hidden_rows
-        return rows * self.rollouts
+        if self.padded_length and not self.padding_is_computed:
+            return int(self.lengths.sum()) * self.rollouts
+        return self.n_hidden_rows * self.rollouts
+
+    @property
+    def left(self) -> bool:
+        """Whether padding stands before the tokens."""
+        return self.config.padding != "right"
+
+    @property
+    def padding_is_read(self) -> bool:
+        """Whether padding counts among the rows, as zeros."""
+        return self.config.padding == "left-zeros"
+
+    @property
+    def padding_is_computed(self) -> bool:
+        """Whether padding counts among the rows: as zeros, or because the mixer takes it in."""
+        return self.padding_is_read or self.config.mixes_window
+
+    @cached_property
+    def row_lengths(self) -> Tensor:
+        """(B,) int64 rows of each sequence: its tokens, and padding where that is computed."""
+        if self.padding_is_computed:
+            return torch.full_like(self.lengths, self.padded_length)
+        return self.lengths
 
     @property
     def kept_rows(self) -> int:
@@ -129,16 +144,18 @@ class RefineCall:
         rollout = torch.arange(self.rollouts, device=device) << STREAM_BITS
         streams = (ids[:, None] | rollout[None, :]).reshape(-1)
         lengths = self.row_lengths.repeat_interleave(self.rollouts)
-        real = self.lengths.repeat_interleave(self.rollouts) if self.config.mixes_window else None
-        return Layout.from_lengths(lengths, streams, real)
+        real = self.lengths.repeat_interleave(self.rollouts)
+        leading = lengths - real if self.padding_is_read else None
+        tokens = real if self.config.mixes_window else None
+        return Layout.from_lengths(lengths, streams, leading, tokens)
 
     @cached_property
     def hidden_rows(self) -> Tensor | None:
         """(N,) packed row of ``hidden`` that each row reads, or None where ``G = 1``."""
         if self.rollouts == 1:
             return None
-        starts = self.row_lengths.cumsum(0) - self.row_lengths
-        starts = starts.repeat_interleave(self.rollouts)
+        lengths = self.row_lengths
+        starts = (lengths.cumsum(0) - lengths).repeat_interleave(self.rollouts)
         return starts[self.layout.sequence] + self.layout.position
 
     def pack_hidden(self, hidden: Tensor) -> Tensor:
@@ -146,32 +163,38 @@ class RefineCall:
         if not self.padded_length:
             return hidden
         if self.rollouts == 1:
-            return self.layout.unpad(hidden)
-        return Layout.from_lengths(self.row_lengths, self.lengths).unpad(hidden)
+            return self.layout.unpad(hidden, self.left)
+        return Layout.from_lengths(self.row_lengths, self.lengths).unpad(hidden, self.left)
 
     def unpack_hidden(self, rows: Tensor) -> Tensor:
         """Packed rows (N / G, d) in the caller's shape, zeros at padding."""
         if not self.padded_length:
             return rows
         if self.rollouts == 1:
-            return self.layout.pad(rows, self.padded_length)
-        return Layout.from_lengths(self.row_lengths, self.lengths).pad(rows, self.padded_length)
+            return self.layout.pad(rows, self.padded_length, self.left)
+        layout = Layout.from_lengths(self.row_lengths, self.lengths)
+        return layout.pad(rows, self.padded_length, self.left)
 
     def pack_state(self, state: Tensor) -> Tensor:
         """A state of ``state_shape`` without padding, (N, d)."""
         if not self.padded_length:
             return state
-        return self.layout.unpad(state.reshape(self.n_sequences, *state.shape[-2:]))
+        return self.layout.unpad(state.reshape(self.n_sequences, *state.shape[-2:]), self.left)
 
     def unpack_state(self, rows: Tensor) -> Tensor:
         """Packed rows (N, d) as ``state_shape``, zeros at padding."""
         if not self.padded_length:
             return rows
-        return self.layout.pad(rows, self.padded_length).reshape(self.state_shape)
+        return self.layout.pad(rows, self.padded_length, self.left).reshape(self.state_shape)
 
     def check_values(self) -> None:
         """Raise ``ValueError`` unless lengths, depths and ids are in range; reads the tensors."""
         check_lengths(self.lengths, self.padded_length or None)
+        if self.padding_is_read and not self.padded_length:
+            raise ValueError(
+                "padding='left-zeros' says what stands left of the tokens in padded hidden (B, L, d); "
+                "hidden is packed"
+            )
         total = int(self.lengths.sum())
         if not self.padded_length and total != self.n_hidden_rows:
             raise ValueError(
@@ -297,4 +320,4 @@ def check_rollouts(config: CoreConfig, rollouts: int) -> None:
 
 def has_dropout(config: CoreConfig) -> bool:
     """Whether a core drops anything in training."""
-    return config.dropout > 0 or config.attn_dropout > 0
+    return config.dropout > 0 or config.attn_dropout > 0 or config.inner_dropout > 0

@@ -12,7 +12,9 @@ from lares_kernels.activations import ACTIVATIONS
 
 ADAPTERS = ("add", "gate", "concat", "none")
 MIXERS = ("attention", "filter", "bsarec")
-NORMS = ("post", "pre")
+NORMS = ("post", "pre", "query")
+PADDINGS = ("right", "left", "left-zeros")
+DROPOUT_OF = ("both", "feed-forward")
 MAX_LAYERS = 1 << 8  # a draw's address has 8 bits for its layer
 DROPOUT_LEVELS = 256  # a dropout decision compares one 8-bit number with round(256 p)
 
@@ -52,7 +54,9 @@ class CoreConfig:
             rescaled frequency bands of the window (BSARec). The last two mix all rows of the padded
             window, so padding is part of their input; their norm is ``post``.
         activation: of the feed-forward: ``gelu`` (erf), ``gelu_tanh``, ``relu`` or ``silu``.
-        norm: ``post`` normalises each residual sum, ``pre`` each branch's input.
+        norm: ``post`` normalises each residual sum, ``pre`` each branch's input. ``query`` is the first
+            SASRec's: ``q = LN(x)``, ``u = q + Attention(queries of q, keys and values of x)``,
+            ``v = LN(u)``, ``y = v + FeedForward(v)``.
         eps: added to the variance in every LayerNorm.
         dropout: rate after the attention's and the feed-forward's output product, rounded to a
             multiple of 1/256.
@@ -63,6 +67,12 @@ class CoreConfig:
             takes any.
         band_share: of ``bsarec``: ``a`` in ``a bands + (1 - a) attention``.
         cutoff: of ``bsarec``: ``c``; the first ``c // 2 + 1`` frequencies are the low band.
+        inner_dropout: rate inside the feed-forward, after the activation, rounded likewise.
+        dropout_of: the branches whose output ``dropout`` is for: ``both``, or ``feed-forward`` alone.
+        padding: where the padding of padded ``hidden`` stands: ``right`` of the tokens or ``left`` of
+            them, where no token sees it; or ``left-zeros``: left, as tokens like any other, except that
+            they are zero wherever a layer reads them. Draws count positions from the first token,
+            which there is the first of padding.
 
     Raises:
         ValueError: an option is unknown or out of range; the message names it.
@@ -84,6 +94,9 @@ class CoreConfig:
     window: int = 0
     band_share: float = 0.7
     cutoff: int = 3
+    inner_dropout: float = 0.0
+    dropout_of: str = "both"
+    padding: str = "right"
 
     def __post_init__(self) -> None:
         for name in ("d_model", "n_heads", "d_ff", "n_layers"):
@@ -98,9 +111,12 @@ class CoreConfig:
         _require_choice("mixer", self.mixer, MIXERS)
         _require_choice("activation", self.activation, tuple(ACTIVATIONS))
         _require_choice("norm", self.norm, NORMS)
+        _require_choice("dropout_of", self.dropout_of, DROPOUT_OF)
+        _require_choice("padding", self.padding, PADDINGS)
         self._check_window()
         _require_rate("dropout", self.dropout)
         _require_rate("attn_dropout", self.attn_dropout)
+        _require_rate("inner_dropout", self.inner_dropout)
         if not (math.isfinite(self.eps) and self.eps > 0):
             raise ValueError(f"CoreConfig.eps is {self.eps!r}; it must be a positive number")
         for name in ("state_omega", "state_sigma"):
@@ -123,6 +139,10 @@ class CoreConfig:
         if self.norm != "post":
             raise ValueError(
                 f"CoreConfig.norm is {self.norm!r}; mixer={self.mixer!r} is defined for 'post' alone"
+            )
+        if self.padding != "right":
+            raise ValueError(
+                f"CoreConfig.padding is {self.padding!r}; mixer={self.mixer!r} takes it on the right"
             )
 
     def __hash__(self) -> int:

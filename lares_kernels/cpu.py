@@ -10,7 +10,14 @@ from torch import Tensor
 
 from lares_kernels import cpu_library as lib
 from lares_kernels.call import RefineCall, Request
-from lares_kernels.config import ADAPTERS, DROPOUT_LEVELS, MIXERS, NORMS, CoreConfig
+from lares_kernels.config import (
+    ADAPTERS,
+    DROPOUT_LEVELS,
+    MIXERS,
+    NORMS,
+    PADDINGS,
+    CoreConfig,
+)
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import parameter_shapes
 
@@ -37,8 +44,8 @@ class CpuBackend:
             served = " and ".join(str(dtype) for dtype in _PRECISIONS)
             return f"products in {request.product_dtype}; it serves {served}"
         width = request.config.d_model
-        if width % 8 or width > _MOST_WIDTH:
-            return f"d_model is {width}; it serves multiples of 8 up to {_MOST_WIDTH}"
+        if width > _MOST_WIDTH:
+            return f"d_model is {width}; it serves up to {_MOST_WIDTH}"
         return None
 
     def plan(self, call: RefineCall, device_type: str) -> str:
@@ -108,6 +115,9 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
     if dropout:
         c.dropout_level = round(DROPOUT_LEVELS * config.dropout)
         c.attn_dropout_level = round(DROPOUT_LEVELS * config.attn_dropout)
+        c.inner_dropout_level = round(DROPOUT_LEVELS * config.inner_dropout)
+    c.spares_attention = config.dropout_of == "feed-forward"
+    c.padding = PADDINGS.index(config.padding)
     c.eps = config.eps
     c.state_scale = config.state_omega * config.state_sigma
     return bytes(c)

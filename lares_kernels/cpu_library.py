@@ -67,6 +67,9 @@ class LaresCall(ctypes.Structure):
                 "precision",
                 "dropout_level",
                 "attn_dropout_level",
+                "inner_dropout_level",
+                "spares_attention",
+                "padding",
             )
         ),
         ("eps", ctypes.c_double),

@@ -82,7 +82,7 @@ def attention_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -
 
 def residual_dropout(
     call: RefineCall, layout: Layout, layer: int, step: int
-) -> tuple[Tensor, Tensor] | tuple[None, None]:
+) -> tuple[Tensor | None, Tensor | None]:
     """(N, d) factors of the mixing's (attention or filter) and of the feed-forward's output, or None
     where off."""
     rate = call.config.dropout
@@ -98,14 +98,16 @@ def residual_dropout(
         seed=call.seed,
     )
     return (
-        dropout_scale(attention, rate, call.state_dtype),
+        dropout_scale(attention, rate, call.state_dtype)
+        if call.config.dropout_of == "both"
+        else None,
         dropout_scale(feed_forward, rate, call.state_dtype),
     )
 
 
 def band_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
     """(N, d) factors of BSARec's rescaled bands, or None where off."""
-    rate = call.config.dropout
+    rate = call.config.dropout if call.config.dropout_of == "both" else 0.0
     if not call.dropout or noise.quantised_rate(rate) == 0.0:
         return None
     site = noise.site_word(noise.Site.BANDS, layer, call.drawn_step(step))
@@ -113,6 +115,27 @@ def band_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Ten
         layout.row_streams, layout.position, site, rate, call.config.d_model, call.seed
     )
     return dropout_scale(keep, rate, call.state_dtype)
+
+
+def inner_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
+    """(N, f) factors of the feed-forward's activations, or None where off."""
+    rate = call.config.inner_dropout
+    if not call.dropout or noise.quantised_rate(rate) == 0.0:
+        return None
+    keep = noise.row_keep(
+        layout.row_streams,
+        layout.position,
+        noise.site_word(noise.Site.INNER, layer, call.drawn_step(step)),
+        rate,
+        call.config.d_ff,
+        call.seed,
+    )
+    return dropout_scale(keep, rate, call.state_dtype)
+
+
+def shown(layout: Layout, x: Tensor) -> Tensor:
+    """``x`` (N, d) with zeros in rows of padding."""
+    return x if layout.real is None else x.masked_fill(~layout.real, 0.0)
 
 
 def scaled(x: Tensor, factor: Tensor | None) -> Tensor:
@@ -138,9 +161,9 @@ def attention_mask(layout: Layout) -> Tensor:
     """
     length, device = layout.max_length, layout.lengths.device
     future = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
-    if layout.real is None:
+    if layout.tokens is None:
         return future
-    padding = torch.arange(length, device=device) >= layout.real[:, None]
+    padding = torch.arange(length, device=device) >= layout.tokens[:, None]
     return future | padding[:, None, None]
 
 
@@ -151,11 +174,28 @@ def attention_probabilities(call: RefineCall, layout: Layout, query: Tensor, key
     return torch.softmax(scores.masked_fill(mask, float("-inf")), dim=-1)
 
 
+def queries_keys_values(
+    call: RefineCall, p: Parameters, x: Tensor, of_queries: Tensor | None
+) -> Tensor:
+    """(N, 3 d), all of ``x``; queries of ``of_queries`` where that is given."""
+    if of_queries is None:
+        return linear(call, x, p["qkv_weight"], p["qkv_bias"])
+    weight, bias, d = p["qkv_weight"], p["qkv_bias"], call.config.d_model
+    queries = linear(call, of_queries, weight[:d], bias[:d])
+    return torch.cat((queries, linear(call, x, weight[d:], bias[d:])), dim=-1)
+
+
 def attention(
-    call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
+    call: RefineCall,
+    layout: Layout,
+    p: Parameters,
+    x: Tensor,
+    layer: int,
+    step: int,
+    of_queries: Tensor | None = None,
 ) -> Tensor:
     """``W_o (Dropout_attn(A) V) + b_o``, (N, d) to (N, d)."""
-    qkv = linear(call, x, p["qkv_weight"], p["qkv_bias"])
+    qkv = queries_keys_values(call, p, x, of_queries)
     context = torch.zeros_like(x)
     for bucket, rows in layout.buckets:
         query, key, value = (split_heads(call, bucket, part) for part in qkv[rows].chunk(3, -1))
@@ -166,10 +206,10 @@ def attention(
     return linear(call, context, p["out_weight"], p["out_bias"])
 
 
-def feed_forward(call: RefineCall, p: Parameters, x: Tensor) -> Tensor:
-    """``W_2 act(W_1 x + b_1) + b_2``, (N, d) to (N, d)."""
+def feed_forward(call: RefineCall, p: Parameters, x: Tensor, factor: Tensor | None) -> Tensor:
+    """``W_2 Dropout_inner(act(W_1 x + b_1)) + b_2``, (N, d) to (N, d); ``factor`` is the dropout."""
     activation = ACTIVATIONS[call.config.activation].value
-    inner = activation(linear(call, x, p["up_weight"], p["up_bias"]))
+    inner = scaled(activation(linear(call, x, p["up_weight"], p["up_bias"])), factor)
     return linear(call, inner, p["down_weight"], p["down_bias"])
 
 
@@ -204,23 +244,29 @@ def mix_window(
 def transformer_layer(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> Tensor:
-    """One layer, post- or pre-norm, (N, d) to (N, d)."""
+    """One layer, post-, pre- or query-norm, (N, d) to (N, d)."""
+    x = shown(layout, x)
     attention_factor, feed_forward_factor = residual_dropout(call, layout, layer, step)
+    inner_factor = inner_dropout(call, layout, layer, step)
     ffn_norm = (p["ffn_norm_weight"], p["ffn_norm_bias"])
     if call.config.mixes_window:
         u = mix_window(call, layout, p, x, layer, step)
-        branch = scaled(feed_forward(call, p, u), feed_forward_factor)
+        branch = scaled(feed_forward(call, p, u, inner_factor), feed_forward_factor)
         return layer_norm(call, u + branch, *ffn_norm)
     attn_norm = (p["attn_norm_weight"], p["attn_norm_bias"])
     if call.config.norm == "post":
         branch = attention(call, layout, p, x, layer, step)
         u = layer_norm(call, x + scaled(branch, attention_factor), *attn_norm)
-        return layer_norm(
-            call, u + scaled(feed_forward(call, p, u), feed_forward_factor), *ffn_norm
-        )
-    branch = attention(call, layout, p, layer_norm(call, x, *attn_norm), layer, step)
+        branch = feed_forward(call, p, u, inner_factor)
+        return layer_norm(call, u + scaled(branch, feed_forward_factor), *ffn_norm)
+    normed = layer_norm(call, x, *attn_norm)
+    if call.config.norm == "query":
+        branch = attention(call, layout, p, x, layer, step, of_queries=normed)
+        v = layer_norm(call, normed + scaled(branch, attention_factor), *ffn_norm)
+        return v + scaled(feed_forward(call, p, v, inner_factor), feed_forward_factor)
+    branch = attention(call, layout, p, normed, layer, step)
     u = x + scaled(branch, attention_factor)
-    branch = feed_forward(call, p, layer_norm(call, u, *ffn_norm))
+    branch = feed_forward(call, p, layer_norm(call, u, *ffn_norm), inner_factor)
     return u + scaled(branch, feed_forward_factor)
 
 
@@ -243,7 +289,7 @@ def reasoning_step(
     x = layer_norm(call, x, p["core_norm_weight"], p["core_norm_bias"])
     for layer in range(call.config.n_layers):
         x = transformer_layer(call, layout, layer_parameters(call, p, layer), x, layer, step)
-    return x
+    return shown(layout, x)
 
 
 def layers_once(call: RefineCall, p: Parameters, hidden: Tensor) -> Tensor:
@@ -251,14 +297,14 @@ def layers_once(call: RefineCall, p: Parameters, hidden: Tensor) -> Tensor:
     x = hidden
     for layer in range(call.config.n_layers):
         x = transformer_layer(call, call.layout, layer_parameters(call, p, layer), x, layer, step=0)
-    return x
+    return shown(call.layout, x)
 
 
 def first_state(call: RefineCall, state: Tensor | None) -> Tensor:
     """``s_0`` (N, d): the caller's, or drawn, or zero."""
     layout, width = call.layout, call.config.d_model
     if state is not None:
-        return state.to(call.state_dtype)
+        return shown(layout, state.to(call.state_dtype))
     if call.zero_state:
         device = layout.sequence.device
         return torch.zeros(layout.n_rows, width, dtype=call.state_dtype, device=device)
@@ -276,7 +322,7 @@ def first_state(call: RefineCall, state: Tensor | None) -> Tensor:
 def hidden_of_rows(call: RefineCall, hidden: Tensor) -> Tensor:
     """``H`` of every row (N, d) in the state's type: rollouts of a sequence share its rows."""
     hidden = hidden.to(call.state_dtype)
-    return hidden if call.hidden_rows is None else hidden[call.hidden_rows]
+    return shown(call.layout, hidden if call.hidden_rows is None else hidden[call.hidden_rows])
 
 
 def active_sequences(call: RefineCall, step: int) -> tuple[Layout, Tensor | None]:

@@ -20,7 +20,8 @@ class Layout:
         sequence: (N,) int64, sequence of each row.
         position: (N,) int64, position of each row in its sequence, from 0.
         streams: (S,) int64, each sequence's random-number stream (sequence number and rollout).
-        real: (S,) int64, tokens of each sequence that are not padding; None: all its rows.
+        leading: (S,) int64, rows at the start of each sequence that are padding; None: none are.
+        tokens: (S,) int64, rows at the start of each sequence that are not padding; None: all are.
     """
 
     lengths: Tensor
@@ -29,10 +30,17 @@ class Layout:
     sequence: Tensor
     position: Tensor
     streams: Tensor
-    real: Tensor | None = None
+    leading: Tensor | None = None
+    tokens: Tensor | None = None
 
     @classmethod
-    def from_lengths(cls, lengths: Tensor, streams: Tensor, real: Tensor | None = None) -> Layout:
+    def from_lengths(
+        cls,
+        lengths: Tensor,
+        streams: Tensor,
+        leading: Tensor | None = None,
+        tokens: Tensor | None = None,
+    ) -> Layout:
         """Layout of sequences of ``lengths`` (S,) with random-number ``streams`` (S,)."""
         lengths = lengths.to(torch.int64)
         starts = lengths.cumsum(0) - lengths
@@ -40,7 +48,8 @@ class Layout:
             torch.arange(len(lengths), device=lengths.device), lengths
         )
         position = torch.arange(len(sequence), device=lengths.device) - starts[sequence]
-        return cls(lengths, starts, int(lengths.max()), sequence, position, streams, real)
+        longest = int(lengths.max())
+        return cls(lengths, starts, longest, sequence, position, streams, leading, tokens)
 
     @property
     def n_sequences(self) -> int:
@@ -53,7 +62,7 @@ class Layout:
     @property
     def last_rows(self) -> Tensor:
         """(S,) row of each sequence's newest token."""
-        return self.starts + (self.lengths if self.real is None else self.real) - 1
+        return self.starts + (self.lengths if self.tokens is None else self.tokens) - 1
 
     @cached_property
     def buckets(self) -> list[tuple[Layout, Tensor]]:
@@ -79,16 +88,30 @@ class Layout:
     def select(self, chosen: Tensor) -> tuple[Layout, Tensor]:
         """The sequences where ``chosen`` (S,) bool holds: their layout, and their rows in this one."""
         rows = chosen[self.sequence].nonzero().squeeze(1)
-        real = None if self.real is None else self.real[chosen]
-        return Layout.from_lengths(self.lengths[chosen], self.streams[chosen], real), rows
+        leading = None if self.leading is None else self.leading[chosen]
+        tokens = None if self.tokens is None else self.tokens[chosen]
+        lengths, streams = self.lengths[chosen], self.streams[chosen]
+        return Layout.from_lengths(lengths, streams, leading, tokens), rows
 
-    def pad(self, rows: Tensor, width: int | None = None) -> Tensor:
-        """(N, ...) to (S, width, ...), zeros past each sequence's end; width defaults to max_length."""
+    @cached_property
+    def real(self) -> Tensor | None:
+        """(N, 1) bool, whether a row is a token and not padding; None where all are."""
+        if self.leading is None:
+            return None
+        return (self.position >= self.leading[self.sequence]).unsqueeze(1)
+
+    def _places(self, width: int, left: bool) -> Tensor:
+        """(N,) where rows lie in an array of (S, width) that is padded on the right, or ``left``."""
+        place = self.sequence * width + self.position
+        return place + (width - self.lengths)[self.sequence] if left else place
+
+    def pad(self, rows: Tensor, width: int | None = None, left: bool = False) -> Tensor:
+        """(N, ...) to (S, width, ...), zeros at padding; width defaults to max_length."""
         width = self.max_length if width is None else width
         padded = rows.new_zeros((self.n_sequences * width, *rows.shape[1:]))
-        padded = padded.index_copy(0, self.sequence * width + self.position, rows)
+        padded = padded.index_copy(0, self._places(width, left), rows)
         return padded.reshape(self.n_sequences, width, *rows.shape[1:])
 
-    def unpad(self, padded: Tensor) -> Tensor:
-        """(S, width, ...) to (N, ...), leaving out what lies past each sequence's end."""
-        return padded.flatten(0, 1)[self.sequence * padded.shape[1] + self.position]
+    def unpad(self, padded: Tensor, left: bool = False) -> Tensor:
+        """(S, width, ...) to (N, ...), leaving out padding."""
+        return padded.flatten(0, 1)[self._places(padded.shape[1], left)]

@@ -39,6 +39,7 @@ class Site(enum.IntEnum):
     ATTENTION = 1
     RESIDUAL = 2
     EMBEDDING = 3
+    INNER = 4
     BANDS = 5
     TEXT = 6
     TEXT_GATE = 7

@@ -91,7 +91,7 @@ def mix_window_backward(
     grads["band_scale"] += g_scale
     norm, attention, factor = tape.attention
     g_sum = norm_backward_into(call, p, "attn_norm", (1.0 - share) * g_u, norm, grads)
-    g_branch = attention_backward(call, p, eq.scaled(g_sum, factor), attention, grads)
+    g_branch, _ = attention_backward(call, p, eq.scaled(g_sum, factor), attention, grads)
     return g_x + g_window.reshape_as(g_x) + g_sum + g_branch
 
 
@@ -100,8 +100,9 @@ def window_layer_forward(
 ) -> tuple[Tensor, WindowLayerTape]:
     """``equations.transformer_layer`` of ``filter`` or ``bsarec`` with its tape."""
     _, factor = eq.residual_dropout(call, layout, layer, step)
+    inner_factor = eq.inner_dropout(call, layout, layer, step)
     u, mixing = mix_window_forward(call, layout, p, x, layer, step)
-    branch, feed_forward = feed_forward_forward(call, p, u)
+    branch, feed_forward = feed_forward_forward(call, p, u, inner_factor)
     norm = (p["ffn_norm_weight"], p["ffn_norm_bias"])
     y, ffn_norm = norm_forward(call, u + eq.scaled(branch, factor), *norm)
     return y, WindowLayerTape(mixing, ffn_norm, feed_forward, factor)

@@ -172,6 +172,43 @@ LARES_INLINE void add_rows(const float* weights, const float* rows, ptrdiff_t ro
     }
 }
 
+constexpr int kKeyBlock = 4;
+
+// add_rows for kKeyBlock keys at once, whose weights are kLanes apart and whose rows in `to` are
+// `to_stride` apart: `V` vectors of each, from column c on.
+template <int V>
+LARES_INLINE void add_key_columns(const float* weights, const float* rows, ptrdiff_t row_stride,
+                                  int count, int width, int c, float* to, ptrdiff_t to_stride) {
+    Vec acc[kKeyBlock][V];
+    for (auto& key : acc)
+        for (auto& v : key) v = Vec{};
+    for (int i = 0; i < count; ++i) {
+        Vec row[V];
+        for (int v = 0; v < V; ++v) row[v] = load(rows + i * row_stride + c + v * kLanes);
+#pragma GCC unroll 4
+        for (int n = 0; n < kKeyBlock; ++n) {
+            const Vec weight = broadcast(weights[n * kLanes + i]);
+            for (int v = 0; v < V; ++v) acc[n][v] += weight * row[v];
+        }
+    }
+    for (int n = 0; n < kKeyBlock; ++n)
+        for (int v = 0; v < V; ++v) {
+            const int column = c + v * kLanes;
+            float* at = to + n * to_stride + column;
+            const Vec old = load(at), sum = old + acc[n][v];
+            const int left = width - column;
+            store(at, left < kLanes ? select(lanes_below(left), sum, old) : sum);
+        }
+}
+
+LARES_INLINE void add_key_rows(const float* weights, const float* rows, ptrdiff_t row_stride,
+                               int count, int width, float* to, ptrdiff_t to_stride) {
+    int c = 0;
+    for (; c + kLanes < width; c += 2 * kLanes)
+        add_key_columns<2>(weights, rows, row_stride, count, width, c, to, to_stride);
+    if (c < width) add_key_columns<1>(weights, rows, row_stride, count, width, c, to, to_stride);
+}
+
 // Gradients of attention_forward.
 //
 // g_context (rows, dp) and its transpose g_columns; g_qkv (rows, 3 dp): key and value parts must
@@ -220,7 +257,19 @@ inline void attention_backward(const AttentionShape& s, const LaneGroup* groups,
             for_columns(s.head_dim, g_p, count, keys + column, row_stride,
                         [&](int c, Vec v)
                             LARES_INLINE_LAMBDA { store(to + c * s.lane_stride, v); });
-            for (int j = 0; j < count; ++j) {
+            int j = 0;
+            // Keys of earlier groups that all queries of this one see.
+            for (; group.first_key + j + kKeyBlock <= group.row &&
+                   ends[group.first_key + j] >= group.row + group.lanes;
+                 j += kKeyBlock) {
+                float* g_key = g_qkv + (group.first_key + j) * row_stride + s.d_padded + column;
+                add_key_rows(g_p + j * kLanes, qkv + group.row * row_stride + column, row_stride,
+                             group.lanes, s.head_dim, g_key, row_stride);
+                add_key_rows(dropped + j * kLanes,
+                             g_context + ptrdiff_t(group.row) * s.d_padded + column, s.d_padded,
+                             group.lanes, s.head_dim, g_key + s.d_padded, row_stride);
+            }
+            for (; j < count; ++j) {
                 // The queries of this group that may see this key: from its own row to its
                 // sequence's end.
                 const int key = group.first_key + j;

@@ -21,7 +21,8 @@ struct Sequence {
     int64_t kept_row;    // first row in `kept`
     int64_t index;       // of S
     int length, depth;   // rows, and reasoning steps
-    int tokens;          // of the rows; the others, after them, are padding
+    int newest;          // of the rows; those after it are padding that is computed
+    int leading;         // of the rows: padding before the tokens, which is zero
     uint32_t stream;
 };
 
@@ -64,23 +65,28 @@ struct Batch {
         if (call.adapter == LARES_ADAPTER_NONE && (call.max_steps != 1 || call.steps_done != 0))
             throw CallError{LARES_BAD_STEPS};
         const int64_t padded = call.padded_length;
+        const bool left = call.padding != LARES_PADDING_RIGHT;
+        const bool zeros = call.padding == LARES_PADDING_LEFT_ZEROS;
         const bool whole = call.mixer != LARES_MIXER_ATTENTION;  // windows, padding too
+        if (zeros && !padded) throw CallError{LARES_BAD_LENGTH};
         sequences.reserve(size_t(b_count * g_count));
         int64_t start = 0;
         for (int64_t b = 0; b < b_count; ++b) {
-            const int64_t tokens = call.lengths[b], length = whole ? padded : tokens;
+            const int64_t tokens = call.lengths[b], length = zeros || whole ? padded : tokens;
             if (tokens < 1 || length > kLongest || (padded && tokens > padded))
                 throw CallError{LARES_BAD_LENGTH};
+            const int64_t before = padded && left ? padded - length : 0;
             const int64_t id = call.sequence_ids ? call.sequence_ids[b] : b;
             if (id < 0 || id >= kMostIds) throw CallError{LARES_BAD_ID};
             for (int64_t g = 0; g < g_count; ++g) {
                 Sequence s;
                 s.index = b * g_count + g;
                 s.length = int(length);
-                s.tokens = int(tokens);
-                s.hidden_row = padded ? b * padded : start;
+                s.newest = int(whole ? tokens - 1 : length - 1);
+                s.leading = zeros ? int(length - tokens) : 0;
+                s.hidden_row = padded ? b * padded + before : start;
                 s.row = start * g_count + g * length;
-                s.state_row = padded ? s.index * padded : s.row;
+                s.state_row = padded ? s.index * padded + before : s.row;
                 s.kept_row = call.keeps_padding ? s.state_row : s.row;
                 const int64_t depth = call.steps ? call.steps[s.index] : call.max_steps;
                 if (depth < 1 || depth > call.max_steps) throw CallError{LARES_BAD_STEPS};

@@ -80,7 +80,9 @@ bool serves(const LaresCall& c) {
            between(c.adapter, LARES_ADAPTER_ADD, LARES_ADAPTER_NONE) &&
            between(c.activation, LARES_GELU, LARES_SILU) &&
            between(c.precision, LARES_FP32, LARES_BF16) &&
-           between(c.norm, LARES_NORM_POST, LARES_NORM_PRE) && between(c.dropout_level, 0, 255) &&
+           between(c.norm, LARES_NORM_POST, LARES_NORM_QUERY) &&
+           between(c.padding, LARES_PADDING_RIGHT, LARES_PADDING_LEFT_ZEROS) &&
+           between(c.dropout_level, 0, 255) && between(c.inner_dropout_level, 0, 255) &&
            between(c.attn_dropout_level, 0, 255) && c.eps > 0 && std::isfinite(c.eps) &&
            std::isfinite(c.state_scale) &&
            between(c.state_mode, LARES_STATE_GIVEN, LARES_STATE_ZERO) && c.lengths && c.hidden &&

@@ -2,6 +2,8 @@
 //
 // Post-norm: u = LN(x + keep(Attention(x))), y = LN(u + keep(FeedForward(u))).
 // Pre-norm:  u = x + keep(Attention(LN(x))), y = u + keep(FeedForward(LN(u))).
+// Query-norm: q = LN(x), v = LN(q + keep(Attention(queries of q, keys and values of x))),
+//             y = v + keep(FeedForward(v)).
 //
 // Buffers are row-major with dp (fp, 3 dp) columns; "columns" in a name marks a transposed one,
 // with a lane for each row.
@@ -41,7 +43,7 @@ struct OperandRoom {
 // What a layer keeps between its forward and its backward. Inference uses the same buffers with a
 // feed-forward one chunk wide, no slopes and no normalised rows.
 struct LayerSpace {
-    float* attn_in;  // pre-norm: LN(x)
+    float* attn_in;  // pre-norm and query-norm: LN(x)
     float *qkv, *q_columns, *context_columns, *context;
     float* residual;  // x of the live rows where they are a selection
     float* branch;
@@ -50,7 +52,7 @@ struct LayerSpace {
     ptrdiff_t inner_stride;  // kChunk in inference
     NormTape attn_norm, ffn_norm, filter_norm;
     float* low;  // BSARec's low band of the live rows
-    uint32_t *attn_keep, *residual_keep, *band_keep;
+    uint32_t *attn_keep, *residual_keep, *inner_keep, *band_keep;
     ptrdiff_t keep_stride;
     float* scratch;  // of attention
     OperandRoom room;
@@ -84,7 +86,7 @@ inline void transpose_rows(const float* src, ptrdiff_t src_stride, int rows, int
 }
 
 struct LayerKeep {
-    ColumnKeep attention, feed_forward, bands;  // of the live rows
+    ColumnKeep attention, feed_forward, inner, bands;  // of the live rows
     KeyKeep keys;
 };
 
@@ -92,11 +94,14 @@ inline LayerKeep layer_keep(const Shape& s, const LayerSpace& t) {
     LayerKeep keep;
     const int blocks = (s.d + 63) / 64;
     if (s.dropout.on()) {
-        keep.attention = {t.residual_keep, t.keep_stride, s.dropout.scale()};
+        if (!s.spares_attention)
+            keep.attention = {t.residual_keep, t.keep_stride, s.dropout.scale()};
         keep.feed_forward = {t.residual_keep + 2 * blocks * t.keep_stride, t.keep_stride,
                              s.dropout.scale()};
-        if (s.banded()) keep.bands = {t.band_keep, t.keep_stride, s.dropout.scale()};
+        if (s.banded() && !s.spares_attention)
+            keep.bands = {t.band_keep, t.keep_stride, s.dropout.scale()};
     }
+    if (s.inner_dropout.on()) keep.inner = {t.inner_keep, t.keep_stride, s.inner_dropout.scale()};
     if (s.attn_dropout.on())
         keep.keys = {t.attn_keep, t.keep_stride, s.heads, s.attn_dropout.scale()};
     return keep;
@@ -125,6 +130,9 @@ inline LayerKeep draw_layer_keep(const Core& core, int layer, int step, const Ro
     if (s.banded() && s.dropout.on())
         keep_words(live.streams, live.positions, live.count, site_word(kSiteBands, layer, step),
                    blocks, s.dropout, core.seed, t.band_keep, t.keep_stride);
+    if (s.inner_dropout.on())
+        keep_words(live.streams, live.positions, live.count, site_word(kSiteInner, layer, step),
+                   (s.f + 63) / 64, s.inner_dropout, core.seed, t.inner_keep, t.keep_stride);
     return layer_keep(s, t);
 }
 
@@ -161,9 +169,24 @@ inline void activate(int rows, int width, const float* bias, float* inner, float
     }
 }
 
+// Dropout of columns `first` .. of the activations and, where they are kept, of their slopes.
+inline void drop_inner(const ColumnKeep& keep, int rows, int first, int width, float* inner,
+                       float* slope, ptrdiff_t stride) {
+    if (!keep.words) return;
+    const UVec bits = lane_bits();
+    for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < width; c += kLanes)
+            for (float* at : {inner, slope})
+                if (at) {
+                    at += r * stride + c;
+                    store(at, keep.apply(load(at), r, first + c, bits));
+                }
+}
+
 template <class Act>
 inline void feed_forward(const Shape& s, const LayerWeights& w, int rows, const float* in,
                          const LayerSpace& t, bool finish) {
+    const ColumnKeep keep = layer_keep(s, t).inner;
     const Left given = left_rows(in, s.dp, rows, s.d, t.room.rows[0]);
     for (int first = 0; first < s.fp; first += kChunk) {
         const int width = s.fp - first < kChunk ? s.fp - first : kChunk;
@@ -173,6 +196,8 @@ inline void feed_forward(const Shape& s, const LayerWeights& w, int rows, const 
                     LARES_INLINE_LAMBDA { store(inner + r * t.inner_stride + c, v); });
         activate<Act>(rows, width, w.up_bias + first, inner, t.slope ? t.slope + first : nullptr,
                       t.inner_stride);
+        drop_inner(keep, rows, first, width, inner, t.slope ? t.slope + first : nullptr,
+                   t.inner_stride);
         if (!finish) continue;
         const float* start = first ? nullptr : w.down_bias;
         product(rows, s.dp, width, left_rows(inner, t.inner_stride, rows, width, t.room.rows[1]),
@@ -199,8 +224,8 @@ inline void feed_forward(const Shape& s, const LayerWeights& w, int rows, const 
 
 // BSARec: u = a bands + (1 - a) u for the live rows, where bands = LN(x + keep(low + b^2 (x -
 // low))). `residual` is x of the live rows.
-void mix_bands(const Core& core, const LayerWeights& w, const LiveRows& live, LayerSpace& t,
-               const float* x, const float* residual, const ColumnKeep& keep);
+inline void mix_bands(const Core& core, const LayerWeights& w, const LiveRows& live, LayerSpace& t,
+                      const float* x, const float* residual, const ColumnKeep& keep);
 
 // x: (rows, dp); y: the live rows (live, dp), may be x. Without `finish` y is not computed:
 // backward has no use for it.
@@ -220,18 +245,25 @@ inline void layer_forward(const Core& core, int layer, int step, const Rows& row
             t.attn_in, t.attn_norm);
         in = t.attn_in;
     }
-    product(rows.count, 3 * dp, s.d, left_rows(in, dp, rows.count, s.d, t.room.rows[0]),
-            packed_panels(w.qkv, s.d), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                store(t.qkv + ptrdiff_t(r) * 3 * dp + c, v + load(w.qkv_bias + c));
-            });
+    const int first = s.query ? dp : 0;  // column of those that `w.qkv` gives
+    const auto store_qkv = [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+        store(t.qkv + ptrdiff_t(r) * 3 * dp + c, v + load(w.qkv_bias + c));
+    };
+    if (s.query)
+        product(rows.count, dp, s.d, left_rows(in, dp, rows.count, s.d, t.room.rows[0]),
+                packed_panels(w.q, s.d), store_qkv);
+    product(rows.count, 3 * dp - first, s.d,
+            left_rows(s.query ? x : in, dp, rows.count, s.d, t.room.rows[0]),
+            packed_panels(w.qkv, s.d),
+            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA { store_qkv(r, first + c, v); });
     transpose_rows(t.qkv, 3 * dp, rows.count, dp, t.q_columns, rows.lane_stride);
     attention_forward(core.attention(rows), rows.groups, rows.n_groups, t.qkv, t.q_columns,
                       rows.starts, keep.keys, t.context_columns, t.scratch);
     transpose_rows(t.context_columns, rows.lane_stride, dp, rows.count, t.context, dp);
 
-    const float* residual = x;
+    const float* residual = s.query ? in : x;
     if (live.map) {
-        gather_rows(x, live, dp, t.residual);
+        gather_rows(residual, live, dp, t.residual);
         gather_rows(t.context, live, dp, t.context);  // a live row never moves up
         residual = t.residual;
     }
@@ -246,11 +278,11 @@ inline void layer_forward(const Core& core, int layer, int step, const Rows& row
                   t.attn_norm);
     else
         norm_rows(live.count, s.d, dp, s.eps, {w.ffn_norm_weight, w.ffn_norm_bias}, attended,
-                  t.ffn_in, t.ffn_norm, t.u);
+                  t.ffn_in, t.ffn_norm, s.query ? nullptr : t.u);
     if (s.banded()) mix_bands(core, w, live, t, x, residual, keep.bands);
     feed_forward(s, w, live.count, t.ffn_in, t, finish);
     if (!finish) return;
-    const BranchSum fed{t.u, t.branch, dp, keep.feed_forward};
+    const BranchSum fed{s.query ? t.ffn_in : t.u, t.branch, dp, keep.feed_forward};
     if (s.post) {
         norm_rows(live.count, s.d, dp, s.eps, {w.ffn_norm_weight, w.ffn_norm_bias}, fed, y,
                   t.ffn_norm);
@@ -322,10 +354,10 @@ inline void feed_forward_backward(const Shape& s, const LayerWeights& w, int row
 
 // From b.g_sum, the live rows' gradient of mix_bands' result: b.g_bands becomes all rows' gradient
 // of x by way of the bands, b.g_sum that of u.
-void mix_bands_backward(const Core& core, const LayerWeights& w, const Rows& rows,
-                        const LiveRows& live, const LayerSpace& t, const float* x,
-                        const BackwardSpace& b, const ColumnKeep& keep,
-                        const LayerGradients& grads);
+inline void mix_bands_backward(const Core& core, const LayerWeights& w, const Rows& rows,
+                               const LiveRows& live, const LayerSpace& t, const float* x,
+                               const BackwardSpace& b, const ColumnKeep& keep,
+                               const LayerGradients& grads);
 
 // g: in, the live rows' gradient of y (live, dp); out, all rows' gradient of x (rows, dp).
 inline void layer_backward(const Core& core, int layer, const Rows& rows, const LiveRows& live,
@@ -369,12 +401,14 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
                 store(b.g_sum + ptrdiff_t(r) * dp + c, v);
                 to_ffn(r, c, v);
             }
-        feed_forward_backward(s, w, live.count, t, b, b.g_in, false, grads);
-        norm_rows_backward(live.count, s.d, dp, w.ffn_norm_weight, t.ffn_norm, b.g_in,
+        // Query-norm: the sum after the feed-forward holds the LayerNorm itself, not what it read.
+        float* g_normed = s.query ? b.g_sum : b.g_in;
+        feed_forward_backward(s, w, live.count, t, b, g_normed, s.query, grads);
+        norm_rows_backward(live.count, s.d, dp, w.ffn_norm_weight, t.ffn_norm, g_normed,
                            grads.ffn_norm_weight, grads.ffn_norm_bias,
                            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                                float* at = b.g_sum + ptrdiff_t(r) * dp + c;
-                               v += load(at);
+                               if (!s.query) v += load(at);
                                store(at, v);
                                to_attention(r, c, v);
                            });
@@ -408,12 +442,36 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
     transpose_rows(b.g_q_columns, rows.lane_stride, dp, rows.count, b.g_qkv, 3 * dp);
 
     add_column_sums(rows.count, 3 * dp, b.g_qkv, 3 * dp, grads.qkv_bias);
-    const float* in = s.post ? x : t.attn_in;
-    product<true>(3 * dp, dp, rows.count,
-                  by_columns(b.g_qkv, 3 * dp, rows.count, 3 * dp, room.columns[0]),
-                  panels_of(by_columns(in, dp, rows.count, dp, room.columns[1])),
-                  [&](int r, int c, Vec v)
-                      LARES_INLINE_LAMBDA { add_to(grads.qkv + ptrdiff_t(r) * dp + c, v); });
+    // Columns `from .. from + columns` of g_qkv, which products of `in` gave.
+    const auto add_qkv = [&](int from, int columns, const float* in) {
+        product<true>(columns, dp, rows.count,
+                      by_columns(b.g_qkv + from, 3 * dp, rows.count, columns, room.columns[0]),
+                      panels_of(by_columns(in, dp, rows.count, dp, room.columns[1])),
+                      [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                          add_to(grads.qkv + ptrdiff_t(from + r) * dp + c, v);
+                      });
+    };
+    if (s.query) {
+        add_qkv(0, dp, t.attn_in);
+        add_qkv(dp, 2 * dp, x);
+        product(rows.count, dp, dp, left_rows(b.g_qkv, 3 * dp, rows.count, dp, room.rows[0]),
+                packed_panels(w.q_back, dp), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                    add_to(g + ptrdiff_t(r) * dp + c, v);
+                });
+        product(rows.count, dp, 2 * dp,
+                left_rows(b.g_qkv + dp, 3 * dp, rows.count, 2 * dp, room.rows[0]),
+                packed_panels(w.qkv_back, 2 * dp), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                    store(b.g_in + ptrdiff_t(r) * dp + c, v);
+                });
+        norm_rows_backward(rows.count, s.d, dp, w.attn_norm_weight, t.attn_norm, g,
+                           grads.attn_norm_weight, grads.attn_norm_bias,
+                           [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+                               const ptrdiff_t at = ptrdiff_t(r) * dp + c;
+                               store(g + at, v + load(b.g_in + at));
+                           });
+        return;
+    }
+    add_qkv(0, 3 * dp, s.post ? x : t.attn_in);
     float* g_in = s.post ? g : b.g_in;
     product(rows.count, dp, 3 * dp, left_rows(b.g_qkv, 3 * dp, rows.count, 3 * dp, room.rows[0]),
             packed_panels(w.qkv_back, 3 * dp), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {

@@ -41,12 +41,15 @@ struct TileSizes {
         const size_t attention = 3 * size_t(longest + kLanes) * kLanes;
         return std::max(attention, s.banded() ? size_t(s.bands()) * s.dp : 0);
     }
+    size_t inner_keep(const Shape& s) const {
+        return s.inner_dropout.on() ? size_t(rows) * 2 * ((s.f + 63) / 64) : 0;
+    }
 
     size_t layer_bytes(const Shape& s, bool tape) const {
         const size_t inner = size_t(rows) * (tape ? 2 * s.fp : kChunk);
         const size_t floats = 6 * act + 3 * act + 2 * lanes + inner + (tape ? 2 * act : 0) +
                               2 * rows + 2 * keep + 3 * size_t(longest + kLanes) * kLanes;
-        return (floats + window_floats(s, tape)) * sizeof(float) + 28 * kAlignment;
+        return (floats + inner_keep(s) + window_floats(s, tape)) * sizeof(float) + 28 * kAlignment;
     }
 };
 
@@ -90,6 +93,7 @@ inline LayerSpace take_layer(const Shape& s, const TileSizes& z, const OperandRo
     }
     t.attn_keep = arena.take<uint32_t>(z.keep);
     t.residual_keep = arena.take<uint32_t>(z.keep);
+    if (s.inner_dropout.on()) t.inner_keep = arena.take<uint32_t>(z.inner_keep(s));
     t.keep_stride = z.rows;
     t.scratch = arena.take<float>(z.scratch(s));
     return t;
@@ -111,11 +115,20 @@ inline void write_rows(const float* from, int rows, int d, int dp, float* to) {
         std::memcpy(to + ptrdiff_t(r) * d, from + ptrdiff_t(r) * dp, size_t(d) * sizeof(float));
 }
 
-// Zeros in the padding after a sequence whose first row in `array` is `row`.
+// Zeros in the padding beside a sequence whose first row in `array` is `row`.
 inline void clear_padding(const CallPlan& plan, const Sequence& q, int64_t row, float* array) {
     const int64_t padding = plan.call.padded_length - q.length, d = plan.shape.d;
-    if (padding > 0)
-        std::memset(array + (row + q.length) * d, 0, size_t(padding * d) * sizeof(float));
+    const int64_t first = plan.call.padding == LARES_PADDING_RIGHT ? row + q.length : row - padding;
+    if (padding > 0) std::memset(array + first * d, 0, size_t(padding * d) * sizeof(float));
+}
+
+// Zeros in those rows (.., dp) of a tile's first `sequences` that are padding.
+inline void hide_padding(const CallPlan& plan, const TileRows& tile, int sequences, float* rows) {
+    if (plan.call.padding != LARES_PADDING_LEFT_ZEROS) return;
+    const size_t row_bytes = size_t(plan.shape.dp) * sizeof(float);
+    for (int i = 0; i < sequences; ++i)
+        std::memset(rows + ptrdiff_t(tile.first_row(i)) * plan.shape.dp, 0,
+                    size_t(tile.sequence(i).leading) * row_bytes);
 }
 
 // H of the tile's rows.
@@ -124,6 +137,7 @@ inline void read_hidden(const CallPlan& plan, const TileRows& tile, float* hidde
     for (int i = 0; i < tile.sequences(); ++i)
         read_rows(plan.call.hidden + tile.sequence(i).hidden_row * s.d, tile.sequence(i).length,
                   s.d, s.dp, hidden + ptrdiff_t(tile.first_row(i)) * s.dp);
+    hide_padding(plan, tile, tile.sequences(), hidden);
 }
 
 // s_0 of the tile's rows.
@@ -138,6 +152,7 @@ inline void read_first_state(const CallPlan& plan, const TileRows& tile, int row
         float* to = state + ptrdiff_t(tile.first_row(i)) * s.dp;
         if (plan.call.state_mode == LARES_STATE_GIVEN) {
             read_rows(plan.call.state + q.state_row * s.d, q.length, s.d, s.dp, to);
+            std::memset(to, 0, size_t(q.leading) * size_t(s.dp) * sizeof(float));
             continue;
         }
         float drawn[512 + 4 * kLanes];
@@ -146,6 +161,7 @@ inline void read_first_state(const CallPlan& plan, const TileRows& tile, int row
                           drawn);
             read_rows(drawn, 1, s.d, s.dp, to + ptrdiff_t(p) * s.dp);
         }
+        std::memset(to, 0, size_t(q.leading) * size_t(s.dp) * sizeof(float));
     }
 }
 
@@ -219,16 +235,20 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
         const LiveRows all = tile.all(count);
         const LiveRows live =
             call.final_state || going == running ? all : tile.newest(going, running);
+        const int whole = live.map ? going : running;  // sequences of which all rows are live
         const float* x = state;
-        if (s.recurrent())
+        if (s.recurrent()) {
             adapt(s, plan.weights, count, state, hidden, state, sum, room, {});
-        else
+            hide_padding(plan, tile, running, state);
+        } else {
             x = hidden;
+        }
         for (int l = 0; l < s.layers; ++l) {
             const bool last = l + 1 == s.layers;
             if (last && keep_normalised) space.ffn_norm = {normalised, rstd};
             any_layer_forward(core, l, plan.drawn_step(step), rows, last ? live : all, space, x,
                               state, true);
+            hide_padding(plan, tile, last ? whole : running, state);
             space.ffn_norm = {};
             x = state;
         }
@@ -251,9 +271,8 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
             const int64_t row = (step - 1) * plan.batch.kept_rows + q.kept_row;
             if (live.map && i >= going) {
                 const int at = newest_row(tile, live, going, i);
-                write_rows(kept + ptrdiff_t(at) * dp, 1, d, dp,
-                           call.kept + (row + q.tokens - 1) * d);
-                if (s.post) call.kept_rstd[row + q.tokens - 1] = rstd[at];
+                write_rows(kept + ptrdiff_t(at) * dp, 1, d, dp, call.kept + (row + q.newest) * d);
+                if (s.post) call.kept_rstd[row + q.newest] = rstd[at];
             } else {
                 write_rows(kept + ptrdiff_t(first) * dp, q.length, d, dp, call.kept + row * d);
                 if (s.post)
@@ -303,7 +322,7 @@ inline void read_last_norm(const CallPlan& plan, const TileRows& tile, const Liv
         const int64_t row = (step - 1) * plan.batch.kept_rows + q.kept_row;
         const bool newest = live.map && i >= going;
         const int at = newest ? newest_row(tile, live, going, i) : tile.first_row(i);
-        const int64_t from = newest ? row + q.tokens - 1 : row;
+        const int64_t from = newest ? row + q.newest : row;
         const int n = newest ? 1 : q.length;
         read_rows(plan.call.kept + from * s.d, n, s.d, s.dp,
                   tape.normalised + ptrdiff_t(at) * s.dp);
@@ -326,7 +345,7 @@ inline void add_output_gradients(const CallPlan& plan, const TileRows& tile, int
                 std::memset(rows, 0, size_t(q.length) * s.dp * sizeof(float));
         }
         if (!call.g_trajectory) continue;
-        float* newest = rows + ptrdiff_t(q.tokens - 1) * s.dp;
+        float* newest = rows + ptrdiff_t(q.newest) * s.dp;
         const int64_t end = i >= going ? call.max_steps : step;
         for (int64_t n = step; n <= end; ++n) {
             const float* from = call.g_trajectory + (q.index * call.max_steps + n - 1) * s.d;
@@ -419,11 +438,13 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
         const LiveRows all = tile.all(count);
         const LiveRows live = call.g_state || going == running ? all : tile.newest(going, running);
         add_output_gradients(plan, tile, running, going, step, g);
+        hide_padding(plan, tile, running, g);
 
         // The step again, from its stored state.
         if (s.recurrent()) {
             read_state_before(plan, tile, running, step, state);
             adapt(s, plan.weights, count, state, hidden, inputs[0], sum, room, core_norm);
+            hide_padding(plan, tile, running, inputs[0]);
         } else {
             std::memcpy(inputs[0], hidden, size_t(count) * dp * sizeof(float));
         }
@@ -435,14 +456,17 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
             any_layer_forward(core, l, plan.drawn_step(step), rows, last ? live : all,
                               spaces[size_t(l)], inputs[size_t(l)],
                               last ? unused : inputs[size_t(l) + 1], finish);
+            if (!last) hide_padding(plan, tile, running, inputs[size_t(l) + 1]);
         }
         if (s.post && s.recurrent())
             read_last_norm(plan, tile, live, running, going, step, spaces.back().ffn_norm);
 
         if (live.map) gather_rows(g, live, dp, g);
-        for (int l = s.layers - 1; l >= 0; --l)
+        for (int l = s.layers - 1; l >= 0; --l) {
             any_layer_backward(core, l, rows, l + 1 == s.layers ? live : all, spaces[size_t(l)],
                                inputs[size_t(l)], g, b, layout.layer(grads, l));
+            hide_padding(plan, tile, running, g);
+        }
         if (!s.recurrent()) {
             std::memcpy(g_hidden, g, size_t(count) * dp * sizeof(float));
             break;

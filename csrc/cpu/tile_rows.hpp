@@ -44,7 +44,7 @@ class TileRows {
         lane_stride_ = round_up(tile.rows, kLanes) + kLanes;
         int row = 0;
         for (int i = 0; i < n_sequences_; ++i) {
-            const int first = row, newest = first + sequences_[i].tokens - 1;
+            const int first = row, newest = first + sequences_[i].newest;
             for (int p = 0; p < sequences_[i].length; ++p, ++row) {
                 streams_[row] = sequences_[i].stream;
                 positions_[row] = uint32_t(p);
@@ -77,9 +77,7 @@ class TileRows {
     }
 
     // Row of a sequence's newest token.
-    int newest_row(int sequence) const {
-        return first_row(sequence) + sequences_[sequence].tokens - 1;
-    }
+    int newest_row(int sequence) const { return first_row(sequence) + sequences_[sequence].newest; }
 
     Rows rows(int count) {
         if (count != grouped_) group(count);

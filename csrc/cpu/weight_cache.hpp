@@ -77,6 +77,7 @@ inline Fingerprint fingerprint(const Shape& s, const float* const* parameters) {
 struct PackedWeights {
     Fingerprint print;
     int d, f, layers, adapter, mixer, window, kept;
+    bool query;
     Arena arena;
     std::unique_ptr<Weights> weights;
 
@@ -88,13 +89,15 @@ struct PackedWeights {
           adapter(s.adapter),
           mixer(s.mixer),
           window(s.window),
-          kept(s.kept) {
+          kept(s.kept),
+          query(s.query) {
         arena.reserve(Weights::bytes(s, false));
         weights = std::make_unique<Weights>(s, parameters, false, arena);
     }
     bool fits(const Shape& s, const Fingerprint& of) const {
         return d == s.d && f == s.f && layers == s.layers && adapter == s.adapter &&
-               mixer == s.mixer && window == s.window && kept == s.kept && print == of;
+               mixer == s.mixer && window == s.window && kept == s.kept && query == s.query &&
+               print == of;
     }
 };
 

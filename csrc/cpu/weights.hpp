@@ -24,9 +24,10 @@ struct Shape {
     int adapter, activation;
     int mixer, window, kept;  // L of the mixers that have one; frequencies of BSARec's low band
     float band_share;
-    bool post;
+    bool post, query;  // neither: pre-norm
     float eps, state_scale;
-    Rate dropout, attn_dropout;
+    Rate dropout, attn_dropout, inner_dropout;
+    bool spares_attention;
 
     explicit Shape(const LaresCall& call)
         : d(int(call.d_model)),
@@ -43,10 +44,13 @@ struct Shape {
           kept(int(call.cutoff / 2 + 1)),
           band_share(float(call.band_share)),
           post(call.norm == LARES_NORM_POST),
+          query(call.norm == LARES_NORM_QUERY),
           eps(float(call.eps)),
           state_scale(float(call.state_scale)),
           dropout(rate_of(call.dropout_level)),
-          attn_dropout(rate_of(call.attn_dropout_level)) {}
+          attn_dropout(rate_of(call.attn_dropout_level)),
+          inner_dropout(rate_of(call.inner_dropout_level)),
+          spares_attention(call.spares_attention != 0) {}
 
     bool recurrent() const { return adapter != LARES_ADAPTER_NONE; }
     bool attends() const { return mixer != LARES_MIXER_FILTER; }
@@ -93,12 +97,13 @@ enum Parameter {
     kBandScale,
 };
 
+// Where queries have an input of their own, `qkv` is keys and values alone, and `q` queries.
 struct LayerWeights {
-    const Operand *qkv, *out, *up, *down;
+    const Operand *qkv, *q, *out, *up, *down;
     const float *qkv_bias, *out_bias, *up_bias, *down_bias;
     const float *attn_norm_weight, *attn_norm_bias, *ffn_norm_weight, *ffn_norm_bias;
     // For backward: the same matrices, panels over their other dimension.
-    const Operand *qkv_back, *out_back, *up_back, *down_back;
+    const Operand *qkv_back, *q_back, *out_back, *up_back, *down_back;
     const float *filter_norm_weight, *filter_norm_bias;
     const float* filter;  // (2 L, dp): the convolution kernel, twice
     const float *band_scale, *band_square;
@@ -129,11 +134,12 @@ class Weights {
             floats += 2 * s.d * dp + dp + (backward ? 2 * s.d * dp : 0);
         if (s.windowed()) floats += size_t(s.layers) * (2 * s.window + 4) * dp;
         if (s.banded()) floats += size_t(s.bands()) * s.window;
-        return floats * sizeof(float) + (20 * s.layers + 9) * kAlignment;
+        return floats * sizeof(float) + (22 * s.layers + 9) * kAlignment;
     }
 
     Weights(const Shape& s, const float* const* p, bool backward, Arena& arena) : arena_(arena) {
         const Blocks d{1, s.d, s.dp}, f{1, s.f, s.fp}, qkv{3, s.d, s.dp}, both{2, s.d, s.dp};
+        const Blocks together = s.query ? both : qkv;
         const int64_t dd = int64_t(s.d) * s.d, df = int64_t(s.d) * s.f;
         for (int l = 0; l < s.layers; ++l) {
             LayerWeights w{};
@@ -142,8 +148,10 @@ class Weights {
             const float* out_weight = s.attends() ? p[kOutWeight] + l * dd : nullptr;
             const float* up_weight = p[kUpWeight] + l * df;
             const float* down_weight = p[kDownWeight] + l * df;
+            const float* together_weight = qkv_weight + (s.query ? dd : 0);
             if (s.attends()) {
-                w.qkv = pack(qkv_weight, qkv, s.d, s.d);
+                w.qkv = pack(together_weight, together, s.d, s.d);
+                if (s.query) w.q = pack(qkv_weight, d, s.d, s.d);
                 w.qkv_bias = vector(p[kQkvBias] + l * 3 * s.d, qkv);
                 w.out = pack(out_weight, d, s.d, s.d);
                 w.out_bias = vector(p[kOutBias] + l * s.d, d);
@@ -158,7 +166,8 @@ class Weights {
             w.ffn_norm_bias = vector(p[kFfnNormBias] + l * s.d, d);
             if (backward) {
                 if (s.attends()) {
-                    w.qkv_back = pack_back(qkv_weight, qkv, d);
+                    w.qkv_back = pack_back(together_weight, together, d);
+                    if (s.query) w.q_back = pack_back(qkv_weight, d, d);
                     w.out_back = pack_back(out_weight, {1, s.d, s.d}, d);
                 }
                 w.up_back = pack_back(up_weight, f, d);

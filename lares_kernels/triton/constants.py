@@ -48,6 +48,10 @@ class Constants:
         attn_threshold, attn_planes: likewise on attention probabilities.
         precision: of float32 products, ``ieee`` or ``tf32``; ``half`` if they are not float32.
         resident: whether forward reads all matrices once and keeps them on the chip.
+        query: query-norm, else as ``post`` says.
+        inner_threshold, inner_planes: likewise inside the feed-forward.
+        spares_attention: whether the attention's output is not dropped.
+        zeros: whether padding counts among the rows, as zeros.
     """
 
     rows: int
@@ -69,6 +73,11 @@ class Constants:
     attn_planes: int
     precision: str
     resident: bool = False
+    query: bool = False
+    inner_threshold: int = 0
+    inner_planes: int = 0
+    spares_attention: bool = False
+    zeros: bool = False
 
     def __hash__(self) -> int:
         return self._hash
@@ -112,6 +121,17 @@ class Constants:
         """Of attention probabilities that dropout keeps."""
         share = self.attn_threshold / (1 << self.attn_planes)
         return 1.0 / (1.0 - share) if self.attn_planes else 1.0
+
+    @property
+    def inner_keep_scale(self) -> float:
+        """Of activations that dropout keeps."""
+        share = self.inner_threshold / (1 << self.inner_planes)
+        return 1.0 / (1.0 - share) if self.inner_planes else 1.0
+
+    @property
+    def sides(self) -> int:
+        """Inputs and output gradients that backward leaves for the matrices (``layer_backward.py``)."""
+        return 5 if self.query else 4
 
     @property
     def score_scale(self) -> float:
@@ -196,7 +216,8 @@ class Constants:
     @property
     def row_block(self) -> int:
         """Matrix rows of one product among those of the same kind (``kernels/weight_gradients.py``)."""
-        return math.gcd(_CHUNK, self.heads * self.head, self.ff)
+        # Queries' rows have a side of their own, so there a block is of one head.
+        return math.gcd(_CHUNK, self.head if self.query else self.heads * self.head, self.ff)
 
     @property
     def concat_block(self) -> int:
@@ -223,9 +244,11 @@ def constants(
         chunk: most columns of the feed-forward at a time, a power of two of at least 16.
         resident: whether forward keeps all matrices on the chip.
     """
-    rates = (config.dropout, config.attn_dropout) if dropout else (0.0, 0.0)
+    all_rates = (config.dropout, config.attn_dropout, config.inner_dropout)
+    rates = all_rates if dropout else (0.0, 0.0, 0.0)
     threshold, planes = threshold_and_planes(rates[0])
     attn_threshold, attn_planes = threshold_and_planes(rates[1])
+    inner_threshold, inner_planes = threshold_and_planes(rates[2])
     side = min(_CHUNK, padded(config.d_ff))
     ff = -(-config.d_ff // side) * side
     return Constants(
@@ -248,6 +271,11 @@ def constants(
         attn_planes=attn_planes,
         precision=precision,
         resident=resident,
+        query=config.norm == "query",
+        inner_threshold=inner_threshold,
+        inner_planes=inner_planes,
+        spares_attention=config.dropout_of == "feed-forward",
+        zeros=config.padding == "left-zeros",
     )
 
 

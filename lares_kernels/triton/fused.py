@@ -24,7 +24,6 @@ from lares_kernels.triton.tile_plan import TilePlan, make_plan
 
 # Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
 SPILL_BYTES = 1 << 30
-_SIDES = 4  # as in kernels/layer_backward.py
 
 
 def call_setting(
@@ -132,7 +131,7 @@ def fused_forward(
 
 def steps_at_once(c: Constants, kept_rows: int, steps: int, itemsize: int) -> int:
     """Steps whose units and sides fit ``SPILL_BYTES``; at least one."""
-    numbers = c.layers * (c.layer_rows + _SIDES * c.d) + (3 * c.d if c.concat else 0)
+    numbers = c.layers * (c.layer_rows + c.sides * c.d) + (3 * c.d if c.concat else 0)
     return max(1, min(steps, SPILL_BYTES // (numbers * kept_rows * itemsize)))
 
 
@@ -166,7 +165,7 @@ def fused_backward(
         zeros = partial(torch.zeros, dtype=torch.float32, device=hidden.device)
         products = partial(torch.empty, dtype=call.product_dtype, device=hidden.device)
         units = products(group * c.layers * kept_rows * c.layer_rows)
-        sides = products(group * c.layers * kept_rows * _SIDES * c.d)
+        sides = products(group * c.layers * kept_rows * c.sides * c.d)
         concat_rows = products(group * kept_rows * 3 * c.d) if c.concat else None
         carry = floats(kept_rows, c.width) if group < steps else None
         g_hidden = zeros(call.rollouts, call.n_hidden_rows, c.width)

@@ -58,7 +58,7 @@ def make_plan(call: RefineCall, tile_rows: int, longest: int) -> TilePlan:
     hidden_starts = None if call.padded_length else numbers(n_groups + 1)
     tile_sequence, tile_count = numbers(max_tiles + 1), numbers(1)
     plan_kernel[(1,)](
-        call.lengths,
+        call.row_lengths,
         order,
         starts,
         hidden_starts,
@@ -82,6 +82,7 @@ def make_plan(call: RefineCall, tile_rows: int, longest: int) -> TilePlan:
         order,
         call.sequence_ids,
         call.num_steps,
+        call.lengths if call.padding_is_read else None,
         tile_sequence,
         tile_count,
         tile_start,
@@ -93,6 +94,7 @@ def make_plan(call: RefineCall, tile_rows: int, longest: int) -> TilePlan:
         most_rows,
         call.max_steps,
         ROWS=tile_rows,
+        LEFT=call.left,
         num_warps=1,
     )
     return TilePlan(rows, row_depth, starts, tile_start, tile_count, max_tiles)

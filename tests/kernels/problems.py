@@ -22,14 +22,19 @@ def _variants() -> Iterator[CoreConfig]:
             yield replace(SMALL, adapter=adapter, norm=norm)
     for activation in ("gelu_tanh", "relu", "silu"):
         yield replace(SMALL, activation=activation, n_layers=1)
+    for adapter in ("add", "none"):
+        yield replace(SMALL, adapter=adapter, norm="query")
+    for norm, padding in (("query", "left-zeros"), ("post", "left-zeros"), ("pre", "left")):
+        yield replace(SMALL, norm=norm, padding=padding, dropout_of="feed-forward")
 
 
-# Every adapter with every norm, every activation once more.
+# Every adapter with every norm, every activation once more, every place of padding.
 VARIANTS = list(_variants())
 
 
 def name(config: CoreConfig) -> str:
-    return f"{config.adapter}-{config.norm}-{config.activation}-{config.n_layers}"
+    parts = (config.adapter, config.norm, config.activation, config.n_layers, config.padding)
+    return "-".join(str(part) for part in parts)
 
 
 def make_core(config: CoreConfig, seed: int = 0, scale: float = 0.3) -> RecurrentCore:

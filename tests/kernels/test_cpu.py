@@ -44,7 +44,7 @@ def test_published_core(depth: int) -> None:
 @pytest.mark.parametrize("config", VARIANTS, ids=name)
 @pytest.mark.parametrize("dropout", [0.0, 0.25])
 def test_every_variant(config: CoreConfig, dropout: float) -> None:
-    config = replace(config, dropout=dropout, attn_dropout=dropout / 2)
+    config = replace(config, dropout=dropout, attn_dropout=dropout / 2, inner_dropout=dropout / 4)
     assert_equal_to_equations("cpu", config, LENGTHS, num_steps=3 if config.is_recurrent else 1)
 
 
@@ -74,10 +74,13 @@ def test_depths_and_rollouts(rollouts: int, adapter: str) -> None:
     assert_equal_to_equations("cpu", config, lengths, num_steps=depths, rollouts=rollouts)
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_only_the_last_rows_are_computed_at_the_end_where_only_they_are_read(norm: str) -> None:
+@pytest.mark.parametrize("norm", ["post", "pre", "query"])
+@pytest.mark.parametrize("padding", ["right", "left-zeros"])
+def test_only_the_last_rows_are_computed_at_the_end_where_only_they_are_read(
+    norm: str, padding: str
+) -> None:
     """Without ``return_state`` the last layer of a sequence's last step skips the other rows."""
-    config = replace(PUBLISHED, norm=norm)
+    config = replace(PUBLISHED, norm=norm, padding=padding, inner_dropout=0.25)
     core = make_core(config, scale=0.1).float()
     lengths = torch.tensor([4, 9, 1, 30])
     depths = torch.tensor([3, 1, 2, 3])

@@ -15,7 +15,8 @@ from tests.kernels.problems import SMALL, VARIANTS, make_core, make_problem, nam
 @pytest.mark.parametrize("config", VARIANTS, ids=name)
 @pytest.mark.usefixtures("poisoned_memory")
 def test_handwritten_backward_equals_autograd(config: CoreConfig, dropout: float) -> None:
-    problem = make_problem(replace(config, dropout=dropout, attn_dropout=dropout / 2))
+    rates = {"dropout": dropout, "attn_dropout": dropout / 2, "inner_dropout": dropout / 4}
+    problem = make_problem(replace(config, **rates))
     with use_backend("equations"):
         expected_out, expected = problem.run(), problem.gradients()
     with use_backend("reference"):

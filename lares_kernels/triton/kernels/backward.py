@@ -5,7 +5,6 @@ import triton.language as tl
 
 from lares_kernels.triton.kernels import draws, elementwise, layer, tiles
 from lares_kernels.triton.kernels.layer_backward import (
-    SIDES,
     layer_again,
     layer_backward,
     load_tile,
@@ -16,6 +15,7 @@ from lares_kernels.triton.kernels.layer_backward import (
 from lares_kernels.triton.kernels.rows import (
     field,
     load_rows,
+    shown,
     store_rows,
     tile_depth,
     tile_info,
@@ -48,7 +48,7 @@ def layers_backward(
     """
     tile_size: tl.constexpr = 3 * C.rows * C.d
     # The gradient waits in memory: nothing needs it before the last layer.
-    store_tile(scratch, 3 * C.layers, g, C)
+    store_tile(scratch, 3 * C.layers, shown(g, info, C), C)
     for index in tl.range(C.layers):
         x = layer_again(
             x,
@@ -73,7 +73,7 @@ def layers_backward(
             gradients + index * C.layer_vector,
             scratch + index * tile_size,
             units + row * C.layer_rows,
-            sides + row * (SIDES * C.d),
+            sides + row * (C.sides * C.d),
             info,
             index,
             step,
@@ -81,6 +81,7 @@ def layers_backward(
             seed,
             C,
         )
+        g = shown(g, info, C)
     return g
 
 
@@ -88,7 +89,7 @@ def layers_backward(
 def load_hidden(hidden, info, C: tl.constexpr):
     """``H`` of a tile's rows."""
     hidden_row = field(info, tiles.HIDDEN_ROW, C)
-    return load_rows(hidden, hidden_row, hidden_row >= 0, C)
+    return shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
 
 
 @triton.jit
@@ -146,7 +147,7 @@ def step_backward(
         load_state(before, info, step, C), load_hidden(hidden, info, C), matrices, vectors, C
     )
     g_x = layers_backward(
-        layer.norm(adapted, vectors, C.core_norm_at, C),
+        shown(layer.norm(adapted, vectors, C.core_norm_at, C), info, C),
         g,
         matrices,
         vectors,

@@ -8,6 +8,7 @@ from lares_kernels.triton.kernels.rows import (
     field,
     first_state,
     load_rows,
+    shown,
     store_rows,
     tile_depth,
     tile_info,
@@ -83,8 +84,8 @@ def refine_step(
         before = kept + (step - 1) * kept_rows.to(tl.int64) * C.width
         store_rows(before, packed, running, x, C)
     hidden_row = field(info, tiles.HIDDEN_ROW, C)
-    there = load_rows(hidden, hidden_row, hidden_row >= 0, C)
-    x = step_input(x, there, matrices, vectors, C)
+    there = shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
+    x = shown(step_input(x, there, matrices, vectors, C), info, C)
     x = all_layers(x, held, vectors, info, step + steps_done, seed, C)
     depth = field(info, tiles.DEPTH, C)
     newest = field(info, tiles.NEWEST, C)
@@ -129,6 +130,7 @@ def refine_tile(
         stream = field(info, tiles.STREAM, C)
         position = field(info, tiles.POSITION, C)
         x = first_state(state, state_row, stream, position, state_scale, seed, DRAWN, C)
+        x = shown(x, info, C)
         if C.resident:
             for step in range(1, tile_depth(info, C) + 1):
                 x = refine_step(
@@ -145,7 +147,7 @@ def refine_tile(
                 step += 1
     else:
         hidden_row = field(info, tiles.HIDDEN_ROW, C)
-        x = load_rows(hidden, hidden_row, hidden_row >= 0, C)
+        x = shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
         x = all_layers(x, held, vectors, info, 0, seed, C)
         newest = field(info, tiles.NEWEST, C)
         store_rows(trajectory, newest, newest >= 0, x, C)

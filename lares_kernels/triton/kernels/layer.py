@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from lares_kernels.triton.kernels import draws, elementwise, tiles
-from lares_kernels.triton.kernels.rows import field
+from lares_kernels.triton.kernels.rows import field, shown
 
 
 @triton.jit
@@ -105,6 +105,25 @@ def dropped(branch, low, high, C: tl.constexpr):
 
 
 @triton.jit
+def inner_dropped(x, info, index, step, column, seed, C: tl.constexpr):
+    """Dropout of ``C.chunk`` columns of the activations, or of their gradient."""
+    if C.inner_planes > 0:
+        stream = field(info, tiles.STREAM, C)
+        position = field(info, tiles.POSITION, C)
+        site = draws.site_word(draws.SITE_INNER, index, step)
+        block = column // 64
+        low, high, odd_low, odd_high = draws.keep_words(
+            stream, position, site, block // 2, seed, C.inner_threshold, C.inner_planes
+        )
+        low = tl.where(block % 2 == 0, low, odd_low)
+        high = tl.where(block % 2 == 0, high, odd_high)
+        element = column % 64 + tl.arange(0, C.chunk)[None, :]
+        return tl.where(draws.kept(low, high, element), x * C.inner_keep_scale, 0.0)
+    else:
+        return x
+
+
+@triton.jit
 def visible(first, ROWS: tl.constexpr):
     """(ROWS, ROWS) bool: keys of a query's own sequence up to the query itself."""
     query = tl.arange(0, ROWS)[:, None]
@@ -144,9 +163,11 @@ def probabilities(query, key, info, C: tl.constexpr):
 
 
 @triton.jit
-def head_branch(x, matrices, vectors, info, index, step, seed, head, C: tl.constexpr):
+def head_branch(
+    x, of_queries, matrices, vectors, info, index, step, seed, head, C: tl.constexpr
+):
     """One head's part of ``W_o (Dropout_attn(A) V)``."""
-    query = head_rows(x, matrices, vectors, head, 0, C).to(x.dtype)
+    query = head_rows(of_queries, matrices, vectors, head, 0, C).to(x.dtype)
     key = head_rows(x, matrices, vectors, head, 1, C).to(x.dtype)
     value = head_rows(x, matrices, vectors, head, 2, C).to(x.dtype)
     weights, scale = probabilities(query, key, info, C)
@@ -162,59 +183,73 @@ def head_branch(x, matrices, vectors, info, index, step, seed, head, C: tl.const
 
 
 @triton.jit
-def attention(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
-    """``W_o (Dropout_attn(A) V) + b_o`` of ``x``."""
+def attention(x, of_queries, matrices, vectors, info, index, step, seed, C: tl.constexpr):
+    """``W_o (Dropout_attn(A) V) + b_o`` of ``x``, with queries of ``of_queries``, which may be ``x``."""
     x = to_products(x, matrices, C)
+    of_queries = to_products(of_queries, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.out_bias_at, C.d)
     if C.resident:
         for head in tl.static_range(C.heads):
-            branch += head_branch(x, matrices, vectors, info, index, step, seed, head, C)
+            branch += head_branch(
+                x, of_queries, matrices, vectors, info, index, step, seed, head, C
+            )
     else:
         # A loop that stays one: unrolled, the compiler mixes heads and runs out of registers.
         for head in tl.range(C.heads):
-            branch += head_branch(x, matrices, vectors, info, index, step, seed, head, C)
+            branch += head_branch(
+                x, of_queries, matrices, vectors, info, index, step, seed, head, C
+            )
     return branch
 
 
 @triton.jit
-def column_branch(x, matrices, vectors, column, C: tl.constexpr):
+def column_branch(x, matrices, vectors, info, index, step, seed, column, C: tl.constexpr):
     """The part of ``W_2 act(W_1 x + b_1)`` by ``C.chunk`` columns of the inner layer."""
     inner = product(x, tl.trans(block(matrices, C.up_row + column, C.chunk, C)), C)
     inner += vector(vectors, C.up_bias_at + column, C.chunk)
     activated = elementwise.activate(inner, C.activation, C.exact)
+    activated = inner_dropped(activated, info, index, step, column, seed, C)
     return product(activated, block(matrices, C.down_row + column, C.chunk, C), C)
 
 
 @triton.jit
-def feed_forward(x, matrices, vectors, C: tl.constexpr):
+def feed_forward(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
     """``W_2 act(W_1 x + b_1) + b_2``, a few columns of the inner layer at a time."""
     x = to_products(x, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.down_bias_at, C.d)
     if C.resident:
         for column in tl.static_range(0, C.ff, C.chunk):
-            branch += column_branch(x, matrices, vectors, column, C)
+            branch += column_branch(x, matrices, vectors, info, index, step, seed, column, C)
     else:
         for column in tl.range(0, C.ff, C.chunk):
-            branch += column_branch(x, matrices, vectors, column, C)
+            branch += column_branch(x, matrices, vectors, info, index, step, seed, column, C)
     return branch
 
 
 @triton.jit
 def attention_sum(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
-    """``x`` plus the attention branch, before any LayerNorm of the sum.
+    """``x`` (query-norm: its LayerNorm) plus the attention branch, before any LayerNorm of the sum.
 
     Also the words of the feed-forward's dropout, which the same call of the generator gives.
     """
     source = x
     if not C.post:
         source = norm(x, vectors, C.attn_norm_at, C)
-    branch = attention(source, matrices, vectors, info, index, step, seed, C)
+    of_queries = source
+    if C.query:
+        source = x
+        x = of_queries
+    branch = attention(source, of_queries, matrices, vectors, info, index, step, seed, C)
     low, high, next_low, next_high = residual_words(info, index, step, seed, C)
-    return x + dropped(branch, low, high, C), next_low, next_high
+    if not C.spares_attention:
+        branch = dropped(branch, low, high, C)
+    return x + branch, next_low, next_high
 
 
 @triton.jit
-def feed_forward_sum(attention_sum, matrices, vectors, low, high, C: tl.constexpr):
+def feed_forward_sum(
+    attention_sum, matrices, vectors, info, index, step, seed, low, high, C: tl.constexpr
+):
     """The feed-forward branch and its residual, before any LayerNorm of the sum."""
     if C.post:
         u = norm(attention_sum, vectors, C.attn_norm_at, C)
@@ -222,7 +257,10 @@ def feed_forward_sum(attention_sum, matrices, vectors, low, high, C: tl.constexp
     else:
         u = attention_sum
         source = norm(u, vectors, C.ffn_norm_at, C)
-    return u + dropped(feed_forward(source, matrices, vectors, C), low, high, C)
+        if C.query:
+            u = source
+    branch = feed_forward(source, matrices, vectors, info, index, step, seed, C)
+    return u + dropped(branch, low, high, C)
 
 
 @triton.jit
@@ -236,10 +274,10 @@ def layer_output(feed_forward_sum, vectors, C: tl.constexpr):
 
 @triton.jit
 def layer_forward(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
-    """One layer, post- or pre-norm."""
+    """One layer, post-, pre- or query-norm."""
     x, low, high = attention_sum(x, matrices, vectors, info, index, step, seed, C)
-    x = feed_forward_sum(x, matrices, vectors, low, high, C)
-    return layer_output(x, vectors, C)
+    x = feed_forward_sum(x, matrices, vectors, info, index, step, seed, low, high, C)
+    return shown(layer_output(x, vectors, C), info, C)
 
 
 @triton.jit

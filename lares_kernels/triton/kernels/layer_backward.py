@@ -3,21 +3,21 @@
 What the weights' gradients are products of goes to memory as pairs of rows: *units*, one column for
 each row of the packed matrices (gradients of queries, keys and values; attention contexts; gradients
 of the inner layer; its activations), and *sides*, ``d`` columns for each of the four products
-(attention's input, gradient of its output; feed-forward's input, gradient of its output). The gradient
-of matrix row ``i`` is the sum over tokens of unit ``i`` times the side of its product.
+(attention's input, gradient of its output; feed-forward's input, gradient of its output; with query-norm
+a fifth, the queries' input). The gradient of matrix row ``i`` is the sum over tokens of unit ``i`` times the side of its product.
 """
 
 import triton
 import triton.language as tl
 
 from lares_kernels.triton.kernels import elementwise, layer, tiles
-from lares_kernels.triton.kernels.rows import field
+from lares_kernels.triton.kernels.rows import field, shown
 
 ATTENTION_INPUT: tl.constexpr = tl.constexpr(0)
 ATTENTION_GRADIENT: tl.constexpr = tl.constexpr(1)
 FEED_FORWARD_INPUT: tl.constexpr = tl.constexpr(2)
 FEED_FORWARD_GRADIENT: tl.constexpr = tl.constexpr(3)
-SIDES: tl.constexpr = tl.constexpr(4)
+QUERIES_INPUT: tl.constexpr = tl.constexpr(4)  # query-norm
 
 
 @triton.jit
@@ -47,7 +47,9 @@ def norm_backward(g_y, normalised, inverse_std, vectors, gradients, at, C: tl.co
 
 
 @triton.jit
-def feed_forward_backward(g_branch, source, matrices, vectors, units, info, step, C: tl.constexpr):
+def feed_forward_backward(
+    g_branch, source, matrices, vectors, units, info, index, step, drawn_step, seed, C: tl.constexpr
+):
     """Gradient of the feed-forward's input ``source``; writes its units."""
     g_source = tl.zeros((C.rows, C.d), tl.float32)
     for column in tl.range(0, C.ff, C.chunk):
@@ -55,6 +57,8 @@ def feed_forward_backward(g_branch, source, matrices, vectors, units, info, step
         inner = layer.product(source, tl.trans(up), C)
         inner += layer.vector(vectors, C.up_bias_at + column, C.chunk)
         activated, slope = elementwise.activate_with_slope(inner, C.activation, C.exact)
+        activated = layer.inner_dropped(activated, info, index, drawn_step, column, seed, C)
+        slope = layer.inner_dropped(slope, info, index, drawn_step, column, seed, C)
         at = C.down_row + column
         store_columns(units, info, step, at, activated, C.layer_rows, C.chunk, C)
         down = layer.matrix(matrices, at, C.chunk, C.d)
@@ -68,6 +72,7 @@ def feed_forward_backward(g_branch, source, matrices, vectors, units, info, step
 def attention_backward(
     g_branch,
     source,
+    of_queries,
     matrices,
     vectors,
     units,
@@ -78,10 +83,14 @@ def attention_backward(
     seed,
     C: tl.constexpr,
 ):
-    """Gradient of the attention's input ``source``; writes its units."""
+    """Gradients of the attention's input ``source`` and, with query-norm, of its queries' input.
+
+    Writes its units.
+    """
     g_source = tl.zeros((C.rows, C.d), tl.float32)
+    g_queries = g_source
     for head in tl.range(C.heads):
-        query = layer.head_rows(source, matrices, vectors, head, 0, C).to(source.dtype)
+        query = layer.head_rows(of_queries, matrices, vectors, head, 0, C).to(source.dtype)
         key = layer.head_rows(source, matrices, vectors, head, 1, C).to(source.dtype)
         value = layer.head_rows(source, matrices, vectors, head, 2, C).to(source.dtype)
         weights, scale = layer.probabilities(query, key, info, C)
@@ -117,12 +126,16 @@ def attention_backward(
         row = 3 * head * C.head
         g_query = layer.product(g_scores, key, C).to(source.dtype)
         store_columns(units, info, step, row, g_query, C.layer_rows, C.head, C)
-        g_source += layer.product(g_query, layer.matrix(matrices, row, C.head, C.d), C)
+        g_here = layer.product(g_query, layer.matrix(matrices, row, C.head, C.d), C)
+        if C.query:
+            g_queries += g_here
+        else:
+            g_source += g_here
         row += C.head
         g_key = layer.product(tl.trans(g_scores), query, C).to(source.dtype)
         store_columns(units, info, step, row, g_key, C.layer_rows, C.head, C)
         g_source += layer.product(g_key, layer.matrix(matrices, row, C.head, C.d), C)
-    return g_source
+    return g_source, g_queries
 
 
 @triton.jit
@@ -145,9 +158,9 @@ def layer_again(x, matrices, vectors, scratch, info, index, step, seed, C: tl.co
     store_tile(scratch, 0, x, C)
     x, low, high = layer.attention_sum(x, matrices, vectors, info, index, step, seed, C)
     store_tile(scratch, 1, x, C)
-    x = layer.feed_forward_sum(x, matrices, vectors, low, high, C)
+    x = layer.feed_forward_sum(x, matrices, vectors, info, index, step, seed, low, high, C)
     store_tile(scratch, 2, x, C)
-    return layer.layer_output(x, vectors, C)
+    return shown(layer.layer_output(x, vectors, C), info, C)
 
 
 @triton.jit
@@ -178,7 +191,7 @@ def layer_backward(
         step, drawn_step: of this call, and as draws are addressed.
     """
     dtype = matrices.dtype.element_ty
-    side: tl.constexpr = SIDES * C.d
+    side: tl.constexpr = C.sides * C.d
     _, _, low, high = layer.residual_words(info, index, drawn_step, seed, C)
     attention_sum = load_tile(scratch, 1, C)
     if C.post:
@@ -193,11 +206,17 @@ def layer_backward(
     g_branch = layer.dropped(g_sum, low, high, C).to(dtype)
     store_columns(sides, info, step, FEED_FORWARD_GRADIENT * C.d, g_branch, side, C.d, C)
     store_columns(sides, info, step, FEED_FORWARD_INPUT * C.d, source, side, C.d, C)
-    g_source = feed_forward_backward(g_branch, source, matrices, vectors, units, info, step, C)
+    g_source = feed_forward_backward(
+        g_branch, source, matrices, vectors, units, info, index, step, drawn_step, seed, C
+    )
     normalised, inverse_std = elementwise.normalise(load_tile(scratch, 1, C), C.eps, C.d, C.width)
     if C.post:
         g_sum = norm_backward(
             g_sum + g_source, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
+        )
+    elif C.query:
+        g_sum = norm_backward(
+            g_sum + g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
         )
     else:
         g_sum += norm_backward(
@@ -205,16 +224,25 @@ def layer_backward(
         )
 
     low, high, _, _ = layer.residual_words(info, index, drawn_step, seed, C)
-    g_branch = layer.dropped(g_sum, low, high, C).to(dtype)
+    g_branch = g_sum
+    if not C.spares_attention:
+        g_branch = layer.dropped(g_sum, low, high, C)
+    g_branch = g_branch.to(dtype)
     store_columns(sides, info, step, ATTENTION_GRADIENT * C.d, g_branch, side, C.d, C)
     x = load_tile(scratch, 0, C)
+    of_queries = x
     if not C.post:
-        x = layer.norm(x, vectors, C.attn_norm_at, C)
-    source = x.to(dtype)
+        of_queries = layer.norm(x, vectors, C.attn_norm_at, C)
+    of_queries = of_queries.to(dtype)
+    source = of_queries
+    if C.query:
+        source = x.to(dtype)
+        store_columns(sides, info, step, QUERIES_INPUT * C.d, of_queries, side, C.d, C)
     store_columns(sides, info, step, ATTENTION_INPUT * C.d, source, side, C.d, C)
-    g_source = attention_backward(
+    g_source, g_queries = attention_backward(
         g_branch,
         source,
+        of_queries,
         matrices,
         vectors,
         units,
@@ -227,6 +255,13 @@ def layer_backward(
     )
     if C.post:
         return g_sum + g_source
+    elif C.query:
+        normalised, inverse_std = elementwise.normalise(
+            load_tile(scratch, 0, C), C.eps, C.d, C.width
+        )
+        return g_source + norm_backward(
+            g_sum + g_queries, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
+        )
     else:
         normalised, inverse_std = elementwise.normalise(
             load_tile(scratch, 0, C), C.eps, C.d, C.width

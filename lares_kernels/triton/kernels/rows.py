@@ -22,6 +22,15 @@ def field(info, which: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
+def shown(x, info, C: tl.constexpr):
+    """``x`` (rows, d) with zeros in rows of padding that count among a tile's."""
+    if C.zeros:
+        return tl.where(field(info, tiles.SHOWN, C)[:, None] != 0, x, 0.0)
+    else:
+        return x
+
+
+@triton.jit
 def tile_depth(info, C: tl.constexpr):
     """Steps that a tile runs: its first row's, since the deepest sequences come first."""
     return tl.load(info + tiles.DEPTH * C.rows)

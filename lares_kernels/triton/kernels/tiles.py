@@ -17,7 +17,8 @@ POSITION: tl.constexpr = tl.constexpr(3)  # in its sequence
 FIRST: tl.constexpr = tl.constexpr(4)  # tile row of its sequence's first token
 DEPTH: tl.constexpr = tl.constexpr(5)  # steps that its sequence runs; 0 past a tile's last row
 NEWEST: tl.constexpr = tl.constexpr(6)  # its sequence's number if it is the newest token, else -1
-ROW_FIELDS: tl.constexpr = tl.constexpr(7)
+SHOWN: tl.constexpr = tl.constexpr(7)  # 0 if it is padding that counts among the rows, else 1
+ROW_FIELDS: tl.constexpr = tl.constexpr(8)
 
 
 @triton.jit
@@ -133,6 +134,7 @@ def rows_kernel(
     order,
     sequence_ids,
     num_steps,
+    tokens,
     tile_sequence,
     tile_count,
     tile_start,
@@ -144,6 +146,7 @@ def rows_kernel(
     row_limit,
     max_steps,
     ROWS: tl.constexpr,
+    LEFT: tl.constexpr,
 ):
     """Write down what is known of each row of a tile; one program for each tile there may be.
 
@@ -151,9 +154,11 @@ def rows_kernel(
         starts, hidden_starts, order, tile_sequence, tile_count: of :func:`plan_kernel`.
         sequence_ids: (n_groups,) int64 that address draws, or None for ``0, 1, ...``.
         num_steps: (n_sequences,) int64, or None where all run ``max_steps``.
+        tokens: (n_groups,) int64, the rows at each sequence's end that are not padding; None: all.
         tile_start: (max_tiles,) int32 out, packed row of each tile's first row.
         rows: (max_tiles, ROW_FIELDS, ROWS) int32 out.
         row_depth: (row_limit,) int32 out, steps of each packed row.
+        LEFT: padded arrays have their padding before the tokens.
     """
     tile = tl.program_id(0)
     if tile < tl.load(tile_count):
@@ -180,8 +185,9 @@ def rows_kernel(
         group = sequence // rollouts
         rollout = sequence - group * rollouts
         if hidden_starts is None:
-            hidden_row = group * padded_length + position
-            state_row = sequence * padded_length + position
+            before = padded_length - length if LEFT else 0
+            hidden_row = group * padded_length + before + position
+            state_row = sequence * padded_length + before + position
         else:
             hidden_start = tl.load(hidden_starts + group, mask=real, other=0)
             hidden_row = hidden_start + position
@@ -196,7 +202,13 @@ def rows_kernel(
             depth = tl.load(num_steps + sequence, mask=real, other=0).to(tl.int32)
             depth = tl.minimum(depth, max_steps)
 
+        shown = position >= 0
+        if tokens is not None:
+            count = tl.load(tokens + group, mask=real, other=0).to(tl.int32)
+            shown = position >= length - count
+
         at = rows + tile * (ROW_FIELDS * ROWS) + r
+        tl.store(at + SHOWN * ROWS, tl.where(real & shown, 1, 0))
         tl.store(at + HIDDEN_ROW * ROWS, tl.where(real, hidden_row, -1))
         tl.store(at + STATE_ROW * ROWS, tl.where(real, state_row, -1))
         tl.store(at + STREAM * ROWS, tl.where(real, number | (rollout << 24), 0))

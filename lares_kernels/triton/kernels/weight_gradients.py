@@ -7,7 +7,7 @@ runs give the same bits.
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels.layer_backward import SIDES
+from lares_kernels.triton.kernels.layer_backward import QUERIES_INPUT
 
 
 @triton.jit(
@@ -62,9 +62,12 @@ def weights_kernel(
             + (row >= C.up_row).to(tl.int32)
             + (row >= C.down_row).to(tl.int32)
         )
+        if C.query:
+            is_query = (row < C.out_row) & (row // C.head % 3 == 0)
+            side = tl.where(is_query, QUERIES_INPUT, side)
         side_at = side * C.d
         unit_stride: tl.constexpr = C.layer_rows
-        side_stride: tl.constexpr = SIDES * C.d
+        side_stride: tl.constexpr = C.sides * C.d
         layers = C.layers
         matrix_row = layer * C.layer_rows + row
     unit_at = tl.multiple_of(unit_at, 16)

@@ -32,7 +32,7 @@ DROPPING = replace(SMALL, d_ff=24, dropout=0.5, attn_dropout=0.25)
 @pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("config", VARIANTS, ids=name)
 def test_every_variant(config: CoreConfig) -> None:
-    config = replace(config, dropout=0.5, attn_dropout=0.25)
+    config = replace(config, dropout=0.5, attn_dropout=0.25, inner_dropout=0.25)
     lengths = [5, 10, 1, 9]
     assert_equal_to_equations("triton", config, lengths, num_steps=2 if config.is_recurrent else 1)
 

@@ -1,0 +1,114 @@
+"""Parameters of transformer layers that others hold, as the op takes them.
+
+Nothing is copied for good: stacking is an operation that autograd differentiates, so gradients reach
+the modules' own parameters, and optimisers, checkpoints and ``state_dict`` go on with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+LayerTensors = Mapping[str, Tensor]
+
+
+class UnsupportedModuleError(TypeError):
+    """A module computes what the op does not; the message names the attribute."""
+
+
+def refuse(where: str, found: object, wanted: str) -> None:
+    """Raise :class:`UnsupportedModuleError` for attribute ``where``."""
+    raise UnsupportedModuleError(f"{where} is {found!r}; {wanted}")
+
+
+def require_type(where: str, module: object, *types: type) -> None:
+    """Raise unless ``module`` is of exactly one of ``types`` and carries no hooks.
+
+    A subclass may compute anything, and a hook would not run.
+    """
+    if type(module) not in types:
+        names = " or ".join(f"{t.__module__}.{t.__name__}" for t in types)
+        refuse(where, type(module).__name__, f"it must be {names} itself")
+    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+        if getattr(module, hooks, None):
+            refuse(
+                f"{where}.{hooks}", len(getattr(module, hooks)), "hooks would not run: remove them"
+            )
+
+
+def require_equal(where: str, found: object, wanted: object, of: str) -> None:
+    """Raise unless an attribute is the same as in layer 0."""
+    if found != wanted:
+        refuse(where, found, f"{of} is {wanted!r}, and all layers must be alike")
+
+
+def norm_tensors(norm: nn.LayerNorm, name: str, like: Tensor) -> dict[str, Tensor]:
+    """Weight and bias of a LayerNorm; the neutral value for one that it does not have."""
+    weight = like.new_ones(norm.normalized_shape) if norm.weight is None else norm.weight
+    bias = like.new_zeros(norm.normalized_shape) if norm.bias is None else norm.bias
+    return {f"{name}_weight": weight, f"{name}_bias": bias}
+
+
+def linear_tensors(weight: Tensor, bias: Tensor | None, name: str) -> dict[str, Tensor]:
+    """Weight (out, in) and bias of a product; zeros for a bias that it does not have."""
+    return {
+        f"{name}_weight": weight,
+        f"{name}_bias": weight.new_zeros(len(weight)) if bias is None else bias,
+    }
+
+
+def attention_tensors(attention: nn.MultiheadAttention) -> dict[str, Tensor]:
+    """Of :class:`torch.nn.MultiheadAttention` that passed :func:`check_attention`."""
+    out = attention.out_proj
+    return {
+        **linear_tensors(attention.in_proj_weight, attention.in_proj_bias, "qkv"),
+        **linear_tensors(out.weight, out.bias, "out"),
+    }
+
+
+def check_attention(where: str, attention: object) -> None:
+    """Raise unless the op can do what ``attention`` does with one input and a causal mask."""
+    require_type(where, attention, nn.MultiheadAttention)
+    assert isinstance(attention, nn.MultiheadAttention)
+    d = attention.embed_dim
+    for name in ("kdim", "vdim"):
+        if getattr(attention, name) != d:
+            refuse(f"{where}.{name}", getattr(attention, name), f"it must be embed_dim, {d}")
+    for name in ("bias_k", "bias_v"):
+        if getattr(attention, name) is not None:
+            refuse(f"{where}.{name}", "a parameter", "the op has no key or value of its own")
+    if attention.add_zero_attn:
+        refuse(f"{where}.add_zero_attn", True, "the op has no key of zeros")
+
+
+def check_norm(where: str, norm: object, width: int) -> None:
+    """Raise unless ``norm`` is a LayerNorm over rows of ``width``."""
+    require_type(where, norm, nn.LayerNorm)
+    shape = tuple(norm.normalized_shape)  # type: ignore[attr-defined]
+    if shape != (width,):
+        refuse(f"{where}.normalized_shape", shape, f"it must be ({width},)")
+
+
+def stack_layers(layers: Sequence[LayerTensors]) -> dict[str, Tensor]:
+    """The op's parameters from those of each layer, by the names of ``parameter_shapes``."""
+    if len(layers) == 1:
+        return {name: tensor.unsqueeze(0) for name, tensor in layers[0].items()}
+    return {name: torch.stack([layer[name] for layer in layers]) for name in layers[0]}
+
+
+class DrawSeeds:
+    """A seed for every forward in training: the same numbers in every run that starts with the same.
+
+    Args:
+        first: 64-bit seed of the first.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self.next = first
+
+    def take(self) -> int:
+        """The next seed; neighbouring ones give unrelated draws."""
+        seed, self.next = self.next, self.next + 1
+        return seed
