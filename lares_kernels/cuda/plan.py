@@ -116,6 +116,12 @@ def config_reason(config: CoreConfig) -> str | None:
         return f"d_model is {config.d_model}; it serves {served}"
     if config.head_dim > 64:
         return f"heads are {config.head_dim} wide; it serves up to 64"
+    if config.norm not in ("post", "pre"):
+        return f"norm is {config.norm}; it serves post and pre"
+    if config.inner_dropout > 0 or config.dropout_of != "both":
+        return "it has dropout after both branches alone: inner_dropout 0 and dropout_of 'both'"
+    if config.padding != "right":
+        return f"padding is {config.padding}; it serves right"
     return None
 
 

@@ -19,6 +19,7 @@ from lares_kernels.call import RefineCall, Request
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.triton.constants import Constants, compile_time, constants, padded
 from lares_kernels.triton.fused import on, seed_halves
+from lares_kernels.triton.layered_blocks import Blocks, attention_blocks
 from lares_kernels.triton.layered_rows import PackedRows, pack_rows
 
 MOST_WIDTH = 1024
@@ -47,53 +48,6 @@ def layered_text(call: RefineCall) -> str:
     )
 
 
-class Blocks(NamedTuple):
-    """How attention is cut: queries, and keys, of a block; warps of a program."""
-
-    side: int
-    warps: int
-
-
-# By precision of the products and padded width of a head: forward's and backward's blocks. Larger ones
-# spill registers on some family of GPUs; products in ieee float32 are taken without tensor cores.
-_BLOCKS = {
-    "half": {
-        32: (Blocks(64, 4), Blocks(64, 4)),
-        64: (Blocks(64, 4), Blocks(32, 4)),
-        128: (Blocks(32, 4), Blocks(32, 4)),
-        256: (Blocks(32, 4), Blocks(16, 8)),
-    },
-    "tf32": {
-        32: (Blocks(32, 4), Blocks(32, 4)),
-        64: (Blocks(32, 4), Blocks(32, 4)),
-        128: (Blocks(32, 8), Blocks(16, 4)),
-        256: (Blocks(16, 4), Blocks(16, 8)),
-    },
-    "ieee": {
-        32: (Blocks(32, 4), Blocks(16, 4)),
-        64: (Blocks(32, 4), Blocks(16, 4)),
-        128: (Blocks(16, 4), Blocks(16, 4)),
-        256: (Blocks(16, 4), Blocks(16, 4)),
-    },
-}
-
-
-@cache
-def attention_blocks(precision: str, head: int, longest: int) -> tuple[Blocks, Blocks]:
-    """Forward's and backward's blocks for padded heads of ``head`` and sequences up to ``longest``."""
-    forward, backward = (
-        _shrunk(blocks, padded(longest), precision == "half" and head <= 32)
-        for blocks in _BLOCKS[precision][max(head, 32)]
-    )
-    return forward, backward
-
-
-def _shrunk(blocks: Blocks, longest: int, small: bool) -> Blocks:
-    """Blocks no larger than the sequences; ``small`` ones need fewer warps."""
-    side = min(blocks.side, longest)
-    return Blocks(side, 2 if small and side <= 32 else blocks.warps)
-
-
 @cache
 def row_rows(width: int) -> int:
     """Rows that a program of a row kernel takes at once."""
@@ -114,6 +68,7 @@ class LayerTape:
     """What a layer's recomputation leaves for its backward; rows are those that run.
 
     ``*_in`` are what products read, in their type; ``*_sum`` the residual sums, float32. From
+    ``of_queries`` is what queries are of where they have an input of their own. From
     ``attn_sum`` on rows are those of ``site``, which in a sequence's last layer are its newest alone;
     ``newest`` then says which, among all.
     """
@@ -125,6 +80,7 @@ class LayerTape:
     qkv: Tensor
     lse: Tensor
     context: Tensor
+    of_queries: Tensor | None
     attn_sum: Tensor
     up_in: Tensor
     inner: Tensor
@@ -149,6 +105,10 @@ class Layered:
         precision: str,
     ) -> None:
         self.call, self.config = call, call.config
+        if call.padding_is_read:
+            columns = torch.arange(call.padded_length, device=hidden.device)
+            padding = columns < call.padded_length - call.lengths[:, None]
+            hidden = hidden.masked_fill(padding[..., None], 0.0)
         self.hidden = hidden.contiguous()
         self.state = None if state is None else state.contiguous()
         self.device, self.dtype = hidden.device, call.product_dtype
@@ -196,6 +156,20 @@ class Layered:
         """Weight and bias of a layer's LayerNorm ``attn_norm`` or ``ffn_norm``."""
         return self.vectors[f"{name}_weight"][layer], self.vectors[f"{name}_bias"][layer]
 
+    def shown(self, x: Tensor) -> Tensor:
+        """``x``, the first rows of all, with zeros in rows of padding."""
+        padding = self.rows.hidden_padding
+        return x if padding is None else x.masked_fill(padding[: len(x)], 0.0)
+
+    def queries_keys_values(self, x: Tensor, of_queries: Tensor | None, layer: int) -> Tensor:
+        """(n, 3 d) in the products' type; queries of ``of_queries`` where that is given."""
+        if of_queries is None:
+            return self.linear(x, "qkv", layer)
+        weight, bias = self.products["qkv_weight"][layer], self.products["qkv_bias"][layer]
+        d = self.config.d_model
+        queries = torch.addmm(bias[:d], of_queries, weight[:d].mT)
+        return torch.cat((queries, torch.addmm(bias[d:], x, weight[d:].mT)), dim=1)
+
     def linear(self, x: Tensor, name: str, layer: int) -> Tensor:
         """``x W^T + b`` in the products' type."""
         weight = self.products[f"{name}_weight"][layer]
@@ -221,7 +195,7 @@ class Layered:
             DRAWN=not self.call.zero_state,
             C=self.compiled,
         )
-        return out
+        return self.shown(out)
 
     def joined(self, state: Tensor, n_rows: int, kept: Tensor | None) -> Tensor:
         """``[s ; H]`` (n, 2 d) of adapter ``concat``."""
@@ -259,7 +233,8 @@ class Layered:
                 n_rows,
                 C=self.compiled,
             )
-        return out, out if rounded is None else rounded
+        out = self.shown(out)
+        return out, out if rounded is None else self.shown(rounded)
 
     def concat_product(self, both: Tensor) -> Tensor:
         weight = self.products["concat_weight"]
@@ -298,14 +273,16 @@ class Layered:
             C=self.compiled,
         )
 
-    def normalised(self, x: Tensor, name: str, layer: int) -> Tensor:
-        """LayerNorm of ``x`` for products: what a pre-norm branch reads."""
+    def normalised(self, x: Tensor, name: str, layer: int) -> tuple[Tensor | None, Tensor]:
+        """LayerNorm of ``x``: float32 (None where nothing reads that), and for products."""
         rounded = self.for_products(len(x))
-        out = self.new(len(x), self.config.d_model) if rounded is None else None
+        out = None
+        if rounded is None or self.c.query:
+            out = self.new(len(x), self.config.d_model)
         self.residual(
             x, None, self.norm_of(name, layer), None, out, rounded, self.site(layer, 0), -1
         )
-        return out if rounded is None else rounded  # type: ignore[return-value]
+        return out, out if rounded is None else rounded  # type: ignore[return-value]
 
     def attention(self, qkv: Tensor, layer: int, step: int, lse: Tensor | None) -> Tensor:
         """Context (n, d) in the products' type."""
@@ -327,13 +304,26 @@ class Layered:
         )
         return context
 
-    def activate(self, inner: Tensor) -> Tensor:
+    def activate(self, inner: Tensor, site: Site) -> Tensor:
+        """The activation of (n, f), dropped."""
         from lares_kernels.triton.kernels.layered_rows import activate_kernel
 
         out = torch.empty_like(inner)
         grid = (-(-inner.numel() // FLAT_BLOCK),)
-        activate_kernel[grid](inner, out, inner.numel(), BLOCK=FLAT_BLOCK, C=self.compiled)
+        activate_kernel[grid](
+            inner,
+            out,
+            inner.numel(),
+            *self.inner_draws(site),
+            BLOCK=FLAT_BLOCK,
+            C=self.compiled,
+        )
         return out
+
+    def inner_draws(self, site: Site) -> tuple[Any, ...]:
+        """What kernels address the draws inside the feed-forward by."""
+        where = (site.stream, site.position, self.config.d_ff, site.layer, site.step)
+        return (*where, *self.seed)
 
     def site(self, layer: int, step: int, chosen: Tensor | None = None) -> Site:
         """Of all rows, or of those ``chosen``."""
@@ -356,36 +346,44 @@ class Layered:
         ``newest``: the only rows whose output is read, or None for all.
 
         Returns:
-            The layer's output, float32 and for products (post-norm; with pre-norm nothing reads the
-            second).
+            The layer's output, float32 and for products (with pre-norm nothing reads the second).
         """
-        d, post, taped = self.config.d_model, self.c.post, tapes is not None
-        source = x_in if post else self.normalised(x, "attn_norm", layer)
-        qkv = self.linear(source, "qkv", layer)
+        d, taped = self.config.d_model, tapes is not None
+        post, query = self.c.post, self.c.query
+        source, of_queries, before = x_in, None, x
+        if not post:
+            normalised, rows_in = self.normalised(x, "attn_norm", layer)
+            if query:
+                assert normalised is not None
+                before, of_queries = normalised, rows_in
+            else:
+                source = rows_in
+        qkv = self.queries_keys_values(source, of_queries, layer)
         lse = self.new(self.config.n_heads, len(x)) if taped else None
         context = self.attention(qkv, layer, step, lse)
         site = self.site(layer, step, newest)
-        before, mixed = x, context
+        mixed = context
         if newest is not None:
-            before, mixed = x.index_select(0, newest), context.index_select(0, newest)
+            before, mixed = before.index_select(0, newest), context.index_select(0, newest)
         n_rows = len(before)
         branch = self.linear(mixed, "out", layer)
 
-        # Post-norm goes on from the sum's LayerNorm, pre-norm from the sum.
-        attn_sum = self.new(n_rows, d) if taped or not post else None
+        # Post-norm and query-norm go on from the sum's LayerNorm, pre-norm from the sum.
+        from_norm = post or query
+        attn_sum = self.new(n_rows, d) if taped or not from_norm else None
         rounded = self.for_products(n_rows)
-        u = self.new(n_rows, d) if post or rounded is None else None
+        u = self.new(n_rows, d) if from_norm or rounded is None else None
         norm = self.norm_of("attn_norm" if post else "ffn_norm", layer)
         self.residual(before, branch, norm, attn_sum, u, rounded, site, 0)
         up_in = u if rounded is None else rounded
-        residual = u if post else attn_sum
+        residual = u if from_norm else attn_sum
         assert up_in is not None
         assert residual is not None
 
         inner = self.linear(up_in, "up", layer)
-        activated = self.activate(inner)
+        activated = self.activate(inner, site)
         branch = self.linear(activated, "down", layer)
-        out, out_in = self.new(n_rows, d), self.for_products(n_rows) if post else None
+        out, out_in = self.new(n_rows, d), self.for_products(n_rows) if from_norm else None
         ffn_sum = self.new(n_rows, d) if taped and post else None
         norm_after = self.norm_of("ffn_norm", layer) if post else None
         self.residual(residual, branch, norm_after, ffn_sum, out, out_in, site, 1)
@@ -394,11 +392,13 @@ class Layered:
             assert attn_sum is not None
             tapes.append(
                 LayerTape(
-                    *(site, newest, x, source, qkv, lse, context, attn_sum, up_in, inner),
-                    activated,
+                    *(site, newest, x, source, qkv, lse, context, of_queries, attn_sum, up_in),
+                    *(inner, activated),
                     out if ffn_sum is None else ffn_sum,
                 )
             )
+        if newest is None:  # newest rows are never padding
+            out, out_in = self.shown(out), None if out_in is None else self.shown(out_in)
         return out, out if out_in is None else out_in
 
     def layers(

@@ -45,10 +45,12 @@ class _Gradients:
         """Sums of a residual of a layer; of the adapter for layer -1."""
         return self.sums[-1 if layer < 0 else 2 * layer + branch]
 
-    def product(self, name: str, layer: int | None, x: Tensor, g_y: Tensor) -> None:
-        """Add the weight's gradient of ``y = x W^T``."""
+    def product(
+        self, name: str, layer: int | None, x: Tensor, g_y: Tensor, rows: slice = slice(None)
+    ) -> None:
+        """Add the weight's gradient of ``y = x W^T``, where that is ``rows`` of it."""
         whole = self.by_name[f"{name}_weight"]
-        weight = whole if layer is None else whole[layer]
+        weight = (whole if layer is None else whole[layer])[rows]
         if x.dtype == torch.float32:
             weight.addmm_(g_y.mT, x)
         else:
@@ -191,12 +193,16 @@ def _layers_gradient(
 ) -> tuple[Tensor, Tensor | None]:
     """Gradient of the first layer's input as a float32 part, and one that products gave or None."""
     newest = run.newest_alone(step)
+    g_y = run.shown(g_y)
     g_sum = g_y if newest is None else g_y.index_select(0, newest)
     g_input = None
     layers = range(run.config.n_layers)
     for layer, tape in zip(reversed(layers), reversed(tapes), strict=True):
         backward = _post_layer_backward if run.c.post else _pre_layer_backward
+        if run.c.query:
+            backward = _query_layer_backward
         g_sum, g_input = backward(run, grads, tape, g_sum, g_input, layer, step)
+        g_sum, g_input = run.shown(g_sum), None if g_input is None else run.shown(g_input)
     return g_sum, g_input
 
 
@@ -269,6 +275,57 @@ def _pre_layer_backward(
     return g_sum, None
 
 
+def _query_layer_backward(
+    run: Layered,
+    grads: _Gradients,
+    tape: LayerTape,
+    g_sum: Tensor,
+    g_input: Tensor | None,
+    layer: int,
+    step: int,
+) -> tuple[Tensor, Tensor | None]:
+    """Of ``y = v + ffn(v), v = LN(q + attention(q; x)), q = LN(x)``; both gradients are whole."""
+    assert g_input is None
+
+    def of_branch(g: Tensor, branch: int) -> Tensor:
+        g_branch = run.new(len(g), run.config.d_model, run.dtype)
+        _residual_backward(
+            *(run, grads, g, None, g, None),
+            g_total=None,
+            g_branch=g_branch,
+            norm=_NO_NORM,
+            site=tape.site,
+            branch=branch,
+        )
+        return g_branch
+
+    def through_norm(
+        g: Tensor, g_more: Tensor, total: Tensor, name: str, norm: int, branch: int
+    ) -> Tensor:
+        g_total = torch.empty_like(total)
+        _residual_backward(
+            *(run, grads, g, g_more, total, run.norm_of(name, layer)[0]),
+            g_total=g_total,
+            g_branch=None,
+            norm=norm,
+            site=tape.site,
+            branch=branch,
+        )
+        return g_total
+
+    g_branch = of_branch(g_sum, _FEED_FORWARD)
+    g_v = _feed_forward_backward(run, grads, tape, g_branch, layer)
+    g_u = through_norm(g_sum, g_v, tape.attn_sum, "ffn_norm", _OF_SUM, _FEED_FORWARD)
+    g_qkv = _qkv_gradient(run, grads, tape, of_branch(g_u, _ATTENTION), layer, step)
+    d, weight = run.config.d_model, run.products["qkv_weight"][layer]
+    assert tape.of_queries is not None
+    grads.product("qkv", layer, tape.of_queries, g_qkv[:, :d], rows=slice(0, d))
+    grads.product("qkv", layer, tape.qkv_in, g_qkv[:, d:], rows=slice(d, 3 * d))
+    g_queries = torch.mm(g_qkv[:, :d], weight[:d]) + _spread(tape, g_u)
+    g_others = torch.mm(g_qkv[:, d:], weight[d:])
+    return through_norm(g_others, g_queries, tape.x, "attn_norm", _OF_BRANCH, _ATTENTION), None
+
+
 def _spread(tape: LayerTape, g: Tensor) -> Tensor:
     """Gradients of the rows of ``tape.site`` among all that run, the others' zero."""
     if tape.newest is None:
@@ -337,7 +394,13 @@ def _feed_forward_backward(
     g_inner = torch.mm(g_branch, run.products["down_weight"][layer])
     size = g_inner.numel()
     activate_backward_kernel[(-(-size // FLAT_BLOCK),)](
-        tape.inner, g_inner, g_inner, size, BLOCK=FLAT_BLOCK, C=run.compiled
+        tape.inner,
+        g_inner,
+        g_inner,
+        size,
+        *run.inner_draws(tape.site),
+        BLOCK=FLAT_BLOCK,
+        C=run.compiled,
     )
     grads.product("up", layer, tape.up_in, g_inner)
     grads.bias("up", layer, g_inner)
@@ -347,6 +410,15 @@ def _feed_forward_backward(
 def _attention_backward(
     run: Layered, grads: _Gradients, tape: LayerTape, g_branch: Tensor, layer: int, step: int
 ) -> Tensor:
+    g_qkv = _qkv_gradient(run, grads, tape, g_branch, layer, step)
+    grads.product("qkv", layer, tape.qkv_in, g_qkv)
+    return torch.mm(g_qkv, run.products["qkv_weight"][layer])
+
+
+def _qkv_gradient(
+    run: Layered, grads: _Gradients, tape: LayerTape, g_branch: Tensor, layer: int, step: int
+) -> Tensor:
+    """Gradient (n, 3 d) of queries, keys and values."""
     from lares_kernels.triton.kernels.layered_attention import (
         key_gradient_kernel,
         query_gradient_kernel,
@@ -365,9 +437,8 @@ def _attention_backward(
     )
     options |= KEY_STAGES.get(run.c.precision, {})
     key_gradient_kernel[grid](tape.qkv, g_context, tape.lse, delta, g_qkv, *shared, **options)
-    grads.product("qkv", layer, tape.qkv_in, g_qkv)
     grads.bias("qkv", layer, g_qkv)
-    return torch.mm(g_qkv, run.products["qkv_weight"][layer])
+    return g_qkv
 
 
 def _of_hidden(run: Layered, g_rows: Tensor) -> Tensor:

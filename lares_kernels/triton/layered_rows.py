@@ -26,6 +26,7 @@ class PackedRows(NamedTuple):
         newest: (S,) int64, row of the newest token, by the caller's number of the sequence.
         longest: tokens of the longest sequence.
         rows, sequences: those that run at step 1, 2, ...
+        hidden_padding: (N, 1) bool, rows that are padding and so zero; None: no row is padding.
     """
 
     starts: Tensor
@@ -39,6 +40,7 @@ class PackedRows(NamedTuple):
     longest: int
     rows: list[int]
     sequences: list[int]
+    hidden_padding: Tensor | None = None
 
     @property
     def n_rows(self) -> int:
@@ -52,7 +54,9 @@ def pack_rows(call: RefineCall) -> PackedRows:
         ValueError: a length, depth or id is out of range.
     """
     device, groups = call.lengths.device, call.rollouts
-    lengths = call.lengths.repeat_interleave(groups) if groups > 1 else call.lengths
+    if call.padding_is_read:
+        call.check_values()  # below, lengths are those with padding
+    lengths = call.row_lengths.repeat_interleave(groups) if groups > 1 else call.row_lengths
     n_sequences = len(lengths)
     order = torch.arange(n_sequences, device=device)
     if call.num_steps is not None:
@@ -69,8 +73,11 @@ def pack_rows(call: RefineCall) -> PackedRows:
     group = number // groups
     rollout = number - group * groups
     if call.padded_length:
-        hidden_row = group * call.padded_length + position
-        state_row = number * call.padded_length + position
+        first = position
+        if call.left:
+            first = position + call.padded_length - ordered[sequence]
+        hidden_row = group * call.padded_length + first
+        state_row = number * call.padded_length + first
     else:
         before = call.lengths.cumsum(0) - call.lengths
         hidden_row = before[group] + position
@@ -81,6 +88,9 @@ def pack_rows(call: RefineCall) -> PackedRows:
     streams = ids[order // groups] | (order % groups) << STREAM_BITS
     newest = torch.empty_like(order)
     newest[order] = starts[1:] - 1
+    hidden_padding = None
+    if call.padding_is_read:
+        hidden_padding = (position < call.padded_length - call.lengths[group]).unsqueeze(1)
     return PackedRows(
         starts.to(torch.int32),
         streams.to(torch.int32),
@@ -93,6 +103,7 @@ def pack_rows(call: RefineCall) -> PackedRows:
         longest,
         rows,
         sequences,
+        hidden_padding,
     )
 
 

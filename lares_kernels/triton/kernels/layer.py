@@ -163,9 +163,7 @@ def probabilities(query, key, info, C: tl.constexpr):
 
 
 @triton.jit
-def head_branch(
-    x, of_queries, matrices, vectors, info, index, step, seed, head, C: tl.constexpr
-):
+def head_branch(x, of_queries, matrices, vectors, info, index, step, seed, head, C: tl.constexpr):
     """One head's part of ``W_o (Dropout_attn(A) V)``."""
     query = head_rows(of_queries, matrices, vectors, head, 0, C).to(x.dtype)
     key = head_rows(x, matrices, vectors, head, 1, C).to(x.dtype)
@@ -184,7 +182,7 @@ def head_branch(
 
 @triton.jit
 def attention(x, of_queries, matrices, vectors, info, index, step, seed, C: tl.constexpr):
-    """``W_o (Dropout_attn(A) V) + b_o`` of ``x``, with queries of ``of_queries``, which may be ``x``."""
+    """``W_o (Dropout_attn(A) V) + b_o`` of ``x``; its queries are of ``of_queries``, often the same."""
     x = to_products(x, matrices, C)
     of_queries = to_products(of_queries, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.out_bias_at, C.d)

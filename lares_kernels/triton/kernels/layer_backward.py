@@ -3,8 +3,9 @@
 What the weights' gradients are products of goes to memory as pairs of rows: *units*, one column for
 each row of the packed matrices (gradients of queries, keys and values; attention contexts; gradients
 of the inner layer; its activations), and *sides*, ``d`` columns for each of the four products
-(attention's input, gradient of its output; feed-forward's input, gradient of its output; with query-norm
-a fifth, the queries' input). The gradient of matrix row ``i`` is the sum over tokens of unit ``i`` times the side of its product.
+(attention's input, gradient of its output; feed-forward's input, gradient of its output; with
+query-norm a fifth, the queries' input). The gradient of matrix row ``i`` is the sum over tokens of unit
+``i`` times the side of its product.
 """
 
 import triton

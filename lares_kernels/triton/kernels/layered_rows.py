@@ -68,7 +68,7 @@ def dropped(
 ):
     """Residual dropout of a branch, or of its gradient."""
     if C.planes > 0:
-        if BRANCH != NO_BRANCH:
+        if BRANCH != NO_BRANCH and not (C.spares_attention and BRANCH == ATTENTION):
             streams = tl.load(stream + row, mask=mask, other=0)
             positions = tl.load(position + row, mask=mask, other=0)
             kept = kept_columns(streams, positions, layer, step, seed, BRANCH, C)
@@ -362,18 +362,74 @@ def split_kernel(g_both, g_state, g_hidden, n_rows, C: tl.constexpr):
 
 
 @triton.jit
-def activate_kernel(inner, out, size, BLOCK: tl.constexpr, C: tl.constexpr):
-    """The activation, number by number."""
+def inner_dropped(
+    x, at, size, stream, position, width, layer, step, seed_low, seed_high, C: tl.constexpr
+):
+    """Dropout inside the feed-forward of numbers ``at`` (BLOCK,) of rows of ``width``."""
+    if C.inner_planes > 0:
+        row = at // width
+        column = (at - row * width).to(tl.int32)
+        streams = tl.load(stream + row, mask=at < size, other=0)
+        positions = tl.load(position + row, mask=at < size, other=0)
+        seed = draws.join_seed(seed_low, seed_high)
+        site = draws.site_word(draws.SITE_INNER, layer, step)
+        block = column // 64
+        low, high, odd_low, odd_high = draws.keep_words(
+            streams, positions, site, block // 2, seed, C.inner_threshold, C.inner_planes
+        )
+        low = tl.where(block % 2 == 0, low, odd_low)
+        high = tl.where(block % 2 == 0, high, odd_high)
+        word = tl.where(column % 64 < 32, low, high)
+        return tl.where(((word >> (column & 31)) & 1) != 0, x * C.inner_keep_scale, 0.0)
+    else:
+        return x
+
+
+@triton.jit(do_not_specialize=["width", "layer", "step", "seed_low", "seed_high"])
+def activate_kernel(
+    inner,
+    out,
+    size,
+    stream,
+    position,
+    width,
+    layer,
+    step,
+    seed_low,
+    seed_high,
+    BLOCK: tl.constexpr,
+    C: tl.constexpr,
+):
+    """The activation, number by number, dropped; ``stream`` and ``position`` are its rows' (n,)."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(inner + at, mask=at < size, other=0.0).to(tl.float32)
-    tl.store(out + at, elementwise.activate(x, C.activation, C.exact), mask=at < size)
+    x = elementwise.activate(x, C.activation, C.exact)
+    x = inner_dropped(x, at, size, stream, position, width, layer, step, seed_low, seed_high, C)
+    tl.store(out + at, x, mask=at < size)
 
 
-@triton.jit
-def activate_backward_kernel(inner, g_out, g_inner, size, BLOCK: tl.constexpr, C: tl.constexpr):
+@triton.jit(do_not_specialize=["width", "layer", "step", "seed_low", "seed_high"])
+def activate_backward_kernel(
+    inner,
+    g_out,
+    g_inner,
+    size,
+    stream,
+    position,
+    width,
+    layer,
+    step,
+    seed_low,
+    seed_high,
+    BLOCK: tl.constexpr,
+    C: tl.constexpr,
+):
     """Gradient of the activation's argument; ``g_inner`` may be ``g_out`` itself."""
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(inner + at, mask=at < size, other=0.0).to(tl.float32)
     g = tl.load(g_out + at, mask=at < size, other=0.0).to(tl.float32)
     _, slope = elementwise.activate_with_slope(x, C.activation, C.exact)
+    slope = inner_dropped(
+        slope, at, size, stream, position, width, layer, step, seed_low, seed_high, C
+    )
     tl.store(g_inner + at, g * slope, mask=at < size)
