@@ -29,6 +29,7 @@ class Case:
         instruction_set: that the CPU kernel is held to; empty for its choice.
         device: type of the device, ``cpu`` or ``cuda``.
         dropped: whether dropout is on; None: where ``backward``.
+        mixer: of the core; those but ``attention`` compute padding too.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Case:
     instruction_set: str = ""
     device: str = "cpu"
     dropped: bool | None = None
+    mixer: str = "attention"
 
     @property
     def drops(self) -> bool:
@@ -63,6 +65,8 @@ class Case:
             n_layers=self.n_layers,
             dropout=DROPOUT,
             attn_dropout=DROPOUT,
+            mixer=self.mixer,
+            window=0 if self.mixer == "attention" else self.max_length,
         )
 
     @property
@@ -83,6 +87,7 @@ class Case:
             max_length=self.max_length,
             lengths=self.lengths,
             device=self.device,
+            mixer=self.mixer,
         )
 
     def __str__(self) -> str:
@@ -136,6 +141,19 @@ def sweep_cases() -> list[Case]:
     cases += [Case(f"steps-{steps}", steps=steps) for steps in (1, 8, 12)]
     cases += [Case(f"batch-{batch}", batch=batch) for batch in (1, 4, 16, 64, 256, 1024)]
     return both_passes(cases)
+
+
+def core_cases() -> list[Case]:
+    """The cores that mix the whole window."""
+    return both_passes(
+        [
+            Case(
+                f"{mixer}-{length}", mixer=mixer, batch=256, max_length=length, lengths="geometric"
+            )
+            for mixer in ("filter", "bsarec")
+            for length in (20, 50)
+        ]
+    )
 
 
 # What a call costs beside its arithmetic: one token, next to no work.

@@ -10,7 +10,14 @@ BACKWARD_FACTOR = (
 
 
 def flop_count(
-    lengths: Iterable[int], *, d_model: int, d_ff: int, n_layers: int, steps: int, backward: bool
+    lengths: Iterable[int],
+    *,
+    d_model: int,
+    d_ff: int,
+    n_layers: int,
+    steps: int,
+    backward: bool,
+    mixer: str = "attention",
 ) -> int:
     """Multiplications and additions of the matrix products, padding left out.
 
@@ -19,9 +26,13 @@ def flop_count(
     a key costs ``4 d`` (the score, and the weighted sum of values). A sequence of ``n`` tokens has
     ``n (n + 1) / 2`` pairs. LayerNorm, softmax, activations and dropout are not counted. Forward and
     backward together count three times the forward pass.
+
+    Mixer ``bsarec`` counts the same, ``filter`` the feed-forward alone: what mixes along the window can
+    be computed in several ways, of different cost. Give them the window as every length.
     """
     given = list(lengths)
     tokens = sum(given)
     pairs = sum(n * (n + 1) // 2 for n in given)
-    per_layer = tokens * (8 * d_model**2 + 4 * d_model * d_ff) + pairs * 4 * d_model
+    attention = tokens * 8 * d_model**2 + pairs * 4 * d_model
+    per_layer = tokens * 4 * d_model * d_ff + (0 if mixer == "filter" else attention)
     return per_layer * n_layers * steps * (BACKWARD_FACTOR if backward else 1)

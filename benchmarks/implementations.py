@@ -8,10 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.baselines import PackedCore, PlainCore, compiled_core, draw_state
+from benchmarks.baselines import PackedCore, compiled_core, draw_state
 from benchmarks.cases import Case
 from benchmarks.gpu_clock import GRAPH, captured
 from benchmarks.gpu_peers import PEERS, peer_core
+from benchmarks.plain_cores import plain_core
 from benchmarks.problem import Problem, Program
 from lares_kernels import BackendError, available_backends, explain, use_backend
 from lares_kernels.triton.settings import WEIGHTS, use_weights
@@ -103,7 +104,7 @@ def build(name: str, problem: Problem, precision: str, dropout: bool) -> Program
     elif name == "compiled":
         run = compiled_core(core)
     elif name == "plain":
-        run = PlainCore(core)
+        run = plain_core(core)
     else:
         raise ValueError(f"there is no implementation {name!r}")
     autocast = precision == "bf16" and name != "packed"

@@ -66,6 +66,8 @@ class Recorder:
     def record_race(self, case: Case, race: Race, floor_us: float | None = None) -> dict[str, Row]:
         """A row for every runner, by name; ``floor_us`` goes with rows of a GPU."""
         lengths = problem_of(case).lengths.tolist()
+        if case.config.mixes_window:
+            lengths = [case.max_length] * len(lengths)
         gflop = 1e-9 * flop_count(
             lengths,
             d_model=case.d_model,
@@ -73,6 +75,7 @@ class Recorder:
             n_layers=case.n_layers,
             steps=case.steps,
             backward=case.backward,
+            mixer=case.mixer,
         )
         rows = {}
         for name in race.runners:

@@ -80,8 +80,8 @@ class OurEpoch:
         self.epoch = 0
 
     def __call__(self) -> None:
-        n_samples = len(self.phase.samples)
-        order, bounds = epoch_order(n_samples, 0, self.epoch), batch_bounds(n_samples, BATCH)
+        sizes = self.phase.sizes
+        order, bounds = epoch_order(len(sizes), 0, self.epoch), batch_bounds(sizes, BATCH)
         self.phase.objective.train()
         for step in range(len(bounds) - 1):
             indices = order[bounds[step] : bounds[step + 1]]

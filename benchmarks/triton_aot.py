@@ -65,7 +65,7 @@ def arguments(kernel: str, precision: str) -> dict[str, str | None]:
     else:
         floats, products = ["vectors", "kept"], ["hidden", "matrices"]
         tables = ["rows", "tile_start", "tile_count"]
-        numbers = ["seed_low", "seed_high", "max_steps", "kept_rows"]
+        numbers = ["seed_low", "seed_high", "max_steps", "steps_done", "kept_rows"]
         if kernel == "forward":
             floats += ["trajectory"]
             absent = ["state", "final"]

@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define LARES_CUDA_ABI 1
+#define LARES_CUDA_ABI 2
 #define LARES_CUDA_FIELDS 8 /* room for what is known of each row of a tile, see cuda/tile.hpp */
 
 enum { LARES_CUDA_ADD, LARES_CUDA_GATE, LARES_CUDA_CONCAT, LARES_CUDA_NONE };
@@ -45,7 +45,9 @@ typedef struct {
     int32_t n_hidden_rows;      /* rows of `hidden` */
     int32_t kept_rows;          /* rows of one step of `kept` */
     int32_t longest;            /* what no length exceeds; at most 16 unit_warps */
-    int32_t max_steps, state_mode;
+    int32_t max_steps;
+    int32_t steps_done; /* by a given state: draws are numbered on from there */
+    int32_t state_mode;
     uint32_t seed_low, seed_high;
     /* the launch: see lares_kernels/cuda/plan.py */
     int32_t unit_warps;   /* warps that share a tile of 16 rows each */

@@ -18,14 +18,19 @@
 extern "C" {
 #endif
 
-#define LARES_ABI 4
-#define LARES_PARAMETERS 16 /* at most; in the order of lares_kernels/parameters.py */
+#define LARES_ABI 5
+#define LARES_PARAMETERS 20 /* places; NULL for those that a core does not have */
 
 enum { LARES_ADAPTER_ADD, LARES_ADAPTER_GATE, LARES_ADAPTER_CONCAT, LARES_ADAPTER_NONE };
 enum { LARES_GELU, LARES_GELU_TANH, LARES_RELU, LARES_SILU };
 enum { LARES_NORM_POST, LARES_NORM_PRE, LARES_NORM_QUERY };
-/* Where padding stands in padded arrays; LEFT_ZEROS: its rows count among a sequence's, as zeros. */
+/* Where padding stands in padded arrays; LEFT_ZEROS: its rows count among a sequence's, as zeros.
+ */
 enum { LARES_PADDING_RIGHT, LARES_PADDING_LEFT, LARES_PADDING_LEFT_ZEROS };
+/* How rows of a sequence mix: causal attention; a learned circular filter (FMLP-Rec); attention
+ * beside rescaled frequency bands (BSARec). The last two mix all padded_length rows of a sequence,
+ * padding too; they need LARES_NORM_POST and padded input. */
+enum { LARES_MIXER_ATTENTION, LARES_MIXER_FILTER, LARES_MIXER_BSAREC };
 enum { LARES_STATE_GIVEN, LARES_STATE_DRAWN, LARES_STATE_ZERO };
 /* LARES_BF16: the factors of the products with weights, and of weight gradients, may be rounded to
  * bfloat16, and are where the processor gains by it; sums, attention, LayerNorm and the state stay
@@ -38,11 +43,14 @@ typedef struct {
     /* the core */
     int64_t d_model, n_heads, d_ff, n_layers;
     int64_t adapter, activation, norm;
+    int64_t mixer, window, cutoff; /* window: L, else 0; cutoff: c of BSARec, whose low band is the
+                                      first c / 2 + 1 frequencies */
     int64_t precision;
     int64_t dropout_level, attn_dropout_level, inner_dropout_level; /* rates in 256ths; 0: off */
     int64_t spares_attention; /* 1: dropout_level is for the feed-forward's output alone */
     int64_t padding;
-    double eps, state_scale;                   /* state_scale: omega sigma */
+    double eps, state_scale; /* state_scale: omega sigma */
+    double band_share;       /* a of BSARec: a bands + (1 - a) attention */
     /* the batch */
     int64_t n_sequences; /* B */
     int64_t rollouts;    /* G */
@@ -50,6 +58,8 @@ typedef struct {
         padded_length; /* rows of `hidden` per sequence; 0: packed, one sequence after the other */
     int64_t n_rows;    /* rows of `hidden` if packed */
     int64_t max_steps; /* T; 1 for LARES_ADAPTER_NONE */
+    int64_t
+        steps_done; /* steps that a given state has behind it: draws are numbered on from there */
     int64_t state_mode;
     int64_t seed; /* the 64 bits of the key */
     int64_t threads;
@@ -60,6 +70,11 @@ typedef struct {
     const int64_t* sequence_ids; /* (B,), or NULL: 0..B-1 */
     const float* hidden;         /* (B, L, d) or (N / G, d) */
     const float* state;          /* like final_state; read if LARES_STATE_GIVEN */
+    /* Stacked over layers, as lares_kernels/parameters.py describes them: qkv_weight, qkv_bias,
+     * out_weight, out_bias, attn_norm_weight, attn_norm_bias, up_weight, up_bias, down_weight,
+     * down_bias, ffn_norm_weight, ffn_norm_bias, core_norm_weight, core_norm_bias, gate or
+     * concat_weight, concat_bias, filter_weight, filter_norm_weight, filter_norm_bias, band_scale
+     */
     const float* parameters[LARES_PARAMETERS];
     /* forward */
     float* trajectory;  /* (S, T, d) */

@@ -15,6 +15,8 @@ from lares_kernels import CoreConfig
 
 STATE_MODES = ("normal", "normal_zero", "zero")
 SCORES = ("dot", "cos")
+MOST_EXPERTS = 256  # a draw's address has 8 bits for its expert
+CORES = {"attention": "attention", "fmlp": "filter", "bsarec": "bsarec"}  # our name: the mixer's
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,16 @@ class LaresConfig:
         d_ff: width ``f`` of the feed-forward.
         n_pre_layers: layers of the pre-block, run once.
         n_core_layers: layers of the core-block, run at every reasoning step; 0 is plain SASRec.
+        core: what pre-block and core-block are made of: ``attention`` (SASRec's layers), ``fmlp``
+            (FMLP-Rec's learned filters) or ``bsarec`` (attention beside frequency bands). The last two
+            mix the whole padded window: histories are padded to ``max_length``.
+        band_share: of ``bsarec``: ``a`` in ``a bands + (1 - a) attention``.
+        cutoff: of ``bsarec``: ``c``; the first ``c // 2 + 1`` frequencies are the low band.
+        text_features: file of items' text features to fuse into the embedding (TedRec); see
+            :mod:`lares.text`. They become part of the model: a saved one does not need the file.
+        text_width: width of the text features; 0 for a model without. Follows from the file.
+        text_experts: experts that project them.
+        text_dropout: rate on the text features.
         adapter: how the state meets the pre-block's output: ``add``, ``gate`` or ``concat``.
         activation: ``gelu`` (erf), ``gelu_tanh``, ``relu`` or ``silu``.
         norm: ``post`` or ``pre``.
@@ -70,18 +82,31 @@ class LaresConfig:
     scores: str = "dot"
     tau: float = 1.0
     initializer_range: float = 0.02
+    core: str = "attention"
+    band_share: float = 0.7
+    cutoff: int = 3
+    text_features: str = ""
+    text_width: int = 0
+    text_experts: int = 8
+    text_dropout: float = 0.2
 
     def __post_init__(self) -> None:
         self._require_int("n_items", 2)
         for name in ("max_length", "mean_depth"):
             self._require_int(name, 1)
-        for name in ("n_pre_layers", "n_core_layers"):
+        for name in ("n_pre_layers", "n_core_layers", "text_width"):
             self._require_int(name, 0)
+        self._require_int("text_experts", 1)
+        if self.text_experts > MOST_EXPERTS:
+            raise ConfigError(f"text_experts is {self.text_experts}; the most is {MOST_EXPERTS}")
+        if not 0.0 <= self.text_dropout < 0.99:
+            raise ConfigError(f"text_dropout is {self.text_dropout!r}; it must lie in 0 .. 0.99")
         if self.n_pre_layers + self.n_core_layers == 0:
             raise ConfigError("n_pre_layers and n_core_layers are both 0: the model has no layer")
         self._require_choice("depth_sampler", DEPTH_SAMPLERS)
         self._require_choice("state_mode", STATE_MODES)
         self._require_choice("scores", SCORES)
+        self._require_choice("core", tuple(CORES))
         if self.adapter == "none":
             raise ConfigError(
                 "adapter is 'none'; for a model without recurrence set n_core_layers=0"
@@ -111,6 +136,21 @@ class LaresConfig:
         """Whether the model reasons at all; if not, it is plain SASRec."""
         return self.n_core_layers > 0
 
+    @property
+    def has_text(self) -> bool:
+        """Whether text features are fused into the item embedding."""
+        return self.text_width > 0 or bool(self.text_features)
+
+    @property
+    def mixes_window(self) -> bool:
+        """Whether padding takes part, so that every history fills the whole window."""
+        return self.core != "attention"
+
+    @property
+    def prefixes_stand_alone(self) -> bool:
+        """Whether a token's state depends on what stands before it alone: is its prefix's."""
+        return not (self.mixes_window or self.has_text)
+
     def core_config(self) -> CoreConfig:
         """Of the core-block (of one layer where there is none, to check the shared options)."""
         return self._block_config(max(self.n_core_layers, 1), self.adapter)
@@ -133,6 +173,10 @@ class LaresConfig:
             attn_dropout=self.attn_dropout,
             state_omega=self.state_omega,
             state_sigma=self.state_sigma,
+            mixer=CORES[self.core],
+            window=self.max_length if self.mixes_window else 0,
+            band_share=self.band_share,
+            cutoff=self.cutoff,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lares.config import LaresConfig
-from lares_kernels import RecurrentCore
+from lares.errors import ConfigError
+from lares.text import TextFusion, read_text_features
+from lares_kernels import RecurrentCore, refine_states
 from lares_kernels.layout import Layout
 from lares_kernels.noise import Site, quantised_rate, row_keep, site_word
 
@@ -24,6 +29,8 @@ class EncoderOutput(NamedTuple):
             repeated. None unless asked for, or where there is no recurrence.
         state: (B, L, d), ``s_T`` of every item, zeros at padding. None unless asked for.
         hidden: (B, L, d), the pre-block's output ``H``, zeros at padding. None unless asked for.
+
+    Cores that mix the window compute padding too, and their ``L`` is ``max_length``.
     """
 
     last: Tensor
@@ -39,16 +46,24 @@ class LaresEncoder(nn.Module):
 
     Args:
         config: of the model.
+        text_features: (V, D) of the catalogue rows; None reads the file that ``config`` names, if any.
+
+    Attributes:
+        config: with ``text_width`` of the features, and no file.
     """
 
-    def __init__(self, config: LaresConfig) -> None:
+    def __init__(self, config: LaresConfig, text_features: Tensor | None = None) -> None:
         super().__init__()
+        config, text_features = with_text(config, text_features)
         self.config = config
         self.item_embedding = nn.Embedding(config.n_items, config.d_model, padding_idx=0)
         self.position_embedding = nn.Embedding(config.max_length, config.d_model)
         self.input_norm = nn.LayerNorm(config.d_model, eps=config.eps)
         self.pre = RecurrentCore(config.pre_config()) if config.n_pre_layers else None
         self.core = RecurrentCore(config.core_config()) if config.is_recurrent else None
+        self.text = TextFusion(config) if config.has_text else None
+        if self.text is not None and text_features is not None:
+            self.text.features.copy_(text_features)
         self.reset_parameters()
 
     @torch.no_grad()
@@ -61,6 +76,8 @@ class LaresEncoder(nn.Module):
         for block in (self.pre, self.core):
             if block is not None:
                 block.reset_parameters(std)
+        if self.text is not None:
+            self.text.reset_parameters(std)
 
     def forward(
         self,
@@ -83,8 +100,8 @@ class LaresEncoder(nn.Module):
             lengths: (B,) whole numbers of at least 1.
             num_steps: reasoning depth ``T``: a number, (B,) or (B, rollouts) int32; None is
                 ``mean_depth``. Without recurrence it must be None or 0.
-            initial_state: (B, L, d) ``s_0``, or (B, rollouts, L, d); None draws it (or takes zero) as
-                ``state_mode`` says.
+            initial_state: (B, L, d) ``s_0``, or (B, rollouts, L, d), ``L`` being ``max_length`` for
+                cores that mix the window; None draws it (or takes zero) as ``state_mode`` says.
             seed: 64-bit key of dropout and of the drawn state.
             sequence_ids: (B,) numbers below 2^24 that address each sequence's random draws; default
                 ``0..B-1``. The same seed and id draw the same in any batch.
@@ -95,25 +112,11 @@ class LaresEncoder(nn.Module):
         Raises:
             ValueError: ids, lengths or options do not fit; the message names value and place.
         """
-        check_item_ids(item_seq, lengths, self.config.n_items)
-        item_seq, lengths = keep_last_items(item_seq, lengths, self.config.max_length)
-        width = item_seq.shape[1]
-        if sequence_ids is None:
-            sequence_ids = torch.arange(len(lengths), device=item_seq.device)
-        layout = Layout.from_lengths(lengths, sequence_ids.to(torch.int64))
-        cu_seqlens = torch.cat((layout.starts, layout.starts[-1:] + layout.lengths[-1:]))
-
-        hidden = self._embed(layout.unpad(item_seq), layout, seed)
-        if self.pre is not None:
-            blocks = self.pre(
-                hidden,
-                cu_seqlens=cu_seqlens,
-                seed=seed,
-                sequence_ids=sequence_ids,
-                return_state=True,
-            )
-            assert blocks.state is not None
-            hidden = blocks.state
+        hidden, layout = self._hidden(item_seq, lengths, sequence_ids, seed)
+        windowed, sequence_ids = self.config.mixes_window, layout.streams
+        width = self.config.max_length
+        if not windowed:
+            width = min(item_seq.shape[1], width)
         padded_hidden = layout.pad(hidden, width) if return_state else None
         if self.core is None:
             if initial_state is not None or rollouts != 1 or num_steps not in (None, 0):
@@ -123,11 +126,12 @@ class LaresEncoder(nn.Module):
                 )
             return EncoderOutput(hidden[layout.last_rows], None, padded_hidden, padded_hidden)
 
-        groups = (len(lengths),) if rollouts == 1 else (len(lengths), rollouts)
+        n = len(sequence_ids)
+        groups = (n,) if rollouts == 1 else (n, rollouts)
         states = layout  # of the states' rows: those of a sequence's rollouts follow one another
         if rollouts > 1 and (return_state or initial_state is not None):
             each = layout.streams.repeat_interleave(rollouts)
-            states = Layout.from_lengths(lengths.repeat_interleave(rollouts), each)
+            states = Layout.from_lengths(layout.lengths.repeat_interleave(rollouts), each)
         state: Tensor | str = self._state_mode()
         if initial_state is not None:
             wanted = (*groups, width, self.config.d_model)
@@ -135,10 +139,11 @@ class LaresEncoder(nn.Module):
                 raise ValueError(
                     f"initial_state has shape {tuple(initial_state.shape)}; it must be {wanted}"
                 )
-            state = states.unpad(initial_state.reshape(-1, width, self.config.d_model))
+            state = initial_state
+            if not windowed:
+                state = states.unpad(initial_state.reshape(-1, width, self.config.d_model))
         out = self.core(
-            hidden,
-            cu_seqlens=cu_seqlens,
+            **self._rows(hidden, layout),
             num_steps=self.config.mean_depth if num_steps is None else num_steps,
             state=state,
             seed=seed,
@@ -147,14 +152,104 @@ class LaresEncoder(nn.Module):
             return_trajectory=return_trajectory,
             return_state=return_state,
         )
-        final_state = None
-        if out.state is not None:
-            final_state = states.pad(out.state, width).reshape(*groups, width, -1)
+        final_state = out.state
+        if final_state is not None and not windowed:
+            final_state = states.pad(final_state, width).reshape(*groups, width, -1)
         return EncoderOutput(out.last, out.trajectory, final_state, padded_hidden)
 
-    def _embed(self, item_ids: Tensor, layout: Layout, seed: int) -> Tensor:
-        """``Dropout(LayerNorm(E[item] + P[position]))`` of packed ids (N,), (N, d)."""
-        x: Tensor = self.item_embedding(item_ids) + self.position_embedding(layout.position)
+    def token_states(
+        self,
+        item_seq: Tensor,
+        lengths: Tensor,
+        steps: Sequence[int] = (),
+        num_steps: Tensor | None = None,
+        *,
+        seed: int = 0,
+        sequence_ids: Tensor | None = None,
+    ) -> list[Tensor]:
+        """States of every item after chosen reasoning steps: with a causal mask, of every prefix.
+
+        Args:
+            item_seq, lengths, seed, sequence_ids: as in :meth:`forward`.
+            steps: to read states after, ascending; none without recurrence.
+            num_steps: (B,) depth of each sequence, past which its states are repeated; None runs all to
+                the last of ``steps``.
+
+        Returns:
+            Packed (N, d), sequence after sequence, for each of ``steps``; without recurrence the
+            pre-block's output alone.
+        """
+        if not self.config.prefixes_stand_alone:
+            raise ConfigError(
+                "a token's state is not its prefix's in this model: "
+                + ("text features are" if self.config.has_text else f"core={self.config.core!r} is")
+                + " mixed along the whole window"
+            )
+        hidden, layout = self._hidden(item_seq, lengths, sequence_ids, seed)
+        if self.core is None:
+            if steps or num_steps is not None:
+                raise ValueError(
+                    "this model has no recurrence (n_core_layers=0): there are no steps to read"
+                )
+            return [hidden]
+        return refine_states(
+            self.core,
+            hidden,
+            self._rows(hidden, layout)["cu_seqlens"],
+            steps,
+            num_steps=num_steps,
+            state=self._state_mode(),
+            seed=seed,
+            sequence_ids=layout.streams,
+        )
+
+    def _hidden(
+        self, item_seq: Tensor, lengths: Tensor, sequence_ids: Tensor | None, seed: int
+    ) -> tuple[Tensor, Layout]:
+        """``H`` (N, d) of checked histories and the layout of its rows."""
+        check_item_ids(item_seq, lengths, self.config.n_items)
+        item_seq, lengths = keep_last_items(item_seq, lengths, self.config.max_length)
+        if self.config.mixes_window:
+            item_seq = fill_window(item_seq, lengths, self.config.max_length)
+        if sequence_ids is None:
+            sequence_ids = torch.arange(len(lengths), device=item_seq.device)
+        layout = self._layout(lengths, sequence_ids, item_seq.shape[1])
+        hidden = self._embed(item_seq, lengths, layout, seed)
+        if self.pre is not None:
+            blocks = self.pre(
+                **self._rows(hidden, layout),
+                seed=seed,
+                sequence_ids=layout.streams,
+                return_state=True,
+            )
+            assert blocks.state is not None
+            hidden = blocks.state.flatten(0, -2)
+        return hidden, layout
+
+    def _layout(self, lengths: Tensor, sequence_ids: Tensor, width: int) -> Layout:
+        """Of the rows that are computed: real tokens, or whole windows."""
+        lengths, streams = lengths.to(torch.int64), sequence_ids.to(torch.int64)
+        if self.config.mixes_window:
+            return Layout.from_lengths(torch.full_like(lengths, width), streams, tokens=lengths)
+        return Layout.from_lengths(lengths, streams)
+
+    def _rows(self, hidden: Tensor, layout: Layout) -> dict[str, Tensor]:
+        """Rows (N, d) as the op takes them: packed, or as windows."""
+        if layout.tokens is not None:
+            return {"hidden": layout.pad(hidden), "lengths": layout.tokens}
+        ends = layout.starts[-1:] + layout.lengths[-1:]
+        return {"hidden": hidden, "cu_seqlens": torch.cat((layout.starts, ends))}
+
+    def _embed(self, item_seq: Tensor, lengths: Tensor, layout: Layout, seed: int) -> Tensor:
+        """``Dropout(LayerNorm(E[item] + P[position]))`` of the rows that are computed, (N, d); with
+        text features ``E`` is fused with them."""
+        x: Tensor
+        if self.text is None:
+            x = self.item_embedding(layout.unpad(item_seq))
+        else:
+            window = fill_window(item_seq, lengths, self.config.max_length)
+            x = layout.unpad(self.text(self.item_embedding(window), window, layout.streams, seed))
+        x = x + self.position_embedding(layout.position)
         x = self.input_norm(x)
         rate = self.config.dropout
         if not self.training or quantised_rate(rate) == 0.0:
@@ -205,6 +300,29 @@ def check_item_ids(item_seq: Tensor, lengths: Tensor, n_items: int) -> None:
             f"item id {int(item_seq[row, column])} in sequence {row}, position {column}: "
             f"ids run from 1 to {n_items - 1} (0 is padding)"
         )
+
+
+def with_text(
+    config: LaresConfig, text_features: Tensor | None
+) -> tuple[LaresConfig, Tensor | None]:
+    """The configuration of a model that holds its text features, and these."""
+    if text_features is None and config.text_features:
+        text_features = read_text_features(config.text_features, config.n_items)
+    if text_features is None:
+        return config, None
+    shape = tuple(text_features.shape)
+    if len(shape) != 2 or shape[0] != config.n_items or config.text_width not in (0, shape[1]):
+        width = config.text_width or "D"
+        raise ConfigError(
+            f"text_features has shape {shape}; it must be ({config.n_items}, {width})"
+        )
+    return replace(config, text_features="", text_width=shape[1]), text_features
+
+
+def fill_window(item_seq: Tensor, lengths: Tensor, window: int) -> Tensor:
+    """Ids (B, L) with ``L <= window`` as (B, window), 0 past each length."""
+    real = torch.arange(item_seq.shape[1], device=item_seq.device) < lengths[:, None]
+    return functional.pad(item_seq * real, (0, window - item_seq.shape[1]))
 
 
 def keep_last_items(item_seq: Tensor, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor]:

@@ -42,12 +42,13 @@ class LaresModel(nn.Module):
 
     Args:
         config: of the model.
+        text_features: (V, D), as :class:`LaresEncoder` takes them.
     """
 
-    def __init__(self, config: LaresConfig) -> None:
+    def __init__(self, config: LaresConfig, text_features: Tensor | None = None) -> None:
         super().__init__()
-        self.config = config
-        self.encoder = LaresEncoder(config)
+        self.encoder = LaresEncoder(config, text_features)
+        self.config = self.encoder.config
 
     @property
     def device(self) -> torch.device:
@@ -65,6 +66,12 @@ class LaresModel(nn.Module):
         if self.config.scores == "dot":
             return {"scores": "dot", "temperature": 1.0}
         return {"scores": "cosine", "temperature": self.config.tau}
+
+    @property
+    def policy_scoring(self) -> Scoring:
+        """As ``scoring``, of the policy of post-training: plain dot products whatever ``scores`` says;
+        with text features, cosines."""
+        return {"scores": "cosine" if self.config.has_text else "dot", "temperature": 1.0}
 
     def score_states(self, states: Tensor) -> Tensor:
         """Scores of all catalogue rows: ``z E^T``, or cosines divided by ``tau``.

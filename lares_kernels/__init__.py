@@ -21,6 +21,7 @@ from lares_kernels.explain import Explanation, explain
 from lares_kernels.from_torch import TorchEncoder, from_torch
 from lares_kernels.function import RefineFunction, RefineOutput, refine
 from lares_kernels.module import RecurrentCore
+from lares_kernels.token_states import refine_states
 from lares_kernels.torch_layers import UnsupportedModuleError
 from lares_kernels.warmup import warmup
 
@@ -45,6 +46,7 @@ __all__ = [
     "explain",
     "from_torch",
     "refine",
+    "refine_states",
     "use_backend",
     "warmup",
 ]

@@ -13,13 +13,13 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from lares_kernels.backward import refine_backward, refine_forward
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.config import CoreConfig
 from lares_kernels.cpu import CpuBackend
 from lares_kernels.cuda.backend import CudaBackend
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import parameter_shapes
+from lares_kernels.recurrence import refine_backward, refine_forward
 from lares_kernels.triton.backend import TritonBackend
 
 ENVIRONMENT_VARIABLE = "LARES_BACKEND"

@@ -45,6 +45,7 @@ class RefineCall:
         sequence_ids: (B,) int64 that address the random draws, or None for ``0..B-1``.
         num_steps: (S,) int64 depth of each sequence, or None where all run ``max_steps``.
         max_steps: ``T``, the greatest depth.
+        steps_done: steps that the given state has behind it; draws are numbered on from there.
         seed: 64-bit key of all draws.
         dropout: whether dropout is on.
         product_dtype: in which matrix products are taken; everything else is at least float32.
@@ -63,6 +64,7 @@ class RefineCall:
     sequence_ids: Tensor | None
     num_steps: Tensor | None
     max_steps: int
+    steps_done: int
     seed: int
     dropout: bool
     product_dtype: torch.dtype
@@ -72,6 +74,10 @@ class RefineCall:
     differentiates: bool
     keeps_padding: bool = False
 
+    def drawn_step(self, step: int) -> int:
+        """Number that the draws of the call's ``step`` carry; 0 outside the recurrence."""
+        return step + self.steps_done if step else 0
+
     @property
     def n_sequences(self) -> int:
         """``S``."""
@@ -80,7 +86,7 @@ class RefineCall:
     @cached_property
     def n_rows(self) -> int:
         """``N``."""
-        if self.padded_length and not self.padding_is_read:
+        if self.padded_length and not self.padding_is_computed:
             return int(self.lengths.sum()) * self.rollouts
         return self.n_hidden_rows * self.rollouts
 
@@ -94,10 +100,15 @@ class RefineCall:
         """Whether padding counts among the rows, as zeros."""
         return self.config.padding == "left-zeros"
 
+    @property
+    def padding_is_computed(self) -> bool:
+        """Whether padding counts among the rows: as zeros, or because the mixer takes it in."""
+        return self.padding_is_read or self.config.mixes_window
+
     @cached_property
     def row_lengths(self) -> Tensor:
-        """(B,) int64 rows of each sequence: its tokens, and padding where that is read."""
-        if self.padding_is_read:
+        """(B,) int64 rows of each sequence: its tokens, and padding where that is computed."""
+        if self.padding_is_computed:
             return torch.full_like(self.lengths, self.padded_length)
         return self.lengths
 
@@ -133,10 +144,10 @@ class RefineCall:
         rollout = torch.arange(self.rollouts, device=device) << STREAM_BITS
         streams = (ids[:, None] | rollout[None, :]).reshape(-1)
         lengths = self.row_lengths.repeat_interleave(self.rollouts)
-        leading = None
-        if self.padding_is_read:
-            leading = lengths - self.lengths.repeat_interleave(self.rollouts)
-        return Layout.from_lengths(lengths, streams, leading)
+        real = self.lengths.repeat_interleave(self.rollouts)
+        leading = lengths - real if self.padding_is_read else None
+        tokens = real if self.config.mixes_window else None
+        return Layout.from_lengths(lengths, streams, leading, tokens)
 
     @cached_property
     def hidden_rows(self) -> Tensor | None:
@@ -258,6 +269,21 @@ def check_depth(steps: int) -> None:
     """Raise ``ValueError`` unless ``steps`` is a depth that a call can have."""
     if steps < 1 or steps > MAX_STEPS:
         raise ValueError(f"num_steps is {steps}; it must be in 1..{MAX_STEPS}")
+
+
+def check_steps_done(steps_done: int, max_steps: int, has_state: bool) -> None:
+    """Raise ``ValueError`` unless a call of ``max_steps`` can go on after ``steps_done`` steps."""
+    if steps_done == 0:
+        return
+    if not has_state:
+        raise ValueError(
+            f"steps_done is {steps_done}, but no state is given that has these steps behind it"
+        )
+    if steps_done < 0 or steps_done + max_steps > MAX_STEPS:
+        raise ValueError(
+            f"steps_done is {steps_done} and num_steps {max_steps}; steps_done must be at least 0, "
+            f"and both together at most {MAX_STEPS}"
+        )
 
 
 def depths(

@@ -11,7 +11,7 @@ from functools import cache, cached_property
 from lares_kernels.activations import ACTIVATIONS
 
 ADAPTERS = ("add", "gate", "concat", "none")
-MIXERS = ("attention",)
+MIXERS = ("attention", "filter", "bsarec")
 NORMS = ("post", "pre", "query")
 PADDINGS = ("right", "left", "left-zeros")
 DROPOUT_OF = ("both", "feed-forward")
@@ -49,7 +49,10 @@ class CoreConfig:
         adapter: how the state meets ``H``: ``add`` is ``(s + H) / 2``; ``gate`` is
             ``g s + (1 - g) H`` with ``g = sigmoid(a)``; ``concat`` is ``W [s ; H] + b``; ``none`` runs
             the layers alone, once, on ``H``: no state and no LayerNorm before them (the pre-block).
-        mixer: how tokens of a sequence mix; ``attention`` is causal softmax attention.
+        mixer: how tokens of a sequence mix. ``attention``: causal softmax attention. ``filter``: a
+            learned circular filter along the window (FMLP-Rec). ``bsarec``: attention beside
+            rescaled frequency bands of the window (BSARec). The last two mix all rows of the padded
+            window, so padding is part of their input; their norm is ``post``.
         activation: of the feed-forward: ``gelu`` (erf), ``gelu_tanh``, ``relu`` or ``silu``.
         norm: ``post`` normalises each residual sum, ``pre`` each branch's input. ``query`` is the first
             SASRec's: ``q = LN(x)``, ``u = q + Attention(queries of q, keys and values of x)``,
@@ -60,6 +63,10 @@ class CoreConfig:
         attn_dropout: rate on the attention probabilities, rounded likewise.
         state_omega, state_sigma: scale of the drawn initial state,
             ``s_0 = omega * TruncatedNormal(0, sigma^2)`` cut at three sigma.
+        window: rows ``L`` of every sequence, for ``filter`` and ``bsarec``; 0 for ``attention``, which
+            takes any.
+        band_share: of ``bsarec``: ``a`` in ``a bands + (1 - a) attention``.
+        cutoff: of ``bsarec``: ``c``; the first ``c // 2 + 1`` frequencies are the low band.
         inner_dropout: rate inside the feed-forward, after the activation, rounded likewise.
         dropout_of: the branches whose output ``dropout`` is for: ``both``, or ``feed-forward`` alone.
         padding: where the padding of padded ``hidden`` stands: ``right`` of the tokens or ``left`` of
@@ -84,6 +91,9 @@ class CoreConfig:
     attn_dropout: float = 0.0
     state_omega: float = 3.0
     state_sigma: float = 1.0
+    window: int = 0
+    band_share: float = 0.7
+    cutoff: int = 3
     inner_dropout: float = 0.0
     dropout_of: str = "both"
     padding: str = "right"
@@ -103,6 +113,7 @@ class CoreConfig:
         _require_choice("norm", self.norm, NORMS)
         _require_choice("dropout_of", self.dropout_of, DROPOUT_OF)
         _require_choice("padding", self.padding, PADDINGS)
+        self._check_window()
         _require_rate("dropout", self.dropout)
         _require_rate("attn_dropout", self.attn_dropout)
         _require_rate("inner_dropout", self.inner_dropout)
@@ -112,6 +123,27 @@ class CoreConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"CoreConfig.{name} is {value!r}; it must be zero or more")
+
+    def _check_window(self) -> None:
+        if not self.mixes_window:
+            if self.window != 0:
+                raise ValueError(
+                    f"CoreConfig.window is {self.window!r}; mixer='attention' takes sequences of any "
+                    "length, so it must be 0"
+                )
+            return
+        _require_positive_int("window", self.window)
+        _require_positive_int("cutoff", self.cutoff)
+        if not 0.0 <= self.band_share <= 1.0:
+            raise ValueError(f"CoreConfig.band_share is {self.band_share!r}; it must lie in [0, 1]")
+        if self.norm != "post":
+            raise ValueError(
+                f"CoreConfig.norm is {self.norm!r}; mixer={self.mixer!r} is defined for 'post' alone"
+            )
+        if self.padding != "right":
+            raise ValueError(
+                f"CoreConfig.padding is {self.padding!r}; mixer={self.mixer!r} takes it on the right"
+            )
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -136,6 +168,16 @@ class CoreConfig:
     def is_recurrent(self) -> bool:
         """Whether there is a state at all (every adapter but ``none``)."""
         return self.adapter != "none"
+
+    @property
+    def mixes_window(self) -> bool:
+        """Whether all rows of the padded window mix, so that padding is part of the computation."""
+        return self.mixer != "attention"
+
+    @property
+    def attends(self) -> bool:
+        """Whether a layer has attention."""
+        return self.mixer != "filter"
 
     def to_dict(self) -> dict[str, object]:
         """The options as plain values, in declaration order."""

@@ -10,8 +10,16 @@ from torch import Tensor
 
 from lares_kernels import cpu_library as lib
 from lares_kernels.call import RefineCall, Request
-from lares_kernels.config import ADAPTERS, DROPOUT_LEVELS, NORMS, PADDINGS, CoreConfig
+from lares_kernels.config import (
+    ADAPTERS,
+    DROPOUT_LEVELS,
+    MIXERS,
+    NORMS,
+    PADDINGS,
+    CoreConfig,
+)
 from lares_kernels.errors import BackendError
+from lares_kernels.parameters import parameter_shapes
 
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 _MOST_WIDTH = 512
@@ -82,8 +90,8 @@ class CpuBackend:
             c.g_state = inputs.address(g_state)
         grads = [torch.empty(tensor.shape) for tensor in (hidden, *parameters)]
         c.g_hidden = grads[0].data_ptr()
-        for i in range(len(parameters)):
-            c.g_parameters[i] = grads[i + 1].data_ptr()
+        for place, grad in zip(_places(call.config), grads[1:], strict=True):
+            c.g_parameters[place] = grad.data_ptr()
         if state is not None:
             grads.append(torch.empty(call.state_shape))
             c.g_first_state = grads[-1].data_ptr()
@@ -101,6 +109,8 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
     c.adapter = ADAPTERS.index(config.adapter)
     c.activation = _ACTIVATIONS.index(config.activation)
     c.norm = NORMS.index(config.norm)
+    c.mixer, c.window, c.cutoff = MIXERS.index(config.mixer), config.window, config.cutoff
+    c.band_share = config.band_share
     c.precision = lib.PRECISIONS.index(_PRECISIONS[product_dtype])
     if dropout:
         c.dropout_level = round(DROPOUT_LEVELS * config.dropout)
@@ -111,6 +121,13 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
     c.eps = config.eps
     c.state_scale = config.state_omega * config.state_sigma
     return bytes(c)
+
+
+@cache
+def _places(config: CoreConfig) -> tuple[int, ...]:
+    """Where the C struct holds each parameter of a core."""
+    names = ("concat_weight" if name == "gate" else name for name in parameter_shapes(config))
+    return tuple(lib.PARAMETERS.index(name) for name in names)
 
 
 class _Inputs:
@@ -129,6 +146,7 @@ class _Inputs:
         c.padded_length = call.padded_length
         c.n_rows = call.n_hidden_rows
         c.max_steps = call.max_steps
+        c.steps_done = call.steps_done
         c.keeps_padding = call.keeps_padding
         c.seed = call.seed if call.seed < 1 << 63 else call.seed - (1 << 64)
         c.threads = torch.get_num_threads()
@@ -146,7 +164,8 @@ class _Inputs:
         addresses = [p.data_ptr() for p in parameters if p.dtype is float32 and p.is_contiguous()]
         if len(addresses) != len(parameters):
             addresses = [self.address(p) for p in parameters]
-        c.parameters[: len(addresses)] = addresses
+        for place, address in zip(_places(call.config), addresses, strict=True):
+            c.parameters[place] = address
 
     def address(self, tensor: Tensor) -> int:
         """Of ``tensor`` as contiguous float32."""

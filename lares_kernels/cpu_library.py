@@ -14,14 +14,36 @@ from torch import Tensor
 from lares_kernels.errors import BackendError
 
 LIBRARY = Path(__file__).with_name("liblares_cpu.so")
-ABI = 4
-N_PARAMETERS = 16
+ABI = 5
+# Places of the parameters.
+PARAMETERS = (
+    "qkv_weight",
+    "qkv_bias",
+    "out_weight",
+    "out_bias",
+    "attn_norm_weight",
+    "attn_norm_bias",
+    "up_weight",
+    "up_bias",
+    "down_weight",
+    "down_bias",
+    "ffn_norm_weight",
+    "ffn_norm_bias",
+    "core_norm_weight",
+    "core_norm_bias",
+    "concat_weight",  # or the gate
+    "concat_bias",
+    "filter_weight",
+    "filter_norm_weight",
+    "filter_norm_bias",
+    "band_scale",
+)
 
 OK, BAD_ARGUMENT, BAD_LENGTH, BAD_STEPS, BAD_ID, NO_MEMORY, BAD_ITEM = range(7)
 STATE_GIVEN, STATE_DRAWN, STATE_ZERO = range(3)
 PRECISIONS = ("fp32", "bf16")  # of the products
 
-_Parameters = ctypes.c_void_p * N_PARAMETERS
+_Parameters = ctypes.c_void_p * len(PARAMETERS)
 
 
 class LaresCall(ctypes.Structure):
@@ -39,6 +61,9 @@ class LaresCall(ctypes.Structure):
                 "adapter",
                 "activation",
                 "norm",
+                "mixer",
+                "window",
+                "cutoff",
                 "precision",
                 "dropout_level",
                 "attn_dropout_level",
@@ -49,6 +74,7 @@ class LaresCall(ctypes.Structure):
         ),
         ("eps", ctypes.c_double),
         ("state_scale", ctypes.c_double),
+        ("band_share", ctypes.c_double),
         *(
             (name, ctypes.c_int64)
             for name in (
@@ -57,6 +83,7 @@ class LaresCall(ctypes.Structure):
                 "padded_length",
                 "n_rows",
                 "max_steps",
+                "steps_done",
                 "state_mode",
                 "seed",
                 "threads",

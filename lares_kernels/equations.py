@@ -1,6 +1,6 @@
 """The recurrence as the paper writes it (LARES, arXiv 2505.16865, section 3.2), in plain PyTorch.
 
-Autograd differentiates this program; ``backward.py`` is held to it, and both to float64.
+Autograd differentiates this program; ``recurrence.py`` is held to it, and both to float64.
 
 Shapes: ``N`` rows (tokens) of ``S`` packed sequences, width ``d``, feed-forward ``f``, ``h`` heads,
 ``L`` the longest sequence of the call.
@@ -19,7 +19,8 @@ from lares_kernels import noise
 from lares_kernels.activations import ACTIVATIONS
 from lares_kernels.call import RefineCall
 from lares_kernels.layout import Layout
-from lares_kernels.parameters import LAYER_PARAMETERS
+from lares_kernels.mixing import circular_filter, rescale_bands
+from lares_kernels.parameters import layer_parameters_of
 
 Parameters = Mapping[str, Tensor]
 
@@ -49,9 +50,9 @@ def layer_norm(call: RefineCall, x: Tensor, weight: Tensor, bias: Tensor) -> Ten
     return functional.layer_norm(x, x.shape[-1:], weight.to(dtype), bias.to(dtype), call.config.eps)
 
 
-def layer_parameters(parameters: Parameters, layer: int) -> dict[str, Tensor]:
+def layer_parameters(call: RefineCall, parameters: Parameters, layer: int) -> dict[str, Tensor]:
     """Parameters of one layer out of the stacked ones."""
-    return {name: parameters[name][layer] for name in LAYER_PARAMETERS}
+    return {name: parameters[name][layer] for name in layer_parameters_of(call.config)}
 
 
 def dropout_scale(keep: Tensor, rate: float, dtype: torch.dtype) -> Tensor:
@@ -68,7 +69,7 @@ def attention_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -
         layout.row_streams,
         layout.position,
         layer=layer,
-        step=step,
+        step=call.drawn_step(step),
         rate=rate,
         n_heads=call.config.n_heads,
         n_keys=layout.max_length,
@@ -82,7 +83,8 @@ def attention_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -
 def residual_dropout(
     call: RefineCall, layout: Layout, layer: int, step: int
 ) -> tuple[Tensor | None, Tensor | None]:
-    """(N, d) factors of the attention's and of the feed-forward's output, or None where off."""
+    """(N, d) factors of the mixing's (attention or filter) and of the feed-forward's output, or None
+    where off."""
     rate = call.config.dropout
     if not call.dropout or noise.quantised_rate(rate) == 0.0:
         return None, None
@@ -90,7 +92,7 @@ def residual_dropout(
         layout.row_streams,
         layout.position,
         layer=layer,
-        step=step,
+        step=call.drawn_step(step),
         rate=rate,
         width=call.config.d_model,
         seed=call.seed,
@@ -103,6 +105,18 @@ def residual_dropout(
     )
 
 
+def band_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
+    """(N, d) factors of BSARec's rescaled bands, or None where off."""
+    rate = call.config.dropout if call.config.dropout_of == "both" else 0.0
+    if not call.dropout or noise.quantised_rate(rate) == 0.0:
+        return None
+    site = noise.site_word(noise.Site.BANDS, layer, call.drawn_step(step))
+    keep = noise.row_keep(
+        layout.row_streams, layout.position, site, rate, call.config.d_model, call.seed
+    )
+    return dropout_scale(keep, rate, call.state_dtype)
+
+
 def inner_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
     """(N, f) factors of the feed-forward's activations, or None where off."""
     rate = call.config.inner_dropout
@@ -111,7 +125,7 @@ def inner_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Te
     keep = noise.row_keep(
         layout.row_streams,
         layout.position,
-        noise.site_word(noise.Site.INNER, layer, step),
+        noise.site_word(noise.Site.INNER, layer, call.drawn_step(step)),
         rate,
         call.config.d_ff,
         call.seed,
@@ -140,16 +154,23 @@ def merge_heads(layout: Layout, x: Tensor) -> Tensor:
     return layout.unpad(x.transpose(1, 2).flatten(-2))
 
 
-def causal_mask(length: int, device: torch.device) -> Tensor:
-    """(L, L) bool, True where a query may not look. Padding lies after every real row of its
-    sequence, so this alone hides it."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+def attention_mask(layout: Layout) -> Tensor:
+    """(L, L), or (S, 1, L, L) where padding has rows, bool: True where a query may not look.
+
+    Padding lies after every real row of its sequence, so that causality alone hides it from these.
+    """
+    length, device = layout.max_length, layout.lengths.device
+    future = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+    if layout.tokens is None:
+        return future
+    padding = torch.arange(length, device=device) >= layout.tokens[:, None]
+    return future | padding[:, None, None]
 
 
-def attention_probabilities(call: RefineCall, query: Tensor, key: Tensor) -> Tensor:
+def attention_probabilities(call: RefineCall, layout: Layout, query: Tensor, key: Tensor) -> Tensor:
     """``softmax(Q K^T / sqrt(d/h) + mask)`` (S, h, L, L)."""
     scores = matmul(call, query, key.transpose(-1, -2)) * call.config.head_dim**-0.5
-    mask = causal_mask(scores.shape[-1], scores.device)
+    mask = attention_mask(layout)
     return torch.softmax(scores.masked_fill(mask, float("-inf")), dim=-1)
 
 
@@ -178,7 +199,7 @@ def attention(
     context = torch.zeros_like(x)
     for bucket, rows in layout.buckets:
         query, key, value = (split_heads(call, bucket, part) for part in qkv[rows].chunk(3, -1))
-        probabilities = attention_probabilities(call, query, key)
+        probabilities = attention_probabilities(call, bucket, query, key)
         probabilities = scaled(probabilities, attention_dropout(call, bucket, layer, step))
         mixed = merge_heads(bucket, matmul(call, probabilities, value))
         context = context.index_copy(0, rows, mixed)
@@ -192,6 +213,34 @@ def feed_forward(call: RefineCall, p: Parameters, x: Tensor, factor: Tensor | No
     return linear(call, inner, p["down_weight"], p["down_bias"])
 
 
+def window_rows(layout: Layout, x: Tensor) -> Tensor:
+    """(N, ...) rows of whole windows as (S, L, ...)."""
+    return x.reshape(layout.n_sequences, layout.max_length, *x.shape[1:])
+
+
+def mix_window(
+    call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
+) -> Tensor:
+    """The sublayer of ``filter`` and ``bsarec`` that stands where attention's is, (N, d) to (N, d).
+
+    ``LayerNorm(x + Dropout(filter(x)))``; BSARec: ``a`` times the same of its bands, plus ``1 - a``
+    times attention's sublayer.
+    """
+    factor, _ = residual_dropout(call, layout, layer, step)
+    norm = (p["filter_norm_weight"], p["filter_norm_bias"])
+    window = window_rows(layout, x)
+    if call.config.mixer == "filter":
+        y = circular_filter(window, p["filter_weight"].to(call.state_dtype)).reshape_as(x)
+        return layer_norm(call, x + scaled(y, factor), *norm)
+    y = rescale_bands(window, p["band_scale"].to(call.state_dtype), call.config.cutoff)
+    y = scaled(y.reshape_as(x), band_dropout(call, layout, layer, step))
+    bands = layer_norm(call, x + y, *norm)
+    branch = scaled(attention(call, layout, p, x, layer, step), factor)
+    attended = layer_norm(call, x + branch, p["attn_norm_weight"], p["attn_norm_bias"])
+    share = call.config.band_share
+    return share * bands + (1.0 - share) * attended
+
+
 def transformer_layer(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> Tensor:
@@ -199,8 +248,12 @@ def transformer_layer(
     x = shown(layout, x)
     attention_factor, feed_forward_factor = residual_dropout(call, layout, layer, step)
     inner_factor = inner_dropout(call, layout, layer, step)
-    attn_norm = (p["attn_norm_weight"], p["attn_norm_bias"])
     ffn_norm = (p["ffn_norm_weight"], p["ffn_norm_bias"])
+    if call.config.mixes_window:
+        u = mix_window(call, layout, p, x, layer, step)
+        branch = scaled(feed_forward(call, p, u, inner_factor), feed_forward_factor)
+        return layer_norm(call, u + branch, *ffn_norm)
+    attn_norm = (p["attn_norm_weight"], p["attn_norm_bias"])
     if call.config.norm == "post":
         branch = attention(call, layout, p, x, layer, step)
         u = layer_norm(call, x + scaled(branch, attention_factor), *attn_norm)
@@ -235,7 +288,7 @@ def reasoning_step(
     x = adapt(call, p, state, hidden)
     x = layer_norm(call, x, p["core_norm_weight"], p["core_norm_bias"])
     for layer in range(call.config.n_layers):
-        x = transformer_layer(call, layout, layer_parameters(p, layer), x, layer, step)
+        x = transformer_layer(call, layout, layer_parameters(call, p, layer), x, layer, step)
     return shown(layout, x)
 
 
@@ -243,7 +296,7 @@ def layers_once(call: RefineCall, p: Parameters, hidden: Tensor) -> Tensor:
     """Adapter ``none``: the layers on ``H``, (N, d); its draws carry step 0."""
     x = hidden
     for layer in range(call.config.n_layers):
-        x = transformer_layer(call, call.layout, layer_parameters(p, layer), x, layer, step=0)
+        x = transformer_layer(call, call.layout, layer_parameters(call, p, layer), x, layer, step=0)
     return shown(call.layout, x)
 
 

@@ -56,10 +56,12 @@ def explain(
     """
     sizes = torch.as_tensor(lengths)
     sizes = whole_numbers("lengths", sizes, ((len(sizes),),))
-    check_lengths(sizes, None)
+    window = config.window if config.mixes_window else None
+    check_lengths(sizes, window)
     check_rollouts(config, rollouts)
     steps, max_steps = depths(config, num_steps, len(sizes), rollouts)
-    like = torch.empty(int(sizes.sum()), 0, dtype=dtype)
+    shape = (int(sizes.sum()), 0) if window is None else (len(sizes), window, 0)
+    like = torch.empty(shape, dtype=dtype)
     products = product_precision(precision, like)
     call = make_call(
         like,
@@ -70,6 +72,7 @@ def explain(
         products,
         rollouts,
         max_steps,
+        steps_done=0,
         seed=0,
         dropout=training and has_dropout(config),
         zero_state=False,

@@ -14,6 +14,7 @@ from lares_kernels.call import (
     PRECISIONS,
     Request,
     check_rollouts,
+    check_steps_done,
     depths,
     has_dropout,
     lengths_of_cu_seqlens,
@@ -25,7 +26,7 @@ from lares_kernels.equations import refine_equations
 from lares_kernels.ops import call_refine, call_refine_backward, make_call
 from lares_kernels.parameters import check_parameters
 
-_N_OPTIONS = 10  # of RefineFunction, config .. keeps_padding
+_N_OPTIONS = 11  # of RefineFunction, config .. keeps_padding
 _FLOAT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -37,9 +38,9 @@ class RefineOutput(NamedTuple):
             last step.
         trajectory: (B, T_max, d) or (B, G, T_max, d): that token after every step; past a
             sequence's own depth its last one is repeated. None unless asked for.
-        state: final state of every token, if asked for: (B, L, d), zeros at padding, or packed
-            (N, d); with rollouts (B, G, L, d), or packed (G N, d) with the rollouts of a sequence
-            one after the other.
+        state: final state of every token, if asked for: (B, L, d), zeros at padding (unless the
+            mixer computes it), or packed (N, d); with rollouts (B, G, L, d), or packed (G N, d) with
+            the rollouts of a sequence one after the other.
     """
 
     last: Tensor
@@ -51,7 +52,7 @@ class RefineFunction(torch.autograd.Function):
     """The differentiable op.
 
     ``apply(hidden, state, lengths, num_steps, sequence_ids, config, backend, precision, rollouts,
-    max_steps, seed, dropout, zero_state, wants_state, keeps_padding, *parameters)``, as
+    max_steps, steps_done, seed, dropout, zero_state, wants_state, keeps_padding, *parameters)``, as
     :class:`lares_kernels.call.RefineCall` explains them, ``config`` as its ``key``, ``parameters`` in
     the order of :func:`lares_kernels.parameters.parameter_shapes`. Gives (trajectory (S, T, d), final
     state, what backward needs) in the state's type. Gradients flow from the first two to ``hidden``,
@@ -185,6 +186,7 @@ def refine(
     cu_seqlens: Tensor | None = None,
     num_steps: int | Tensor = 1,
     state: Tensor | str | None = None,
+    steps_done: int = 0,
     seed: int = 0,
     rollouts: int = 1,
     return_trajectory: bool = False,
@@ -201,12 +203,16 @@ def refine(
         config: of the core.
         parameters: by name, as :func:`lares_kernels.parameters.parameter_shapes` lists them.
         hidden: ``H``: (B, L, d), padded on the right, with ``lengths`` (None: all ``L``); or packed
-            (N, d) with ``cu_seqlens``. float64, float32, bfloat16 or float16.
+            (N, d) with ``cu_seqlens``. float64, float32, bfloat16 or float16. Mixers ``filter`` and
+            ``bsarec`` take the first form alone, ``L`` the core's ``window``, and read padding too.
         lengths: (B,) whole numbers in ``1..L``.
         cu_seqlens: (B + 1,) int32 offsets of packed sequences.
         num_steps: ``T``: a number, or (B,) or (B, rollouts) whole numbers, at least 1.
         state: ``s_0``, shaped like the output's ``state``; None or ``"normal"`` draws it from
             ``seed``, ``"zero"`` starts from zero.
+        steps_done: steps that a given ``state`` has behind it. Draws are numbered on from there, so
+            that ``t`` steps and then ``T - t`` more with ``steps_done=t`` are the same as ``T`` at
+            once; and the states of step ``t`` can be read, and differentiated, in between.
         seed: 64-bit key of dropout and of the drawn state.
         rollouts: independent runs ``G`` of every sequence over the same ``hidden``.
         return_trajectory, return_state: what to give back besides ``last``.
@@ -234,6 +240,7 @@ def refine(
     padded = hidden.dim() == 3
     groups = (n_sequences,) if rollouts == 1 else (n_sequences, rollouts)
     steps, max_steps = depths(config, num_steps, n_sequences, rollouts)
+    check_steps_done(steps_done, max_steps, isinstance(state, Tensor))
     if steps is not None:
         steps = steps.to(hidden.device)
     if sequence_ids is not None:
@@ -258,6 +265,7 @@ def refine(
         products,
         rollouts,
         max_steps,
+        steps_done,
         seed if compiling else signed(seed),
         dropout,
         isinstance(state, str) and state == "zero",
@@ -317,6 +325,12 @@ def check_hidden(config: CoreConfig, hidden: Tensor) -> None:
         raise ValueError(
             f"hidden has shape {tuple(hidden.shape)}; it must be (B, L, {config.d_model}), "
             f"or packed (N, {config.d_model})"
+        )
+    if config.mixes_window and (hidden.dim() == 2 or hidden.shape[1] != config.window):
+        raise ValueError(
+            f"hidden has shape {tuple(hidden.shape)}; mixer={config.mixer!r} mixes the whole padded "
+            f"window, so that padding is part of the computation and a packed or shorter input would "
+            f"be another model: it must be (B, {config.window}, {config.d_model}), with lengths"
         )
     if hidden.numel() == 0:
         raise ValueError(f"hidden has shape {tuple(hidden.shape)}: there is nothing to refine")

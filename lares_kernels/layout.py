@@ -21,6 +21,7 @@ class Layout:
         position: (N,) int64, position of each row in its sequence, from 0.
         streams: (S,) int64, each sequence's random-number stream (sequence number and rollout).
         leading: (S,) int64, rows at the start of each sequence that are padding; None: none are.
+        tokens: (S,) int64, rows at the start of each sequence that are not padding; None: all are.
     """
 
     lengths: Tensor
@@ -30,10 +31,15 @@ class Layout:
     position: Tensor
     streams: Tensor
     leading: Tensor | None = None
+    tokens: Tensor | None = None
 
     @classmethod
     def from_lengths(
-        cls, lengths: Tensor, streams: Tensor, leading: Tensor | None = None
+        cls,
+        lengths: Tensor,
+        streams: Tensor,
+        leading: Tensor | None = None,
+        tokens: Tensor | None = None,
     ) -> Layout:
         """Layout of sequences of ``lengths`` (S,) with random-number ``streams`` (S,)."""
         lengths = lengths.to(torch.int64)
@@ -42,7 +48,8 @@ class Layout:
             torch.arange(len(lengths), device=lengths.device), lengths
         )
         position = torch.arange(len(sequence), device=lengths.device) - starts[sequence]
-        return cls(lengths, starts, int(lengths.max()), sequence, position, streams, leading)
+        longest = int(lengths.max())
+        return cls(lengths, starts, longest, sequence, position, streams, leading, tokens)
 
     @property
     def n_sequences(self) -> int:
@@ -55,7 +62,7 @@ class Layout:
     @property
     def last_rows(self) -> Tensor:
         """(S,) row of each sequence's newest token."""
-        return self.starts + self.lengths - 1
+        return self.starts + (self.lengths if self.tokens is None else self.tokens) - 1
 
     @cached_property
     def buckets(self) -> list[tuple[Layout, Tensor]]:
@@ -82,7 +89,9 @@ class Layout:
         """The sequences where ``chosen`` (S,) bool holds: their layout, and their rows in this one."""
         rows = chosen[self.sequence].nonzero().squeeze(1)
         leading = None if self.leading is None else self.leading[chosen]
-        return Layout.from_lengths(self.lengths[chosen], self.streams[chosen], leading), rows
+        tokens = None if self.tokens is None else self.tokens[chosen]
+        lengths, streams = self.lengths[chosen], self.streams[chosen]
+        return Layout.from_lengths(lengths, streams, leading, tokens), rows
 
     @cached_property
     def real(self) -> Tensor | None:

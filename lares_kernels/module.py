@@ -19,7 +19,8 @@ class RecurrentCore(nn.Module):
     """The recurrence of LARES with its parameters (arXiv 2505.16865, section 3.2).
 
     Parameters are stacked over layers; :func:`lares_kernels.parameters.parameter_shapes` lists them.
-    Weights start normal with standard deviation 0.02, biases 0, LayerNorms 1 and 0, the gate 0.
+    Weights start normal with standard deviation 0.02 (BSARec's band scales with 1), biases 0,
+    LayerNorms 1 and 0, the gate 0.
 
     Args:
         config: of the core.
@@ -48,6 +49,8 @@ class RecurrentCore(nn.Module):
                 parameter.fill_(1.0)
             elif name.endswith("_weight"):
                 parameter.normal_(0.0, std)
+            elif name == "band_scale":
+                parameter.normal_()
             else:
                 parameter.zero_()
 
@@ -59,6 +62,7 @@ class RecurrentCore(nn.Module):
         cu_seqlens: Tensor | None = None,
         num_steps: int | Tensor = 1,
         state: Tensor | str | None = None,
+        steps_done: int = 0,
         seed: int = 0,
         rollouts: int = 1,
         return_trajectory: bool = False,
@@ -75,6 +79,7 @@ class RecurrentCore(nn.Module):
             cu_seqlens=cu_seqlens,
             num_steps=num_steps,
             state=state,
+            steps_done=steps_done,
             seed=seed,
             rollouts=rollouts,
             return_trajectory=return_trajectory,

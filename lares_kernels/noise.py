@@ -40,6 +40,9 @@ class Site(enum.IntEnum):
     RESIDUAL = 2
     EMBEDDING = 3
     INNER = 4
+    BANDS = 5
+    TEXT = 6
+    TEXT_GATE = 7
 
 
 def site_word(site: Site, layer: int = 0, step: int = 0) -> int:
@@ -238,6 +241,19 @@ def truncated_normal_from_words(words: Tensor) -> Tensor:
     return ratio * t
 
 
+def normal_rows(streams: Tensor, positions: Tensor, site: int, width: int, seed: int) -> Tensor:
+    """Standard normal numbers cut at three deviations, (N, width) float32.
+
+    Columns ``4 i .. 4 i + 3`` are the four words of block ``i``; arguments as :func:`row_keep`'s.
+    """
+    device = streams.device
+    block = torch.arange(-(-width // 4), device=device)[None]
+    words = philox4x32(
+        streams[:, None], positions[:, None], torch.tensor(site, device=device), block, seed
+    )
+    return truncated_normal_from_words(torch.stack(words, dim=-1).flatten(1)[:, :width])
+
+
 def initial_state(
     streams: Tensor, positions: Tensor, *, width: int, omega: float, sigma: float, seed: int
 ) -> Tensor:
@@ -252,14 +268,5 @@ def initial_state(
     Returns:
         (N, width) float32.
     """
-    device = streams.device
-    block = torch.arange(-(-width // 4), device=device)[None]
-    words = philox4x32(
-        streams[:, None],
-        positions[:, None],
-        torch.tensor(site_word(Site.INITIAL_STATE), device=device),
-        block,
-        seed,
-    )
-    z = truncated_normal_from_words(torch.stack(words, dim=-1).flatten(1)[:, :width])
+    z = normal_rows(streams, positions, site_word(Site.INITIAL_STATE), width, seed)
     return z * (omega * sigma)

@@ -18,8 +18,8 @@ from lares_kernels.config import CoreConfig
 
 _OPTIONS = (
     "Tensor lengths, Tensor? num_steps, Tensor? sequence_ids, str config, str backend, "
-    "str precision, int rollouts, SymInt max_steps, SymInt seed, bool dropout, bool zero_state, "
-    "bool wants_state, bool differentiates, bool keeps_padding"
+    "str precision, int rollouts, SymInt max_steps, SymInt steps_done, SymInt seed, bool dropout, "
+    "bool zero_state, bool wants_state, bool differentiates, bool keeps_padding"
 )
 _library = torch.library.Library("lares_kernels", "DEF")
 _library.define(
@@ -41,6 +41,7 @@ def make_call(
     precision: str,
     rollouts: int,
     max_steps: int,
+    steps_done: int,
     seed: int,
     dropout: bool,
     zero_state: bool,
@@ -59,6 +60,7 @@ def make_call(
         sequence_ids=sequence_ids,
         num_steps=num_steps,
         max_steps=max_steps,
+        steps_done=steps_done,
         seed=seed & 0xFFFFFFFFFFFFFFFF,
         dropout=dropout,
         product_dtype=PRECISIONS[precision],
@@ -82,6 +84,7 @@ def _refine(
     precision: str,
     rollouts: int,
     max_steps: int,
+    steps_done: int,
     seed: int,
     *flags: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -94,6 +97,7 @@ def _refine(
         precision,
         rollouts,
         max_steps,
+        steps_done,
         seed,
         *flags,
     )
@@ -112,6 +116,7 @@ def _refine_backward(
     precision: str,
     rollouts: int,
     max_steps: int,
+    steps_done: int,
     seed: int,
     dropout: bool,
     zero_state: bool,
@@ -131,6 +136,7 @@ def _refine_backward(
         precision,
         rollouts,
         max_steps,
+        steps_done,
         seed,
         dropout,
         zero_state,
@@ -157,6 +163,7 @@ def _refine_fake(
     precision: str,
     rollouts: int,
     max_steps: int,
+    steps_done: int,
     seed: int,
     *flags: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,6 +176,7 @@ def _refine_fake(
         precision,
         rollouts,
         max_steps,
+        steps_done,
         seed,
         *flags,
     )

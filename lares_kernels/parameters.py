@@ -13,13 +13,15 @@ from torch import Tensor
 
 from lares_kernels.config import CoreConfig
 
-LAYER_PARAMETERS = (
+_ATTENTION = (
     "qkv_weight",
     "qkv_bias",
     "out_weight",
     "out_bias",
     "attn_norm_weight",
     "attn_norm_bias",
+)
+_FEED_FORWARD = (
     "up_weight",
     "up_bias",
     "down_weight",
@@ -27,12 +29,24 @@ LAYER_PARAMETERS = (
     "ffn_norm_weight",
     "ffn_norm_bias",
 )
+_FILTER_NORM = ("filter_norm_weight", "filter_norm_bias")
+_OF_MIXER = {
+    "attention": (*_ATTENTION, *_FEED_FORWARD),
+    "filter": ("filter_weight", *_FILTER_NORM, *_FEED_FORWARD),
+    "bsarec": ("band_scale", *_FILTER_NORM, *_ATTENTION, *_FEED_FORWARD),
+}
+LAYER_PARAMETERS = _OF_MIXER["attention"]
+
+
+def layer_parameters_of(config: CoreConfig) -> tuple[str, ...]:
+    """Names of a layer's parameters."""
+    return _OF_MIXER[config.mixer]
 
 
 @cache
 def _shapes(config: CoreConfig) -> dict[str, tuple[int, ...]]:
     n, d, f = config.n_layers, config.d_model, config.d_ff
-    shapes: dict[str, tuple[int, ...]] = {
+    layers: dict[str, tuple[int, ...]] = {
         "qkv_weight": (n, 3 * d, d),
         "qkv_bias": (n, 3 * d),
         "out_weight": (n, d, d),
@@ -45,7 +59,12 @@ def _shapes(config: CoreConfig) -> dict[str, tuple[int, ...]]:
         "down_bias": (n, d),
         "ffn_norm_weight": (n, d),
         "ffn_norm_bias": (n, d),
+        "filter_weight": (n, config.window // 2 + 1, d, 2),
+        "filter_norm_weight": (n, d),
+        "filter_norm_bias": (n, d),
+        "band_scale": (n, d),
     }
+    shapes = {name: layers[name] for name in layer_parameters_of(config)}
     if config.is_recurrent:
         shapes |= {"core_norm_weight": (d,), "core_norm_bias": (d,)}
     if config.adapter == "gate":
@@ -59,7 +78,8 @@ def parameter_shapes(config: CoreConfig) -> Mapping[str, tuple[int, ...]]:
     """Shape of every parameter, in the order in which the op takes them.
 
     Weights are (out, in), as in ``torch.nn.Linear``. Rows of ``qkv_weight`` are the query's, then the
-    key's, then the value's; head ``i`` owns columns ``i d/h .. (i+1) d/h`` of each.
+    key's, then the value's; head ``i`` owns columns ``i d/h .. (i+1) d/h`` of each. ``filter_weight``
+    holds real and imaginary parts of each frequency and column; ``band_scale`` is BSARec's ``b``.
     """
     return _shapes(config)
 

@@ -52,7 +52,15 @@ def test_the_kernels_know_no_recommender() -> None:
 def test_the_recommender_knows_no_backend() -> None:
     private = {
         f"lares_kernels.{name}"
-        for name in ("backends", "backward", "cpu", "cpu_library", "equations", "function")
+        for name in (
+            "backends",
+            "backward",
+            "recurrence",
+            "cpu",
+            "cpu_library",
+            "equations",
+            "function",
+        )
     }
     for path in MODULES:
         if not module_name(path).startswith("lares_kernels"):

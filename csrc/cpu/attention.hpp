@@ -23,6 +23,7 @@ struct AttentionShape {
     int heads, head_dim, d_padded;
     float scale;            // of the scores
     ptrdiff_t lane_stride;  // of the transposed matrices
+    const int32_t* lasts;   // (rows,) last row that each may look at
 };
 
 // Dropout decisions of one head: keep_words' output, blocks of 64 key positions.
@@ -104,13 +105,13 @@ inline void probabilities(const AttentionShape& s, LaneGroup group, int head,
                           const float* q_columns, const float* keys, ptrdiff_t row_stride,
                           IVec starts, float* p) {
     const int count = group.keys();
-    const IVec rows = lane_numbers() + broadcast(int32_t(group.row));
+    const IVec lasts = load(s.lasts + group.row);
     Vec highest = broadcast(-__builtin_inff());
     for_keys(count, q_columns + head * s.head_dim * s.lane_stride + group.row, s.lane_stride,
              keys + head * s.head_dim, row_stride, s.head_dim,
              [&](int j, Vec score) LARES_INLINE_LAMBDA {
                  const IVec key = broadcast(int32_t(group.first_key + j));
-                 const IVec seen = (key >= starts) & (key <= rows);
+                 const IVec seen = (key >= starts) & (key <= lasts);
                  score = select(seen, score * broadcast(s.scale), broadcast(-__builtin_inff()));
                  highest = max(highest, score);
                  store(p + j * kLanes, score);
@@ -261,8 +262,7 @@ inline void attention_backward(const AttentionShape& s, const LaneGroup* groups,
             for (; group.first_key + j + kKeyBlock <= group.row &&
                    ends[group.first_key + j] >= group.row + group.lanes;
                  j += kKeyBlock) {
-                float* g_key =
-                    g_qkv + (group.first_key + j) * row_stride + s.d_padded + column;
+                float* g_key = g_qkv + (group.first_key + j) * row_stride + s.d_padded + column;
                 add_key_rows(g_p + j * kLanes, qkv + group.row * row_stride + column, row_stride,
                              group.lanes, s.head_dim, g_key, row_stride);
                 add_key_rows(dropped + j * kLanes,

@@ -20,8 +20,9 @@ struct Sequence {
     int64_t state_row;   // first row in `state` and `final_state`
     int64_t kept_row;    // first row in `kept`
     int64_t index;       // of S
-    int length, depth;
-    int leading;  // of `length`: rows of padding, which are zero
+    int length, depth;   // rows, and reasoning steps
+    int newest;          // of the rows; those after it are padding that is computed
+    int leading;         // of the rows: padding before the tokens, which is zero
     uint32_t stream;
 };
 
@@ -59,16 +60,19 @@ struct Batch {
         if (b_count < 1 || g_count < 1 || g_count > kMostRollouts || b_count > kMostIds)
             throw CallError{LARES_BAD_ARGUMENT};
         if (call.max_steps < 1 || call.max_steps > kMostSteps) throw CallError{LARES_BAD_STEPS};
-        if (call.adapter == LARES_ADAPTER_NONE && call.max_steps != 1)
+        if (call.steps_done < 0 || call.steps_done + call.max_steps > kMostSteps)
+            throw CallError{LARES_BAD_STEPS};
+        if (call.adapter == LARES_ADAPTER_NONE && (call.max_steps != 1 || call.steps_done != 0))
             throw CallError{LARES_BAD_STEPS};
         const int64_t padded = call.padded_length;
         const bool left = call.padding != LARES_PADDING_RIGHT;
         const bool zeros = call.padding == LARES_PADDING_LEFT_ZEROS;
+        const bool whole = call.mixer != LARES_MIXER_ATTENTION;  // windows, padding too
         if (zeros && !padded) throw CallError{LARES_BAD_LENGTH};
         sequences.reserve(size_t(b_count * g_count));
         int64_t start = 0;
         for (int64_t b = 0; b < b_count; ++b) {
-            const int64_t tokens = call.lengths[b], length = zeros ? padded : tokens;
+            const int64_t tokens = call.lengths[b], length = zeros || whole ? padded : tokens;
             if (tokens < 1 || length > kLongest || (padded && tokens > padded))
                 throw CallError{LARES_BAD_LENGTH};
             const int64_t before = padded && left ? padded - length : 0;
@@ -78,7 +82,8 @@ struct Batch {
                 Sequence s;
                 s.index = b * g_count + g;
                 s.length = int(length);
-                s.leading = int(length - tokens);
+                s.newest = int(whole ? tokens - 1 : length - 1);
+                s.leading = zeros ? int(length - tokens) : 0;
                 s.hidden_row = padded ? b * padded + before : start;
                 s.row = start * g_count + g * length;
                 s.state_row = padded ? s.index * padded + before : s.row;

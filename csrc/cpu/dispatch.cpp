@@ -65,10 +65,18 @@ const IsaKernels& chosen(int64_t precision) {
 
 bool between(int64_t value, int64_t low, int64_t high) { return value >= low && value <= high; }
 
+bool serves_mixer(const LaresCall& c) {
+    if (c.mixer == LARES_MIXER_ATTENTION) return c.window == 0;
+    return between(c.mixer, LARES_MIXER_FILTER, LARES_MIXER_BSAREC) &&
+           between(c.window, 1, 1 << 20) && c.padded_length == c.window &&
+           c.norm == LARES_NORM_POST && between(c.cutoff, 1, 1 << 20) && c.band_share >= 0 &&
+           c.band_share <= 1;
+}
+
 bool serves(const LaresCall& c) {
-    return c.abi == LARES_ABI && between(c.d_model, 1, 512) && between(c.n_heads, 1, c.d_model) &&
-           c.d_model % c.n_heads == 0 && between(c.d_ff, 1, 1 << 16) &&
-           between(c.n_layers, 1, 256) &&
+    return c.abi == LARES_ABI && serves_mixer(c) && between(c.d_model, 1, 512) &&
+           between(c.n_heads, 1, c.d_model) && c.d_model % c.n_heads == 0 &&
+           between(c.d_ff, 1, 1 << 16) && between(c.n_layers, 1, 256) &&
            between(c.adapter, LARES_ADAPTER_ADD, LARES_ADAPTER_NONE) &&
            between(c.activation, LARES_GELU, LARES_SILU) &&
            between(c.precision, LARES_FP32, LARES_BF16) &&

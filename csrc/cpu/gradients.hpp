@@ -8,6 +8,8 @@ namespace lares::LARES_ISA {
 struct LayerGradients {
     float *qkv, *qkv_bias, *out, *out_bias, *attn_norm_weight, *attn_norm_bias;
     float *up, *up_bias, *down, *down_bias, *ffn_norm_weight, *ffn_norm_bias;
+    float *filter_norm_weight, *filter_norm_bias, *band_scale;
+    float* filter;  // (L, dp), of the convolution kernel
 };
 
 // A gradient in the buffer and where it goes: `groups` blocks of `rows` x `columns` numbers.
@@ -25,18 +27,30 @@ class GradientLayout {
     explicit GradientLayout(const Shape& s) : shape_(s) {
         const ptrdiff_t d = s.d, dp = s.dp, f = s.f, fp = s.fp;
         for (int l = 0; l < s.layers; ++l) {
-            matrix(kQkvWeight, l, 3, s.d, s.d, dp, dp);
-            vector(kQkvBias, l, 3, s.d, dp);
-            matrix(kOutWeight, l, 1, s.d, s.d, dp, dp);
-            vector(kOutBias, l, 1, s.d, dp);
-            vector(kAttnNormWeight, l, 1, s.d, dp);
-            vector(kAttnNormBias, l, 1, s.d, dp);
+            if (s.attends()) {
+                matrix(kQkvWeight, l, 3, s.d, s.d, dp, dp);
+                vector(kQkvBias, l, 3, s.d, dp);
+                matrix(kOutWeight, l, 1, s.d, s.d, dp, dp);
+                vector(kOutBias, l, 1, s.d, dp);
+                vector(kAttnNormWeight, l, 1, s.d, dp);
+                vector(kAttnNormBias, l, 1, s.d, dp);
+            }
             matrix(kUpWeight, l, 1, s.f, s.d, fp, dp);
             vector(kUpBias, l, 1, s.f, fp);
             matrix(kDownWeight, l, 1, s.d, s.f, dp, fp);
             vector(kDownBias, l, 1, s.d, dp);
             vector(kFfnNormWeight, l, 1, s.d, dp);
             vector(kFfnNormBias, l, 1, s.d, dp);
+            if (s.windowed()) {
+                vector(kFilterNormWeight, l, 1, s.d, dp);
+                vector(kFilterNormBias, l, 1, s.d, dp);
+            }
+            if (s.banded()) vector(kBandScale, l, 1, s.d, dp);
+            if (l == 0) layer_places_ = places.size();
+        }
+        if (!s.attends()) {
+            filters_ = size;
+            size += ptrdiff_t(s.layers) * s.window * dp;
         }
         (void)d, (void)f;
         if (!s.recurrent()) return;
@@ -52,13 +66,29 @@ class GradientLayout {
     }
 
     LayerGradients layer(float* buffer, int l) const {
-        const auto at = [&](int i) { return buffer + places[size_t(12 * l + i)].from; };
-        return {at(0), at(1), at(2), at(3), at(4),  at(5),
-                at(6), at(7), at(8), at(9), at(10), at(11)};
+        size_t place = layer_places_ * size_t(l);
+        const auto next = [&] { return buffer + places[place++].from; };
+        LayerGradients g{};
+        if (shape_.attends())
+            for (float** at :
+                 {&g.qkv, &g.qkv_bias, &g.out, &g.out_bias, &g.attn_norm_weight, &g.attn_norm_bias})
+                *at = next();
+        for (float** at :
+             {&g.up, &g.up_bias, &g.down, &g.down_bias, &g.ffn_norm_weight, &g.ffn_norm_bias})
+            *at = next();
+        if (shape_.windowed())
+            for (float** at : {&g.filter_norm_weight, &g.filter_norm_bias}) *at = next();
+        if (shape_.banded()) g.band_scale = next();
+        if (!shape_.attends()) g.filter = filter(buffer, l);
+        return g;
+    }
+    // The gradient of layer l's convolution kernel, from which its spectrum's is made.
+    float* filter(float* buffer, int l) const {
+        return buffer + filters_ + ptrdiff_t(l) * shape_.window * shape_.dp;
     }
     // The i-th place after the layers': the core's LayerNorm, then the adapter's.
     float* core(float* buffer, int i) const {
-        return buffer + places[size_t(12 * shape_.layers + i)].from;
+        return buffer + places[layer_places_ * size_t(shape_.layers) + size_t(i)].from;
     }
 
     std::vector<GradientPlace> places;
@@ -80,6 +110,8 @@ class GradientLayout {
     }
 
     Shape shape_;
+    size_t layer_places_ = 0;  // of each layer
+    ptrdiff_t filters_ = 0;    // where the kernels' gradients begin
 };
 
 }  // namespace lares::LARES_ISA

@@ -11,6 +11,7 @@
 
 #include "attention.hpp"
 #include "gradients.hpp"
+#include "mixing.hpp"
 #include "norm.hpp"
 
 namespace lares::LARES_ISA {
@@ -19,8 +20,8 @@ namespace lares::LARES_ISA {
 struct Rows {
     int count;
     const uint32_t *streams, *positions;
-    const int32_t *starts,
-        *ends;  // first row of the row's sequence in the tile, and one past its last
+    // First row of the row's sequence in the tile, one past its last, and the last one it may see.
+    const int32_t *starts, *ends, *lasts;
     const LaneGroup* groups;
     int n_groups;
     ptrdiff_t lane_stride;
@@ -49,8 +50,9 @@ struct LayerSpace {
     float *u, *ffn_in;  // post-norm: the same
     float *inner, *slope;
     ptrdiff_t inner_stride;  // kChunk in inference
-    NormTape attn_norm, ffn_norm;
-    uint32_t *attn_keep, *residual_keep, *inner_keep;
+    NormTape attn_norm, ffn_norm, filter_norm;
+    float* low;  // BSARec's low band of the live rows
+    uint32_t *attn_keep, *residual_keep, *inner_keep, *band_keep;
     ptrdiff_t keep_stride;
     float* scratch;  // of attention
     OperandRoom room;
@@ -61,9 +63,10 @@ struct Core {
     const Weights& weights;
     uint64_t seed;
 
-    AttentionShape attention(ptrdiff_t lane_stride) const {
-        return {shape.heads, shape.head_dim, shape.dp,
-                1.0f / __builtin_sqrtf(float(shape.head_dim)), lane_stride};
+    AttentionShape attention(const Rows& rows) const {
+        return {shape.heads,      shape.head_dim,
+                shape.dp,         1.0f / __builtin_sqrtf(float(shape.head_dim)),
+                rows.lane_stride, rows.lasts};
     }
 };
 
@@ -83,7 +86,7 @@ inline void transpose_rows(const float* src, ptrdiff_t src_stride, int rows, int
 }
 
 struct LayerKeep {
-    ColumnKeep attention, feed_forward, inner;  // of the live rows
+    ColumnKeep attention, feed_forward, inner, bands;  // of the live rows
     KeyKeep keys;
 };
 
@@ -95,9 +98,10 @@ inline LayerKeep layer_keep(const Shape& s, const LayerSpace& t) {
             keep.attention = {t.residual_keep, t.keep_stride, s.dropout.scale()};
         keep.feed_forward = {t.residual_keep + 2 * blocks * t.keep_stride, t.keep_stride,
                              s.dropout.scale()};
+        if (s.banded() && !s.spares_attention)
+            keep.bands = {t.band_keep, t.keep_stride, s.dropout.scale()};
     }
-    if (s.inner_dropout.on())
-        keep.inner = {t.inner_keep, t.keep_stride, s.inner_dropout.scale()};
+    if (s.inner_dropout.on()) keep.inner = {t.inner_keep, t.keep_stride, s.inner_dropout.scale()};
     if (s.attn_dropout.on())
         keep.keys = {t.attn_keep, t.keep_stride, s.heads, s.attn_dropout.scale()};
     return keep;
@@ -116,13 +120,16 @@ inline LayerKeep draw_layer_keep(const Core& core, int layer, int step, const Ro
                                  const LiveRows& live, const LayerSpace& t) {
     const Shape& s = core.shape;
     const int blocks = (s.d + 63) / 64;
-    if (s.attn_dropout.on())
+    if (s.attn_dropout.on() && s.attends())
         keep_words(rows.streams, rows.positions, rows.count, site_word(kSiteAttention, layer, step),
                    (longest_of(rows) + 63) / 64 * s.heads, s.attn_dropout, core.seed, t.attn_keep,
                    t.keep_stride);
     if (s.dropout.on())
         keep_words(live.streams, live.positions, live.count, site_word(kSiteResidual, layer, step),
                    2 * blocks, s.dropout, core.seed, t.residual_keep, t.keep_stride);
+    if (s.banded() && s.dropout.on())
+        keep_words(live.streams, live.positions, live.count, site_word(kSiteBands, layer, step),
+                   blocks, s.dropout, core.seed, t.band_keep, t.keep_stride);
     if (s.inner_dropout.on())
         keep_words(live.streams, live.positions, live.count, site_word(kSiteInner, layer, step),
                    (s.f + 63) / 64, s.inner_dropout, core.seed, t.inner_keep, t.keep_stride);
@@ -215,6 +222,11 @@ inline void feed_forward(const Shape& s, const LayerWeights& w, int rows, const 
     }
 }
 
+// BSARec: u = a bands + (1 - a) u for the live rows, where bands = LN(x + keep(low + b^2 (x -
+// low))). `residual` is x of the live rows.
+inline void mix_bands(const Core& core, const LayerWeights& w, const LiveRows& live, LayerSpace& t,
+                      const float* x, const float* residual, const ColumnKeep& keep);
+
 // x: (rows, dp); y: the live rows (live, dp), may be x. Without `finish` y is not computed:
 // backward has no use for it.
 inline void layer_forward(const Core& core, int layer, int step, const Rows& rows,
@@ -245,8 +257,8 @@ inline void layer_forward(const Core& core, int layer, int step, const Rows& row
             packed_panels(w.qkv, s.d),
             [&](int r, int c, Vec v) LARES_INLINE_LAMBDA { store_qkv(r, first + c, v); });
     transpose_rows(t.qkv, 3 * dp, rows.count, dp, t.q_columns, rows.lane_stride);
-    attention_forward(core.attention(rows.lane_stride), rows.groups, rows.n_groups, t.qkv,
-                      t.q_columns, rows.starts, keep.keys, t.context_columns, t.scratch);
+    attention_forward(core.attention(rows), rows.groups, rows.n_groups, t.qkv, t.q_columns,
+                      rows.starts, keep.keys, t.context_columns, t.scratch);
     transpose_rows(t.context_columns, rows.lane_stride, dp, rows.count, t.context, dp);
 
     const float* residual = s.query ? in : x;
@@ -267,6 +279,7 @@ inline void layer_forward(const Core& core, int layer, int step, const Rows& row
     else
         norm_rows(live.count, s.d, dp, s.eps, {w.ffn_norm_weight, w.ffn_norm_bias}, attended,
                   t.ffn_in, t.ffn_norm, s.query ? nullptr : t.u);
+    if (s.banded()) mix_bands(core, w, live, t, x, residual, keep.bands);
     feed_forward(s, w, live.count, t.ffn_in, t, finish);
     if (!finish) return;
     const BranchSum fed{s.query ? t.ffn_in : t.u, t.branch, dp, keep.feed_forward};
@@ -281,6 +294,7 @@ inline void layer_forward(const Core& core, int layer, int step, const Rows& row
 
 struct BackwardSpace {
     float *g_sum, *g_branch, *g_inner, *g_context, *g_columns, *g_q_columns, *g_qkv, *g_in;
+    float *g_bands, *window;  // (rows, dp) by way of BSARec's bands; (2 L, dp)
 };
 
 LARES_INLINE void add_to(float* at, Vec v) { store(at, load(at) + v); }
@@ -338,6 +352,13 @@ inline void feed_forward_backward(const Shape& s, const LayerWeights& w, int row
     }
 }
 
+// From b.g_sum, the live rows' gradient of mix_bands' result: b.g_bands becomes all rows' gradient
+// of x by way of the bands, b.g_sum that of u.
+inline void mix_bands_backward(const Core& core, const LayerWeights& w, const Rows& rows,
+                               const LiveRows& live, const LayerSpace& t, const float* x,
+                               const BackwardSpace& b, const ColumnKeep& keep,
+                               const LayerGradients& grads);
+
 // g: in, the live rows' gradient of y (live, dp); out, all rows' gradient of x (rows, dp).
 inline void layer_backward(const Core& core, int layer, const Rows& rows, const LiveRows& live,
                            const LayerSpace& t, const float* x, float* g, const BackwardSpace& b,
@@ -366,6 +387,7 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
                                to_ffn(r, c, v);
                            });
         feed_forward_backward(s, w, live.count, t, b, b.g_sum, true, grads);
+        if (s.banded()) mix_bands_backward(core, w, rows, live, t, x, b, keep.bands, grads);
         norm_rows_backward(live.count, s.d, dp, w.attn_norm_weight, t.attn_norm, b.g_sum,
                            grads.attn_norm_weight, grads.attn_norm_bias,
                            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
@@ -414,9 +436,9 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
             });
     transpose_rows(b.g_context, dp, rows.count, dp, b.g_columns, rows.lane_stride);
     std::memset(b.g_qkv, 0, size_t(rows.count) * 3 * row_bytes);
-    attention_backward(core.attention(rows.lane_stride), rows.groups, rows.n_groups, t.qkv,
-                       t.q_columns, rows.starts, rows.ends, keep.keys, b.g_context, b.g_columns,
-                       b.g_qkv, b.g_q_columns, t.scratch);
+    attention_backward(core.attention(rows), rows.groups, rows.n_groups, t.qkv, t.q_columns,
+                       rows.starts, rows.ends, keep.keys, b.g_context, b.g_columns, b.g_qkv,
+                       b.g_q_columns, t.scratch);
     transpose_rows(b.g_q_columns, rows.lane_stride, dp, rows.count, b.g_qkv, 3 * dp);
 
     add_column_sums(rows.count, 3 * dp, b.g_qkv, 3 * dp, grads.qkv_bias);
@@ -456,6 +478,9 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
                 float* at = g_in + ptrdiff_t(r) * dp + c;
                 store(at, s.post ? v + load(at) : v);
             });
+    if (s.banded())
+        for (ptrdiff_t i = 0; i < ptrdiff_t(rows.count) * dp; i += kLanes)
+            add_to(g + i, load(b.g_bands + i));
     if (!s.post)
         norm_rows_backward(rows.count, s.d, dp, w.attn_norm_weight, t.attn_norm, b.g_in,
                            grads.attn_norm_weight, grads.attn_norm_bias,

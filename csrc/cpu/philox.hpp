@@ -6,7 +6,13 @@
 namespace lares::LARES_ISA {
 
 // What the third counter word says a draw is for.
-enum Site : uint32_t { kSiteState = 0, kSiteAttention = 1, kSiteResidual = 2, kSiteInner = 4 };
+enum Site : uint32_t {
+    kSiteState = 0,
+    kSiteAttention = 1,
+    kSiteResidual = 2,
+    kSiteInner = 4,
+    kSiteBands = 5
+};
 
 LARES_INLINE uint32_t site_word(Site site, int layer, int step) {
     return uint32_t(site) | uint32_t(layer) << 8 | uint32_t(step) << 16;

@@ -27,6 +27,13 @@ double layer_operations(const Shape& s, const Batch& batch, int64_t steps) {
     return row * double(batch.rows) * double(steps);
 }
 
+// Whole windows where these are what is computed.
+int tile_rows(const LaresCall& call) {
+    if (call.mixer == LARES_MIXER_ATTENTION) return kTileRows;
+    const int64_t windows = (kTileRows + call.window / 2) / call.window;
+    return int(std::max<int64_t>(windows, 1) * call.window);
+}
+
 void forward_tiles(const CallPlan& plan, double operations) {
     run_pieces(int(plan.batch.tiles.size()), threads_for(plan.call.threads, operations),
                [&](int tile) {
@@ -37,7 +44,7 @@ void forward_tiles(const CallPlan& plan, double operations) {
 
 void forward(const LaresCall& call) {
     const Shape shape(call);
-    const Batch batch(call, kTileRows);
+    const Batch batch(call, tile_rows(call));
     const double operations = layer_operations(shape, batch, call.max_steps);
     if (operations < kWorthPacking) {
         const auto packed = WeightCache::instance().get(shape, call.parameters);
@@ -55,8 +62,12 @@ std::pair<int, int> tiles_of_part(const Batch& batch, int part, int parts) {
     return {int(tiles * part / parts), int(tiles * (part + 1) / parts)};
 }
 
-void write_parameter_gradients(const LaresCall& call, const GradientLayout& layout,
-                               const float* grads) {
+void write_parameter_gradients(const LaresCall& call, const Shape& s, const GradientLayout& layout,
+                               float* grads) {
+    const ptrdiff_t spectrum = ptrdiff_t(frequencies(std::max(s.window, 1))) * s.d * 2;
+    for (int l = 0; l < s.layers && !s.attends(); ++l)
+        filter_kernel_backward(layout.filter(grads, l), s.window, s.d, s.dp,
+                               call.g_parameters[kFilterWeight] + l * spectrum);
     for (const GradientPlace& p : layout.places)
         for (int g = 0; g < p.groups; ++g)
             for (int r = 0; r < p.rows; ++r)
@@ -83,7 +94,7 @@ void add_rollouts(const CallPlan& plan, const float* rows) {
 
 void backward(const LaresCall& call) {
     const Shape shape(call);
-    const Batch batch(call, kTileRows);
+    const Batch batch(call, tile_rows(call));
     BorrowedArena weight_arena, grad_arena;
     weight_arena->reserve(Weights::bytes(shape, true));
     const Weights weights(shape, call.parameters, true, *weight_arena);
@@ -116,7 +127,7 @@ void backward(const LaresCall& call) {
             for (ptrdiff_t i = slice * kSlice; i < end; i += kLanes)
                 add_to(grads + i, load(grads + part * layout.size + i));
     });
-    write_parameter_gradients(call, layout, grads);
+    write_parameter_gradients(call, shape, layout, grads);
     if (rollout_rows) add_rollouts(plan, g_hidden);
 }
 

@@ -31,6 +31,16 @@ struct TileSizes {
     }
     static int widest(const Shape& s) { return std::max(3 * s.dp, kChunk); }
 
+    // What layers that mix windows need besides; `scratch` takes BSARec's spectra then.
+    size_t window_floats(const Shape& s, bool tape) const {
+        if (!s.windowed()) return 0;
+        const size_t bands = s.banded() ? act + keep + size_t(s.bands()) * s.dp : 0;
+        return (tape ? act + rows : 0) + bands;
+    }
+    size_t scratch(const Shape& s) const {
+        const size_t attention = 3 * size_t(longest + kLanes) * kLanes;
+        return std::max(attention, s.banded() ? size_t(s.bands()) * s.dp : 0);
+    }
     size_t inner_keep(const Shape& s) const {
         return s.inner_dropout.on() ? size_t(rows) * 2 * ((s.f + 63) / 64) : 0;
     }
@@ -39,7 +49,7 @@ struct TileSizes {
         const size_t inner = size_t(rows) * (tape ? 2 * s.fp : kChunk);
         const size_t floats = 6 * act + 3 * act + 2 * lanes + inner + (tape ? 2 * act : 0) +
                               2 * rows + 2 * keep + 3 * size_t(longest + kLanes) * kLanes;
-        return (floats + inner_keep(s)) * sizeof(float) + 24 * kAlignment;
+        return (floats + inner_keep(s) + window_floats(s, tape)) * sizeof(float) + 28 * kAlignment;
     }
 };
 
@@ -76,11 +86,16 @@ inline LayerSpace take_layer(const Shape& s, const TileSizes& z, const OperandRo
         t.attn_norm = {arena.take<float>(z.act), arena.take<float>(z.rows)};
         t.ffn_norm = {arena.take<float>(z.act), arena.take<float>(z.rows)};
     }
+    if (s.windowed() && tape) t.filter_norm = {arena.take<float>(z.act), arena.take<float>(z.rows)};
+    if (s.banded()) {
+        t.low = arena.take<float>(z.act);
+        t.band_keep = arena.take<uint32_t>(z.keep);
+    }
     t.attn_keep = arena.take<uint32_t>(z.keep);
     t.residual_keep = arena.take<uint32_t>(z.keep);
     if (s.inner_dropout.on()) t.inner_keep = arena.take<uint32_t>(z.inner_keep(s));
     t.keep_stride = z.rows;
-    t.scratch = arena.take<float>(3 * size_t(z.longest + kLanes) * kLanes);
+    t.scratch = arena.take<float>(z.scratch(s));
     return t;
 }
 
@@ -189,7 +204,7 @@ inline size_t forward_bytes(const Shape& s, const TileSizes& z) {
 
 // Row of the live ones that holds sequence i's newest token.
 inline int newest_row(const TileRows& tile, const LiveRows& live, int going, int i) {
-    return live.map && i >= going ? tile.first_row(going) + (i - going) : tile.first_row(i + 1) - 1;
+    return live.map && i >= going ? tile.first_row(going) + (i - going) : tile.newest_row(i);
 }
 
 inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) {
@@ -231,8 +246,8 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
         for (int l = 0; l < s.layers; ++l) {
             const bool last = l + 1 == s.layers;
             if (last && keep_normalised) space.ffn_norm = {normalised, rstd};
-            layer_forward(core, l, s.recurrent() ? step : 0, rows, last ? live : all, space, x,
-                          state, true);
+            any_layer_forward(core, l, plan.drawn_step(step), rows, last ? live : all, space, x,
+                              state, true);
             hide_padding(plan, tile, last ? whole : running, state);
             space.ffn_norm = {};
             x = state;
@@ -256,9 +271,8 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
             const int64_t row = (step - 1) * plan.batch.kept_rows + q.kept_row;
             if (live.map && i >= going) {
                 const int at = newest_row(tile, live, going, i);
-                write_rows(kept + ptrdiff_t(at) * dp, 1, d, dp,
-                           call.kept + (row + q.length - 1) * d);
-                if (s.post) call.kept_rstd[row + q.length - 1] = rstd[at];
+                write_rows(kept + ptrdiff_t(at) * dp, 1, d, dp, call.kept + (row + q.newest) * d);
+                if (s.post) call.kept_rstd[row + q.newest] = rstd[at];
             } else {
                 write_rows(kept + ptrdiff_t(first) * dp, q.length, d, dp, call.kept + row * d);
                 if (s.post)
@@ -274,7 +288,9 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
 
 inline size_t backward_bytes(const Shape& s, const TileSizes& z) {
     return TileRows::bytes(z.rows) + z.room_bytes(s) + size_t(s.layers) * z.layer_bytes(s, true) +
-           (size_t(s.layers + 24) * z.act + 2 * z.lanes + z.rows * (kChunk + 8)) * sizeof(float) +
+           (size_t(s.layers + 25) * z.act + 2 * z.lanes + z.rows * (kChunk + 8) +
+            2 * size_t(s.window) * s.dp) *
+               sizeof(float) +
            64 * kAlignment;
 }
 
@@ -306,7 +322,7 @@ inline void read_last_norm(const CallPlan& plan, const TileRows& tile, const Liv
         const int64_t row = (step - 1) * plan.batch.kept_rows + q.kept_row;
         const bool newest = live.map && i >= going;
         const int at = newest ? newest_row(tile, live, going, i) : tile.first_row(i);
-        const int64_t from = newest ? row + q.length - 1 : row;
+        const int64_t from = newest ? row + q.newest : row;
         const int n = newest ? 1 : q.length;
         read_rows(plan.call.kept + from * s.d, n, s.d, s.dp,
                   tape.normalised + ptrdiff_t(at) * s.dp);
@@ -329,7 +345,7 @@ inline void add_output_gradients(const CallPlan& plan, const TileRows& tile, int
                 std::memset(rows, 0, size_t(q.length) * s.dp * sizeof(float));
         }
         if (!call.g_trajectory) continue;
-        float* newest = rows + ptrdiff_t(q.length - 1) * s.dp;
+        float* newest = rows + ptrdiff_t(q.newest) * s.dp;
         const int64_t end = i >= going ? call.max_steps : step;
         for (int64_t n = step; n <= end; ++n) {
             const float* from = call.g_trajectory + (q.index * call.max_steps + n - 1) * s.d;
@@ -402,6 +418,8 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
     b.g_q_columns = zeroed(arena, z.lanes);
     b.g_qkv = arena.take<float>(3 * z.act);
     b.g_in = arena.take<float>(z.act);
+    if (s.banded()) b.g_bands = arena.take<float>(z.act);
+    if (!s.attends()) b.window = arena.take<float>(2 * size_t(s.window) * s.dp);
     float* hidden = arena.take<float>(z.act);
     float* state = arena.take<float>(z.act);
     float* sum = arena.take<float>(z.act);
@@ -435,9 +453,9 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
             // Of the last layer's output backward needs the LayerNorm alone, which forward has
             // kept.
             const bool finish = !last || (s.post && !s.recurrent());
-            layer_forward(core, l, s.recurrent() ? step : 0, rows, last ? live : all,
-                          spaces[size_t(l)], inputs[size_t(l)],
-                          last ? unused : inputs[size_t(l) + 1], finish);
+            any_layer_forward(core, l, plan.drawn_step(step), rows, last ? live : all,
+                              spaces[size_t(l)], inputs[size_t(l)],
+                              last ? unused : inputs[size_t(l) + 1], finish);
             if (!last) hide_padding(plan, tile, running, inputs[size_t(l) + 1]);
         }
         if (s.post && s.recurrent())
@@ -445,8 +463,8 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
 
         if (live.map) gather_rows(g, live, dp, g);
         for (int l = s.layers - 1; l >= 0; --l) {
-            layer_backward(core, l, rows, l + 1 == s.layers ? live : all, spaces[size_t(l)],
-                           inputs[size_t(l)], g, b, layout.layer(grads, l));
+            any_layer_backward(core, l, rows, l + 1 == s.layers ? live : all, spaces[size_t(l)],
+                               inputs[size_t(l)], g, b, layout.layer(grads, l));
             hide_padding(plan, tile, running, g);
         }
         if (!s.recurrent()) {

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "batch.hpp"
-#include "layer.hpp"
+#include "window_layer.hpp"
 
 namespace lares::LARES_ISA {
 
@@ -16,13 +16,15 @@ struct CallPlan {
     const Weights& weights;
 
     Core core() const { return {shape, weights, uint64_t(call.seed)}; }
+    // Number that the draws of a step carry.
+    int drawn_step(int step) const { return shape.recurrent() ? int(call.steps_done) + step : 0; }
 };
 
 // The addresses of a tile's rows, and which of them still run.
 class TileRows {
   public:
     static size_t bytes(int rows) {
-        return 8 * Arena::bytes_of<uint64_t>(size_t(rows) + 2 * kLanes) +
+        return 9 * Arena::bytes_of<uint64_t>(size_t(rows) + 2 * kLanes) +
                2 * Arena::bytes_of<LaneGroup>(size_t(rows) + 1);
     }
 
@@ -34,6 +36,7 @@ class TileRows {
         positions_ = arena.take<uint32_t>(room);
         starts_ = arena.take<int32_t>(room);
         ends_ = arena.take<int32_t>(room);
+        lasts_ = arena.take<int32_t>(room);
         live_map_ = arena.take<int32_t>(room);
         live_streams_ = arena.take<uint32_t>(room);
         live_positions_ = arena.take<uint32_t>(room);
@@ -41,17 +44,19 @@ class TileRows {
         lane_stride_ = round_up(tile.rows, kLanes) + kLanes;
         int row = 0;
         for (int i = 0; i < n_sequences_; ++i) {
-            const int first = row;
+            const int first = row, newest = first + sequences_[i].newest;
             for (int p = 0; p < sequences_[i].length; ++p, ++row) {
                 streams_[row] = sequences_[i].stream;
                 positions_[row] = uint32_t(p);
                 starts_[row] = first;
                 ends_[row] = first + sequences_[i].length;
+                lasts_[row] = std::min(row, newest);
             }
         }
         for (; row < int(room); ++row) {
             streams_[row] = positions_[row] = 0;
             starts_[row] = ends_[row] = INT32_MAX;  // may look at no key
+            lasts_[row] = 0;
             live_streams_[row] = live_positions_[row] = 0;
         }
     }
@@ -71,9 +76,13 @@ class TileRows {
         return sequence == n_sequences_ ? total_rows() : row_of_[sequence];
     }
 
+    // Row of a sequence's newest token.
+    int newest_row(int sequence) const { return first_row(sequence) + sequences_[sequence].newest; }
+
     Rows rows(int count) {
         if (count != grouped_) group(count);
-        return {count, streams_, positions_, starts_, ends_, groups_, n_groups_, lane_stride_};
+        return {count,  streams_, positions_, starts_,     ends_,
+                lasts_, groups_,  n_groups_,  lane_stride_};
     }
 
     LiveRows all(int count) const { return {count, nullptr, streams_, positions_}; }
@@ -83,7 +92,7 @@ class TileRows {
         const int kept = first_row(going);
         int n = 0;
         for (; n < kept; ++n) take_live(n, n);
-        for (int i = going; i < running; ++i, ++n) take_live(n, first_row(i + 1) - 1);
+        for (int i = going; i < running; ++i, ++n) take_live(n, newest_row(i));
         return {n, live_map_, live_streams_, live_positions_};
     }
 
@@ -123,7 +132,7 @@ class TileRows {
     const Sequence* sequences_;
     int n_sequences_, n_groups_ = 0, grouped_ = -1, total_ = 0;
     uint32_t *streams_, *positions_, *live_streams_, *live_positions_;
-    int32_t *starts_, *ends_, *live_map_, *row_of_ = nullptr;
+    int32_t *starts_, *ends_, *lasts_, *live_map_, *row_of_ = nullptr;
     LaneGroup* groups_;
     ptrdiff_t lane_stride_;
 };

@@ -28,6 +28,13 @@ inline void parameter_sizes(const Shape& s, int64_t (&sizes)[LARES_PARAMETERS]) 
         3 * n * d * d, 3 * n * d, n * d * d, n * d, n * d, n * d, n * f * d, n * f,
         n * d * f,     n * d,     n * d,     n * d, d,     d,     0,         0};
     std::memcpy(sizes, all, sizeof all);
+    if (!s.attends())
+        for (int p = kQkvWeight; p <= kAttnNormBias; ++p) sizes[p] = 0;
+    if (s.windowed()) {
+        sizes[kFilterNormWeight] = sizes[kFilterNormBias] = n * d;
+        sizes[s.banded() ? kBandScale : kFilterWeight] =
+            s.banded() ? n * d : n * frequencies(s.window) * d * 2;
+    }
     if (!s.recurrent()) sizes[kCoreNormWeight] = sizes[kCoreNormBias] = 0;
     if (s.adapter == LARES_ADAPTER_GATE) sizes[kGate] = 1;
     if (s.adapter == LARES_ADAPTER_CONCAT) {
@@ -69,19 +76,28 @@ inline Fingerprint fingerprint(const Shape& s, const float* const* parameters) {
 
 struct PackedWeights {
     Fingerprint print;
-    int d, f, layers, adapter;
+    int d, f, layers, adapter, mixer, window, kept;
     bool query;
     Arena arena;
     std::unique_ptr<Weights> weights;
 
     PackedWeights(const Shape& s, const Fingerprint& of, const float* const* parameters)
-        : print(of), d(s.d), f(s.f), layers(s.layers), adapter(s.adapter), query(s.query) {
+        : print(of),
+          d(s.d),
+          f(s.f),
+          layers(s.layers),
+          adapter(s.adapter),
+          mixer(s.mixer),
+          window(s.window),
+          kept(s.kept),
+          query(s.query) {
         arena.reserve(Weights::bytes(s, false));
         weights = std::make_unique<Weights>(s, parameters, false, arena);
     }
     bool fits(const Shape& s, const Fingerprint& of) const {
         return d == s.d && f == s.f && layers == s.layers && adapter == s.adapter &&
-               query == s.query && print == of;
+               mixer == s.mixer && window == s.window && kept == s.kept && query == s.query &&
+               print == of;
     }
 };
 

@@ -8,6 +8,7 @@
 #include "../lares_kernels.h"
 #include "arena.hpp"
 #include "gemm.hpp"
+#include "mixing.hpp"
 #include "philox.hpp"
 
 namespace lares::LARES_ISA {
@@ -21,6 +22,8 @@ struct Shape {
     int d, heads, head_dim, f, layers;
     int dp, fp;  // d and f rounded up to whole vectors; the columns between are zero
     int adapter, activation;
+    int mixer, window, kept;  // L of the mixers that have one; frequencies of BSARec's low band
+    float band_share;
     bool post, query;  // neither: pre-norm
     float eps, state_scale;
     Rate dropout, attn_dropout, inner_dropout;
@@ -36,6 +39,10 @@ struct Shape {
           fp(round_up(f, kLanes)),
           adapter(int(call.adapter)),
           activation(int(call.activation)),
+          mixer(int(call.mixer)),
+          window(int(call.window)),
+          kept(int(call.cutoff / 2 + 1)),
+          band_share(float(call.band_share)),
           post(call.norm == LARES_NORM_POST),
           query(call.norm == LARES_NORM_QUERY),
           eps(float(call.eps)),
@@ -46,6 +53,10 @@ struct Shape {
           spares_attention(call.spares_attention != 0) {}
 
     bool recurrent() const { return adapter != LARES_ADAPTER_NONE; }
+    bool attends() const { return mixer != LARES_MIXER_FILTER; }
+    bool banded() const { return mixer == LARES_MIXER_BSAREC; }
+    bool windowed() const { return window > 0; }
+    int bands() const { return band_rows(kept, window); }  // rows of the low band's basis
 
   private:
     static Rate rate_of(int64_t level) {
@@ -80,6 +91,10 @@ enum Parameter {
     kGate,
     kConcatWeight = kGate,
     kConcatBias,
+    kFilterWeight,
+    kFilterNormWeight,
+    kFilterNormBias,
+    kBandScale,
 };
 
 // Where queries have an input of their own, `qkv` is keys and values alone, and `q` queries.
@@ -89,6 +104,9 @@ struct LayerWeights {
     const float *attn_norm_weight, *attn_norm_bias, *ffn_norm_weight, *ffn_norm_bias;
     // For backward: the same matrices, panels over their other dimension.
     const Operand *qkv_back, *q_back, *out_back, *up_back, *down_back;
+    const float *filter_norm_weight, *filter_norm_bias;
+    const float* filter;  // (2 L, dp): the convolution kernel, twice
+    const float *band_scale, *band_square;
 };
 
 // A matrix that may be stored in several row groups, each padded apart (query, key and value).
@@ -103,7 +121,8 @@ class Weights {
     const float *core_norm_weight = nullptr, *core_norm_bias = nullptr;
     const Operand *concat = nullptr, *concat_back = nullptr;
     const float* concat_bias = nullptr;
-    float gate = 0.0f;  // sigmoid of the parameter
+    float gate = 0.0f;             // sigmoid of the parameter
+    const float* basis = nullptr;  // (bands, L), of the low band
 
     static size_t bytes(const Shape& s, bool backward) {
         const size_t dp = s.dp, fp = s.fp;
@@ -113,7 +132,9 @@ class Weights {
         floats += 2 * dp;
         if (s.adapter == LARES_ADAPTER_CONCAT)
             floats += 2 * s.d * dp + dp + (backward ? 2 * s.d * dp : 0);
-        return floats * sizeof(float) + (18 * s.layers + 8) * kAlignment;
+        if (s.windowed()) floats += size_t(s.layers) * (2 * s.window + 4) * dp;
+        if (s.banded()) floats += size_t(s.bands()) * s.window;
+        return floats * sizeof(float) + (22 * s.layers + 9) * kAlignment;
     }
 
     Weights(const Shape& s, const float* const* p, bool backward, Arena& arena) : arena_(arena) {
@@ -122,18 +143,21 @@ class Weights {
         const int64_t dd = int64_t(s.d) * s.d, df = int64_t(s.d) * s.f;
         for (int l = 0; l < s.layers; ++l) {
             LayerWeights w{};
-            const float* qkv_weight = p[kQkvWeight] + l * 3 * dd;
-            const float* out_weight = p[kOutWeight] + l * dd;
+            if (s.windowed()) mixing(s, p, l, w);
+            const float* qkv_weight = s.attends() ? p[kQkvWeight] + l * 3 * dd : nullptr;
+            const float* out_weight = s.attends() ? p[kOutWeight] + l * dd : nullptr;
             const float* up_weight = p[kUpWeight] + l * df;
             const float* down_weight = p[kDownWeight] + l * df;
             const float* together_weight = qkv_weight + (s.query ? dd : 0);
-            w.qkv = pack(together_weight, together, s.d, s.d);
-            if (s.query) w.q = pack(qkv_weight, d, s.d, s.d);
-            w.qkv_bias = vector(p[kQkvBias] + l * 3 * s.d, qkv);
-            w.out = pack(out_weight, d, s.d, s.d);
-            w.out_bias = vector(p[kOutBias] + l * s.d, d);
-            w.attn_norm_weight = vector(p[kAttnNormWeight] + l * s.d, d);
-            w.attn_norm_bias = vector(p[kAttnNormBias] + l * s.d, d);
+            if (s.attends()) {
+                w.qkv = pack(together_weight, together, s.d, s.d);
+                if (s.query) w.q = pack(qkv_weight, d, s.d, s.d);
+                w.qkv_bias = vector(p[kQkvBias] + l * 3 * s.d, qkv);
+                w.out = pack(out_weight, d, s.d, s.d);
+                w.out_bias = vector(p[kOutBias] + l * s.d, d);
+                w.attn_norm_weight = vector(p[kAttnNormWeight] + l * s.d, d);
+                w.attn_norm_bias = vector(p[kAttnNormBias] + l * s.d, d);
+            }
             w.up = pack(up_weight, f, s.d, s.d);
             w.up_bias = vector(p[kUpBias] + l * s.f, f);
             w.down = pack(down_weight, d, s.f, s.fp);
@@ -141,13 +165,20 @@ class Weights {
             w.ffn_norm_weight = vector(p[kFfnNormWeight] + l * s.d, d);
             w.ffn_norm_bias = vector(p[kFfnNormBias] + l * s.d, d);
             if (backward) {
-                w.qkv_back = pack_back(together_weight, together, d);
-                if (s.query) w.q_back = pack_back(qkv_weight, d, d);
-                w.out_back = pack_back(out_weight, {1, s.d, s.d}, d);
+                if (s.attends()) {
+                    w.qkv_back = pack_back(together_weight, together, d);
+                    if (s.query) w.q_back = pack_back(qkv_weight, d, d);
+                    w.out_back = pack_back(out_weight, {1, s.d, s.d}, d);
+                }
                 w.up_back = pack_back(up_weight, f, d);
                 w.down_back = pack_back(down_weight, {1, s.d, s.d}, f);
             }
             layers.push_back(w);
+        }
+        if (s.banded()) {
+            float* to = arena_.take<float>(size_t(s.bands()) * s.window);
+            band_basis(s.kept, s.window, to);
+            basis = to;
         }
         if (!s.recurrent()) return;
         core_norm_weight = vector(p[kCoreNormWeight], d);
@@ -162,6 +193,26 @@ class Weights {
     }
 
   private:
+    // What a layer has besides attention.
+    void mixing(const Shape& s, const float* const* p, int l, LayerWeights& w) {
+        const Blocks d{1, s.d, s.dp};
+        w.filter_norm_weight = vector(p[kFilterNormWeight] + l * s.d, d);
+        w.filter_norm_bias = vector(p[kFilterNormBias] + l * s.d, d);
+        if (s.banded()) {
+            w.band_scale = vector(p[kBandScale] + l * s.d, d);
+            float* square = arena_.take<float>(size_t(s.dp));
+            for (int c = 0; c < s.dp; ++c) square[c] = w.band_scale[c] * w.band_scale[c];
+            w.band_square = square;
+            return;
+        }
+        const ptrdiff_t size = ptrdiff_t(s.window) * s.dp;
+        float* twice = arena_.take<float>(size_t(2 * size));
+        filter_kernel(p[kFilterWeight] + ptrdiff_t(l) * frequencies(s.window) * s.d * 2, s.window,
+                      s.d, s.dp, twice);
+        std::memcpy(twice + size, twice, size_t(size) * sizeof(float));
+        w.filter = twice;
+    }
+
     const float* vector(const float* from, Blocks n) {
         float* to = arena_.take<float>(n.total());
         for (int g = 0; g < n.groups; ++g) {

@@ -87,7 +87,7 @@ struct Forward {
 
     // Draws of layers outside the recurrence carry step 0.
     LARES_DEVICE int drawn_step(int step) const {
-        return call.adapter == LARES_CUDA_NONE ? 0 : step;
+        return call.adapter == LARES_CUDA_NONE ? 0 : step + call.steps_done;
     }
 
     LARES_DEVICE void run() const { run_tiles(*this); }

@@ -49,7 +49,10 @@ Problem make(unsigned seed, int precision) {
     c.n_layers = pick(random, 1, 3);
     c.adapter = pick(random, 0, 3);
     c.activation = pick(random, 0, 3);
-    c.norm = pick(random, 0, 1);
+    c.mixer = std::max(0, pick(random, -1, 2));
+    c.norm = c.mixer == LARES_MIXER_ATTENTION ? pick(random, 0, 1) : LARES_NORM_POST;
+    c.cutoff = pick(random, 1, 9);
+    c.band_share = 0.7;
     const int levels[] = {0, 128, 64, 26};
     c.dropout_level = levels[pick(random, 0, 3)];
     c.attn_dropout_level = levels[pick(random, 0, 3)];
@@ -68,13 +71,15 @@ Problem make(unsigned seed, int precision) {
         total += p.lengths.back();
         longest = std::max(longest, p.lengths.back());
     }
-    const bool padded = pick(random, 0, 1);
+    const bool whole = c.mixer != LARES_MIXER_ATTENTION;
+    const bool padded = pick(random, 0, 1) || whole;
     c.padded_length = padded ? longest + pick(random, 0, 3) : 0;
+    c.window = whole ? c.padded_length : 0;
     c.n_rows = total;
     const int64_t sequences = c.n_sequences * c.rollouts, d = c.d_model, f = c.d_ff, n = c.n_layers;
     const int64_t hidden_rows = padded ? c.n_sequences * c.padded_length : total;
     const int64_t state_rows = padded ? sequences * c.padded_length : total * c.rollouts;
-    const int64_t rows = total * c.rollouts;
+    const int64_t rows = whole ? state_rows : total * c.rollouts;
     if (recurrent && pick(random, 0, 1))
         for (int64_t s = 0; s < sequences; ++s)
             p.steps.push_back(pick(random, 1, int(c.max_steps)));
@@ -96,14 +101,24 @@ Problem make(unsigned seed, int precision) {
                                              d,
                                              d,
                                              c.adapter == LARES_ADAPTER_CONCAT ? 2 * d * d : 1,
-                                             d};
-    const int count = !recurrent                        ? 12
-                      : c.adapter == LARES_ADAPTER_ADD  ? 14
-                      : c.adapter == LARES_ADAPTER_GATE ? 15
-                                                        : 16;
-    for (int i = 0; i < count; ++i) {
-        p.parameters.push_back(numbers(random, size_t(sizes[i]), 0.2f));
-        p.g_parameters.emplace_back(size_t(sizes[i]));
+                                             d,
+                                             n * (c.window / 2 + 1) * d * 2,
+                                             n * d,
+                                             n * d,
+                                             n * d};
+    const bool attends = c.mixer != LARES_MIXER_FILTER;
+    for (int i = 0; i < LARES_PARAMETERS; ++i) {
+        const bool there = i < 6     ? attends
+                           : i < 12  ? true
+                           : i < 14  ? recurrent
+                           : i == 14 ? recurrent && c.adapter != LARES_ADAPTER_ADD
+                           : i == 15 ? c.adapter == LARES_ADAPTER_CONCAT
+                           : i == 16 ? !attends
+                           : i == 19 ? c.mixer == LARES_MIXER_BSAREC
+                                     : whole;
+        const size_t size = there ? size_t(sizes[i]) : 0;
+        p.parameters.push_back(numbers(random, size, 0.2f));
+        p.g_parameters.emplace_back(size);
     }
     const size_t steps = recurrent ? size_t(c.max_steps) : 0;
     p.trajectory.resize(size_t(sequences * c.max_steps * d));
@@ -133,8 +148,8 @@ std::vector<Floats> run(unsigned seed, int precision, int threads) {
     c.hidden = p.hidden.data();
     c.state = p.state.data();
     for (size_t i = 0; i < p.parameters.size(); ++i) {
-        c.parameters[i] = p.parameters[i].data();
-        c.g_parameters[i] = p.g_parameters[i].data();
+        c.parameters[i] = p.parameters[i].empty() ? nullptr : p.parameters[i].data();
+        c.g_parameters[i] = p.g_parameters[i].empty() ? nullptr : p.g_parameters[i].data();
     }
     c.trajectory = p.trajectory.data();
     c.final_state = p.final_state.empty() ? nullptr : p.final_state.data();

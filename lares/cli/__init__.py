@@ -17,7 +17,7 @@ COMMANDS = {
     "posttrain": "post-train a model by reinforcement",
     "evaluate": "Recall and NDCG of a trained model, by reasoning depth",
     "recommend": "the best next items for histories",
-    "data": "fetch public data sets, describe a data file",
+    "data": "fetch public data sets, describe a data file, make text features of items",
     "doctor": "what is installed, which backends can run, and why not",
 }
 EXIT_USAGE = 2

@@ -1,4 +1,4 @@
-"""``lares data``: fetch public data sets, describe a file."""
+"""``lares data``: fetch public data sets, describe a file, make text features of items."""
 
 from __future__ import annotations
 
@@ -31,6 +31,38 @@ def info_parser() -> OptionParser:
     parser.add_argument("path", metavar="DATA", help="file or folder of interactions")
     parser.add_function_arguments(load_dataset, skip={"path", "name"})
     return parser
+
+
+def embed_parser() -> OptionParser:
+    """Options of ``lares data embed``."""
+    parser = command_parser(
+        "data embed",
+        "Text features of items from a sentence-transformers model, for --model.text_features.",
+    )
+    parser.add_argument("table", metavar="ITEMS", help="Parquet, CSV or TSV: a row for every item")
+    parser.add_argument(
+        "--model", required=True, help="name of a sentence-transformers model, or its folder"
+    )
+    parser.add_argument("--out", metavar="FILE", help="default: ITEMS with .safetensors")
+    parser.add_argument("--item_column", default="item_id", help="raw ids, as in the interactions")
+    parser.add_argument("--text_columns", default="title", help="such as title,description")
+    parser.add_argument("--batch_size", type=int, default=64, help="texts at a time")
+    parser.add_argument("--device", help="of the model; default: its own choice")
+    return parser
+
+
+def embed(argv: Sequence[str]) -> None:
+    """``lares data embed``."""
+    found = embed_parser().parse_args(list(argv))
+    # Imported here: it brings torch.
+    from lares.data.embed import embed_items, load_encoder, read_item_texts
+
+    path = Path(found.table)
+    out = Path(found.out) if found.out else path.with_suffix(".safetensors")
+    texts = read_item_texts(path, found.item_column, found.text_columns.split(","))
+    encoder = load_encoder(found.model, found.device)
+    n, width = embed_items(texts, encoder, out, model=found.model, batch_size=found.batch_size)
+    print(f"{out}: {n} of {len(texts.items)} items have text, features {width} wide")
 
 
 def get(argv: Sequence[str]) -> None:
@@ -73,9 +105,12 @@ def info(argv: Sequence[str]) -> None:
 
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares data``."""
-    actions = {"get": get, "info": info}
+    actions = {"get": get, "info": info, "embed": embed}
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: lares data get NAME [CATEGORY] [--out FOLDER]\n       lares data info DATA")
+        print(
+            "usage: lares data get NAME [CATEGORY] [--out FOLDER]\n       lares data info DATA\n"
+            "       lares data embed ITEMS --model NAME [--out FILE]"
+        )
         return
     if argv[0] not in actions:
         raise ConfigError(f"unknown action {argv[0]!r}; {nearest(argv[0], actions)}")

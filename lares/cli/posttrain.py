@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lares.cli.run_command import RunCommand, print_metrics
+from lares.cli.run_command import SAMPLES_FLAG, RunCommand, print_metrics
 from lares.training.config import PosttrainConfig
 from lares.training.trained import load_trained
 
@@ -28,6 +28,7 @@ COMMAND = RunCommand(
         "CHECKPOINT": ("start", "checkpoint", "run folder or model folder to start from"),
         "DATA": ("data", "path", "file or folder of interactions; default: the run's"),
     },
+    shortcuts=SAMPLES_FLAG,
     defaults=_options_of,
 )
 

@@ -19,6 +19,9 @@ from lares.training.config import (
 )
 from lares.training.run_folder import RunFolder
 
+SAMPLES_FLAG = {
+    "--samples": ("sampling", "samples", "prefixes or users: short for --sampling.samples")
+}
 _METRICS = ["recall@5", "recall@10", "ndcg@5", "ndcg@10"]
 Options = dict[str, Any]
 
@@ -32,6 +35,7 @@ class RunCommand:
         config: kind of run.
         places: arguments without a flag, in order: (section, option, help) by the name that help shows.
         recipes: whether ``--recipe`` is offered.
+        shortcuts: (section, option, help) by the flag that stands for it.
         defaults: options that come before those of files, from what the command line holds.
     """
 
@@ -40,6 +44,7 @@ class RunCommand:
     config: type[RunConfig]
     places: Mapping[str, tuple[str, str, str]]
     recipes: bool = False
+    shortcuts: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     defaults: Callable[[Any], Options] = field(default=lambda found: {})
 
     def parser(self) -> OptionParser:
@@ -50,6 +55,8 @@ class RunCommand:
         parser.add_argument("--config", metavar="FILE.yaml", help="options by section")
         if self.recipes:
             parser.add_argument("--recipe", default=None, help=f"one of {', '.join(recipes())}")
+        for flag, (_, _, text) in self.shortcuts.items():
+            parser.add_argument(flag, default=None, help=text)
         parser.add_argument("--out", metavar="RUN", help="run folder; default under runs/")
         parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
         parser.add_argument(
@@ -84,6 +91,9 @@ class RunCommand:
         options: Options = {name: found[name].as_dict() for name in self.config.SECTIONS}
         for section, option in placed:
             options[section][option] = found[option] or (start.get(section) or {}).get(option) or ""
+        for flag, (section, option, _) in self.shortcuts.items():
+            if found[flag.lstrip("-")] is not None:
+                options[section][option] = found[flag.lstrip("-")]
         if not options["data"]["path"]:
             raise ConfigError("no data: give DATA, a file or folder of interactions")
         return self.config.from_dict(options), found

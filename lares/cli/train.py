@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lares.cli.run_command import RunCommand, print_metrics
+from lares.cli.run_command import SAMPLES_FLAG, RunCommand, print_metrics
 from lares.training.config import TrainConfig
 
 COMMAND = RunCommand(
@@ -15,6 +15,7 @@ COMMAND = RunCommand(
     config=TrainConfig,
     places={"DATA": ("data", "path", "file or folder of interactions")},
     recipes=True,
+    shortcuts=SAMPLES_FLAG,
 )
 
 

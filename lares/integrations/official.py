@@ -40,28 +40,58 @@ _OPTION_NAMES = {
     "sem_func": "scores",
     "tau": "tau",
     "initializer_range": "initializer_range",
+    "a": "band_share",
+    "c": "cutoff",
+}
+_TEXT_OPTIONS = {
+    "plm_size": "text_width",
+    "n_exps": "text_experts",
+    "adaptor_dropout_prob": "text_dropout",
 }
 _REQUIRED_OPTIONS = ("n_items", "MAX_ITEM_LIST_LENGTH", "hidden_size", "n_heads", "inner_size")
 _VALUE_NAMES = {
     "adapter_type": {"add": "add", "linear": "gate", "concat": "concat"},
     "hidden_act": {"gelu": "gelu", "relu": "relu", "swish": "silu"},
 }
-_MODELS = {"lares": "attention"}
-_OTHER_MODELS = ("bsarec", "fmlprec", "tedrec")
+_CORES = {"LARES": "attention", "BSARec": "bsarec", "FMLPRec": "fmlp", "TedRec": "attention"}
+_FILTER_WIDENING = (
+    4  # its FMLP-Rec's feed-forward has this many times the width, whatever it is told
+)
+
 
 # Our stacked parameter -> the released program's tensors of one layer, joined along their rows.
-_LAYER_NAMES: dict[str, tuple[str, ...]] = {
-    f"{ours}_{kind}": tuple(f"{part}.{kind}" for part in theirs)
-    for ours, theirs in {
-        "qkv": tuple(f"multi_head_attention.{part}" for part in ("query", "key", "value")),
-        "out": ("multi_head_attention.dense",),
-        "attn_norm": ("multi_head_attention.LayerNorm",),
-        "up": ("feed_forward.dense_1",),
-        "down": ("feed_forward.dense_2",),
-        "ffn_norm": ("feed_forward.LayerNorm",),
-    }.items()
-    for kind in ("weight", "bias")
+
+
+def _layer_names(attention: str, feed_forward: str, filters: str) -> dict[str, tuple[str, ...]]:
+    """Names of a layer whose sublayers are called so."""
+    found: dict[str, tuple[str, ...]] = {
+        "filter_weight": (f"{filters}.complex_weight",),
+        "band_scale": (f"{filters}.sqrt_beta",),
+    }
+    for kind in ("weight", "bias"):
+        found |= {
+            f"qkv_{kind}": tuple(f"{attention}.{n}.{kind}" for n in ("query", "key", "value")),
+            f"out_{kind}": (f"{attention}.dense.{kind}",),
+            f"attn_norm_{kind}": (f"{attention}.LayerNorm.{kind}",),
+            f"filter_norm_{kind}": (f"{filters}.LayerNorm.{kind}",),
+            f"up_{kind}": (f"{feed_forward}.dense_1.{kind}",),
+            f"down_{kind}": (f"{feed_forward}.dense_2.{kind}",),
+            f"ffn_norm_{kind}": (f"{feed_forward}.LayerNorm.{kind}",),
+        }
+    return found
+
+
+# By core: what a block calls its layers, and those their tensors.
+_LAYER_NAMES = {
+    "attention": ("layer", _layer_names("multi_head_attention", "feed_forward", "")),
+    "fmlp": ("layer", _layer_names("", "intermediate", "filterlayer")),
+    "bsarec": (
+        "blocks",
+        _layer_names("layer.attention_layer", "feed_forward", "layer.filter_layer"),
+    ),
 }
+# Tensors that it stores with dimensions of size 1 before ours.
+_LEADING_ONES = {"filter_weight": 1, "band_scale": 2, "encoder.text.filter_weight": 1}
 _SINGLE_NAMES = {
     "encoder.item_embedding.weight": "item_embedding.weight",
     "encoder.position_embedding.weight": "position_embedding.weight",
@@ -72,6 +102,19 @@ _SINGLE_NAMES = {
     "encoder.core.gate": "adapter",
     "encoder.core.concat_weight": "adapter.weight",
     "encoder.core.concat_bias": "adapter.bias",
+    "encoder.text.features": "plm_embedding.weight",
+    "encoder.text.filter_weight": "complex_weight",
+    "encoder.text.gate_weight": "moe_adaptor.w_gate",
+    "encoder.text.noise_weight": "moe_adaptor.w_noise",
+    "encoder.text.item_gate.weight": "item_gating.weight",
+    "encoder.text.item_gate.bias": "item_gating.bias",
+    "encoder.text.fusion_gate.weight": "fusion_gating.weight",
+    "encoder.text.fusion_gate.bias": "fusion_gating.bias",
+}
+# By expert, as layers are by layer; the biases with one leading dimension.
+_EXPERT_NAMES = {
+    "encoder.text.expert_weight": ("lin.weight", 0),
+    "encoder.text.expert_bias": ("bias", 1),
 }
 _BLOCKS = {"encoder.pre": "pre_encoder", "encoder.core": "core_encoder"}
 
@@ -85,16 +128,21 @@ def config_from_official(options: Mapping[str, Any]) -> LaresConfig:
     Raises:
         ConfigError: an option is missing, or asks for what this package does not have.
     """
-    model = str(options.get("model", "LARES")).lower()
-    if model in _OTHER_MODELS:
-        raise ConfigError(f"model is {options['model']!r}; only LARES's attention core is served")
-    if model not in _MODELS:
-        raise ConfigError(f"model is {options['model']!r}; it must be 'LARES'")
+    given = str(options.get("model", "LARES"))
+    models = {name.lower(): name for name in _CORES}
+    if given.lower() not in models:
+        raise ConfigError(f"model is {given!r}; it must be one of {', '.join(_CORES)}")
+    model = models[given.lower()]
     for name in _REQUIRED_OPTIONS:
         if name not in options:
             raise ConfigError(f"the released configuration has no {name!r}")
-    ours: dict[str, Any] = {}
-    for theirs, name in _OPTION_NAMES.items():
+    ours: dict[str, Any] = {"core": _CORES[model]}
+    names = dict(_OPTION_NAMES)
+    if model == "TedRec":
+        names |= _TEXT_OPTIONS
+        if "plm_size" not in options:
+            raise ConfigError("the released configuration has no 'plm_size'")
+    for theirs, name in names.items():
         if theirs not in options:
             continue
         value = options[theirs]
@@ -107,41 +155,58 @@ def config_from_official(options: Mapping[str, Any]) -> LaresConfig:
     # Its attention layers are built with the hidden rate for both; the other option does nothing.
     if "dropout" in ours:
         ours["attn_dropout"] = ours["dropout"]
+    if model == "FMLPRec":
+        ours["d_ff"] = _FILTER_WIDENING * ours["d_model"]
     return LaresConfig.from_dict(ours)
 
 
-def _official_pieces(
-    model: LaresModel,
-) -> Iterator[tuple[str, list[tuple[str, Callable[[Tensor], Tensor]]]]]:
-    """For each of our parameters: the released names, each with the view of ours that it is."""
-    for name, parameter in model.named_parameters():
+_Pieces = list[tuple[str, Callable[[Tensor], Tensor]]]
+
+
+def _official_pieces(model: LaresModel) -> Iterator[tuple[str, _Pieces]]:
+    """For each of our tensors: the released names, each with the view of ours that it is."""
+    layers, names = _LAYER_NAMES[model.config.core]
+    for name, tensor in _tensors(model).items():
         if name in _SINGLE_NAMES:
-            yield name, [(_SINGLE_NAMES[name], lambda whole: whole)]
+            yield name, [(_SINGLE_NAMES[name], _part(..., _LEADING_ONES.get(name, 0)))]
+            continue
+        if name in _EXPERT_NAMES:
+            short, ones = _EXPERT_NAMES[name]
+            places = range(len(tensor))
+            yield name, [(f"moe_adaptor.experts.{i}.{short}", _part(i, ones)) for i in places]
             continue
         block, short = name.rsplit(".", 1)
-        parts = _LAYER_NAMES[short]
-        rows = parameter.shape[1] // len(parts)
+        parts = names[short]
+        rows = tensor.shape[1] // len(parts)
         yield (
             name,
             [
                 (
-                    f"{_BLOCKS[block]}.layer.{layer}.{part}",
-                    _rows_of_layer(layer, index * rows, (index + 1) * rows),
+                    f"{_BLOCKS[block]}.{layers}.{layer}.{part}",
+                    _part(
+                        (layer, slice(index * rows, (index + 1) * rows)),
+                        _LEADING_ONES.get(short, 0),
+                    ),
                 )
-                for layer in range(parameter.shape[0])
+                for layer in range(tensor.shape[0])
                 for index, part in enumerate(parts)
             ],
         )
 
 
-def _rows_of_layer(layer: int, first: int, end: int) -> Callable[[Tensor], Tensor]:
-    """The view of rows ``first .. end - 1`` of one layer of a stacked tensor."""
-    return lambda whole: whole[layer, first:end]
+def _tensors(model: LaresModel) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _part(index: Any, leading_ones: int) -> Callable[[Tensor], Tensor]:
+    """The view of a tensor at ``index``, with so many dimensions of size 1 before its own."""
+    return lambda whole: whole[index][(None,) * leading_ones]
 
 
 def official_state_dict(model: LaresModel) -> dict[str, Tensor]:
     """The model's weights under the released program's names, as copies."""
-    weights = dict(model.named_parameters())
+    weights = _tensors(model)
     return {
         theirs: view(weights[ours].detach()).clone()
         for ours, pieces in _official_pieces(model)
@@ -151,7 +216,7 @@ def official_state_dict(model: LaresModel) -> dict[str, Tensor]:
 
 def official_gradients(model: LaresModel) -> dict[str, Tensor]:
     """The gradients of the model's parameters under the released program's names, as copies."""
-    weights = dict(model.named_parameters())
+    weights = _tensors(model)
     gradients: dict[str, Tensor] = {}
     for ours, pieces in _official_pieces(model):
         gradient = weights[ours].grad
@@ -165,7 +230,8 @@ def load_official(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -
 
     Args:
         state_dict: by the released program's names; its floating type becomes the model's.
-        config: the released configuration with ``n_items`` and ``model`` (``"LARES"``) added.
+        config: the released configuration with ``n_items`` and ``model`` added: ``"LARES"``,
+            ``"BSARec"``, ``"FMLPRec"`` or ``"TedRec"``.
 
     Returns:
         The model in evaluation mode, on the CPU.
@@ -177,7 +243,7 @@ def load_official(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -
     model = LaresModel(config_from_official(config))
     if state_dict:
         model.to(next(iter(state_dict.values())).dtype)
-    weights = dict(model.named_parameters())
+    weights = _tensors(model)
     used = set()
     with torch.no_grad():
         for ours, pieces in _official_pieces(model):

@@ -260,9 +260,12 @@ class RptObjective(nn.Module):
         shares = self.rpt.pre_block == "shared" or not self.training
         trajectory = self._encode(self.model, batch, depths, seed, policy_states, shares)
         states = steps.take(trajectory)
-        # From plain dot products, whatever the model's scores.
         policy = lk.catalogue_log_probability(
-            states, self.model.items, batch.targets, return_entropy=True
+            states,
+            self.model.items,
+            batch.targets,
+            return_entropy=True,
+            **self.model.policy_scoring,
         )
         assert isinstance(policy, lk.LogProbability)
         found = policy.log_probability
@@ -320,7 +323,10 @@ class RptObjective(nn.Module):
             self.reference, batch, steps.depths, reference_seed, reference_states, shares=True
         )
         reference = lk.catalogue_log_probability(
-            steps.take(trajectory), self.reference.items, batch.targets
+            steps.take(trajectory),
+            self.reference.items,
+            batch.targets,
+            **self.reference.policy_scoring,
         )
         assert isinstance(reference, Tensor)
         return Rollouts(group_advantages(rewards), rewards, found.detach(), reference)

@@ -32,11 +32,14 @@ class SptConfig:
         alpha: weight of trajectory-level alignment; 0 leaves it out.
         gamma: weight of step-level alignment; 0 leaves it out.
         same_step: the partner reasons to the same depth as the sequence it is aligned with.
+        mask_same_target: samples of a batch that have the same target are no negatives of each other.
+            The authors' are.
     """
 
     alpha: float = 0.1
     gamma: float = 0.5
     same_step: bool = True
+    mask_same_target: bool = False
 
     def __post_init__(self) -> None:
         for name in ("alpha", "gamma"):
@@ -59,6 +62,7 @@ class SptBatch:
         partner_seq, partner_lengths: as the sequence's, of its partner; None where nothing is aligned.
         sequence_ids: (B,) number of each sample in the batch of all processes.
         global_size: samples in the batch of all processes.
+        all_targets: (global_size,) targets of the batch of all processes; needed to mask negatives.
     """
 
     item_seq: Tensor
@@ -68,6 +72,7 @@ class SptBatch:
     partner_lengths: Tensor | None
     sequence_ids: Tensor
     global_size: int
+    all_targets: Tensor | None = None
 
 
 class SptDepths(NamedTuple):
@@ -88,6 +93,15 @@ class SptLosses(NamedTuple):
     step: Tensor
 
 
+def check_steps_to_align(config: LaresConfig, spt: SptConfig) -> None:
+    """Raise ``ConfigError`` if steps are to be aligned of a model that has none."""
+    if not config.is_recurrent and spt.gamma > 0:
+        raise ConfigError(
+            f"gamma is {spt.gamma}, but a model without recurrence (n_core_layers=0) has no "
+            "steps to align; set objective.gamma to 0"
+        )
+
+
 def draw_depths(config: LaresConfig, spt: SptConfig, generator: np.random.Generator) -> SptDepths:
     """One batch's depths: one ``T`` for each encoding, and the step to align."""
     if not config.is_recurrent:
@@ -99,18 +113,31 @@ def draw_depths(config: LaresConfig, spt: SptConfig, generator: np.random.Genera
     return SptDepths(recommendation, alignment, alignment if spt.same_step else augmented, selected)
 
 
-def symmetric_nce(x: Tensor, others: Sequence[Tensor], tau: float, normalise: bool) -> list[Tensor]:
+def symmetric_nce(
+    x: Tensor,
+    others: Sequence[Tensor],
+    tau: float,
+    normalise: bool,
+    targets: Tensor | None = None,
+) -> list[Tensor]:
     """``(NCE(x, y) + NCE(y, x)) / 2`` for each ``y`` of ``others``, all (B, d).
 
     ``NCE(x, y) = CrossEntropy(x y^T / tau, diagonal)``: each row of ``x`` must find its own in ``y``.
-    One product serves all: that of ``NCE(y, x)`` is a transpose of ``NCE(x, y)``'s.
+    One product serves all: that of ``NCE(y, x)`` is a transpose of ``NCE(x, y)``'s. With ``targets``
+    (B,) rows that share one are no negatives of each other.
     """
+    same = None
+    if targets is not None:
+        same = targets[:, None] == targets[None, :]
+        same.fill_diagonal_(False)
     stacked = torch.cat(list(others))
     if normalise:
         x, stacked = functional.normalize(x, dim=-1), functional.normalize(stacked, dim=-1)
     found = []
     for scores in (x @ stacked.mT / tau).split(len(x), dim=1):
         own = scores.diagonal()
+        if same is not None:
+            scores = scores.masked_fill(same, -math.inf)
         both = scores.logsumexp(dim=1) + scores.logsumexp(dim=0)
         found.append((both / 2 - own).mean())
     return found
@@ -141,11 +168,7 @@ class SptObjective(nn.Module):
         n_processes: int = 1,
     ) -> None:
         super().__init__()
-        if not model.config.is_recurrent and spt.gamma > 0:
-            raise ConfigError(
-                f"gamma is {spt.gamma}, but a model without recurrence (n_core_layers=0) has no "
-                "steps to align; set objective.gamma to 0"
-            )
+        check_steps_to_align(model.config, spt)
         self.model = model
         self.spt = spt
         self._gather = gather
@@ -211,8 +234,9 @@ class SptObjective(nn.Module):
         config = self.model.config
         losses = dict.fromkeys(("trajectory", "step"), torch.zeros_like(recommendation))
         if wanted:
+            targets = batch.all_targets if self.spt.mask_same_target else None
             aligned = symmetric_nce(
-                align, list(wanted.values()), config.tau, config.scores == "cos"
+                align, list(wanted.values()), config.tau, config.scores == "cos", targets
             )
             losses |= dict(zip(wanted, aligned, strict=True))
         trajectory_loss, step_loss = losses["trajectory"], losses["step"]

@@ -22,6 +22,7 @@ from lares.objectives.spt import SptConfig
 _Run = TypeVar("_Run", bound="RunConfig")
 
 RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
+SAMPLES = ("prefixes", "users")
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
 
 
@@ -58,6 +59,47 @@ class DataOptions:
 
 
 @dataclass(frozen=True)
+class SamplingOptions:
+    """What a step learns from.
+
+    Attributes:
+        samples: ``prefixes``, as published: every prefix of a history is a sample, encoded by itself;
+            or ``users``: a history is encoded once and all its prefixes learn from that.
+        overlap: with ``users``, items of context that targets beyond a long history's first window see
+            at least; null is half the window.
+        aligned: with ``users``, targets of a step that alignment compares, drawn anew in every step; 0
+            compares all.
+    """
+
+    samples: str = "prefixes"
+    overlap: int | None = None
+    aligned: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.samples not in SAMPLES:
+            raise ConfigError(
+                f"sampling.samples is {self.samples!r}; it must be one of {', '.join(SAMPLES)}"
+            )
+        if self.overlap is not None:
+            _at_least("sampling.overlap", self.overlap, 0)
+        _at_least("sampling.aligned", self.aligned, 0)
+
+    @property
+    def whole_histories(self) -> bool:
+        """Whether a history is encoded once for all its prefixes."""
+        return self.samples == "users"
+
+    def check_model(self, model: LaresConfig) -> None:
+        """Raise ``ConfigError`` unless such samples can train ``model``."""
+        if self.whole_histories and not model.prefixes_stand_alone:
+            raise ConfigError(
+                "sampling.samples is 'users', but this model mixes whole windows (core "
+                f"{model.core!r}{', text features' * model.has_text}): a token's state is not its "
+                "prefix's; take 'prefixes'"
+            )
+
+
+@dataclass(frozen=True)
 class OptimizerOptions:
     """Adam.
 
@@ -65,7 +107,7 @@ class OptimizerOptions:
         lr: learning rate.
         weight_decay: of Adam.
         batch_size: samples a step, over all processes. A last batch below an eighth of it joins the
-            one before.
+            one before. Whole histories are added until their targets are so many.
     """
 
     lr: float = 1e-3
@@ -231,16 +273,19 @@ class TrainConfig(RunConfig):
         "data": DataOptions,
         "model": LaresConfig,
         "objective": SptConfig,
+        "sampling": SamplingOptions,
         "optimizer": OptimizerOptions,
         "trainer": TrainerOptions,
     }
 
     model: dict[str, Any] = field(default_factory=dict)
     objective: SptConfig = field(default_factory=SptConfig)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         model = self.model_config(2)  # checks the options; the catalogue does not matter for that
+        self.sampling.check_model(model)
         if not model.is_recurrent and self.objective.gamma > 0:
             raise ConfigError(
                 f"objective.gamma is {self.objective.gamma}, but model.n_core_layers=0 has no steps "
@@ -274,6 +319,7 @@ class PosttrainConfig(RunConfig):
         "data": DataOptions,
         "start": StartOptions,
         "objective": RptConfig,
+        "sampling": SamplingOptions,
         "optimizer": RptOptimizerOptions,
         "trainer": TrainerOptions,
     }
@@ -281,6 +327,7 @@ class PosttrainConfig(RunConfig):
     optimizer: OptimizerOptions = field(default_factory=RptOptimizerOptions)
     start: StartOptions = field(default_factory=StartOptions)
     objective: RptConfig = field(default_factory=RptConfig)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
 
 
 def check_known(given: Mapping[str, Any], known: list[str], what: str) -> None:

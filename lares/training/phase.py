@@ -13,6 +13,19 @@ from torch import Tensor, nn
 from lares.data.dataset import Split
 from lares.model import LaresModel
 
+# Columns of ``metrics.csv`` that are drawn, and their labels.
+SPT_CURVES = {
+    "loss": "total",
+    "recommendation": "recommendation",
+    "trajectory": "trajectory alignment",
+    "step": "step alignment",
+}
+RPT_CURVES = {
+    "reward": "reward",
+    "divergence": "divergence",
+    "informative": "informative samples",
+}
+
 
 class Phase(ABC):
     """What the loop asks of a phase.
@@ -24,6 +37,7 @@ class Phase(ABC):
         model: that learns.
         objective: module around the model; the engine wraps it.
         samples: to learn from.
+        sizes: (U,) samples in each unit that an epoch shuffles, and that ``make`` is given by number.
         start: frozen model that ``model`` began as and must beat; None if it began from nothing.
     """
 
@@ -32,11 +46,12 @@ class Phase(ABC):
     model: LaresModel
     objective: nn.Module
     samples: Split
+    sizes: NDArray[np.int64]
     start: LaresModel | None
 
     @abstractmethod
     def make(self, indices: NDArray[np.int64], step: int) -> Any:
-        """Batch and random draws of a step: a function of the run's seed, ``step`` and the samples
+        """Batch and random draws of a step: a function of the run's seed, ``step`` and the units
         ``indices`` (B,) of all processes alone."""
 
     @abstractmethod

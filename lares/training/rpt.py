@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,9 +24,11 @@ from lares.objectives.rpt import (
     RptObjective,
     draw_rollout_depths,
 )
+from lares.objectives.rpt_windows import WindowRptObjective
 from lares.training.config import PosttrainConfig
 from lares.training.engine import launch, place_of
-from lares.training.phase import Phase
+from lares.training.phase import RPT_CURVES, Phase
+from lares.training.rpt_windows import WindowRptPhase
 from lares.training.run_folder import RunFolder
 from lares.training.steps import Place, Purpose, ResidentSamples, generator_of_step, seed_of_step
 from lares.training.trained import load_trained
@@ -47,16 +48,13 @@ class RptPhase(Phase):
     """
 
     losses = RptLosses._fields
-    curves: ClassVar[Mapping[str, str]] = {
-        "reward": "reward",
-        "divergence": "divergence",
-        "informative": "informative samples",
-    }
+    curves = RPT_CURVES
 
     def __init__(self, objective: RptObjective, samples: Split, seed: int, place: Place) -> None:
         self.objective: nn.Module = objective
         self.model, self.start = objective.model, objective.reference
         self.samples = samples
+        self.sizes = np.ones(len(samples), dtype=np.int64)
         self._resident = ResidentSamples(samples, self.model.config.max_length, place.device)
         self._rpt, self._seed, self._place = objective.rpt, seed, place
 
@@ -137,10 +135,13 @@ def posttrain(
         raise ConfigError("start.checkpoint is empty; give the folder of a trained model")
     trained = load_trained(folder.start if started else config.start.checkpoint)
     dataset = trained.same_rows(config.data.load())
+    config.sampling.check_model(trained.model.config)
     start = trained.model.to(fabric.device)
     policy = LaresModel(config.start.of_policy(start.config)).to(fabric.device, start.items.dtype)
     policy.load_state_dict(start.state_dict())
-    objective = RptObjective(policy, config.objective, fabric.world_size, start)
+    whole = config.sampling.whole_histories
+    kind = WindowRptObjective if whole else RptObjective
+    objective = kind(policy, config.objective, fabric.world_size, start)
     if started:
         kept = _read_samples(folder.samples, len(dataset.train))
     else:
@@ -159,8 +160,13 @@ def posttrain(
         if not started:
             _write_start(folder, dataset, start, kept)
     fabric.barrier()
-    samples = Split(dataset.train.items, dataset.train.starts[kept], dataset.train.ends[kept])
-    phase = RptPhase(objective, samples, options.seed, place_of(fabric))
+    place = place_of(fabric)
+    phase: Phase
+    if isinstance(objective, WindowRptObjective):
+        phase = WindowRptPhase(objective, config.sampling, dataset.train, kept, options.seed, place)
+    else:
+        samples = Split(dataset.train.items, dataset.train.starts[kept], dataset.train.ends[kept])
+        phase = RptPhase(objective, samples, options.seed, place)
     return Trainer(config, phase, dataset, folder, fabric, progress).run(resume)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,11 +22,13 @@ from lares.objectives.spt import (
     SptObjective,
     draw_depths,
 )
+from lares.text import read_text_features
 from lares.training.config import TrainConfig
 from lares.training.distributed import gather_rows
 from lares.training.engine import launch, place_of
-from lares.training.phase import Phase
+from lares.training.phase import SPT_CURVES, Phase
 from lares.training.run_folder import RunFolder
+from lares.training.spt_windows import WindowSptPhase
 from lares.training.steps import Place, Purpose, ResidentSamples, generator_of_step, seed_of_step
 from lares.training.trainer import Trainer, TrainResult
 
@@ -44,12 +45,7 @@ class SptPhase(Phase):
     """
 
     losses = SptLosses._fields
-    curves: ClassVar[Mapping[str, str]] = {
-        "loss": "total",
-        "recommendation": "recommendation",
-        "trajectory": "trajectory alignment",
-        "step": "step alignment",
-    }
+    curves = SPT_CURVES
     start = None
 
     def __init__(
@@ -57,6 +53,7 @@ class SptPhase(Phase):
     ) -> None:
         several = place.n_processes > 1
         self.model, self.samples = model, samples
+        self.sizes = np.ones(len(samples), dtype=np.int64)
         self.objective: nn.Module = SptObjective(
             model, spt, gather_rows if several else None, place.n_processes
         )
@@ -85,6 +82,9 @@ class SptPhase(Phase):
             partner_lengths=partner_lengths,
             sequence_ids=torch.arange(first, end, device=self._place.device),
             global_size=len(indices),
+            all_targets=self._resident.items_at(self.samples.ends[indices])
+            if self._spt.mask_same_target
+            else None,
         )
         return batch, depths, seed_of_step(self._seed, step, Purpose.MODEL_SEED)
 
@@ -123,6 +123,16 @@ def train(
     fabric.barrier()
     seed = config.trainer.seed
     torch.manual_seed(seed)
-    model = LaresModel(config.model_config(dataset.vocabulary.n_items))
-    phase = SptPhase(model, config.objective, dataset.train, seed, place_of(fabric))
+    shape = config.model_config(dataset.vocabulary.n_items)
+    features = None
+    if shape.text_features:
+        ids = dataset.vocabulary.ids.tolist()
+        features = read_text_features(shape.text_features, shape.n_items, ids)
+    model = LaresModel(shape, features)
+    place = place_of(fabric)
+    phase: Phase
+    if config.sampling.whole_histories:
+        phase = WindowSptPhase(model, config.objective, config.sampling, dataset.train, seed, place)
+    else:
+        phase = SptPhase(model, config.objective, dataset.train, seed, place)
     return Trainer(config, phase, dataset, folder, fabric, progress).run(resume)

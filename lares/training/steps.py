@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lares.data.dataset import Split
+from lares.data.windows import Windows
 from lares.training.distributed import shard
 
 _SMALLEST_LAST_BATCH = 8  # a last batch below this part of a whole one joins the one before
@@ -48,12 +49,23 @@ def seed_of_step(seed: int, step: int, purpose: Purpose) -> int:
     return int(generator_of_step(seed, step, purpose).integers(2**63))
 
 
-def batch_bounds(n_samples: int, batch_size: int) -> NDArray[np.int64]:
-    """(batches + 1,) where each batch of an epoch begins and ends."""
-    bounds = list(range(0, n_samples, batch_size))
-    if len(bounds) > 1 and (n_samples - bounds[-1]) * _SMALLEST_LAST_BATCH < batch_size:
-        bounds.pop()
-    return np.array([*bounds, n_samples], dtype=np.int64)
+def batch_bounds(sizes: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
+    """(batches + 1,) where each batch of an epoch begins and ends.
+
+    Args:
+        sizes: (U,) samples in each unit of the epoch, in the epoch's order.
+        batch_size: samples with which a batch is full.
+    """
+    total = np.cumsum(sizes)
+    bounds = [0]
+    while bounds[-1] < len(sizes):
+        before = total[bounds[-1] - 1] if bounds[-1] else 0
+        full = int(np.searchsorted(total, before + batch_size)) + 1
+        bounds.append(min(full, len(sizes)))
+    last = total[-1] - (total[bounds[-2] - 1] if bounds[-2] else 0)
+    if len(bounds) > 2 and last * _SMALLEST_LAST_BATCH < batch_size:
+        del bounds[-2]
+    return np.array(bounds, dtype=np.int64)
 
 
 class ResidentSamples:
@@ -74,9 +86,22 @@ class ResidentSamples:
         sample."""
         ends = self._split.ends[indices]
         lengths = np.minimum(ends - self._split.starts[indices], self._max_length)
-        place = torch.from_numpy(np.stack((ends, lengths)).astype(np.int64)).to(self._device)
+        item_seq, sizes = self._stretches(ends - lengths, lengths)
+        return item_seq, sizes, self.items_at(ends)
+
+    def windows(self, windows: Windows, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """(item_seq (B, longest) right padded, lengths (B,)) of the windows ``indices`` (B,)."""
+        return self._stretches(windows.starts[indices], windows.lengths[indices])
+
+    def items_at(self, places: NDArray[np.int64]) -> Tensor:
+        """Items at ``places`` of the split's flat array, int64."""
+        return self._items[torch.from_numpy(places).to(self._device)].long()
+
+    def _stretches(
+        self, starts: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        place = torch.from_numpy(np.stack((starts, lengths)).astype(np.int64)).to(self._device)
         columns = torch.arange(int(lengths.max()), device=self._device)
         inside = columns < place[1][:, None]
-        places = torch.where(inside, (place[0] - place[1])[:, None] + columns, 0)
-        item_seq = torch.where(inside, self._items[places].long(), 0)
-        return item_seq, place[1], self._items[place[0]].long()
+        places = torch.where(inside, place[0][:, None] + columns, 0)
+        return torch.where(inside, self._items[places].long(), 0), place[1]

@@ -109,7 +109,7 @@ class Trainer:
             weight_decay=config.optimizer.weight_decay,
         )
         self._objective, self._optimizer = fabric.setup(phase.objective, optimizer)
-        self._bounds = batch_bounds(len(phase.samples), config.optimizer.batch_size)
+        self._bounds = np.zeros(1, dtype=np.int64)  # of the epoch's batches, set as it begins
         self.progress = Progress()
         self._unread: list[Tensor] = []
 
@@ -186,13 +186,15 @@ class Trainer:
     def _epoch(self, stop: threading.Event) -> None:
         """The steps of the epoch under way that are still to take."""
         options, progress = self.config.trainer, self.progress
-        seed, n_batches = options.seed, len(self._bounds) - 1
-        order = epoch_order(len(self._phase.samples), seed, progress.epoch)
+        order = epoch_order(len(self._phase.sizes), options.seed, progress.epoch)
+        sizes = self._phase.sizes[order]
+        self._bounds = batch_bounds(sizes, self.config.optimizer.batch_size)
+        n_batches = len(self._bounds) - 1
         self._objective.train()
         progress.sums = progress.sums or dict.fromkeys(self._phase.losses, 0.0)
         with tqdm(
-            total=len(order),
-            initial=int(self._bounds[progress.step]),
+            total=int(sizes.sum()),
+            initial=int(sizes[: self._bounds[progress.step]].sum()),
             desc=f"epoch {progress.epoch + 1}/{options.max_epochs}",
             unit=" samples",
             disable=not self._show,
@@ -204,7 +206,8 @@ class Trainer:
                 self._unread.append(self._step(order[first:end]))
                 progress.step += 1
                 progress.total_steps += 1
-                progress.samples += int(end - first)
+                taken = int(sizes[first:end].sum())
+                progress.samples += taken
                 last_step = progress.step == n_batches
                 interrupted = self._anyone(stop.is_set())
                 saves = options.checkpoint_every_steps
@@ -212,7 +215,7 @@ class Trainer:
                 if last_step or save or progress.step % options.log_every == 0:
                     bar.set_postfix(loss=f"{self._read_losses():.4f}", refresh=False)
                 progress.seconds += time.perf_counter() - started
-                bar.update(int(end - first))
+                bar.update(taken)
                 if save and not last_step:
                     self._save()
                 if interrupted:

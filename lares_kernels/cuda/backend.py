@@ -187,6 +187,7 @@ class _Launch:
         c.n_groups, c.rollouts = call.lengths.shape[0], call.rollouts
         c.padded_length, c.n_hidden_rows = call.padded_length, call.n_hidden_rows
         c.kept_rows, c.longest, c.max_steps = call.kept_rows, self.longest, call.max_steps
+        c.steps_done = call.steps_done
         c.state_mode = lib.STATE_ZERO if call.zero_state else lib.STATE_DRAWN
         c.seed_low, c.seed_high = call.seed & 0xFFFFFFFF, call.seed >> 32
         c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident

@@ -109,6 +109,8 @@ def shapes_of(config: CoreConfig) -> Shapes:
 
 def config_reason(config: CoreConfig) -> str | None:
     """Why no kernel is compiled for a core, or None."""
+    if config.mixes_window:
+        return f"mixer is {config.mixer!r}; it serves 'attention'"
     if config.d_model not in WIDTHS:
         served = ", ".join(str(width) for width in WIDTHS)
         return f"d_model is {config.d_model}; it serves {served}"

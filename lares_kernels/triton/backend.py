@@ -64,6 +64,8 @@ class TritonBackend:
         if request.product_dtype not in _PRODUCTS:
             served = ", ".join(str(dtype) for dtype in _PRODUCTS)
             return f"products in {request.product_dtype}; it serves {served}"
+        if request.config.mixes_window:
+            return f"mixer is {request.config.mixer!r}; it serves 'attention'"
         return layered_reason(request)
 
     def plan(self, call: RefineCall, device_type: str) -> str:

@@ -298,7 +298,7 @@ class Layered:
             self.rows.streams,
             len(qkv),
             layer,
-            step,
+            self.call.drawn_step(step),
             *self.seed,
             **self.attention_options(blocks),
         )
@@ -330,7 +330,7 @@ class Layered:
         stream, position = self.rows.stream, self.rows.position
         if chosen is not None:
             stream, position = stream[chosen], position[chosen]
-        return Site(stream, position, layer, step)
+        return Site(stream, position, layer, self.call.drawn_step(step))
 
     def layer(
         self,

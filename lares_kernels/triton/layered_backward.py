@@ -428,7 +428,8 @@ def _qkv_gradient(
     grads.product("out", layer, context, g_branch)
     g_context = _spread(tape, torch.mm(g_branch, run.products["out_weight"][layer]))
     g_qkv, delta = torch.empty_like(tape.qkv), torch.empty_like(tape.lse)
-    shared = (run.rows.starts, run.rows.streams, len(g_qkv), layer, step, *run.seed)
+    drawn = run.call.drawn_step(step)
+    shared = (run.rows.starts, run.rows.streams, len(g_qkv), layer, drawn, *run.seed)
     blocks = run.blocks[1]
     grid, options = run.attention_grid(blocks, step), run.attention_options(blocks)
     query_gradient_kernel[grid](

@@ -62,6 +62,13 @@ def test_published_core(depth: int) -> None:
 
 
 @pytest.mark.usefixtures("bf16_set", "poisoned_memory")
+@pytest.mark.parametrize("mixer", ["filter", "bsarec"])
+def test_window_mixers(mixer: str) -> None:
+    config = replace(PUBLISHED, mixer=mixer, window=max(LENGTHS))
+    assert_within_yardsticks(config, LENGTHS, num_steps=4)
+
+
+@pytest.mark.usefixtures("bf16_set", "poisoned_memory")
 @pytest.mark.parametrize("config", VARIANTS, ids=name)
 def test_every_variant(config: CoreConfig) -> None:
     config = replace(config, dropout=0.25, attn_dropout=0.125)

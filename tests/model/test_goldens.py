@@ -9,30 +9,38 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import lares_kernels
 from lares.integrations.official import load_official, official_gradients
 from lares.objectives.rpt import RptBatch, RptConfig, RptObjective
 from lares.objectives.spt import SptBatch, SptConfig, SptDepths, SptObjective
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 BOUND = 1e-9
+MODELS = {"bsarec": "BSARec", "fmlprec": "FMLPRec", "tedrec": "TedRec"}
 
 
 def load(name: str, prefix: str = "param."):
     with safe_open(GOLDEN / f"{name}.safetensors", framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
-    config = {**json.loads(metadata["config"]), "model": "LARES"}
+    config = {**json.loads(metadata["config"]), "model": MODELS.get(name, "LARES")}
     weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     config["n_items"] = len(weights["item_embedding.weight"])
     return tensors, metadata, config, load_official(weights, config)
 
 
-def check(found: torch.Tensor, expected: torch.Tensor, what: str, scale: float | None = None):
+def check(
+    found: torch.Tensor,
+    expected: torch.Tensor,
+    what: str,
+    scale: float | None = None,
+    bound: float = BOUND,
+) -> None:
     error = (found - expected).norm()
-    assert error <= BOUND * (expected.norm() if scale is None else scale), f"{what}: {error}"
+    assert error <= bound * (expected.norm() if scale is None else scale), f"{what}: {error}"
 
 
-def check_gradients(found: dict, expected: dict) -> None:
+def check_gradients(found: dict, expected: dict, bound: float = BOUND) -> None:
     assert expected.keys() <= found.keys()
     for name, wanted in expected.items():
         scale = None
@@ -40,7 +48,7 @@ def check_gradients(found: dict, expected: dict) -> None:
             # Softmax does not see a key bias: its gradient is zero, and both programs' is rounding.
             # The query's bias gives the scale.
             scale = float(expected[name.replace("key.bias", "query.bias")].norm())
-        check(found[name], wanted, name, scale)
+        check(found[name], wanted, name, scale, bound)
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed"])
@@ -104,6 +112,55 @@ def test_encoder(name: str, layout: str) -> None:
     if layout == "packed":
         check(hidden.grad * real, expected_hidden, "gradient of H")
     check_gradients(found, expected)
+
+
+def check_outputs_and_gradients(name: str, bound: float, gradient_bound: float, dtype) -> None:
+    """An encoder of another core, against all that is kept of it."""
+    tensors, metadata, _, model = load(name)
+    depth, lengths = int(metadata["T"]), tensors["item_seq_len"]
+    model.to(dtype)
+    state = tensors["initial_state"].to(dtype).requires_grad_()
+    out = model.encoder(
+        tensors["item_seq"], lengths, depth, state, return_trajectory=True, return_state=True
+    )
+    first = model.encoder(tensors["item_seq"], lengths, 1, state, return_state=True).state
+    real = (torch.arange(tensors["item_seq"].shape[1]) < lengths[:, None])[..., None]
+    if model.config.mixes_window:
+        real = torch.ones_like(real)  # padding is part of the computation
+    trajectory = out.trajectory
+    if model.config.has_text:  # what is kept of TedRec's steps is normalised
+        trajectory = torch.nn.functional.normalize(trajectory, dim=-1)
+    policy = lares_kernels.catalogue_log_probability(
+        out.trajectory,
+        model.items,
+        torch.ones(len(lengths), dtype=torch.int64),
+        **model.policy_scoring,
+    )
+    check(out.hidden * real, tensors["pre_output"] * real, "H", bound=bound)
+    check(first * real, tensors["first_step_state"] * real, "s_1", bound=bound)
+    check(out.state * real, tensors["final_state"] * real, "s_T", bound=bound)
+    check(trajectory, tensors["per_step_last"], "z_1..z_T", bound=bound)
+    check(out.last, tensors["last_output"], "z_T", bound=bound)
+    check(policy, tensors["per_step_target_logp_item1"], "log p(item 1)", bound=bound)
+
+    loss = (out.last * tensors["loss_weight_last"]).sum()
+    loss = loss + (trajectory * tensors["loss_weight_per_step"]).sum()
+    loss.backward()
+    expected = {k.removeprefix("grad."): v for k, v in tensors.items() if k.startswith("grad.")}
+    check(
+        state.grad * real,
+        expected.pop("initial_state") * real,
+        "gradient of s_0",
+        bound=gradient_bound,
+    )
+    expected.pop("pre_output")
+    check_gradients(official_gradients(model), expected, gradient_bound)
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.usefixtures("poisoned_memory", "program")
+def test_other_cores(name: str) -> None:
+    check_outputs_and_gradients(name, BOUND, BOUND, torch.float64)
 
 
 @pytest.mark.parametrize("name", ["spt_loss_dot", "spt_loss_cos"])

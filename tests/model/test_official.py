@@ -105,8 +105,8 @@ def test_what_does_not_fit(released) -> None:
     with pytest.raises(CheckpointError, match="'item_embedding.weight' has shape"):
         load_official({**weights, "item_embedding.weight": torch.zeros(3, 3)}, config)
     for change, message in (
-        ({"model": "FMLPRec"}, "FMLPRec"),
-        ({"model": "GRU"}, "it must be 'LARES'"),
+        ({"model": "TedRec"}, "has no 'plm_size'"),
+        ({"model": "GRU"}, "it must be one of LARES, BSARec, FMLPRec, TedRec"),
     ):
         with pytest.raises(ConfigError, match=message):
             load_official(weights, {**config, **change})

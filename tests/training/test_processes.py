@@ -22,12 +22,20 @@ def rows(folder: Path) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("objective", [{}, {"alpha": 0.0, "gamma": 0.0}], ids=["spt", "ce"])
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"objective": {"alpha": 0.0, "gamma": 0.0}},
+        {"objective": {"mask_same_target": True}, "sampling": {"samples": "users", "aligned": 33}},
+    ],
+    ids=["spt", "ce", "users"],
+)
 def test_two_processes_give_the_one_process_result(
-    interactions: Path, tmp_path: Path, objective: dict
+    interactions: Path, tmp_path: Path, sections: dict
 ) -> None:
     # 61 samples a step: the parts are of unequal size.
-    sections = {"objective": objective, "optimizer": {"batch_size": 61}}
+    sections = {**sections, "optimizer": {"batch_size": 61}}
     one = train(
         small_config(interactions, trainer=TRAINER, **sections), tmp_path / "one", progress=False
     )

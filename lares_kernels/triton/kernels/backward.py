@@ -37,13 +37,14 @@ def layers_backward(
     start,
     info,
     step,
+    drawn_step,
     seed,
     C: tl.constexpr,
 ):
     """Compute all layers of a step again from ``x`` and differentiate them.
 
     ``place`` is the step's number among those that units and sides are written for, ``start`` the
-    tile's first packed row.
+    tile's first packed row, ``drawn_step`` the number that draws carry.
     """
     tile_size: tl.constexpr = 3 * C.rows * C.d
     # The gradient waits in memory: nothing needs it before the last layer.
@@ -56,7 +57,7 @@ def layers_backward(
             scratch + index * tile_size,
             info,
             index,
-            step,
+            drawn_step,
             seed,
             C,
         )
@@ -76,6 +77,7 @@ def layers_backward(
             info,
             index,
             step,
+            drawn_step,
             seed,
             C,
         )
@@ -132,6 +134,7 @@ def step_backward(
     start,
     info,
     step,
+    drawn_step,
     seed,
     C: tl.constexpr,
 ):
@@ -157,6 +160,7 @@ def step_backward(
         start,
         info,
         step,
+        drawn_step,
         seed,
         C,
     )
@@ -205,6 +209,7 @@ def output_gradients(g_trajectory, g_state, info, step, max_steps, C: tl.constex
         "seed_low",
         "seed_high",
         "max_steps",
+        "steps_done",
         "kept_rows",
         "n_hidden_rows",
         "first_step",
@@ -232,6 +237,7 @@ def backward_kernel(
     seed_low,
     seed_high,
     max_steps,
+    steps_done,
     kept_rows,
     n_hidden_rows,
     first_step,
@@ -254,6 +260,7 @@ def backward_kernel(
         concat_rows: (steps, kept_rows, 3 d) out, likewise, or None.
         scratch: (programs, 3 layers + 1, rows, d) float32.
         gradients: (programs, vector_size) float32, of LayerNorms and gate, added to.
+        steps_done: as in forward.
     """
     seed = draws.join_seed(seed_low, seed_high)
     scratch += tl.program_id(0).to(tl.int64) * ((3 * C.layers + 1) * C.rows * C.d)
@@ -288,6 +295,7 @@ def backward_kernel(
                     start,
                     info,
                     step,
+                    step + steps_done,
                     seed,
                     C,
                 )
@@ -317,6 +325,7 @@ def backward_kernel(
                 kept_rows,
                 start,
                 info,
+                0,
                 0,
                 seed,
                 C,

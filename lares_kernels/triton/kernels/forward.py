@@ -70,6 +70,7 @@ def refine_step(
     seed,
     step,
     max_steps,
+    steps_done,
     kept_rows,
     C: tl.constexpr,
 ):
@@ -85,7 +86,7 @@ def refine_step(
     hidden_row = field(info, tiles.HIDDEN_ROW, C)
     there = shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
     x = shown(step_input(x, there, matrices, vectors, C), info, C)
-    x = all_layers(x, held, vectors, info, step, seed, C)
+    x = all_layers(x, held, vectors, info, step + steps_done, seed, C)
     depth = field(info, tiles.DEPTH, C)
     newest = field(info, tiles.NEWEST, C)
     at = newest * max_steps + (step - 1)
@@ -116,6 +117,7 @@ def refine_tile(
     seed,
     state_scale,
     max_steps,
+    steps_done,
     kept_rows,
     DRAWN: tl.constexpr,
     C: tl.constexpr,
@@ -133,14 +135,14 @@ def refine_tile(
             for step in range(1, tile_depth(info, C) + 1):
                 x = refine_step(
                     x, held, hidden, matrices, vectors, start, info, trajectory, final, kept,
-                    seed, step, max_steps, kept_rows, C,
+                    seed, step, max_steps, steps_done, kept_rows, C,
                 )  # fmt: skip
         else:
             step = 1
             while step <= tile_depth(info, C):
                 x = refine_step(
                     x, held, hidden, matrices, vectors, start, info, trajectory, final, kept,
-                    seed, step, max_steps, kept_rows, C,
+                    seed, step, max_steps, steps_done, kept_rows, C,
                 )  # fmt: skip
                 step += 1
     else:
@@ -154,7 +156,7 @@ def refine_tile(
             store_rows(final, state_row, state_row >= 0, x, C)
 
 
-@triton.jit(do_not_specialize=["seed_low", "seed_high", "max_steps", "kept_rows"])
+@triton.jit(do_not_specialize=["seed_low", "seed_high", "max_steps", "steps_done", "kept_rows"])
 def forward_kernel(
     hidden,
     state,
@@ -170,6 +172,7 @@ def forward_kernel(
     seed_high,
     state_scale,
     max_steps,
+    steps_done,
     kept_rows,
     DRAWN: tl.constexpr,
     C: tl.constexpr,
@@ -189,6 +192,7 @@ def forward_kernel(
         kept: (max_steps, kept_rows, width) float32 out, ``s_0 .. s_{T-1}`` by packed row, or None.
         seed_low, seed_high: halves of the key of all draws.
         state_scale: of the drawn ``s_0``.
+        steps_done: added to the step that draws are addressed by.
     """
     seed = layer.draws.join_seed(seed_low, seed_high)
     held = held_layers(matrices, C)
@@ -196,13 +200,13 @@ def forward_kernel(
         for tile in range(tl.program_id(0), tl.load(tile_count), tl.num_programs(0)):
             refine_tile(
                 tile, held, hidden, state, matrices, vectors, rows, tile_start, trajectory, final,
-                kept, seed, state_scale, max_steps, kept_rows, DRAWN, C,
+                kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
             )  # fmt: skip
     else:
         tile = tl.program_id(0)
         while tile < tl.load(tile_count):
             refine_tile(
                 tile, held, hidden, state, matrices, vectors, rows, tile_start, trajectory, final,
-                kept, seed, state_scale, max_steps, kept_rows, DRAWN, C,
+                kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
             )  # fmt: skip
             tile += tl.num_programs(0)

@@ -49,7 +49,7 @@ def norm_backward(g_y, normalised, inverse_std, vectors, gradients, at, C: tl.co
 
 @triton.jit
 def feed_forward_backward(
-    g_branch, source, matrices, vectors, units, info, index, step, seed, C: tl.constexpr
+    g_branch, source, matrices, vectors, units, info, index, step, drawn_step, seed, C: tl.constexpr
 ):
     """Gradient of the feed-forward's input ``source``; writes its units."""
     g_source = tl.zeros((C.rows, C.d), tl.float32)
@@ -58,8 +58,8 @@ def feed_forward_backward(
         inner = layer.product(source, tl.trans(up), C)
         inner += layer.vector(vectors, C.up_bias_at + column, C.chunk)
         activated, slope = elementwise.activate_with_slope(inner, C.activation, C.exact)
-        activated = layer.inner_dropped(activated, info, index, step, column, seed, C)
-        slope = layer.inner_dropped(slope, info, index, step, column, seed, C)
+        activated = layer.inner_dropped(activated, info, index, drawn_step, column, seed, C)
+        slope = layer.inner_dropped(slope, info, index, drawn_step, column, seed, C)
         at = C.down_row + column
         store_columns(units, info, step, at, activated, C.layer_rows, C.chunk, C)
         down = layer.matrix(matrices, at, C.chunk, C.d)
@@ -80,6 +80,7 @@ def attention_backward(
     info,
     index,
     step,
+    drawn_step,
     seed,
     C: tl.constexpr,
 ):
@@ -97,7 +98,7 @@ def attention_backward(
         weights = weights * scale[:, None]
         if C.attn_planes > 0:
             low, high, odd_low, odd_high = layer.attention_words(
-                info, index, step, head // 2, seed, C
+                info, index, drawn_step, head // 2, seed, C
             )
             low = tl.where(head % 2 == 0, low, odd_low)
             high = tl.where(head % 2 == 0, high, odd_high)
@@ -175,6 +176,7 @@ def layer_backward(
     info,
     index,
     step,
+    drawn_step,
     seed,
     C: tl.constexpr,
 ):
@@ -187,10 +189,11 @@ def layer_backward(
         scratch: what :func:`layer_again` left.
         units, sides: of the step and layer, from the tile's first row.
         info: fields of the tile's rows.
+        step, drawn_step: of this call, and as draws are addressed.
     """
     dtype = matrices.dtype.element_ty
     side: tl.constexpr = C.sides * C.d
-    _, _, low, high = layer.residual_words(info, index, step, seed, C)
+    _, _, low, high = layer.residual_words(info, index, drawn_step, seed, C)
     attention_sum = load_tile(scratch, 1, C)
     if C.post:
         normalised, inverse_std = elementwise.normalise(
@@ -205,7 +208,7 @@ def layer_backward(
     store_columns(sides, info, step, FEED_FORWARD_GRADIENT * C.d, g_branch, side, C.d, C)
     store_columns(sides, info, step, FEED_FORWARD_INPUT * C.d, source, side, C.d, C)
     g_source = feed_forward_backward(
-        g_branch, source, matrices, vectors, units, info, index, step, seed, C
+        g_branch, source, matrices, vectors, units, info, index, step, drawn_step, seed, C
     )
     normalised, inverse_std = elementwise.normalise(load_tile(scratch, 1, C), C.eps, C.d, C.width)
     if C.post:
@@ -221,7 +224,7 @@ def layer_backward(
             g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
         )
 
-    low, high, _, _ = layer.residual_words(info, index, step, seed, C)
+    low, high, _, _ = layer.residual_words(info, index, drawn_step, seed, C)
     g_branch = g_sum
     if not C.spares_attention:
         g_branch = layer.dropped(g_sum, low, high, C)
@@ -247,6 +250,7 @@ def layer_backward(
         info,
         index,
         step,
+        drawn_step,
         seed,
         C,
     )

@@ -67,6 +67,12 @@ def test_published_core(precision: str, depth: int) -> None:
     check(PUBLISHED, LENGTHS, precision, num_steps=depth, seed=2**63 + 5)
 
 
+def test_a_run_that_goes_on_from_a_state() -> None:
+    width, longest = SMALL.d_model, max(LENGTHS)
+    state = torch.randn(len(LENGTHS), longest, width, generator=torch.Generator().manual_seed(5))
+    check(SMALL, LENGTHS, num_steps=2, state=state, steps_done=3)
+
+
 def test_without_dropout() -> None:
     check(CoreConfig(), LENGTHS, "fp16")
 

@@ -43,6 +43,11 @@ def test_published_core() -> None:
     assert_equal_to_equations("triton", config, [20, 1, 9, 7], num_steps=2, seed=2**63 + 5)
 
 
+def test_a_run_that_goes_on_from_a_state() -> None:
+    state = torch.randn(3, 9, SMALL.d_model, generator=torch.Generator().manual_seed(5))
+    assert_equal_to_equations("triton", DROPPING, [3, 9, 1], num_steps=2, state=state, steps_done=3)
+
+
 def test_without_dropout() -> None:
     assert_equal_to_equations("triton", SMALL, [3, 16, 1], num_steps=1)
 

@@ -111,6 +111,13 @@ def test_the_backend_takes_this_plan_where_tiles_do_not_fit(
         assert torch.equal(problem.run().state, found)
 
 
+def test_a_run_that_goes_on_from_a_state() -> None:
+    problem = make_problem(replace(SMALL, n_layers=1, **DROPOUT), depth=2, steps_done=3)
+    problem.options["state"] = torch.randn_like(problem.hidden)
+    problem.core.train()
+    check(problem)
+
+
 def test_what_no_plan_serves() -> None:
     config = CoreConfig(d_model=2048, n_heads=16)
     with use_backend("triton"), pytest.raises(BackendError, match="d_model is 2048"):

@@ -1,0 +1,17 @@
+"""Time of the cores that mix the whole window, beside plain PyTorch with its Fourier transforms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.cases import Case, core_cases
+from benchmarks.recorder import Recorder
+from benchmarks.test_cpu import time_case
+
+
+@pytest.mark.parametrize("case", core_cases(), ids=str)
+@pytest.mark.usefixtures("same_threads_afterwards")
+def test_time(benchmark, recorder: Recorder, case: Case) -> None:
+    torch.set_num_threads(case.threads)
+    time_case(benchmark, recorder, case)

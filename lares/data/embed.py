@@ -1,0 +1,119 @@
+"""Text features of items from a sentence-transformers model that the user names.
+
+That package (Reimers and Gurevych, EMNLP 2019) is optional: ``pip install 'lares[text]'``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from lares.data.tables import read_delimited, read_parquet
+from lares.errors import DataError
+from lares.text import write_text_features
+
+
+class ItemTexts(NamedTuple):
+    """Raw item ids as strings, and the text of each, empty where there is none."""
+
+    items: list[str]
+    texts: list[str]
+
+
+def read_item_texts(
+    path: Path, item_column: str = "item_id", text_columns: Sequence[str] = ("title",)
+) -> ItemTexts:
+    """The texts in a Parquet, CSV or TSV table with a row for every item.
+
+    Several columns are joined with spaces.
+
+    Raises:
+        DataError: the file or a column is missing, an id is empty or stands in two rows.
+    """
+    path = Path(path)
+    columns = [item_column, *text_columns]
+    if path.suffix in (".parquet", ".pq"):
+        table = read_parquet(path, columns)
+    elif path.suffix in (".csv", ".tsv"):
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        types = dict.fromkeys(columns, pa.string())
+        table = read_delimited(path, columns, delimiter=delimiter, types=types)
+    else:
+        raise DataError(f"{path} must be a .parquet, .csv or .tsv table of items and their texts")
+    items: list[str] = []
+    seen: dict[str, int] = {}
+    for row, value in enumerate(table.column(item_column).to_pylist(), start=1):
+        item = "" if value is None else str(value)
+        if not item:
+            raise DataError(f"{path}, row {row}: column {item_column!r} is empty")
+        if item in seen:
+            raise DataError(f"{path}: item {item!r} stands in rows {seen[item]} and {row}")
+        seen[item] = row
+        items.append(item)
+    parts = [table.column(name).to_pylist() for name in text_columns]
+    texts = [
+        " ".join(str(part).strip() for part in row if part is not None).strip()
+        for row in zip(*parts, strict=True)
+    ]
+    if not any(texts):
+        raise DataError(f"{path} holds no text in {', '.join(map(repr, text_columns))}")
+    return ItemTexts(items, texts)
+
+
+def load_encoder(model: str, device: str | None = None) -> Any:
+    """The sentence-transformers model of that name, or in that folder.
+
+    Raises:
+        DataError: the package is not installed, or the model cannot be loaded.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise DataError(
+            f"text features need sentence-transformers, which cannot be imported ({error}); "
+            "pip install 'lares[text]' installs it"
+        ) from error
+    try:
+        return SentenceTransformer(model, device=device)
+    except Exception as error:  # whatever its hub, files or libraries raise
+        reason = " ".join(str(error).split())[:300]
+        raise DataError(f"sentence-transformers cannot load model {model!r}: {reason}") from error
+
+
+def embed_items(
+    texts: ItemTexts, encoder: Any, out: Path, *, model: str = "", batch_size: int = 64
+) -> tuple[int, int]:
+    """Write the features that ``encoder`` makes of the texts to ``out``, a safetensors file.
+
+    Items without text get zeros.
+
+    Args:
+        texts: of the items.
+        encoder: has ``encode(texts, batch_size=..., show_progress_bar=...)`` giving (n, D) numbers.
+        out: file to write.
+        model: name of the encoder, kept in the file's metadata.
+        batch_size: texts at a time.
+
+    Returns:
+        How many items had text, and the width ``D``.
+    """
+    if out.suffix != ".safetensors":
+        raise DataError(
+            f"{out} must end in .safetensors: that form keeps which row is which item's"
+        )
+    there = [row for row, text in enumerate(texts.texts) if text]
+    made = encoder.encode(
+        [texts.texts[row] for row in there], batch_size=batch_size, show_progress_bar=False
+    )
+    found = torch.from_numpy(np.asarray(made, dtype=np.float32))
+    if found.dim() != 2 or len(found) != len(there):
+        raise DataError(f"the encoder gave shape {tuple(found.shape)} for {len(there)} texts")
+    features = torch.zeros(len(texts.items), found.shape[1])
+    features[torch.tensor(there)] = found
+    write_text_features(out, features, texts.items, {"model": model})
+    return len(there), found.shape[1]

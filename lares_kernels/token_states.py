@@ -1,0 +1,93 @@
+"""``refine_states``: the state of every token after chosen steps, each of them differentiable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from lares_kernels.call import check_depth, lengths_of_cu_seqlens, whole_numbers
+from lares_kernels.layout import Layout
+from lares_kernels.module import RecurrentCore
+
+
+def refine_states(
+    core: RecurrentCore,
+    hidden: Tensor,
+    cu_seqlens: Tensor,
+    steps: Sequence[int],
+    *,
+    num_steps: Tensor | None = None,
+    state: Tensor | str | None = None,
+    seed: int = 0,
+    sequence_ids: Tensor | None = None,
+    precision: str | None = None,
+) -> list[Tensor]:
+    """States of all tokens after each of ``steps``, as one run of ``refine`` has them.
+
+    The run is cut after each of these steps and goes on from there (``steps_done``): one launch for
+    each of ``steps``, between which states go through memory once.
+
+    Args:
+        core: recurrent; in training mode it drops.
+        hidden: (N, d), packed.
+        cu_seqlens: (B + 1,) int32 offsets.
+        steps: to read states after, ascending from at least 1.
+        num_steps: (B,) whole numbers, depth of each sequence; None runs all to the last of ``steps``.
+            Past its own depth a sequence's last states are repeated.
+        state, seed, sequence_ids, precision: as in ``refine``.
+
+    Returns:
+        A tensor (N, d) for each of ``steps``.
+
+    Raises:
+        ValueError: ``steps`` do not ascend, or an argument does not fit; the message names it.
+    """
+    if not core.config.is_recurrent:
+        raise ValueError("a core with adapter='none' has no steps to read states after")
+    for step in steps:
+        check_depth(step)
+    if not steps or any(later <= step for step, later in pairwise(steps)):
+        raise ValueError(f"steps are {list(steps)}; give at least one, in ascending order")
+    lengths = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
+    n_sequences = len(lengths)
+    if sequence_ids is None:
+        sequence_ids = torch.arange(n_sequences, device=hidden.device)
+    if num_steps is not None:
+        num_steps = whole_numbers("num_steps", num_steps, ((n_sequences,),))
+    layout = Layout.from_lengths(lengths, sequence_ids)
+    found: list[Tensor] = []
+    current, done = state, 0
+    for step in steps:
+        going = None if num_steps is None else num_steps > done
+        if going is None or bool(going.all()):
+            chosen, rows, running = cu_seqlens, None, num_steps
+        else:
+            assert num_steps is not None
+            if not bool(going.any()):
+                found.append(found[-1])
+                continue
+            part, rows = layout.select(going.to(hidden.device))
+            chosen = torch.nn.functional.pad(part.lengths.cumsum(0), (1, 0))
+            running = num_steps[going]
+        out = core(
+            hidden if rows is None else hidden[rows],
+            cu_seqlens=chosen,
+            num_steps=step - done if running is None else running.clamp(max=step) - done,
+            state=current if rows is None else current[rows],  # type: ignore[index]
+            steps_done=done,
+            seed=seed,
+            sequence_ids=sequence_ids if rows is None else sequence_ids[going.to(hidden.device)],  # type: ignore[union-attr]
+            return_state=True,
+            precision=precision,
+        )
+        assert out.state is not None
+        refined = out.state
+        if rows is not None:
+            assert isinstance(current, Tensor)
+            refined = current.index_copy(0, rows, refined)
+        found.append(refined)
+        current, done = refined, step
+    return found
