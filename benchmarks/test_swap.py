@@ -1,8 +1,8 @@
 """A training step of someone else's SASRec before and after its layers went onto the op.
 
 ``LARES_SWAP_DATA=ml-100k.parquet pytest benchmarks/test_swap.py`` on one thread; RecBole's part runs in
-a Python that has RecBole (docs/swap.md). Before anything is timed, losses of both are held together:
-with dropout off step by step, with it on in the mean.
+a Python that has RecBole (docs/swap.md). Losses of both are held together first: with dropout off step by
+step, with it on in the mean.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lares.data.readers import load_dataset
 
 DATA = os.environ.get("LARES_SWAP_DATA", "")
 pytestmark = pytest.mark.skipif(not DATA, reason="LARES_SWAP_DATA names no interactions")
-ROUNDS, CURVE = (2, 4) if QUICK else (15, 60)
+ROUNDS, CURVE = (2, 4) if QUICK else (7, 60)
 # SASRec.pytorch's own defaults; RecBole's, of which histories of up to 50 are one.
 PYTORCH = {"batch": 128, "length": 200, "d": 50}
 RECBOLE = {"batch": 512, "length": 50}
@@ -71,26 +71,35 @@ def race(
         benchmark.extra_info["speedup"] = rows["op"][0].speedup
 
 
+def pytorch_style(dataset: Dataset, kind: str) -> Callable[[float, int], dict[str, swap.Training]]:
+    return lambda rate, count: swap.sasrec_pytorch(dataset, kind, rate=rate, count=count, **PYTORCH)
+
+
+def recbole_style(dataset: Dataset) -> Callable[[float, int], dict[str, swap.Training]]:
+    pytest.importorskip("recbole", reason="RecBole is not installed")
+    return lambda rate, count: swap.recbole(dataset, rate=rate, count=count, **RECBOLE)
+
+
+@pytest.mark.parametrize("kind", ["query-zeros", "post", "recbole"])
+@pytest.mark.usefixtures("same_threads_afterwards")
+def test_loss_curves(dataset: Dataset, kind: str) -> None:
+    torch.set_num_threads(1)
+    if kind == "recbole":
+        check_curves(recbole_style(dataset), 0.5)
+    else:
+        check_curves(pytorch_style(dataset, kind), 0.2)
+
+
 @pytest.mark.parametrize("kind", ["query-zeros", "query", "post", "pre"])
 @pytest.mark.usefixtures("same_threads_afterwards")
 def test_sasrec_pytorch(benchmark, recorder: Recorder, dataset: Dataset, kind: str) -> None:
     torch.set_num_threads(1)
-
-    def make(rate: float, count: int) -> dict[str, swap.Training]:
-        return swap.sasrec_pytorch(dataset, kind, rate=rate, count=count, **PYTORCH)
-
-    if kind in ("query-zeros", "post"):
-        check_curves(make, 0.2)
-    race(benchmark, recorder, f"swap-sasrec-pytorch-{kind}", PYTORCH["batch"], 0.2, make(0.2, 4))
+    made = pytorch_style(dataset, kind)(0.2, 4)
+    race(benchmark, recorder, f"swap-sasrec-pytorch-{kind}", PYTORCH["batch"], 0.2, made)
 
 
 @pytest.mark.usefixtures("same_threads_afterwards")
 def test_recbole(benchmark, recorder: Recorder, dataset: Dataset) -> None:
-    pytest.importorskip("recbole", reason="RecBole is not installed")
     torch.set_num_threads(1)
-
-    def make(rate: float, count: int) -> dict[str, swap.Training]:
-        return swap.recbole(dataset, rate=rate, count=count, **RECBOLE)
-
-    check_curves(make, 0.5)
-    race(benchmark, recorder, "swap-recbole-sasrec", RECBOLE["batch"], 0.5, make(0.5, 4))
+    made = recbole_style(dataset)(0.5, 4)
+    race(benchmark, recorder, "swap-recbole-sasrec", RECBOLE["batch"], 0.5, made)
