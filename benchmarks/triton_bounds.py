@@ -11,37 +11,16 @@ from lares_kernels.triton.settings import Setting
 SHARED_LIMIT = {"sm80": 101_376, "sm90": 232_448, "sm100": 232_448, "gfx942": 65_536}
 _MOST_SHARED = {**SHARED_LIMIT, "sm80": 166_912}
 
-# Bytes of stack a thread (NVIDIA), vector registers (AMD), by family, kernel, products and rows of a
-# tile, as Triton 3.7 has them. What is not named spills nothing. docs/performance.md says why these do.
-SPILLED = {
-    ("sm80", "backward", "half", 64): 336,
-    ("sm80", "backward", "tf32", 32): 16,
-    ("sm80", "backward", "ieee", 32): 96,
-    ("sm90", "forward", "tf32", 64): 8,
-    ("sm90", "backward", "half", 64): 296,
-    ("sm100", "backward", "half", 64): 400,
-    ("sm100", "backward", "ieee", 32): 40,
-    ("gfx942", "backward", "ieee", 64): 20,
-}
-# What other versions were seen to add.
-BY_OTHERS = {
-    ("sm80", "backward", "half", 32): 24,
-    ("sm80", "backward", "half", 64): 440,
-    ("sm80", "backward", "ieee", 32): 112,
-    ("sm90", "forward", "half", 32): 24,
-    ("sm90", "backward", "half", 64): 344,
-    ("sm100", "forward", "half", 32): 24,
-    ("sm100", "backward", "half", 32): 24,
-    ("sm100", "backward", "half", 64): 496,
-    ("sm100", "backward", "ieee", 32): 48,
-}
+# Bytes of stack a thread (NVIDIA), vector registers (AMD), by version of Triton and then by family,
+# kernel, products and rows of a tile. What is not named spills nothing; by Triton 3.7 nothing does.
+SPILLED: dict[str, dict[tuple[str, str, str, int], int]] = {}
 
 
 def most_spilled(family: str, rule: Setting) -> int:
-    """That ``rule`` may spill."""
+    """That ``rule`` may spill by the Triton that is here."""
+    version = ".".join(triton.__version__.split(".")[:2])
     key = (family, rule.kernel, rule.precision, rule.rows)
-    here = SPILLED.get(key, 0)
-    return here if triton.__version__.startswith("3.7.") else max(here, BY_OTHERS.get(key, 0))
+    return SPILLED.get(version, {}).get(key, 0)
 
 
 def shared_limit(family: str, rule: Setting) -> int:

@@ -47,8 +47,8 @@ def layers_backward(
     tile's first packed row, ``drawn_step`` the number that draws carry.
     """
     tile_size: tl.constexpr = 3 * C.rows * C.d
-    # The gradient waits in memory: nothing needs it before the last layer.
-    store_tile(scratch, 3 * C.layers, g, C)
+    gradient = scratch + C.layers * tile_size
+    store_tile(gradient, 0, g, C)
     for index in tl.range(C.layers):
         x = layer_again(
             x,
@@ -62,12 +62,11 @@ def layers_backward(
             C,
         )
     tl.debug_barrier()  # what one thread has left in scratch another may read
-    g = load_tile(scratch, 3 * C.layers, C)
     for back in tl.range(C.layers):
         index = C.layers - 1 - back
         row = (place * C.layers + index) * kept_rows.to(tl.int64) + start
-        g = layer_backward(
-            g,
+        layer_backward(
+            gradient,
             matrices + index * (C.layer_rows * C.d),
             vectors + index * C.layer_vector,
             gradients + index * C.layer_vector,
@@ -81,7 +80,7 @@ def layers_backward(
             seed,
             C,
         )
-    return g
+    return load_tile(gradient, 0, C)
 
 
 @triton.jit
