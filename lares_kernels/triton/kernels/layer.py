@@ -77,8 +77,8 @@ def norm(x, vectors, at, C: tl.constexpr):
 def seed_here(seed, info, C: tl.constexpr):
     """``seed``, though the compiler cannot know: the generator's twenty keys would wait in registers.
 
-    A tile's first row is the first of its sequence, so what is added is zero. Beside resident weights it
-    took two registers more.
+    A tile's first row is the first of its sequence, so what is added is zero. Beside resident weights
+    it took two registers more.
     """
     if C.resident:
         return seed
