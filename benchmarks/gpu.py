@@ -28,11 +28,12 @@ from benchmarks.cases import Case
 from benchmarks.equality import check
 from benchmarks.gpu_card import Card, card_name, measure_card
 from benchmarks.gpu_clock import GRAPH, clock_of, limited, products
+from benchmarks.gpu_first_call import first_call
 from benchmarks.gpu_goals import verdicts
 from benchmarks.gpu_peers import COMPILED
 from benchmarks.gpu_report import write_report
 from benchmarks.gpu_tests import gpu_tests, run_tests
-from benchmarks.implementations import build, call_of, is_op, names_of, weights_of
+from benchmarks.implementations import build, call_of, is_op, names_of, op_of, weights_of
 from benchmarks.problem import problem_of
 from benchmarks.race import Race
 from benchmarks.recorder import Recorder
@@ -208,6 +209,14 @@ class Run:
         self.say(f"training step in {precision}, us: {times}")
         self.tidy()
 
+    def first_call(self) -> None:
+        """What the first call of a fresh process takes, by the backend that the op takes itself."""
+        name = op_of(replace(gpu_cases.MAIN, device=self.device))
+        backend = name.removeprefix("op:")
+        seconds = first_call(backend, self.device, "bf16", min(LONGEST_COMPILE, self.left))
+        self.recorder.record_speed("first-call", name, "bf16", wall_us=1e6 * seconds)
+        self.say(f"first call of a fresh process, {name}: {seconds:.2f} s")
+
     def profile(self) -> None:
         """Tables and chrome traces of the main case: the op, and plain beside it."""
         case = replace(gpu_cases.MAIN, device=self.device, backward=True)
@@ -240,6 +249,7 @@ class Run:
         card = self.measure()
         tasks: list[tuple[str, Callable[[], None]]] = [
             *_races(self, card, gpu_cases.first_cases()),
+            ("first call", self.first_call),
             ("profile", self.profile),
             *_races(self, card, gpu_cases.compiled_cases()[:1]),
             ("training step in bf16", lambda: self.step("bf16")),

@@ -36,7 +36,7 @@ STEPS = """\
 A whole step of self-supervised pre-training: 1,024 samples in three encodings, every depth 4, dropout
 .5, on data with the sizes and lengths of Amazon Beauty's. Only the encoder differs; the clock waits for
 the card between the parts:"""
-_CARD_CASES = ("peak", "bandwidth", "launch")
+_CARD_CASES = ("peak", "bandwidth", "launch", "first-call")
 
 
 def card_text(rows: Sequence[GpuRow]) -> str:
@@ -51,6 +51,11 @@ def card_text(rows: Sequence[GpuRow]) -> str:
         f"an operation on one number {row.wall_us:.0f} us on the clock"
         for row in rows
         if row.case == "launch"
+    ]
+    parts += [
+        f"the first call of a fresh process ({row.implementation}) {1e-6 * (row.wall_us or 0.0):.2f} s"
+        for row in rows
+        if row.case == "first-call"
     ]
     return f"Measured on this card: {', '.join(parts)}." if parts else ""
 

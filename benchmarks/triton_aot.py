@@ -24,6 +24,7 @@ from triton.compiler import ASTSource
 from benchmarks.triton_bounds import most_spilled, shared_limit
 from lares_kernels import CoreConfig
 from lares_kernels.triton.constants import LEAST_SIDE, Constants, compile_time, constants
+from lares_kernels.triton.fused import options_of
 from lares_kernels.triton.kernels.backward import backward_kernel
 from lares_kernels.triton.kernels.forward import forward_kernel
 from lares_kernels.triton.kernels.weight_gradients import weights_kernel
@@ -107,8 +108,7 @@ def compile_rule(rule: Setting, target: GPUTarget, config: CoreConfig, dropout: 
         if types[name].startswith("*"):
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constant, attributes)
-    options = {"num_warps": rule.warps, "num_stages": rule.stages}
-    return triton.compile(source, target=target, options=options)
+    return triton.compile(source, target=target, options=options_of(rule))
 
 
 def resources(compiled: Any) -> Resources:

@@ -14,31 +14,23 @@ _MOST_SHARED = {**SHARED_LIMIT, "sm80": 166_912}
 # Bytes of stack a thread (NVIDIA), vector registers (AMD), by family, kernel, products and rows of a
 # tile, as Triton 3.7 has them. What is not named spills nothing. docs/performance.md says why these do.
 SPILLED = {
-    ("sm80", "backward", "half", 64): 336,
-    ("sm80", "backward", "tf32", 32): 16,
-    ("sm80", "backward", "ieee", 32): 96,
-    ("sm90", "forward", "tf32", 64): 8,
-    ("sm90", "backward", "half", 64): 296,
-    ("sm100", "backward", "half", 64): 400,
-    ("sm100", "backward", "ieee", 32): 40,
-    ("gfx942", "backward", "ieee", 64): 20,
+    ("sm80", "backward", "ieee", 32): 8,
+    ("sm90", "backward", "ieee", 32): 8,
+    ("sm100", "backward", "ieee", 32): 32,
 }
 # What other versions were seen to add.
 BY_OTHERS = {
     ("sm80", "backward", "half", 32): 24,
-    ("sm80", "backward", "half", 64): 440,
-    ("sm80", "backward", "ieee", 32): 112,
     ("sm90", "forward", "half", 32): 24,
-    ("sm90", "backward", "half", 64): 344,
     ("sm100", "forward", "half", 32): 24,
     ("sm100", "backward", "half", 32): 24,
-    ("sm100", "backward", "half", 64): 496,
+    ("sm80", "backward", "ieee", 32): 112,
     ("sm100", "backward", "ieee", 32): 48,
 }
 
 
 def most_spilled(family: str, rule: Setting) -> int:
-    """That ``rule`` may spill."""
+    """That ``rule`` may spill, bytes of stack a thread (NVIDIA), vector registers (AMD)."""
     key = (family, rule.kernel, rule.precision, rule.rows)
     here = SPILLED.get(key, 0)
     return here if triton.__version__.startswith("3.7.") else max(here, BY_OTHERS.get(key, 0))

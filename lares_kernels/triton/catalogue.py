@@ -16,7 +16,7 @@ from lares_kernels.catalogue.reference import (
     prepared_queries,
 )
 from lares_kernels.triton.backend import TritonBackend, precision_of
-from lares_kernels.triton.constants import interpreted, padded
+from lares_kernels.triton.constants import FUSES, interpreted, padded
 from lares_kernels.triton.fused import on
 from lares_kernels.triton.settings import multiprocessors
 
@@ -34,7 +34,7 @@ def tile_of(width: int, precision: str) -> dict[str, int]:
     """Queries and items of a tile, and the launch's options: what fits the registers."""
     side = 64 if width <= 64 and precision != "ieee" else 32
     warps = 4 if width <= 64 and precision == "half" else 8
-    return {"ROWS": side, "COLUMNS": side, "num_warps": warps, "num_stages": 2}
+    return {"ROWS": side, "COLUMNS": side, "num_warps": warps, "num_stages": 2, **FUSES}
 
 
 class TritonCatalogue:

@@ -17,6 +17,8 @@ from lares_kernels.noise import threshold_and_planes
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")  # numbered as in kernels/elementwise.py
 LEAST_SIDE = 16
+# Of a launch: a product and the sum it goes to are one instruction. Not the default by Triton 3.10.
+FUSES = {"enable_fp_fusion": True}
 _CHUNK = 64  # what the feed-forward's width is padded to a multiple of
 
 

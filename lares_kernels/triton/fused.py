@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall
-from lares_kernels.triton.constants import LEAST_SIDE, Constants, compile_time, constants, padded
+from lares_kernels.triton.constants import (
+    FUSES,
+    LEAST_SIDE,
+    Constants,
+    compile_time,
+    constants,
+    padded,
+)
 from lares_kernels.triton.packing import Packed, pack, unpack_gradients
 from lares_kernels.triton.settings import (
     Setting,
@@ -39,6 +46,11 @@ def call_setting(
     return setting(*key, matrix_bytes, shared_memory(device), weights_asked_for())
 
 
+def options_of(rule: Setting) -> dict[str, int]:
+    """Of Triton's launch."""
+    return {"num_warps": rule.warps, "num_stages": rule.stages, **FUSES}
+
+
 class Launch(NamedTuple):
     """What forward and backward of a call have in common."""
 
@@ -51,7 +63,7 @@ class Launch(NamedTuple):
     @property
     def options(self) -> dict[str, int]:
         """Of Triton's launch."""
-        return {"num_warps": self.rule.warps, "num_stages": self.rule.stages}
+        return options_of(self.rule)
 
 
 def seed_halves(seed: int) -> tuple[int, int]:
@@ -261,8 +273,7 @@ class WeightGradients:
                 BLOCK=block,
                 TOKENS=self.rule.rows,
                 C=compile_time(c),
-                num_warps=self.rule.warps,
-                num_stages=self.rule.stages,
+                **options_of(self.rule),
             )
 
         launch(units, sides, self.blocks, c.layers, c.row_block, False)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.parameters import parameter_shapes
-from lares_kernels.triton.constants import Constants, compile_time, constants, padded
+from lares_kernels.triton.constants import FUSES, Constants, compile_time, constants, padded
 from lares_kernels.triton.fused import on, seed_halves
 from lares_kernels.triton.layered_blocks import Blocks, attention_blocks
 from lares_kernels.triton.layered_rows import PackedRows, pack_rows
@@ -149,7 +149,7 @@ class Layered:
         return (sequences, -(-self.rows.longest // blocks.side), self.config.n_heads)
 
     def attention_options(self, blocks: Blocks) -> dict[str, Any]:
-        options = {"QUERIES": blocks.side, "KEYS": blocks.side, "num_warps": blocks.warps}
+        options = {"QUERIES": blocks.side, "KEYS": blocks.side, "num_warps": blocks.warps, **FUSES}
         return {**options, "C": self.compiled}
 
     def norm_of(self, name: str, layer: int) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,8 @@ def _variants() -> Iterator[CoreConfig]:
 
 # Every adapter with every norm, every activation once more, every place of padding.
 VARIANTS = list(_variants())
+# The same for Triton's interpreter, which is slow: adapters do not know how many layers follow.
+FEW_LAYERS = [c if c.adapter == "add" else replace(c, n_layers=1) for c in VARIANTS]
 
 
 def name(config: CoreConfig) -> str:

@@ -21,7 +21,13 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from benchmarks import triton_aot, triton_bounds
 from benchmarks.triton_aot import TARGETS, Compiled, Resources, compiled_rule, matrix_bytes
 from lares_kernels import CoreConfig
-from lares_kernels.triton.settings import BESIDES, Setting, families, settings
+from lares_kernels.triton.settings import (
+    BESIDES,
+    Setting,
+    families,
+    longest_sequence,
+    settings,
+)
 
 SHORT = [
     (family, rule)
@@ -87,6 +93,14 @@ def test_what_is_past_its_bound_is_told(
 def test_bounds_are_of_shipped_settings() -> None:
     shipped = {(f, r.kernel, r.precision, r.rows) for f in TARGETS for r in settings(f)}
     assert {*triton_bounds.SPILLED, *triton_bounds.BY_OTHERS} <= shipped
+
+
+@pytest.mark.parametrize("family", ["sm80", "sm90", "sm100"])
+def test_backward_of_longer_sequences_is_left_to_the_layered_plan(family: str) -> None:
+    """Tiles of 64 rows spill in backward on NVIDIA's cards."""
+    for precision in ("half", "tf32", "ieee"):
+        assert longest_sequence(family, "backward", precision, 64, 2) == 32
+    assert longest_sequence(family, "forward", "half", 64, 2) == 64
 
 
 @pytest.mark.parametrize("family", families())

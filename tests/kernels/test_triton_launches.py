@@ -101,6 +101,17 @@ def test_depth_batch_and_seed_compile_nothing_new(compiled: Any) -> None:
     assert compiled() == first
 
 
+def test_products_and_sums_are_one_instruction(
+    compiled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where that is not Triton's default: by 3.10 it is no longer."""
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "0")
+    launch(batch=2, steps=2, seed=3)
+    for kernel in (forward_kernel, backward_kernel, weights_kernel):
+        for found in kernel.device_caches[0][0].values():
+            assert found.metadata.enable_fp_fusion
+
+
 def test_a_depth_for_each_sequence_compiles_once(compiled: Any) -> None:
     launch(batch=2, steps=2, seed=3, depths=True)
     first = compiled()

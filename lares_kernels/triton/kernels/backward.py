@@ -43,12 +43,12 @@ def layers_backward(
 ):
     """Compute all layers of a step again from ``x`` and differentiate them.
 
-    ``place`` is the step's number among those that units and sides are written for, ``start`` the
-    tile's first packed row, ``drawn_step`` the number that draws carry.
+    ``place`` is the step's number among those that units and sides are written for; ``start`` points to
+    the tile's first packed row; ``drawn_step`` is the number that draws carry.
     """
     tile_size: tl.constexpr = 3 * C.rows * C.d
-    # The gradient waits in memory: nothing needs it before the last layer.
-    store_tile(scratch, 3 * C.layers, shown(g, info, C), C)
+    gradient = scratch + C.layers * tile_size
+    store_tile(gradient, 0, shown(g, info, C), C)
     for index in tl.range(C.layers):
         x = layer_again(
             x,
@@ -62,12 +62,11 @@ def layers_backward(
             C,
         )
     tl.debug_barrier()  # what one thread has left in scratch another may read
-    g = load_tile(scratch, 3 * C.layers, C)
     for back in tl.range(C.layers):
         index = C.layers - 1 - back
-        row = (place * C.layers + index) * kept_rows.to(tl.int64) + start
-        g = layer_backward(
-            g,
+        row = (place * C.layers + index) * kept_rows.to(tl.int64) + tl.load(start)
+        layer_backward(
+            gradient,
             matrices + index * (C.layer_rows * C.d),
             vectors + index * C.layer_vector,
             gradients + index * C.layer_vector,
@@ -81,8 +80,7 @@ def layers_backward(
             seed,
             C,
         )
-        g = shown(g, info, C)
-    return g
+    return load_tile(gradient, 0, C)
 
 
 @triton.jit
@@ -93,8 +91,9 @@ def load_hidden(hidden, info, C: tl.constexpr):
 
 
 @triton.jit
-def load_state(before, info, step, C: tl.constexpr):
-    """The kept states of a tile's rows that run ``step``, the tile's first at ``before``."""
+def load_state(kept, kept_rows, start, info, step, C: tl.constexpr):
+    """The kept states ``s_{t-1}`` of a tile's rows that run ``step``."""
+    before = kept + ((step - 1) * kept_rows.to(tl.int64) + tl.load(start)) * C.width
     running = field(info, tiles.DEPTH, C) >= step
     return load_rows(before, tl.arange(0, C.rows), running, C)
 
@@ -120,7 +119,7 @@ def concat_backward(g_adapted, state, hidden, matrices, concat_rows, info, step,
 @triton.jit
 def step_backward(
     g,
-    before,
+    kept,
     hidden,
     matrices,
     vectors,
@@ -140,11 +139,14 @@ def step_backward(
 ):
     """Differentiate ``s_t`` with respect to ``s_{t-1}`` and ``H``: (g_state, g_hidden).
 
-    ``before`` points to the tile's kept states ``s_{t-1}``. Rows that do not run have g = 0, and keep
-    it.
+    Rows that do not run have g = 0, and keep it.
     """
     adapted = layer.adapt(
-        load_state(before, info, step, C), load_hidden(hidden, info, C), matrices, vectors, C
+        load_state(kept, kept_rows, start, info, step, C),
+        load_hidden(hidden, info, C),
+        matrices,
+        vectors,
+        C,
     )
     g_x = layers_backward(
         shown(layer.norm(adapted, vectors, C.core_norm_at, C), info, C),
@@ -165,13 +167,13 @@ def step_backward(
         C,
     )
     # Read and adapted once more, rather than held in registers meanwhile.
-    state = load_state(before, info, step, C)
+    state = load_state(kept, kept_rows, start, info, step, C)
     there = load_hidden(hidden, info, C)
     adapted = layer.adapt(state, there, matrices, vectors, C)
     normalised, inverse_std = elementwise.normalise(adapted, C.eps, C.d, C.width)
     g_adapted = norm_backward(g_x, normalised, inverse_std, vectors, gradients, C.core_norm_at, C)
     if C.concat:
-        rows = concat_rows + (place * kept_rows.to(tl.int64) + start) * (3 * C.d)
+        rows = concat_rows + (place * kept_rows.to(tl.int64) + tl.load(start)) * (3 * C.d)
         return concat_backward(g_adapted, state, there, matrices, rows, info, step, C)
     elif C.gated:
         gate = tl.sigmoid(tl.load(vectors + C.gate_at))
@@ -268,20 +270,20 @@ def backward_kernel(
     tile = tl.program_id(0)
     while tile < tl.load(tile_count):
         info = tile_info(rows, tile, C)
-        start = tl.load(tile_start + tile).to(tl.int64)
+        start = tile_start + tile
         if C.recurrent:
             state_row = field(info, tiles.STATE_ROW, C)
             g = tl.zeros((C.rows, C.d), tl.float32)
             if carry is not None:
                 # `state_row * 0`: see the masks of weight_gradients.py.
                 later = (state_row >= 0) & (last_step + state_row * 0 < max_steps)
-                g = load_rows(carry + start * C.width, tl.arange(0, C.rows), later, C)
+                g = load_rows(carry, tl.load(start) + tl.arange(0, C.rows), later, C)
             step = tl.minimum(tile_depth(info, C), last_step)
             while step >= first_step:
                 tl.debug_barrier()  # scratch and gradients of the step before are read and written
                 g, g_here = step_backward(
                     g + output_gradients(g_trajectory, g_state, info, step, max_steps, C),
-                    kept + ((step - 1) * kept_rows.to(tl.int64) + start) * C.width,
+                    kept,
                     hidden,
                     matrices,
                     vectors,
@@ -306,7 +308,8 @@ def backward_kernel(
                 step -= 1
             state_row = field(info, tiles.STATE_ROW, C)
             if carry is not None:
-                store_rows(carry + start * C.width, tl.arange(0, C.rows), state_row >= 0, g, C)
+                packed = tl.load(start) + tl.arange(0, C.rows)
+                store_rows(carry, packed, state_row >= 0, g, C)
             if g_first is not None:
                 first = (state_row >= 0) & (first_step + state_row * 0 == 1)
                 store_rows(g_first, state_row, first, g, C)

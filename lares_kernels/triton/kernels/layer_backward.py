@@ -154,6 +154,14 @@ def store_tile(scratch, which: tl.constexpr, block, C: tl.constexpr):
 
 
 @triton.jit
+def replace_tile(scratch, which: tl.constexpr, block, C: tl.constexpr):
+    """:func:`store_tile` over what threads may still read, for others to read from now on."""
+    tl.debug_barrier()
+    store_tile(scratch, which, block, C)
+    tl.debug_barrier()
+
+
+@triton.jit
 def layer_again(x, matrices, vectors, scratch, info, index, step, seed, C: tl.constexpr):
     """The layer forward, leaving its input and both residual sums in ``scratch``."""
     store_tile(scratch, 0, x, C)
@@ -166,7 +174,7 @@ def layer_again(x, matrices, vectors, scratch, info, index, step, seed, C: tl.co
 
 @triton.jit
 def layer_backward(
-    g_y,
+    gradient,
     matrices,
     vectors,
     gradients,
@@ -183,7 +191,8 @@ def layer_backward(
     """Gradient of a layer's input.
 
     Args:
-        g_y: (rows, d) gradient of its output.
+        gradient: a block in memory, the gradient of the layer's output, then of its input. There it
+            waits while others need the registers.
         matrices, vectors, gradients: the layer's parameters, and the program's own gradients of
             LayerNorm's, laid out like ``vectors``.
         scratch: what :func:`layer_again` left.
@@ -199,17 +208,20 @@ def layer_backward(
         normalised, inverse_std = elementwise.normalise(
             load_tile(scratch, 2, C), C.eps, C.d, C.width
         )
+        g_y = load_tile(gradient, 0, C)
         g_sum = norm_backward(g_y, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C)
         source = layer.norm(attention_sum, vectors, C.attn_norm_at, C).to(dtype)
     else:
-        g_sum = g_y
+        g_sum = load_tile(gradient, 0, C)
         source = layer.norm(attention_sum, vectors, C.ffn_norm_at, C).to(dtype)
     g_branch = layer.dropped(g_sum, low, high, C).to(dtype)
     store_columns(sides, info, step, FEED_FORWARD_GRADIENT * C.d, g_branch, side, C.d, C)
     store_columns(sides, info, step, FEED_FORWARD_INPUT * C.d, source, side, C.d, C)
+    replace_tile(gradient, 0, g_sum, C)
     g_source = feed_forward_backward(
         g_branch, source, matrices, vectors, units, info, index, step, drawn_step, seed, C
     )
+    g_sum = load_tile(gradient, 0, C)
     normalised, inverse_std = elementwise.normalise(load_tile(scratch, 1, C), C.eps, C.d, C.width)
     if C.post:
         g_sum = norm_backward(
@@ -240,6 +252,7 @@ def layer_backward(
         source = x.to(dtype)
         store_columns(sides, info, step, QUERIES_INPUT * C.d, of_queries, side, C.d, C)
     store_columns(sides, info, step, ATTENTION_INPUT * C.d, source, side, C.d, C)
+    replace_tile(gradient, 0, g_sum, C)
     g_source, g_queries = attention_backward(
         g_branch,
         source,
@@ -254,19 +267,17 @@ def layer_backward(
         seed,
         C,
     )
-    if C.post:
-        return g_sum + g_source
-    elif C.query:
+    g_sum = load_tile(gradient, 0, C)
+    if not C.post:
         normalised, inverse_std = elementwise.normalise(
             load_tile(scratch, 0, C), C.eps, C.d, C.width
         )
-        return g_source + norm_backward(
-            g_sum + g_queries, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
-        )
-    else:
-        normalised, inverse_std = elementwise.normalise(
-            load_tile(scratch, 0, C), C.eps, C.d, C.width
-        )
-        return g_sum + norm_backward(
-            g_source, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
-        )
+        if C.query:
+            g_sum = norm_backward(
+                g_sum + g_queries, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
+            )
+        else:
+            g_source = norm_backward(
+                g_source, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
+            )
+    replace_tile(gradient, 0, shown(g_sum + g_source, info, C), C)

@@ -15,20 +15,27 @@ from tests.kernels.catalogues import make_catalogue, ranks_by_hand, top_k_by_han
 from tests.kernels.catalogues import whole_numbers_catalogue as whole_numbers
 
 
-@pytest.mark.parametrize("scores", ["dot", "cosine"])
-@pytest.mark.parametrize("n_excluded", [0, 1, 9])
 @pytest.mark.parametrize(
-    ("n_rows", "n_items", "width", "steps"), [(3, 1, 8, 1), (70, 130, 20, 1), (25, 333, 64, 3)]
+    ("n_rows", "n_items", "width", "steps", "scores", "n_excluded"),
+    [
+        (3, 1, 8, 1, "dot", 0),
+        (3, 1, 8, 1, "cosine", 0),
+        (70, 130, 20, 1, "dot", 9),
+        (70, 130, 20, 1, "cosine", 1),
+        (25, 333, 64, 3, "dot", 1),
+        (25, 333, 64, 3, "cosine", 9),
+        (25, 130, 64, 3, "dot", 0),
+    ],
 )
 def test_log_probabilities(
-    scores: str, n_excluded: int, n_rows: int, n_items: int, width: int, steps: int
+    n_rows: int, n_items: int, width: int, steps: int, scores: str, n_excluded: int
 ) -> None:
     problem = make_catalogue(
         n_rows,
         n_items,
         width,
         steps=steps,
-        n_excluded=n_excluded if n_items > 1 else 0,
+        n_excluded=n_excluded,
         scores=scores,
         temperature=0.5,
     )

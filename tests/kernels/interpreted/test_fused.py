@@ -17,8 +17,8 @@ from lares_kernels.triton import fused
 from lares_kernels.triton.settings import WEIGHTS, use_weights
 from tests.kernels.problems import (
     BACKWARD,
+    FEW_LAYERS,
     SMALL,
-    VARIANTS,
     assert_equal_to_equations,
     exact_problem,
     name,
@@ -30,7 +30,7 @@ DROPPING = replace(SMALL, d_ff=24, dropout=0.5, attn_dropout=0.25)
 
 
 @pytest.mark.usefixtures("poisoned_memory")
-@pytest.mark.parametrize("config", VARIANTS, ids=name)
+@pytest.mark.parametrize("config", FEW_LAYERS, ids=name)
 def test_every_variant(config: CoreConfig) -> None:
     config = replace(config, dropout=0.5, attn_dropout=0.25, inner_dropout=0.25)
     lengths = [5, 10, 1, 9]

@@ -15,7 +15,7 @@ from lares_kernels import BackendError, CoreConfig, backends, explain, use_backe
 from lares_kernels.triton.backend import TritonBackend, precision_of
 from lares_kernels.triton.layered import layered_forward
 from lares_kernels.triton.layered_backward import layered_backward
-from tests.kernels.problems import SMALL, VARIANTS, Problem, make_problem, name, relative
+from tests.kernels.problems import FEW_LAYERS, SMALL, Problem, make_problem, name, relative
 
 DROPOUT = {"dropout": 0.5, "attn_dropout": 0.25}
 FORWARD, GRADIENT = 1e-5, 1e-4
@@ -85,7 +85,7 @@ def check(problem: Problem, steps: int = 1, **limits: float) -> None:
 
 
 @pytest.mark.usefixtures("poisoned_memory")
-@pytest.mark.parametrize("config", VARIANTS, ids=name)
+@pytest.mark.parametrize("config", FEW_LAYERS, ids=name)
 def test_every_option(config: CoreConfig) -> None:
     problem = make_problem(replace(config, **DROPOUT), depth=1, seed=2**40 + 1)
     problem.core.train()
