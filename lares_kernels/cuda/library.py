@@ -13,7 +13,7 @@ from lares_kernels.errors import BackendError
 # Names another library than the one that was installed: the tests' emulator, say.
 ENVIRONMENT_VARIABLE = "LARES_CUDA_LIBRARY"
 _INSTALLED = Path(__file__).parent.with_name("liblares_cuda.so")
-ABI = 1
+ABI = 2
 FIELDS = 8  # room for what is known of each row of a tile
 STATE_GIVEN, STATE_DRAWN, STATE_ZERO = range(3)
 
@@ -49,7 +49,7 @@ _BATCH = [
     "max_steps",
     "state_mode",
 ]
-_LAUNCH = ["unit_warps", "units", "blocks", "resident", "shared_bytes", "max_tiles"]
+_LAUNCH = ["unit_warps", "units", "blocks", "resident", "shared_bytes", "max_tiles", "split_parts"]
 _POINTERS = [
     "stream",
     "lengths",
