@@ -30,20 +30,27 @@ struct Backward : Forward<S> {
             warp_max(larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
         const int deepest = tile.depth() < call.last_step ? tile.depth() : call.last_step;
         Rows<S> g = {};
-        const Mask real_upper = tile.field(kHiddenRow, tile.upper()) >= 0;
-        const Mask real_lower = tile.field(kHiddenRow, tile.lower()) >= 0;
-        float* const carry =
-            call.carry == nullptr ? nullptr : call.carry + int64_t(tile.start) * S::kWidth;
-        if (carry != nullptr && call.last_step < call.max_steps)
-            load_rows<S>(g, carry, tile.upper(), tile.lower(), real_upper, real_lower);
+        if (call.carry != nullptr && call.last_step < call.max_steps)
+            load_rows<S>(g, carry(tile), tile.upper(), tile.lower(), real(tile, tile.upper()),
+                         real(tile, tile.lower()));
         LARES_ROLLED
         for (int step = deepest; step >= call.first_step; --step)
             run_step(g, unit, tile, number, step, step <= last);
-        if (carry != nullptr)
-            store_rows<S>(carry, tile.upper(), tile.lower(), g, real_upper, real_lower);
+        // Looked up again: held through all steps, even a few words would be spilled.
+        const Tile again = this->tile_of(unit, number);
+        const Mask upper = real(again, again.upper()), lower = real(again, again.lower());
+        if (call.carry != nullptr)
+            store_rows<S>(carry(again), again.upper(), again.lower(), g, upper, lower);
         if (call.g_first != nullptr && call.first_step == 1)
-            store_rows<S>(call.g_first, tile.field(kStateRow, tile.upper()),
-                          tile.field(kStateRow, tile.lower()), g, real_upper, real_lower);
+            store_rows<S>(call.g_first, again.field(kStateRow, again.upper()),
+                          again.field(kStateRow, again.lower()), g, upper, lower);
+    }
+
+    LARES_DEVICE Mask real(const Tile& tile, Int row) const {
+        return tile.field(kHiddenRow, row) >= 0;
+    }
+    LARES_DEVICE float* carry(const Tile& tile) const {
+        return call.carry + int64_t(tile.start) * S::kWidth;
     }
 
     // The gradient of s_t becomes that of s_{t-1}; H's is added to where it lies.
@@ -53,7 +60,7 @@ struct Backward : Forward<S> {
             static_cast<unsigned char*>(call.scratch) + int64_t(warp_number()) * call.scratch_bytes,
             call.n_layers};
         const StepBackward<S> at = {call, unit, tile, scratch, call.scratch_bytes, step, runs};
-        Rows<S> x;
+        Rows<S> x = {};
         if (runs) {
             output_gradients(g, tile, step);
             park<S>(scratch.waiting(), g);  // nothing needs it before the last layer
@@ -83,7 +90,7 @@ struct Backward : Forward<S> {
         if (call.adapter == LARES_CUDA_NONE)
             add_to_hidden(g, tile, step, 1.0f);
         else
-            adapter_backward(g, tile, number, step);
+            adapter_backward(g, tile, scratch, number, step);
     }
 
     LARES_DEVICE int64_t warp_tiles() const { return int64_t(call.max_tiles) * call.unit_warps; }
@@ -150,11 +157,14 @@ struct Backward : Forward<S> {
         store_rows<S>(call.g_hidden, upper, lower, sum, has_upper, has_lower);
     }
 
-    LARES_DEVICE void adapter_backward(Rows<S>& g, const Tile& tile, int number, int step) const {
+    LARES_DEVICE void adapter_backward(Rows<S>& g, const Tile& tile, const Scratch<S>& scratch,
+                                       int number, int step) const {
         const int norm = this->places.core_norm(call.n_layers);
-        Rows<S> x;
+        Rows<S> x = {};
+        park<S>(scratch.waiting(), g);  // the adapter's matrix wants the registers
         kept_state(x, tile, step);
         this->adapt(x, tile);
+        fetch<S>(g, scratch.waiting());
         norm_backward<S>(g, x, this->vectors() + norm, gradients() + norm, call.eps);
         if (call.adapter == LARES_CUDA_CONCAT) {
             concat_backward(g, tile, number, step);
@@ -172,7 +182,7 @@ struct Backward : Forward<S> {
 
     LARES_DEVICE void gate_backward(const Rows<S>& g, const Tile& tile, int step,
                                     float share) const {
-        Rows<S> x, hidden;
+        Rows<S> x = {}, hidden;
         kept_state(x, tile, step);
         this->load_hidden(hidden, tile);
         Float total{};
@@ -201,7 +211,7 @@ struct Backward : Forward<S> {
                 store_fragment(to + (which * S::kChunks + k) * kFragment, rows[k]);
         };
         Operand<S> operand;
-        Rows<S> x;
+        Rows<S> x = {};
         kept_state(x, tile, step);
         pack_rows<S>(operand, x);
         leave(operand, 0);

@@ -1,5 +1,8 @@
-// The C interface: a call is three launches, of which the first two cut the batch into tiles.
+// The C interface: a call is three launches, of which the first two cut the batch into tiles; or
+// one where a block takes a sequence.
 #include "launch.hpp"
+#include "pack.hpp"
+#include "probe.hpp"
 #include "shapes.hpp"
 #include "tile_plan.hpp"
 
@@ -22,10 +25,15 @@ const char* cut_into_tiles(const LaresCudaCall& call) {
     if (call.d_model == WIDTH && call.precision == int(LARES_CUDA_##TYPE)) \
         return PASS<TYPE, WIDTH>(call);
 #define LARES_CHOOSE_FORWARD(TYPE, WIDTH) LARES_CHOOSE(TYPE, WIDTH, forward)
+#define LARES_CHOOSE_SPLIT(TYPE, WIDTH) LARES_CHOOSE(TYPE, WIDTH, split)
 #define LARES_CHOOSE_BACKWARD(TYPE, WIDTH) LARES_CHOOSE(TYPE, WIDTH, backward)
 
 const char* run_forward(const LaresCudaCall& call) {
-    LARES_EACH_SHAPE(LARES_CHOOSE_FORWARD)
+    if (call.split_parts > 0) {
+        LARES_EACH_SHAPE(LARES_CHOOSE_SPLIT)
+    } else {
+        LARES_EACH_SHAPE(LARES_CHOOSE_FORWARD)
+    }
     return "no kernel is compiled for this width";
 }
 
@@ -47,10 +55,29 @@ const char* run(const LaresCudaCall& call, bool cuts, const char* (*pass)(const 
 
 }  // namespace
 
-const char* lares_cuda_forward(const LaresCudaCall* call) { return run(*call, true, run_forward); }
+const char* lares_cuda_forward(const LaresCudaCall* call) {
+    return run(*call, call->split_parts == 0, run_forward);
+}
 
 const char* lares_cuda_backward(const LaresCudaCall* call) {
     return run(*call, call->last_step == call->max_steps, run_backward);
+}
+
+const char* lares_cuda_pack(const LaresCudaPack* call) {
+    const DeviceGuard guard(call->device);
+    if (guard.error != nullptr) return guard.error;
+    using Kernel = Pack<Bf16>;
+    const int of_block = 32 * Kernel::kMostWarps * Kernel::kNumbers;
+    const int blocks = (call->matrix_numbers + call->vector_numbers + of_block - 1) / of_block;
+    return call->precision == LARES_CUDA_BF16
+               ? launch<Kernel>(*call, blocks, Kernel::kMostWarps, 0)
+               : launch<Pack<Fp16>>(*call, blocks, Kernel::kMostWarps, 0);
+}
+
+const char* lares_cuda_probe(const LaresCudaProbe* call) {
+    const DeviceGuard guard(call->device);
+    if (guard.error != nullptr) return guard.error;
+    return launch<Probe>(*call, 1, Probe::kMostWarps, Probe::kSharedBytes);
 }
 
 const char* lares_cuda_card(int32_t device, LaresCudaCard* card) { return describe(device, *card); }

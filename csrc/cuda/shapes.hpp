@@ -9,6 +9,8 @@ namespace lares::cuda {
 template <class T, int D>
 const char* forward(const LaresCudaCall& call);
 template <class T, int D>
+const char* split(const LaresCudaCall& call);
+template <class T, int D>
 const char* backward(const LaresCudaCall& call);
 
 // As in csrc/build_cuda.py; a few are enough for a program that sanitizers slow down.
@@ -19,22 +21,22 @@ const char* backward(const LaresCudaCall& call);
     APPLY(Bf16, 32)             \
     APPLY(Bf16, 64) APPLY(Bf16, 128) APPLY(Fp16, 32) APPLY(Fp16, 64) APPLY(Fp16, 128)
 #endif
-// Backward has no wide rows: they and what is to be added to them do not fit registers.
+
+// Backward has no wide rows: two of them and what is added to them do not fit registers.
 #ifdef LARES_FEW_SHAPES
 #define LARES_EACH_BACKWARD(APPLY) LARES_EACH_SHAPE(APPLY)
 #else
 #define LARES_EACH_BACKWARD(APPLY) APPLY(Bf16, 32) APPLY(Bf16, 64) APPLY(Fp16, 32) APPLY(Fp16, 64)
 #endif
 
-#define LARES_DECLARE(TYPE, WIDTH) \
-    template <>                    \
-    const char* forward<TYPE, WIDTH>(const LaresCudaCall& call);
-LARES_EACH_SHAPE(LARES_DECLARE)
-#undef LARES_DECLARE
-#define LARES_DECLARE(TYPE, WIDTH) \
-    template <>                    \
+#define LARES_DECLARE(TYPE, WIDTH)                               \
+    template <>                                                  \
+    const char* forward<TYPE, WIDTH>(const LaresCudaCall& call); \
+    template <>                                                  \
+    const char* split<TYPE, WIDTH>(const LaresCudaCall& call);   \
+    template <>                                                  \
     const char* backward<TYPE, WIDTH>(const LaresCudaCall& call);
-LARES_EACH_BACKWARD(LARES_DECLARE)
+LARES_EACH_SHAPE(LARES_DECLARE)
 #undef LARES_DECLARE
 
 }  // namespace lares::cuda

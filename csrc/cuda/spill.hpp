@@ -40,6 +40,12 @@ struct Spill {
     LARES_DEVICE void side(int which, const Operand<S>& rows) const {
         LARES_UNROLL
         for (int k = 0; k < S::kChunks; ++k) unit(places.side(which) + k, rows[k]);
+        forget_written();
+    }
+    LARES_DEVICE void read_side(Operand<S>& rows, int which) const {
+        LARES_UNROLL
+        for (int k = 0; k < S::kChunks; ++k)
+            load_written(rows[k], base + (places.side(which) + k) * kFragment);
     }
 };
 
@@ -52,6 +58,7 @@ LARES_DEVICE void park(unsigned char* to, const Rows<S>& x) {
                                as_word(x[j][3])};
         store_fragment(to + j * kFragment, words);
     }
+    forget_written();
 }
 
 template <class S>
@@ -65,7 +72,7 @@ LARES_DEVICE void fetch(Rows<S>& x, const unsigned char* from) {
     }
 }
 
-// A warp's scratch memory: for each layer its input and both residual sums, then one more set of
+// A warp's scratch memory: for each layer its input and both residual sums, then two more sets of
 // rows that wait, then what it has for the keys of the unit's earlier warps.
 template <class S>
 struct Scratch {
@@ -79,8 +86,9 @@ struct Scratch {
         return base + (3 * layer + which) * kRows;
     }
     LARES_DEVICE unsigned char* waiting() const { return tape(layers, 0); }
+    LARES_DEVICE unsigned char* aside() const { return tape(layers, 1); }
     LARES_DEVICE unsigned char* keys(int distance) const {
-        return tape(layers, 1) + (distance - 1) * kKeys;
+        return tape(layers, 2) + (distance - 1) * kKeys;
     }
 };
 

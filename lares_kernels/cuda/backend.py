@@ -14,19 +14,20 @@ from lares_kernels.config import ADAPTERS, CoreConfig
 from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.packing import pack, unpack_gradients
 from lares_kernels.cuda.plan import (
+    SPLIT_WARPS,
     LaunchPlan,
     Shapes,
     config_reason,
     launch_plan,
     length_reason,
     shapes_of,
+    split_plan,
 )
 from lares_kernels.errors import BackendError
 from lares_kernels.noise import threshold_and_planes
 from lares_kernels.tiles import most_tiles
 
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
-_PRECISIONS = (torch.bfloat16, torch.float16)
 # Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
 SPILL_BYTES = 1 << 30
 _PRODUCT_WARPS = 16  # of a multiprocessor, which multiply that
@@ -53,8 +54,8 @@ class CudaBackend:
     def verify(self, request: Request) -> str | None:
         if request.device_type != lib.device_type():
             return f"tensors are on {request.device_type}"
-        if request.product_dtype not in _PRECISIONS:
-            served = " and ".join(str(dtype) for dtype in _PRECISIONS)
+        if request.product_dtype not in lib.PRECISIONS:
+            served = " and ".join(str(dtype) for dtype in lib.PRECISIONS)
             return f"products in {request.product_dtype}; it serves {served}"
         return config_reason(request.config)
 
@@ -64,6 +65,12 @@ class CudaBackend:
         if call.differentiates:
             plan_of(call, call.layout.max_length, device, backward=True)
         where = "resident in shared memory" if plan.resident else "read again by every layer"
+        if plan.split_parts:
+            return (
+                f"low-latency CUDA kernel, a block for each of {call.n_sequences} sequences of up to "
+                f"{plan.tile_rows} tokens, its {SPLIT_WARPS} warps share a layer's columns, weights "
+                f"{where}, one launch for all {call.max_steps} steps"
+            )
         return (
             f"fused CUDA kernel, {plan.units} tiles of {plan.tile_rows} rows a multiprocessor, a warp "
             f"for 16 rows, weights {where}, {call.n_rows} tokens of {call.n_sequences} sequences in "
@@ -163,7 +170,7 @@ class _Launch:
         self.longest = call.padded_length or int(call.lengths.max())
         self.call, self.device = call, device
         self.shapes = shapes_of(call.config)
-        self.card = lib.card(_index_of(device))
+        self.card = lib.card(lib.index_of(device))
         self.plan = plan = plan_of(call, self.longest, device, backward)
         self.floats = partial(torch.empty, dtype=torch.float32, device=device)
         most_rows = call.n_hidden_rows * call.rollouts
@@ -173,17 +180,19 @@ class _Launch:
         hidden = _floats_of(hidden)
         state = None if state is None else _floats_of(state)
         packed = pack(call.config, parameters, call.product_dtype)
-        order = None
-        if call.num_steps is not None:
-            order = torch.argsort(call.num_steps, descending=True, stable=True)
-        tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows)
-        space = _Workspace(call, plan, tiles, device)
+        order = space = None
+        tiles = call.n_sequences
+        if not plan.split_parts:
+            if call.num_steps is not None:
+                order = torch.argsort(call.num_steps, descending=True, stable=True)
+            tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows)
+            space = _Workspace(call, plan, tiles, device)
         self.alive = (hidden, state, packed, order, space)
 
         self.c = c = lib.LaresCudaCall.from_buffer_copy(
             _template(call.config, call.dropout, call.product_dtype)
         )
-        c.device = _index_of(device)
+        c.device = lib.index_of(device)
         c.n_groups, c.rollouts = call.lengths.shape[0], call.rollouts
         c.padded_length, c.n_hidden_rows = call.padded_length, call.n_hidden_rows
         c.kept_rows, c.longest, c.max_steps = call.kept_rows, self.longest, call.max_steps
@@ -192,9 +201,8 @@ class _Launch:
         c.seed_low, c.seed_high = call.seed & 0xFFFFFFFF, call.seed >> 32
         c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
         c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
-        c.blocks = min(tiles, self.card.multiprocessors)
-        if device.type == "cuda":
-            c.stream = torch.cuda.current_stream(device).cuda_stream
+        c.blocks, c.split_parts = min(tiles, self.card.multiprocessors), plan.split_parts
+        c.stream = lib.stream_of(device)
         c.lengths = call.lengths.data_ptr()
         c.order = None if order is None else order.data_ptr()
         c.num_steps = None if call.num_steps is None else call.num_steps.data_ptr()
@@ -203,7 +211,8 @@ class _Launch:
         if state is not None:
             c.state_mode, c.state = lib.STATE_GIVEN, state.data_ptr()
         c.matrices, c.vectors = packed.matrices.data_ptr(), packed.vectors.data_ptr()
-        space.place(c)
+        if space is not None:
+            space.place(c)
 
     def states(self) -> Tensor:
         """A tensor for states that kernels write, zeros at padding."""
@@ -242,12 +251,6 @@ class _Workspace:
             at += size * self.numbers.element_size()
 
 
-def _index_of(device: torch.device) -> int:
-    if device.type == "cpu":
-        return 0
-    return torch.cuda.current_device() if device.index is None else device.index
-
-
 def plan_of(
     call: RefineCall, longest: int, device: torch.device, backward: bool = False
 ) -> LaunchPlan:
@@ -257,7 +260,13 @@ def plan_of(
     residual = call.dropout and threshold_and_planes(config.dropout)[1] > 0
     reason = length_reason(longest, attention)
     if reason is None:
-        card = lib.card(_index_of(device))
+        card = lib.card(lib.index_of(device))
+        # Few enough for a multiprocessor each; what trains or drops is not about latency.
+        few = call.n_sequences <= card.multiprocessors and not call.differentiates
+        if few and not (attention or residual or backward):
+            split = split_plan(shapes_of(config), longest, call.max_steps, card)
+            if split is not None:
+                return split
         plan = launch_plan(shapes_of(config), longest, attention or residual, card, backward)
         if isinstance(plan, LaunchPlan):
             return plan
@@ -290,7 +299,7 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
     c.adapter = ADAPTERS.index(config.adapter)
     c.activation = _ACTIVATIONS.index(config.activation)
     c.pre_norm = config.norm == "pre"
-    c.precision = _PRECISIONS.index(product_dtype)
+    c.precision = lib.PRECISIONS.index(product_dtype)
     c.eps = config.eps
     c.state_scale = config.state_omega * config.state_sigma
     c.score_scale = math.log2(math.e) * config.head_dim**-0.5
