@@ -10,7 +10,7 @@ import torch
 from benchmarks.allocator import keep_freed_memory
 from benchmarks.recorder import Recorder
 from benchmarks.results import CatalogueRow
-from benchmarks.settings import CATALOGUE_PUBLISHED, results_file
+from benchmarks.settings import CATALOGUE_PUBLISHED, CORES_PUBLISHED, results_file
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +18,15 @@ def recorder() -> Recorder:
     """Appends rows to the results file; the machine's peak is its first."""
     keep_freed_memory()
     made = Recorder(results_file())
+    made.record_peaks()
+    return made
+
+
+@pytest.fixture(scope="session")
+def cores_recorder() -> Recorder:
+    """The same for the cores that mix the whole window."""
+    keep_freed_memory()
+    made = Recorder(results_file(CORES_PUBLISHED))
     made.record_peaks()
     return made
 

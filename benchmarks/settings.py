@@ -2,7 +2,7 @@
 
 ``LARES_BENCH_QUICK=1`` takes two rounds of everything, to see that it runs; its rows go to a folder
 that git ignores. ``LARES_BENCH_RESULTS=FILE`` names another file for the rows; those of the catalogue
-go to ``catalogue.csv`` beside it.
+and of the other cores go to ``catalogue.csv`` and ``cores.csv`` beside it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ QUICK = os.environ.get("LARES_BENCH_QUICK", "") not in ("", "0")
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "benchmarks" / "results" / "cpu.csv"
 GPU_PUBLISHED = ROOT / "benchmarks" / "results" / "gpu.csv"
+CORES_PUBLISHED = ROOT / "benchmarks" / "results" / "cores.csv"
 CATALOGUE_PUBLISHED = ROOT / "benchmarks" / "results" / "catalogue.csv"
 LOCAL = ROOT / "benchmarks" / "results" / "local" / "cpu.csv"
 

@@ -12,6 +12,6 @@ from benchmarks.test_cpu import time_case
 
 @pytest.mark.parametrize("case", core_cases(), ids=str)
 @pytest.mark.usefixtures("same_threads_afterwards")
-def test_time(benchmark, recorder: Recorder, case: Case) -> None:
+def test_time(benchmark, cores_recorder: Recorder, case: Case) -> None:
     torch.set_num_threads(case.threads)
-    time_case(benchmark, recorder, case)
+    time_case(benchmark, cores_recorder, case)

@@ -48,7 +48,8 @@ _TEXT_OPTIONS = {
     "n_exps": "text_experts",
     "adaptor_dropout_prob": "text_dropout",
 }
-_REQUIRED_OPTIONS = ("n_items", "MAX_ITEM_LIST_LENGTH", "hidden_size", "n_heads", "inner_size")
+_REQUIRED_OPTIONS = ("n_items", "MAX_ITEM_LIST_LENGTH", "hidden_size")
+_REQUIRED_OF_ATTENTION = ("n_heads", "inner_size")
 _VALUE_NAMES = {
     "adapter_type": {"add": "add", "linear": "gate", "concat": "concat"},
     "hidden_act": {"gelu": "gelu", "relu": "relu", "swish": "silu"},
@@ -133,7 +134,8 @@ def config_from_official(options: Mapping[str, Any]) -> LaresConfig:
     if given.lower() not in models:
         raise ConfigError(f"model is {given!r}; it must be one of {', '.join(_CORES)}")
     model = models[given.lower()]
-    for name in _REQUIRED_OPTIONS:
+    required = _REQUIRED_OPTIONS + (() if model == "FMLPRec" else _REQUIRED_OF_ATTENTION)
+    for name in required:
         if name not in options:
             raise ConfigError(f"the released configuration has no {name!r}")
     ours: dict[str, Any] = {"core": _CORES[model]}
@@ -156,7 +158,7 @@ def config_from_official(options: Mapping[str, Any]) -> LaresConfig:
     if "dropout" in ours:
         ours["attn_dropout"] = ours["dropout"]
     if model == "FMLPRec":
-        ours["d_ff"] = _FILTER_WIDENING * ours["d_model"]
+        ours |= {"d_ff": _FILTER_WIDENING * ours["d_model"], "n_heads": 1}
     return LaresConfig.from_dict(ours)
 
 

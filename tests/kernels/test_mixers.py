@@ -7,8 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lares_kernels import CoreConfig, RecurrentCore, use_backend
+from lares_kernels import CoreConfig, RecurrentCore, explain, use_backend
+from lares_kernels.call import Request
+from lares_kernels.cuda.plan import config_reason
 from lares_kernels.mixing import circular_filter, rescale_bands
+from lares_kernels.triton.backend import TritonBackend
 from tests.kernels.problems import make_core, relative
 
 FILTER = CoreConfig(d_model=16, n_heads=2, d_ff=24, n_layers=2, mixer="filter", window=9)
@@ -146,3 +149,14 @@ def test_what_does_not_fit_is_refused() -> None:
         core(torch.zeros(18, 16), cu_seqlens=torch.tensor([0, 9, 18]))
     with pytest.raises(ValueError, match=r"must be \(B, 9, 16\), with lengths"):
         core(torch.zeros(2, 8, 16))
+
+
+def test_explain_and_who_refuses() -> None:
+    for config in (FILTER, BSAREC):
+        with use_backend("reference"):
+            assert "36 packed tokens of 4 sequences" in explain(config, LENGTHS, 3).plan
+        reason = f"mixer is {config.mixer!r}; it serves 'attention'"
+        assert TritonBackend().verify(Request(config, "cuda", torch.float32)) == reason
+        assert config_reason(config) == reason
+    with pytest.raises(ValueError, match="sequence 1 has length 10, more than the 9"):
+        explain(FILTER, [9, 10])

@@ -10,8 +10,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from lares import LaresModel
 from lares.errors import CheckpointError, ConfigError
-from lares.integrations.official import load_official, load_official_file, official_state_dict
+from lares.integrations.official import (
+    config_from_official,
+    load_official,
+    load_official_file,
+    official_state_dict,
+)
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "lares_concat.safetensors"
 
@@ -41,6 +47,21 @@ def test_names_go_there_and_back(released) -> None:
     assert back.keys() == weights.keys()
     for name, tensor in weights.items():
         assert torch.equal(back[name], tensor), name
+
+
+@pytest.mark.parametrize("name", ["BSARec", "FMLPRec", "TedRec"])
+def test_names_of_other_programs_go_there_and_back(name: str, tmp_path: Path) -> None:
+    with safe_open(GOLDEN.with_name(f"{name.lower()}.safetensors"), framework="pt") as file:
+        keys = [key for key in file.keys() if key.startswith("param.")]  # noqa: SIM118
+        weights = {key.removeprefix("param."): file.get_tensor(key) for key in keys}
+        config = {**json.loads(file.metadata()["config"]), "model": name}
+    torch.save({"state_dict": weights, "config": config}, tmp_path / "model.pth")
+    model = load_official_file(tmp_path / "model.pth")
+    model.save_pretrained(tmp_path / "ours")
+    back = official_state_dict(LaresModel.from_pretrained(tmp_path / "ours"))
+    assert back.keys() == weights.keys()
+    for key, tensor in weights.items():
+        assert torch.equal(back[key], tensor), key
 
 
 @pytest.mark.parametrize("wrap", [Config, dict])
@@ -94,6 +115,14 @@ def test_broken_files(released, tmp_path: Path) -> None:
     torch.save({"state_dict": weights}, path)
     with pytest.raises(CheckpointError, match="holds no configuration"):
         load_official_file(path)
+
+
+def test_a_filter_core_needs_no_options_of_attention() -> None:
+    options = {"model": "FMLPRec", "n_items": 5, "MAX_ITEM_LIST_LENGTH": 4, "hidden_size": 7}
+    config = config_from_official(options)
+    assert (config.core, config.d_ff, config.n_heads) == ("fmlp", 28, 1)
+    with pytest.raises(ConfigError, match="'n_heads'"):
+        config_from_official({**options, "model": "BSARec"})
 
 
 def test_what_does_not_fit(released) -> None:
