@@ -52,6 +52,7 @@ class CountingModel(nn.Module):
             "fp32",  # of the products
             1,  # rollouts
             self.steps,
+            0,  # steps done before, by which draws are numbered
             seed,
             False,  # dropout
             False,  # a state of zeros
