@@ -111,7 +111,8 @@ def rules(
     objects |= {f"{Path(source).stem}.o": (source, "") for source in extra}
     for kind, width in shapes:
         defines = f"-DLARES_TYPE={kind} -DLARES_WIDTH={width}"
-        objects[f"forward_{kind}_{width}.o"] = ("cuda/forward.cu", defines)
+        for pass_name in ("forward", "split"):
+            objects[f"{pass_name}_{kind}_{width}.o"] = (f"cuda/{pass_name}.cu", defines)
         if width <= 64:  # as LARES_EACH_BACKWARD
             objects[f"backward_{kind}_{width}.o"] = ("cuda/backward.cu", defines)
     lines = [

@@ -56,6 +56,10 @@ typedef struct {
     int32_t resident;     /* weights stay in shared memory */
     int32_t shared_bytes; /* of a block */
     int32_t max_tiles;    /* tiles there can be */
+    /* 0, or: a block for each sequence, all of whose warps share its up to 16 unit_warps rows
+     * (cuda/split.hpp), and the inputs of W_2 in so many parts. Forward without dropout; no
+     * workspaces, `order` or `kept`. */
+    int32_t split_parts;
     void* stream;
     /* inputs */
     const int64_t* lengths;   /* (B,) */

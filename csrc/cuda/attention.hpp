@@ -130,16 +130,56 @@ struct Softmax {
     }
 };
 
+// Sixteen columns of a head's projections of 16 rows; `weights` has their fragments from `first`,
+// `bias` is theirs. A query is the first operand of Q K^T,
+template <class S, class W>
+LARES_DEVICE void project_query(Word (&query)[4], const Operand<S>& a, const W& weights, int first,
+                                const float* bias) {
+    Sums s = column_bias(bias);
+    add_product<S>(s, a, weights, first);
+    pack_operand<typename S::Type>(query, s);
+}
+
+// a key its second,
+template <class S, class W>
+LARES_DEVICE void project_key(Word (&key)[4], const Operand<S>& a, const W& weights, int first,
+                              const float* bias) {
+    Sums s = column_bias(bias);
+    add_product<S>(s, a, weights, first);
+    pack_transposed<typename S::Type>(key, s);
+}
+
+// and a value the second of P V, which has a pair of keys in a word where V itself has them in two
+// rows: hence V^T = W x^T.
+template <class S, class W>
+LARES_DEVICE void project_value(Word (&value)[4], const Operand<S>& a, const W& weights, int first,
+                                const float* bias) {
+    using T = typename S::Type;
+    const Int output = lane_number() >> 2;
+    const Float upper = load(bias, output), lower = load(bias, output + 8);
+    Sums s;
+    LARES_UNROLL
+    for (int half = 0; half < 2; ++half) {
+        s.c[half][0] = s.c[half][1] = upper;
+        s.c[half][2] = s.c[half][3] = lower;
+    }
+    LARES_UNROLL
+    for (int k = 0; k < S::kChunks; ++k) {
+        Word w[4];
+        weights.load(w, first + k);
+        mma<T>(s.c[0], w[0], w[2], w[1], w[3], a[k][0], a[k][2]);
+        mma<T>(s.c[1], w[0], w[2], w[1], w[3], a[k][1], a[k][3]);
+    }
+    pack_transposed<T>(value, s);
+}
+
 // One head's queries; `weights` and `bias` are the head's own.
 template <class S, class W>
 LARES_DEVICE void head_query(Word (&query)[S::kHead][4], const Operand<S>& a, const W& weights,
                              const float* bias) {
     LARES_UNROLL
-    for (int c = 0; c < S::kHead; ++c) {
-        Sums s = column_bias(bias + 16 * c);
-        add_product<S>(s, a, weights, c * S::kChunks);
-        pack_operand<typename S::Type>(query[c], s);
-    }
+    for (int c = 0; c < S::kHead; ++c)
+        project_query<S>(query[c], a, weights, c * S::kChunks, bias + 16 * c);
 }
 
 // One head's keys and values of 16 rows as second operands, of Q K^T and of P V: kExchange bytes of
@@ -147,37 +187,18 @@ LARES_DEVICE void head_query(Word (&query)[S::kHead][4], const Operand<S>& a, co
 template <class S, class W>
 LARES_DEVICE void head_keys(unsigned char* to, const Operand<S>& a, const W& weights,
                             const float* bias) {
-    using T = typename S::Type;
+    Word made[4];
     LARES_UNROLL
     for (int c = 0; c < S::kHead; ++c) {
-        Sums s = column_bias(bias + 16 * (S::kHead + c));
-        add_product<S>(s, a, weights, (S::kHead + c) * S::kChunks);
-        Word key[4];
-        pack_transposed<T>(key, s);
-        store_shared(to + c * kFragment, key);
+        const int column = S::kHead + c;
+        project_key<S>(made, a, weights, column * S::kChunks, bias + 16 * column);
+        store_shared(to + c * kFragment, made);
     }
-    // V^T = W x^T: what P V takes has a pair of keys in a word, which V itself has in two rows.
     LARES_UNROLL
     for (int c = 0; c < S::kHead; ++c) {
-        const Int output = lane_number() >> 2;
-        const Float upper = load(bias + 16 * (2 * S::kHead + c), output);
-        const Float lower = load(bias + 16 * (2 * S::kHead + c), output + 8);
-        Sums s;
-        LARES_UNROLL
-        for (int half = 0; half < 2; ++half) {
-            s.c[half][0] = s.c[half][1] = upper;
-            s.c[half][2] = s.c[half][3] = lower;
-        }
-        LARES_UNROLL
-        for (int k = 0; k < S::kChunks; ++k) {
-            Word w[4];
-            weights.load(w, (2 * S::kHead + c) * S::kChunks + k);
-            mma<T>(s.c[0], w[0], w[2], w[1], w[3], a[k][0], a[k][2]);
-            mma<T>(s.c[1], w[0], w[2], w[1], w[3], a[k][1], a[k][3]);
-        }
-        Word value[4];
-        pack_transposed<T>(value, s);
-        store_shared(to + (S::kHead + c) * kFragment, value);
+        const int column = 2 * S::kHead + c;
+        project_value<S>(made, a, weights, column * S::kChunks, bias + 16 * column);
+        store_shared(to + (S::kHead + c) * kFragment, made);
     }
 }
 

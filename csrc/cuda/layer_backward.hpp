@@ -233,20 +233,21 @@ struct StepBackward {
 
     // g_source += the gradient of the attention's input `source`; leaves its units. All warps of
     // the unit meet here.
-    LARES_DEVICE void attention(Rows<S>& g_source, const Operand<S>& source,
-                                const Operand<S>& g_branch, const Layer<S>& layer,
+    LARES_DEVICE void attention(Rows<S>& g_source, const Layer<S>& layer,
                                 const LayerDraws<S>& draws, const Spill<S>& spill) const {
         LARES_ROLLED
         for (int head = 0; head < call.n_heads; ++head) {
             const auto weights = layer.weights.from(head * layer.places.head());
             const float* bias = layer.vectors + layer.places.head_bias(head);
             unsigned char* own = unit.exchange + tile.warp * S::kExchange;
-            if (runs) head_keys<S>(own, source, weights, bias);
+            if (runs) {
+                Operand<S> source;
+                spill.read_side(source, kAttentionInput);
+                head_keys<S>(own, source, weights, bias);
+            }
             unit.barrier();
             Sums g_query[S::kHead] = {}, g_key[S::kHead] = {}, g_value[S::kHead] = {};
-            if (runs)
-                through_keys(g_query, g_key, g_value, head, source, g_branch, weights, bias, draws,
-                             spill);
+            if (runs) through_keys(g_query, g_key, g_value, head, weights, bias, draws, spill);
             unit.block.fence();
             unit.barrier();
             if (runs) {
@@ -270,18 +271,21 @@ struct StepBackward {
   private:
     template <class W>
     LARES_DEVICE void through_keys(Sums (&g_query)[S::kHead], Sums (&g_key)[S::kHead],
-                                   Sums (&g_value)[S::kHead], int head, const Operand<S>& source,
-                                   const Operand<S>& g_branch, const W& weights, const float* bias,
-                                   const LayerDraws<S>& draws, const Spill<S>& spill) const {
+                                   Sums (&g_value)[S::kHead], int head, const W& weights,
+                                   const float* bias, const LayerDraws<S>& draws,
+                                   const Spill<S>& spill) const {
         HeadBackward<S> back;
         back.score_scale = call.score_scale;
         back.keep_scale = call.attention.scale;
         back.kept = draws.kept_keys(head);
-        head_query<S>(back.query, source, weights, bias);
+        Operand<S> rows;
+        spill.read_side(rows, kAttentionInput);
+        head_query<S>(back.query, rows, weights, bias);
+        spill.read_side(rows, kAttentionGradient);
         Sums g_mixed[S::kHead];
         LARES_UNROLL
         for (int c = 0; c < S::kHead; ++c) {
-            add_product_back<S>(g_mixed[c], g_branch, weights, (3 * S::kHead + c) * S::kChunks);
+            add_product_back<S>(g_mixed[c], rows, weights, (3 * S::kHead + c) * S::kChunks);
             pack_operand<typename S::Type>(back.g_mixed[c], g_mixed[c]);
         }
         forward_again(back, g_mixed, head, spill);
@@ -416,7 +420,7 @@ LARES_DEVICE void layer_backward(Rows<S>& g, const Layer<S>& layer, int index,
         spill.side(kAttentionInput, source);
     }
     clear<S>(g_source);
-    at.attention(g_source, source, g_branch, layer, draws, spill);
+    at.attention(g_source, layer, draws, spill);
     clear<S>(g);  // as in Backward::run_step
     if (!at.runs) return;
     if (call.pre_norm) {

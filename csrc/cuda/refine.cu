@@ -1,4 +1,5 @@
-// The C interface: a call is three launches, of which the first two cut the batch into tiles.
+// The C interface: a call is three launches, of which the first two cut the batch into tiles; or
+// one where a block takes a sequence.
 #include "launch.hpp"
 #include "shapes.hpp"
 #include "tile_plan.hpp"
@@ -22,10 +23,15 @@ const char* cut_into_tiles(const LaresCudaCall& call) {
     if (call.d_model == WIDTH && call.precision == int(LARES_CUDA_##TYPE)) \
         return PASS<TYPE, WIDTH>(call);
 #define LARES_CHOOSE_FORWARD(TYPE, WIDTH) LARES_CHOOSE(TYPE, WIDTH, forward)
+#define LARES_CHOOSE_SPLIT(TYPE, WIDTH) LARES_CHOOSE(TYPE, WIDTH, split)
 #define LARES_CHOOSE_BACKWARD(TYPE, WIDTH) LARES_CHOOSE(TYPE, WIDTH, backward)
 
 const char* run_forward(const LaresCudaCall& call) {
-    LARES_EACH_SHAPE(LARES_CHOOSE_FORWARD)
+    if (call.split_parts > 0) {
+        LARES_EACH_SHAPE(LARES_CHOOSE_SPLIT)
+    } else {
+        LARES_EACH_SHAPE(LARES_CHOOSE_FORWARD)
+    }
     return "no kernel is compiled for this width";
 }
 
@@ -47,7 +53,9 @@ const char* run(const LaresCudaCall& call, bool cuts, const char* (*pass)(const 
 
 }  // namespace
 
-const char* lares_cuda_forward(const LaresCudaCall* call) { return run(*call, true, run_forward); }
+const char* lares_cuda_forward(const LaresCudaCall* call) {
+    return run(*call, call->split_parts == 0, run_forward);
+}
 
 const char* lares_cuda_backward(const LaresCudaCall* call) {
     return run(*call, call->last_step == call->max_steps, run_backward);

@@ -9,6 +9,8 @@ namespace lares::cuda {
 template <class T, int D>
 const char* forward(const LaresCudaCall& call);
 template <class T, int D>
+const char* split(const LaresCudaCall& call);
+template <class T, int D>
 const char* backward(const LaresCudaCall& call);
 
 // As in csrc/build_cuda.py; a few are enough for a program that sanitizers slow down.
@@ -26,9 +28,11 @@ const char* backward(const LaresCudaCall& call);
 #define LARES_EACH_BACKWARD(APPLY) APPLY(Bf16, 32) APPLY(Bf16, 64) APPLY(Fp16, 32) APPLY(Fp16, 64)
 #endif
 
-#define LARES_DECLARE(TYPE, WIDTH) \
-    template <>                    \
-    const char* forward<TYPE, WIDTH>(const LaresCudaCall& call);
+#define LARES_DECLARE(TYPE, WIDTH)                               \
+    template <>                                                  \
+    const char* forward<TYPE, WIDTH>(const LaresCudaCall& call); \
+    template <>                                                  \
+    const char* split<TYPE, WIDTH>(const LaresCudaCall& call);
 LARES_EACH_SHAPE(LARES_DECLARE)
 #undef LARES_DECLARE
 #define LARES_DECLARE(TYPE, WIDTH) \

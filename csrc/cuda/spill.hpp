@@ -41,6 +41,11 @@ struct Spill {
         LARES_UNROLL
         for (int k = 0; k < S::kChunks; ++k) unit(places.side(which) + k, rows[k]);
     }
+    LARES_DEVICE void read_side(Operand<S>& rows, int which) const {
+        LARES_UNROLL
+        for (int k = 0; k < S::kChunks; ++k)
+            load_written(rows[k], base + (places.side(which) + k) * kFragment);
+    }
 };
 
 // Rows in float32 that a warp leaves for itself.

@@ -14,12 +14,14 @@ from lares_kernels.config import ADAPTERS, CoreConfig
 from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.packing import pack, unpack_gradients
 from lares_kernels.cuda.plan import (
+    SPLIT_WARPS,
     LaunchPlan,
     Shapes,
     config_reason,
     launch_plan,
     length_reason,
     shapes_of,
+    split_plan,
 )
 from lares_kernels.errors import BackendError
 from lares_kernels.noise import threshold_and_planes
@@ -64,6 +66,12 @@ class CudaBackend:
         if call.differentiates:
             plan_of(call, call.layout.max_length, device, backward=True)
         where = "resident in shared memory" if plan.resident else "read again by every layer"
+        if plan.split_parts:
+            return (
+                f"low-latency CUDA kernel, a block for each of {call.n_sequences} sequences of up to "
+                f"{plan.tile_rows} tokens, its {SPLIT_WARPS} warps share a layer's columns, weights "
+                f"{where}, one launch for all {call.max_steps} steps"
+            )
         return (
             f"fused CUDA kernel, {plan.units} tiles of {plan.tile_rows} rows a multiprocessor, a warp "
             f"for 16 rows, weights {where}, {call.n_rows} tokens of {call.n_sequences} sequences in "
@@ -173,11 +181,13 @@ class _Launch:
         hidden = _floats_of(hidden)
         state = None if state is None else _floats_of(state)
         packed = pack(call.config, parameters, call.product_dtype)
-        order = None
-        if call.num_steps is not None:
-            order = torch.argsort(call.num_steps, descending=True, stable=True)
-        tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows)
-        space = _Workspace(call, plan, tiles, device)
+        order = space = None
+        tiles = call.n_sequences
+        if not plan.split_parts:
+            if call.num_steps is not None:
+                order = torch.argsort(call.num_steps, descending=True, stable=True)
+            tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows)
+            space = _Workspace(call, plan, tiles, device)
         self.alive = (hidden, state, packed, order, space)
 
         self.c = c = lib.LaresCudaCall.from_buffer_copy(
@@ -192,7 +202,7 @@ class _Launch:
         c.seed_low, c.seed_high = call.seed & 0xFFFFFFFF, call.seed >> 32
         c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
         c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
-        c.blocks = min(tiles, self.card.multiprocessors)
+        c.blocks, c.split_parts = min(tiles, self.card.multiprocessors), plan.split_parts
         if device.type == "cuda":
             c.stream = torch.cuda.current_stream(device).cuda_stream
         c.lengths = call.lengths.data_ptr()
@@ -203,7 +213,8 @@ class _Launch:
         if state is not None:
             c.state_mode, c.state = lib.STATE_GIVEN, state.data_ptr()
         c.matrices, c.vectors = packed.matrices.data_ptr(), packed.vectors.data_ptr()
-        space.place(c)
+        if space is not None:
+            space.place(c)
 
     def states(self) -> Tensor:
         """A tensor for states that kernels write, zeros at padding."""
@@ -258,6 +269,12 @@ def plan_of(
     reason = length_reason(longest, attention)
     if reason is None:
         card = lib.card(_index_of(device))
+        # Few enough for a multiprocessor each; what trains or drops is not about latency.
+        few = call.n_sequences <= card.multiprocessors and not call.differentiates
+        if few and not (attention or residual or backward):
+            split = split_plan(shapes_of(config), longest, call.max_steps, card)
+            if split is not None:
+                return split
         plan = launch_plan(shapes_of(config), longest, attention or residual, card, backward)
         if isinstance(plan, LaunchPlan):
             return plan

@@ -50,7 +50,7 @@ _BATCH = [
     "steps_done",
     "state_mode",
 ]
-_LAUNCH = ["unit_warps", "units", "blocks", "resident", "shared_bytes", "max_tiles"]
+_LAUNCH = ["unit_warps", "units", "blocks", "resident", "shared_bytes", "max_tiles", "split_parts"]
 _POINTERS = [
     "stream",
     "lengths",

@@ -16,6 +16,8 @@ _MOST_DROPPED_WIDTH = 64  # a wider row and a branch of it do not fit registers
 _FRAGMENT_BYTES = 512  # 16 x 16 numbers of 16 bits
 _COLUMNS = 32  # what the feed-forward's width is padded to a multiple of
 _TILE_ROWS = 16  # of a warp
+SPLIT_LONGEST = 64  # tokens of a sequence that one block takes: four rows a warp
+SPLIT_WARPS = 16  # of its block
 _MOST_HEAD_TILES_BACKWARD = 2  # wider ones do not fit registers
 
 
@@ -137,12 +139,15 @@ class LaunchPlan:
         units: of a block; each takes tiles of its own.
         resident: all layers' weights stay in shared memory; else they are read by every layer.
         shared_bytes: of a block.
+        split_parts: 0, or: a block for each sequence, whose warps share a layer's columns, and the
+            feed-forward's second product in so many parts.
     """
 
     unit_warps: int
     units: int
     resident: bool
     shared_bytes: int
+    split_parts: int = 0
 
     @property
     def tile_rows(self) -> int:
@@ -185,3 +190,28 @@ def launch_plan(
         f"{shapes.layers} layers of width {shapes.width} do not fit the {card.shared_limit} bytes of "
         "shared memory of this card"
     )
+
+
+def split_plan(shapes: Shapes, longest: int, steps: int, card: Card) -> LaunchPlan | None:
+    """The low-latency plan (csrc/cuda/split.hpp) for calls without dropout or backward, or None.
+
+    It is for calls of no more sequences than multiprocessors, which take it whatever its shape.
+    """
+    tiles = -(-longest // _TILE_ROWS)
+    if longest > SPLIT_LONGEST:
+        return None
+    mixed, chunks, inner = shapes.heads * shapes.head_tiles, shapes.width // 16, shapes.ff // 16
+    exchange = _FRAGMENT_BYTES * tiles * max(3 * mixed + max(mixed, chunks), inner)
+    sums = 4 * _TILE_ROWS * tiles * (shapes.width + 8)
+    # A warp a product, and an even number of 16 inputs for each part.
+    parts = [n for n in (4, 2, 1) if inner % (2 * n) == 0 and chunks * tiles * n <= SPLIT_WARPS]
+    for resident in (True, False):
+        if (shapes.width == 128 and resident) or (shapes.width == 32 and not resident):
+            continue  # as in launch_plan()
+        if resident and steps == 1 and shapes.width > 32:
+            continue  # what is read once need not be copied first
+        fixed = 4 * shapes.vector_size + (shapes.weight_bytes if resident else 0) + exchange
+        for n in parts or [1]:
+            if fixed + n * sums <= card.shared_limit:
+                return LaunchPlan(tiles, 1, resident, fixed + n * sums, n)
+    return None

@@ -89,6 +89,11 @@ LARES_DEVICE Float quad_max(Float x) {
     x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
     return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
 }
+// Sum over eight neighbouring lanes.
+LARES_DEVICE Float octet_sum(Float x) {
+    x = quad_sum(x);
+    return x + __shfl_xor_sync(~0u, x, 4);
+}
 // Sum over the eight lanes that hold the same columns.
 LARES_DEVICE Float column_sum(Float x) {
     x += __shfl_xor_sync(~0u, x, 4);
@@ -209,6 +214,13 @@ LARES_DEVICE void load_pair(Float& a, Float& b, const float* from, Int index) {
 }
 LARES_DEVICE void store_pair(float* to, Int index, Float a, Float b, Mask mask) {
     if (mask) *reinterpret_cast<float2*>(to + index) = make_float2(a, b);
+}
+LARES_DEVICE void store_pair(float* to, Int index, Float a, Float b) {
+    *reinterpret_cast<float2*>(to + index) = make_float2(a, b);
+}
+// Word `index` of shared memory.
+LARES_DEVICE void store_word(unsigned char* to, Int index, Word x) {
+    reinterpret_cast<uint32_t*>(to)[index] = x;
 }
 LARES_DEVICE Float load(const float* from, Int index) { return from[index]; }
 LARES_DEVICE Int load(const int32_t* from, Int index) { return from[index]; }

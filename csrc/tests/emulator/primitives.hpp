@@ -109,6 +109,10 @@ inline Float quad_max(Float x) {
     x = larger(x, from_lane_xor(x, 1));
     return larger(x, from_lane_xor(x, 2));
 }
+inline Float octet_sum(Float x) {
+    x = quad_sum(x);
+    return x + from_lane_xor(x, 4);
+}
 inline Float column_sum(Float x) {
     x += from_lane_xor(x, 4);
     x += from_lane_xor(x, 8);
@@ -242,6 +246,15 @@ inline void load_pair(Float& a, Float& b, const float* from, Int index) {
 inline void store_pair(float* to, Int index, Float a, Float b, Mask mask) {
     for (int i = 0; i < kLanes; ++i)
         if (mask[i]) to[index[i]] = a[i], to[index[i] + 1] = b[i];
+}
+inline void store_pair(float* to, Int index, Float a, Float b) {
+    store_pair(to, index, a, b, ~Mask{});
+}
+inline void store_word(unsigned char* to, Int index, Word x) {
+    for (int i = 0; i < kLanes; ++i) {
+        const uint32_t word = x[i];
+        std::memcpy(to + 4 * index[i], &word, 4);
+    }
 }
 inline Float load(const float* from, Int index) {
     return each<Float>([&](int i) { return from[index[i]]; });
