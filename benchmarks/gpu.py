@@ -39,6 +39,8 @@ from benchmarks.recorder import Recorder
 from benchmarks.results import GpuRow, read_rows
 from benchmarks.settings import GPU_PUBLISHED
 from benchmarks.spt import SptStep, check_equal
+from lares_kernels import available_backends
+from lares_kernels.cuda.probe import LINES, differences
 
 TESTS_SHARE = 0.35  # of the time, at most
 SANITIZER_SHARE = 0.2  # likewise
@@ -93,6 +95,16 @@ class Run:
         for line in found.summaries:
             self.say(f"tests: {line} (tests.txt)")
         self.broken += [f"tests: {line}" for line in found.wrong]
+
+    def probe(self) -> None:
+        """The primitives of the CUDA kernels, one by one."""
+        if self.device != "cuda" or available_backends()["cuda"] != "usable":
+            return
+        wrong = differences(torch.device(self.device))
+        self.say(f"primitives: {len(wrong)} of {LINES} lines differ")
+        for text in wrong:
+            self.say(f"primitives: {text}")
+        self.broken += [f"primitives: {text}" for text in wrong]
 
     def sanitize(self) -> None:
         """The CUDA kernels under compute-sanitizer, where there are both."""
@@ -235,6 +247,7 @@ class Run:
     def everything(self, tests: bool) -> None:
         """All there is to do, until the time is out."""
         if tests:
+            self.probe()
             self.test()
             self.sanitize()
         card = self.measure()

@@ -106,11 +106,38 @@ typedef struct {
     int32_t major, minor; /* compute capability */
 } LaresCudaCard;
 
+/* Parameters brought into the order of `matrices` and `vectors`. */
+#define LARES_CUDA_PARAMETERS 16 /* the most there can be */
+typedef struct {
+    int32_t device, unit_warps; /* 1 */
+    int32_t precision, matrix_numbers, vector_numbers;
+    int32_t sizes[LARES_CUDA_PARAMETERS]; /* numbers of each, 0 for those that are not there */
+    const float* parameters[LARES_CUDA_PARAMETERS];
+    const int32_t* places; /* (matrix_numbers + vector_numbers,): which of them all, from 1; 0: zero */
+    void* matrices;
+    float* vectors;
+    void* stream;
+} LaresCudaPack;
+
 /* All return NULL, or what went wrong. */
+LARES_CUDA_API const char* lares_cuda_pack(const LaresCudaPack* call);
 LARES_CUDA_API const char* lares_cuda_card(int32_t device, LaresCudaCard* card);
 LARES_CUDA_API const char* lares_cuda_forward(const LaresCudaCall* call);
 /* Cuts the batch into tiles, as forward does, when last_step is max_steps. */
 LARES_CUDA_API const char* lares_cuda_backward(const LaresCudaCall* call);
+
+/* Inputs and outputs of every primitive of a warp, in lines of 32 words: lares_kernels/cuda/probe.py. */
+#define LARES_CUDA_PROBE_INPUTS 8
+#define LARES_CUDA_PROBE_LINES 106
+typedef struct {
+    int32_t device, unit_warps; /* 2 */
+    void* stream;
+    const int32_t* input; /* (LARES_CUDA_PROBE_INPUTS, 32) */
+    const int64_t* wide;  /* (32,) */
+    int32_t* output;      /* (LARES_CUDA_PROBE_LINES, 32) */
+    int32_t* scratch;     /* (4, 32) */
+} LaresCudaProbe;
+LARES_CUDA_API const char* lares_cuda_probe(const LaresCudaProbe* call);
 
 /* Type of the device whose memory the library reads: "cuda", or "cpu" for the emulator of the
  * tests. */

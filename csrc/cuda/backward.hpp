@@ -53,7 +53,7 @@ struct Backward : Forward<S> {
             static_cast<unsigned char*>(call.scratch) + int64_t(warp_number()) * call.scratch_bytes,
             call.n_layers};
         const StepBackward<S> at = {call, unit, tile, scratch, call.scratch_bytes, step, runs};
-        Rows<S> x;
+        Rows<S> x = {};
         if (runs) {
             output_gradients(g, tile, step);
             park<S>(scratch.waiting(), g);  // nothing needs it before the last layer
@@ -83,7 +83,7 @@ struct Backward : Forward<S> {
         if (call.adapter == LARES_CUDA_NONE)
             add_to_hidden(g, tile, step, 1.0f);
         else
-            adapter_backward(g, tile, number, step);
+            adapter_backward(g, tile, scratch, number, step);
     }
 
     LARES_DEVICE int64_t warp_tiles() const { return int64_t(call.max_tiles) * call.unit_warps; }
@@ -150,11 +150,14 @@ struct Backward : Forward<S> {
         store_rows<S>(call.g_hidden, upper, lower, sum, has_upper, has_lower);
     }
 
-    LARES_DEVICE void adapter_backward(Rows<S>& g, const Tile& tile, int number, int step) const {
+    LARES_DEVICE void adapter_backward(Rows<S>& g, const Tile& tile, const Scratch<S>& scratch,
+                                       int number, int step) const {
         const int norm = this->places.core_norm(call.n_layers);
-        Rows<S> x;
+        Rows<S> x = {};
+        park<S>(scratch.waiting(), g);  // the adapter's matrix wants the registers
         kept_state(x, tile, step);
         this->adapt(x, tile);
+        fetch<S>(g, scratch.waiting());
         norm_backward<S>(g, x, this->vectors() + norm, gradients() + norm, call.eps);
         if (call.adapter == LARES_CUDA_CONCAT) {
             concat_backward(g, tile, number, step);
@@ -172,7 +175,7 @@ struct Backward : Forward<S> {
 
     LARES_DEVICE void gate_backward(const Rows<S>& g, const Tile& tile, int step,
                                     float share) const {
-        Rows<S> x, hidden;
+        Rows<S> x = {}, hidden;
         kept_state(x, tile, step);
         this->load_hidden(hidden, tile);
         Float total{};
@@ -201,7 +204,7 @@ struct Backward : Forward<S> {
                 store_fragment(to + (which * S::kChunks + k) * kFragment, rows[k]);
         };
         Operand<S> operand;
-        Rows<S> x;
+        Rows<S> x = {};
         kept_state(x, tile, step);
         pack_rows<S>(operand, x);
         leave(operand, 0);

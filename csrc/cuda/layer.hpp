@@ -191,18 +191,17 @@ LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& u
     const LaresCudaCall& call = draws.call;
     const float *vectors = layer.vectors, *attn_norm = vectors + layer.places.attn_norm(),
                 *ffn_norm = vectors + layer.places.ffn_norm();
-    Operand<S> a;
+    // Set also where nothing is done: what may be left from before would be held in registers through
+    // all steps.
+    Operand<S> a = {};
     // Without dropout a branch is summed on top of the rows it is added to: no registers of its
     // own.
-    Rows<S> branch;
+    Rows<S> branch = {};
     auto& sums = *(S::kDrops ? &branch : &x);
     if (work != Work::kNone) {
         tape.template keep<S>(0, x);
         branch_input<S>(a, x, attn_norm, call);
-        if constexpr (S::kDrops) {
-            draws.draw();
-            clear<S>(branch);
-        }
+        if constexpr (S::kDrops) draws.draw();
         add_bias<S>(sums, vectors + layer.places.out_bias());
     }
     attention<S>(sums, a, layer, unit, draws, work);

@@ -1,6 +1,8 @@
 // The C interface: a call is three launches, of which the first two cut the batch into tiles; or
 // one where a block takes a sequence.
 #include "launch.hpp"
+#include "pack.hpp"
+#include "probe.hpp"
 #include "shapes.hpp"
 #include "tile_plan.hpp"
 
@@ -59,6 +61,22 @@ const char* lares_cuda_forward(const LaresCudaCall* call) {
 
 const char* lares_cuda_backward(const LaresCudaCall* call) {
     return run(*call, call->last_step == call->max_steps, run_backward);
+}
+
+const char* lares_cuda_pack(const LaresCudaPack* call) {
+    const DeviceGuard guard(call->device);
+    if (guard.error != nullptr) return guard.error;
+    using Kernel = Pack<Bf16>;
+    const int of_block = 32 * Kernel::kMostWarps * Kernel::kNumbers;
+    const int blocks = (call->matrix_numbers + call->vector_numbers + of_block - 1) / of_block;
+    return call->precision == LARES_CUDA_BF16 ? launch<Kernel>(*call, blocks, Kernel::kMostWarps, 0)
+                                              : launch<Pack<Fp16>>(*call, blocks, Kernel::kMostWarps, 0);
+}
+
+const char* lares_cuda_probe(const LaresCudaProbe* call) {
+    const DeviceGuard guard(call->device);
+    if (guard.error != nullptr) return guard.error;
+    return launch<Probe>(*call, 1, Probe::kMostWarps, Probe::kSharedBytes);
 }
 
 const char* lares_cuda_card(int32_t device, LaresCudaCard* card) { return describe(device, *card); }

@@ -40,6 +40,7 @@ struct Spill {
     LARES_DEVICE void side(int which, const Operand<S>& rows) const {
         LARES_UNROLL
         for (int k = 0; k < S::kChunks; ++k) unit(places.side(which) + k, rows[k]);
+        forget_written();
     }
     LARES_DEVICE void read_side(Operand<S>& rows, int which) const {
         LARES_UNROLL
@@ -57,6 +58,7 @@ LARES_DEVICE void park(unsigned char* to, const Rows<S>& x) {
                                as_word(x[j][3])};
         store_fragment(to + j * kFragment, words);
     }
+    forget_written();
 }
 
 template <class S>

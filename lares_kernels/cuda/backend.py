@@ -28,7 +28,6 @@ from lares_kernels.noise import threshold_and_planes
 from lares_kernels.tiles import most_tiles
 
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
-_PRECISIONS = (torch.bfloat16, torch.float16)
 # Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
 SPILL_BYTES = 1 << 30
 _PRODUCT_WARPS = 16  # of a multiprocessor, which multiply that
@@ -55,8 +54,8 @@ class CudaBackend:
     def verify(self, request: Request) -> str | None:
         if request.device_type != lib.device_type():
             return f"tensors are on {request.device_type}"
-        if request.product_dtype not in _PRECISIONS:
-            served = " and ".join(str(dtype) for dtype in _PRECISIONS)
+        if request.product_dtype not in lib.PRECISIONS:
+            served = " and ".join(str(dtype) for dtype in lib.PRECISIONS)
             return f"products in {request.product_dtype}; it serves {served}"
         return config_reason(request.config)
 
@@ -171,7 +170,7 @@ class _Launch:
         self.longest = call.padded_length or int(call.lengths.max())
         self.call, self.device = call, device
         self.shapes = shapes_of(call.config)
-        self.card = lib.card(_index_of(device))
+        self.card = lib.card(lib.index_of(device))
         self.plan = plan = plan_of(call, self.longest, device, backward)
         self.floats = partial(torch.empty, dtype=torch.float32, device=device)
         most_rows = call.n_hidden_rows * call.rollouts
@@ -193,7 +192,7 @@ class _Launch:
         self.c = c = lib.LaresCudaCall.from_buffer_copy(
             _template(call.config, call.dropout, call.product_dtype)
         )
-        c.device = _index_of(device)
+        c.device = lib.index_of(device)
         c.n_groups, c.rollouts = call.lengths.shape[0], call.rollouts
         c.padded_length, c.n_hidden_rows = call.padded_length, call.n_hidden_rows
         c.kept_rows, c.longest, c.max_steps = call.kept_rows, self.longest, call.max_steps
@@ -203,8 +202,7 @@ class _Launch:
         c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
         c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
         c.blocks, c.split_parts = min(tiles, self.card.multiprocessors), plan.split_parts
-        if device.type == "cuda":
-            c.stream = torch.cuda.current_stream(device).cuda_stream
+        c.stream = lib.stream_of(device)
         c.lengths = call.lengths.data_ptr()
         c.order = None if order is None else order.data_ptr()
         c.num_steps = None if call.num_steps is None else call.num_steps.data_ptr()
@@ -253,12 +251,6 @@ class _Workspace:
             at += size * self.numbers.element_size()
 
 
-def _index_of(device: torch.device) -> int:
-    if device.type == "cpu":
-        return 0
-    return torch.cuda.current_device() if device.index is None else device.index
-
-
 def plan_of(
     call: RefineCall, longest: int, device: torch.device, backward: bool = False
 ) -> LaunchPlan:
@@ -268,7 +260,7 @@ def plan_of(
     residual = call.dropout and threshold_and_planes(config.dropout)[1] > 0
     reason = length_reason(longest, attention)
     if reason is None:
-        card = lib.card(_index_of(device))
+        card = lib.card(lib.index_of(device))
         # Few enough for a multiprocessor each; what trains or drops is not about latency.
         few = call.n_sequences <= card.multiprocessors and not call.differentiates
         if few and not (attention or residual or backward):
@@ -307,7 +299,7 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
     c.adapter = ADAPTERS.index(config.adapter)
     c.activation = _ACTIVATIONS.index(config.activation)
     c.pre_norm = config.norm == "pre"
-    c.precision = _PRECISIONS.index(product_dtype)
+    c.precision = lib.PRECISIONS.index(product_dtype)
     c.eps = config.eps
     c.state_scale = config.state_omega * config.state_sigma
     c.score_scale = math.log2(math.e) * config.head_dim**-0.5

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from lares_kernels.errors import BackendError
 
 # Names another library than the one that was installed: the tests' emulator, say.
@@ -15,6 +17,7 @@ ENVIRONMENT_VARIABLE = "LARES_CUDA_LIBRARY"
 _INSTALLED = Path(__file__).parent.with_name("liblares_cuda.so")
 ABI = 2
 FIELDS = 8  # room for what is known of each row of a tile
+PRECISIONS = (torch.bfloat16, torch.float16)  # of products, in the order of LARES_CUDA_BF16, ...
 STATE_GIVEN, STATE_DRAWN, STATE_ZERO = range(3)
 
 _Int, _Word, _Float, _Pointer = ctypes.c_int32, ctypes.c_uint32, ctypes.c_float, ctypes.c_void_p
@@ -133,8 +136,10 @@ def load() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         return f"{path.name} does not load: {error}"
-    for name in ("lares_cuda_card", "lares_cuda_forward", "lares_cuda_backward"):
-        getattr(library, name).restype = ctypes.c_char_p
+    for name in ("card", "pack", "forward", "backward", "probe"):
+        if not hasattr(library, f"lares_cuda_{name}"):
+            return f"{path.name} is of another version: run `pip install -e .` again"
+        getattr(library, f"lares_cuda_{name}").restype = ctypes.c_char_p
     library.lares_cuda_card.argtypes = [ctypes.c_int32, ctypes.POINTER(_Card)]
     for name in ("lares_cuda_forward", "lares_cuda_backward"):
         getattr(library, name).argtypes = [ctypes.POINTER(LaresCudaCall)]
@@ -178,8 +183,20 @@ def card(device: int) -> Card:
     return Card(found.multiprocessors, found.shared_limit, (found.major, found.minor))
 
 
-def run(function: str, call: LaresCudaCall) -> None:
-    """Launch ``lares_cuda_forward`` or ``lares_cuda_backward``.
+def index_of(device: torch.device) -> int:
+    """The card's number; 0 for the emulator."""
+    if device.type == "cpu":
+        return 0
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+def stream_of(device: torch.device) -> int | None:
+    """The stream on which to launch."""
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
+
+
+def run(function: str, call: ctypes.Structure) -> None:
+    """Launch ``lares_cuda_pack``, ``_forward``, ``_backward`` or ``_probe`` with its struct.
 
     Raises:
         BackendError: with what the driver says.

@@ -1,11 +1,12 @@
 """Parameters as the kernels read them: matrices in fragments of 16 x 16, vectors one after the other.
 
-The order is that of csrc/cuda/core.hpp. Packing is a gather, whose index is found once for each shape
-by packing addresses instead of values.
+The order is that of csrc/cuda/core.hpp. Packing is a gather (csrc/cuda/pack.hpp), one launch, whose
+addresses are found once for each shape by packing them instead of values.
 """
 
 from __future__ import annotations
 
+import ctypes
 from functools import cache
 from math import prod
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lares_kernels.config import CoreConfig
+from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.plan import Shapes, shapes_of
 from lares_kernels.parameters import parameter_shapes
 
@@ -28,10 +30,37 @@ class Packed(NamedTuple):
 
 
 def pack(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtype) -> Packed:
-    """Pack ``parameters``, in the order of :func:`parameter_shapes`."""
-    index = _index(config, parameters[0].device)
-    flat = torch.cat([index.zero, *(p.reshape(-1).to(torch.float32) for p in parameters)])
-    return Packed(flat.to(product_dtype)[index.matrices], flat[index.vectors])
+    """Pack ``parameters``, in the order of :func:`parameter_shapes`.
+
+    Raises:
+        BackendError: the library cannot be used.
+    """
+    device = parameters[0].device
+    index = _index(config, device)
+    floats = [p.to(torch.float32).contiguous() for p in parameters]
+    matrices = torch.empty(index.matrices, dtype=product_dtype, device=device)
+    vectors = torch.empty(len(index.places) - matrices.numel(), device=device)
+    call = _Pack(lib.index_of(device), 1, lib.PRECISIONS.index(product_dtype), matrices.numel())
+    call.vector_numbers = len(vectors)
+    for i, part in enumerate(floats):
+        call.sizes[i], call.parameters[i] = part.numel(), part.data_ptr()
+    call.places, call.matrices = index.places.data_ptr(), matrices.data_ptr()
+    call.vectors, call.stream = vectors.data_ptr(), lib.stream_of(device)
+    lib.run("lares_cuda_pack", call)
+    return Packed(matrices, vectors)
+
+
+class _Pack(ctypes.Structure):
+    """``LaresCudaPack`` of csrc/lares_cuda.h."""
+
+    _MOST = 16  # parameters
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("device", "unit_warps", "precision")),
+        *((name, ctypes.c_int32) for name in ("matrix_numbers", "vector_numbers")),
+        ("sizes", ctypes.c_int32 * _MOST),
+        ("parameters", ctypes.c_void_p * _MOST),
+        *((name, ctypes.c_void_p) for name in ("places", "matrices", "vectors", "stream")),
+    ]
 
 
 def unpack_gradients(config: CoreConfig, matrices: Tensor, vectors: Tensor) -> list[Tensor]:
@@ -44,11 +73,10 @@ def unpack_gradients(config: CoreConfig, matrices: Tensor, vectors: Tensor) -> l
 
 
 class _Index(NamedTuple):
-    """Where packed numbers come from in the flat parameters, of which number 0 is a zero."""
+    """Places of numbers in all parameters, one after the other, counted from 1; 0 is a zero."""
 
-    zero: Tensor  # (1,) float32
-    matrices: Tensor  # int64, shaped like the packed matrices
-    vectors: Tensor
+    matrices: tuple[int, ...]  # shape
+    places: Tensor  # int32, of all matrices, then all vectors
     parameters: Tensor  # the way back: place of each parameter's number in both packed arrays
 
 
@@ -64,12 +92,10 @@ def _index(config: CoreConfig, device: torch.device) -> _Index:
     kernel = shapes_of(config)
     matrices, vectors = _arrange_matrices(kernel, by_name), _arrange_vectors(kernel, by_name)
     both = torch.cat([matrices.flatten(), vectors])
-    places = torch.empty(sum(sizes), dtype=torch.int64)
+    back = torch.empty(sum(sizes), dtype=torch.int64)
     real = both > 0
-    places[both[real] - 1] = torch.arange(len(both))[real]
-    return _Index(
-        torch.zeros(1, device=device), *(t.to(device) for t in (matrices, vectors, places))
-    )
+    back[both[real] - 1] = torch.arange(len(both))[real]
+    return _Index(tuple(matrices.shape), both.int().to(device), back.to(device))
 
 
 def _padded(part: Tensor, rows: int, columns: int) -> Tensor:

@@ -10,9 +10,9 @@ namespace lares::cuda {
 
 constexpr const char* kDeviceType = "cuda";
 
-template <class Kernel>
+template <class Kernel, class Call>
 __global__ void __launch_bounds__(32 * Kernel::kMostWarps, 1)
-    entry(const __grid_constant__ LaresCudaCall call) {
+    entry(const __grid_constant__ Call call) {
     extern __shared__ __align__(16) unsigned char shared[];
     // Through a shuffle, so that the compiler knows it to be the same for all lanes.
     const int warp = __shfl_sync(~0u, int(threadIdx.x) / 32, 0);
@@ -25,12 +25,12 @@ inline const char* error_text(cudaError_t error) {
 }
 
 // Start `blocks` blocks of `warps` warps on the call's stream. NULL, or what went wrong.
-template <class Kernel>
-const char* launch(const LaresCudaCall& call, int blocks, int warps, int shared_bytes) {
+template <class Kernel, class Call>
+const char* launch(const Call& call, int blocks, int warps, int shared_bytes) {
     const cudaError_t error = cudaFuncSetAttribute(
-        entry<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+        entry<Kernel, Call>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
     if (error != cudaSuccess) return error_text(error);
-    entry<Kernel>
+    entry<Kernel, Call>
         <<<blocks, 32 * warps, shared_bytes, static_cast<cudaStream_t>(call.stream)>>>(call);
     return error_text(cudaGetLastError());
 }

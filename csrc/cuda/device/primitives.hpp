@@ -190,6 +190,8 @@ LARES_DEVICE void load_written(Word (&to)[4], const unsigned char* from) {
 LARES_DEVICE void store_fragment(unsigned char* to, const Word (&from)[4]) {
     reinterpret_cast<uint4*>(to)[lane_number()] = make_uint4(from[0], from[1], from[2], from[3]);
 }
+// What was written before is read back from memory, not held in registers until then.
+LARES_DEVICE void forget_written() { asm volatile("" ::: "memory"); }
 // Piece `index` of 16 bytes, for lanes where `mask` holds, from global to shared memory; there
 // after copies_done().
 LARES_DEVICE void copy16(unsigned char* to, const unsigned char* from, Int index, Mask mask) {
@@ -223,6 +225,9 @@ LARES_DEVICE void store_word(unsigned char* to, Int index, Word x) {
     reinterpret_cast<uint32_t*>(to)[index] = x;
 }
 LARES_DEVICE Float load(const float* from, Int index) { return from[index]; }
+LARES_DEVICE Float load(const float* from, Int index, Mask mask, float other) {
+    return mask ? from[index] : other;
+}
 LARES_DEVICE Int load(const int32_t* from, Int index) { return from[index]; }
 LARES_DEVICE Int load(const int32_t* from, Int index, Mask mask, int other) {
     return mask ? from[index] : other;

@@ -10,8 +10,8 @@ namespace lares::cuda {
 
 constexpr const char* kDeviceType = "cpu";
 
-template <class Kernel>
-const char* launch(const LaresCudaCall& call, int blocks, int warps, int shared_bytes) {
+template <class Kernel, class Call>
+const char* launch(const Call& call, int blocks, int warps, int shared_bytes) {
     for (int index = 0; index < blocks; ++index) {
         // Memory that nobody wrote reads as NaN.
         std::vector<unsigned char> shared(shared_bytes, 0xff);

@@ -228,6 +228,7 @@ inline void store_shared(unsigned char* to, const Word (&from)[4]) {
 }
 inline void load_written(Word (&to)[4], const unsigned char* from) { load_shared(to, from); }
 inline void store_fragment(unsigned char* to, const Word (&from)[4]) { store_shared(to, from); }
+inline void forget_written() {}
 inline void copy16(unsigned char* to, const unsigned char* from, Int index, Mask mask) {
     for (int i = 0; i < kLanes; ++i)
         if (mask[i]) std::memcpy(to + 16 * index[i], from + int64_t(16) * index[i], 16);
@@ -258,6 +259,9 @@ inline void store_word(unsigned char* to, Int index, Word x) {
 }
 inline Float load(const float* from, Int index) {
     return each<Float>([&](int i) { return from[index[i]]; });
+}
+inline Float load(const float* from, Int index, Mask mask, float other) {
+    return each<Float>([&](int i) { return mask[i] ? from[index[i]] : other; });
 }
 inline Int load(const int32_t* from, Int index) {
     return each<Int>([&](int i) { return from[index[i]]; });
