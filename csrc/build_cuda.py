@@ -111,10 +111,9 @@ def rules(
     objects |= {f"{Path(source).stem}.o": (source, "") for source in extra}
     for kind, width in shapes:
         defines = f"-DLARES_TYPE={kind} -DLARES_WIDTH={width}"
-        for pass_name in ("forward", "split"):
-            objects[f"{pass_name}_{kind}_{width}.o"] = (f"cuda/{pass_name}.cu", defines)
-        if width <= 64:  # as LARES_EACH_BACKWARD
-            objects[f"backward_{kind}_{width}.o"] = ("cuda/backward.cu", defines)
+        # What takes longest first; backward as LARES_EACH_BACKWARD.
+        for kernel in ("forward", "split") if width > 64 else ("backward", "forward", "split"):
+            objects[f"{kernel}_{kind}_{width}.o"] = (f"cuda/{kernel}.cu", defines)
     lines = [
         "rule compile",
         f"  command = {command} {flags} {includes} $defines -MMD -MF $out.d -c $in -o $out",

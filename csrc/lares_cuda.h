@@ -113,7 +113,8 @@ typedef struct {
     int32_t precision, matrix_numbers, vector_numbers;
     int32_t sizes[LARES_CUDA_PARAMETERS]; /* numbers of each, 0 for those that are not there */
     const float* parameters[LARES_CUDA_PARAMETERS];
-    const int32_t* places; /* (matrix_numbers + vector_numbers,): which of them all, from 1; 0: zero */
+    const int32_t*
+        places; /* (matrix_numbers + vector_numbers,): which of them all, from 1; 0: zero */
     void* matrices;
     float* vectors;
     void* stream;
@@ -126,7 +127,8 @@ LARES_CUDA_API const char* lares_cuda_forward(const LaresCudaCall* call);
 /* Cuts the batch into tiles, as forward does, when last_step is max_steps. */
 LARES_CUDA_API const char* lares_cuda_backward(const LaresCudaCall* call);
 
-/* Inputs and outputs of every primitive of a warp, in lines of 32 words: lares_kernels/cuda/probe.py. */
+/* Inputs and outputs of every primitive of a warp, in lines of 32 words:
+ * lares_kernels/cuda/probe.py. */
 #define LARES_CUDA_PROBE_INPUTS 8
 #define LARES_CUDA_PROBE_LINES 106
 typedef struct {

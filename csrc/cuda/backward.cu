@@ -23,9 +23,12 @@ static const char* launch_backward(const LaresCudaCall& call) {
 
 template <int Head>
 static const char* choose_resident(const LaresCudaCall& call) {
-    if (call.resident) return launch_backward<Head, true>(call);
-    if constexpr (LARES_WIDTH >= 64) return launch_backward<Head, false>(call);
-    return "weights of this width are always kept in shared memory";
+    // With heads that wide the weights are always read from memory: one kernel less to compile.
+    if constexpr (Head <= 2)
+        if (call.resident) return launch_backward<Head, true>(call);
+    if constexpr (LARES_WIDTH >= 64)
+        if (!call.resident) return launch_backward<Head, false>(call);
+    return "weights of this width are not kept in shared memory, or always";
 }
 
 template <>
@@ -35,8 +38,12 @@ const char* backward<LARES_TYPE, LARES_WIDTH>(const LaresCudaCall& call) {
             return choose_resident<1>(call);
         case 2:
             return choose_resident<2>(call);
+#if LARES_WIDTH >= 64
+        case 4:
+            return choose_resident<4>(call);
+#endif
     }
-    return "backward of heads of this width is not compiled: it does not fit registers";
+    return "heads of this width are not compiled";
 }
 
 }  // namespace lares::cuda

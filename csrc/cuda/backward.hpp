@@ -30,20 +30,27 @@ struct Backward : Forward<S> {
             warp_max(larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
         const int deepest = tile.depth() < call.last_step ? tile.depth() : call.last_step;
         Rows<S> g = {};
-        const Mask real_upper = tile.field(kHiddenRow, tile.upper()) >= 0;
-        const Mask real_lower = tile.field(kHiddenRow, tile.lower()) >= 0;
-        float* const carry =
-            call.carry == nullptr ? nullptr : call.carry + int64_t(tile.start) * S::kWidth;
-        if (carry != nullptr && call.last_step < call.max_steps)
-            load_rows<S>(g, carry, tile.upper(), tile.lower(), real_upper, real_lower);
+        if (call.carry != nullptr && call.last_step < call.max_steps)
+            load_rows<S>(g, carry(tile), tile.upper(), tile.lower(), real(tile, tile.upper()),
+                         real(tile, tile.lower()));
         LARES_ROLLED
         for (int step = deepest; step >= call.first_step; --step)
             run_step(g, unit, tile, number, step, step <= last);
-        if (carry != nullptr)
-            store_rows<S>(carry, tile.upper(), tile.lower(), g, real_upper, real_lower);
+        // Looked up again: held through all steps, even a few words would be spilled.
+        const Tile again = this->tile_of(unit, number);
+        const Mask upper = real(again, again.upper()), lower = real(again, again.lower());
+        if (call.carry != nullptr)
+            store_rows<S>(carry(again), again.upper(), again.lower(), g, upper, lower);
         if (call.g_first != nullptr && call.first_step == 1)
-            store_rows<S>(call.g_first, tile.field(kStateRow, tile.upper()),
-                          tile.field(kStateRow, tile.lower()), g, real_upper, real_lower);
+            store_rows<S>(call.g_first, again.field(kStateRow, again.upper()),
+                          again.field(kStateRow, again.lower()), g, upper, lower);
+    }
+
+    LARES_DEVICE Mask real(const Tile& tile, Int row) const {
+        return tile.field(kHiddenRow, row) >= 0;
+    }
+    LARES_DEVICE float* carry(const Tile& tile) const {
+        return call.carry + int64_t(tile.start) * S::kWidth;
     }
 
     // The gradient of s_t becomes that of s_{t-1}; H's is added to where it lies.

@@ -246,10 +246,16 @@ struct StepBackward {
                 head_keys<S>(own, source, weights, bias);
             }
             unit.barrier();
+            if constexpr (S::kParks)
+                if (runs) park<S>(scratch.aside(), g_source);
             Sums g_query[S::kHead] = {}, g_key[S::kHead] = {}, g_value[S::kHead] = {};
             if (runs) through_keys(g_query, g_key, g_value, head, weights, bias, draws, spill);
             unit.block.fence();
             unit.barrier();
+            if constexpr (S::kParks) {
+                clear<S>(g_source);
+                if (runs) fetch<S>(g_source, scratch.aside());
+            }
             if (runs) {
                 LARES_ROLLED
                 for (int later = tile.warp + 1; later < unit.warps; ++later) {

@@ -1,5 +1,5 @@
-// Every primitive once, on inputs from memory: lares_kernels/cuda/probe.py holds what comes out to what
-// NVIDIA's manual says, on a card and on the emulator.
+// Every primitive once, on inputs from memory: lares_kernels/cuda/probe.py holds what comes out to
+// what NVIDIA's manual says, on a card and on the emulator.
 #pragma once
 
 #include <cmath>
@@ -148,8 +148,8 @@ struct Probe {
         put(line, d);
     }
 
-    // What a warp leaves in shared memory, seen by its unit's other one and, after a second time, by
-    // the block's next one.
+    // What a warp leaves in shared memory, seen by its unit's other one and, after a second time,
+    // by the block's next one.
     LARES_DEVICE void exchange() const {
         const int warp = block.warp, partner = warp ^ 1, next = (warp + 1) & 3;
         int line = LARES_CUDA_PROBE_LINES - 8 * 4 + 8 * warp;

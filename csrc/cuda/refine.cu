@@ -69,8 +69,9 @@ const char* lares_cuda_pack(const LaresCudaPack* call) {
     using Kernel = Pack<Bf16>;
     const int of_block = 32 * Kernel::kMostWarps * Kernel::kNumbers;
     const int blocks = (call->matrix_numbers + call->vector_numbers + of_block - 1) / of_block;
-    return call->precision == LARES_CUDA_BF16 ? launch<Kernel>(*call, blocks, Kernel::kMostWarps, 0)
-                                              : launch<Pack<Fp16>>(*call, blocks, Kernel::kMostWarps, 0);
+    return call->precision == LARES_CUDA_BF16
+               ? launch<Kernel>(*call, blocks, Kernel::kMostWarps, 0)
+               : launch<Pack<Fp16>>(*call, blocks, Kernel::kMostWarps, 0);
 }
 
 const char* lares_cuda_probe(const LaresCudaProbe* call) {

@@ -21,7 +21,8 @@ const char* backward(const LaresCudaCall& call);
     APPLY(Bf16, 32)             \
     APPLY(Bf16, 64) APPLY(Bf16, 128) APPLY(Fp16, 32) APPLY(Fp16, 64) APPLY(Fp16, 128)
 #endif
-// Backward has no wide rows: they and what is to be added to them do not fit registers.
+
+// Backward has no wide rows: two of them and what is added to them do not fit registers.
 #ifdef LARES_FEW_SHAPES
 #define LARES_EACH_BACKWARD(APPLY) LARES_EACH_SHAPE(APPLY)
 #else
@@ -32,13 +33,10 @@ const char* backward(const LaresCudaCall& call);
     template <>                                                  \
     const char* forward<TYPE, WIDTH>(const LaresCudaCall& call); \
     template <>                                                  \
-    const char* split<TYPE, WIDTH>(const LaresCudaCall& call);
-LARES_EACH_SHAPE(LARES_DECLARE)
-#undef LARES_DECLARE
-#define LARES_DECLARE(TYPE, WIDTH) \
-    template <>                    \
+    const char* split<TYPE, WIDTH>(const LaresCudaCall& call);   \
+    template <>                                                  \
     const char* backward<TYPE, WIDTH>(const LaresCudaCall& call);
-LARES_EACH_BACKWARD(LARES_DECLARE)
+LARES_EACH_SHAPE(LARES_DECLARE)
 #undef LARES_DECLARE
 
 }  // namespace lares::cuda

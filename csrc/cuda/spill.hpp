@@ -72,7 +72,7 @@ LARES_DEVICE void fetch(Rows<S>& x, const unsigned char* from) {
     }
 }
 
-// A warp's scratch memory: for each layer its input and both residual sums, then one more set of
+// A warp's scratch memory: for each layer its input and both residual sums, then two more sets of
 // rows that wait, then what it has for the keys of the unit's earlier warps.
 template <class S>
 struct Scratch {
@@ -86,8 +86,9 @@ struct Scratch {
         return base + (3 * layer + which) * kRows;
     }
     LARES_DEVICE unsigned char* waiting() const { return tape(layers, 0); }
+    LARES_DEVICE unsigned char* aside() const { return tape(layers, 1); }
     LARES_DEVICE unsigned char* keys(int distance) const {
-        return tape(layers, 1) + (distance - 1) * kKeys;
+        return tape(layers, 2) + (distance - 1) * kKeys;
     }
 };
 

@@ -36,7 +36,7 @@ def pack(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtyp
         BackendError: the library cannot be used.
     """
     device = parameters[0].device
-    index = _index(config, device)
+    index = places_of(config, device)
     floats = [p.to(torch.float32).contiguous() for p in parameters]
     matrices = torch.empty(index.matrices, dtype=product_dtype, device=device)
     vectors = torch.empty(len(index.places) - matrices.numel(), device=device)
@@ -65,14 +65,14 @@ class _Pack(ctypes.Structure):
 
 def unpack_gradients(config: CoreConfig, matrices: Tensor, vectors: Tensor) -> list[Tensor]:
     """Gradients of the parameters, float32, from those of the packed arrays."""
-    index = _index(config, matrices.device)
+    index = places_of(config, matrices.device)
     flat = torch.cat([matrices.reshape(-1), vectors])[index.parameters]
     shapes = parameter_shapes(config).values()
     parts = flat.split([prod(shape) for shape in shapes])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-class _Index(NamedTuple):
+class Places(NamedTuple):
     """Places of numbers in all parameters, one after the other, counted from 1; 0 is a zero."""
 
     matrices: tuple[int, ...]  # shape
@@ -81,7 +81,8 @@ class _Index(NamedTuple):
 
 
 @cache
-def _index(config: CoreConfig, device: torch.device) -> _Index:
+def places_of(config: CoreConfig, device: torch.device) -> Places:
+    """Where the packed numbers of a core come from."""
     shapes = parameter_shapes(config)
     sizes = [prod(shape) for shape in shapes.values()]
     addresses = torch.arange(1, sum(sizes) + 1).split(sizes)
@@ -95,7 +96,7 @@ def _index(config: CoreConfig, device: torch.device) -> _Index:
     back = torch.empty(sum(sizes), dtype=torch.int64)
     real = both > 0
     back[both[real] - 1] = torch.arange(len(both))[real]
-    return _Index(tuple(matrices.shape), both.int().to(device), back.to(device))
+    return Places(tuple(matrices.shape), both.int().to(device), back.to(device))
 
 
 def _padded(part: Tensor, rows: int, columns: int) -> Tensor:

@@ -12,13 +12,13 @@ LONGEST = 128  # tokens of a sequence
 LONGEST_DROPPED = (
     64  # likewise where attention probabilities are dropped: a row's bits are one word
 )
-_MOST_DROPPED_WIDTH = 64  # a wider row and a branch of it do not fit registers
 _FRAGMENT_BYTES = 512  # 16 x 16 numbers of 16 bits
 _COLUMNS = 32  # what the feed-forward's width is padded to a multiple of
 _TILE_ROWS = 16  # of a warp
 SPLIT_LONGEST = 64  # tokens of a sequence that one block takes: four rows a warp
 SPLIT_WARPS = 16  # of its block
-_MOST_HEAD_TILES_BACKWARD = 2  # wider ones do not fit registers
+_MOST_BACKWARD_WIDTH = 64  # two wider rows and what is added to them do not fit registers
+_MOST_RESIDENT_HEAD_TILES = 2  # of backward: wider ones are compiled for weights in memory alone
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Shapes:
 
     def scratch_bytes(self, unit_warps: int) -> int:
         """What a warp keeps for itself in backward (``Scratch`` of csrc/cuda/spill.hpp)."""
-        rows = (3 * self.layers + 1) * self.width // 8
+        rows = (3 * self.layers + 2) * self.width // 8
         return (rows + 4 * self.head_tiles * (unit_warps - 1)) * _FRAGMENT_BYTES
 
     @property
@@ -166,11 +166,8 @@ def launch_plan(
 
     As many units as fit, also for a small batch: those without a tile help to bring the weights.
     """
-    if (dropout or backward) and shapes.width > _MOST_DROPPED_WIDTH:
-        what = "backward" if backward else "dropout"
-        return f"{what} with d_model {shapes.width}; it serves that up to {_MOST_DROPPED_WIDTH}"
-    if backward and shapes.head_tiles > _MOST_HEAD_TILES_BACKWARD:
-        return f"backward of heads wider than {_TILE_ROWS * _MOST_HEAD_TILES_BACKWARD}"
+    if backward and shapes.width > _MOST_BACKWARD_WIDTH:
+        return f"backward with d_model {shapes.width}; it serves that up to {_MOST_BACKWARD_WIDTH}"
     unit_warps = 1
     while _TILE_ROWS * unit_warps < longest:
         unit_warps *= 2
@@ -178,6 +175,8 @@ def launch_plan(
     for resident in (True, False):
         if (shapes.width == 128 and resident) or (shapes.width == 32 and not resident):
             continue  # not compiled: the first never fits, the second is never needed
+        if backward and resident and shapes.head_tiles > _MOST_RESIDENT_HEAD_TILES:
+            continue
         fixed = vectors + (shapes.weight_bytes if resident else 0)
         unit = unit_warps * shapes.exchange_bytes
         units = min(

@@ -90,8 +90,6 @@ def test_every_activation(activation: str) -> None:
     ],
 )
 def test_every_shape(width: int, heads: int, inner: int, layers: int, dropout: float) -> None:
-    if width > 64:
-        dropout = 0.0
     config = CoreConfig(width, heads, inner, layers, dropout=dropout, attn_dropout=dropout)
     check(config, [1, 18, 4, 32], "fp16")
 
@@ -211,14 +209,10 @@ def test_says_what_it_cannot_serve() -> None:
     with use_backend("cuda"):
         with pytest.raises(BackendError, match=r"products in torch\.float32"):
             core(hidden)
-        with pytest.raises(BackendError, match="use triton"):
+        with pytest.raises(BackendError, match=r"backward with d_model 128.*; use triton"):
             RecurrentCore(replace(SMALL, d_model=128, dropout=0.0, attn_dropout=0.0))(
                 torch.zeros(1, 5, 128), precision="bf16"
             )  # gradients
-        with pytest.raises(BackendError, match="backward of heads wider than 32"):
-            RecurrentCore(replace(SMALL, d_model=64, n_heads=1))(
-                torch.zeros(1, 5, 64), precision="bf16"
-            )
         with torch.no_grad(), pytest.raises(BackendError, match="sequences of up to 70 tokens"):
             core(hidden, precision="bf16")
         with torch.no_grad(), pytest.raises(ValueError, match="length 0"):
@@ -226,9 +220,6 @@ def test_says_what_it_cannot_serve() -> None:
         wide = RecurrentCore(replace(SMALL, d_model=48))
         with pytest.raises(BackendError, match="d_model is 48"):
             wide(torch.zeros(1, 5, 48), precision="bf16")
-        drops = RecurrentCore(replace(SMALL, d_model=128))
-        with torch.no_grad(), pytest.raises(BackendError, match="dropout with d_model 128"):
-            drops(torch.zeros(1, 5, 128), precision="bf16")
 
 
 def test_explain_names_the_plan() -> None:

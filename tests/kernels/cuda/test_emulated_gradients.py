@@ -90,7 +90,8 @@ def test_every_activation(activation: str) -> None:
 
 @pytest.mark.parametrize(
     ("width", "heads", "inner", "layers"),
-    [(32, 1, 64, 2), (32, 4, 1, 1), (64, 2, 70, 1), (64, 4, 33, 3), (64, 8, 96, 2)],
+    [(32, 1, 64, 2), (32, 4, 1, 1), (64, 2, 70, 1), (64, 4, 33, 3), (64, 8, 96, 2)]
+    + [(64, 1, 48, 2)],
 )
 def test_every_shape(width: int, heads: int, inner: int, layers: int) -> None:
     config = CoreConfig(width, heads, inner, layers, dropout=0.1, attn_dropout=0.1)

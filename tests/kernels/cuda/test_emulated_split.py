@@ -12,6 +12,8 @@ import torch
 
 from lares_kernels import CoreConfig, explain, use_backend
 from lares_kernels.cuda import backend as cuda_backend
+from lares_kernels.cuda.packing import pack, places_of
+from lares_kernels.parameters import parameter_shapes
 from tests.kernels.cuda.test_emulated import check, outputs, problem
 from tests.kernels.problems import relative
 
@@ -27,6 +29,22 @@ def test_explain_names_the_plan() -> None:
     assert "low-latency" in few.plan
     assert "one launch" in few.plan
     assert "low-latency" not in many.plan
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("adapter", ["gate", "concat", "none"])
+def test_parameters_are_packed(adapter: str, dtype: torch.dtype) -> None:
+    """As by a gather of PyTorch's; parameters of other types and strides are taken, too."""
+    config = replace(SMALL, adapter=adapter)
+    parameters = [torch.randn(shape) for shape in parameter_shapes(config).values()]
+    parameters[0] = parameters[0].mT.contiguous().mT
+    parameters[1] = parameters[1].double()
+    flat = torch.cat([torch.zeros(1), *(p.reshape(-1).float() for p in parameters)])
+    wanted = flat[places_of(config, torch.device("cpu")).places]
+    packed = pack(config, parameters, dtype)
+    size = packed.matrices.numel()
+    assert torch.equal(packed.matrices.flatten(), wanted[:size].to(dtype))
+    assert torch.equal(packed.vectors, wanted[size:])
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -121,7 +121,8 @@ def test_gradients_of_every_adapter_and_norm(adapter: str, norm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "heads", "inner", "layers"), [(32, 1, 64, 8), (64, 2, 70, 1), (64, 8, 96, 3)]
+    ("width", "heads", "inner", "layers"),
+    [(32, 1, 64, 8), (64, 1, 70, 2), (64, 2, 70, 1), (64, 8, 96, 3)],
 )
 def test_gradients_of_every_shape(width: int, heads: int, inner: int, layers: int) -> None:
     config = CoreConfig(width, heads, inner, layers, dropout=0.1, attn_dropout=0.1)
@@ -162,6 +163,25 @@ def test_every_shape(width: int, heads: int, inner: int, layers: int, precision:
     check(CoreConfig(width, heads, inner, layers), [1, 30, 9, 33], precision, num_steps=2)
 
 
+def test_dropout_of_wide_rows() -> None:
+    check(CoreConfig(128, 4, 512, 1, dropout=0.5, attn_dropout=0.5), LENGTHS, "bf16", num_steps=2)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
+@pytest.mark.parametrize("lengths", [[20], [1, 64, 33]])
+def test_few_sequences(lengths: list[int], adapter: str) -> None:
+    """The low-latency plan, weights resident and, where a step is all there is, read from memory."""
+    config = CoreConfig(adapter=adapter, norm="pre" if adapter == "gate" else "post")
+    for depth in (1, 4) if config.is_recurrent else (1,):
+        with use_backend("cuda"):
+            plan = explain(config, lengths, depth, "cuda", precision="bf16").plan
+        assert "low-latency" in plan
+        check(config, lengths, "bf16", num_steps=depth)
+    wide = CoreConfig(128, 4, 512, 1, adapter=adapter)
+    check(wide, lengths, "fp16", num_steps=1)
+
+
 @pytest.mark.parametrize("longest", [16, 17, 32, 33, 64, 128])
 def test_sequences_as_long_as_a_tile(longest: int) -> None:
     config = replace(PUBLISHED, attn_dropout=0.5 if longest <= 64 else 0.0)
@@ -192,10 +212,11 @@ def test_many_sequences_and_the_same_bits_twice() -> None:
         assert torch.equal(mine, again)
 
 
-def test_on_another_stream_and_in_a_graph() -> None:
+@pytest.mark.parametrize("sequences", [1, 1024])
+def test_on_another_stream_and_in_a_graph(sequences: int) -> None:
     core = RecurrentCore(CoreConfig(), "cuda").eval()
-    hidden = torch.randn(64, 20, 64, device="cuda")
-    lengths = torch.arange(64, device="cuda") % 20 + 1
+    hidden = torch.randn(sequences, 20, 64, device="cuda")
+    lengths = torch.arange(sequences, device="cuda") % 20 + 1
 
     def call() -> Tensor:
         return core(hidden, lengths, num_steps=4, precision="bf16").last

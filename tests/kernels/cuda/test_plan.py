@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import pytest
 import torch
 
-from lares_kernels import CoreConfig, RecurrentCore
+from lares_kernels import CoreConfig
 from lares_kernels.cuda.library import Card
-from lares_kernels.cuda.packing import fragments, pack
-from lares_kernels.cuda.plan import LaunchPlan, config_reason, launch_plan, shapes_of
+from lares_kernels.cuda.packing import fragments, places_of
+from lares_kernels.cuda.plan import (
+    LaunchPlan,
+    config_reason,
+    launch_plan,
+    shapes_of,
+    split_plan,
+)
+from lares_kernels.parameters import parameter_shapes
 
 H200 = Card(132, 232448, (9, 0))
 A100 = Card(108, 166912, (8, 0))
@@ -73,16 +81,39 @@ def test_a_fragment_is_in_the_order_of_the_lanes() -> None:
 @pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
 def test_every_parameter_is_packed_once(adapter: str) -> None:
     config = CoreConfig(d_model=32, n_heads=4, d_ff=40, n_layers=2, adapter=adapter)
-    core = RecurrentCore(config)
-    numbers = 0
-    for parameter in core.parameters():
-        with torch.no_grad():
-            values = torch.arange(1, parameter.numel() + 1) + numbers
-            parameter.copy_(values.reshape(parameter.shape))
-        numbers += parameter.numel()
-    packed = pack(config, list(core.parameters()), torch.float32)
-    both = torch.cat([packed.matrices.flatten(), packed.vectors])
-    assert sorted(both[both > 0].tolist()) == list(range(1, numbers + 1))
+    numbers = sum(prod(shape) for shape in parameter_shapes(config).values())
+    index = places_of(config, torch.device("cpu"))
+    assert sorted(index.places[index.places > 0].tolist()) == list(range(1, numbers + 1))
     shapes = shapes_of(config)
-    assert packed.vectors.numel() == shapes.vector_size
-    assert packed.matrices.numel() * 2 >= shapes.weight_bytes
+    assert len(index.places) == prod(index.matrices) + shapes.vector_size
+    assert prod(index.matrices) * 2 >= shapes.weight_bytes
+
+
+def test_few_sequences_get_a_block_each() -> None:
+    """The published core: what crosses shared memory fits beside two layers' weights on an H200."""
+    shapes = shapes_of(PUBLISHED)
+    found = split_plan(shapes, 20, 4, H200)
+    assert found == LaunchPlan(2, 1, True, 229_648, split_parts=1)
+    assert found.tile_rows == 32
+    assert split_plan(shapes, 16, 4, H200) == LaunchPlan(1, 1, True, 230_672, split_parts=4)
+    once = split_plan(shapes, 20, 1, H200)
+    assert once is not None
+    assert not once.resident  # what is read once need not be copied
+    small = split_plan(shapes, 20, 4, SMALL_CARD)
+    assert small is not None
+    assert not small.resident
+    assert split_plan(shapes, 65, 4, H200) is None
+
+
+@pytest.mark.parametrize("card", [H200, A100, SMALL_CARD])
+@pytest.mark.parametrize("longest", [1, 17, 64])
+@pytest.mark.parametrize("width", [32, 64, 128])
+def test_every_split_plan_fits(width: int, longest: int, card: Card) -> None:
+    for heads in (width // 64 or 1, width // 8):
+        shapes = shapes_of(CoreConfig(width, heads, 4 * width))
+        found = split_plan(shapes, longest, 4, card)
+        if found is None:
+            assert shapes.ff * 2 * longest > card.shared_limit // 2
+            continue
+        assert found.shared_bytes <= card.shared_limit
+        assert shapes.ff // 16 % (2 * found.split_parts) == 0
