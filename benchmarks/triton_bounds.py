@@ -17,6 +17,7 @@ SPILLED = {
     ("sm80", "backward", "ieee", 32): 8,
     ("sm90", "backward", "ieee", 32): 8,
     ("sm100", "backward", "ieee", 32): 32,
+    ("gfx942", "backward", "ieee", 32): 4,
 }
 # What other versions were seen to add.
 BY_OTHERS = {

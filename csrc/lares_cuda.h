@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define LARES_CUDA_ABI 2
+#define LARES_CUDA_ABI 3
 #define LARES_CUDA_FIELDS 8 /* room for what is known of each row of a tile, see cuda/tile.hpp */
 
 enum { LARES_CUDA_ADD, LARES_CUDA_GATE, LARES_CUDA_CONCAT, LARES_CUDA_NONE };

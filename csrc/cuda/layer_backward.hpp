@@ -249,7 +249,10 @@ struct StepBackward {
             if constexpr (S::kParks)
                 if (runs) park<S>(scratch.aside(), g_source);
             Sums g_query[S::kHead] = {}, g_key[S::kHead] = {}, g_value[S::kHead] = {};
-            if (runs) through_keys(g_query, g_key, g_value, head, weights, bias, draws, spill);
+            if (runs) {
+                through_keys(g_query, g_key, g_value, head, weights, bias, draws, spill);
+                if constexpr (S::kParks) keep_units(g_query, spill, head, 0);
+            }
             unit.block.fence();
             unit.barrier();
             if constexpr (S::kParks) {
@@ -266,7 +269,10 @@ struct StepBackward {
                     add_sums<S>(g_key, from);
                     add_sums<S>(g_value, from + 2 * S::kHead * kFragment);
                 }
-                leave(g_source, g_query, weights, head, 0, spill);
+                if constexpr (S::kParks)
+                    add_kept_units(g_source, weights, spill, head, 0);
+                else
+                    leave(g_source, g_query, weights, head, 0, spill);
                 leave(g_source, g_key, weights, head, 1, spill);
                 leave(g_source, g_value, weights, head, 2, spill);
             }
@@ -368,6 +374,30 @@ struct StepBackward {
             pack_operand<typename S::Type>(operand, g[c]);
             spill.unit(spill.places.head(head) + which * S::kHead + c, operand);
             add_to_rows_back<S>(g_source, operand, weights, (which * S::kHead + c) * S::kChunks);
+        }
+    }
+
+    // The same in two halves, between which they are not held.
+    LARES_DEVICE void keep_units(const Sums (&g)[S::kHead], const Spill<S>& spill, int head,
+                                 int which) const {
+        LARES_UNROLL
+        for (int c = 0; c < S::kHead; ++c) {
+            Word operand[4];
+            pack_operand<typename S::Type>(operand, g[c]);
+            spill.unit(spill.places.head(head) + which * S::kHead + c, operand);
+        }
+        forget_written();
+    }
+
+    template <class W>
+    LARES_DEVICE void add_kept_units(Rows<S>& g_source, const W& weights, const Spill<S>& spill,
+                                     int head, int which) const {
+        LARES_ROLLED
+        for (int c = 0; c < S::kHead; ++c) {
+            const int column = which * S::kHead + c;
+            Word operand[4];
+            load_written(operand, spill.base + (spill.places.head(head) + column) * kFragment);
+            add_to_rows_back<S>(g_source, operand, weights, column * S::kChunks);
         }
     }
 };

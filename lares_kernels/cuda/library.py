@@ -15,7 +15,7 @@ from lares_kernels.errors import BackendError
 # Names another library than the one that was installed: the tests' emulator, say.
 ENVIRONMENT_VARIABLE = "LARES_CUDA_LIBRARY"
 _INSTALLED = Path(__file__).parent.with_name("liblares_cuda.so")
-ABI = 2
+ABI = 3
 FIELDS = 8  # room for what is known of each row of a tile
 PRECISIONS = (torch.bfloat16, torch.float16)  # of products, in the order of LARES_CUDA_BF16, ...
 STATE_GIVEN, STATE_DRAWN, STATE_ZERO = range(3)

@@ -224,7 +224,7 @@ def test_says_what_it_cannot_serve() -> None:
 
 def test_explain_names_the_plan() -> None:
     with use_backend("cuda"):
-        found = explain(CoreConfig(), [20, 7], 4, precision="bf16")
+        found = explain(CoreConfig(), [20, 7, 9], 4, precision="bf16")
     assert found.backend == "cuda"
     assert "6 tiles of 32 rows" in found.plan
     assert "resident" in found.plan
