@@ -23,7 +23,7 @@ _CORES = (
     _CONFIG,
     replace(_CONFIG, dropout=0.5, attn_dropout=0.5, norm="pre"),
     replace(_CONFIG, d_model=32, adapter="concat"),
-    replace(_CONFIG, d_model=128, adapter="gate", n_layers=1, dropout=0.25),
+    replace(_CONFIG, d_model=128, adapter="gate", n_layers=1),
 )
 
 

@@ -21,8 +21,7 @@ enum class Work {
 };
 
 // The dropout decisions of a layer and step. A quad's four lanes draw for its two rows: lanes 0 and
-// 1 (rows g and g + 8) the residual's words, of a wide row those of its first branch, lanes 2 and 3
-// those of the first two heads.
+// 1 (rows g and g + 8) the residual's words, lanes 2 and 3 those of the first two heads.
 template <class S>
 struct LayerDraws {
     const LaresCudaCall& call;
@@ -73,17 +72,11 @@ struct LayerDraws {
 
     // Add a branch (0: attention, 1: feed-forward) of which some columns are dropped.
     LARES_DEVICE void add_branch(Rows<S>& x, const Rows<S>& branch, int which) const {
-        Word upper[S::kKeepWords], lower[S::kKeepWords], drawn[4] = {};
-        const bool later =
-            S::kWidth > 64 && which == 1;  // a wide row's first branch took all words
-        if (later)
-            draw_words(drawn, wide(site_word(kSiteResidual, layer, step)), 1,
-                       wide(call.residual.bits), call.residual.planes);
+        Word upper[2], lower[2];
         LARES_UNROLL
-        for (int i = 0; i < S::kKeepWords; ++i) {
-            const Word word = later ? drawn[i] : words[S::kWidth > 64 ? i : 2 * which + i];
-            upper[i] = quad_lane(word, 0);
-            lower[i] = quad_lane(word, 1);
+        for (int i = 0; i < 2; ++i) {
+            upper[i] = quad_lane(words[2 * which + i], 0);
+            lower[i] = quad_lane(words[2 * which + i], 1);
         }
         add_dropped<S>(x, branch, upper, lower, call.residual.scale);
     }

@@ -255,10 +255,7 @@ struct StepBackward {
             }
             unit.block.fence();
             unit.barrier();
-            if constexpr (S::kParks) {
-                clear<S>(g_source);
-                if (runs) fetch<S>(g_source, scratch.aside());
-            }
+            if constexpr (S::kParks) clear<S>(g_source);
             if (runs) {
                 LARES_ROLLED
                 for (int later = tile.warp + 1; later < unit.warps; ++later) {
@@ -269,12 +266,16 @@ struct StepBackward {
                     add_sums<S>(g_key, from);
                     add_sums<S>(g_value, from + 2 * S::kHead * kFragment);
                 }
-                if constexpr (S::kParks)
-                    add_kept_units(g_source, weights, spill, head, 0);
-                else
+                if constexpr (S::kParks) {
+                    keep_units(g_key, spill, head, 1);
+                    keep_units(g_value, spill, head, 2);
+                    fetch<S>(g_source, scratch.aside());
+                    add_kept_units(g_source, weights, spill, head);
+                } else {
                     leave(g_source, g_query, weights, head, 0, spill);
-                leave(g_source, g_key, weights, head, 1, spill);
-                leave(g_source, g_value, weights, head, 2, spill);
+                    leave(g_source, g_key, weights, head, 1, spill);
+                    leave(g_source, g_value, weights, head, 2, spill);
+                }
             }
             unit.barrier();  // before the next head's keys and gradients take the place of these
         }
@@ -391,10 +392,9 @@ struct StepBackward {
 
     template <class W>
     LARES_DEVICE void add_kept_units(Rows<S>& g_source, const W& weights, const Spill<S>& spill,
-                                     int head, int which) const {
+                                     int head) const {
         LARES_ROLLED
-        for (int c = 0; c < S::kHead; ++c) {
-            const int column = which * S::kHead + c;
+        for (int column = 0; column < 3 * S::kHead; ++column) {
             Word operand[4];
             load_written(operand, spill.base + (spill.places.head(head) + column) * kFragment);
             add_to_rows_back<S>(g_source, operand, weights, column * S::kChunks);

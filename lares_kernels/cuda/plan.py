@@ -17,7 +17,7 @@ _COLUMNS = 32  # what the feed-forward's width is padded to a multiple of
 _TILE_ROWS = 16  # of a warp
 SPLIT_LONGEST = 64  # tokens of a sequence that one block takes: four rows a warp
 SPLIT_WARPS = 16  # of its block
-_MOST_BACKWARD_WIDTH = 64  # two wider rows and what is added to them do not fit registers
+_MOST_DROPPED_WIDTH = 64  # a wider row and a branch of it do not fit registers
 _MOST_RESIDENT_HEAD_TILES = 2  # of backward: wider ones are compiled for weights in memory alone
 
 
@@ -172,8 +172,9 @@ def launch_plan(
 
     As many units as fit, also for a small batch: those without a tile help to bring the weights.
     """
-    if backward and shapes.width > _MOST_BACKWARD_WIDTH:
-        return f"backward with d_model {shapes.width}; it serves that up to {_MOST_BACKWARD_WIDTH}"
+    if (dropout or backward) and shapes.width > _MOST_DROPPED_WIDTH:
+        what = "backward" if backward else "dropout"
+        return f"{what} with d_model {shapes.width}; it serves that up to {_MOST_DROPPED_WIDTH}"
     unit_warps = 1
     while _TILE_ROWS * unit_warps < longest:
         unit_warps *= 2

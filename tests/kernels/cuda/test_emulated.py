@@ -90,6 +90,8 @@ def test_every_activation(activation: str) -> None:
     ],
 )
 def test_every_shape(width: int, heads: int, inner: int, layers: int, dropout: float) -> None:
+    if width > 64:
+        dropout = 0.0
     config = CoreConfig(width, heads, inner, layers, dropout=dropout, attn_dropout=dropout)
     check(config, [1, 18, 4, 32], "fp16")
 
@@ -220,6 +222,9 @@ def test_says_what_it_cannot_serve() -> None:
         wide = RecurrentCore(replace(SMALL, d_model=48))
         with pytest.raises(BackendError, match="d_model is 48"):
             wide(torch.zeros(1, 5, 48), precision="bf16")
+        drops = RecurrentCore(replace(SMALL, d_model=128))
+        with torch.no_grad(), pytest.raises(BackendError, match="dropout with d_model 128"):
+            drops(torch.zeros(1, 5, 128), precision="bf16")
 
 
 def test_explain_names_the_plan() -> None:

@@ -163,10 +163,6 @@ def test_every_shape(width: int, heads: int, inner: int, layers: int, precision:
     check(CoreConfig(width, heads, inner, layers), [1, 30, 9, 33], precision, num_steps=2)
 
 
-def test_dropout_of_wide_rows() -> None:
-    check(CoreConfig(128, 4, 512, 1, dropout=0.5, attn_dropout=0.5), LENGTHS, "bf16", num_steps=2)
-
-
 @pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
 @pytest.mark.parametrize("lengths", [[20], [1, 64, 33]])
