@@ -76,8 +76,8 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def call_of(hidden: torch.Tensor, steps: int, seed: int, depths: torch.Tensor | None) -> RefineCall:
     lengths = torch.full(hidden.shape[:1], hidden.shape[1])
     return make_call(
-        hidden, lengths, depths, None, CONFIG.key, "bf16", 1, steps, seed, True, False, True, True,
-        True,
+        hidden, lengths, depths, None, CONFIG.key, "bf16", 1, steps, 0, seed, True, False, True,
+        True, True,
     )  # fmt: skip
 
 

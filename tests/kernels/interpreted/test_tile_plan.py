@@ -15,7 +15,7 @@ def call_of(lengths: Tensor, depths: Tensor | None, rollouts: int, padded: bool,
     most = 5 if depths is None else int(depths.max())
     return make_call(
         torch.empty(shape), lengths, depths, ids, CoreConfig(d_model=8, n_heads=1).key, "fp32",
-        rollouts, most, 0, False, False, False, True, False,
+        rollouts, most, 0, 0, False, False, False, True, False,
     )  # fmt: skip
 
 
