@@ -15,9 +15,9 @@ _MOST_SHARED = {**SHARED_LIMIT, "sm80": 166_912}
 # tile, as Triton 3.7 has them. What is not named spills nothing. docs/performance.md says why these do.
 SPILLED = {
     ("sm80", "backward", "ieee", 32): 8,
-    ("sm90", "backward", "ieee", 32): 8,
     ("sm100", "backward", "ieee", 32): 32,
     ("gfx942", "backward", "ieee", 32): 4,
+    ("gfx942", "backward", "ieee", 64): 4,
 }
 # What other versions were seen to add.
 BY_OTHERS = {
