@@ -22,7 +22,7 @@ from benchmarks.equality import YARDSTICKS
 from benchmarks.spt_data import drawn_dataset
 from lares import LaresConfig, LaresModel
 from lares.encoder import EncoderOutput, LaresEncoder
-from lares.objectives.spt import SptBatch, SptConfig, SptDepths, SptLosses, SptObjective
+from lares.objectives.spt import SptConfig, SptDepths, SptLosses, SptObjective
 from lares.training.spt import SptPhase
 from lares.training.steps import Place
 
@@ -93,8 +93,8 @@ class PlainEncoder(nn.Module):
 class PlainObjective(SptObjective):
     """:class:`SptObjective` with the matrix of scores in its recommendation loss."""
 
-    def _recommendation(self, last: Tensor, batch: SptBatch) -> Tensor:
-        return F.cross_entropy(self.model.score_states(last), batch.targets)
+    def recommendation(self, states: Tensor, targets: Tensor, n_targets: int) -> Tensor:
+        return F.cross_entropy(self.model.score_states(states), targets)
 
 
 class SptStep:

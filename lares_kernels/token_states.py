@@ -52,41 +52,39 @@ def refine_states(
     if not steps or any(later <= step for step, later in pairwise(steps)):
         raise ValueError(f"steps are {list(steps)}; give at least one, in ascending order")
     lengths = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
-    n_sequences = len(lengths)
     if sequence_ids is None:
-        sequence_ids = torch.arange(n_sequences, device=hidden.device)
-    if num_steps is not None:
-        num_steps = whole_numbers("num_steps", num_steps, ((n_sequences,),))
+        sequence_ids = torch.arange(len(lengths), device=hidden.device)
     layout = Layout.from_lengths(lengths, sequence_ids)
+    if num_steps is not None:
+        num_steps = whole_numbers("num_steps", num_steps, ((len(lengths),),)).to(hidden.device)
+        check_depth(int(num_steps.min()))
     found: list[Tensor] = []
     current, done = state, 0
     for step in steps:
-        going = None if num_steps is None else num_steps > done
-        if going is None or bool(going.all()):
-            chosen, rows, running = cu_seqlens, None, num_steps
-        else:
-            assert num_steps is not None
+        # The sequences that still reason; all of them, unless some are done.
+        rows, ids, offsets, depths = None, sequence_ids, cu_seqlens, num_steps
+        if num_steps is not None:
+            going = num_steps > done
             if not bool(going.any()):
                 found.append(found[-1])
                 continue
-            part, rows = layout.select(going.to(hidden.device))
-            chosen = torch.nn.functional.pad(part.lengths.cumsum(0), (1, 0))
-            running = num_steps[going]
-        out = core(
+            if not bool(going.all()):
+                part, rows = layout.select(going)
+                ids, depths = part.streams, num_steps[going]
+                offsets = torch.nn.functional.pad(part.lengths.cumsum(0), (1, 0))
+        before = current[rows] if rows is not None and isinstance(current, Tensor) else current
+        refined = core(
             hidden if rows is None else hidden[rows],
-            cu_seqlens=chosen,
-            num_steps=step - done if running is None else running.clamp(max=step) - done,
-            state=current if rows is None else current[rows],  # type: ignore[index]
+            cu_seqlens=offsets,
+            num_steps=step - done if depths is None else depths.clamp(max=step) - done,
+            state=before,
             steps_done=done,
             seed=seed,
-            sequence_ids=sequence_ids if rows is None else sequence_ids[going.to(hidden.device)],  # type: ignore[union-attr]
+            sequence_ids=ids,
             return_state=True,
             precision=precision,
-        )
-        assert out.state is not None
-        refined = out.state
-        if rows is not None:
-            assert isinstance(current, Tensor)
+        ).state
+        if rows is not None and isinstance(current, Tensor):
             refined = current.index_copy(0, rows, refined)
         found.append(refined)
         current, done = refined, step

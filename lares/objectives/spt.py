@@ -149,8 +149,10 @@ def _stack_padded(parts: list[Tensor]) -> Tensor:
     return torch.cat([functional.pad(part, (0, widest - part.shape[1])) for part in parts])
 
 
-class SptObjective(nn.Module):
-    """Model and objective as one module, so that an engine that wraps modules wraps the whole step.
+class SptLossesOf(nn.Module):
+    """The losses of encoded samples, whichever way these were encoded.
+
+    Model and objective are one module, so that an engine that wraps modules wraps the whole step.
 
     Args:
         model: to train.
@@ -173,6 +175,61 @@ class SptObjective(nn.Module):
         self.spt = spt
         self._gather = gather
         self._n_processes = n_processes
+
+    def recommendation(self, states: Tensor, targets: Tensor, n_targets: int) -> Tensor:
+        """Cross entropy of states (B, d) over all catalogue rows, scaled for averaging over processes.
+
+        Args:
+            states: of this process.
+            targets: (B,) item ids.
+            n_targets: in the batch of all processes.
+        """
+        summed = lk.catalogue_cross_entropy(
+            states, self.model.items, targets, reduction="sum", **self.model.scoring
+        )
+        return summed * (self._n_processes / n_targets)
+
+    def losses(
+        self,
+        recommendation: Tensor,
+        align: Tensor | None = None,
+        partners: Tensor | None = None,
+        step: Tensor | None = None,
+        targets: Tensor | None = None,
+    ) -> SptLosses:
+        """All losses; an alignment whose states are None is zero.
+
+        Args:
+            recommendation: scalar.
+            align: (M, d) states of this process that are aligned.
+            partners: (M, d) states of their partners.
+            step: (M, d) their own after the step that is aligned with the last.
+            targets: (M of all processes,) items they have as targets; read to mask negatives.
+        """
+        others = {"trajectory": partners, "step": step}
+        wanted = {name: self._gathered(rows) for name, rows in others.items() if rows is not None}
+        found = dict.fromkeys(others, torch.zeros_like(recommendation))
+        if align is not None and wanted:
+            config = self.model.config
+            aligned = symmetric_nce(
+                self._gathered(align),
+                list(wanted.values()),
+                config.tau,
+                config.scores == "cos",
+                targets if self.spt.mask_same_target else None,
+            )
+            found |= dict(zip(wanted, aligned, strict=True))
+        total = (
+            recommendation + self.spt.alpha * found["trajectory"] + self.spt.gamma * found["step"]
+        )
+        return SptLosses(total, recommendation, found["trajectory"], found["step"])
+
+    def _gathered(self, rows: Tensor) -> Tensor:
+        return rows if self._gather is None else self._gather(rows)
+
+
+class SptObjective(SptLossesOf):
+    """Every sample a sequence of its own, as published; arguments as of :class:`SptLossesOf`."""
 
     def forward(
         self,
@@ -201,9 +258,7 @@ class SptObjective(nn.Module):
                 seed,
                 None if initial_states is None else initial_states[0],
             )
-            recommendation = self._recommendation(last, batch)
-            zero = torch.zeros_like(recommendation)
-            return SptLosses(recommendation, recommendation, zero, zero)
+            return self.losses(self.recommendation(last, batch.targets, batch.global_size))
         if batch.partner_seq is None or batch.partner_lengths is None:
             raise ValueError("alignment losses need partner_seq and partner_lengths in the batch")
 
@@ -221,27 +276,17 @@ class SptObjective(nn.Module):
             None if initial_states is None else torch.cat(initial_states),
         )
         rec, align, aug = last.split(size)
-        recommendation = self._recommendation(rec, batch)
-
-        align = self._gather_rows(align)
-        wanted: dict[str, Tensor] = {}
-        if self.spt.alpha > 0:
-            wanted["trajectory"] = self._gather_rows(aug)
+        step = None
         if self.spt.gamma > 0 and depths.alignment > 1:
             assert trajectory is not None
-            chosen = trajectory[size : 2 * size, depths.selected_step]
-            wanted["step"] = self._gather_rows(chosen)
-        config = self.model.config
-        losses = dict.fromkeys(("trajectory", "step"), torch.zeros_like(recommendation))
-        if wanted:
-            targets = batch.all_targets if self.spt.mask_same_target else None
-            aligned = symmetric_nce(
-                align, list(wanted.values()), config.tau, config.scores == "cos", targets
-            )
-            losses |= dict(zip(wanted, aligned, strict=True))
-        trajectory_loss, step_loss = losses["trajectory"], losses["step"]
-        total = recommendation + self.spt.alpha * trajectory_loss + self.spt.gamma * step_loss
-        return SptLosses(total, recommendation, trajectory_loss, step_loss)
+            step = trajectory[size : 2 * size, depths.selected_step]
+        return self.losses(
+            self.recommendation(rec, batch.targets, batch.global_size),
+            align,
+            aug if self.spt.alpha > 0 else None,
+            step,
+            batch.all_targets,
+        )
 
     def _encode(
         self,
@@ -263,13 +308,3 @@ class SptObjective(nn.Module):
             return_trajectory=True,
         )
         return out.last, out.trajectory
-
-    def _recommendation(self, last: Tensor, batch: SptBatch) -> Tensor:
-        """Cross entropy over all catalogue rows, scaled for averaging over processes."""
-        summed = lk.catalogue_cross_entropy(
-            last, self.model.items, batch.targets, reduction="sum", **self.model.scoring
-        )
-        return summed * (self._n_processes / batch.global_size)
-
-    def _gather_rows(self, rows: Tensor) -> Tensor:
-        return rows if self._gather is None else self._gather(rows)

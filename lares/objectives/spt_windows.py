@@ -8,21 +8,12 @@ each with its partner, which is a prefix encoded by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import lares_kernels as lk
-from lares.model import LaresModel
-from lares.objectives.spt import (
-    SptConfig,
-    SptDepths,
-    SptLosses,
-    check_steps_to_align,
-    symmetric_nce,
-)
+from lares.objectives.spt import SptDepths, SptLosses, SptLossesOf
 
 
 @dataclass
@@ -55,26 +46,8 @@ class WindowBatch:
     all_aligned: Tensor | None = None
 
 
-class WindowSptObjective(nn.Module):
-    """Model and objective as one module, so that an engine that wraps modules wraps the whole step.
-
-    Args:
-        model, spt, gather, n_processes: as of :class:`lares.objectives.spt.SptObjective`.
-    """
-
-    def __init__(
-        self,
-        model: LaresModel,
-        spt: SptConfig,
-        gather: Callable[[Tensor], Tensor] | None = None,
-        n_processes: int = 1,
-    ) -> None:
-        super().__init__()
-        check_steps_to_align(model.config, spt)
-        self.model = model
-        self.spt = spt
-        self._gather = gather
-        self._n_processes = n_processes
+class WindowSptObjective(SptLossesOf):
+    """The losses of whole windows; arguments as of :class:`lares.objectives.spt.SptLossesOf`."""
 
     def forward(self, batch: WindowBatch, depths: SptDepths, seed: int) -> SptLosses:
         """Losses of a batch, as means over its targets and, of alignment, over those aligned.
@@ -93,9 +66,8 @@ class WindowSptObjective(nn.Module):
             states = encoder.token_states(
                 batch.item_seq, batch.lengths, steps, seed=seed, sequence_ids=batch.window_ids
             )
-            recommendation = self._recommendation(states[-1][batch.rows], batch)
-            zero = torch.zeros_like(recommendation)
-            return SptLosses(recommendation, recommendation, zero, zero)
+            recommended = states[-1][batch.rows]
+            return self.losses(self.recommendation(recommended, batch.targets, batch.n_targets))
         if batch.aligned is None or batch.partner_seq is None or batch.partner_lengths is None:
             raise ValueError(
                 "alignment losses need aligned targets and their partners in the batch"
@@ -118,10 +90,8 @@ class WindowSptObjective(nn.Module):
             seed=seed,
             sequence_ids=torch.cat((batch.window_ids, batch.window_ids + batch.n_windows)),
         )
-        recommendation = self._recommendation(states[-1][batch.rows], batch)
         compared = n_rows + batch.rows[batch.aligned]
-        align = self._gather_rows(states[-1][compared])
-        wanted: dict[str, Tensor] = {}
+        partners = None
         if self.spt.alpha > 0:
             partners = encoder(
                 batch.partner_seq,
@@ -129,29 +99,12 @@ class WindowSptObjective(nn.Module):
                 depths.augmented if is_recurrent else None,
                 seed=seed,
                 sequence_ids=2 * batch.n_windows + batch.partner_ids,
-            )
-            wanted["trajectory"] = self._gather_rows(partners.last)
-        if self.spt.gamma > 0 and depths.alignment > 1:
-            wanted["step"] = self._gather_rows(states[0][compared])
-        config = self.model.config
-        losses = dict.fromkeys(("trajectory", "step"), torch.zeros_like(recommendation))
-        if wanted:
-            targets = batch.all_aligned if self.spt.mask_same_target else None
-            found = symmetric_nce(
-                align, list(wanted.values()), config.tau, config.scores == "cos", targets
-            )
-            losses |= dict(zip(wanted, found, strict=True))
-        total = (
-            recommendation + self.spt.alpha * losses["trajectory"] + self.spt.gamma * losses["step"]
+            ).last
+        aligns_steps = self.spt.gamma > 0 and depths.alignment > 1
+        return self.losses(
+            self.recommendation(states[-1][batch.rows], batch.targets, batch.n_targets),
+            states[-1][compared],
+            partners,
+            states[0][compared] if aligns_steps else None,
+            batch.all_aligned,
         )
-        return SptLosses(total, recommendation, losses["trajectory"], losses["step"])
-
-    def _recommendation(self, states: Tensor, batch: WindowBatch) -> Tensor:
-        """Cross entropy over all catalogue rows, scaled for averaging over processes."""
-        summed = lk.catalogue_cross_entropy(
-            states, self.model.items, batch.targets, reduction="sum", **self.model.scoring
-        )
-        return summed * (self._n_processes / batch.n_targets)
-
-    def _gather_rows(self, rows: Tensor) -> Tensor:
-        return rows if self._gather is None else self._gather(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import lares_kernels
 from benchmarks import equality
 from benchmarks.cases import Case
 from benchmarks.flops import flop_count
@@ -13,6 +14,7 @@ from benchmarks.lengths import DISTRIBUTIONS, PREFIXES, draw_lengths
 from benchmarks.memory import bytes_saved
 from benchmarks.problem import problem_of
 from benchmarks.race import Race
+from benchmarks.spt import SptStep
 
 SMALL = Case("small", d_model=16, n_heads=2, d_ff=32, steps=2, batch=6, max_length=20)
 
@@ -110,3 +112,15 @@ def test_plain_has_dropout_only_where_asked() -> None:
     problem = problem_of(SMALL)
     without, dropped = (build("plain", problem, "fp32", on)(problem.state) for on in (False, True))
     assert not torch.allclose(without, dropped)
+
+
+def test_the_plain_step_runs_none_of_our_ops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook of the objective under another name would leave the peer on what it is held against."""
+    used = []
+    monkeypatch.setattr(
+        lares_kernels, "catalogue_cross_entropy", lambda *a, **k: used.append(a) or a[0].sum()
+    )
+    SptStep("scientific18", 8, plain=True)()
+    assert not used
+    SptStep("scientific18", 8, plain=False)()
+    assert used

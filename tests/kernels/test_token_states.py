@@ -64,6 +64,8 @@ def test_what_cannot_be_cut_is_refused() -> None:
         core(rows, cu_seqlens=cu_seqlens, num_steps=2, steps_done=MAX_STEPS, state=state)
     with pytest.raises(ValueError, match=r"steps are \[2, 2\]; give at least one, in ascending"):
         refine_states(core, rows, cu_seqlens, [2, 2])
+    with pytest.raises(ValueError, match=r"num_steps is 0; it must be in"):
+        refine_states(core, rows, cu_seqlens, [2], num_steps=torch.tensor([2, 0, 1, 2]))
     once = RecurrentCore(replace(SMALL, adapter="none"))
     with pytest.raises(ValueError, match=r"has no steps to read"), use_backend("equations"):
         refine_states(once, rows.float(), cu_seqlens, [1])
