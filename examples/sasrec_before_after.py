@@ -10,6 +10,7 @@ the whole difference.
 from __future__ import annotations
 
 import argparse
+import csv
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from lares.data.dataset import Dataset
 from lares.data.download import get_movielens_100k
 from lares.data.readers import load_dataset
 from lares.integrations import sasrec  # lares
+
+KINDS = ("before", "after", "recurrent")
 
 
 class FeedForward(nn.Module):
@@ -85,7 +88,7 @@ class SASRec(nn.Module):
 
 def batches(histories: list[np.ndarray], n_items: int, options: Any, epoch: int) -> Any:
     """(items, next items, random others) of an epoch, (B, L) int64 each."""
-    rng = np.random.default_rng(epoch)
+    rng = np.random.default_rng((options.seed, epoch))
     order = rng.permutation(len(histories))
     for first in range(0, len(order), options.batch):
         users = order[first : first + options.batch]
@@ -116,7 +119,7 @@ def ndcg(model: SASRec, data: Dataset, length: int, k: int = 10) -> float:
 
 def train(data: Dataset, options: Any, kind: str) -> tuple[list[float], float, float]:
     """(loss of each epoch, seconds of training, NDCG@10)."""
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     n_items, test = data.vocabulary.n_items, data.test
     # What stands before the validation item trains.
     histories = [
@@ -158,15 +161,22 @@ def main(arguments: list[str] | None = None) -> dict[str, tuple[list[float], flo
     parser.add_argument("--width", type=int, default=50)
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--curve", type=Path, help="CSV file to add every epoch's loss to")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     path = get_movielens_100k() if options.data == "ml-100k" else Path(options.data)
     data = load_dataset(path)
     found = {}
-    for kind in ("before", "after", "recurrent"):
+    for kind in options.kinds:
         found[kind] = train(data, options, kind)
         losses, seconds, metric = found[kind]
         print(f"{kind}: loss {losses[-1]:.4f}, {seconds:.1f} s of training, NDCG@10 {metric:.4f}")
+        if options.curve is not None:
+            with options.curve.open("a", newline="") as file:
+                rows = csv.writer(file)
+                rows.writerows((kind, options.seed, e, loss) for e, loss in enumerate(losses, 1))
     return found
 
 

@@ -26,11 +26,14 @@ from lares.model import LaresModel
 
 @dataclass(frozen=True)
 class SptConfig:
-    """Weights of the alignment losses.
+    """Weights of the losses beside the recommendation loss.
 
     Attributes:
         alpha: weight of trajectory-level alignment; 0 leaves it out.
         gamma: weight of step-level alignment; 0 leaves it out.
+        deep_supervision: weight of the recommendation loss after an earlier step, drawn for each batch
+            from those before the last, so that every step learns to recommend (Lee et al., AISTATS
+            2015); 0, as published, leaves it out.
         same_step: the partner reasons to the same depth as the sequence it is aligned with.
         mask_same_target: samples of a batch that have the same target are no negatives of each other.
             The authors' are.
@@ -38,11 +41,12 @@ class SptConfig:
 
     alpha: float = 0.1
     gamma: float = 0.5
+    deep_supervision: float = 0.0
     same_step: bool = True
     mask_same_target: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "gamma"):
+        for name in ("alpha", "gamma", "deep_supervision"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} is {value!r}; it must be zero or more")
@@ -76,41 +80,56 @@ class SptBatch:
 
 
 class SptDepths(NamedTuple):
-    """Reasoning depths of a batch; ``selected_step`` (from 0) is the one aligned with the last."""
+    """Reasoning depths of a batch, and steps, counted from 0: ``selected_step`` is the one aligned
+    with the last, ``supervised_step`` the one that recommends beside it."""
 
     recommendation: int
     alignment: int
     augmented: int
     selected_step: int
+    supervised_step: int = 0
 
 
 class SptLosses(NamedTuple):
-    """Scalars; ``total`` is ``recommendation + alpha * trajectory + gamma * step``."""
+    """Scalars; ``total`` is ``recommendation + alpha * trajectory + gamma * step + deep_supervision *
+    earlier``."""
 
     total: Tensor
     recommendation: Tensor
     trajectory: Tensor
     step: Tensor
+    earlier: Tensor
 
 
-def check_steps_to_align(config: LaresConfig, spt: SptConfig) -> None:
-    """Raise ``ConfigError`` if steps are to be aligned of a model that has none."""
-    if not config.is_recurrent and spt.gamma > 0:
-        raise ConfigError(
-            f"gamma is {spt.gamma}, but a model without recurrence (n_core_layers=0) has no "
-            "steps to align; set objective.gamma to 0"
-        )
+def check_has_steps(config: LaresConfig, spt: SptConfig) -> None:
+    """Raise ``ConfigError`` if the losses ask for steps of a model that has none."""
+    if config.is_recurrent:
+        return
+    for name in ("gamma", "deep_supervision"):
+        if getattr(spt, name) > 0:
+            raise ConfigError(
+                f"objective.{name} is {getattr(spt, name)}, but a model without recurrence "
+                f"(model.n_core_layers=0) has no steps to learn from; set objective.{name}=0 "
+                "(the recipe 'sasrec' does)"
+            )
 
 
 def draw_depths(config: LaresConfig, spt: SptConfig, generator: np.random.Generator) -> SptDepths:
-    """One batch's depths: one ``T`` for each encoding, and the step to align."""
+    """One batch's depths: one ``T`` for each encoding, and the steps that learn beside the last."""
     if not config.is_recurrent:
         return SptDepths(0, 0, 0, 0)
     recommendation, alignment, augmented = (
         sample_depth(config.depth_sampler, config.mean_depth, generator) for _ in range(3)
     )
     selected = int(generator.integers(alignment))
-    return SptDepths(recommendation, alignment, alignment if spt.same_step else augmented, selected)
+    supervised = int(generator.integers(max(recommendation - 1, 1)))
+    return SptDepths(
+        recommendation,
+        alignment,
+        alignment if spt.same_step else augmented,
+        selected,
+        supervised,
+    )
 
 
 def symmetric_nce(
@@ -170,7 +189,7 @@ class SptLossesOf(nn.Module):
         n_processes: int = 1,
     ) -> None:
         super().__init__()
-        check_steps_to_align(model.config, spt)
+        check_has_steps(model.config, spt)
         self.model = model
         self.spt = spt
         self._gather = gather
@@ -189,18 +208,24 @@ class SptLossesOf(nn.Module):
         )
         return summed * (self._n_processes / n_targets)
 
+    def supervises(self, depths: SptDepths) -> bool:
+        """Whether a step before the last recommends, too."""
+        return self.spt.deep_supervision > 0 and depths.recommendation > 1
+
     def losses(
         self,
         recommendation: Tensor,
+        earlier: Tensor | None = None,
         align: Tensor | None = None,
         partners: Tensor | None = None,
         step: Tensor | None = None,
         targets: Tensor | None = None,
     ) -> SptLosses:
-        """All losses; an alignment whose states are None is zero.
+        """All losses; those that are not given, and alignments whose states are None, are zero.
 
         Args:
             recommendation: scalar.
+            earlier: scalar, the recommendation loss after an earlier step.
             align: (M, d) states of this process that are aligned.
             partners: (M, d) states of their partners.
             step: (M, d) their own after the step that is aligned with the last.
@@ -208,7 +233,8 @@ class SptLossesOf(nn.Module):
         """
         others = {"trajectory": partners, "step": step}
         wanted = {name: self._gathered(rows) for name, rows in others.items() if rows is not None}
-        found = dict.fromkeys(others, torch.zeros_like(recommendation))
+        none = torch.zeros_like(recommendation)
+        found = dict.fromkeys(others, none)
         if align is not None and wanted:
             config = self.model.config
             aligned = symmetric_nce(
@@ -222,7 +248,15 @@ class SptLossesOf(nn.Module):
         total = (
             recommendation + self.spt.alpha * found["trajectory"] + self.spt.gamma * found["step"]
         )
-        return SptLosses(total, recommendation, found["trajectory"], found["step"])
+        if earlier is not None:
+            total = total + self.spt.deep_supervision * earlier
+        return SptLosses(
+            total,
+            recommendation,
+            found["trajectory"],
+            found["step"],
+            none if earlier is None else earlier,
+        )
 
     def _gathered(self, rows: Tensor) -> Tensor:
         return rows if self._gather is None else self._gather(rows)
@@ -249,8 +283,9 @@ class SptObjective(SptLossesOf):
             seed: 64-bit key of dropout and initial states.
             initial_states: (B, L, d) of the three encodings, to fix them; drawn by default.
         """
+        size = len(batch.targets)
         if not self.spt.aligns:
-            last, _ = self._encode(
+            last, trajectory = self._encode(
                 batch.item_seq,
                 batch.lengths,
                 depths.recommendation,
@@ -258,11 +293,10 @@ class SptObjective(SptLossesOf):
                 seed,
                 None if initial_states is None else initial_states[0],
             )
-            return self.losses(self.recommendation(last, batch.targets, batch.global_size))
+            return self.losses(*self._recommendations(last, trajectory, batch, depths))
         if batch.partner_seq is None or batch.partner_lengths is None:
             raise ValueError("alignment losses need partner_seq and partner_lengths in the batch")
 
-        size = len(batch.targets)
         roles = (depths.recommendation, depths.alignment, depths.augmented)
         device = batch.item_seq.device
         steps = torch.tensor(roles, device=device).repeat_interleave(size)
@@ -275,18 +309,31 @@ class SptObjective(SptLossesOf):
             seed,
             None if initial_states is None else torch.cat(initial_states),
         )
-        rec, align, aug = last.split(size)
+        recommended, align, aug = last.split(size)
         step = None
         if self.spt.gamma > 0 and depths.alignment > 1:
             assert trajectory is not None
             step = trajectory[size : 2 * size, depths.selected_step]
         return self.losses(
-            self.recommendation(rec, batch.targets, batch.global_size),
+            *self._recommendations(recommended, trajectory, batch, depths),
             align,
             aug if self.spt.alpha > 0 else None,
             step,
             batch.all_targets,
         )
+
+    def _recommendations(
+        self, last: Tensor, trajectory: Tensor | None, batch: SptBatch, depths: SptDepths
+    ) -> tuple[Tensor, Tensor | None]:
+        """Recommendation losses of ``last`` (B, d) and, if it learns, of the earlier step among
+        ``trajectory`` (B or more, T, d)."""
+        targets = (batch.targets, batch.global_size)
+        earlier = None
+        if self.supervises(depths):
+            assert trajectory is not None
+            states = trajectory[: len(last), depths.supervised_step]
+            earlier = self.recommendation(states, *targets)
+        return self.recommendation(last, *targets), earlier
 
     def _encode(
         self,

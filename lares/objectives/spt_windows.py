@@ -61,27 +61,29 @@ class WindowSptObjective(SptLossesOf):
             seed: 64-bit key of dropout and initial states.
         """
         encoder, is_recurrent = self.model.encoder, self.model.config.is_recurrent
+        supervised = {depths.supervised_step + 1} if self.supervises(depths) else set()
         if not self.spt.aligns:
-            steps = [depths.recommendation] if is_recurrent else []
+            read = sorted(supervised | {depths.recommendation}) if is_recurrent else []
             states = encoder.token_states(
-                batch.item_seq, batch.lengths, steps, seed=seed, sequence_ids=batch.window_ids
+                batch.item_seq, batch.lengths, read, seed=seed, sequence_ids=batch.window_ids
             )
-            recommended = states[-1][batch.rows]
-            return self.losses(self.recommendation(recommended, batch.targets, batch.n_targets))
+            earlier = states[0] if supervised else None
+            return self.losses(*self._recommendations(states[-1], earlier, batch))
         if batch.aligned is None or batch.partner_seq is None or batch.partner_lengths is None:
             raise ValueError(
                 "alignment losses need aligned targets and their partners in the batch"
             )
         assert batch.partner_ids is not None
 
-        # Both encodings of the windows at once, and their states after the step that is aligned.
+        # Both encodings of the windows at once, and states after the steps that the losses read.
         size, n_rows = len(batch.lengths), int(batch.lengths.sum())
-        read: list[int] = []
-        num_steps = None
+        aligns_steps = self.spt.gamma > 0 and depths.alignment > 1
+        read, num_steps = [], None
         if is_recurrent:
             num_steps = torch.tensor([depths.recommendation, depths.alignment])
             num_steps = num_steps.repeat_interleave(size).to(batch.lengths.device)
-            read = sorted({depths.selected_step + 1, int(num_steps.max())})
+            selected = {depths.selected_step + 1} if aligns_steps else set()
+            read = sorted(supervised | selected | {int(num_steps.max())})
         states = encoder.token_states(
             batch.item_seq.repeat(2, 1),
             batch.lengths.repeat(2),
@@ -100,11 +102,27 @@ class WindowSptObjective(SptLossesOf):
                 seed=seed,
                 sequence_ids=2 * batch.n_windows + batch.partner_ids,
             ).last
-        aligns_steps = self.spt.gamma > 0 and depths.alignment > 1
+        after = dict(zip(read, states, strict=True)) if is_recurrent else {}
         return self.losses(
-            self.recommendation(states[-1][batch.rows], batch.targets, batch.n_targets),
+            *self._recommendations(
+                states[-1], after[depths.supervised_step + 1] if supervised else None, batch
+            ),
             states[-1][compared],
             partners,
-            states[0][compared] if aligns_steps else None,
+            after[depths.selected_step + 1][compared] if aligns_steps else None,
             batch.all_aligned,
         )
+
+    def _recommendations(
+        self, last: Tensor, earlier: Tensor | None, batch: WindowBatch
+    ) -> tuple[Tensor, Tensor | None]:
+        """Recommendation losses of states (N, d) at the batch's rows, and of those after an earlier
+        step, if they learn."""
+        losses = [
+            None
+            if states is None
+            else self.recommendation(states[batch.rows], batch.targets, batch.n_targets)
+            for states in (last, earlier)
+        ]
+        assert losses[0] is not None
+        return losses[0], losses[1]

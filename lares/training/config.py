@@ -17,7 +17,7 @@ from lares.data.readers import FORMATS, load_dataset
 from lares.errors import ConfigError
 from lares.names import nearest
 from lares.objectives.rpt import RptConfig
-from lares.objectives.spt import SptConfig
+from lares.objectives.spt import SptConfig, check_has_steps
 
 _Run = TypeVar("_Run", bound="RunConfig")
 
@@ -286,11 +286,7 @@ class TrainConfig(RunConfig):
         super().__post_init__()
         model = self.model_config(2)  # checks the options; the catalogue does not matter for that
         self.sampling.check_model(model)
-        if not model.is_recurrent and self.objective.gamma > 0:
-            raise ConfigError(
-                f"objective.gamma is {self.objective.gamma}, but model.n_core_layers=0 has no steps "
-                "to align; set objective.gamma=0 (the recipe 'sasrec' does)"
-            )
+        check_has_steps(model, self.objective)
 
     def model_config(self, n_items: int) -> LaresConfig:
         """Of the model for a catalogue of ``n_items`` rows."""

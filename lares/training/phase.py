@@ -19,6 +19,7 @@ SPT_CURVES = {
     "recommendation": "recommendation",
     "trajectory": "trajectory alignment",
     "step": "step alignment",
+    "earlier": "recommendation, earlier step",
 }
 RPT_CURVES = {
     "reward": "reward",

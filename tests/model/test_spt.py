@@ -94,14 +94,28 @@ def test_weights_of_zero_leave_their_losses_out() -> None:
         SptObjective(model, SptConfig())(batch, DEPTHS, seed=1)
 
 
+def test_deep_supervision_is_the_loss_of_a_shorter_run() -> None:
+    model = make_model(state_mode="zero").eval()
+    spt, batch = SptConfig(0.0, 0.0, deep_supervision=0.5), masked(make_batch())
+    losses = SptObjective(model, spt)(batch, SptDepths(4, 1, 1, 0, supervised_step=1), seed=1)
+    shorter = SptObjective(model, spt)(batch, SptDepths(2, 1, 1, 0, supervised_step=0), seed=1)
+    torch.testing.assert_close(losses.earlier, shorter.recommendation)
+    torch.testing.assert_close(losses.total, losses.recommendation + 0.5 * losses.earlier)
+    one = SptObjective(model, spt)(batch, SptDepths(1, 1, 1, 0), seed=1)
+    assert one.earlier == 0  # there is none before the only step
+    torch.testing.assert_close(one.total, one.recommendation)
+
+
 def test_trajectory_alignment_without_recurrence() -> None:
     model = make_model(n_core_layers=0)
     losses = SptObjective(model, SptConfig(0.3, 0.0))(
         masked(make_batch()), SptDepths(0, 0, 0, 0), seed=1
     )
     assert losses.trajectory > 0
-    with pytest.raises(ConfigError, match="set objective.gamma to 0"):
+    with pytest.raises(ConfigError, match="set objective.gamma=0"):
         SptObjective(model, SptConfig(0.3, 0.1))
+    with pytest.raises(ConfigError, match="set objective.deep_supervision=0"):
+        SptObjective(model, SptConfig(0.3, 0.0, deep_supervision=1.0))
 
 
 def test_depths_drawn() -> None:
@@ -111,6 +125,7 @@ def test_depths_drawn() -> None:
         same = draw_depths(config, SptConfig(), generator)
         assert same.alignment == same.augmented
         assert 0 <= same.selected_step < same.alignment
+        assert 0 <= same.supervised_step < max(same.recommendation - 1, 1)
     free = [draw_depths(config, SptConfig(same_step=False), generator) for _ in range(200)]
     assert any(depths.alignment != depths.augmented for depths in free)
 

@@ -49,8 +49,10 @@ def gradients(loss: Tensor, model: LaresModel) -> list[Tensor]:
         ({"scores": "cos", "tau": 0.5}, SptConfig(alpha=0.3, mask_same_target=True)),
         ({"n_core_layers": 0}, SptConfig(alpha=0.0, gamma=0.0)),
         ({}, SptConfig(alpha=0.0, gamma=0.0)),
+        ({}, SptConfig(deep_supervision=0.7)),
+        ({}, SptConfig(alpha=0.0, gamma=0.0, deep_supervision=0.7)),
     ],
-    ids=["spt", "cosine-masked", "sasrec", "cross-entropy"],
+    ids=["spt", "cosine-masked", "sasrec", "cross-entropy", "spt-deep", "cross-entropy-deep"],
 )
 def test_spt_on_windows_equals_spt_on_prefixes(
     interactions: Path, options: dict, spt: SptConfig
@@ -67,11 +69,13 @@ def test_spt_on_windows_equals_spt_on_prefixes(
     prefixes.partner_seq, prefixes.partner_lengths = batch.partner_seq, batch.partner_lengths
     for step in (0, 2) if model.config.is_recurrent else (0,):
         depths = SptDepths(2, 3, 3, step) if model.config.is_recurrent else SptDepths(0, 0, 0, 0)
+        if step == 2:  # where the step that is supervised is not the one that is aligned
+            depths = depths._replace(recommendation=4, supervised_step=1)
         found = whole.objective(batch, depths, 0)
         expected = each.objective(prefixes, depths, 0)
         for mine, theirs in zip(found, expected, strict=True):
             assert mine.item() == pytest.approx(theirs.item(), rel=1e-12)
-        assert found.total > found.recommendation or not spt.aligns
+        assert (found.total > found.recommendation) == (spt.aligns or spt.deep_supervision > 0)
         for mine, theirs in zip(
             gradients(found.total, model), gradients(expected.total, model), strict=True
         ):
