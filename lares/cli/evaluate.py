@@ -13,7 +13,7 @@ from lares.cli.options import (
     choose_device,
     command_parser,
     metrics_table,
-    numbers,
+    whole_numbers,
 )
 from lares.errors import ConfigError
 from lares.evaluation.evaluate import evaluate
@@ -31,11 +31,9 @@ def build_parser() -> OptionParser:
     )
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, or a saved model's")
     parser.add_argument("path", metavar="DATA", help="file or folder of interactions")
-    parser.add_argument(
-        "--depths", type=numbers, help="default 1,2,4,8,12,16; 0 without recurrence"
-    )
+    parser.add_argument("--depths", type=str, help="default 1,2,4,8,12,16; 0 without recurrence")
     parser.add_argument("--split", default="test", help="valid or test")
-    parser.add_argument("--ks", type=numbers, default=[5, 10, 20, 50], help="cut-offs")
+    parser.add_argument("--ks", type=str, default="5,10,20,50", help="cut-offs")
     parser.add_argument("--batch_size", type=int, default=512, help="sequences a pass")
     parser.add_argument(
         "--remove_history", action="store_true", help="leave a user's history out of the ranking"
@@ -58,7 +56,8 @@ def run(argv: Sequence[str]) -> None:
     found = build_parser().parse_args(list(argv))
     if found.split not in _SPLITS:
         raise ConfigError(f"--split is {found.split!r}; it must be one of {', '.join(_SPLITS)}")
-    if found.batch_size < 1 or min(found.ks) < 1:
+    ks = whole_numbers("--ks", found.ks)
+    if found.batch_size < 1 or min(ks) < 1:
         raise ConfigError(
             f"--batch_size is {found.batch_size} and --ks {found.ks}; they must be at least 1"
         )
@@ -68,20 +67,22 @@ def run(argv: Sequence[str]) -> None:
     options = dataclasses.replace(trained.data or DataOptions(), **given, path=found.path)
     dataset = trained.same_rows(options.load())
     recurrent = trained.model.config.is_recurrent
-    depths = found.depths or ([1, 2, 4, 8, 12, 16] if recurrent else [0])
+    depths = [1, 2, 4, 8, 12, 16] if recurrent else [0]
+    if found.depths is not None:
+        depths = whole_numbers("--depths", found.depths)
     try:
         metrics = evaluate(
             trained.model.to(device),
             getattr(dataset, found.split),
             depths=depths,
-            ks=found.ks,
+            ks=ks,
             batch_size=found.batch_size,
             remove_history=found.remove_history,
             seed=found.seed,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    columns = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in found.ks]
+    columns = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in ks]
     print(metrics_table("depth", {str(depth): row for depth, row in metrics.items()}, columns))
     if found.output:
         with atomic_write(Path(found.output)) as temporary:

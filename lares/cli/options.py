@@ -27,14 +27,14 @@ class OptionParser(ArgumentParser):
         raise ConfigError(" ".join(message.split())) from ex
 
 
-def numbers(text: str | list[int]) -> list[int]:
-    """Whole numbers with commas between them; a list, which is such text parsed, stays as it is."""
-    if isinstance(text, list):
-        return text
+def whole_numbers(option: str, text: str) -> list[int]:
+    """The numbers of ``option``, given with commas between them."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"{text!r} is not a list of whole numbers such as 1,2,4") from None
+        raise ConfigError(
+            f"{option} is {text!r}; it must be whole numbers with commas between them, such as 1,2,4"
+        ) from None
 
 
 def command_parser(command: str, description: str) -> OptionParser:

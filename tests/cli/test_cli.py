@@ -58,7 +58,9 @@ def test_help_of_every_command(command: str, capsys) -> None:
         main([command, "--help"])
     except SystemExit as stop:
         assert stop.code == 0
-    assert f"lares {command}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"lares {command}" in printed
+    assert " at 0x" not in printed  # a Python object instead of what to give
 
 
 def test_version(capsys) -> None:
@@ -155,6 +157,9 @@ def test_evaluate(run_folder: Path, tmp_path: Path, capsys) -> None:
 def test_evaluate_errors(run_folder: Path, tmp_path: Path, capsys) -> None:
     data = str(run_folder.parent / "walks.parquet")
     assert "--split is 'train'" in fails(capsys, "evaluate", str(run_folder), data, "--split=train")
+    assert "--ks is '5;10'; it must be whole numbers" in fails(
+        capsys, "evaluate", str(run_folder), data, "--ks=5;10"
+    )
     assert "depths are (0,)" in fails(capsys, "evaluate", str(run_folder), data, "--depths=0")
     assert "neither a run folder" in fails(capsys, "evaluate", str(tmp_path), data)
     wider = write_interactions(tmp_path / "wider.parquet", n_items=40)
