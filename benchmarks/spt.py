@@ -145,7 +145,7 @@ class SptStep:
         first = self.n_calls * self.batch % (len(self.order) - self.batch)
         self.objective.train()
         clock = [self._now()]
-        batch, _, seed = self.phase.make(self.order[first : first + self.batch], self.n_calls)
+        batch, _, seed, _ = self.phase.make(self.order[first : first + self.batch], self.n_calls)
         clock.append(self._now())
         with self._autocast(self.precision):
             losses: SptLosses = self.objective(batch, DEPTHS, seed)
@@ -174,7 +174,7 @@ class SptStep:
         # Only a double is a copy: what was compiled belongs to the original.
         objective = copy.deepcopy(self.objective) if double else self.objective
         objective.eval()
-        batch, _, seed = self.phase.make(self.order[: self.batch], 0)
+        batch, _, seed, _ = self.phase.make(self.order[: self.batch], 0)
         generator = torch.Generator().manual_seed(0)
         config = self.model.config
         shape = (self.batch, config.max_length, config.d_model)

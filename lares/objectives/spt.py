@@ -34,6 +34,9 @@ class SptConfig:
         deep_supervision: weight of the recommendation loss after an earlier step, drawn for each batch
             from those before the last, so that every step learns to recommend (Lee et al., AISTATS
             2015); 0, as published, leaves it out.
+        align_after: steps that learn without alignment before it joins; 0, as published, aligns from
+            the first. States that say nothing yet are hard to tell apart, and trying delays the
+            recommendation loss.
         same_step: the partner reasons to the same depth as the sequence it is aligned with.
         mask_same_target: samples of a batch that have the same target are no negatives of each other.
             The authors' are.
@@ -42,6 +45,7 @@ class SptConfig:
     alpha: float = 0.1
     gamma: float = 0.5
     deep_supervision: float = 0.0
+    align_after: int = 0
     same_step: bool = True
     mask_same_target: bool = False
 
@@ -50,11 +54,17 @@ class SptConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} is {value!r}; it must be zero or more")
+        if self.align_after < 0:
+            raise ConfigError(f"align_after is {self.align_after}; it must be zero or more steps")
 
     @property
     def aligns(self) -> bool:
-        """Whether anything but the recommendation loss is wanted."""
+        """Whether alignment is wanted at any time."""
         return self.alpha > 0 or self.gamma > 0
+
+    def aligns_at(self, step: int) -> bool:
+        """Whether the update ``step`` (from 0) aligns."""
+        return self.aligns and step >= self.align_after
 
 
 @dataclass
@@ -270,6 +280,7 @@ class SptObjective(SptLossesOf):
         batch: SptBatch,
         depths: SptDepths,
         seed: int,
+        align: bool = True,
         initial_states: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> SptLosses:
         """Losses of a batch.
@@ -281,10 +292,11 @@ class SptObjective(SptLossesOf):
             batch: samples of this process.
             depths: as :func:`draw_depths` gives them.
             seed: 64-bit key of dropout and initial states.
+            align: whether the alignment losses that are wanted have joined.
             initial_states: (B, L, d) of the three encodings, to fix them; drawn by default.
         """
         size = len(batch.targets)
-        if not self.spt.aligns:
+        if not (align and self.spt.aligns):
             last, trajectory = self._encode(
                 batch.item_seq,
                 batch.lengths,
@@ -309,15 +321,15 @@ class SptObjective(SptLossesOf):
             seed,
             None if initial_states is None else torch.cat(initial_states),
         )
-        recommended, align, aug = last.split(size)
+        recommended, aligned, augmented = last.split(size)
         step = None
         if self.spt.gamma > 0 and depths.alignment > 1:
             assert trajectory is not None
             step = trajectory[size : 2 * size, depths.selected_step]
         return self.losses(
             *self._recommendations(recommended, trajectory, batch, depths),
-            align,
-            aug if self.spt.alpha > 0 else None,
+            aligned,
+            augmented if self.spt.alpha > 0 else None,
             step,
             batch.all_targets,
         )

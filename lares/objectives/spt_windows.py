@@ -49,7 +49,9 @@ class WindowBatch:
 class WindowSptObjective(SptLossesOf):
     """The losses of whole windows; arguments as of :class:`lares.objectives.spt.SptLossesOf`."""
 
-    def forward(self, batch: WindowBatch, depths: SptDepths, seed: int) -> SptLosses:
+    def forward(
+        self, batch: WindowBatch, depths: SptDepths, seed: int, align: bool = True
+    ) -> SptLosses:
         """Losses of a batch, as means over its targets and, of alignment, over those aligned.
 
         Scaled so that the average over processes of their gradients is the gradient of the whole
@@ -59,10 +61,11 @@ class WindowSptObjective(SptLossesOf):
             batch: windows of this process.
             depths: as :func:`lares.objectives.spt.draw_depths` gives them.
             seed: 64-bit key of dropout and initial states.
+            align: whether the alignment losses that are wanted have joined.
         """
         encoder, is_recurrent = self.model.encoder, self.model.config.is_recurrent
         supervised = {depths.supervised_step + 1} if self.supervises(depths) else set()
-        if not self.spt.aligns:
+        if not (align and self.spt.aligns):
             read = sorted(supervised | {depths.recommendation}) if is_recurrent else []
             states = encoder.token_states(
                 batch.item_seq, batch.lengths, read, seed=seed, sequence_ids=batch.window_ids

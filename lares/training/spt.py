@@ -61,15 +61,18 @@ class SptPhase(Phase):
         self._resident = ResidentSamples(samples, model.config.max_length, place.device)
         self._partners = PartnerIndex(samples) if spt.aligns else None
 
-    def make(self, indices: NDArray[np.int64], step: int) -> tuple[SptBatch, SptDepths, int]:
-        """(batch of this process, depths, model seed) of the samples ``indices`` (B,) of all."""
+    def make(self, indices: NDArray[np.int64], step: int) -> tuple[SptBatch, SptDepths, int, bool]:
+        """(batch of this process, depths, model seed, whether it aligns) of the samples ``indices``
+        (B,) of all."""
         first, end = self._place.part(len(indices))
         depths = draw_depths(
             self.model.config, self._spt, generator_of_step(self._seed, step, Purpose.DEPTHS)
         )
         item_seq, lengths, targets = self._resident.collate(indices[first:end])
         partner_seq = partner_lengths = None
-        if self._partners is not None:
+        align = self._spt.aligns_at(step)
+        if align:
+            assert self._partners is not None
             generator = generator_of_step(self._seed, step, Purpose.PARTNERS)
             # Drawn for the whole batch, so that any number of processes draws the same.
             partners = self._partners.draw(indices, generator)
@@ -86,10 +89,10 @@ class SptPhase(Phase):
             if self._spt.mask_same_target
             else None,
         )
-        return batch, depths, seed_of_step(self._seed, step, Purpose.MODEL_SEED)
+        return batch, depths, seed_of_step(self._seed, step, Purpose.MODEL_SEED), align
 
     def updates(
-        self, objective: nn.Module, made: tuple[SptBatch, SptDepths, int]
+        self, objective: nn.Module, made: tuple[SptBatch, SptDepths, int, bool]
     ) -> Iterator[tuple[Tensor, ...]]:
         """The losses of a step's one update."""
         yield objective(*made)

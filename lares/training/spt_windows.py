@@ -56,8 +56,11 @@ class WindowSptPhase(Phase):
         self.sizes = self._windows.sizes
         self._partners = PartnerIndex(samples) if spt.aligns else None
 
-    def make(self, indices: NDArray[np.int64], step: int) -> tuple[WindowBatch, SptDepths, int]:
-        """(batch of this process, depths, model seed) of the windows ``indices`` (B,) of all."""
+    def make(
+        self, indices: NDArray[np.int64], step: int
+    ) -> tuple[WindowBatch, SptDepths, int, bool]:
+        """(batch of this process, depths, model seed, whether it aligns) of the windows ``indices``
+        (B,) of all."""
         depths = draw_depths(
             self.model.config, self._spt, generator_of_step(self._seed, step, Purpose.DEPTHS)
         )
@@ -71,9 +74,10 @@ class WindowSptPhase(Phase):
             n_windows=len(indices),
             n_targets=len(part.samples),
         )
-        if self._partners is not None:
+        align = self._spt.aligns_at(step)
+        if align:
             self._align(batch, part.samples, part.first, part.end, step)
-        return batch, depths, seed_of_step(self._seed, step, Purpose.MODEL_SEED)
+        return batch, depths, seed_of_step(self._seed, step, Purpose.MODEL_SEED), align
 
     def _align(
         self, batch: WindowBatch, samples: NDArray[np.int64], first: int, end: int, step: int
@@ -93,7 +97,7 @@ class WindowSptPhase(Phase):
         batch.all_aligned = resident.items_at(self.samples.ends[samples[chosen]])
 
     def updates(
-        self, objective: nn.Module, made: tuple[WindowBatch, SptDepths, int]
+        self, objective: nn.Module, made: tuple[WindowBatch, SptDepths, int, bool]
     ) -> Iterator[tuple[Tensor, ...]]:
         """The losses of a step's one update."""
         yield objective(*made)

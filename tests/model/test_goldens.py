@@ -196,7 +196,7 @@ def test_spt_objective(name: str) -> None:
         int(metadata["selected_step_index"]),
     )
     states = tuple(tensors[f"initial_state_{role}"] for role in ("rec", "align", "aug"))
-    losses = objective(batch, depths, 0, states)
+    losses = objective(batch, depths, 0, initial_states=states)
     check(losses.total, tensors["loss"], "loss")
     losses.total.backward()
     expected = {k.removeprefix("grad."): v for k, v in tensors.items() if k.startswith("grad.")}

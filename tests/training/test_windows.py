@@ -61,10 +61,10 @@ def test_spt_on_windows_equals_spt_on_prefixes(
     model = make_model(dataset.vocabulary.n_items, **options)
     whole = WindowSptPhase(model, spt, WHOLE, dataset.train, 0, PLACE)
     chosen = np.array([7, 0, 12, 5, 3])
-    batch, _, _ = whole.make(chosen, 0)
+    batch, *_ = whole.make(chosen, 0)
     samples = whole._windows.part(chosen).samples
     each = SptPhase(model, spt, dataset.train, 0, PLACE)
-    prefixes, _, _ = each.make(samples, 0)
+    prefixes, *_ = each.make(samples, 0)
     assert torch.equal(batch.targets, prefixes.targets)
     prefixes.partner_seq, prefixes.partner_lengths = batch.partner_seq, batch.partner_lengths
     for step in (0, 2) if model.config.is_recurrent else (0,):
@@ -80,6 +80,21 @@ def test_spt_on_windows_equals_spt_on_prefixes(
             gradients(found.total, model), gradients(expected.total, model), strict=True
         ):
             assert (mine - theirs).norm() <= 1e-11 * theirs.norm() + 1e-13
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["users", "prefixes"])
+def test_alignment_joins_later(interactions: Path, whole: bool) -> None:
+    dataset = load_dataset(interactions)
+    model, spt = make_model(dataset.vocabulary.n_items), SptConfig(align_after=3)
+    phase: SptPhase | WindowSptPhase
+    if whole:
+        phase = WindowSptPhase(model, spt, WHOLE, dataset.train, 0, PLACE)
+    else:
+        phase = SptPhase(model, spt, dataset.train, 0, PLACE)
+    for step in range(5):
+        losses = phase.objective(*phase.make(np.arange(8), step))
+        assert (losses.trajectory > 0) == (step >= 3)
+        assert (losses.total > losses.recommendation) == (step >= 3)
 
 
 def test_rpt_on_windows_equals_rpt_on_prefixes(interactions: Path) -> None:
