@@ -21,6 +21,8 @@ from recbole.quick_start import run_recbole
 from lares.data.readers import load_dataset
 from lares.integrations.recbole import LARES_DEFAULTS  # importing it makes its models known
 
+MODELS = ("SASRec", "FusedSASRec", "LARES")
+
 
 def write_atomic_file(source: Path, folder: Path) -> None:
     """``folder/data/data.inter`` with the interactions of ``source``."""
@@ -40,6 +42,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=2020)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--log", action="store_true", help="RecBole's own, with every epoch's loss")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     sys.argv = sys.argv[:1]  # which RecBole would read
@@ -48,7 +53,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         write_atomic_file(options.data, Path(folder))
-        for model in ("SASRec", "FusedSASRec", "LARES"):
+        for model in options.models:
             config = {
                 **LARES_DEFAULTS,
                 "data_path": folder,
@@ -61,7 +66,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
                 "epochs": options.epochs,
                 "hidden_size": options.width,
                 "show_progress": False,
-                "state": "ERROR",
+                "seed": options.seed,
+                "state": "INFO" if options.log else "ERROR",
                 "use_gpu": False,
             }
             started = time.perf_counter()
