@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Callable
 from functools import cache
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -90,8 +91,7 @@ class CpuBackend:
             c.g_state = inputs.address(g_state)
         grads = [torch.empty(tensor.shape) for tensor in (hidden, *parameters)]
         c.g_hidden = grads[0].data_ptr()
-        for place, grad in zip(_places(call.config), grads[1:], strict=True):
-            c.g_parameters[place] = grad.data_ptr()
+        c.g_parameters[:] = _in_places(call.config)((*map(Tensor.data_ptr, grads[1:]), None))
         if state is not None:
             grads.append(torch.empty(call.state_shape))
             c.g_first_state = grads[-1].data_ptr()
@@ -124,10 +124,11 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
 
 
 @cache
-def _places(config: CoreConfig) -> tuple[int, ...]:
-    """Where the C struct holds each parameter of a core."""
-    names = ("concat_weight" if name == "gate" else name for name in parameter_shapes(config))
-    return tuple(lib.PARAMETERS.index(name) for name in names)
+def _in_places(config: CoreConfig) -> Callable[[tuple[int | None, ...]], tuple[int | None, ...]]:
+    """From a core's parameters and a None after them to the C struct's places for parameters."""
+    names = ["concat_weight" if name == "gate" else name for name in parameter_shapes(config)]
+    none = len(names)
+    return itemgetter(*(names.index(at) if at in names else none for at in lib.PARAMETERS))
 
 
 class _Inputs:
@@ -164,8 +165,7 @@ class _Inputs:
         addresses = [p.data_ptr() for p in parameters if p.dtype is float32 and p.is_contiguous()]
         if len(addresses) != len(parameters):
             addresses = [self.address(p) for p in parameters]
-        for place, address in zip(_places(call.config), addresses, strict=True):
-            c.parameters[place] = address
+        c.parameters[:] = _in_places(call.config)((*addresses, None))
 
     def address(self, tensor: Tensor) -> int:
         """Of ``tensor`` as contiguous float32."""
@@ -183,7 +183,7 @@ class _Inputs:
 
     def run(self, name: str) -> None:
         """Call the library; errors become exceptions."""
-        code = getattr(lib.loaded(), name)(ctypes.byref(self.c))
+        code = getattr(lib.loaded(), name)(self.c)
         if code == lib.OK:
             return
         if code in _BAD_VALUES:
