@@ -15,6 +15,7 @@ from lares_kernels.call import (
     Request,
     check_rollouts,
     check_steps_done,
+    contiguous_int64,
     depths,
     has_dropout,
     lengths_of_cu_seqlens,
@@ -23,7 +24,7 @@ from lares_kernels.call import (
 )
 from lares_kernels.config import CoreConfig
 from lares_kernels.equations import refine_equations
-from lares_kernels.ops import call_refine, call_refine_backward, make_call
+from lares_kernels.ops import make_call, refine_for, refine_backward_for
 from lares_kernels.parameters import check_parameters
 
 _N_OPTIONS = 11  # of RefineFunction, config .. keeps_padding
@@ -65,7 +66,7 @@ class RefineFunction(torch.autograd.Function):
         # took longer than a small kernel.
         hidden, state, lengths, num_steps, sequence_ids, *options = inputs
         *options, keeps_padding = options[:_N_OPTIONS]
-        return call_refine(
+        return refine_for(hidden)(
             hidden,
             state,
             list(inputs[5 + _N_OPTIONS :]),
@@ -98,7 +99,7 @@ class RefineFunction(torch.autograd.Function):
         n_others = 3 + len(ctx.options)
         if g_trajectory is None and g_state is None:
             return (None,) * (2 + n_others + len(parameters))
-        grads = call_refine_backward(
+        grads = refine_backward_for(hidden)(
             hidden,
             state,
             parameters,
@@ -158,7 +159,7 @@ def _lengths(
                 f"lengths must hold {n_sequences} whole numbers, one a sequence; "
                 f"got shape {tuple(given.shape)} of {given.dtype}"
             )
-        return given.to(torch.int64).contiguous()
+        return contiguous_int64(given)
     if cu_seqlens is None or lengths is not None:
         raise ValueError("packed hidden (N, d) needs cu_seqlens (B + 1,), and no lengths")
     found = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
@@ -281,7 +282,7 @@ def refine(
             hidden, given_state, *tensors, *options, keeps_padding, *ordered
         )
     else:
-        trajectory, final, _ = call_refine(
+        trajectory, final, _ = refine_for(hidden)(
             hidden, given_state, ordered, *tensors, *options, False, keeps_padding
         )
 
