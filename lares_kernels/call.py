@@ -215,18 +215,17 @@ class RefineCall:
 _PRECISION_OF = {dtype: name for name, dtype in PRECISIONS.items()}
 
 
-def product_precision(precision: str | None, hidden: Tensor) -> str:
-    """Precision of the products: as asked for, else autocast's, else ``hidden``'s."""
+def product_precision(precision: str | None, dtype: torch.dtype, device_type: str) -> str:
+    """Precision of the products: as asked for, else autocast's, else that of ``hidden``'s type."""
     if precision is not None:
         if precision not in PRECISIONS:
             raise ValueError(
                 f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}"
             )
         return precision
-    device_type = hidden.device.type
-    if hidden.dtype == torch.float32 and torch.is_autocast_enabled(device_type):
+    if dtype == torch.float32 and torch.is_autocast_enabled(device_type):
         return _PRECISION_OF[torch.get_autocast_dtype(device_type)]
-    return _PRECISION_OF[hidden.dtype]
+    return _PRECISION_OF[dtype]
 
 
 def whole_numbers(name: str, value: Tensor, shapes: tuple[tuple[int, ...], ...]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from operator import itemgetter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,9 +61,9 @@ class CpuBackend:
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = _Inputs(call, hidden, state, parameters)
-        trajectory = torch.empty(call.n_sequences, call.max_steps, call.config.d_model)
-        final = torch.empty(call.state_shape if call.wants_state else 0)
-        kept = torch.empty(call.kept_size if call.differentiates else 0)
+        trajectory = lib.room((call.n_sequences, call.max_steps, call.config.d_model))
+        final = lib.room(call.state_shape if call.wants_state else (0,))
+        kept = lib.room((call.kept_size if call.differentiates else 0,))
         c = inputs.c
         c.trajectory = trajectory.data_ptr()
         if call.wants_state:
@@ -89,19 +90,32 @@ class CpuBackend:
             c.g_trajectory = inputs.address(g_trajectory)
         if g_state is not None:
             c.g_state = inputs.address(g_state)
-        grads = [torch.empty(tensor.shape) for tensor in (hidden, *parameters)]
+        grads = [lib.room(tensor.shape) for tensor in (hidden, *parameters)]
         c.g_hidden = grads[0].data_ptr()
-        c.g_parameters[:] = _in_places(call.config)((*map(Tensor.data_ptr, grads[1:]), None))
+        c.g_parameters[:] = inputs.in_places((*map(Tensor.data_ptr, grads[1:]), None))
         if state is not None:
-            grads.append(torch.empty(call.state_shape))
+            grads.append(lib.room(call.state_shape))
             c.g_first_state = grads[-1].data_ptr()
         inputs.run("lares_refine_backward")
         return grads
 
 
+class _OfCore(NamedTuple):
+    """What calls of a core have in common.
+
+    Attributes:
+        template: the C struct with the core's fields filled in.
+        in_places: from something of every parameter, and a None after them, to the struct's places.
+    """
+
+    template: bytes
+    in_places: Callable[[tuple[int | None, ...]], tuple[int | None, ...]]
+
+
 @cache
-def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> bytes:
-    """The part of the C struct that depends on the core and the precision alone."""
+def _of_core(key: str, dropout: bool, product_dtype: torch.dtype) -> _OfCore:
+    """Of the core whose configuration has that ``key``."""
+    config = CoreConfig.from_key(key)
     c = lib.LaresCall()
     c.abi = lib.ABI
     c.d_model, c.n_heads, c.d_ff = config.d_model, config.n_heads, config.d_ff
@@ -120,15 +134,10 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
     c.padding = PADDINGS.index(config.padding)
     c.eps = config.eps
     c.state_scale = config.state_omega * config.state_sigma
-    return bytes(c)
-
-
-@cache
-def _in_places(config: CoreConfig) -> Callable[[tuple[int | None, ...]], tuple[int | None, ...]]:
-    """From a core's parameters and a None after them to the C struct's places for parameters."""
     names = ["concat_weight" if name == "gate" else name for name in parameter_shapes(config)]
     none = len(names)
-    return itemgetter(*(names.index(at) if at in names else none for at in lib.PARAMETERS))
+    places = [names.index(place) if place in names else none for place in lib.PARAMETERS]
+    return _OfCore(bytes(c), itemgetter(*places))
 
 
 class _Inputs:
@@ -139,9 +148,9 @@ class _Inputs:
     ) -> None:
         self.call = call
         self.alive: list[Tensor] = []
-        c = self.c = lib.LaresCall.from_buffer_copy(
-            _template(call.config, call.dropout, call.product_dtype)
-        )
+        core = _of_core(call.config.key, call.dropout, call.product_dtype)
+        self.in_places = core.in_places
+        c = self.c = lib.LaresCall.from_buffer_copy(core.template)
         c.n_sequences = call.lengths.shape[0]
         c.rollouts = call.rollouts
         c.padded_length = call.padded_length
@@ -165,7 +174,7 @@ class _Inputs:
         addresses = [p.data_ptr() for p in parameters if p.dtype is float32 and p.is_contiguous()]
         if len(addresses) != len(parameters):
             addresses = [self.address(p) for p in parameters]
-        c.parameters[:] = _in_places(call.config)((*addresses, None))
+        c.parameters[:] = core.in_places((*addresses, None))
 
     def address(self, tensor: Tensor) -> int:
         """Of ``tensor`` as contiguous float32."""

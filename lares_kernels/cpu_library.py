@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -189,6 +189,14 @@ def loaded() -> ctypes.CDLL:
     if isinstance(library, str):
         raise BackendError(f"the CPU kernel cannot be used: {library}")
     return library
+
+
+_CPU = torch.device("cpu")
+
+
+def room(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor for the library to write to, whatever type and device new tensors have by default."""
+    return torch.empty(shape, dtype=dtype, device=_CPU)
 
 
 FUNCTIONS = ("exp", "log", "erf_scaled", "gelu_slope", "sigmoid")

@@ -254,8 +254,9 @@ def refine(
         _check_state(config, state, hidden, shape)
 
     compiling = torch.compiler.is_compiling()
-    products = product_precision(precision, hidden)
-    backend = _backend_name(config.key, hidden.device.type, products)
+    device_type = hidden.device.type
+    products = product_precision(precision, hidden.dtype, device_type)
+    backend = _backend_name(config.key, device_type, products)
     differentiates = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
     )

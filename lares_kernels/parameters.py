@@ -84,10 +84,19 @@ def parameter_shapes(config: CoreConfig) -> Mapping[str, tuple[int, ...]]:
     return _shapes(config)
 
 
+@cache
+def _expected(
+    config: CoreConfig,
+) -> tuple[dict[str, tuple[int, ...]], list[str], list[tuple[int, ...]]]:
+    """``parameter_shapes``, and their names and shapes as lists."""
+    shapes = _shapes(config)
+    return shapes, [*shapes], [*shapes.values()]
+
+
 def check_parameters(config: CoreConfig, parameters: Mapping[str, Tensor]) -> list[Tensor]:
     """The parameters in the op's order; ``ValueError`` unless they are exactly those of ``config``."""
-    shapes = _shapes(config)
-    if [*parameters] == [*shapes]:
+    shapes, names, sizes = _expected(config)
+    if [*parameters] == names:
         ordered = [*parameters.values()]
     elif parameters.keys() == shapes.keys():
         ordered = [parameters[name] for name in shapes]
@@ -98,7 +107,7 @@ def check_parameters(config: CoreConfig, parameters: Mapping[str, Tensor]) -> li
             "parameters do not fit CoreConfig: "
             f"missing {missing or 'none'}, unknown {unknown or 'none'}"
         )
-    if [tensor.shape for tensor in ordered] != [*shapes.values()]:
+    if [tensor.shape for tensor in ordered] != sizes:
         for tensor, (name, shape) in zip(ordered, shapes.items(), strict=True):
             if tensor.shape != shape:
                 raise ValueError(
