@@ -92,7 +92,8 @@ class CpuBackend:
             c.g_state = inputs.address(g_state)
         grads = [lib.room(tensor.shape) for tensor in (hidden, *parameters)]
         c.g_hidden = grads[0].data_ptr()
-        c.g_parameters[:] = inputs.in_places((*map(Tensor.data_ptr, grads[1:]), None))
+        addresses = (grad.data_ptr() for grad in grads[1:])
+        c.g_parameters[:] = of_core(call).in_places((*addresses, None))
         if state is not None:
             grads.append(lib.room(call.state_shape))
             c.g_first_state = grads[-1].data_ptr()
@@ -100,7 +101,7 @@ class CpuBackend:
         return grads
 
 
-class _OfCore(NamedTuple):
+class OfCore(NamedTuple):
     """What calls of a core have in common.
 
     Attributes:
@@ -113,7 +114,7 @@ class _OfCore(NamedTuple):
 
 
 @cache
-def _of_core(key: str, dropout: bool, product_dtype: torch.dtype) -> _OfCore:
+def _of_key(key: str, dropout: bool, product_dtype: torch.dtype) -> OfCore:
     """Of the core whose configuration has that ``key``."""
     config = CoreConfig.from_key(key)
     c = lib.LaresCall()
@@ -137,7 +138,26 @@ def _of_core(key: str, dropout: bool, product_dtype: torch.dtype) -> _OfCore:
     names = ["concat_weight" if name == "gate" else name for name in parameter_shapes(config)]
     none = len(names)
     places = [names.index(place) if place in names else none for place in lib.PARAMETERS]
-    return _OfCore(bytes(c), itemgetter(*places))
+    return OfCore(bytes(c), itemgetter(*places))
+
+
+def of_core(call: RefineCall) -> OfCore:
+    """What the call has in common with others of its core."""
+    return _of_key(call.config.key, call.dropout, call.product_dtype)
+
+
+def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
+    """The C struct of a call but for its tensors, seed and threads."""
+    c = lib.LaresCall.from_buffer_copy(of_core(call).template)
+    c.n_sequences = call.lengths.shape[0]
+    c.rollouts = call.rollouts
+    c.padded_length = call.padded_length
+    c.n_rows = call.n_hidden_rows
+    c.max_steps = call.max_steps
+    c.steps_done = call.steps_done
+    c.keeps_padding = call.keeps_padding
+    c.state_mode = lib.STATE_ZERO if call.zero_state else lib.STATE_DRAWN
+    return c
 
 
 class _Inputs:
@@ -148,16 +168,7 @@ class _Inputs:
     ) -> None:
         self.call = call
         self.alive: list[Tensor] = []
-        core = _of_core(call.config.key, call.dropout, call.product_dtype)
-        self.in_places = core.in_places
-        c = self.c = lib.LaresCall.from_buffer_copy(core.template)
-        c.n_sequences = call.lengths.shape[0]
-        c.rollouts = call.rollouts
-        c.padded_length = call.padded_length
-        c.n_rows = call.n_hidden_rows
-        c.max_steps = call.max_steps
-        c.steps_done = call.steps_done
-        c.keeps_padding = call.keeps_padding
+        c = self.c = struct_without_tensors(call)
         c.seed = call.seed if call.seed < 1 << 63 else call.seed - (1 << 64)
         c.threads = torch.get_num_threads()
         c.lengths = call.lengths.data_ptr()
@@ -168,13 +179,10 @@ class _Inputs:
         c.hidden = self.address(hidden)
         if state is not None:
             c.state_mode, c.state = lib.STATE_GIVEN, self.address(state)
-        else:
-            c.state_mode = lib.STATE_ZERO if call.zero_state else lib.STATE_DRAWN
-        float32 = torch.float32
-        addresses = [p.data_ptr() for p in parameters if p.dtype is float32 and p.is_contiguous()]
-        if len(addresses) != len(parameters):
+        addresses = lib.float32_addresses(parameters)
+        if addresses is None:
             addresses = [self.address(p) for p in parameters]
-        c.parameters[:] = core.in_places((*addresses, None))
+        c.parameters[:] = of_core(call).in_places((*addresses, None))
 
     def address(self, tensor: Tensor) -> int:
         """Of ``tensor`` as contiguous float32."""

@@ -199,6 +199,17 @@ def room(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.empty(shape, dtype=dtype, device=_CPU)
 
 
+def float32_addresses(tensors: Sequence[Tensor]) -> list[int] | None:
+    """Where tensors lie, if all are contiguous float32 on the CPU, as the library reads them."""
+    float32 = torch.float32
+    found = [
+        tensor.data_ptr()
+        for tensor in tensors
+        if tensor.dtype is float32 and tensor.is_contiguous() and tensor.is_cpu
+    ]
+    return found if len(found) == len(tensors) else None
+
+
 FUNCTIONS = ("exp", "log", "erf_scaled", "gelu_slope", "sigmoid")
 
 

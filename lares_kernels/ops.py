@@ -217,7 +217,7 @@ _dispatched_refine = torch.ops.lares_kernels.refine.default
 _dispatched_backward = torch.ops.lares_kernels.refine_backward.default
 
 
-def _only_run(hidden: Tensor) -> bool:
+def only_run(hidden: Tensor) -> bool:
     """Whether a call is to be run and nothing else: no compiler, transform, mode or profiler sees it.
 
     Then PyTorch's dispatcher, a quarter of the cost of a short call, has nothing to decide.
@@ -233,9 +233,9 @@ def _only_run(hidden: Tensor) -> bool:
 
 def refine_for(hidden: Tensor) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """``torch.ops.lares_kernels.refine``, or what it runs, as a call with ``hidden`` needs."""
-    return _refine if _only_run(hidden) else _dispatched_refine
+    return _refine if only_run(hidden) else _dispatched_refine
 
 
 def refine_backward_for(hidden: Tensor) -> Callable[..., list[Tensor]]:
     """``torch.ops.lares_kernels.refine_backward``, or what it runs."""
-    return _refine_backward if _only_run(hidden) else _dispatched_backward
+    return _refine_backward if only_run(hidden) else _dispatched_backward

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from lares_kernels.config import CoreConfig
@@ -84,19 +85,12 @@ def parameter_shapes(config: CoreConfig) -> Mapping[str, tuple[int, ...]]:
     return _shapes(config)
 
 
-@cache
-def _expected(
-    config: CoreConfig,
-) -> tuple[dict[str, tuple[int, ...]], list[str], list[tuple[int, ...]]]:
-    """``parameter_shapes``, and their names and shapes as lists."""
+def check_parameters(
+    config: CoreConfig, parameters: Mapping[str, Tensor], device: torch.device
+) -> list[Tensor]:
+    """The parameters in the op's order; ``ValueError`` unless they are those of ``config``, there."""
     shapes = _shapes(config)
-    return shapes, [*shapes], [*shapes.values()]
-
-
-def check_parameters(config: CoreConfig, parameters: Mapping[str, Tensor]) -> list[Tensor]:
-    """The parameters in the op's order; ``ValueError`` unless they are exactly those of ``config``."""
-    shapes, names, sizes = _expected(config)
-    if [*parameters] == names:
+    if [*parameters] == [*shapes]:
         ordered = [*parameters.values()]
     elif parameters.keys() == shapes.keys():
         ordered = [parameters[name] for name in shapes]
@@ -107,10 +101,14 @@ def check_parameters(config: CoreConfig, parameters: Mapping[str, Tensor]) -> li
             "parameters do not fit CoreConfig: "
             f"missing {missing or 'none'}, unknown {unknown or 'none'}"
         )
-    if [tensor.shape for tensor in ordered] != sizes:
+    if [tensor.shape for tensor in ordered] != [*shapes.values()]:
         for tensor, (name, shape) in zip(ordered, shapes.items(), strict=True):
             if tensor.shape != shape:
                 raise ValueError(
                     f"parameter {name} has shape {tuple(tensor.shape)}; CoreConfig needs {shape}"
                 )
+    if any(tensor.device != device for tensor in ordered):
+        for name, tensor in zip(shapes, ordered, strict=True):
+            if tensor.device != device:
+                raise ValueError(f"parameter {name} is on {tensor.device}, but hidden on {device}")
     return ordered
