@@ -61,9 +61,9 @@ class CpuBackend:
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = _Inputs(call, hidden, state, parameters)
-        trajectory = lib.room((call.n_sequences, call.max_steps, call.config.d_model))
-        final = lib.room(call.state_shape if call.wants_state else (0,))
-        kept = lib.room((call.kept_size if call.differentiates else 0,))
+        trajectory = lib.room(call.n_sequences, call.max_steps, call.config.d_model)
+        final = lib.room(*call.state_shape) if call.wants_state else lib.room(0)
+        kept = lib.room(call.kept_size if call.differentiates else 0)
         c = inputs.c
         c.trajectory = trajectory.data_ptr()
         if call.wants_state:
@@ -90,12 +90,12 @@ class CpuBackend:
             c.g_trajectory = inputs.address(g_trajectory)
         if g_state is not None:
             c.g_state = inputs.address(g_state)
-        grads = [lib.room(tensor.shape) for tensor in (hidden, *parameters)]
+        grads = [lib.room_like(tensor) for tensor in (hidden, *parameters)]
         c.g_hidden = grads[0].data_ptr()
         addresses = (grad.data_ptr() for grad in grads[1:])
         c.g_parameters[:] = of_core(call).in_places((*addresses, None))
         if state is not None:
-            grads.append(lib.room(call.state_shape))
+            grads.append(lib.room(*call.state_shape))
             c.g_first_state = grads[-1].data_ptr()
         inputs.run("lares_refine_backward")
         return grads

@@ -194,9 +194,14 @@ def loaded() -> ctypes.CDLL:
 _CPU = torch.device("cpu")
 
 
-def room(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """A tensor for the library to write to, whatever type and device new tensors have by default."""
-    return torch.empty(shape, dtype=dtype, device=_CPU)
+    return torch.empty(*shape, dtype=dtype, device=_CPU)
+
+
+def room_like(tensor: Tensor) -> Tensor:
+    """The same, of the shape of a tensor on the CPU."""
+    return torch.empty_like(tensor, dtype=torch.float32, memory_format=torch.contiguous_format)
 
 
 def float32_addresses(tensors: Sequence[Tensor]) -> list[int] | None:

@@ -235,12 +235,14 @@ def refine(
     """
     compiling = torch.compiler.is_compiling()
     signature = None
-    if not (compiling or training or cu_seqlens is not None or rollouts != 1 or steps_done):
+    if not (compiling or training or rollouts != 1 or steps_done):
         signature = repeated_calls.signature_of(
-            config, hidden, num_steps, state, return_state, precision
+            config, hidden, cu_seqlens, num_steps, state, return_state, precision
         )
     if signature is not None:
-        found = repeated_calls.run(signature, parameters, hidden, lengths, sequence_ids, seed)
+        found = repeated_calls.run(
+            signature, parameters, hidden, lengths, cu_seqlens, sequence_ids, seed
+        )
         if found is not None:
             trajectory, final = found
             last = trajectory.select(-2, -1)

@@ -44,7 +44,7 @@ class _Kept(NamedTuple):
         struct: the C struct but for its tensors, seed and threads.
         core: of the core alone.
         names, shapes: of the parameters.
-        full: (B,) lengths where none are given.
+        full: (B,) lengths of sequences without padding.
         trajectory: (B, T, d), its shape.
     """
 
@@ -62,12 +62,16 @@ _kept: dict[Signature, _Kept] = {}
 def signature_of(
     config: CoreConfig,
     hidden: Tensor,
+    cu_seqlens: Tensor | None,
     num_steps: int | Tensor,
     state: Tensor | str | None,
     wants_state: bool,
     precision: str | None,
 ) -> Signature | None:
-    """Of a call with one rollout and without dropout; None if it is not of the kind that is kept."""
+    """Of a call with one rollout and without dropout; None if it is not of the kind that is kept.
+
+    Of packed ones those of one sequence are: with more, hardly a batch has the size of another.
+    """
     if (
         torch.is_grad_enabled()
         or not only_run(hidden)
@@ -75,6 +79,7 @@ def signature_of(
         or not hidden.is_contiguous()
         or not hidden.is_cpu
         or torch.is_autocast_enabled("cpu")
+        or not (cu_seqlens is None or cu_seqlens.shape == (2,))
         or type(num_steps) is not int
         or not (state is None or type(state) is str)
     ):
@@ -98,7 +103,7 @@ def keep(signature: Signature, call: RefineCall) -> None:
         of_core(call),
         [*shapes],
         [*shapes.values()],
-        torch.full_like(call.lengths, call.padded_length),
+        torch.full_like(call.lengths, call.padded_length or call.n_hidden_rows),
         (call.n_sequences, call.max_steps, call.config.d_model),
     )
 
@@ -114,11 +119,30 @@ def _lies_ready(numbers: Tensor | Sequence[int], like: Tensor) -> TypeGuard[Tens
     )
 
 
+def _lengths(
+    kept: _Kept,
+    hidden: Tensor,
+    lengths: Tensor | Sequence[int] | None,
+    cu_seqlens: Tensor | None,
+) -> Tensor | None:
+    """(B,) lengths as the library reads them; None if these are not of the kind that is kept."""
+    if hidden.dim() == 2:
+        if cu_seqlens is None or lengths is not None or cu_seqlens.is_floating_point():
+            return None
+        return kept.full if cu_seqlens.tolist() == [0, len(hidden)] else None
+    if cu_seqlens is not None:
+        return None
+    if lengths is None:
+        return kept.full
+    return lengths if _lies_ready(lengths, kept.full) else None
+
+
 def run(
     signature: Signature,
     parameters: Mapping[str, Tensor],
     hidden: Tensor,
     lengths: Tensor | Sequence[int] | None,
+    cu_seqlens: Tensor | None,
     sequence_ids: Tensor | None,
     seed: int,
 ) -> tuple[Tensor, Tensor | None] | None:
@@ -130,22 +154,21 @@ def run(
     addresses = lib.float32_addresses(ordered)
     if addresses is None or [tensor.shape for tensor in ordered] != kept.shapes:
         return None
-    if lengths is None:
-        lengths = kept.full
-    elif not _lies_ready(lengths, kept.full):
+    sizes = _lengths(kept, hidden, lengths, cu_seqlens)
+    if sizes is None:
         return None
     c = lib.LaresCall.from_buffer_copy(kept.struct)
     if sequence_ids is not None:
         if not _lies_ready(sequence_ids, kept.full):
             return None
         c.sequence_ids = sequence_ids.data_ptr()
-    trajectory = hidden.new_empty(kept.trajectory)
+    trajectory = lib.room(*kept.trajectory)
     final = None
     if signature.wants_state:
-        final = torch.empty_like(hidden)
+        final = lib.room_like(hidden)
         c.final_state = final.data_ptr()
     c.hidden = hidden.data_ptr()
-    c.lengths = lengths.data_ptr()
+    c.lengths = sizes.data_ptr()
     c.parameters[:] = kept.core.in_places((*addresses, None))
     c.trajectory = trajectory.data_ptr()
     c.seed = seed

@@ -75,6 +75,31 @@ def test_the_same_bits(config: CoreConfig, monkeypatch: pytest.MonkeyPatch) -> N
         assert all(torch.equal(a, b) for a, b in zip(found, exact, strict=True)), call
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_one_packed_sequence(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    core, hidden = problem()
+    packed, offsets = hidden[0], torch.tensor([0, 9], dtype=dtype)
+    call = {"cu_seqlens": offsets, "num_steps": 3, "sequence_ids": torch.tensor([5])}
+    wanted = core(packed, **call, return_state=True)
+    core(packed, **call)
+    for bad, message in (
+        ({"cu_seqlens": torch.tensor([0, 8])}, "it must run from 0 to the 9 rows"),
+        ({"cu_seqlens": torch.tensor([1, 9])}, "cu_seqlens runs from 1 to 9"),
+        ({"cu_seqlens": torch.tensor([0.0, 9.0])}, "cu_seqlens must be a vector"),
+        ({"cu_seqlens": None}, "needs cu_seqlens"),
+        ({"cu_seqlens": None, "lengths": torch.tensor([9])}, "needs cu_seqlens"),
+        ({"lengths": torch.tensor([9])}, "and no lengths"),
+        ({"hidden": hidden}, "cu_seqlens goes with packed"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            core(**{"hidden": packed, **call, **bad})
+    forbid_the_long_way(monkeypatch)
+    found = core(packed, **call, return_state=True)
+    assert torch.equal(found.last, wanted.last)
+    assert torch.equal(found.state, wanted.state)
+    assert torch.equal(core(packed, **call).last, wanted.last)
+
+
 def test_another_call_is_no_repeat() -> None:
     """What changes the result changes the signature, or goes the long way."""
     core, hidden = problem()
@@ -188,7 +213,7 @@ def test_only_inference_is_a_repeat() -> None:
     assert not torch.equal(core(hidden, num_steps=3).last, plain)
     core.eval()
     with torch.autocast("cpu", torch.bfloat16):
-        assert not repeated.signature_of(core.config, hidden, 3, None, False, None)
+        assert not repeated.signature_of(core.config, hidden, None, 3, None, False, None)
 
 
 def test_what_wants_to_see_the_operator_sees_it() -> None:
