@@ -218,13 +218,15 @@ _dispatched_backward = torch.ops.lares_kernels.refine_backward.default
 
 
 def only_run(hidden: Tensor) -> bool:
-    """Whether a call is to be run and nothing else: no compiler, transform, mode or profiler sees it.
+    """Whether a call is to be run and nothing else: no compiler, trace, transform, mode or profiler
+    sees it.
 
     Then PyTorch's dispatcher, a quarter of the cost of a short call, has nothing to decide.
     """
     return (
         type(hidden) in (Tensor, Parameter)
         and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
         and not torch.autograd.profiler._is_profiler_enabled
