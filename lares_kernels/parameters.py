@@ -107,7 +107,8 @@ def check_parameters(
                 raise ValueError(
                     f"parameter {name} has shape {tuple(tensor.shape)}; CoreConfig needs {shape}"
                 )
-    for name, tensor in zip(shapes, ordered, strict=True):
-        if tensor.device != device:
-            raise ValueError(f"parameter {name} is on {tensor.device}, but hidden on {device}")
+    if any(tensor.device != device for tensor in ordered):
+        for name, tensor in zip(shapes, ordered, strict=True):
+            if tensor.device != device:
+                raise ValueError(f"parameter {name} is on {tensor.device}, but hidden on {device}")
     return ordered
