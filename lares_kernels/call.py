@@ -215,18 +215,17 @@ class RefineCall:
 _PRECISION_OF = {dtype: name for name, dtype in PRECISIONS.items()}
 
 
-def product_precision(precision: str | None, hidden: Tensor) -> str:
-    """Precision of the products: as asked for, else autocast's, else ``hidden``'s."""
+def product_precision(precision: str | None, dtype: torch.dtype, device_type: str) -> str:
+    """Precision of the products: as asked for, else autocast's, else that of ``hidden``'s type."""
     if precision is not None:
         if precision not in PRECISIONS:
             raise ValueError(
                 f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}"
             )
         return precision
-    device_type = hidden.device.type
-    if hidden.dtype == torch.float32 and torch.is_autocast_enabled(device_type):
+    if dtype == torch.float32 and torch.is_autocast_enabled(device_type):
         return _PRECISION_OF[torch.get_autocast_dtype(device_type)]
-    return _PRECISION_OF[hidden.dtype]
+    return _PRECISION_OF[dtype]
 
 
 def whole_numbers(name: str, value: Tensor, shapes: tuple[tuple[int, ...], ...]) -> Tensor:
@@ -237,7 +236,13 @@ def whole_numbers(name: str, value: Tensor, shapes: tuple[tuple[int, ...], ...])
             f"{name} must hold whole numbers of shape {wanted}; "
             f"got shape {tuple(value.shape)} of {value.dtype}"
         )
-    return value.to(torch.int64).contiguous()
+    return contiguous_int64(value)
+
+
+def contiguous_int64(value: Tensor) -> Tensor:
+    """``value`` as contiguous int64."""
+    # ``to`` takes ten times as long to find that there is nothing to do.
+    return (value if value.dtype is torch.int64 else value.to(torch.int64)).contiguous()
 
 
 def check_lengths(lengths: Tensor, longest: int | None) -> None:

@@ -37,7 +37,7 @@ def _require_rate(name: str, value: float) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CoreConfig:
     """What one step of the recurrence computes: ``s_t = Layers(LayerNorm(adapter(s_{t-1}, H)))``.
 
@@ -144,6 +144,11 @@ class CoreConfig:
             raise ValueError(
                 f"CoreConfig.padding is {self.padding!r}; mixer={self.mixer!r} takes it on the right"
             )
+
+    # Every call looks things up by its configuration: one string is compared and hashed, not a tuple
+    # made of all options.
+    def __eq__(self, other: object) -> bool:
+        return self.key == other.key if isinstance(other, CoreConfig) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.key)

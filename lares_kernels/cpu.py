@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Callable
 from functools import cache
+from operator import itemgetter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,9 +61,9 @@ class CpuBackend:
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = _Inputs(call, hidden, state, parameters)
-        trajectory = torch.empty(call.n_sequences, call.max_steps, call.config.d_model)
-        final = torch.empty(call.state_shape if call.wants_state else 0)
-        kept = torch.empty(call.kept_size if call.differentiates else 0)
+        trajectory = lib.room(call.n_sequences, call.max_steps, call.config.d_model)
+        final = lib.room(*call.state_shape) if call.wants_state else lib.room(0)
+        kept = lib.room(call.kept_size if call.differentiates else 0)
         c = inputs.c
         c.trajectory = trajectory.data_ptr()
         if call.wants_state:
@@ -88,20 +90,33 @@ class CpuBackend:
             c.g_trajectory = inputs.address(g_trajectory)
         if g_state is not None:
             c.g_state = inputs.address(g_state)
-        grads = [torch.empty(tensor.shape) for tensor in (hidden, *parameters)]
+        grads = [lib.room_like(tensor) for tensor in (hidden, *parameters)]
         c.g_hidden = grads[0].data_ptr()
-        for place, grad in zip(_places(call.config), grads[1:], strict=True):
-            c.g_parameters[place] = grad.data_ptr()
+        addresses = (grad.data_ptr() for grad in grads[1:])
+        c.g_parameters[:] = of_core(call).in_places((*addresses, None))
         if state is not None:
-            grads.append(torch.empty(call.state_shape))
+            grads.append(lib.room(*call.state_shape))
             c.g_first_state = grads[-1].data_ptr()
         inputs.run("lares_refine_backward")
         return grads
 
 
+class OfCore(NamedTuple):
+    """What calls of a core have in common.
+
+    Attributes:
+        template: the C struct with the core's fields filled in.
+        in_places: from something of every parameter, and a None after them, to the struct's places.
+    """
+
+    template: bytes
+    in_places: Callable[[tuple[int | None, ...]], tuple[int | None, ...]]
+
+
 @cache
-def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> bytes:
-    """The part of the C struct that depends on the core and the precision alone."""
+def _of_key(key: str, dropout: bool, product_dtype: torch.dtype) -> OfCore:
+    """Of the core whose configuration has that ``key``."""
+    config = CoreConfig.from_key(key)
     c = lib.LaresCall()
     c.abi = lib.ABI
     c.d_model, c.n_heads, c.d_ff = config.d_model, config.n_heads, config.d_ff
@@ -120,14 +135,29 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
     c.padding = PADDINGS.index(config.padding)
     c.eps = config.eps
     c.state_scale = config.state_omega * config.state_sigma
-    return bytes(c)
+    names = ["concat_weight" if name == "gate" else name for name in parameter_shapes(config)]
+    none = len(names)
+    places = [names.index(place) if place in names else none for place in lib.PARAMETERS]
+    return OfCore(bytes(c), itemgetter(*places))
 
 
-@cache
-def _places(config: CoreConfig) -> tuple[int, ...]:
-    """Where the C struct holds each parameter of a core."""
-    names = ("concat_weight" if name == "gate" else name for name in parameter_shapes(config))
-    return tuple(lib.PARAMETERS.index(name) for name in names)
+def of_core(call: RefineCall) -> OfCore:
+    """What the call has in common with others of its core."""
+    return _of_key(call.config.key, call.dropout, call.product_dtype)
+
+
+def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
+    """The C struct of a call but for its tensors, seed and threads."""
+    c = lib.LaresCall.from_buffer_copy(of_core(call).template)
+    c.n_sequences = call.lengths.shape[0]
+    c.rollouts = call.rollouts
+    c.padded_length = call.padded_length
+    c.n_rows = call.n_hidden_rows
+    c.max_steps = call.max_steps
+    c.steps_done = call.steps_done
+    c.keeps_padding = call.keeps_padding
+    c.state_mode = lib.STATE_ZERO if call.zero_state else lib.STATE_DRAWN
+    return c
 
 
 class _Inputs:
@@ -138,16 +168,7 @@ class _Inputs:
     ) -> None:
         self.call = call
         self.alive: list[Tensor] = []
-        c = self.c = lib.LaresCall.from_buffer_copy(
-            _template(call.config, call.dropout, call.product_dtype)
-        )
-        c.n_sequences = call.lengths.shape[0]
-        c.rollouts = call.rollouts
-        c.padded_length = call.padded_length
-        c.n_rows = call.n_hidden_rows
-        c.max_steps = call.max_steps
-        c.steps_done = call.steps_done
-        c.keeps_padding = call.keeps_padding
+        c = self.c = struct_without_tensors(call)
         c.seed = call.seed if call.seed < 1 << 63 else call.seed - (1 << 64)
         c.threads = torch.get_num_threads()
         c.lengths = call.lengths.data_ptr()
@@ -158,14 +179,10 @@ class _Inputs:
         c.hidden = self.address(hidden)
         if state is not None:
             c.state_mode, c.state = lib.STATE_GIVEN, self.address(state)
-        else:
-            c.state_mode = lib.STATE_ZERO if call.zero_state else lib.STATE_DRAWN
-        float32 = torch.float32
-        addresses = [p.data_ptr() for p in parameters if p.dtype is float32 and p.is_contiguous()]
-        if len(addresses) != len(parameters):
+        addresses = lib.float32_addresses(parameters)
+        if addresses is None:
             addresses = [self.address(p) for p in parameters]
-        for place, address in zip(_places(call.config), addresses, strict=True):
-            c.parameters[place] = address
+        c.parameters[:] = of_core(call).in_places((*addresses, None))
 
     def address(self, tensor: Tensor) -> int:
         """Of ``tensor`` as contiguous float32."""
@@ -183,7 +200,7 @@ class _Inputs:
 
     def run(self, name: str) -> None:
         """Call the library; errors become exceptions."""
-        code = getattr(lib.loaded(), name)(ctypes.byref(self.c))
+        code = getattr(lib.loaded(), name)(self.c)
         if code == lib.OK:
             return
         if code in _BAD_VALUES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -189,6 +189,30 @@ def loaded() -> ctypes.CDLL:
     if isinstance(library, str):
         raise BackendError(f"the CPU kernel cannot be used: {library}")
     return library
+
+
+_CPU = torch.device("cpu")
+
+
+def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor for the library to write to, whatever type and device new tensors have by default."""
+    return torch.empty(*shape, dtype=dtype, device=_CPU)
+
+
+def room_like(tensor: Tensor) -> Tensor:
+    """The same, of the shape of a tensor on the CPU."""
+    return torch.empty_like(tensor, dtype=torch.float32, memory_format=torch.contiguous_format)
+
+
+def float32_addresses(tensors: Sequence[Tensor]) -> list[int] | None:
+    """Where tensors lie, if all are contiguous float32 on the CPU, as the library reads them."""
+    float32 = torch.float32
+    found = [
+        tensor.data_ptr()
+        for tensor in tensors
+        if tensor.dtype is float32 and tensor.is_contiguous() and tensor.is_cpu
+    ]
+    return found if len(found) == len(tensors) else None
 
 
 FUNCTIONS = ("exp", "log", "erf_scaled", "gelu_slope", "sigmoid")

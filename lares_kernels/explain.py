@@ -62,7 +62,7 @@ def explain(
     steps, max_steps = depths(config, num_steps, len(sizes), rollouts)
     shape = (int(sizes.sum()), 0) if window is None else (len(sizes), window, 0)
     like = torch.empty(shape, dtype=dtype)
-    products = product_precision(precision, like)
+    products = product_precision(precision, dtype, like.device.type)
     call = make_call(
         like,
         sizes,

@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lares_kernels import repeated_calls
 from lares_kernels.backends import choose
 from lares_kernels.call import (
     PRECISIONS,
+    RefineCall,
     Request,
     check_rollouts,
     check_steps_done,
+    contiguous_int64,
     depths,
     has_dropout,
     lengths_of_cu_seqlens,
@@ -23,7 +26,7 @@ from lares_kernels.call import (
 )
 from lares_kernels.config import CoreConfig
 from lares_kernels.equations import refine_equations
-from lares_kernels.ops import call_refine, call_refine_backward, make_call
+from lares_kernels.ops import make_call, refine_backward_for, refine_for
 from lares_kernels.parameters import check_parameters
 
 _N_OPTIONS = 11  # of RefineFunction, config .. keeps_padding
@@ -65,7 +68,7 @@ class RefineFunction(torch.autograd.Function):
         # took longer than a small kernel.
         hidden, state, lengths, num_steps, sequence_ids, *options = inputs
         *options, keeps_padding = options[:_N_OPTIONS]
-        return call_refine(
+        return refine_for(hidden)(
             hidden,
             state,
             list(inputs[5 + _N_OPTIONS :]),
@@ -98,7 +101,7 @@ class RefineFunction(torch.autograd.Function):
         n_others = 3 + len(ctx.options)
         if g_trajectory is None and g_state is None:
             return (None,) * (2 + n_others + len(parameters))
-        grads = call_refine_backward(
+        grads = refine_backward_for(hidden)(
             hidden,
             state,
             parameters,
@@ -158,7 +161,7 @@ def _lengths(
                 f"lengths must hold {n_sequences} whole numbers, one a sequence; "
                 f"got shape {tuple(given.shape)} of {given.dtype}"
             )
-        return given.to(torch.int64).contiguous()
+        return contiguous_int64(given)
     if cu_seqlens is None or lengths is not None:
         raise ValueError("packed hidden (N, d) needs cu_seqlens (B + 1,), and no lengths")
     found = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
@@ -230,8 +233,23 @@ def refine(
         ValueError: a tensor or an option does not fit; the message names it.
         BackendError: the backend asked for cannot serve this call.
     """
+    compiling = torch.compiler.is_compiling()
+    signature = None
+    if not (compiling or training or rollouts != 1 or steps_done):
+        signature = repeated_calls.signature_of(
+            config, hidden, cu_seqlens, num_steps, state, return_state, precision
+        )
+    if signature is not None:
+        found = repeated_calls.run(
+            signature, parameters, hidden, lengths, cu_seqlens, sequence_ids, seed
+        )
+        if found is not None:
+            trajectory, final = found
+            last = trajectory.select(-2, -1)
+            return RefineOutput(last, trajectory if return_trajectory else None, final)
+
     check_hidden(config, hidden)
-    ordered = check_parameters(config, parameters)
+    ordered = check_parameters(config, parameters, hidden.device)
     if isinstance(state, str) and state not in ("normal", "zero"):
         raise ValueError(f"state is {state!r}; it must be a tensor, None, 'normal' or 'zero'")
     check_rollouts(config, rollouts)
@@ -252,14 +270,14 @@ def refine(
         shape = (*groups, *hidden.shape[1:]) if padded else (len(hidden) * rollouts, config.d_model)
         _check_state(config, state, hidden, shape)
 
-    compiling = torch.compiler.is_compiling()
-    products = product_precision(precision, hidden)
-    backend = _backend_name(config.key, hidden.device.type, products)
+    device_type = hidden.device.type
+    products = product_precision(precision, hidden.dtype, device_type)
+    backend = _backend_name(config.key, device_type, products)
     differentiates = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
     )
     dropout = training and has_dropout(config)
-    options = (
+    options: tuple[Any, ...] = (
         config.key,
         backend,
         products,
@@ -281,9 +299,11 @@ def refine(
             hidden, given_state, *tensors, *options, keeps_padding, *ordered
         )
     else:
-        trajectory, final, _ = call_refine(
+        trajectory, final, _ = refine_for(hidden)(
             hidden, given_state, ordered, *tensors, *options, False, keeps_padding
         )
+        if signature is not None and backend == "cpu" and not repeated_calls.is_kept(signature):
+            repeated_calls.keep(signature, _call_of(hidden, tensors, options, False))
 
     if trajectory.dtype != hidden.dtype:
         trajectory, final = trajectory.to(hidden.dtype), final.to(hidden.dtype)
@@ -301,6 +321,18 @@ def signed(seed: int) -> int:
     return (seed + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
+def _call_of(
+    hidden: Tensor,
+    tensors: tuple[Tensor, Tensor | None, Tensor | None],
+    options: tuple[Any, ...],
+    differentiates: bool,
+) -> RefineCall:
+    """The call that runs here and now with these options."""
+    config, _, *others = options
+    arguments: tuple[Any, ...] = (hidden, *tensors, config, *others, differentiates, False)
+    return make_call(*arguments)
+
+
 def _equations(
     hidden: Tensor,
     state: Tensor | None,
@@ -309,9 +341,7 @@ def _equations(
     options: tuple[Any, ...],
 ) -> tuple[Tensor, Tensor]:
     """The equations, for autograd to differentiate."""
-    config, _, *others = options
-    arguments: tuple[Any, ...] = (hidden, *tensors, config, *others, True, False)
-    call = make_call(*arguments)
+    call = _call_of(hidden, tensors, options, True)
     call.check_values()
     first = None if state is None else call.pack_state(state)
     with torch.autocast(hidden.device.type, enabled=False):

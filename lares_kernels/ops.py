@@ -6,7 +6,7 @@ argument. ``function.py`` makes them differentiable and gives them their public 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -86,7 +86,11 @@ def _refine(
     max_steps: int,
     steps_done: int,
     seed: int,
-    *flags: bool,
+    dropout: bool,
+    zero_state: bool,
+    wants_state: bool,
+    differentiates: bool,
+    keeps_padding: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     call = make_call(
         hidden,
@@ -99,7 +103,11 @@ def _refine(
         max_steps,
         steps_done,
         seed,
-        *flags,
+        dropout,
+        zero_state,
+        wants_state,
+        differentiates,
+        keeps_padding,
     )
     return backend_named(backend).forward(call, hidden, state, parameters)
 
@@ -209,29 +217,27 @@ _dispatched_refine = torch.ops.lares_kernels.refine.default
 _dispatched_backward = torch.ops.lares_kernels.refine_backward.default
 
 
-def _only_run(hidden: Tensor) -> bool:
-    """Whether a call is to be run and nothing else: no compiler, transform, mode or profiler sees it.
+def only_run(hidden: Tensor) -> bool:
+    """Whether a call is to be run and nothing else: no compiler, trace, transform, mode or profiler
+    sees it.
 
     Then PyTorch's dispatcher, a quarter of the cost of a short call, has nothing to decide.
     """
     return (
         type(hidden) in (Tensor, Parameter)
         and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
         and not torch.autograd.profiler._is_profiler_enabled
     )
 
 
-def call_refine(hidden: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """``torch.ops.lares_kernels.refine``."""
-    run = _refine if _only_run(hidden) else _dispatched_refine
-    found: tuple[Tensor, Tensor, Tensor] = run(hidden, *rest)
-    return found
+def refine_for(hidden: Tensor) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """``torch.ops.lares_kernels.refine``, or what it runs, as a call with ``hidden`` needs."""
+    return _refine if only_run(hidden) else _dispatched_refine
 
 
-def call_refine_backward(hidden: Tensor, *rest: Any) -> list[Tensor]:
-    """``torch.ops.lares_kernels.refine_backward``."""
-    run = _refine_backward if _only_run(hidden) else _dispatched_backward
-    found: list[Tensor] = run(hidden, *rest)
-    return found
+def refine_backward_for(hidden: Tensor) -> Callable[..., list[Tensor]]:
+    """``torch.ops.lares_kernels.refine_backward``, or what it runs."""
+    return _refine_backward if only_run(hidden) else _dispatched_backward

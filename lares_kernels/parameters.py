@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from lares_kernels.config import CoreConfig
@@ -84,8 +85,10 @@ def parameter_shapes(config: CoreConfig) -> Mapping[str, tuple[int, ...]]:
     return _shapes(config)
 
 
-def check_parameters(config: CoreConfig, parameters: Mapping[str, Tensor]) -> list[Tensor]:
-    """The parameters in the op's order; ``ValueError`` unless they are exactly those of ``config``."""
+def check_parameters(
+    config: CoreConfig, parameters: Mapping[str, Tensor], device: torch.device
+) -> list[Tensor]:
+    """The parameters in the op's order; ``ValueError`` unless they are those of ``config``, there."""
     shapes = _shapes(config)
     if [*parameters] == [*shapes]:
         ordered = [*parameters.values()]
@@ -104,4 +107,8 @@ def check_parameters(config: CoreConfig, parameters: Mapping[str, Tensor]) -> li
                 raise ValueError(
                     f"parameter {name} has shape {tuple(tensor.shape)}; CoreConfig needs {shape}"
                 )
+    if any(tensor.device != device for tensor in ordered):
+        for name, tensor in zip(shapes, ordered, strict=True):
+            if tensor.device != device:
+                raise ValueError(f"parameter {name} is on {tensor.device}, but hidden on {device}")
     return ordered

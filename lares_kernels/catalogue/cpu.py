@@ -46,8 +46,8 @@ class CpuCatalogue:
         wants_entropy: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = _Inputs(call, queries, items, chosen, excluded)
-        found, normaliser = (torch.empty(len(queries)) for _ in range(2))
-        entropy = torch.empty(len(queries) if wants_entropy else 0)
+        found, normaliser = (lib.room(len(queries)) for _ in range(2))
+        entropy = lib.room(len(queries) if wants_entropy else 0)
         inputs.c.log_probability = found.data_ptr()
         inputs.c.normaliser = normaliser.data_ptr()
         if wants_entropy:
@@ -70,8 +70,8 @@ class CpuCatalogue:
         inputs = _Inputs(call, queries, items, chosen, excluded)
         inputs.c.normaliser = inputs.address(normaliser)
         inputs.c.g_log_probability = inputs.address(g_log_probability)
-        g_queries = torch.empty(queries.shape if wants_queries else 0)
-        g_items = torch.empty(items.shape if wants_items else 0)
+        g_queries = lib.room_like(queries) if wants_queries else lib.room(0)
+        g_items = lib.room_like(items) if wants_items else lib.room(0)
         if wants_queries:
             inputs.c.g_queries = g_queries.data_ptr()
         if wants_items:
@@ -88,8 +88,8 @@ class CpuCatalogue:
         k: int,
     ) -> tuple[Tensor, Tensor]:
         inputs = _Inputs(call, queries, items, None, excluded)
-        scores = torch.empty(len(queries), k)
-        ids = torch.empty(len(queries), k, dtype=torch.int64)
+        scores = lib.room(len(queries), k)
+        ids = lib.room(len(queries), k, dtype=torch.int64)
         inputs.c.k = k
         inputs.c.top_scores, inputs.c.top_ids = scores.data_ptr(), ids.data_ptr()
         inputs.run("top_k")
@@ -104,7 +104,7 @@ class CpuCatalogue:
         excluded: Tensor | None,
     ) -> Tensor:
         inputs = _Inputs(call, queries, items, targets, excluded)
-        ranks = torch.empty(len(queries), dtype=torch.int64)
+        ranks = lib.room(len(queries), dtype=torch.int64)
         inputs.c.ranks = ranks.data_ptr()
         inputs.run("ranks")
         return ranks

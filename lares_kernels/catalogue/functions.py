@@ -123,12 +123,13 @@ def _check(
             )
         shape = (queries.shape[0], excluded.shape[1])
         excluded = check_ids("excluded", excluded, shape, queries.device)
-    products = product_precision(precision, queries)
+    device_type = queries.device.type
+    products = product_precision(precision, queries.dtype, device_type)
     if torch.float64 in (queries.dtype, items.dtype):
         products = "fp64"
     elif products == "fp64":
         raise ValueError(f"precision is 'fp64', but queries are {queries.dtype}")
-    backend = _backend_name(queries.device.type, products, items.shape[1])
+    backend = _backend_name(device_type, products, items.shape[1])
     flat = queries.reshape(-1, items.shape[1]).contiguous()
     return _Checked(flat, items.contiguous(), excluded, (scores, temperature, backend, products))
 

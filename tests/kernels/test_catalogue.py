@@ -63,6 +63,27 @@ def test_any_shape(backend: str, problem: CatalogueProblem) -> None:
     check(problem, backend)
 
 
+@backends
+def test_defaults_of_new_tensors_change_nothing(backend: str, other_defaults: Any) -> None:
+    problem = make_catalogue(n_excluded=3).to(torch.float32)
+    queries, items = problem.queries.squeeze(1).requires_grad_(), problem.items.requires_grad_()
+    options = {"excluded": problem.excluded}
+
+    def run() -> list[torch.Tensor]:
+        with lk.use_backend(backend):
+            found = lk.catalogue_log_probability(queries, items, problem.chosen, **options)
+            grads = torch.autograd.grad(found.sum(), [queries, items])
+            top = lk.catalogue_top_k(queries, items, 5, **options)
+            ranks = lk.catalogue_ranks(queries, items, problem.chosen, **options)
+        return [found.detach(), *grads, *top, ranks]
+
+    wanted = run()
+    with other_defaults():
+        found = run()
+    for mine, exact in zip(found, wanted, strict=True):
+        assert torch.equal(mine, exact)
+
+
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("scores", ["dot", "cosine"])
 def test_reference_is_the_equations_in_float64(scores: str) -> None:

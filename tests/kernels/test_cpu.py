@@ -139,6 +139,25 @@ def test_any_number_of_threads_gives_the_same_bits() -> None:
             assert torch.equal(mine, wanted)
 
 
+def test_defaults_of_new_tensors_change_nothing(other_defaults: Any) -> None:
+    core = make_core(PUBLISHED, scale=0.1).float()
+    hidden, lengths = torch.randn(2, 3, 64, requires_grad=True), torch.tensor([3, 2])
+
+    def run() -> list[Tensor]:
+        with use_backend("cpu"):
+            out = core(hidden, lengths, num_steps=2, return_state=True)
+            grads = torch.autograd.grad(out.last.sum(), [hidden, *core.parameters()])
+            with torch.no_grad():
+                alone = core(hidden, lengths, num_steps=2).last
+        return [out.last.detach(), out.state.detach(), alone, *grads]
+
+    wanted = run()
+    with other_defaults():
+        found = run()
+    for mine, exact in zip(found, wanted, strict=True):
+        assert torch.equal(mine, exact)
+
+
 def test_packed_padded_and_alone_give_the_same_bits() -> None:
     core = make_core(PUBLISHED, scale=0.1).float()
     lengths = torch.tensor(LENGTHS)

@@ -68,20 +68,30 @@ def test_compile_without_a_break_and_without_recompiling(backend: str) -> None:
                 torch.testing.assert_close(mine, exact)
 
 
+class Serve(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = make_core(SMALL, scale=0.1).float()
+
+    def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        return self.core(hidden, lengths, num_steps=4, state="zero").last
+
+
 def test_export() -> None:
-    core = make_core(SMALL, scale=0.1).float().eval()
-
-    class Serve(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.core = core
-
-        def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-            return self.core(hidden, lengths, num_steps=4, state="zero").last
-
+    serve = Serve().eval()
     hidden, lengths = torch.randn(3, 4, 16), torch.tensor([3, 1, 4])
-    program = torch.export.export(Serve(), (hidden, lengths))
-    torch.testing.assert_close(program.module()(hidden, lengths), Serve()(hidden, lengths))
+    program = torch.export.export(serve, (hidden, lengths))
+    torch.testing.assert_close(program.module()(hidden, lengths), serve(hidden, lengths))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_trace_computes_again() -> None:
+    serve = Serve().eval()
+    lengths = torch.tensor([3, 1, 4])
+    with torch.no_grad():
+        traced = torch.jit.trace(serve, (torch.randn(3, 4, 16), lengths))
+        hidden = torch.randn(3, 4, 16)
+        torch.testing.assert_close(traced(hidden, lengths), serve(hidden, lengths))
 
 
 def test_func_grad_and_vmaps_refusal() -> None:

@@ -1,0 +1,259 @@
+"""Inference on the CPU, the second time: the same bits, the same complaints, and the short way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lares_kernels import CoreConfig, RecurrentCore, RefineOutput, function, refine, use_backend
+from lares_kernels import repeated_calls as repeated
+from lares_kernels.cpu_library import load
+from tests.kernels.problems import SMALL, VARIANTS, make_core, name
+
+pytestmark = pytest.mark.skipif(isinstance(load(), str), reason=f"no CPU kernel: {load()}")
+
+WINDOWED = [
+    CoreConfig(16, 2, 24, 2, mixer=mixer, window=9, adapter=adapter)
+    for mixer in ("filter", "bsarec")
+    for adapter in ("add", "concat")
+]
+LENGTHS = torch.tensor([1, 5, 3, 9])
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept() -> Iterator[None]:
+    repeated._kept.clear()
+    with torch.no_grad(), use_backend("cpu"):
+        yield
+    repeated._kept.clear()
+
+
+def problem(config: CoreConfig = SMALL) -> tuple[RecurrentCore, Tensor]:
+    core = make_core(config).float().eval()
+    return core, torch.randn(4, 9, config.d_model, generator=torch.Generator().manual_seed(5))
+
+
+def tensors_of(out: RefineOutput) -> list[Tensor]:
+    return [part for part in out if part is not None]
+
+
+def forbid_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the call went the long way")
+
+    monkeypatch.setattr(function, "check_hidden", refuse)
+
+
+@pytest.mark.parametrize("config", [*VARIANTS, *WINDOWED], ids=lambda c: f"{name(c)}-{c.mixer}")
+def test_the_same_bits(config: CoreConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    core, hidden = problem(config)
+    depth = 3 if config.is_recurrent else 1
+    calls: list[dict[str, Any]] = [
+        {},
+        {"lengths": LENGTHS},
+        {"lengths": LENGTHS, "sequence_ids": torch.tensor([7, 0, 1 << 23, 2])},
+        {"state": "zero", "return_state": True},
+        {"seed": -3, "return_trajectory": True},
+        {"seed": (1 << 64) - 5, "lengths": LENGTHS, "return_state": True},
+        {"precision": "bf16"},
+    ]
+    wanted = [tensors_of(core(hidden, num_steps=depth, **call)) for call in calls]
+    repeated._kept.clear()
+    for call in calls:
+        core(hidden + 1, num_steps=depth, **call)
+    forbid_the_long_way(monkeypatch)
+    for call, exact in zip(calls, wanted, strict=True):
+        found = tensors_of(core(hidden, num_steps=depth, **call))
+        assert len(found) == len(exact)
+        assert all(torch.equal(a, b) for a, b in zip(found, exact, strict=True)), call
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_one_packed_sequence(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    core, hidden = problem()
+    packed, offsets = hidden[0], torch.tensor([0, 9], dtype=dtype)
+    call = {"cu_seqlens": offsets, "num_steps": 3, "sequence_ids": torch.tensor([5])}
+    wanted = core(packed, **call, return_state=True)
+    core(packed, **call)
+    for bad, message in (
+        ({"cu_seqlens": torch.tensor([0, 8])}, "it must run from 0 to the 9 rows"),
+        ({"cu_seqlens": torch.tensor([1, 9])}, "cu_seqlens runs from 1 to 9"),
+        ({"cu_seqlens": torch.tensor([0.0, 9.0])}, "cu_seqlens must be a vector"),
+        ({"cu_seqlens": None}, "needs cu_seqlens"),
+        ({"cu_seqlens": None, "lengths": torch.tensor([9])}, "needs cu_seqlens"),
+        ({"lengths": torch.tensor([9])}, "and no lengths"),
+        ({"hidden": hidden}, "cu_seqlens goes with packed"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            core(**{"hidden": packed, **call, **bad})
+    forbid_the_long_way(monkeypatch)
+    found = core(packed, **call, return_state=True)
+    assert torch.equal(found.last, wanted.last)
+    assert torch.equal(found.state, wanted.state)
+    assert torch.equal(core(packed, **call).last, wanted.last)
+
+
+def test_another_call_is_no_repeat() -> None:
+    """What changes the result changes the signature, or goes the long way."""
+    core, hidden = problem()
+    core(hidden, num_steps=3)
+    others: list[dict[str, Any]] = [
+        {"num_steps": 4},
+        {"num_steps": torch.tensor([1, 2, 3, 1])},
+        {"state": "zero"},
+        {"state": hidden},
+        {"rollouts": 2},
+        {"state": hidden, "steps_done": 5},
+    ]
+    for other in others:
+        found = core(hidden, **{"num_steps": 3, **other}).last
+        with use_backend("reference"):
+            wanted = core(hidden, **{"num_steps": 3, **other}).last
+        torch.testing.assert_close(found, wanted)
+
+
+def test_parameters_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    core, hidden = problem()
+    before = core(hidden, num_steps=3).last
+
+    def check() -> None:
+        with use_backend("reference"):
+            wanted = core(hidden, num_steps=3).last
+        assert not torch.allclose(wanted, before)
+        torch.testing.assert_close(core(hidden, num_steps=3).last, wanted)
+
+    core.up_weight.mul_(2)
+    check()
+    core.up_weight = torch.nn.Parameter(torch.randn(2, 24, 16))
+    check()
+    core.out_weight.data = core.out_weight.data.mT  # the same place and shape, another order
+    check()
+    core.down_weight.data = core.down_weight.data.double()
+    check()
+    mapping = dict(reversed(list(core.named_parameters())))
+    wanted = core(hidden, num_steps=3).last
+    assert torch.equal(refine(SMALL, mapping, hidden, num_steps=3).last, wanted)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"lengths": torch.tensor([1, 0, 3, 9])}, ValueError, "sequence 1 has length 0"),
+        ({"lengths": torch.tensor([1, 5, 3, 10])}, ValueError, "sequence 3 has length 10"),
+        ({"lengths": torch.tensor([1, 5, 3])}, ValueError, "lengths must hold 4 whole numbers"),
+        ({"lengths": LENGTHS.double()}, ValueError, "lengths must hold 4 whole numbers"),
+        ({"sequence_ids": torch.tensor([0, 1, 2, 1 << 24])}, ValueError, "in 0..16777215"),
+        ({"sequence_ids": torch.tensor([0, 1])}, ValueError, "whole numbers of shape"),
+        ({"num_steps": 0}, ValueError, "num_steps is 0"),
+        ({"num_steps": 1 << 16}, ValueError, "num_steps is 65536"),
+        ({"state": "ones"}, ValueError, "state is 'ones'"),
+        ({"precision": "int8"}, ValueError, "precision is 'int8'"),
+        ({"cu_seqlens": torch.tensor([0, 4])}, ValueError, "cu_seqlens goes with packed"),
+        ({"hidden": torch.zeros(4, 9, 8)}, ValueError, "hidden has shape (4, 9, 8)"),
+        ({"hidden": torch.zeros(4, 9)}, ValueError, "hidden has shape (4, 9)"),
+        ({"hidden": torch.zeros(4, 9, 16, dtype=torch.int64)}, TypeError, "hidden is torch.int64"),
+    ],
+)
+def test_the_same_complaints(change: dict[str, Any], error: Any, message: str) -> None:
+    core, hidden = problem()
+    call = {"hidden": hidden, "lengths": LENGTHS, "num_steps": 3}
+    core(**call)
+    with pytest.raises(error) as caught:
+        core(**{**call, **change})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda bias: bias[:, :7], r"up_bias has shape \(2, 7\)"),
+        (lambda bias: bias.view(24, 2), r"up_bias has shape \(24, 2\)"),  # where it lay before
+        (lambda bias: bias.to("meta"), "parameter up_bias is on meta, but hidden on cpu"),
+    ],
+)
+def test_parameters_that_no_longer_fit(change: Any, message: str) -> None:
+    core, hidden = problem()
+    parameters = dict(core.named_parameters())
+    refine(SMALL, parameters, hidden)
+    parameters["up_bias"] = change(parameters["up_bias"].detach())
+    with pytest.raises(ValueError, match=message):
+        refine(SMALL, parameters, hidden)
+    del parameters["up_bias"]
+    with pytest.raises(ValueError, match=r"missing \['up_bias'\]"):
+        refine(SMALL, parameters, hidden)
+
+
+def test_numbers_that_lie_otherwise() -> None:
+    core, hidden = problem()
+    wanted = core(hidden, LENGTHS, num_steps=3).last
+    apart = torch.stack([LENGTHS, LENGTHS], 1)[:, 0]
+    for lengths in (apart, LENGTHS.int(), LENGTHS.tolist()):
+        assert torch.equal(core(hidden, lengths, num_steps=3).last, wanted)
+    transposed = hidden.transpose(0, 1).contiguous().transpose(0, 1)
+    assert torch.equal(core(transposed, LENGTHS, num_steps=3).last, wanted)
+    half = core(hidden.bfloat16(), LENGTHS, num_steps=3).last
+    assert half.dtype == torch.bfloat16
+
+
+def test_only_inference_is_a_repeat() -> None:
+    core, hidden = problem(replace(SMALL, dropout=0.5))
+    plain = core(hidden, num_steps=3).last
+    with torch.enable_grad():
+        core(hidden, num_steps=3).last.sum().backward()
+    assert core.up_weight.grad is not None
+    assert core.up_weight.grad.abs().sum() > 0
+    core.train()
+    assert not torch.equal(core(hidden, num_steps=3).last, plain)
+    core.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not repeated.signature_of(core.config, hidden, None, 3, None, False, None)
+
+
+def test_what_wants_to_see_the_operator_sees_it() -> None:
+    core, hidden = problem()
+    wanted = core(hidden, num_steps=3).last
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        core(hidden, num_steps=3)
+    assert "lares_kernels.refine.default" in seen
+    with torch.profiler.profile() as profile:
+        core(hidden, num_steps=3)
+    assert "lares_kernels::refine" in {event.name for event in profile.events()}
+    compiled = torch.compile(core, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(hidden, num_steps=3).last, wanted)
+
+
+def test_there_is_an_end_to_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeated, "_MOST_KEPT", 3)
+    core, hidden = problem()
+    wanted = core(hidden, num_steps=2).last
+    for length in range(1, 9):
+        core(hidden[:, :length].contiguous())
+        assert len(repeated._kept) <= 3
+    assert torch.equal(core(hidden, num_steps=2).last, wanted)
+
+
+def test_from_several_threads() -> None:
+    core, hidden = problem()
+    wanted = [core(hidden, num_steps=3, seed=seed).last for seed in range(8)]
+
+    def run(number: int) -> bool:
+        with torch.no_grad(), use_backend("cpu"):
+            found = core(hidden, num_steps=3, seed=number % 8).last
+        return torch.equal(found, wanted[number % 8])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(run, range(400)))
