@@ -6,6 +6,12 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from lares.cli.options import (
     OptionParser,
@@ -16,7 +22,9 @@ from lares.cli.options import (
     whole_numbers,
 )
 from lares.errors import ConfigError
-from lares.evaluation.evaluate import evaluate
+from lares.evaluation.evaluate import depth_ranks
+from lares.evaluation.popularity import popularity_tenths
+from lares.evaluation.ranking import metrics_from_ranks
 from lares.files import atomic_write
 from lares.training.config import DataOptions
 from lares.training.trained import load_trained
@@ -37,6 +45,11 @@ def build_parser() -> OptionParser:
     parser.add_argument("--batch_size", type=int, default=512, help="sequences a pass")
     parser.add_argument(
         "--remove_history", action="store_true", help="leave a user's history out of the ranking"
+    )
+    parser.add_argument(
+        "--by_popularity",
+        action="store_true",
+        help="also by tenths of the samples, from those with the rarest targets to the most popular",
     )
     parser.add_argument("--seed", type=int, default=2025, help="of drawn initial states")
     parser.add_argument("--output", metavar="FILE.json", help="write the metrics here, too")
@@ -70,20 +83,43 @@ def run(argv: Sequence[str]) -> None:
     depths = [1, 2, 4, 8, 12, 16] if recurrent else [0]
     if found.depths is not None:
         depths = whole_numbers("--depths", found.depths)
+    split = getattr(dataset, found.split)
     try:
-        metrics = evaluate(
+        ranks = depth_ranks(
             trained.model.to(device),
-            getattr(dataset, found.split),
-            depths=depths,
-            ks=ks,
+            split,
+            depths,
             batch_size=found.batch_size,
             remove_history=found.remove_history,
             seed=found.seed,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
+    results: dict[str, Any] = {
+        str(depth): metrics_from_ranks(found_ranks, ks) for depth, found_ranks in ranks.items()
+    }
     columns = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in ks]
-    print(metrics_table("depth", {str(depth): row for depth, row in metrics.items()}, columns))
+    print(metrics_table("depth", results, columns))
+    if found.by_popularity:
+        by_tenth = _by_popularity(ranks, popularity_tenths(dataset, split), ks)
+        for depth, rows in by_tenth.items():
+            print(f"\ndepth {depth}, by popularity of the target")
+            print(metrics_table("tenth", rows, columns))
+        results["by_popularity"] = by_tenth
     if found.output:
         with atomic_write(Path(found.output)) as temporary:
-            temporary.write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+            temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+def _by_popularity(
+    ranks: dict[int, Tensor], tenths: NDArray[np.int64], ks: list[int]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Metrics of every depth by tenth, counted from 1, as far as there are samples."""
+    groups = torch.from_numpy(tenths)
+    return {
+        str(depth): {
+            str(tenth + 1): metrics_from_ranks(found[(groups == tenth).to(found.device)], ks)
+            for tenth in np.unique(tenths).tolist()
+        }
+        for depth, found in ranks.items()
+    }

@@ -1,4 +1,4 @@
-"""The popularity baseline: everybody gets the items most often interacted with in training."""
+"""Items by how often training meets them: as a baseline, and to tell rare targets from popular ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lares.data.batches import collate
 from lares.data.dataset import Dataset, Split
@@ -28,3 +29,14 @@ def evaluate_popularity(
         scores = counts.expand(len(indices), -1)
         ranks.append(target_ranks(scores, torch.from_numpy(targets), excluded))
     return metrics_from_ranks(torch.cat(ranks), ks)
+
+
+def popularity_tenths(dataset: Dataset, split: Split) -> NDArray[np.int64]:
+    """Tenth of the samples that each is in, by how often training meets its target: (S,) in 0..9.
+
+    0 has the rarest targets. Samples whose targets are equally popular share a tenth: the one in which
+    the first of them would be.
+    """
+    counts = dataset.item_counts()[split.items[split.ends]]
+    rarer: NDArray[np.int64] = np.searchsorted(np.sort(counts), counts)
+    return rarer * 10 // len(counts)

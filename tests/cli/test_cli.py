@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from lares import LaresModel, __version__
 from lares.cli import COMMANDS, main
 from lares.data import load_dataset
-from lares.evaluation import evaluate
+from lares.evaluation import evaluate, popularity_tenths
 from tests.conftest import write_interactions
 
 SMALL = (
@@ -152,6 +153,21 @@ def test_evaluate(run_folder: Path, tmp_path: Path, capsys) -> None:
     assert f"{expected[3]['recall@10']:.4f}" in table
     main(["evaluate", str(run_folder / "best"), str(data), "--depths=1", "--split=valid"])
     assert "NDCG@10" in capsys.readouterr().out
+
+
+def test_evaluate_by_popularity(run_folder: Path, tmp_path: Path, capsys) -> None:
+    data = run_folder.parent / "walks.parquet"
+    output = tmp_path / "metrics.json"
+    arguments = [str(run_folder), str(data), "--depths=1,3", "--ks=5"]
+    main(["evaluate", *arguments, "--by_popularity", "--output", str(output)])
+    assert "depth 3, by popularity of the target" in capsys.readouterr().out
+    dataset, found = load_dataset(data), json.loads(output.read_text())
+    tenths = popularity_tenths(dataset, dataset.test)
+    for depth, rows in found.pop("by_popularity").items():
+        assert len(rows) > 1
+        shares = {str(tenth + 1): np.mean(tenths == tenth) for tenth in np.unique(tenths)}
+        together = sum(shares[tenth] * row["ndcg@5"] for tenth, row in rows.items())
+        assert together == pytest.approx(found[depth]["ndcg@5"], rel=1e-6)
 
 
 def test_evaluate_errors(run_folder: Path, tmp_path: Path, capsys) -> None:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from lares import LaresConfig, LaresModel
 from lares.data import load_dataset
-from lares.evaluation import evaluate, evaluate_popularity, metrics_from_ranks, target_ranks
+from lares.evaluation import (
+    evaluate,
+    evaluate_popularity,
+    metrics_from_ranks,
+    popularity_tenths,
+    target_ranks,
+)
 from lares.evaluation.evaluate import depth_ranks
 from lares.evaluation.ranking import catalogue_target_ranks
 
@@ -109,6 +116,16 @@ def test_popularity(interactions: Path) -> None:
     assert found["recall@5"] == pytest.approx(hits / len(dataset.test))
     without = evaluate_popularity(dataset, dataset.test, ks=(5,), remove_history=True)
     assert without["recall@5"] >= found["recall@5"]
+
+
+def test_popularity_tenths(interactions: Path) -> None:
+    dataset = load_dataset(interactions)
+    tenths = popularity_tenths(dataset, dataset.test)
+    counts = dataset.item_counts()[dataset.test.items[dataset.test.ends]]
+    for tenth in range(1, 10):
+        rarer, others = counts[tenths < tenth], counts[tenths >= tenth]
+        assert not len(rarer) or not len(others) or rarer.max() < others.min()
+        assert len(rarer) <= np.ceil(len(counts) * tenth / 10) + (counts == rarer.max()).sum()
 
 
 @pytest.mark.parametrize("scores", ["dot", "cos"])

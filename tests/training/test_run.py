@@ -199,7 +199,7 @@ def test_bad_options(tmp_path: Path, section: str, options: dict, message: str) 
 
 
 def test_recipes_are_valid() -> None:
-    assert recipes() == ["demo", "published", "sasrec"]
+    assert recipes() == ["demo", "published", "sasrec", "shared"]
     for name in recipes():
         from lares.training.config import RECIPES_FOLDER
 
