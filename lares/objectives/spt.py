@@ -34,9 +34,9 @@ class SptConfig:
         deep_supervision: weight of the recommendation loss after an earlier step, drawn for each batch
             from those before the last, so that every step learns to recommend (Lee et al., AISTATS
             2015); 0, as published, leaves it out.
-        align_after: steps that learn without alignment before it joins; 0, as published, aligns from
-            the first. States that say nothing yet are hard to tell apart, and trying delays the
-            recommendation loss.
+        align_warmup: steps over which the weights of alignment grow from nothing, linearly; 0, as
+            published, has them from the first. States that say nothing yet are hard to tell apart,
+            and trying delays the recommendation loss.
         same_step: the partner reasons to the same depth as the sequence it is aligned with.
         mask_same_target: samples of a batch that have the same target are no negatives of each other.
             The authors' are.
@@ -45,7 +45,7 @@ class SptConfig:
     alpha: float = 0.1
     gamma: float = 0.5
     deep_supervision: float = 0.0
-    align_after: int = 0
+    align_warmup: int = 0
     same_step: bool = True
     mask_same_target: bool = False
 
@@ -54,17 +54,17 @@ class SptConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} is {value!r}; it must be zero or more")
-        if self.align_after < 0:
-            raise ConfigError(f"align_after is {self.align_after}; it must be zero or more steps")
+        if self.align_warmup < 0:
+            raise ConfigError(f"align_warmup is {self.align_warmup}; it must be zero or more steps")
 
     @property
     def aligns(self) -> bool:
-        """Whether alignment is wanted at any time."""
+        """Whether alignment is wanted."""
         return self.alpha > 0 or self.gamma > 0
 
-    def aligns_at(self, step: int) -> bool:
-        """Whether the update ``step`` (from 0) aligns."""
-        return self.aligns and step >= self.align_after
+    def warmth(self, step: int) -> float:
+        """Share of the weights of alignment that the update ``step`` (from 0) has."""
+        return min(1.0, (step + 1) / (self.align_warmup + 1))
 
 
 @dataclass
@@ -230,6 +230,7 @@ class SptLossesOf(nn.Module):
         partners: Tensor | None = None,
         step: Tensor | None = None,
         targets: Tensor | None = None,
+        warmth: float = 1.0,
     ) -> SptLosses:
         """All losses; those that are not given, and alignments whose states are None, are zero.
 
@@ -240,6 +241,7 @@ class SptLossesOf(nn.Module):
             partners: (M, d) states of their partners.
             step: (M, d) their own after the step that is aligned with the last.
             targets: (M of all processes,) items they have as targets; read to mask negatives.
+            warmth: share of their weights that alignments have.
         """
         others = {"trajectory": partners, "step": step}
         wanted = {name: self._gathered(rows) for name, rows in others.items() if rows is not None}
@@ -255,9 +257,8 @@ class SptLossesOf(nn.Module):
                 targets if self.spt.mask_same_target else None,
             )
             found |= dict(zip(wanted, aligned, strict=True))
-        total = (
-            recommendation + self.spt.alpha * found["trajectory"] + self.spt.gamma * found["step"]
-        )
+        alignment = self.spt.alpha * found["trajectory"] + self.spt.gamma * found["step"]
+        total = recommendation + warmth * alignment
         if earlier is not None:
             total = total + self.spt.deep_supervision * earlier
         return SptLosses(
@@ -280,7 +281,7 @@ class SptObjective(SptLossesOf):
         batch: SptBatch,
         depths: SptDepths,
         seed: int,
-        align: bool = True,
+        warmth: float = 1.0,
         initial_states: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> SptLosses:
         """Losses of a batch.
@@ -292,11 +293,11 @@ class SptObjective(SptLossesOf):
             batch: samples of this process.
             depths: as :func:`draw_depths` gives them.
             seed: 64-bit key of dropout and initial states.
-            align: whether the alignment losses that are wanted have joined.
+            warmth: share of their weights that the alignment losses have.
             initial_states: (B, L, d) of the three encodings, to fix them; drawn by default.
         """
         size = len(batch.targets)
-        if not (align and self.spt.aligns):
+        if not self.spt.aligns:
             last, trajectory = self._encode(
                 batch.item_seq,
                 batch.lengths,
@@ -332,6 +333,7 @@ class SptObjective(SptLossesOf):
             augmented if self.spt.alpha > 0 else None,
             step,
             batch.all_targets,
+            warmth,
         )
 
     def _recommendations(

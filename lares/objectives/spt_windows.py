@@ -50,7 +50,7 @@ class WindowSptObjective(SptLossesOf):
     """The losses of whole windows; arguments as of :class:`lares.objectives.spt.SptLossesOf`."""
 
     def forward(
-        self, batch: WindowBatch, depths: SptDepths, seed: int, align: bool = True
+        self, batch: WindowBatch, depths: SptDepths, seed: int, warmth: float = 1.0
     ) -> SptLosses:
         """Losses of a batch, as means over its targets and, of alignment, over those aligned.
 
@@ -61,11 +61,11 @@ class WindowSptObjective(SptLossesOf):
             batch: windows of this process.
             depths: as :func:`lares.objectives.spt.draw_depths` gives them.
             seed: 64-bit key of dropout and initial states.
-            align: whether the alignment losses that are wanted have joined.
+            warmth: share of their weights that the alignment losses have.
         """
         encoder, is_recurrent = self.model.encoder, self.model.config.is_recurrent
         supervised = {depths.supervised_step + 1} if self.supervises(depths) else set()
-        if not (align and self.spt.aligns):
+        if not self.spt.aligns:
             read = sorted(supervised | {depths.recommendation}) if is_recurrent else []
             states = encoder.token_states(
                 batch.item_seq, batch.lengths, read, seed=seed, sequence_ids=batch.window_ids
@@ -114,6 +114,7 @@ class WindowSptObjective(SptLossesOf):
             partners,
             after[depths.selected_step + 1][compared] if aligns_steps else None,
             batch.all_aligned,
+            warmth,
         )
 
     def _recommendations(

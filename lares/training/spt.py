@@ -61,8 +61,8 @@ class SptPhase(Phase):
         self._resident = ResidentSamples(samples, model.config.max_length, place.device)
         self._partners = PartnerIndex(samples) if spt.aligns else None
 
-    def make(self, indices: NDArray[np.int64], step: int) -> tuple[SptBatch, SptDepths, int, bool]:
-        """(batch of this process, depths, model seed, whether it aligns) of the samples ``indices``
+    def make(self, indices: NDArray[np.int64], step: int) -> tuple[SptBatch, SptDepths, int, float]:
+        """(batch of this process, depths, model seed, share of alignment) of the samples ``indices``
         (B,) of all."""
         first, end = self._place.part(len(indices))
         depths = draw_depths(
@@ -70,9 +70,7 @@ class SptPhase(Phase):
         )
         item_seq, lengths, targets = self._resident.collate(indices[first:end])
         partner_seq = partner_lengths = None
-        align = self._spt.aligns_at(step)
-        if align:
-            assert self._partners is not None
+        if self._partners is not None:
             generator = generator_of_step(self._seed, step, Purpose.PARTNERS)
             # Drawn for the whole batch, so that any number of processes draws the same.
             partners = self._partners.draw(indices, generator)
@@ -89,10 +87,11 @@ class SptPhase(Phase):
             if self._spt.mask_same_target
             else None,
         )
-        return batch, depths, seed_of_step(self._seed, step, Purpose.MODEL_SEED), align
+        model_seed = seed_of_step(self._seed, step, Purpose.MODEL_SEED)
+        return batch, depths, model_seed, self._spt.warmth(step)
 
     def updates(
-        self, objective: nn.Module, made: tuple[SptBatch, SptDepths, int, bool]
+        self, objective: nn.Module, made: tuple[SptBatch, SptDepths, int, float]
     ) -> Iterator[tuple[Tensor, ...]]:
         """The losses of a step's one update."""
         yield objective(*made)

@@ -58,8 +58,8 @@ class WindowSptPhase(Phase):
 
     def make(
         self, indices: NDArray[np.int64], step: int
-    ) -> tuple[WindowBatch, SptDepths, int, bool]:
-        """(batch of this process, depths, model seed, whether it aligns) of the windows ``indices``
+    ) -> tuple[WindowBatch, SptDepths, int, float]:
+        """(batch of this process, depths, model seed, share of alignment) of the windows ``indices``
         (B,) of all."""
         depths = draw_depths(
             self.model.config, self._spt, generator_of_step(self._seed, step, Purpose.DEPTHS)
@@ -74,10 +74,10 @@ class WindowSptPhase(Phase):
             n_windows=len(indices),
             n_targets=len(part.samples),
         )
-        align = self._spt.aligns_at(step)
-        if align:
+        if self._partners is not None:
             self._align(batch, part.samples, part.first, part.end, step)
-        return batch, depths, seed_of_step(self._seed, step, Purpose.MODEL_SEED), align
+        model_seed = seed_of_step(self._seed, step, Purpose.MODEL_SEED)
+        return batch, depths, model_seed, self._spt.warmth(step)
 
     def _align(
         self, batch: WindowBatch, samples: NDArray[np.int64], first: int, end: int, step: int
@@ -97,7 +97,7 @@ class WindowSptPhase(Phase):
         batch.all_aligned = resident.items_at(self.samples.ends[samples[chosen]])
 
     def updates(
-        self, objective: nn.Module, made: tuple[WindowBatch, SptDepths, int, bool]
+        self, objective: nn.Module, made: tuple[WindowBatch, SptDepths, int, float]
     ) -> Iterator[tuple[Tensor, ...]]:
         """The losses of a step's one update."""
         yield objective(*made)

@@ -135,5 +135,5 @@ def test_bad_weights() -> None:
         SptConfig(alpha=-0.1)
     with pytest.raises(ConfigError, match="gamma is nan"):
         SptConfig(gamma=float("nan"))
-    with pytest.raises(ConfigError, match="align_after is -1"):
-        SptConfig(align_after=-1)
+    with pytest.raises(ConfigError, match="align_warmup is -1"):
+        SptConfig(align_warmup=-1)

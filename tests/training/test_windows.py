@@ -83,18 +83,19 @@ def test_spt_on_windows_equals_spt_on_prefixes(
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["users", "prefixes"])
-def test_alignment_joins_later(interactions: Path, whole: bool) -> None:
+def test_alignment_warms_up(interactions: Path, whole: bool) -> None:
     dataset = load_dataset(interactions)
-    model, spt = make_model(dataset.vocabulary.n_items), SptConfig(align_after=3)
+    model = make_model(dataset.vocabulary.n_items)
+    spt = SptConfig(alpha=0.3, gamma=0.0, align_warmup=3)
     phase: SptPhase | WindowSptPhase
     if whole:
         phase = WindowSptPhase(model, spt, WHOLE, dataset.train, 0, PLACE)
     else:
         phase = SptPhase(model, spt, dataset.train, 0, PLACE)
-    for step in range(5):
+    for step, share in enumerate((0.25, 0.5, 0.75, 1.0, 1.0)):
         losses = phase.objective(*phase.make(np.arange(8), step))
-        assert (losses.trajectory > 0) == (step >= 3)
-        assert (losses.total > losses.recommendation) == (step >= 3)
+        expected = losses.recommendation + share * 0.3 * losses.trajectory
+        assert losses.total.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_rpt_on_windows_equals_rpt_on_prefixes(interactions: Path) -> None:
