@@ -64,8 +64,6 @@ class TritonBackend:
         if request.product_dtype not in _PRODUCTS:
             served = ", ".join(str(dtype) for dtype in _PRODUCTS)
             return f"products in {request.product_dtype}; it serves {served}"
-        if request.config.mixes_window:
-            return f"mixer is {request.config.mixer!r}; it serves 'attention'"
         return layered_reason(request)
 
     def plan(self, call: RefineCall, device_type: str) -> str:
@@ -89,6 +87,8 @@ class TritonBackend:
         Both plans keep the same states in the same order, so one may run backward after the other.
         """
         config = call.config
+        if config.mixes_window:
+            return False
         if config.d_model % 8 or config.d_model > _MOST_FUSED_WIDTH:
             return False
         precision = precision_of(call.product_dtype)
