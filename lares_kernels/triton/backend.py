@@ -87,8 +87,6 @@ class TritonBackend:
         Both plans keep the same states in the same order, so one may run backward after the other.
         """
         config = call.config
-        if config.mixes_window:
-            return False
         if config.d_model % 8 or config.d_model > _MOST_FUSED_WIDTH:
             return False
         precision = precision_of(call.product_dtype)

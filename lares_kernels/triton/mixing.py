@@ -15,9 +15,8 @@ from lares_kernels.mixing import fourier_basis
 from lares_kernels.triton.constants import FUSES, padded
 from lares_kernels.triton.layered_call import Layered
 
-# Frequencies, rows and columns of a block: the float32 sums of one fit the registers of four warps.
+# Frequencies, rows and columns of a block: with more, ieee products spill registers on some GPUs.
 _MOST_SIDE = 32
-_MOST_COLUMNS = 64
 SUM_BLOCK = 256
 _SUM_PARTS = 32
 
@@ -33,7 +32,7 @@ def mixing_blocks(config: CoreConfig) -> dict[str, int]:
     return {
         "FREQUENCIES": min(_MOST_SIDE, padded(n_frequencies(config))),
         "ROWS": min(_MOST_SIDE, padded(config.window)),
-        "COLUMNS": min(_MOST_COLUMNS, padded(config.d_model)),
+        "COLUMNS": min(_MOST_SIDE, padded(config.d_model)),
     }
 
 

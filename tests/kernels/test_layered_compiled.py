@@ -155,7 +155,7 @@ def test_mixing(target: str, mixer: str) -> None:
             c = constants(config, row_rows(width), True, precision)
             blocks = mixing_blocks(config)
             check(layered_mixing.spectrum_kernel, c, precision, target, 4, **blocks)
-            absent = ("x", "scale", "high") if mixer == "filter" else ("weight",)
+            absent = ("x", "band_scale", "high") if mixer == "filter" else ("weight",)
             for sign in (1.0, -1.0):
                 values = {"SIGN": sign, **blocks, **dict.fromkeys(absent)}
                 check(layered_mixing.window_kernel, c, precision, target, 4, **values)

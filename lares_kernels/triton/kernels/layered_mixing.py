@@ -71,7 +71,7 @@ def window_kernel(
     basis,
     weight,
     x,
-    scale,
+    band_scale,
     out,
     high,
     length,
@@ -84,15 +84,15 @@ def window_kernel(
 ):
     """Windows (S L, width) from their spectra; the grid is (S, rows, columns).
 
-    With a ``weight`` the spectrum is multiplied by it first: the filter. With a ``scale`` what comes
-    of the spectrum is the low band of ``x``, and the result ``low + scale^2 (x - low)``, which is its
-    own transpose.
+    With a ``weight`` the spectrum is multiplied by it first: the filter. With a ``band_scale`` ``b``
+    what comes of the spectrum is the low band of ``x``, and the result ``low + b^2 (x - low)``, which
+    is its own transpose.
 
     Args:
         spectrum: (S, 2, n_frequencies, width) float32.
         basis: (2, L//2+1, L) float32.
         weight: (L//2+1, width, 2) real and imaginary parts, or None.
-        x: (S L, width) float32; scale: (width,); or None.
+        x: (S L, width) float32; band_scale: (width,); or None.
         out: (S L, width) float32 out.
         high: (S L, width) float32 out, ``x - low``, or None.
         length: ``L``.
@@ -120,8 +120,8 @@ def window_kernel(
         value += tl.dot(tl.trans(sine), imaginary, input_precision=C.input_precision)
     mask = (row < length)[:, None] & has_column
     at = window * length * C.width + row[:, None] * C.width + column
-    if scale is not None:
-        b = tl.load(scale + column, mask=has_column, other=0.0).to(tl.float32)
+    if band_scale is not None:
+        b = tl.load(band_scale + column, mask=has_column, other=0.0).to(tl.float32)
         rest = tl.load(x + at, mask=mask, other=0.0) - value
         if high is not None:
             tl.store(high + at, rest, mask=mask)

@@ -282,12 +282,11 @@ def residual_backward_kernel(
                 g_y = g
                 if g_branch_input is not None:
                     g_y += load_rows(g_branch_input, row, mask, C)
-                g_y *= SHARE
             value = load_rows(total, row, mask, C)
             normalised, inverse_std = elementwise.normalise(value, C.eps, C.d, C.width)
             g_weight += g_y * normalised
             g_norm_bias += g_y
-            scaled = g_y * columns(weight, C)
+            scaled = g_y * (columns(weight, C) * SHARE)
             back = elementwise.normalise_backward(scaled, normalised, inverse_std, C.width)
             if NORM == OF_BRANCH:
                 g += back
@@ -301,8 +300,8 @@ def residual_backward_kernel(
             g_bias += g
             store_rows(g_branch, row, mask, g, C)
     if NORM != NO_NORM:
-        add_sums(sums, 0, g_weight, C)
-        add_sums(sums, 1, g_norm_bias, C)
+        add_sums(sums, 0, g_weight * SHARE, C)
+        add_sums(sums, 1, g_norm_bias * SHARE, C)
     if g_branch is not None:
         add_sums(sums, 2, g_bias, C)
 
