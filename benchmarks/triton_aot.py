@@ -29,7 +29,7 @@ from lares_kernels.triton.fused import options_of
 from lares_kernels.triton.kernels.backward import backward_kernel
 from lares_kernels.triton.kernels.forward import forward_kernel
 from lares_kernels.triton.kernels.weight_gradients import weights_kernel
-from lares_kernels.triton.settings import BESIDES, Setting, settings
+from lares_kernels.triton.settings import BESIDES, Setting, most_window, settings
 
 TARGETS = {
     "sm80": GPUTarget("cuda", 80, 32),
@@ -38,7 +38,6 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 PUBLISHED = CoreConfig(dropout=0.5, attn_dropout=0.5)
-WINDOW = 50  # rows that FMLP-Rec and BSARec were published with
 _TYPES = {"half": "bf16", "tf32": "fp32", "ieee": "fp32"}
 
 
@@ -150,8 +149,8 @@ class Compiled:
         """What is past its bound."""
         rule, found = self.rule, self.found
         texts = []
-        spilled = most_spilled(self.family, rule)
-        if self.config.mixer == "attention" and found.spilled > spilled:
+        spilled = most_spilled(self.family, rule, self.config.mixer)
+        if found.spilled > spilled:
             texts.append(f"{found.spilled} spilled, at most {spilled} were")
         most = shared_limit(self.family, rule)
         if found.shared > most:
@@ -172,10 +171,10 @@ def matrix_bytes(config: CoreConfig) -> int:
 def config_for(family: str, rule: Setting, mixer: str = "attention") -> CoreConfig:
     """The published core, with as many layers as ``rule`` keeps on the chip if it does.
 
-    Of another ``mixer``, with windows of its published 50 rows, or as many as a tile has.
+    Of another ``mixer``, with windows of as many rows as a tile has.
     """
     if mixer != "attention":
-        return replace(PUBLISHED, mixer=mixer, window=min(WINDOW, rule.rows))
+        return replace(PUBLISHED, mixer=mixer, window=rule.rows)
     if not rule.resident:
         return PUBLISHED
     one = replace(PUBLISHED, n_layers=1)
@@ -185,6 +184,14 @@ def config_for(family: str, rule: Setting, mixer: str = "attention") -> CoreConf
     ) <= shared_limit(family, rule):
         layers += 1
     return replace(PUBLISHED, n_layers=layers)
+
+
+def serves_windows(family: str, rule: Setting) -> bool:
+    """Whether cores that mix whole windows run by ``rule``: never with resident matrices."""
+    most = most_window(family)
+    if rule.kernel == "weights":
+        return True
+    return not rule.resident and (most is None or rule.rows <= most)
 
 
 def compiled_rule(family: str, rule: Setting, dropout: bool, mixer: str = "attention") -> Compiled:
@@ -200,8 +207,8 @@ def table(
     """Every rule that is asked for, without dropout and with it."""
     for family in families:
         for rule in settings(family):
-            if rule.resident and mixer != "attention":
-                continue  # these cores' matrices are never resident
+            if mixer != "attention" and not serves_windows(family, rule):
+                continue
             if rule.precision not in precisions:
                 continue
             if rule.kernel != "weights" and rule.rows > most_rows:

@@ -29,7 +29,8 @@ def tile_transforms(config: CoreConfig, rows: int, device: torch.device) -> Tens
     if config.mixer == "bsarec":
         matrices = [low_pass(length, config.cutoff, torch.float64, cpu)]
     else:
-        frequency, sine = _coefficients(length)
+        number = torch.arange(length)
+        frequency, sine = (number + 1) // 2, ((number > 0) & (number % 2 == 0)).to(torch.int64)
         basis = fourier_basis(length, torch.float64, cpu)
         partner = basis[1 - sine, frequency]
         alone = (2 * frequency) % length == 0
@@ -41,12 +42,6 @@ def tile_transforms(config: CoreConfig, rows: int, device: torch.device) -> Tens
     return tiles.to(device, torch.float32)
 
 
-def _coefficients(length: int) -> tuple[Tensor, Tensor]:
-    """Frequency of each of a window's coefficients, and 1 where it is the sine's, (L,) int64 each."""
-    number = torch.arange(length)
-    return (number + 1) // 2, ((number > 0) & (number % 2 == 0)).to(torch.int64)
-
-
 def add_filter_gradient(c: Constants, sums: Tensor, g_vectors: Tensor) -> None:
     """Add the gradients of ``kernels/mixing.py``'s ``filter_weight`` where the packed vectors have it.
 
@@ -56,15 +51,15 @@ def add_filter_gradient(c: Constants, sums: Tensor, g_vectors: Tensor) -> None:
         g_vectors: (vector_size,) float32, added to.
     """
     length, windows = c.window, c.rows // c.window
-    frequency, sine = (part.to(sums.device) for part in _coefficients(length))
     by_row = sums.view(c.layers, 2, c.rows, c.d)[:, :, : windows * length]
-    by_coefficient = by_row.unflatten(2, (windows, length)).sum(2)
-    sign = torch.where(sine == 1, 1.0, -1.0)
-    by_coefficient[:, 1] *= sign[:, None]
-    # Cosine and sine of a frequency share its weight: at most two terms, in order.
+    coefficients = by_row.unflatten(2, (windows, length)).sum(2)
+    # A frequency's cosine and sine share its weight; a cosine's partner counts with the imaginary part
+    # negative, and frequency 0 has none.
+    cosines, sines = coefficients[:, :, 1::2], coefficients[:, :, 2::2]
     found = sums.new_zeros(c.layers, 2, c.frequencies, c.d)
-    for which in (0, 1):
-        own = frequency[sine == which]
-        found[:, :, own] += by_coefficient[:, :, sine == which]
+    found[:, 0, 0] = coefficients[:, 0, 0]
+    found[:, 0, 1 : 1 + cosines.shape[2]] += cosines[:, 0]
+    found[:, 1, 1 : 1 + cosines.shape[2]] -= cosines[:, 1]
+    found[:, :, 1 : 1 + sines.shape[2]] += sines
     layers = g_vectors[: c.layers * c.layer_vector].view(c.layers, c.layer_vector)
     layers[:, c.mixing_at : c.mixing_at + 2 * c.frequencies * c.d] += found.flatten(1)

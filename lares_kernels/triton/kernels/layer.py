@@ -283,7 +283,7 @@ def mixing_sum(x, transforms, matrices, vectors, info, index, step, seed, C: tl.
         source = x
         x = of_queries
     if C.filters:
-        branch = mixing.filtered(x, transforms, vectors, matrices.dtype.element_ty, C)
+        branch = mixing.filtered(x, transforms, vectors, info, matrices.dtype.element_ty, C)
     else:
         branch = attention(source, of_queries, matrices, vectors, info, index, step, seed, C)
     low, high, next_low, next_high = residual_words(info, index, step, seed, C)
@@ -330,9 +330,9 @@ def layer_output(feed_forward_sum, vectors, C: tl.constexpr):
 @triton.jit
 def layer_forward(x, transforms, matrices, vectors, info, index, step, seed, C: tl.constexpr):
     """One layer, post-, pre- or query-norm."""
+    mixed, low, high = mixing_sum(x, transforms, matrices, vectors, info, index, step, seed, C)
     bands = bands_sum(x, transforms, matrices, vectors, info, index, step, seed, C)
-    x, low, high = mixing_sum(x, transforms, matrices, vectors, info, index, step, seed, C)
-    x = feed_forward_sum(x, bands, matrices, vectors, info, index, step, seed, low, high, C)
+    x = feed_forward_sum(mixed, bands, matrices, vectors, info, index, step, seed, low, high, C)
     return shown(layer_output(x, vectors, C), info, C)
 
 

@@ -167,12 +167,16 @@ def layer_again(
 ):
     """The layer forward, leaving its input and its residual sums in ``scratch``."""
     store_tile(scratch, 0, x, C)
+    mixed, low, high = layer.mixing_sum(
+        x, transforms, matrices, vectors, info, index, step, seed, C
+    )
+    store_tile(scratch, 1, mixed, C)
     bands = layer.bands_sum(x, transforms, matrices, vectors, info, index, step, seed, C)
     if C.bands:
         store_tile(scratch, 3, bands, C)
-    x, low, high = layer.mixing_sum(x, transforms, matrices, vectors, info, index, step, seed, C)
-    store_tile(scratch, 1, x, C)
-    x = layer.feed_forward_sum(x, bands, matrices, vectors, info, index, step, seed, low, high, C)
+    x = layer.feed_forward_sum(
+        mixed, bands, matrices, vectors, info, index, step, seed, low, high, C
+    )
     store_tile(scratch, 2, x, C)
     return shown(layer.layer_output(x, vectors, C), info, C)
 
@@ -372,7 +376,7 @@ def layer_backward(
     if C.filters:
         sums = gradients + C.vector_size - index * C.layer_vector + index * C.filter_sums
         g_source = mixing.filtered_backward(
-            g_branch, load_tile(scratch, 0, C), transforms, vectors, sums, dtype, C
+            g_branch, load_tile(scratch, 0, C), transforms, vectors, info, sums, dtype, C
         )
         replace_tile(gradient, 0, shown(g_sum + g_source, info, C), C)
     else:

@@ -9,6 +9,9 @@ here are taken of both halves of each number, which leaves float32's own error b
 import triton
 import triton.language as tl
 
+from lares_kernels.triton.kernels import tiles
+from lares_kernels.triton.kernels.rows import field
+
 COEFFICIENTS: tl.constexpr = tl.constexpr(0)  # of a window in the real Fourier basis
 PARTNERS: tl.constexpr = tl.constexpr(1)  # its sine for each cosine's, and the other way round
 LOW_PASS: tl.constexpr = tl.constexpr(0)
@@ -30,18 +33,20 @@ def product(a, b, HALF: tl.constexpr, C: tl.constexpr):
         a_high, b_high = a.to(HALF), b.to(HALF)
         a_low = (a - a_high.to(tl.float32)).to(HALF)
         b_low = (b - b_high.to(tl.float32)).to(HALF)
-        small = tl.dot(a_low, b_high) + tl.dot(a_high, b_low)
-        return small + tl.dot(a_high, b_high)
+        found = tl.dot(a_high, b_low)
+        found = tl.dot(a_low, b_high, found)
+        return tl.dot(a_high, b_high, found)
 
 
 @triton.jit
-def filter_weight(vectors, C: tl.constexpr):
+def filter_weight(vectors, info, C: tl.constexpr):
     """(real, imaginary) parts (rows, d) of the weight of every coefficient of the tile's windows.
 
     The coefficients of a window are the cosine of frequency 0, then cosine and sine of each next one.
-    A cosine's partner counts with the imaginary part negative.
+    A cosine's partner counts with the imaginary part negative. A row's position says which coefficient
+    is its own: read, not worked out from its number, for then it would wait in registers.
     """
-    coefficient = tl.arange(0, C.rows)[:, None] % C.window
+    coefficient = field(info, tiles.POSITION, C)[:, None]
     sine = (coefficient > 0) & (coefficient % 2 == 0)
     at = vectors + C.mixing_at + (coefficient + 1) // 2 * C.d + tl.arange(0, C.d)[None, :]
     real, imaginary = tl.load(at), tl.load(at + C.frequencies * C.d)
@@ -49,17 +54,17 @@ def filter_weight(vectors, C: tl.constexpr):
 
 
 @triton.jit
-def filtered(x, transforms, vectors, HALF: tl.constexpr, C: tl.constexpr):
+def filtered(x, transforms, vectors, info, HALF: tl.constexpr, C: tl.constexpr):
     """``irfft(rfft(x) W)`` along every window."""
-    basis = transform(transforms, COEFFICIENTS, C)
-    own = product(basis, x, HALF, C)
-    partner = product(transform(transforms, PARTNERS, C), x, HALF, C)
-    real, imaginary = filter_weight(vectors, C)
-    return product(tl.trans(basis), own * real + partner * imaginary, HALF, C)
+    own = product(transform(transforms, COEFFICIENTS, C), x, HALF, C)
+    real, imaginary = filter_weight(vectors, info, C)
+    # Where a partner counts with one sign, it is counted with the other.
+    y = product(tl.trans(transform(transforms, PARTNERS, C)), -imaginary * own, HALF, C)
+    return y + product(tl.trans(transform(transforms, COEFFICIENTS, C)), real * own, HALF, C)
 
 
 @triton.jit
-def filtered_backward(g_y, x, transforms, vectors, sums, HALF: tl.constexpr, C: tl.constexpr):
+def filtered_backward(g_y, x, transforms, vectors, info, sums, HALF: tl.constexpr, C: tl.constexpr):
     """Gradient of the filter's input.
 
     ``sums`` (2, rows, d) of the program's own get the gradients of :func:`filter_weight`'s parts.
@@ -71,7 +76,7 @@ def filtered_backward(g_y, x, transforms, vectors, sums, HALF: tl.constexpr, C: 
     tl.store(at, tl.load(at) + g * product(basis, x, HALF, C))
     at += C.rows * C.d
     tl.store(at, tl.load(at) + g * product(partners, x, HALF, C))
-    real, imaginary = filter_weight(vectors, C)
+    real, imaginary = filter_weight(vectors, info, C)
     g_x = product(tl.trans(basis), g * real, HALF, C)
     return g_x + product(tl.trans(partners), g * imaginary, HALF, C)
 

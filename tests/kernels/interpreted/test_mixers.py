@@ -19,6 +19,7 @@ from tests.kernels.problems import (
     outputs_and_gradients,
     relative,
 )
+from tests.model.test_goldens import check_outputs_and_gradients
 
 FILTER = CoreConfig(
     d_model=16, n_heads=2, d_ff=24, n_layers=1, mixer="filter", window=9, dropout=0.5
@@ -164,6 +165,12 @@ def test_half_precision_keeps_to_twice_the_equations(plan: str, config: CoreConf
         )
     rough, mine = errors
     assert all(m <= max(2.0 * r, 1e-4) for m, r in zip(mine, rough, strict=True))
+
+
+@pytest.mark.parametrize("name", ["bsarec", "fmlprec"])
+def test_the_published_programs(name: str) -> None:
+    with use_backend("triton"):
+        check_outputs_and_gradients(name, 1e-5, 1e-4, torch.float32)
 
 
 @PLANS
