@@ -23,12 +23,13 @@ from triton.compiler import ASTSource
 
 from benchmarks.triton_bounds import most_spilled, shared_limit
 from lares_kernels import CoreConfig
+from lares_kernels.config import MIXERS
 from lares_kernels.triton.constants import LEAST_SIDE, Constants, compile_time, constants
 from lares_kernels.triton.fused import options_of
 from lares_kernels.triton.kernels.backward import backward_kernel
 from lares_kernels.triton.kernels.forward import forward_kernel
 from lares_kernels.triton.kernels.weight_gradients import weights_kernel
-from lares_kernels.triton.settings import BESIDES, Setting, settings
+from lares_kernels.triton.settings import BESIDES, Setting, most_window, settings
 
 TARGETS = {
     "sm80": GPUTarget("cuda", 80, 32),
@@ -55,7 +56,7 @@ class Resources:
     shared: int
 
 
-def arguments(kernel: str, precision: str) -> dict[str, str | None]:
+def arguments(kernel: str, precision: str, mixes_window: bool = False) -> dict[str, str | None]:
     """Types of a training call's arguments, with a drawn state and a trajectory; None is left out."""
     product = "*" + _TYPES[precision]
     if kernel == "weights":
@@ -75,6 +76,7 @@ def arguments(kernel: str, precision: str) -> dict[str, str | None]:
             products += ["units", "sides"]
             numbers += ["n_hidden_rows", "first_step", "last_step"]
             absent = ["g_state", "carry", "g_first", "concat_rows"]
+        (floats if mixes_window else absent).append("transforms")
     return (
         dict.fromkeys(floats, "*fp32")
         | dict.fromkeys(products, product)
@@ -98,7 +100,7 @@ def compile_rule(rule: Setting, target: GPUTarget, config: CoreConfig, dropout: 
     else:
         kernel = weights_kernel
         values |= {"CONCAT": False, "BLOCK": c.row_block, "TOKENS": rule.rows}
-    types = arguments(rule.kernel, rule.precision)
+    types = arguments(rule.kernel, rule.precision, config.mixes_window)
     signature, constant, attributes = {}, {}, {}
     for i, name in enumerate(kernel.arg_names):
         if name in values or types[name] is None:
@@ -147,7 +149,7 @@ class Compiled:
         """What is past its bound."""
         rule, found = self.rule, self.found
         texts = []
-        spilled = most_spilled(self.family, rule)
+        spilled = most_spilled(self.family, rule, self.config.mixer)
         if found.spilled > spilled:
             texts.append(f"{found.spilled} spilled, at most {spilled} were")
         most = shared_limit(self.family, rule)
@@ -166,8 +168,13 @@ def matrix_bytes(config: CoreConfig) -> int:
     return 2 * constants(config, LEAST_SIDE, False, "half").layers_size
 
 
-def config_for(family: str, rule: Setting) -> CoreConfig:
-    """The published core, with as many layers as ``rule`` keeps on the chip if it does."""
+def config_for(family: str, rule: Setting, mixer: str = "attention") -> CoreConfig:
+    """The published core, with as many layers as ``rule`` keeps on the chip if it does.
+
+    Of another ``mixer``, with windows of as many rows as a tile has.
+    """
+    if mixer != "attention":
+        return replace(PUBLISHED, mixer=mixer, window=rule.rows)
     if not rule.resident:
         return PUBLISHED
     one = replace(PUBLISHED, n_layers=1)
@@ -179,23 +186,35 @@ def config_for(family: str, rule: Setting) -> CoreConfig:
     return replace(PUBLISHED, n_layers=layers)
 
 
-def compiled_rule(family: str, rule: Setting, dropout: bool) -> Compiled:
+def serves_windows(family: str, rule: Setting) -> bool:
+    """Whether cores that mix whole windows run by ``rule``: never with resident matrices."""
+    most = most_window(family)
+    if rule.kernel == "weights":
+        return True
+    return not rule.resident and (most is None or rule.rows <= most)
+
+
+def compiled_rule(family: str, rule: Setting, dropout: bool, mixer: str = "attention") -> Compiled:
     """``rule`` compiled for a GPU of its family and the core it is made for."""
-    config = config_for(family, rule)
+    config = config_for(family, rule, mixer)
     found = resources(compile_rule(rule, TARGETS[family], config, dropout))
     return Compiled(family, rule, config, dropout, found)
 
 
-def table(families: list[str], precisions: list[str], most_rows: int) -> Iterator[Compiled]:
+def table(
+    families: list[str], precisions: list[str], most_rows: int, mixer: str = "attention"
+) -> Iterator[Compiled]:
     """Every rule that is asked for, without dropout and with it."""
     for family in families:
         for rule in settings(family):
+            if mixer != "attention" and not serves_windows(family, rule):
+                continue
             if rule.precision not in precisions:
                 continue
             if rule.kernel != "weights" and rule.rows > most_rows:
                 continue
             for dropout in (True,) if rule.kernel == "weights" else (False, True):
-                yield compiled_rule(family, rule, dropout)
+                yield compiled_rule(family, rule, dropout, mixer)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -203,16 +222,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--families", nargs="+", default=[*TARGETS], choices=[*TARGETS])
     parser.add_argument("--precisions", nargs="+", default=[*_TYPES], choices=[*_TYPES])
     parser.add_argument("--most-rows", type=int, default=64, help="of a tile")
+    parser.add_argument("--mixer", default="attention", choices=MIXERS, help="of the core")
     parser.add_argument("--check", action="store_true", help="fail where a bound is passed")
     options = parser.parse_args(arguments)
-    print(f"Triton {triton.__version__}, {PUBLISHED.d_model=}\n")
+    print(f"Triton {triton.__version__}, {PUBLISHED.d_model=}, mixer {options.mixer}\n")
     print(
         "| GPU | kernel | products | layers | rows | warps | weights | dropout | registers | spilled "
         "| shared |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     faults = []
-    for row in table(options.families, options.precisions, options.most_rows):
+    asked = (options.families, options.precisions, options.most_rows, options.mixer)
+    for row in table(*asked):
         rule, found = row.rule, row.found
         where = rule.weights if rule.kernel == "forward" else ""
         print(

@@ -30,8 +30,14 @@ BY_OTHERS = {
 }
 
 
-def most_spilled(family: str, rule: Setting) -> int:
+# Of cores that mix whole windows, whatever the kernel and products, as Triton 3.9 has them.
+OF_WINDOWS = {"sm80": 128, "sm90": 128, "sm100": 128, "gfx942": 16}
+
+
+def most_spilled(family: str, rule: Setting, mixer: str = "attention") -> int:
     """That ``rule`` may spill, bytes of stack a thread (NVIDIA), vector registers (AMD)."""
+    if mixer != "attention":
+        return OF_WINDOWS[family]
     key = (family, rule.kernel, rule.precision, rule.rows)
     here = SPILLED.get(key, 0)
     return here if triton.__version__.startswith("3.7.") else max(here, BY_OTHERS.get(key, 0))

@@ -14,7 +14,12 @@ from lares_kernels.triton.constants import interpreted, padded
 from lares_kernels.triton.fused import call_setting, fused_backward, fused_forward
 from lares_kernels.triton.layered import layered_forward, layered_reason, layered_text
 from lares_kernels.triton.layered_backward import layered_backward
-from lares_kernels.triton.settings import family_of, longest_sequence, weights_asked_for
+from lares_kernels.triton.settings import (
+    family_of,
+    longest_sequence,
+    most_window,
+    weights_asked_for,
+)
 
 _PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST_TRITON = (3, 4)
@@ -64,8 +69,6 @@ class TritonBackend:
         if request.product_dtype not in _PRODUCTS:
             served = ", ".join(str(dtype) for dtype in _PRODUCTS)
             return f"products in {request.product_dtype}; it serves {served}"
-        if request.config.mixes_window:
-            return f"mixer is {request.config.mixer!r}; it serves 'attention'"
         return layered_reason(request)
 
     def plan(self, call: RefineCall, device_type: str) -> str:
@@ -91,8 +94,12 @@ class TritonBackend:
         config = call.config
         if config.d_model % 8 or config.d_model > _MOST_FUSED_WIDTH:
             return False
+        family = family_of(device)
+        most = most_window(family)
+        if config.mixes_window and most is not None and longest > most:
+            return False
         precision = precision_of(call.product_dtype)
-        key = (family_of(device), kernel, precision, padded(config.d_model), config.n_layers)
+        key = (family, kernel, precision, padded(config.d_model), config.n_layers)
         return longest <= longest_sequence(*key)
 
     def _forward_is_fused(self, call: RefineCall, device: torch.device, longest: int) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from lares_kernels.config import ADAPTERS, CoreConfig
+from lares_kernels.config import ADAPTERS, MIXERS, CoreConfig
 from lares_kernels.noise import threshold_and_planes
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")  # numbered as in kernels/elementwise.py
@@ -54,6 +54,9 @@ class Constants:
         inner_threshold, inner_planes: likewise inside the feed-forward.
         spares_attention: whether the attention's output is not dropped.
         zeros: whether padding counts among the rows, as zeros.
+        mixer: numbered as in ``MIXERS``; ``filter`` has no heads.
+        window: rows of every sequence where they mix as a whole, else 0.
+        share: of the bands in what goes on, ``bsarec``.
     """
 
     rows: int
@@ -80,6 +83,9 @@ class Constants:
     inner_planes: int = 0
     spares_attention: bool = False
     zeros: bool = False
+    mixer: int = 0
+    window: int = 0
+    share: float = 1.0
 
     def __hash__(self) -> int:
         return self._hash
@@ -102,6 +108,21 @@ class Constants:
     @property
     def gated(self) -> bool:
         return self.adapter == ADAPTERS.index("gate")
+
+    @property
+    def filters(self) -> bool:
+        """Whether a learned filter stands where attention does."""
+        return self.mixer == MIXERS.index("filter")
+
+    @property
+    def bands(self) -> bool:
+        """Whether frequency bands stand beside attention."""
+        return self.mixer == MIXERS.index("bsarec")
+
+    @property
+    def frequencies(self) -> int:
+        """Of a window."""
+        return self.window // 2 + 1
 
     @property
     def exact(self) -> bool:
@@ -195,8 +216,28 @@ class Constants:
         return self.down_bias_at + self.d
 
     @property
-    def layer_vector(self) -> int:
+    def mixing_at(self) -> int:
+        """Of ``filter``, its weight: real parts of ``frequencies`` rows of ``d``, then imaginary ones.
+
+        Its LayerNorm is where attention's is.
+        """
         return self.ffn_norm_at + 2 * self.d
+
+    @property
+    def bands_norm_at(self) -> int:
+        """Of ``bsarec``."""
+        return self.mixing_at
+
+    @property
+    def band_scale_at(self) -> int:
+        """Of ``bsarec``."""
+        return self.bands_norm_at + 2 * self.d
+
+    @property
+    def layer_vector(self) -> int:
+        if self.filters:
+            return self.mixing_at + 2 * self.frequencies * self.d
+        return self.band_scale_at + self.d if self.bands else self.mixing_at
 
     @property
     def core_norm_at(self) -> int:
@@ -214,6 +255,21 @@ class Constants:
     @property
     def vector_size(self) -> int:
         return self.gate_at + LEAST_SIDE
+
+    @property
+    def gradient_size(self) -> int:
+        """Numbers that a program of backward gathers: gradients of vectors, then of filters' rows."""
+        return self.vector_size + (self.layers * self.filter_sums if self.filters else 0)
+
+    @property
+    def filter_sums(self) -> int:
+        """Of a layer: real and imaginary parts of the weight of every row of a tile."""
+        return 2 * self.rows * self.d
+
+    @property
+    def tapes(self) -> int:
+        """Blocks that a layer leaves for its backward: its input, its residual sums."""
+        return 4 if self.bands else 3
 
     @property
     def row_block(self) -> int:
@@ -257,8 +313,8 @@ def constants(
         rows=rows,
         d=padded(config.d_model),
         width=config.d_model,
-        heads=config.n_heads,
-        head=padded(config.head_dim),
+        heads=config.n_heads if config.attends else 0,
+        head=padded(config.head_dim if config.attends else 1),
         head_width=config.head_dim,
         ff=ff,
         chunk=math.gcd(chunk, ff),
@@ -278,6 +334,9 @@ def constants(
         inner_planes=inner_planes,
         spares_attention=config.dropout_of == "feed-forward",
         zeros=config.padding == "left-zeros",
+        mixer=MIXERS.index(config.mixer),
+        window=config.window,
+        share=config.band_share if config.mixer == "bsarec" else 1.0,
     )
 
 

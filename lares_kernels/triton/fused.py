@@ -28,6 +28,7 @@ from lares_kernels.triton.settings import (
     weights_asked_for,
 )
 from lares_kernels.triton.tile_plan import TilePlan, make_plan
+from lares_kernels.triton.tile_transforms import add_filter_gradient, tile_transforms
 
 # Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
 SPILL_BYTES = 1 << 30
@@ -43,7 +44,9 @@ def call_setting(
         return setting(*key)
     matrix_bytes = constants(config, LEAST_SIDE, False, precision).layers_size
     matrix_bytes *= call.product_dtype.itemsize
-    return setting(*key, matrix_bytes, shared_memory(device), weights_asked_for())
+    # Products with a window's transforms take shared memory: beside them no matrices are resident.
+    room = 0 if config.mixes_window else shared_memory(device)
+    return setting(*key, matrix_bytes, room, weights_asked_for())
 
 
 def options_of(rule: Setting) -> dict[str, int]:
@@ -58,6 +61,7 @@ class Launch(NamedTuple):
     c: Constants
     plan: TilePlan
     packed: Packed
+    transforms: Tensor | None
     programs: int
 
     @property
@@ -91,7 +95,8 @@ def prepare(
     plan = make_plan(call, rule.rows, longest)
     packed = pack(call.config, parameters, call.product_dtype)
     programs = min(plan.max_tiles, rule.programs * multiprocessors(device))
-    return Launch(rule, c, plan, packed, programs)
+    transforms = tile_transforms(call.config, rule.rows, device)
+    return Launch(rule, c, plan, packed, transforms, programs)
 
 
 def fused_forward(
@@ -123,6 +128,7 @@ def fused_forward(
             hidden,
             state,
             *launch.packed,
+            launch.transforms,
             plan.rows,
             plan.tile_start,
             plan.tile_count,
@@ -185,14 +191,15 @@ def fused_backward(
         if state is not None:
             new = zeros if call.padded_length else floats
             g_first = new(call.state_shape)
-        scratch = floats(programs * (3 * c.layers + 1) * c.rows * c.d)
-        gradients = zeros(programs, c.vector_size)
+        scratch = floats(programs * (c.tapes * c.layers + 1) * c.rows * c.d)
+        gradients = zeros(programs, c.gradient_size)
         products_of = WeightGradients(call, launch, precision)
         for last_step in range(steps, 0, -group):
             first_step = max(1, last_step - group + 1)
             backward_kernel[(programs,)](
                 hidden,
                 *launch.packed,
+                launch.transforms,
                 plan.rows,
                 plan.tile_start,
                 plan.tile_count,
@@ -219,7 +226,11 @@ def fused_backward(
             )
             products_of.add(units, sides, concat_rows, first_step, last_step)
         g_matrices, g_vectors = products_of.sums()
-        g_parameters = unpack_gradients(config, g_matrices, g_vectors + gradients.sum(0))
+        gathered = gradients.sum(0)
+        g_vectors += gathered[: c.vector_size]
+        if c.filters:
+            add_filter_gradient(c, gathered[c.vector_size :], g_vectors)
+        g_parameters = unpack_gradients(config, g_matrices, g_vectors)
         g_rows = g_hidden[0] if call.rollouts == 1 else g_hidden.sum(0)
     grads = [g_rows.reshape(hidden.shape), *g_parameters]
     return grads if g_first is None else [*grads, g_first]

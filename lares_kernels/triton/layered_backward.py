@@ -1,82 +1,34 @@
 """Backward of the layered plan: steps from last to first, each recomputed from its kept state.
 
-The order of operations is that of ``lares_kernels/backward.py``; sums over rows are gathered by a fixed
-number of programs and added in order, so two runs give the same bits.
+The order of operations is that of ``lares_kernels/backward.py``. ``layered_window.py`` has the layers
+that mix whole windows.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall
-from lares_kernels.parameters import parameter_shapes
-from lares_kernels.triton.layered import FLAT_BLOCK, Layered, LayerTape, Site, states_of, unpack
-from lares_kernels.triton.settings import multiprocessors
-
-_PROGRAMS = 4  # of a row kernel that gathers sums, for each multiprocessor
-_SUMS = 3  # vectors that such a kernel gathers
-_NO_NORM, _OF_SUM, _OF_BRANCH = 0, 1, 2  # numbered as in kernels/layered_rows.py
-# Of the keys' gradient in ieee products, which are taken from registers: what is loaded ahead waits
-# there too, and with the usual stages Triton 3.9 spills kilobytes.
-KEY_STAGES = {"ieee": {"num_stages": 1}}
-_NO_BRANCH, _ATTENTION, _FEED_FORWARD = -1, 0, 1
-
-
-class _Gradients:
-    """Gradients of the parameters, float32, added to step by step.
-
-    Args:
-        run: the call.
-    """
-
-    def __init__(self, run: Layered) -> None:
-        self.run = run
-        device, d = run.device, run.config.d_model
-        self.by_name = {
-            name: torch.zeros(shape, dtype=torch.float32, device=device)
-            for name, shape in parameter_shapes(run.config).items()
-        }
-        self.programs = min(_PROGRAMS * multiprocessors(device), -(-run.rows.n_rows // run.c.rows))
-        sites = 2 * run.config.n_layers + 1  # two LayerNorms a layer, and the core's
-        self.sums = torch.zeros(sites, self.programs, _SUMS, d, dtype=torch.float32, device=device)
-
-    def site(self, layer: int, branch: int) -> Tensor:
-        """Sums of a residual of a layer; of the adapter for layer -1."""
-        return self.sums[-1 if layer < 0 else 2 * layer + branch]
-
-    def product(
-        self, name: str, layer: int | None, x: Tensor, g_y: Tensor, rows: slice = slice(None)
-    ) -> None:
-        """Add the weight's gradient of ``y = x W^T``, where that is ``rows`` of it."""
-        whole = self.by_name[f"{name}_weight"]
-        weight = (whole if layer is None else whole[layer])[rows]
-        if x.dtype == torch.float32:
-            weight.addmm_(g_y.mT, x)
-        else:
-            weight += torch.mm(g_y.mT, x)
-
-    def bias(self, name: str, layer: int, g_y: Tensor) -> None:
-        self.by_name[f"{name}_bias"][layer] += g_y.sum(0, dtype=torch.float32)
-
-    def ordered(self) -> list[Tensor]:
-        """All of them in the op's order, the gathered sums included."""
-        config, found = self.run.config, self.by_name
-        sums = self.sums.sum(1)  # (sites, _SUMS, d)
-        layers = sums[:-1].unflatten(0, (config.n_layers, 2))
-        for branch, norm in enumerate(("attn_norm", "ffn_norm")):
-            found[f"{norm}_weight"] += layers[:, branch, 0]
-            found[f"{norm}_bias"] += layers[:, branch, 1]
-            found[("out_bias", "down_bias")[branch]] += layers[:, branch, 2]
-        if config.is_recurrent:
-            found["core_norm_weight"] += sums[-1, 0]
-            found["core_norm_bias"] += sums[-1, 1]
-        if config.adapter == "gate":
-            gate = torch.sigmoid(self.run.vectors["gate"].to(torch.float32))
-            found["gate"] += sums[-1, 2].sum() * gate * (1.0 - gate)
-        elif config.adapter == "concat":
-            found["concat_bias"] += sums[-1, 2]
-        return list(found.values())
+from lares_kernels.triton.layered import LayerTape, layers, states_of, unpack
+from lares_kernels.triton.layered_call import Layered
+from lares_kernels.triton.layered_gradients import (
+    FEED_FORWARD,
+    MIXING,
+    NO_BRANCH,
+    NO_NORM,
+    OF_BRANCH,
+    OF_SUM,
+    Gradients,
+    attention_backward,
+    feed_forward_backward,
+    qkv_gradient,
+    residual_backward,
+    spread,
+)
+from lares_kernels.triton.layered_window import window_layer_backward
 
 
 def layered_backward(
@@ -93,7 +45,7 @@ def layered_backward(
     run = Layered(call, hidden, state, parameters, precision)
     rows, d = run.rows, call.config.d_model
     with run.on_device():
-        grads = _Gradients(run)
+        grads = Gradients(run)
         g_current = run.new(rows.n_rows, d).zero_()
         if g_state is not None:
             flat = g_state.reshape(-1, d)
@@ -102,7 +54,7 @@ def layered_backward(
             if g_trajectory is not None:
                 g_current[rows.newest] += g_trajectory[:, 0]
             tapes: list[LayerTape] = []
-            run.layers(*run.hidden_rows(), 0, tapes)
+            layers(run, *run.hidden_rows(), 0, tapes)
             g_rows = _layers_backward(run, grads, tapes, g_current, 0)
             return [_of_hidden(run, g_rows).view(hidden.shape), *grads.ordered()]
 
@@ -118,7 +70,7 @@ def layered_backward(
 
 
 def _step_backward(
-    run: Layered, grads: _Gradients, state: Tensor, g_current: Tensor, g_rows: Tensor, step: int
+    run: Layered, grads: Gradients, state: Tensor, g_current: Tensor, g_rows: Tensor, step: int
 ) -> None:
     """Turn ``g_current`` from the gradient of ``s_t`` into that of ``s_{t-1}``; add to ``g_rows``.
 
@@ -129,7 +81,7 @@ def _step_backward(
     n_rows = run.running(step)
     g_current, g_rows = g_current[:n_rows], g_rows[:n_rows]
     tapes: list[LayerTape] = []
-    run.layers(*run.step_input(state, n_rows, None), step, tapes)
+    layers(run, *run.step_input(state, n_rows, None), step, tapes)
     g_sum, g_input = _layers_gradient(run, grads, tapes, g_current, step)
     if run.c.concat:
         _concat_backward(run, grads, state, g_sum, g_input, g_current, g_rows)
@@ -154,7 +106,7 @@ def _step_backward(
 
 def _concat_backward(
     run: Layered,
-    grads: _Gradients,
+    grads: Gradients,
     state: Tensor,
     g_sum: Tensor,
     g_input: Tensor | None,
@@ -167,13 +119,13 @@ def _concat_backward(
     both = run.joined(state, n_rows, None)
     g_adapted = run.new(n_rows, d, run.dtype)
     weight = run.vectors["core_norm_weight"]
-    _residual_backward(
+    residual_backward(
         *(run, grads, g_sum, g_input, run.concat_product(both), weight),
         g_total=None,
         g_branch=g_adapted,
-        norm=_OF_SUM,
+        norm=OF_SUM,
         site=run.site(-1, 0),
-        branch=_NO_BRANCH,
+        branch=NO_BRANCH,
     )
     grads.product("concat", None, both, g_adapted)
     g_both = torch.mm(g_adapted, run.products["concat_weight"])
@@ -181,7 +133,7 @@ def _concat_backward(
 
 
 def _layers_backward(
-    run: Layered, grads: _Gradients, tapes: list[LayerTape], g_y: Tensor, step: int
+    run: Layered, grads: Gradients, tapes: list[LayerTape], g_y: Tensor, step: int
 ) -> Tensor:
     """Gradient of the first layer's input, float32."""
     g_sum, g_input = _layers_gradient(run, grads, tapes, g_y, step)
@@ -189,18 +141,20 @@ def _layers_backward(
 
 
 def _layers_gradient(
-    run: Layered, grads: _Gradients, tapes: list[LayerTape], g_y: Tensor, step: int
+    run: Layered, grads: Gradients, tapes: list[LayerTape], g_y: Tensor, step: int
 ) -> tuple[Tensor, Tensor | None]:
     """Gradient of the first layer's input as a float32 part, and one that products gave or None."""
     newest = run.newest_alone(step)
     g_y = run.shown(g_y)
     g_sum = g_y if newest is None else g_y.index_select(0, newest)
     g_input = None
-    layers = range(run.config.n_layers)
-    for layer, tape in zip(reversed(layers), reversed(tapes), strict=True):
-        backward = _post_layer_backward if run.c.post else _pre_layer_backward
-        if run.c.query:
-            backward = _query_layer_backward
+    backward: Any = _post_layer_backward if run.c.post else _pre_layer_backward
+    if run.c.query:
+        backward = _query_layer_backward
+    elif run.config.mixes_window:
+        backward = window_layer_backward
+    numbers = range(run.config.n_layers)
+    for layer, tape in zip(reversed(numbers), reversed(tapes), strict=True):
         g_sum, g_input = backward(run, grads, tape, g_sum, g_input, layer, step)
         g_sum, g_input = run.shown(g_sum), None if g_input is None else run.shown(g_input)
     return g_sum, g_input
@@ -208,7 +162,7 @@ def _layers_gradient(
 
 def _post_layer_backward(
     run: Layered,
-    grads: _Gradients,
+    grads: Gradients,
     tape: LayerTape,
     g_sum: Tensor,
     g_input: Tensor | None,
@@ -217,27 +171,27 @@ def _post_layer_backward(
 ) -> tuple[Tensor, Tensor | None]:
     """Of ``y = LN(u + ffn(u)), u = LN(x + attention(x))``, ``y``'s gradient given in two parts."""
     for branch, total, norm in (
-        (_FEED_FORWARD, tape.ffn_sum, "ffn_norm"),
-        (_ATTENTION, tape.attn_sum, "attn_norm"),
+        (FEED_FORWARD, tape.ffn_sum, "ffn_norm"),
+        (MIXING, tape.attn_sum, "attn_norm"),
     ):
         g_total = torch.empty_like(total)
         g_branch = run.new(len(total), run.config.d_model, run.dtype)
-        _residual_backward(
+        residual_backward(
             *(run, grads, g_sum, g_input, total, run.norm_of(norm, layer)[0]),
             g_total=g_total,
             g_branch=g_branch,
-            norm=_OF_SUM,
+            norm=OF_SUM,
             site=tape.site,
             branch=branch,
         )
         g_sum = g_total
         g_input = _branch_backward(run, grads, tape, g_branch, layer, step, branch)
-    return _spread(tape, g_sum), g_input
+    return spread(g_sum, tape.newest, len(tape.x)), g_input
 
 
 def _pre_layer_backward(
     run: Layered,
-    grads: _Gradients,
+    grads: Gradients,
     tape: LayerTape,
     g_sum: Tensor,
     g_input: Tensor | None,
@@ -247,27 +201,27 @@ def _pre_layer_backward(
     """Of ``y = u + ffn(LN(u)), u = x + attention(LN(x))``; both gradients are whole."""
     assert g_input is None
     for branch, total, norm in (
-        (_FEED_FORWARD, tape.attn_sum, "ffn_norm"),
-        (_ATTENTION, tape.x, "attn_norm"),
+        (FEED_FORWARD, tape.attn_sum, "ffn_norm"),
+        (MIXING, tape.x, "attn_norm"),
     ):
         g_branch = run.new(len(g_sum), run.config.d_model, run.dtype)
-        _residual_backward(
+        residual_backward(
             *(run, grads, g_sum, None, g_sum, None),
             g_total=None,
             g_branch=g_branch,
-            norm=_NO_NORM,
+            norm=NO_NORM,
             site=tape.site,
             branch=branch,
         )
         g_normalised = _branch_backward(run, grads, tape, g_branch, layer, step, branch)
-        if branch == _ATTENTION:
-            g_sum = _spread(tape, g_sum)
+        if branch == MIXING:
+            g_sum = spread(g_sum, tape.newest, len(tape.x))
         g_total = torch.empty_like(total)
-        _residual_backward(
+        residual_backward(
             *(run, grads, g_sum, g_normalised, total, run.norm_of(norm, layer)[0]),
             g_total=g_total,
             g_branch=None,
-            norm=_OF_BRANCH,
+            norm=OF_BRANCH,
             site=tape.site,
             branch=branch,
         )
@@ -277,7 +231,7 @@ def _pre_layer_backward(
 
 def _query_layer_backward(
     run: Layered,
-    grads: _Gradients,
+    grads: Gradients,
     tape: LayerTape,
     g_sum: Tensor,
     g_input: Tensor | None,
@@ -289,11 +243,11 @@ def _query_layer_backward(
 
     def of_branch(g: Tensor, branch: int) -> Tensor:
         g_branch = run.new(len(g), run.config.d_model, run.dtype)
-        _residual_backward(
+        residual_backward(
             *(run, grads, g, None, g, None),
             g_total=None,
             g_branch=g_branch,
-            norm=_NO_NORM,
+            norm=NO_NORM,
             site=tape.site,
             branch=branch,
         )
@@ -303,7 +257,7 @@ def _query_layer_backward(
         g: Tensor, g_more: Tensor, total: Tensor, name: str, norm: int, branch: int
     ) -> Tensor:
         g_total = torch.empty_like(total)
-        _residual_backward(
+        residual_backward(
             *(run, grads, g, g_more, total, run.norm_of(name, layer)[0]),
             g_total=g_total,
             g_branch=None,
@@ -313,66 +267,23 @@ def _query_layer_backward(
         )
         return g_total
 
-    g_branch = of_branch(g_sum, _FEED_FORWARD)
-    g_v = _feed_forward_backward(run, grads, tape, g_branch, layer)
-    g_u = through_norm(g_sum, g_v, tape.attn_sum, "ffn_norm", _OF_SUM, _FEED_FORWARD)
-    g_qkv = _qkv_gradient(run, grads, tape, of_branch(g_u, _ATTENTION), layer, step)
+    g_branch = of_branch(g_sum, FEED_FORWARD)
+    g_v = feed_forward_backward(run, grads, tape.feed_forward, tape.site, g_branch, layer)
+    g_u = through_norm(g_sum, g_v, tape.attn_sum, "ffn_norm", OF_SUM, FEED_FORWARD)
+    g_branch, attention = of_branch(g_u, MIXING), tape.attention
+    g_qkv = qkv_gradient(run, grads, attention, tape.newest, g_branch, layer, step)
     d, weight = run.config.d_model, run.products["qkv_weight"][layer]
-    assert tape.of_queries is not None
-    grads.product("qkv", layer, tape.of_queries, g_qkv[:, :d], rows=slice(0, d))
-    grads.product("qkv", layer, tape.qkv_in, g_qkv[:, d:], rows=slice(d, 3 * d))
-    g_queries = torch.mm(g_qkv[:, :d], weight[:d]) + _spread(tape, g_u)
+    assert attention.of_queries is not None
+    grads.product("qkv", layer, attention.of_queries, g_qkv[:, :d], rows=slice(0, d))
+    grads.product("qkv", layer, attention.source, g_qkv[:, d:], rows=slice(d, 3 * d))
+    g_queries = torch.mm(g_qkv[:, :d], weight[:d]) + spread(g_u, tape.newest, len(tape.x))
     g_others = torch.mm(g_qkv[:, d:], weight[d:])
-    return through_norm(g_others, g_queries, tape.x, "attn_norm", _OF_BRANCH, _ATTENTION), None
-
-
-def _spread(tape: LayerTape, g: Tensor) -> Tensor:
-    """Gradients of the rows of ``tape.site`` among all that run, the others' zero."""
-    if tape.newest is None:
-        return g
-    return g.new_zeros(len(tape.x), g.shape[1]).index_copy_(0, tape.newest, g)
-
-
-def _residual_backward(
-    run: Layered,
-    grads: _Gradients,
-    g_sum: Tensor,
-    g_input: Tensor | None,
-    total: Tensor,
-    weight: Tensor | None,
-    *,
-    g_total: Tensor | None,
-    g_branch: Tensor | None,
-    norm: int,
-    site: Site,
-    branch: int,
-) -> None:
-    """Launch :func:`residual_backward_kernel`."""
-    from lares_kernels.triton.kernels.layered_rows import residual_backward_kernel
-
-    residual_backward_kernel[(grads.programs,)](
-        g_sum,
-        g_input,
-        total,
-        weight,
-        grads.site(site.layer, branch),
-        g_total,
-        g_branch,
-        site.stream,
-        site.position,
-        len(total),
-        site.layer,
-        site.step,
-        *run.seed,
-        NORM=norm,
-        BRANCH=branch,
-        C=run.compiled,
-    )
+    return through_norm(g_others, g_queries, tape.x, "attn_norm", OF_BRANCH, MIXING), None
 
 
 def _branch_backward(
     run: Layered,
-    grads: _Gradients,
+    grads: Gradients,
     tape: LayerTape,
     g_branch: Tensor,
     layer: int,
@@ -380,65 +291,9 @@ def _branch_backward(
     branch: int,
 ) -> Tensor:
     """Gradient of what a branch's first product read, in the products' type."""
-    if branch == _ATTENTION:
-        return _attention_backward(run, grads, tape, g_branch, layer, step)
-    return _feed_forward_backward(run, grads, tape, g_branch, layer)
-
-
-def _feed_forward_backward(
-    run: Layered, grads: _Gradients, tape: LayerTape, g_branch: Tensor, layer: int
-) -> Tensor:
-    from lares_kernels.triton.kernels.layered_rows import activate_backward_kernel
-
-    grads.product("down", layer, tape.activated, g_branch)
-    g_inner = torch.mm(g_branch, run.products["down_weight"][layer])
-    size = g_inner.numel()
-    activate_backward_kernel[(-(-size // FLAT_BLOCK),)](
-        tape.inner,
-        g_inner,
-        g_inner,
-        size,
-        *run.inner_draws(tape.site),
-        BLOCK=FLAT_BLOCK,
-        C=run.compiled,
-    )
-    grads.product("up", layer, tape.up_in, g_inner)
-    grads.bias("up", layer, g_inner)
-    return torch.mm(g_inner, run.products["up_weight"][layer])
-
-
-def _attention_backward(
-    run: Layered, grads: _Gradients, tape: LayerTape, g_branch: Tensor, layer: int, step: int
-) -> Tensor:
-    g_qkv = _qkv_gradient(run, grads, tape, g_branch, layer, step)
-    grads.product("qkv", layer, tape.qkv_in, g_qkv)
-    return torch.mm(g_qkv, run.products["qkv_weight"][layer])
-
-
-def _qkv_gradient(
-    run: Layered, grads: _Gradients, tape: LayerTape, g_branch: Tensor, layer: int, step: int
-) -> Tensor:
-    """Gradient (n, 3 d) of queries, keys and values."""
-    from lares_kernels.triton.kernels.layered_attention import (
-        key_gradient_kernel,
-        query_gradient_kernel,
-    )
-
-    context = tape.context if tape.newest is None else tape.context.index_select(0, tape.newest)
-    grads.product("out", layer, context, g_branch)
-    g_context = _spread(tape, torch.mm(g_branch, run.products["out_weight"][layer]))
-    g_qkv, delta = torch.empty_like(tape.qkv), torch.empty_like(tape.lse)
-    drawn = run.call.drawn_step(step)
-    shared = (run.rows.starts, run.rows.streams, len(g_qkv), layer, drawn, *run.seed)
-    blocks = run.blocks[1]
-    grid, options = run.attention_grid(blocks, step), run.attention_options(blocks)
-    query_gradient_kernel[grid](
-        tape.qkv, tape.context, g_context, tape.lse, delta, g_qkv, *shared, **options
-    )
-    options |= KEY_STAGES.get(run.c.precision, {})
-    key_gradient_kernel[grid](tape.qkv, g_context, tape.lse, delta, g_qkv, *shared, **options)
-    grads.bias("qkv", layer, g_qkv)
-    return g_qkv
+    if branch == MIXING:
+        return attention_backward(run, grads, tape.attention, tape.newest, g_branch, layer, step)
+    return feed_forward_backward(run, grads, tape.feed_forward, tape.site, g_branch, layer)
 
 
 def _of_hidden(run: Layered, g_rows: Tensor) -> Tensor:

@@ -18,18 +18,23 @@ class PackedRows(NamedTuple):
 
     Attributes:
         starts: (S + 1,) int32, first row of each sequence; the last is ``N``.
+        keys: (S,) int32, rows at the start of each sequence that attention may look at, where those
+            that follow are padding; None: it may look at all.
+        ends: (S,) int64, row of each sequence's newest token.
         streams: (S,) int32, first counter word of each sequence's draws.
         stream, position: (N,) int32, address of each row's draws.
         hidden_row: (N,) int32, row of the caller's ``hidden``, padding counted.
         state_row: (N,) int64, row of the caller's states.
         rollout: (N,) int64, number of the row's rollout.
-        newest: (S,) int64, row of the newest token, by the caller's number of the sequence.
-        longest: tokens of the longest sequence.
+        newest: (S,) int64, ``ends`` by the caller's number of the sequence.
+        longest: rows of the longest sequence.
         rows, sequences: those that run at step 1, 2, ...
         hidden_padding: (N, 1) bool, rows that are padding and so zero; None: no row is padding.
     """
 
     starts: Tensor
+    keys: Tensor | None
+    ends: Tensor
     streams: Tensor
     stream: Tensor
     position: Tensor
@@ -64,7 +69,7 @@ def pack_rows(call: RefineCall) -> PackedRows:
     ordered = lengths[order]
     starts = torch.zeros(n_sequences + 1, dtype=torch.int64, device=device)
     torch.cumsum(ordered, 0, out=starts[1:])
-    longest, n_rows, rows, sequences = _sizes(call, lengths, starts, order)
+    longest, n_rows, rows, sequences = _sizes(call, starts, order)
 
     sequence = torch.repeat_interleave(ordered, output_size=n_rows)
     start = starts[sequence]
@@ -86,13 +91,19 @@ def pack_rows(call: RefineCall) -> PackedRows:
     if ids is None:
         ids = torch.arange(len(call.lengths), device=device)
     streams = ids[order // groups] | (order % groups) << STREAM_BITS
+    keys, ends = None, starts[1:] - 1
+    if call.config.mixes_window:
+        tokens = call.lengths[order // groups]
+        keys, ends = tokens.to(torch.int32), starts[:-1] + tokens - 1
     newest = torch.empty_like(order)
-    newest[order] = starts[1:] - 1
+    newest[order] = ends
     hidden_padding = None
     if call.padding_is_read:
         hidden_padding = (position < call.padded_length - call.lengths[group]).unsqueeze(1)
     return PackedRows(
         starts.to(torch.int32),
+        keys,
+        ends,
         streams.to(torch.int32),
         streams[sequence].to(torch.int32),
         position.to(torch.int32),
@@ -108,10 +119,10 @@ def pack_rows(call: RefineCall) -> PackedRows:
 
 
 def _sizes(
-    call: RefineCall, lengths: Tensor, starts: Tensor, order: Tensor
+    call: RefineCall, starts: Tensor, order: Tensor
 ) -> tuple[int, int, list[int], list[int]]:
-    """Longest sequence, rows, and the rows and sequences of each step, checked."""
-    limits = [lengths.max(), lengths.min(), starts[-1]]
+    """Rows of the longest sequence and of all, and the rows and sequences of each step, checked."""
+    limits = [call.lengths.max(), call.lengths.min(), starts[-1]]
     if call.sequence_ids is not None:
         limits += [call.sequence_ids.min(), call.sequence_ids.max()]
     found = [torch.stack(limits)]
@@ -136,4 +147,4 @@ def _sizes(
     if wrong:
         call.check_values()
         raise ValueError("lengths, num_steps or sequence_ids are out of range")
-    return longest, n_rows, rows, steps_run
+    return call.padded_length if call.padding_is_computed else longest, n_rows, rows, steps_run

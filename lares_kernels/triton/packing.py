@@ -89,14 +89,12 @@ def _rows(part: Tensor, rows: int, width: int) -> Tensor:
 def _arrange_matrices(c: Constants, p: dict[str, Tensor]) -> Tensor:
     """All matrices of ``p`` in the order of :class:`Constants`."""
     layers, heads = c.layers, c.heads
-    qkv = p["qkv_weight"].reshape(layers, 3, heads, c.head_width, c.width).transpose(1, 2)
-    out = p["out_weight"].mT.reshape(layers, heads, c.head_width, c.width)
-    by_layer = [
-        _rows(qkv, c.head, c.d).reshape(layers, -1, c.d),
-        _rows(out, c.head, c.d).reshape(layers, -1, c.d),
-        _rows(p["up_weight"], c.ff, c.d),
-        _rows(p["down_weight"].mT, c.ff, c.d),
-    ]
+    by_layer = [_rows(p["up_weight"], c.ff, c.d), _rows(p["down_weight"].mT, c.ff, c.d)]
+    if not c.filters:
+        qkv = p["qkv_weight"].reshape(layers, 3, heads, c.head_width, c.width).transpose(1, 2)
+        out = p["out_weight"].mT.reshape(layers, heads, c.head_width, c.width)
+        of_heads = (_rows(part, c.head, c.d).reshape(layers, -1, c.d) for part in (qkv, out))
+        by_layer = [*of_heads, *by_layer]
     rows = [torch.cat(by_layer, dim=1).reshape(-1, c.d)]
     if c.concat:
         rows += [_rows(half, c.d, c.d) for half in p["concat_weight"].chunk(2, dim=1)]
@@ -109,17 +107,20 @@ def _arrange_vectors(c: Constants, p: dict[str, Tensor]) -> Tensor:
     def wide(part: Tensor, size: int) -> Tensor:
         return pad(part, (0, size - part.shape[-1]))
 
-    heads = p["qkv_bias"].reshape(c.layers, 3, c.heads, c.head_width).transpose(1, 2)
-    by_layer = [
-        wide(heads, c.head).reshape(c.layers, -1),
-        wide(p["out_bias"], c.d),
-        wide(p["attn_norm_weight"], c.d),
-        wide(p["attn_norm_bias"], c.d),
-        wide(p["up_bias"], c.ff),
-        wide(p["down_bias"], c.d),
-        wide(p["ffn_norm_weight"], c.d),
-        wide(p["ffn_norm_bias"], c.d),
-    ]
+    def norm(name: str) -> list[Tensor]:
+        return [wide(p[f"{name}_{part}"], c.d) for part in ("weight", "bias")]
+
+    by_layer = [wide(p["up_bias"], c.ff), wide(p["down_bias"], c.d), *norm("ffn_norm")]
+    if c.filters:
+        no_bias = torch.zeros(c.layers, c.d, dtype=torch.int64)
+        parts = wide(p["filter_weight"].movedim(-1, 1), c.d)  # (layers, 2, frequencies, d)
+        by_layer = [no_bias, *norm("filter_norm"), *by_layer, parts.flatten(1)]
+    else:
+        heads = p["qkv_bias"].reshape(c.layers, 3, c.heads, c.head_width).transpose(1, 2)
+        of_heads = wide(heads, c.head).reshape(c.layers, -1)
+        by_layer = [of_heads, wide(p["out_bias"], c.d), *norm("attn_norm"), *by_layer]
+    if c.bands:
+        by_layer += [*norm("filter_norm"), wide(p["band_scale"], c.d)]
     vectors = [torch.cat(by_layer, dim=1).flatten()]
     nothing = torch.zeros(c.width, dtype=torch.int64)
     for name in ("core_norm_weight", "core_norm_bias", "concat_bias"):

@@ -22,6 +22,9 @@ _FOLDER = Path(__file__).parent / "settings"
 # published core, at most this for others (tests/kernels/test_triton_aot.py).
 BESIDES = 16 << 10
 WEIGHTS = ("resident", "streamed")
+# Rows of the windows that the cores which mix them whole may have, where not every tile serves: larger
+# ones would spill registers (docs/performance.md).
+_MOST_WINDOW = {"sm80": 32, "sm90": 32, "sm100": 32}
 _asked_for: ContextVar[str | None] = ContextVar("lares_triton_weights", default=None)
 
 
@@ -106,6 +109,11 @@ def longest_sequence(family: str, kernel: str, precision: str, width: int, layer
         ),
         default=0,
     )
+
+
+def most_window(family: str) -> int | None:
+    """Rows of the longest window that tiles of a family mix, or None: any that fits a tile."""
+    return _MOST_WINDOW.get(family)
 
 
 def _fits(rule: Setting, kernel: str, precision: str, width: int, layers: int) -> bool:

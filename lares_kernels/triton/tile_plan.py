@@ -82,7 +82,7 @@ def make_plan(call: RefineCall, tile_rows: int, longest: int) -> TilePlan:
         order,
         call.sequence_ids,
         call.num_steps,
-        call.lengths if call.padding_is_read else None,
+        call.lengths if call.padding_is_computed else None,
         tile_sequence,
         tile_count,
         tile_start,
@@ -95,6 +95,7 @@ def make_plan(call: RefineCall, tile_rows: int, longest: int) -> TilePlan:
         call.max_steps,
         ROWS=tile_rows,
         LEFT=call.left,
+        ZEROS=call.padding_is_read,
         num_warps=1,
     )
     return TilePlan(rows, row_depth, starts, tile_start, tile_count, max_tiles)

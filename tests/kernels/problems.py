@@ -28,6 +28,12 @@ def _variants() -> Iterator[CoreConfig]:
         yield replace(SMALL, norm=norm, padding=padding, dropout_of="feed-forward")
 
 
+# Those that mix whole windows of 20 rows.
+MIXERS = [
+    replace(SMALL, mixer=mixer, adapter=adapter, window=20)
+    for mixer in ("filter", "bsarec")
+    for adapter in ("add", "gate", "concat", "none")
+]
 # Every adapter with every norm, every activation once more, every place of padding.
 VARIANTS = list(_variants())
 # The same for Triton's interpreter, which is slow: adapters do not know how many layers follow.

@@ -19,9 +19,11 @@ from benchmarks.triton_aot import TARGETS, resources
 from benchmarks.triton_bounds import SHARED_LIMIT
 from lares_kernels import CoreConfig
 from lares_kernels.triton.constants import Constants, compile_time, constants
-from lares_kernels.triton.kernels import layered_attention, layered_rows
-from lares_kernels.triton.layered import FLAT_BLOCK, attention_blocks, row_rows
-from lares_kernels.triton.layered_backward import KEY_STAGES
+from lares_kernels.triton.kernels import layered_attention, layered_mixing, layered_rows
+from lares_kernels.triton.layered_blocks import attention_blocks
+from lares_kernels.triton.layered_call import FLAT_BLOCK, row_rows
+from lares_kernels.triton.layered_gradients import KEY_STAGES
+from lares_kernels.triton.mixing import SUM_BLOCK, mixing_blocks
 
 FORWARD = (layered_attention.attention_kernel,)
 BACKWARD = (layered_attention.query_gradient_kernel, layered_attention.key_gradient_kernel)
@@ -40,8 +42,11 @@ OF_PRODUCTS = (
     *("qkv", "context", "g_context", "g_qkv", "branch", "g_branch", "g_branch_input"),
     *("out_product", "both", "g_both", "inner", "g_inner", "g_out"),
 )
-INTEGERS = ("starts", "streams", "stream", "position", "hidden_row")
-SCALARS = ("n_rows", "layer", "step", "seed_low", "seed_high", "size", "width")
+INTEGERS = ("starts", "keys", "streams", "stream", "position", "hidden_row")
+SCALARS = (
+    *("n_rows", "layer", "step", "seed_low", "seed_high", "size", "width"),
+    *("length", "n_frequencies", "n_windows"),
+)
 
 
 def type_of(name: str, precision: str) -> str:
@@ -121,10 +126,11 @@ def test_rows(target: str) -> None:
         check(layered_rows.first_state_kernel, c, "half", target, 4, DRAWN=True, state=None)
         check(layered_rows.join_kernel, c, "half", target, 4)
         check(layered_rows.split_kernel, c, "half", target, 4)
-        for branch in (0, 1):
-            check(layered_rows.residual_kernel, c, "half", target, 4, BRANCH=branch)
+        for branch in (0, 1, 2):
+            share = {"SHARE": 0.7}
+            check(layered_rows.residual_kernel, c, "half", target, 4, BRANCH=branch, **share)
             for norm in (0, 1, 2):
-                place = {"BRANCH": branch, "NORM": norm}
+                place = {"BRANCH": branch, "NORM": norm, **share}
                 check(layered_rows.residual_backward_kernel, c, "half", target, 4, **place)
 
 
@@ -137,3 +143,20 @@ def test_activations(target: str, activation: str) -> None:
         c = constants(config, 16, activation == "relu", precision)
         for kernel in (layered_rows.activate_kernel, layered_rows.activate_backward_kernel):
             check(kernel, c, precision, target, 4, BLOCK=FLAT_BLOCK)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("mixer", ["filter", "bsarec"])
+def test_mixing(target: str, mixer: str) -> None:
+    skip_without_linker(target)
+    for precision in ("ieee",) if target == "gfx942" else ("ieee", "tf32"):
+        for width, window in ((64, 50), (1024, 200)):
+            config = CoreConfig(d_model=width, mixer=mixer, window=window)
+            c = constants(config, row_rows(width), True, precision)
+            blocks = mixing_blocks(config)
+            check(layered_mixing.spectrum_kernel, c, precision, target, 4, **blocks)
+            absent = ("x", "band_scale", "high") if mixer == "filter" else ("weight",)
+            for sign in (1.0, -1.0):
+                values = {"SIGN": sign, **blocks, **dict.fromkeys(absent)}
+                check(layered_mixing.window_kernel, c, precision, target, 4, **values)
+        check(layered_mixing.filter_gradient_kernel, c, precision, target, 4, BLOCK=SUM_BLOCK)

@@ -52,6 +52,14 @@ def test_every_option(config: CoreConfig) -> None:
     check(config, LENGTHS, "fp32", **options)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("width", "window"), [(64, 200), (72, 9), (256, 50)])
+@pytest.mark.parametrize("mixer", ["filter", "bsarec"])
+def test_whole_windows(mixer: str, width: int, window: int, precision: str) -> None:
+    config = replace(wide(width, width // 2), mixer=mixer, window=window)
+    check(config, [window, 1, (window + 1) // 2], precision, num_steps=2)
+
+
 def test_depths_and_rollouts() -> None:
     depth = torch.tensor([[1, 3], [2, 2], [3, 1], [1, 1], [2, 3], [3, 3], [1, 2], [2, 1]])
     check(wide(128), LENGTHS, "fp32", num_steps=depth.cuda(), rollouts=2)

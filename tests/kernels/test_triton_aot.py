@@ -49,6 +49,19 @@ def test_kernels_of_short_sequences_fit(family: str, rule: Setting) -> None:
     assert compiled_rule(family, rule, dropout=True).faults() == []
 
 
+WINDOWS = [
+    (family, rule)
+    for family, rule in SHORT
+    if family != "sm100" and rule.kernel != "weights" and not rule.resident
+]
+
+
+@pytest.mark.parametrize("mixer", ["filter", "bsarec"])
+@pytest.mark.parametrize(("family", "rule"), WINDOWS, ids=place)
+def test_kernels_that_mix_whole_windows_fit(family: str, rule: Setting, mixer: str) -> None:
+    assert compiled_rule(family, rule, dropout=True, mixer=mixer).faults() == []
+
+
 @pytest.mark.parametrize(
     "config",
     [

@@ -13,6 +13,7 @@ from lares_kernels import CoreConfig, RecurrentCore, explain, use_backend, warmu
 from tests.kernels.problems import (
     BACKWARD,
     FORWARD,
+    MIXERS,
     VARIANTS,
     exact_problem,
     make_core,
@@ -74,6 +75,22 @@ def test_published_core(precision: str, depth: int) -> None:
 def test_every_variant(config: CoreConfig, precision: str) -> None:
     config = replace(config, dropout=0.25, attn_dropout=0.1)
     check(config, LENGTHS, precision, num_steps=3 if config.is_recurrent else 1)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("config", MIXERS, ids=lambda c: f"{c.mixer}-{c.adapter}")
+def test_whole_windows(config: CoreConfig, precision: str) -> None:
+    config = replace(config, dropout=0.25, attn_dropout=0.1)
+    check(config, LENGTHS, precision, num_steps=3 if config.is_recurrent else 1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("window", [1, 9, 32, 50, 64])
+@pytest.mark.parametrize("mixer", ["filter", "bsarec"])
+def test_windows_of_the_published_width(mixer: str, window: int, precision: str) -> None:
+    config = replace(PUBLISHED, mixer=mixer, window=window)
+    check(config, [window, 1, (window + 1) // 2], precision, num_steps=4)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -26,6 +26,7 @@ from lares_kernels.triton.kernels.rows import (
 def layers_backward(
     x,
     g,
+    transforms,
     matrices,
     vectors,
     gradients,
@@ -46,12 +47,13 @@ def layers_backward(
     ``place`` is the step's number among those that units and sides are written for; ``start`` points to
     the tile's first packed row; ``drawn_step`` is the number that draws carry.
     """
-    tile_size: tl.constexpr = 3 * C.rows * C.d
+    tile_size: tl.constexpr = C.tapes * C.rows * C.d
     gradient = scratch + C.layers * tile_size
     store_tile(gradient, 0, shown(g, info, C), C)
     for index in tl.range(C.layers):
         x = layer_again(
             x,
+            transforms,
             matrices + index * (C.layer_rows * C.d),
             vectors + index * C.layer_vector,
             scratch + index * tile_size,
@@ -67,6 +69,7 @@ def layers_backward(
         row = (place * C.layers + index) * kept_rows.to(tl.int64) + tl.load(start)
         layer_backward(
             gradient,
+            transforms,
             matrices + index * (C.layer_rows * C.d),
             vectors + index * C.layer_vector,
             gradients + index * C.layer_vector,
@@ -121,6 +124,7 @@ def step_backward(
     g,
     kept,
     hidden,
+    transforms,
     matrices,
     vectors,
     gradients,
@@ -151,6 +155,7 @@ def step_backward(
     g_x = layers_backward(
         shown(layer.norm(adapted, vectors, C.core_norm_at, C), info, C),
         g,
+        transforms,
         matrices,
         vectors,
         gradients,
@@ -222,6 +227,7 @@ def backward_kernel(
     hidden,
     matrices,
     vectors,
+    transforms,
     rows,
     tile_start,
     tile_count,
@@ -249,7 +255,7 @@ def backward_kernel(
     """Differentiate steps ``last_step .. first_step`` of every tile; programs take tiles in turn.
 
     Args:
-        hidden, matrices, vectors, rows, tile_start, tile_count, kept: as in forward.
+        hidden, matrices, vectors, transforms, rows, tile_start, tile_count, kept: as in forward.
         g_trajectory: (S, max_steps, width) float32, or None for zero.
         g_state: gradient of the final states, rows like them, float32; or None for zero.
         carry: (kept_rows, width) float32, gradient of the state between two launches, or None where
@@ -260,13 +266,13 @@ def backward_kernel(
             ``layer_backward.py``.
         sides: (steps, layers, kept_rows, 4 d) out, likewise.
         concat_rows: (steps, kept_rows, 3 d) out, likewise, or None.
-        scratch: (programs, 3 layers + 1, rows, d) float32.
-        gradients: (programs, vector_size) float32, of LayerNorms and gate, added to.
+        scratch: (programs, tapes layers + 1, rows, d) float32.
+        gradients: (programs, gradient_size) float32, of LayerNorms, gate, filter and bands, added to.
         steps_done: as in forward.
     """
     seed = draws.join_seed(seed_low, seed_high)
-    scratch += tl.program_id(0).to(tl.int64) * ((3 * C.layers + 1) * C.rows * C.d)
-    gradients += tl.program_id(0) * C.vector_size
+    scratch += tl.program_id(0).to(tl.int64) * ((C.tapes * C.layers + 1) * C.rows * C.d)
+    gradients += tl.program_id(0).to(tl.int64) * C.gradient_size
     tile = tl.program_id(0)
     while tile < tl.load(tile_count):
         info = tile_info(rows, tile, C)
@@ -285,6 +291,7 @@ def backward_kernel(
                     g + output_gradients(g_trajectory, g_state, info, step, max_steps, C),
                     kept,
                     hidden,
+                    transforms,
                     matrices,
                     vectors,
                     gradients,
@@ -318,6 +325,7 @@ def backward_kernel(
             g = layers_backward(
                 load_hidden(hidden, info, C),
                 output_gradients(g_trajectory, g_state, info, 1, 1, C),
+                transforms,
                 matrices,
                 vectors,
                 gradients,

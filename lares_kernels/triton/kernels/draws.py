@@ -7,6 +7,7 @@ SITE_INITIAL_STATE: tl.constexpr = tl.constexpr(0)
 SITE_ATTENTION: tl.constexpr = tl.constexpr(1)
 SITE_RESIDUAL: tl.constexpr = tl.constexpr(2)
 SITE_INNER: tl.constexpr = tl.constexpr(4)
+SITE_BANDS: tl.constexpr = tl.constexpr(5)
 
 
 @triton.jit

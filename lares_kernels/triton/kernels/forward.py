@@ -41,23 +41,24 @@ def held_layers(matrices, C: tl.constexpr):
 
 
 @triton.jit
-def all_layers(x, held, vectors, info, step, seed, C: tl.constexpr):
+def all_layers(x, transforms, held, vectors, info, step, seed, C: tl.constexpr):
     """The layers of one step."""
     if C.resident:
         for index in tl.static_range(C.layers):
             own = vectors + index * C.layer_vector
-            x = layer.layer_forward(x, held[index], own, info, index, step, seed, C)
+            x = layer.layer_forward(x, transforms, held[index], own, info, index, step, seed, C)
     else:
         for index in tl.range(C.layers):
             matrices = held + index * (C.layer_rows * C.d)
             own = vectors + index * C.layer_vector
-            x = layer.layer_forward(x, matrices, own, info, index, step, seed, C)
+            x = layer.layer_forward(x, transforms, matrices, own, info, index, step, seed, C)
     return x
 
 
 @triton.jit
 def refine_step(
     x,
+    transforms,
     held,
     hidden,
     matrices,
@@ -86,7 +87,7 @@ def refine_step(
     hidden_row = field(info, tiles.HIDDEN_ROW, C)
     there = shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
     x = shown(step_input(x, there, matrices, vectors, C), info, C)
-    x = all_layers(x, held, vectors, info, step + steps_done, seed, C)
+    x = all_layers(x, transforms, held, vectors, info, step + steps_done, seed, C)
     depth = field(info, tiles.DEPTH, C)
     newest = field(info, tiles.NEWEST, C)
     at = newest * max_steps + (step - 1)
@@ -104,6 +105,7 @@ def refine_step(
 @triton.jit
 def refine_tile(
     tile,
+    transforms,
     held,
     hidden,
     state,
@@ -134,21 +136,21 @@ def refine_tile(
         if C.resident:
             for step in range(1, tile_depth(info, C) + 1):
                 x = refine_step(
-                    x, held, hidden, matrices, vectors, start, info, trajectory, final, kept,
-                    seed, step, max_steps, steps_done, kept_rows, C,
+                    x, transforms, held, hidden, matrices, vectors, start, info, trajectory,
+                    final, kept, seed, step, max_steps, steps_done, kept_rows, C,
                 )  # fmt: skip
         else:
             step = 1
             while step <= tile_depth(info, C):
                 x = refine_step(
-                    x, held, hidden, matrices, vectors, start, info, trajectory, final, kept,
-                    seed, step, max_steps, steps_done, kept_rows, C,
+                    x, transforms, held, hidden, matrices, vectors, start, info, trajectory,
+                    final, kept, seed, step, max_steps, steps_done, kept_rows, C,
                 )  # fmt: skip
                 step += 1
     else:
         hidden_row = field(info, tiles.HIDDEN_ROW, C)
         x = shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
-        x = all_layers(x, held, vectors, info, 0, seed, C)
+        x = all_layers(x, transforms, held, vectors, info, 0, seed, C)
         newest = field(info, tiles.NEWEST, C)
         store_rows(trajectory, newest, newest >= 0, x, C)
         if final is not None:
@@ -162,6 +164,7 @@ def forward_kernel(
     state,
     matrices,
     vectors,
+    transforms,
     rows,
     tile_start,
     tile_count,
@@ -186,6 +189,7 @@ def forward_kernel(
         hidden: rows of ``C.width``, in the caller's order and type.
         state: ``s_0`` likewise, or None: drawn where ``DRAWN``, else zero.
         matrices, vectors: packed parameters.
+        transforms: (n, rows, rows) float32, see ``kernels/mixing.py``; None for ``attention``.
         rows, tile_start, tile_count: the tile plan.
         trajectory: (S, max_steps, width) float32 out.
         final: rows like ``state`` float32 out, or None.
@@ -199,14 +203,14 @@ def forward_kernel(
     if C.resident:
         for tile in range(tl.program_id(0), tl.load(tile_count), tl.num_programs(0)):
             refine_tile(
-                tile, held, hidden, state, matrices, vectors, rows, tile_start, trajectory, final,
-                kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
+                tile, transforms, held, hidden, state, matrices, vectors, rows, tile_start,
+                trajectory, final, kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
             )  # fmt: skip
     else:
         tile = tl.program_id(0)
         while tile < tl.load(tile_count):
             refine_tile(
-                tile, held, hidden, state, matrices, vectors, rows, tile_start, trajectory, final,
-                kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
+                tile, transforms, held, hidden, state, matrices, vectors, rows, tile_start,
+                trajectory, final, kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
             )  # fmt: skip
             tile += tl.num_programs(0)

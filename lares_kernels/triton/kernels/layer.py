@@ -10,7 +10,7 @@ the kernel is compiled.
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import draws, elementwise, tiles
+from lares_kernels.triton.kernels import draws, elementwise, mixing, tiles
 from lares_kernels.triton.kernels.rows import field, shown
 
 
@@ -100,6 +100,20 @@ def residual_words(info, index, step, seed, C: tl.constexpr):
 
 
 @triton.jit
+def band_words(info, index, step, seed, C: tl.constexpr):
+    """Kept columns of the rescaled bands."""
+    position = field(info, tiles.POSITION, C)
+    if C.planes > 0:
+        stream = field(info, tiles.STREAM, C)
+        site = draws.site_word(draws.SITE_BANDS, index, step)
+        seed = seed_here(seed, info, C)
+        low, high, _, _ = draws.keep_words(stream, position, site, 0, seed, C.threshold, C.planes)
+        return low, high
+    else:
+        return position, position
+
+
+@triton.jit
 def attention_words(info, index, step, pair, seed, C: tl.constexpr):
     """Kept key positions of heads ``2 pair`` and ``2 pair + 1``: two words of 32 each."""
     stream = field(info, tiles.STREAM, C)
@@ -171,6 +185,8 @@ def probabilities(query, key, info, C: tl.constexpr):
     """(exponentials (rows, rows) of the scores less their row's greatest, 1 / their sums (rows,))."""
     scores = tl.dot(query, tl.trans(key), input_precision=C.input_precision)
     scores = tl.where(visible(field(info, tiles.FIRST, C), C.rows), scores, float("-inf"))
+    if C.bands:
+        scores = tl.where(field(info, tiles.SHOWN, C)[None, :] != 0, scores, float("-inf"))
     # 2^(x log2 e) is what the hardware computes.
     scores = scores * (C.score_scale * 1.4426950408889634)
     exponentials = tl.exp2(scores - tl.max(scores, 1)[:, None])
@@ -240,8 +256,22 @@ def feed_forward(x, matrices, vectors, info, index, step, seed, C: tl.constexpr)
 
 
 @triton.jit
-def attention_sum(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
-    """``x`` (query-norm: its LayerNorm) plus the attention branch, before any LayerNorm of the sum.
+def bands_sum(x, transforms, matrices, vectors, info, index, step, seed, C: tl.constexpr):
+    """``x`` plus its rescaled bands, before the LayerNorm of the sum; None but for ``bsarec``."""
+    if C.bands:
+        branch, _ = mixing.rescaled(x, transforms, vectors, matrices.dtype.element_ty, C)
+        if not C.spares_attention:
+            low, high = band_words(info, index, step, seed, C)
+            branch = dropped(branch, low, high, C)
+        return x + branch
+    else:
+        return None
+
+
+@triton.jit
+def mixing_sum(x, transforms, matrices, vectors, info, index, step, seed, C: tl.constexpr):
+    """``x`` (query-norm: its LayerNorm) plus what attention or the filter makes of it, before any
+    LayerNorm of the sum.
 
     Also the words of the feed-forward's dropout, which the same call of the generator gives.
     """
@@ -252,7 +282,10 @@ def attention_sum(x, matrices, vectors, info, index, step, seed, C: tl.constexpr
     if C.query:
         source = x
         x = of_queries
-    branch = attention(source, of_queries, matrices, vectors, info, index, step, seed, C)
+    if C.filters:
+        branch = mixing.filtered(x, transforms, vectors, info, matrices.dtype.element_ty, C)
+    else:
+        branch = attention(source, of_queries, matrices, vectors, info, index, step, seed, C)
     low, high, next_low, next_high = residual_words(info, index, step, seed, C)
     if not C.spares_attention:
         branch = dropped(branch, low, high, C)
@@ -260,18 +293,27 @@ def attention_sum(x, matrices, vectors, info, index, step, seed, C: tl.constexpr
 
 
 @triton.jit
+def feed_forward_input(mixing_sum, bands_sum, vectors, C: tl.constexpr):
+    """(what the feed-forward's output is added to, what it reads)."""
+    if C.post:
+        u = norm(mixing_sum, vectors, C.attn_norm_at, C)
+        if C.bands:
+            u = C.share * norm(bands_sum, vectors, C.bands_norm_at, C) + (1.0 - C.share) * u
+        return u, u
+    else:
+        source = norm(mixing_sum, vectors, C.ffn_norm_at, C)
+        if C.query:
+            return source, source
+        else:
+            return mixing_sum, source
+
+
+@triton.jit
 def feed_forward_sum(
-    attention_sum, matrices, vectors, info, index, step, seed, low, high, C: tl.constexpr
+    mixing_sum, bands_sum, matrices, vectors, info, index, step, seed, low, high, C: tl.constexpr
 ):
     """The feed-forward branch and its residual, before any LayerNorm of the sum."""
-    if C.post:
-        u = norm(attention_sum, vectors, C.attn_norm_at, C)
-        source = u
-    else:
-        u = attention_sum
-        source = norm(u, vectors, C.ffn_norm_at, C)
-        if C.query:
-            u = source
+    u, source = feed_forward_input(mixing_sum, bands_sum, vectors, C)
     branch = feed_forward(source, matrices, vectors, info, index, step, seed, C)
     return u + dropped(branch, low, high, C)
 
@@ -286,10 +328,11 @@ def layer_output(feed_forward_sum, vectors, C: tl.constexpr):
 
 
 @triton.jit
-def layer_forward(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
+def layer_forward(x, transforms, matrices, vectors, info, index, step, seed, C: tl.constexpr):
     """One layer, post-, pre- or query-norm."""
-    x, low, high = attention_sum(x, matrices, vectors, info, index, step, seed, C)
-    x = feed_forward_sum(x, matrices, vectors, info, index, step, seed, low, high, C)
+    mixed, low, high = mixing_sum(x, transforms, matrices, vectors, info, index, step, seed, C)
+    bands = bands_sum(x, transforms, matrices, vectors, info, index, step, seed, C)
+    x = feed_forward_sum(mixed, bands, matrices, vectors, info, index, step, seed, low, high, C)
     return shown(layer_output(x, vectors, C), info, C)
 
 

@@ -11,7 +11,7 @@ query-norm a fifth, the queries' input). The gradient of matrix row ``i`` is the
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import elementwise, layer, tiles
+from lares_kernels.triton.kernels import elementwise, layer, mixing, tiles
 from lares_kernels.triton.kernels.rows import field, shown
 
 ATTENTION_INPUT: tl.constexpr = tl.constexpr(0)
@@ -162,18 +162,29 @@ def replace_tile(scratch, which: tl.constexpr, block, C: tl.constexpr):
 
 
 @triton.jit
-def layer_again(x, matrices, vectors, scratch, info, index, step, seed, C: tl.constexpr):
-    """The layer forward, leaving its input and both residual sums in ``scratch``."""
+def layer_again(
+    x, transforms, matrices, vectors, scratch, info, index, step, seed, C: tl.constexpr
+):
+    """The layer forward, leaving its input and its residual sums in ``scratch``."""
     store_tile(scratch, 0, x, C)
-    x, low, high = layer.attention_sum(x, matrices, vectors, info, index, step, seed, C)
-    store_tile(scratch, 1, x, C)
-    x = layer.feed_forward_sum(x, matrices, vectors, info, index, step, seed, low, high, C)
+    mixed, low, high = layer.mixing_sum(
+        x, transforms, matrices, vectors, info, index, step, seed, C
+    )
+    store_tile(scratch, 1, mixed, C)
+    bands = layer.bands_sum(x, transforms, matrices, vectors, info, index, step, seed, C)
+    if C.bands:
+        store_tile(scratch, 3, bands, C)
+    x = layer.feed_forward_sum(
+        mixed, bands, matrices, vectors, info, index, step, seed, low, high, C
+    )
     store_tile(scratch, 2, x, C)
     return shown(layer.layer_output(x, vectors, C), info, C)
 
 
 @triton.jit
-def layer_backward(
+def through_attention(
+    g_sum,
+    g_branch,
     gradient,
     matrices,
     vectors,
@@ -188,58 +199,10 @@ def layer_backward(
     seed,
     C: tl.constexpr,
 ):
-    """Gradient of a layer's input.
-
-    Args:
-        gradient: a block in memory, the gradient of the layer's output, then of its input. There it
-            waits while others need the registers.
-        matrices, vectors, gradients: the layer's parameters, and the program's own gradients of
-            LayerNorm's, laid out like ``vectors``.
-        scratch: what :func:`layer_again` left.
-        units, sides: of the step and layer, from the tile's first row.
-        info: fields of the tile's rows.
-        step, drawn_step: of this call, and as draws are addressed.
-    """
+    """Turn ``gradient`` into that of the layer's input, where ``g_branch`` is the attention's output's
+    and ``g_sum`` what goes past it."""
     dtype = matrices.dtype.element_ty
     side: tl.constexpr = C.sides * C.d
-    _, _, low, high = layer.residual_words(info, index, drawn_step, seed, C)
-    attention_sum = load_tile(scratch, 1, C)
-    if C.post:
-        normalised, inverse_std = elementwise.normalise(
-            load_tile(scratch, 2, C), C.eps, C.d, C.width
-        )
-        g_y = load_tile(gradient, 0, C)
-        g_sum = norm_backward(g_y, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C)
-        source = layer.norm(attention_sum, vectors, C.attn_norm_at, C).to(dtype)
-    else:
-        g_sum = load_tile(gradient, 0, C)
-        source = layer.norm(attention_sum, vectors, C.ffn_norm_at, C).to(dtype)
-    g_branch = layer.dropped(g_sum, low, high, C).to(dtype)
-    store_columns(sides, info, step, FEED_FORWARD_GRADIENT * C.d, g_branch, side, C.d, C)
-    store_columns(sides, info, step, FEED_FORWARD_INPUT * C.d, source, side, C.d, C)
-    replace_tile(gradient, 0, g_sum, C)
-    g_source = feed_forward_backward(
-        g_branch, source, matrices, vectors, units, info, index, step, drawn_step, seed, C
-    )
-    g_sum = load_tile(gradient, 0, C)
-    normalised, inverse_std = elementwise.normalise(load_tile(scratch, 1, C), C.eps, C.d, C.width)
-    if C.post:
-        g_sum = norm_backward(
-            g_sum + g_source, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
-        )
-    elif C.query:
-        g_sum = norm_backward(
-            g_sum + g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
-        )
-    else:
-        g_sum += norm_backward(
-            g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
-        )
-
-    low, high, _, _ = layer.residual_words(info, index, drawn_step, seed, C)
-    g_branch = g_sum
-    if not C.spares_attention:
-        g_branch = layer.dropped(g_sum, low, high, C)
     g_branch = g_branch.to(dtype)
     store_columns(sides, info, step, ATTENTION_GRADIENT * C.d, g_branch, side, C.d, C)
     x = load_tile(scratch, 0, C)
@@ -281,3 +244,156 @@ def layer_backward(
                 g_source, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
             )
     replace_tile(gradient, 0, shown(g_sum + g_source, info, C), C)
+
+
+@triton.jit
+def bands_backward(
+    g_bands,
+    transforms,
+    matrices,
+    vectors,
+    gradients,
+    scratch,
+    info,
+    index,
+    drawn_step,
+    seed,
+    C: tl.constexpr,
+):
+    """Gradient of the layer's input by way of the bands, from that of their LayerNorm's result."""
+    normalised, inverse_std = elementwise.normalise(load_tile(scratch, 3, C), C.eps, C.d, C.width)
+    g_sum = norm_backward(g_bands, normalised, inverse_std, vectors, gradients, C.bands_norm_at, C)
+    g_branch = g_sum
+    if not C.spares_attention:
+        low, high = layer.band_words(info, index, drawn_step, seed, C)
+        g_branch = layer.dropped(g_sum, low, high, C)
+    half: tl.constexpr = matrices.dtype.element_ty
+    # The high band of the input, and b^2's gradient.
+    _, high_band = mixing.rescaled(load_tile(scratch, 0, C), transforms, vectors, half, C)
+    scale = layer.vector(vectors, C.band_scale_at, C.d)
+    add_to(gradients, C.band_scale_at, 2.0 * scale * high_band * g_branch, C.d)
+    g_x, _ = mixing.rescaled(g_branch, transforms, vectors, half, C)
+    return g_sum + g_x
+
+
+@triton.jit
+def layer_backward(
+    gradient,
+    transforms,
+    matrices,
+    vectors,
+    gradients,
+    scratch,
+    units,
+    sides,
+    info,
+    index,
+    step,
+    drawn_step,
+    seed,
+    C: tl.constexpr,
+):
+    """Gradient of a layer's input.
+
+    Args:
+        gradient: a block in memory, the gradient of the layer's output, then of its input. There it
+            waits while others need the registers.
+        transforms: of the tile's windows.
+        matrices, vectors, gradients: the layer's parameters, and the program's own gradients of
+            LayerNorm's, laid out like ``vectors``.
+        scratch: what :func:`layer_again` left.
+        units, sides: of the step and layer, from the tile's first row.
+        info: fields of the tile's rows.
+        step, drawn_step: of this call, and as draws are addressed.
+    """
+    dtype = matrices.dtype.element_ty
+    side: tl.constexpr = C.sides * C.d
+    _, _, low, high = layer.residual_words(info, index, drawn_step, seed, C)
+    mixing_sum = load_tile(scratch, 1, C)
+    if C.post:
+        normalised, inverse_std = elementwise.normalise(
+            load_tile(scratch, 2, C), C.eps, C.d, C.width
+        )
+        g_y = load_tile(gradient, 0, C)
+        g_sum = norm_backward(g_y, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C)
+    else:
+        g_sum = load_tile(gradient, 0, C)
+    bands_sum = None
+    if C.bands:
+        bands_sum = load_tile(scratch, 3, C)
+    _, source = layer.feed_forward_input(mixing_sum, bands_sum, vectors, C)
+    source = source.to(dtype)
+    g_branch = layer.dropped(g_sum, low, high, C).to(dtype)
+    store_columns(sides, info, step, FEED_FORWARD_GRADIENT * C.d, g_branch, side, C.d, C)
+    store_columns(sides, info, step, FEED_FORWARD_INPUT * C.d, source, side, C.d, C)
+    replace_tile(gradient, 0, g_sum, C)
+    g_source = feed_forward_backward(
+        g_branch, source, matrices, vectors, units, info, index, step, drawn_step, seed, C
+    )
+    g_sum = load_tile(gradient, 0, C)
+    normalised, inverse_std = elementwise.normalise(load_tile(scratch, 1, C), C.eps, C.d, C.width)
+    if C.post:
+        g_u = g_sum + g_source
+        if C.bands:
+            replace_tile(gradient, 0, g_u, C)
+        g_sum = norm_backward(
+            (1.0 - C.share) * g_u if C.bands else g_u,
+            normalised,
+            inverse_std,
+            vectors,
+            gradients,
+            C.attn_norm_at,
+            C,
+        )
+    elif C.query:
+        g_sum = norm_backward(
+            g_sum + g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
+        )
+    else:
+        g_sum += norm_backward(
+            g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
+        )
+
+    low, high, _, _ = layer.residual_words(info, index, drawn_step, seed, C)
+    g_branch = g_sum
+    if not C.spares_attention:
+        g_branch = layer.dropped(g_sum, low, high, C)
+    if C.bands:
+        # The gradient waits with what goes by way of the bands in it.
+        g_sum += bands_backward(
+            C.share * load_tile(gradient, 0, C),
+            transforms,
+            matrices,
+            vectors,
+            gradients,
+            scratch,
+            info,
+            index,
+            drawn_step,
+            seed,
+            C,
+        )
+    if C.filters:
+        sums = gradients + C.vector_size - index * C.layer_vector + index * C.filter_sums
+        g_source = mixing.filtered_backward(
+            g_branch, load_tile(scratch, 0, C), transforms, vectors, info, sums, dtype, C
+        )
+        replace_tile(gradient, 0, shown(g_sum + g_source, info, C), C)
+    else:
+        through_attention(
+            g_sum,
+            g_branch,
+            gradient,
+            matrices,
+            vectors,
+            gradients,
+            scratch,
+            units,
+            sides,
+            info,
+            index,
+            step,
+            drawn_step,
+            seed,
+            C,
+        )

@@ -50,16 +50,20 @@ def kept_keys(
 
 
 @triton.jit
-def visible(query, key, length):
-    """(queries, keys) bool: keys of the sequence up to the query itself."""
-    return (key[None, :] <= query[:, None]) & (key < length)[None, :]
+def visible(query, key, n_keys):
+    """(queries, keys) bool: the sequence's ``n_keys`` first keys, up to the query itself."""
+    return (key[None, :] <= query[:, None]) & (key < n_keys)[None, :]
 
 
 @triton.jit
-def sequence_of(starts):
-    """(first packed row, length) of this program's sequence."""
+def sequence_of(starts, keys):
+    """(first packed row, rows, rows that may be looked at) of this program's sequence."""
     start = tl.load(starts + tl.program_id(0))
-    return start, tl.load(starts + tl.program_id(0) + 1) - start
+    length = tl.load(starts + tl.program_id(0) + 1) - start
+    n_keys = length
+    if keys is not None:
+        n_keys = tl.load(keys + tl.program_id(0))
+    return start, length, n_keys
 
 
 @triton.jit(do_not_specialize=["n_rows", "layer", "step", "seed_low", "seed_high"])
@@ -68,6 +72,7 @@ def attention_kernel(
     context,
     lse,
     starts,
+    keys,
     streams,
     n_rows,
     layer,
@@ -87,9 +92,10 @@ def attention_kernel(
         context: (N, width) out, in the products' type.
         lse: (heads, n_rows) float32 out, base-2 logarithm of each softmax's denominator, or None.
         starts: (S + 1,) int32, first packed row of each sequence.
+        keys: (S,) int32, rows at the start of each sequence that may be looked at, or None for all.
         streams: (S,) int32, first counter word of each sequence.
     """
-    start, length = sequence_of(starts)
+    start, length, n_keys = sequence_of(starts, keys)
     first_query = tl.program_id(1) * QUERIES
     head = tl.program_id(2)
     if first_query < length:
@@ -101,13 +107,13 @@ def attention_kernel(
         greatest = tl.full((QUERIES,), float("-inf"), tl.float32)
         total = tl.zeros((QUERIES,), tl.float32)
         mixed = tl.zeros((QUERIES, C.head), tl.float32)
-        for first_key in range(0, tl.minimum(first_query + QUERIES, length), KEYS):
+        for first_key in range(0, tl.minimum(first_query + QUERIES, n_keys), KEYS):
             key = first_key + tl.arange(0, KEYS)
             k = load_part(qkv, key, length, head, 1, 3, C)
             v = load_part(qkv, key, length, head, 2, 3, C)
             scores = tl.dot(q, tl.trans(k), input_precision=C.input_precision)
             scores = scores * (C.score_scale * LOG2_E)
-            scores = tl.where(visible(query, key, length), scores, float("-inf"))
+            scores = tl.where(visible(query, key, n_keys), scores, float("-inf"))
             # Every query sees key 0, so what is greatest so far is finite.
             new_greatest = tl.maximum(greatest, tl.max(scores, 1))
             shrink = tl.exp2(greatest - new_greatest)
@@ -138,7 +144,7 @@ def score_gradients(
     stream,
     query,
     first_key,
-    length,
+    n_keys,
     head,
     layer,
     step,
@@ -154,7 +160,7 @@ def score_gradients(
     key = first_key + tl.arange(0, KEYS)
     scores = tl.dot(q, tl.trans(k), input_precision=C.input_precision)
     weights = tl.exp2(scores * (C.score_scale * LOG2_E) - lse[:, None])
-    weights = tl.where(visible(query, key, length), weights, 0.0)
+    weights = tl.where(visible(query, key, n_keys), weights, 0.0)
     g_weights = tl.dot(g, tl.trans(v), input_precision=C.input_precision)
     used = weights
     if C.attn_planes > 0:
@@ -173,6 +179,7 @@ def query_gradient_kernel(
     delta,
     g_qkv,
     starts,
+    keys,
     streams,
     n_rows,
     layer,
@@ -184,7 +191,7 @@ def query_gradient_kernel(
     C: tl.constexpr,
 ):
     """The query's part of ``g_qkv`` (N, 3 width); ``delta`` (heads, n_rows) float32 for the others'."""
-    start, length = sequence_of(starts)
+    start, length, n_keys = sequence_of(starts, keys)
     first_query = tl.program_id(1) * QUERIES
     head = tl.program_id(2)
     if first_query < length:
@@ -201,12 +208,12 @@ def query_gradient_kernel(
         tl.store(delta + row, own_delta, mask=query < length)
         own_lse = tl.load(lse + row, mask=query < length, other=0.0)
         g_q = tl.zeros((QUERIES, C.head), tl.float32)
-        for first_key in range(0, tl.minimum(first_query + QUERIES, length), KEYS):
+        for first_key in range(0, tl.minimum(first_query + QUERIES, n_keys), KEYS):
             key = first_key + tl.arange(0, KEYS)
             k = load_part(qkv, key, length, head, 1, 3, C)
             v = load_part(qkv, key, length, head, 2, 3, C)
             _, g_scores = score_gradients(
-                q, k, v, g, own_lse, own_delta, stream, query, first_key, length, head, layer, step,
+                q, k, v, g, own_lse, own_delta, stream, query, first_key, n_keys, head, layer, step,
                 seed, KEYS, C,
             )  # fmt: skip
             g_q += tl.dot(g_scores.to(k.dtype), k, input_precision=C.input_precision)
@@ -222,6 +229,7 @@ def key_gradient_kernel(
     delta,
     g_qkv,
     starts,
+    keys,
     streams,
     n_rows,
     layer,
@@ -233,7 +241,7 @@ def key_gradient_kernel(
     C: tl.constexpr,
 ):
     """The key's and the value's part of ``g_qkv``; a program for each (sequence, keys, head)."""
-    start, length = sequence_of(starts)
+    start, length, n_keys = sequence_of(starts, keys)
     first_key = tl.program_id(1) * KEYS
     head = tl.program_id(2)
     if first_key < length:
@@ -254,7 +262,7 @@ def key_gradient_kernel(
             own_lse = tl.load(lse + row, mask=query < length, other=0.0)
             own_delta = tl.load(delta + row, mask=query < length, other=0.0)
             used, g_scores = score_gradients(
-                q, k, v, g, own_lse, own_delta, stream, query, first_key, length, head, layer, step,
+                q, k, v, g, own_lse, own_delta, stream, query, first_key, n_keys, head, layer, step,
                 seed, KEYS, C,
             )  # fmt: skip
             used = tl.trans(used.to(g.dtype))

@@ -11,10 +11,11 @@ import triton.language as tl
 from lares_kernels.triton.kernels import draws, elementwise
 from lares_kernels.triton.kernels.rows import first_state, load_rows, store_rows
 
-# Which of a layer's two residual branches, or none.
+# Which of a layer's residual branches, or none.
 NO_BRANCH: tl.constexpr = tl.constexpr(-1)
-ATTENTION: tl.constexpr = tl.constexpr(0)
+MIXING: tl.constexpr = tl.constexpr(0)  # attention's, or the filter's where there is no attention
 FEED_FORWARD: tl.constexpr = tl.constexpr(1)
+BANDS: tl.constexpr = tl.constexpr(2)  # beside attention's
 
 # Where the LayerNorm stands whose gradient is wanted.
 NO_NORM: tl.constexpr = tl.constexpr(0)
@@ -35,18 +36,22 @@ def columns(base, C: tl.constexpr):
 @triton.jit
 def kept_columns(stream, position, layer, step, seed, BRANCH: tl.constexpr, C: tl.constexpr):
     """Residual dropout's decisions for a branch, (rows, d) bool."""
-    site = draws.site_word(draws.SITE_RESIDUAL, layer, step)
+    # Bands have a site of their own; the other two branches follow each other in one.
+    first: tl.constexpr = 0 if BRANCH == BANDS else BRANCH
+    site = draws.site_word(
+        draws.SITE_BANDS if BRANCH == BANDS else draws.SITE_RESIDUAL, layer, step
+    )
     if C.d <= 64:
         low0, high0, low1, high1 = draws.keep_words(
             stream, position, site, 0, seed, C.threshold, C.planes
         )
-        if BRANCH == ATTENTION:
+        if first == 0:
             return draws.kept(low0, high0, tl.arange(0, C.d)[None, :])
         else:
             return draws.kept(low1, high1, tl.arange(0, C.d)[None, :])
     else:
         rows = tl.zeros((C.rows, C.d // 64), tl.int32)
-        block = BRANCH * ((C.width + 63) // 64) + tl.arange(0, C.d // 64)[None, :] + rows
+        block = first * ((C.width + 63) // 64) + tl.arange(0, C.d // 64)[None, :] + rows
         low0, high0, low1, high1 = draws.keep_words(
             stream[:, None] + rows,
             position[:, None] + rows,
@@ -68,7 +73,7 @@ def dropped(
 ):
     """Residual dropout of a branch, or of its gradient."""
     if C.planes > 0:
-        if BRANCH != NO_BRANCH and not (C.spares_attention and BRANCH == ATTENTION):
+        if BRANCH != NO_BRANCH and not (C.spares_attention and BRANCH != FEED_FORWARD):
             streams = tl.load(stream + row, mask=mask, other=0)
             positions = tl.load(position + row, mask=mask, other=0)
             kept = kept_columns(streams, positions, layer, step, seed, BRANCH, C)
@@ -168,6 +173,7 @@ def residual_kernel(
     branch,
     weight,
     bias,
+    blended,
     total,
     out,
     out_product,
@@ -179,6 +185,7 @@ def residual_kernel(
     seed_low,
     seed_high,
     BRANCH: tl.constexpr,
+    SHARE: tl.constexpr,
     C: tl.constexpr,
 ):
     """``x + Dropout(branch)``, and its LayerNorm where there is a ``weight``.
@@ -186,6 +193,8 @@ def residual_kernel(
     Args:
         x: (N, width) of any type; branch: likewise, or None for ``NO_BRANCH``.
         weight, bias: of LayerNorm, or None.
+        blended: (N, width) float32, of which ``SHARE`` is in the result and ``1 - SHARE`` of the
+            LayerNorm; or None.
         total: (N, width) float32 out, the sum.
         out, out_product: (N, width) out, its LayerNorm (or the sum itself), float32 and in the
             products' type.
@@ -203,6 +212,8 @@ def residual_kernel(
     if weight is not None:
         value, _ = elementwise.normalise(value, C.eps, C.d, C.width)
         value = value * columns(weight, C) + columns(bias, C)
+    if blended is not None:
+        value = SHARE * load_rows(blended, row, mask, C) + (1.0 - SHARE) * value
     if out is not None:
         store_rows(out, row, mask, value, C)
     if out_product is not None:
@@ -236,12 +247,14 @@ def residual_backward_kernel(
     seed_high,
     NORM: tl.constexpr,
     BRANCH: tl.constexpr,
+    SHARE: tl.constexpr,
     C: tl.constexpr,
 ):
     """Gradient of a residual sum from those of what read it; programs take blocks in turn.
 
     Args:
-        g_sum: (N, width) of any type, gradient of the sum, or with ``OF_SUM`` of its LayerNorm.
+        g_sum: (N, width) of any type, gradient of the sum, or with ``OF_SUM`` of what has ``SHARE`` of
+            its LayerNorm.
         g_branch_input: (N, width) or None, what the next branch's products gave: added to ``g_sum``, or
             with ``OF_BRANCH`` the gradient of the sum's LayerNorm.
         total: (N, width), the sum.
@@ -249,7 +262,7 @@ def residual_backward_kernel(
         sums: (programs, SUMS, width) float32, added to: gradients of LayerNorm's weight and bias, and
             of the branch's bias.
         g_total: (N, width) float32 out, or None.
-        g_branch: (N, width) out in the products' type, gradient of the branch before dropout, or None.
+        g_branch: (N, width) out of any type, gradient of the branch before dropout, or None.
     """
     seed = draws.join_seed(seed_low, seed_high)
     g_weight = tl.zeros((C.rows, C.d), tl.float32)
@@ -273,7 +286,7 @@ def residual_backward_kernel(
             normalised, inverse_std = elementwise.normalise(value, C.eps, C.d, C.width)
             g_weight += g_y * normalised
             g_norm_bias += g_y
-            scaled = g_y * columns(weight, C)
+            scaled = g_y * (columns(weight, C) * SHARE)
             back = elementwise.normalise_backward(scaled, normalised, inverse_std, C.width)
             if NORM == OF_BRANCH:
                 g += back
@@ -287,8 +300,8 @@ def residual_backward_kernel(
             g_bias += g
             store_rows(g_branch, row, mask, g, C)
     if NORM != NO_NORM:
-        add_sums(sums, 0, g_weight, C)
-        add_sums(sums, 1, g_norm_bias, C)
+        add_sums(sums, 0, g_weight * SHARE, C)
+        add_sums(sums, 1, g_norm_bias * SHARE, C)
     if g_branch is not None:
         add_sums(sums, 2, g_bias, C)
 

@@ -17,7 +17,7 @@ POSITION: tl.constexpr = tl.constexpr(3)  # in its sequence
 FIRST: tl.constexpr = tl.constexpr(4)  # tile row of its sequence's first token
 DEPTH: tl.constexpr = tl.constexpr(5)  # steps that its sequence runs; 0 past a tile's last row
 NEWEST: tl.constexpr = tl.constexpr(6)  # its sequence's number if it is the newest token, else -1
-SHOWN: tl.constexpr = tl.constexpr(7)  # 0 if it is padding that counts among the rows, else 1
+SHOWN: tl.constexpr = tl.constexpr(7)  # 0 if it is padding among a sequence's rows, else 1
 ROW_FIELDS: tl.constexpr = tl.constexpr(8)
 
 
@@ -147,6 +147,7 @@ def rows_kernel(
     max_steps,
     ROWS: tl.constexpr,
     LEFT: tl.constexpr,
+    ZEROS: tl.constexpr,
 ):
     """Write down what is known of each row of a tile; one program for each tile there may be.
 
@@ -154,11 +155,12 @@ def rows_kernel(
         starts, hidden_starts, order, tile_sequence, tile_count: of :func:`plan_kernel`.
         sequence_ids: (n_groups,) int64 that address draws, or None for ``0, 1, ...``.
         num_steps: (n_sequences,) int64, or None where all run ``max_steps``.
-        tokens: (n_groups,) int64, the rows at each sequence's end that are not padding; None: all.
+        tokens: (n_groups,) int64, how many of each sequence's rows are not padding; None: all.
         tile_start: (max_tiles,) int32 out, packed row of each tile's first row.
         rows: (max_tiles, ROW_FIELDS, ROWS) int32 out.
         row_depth: (row_limit,) int32 out, steps of each packed row.
         LEFT: padded arrays have their padding before the tokens.
+        ZEROS: so have a sequence's rows, which are zero there; rows past the last one count as these.
     """
     tile = tl.program_id(0)
     if tile < tl.load(tile_count):
@@ -203,18 +205,23 @@ def rows_kernel(
             depth = tl.minimum(depth, max_steps)
 
         shown = position >= 0
+        last = length - 1
         if tokens is not None:
             count = tl.load(tokens + group, mask=real, other=0).to(tl.int32)
-            shown = position >= length - count
+            if ZEROS:
+                shown = real & (position >= length - count)
+            else:
+                shown = ~real | (position < count)
+                last = count - 1
 
         at = rows + tile * (ROW_FIELDS * ROWS) + r
-        tl.store(at + SHOWN * ROWS, tl.where(real & shown, 1, 0))
+        tl.store(at + SHOWN * ROWS, tl.where(shown, 1, 0))
         tl.store(at + HIDDEN_ROW * ROWS, tl.where(real, hidden_row, -1))
         tl.store(at + STATE_ROW * ROWS, tl.where(real, state_row, -1))
         tl.store(at + STREAM * ROWS, tl.where(real, number | (rollout << 24), 0))
         tl.store(at + POSITION * ROWS, tl.where(real, position, 0))
         tl.store(at + FIRST * ROWS, tl.where(real, r - position, r))
         tl.store(at + DEPTH * ROWS, tl.where(real, depth, 0))
-        tl.store(at + NEWEST * ROWS, tl.where(real & (position == length - 1), sequence, -1))
+        tl.store(at + NEWEST * ROWS, tl.where(real & (position == last), sequence, -1))
         tl.store(row_depth + row, depth, mask=real)
         tl.store(tile_start + tile, base)

@@ -112,7 +112,7 @@ def weights_kernel(
         is_up = (row >= C.up_row) & (row < C.down_row)
         has_unit = once + ((row < C.out_row) | is_up).to(tl.int32) > 0
         unit_to += g_layer + tl.where(is_up, C.up_bias_at + row - C.up_row, row)
-        is_out = row == C.out_row
+        is_out = (row == C.out_row) & (C.heads > 0)
         has_side = once + (is_out | (row == C.down_row)).to(tl.int32) > 0
         side_to += g_layer + tl.where(is_out, C.out_bias_at, C.down_bias_at)
     unit_total += tl.load(unit_to, mask=has_unit & adds, other=0.0)

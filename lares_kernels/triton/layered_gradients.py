@@ -1,0 +1,219 @@
+"""What backward of the layered plan's layers is made of: products and launches, and sums of gradients.
+
+Sums over rows are gathered by a fixed number of programs and added in order, so two runs give the same
+bits.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lares_kernels.parameters import parameter_shapes
+from lares_kernels.triton.layered_call import (
+    FLAT_BLOCK,
+    AttentionTape,
+    FeedForwardTape,
+    Layered,
+    Site,
+)
+from lares_kernels.triton.settings import multiprocessors
+
+_PROGRAMS = 4  # of a row kernel that gathers sums, for each multiprocessor
+_SUMS = 3  # vectors that such a kernel gathers
+# Numbered as in kernels/layered_rows.py.
+NO_NORM, OF_SUM, OF_BRANCH = 0, 1, 2
+NO_BRANCH, MIXING, FEED_FORWARD, BANDS = -1, 0, 1, 2
+# Of the keys' gradient in ieee products, which are taken from registers: what is loaded ahead waits
+# there too, and with the usual stages Triton 3.9 spills kilobytes.
+KEY_STAGES = {"ieee": {"num_stages": 1}}
+# LayerNorm after each branch (pre-norm: before it) and the bias that is added last in it, by mixer.
+_NORM_AND_BIAS: dict[str, dict[int, tuple[str, str | None]]] = {
+    "attention": {MIXING: ("attn_norm", "out_bias"), FEED_FORWARD: ("ffn_norm", "down_bias")},
+    "filter": {MIXING: ("filter_norm", None), FEED_FORWARD: ("ffn_norm", "down_bias")},
+    "bsarec": {
+        MIXING: ("attn_norm", "out_bias"),
+        FEED_FORWARD: ("ffn_norm", "down_bias"),
+        BANDS: ("filter_norm", None),
+    },
+}
+
+
+class Gradients:
+    """Gradients of the parameters, float32, added to step by step.
+
+    Args:
+        run: the call.
+    """
+
+    def __init__(self, run: Layered) -> None:
+        self.run = run
+        device, d = run.device, run.config.d_model
+        self.by_name = {
+            name: torch.zeros(shape, dtype=torch.float32, device=device)
+            for name, shape in parameter_shapes(run.config).items()
+        }
+        self.programs = min(_PROGRAMS * multiprocessors(device), -(-run.rows.n_rows // run.c.rows))
+        self.branches = _NORM_AND_BIAS[run.config.mixer]
+        sites = len(self.branches) * run.config.n_layers + 1  # one a LayerNorm, and the core's
+        self.sums = torch.zeros(sites, self.programs, _SUMS, d, dtype=torch.float32, device=device)
+
+    def site(self, layer: int, branch: int) -> Tensor:
+        """Sums of a residual of a layer; of the adapter for layer -1."""
+        return self.sums[-1 if layer < 0 else len(self.branches) * layer + branch]
+
+    def product(
+        self, name: str, layer: int | None, x: Tensor, g_y: Tensor, rows: slice = slice(None)
+    ) -> None:
+        """Add the weight's gradient of ``y = x W^T``, where that is ``rows`` of it."""
+        whole = self.by_name[f"{name}_weight"]
+        weight = (whole if layer is None else whole[layer])[rows]
+        if x.dtype == torch.float32:
+            weight.addmm_(g_y.mT, x)
+        else:
+            weight += torch.mm(g_y.mT, x)
+
+    def bias(self, name: str, layer: int, g_y: Tensor) -> None:
+        self.by_name[f"{name}_bias"][layer] += g_y.sum(0, dtype=torch.float32)
+
+    def ordered(self) -> list[Tensor]:
+        """All of them in the op's order, the gathered sums included."""
+        config, found = self.run.config, self.by_name
+        sums = self.sums.sum(1)  # (sites, _SUMS, d)
+        layers = sums[:-1].unflatten(0, (config.n_layers, len(self.branches)))
+        for branch, (norm, bias) in self.branches.items():
+            found[f"{norm}_weight"] += layers[:, branch, 0]
+            found[f"{norm}_bias"] += layers[:, branch, 1]
+            if bias is not None:
+                found[bias] += layers[:, branch, 2]
+        if config.is_recurrent:
+            found["core_norm_weight"] += sums[-1, 0]
+            found["core_norm_bias"] += sums[-1, 1]
+        if config.adapter == "gate":
+            gate = torch.sigmoid(self.run.vectors["gate"].to(torch.float32))
+            found["gate"] += sums[-1, 2].sum() * gate * (1.0 - gate)
+        elif config.adapter == "concat":
+            found["concat_bias"] += sums[-1, 2]
+        return list(found.values())
+
+
+def spread(g: Tensor, newest: Tensor | None, n_rows: int) -> Tensor:
+    """Gradients of the rows ``newest`` (None: of all) among ``n_rows``, the others' zero."""
+    if newest is None:
+        return g
+    return g.new_zeros(n_rows, g.shape[1]).index_copy_(0, newest, g)
+
+
+def residual_backward(
+    run: Layered,
+    grads: Gradients,
+    g_sum: Tensor,
+    g_input: Tensor | None,
+    total: Tensor,
+    weight: Tensor | None,
+    *,
+    g_total: Tensor | None,
+    g_branch: Tensor | None,
+    norm: int,
+    site: Site,
+    branch: int,
+    share: float = 1.0,
+) -> None:
+    """Launch :func:`residual_backward_kernel`."""
+    from lares_kernels.triton.kernels.layered_rows import residual_backward_kernel
+
+    residual_backward_kernel[(grads.programs,)](
+        g_sum,
+        g_input,
+        total,
+        weight,
+        grads.site(site.layer, branch),
+        g_total,
+        g_branch,
+        site.stream,
+        site.position,
+        len(total),
+        site.layer,
+        site.step,
+        *run.seed,
+        NORM=norm,
+        BRANCH=branch,
+        SHARE=share,
+        C=run.compiled,
+    )
+
+
+def feed_forward_backward(
+    run: Layered,
+    grads: Gradients,
+    tape: FeedForwardTape,
+    site: Site,
+    g_branch: Tensor,
+    layer: int,
+) -> Tensor:
+    """Gradient of the feed-forward's input, in the products' type."""
+    from lares_kernels.triton.kernels.layered_rows import activate_backward_kernel
+
+    grads.product("down", layer, tape.activated, g_branch)
+    g_inner = torch.mm(g_branch, run.products["down_weight"][layer])
+    size = g_inner.numel()
+    activate_backward_kernel[(-(-size // FLAT_BLOCK),)](
+        tape.inner,
+        g_inner,
+        g_inner,
+        size,
+        *run.inner_draws(site),
+        BLOCK=FLAT_BLOCK,
+        C=run.compiled,
+    )
+    grads.product("up", layer, tape.source, g_inner)
+    grads.bias("up", layer, g_inner)
+    return torch.mm(g_inner, run.products["up_weight"][layer])
+
+
+def attention_backward(
+    run: Layered,
+    grads: Gradients,
+    tape: AttentionTape,
+    newest: Tensor | None,
+    g_branch: Tensor,
+    layer: int,
+    step: int,
+) -> Tensor:
+    """Gradient of the attention's input, in the products' type."""
+    g_qkv = qkv_gradient(run, grads, tape, newest, g_branch, layer, step)
+    grads.product("qkv", layer, tape.source, g_qkv)
+    return torch.mm(g_qkv, run.products["qkv_weight"][layer])
+
+
+def qkv_gradient(
+    run: Layered,
+    grads: Gradients,
+    tape: AttentionTape,
+    newest: Tensor | None,
+    g_branch: Tensor,
+    layer: int,
+    step: int,
+) -> Tensor:
+    """Gradient (n, 3 d) of queries, keys and values from that of the rows ``newest``, or of all."""
+    from lares_kernels.triton.kernels.layered_attention import (
+        key_gradient_kernel,
+        query_gradient_kernel,
+    )
+
+    context = tape.context if newest is None else tape.context.index_select(0, newest)
+    grads.product("out", layer, context, g_branch)
+    g_context = torch.mm(g_branch, run.products["out_weight"][layer])
+    g_context = spread(g_context, newest, len(tape.source))
+    g_qkv, delta = torch.empty_like(tape.qkv), torch.empty_like(tape.lse)
+    rows, drawn = run.rows, run.call.drawn_step(step)
+    shared = (rows.starts, rows.keys, rows.streams, len(g_qkv), layer, drawn, *run.seed)
+    blocks = run.blocks[1]
+    grid, options = run.attention_grid(blocks, step), run.attention_options(blocks)
+    query_gradient_kernel[grid](
+        tape.qkv, tape.context, g_context, tape.lse, delta, g_qkv, *shared, **options
+    )
+    options |= KEY_STAGES.get(run.c.precision, {})
+    key_gradient_kernel[grid](tape.qkv, g_context, tape.lse, delta, g_qkv, *shared, **options)
+    grads.bias("qkv", layer, g_qkv)
+    return g_qkv

@@ -1,0 +1,214 @@
+"""The cores that mix whole windows, in both plans, against the equations in float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+
+import pytest
+import torch
+
+from lares_kernels import CoreConfig, explain, use_backend, warmup
+from lares_kernels.triton.settings import use_weights
+from tests.kernels.interpreted.test_layered import layered  # noqa: F401
+from tests.kernels.problems import (
+    BACKWARD,
+    FORWARD,
+    assert_equal_to_equations,
+    exact_problem,
+    outputs_and_gradients,
+    relative,
+)
+from tests.model.test_goldens import check_outputs_and_gradients
+
+FILTER = CoreConfig(
+    d_model=16, n_heads=2, d_ff=24, n_layers=1, mixer="filter", window=9, dropout=0.5
+)
+BSAREC = replace(FILTER, mixer="bsarec", attn_dropout=0.25)
+CORES = pytest.mark.parametrize("config", [FILTER, BSAREC], ids=lambda c: c.mixer)
+# Of themselves these calls are the fused plan's.
+PLANS = pytest.mark.parametrize("plan", ["triton", "layered"])
+LENGTHS = [1, 9, 4]
+
+
+@PLANS
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("depth", [1, 4])
+@CORES
+def test_two_layers(plan: str, config: CoreConfig, depth: int) -> None:
+    config = replace(config, n_layers=2, inner_dropout=0.25)
+    assert_equal_to_equations(plan, config, LENGTHS, num_steps=depth, seed=2**63 + 5)
+
+
+@PLANS
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
+@CORES
+def test_adapters_without_dropout(plan: str, config: CoreConfig, adapter: str) -> None:
+    config = replace(config, adapter=adapter, dropout=0.0, attn_dropout=0.0)
+    steps = 2 if config.is_recurrent else 1
+    assert_equal_to_equations(plan, config, LENGTHS, num_steps=steps)
+
+
+@PLANS
+@pytest.mark.parametrize("activation", ["gelu_tanh", "relu", "silu"])
+def test_activations(plan: str, activation: str) -> None:
+    config = replace(FILTER, activation=activation)
+    assert_equal_to_equations(plan, config, LENGTHS, num_steps=1)
+
+
+@PLANS
+@pytest.mark.parametrize("window", [1, 2, 7, 70])
+@CORES
+def test_windows(plan: str, config: CoreConfig, window: int) -> None:
+    config = replace(config, window=window, cutoff=5)
+    assert_equal_to_equations(plan, config, [window, 1, (window + 1) // 2], num_steps=1)
+
+
+@PLANS
+@pytest.mark.parametrize("width", [24, 72, 144])
+@CORES
+def test_widths(plan: str, config: CoreConfig, width: int) -> None:
+    config = replace(config, d_model=width, n_heads=3, d_ff=20)
+    assert_equal_to_equations(plan, config, LENGTHS, num_steps=1)
+
+
+@PLANS
+@pytest.mark.parametrize("cutoff", [1, 6, 99])
+def test_cutoffs(plan: str, cutoff: int) -> None:
+    config = replace(BSAREC, cutoff=cutoff, band_share=0.25)
+    assert_equal_to_equations(plan, config, LENGTHS, num_steps=1)
+
+
+@PLANS
+@CORES
+def test_dropout_of_the_feed_forward_alone(plan: str, config: CoreConfig) -> None:
+    config = replace(config, dropout_of="feed-forward")
+    assert_equal_to_equations(plan, config, LENGTHS, num_steps=1)
+
+
+@PLANS
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("rollouts", [1, 3])
+@CORES
+def test_depths_and_rollouts(plan: str, config: CoreConfig, rollouts: int) -> None:
+    depths = torch.tensor([[2, 1, 3], [1, 1, 2], [3, 3, 2]])[:, :rollouts]
+    ids = torch.tensor([9, 2**24 - 1, 5])
+    assert_equal_to_equations(
+        plan, config, LENGTHS, num_steps=depths, rollouts=rollouts, sequence_ids=ids
+    )
+
+
+@PLANS
+@CORES
+def test_a_run_that_goes_on_from_a_state(plan: str, config: CoreConfig) -> None:
+    state = torch.randn(3, 9, 16, generator=torch.Generator().manual_seed(5))
+    options = {"num_steps": 2, "state": state, "steps_done": 3}
+    assert_equal_to_equations(plan, config, LENGTHS, **options)
+
+
+@PLANS
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("given", [False, True])
+@CORES
+def test_only_the_newest_rows_are_computed_at_the_end(
+    plan: str, config: CoreConfig, given: bool
+) -> None:
+    """Without ``return_state`` the last layer of a last step skips the other rows; same gradients."""
+    core, hidden, lengths = exact_problem(replace(config, n_layers=2), LENGTHS)
+    depths = torch.tensor([2, 1, 2])
+    state = torch.randn_like(hidden) if given else None
+    found = []
+    for backend, dtype in (("equations", torch.float64), (plan, torch.float32)):
+        core.to(dtype)
+        inputs = [t.detach().to(dtype).requires_grad_() for t in (hidden, state) if t is not None]
+        with use_backend(backend):
+            out = core(
+                inputs[0],
+                lengths,
+                num_steps=depths,
+                state=inputs[1] if given else None,
+                return_trajectory=True,
+            )
+        generator = torch.Generator().manual_seed(9)
+        loss = (out.trajectory * torch.randn(out.trajectory.shape, generator=generator)).sum()
+        grads = torch.autograd.grad(loss, [*inputs, *core.parameters()])
+        found.append((out.trajectory, grads))
+    (exact, exact_grads), (mine, grads) = found
+    assert relative(mine.double(), exact) < FORWARD
+    scale = 1e-3 * max(float(g.norm()) for g in exact_grads)
+    for g, wanted in zip(grads, exact_grads, strict=True):
+        assert float((g - wanted).norm()) < BACKWARD * max(float(wanted.norm()), scale)
+
+
+@PLANS
+@CORES
+def test_half_precision_keeps_to_twice_the_equations(plan: str, config: CoreConfig) -> None:
+    # The interpreter multiplies bfloat16 wrongly; float16 goes the same way through the kernels.
+    core, hidden, lengths = exact_problem(config, LENGTHS)
+    with use_backend("equations"):
+        exact = outputs_and_gradients(core, hidden, lengths, num_steps=2)
+    core.float()
+    errors = []
+    for backend in ("equations", plan):
+        with use_backend(backend):
+            run = outputs_and_gradients(
+                core, hidden.float(), lengths, num_steps=2, precision="fp16"
+            )
+        parts = list(zip(chain(*run), chain(*exact), strict=True))
+        scale = 1e-3 * max(float(wanted.norm()) for _, wanted in parts)
+        errors.append(
+            [
+                float((part.double() - wanted).norm()) / max(float(wanted.norm()), scale)
+                for part, wanted in parts
+            ]
+        )
+    rough, mine = errors
+    assert all(m <= max(2.0 * r, 1e-4) for m, r in zip(mine, rough, strict=True))
+
+
+@pytest.mark.parametrize("name", ["bsarec", "fmlprec"])
+def test_the_published_programs(name: str) -> None:
+    with use_backend("triton"):
+        check_outputs_and_gradients(name, 1e-5, 1e-4, torch.float32)
+
+
+@PLANS
+@CORES
+def test_two_runs_give_the_same_bits(plan: str, config: CoreConfig) -> None:
+    core, hidden, lengths = exact_problem(config, LENGTHS)
+    core.float()
+    with use_backend(plan):
+        runs = [outputs_and_gradients(core, hidden.float(), lengths, num_steps=2) for _ in range(2)]
+    for mine, again in zip(*runs, strict=True):
+        assert all(map(torch.equal, mine, again))
+
+
+@pytest.mark.parametrize(("window", "text"), [(9, "in registers for all"), (70, "layer by layer")])
+@CORES
+def test_the_plan_is_named_and_can_be_warmed_up(config: CoreConfig, window: int, text: str) -> None:
+    config = replace(config, window=window)
+    with use_backend("triton"):
+        plan = explain(config, LENGTHS, 2).plan
+        warmup(config, config.window, "cpu")
+    assert text in plan
+    assert f"{3 * window} " in plan  # padding counts among the tokens
+
+
+@CORES
+def test_weights_are_not_resident(config: CoreConfig) -> None:
+    with (
+        use_backend("triton"),
+        use_weights("resident"),
+        pytest.raises(ValueError, match="resident"),
+    ):
+        explain(config, LENGTHS, 2)
+
+
+@PLANS
+@CORES
+def test_a_length_past_the_window_is_named(plan: str, config: CoreConfig) -> None:
+    core, hidden, _ = exact_problem(config, LENGTHS)
+    core.float()
+    with use_backend(plan), pytest.raises(ValueError, match="sequence 1 has length 10"):
+        core(hidden.float(), torch.tensor([1, 10, 4]), num_steps=1)
