@@ -185,7 +185,7 @@ class SptStep:
         width = max(batch.item_seq.shape[1], batch.partner_seq.shape[1])  # type: ignore[union-attr]
         states = (state[:, :width],) * 3
         with self._autocast("fp32" if double else self.precision):
-            losses: SptLosses = objective(batch, DEPTHS, seed, states)
+            losses: SptLosses = objective(batch, DEPTHS, seed, initial_states=states)
         losses.total.backward()
         found = {
             _common_name(name): parameter.grad
