@@ -137,3 +137,37 @@ def assert_equal_to_equations(
     ):
         error = float((mine.double() - wanted).norm())
         assert error < BACKWARD * max(float(wanted.norm()), scale), what
+
+
+def assert_newest_rows_alone_suffice(
+    backend: str, config: CoreConfig, lengths: list[int], depths: Tensor, given: bool
+) -> None:
+    """Without ``return_state`` the last layer of a last step skips the other rows; same gradients.
+
+    Args:
+        depths: (B,) of the sequences.
+        given: whether the first state is an argument, which then has a gradient.
+    """
+    core, hidden, sizes = exact_problem(config, lengths)
+    state = torch.randn_like(hidden) if given else None
+    found = []
+    for name, dtype in (("equations", torch.float64), (backend, torch.float32)):
+        core.to(dtype)
+        inputs = [t.detach().to(dtype).requires_grad_() for t in (hidden, state) if t is not None]
+        with use_backend(name):
+            out = core(
+                inputs[0],
+                sizes,
+                num_steps=depths,
+                state=inputs[1] if given else None,
+                return_trajectory=True,
+            )
+        generator = torch.Generator().manual_seed(9)
+        loss = (out.trajectory * torch.randn(out.trajectory.shape, generator=generator)).sum()
+        grads = torch.autograd.grad(loss, [*inputs, *core.parameters()])
+        found.append((out.trajectory, grads))
+    (exact, exact_grads), (mine, grads) = found
+    assert relative(mine.double(), exact) < FORWARD
+    scale = 1e-3 * max(float(g.norm()) for g in exact_grads)
+    for g, wanted in zip(grads, exact_grads, strict=True):
+        assert float((g - wanted).norm()) < BACKWARD * max(float(wanted.norm()), scale)

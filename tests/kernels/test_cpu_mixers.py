@@ -10,10 +10,9 @@ import torch
 from lares_kernels import CoreConfig, use_backend
 from lares_kernels import cpu_library as lib
 from tests.kernels.problems import (
-    BACKWARD,
     FORWARD,
     assert_equal_to_equations,
-    exact_problem,
+    assert_newest_rows_alone_suffice,
     make_core,
     outputs_and_gradients,
     relative,
@@ -72,31 +71,8 @@ def test_depths_and_rollouts(config: CoreConfig, rollouts: int) -> None:
 @pytest.mark.parametrize("given", [False, True])
 @CORES
 def test_only_the_newest_rows_are_computed_at_the_end(config: CoreConfig, given: bool) -> None:
-    """Without ``return_state`` the last layer of a last step skips the other rows; same gradients."""
-    core, hidden, lengths = exact_problem(config, LENGTHS)
     depths = torch.arange(len(LENGTHS)) % 3 + 1
-    state = torch.randn_like(hidden) if given else None
-    found = []
-    for backend, dtype in (("equations", torch.float64), ("cpu", torch.float32)):
-        core.to(dtype)
-        inputs = [t.detach().to(dtype).requires_grad_() for t in (hidden, state) if t is not None]
-        with use_backend(backend):
-            out = core(
-                inputs[0],
-                lengths,
-                num_steps=depths,
-                state=inputs[1] if given else None,
-                return_trajectory=True,
-            )
-        generator = torch.Generator().manual_seed(9)
-        loss = (out.trajectory * torch.randn(out.trajectory.shape, generator=generator)).sum()
-        grads = torch.autograd.grad(loss, [*inputs, *core.parameters()])
-        found.append((out.trajectory, grads))
-    (exact, exact_grads), (mine, grads) = found
-    assert relative(mine.double(), exact) < FORWARD
-    scale = 1e-3 * max(float(g.norm()) for g in exact_grads)
-    for g, wanted in zip(grads, exact_grads, strict=True):
-        assert float((g - wanted).norm()) < BACKWARD * max(float(wanted.norm()), scale)
+    assert_newest_rows_alone_suffice("cpu", config, LENGTHS, depths, given)
 
 
 @CORES

@@ -12,12 +12,10 @@ from lares_kernels import CoreConfig, explain, use_backend, warmup
 from lares_kernels.triton.settings import use_weights
 from tests.kernels.interpreted.test_layered import layered  # noqa: F401
 from tests.kernels.problems import (
-    BACKWARD,
-    FORWARD,
     assert_equal_to_equations,
+    assert_newest_rows_alone_suffice,
     exact_problem,
     outputs_and_gradients,
-    relative,
 )
 from tests.model.test_goldens import check_outputs_and_gradients
 
@@ -114,31 +112,8 @@ def test_a_run_that_goes_on_from_a_state(plan: str, config: CoreConfig) -> None:
 def test_only_the_newest_rows_are_computed_at_the_end(
     plan: str, config: CoreConfig, given: bool
 ) -> None:
-    """Without ``return_state`` the last layer of a last step skips the other rows; same gradients."""
-    core, hidden, lengths = exact_problem(replace(config, n_layers=2), LENGTHS)
-    depths = torch.tensor([2, 1, 2])
-    state = torch.randn_like(hidden) if given else None
-    found = []
-    for backend, dtype in (("equations", torch.float64), (plan, torch.float32)):
-        core.to(dtype)
-        inputs = [t.detach().to(dtype).requires_grad_() for t in (hidden, state) if t is not None]
-        with use_backend(backend):
-            out = core(
-                inputs[0],
-                lengths,
-                num_steps=depths,
-                state=inputs[1] if given else None,
-                return_trajectory=True,
-            )
-        generator = torch.Generator().manual_seed(9)
-        loss = (out.trajectory * torch.randn(out.trajectory.shape, generator=generator)).sum()
-        grads = torch.autograd.grad(loss, [*inputs, *core.parameters()])
-        found.append((out.trajectory, grads))
-    (exact, exact_grads), (mine, grads) = found
-    assert relative(mine.double(), exact) < FORWARD
-    scale = 1e-3 * max(float(g.norm()) for g in exact_grads)
-    for g, wanted in zip(grads, exact_grads, strict=True):
-        assert float((g - wanted).norm()) < BACKWARD * max(float(wanted.norm()), scale)
+    config = replace(config, n_layers=2)
+    assert_newest_rows_alone_suffice(plan, config, LENGTHS, torch.tensor([2, 1, 2]), given)
 
 
 @PLANS
