@@ -9,6 +9,7 @@ here; one that differs in any way, or that the kernel refuses, goes through func
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeGuard
 
 import torch
@@ -37,7 +38,20 @@ class Signature(NamedTuple):
     backend: str | None
 
 
-class _Kept(NamedTuple):
+class _Placed(NamedTuple):
+    """Where a call's parameters lay, all on the CPU, and the C struct that says so.
+
+    Attributes:
+        addresses: of the parameters.
+        struct: the C struct but for its other tensors, seed and threads.
+    """
+
+    addresses: list[int]
+    struct: bytes
+
+
+@dataclass
+class _Kept:
     """What calls of one signature have in common.
 
     Attributes:
@@ -46,6 +60,8 @@ class _Kept(NamedTuple):
         names, shapes: of the parameters.
         full: (B,) lengths of sequences without padding.
         trajectory: (B, T, d), its shape.
+        placed: of the latest call. A weight may be replaced between calls, or turned where it lies, so
+            that no call can do without a look at each.
     """
 
     struct: bytes
@@ -54,6 +70,7 @@ class _Kept(NamedTuple):
     shapes: list[tuple[int, ...]]
     full: Tensor
     trajectory: tuple[int, int, int]
+    placed: _Placed | None = None
 
 
 _kept: dict[Signature, _Kept] = {}
@@ -108,6 +125,28 @@ def keep(signature: Signature, call: RefineCall) -> None:
     )
 
 
+def _struct(kept: _Kept, ordered: list[Tensor]) -> lib.LaresCall | None:
+    """A C struct with these parameters; None if the library cannot read them where they lie."""
+    if [tensor.shape for tensor in ordered] != kept.shapes:
+        return None
+    placed = kept.placed
+    if placed is None or [*map(Tensor.data_ptr, ordered)] != placed.addresses:
+        addresses = lib.float32_addresses(ordered)
+        if addresses is None:
+            return None
+        c = lib.LaresCall.from_buffer_copy(kept.struct)
+        c.parameters[:] = kept.core.in_places((*addresses, None))
+        kept.placed = _Placed(addresses, bytes(c))
+        return c
+    # What lies at these places is on the CPU. It must still be of one type and order.
+    float32 = torch.float32
+    if not all(map(Tensor.is_contiguous, ordered)) or any(
+        [tensor.dtype is not float32 for tensor in ordered]
+    ):
+        return None
+    return lib.LaresCall.from_buffer_copy(placed.struct)
+
+
 def _lies_ready(numbers: Tensor | Sequence[int], like: Tensor) -> TypeGuard[Tensor]:
     """Whether the library can read (B,) numbers where they lie, as it can ``like``."""
     return (
@@ -150,14 +189,10 @@ def run(
     kept = _kept.get(signature)
     if kept is None or [*parameters] != kept.names:
         return None
-    ordered = [*parameters.values()]
-    addresses = lib.float32_addresses(ordered)
-    if addresses is None or [tensor.shape for tensor in ordered] != kept.shapes:
-        return None
+    c = _struct(kept, [*parameters.values()])
     sizes = _lengths(kept, hidden, lengths, cu_seqlens)
-    if sizes is None:
+    if c is None or sizes is None:
         return None
-    c = lib.LaresCall.from_buffer_copy(kept.struct)
     if sequence_ids is not None:
         if not _lies_ready(sequence_ids, kept.full):
             return None
@@ -169,7 +204,6 @@ def run(
         c.final_state = final.data_ptr()
     c.hidden = hidden.data_ptr()
     c.lengths = sizes.data_ptr()
-    c.parameters[:] = kept.core.in_places((*addresses, None))
     c.trajectory = trajectory.data_ptr()
     c.seed = seed
     c.threads = torch.get_num_threads()

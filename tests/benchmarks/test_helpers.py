@@ -53,6 +53,7 @@ def test_flops_of_one_token_by_hand() -> None:
 def test_a_race_takes_turns_and_drops_the_warm_up() -> None:
     order: list[str] = []
     race = Race({name: lambda name=name: order.append(name) for name in "abc"})
+    race.pace = dict.fromkeys("abc", 0.004)
     for _ in range(2):
         race.others()
         race.subject()
@@ -64,6 +65,21 @@ def test_a_race_takes_turns_and_drops_the_warm_up() -> None:
         "c": 2,
     }
     assert race.summary("a").speedup == 1.0
+
+
+def test_calls_before_a_turn_fill_the_caches() -> None:
+    calls = dict.fromkeys("ab", 0)
+
+    def count(name: str) -> None:
+        calls[name] += 1
+
+    race = Race({name: lambda name=name: count(name) for name in "ab"})
+    race.pace = {"a": 0.0005, "b": 1.0}
+    race.others()
+    race.subject()
+    assert calls == {"a": 1 + 4 + 1, "b": 1 + 1}
+    assert {name: len(samples) for name, samples in race.samples.items()} == {"a": 1, "b": 1}
+    assert race.round_seconds == 5 * 0.0005 + 1.0
 
 
 def test_bytes_saved_counts_each_storage_once() -> None:
