@@ -38,8 +38,8 @@ class SptConfig:
         align_warmup: steps over which the weights of alignment grow from nothing, linearly; 0, as
             published, has them from the first. States that say nothing yet are hard to tell apart,
             and trying delays the recommendation loss.
-        one_encoding: alignment compares the states that recommend, instead of those of a second encoding
-            with dropout, noise and a depth of its own, which it then spares. As published: False.
+        one_encoding: alignment compares the states that recommend, and spares the second encoding, with
+            dropout, noise and a depth of its own, that it has as published.
         same_step: the partner reasons to the same depth as the sequence it is aligned with.
         mask_same_target: samples of a batch that have the same target are no negatives of each other.
             The authors' are.
