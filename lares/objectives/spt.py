@@ -2,7 +2,8 @@
 
 Three encodings a batch: the sequence with its own depth (recommendation), the sequence again with
 every step kept (alignment), and a partner with the same target (augmented). They are one packed call
-of ``3 B`` sequences, each with its own depth and random stream.
+of ``3 B`` sequences, each with its own depth and random stream. ``one_encoding`` has the first serve
+for the second, too.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class SptConfig:
         align_warmup: steps over which the weights of alignment grow from nothing, linearly; 0, as
             published, has them from the first. States that say nothing yet are hard to tell apart,
             and trying delays the recommendation loss.
+        one_encoding: alignment compares the states that recommend, and spares the second encoding, with
+            dropout, noise and a depth of its own, that it has as published.
         same_step: the partner reasons to the same depth as the sequence it is aligned with.
         mask_same_target: samples of a batch that have the same target are no negatives of each other.
             The authors' are.
@@ -46,6 +49,7 @@ class SptConfig:
     gamma: float = 0.5
     deep_supervision: float = 0.0
     align_warmup: int = 0
+    one_encoding: bool = False
     same_step: bool = True
     mask_same_target: bool = False
 
@@ -131,6 +135,8 @@ def draw_depths(config: LaresConfig, spt: SptConfig, generator: np.random.Genera
     recommendation, alignment, augmented = (
         sample_depth(config.depth_sampler, config.mean_depth, generator) for _ in range(3)
     )
+    if spt.one_encoding:
+        alignment = recommendation
     selected = int(generator.integers(alignment))
     supervised = int(generator.integers(max(recommendation - 1, 1)))
     return SptDepths(
@@ -282,7 +288,7 @@ class SptObjective(SptLossesOf):
         depths: SptDepths,
         seed: int,
         warmth: float = 1.0,
-        initial_states: tuple[Tensor, Tensor, Tensor] | None = None,
+        initial_states: Sequence[Tensor] | None = None,
     ) -> SptLosses:
         """Losses of a batch.
 
@@ -294,7 +300,8 @@ class SptObjective(SptLossesOf):
             depths: as :func:`draw_depths` gives them.
             seed: 64-bit key of dropout and initial states.
             warmth: share of their weights that the alignment losses have.
-            initial_states: (B, L, d) of the three encodings, to fix them; drawn by default.
+            initial_states: (B, L, d) of the three encodings (or two: ``one_encoding``), to fix them;
+                drawn by default.
         """
         size = len(batch.targets)
         if not self.spt.aligns:
@@ -310,26 +317,31 @@ class SptObjective(SptLossesOf):
         if batch.partner_seq is None or batch.partner_lengths is None:
             raise ValueError("alignment losses need partner_seq and partner_lengths in the batch")
 
-        roles = (depths.recommendation, depths.alignment, depths.augmented)
-        device = batch.item_seq.device
-        steps = torch.tensor(roles, device=device).repeat_interleave(size)
-        role_offsets = torch.arange(3, device=device).repeat_interleave(size) * batch.global_size
-        last, trajectory = self._encode(
-            _stack_padded([batch.item_seq, batch.item_seq, batch.partner_seq]),
-            torch.cat([batch.lengths, batch.lengths, batch.partner_lengths]),
-            steps if self.model.config.is_recurrent else 0,
-            batch.sequence_ids.repeat(3) + role_offsets,
-            seed,
-            None if initial_states is None else torch.cat(initial_states),
+        # What is encoded: each sample to recommend, again to be aligned, and its partner.
+        own = (
+            [depths.recommendation]
+            if self.spt.one_encoding
+            else [depths.recommendation, depths.alignment]
         )
-        recommended, aligned, augmented = last.split(size)
+        n_own, device = len(own), batch.item_seq.device
+        steps = torch.tensor([*own, depths.augmented], device=device).repeat_interleave(size)
+        role_offsets = torch.arange(n_own + 1, device=device).repeat_interleave(size)
+        last, trajectory = self._encode(
+            _stack_padded([*[batch.item_seq] * n_own, batch.partner_seq]),
+            torch.cat([*[batch.lengths] * n_own, batch.partner_lengths]),
+            steps if self.model.config.is_recurrent else 0,
+            batch.sequence_ids.repeat(n_own + 1) + role_offsets * batch.global_size,
+            seed,
+            None if initial_states is None else torch.cat(list(initial_states)),
+        )
+        *_, augmented = parts = last.split(size)
         step = None
         if self.spt.gamma > 0 and depths.alignment > 1:
             assert trajectory is not None
-            step = trajectory[size : 2 * size, depths.selected_step]
+            step = trajectory[(n_own - 1) * size : n_own * size, depths.selected_step]
         return self.losses(
-            *self._recommendations(recommended, trajectory, batch, depths),
-            aligned,
+            *self._recommendations(parts[0], trajectory, batch, depths),
+            parts[n_own - 1],
             augmented if self.spt.alpha > 0 else None,
             step,
             batch.all_targets,

@@ -78,24 +78,27 @@ class WindowSptObjective(SptLossesOf):
             )
         assert batch.partner_ids is not None
 
-        # Both encodings of the windows at once, and states after the steps that the losses read.
+        # The windows to recommend, and again to be aligned, at once; states after the steps that the
+        # losses read.
         size, n_rows = len(batch.lengths), int(batch.lengths.sum())
+        n_own = 1 if self.spt.one_encoding else 2
         aligns_steps = self.spt.gamma > 0 and depths.alignment > 1
         read, num_steps = [], None
         if is_recurrent:
-            num_steps = torch.tensor([depths.recommendation, depths.alignment])
+            num_steps = torch.tensor([depths.recommendation, depths.alignment][:n_own])
             num_steps = num_steps.repeat_interleave(size).to(batch.lengths.device)
             selected = {depths.selected_step + 1} if aligns_steps else set()
             read = sorted(supervised | selected | {int(num_steps.max())})
+        window_ids = [batch.window_ids, batch.window_ids + batch.n_windows]
         states = encoder.token_states(
-            batch.item_seq.repeat(2, 1),
-            batch.lengths.repeat(2),
+            batch.item_seq.repeat(n_own, 1),
+            batch.lengths.repeat(n_own),
             read,
             num_steps,
             seed=seed,
-            sequence_ids=torch.cat((batch.window_ids, batch.window_ids + batch.n_windows)),
+            sequence_ids=torch.cat(window_ids[:n_own]),
         )
-        compared = n_rows + batch.rows[batch.aligned]
+        compared = (n_own - 1) * n_rows + batch.rows[batch.aligned]
         partners = None
         if self.spt.alpha > 0:
             partners = encoder(
@@ -103,7 +106,7 @@ class WindowSptObjective(SptLossesOf):
                 batch.partner_lengths,
                 depths.augmented if is_recurrent else None,
                 seed=seed,
-                sequence_ids=2 * batch.n_windows + batch.partner_ids,
+                sequence_ids=n_own * batch.n_windows + batch.partner_ids,
             ).last
         after = dict(zip(read, states, strict=True)) if is_recurrent else {}
         return self.losses(

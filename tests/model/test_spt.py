@@ -106,6 +106,33 @@ def test_deep_supervision_is_the_loss_of_a_shorter_run() -> None:
     torch.testing.assert_close(one.total, one.recommendation)
 
 
+def test_one_encoding_is_two_that_agree() -> None:
+    """Without dropout, from zero states and to one depth both encodings of a sample are the same."""
+    model, batch = make_model(state_mode="zero").eval(), masked(make_batch())
+    depths = SptDepths(3, 3, 3, 1)
+    found, losses = [], []
+    for one_encoding in (False, True):
+        model.zero_grad()
+        spt = SptConfig(0.3, 0.7, one_encoding=one_encoding)
+        losses.append(SptObjective(model, spt)(batch, depths, seed=1))
+        losses[-1].total.backward()
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    torch.testing.assert_close(losses[1], losses[0])
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_one_encoding_shares_dropout() -> None:
+    model, batch, depths = make_model(dropout=0.5), masked(make_batch()), SptDepths(3, 3, 3, 1)
+    both, rec = (
+        SptObjective(model, SptConfig(*weights, one_encoding=True))(batch, depths, seed=1)
+        for weights in ((0.3, 0.7), (0.0, 0.0))
+    )
+    torch.testing.assert_close(both.recommendation, rec.recommendation)
+    torch.testing.assert_close(
+        both.total, rec.recommendation + 0.3 * both.trajectory + 0.7 * both.step
+    )
+
+
 def test_trajectory_alignment_without_recurrence() -> None:
     model = make_model(n_core_layers=0)
     losses = SptObjective(model, SptConfig(0.3, 0.0))(
@@ -126,6 +153,9 @@ def test_depths_drawn() -> None:
         assert same.alignment == same.augmented
         assert 0 <= same.selected_step < same.alignment
         assert 0 <= same.supervised_step < max(same.recommendation - 1, 1)
+        once = draw_depths(config, SptConfig(one_encoding=True), generator)
+        assert once.recommendation == once.alignment == once.augmented
+        assert 0 <= once.selected_step < once.alignment
     free = [draw_depths(config, SptConfig(same_step=False), generator) for _ in range(200)]
     assert any(depths.alignment != depths.augmented for depths in free)
 

@@ -51,8 +51,17 @@ def gradients(loss: Tensor, model: LaresModel) -> list[Tensor]:
         ({}, SptConfig(alpha=0.0, gamma=0.0)),
         ({}, SptConfig(deep_supervision=0.7)),
         ({}, SptConfig(alpha=0.0, gamma=0.0, deep_supervision=0.7)),
+        ({}, SptConfig(deep_supervision=0.7, one_encoding=True)),
     ],
-    ids=["spt", "cosine-masked", "sasrec", "cross-entropy", "spt-deep", "cross-entropy-deep"],
+    ids=[
+        "spt",
+        "cosine-masked",
+        "sasrec",
+        "cross-entropy",
+        "spt-deep",
+        "cross-entropy-deep",
+        "once",
+    ],
 )
 def test_spt_on_windows_equals_spt_on_prefixes(
     interactions: Path, options: dict, spt: SptConfig
@@ -71,6 +80,9 @@ def test_spt_on_windows_equals_spt_on_prefixes(
         depths = SptDepths(2, 3, 3, step) if model.config.is_recurrent else SptDepths(0, 0, 0, 0)
         if step == 2:  # where the step that is supervised is not the one that is aligned
             depths = depths._replace(recommendation=4, supervised_step=1)
+        if spt.one_encoding:
+            depths = depths._replace(alignment=depths.recommendation)
+            depths = depths._replace(selected_step=min(step, depths.alignment - 1))
         found = whole.objective(batch, depths, 0)
         expected = each.objective(prefixes, depths, 0)
         for mine, theirs in zip(found, expected, strict=True):
