@@ -257,7 +257,7 @@ def feed_forward(x, matrices, vectors, info, index, step, seed, C: tl.constexpr)
 
 @triton.jit
 def bands_sum(x, transforms, matrices, vectors, info, index, step, seed, C: tl.constexpr):
-    """``x`` plus its rescaled bands, before the LayerNorm of the sum; None but for ``bsarec``."""
+    """``x`` plus its rescaled bands, before the LayerNorm of the sum; ``x`` but for ``bsarec``."""
     if C.bands:
         branch, _ = mixing.rescaled(x, transforms, vectors, matrices.dtype.element_ty, C)
         if not C.spares_attention:
@@ -265,7 +265,7 @@ def bands_sum(x, transforms, matrices, vectors, info, index, step, seed, C: tl.c
             branch = dropped(branch, low, high, C)
         return x + branch
     else:
-        return None
+        return x
 
 
 @triton.jit
