@@ -76,7 +76,7 @@ def arguments(kernel: str, precision: str, mixes_window: bool = False) -> dict[s
             products += ["units", "sides"]
             numbers += ["n_hidden_rows", "first_step", "last_step"]
             absent = ["g_state", "carry", "g_first", "concat_rows"]
-        (floats if mixes_window else absent).append("transforms")
+        (products if mixes_window else absent).append("transforms")
     return (
         dict.fromkeys(floats, "*fp32")
         | dict.fromkeys(products, product)

@@ -95,7 +95,7 @@ def prepare(
     plan = make_plan(call, rule.rows, longest)
     packed = pack(call.config, parameters, call.product_dtype)
     programs = min(plan.max_tiles, rule.programs * multiprocessors(device))
-    transforms = tile_transforms(call.config, rule.rows, device)
+    transforms = tile_transforms(call.config, rule.rows, call.product_dtype, device)
     return Launch(rule, c, plan, packed, transforms, programs)
 
 
