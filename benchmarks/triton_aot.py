@@ -29,7 +29,7 @@ from lares_kernels.triton.fused import options_of
 from lares_kernels.triton.kernels.backward import backward_kernel
 from lares_kernels.triton.kernels.forward import forward_kernel
 from lares_kernels.triton.kernels.weight_gradients import weights_kernel
-from lares_kernels.triton.settings import BESIDES, Setting, most_window, settings
+from lares_kernels.triton.settings import BESIDES, Setting, settings
 
 TARGETS = {
     "sm80": GPUTarget("cuda", 80, 32),
@@ -76,7 +76,7 @@ def arguments(kernel: str, precision: str, mixes_window: bool = False) -> dict[s
             products += ["units", "sides"]
             numbers += ["n_hidden_rows", "first_step", "last_step"]
             absent = ["g_state", "carry", "g_first", "concat_rows"]
-        (floats if mixes_window else absent).append("transforms")
+        (products if mixes_window else absent).append("transforms")
     return (
         dict.fromkeys(floats, "*fp32")
         | dict.fromkeys(products, product)
@@ -149,7 +149,7 @@ class Compiled:
         """What is past its bound."""
         rule, found = self.rule, self.found
         texts = []
-        spilled = most_spilled(self.family, rule, self.config.mixer)
+        spilled = most_spilled(self.family, rule)
         if found.spilled > spilled:
             texts.append(f"{found.spilled} spilled, at most {spilled} were")
         most = shared_limit(self.family, rule)
@@ -186,14 +186,6 @@ def config_for(family: str, rule: Setting, mixer: str = "attention") -> CoreConf
     return replace(PUBLISHED, n_layers=layers)
 
 
-def serves_windows(family: str, rule: Setting) -> bool:
-    """Whether cores that mix whole windows run by ``rule``: never with resident matrices."""
-    most = most_window(family)
-    if rule.kernel == "weights":
-        return True
-    return not rule.resident and (most is None or rule.rows <= most)
-
-
 def compiled_rule(family: str, rule: Setting, dropout: bool, mixer: str = "attention") -> Compiled:
     """``rule`` compiled for a GPU of its family and the core it is made for."""
     config = config_for(family, rule, mixer)
@@ -207,9 +199,7 @@ def table(
     """Every rule that is asked for, without dropout and with it."""
     for family in families:
         for rule in settings(family):
-            if mixer != "attention" and not serves_windows(family, rule):
-                continue
-            if rule.precision not in precisions:
+            if mixer not in rule.mixers or rule.precision not in precisions:
                 continue
             if rule.kernel != "weights" and rule.rows > most_rows:
                 continue

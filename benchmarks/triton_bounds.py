@@ -11,36 +11,22 @@ from lares_kernels.triton.settings import Setting
 SHARED_LIMIT = {"sm80": 101_376, "sm90": 232_448, "sm100": 232_448, "gfx942": 65_536}
 _MOST_SHARED = {**SHARED_LIMIT, "sm80": 166_912}
 
-# Bytes of stack a thread (NVIDIA), vector registers (AMD), by family, kernel, products and rows of a
-# tile, as Triton 3.7 has them. What is not named spills nothing. docs/performance.md says why these do.
-SPILLED = {
-    ("sm80", "backward", "ieee", 32): 8,
-    ("sm100", "backward", "ieee", 32): 32,
-    ("gfx942", "backward", "ieee", 32): 4,
-    ("gfx942", "backward", "ieee", 64): 4,
-}
-# What other versions were seen to add.
-BY_OTHERS = {
+# By Triton 3.6, 3.7 and 3.9 no shipped setting spills. What others were seen to, by family, kernel,
+# products and rows of a tile: bytes of stack a thread.
+SPILLED_BY_OTHERS = {
     ("sm80", "backward", "half", 32): 24,
     ("sm90", "forward", "half", 32): 24,
     ("sm100", "forward", "half", 32): 24,
     ("sm100", "backward", "half", 32): 24,
-    ("sm80", "backward", "ieee", 32): 112,
-    ("sm100", "backward", "ieee", 32): 48,
 }
+_NONE_SPILLED = ("3.6.", "3.7.", "3.9.")
 
 
-# Of cores that mix whole windows, whatever the kernel and products, as Triton 3.9 has them.
-OF_WINDOWS = {"sm80": 128, "sm90": 128, "sm100": 128, "gfx942": 16}
-
-
-def most_spilled(family: str, rule: Setting, mixer: str = "attention") -> int:
+def most_spilled(family: str, rule: Setting) -> int:
     """That ``rule`` may spill, bytes of stack a thread (NVIDIA), vector registers (AMD)."""
-    if mixer != "attention":
-        return OF_WINDOWS[family]
-    key = (family, rule.kernel, rule.precision, rule.rows)
-    here = SPILLED.get(key, 0)
-    return here if triton.__version__.startswith("3.7.") else max(here, BY_OTHERS.get(key, 0))
+    if triton.__version__.startswith(_NONE_SPILLED):
+        return 0
+    return SPILLED_BY_OTHERS.get((family, rule.kernel, rule.precision, rule.rows), 0)
 
 
 def shared_limit(family: str, rule: Setting) -> int:

@@ -17,7 +17,6 @@ from lares_kernels.triton.layered_backward import layered_backward
 from lares_kernels.triton.settings import (
     family_of,
     longest_sequence,
-    most_window,
     weights_asked_for,
 )
 
@@ -94,13 +93,9 @@ class TritonBackend:
         config = call.config
         if config.d_model % 8 or config.d_model > _MOST_FUSED_WIDTH:
             return False
-        family = family_of(device)
-        most = most_window(family)
-        if config.mixes_window and most is not None and longest > most:
-            return False
-        precision = precision_of(call.product_dtype)
-        key = (family, kernel, precision, padded(config.d_model), config.n_layers)
-        return longest <= longest_sequence(*key)
+        key = (family_of(device), kernel, precision_of(call.product_dtype))
+        core = (padded(config.d_model), config.n_layers, config.mixer)
+        return longest <= longest_sequence(*key, *core)
 
     def _forward_is_fused(self, call: RefineCall, device: torch.device, longest: int) -> bool:
         """Likewise of forward, which alone can be asked where its weights are."""

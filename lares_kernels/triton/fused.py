@@ -39,14 +39,13 @@ def call_setting(
 ) -> Setting:
     """The setting of one of the kernels for sequences of up to ``longest`` tokens."""
     config = call.config
-    key = (family_of(device), kernel, precision, padded(config.d_model), config.n_layers, longest)
+    width = padded(config.d_model)
+    key = (family_of(device), kernel, precision, width, config.n_layers, config.mixer, longest)
     if kernel != "forward":
         return setting(*key)
     matrix_bytes = constants(config, LEAST_SIDE, False, precision).layers_size
     matrix_bytes *= call.product_dtype.itemsize
-    # Products with a window's transforms take shared memory: beside them no matrices are resident.
-    room = 0 if config.mixes_window else shared_memory(device)
-    return setting(*key, matrix_bytes, room, weights_asked_for())
+    return setting(*key, matrix_bytes, shared_memory(device), weights_asked_for())
 
 
 def options_of(rule: Setting) -> dict[str, int]:
@@ -95,7 +94,7 @@ def prepare(
     plan = make_plan(call, rule.rows, longest)
     packed = pack(call.config, parameters, call.product_dtype)
     programs = min(plan.max_tiles, rule.programs * multiprocessors(device))
-    transforms = tile_transforms(call.config, rule.rows, device)
+    transforms = tile_transforms(call.config, rule.rows, call.product_dtype, device)
     return Launch(rule, c, plan, packed, transforms, programs)
 
 

@@ -17,14 +17,13 @@ from pathlib import Path
 
 import torch
 
+from lares_kernels.config import MIXERS
+
 _FOLDER = Path(__file__).parent / "settings"
 # Shared memory that a forward program with resident matrices takes besides them, bytes: 8 KiB for the
 # published core, at most this for others (tests/kernels/test_triton_aot.py).
 BESIDES = 16 << 10
 WEIGHTS = ("resident", "streamed")
-# Rows of the windows that the cores which mix them whole may have, where not every tile serves: larger
-# ones would spill registers (docs/performance.md).
-_MOST_WINDOW = {"sm80": 32, "sm90": 32, "sm100": 32}
 _asked_for: ContextVar[str | None] = ContextVar("lares_triton_weights", default=None)
 
 
@@ -43,6 +42,8 @@ class Setting:
         programs: for each multiprocessor.
         resident: whether forward keeps all matrices in shared memory, read once. Only where those of
             all ``programs`` of a multiprocessor fit it.
+        mixers: cores served. A rule is for those whose kernel spills no registers by it
+            (docs/performance.md); calls that no rule is for are the layered plan's.
     """
 
     kernel: str
@@ -55,6 +56,10 @@ class Setting:
     stages: int
     programs: int
     resident: bool = False
+    mixers: tuple[str, ...] = MIXERS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mixers", tuple(self.mixers))  # JSON has lists
 
     @property
     def weights(self) -> str:
@@ -99,29 +104,27 @@ def families() -> list[str]:
 
 
 @cache
-def longest_sequence(family: str, kernel: str, precision: str, width: int, layers: int) -> int:
+def longest_sequence(
+    family: str, kernel: str, precision: str, width: int, layers: int, mixer: str
+) -> int:
     """Tokens of the longest sequence that fits a tile of ``kernel``; 0 if none does."""
     return max(
         (
             rule.rows
             for rule in settings(family)
-            if not rule.resident and _fits(rule, kernel, precision, width, layers)
+            if not rule.resident and _fits(rule, kernel, precision, width, layers, mixer)
         ),
         default=0,
     )
 
 
-def most_window(family: str) -> int | None:
-    """Rows of the longest window that tiles of a family mix, or None: any that fits a tile."""
-    return _MOST_WINDOW.get(family)
-
-
-def _fits(rule: Setting, kernel: str, precision: str, width: int, layers: int) -> bool:
+def _fits(rule: Setting, kernel: str, precision: str, width: int, layers: int, mixer: str) -> bool:
     return (
         rule.kernel == kernel
         and rule.precision == precision
         and width <= rule.most_width
         and layers <= rule.most_layers
+        and mixer in rule.mixers
     )
 
 
@@ -132,6 +135,7 @@ def setting(
     precision: str,
     width: int,
     layers: int,
+    mixer: str,
     longest: int,
     matrix_bytes: int = 0,
     shared: int = 0,
@@ -140,7 +144,7 @@ def setting(
     """The rule for a call whose sequences have up to ``longest`` tokens.
 
     Args:
-        family, kernel, precision, width, layers: what rules are found by.
+        family, kernel, precision, width, layers, mixer: what rules are found by.
         longest: tokens of a sequence.
         matrix_bytes: of the packed matrices of all layers, for forward.
         shared: memory that a program of the device can have, bytes.
@@ -150,7 +154,7 @@ def setting(
         ValueError: no rule of the family has room for it.
     """
     for rule in settings(family):
-        if not _fits(rule, kernel, precision, width, layers) or longest > rule.rows:
+        if not _fits(rule, kernel, precision, width, layers, mixer) or longest > rule.rows:
             continue
         if rule.resident and rule.programs * (matrix_bytes + BESIDES) > shared:
             continue
@@ -159,7 +163,7 @@ def setting(
     asked = "" if weights is None else f" and {weights} weights of {matrix_bytes} bytes"
     raise ValueError(
         f"no setting of {family} for kernel {kernel} in {precision} with width {width}, "
-        f"{layers} layers, sequences of {longest} tokens{asked}"
+        f"{layers} layers, mixer {mixer}, sequences of {longest} tokens{asked}"
     )
 
 

@@ -18,10 +18,22 @@ from lares_kernels.triton.constants import Constants
 
 
 @cache
-def tile_transforms(config: CoreConfig, rows: int, device: torch.device) -> Tensor | None:
-    """The matrices of ``kernels/mixing.py`` for tiles of ``rows``, (n, rows, rows) float32; or None.
+def tile_transforms(
+    config: CoreConfig, rows: int, dtype: torch.dtype, device: torch.device
+) -> Tensor | None:
+    """The matrices of ``kernels/mixing.py`` for tiles of ``rows``, or None.
 
     ``filter`` has two, coefficients and their partners; ``bsarec`` one, the low pass.
+
+    Args:
+        config: of the core.
+        rows: of a tile.
+        dtype: of the products with weights.
+        device: where they are wanted.
+
+    Returns:
+        (n, rows, rows) float32; where ``dtype`` is of 16 bits (n, 2, rows, rows), two numbers of it
+        for each, the rounded one and what that lacks.
     """
     if not config.mixes_window:
         return None
@@ -39,7 +51,10 @@ def tile_transforms(config: CoreConfig, rows: int, device: torch.device) -> Tens
     used = rows // length * length
     for tile, matrix in zip(tiles, matrices, strict=True):
         tile[:used, :used] = torch.block_diag(*[matrix] * (rows // length))
-    return tiles.to(device, torch.float32)
+    if dtype == torch.float32:
+        return tiles.to(device, dtype)
+    rounded = tiles.to(dtype)
+    return torch.stack([rounded, (tiles - rounded.double()).to(dtype)], 1).to(device)
 
 
 def add_filter_gradient(c: Constants, sums: Tensor, g_vectors: Tensor) -> None:

@@ -96,9 +96,12 @@ def load_hidden(hidden, info, C: tl.constexpr):
 @triton.jit
 def load_state(kept, kept_rows, start, info, step, C: tl.constexpr):
     """The kept states ``s_{t-1}`` of a tile's rows that run ``step``."""
-    before = kept + ((step - 1) * kept_rows.to(tl.int64) + tl.load(start)) * C.width
+    # By rows' numbers, the first of which is read here: rows counted from a tile's own first have
+    # addresses that never change, and those wait in registers.
+    packed = tl.load(start) + tl.arange(0, C.rows)
+    before = kept + (step - 1) * kept_rows.to(tl.int64) * C.width
     running = field(info, tiles.DEPTH, C) >= step
-    return load_rows(before, tl.arange(0, C.rows), running, C)
+    return load_rows(before, packed, running, C)
 
 
 @triton.jit

@@ -189,7 +189,7 @@ def forward_kernel(
         hidden: rows of ``C.width``, in the caller's order and type.
         state: ``s_0`` likewise, or None: drawn where ``DRAWN``, else zero.
         matrices, vectors: packed parameters.
-        transforms: (n, rows, rows) float32, see ``kernels/mixing.py``; None for ``attention``.
+        transforms: as ``lares_kernels/triton/tile_transforms.py`` makes them; None for ``attention``.
         rows, tile_start, tile_count: the tile plan.
         trajectory: (S, max_steps, width) float32 out.
         final: rows like ``state`` float32 out, or None.

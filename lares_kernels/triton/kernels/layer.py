@@ -256,16 +256,16 @@ def feed_forward(x, matrices, vectors, info, index, step, seed, C: tl.constexpr)
 
 
 @triton.jit
-def bands_sum(x, transforms, matrices, vectors, info, index, step, seed, C: tl.constexpr):
-    """``x`` plus its rescaled bands, before the LayerNorm of the sum; None but for ``bsarec``."""
+def bands_sum(x, transforms, vectors, info, index, step, seed, C: tl.constexpr):
+    """``x`` plus its rescaled bands, before the LayerNorm of the sum; ``x`` but for ``bsarec``."""
     if C.bands:
-        branch, _ = mixing.rescaled(x, transforms, vectors, matrices.dtype.element_ty, C)
+        branch, _ = mixing.rescaled(x, transforms, vectors, C)
         if not C.spares_attention:
             low, high = band_words(info, index, step, seed, C)
             branch = dropped(branch, low, high, C)
         return x + branch
     else:
-        return None
+        return x
 
 
 @triton.jit
@@ -283,7 +283,7 @@ def mixing_sum(x, transforms, matrices, vectors, info, index, step, seed, C: tl.
         source = x
         x = of_queries
     if C.filters:
-        branch = mixing.filtered(x, transforms, vectors, info, matrices.dtype.element_ty, C)
+        branch = mixing.filtered(x, transforms, vectors, info, C)
     else:
         branch = attention(source, of_queries, matrices, vectors, info, index, step, seed, C)
     low, high, next_low, next_high = residual_words(info, index, step, seed, C)
@@ -331,7 +331,7 @@ def layer_output(feed_forward_sum, vectors, C: tl.constexpr):
 def layer_forward(x, transforms, matrices, vectors, info, index, step, seed, C: tl.constexpr):
     """One layer, post-, pre- or query-norm."""
     mixed, low, high = mixing_sum(x, transforms, matrices, vectors, info, index, step, seed, C)
-    bands = bands_sum(x, transforms, matrices, vectors, info, index, step, seed, C)
+    bands = bands_sum(x, transforms, vectors, info, index, step, seed, C)
     x = feed_forward_sum(mixed, bands, matrices, vectors, info, index, step, seed, low, high, C)
     return shown(layer_output(x, vectors, C), info, C)
 

@@ -171,9 +171,12 @@ def layer_again(
         x, transforms, matrices, vectors, info, index, step, seed, C
     )
     store_tile(scratch, 1, mixed, C)
-    bands = layer.bands_sum(x, transforms, matrices, vectors, info, index, step, seed, C)
+    if C.bands:
+        tl.debug_barrier()
+    bands = layer.bands_sum(x, transforms, vectors, info, index, step, seed, C)
     if C.bands:
         store_tile(scratch, 3, bands, C)
+        mixed = load_tile(scratch, 1, C)  # read again rather than held meanwhile
     x = layer.feed_forward_sum(
         mixed, bands, matrices, vectors, info, index, step, seed, low, high, C
     )
@@ -231,6 +234,8 @@ def through_attention(
         C,
     )
     g_sum = load_tile(gradient, 0, C)
+    if C.bands:
+        g_sum += load_tile(scratch, 3, C)
     if not C.post:
         normalised, inverse_std = elementwise.normalise(
             load_tile(scratch, 0, C), C.eps, C.d, C.width
@@ -248,9 +253,8 @@ def through_attention(
 
 @triton.jit
 def bands_backward(
-    g_bands,
+    gradient,
     transforms,
-    matrices,
     vectors,
     gradients,
     scratch,
@@ -260,20 +264,30 @@ def bands_backward(
     seed,
     C: tl.constexpr,
 ):
-    """Gradient of the layer's input by way of the bands, from that of their LayerNorm's result."""
+    """Leave in block 3 of ``scratch`` the gradient of the layer's input by way of the bands.
+
+    ``gradient`` is that of what their LayerNorm's result has a share in.
+    """
     normalised, inverse_std = elementwise.normalise(load_tile(scratch, 3, C), C.eps, C.d, C.width)
-    g_sum = norm_backward(g_bands, normalised, inverse_std, vectors, gradients, C.bands_norm_at, C)
-    g_branch = g_sum
+    g_branch = norm_backward(
+        C.share * load_tile(gradient, 0, C),
+        normalised,
+        inverse_std,
+        vectors,
+        gradients,
+        C.bands_norm_at,
+        C,
+    )
+    replace_tile(scratch, 3, g_branch, C)
     if not C.spares_attention:
         low, high = layer.band_words(info, index, drawn_step, seed, C)
-        g_branch = layer.dropped(g_sum, low, high, C)
-    half: tl.constexpr = matrices.dtype.element_ty
-    # The high band of the input, and b^2's gradient.
-    _, high_band = mixing.rescaled(load_tile(scratch, 0, C), transforms, vectors, half, C)
+        g_branch = layer.dropped(g_branch, low, high, C)
+    g_x, g_high = mixing.rescaled(g_branch, transforms, vectors, C)
+    tl.debug_barrier()  # no block is read ahead: registers are scarce
+    # Of b^2: the gradient times the input's high band is the input times the gradient's.
     scale = layer.vector(vectors, C.band_scale_at, C.d)
-    add_to(gradients, C.band_scale_at, 2.0 * scale * high_band * g_branch, C.d)
-    g_x, _ = mixing.rescaled(g_branch, transforms, vectors, half, C)
-    return g_sum + g_x
+    add_to(gradients, C.band_scale_at, 2.0 * scale * g_high * load_tile(scratch, 0, C), C.d)
+    replace_tile(scratch, 3, load_tile(scratch, 3, C) + g_x, C)
 
 
 @triton.jit
@@ -336,15 +350,14 @@ def layer_backward(
         g_u = g_sum + g_source
         if C.bands:
             replace_tile(gradient, 0, g_u, C)
-        g_sum = norm_backward(
-            (1.0 - C.share) * g_u if C.bands else g_u,
-            normalised,
-            inverse_std,
-            vectors,
-            gradients,
-            C.attn_norm_at,
-            C,
-        )
+            bands_backward(
+                gradient, transforms, vectors, gradients, scratch, info, index, drawn_step, seed, C
+            )
+            g_u = (1.0 - C.share) * load_tile(gradient, 0, C)
+            normalised, inverse_std = elementwise.normalise(
+                load_tile(scratch, 1, C), C.eps, C.d, C.width
+            )
+        g_sum = norm_backward(g_u, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C)
     elif C.query:
         g_sum = norm_backward(
             g_sum + g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
@@ -358,25 +371,10 @@ def layer_backward(
     g_branch = g_sum
     if not C.spares_attention:
         g_branch = layer.dropped(g_sum, low, high, C)
-    if C.bands:
-        # The gradient waits with what goes by way of the bands in it.
-        g_sum += bands_backward(
-            C.share * load_tile(gradient, 0, C),
-            transforms,
-            matrices,
-            vectors,
-            gradients,
-            scratch,
-            info,
-            index,
-            drawn_step,
-            seed,
-            C,
-        )
     if C.filters:
         sums = gradients + C.vector_size - index * C.layer_vector + index * C.filter_sums
         g_source = mixing.filtered_backward(
-            g_branch, load_tile(scratch, 0, C), transforms, vectors, info, sums, dtype, C
+            g_branch, load_tile(scratch, 0, C), transforms, vectors, info, sums, C
         )
         replace_tile(gradient, 0, shown(g_sum + g_source, info, C), C)
     else:

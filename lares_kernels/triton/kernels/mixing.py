@@ -18,24 +18,30 @@ LOW_PASS: tl.constexpr = tl.constexpr(0)
 
 
 @triton.jit
-def transform(transforms, which: tl.constexpr, C: tl.constexpr):
-    """One of the tile's matrices, (rows, rows) float32."""
+def transform(transforms, number: tl.constexpr, BACK: tl.constexpr, C: tl.constexpr):
+    """(rows, rows) matrix ``number`` of those at ``transforms``, or its transpose."""
     at = tl.arange(0, C.rows)[:, None] * C.rows + tl.arange(0, C.rows)[None, :]
-    return tl.load(transforms + which * (C.rows * C.rows) + at)
+    found = tl.load(transforms + number * (C.rows * C.rows) + at)
+    if BACK:
+        return tl.trans(found)
+    else:
+        return found
 
 
 @triton.jit
-def product(a, b, HALF: tl.constexpr, C: tl.constexpr):
-    """``a b`` of float32 blocks; ``HALF`` is the type of the weights' products."""
+def mixed(transforms, which: tl.constexpr, x, BACK: tl.constexpr, onto, C: tl.constexpr):
+    """``onto`` plus the tile's transform ``which``, or its transpose, times ``x``; all float32."""
     if C.exact:
-        return tl.dot(a, b, input_precision=C.input_precision)
+        matrix = transform(transforms, which, BACK, C)
+        return tl.dot(matrix, x, onto, input_precision=C.input_precision)
     else:
-        a_high, b_high = a.to(HALF), b.to(HALF)
-        a_low = (a - a_high.to(tl.float32)).to(HALF)
-        b_low = (b - b_high.to(tl.float32)).to(HALF)
-        found = tl.dot(a_high, b_low)
-        found = tl.dot(a_low, b_high, found)
-        return tl.dot(a_high, b_high, found)
+        # Both halves of a transform lie there as such.
+        half = transforms.dtype.element_ty
+        x_high = x.to(half)
+        x_low = (x - x_high.to(tl.float32)).to(half)
+        found = tl.dot(transform(transforms, 2 * which, BACK, C), x_low, onto)
+        found = tl.dot(transform(transforms, 2 * which + 1, BACK, C), x_high, found)
+        return tl.dot(transform(transforms, 2 * which, BACK, C), x_high, found)
 
 
 @triton.jit
@@ -54,40 +60,39 @@ def filter_weight(vectors, info, C: tl.constexpr):
 
 
 @triton.jit
-def filtered(x, transforms, vectors, info, HALF: tl.constexpr, C: tl.constexpr):
+def filtered(x, transforms, vectors, info, C: tl.constexpr):
     """``irfft(rfft(x) W)`` along every window."""
-    own = product(transform(transforms, COEFFICIENTS, C), x, HALF, C)
+    own = mixed(transforms, COEFFICIENTS, x, False, None, C)
+    tl.debug_barrier()  # no weight is read ahead of here, where it would wait in registers
     real, imaginary = filter_weight(vectors, info, C)
     # Where a partner counts with one sign, it is counted with the other.
-    y = product(tl.trans(transform(transforms, PARTNERS, C)), -imaginary * own, HALF, C)
-    return y + product(tl.trans(transform(transforms, COEFFICIENTS, C)), real * own, HALF, C)
+    y = mixed(transforms, PARTNERS, -imaginary * own, True, None, C)
+    return mixed(transforms, COEFFICIENTS, real * own, True, y, C)
 
 
 @triton.jit
-def filtered_backward(g_y, x, transforms, vectors, info, sums, HALF: tl.constexpr, C: tl.constexpr):
+def filtered_backward(g_y, x, transforms, vectors, info, sums, C: tl.constexpr):
     """Gradient of the filter's input.
 
     ``sums`` (2, rows, d) of the program's own get the gradients of :func:`filter_weight`'s parts.
     """
-    basis = transform(transforms, COEFFICIENTS, C)
-    partners = transform(transforms, PARTNERS, C)
-    g = product(basis, g_y, HALF, C)
+    g = mixed(transforms, COEFFICIENTS, g_y, False, None, C)
     at = sums + tl.arange(0, C.rows)[:, None] * C.d + tl.arange(0, C.d)[None, :]
-    tl.store(at, tl.load(at) + g * product(basis, x, HALF, C))
+    tl.store(at, tl.load(at) + g * mixed(transforms, COEFFICIENTS, x, False, None, C))
     at += C.rows * C.d
-    tl.store(at, tl.load(at) + g * product(partners, x, HALF, C))
+    tl.store(at, tl.load(at) + g * mixed(transforms, PARTNERS, x, False, None, C))
     real, imaginary = filter_weight(vectors, info, C)
-    g_x = product(tl.trans(basis), g * real, HALF, C)
-    return g_x + product(tl.trans(partners), g * imaginary, HALF, C)
+    g_x = mixed(transforms, COEFFICIENTS, g * real, True, None, C)
+    return mixed(transforms, PARTNERS, g * imaginary, True, g_x, C)
 
 
 @triton.jit
-def rescaled(x, transforms, vectors, HALF: tl.constexpr, C: tl.constexpr):
+def rescaled(x, transforms, vectors, C: tl.constexpr):
     """(``low + b^2 high``, ``high``) along every window, ``x = low + high``.
 
     The first is its own transpose, so backward is the same.
     """
-    low = product(transform(transforms, LOW_PASS, C), x, HALF, C)
+    low = mixed(transforms, LOW_PASS, x, False, None, C)
     scale = tl.load(vectors + C.band_scale_at + tl.arange(0, C.d))[None, :]
     high = x - low
     return low + scale * scale * high, high
