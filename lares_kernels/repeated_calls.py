@@ -139,10 +139,8 @@ def _struct(kept: _Kept, ordered: list[Tensor]) -> lib.LaresCall | None:
         kept.placed = _Placed(addresses, bytes(c))
         return c
     # What lies at these places is on the CPU. It must still be of one type and order.
-    float32 = torch.float32
-    if not all(map(Tensor.is_contiguous, ordered)) or any(
-        [tensor.dtype is not float32 for tensor in ordered]
-    ):
+    types = [tensor.dtype for tensor in ordered]
+    if types != [torch.float32] * len(types) or not all(map(Tensor.is_contiguous, ordered)):
         return None
     return lib.LaresCall.from_buffer_copy(placed.struct)
 
