@@ -16,10 +16,8 @@ static const char* launch_forward(const LaresCudaCall& call) {
 
 template <int Head, bool Resident>
 static const char* choose_drops(const LaresCudaCall& call) {
-    if (call.residual.planes > 0 || call.attention.planes > 0) {
-        if constexpr (LARES_WIDTH <= 64) return launch_forward<Head, Resident, true>(call);
-        return "dropout is not compiled for this width";
-    }
+    if (call.residual.planes > 0 || call.attention.planes > 0)
+        return launch_forward<Head, Resident, true>(call);
     return launch_forward<Head, Resident, false>(call);
 }
 

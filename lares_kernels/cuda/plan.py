@@ -17,7 +17,7 @@ _COLUMNS = 32  # what the feed-forward's width is padded to a multiple of
 _TILE_ROWS = 16  # of a warp
 SPLIT_LONGEST = 64  # tokens of a sequence that one block takes: four rows a warp
 SPLIT_WARPS = 16  # of its block
-_MOST_DROPPED_WIDTH = 64  # a wider row and a branch of it do not fit registers
+_MOST_HELD_WIDTH = 64  # wider rows wait in shared memory while a branch that drops is summed
 _MOST_RESIDENT_HEAD_TILES = 2  # of backward: wider ones are compiled for weights in memory alone
 
 
@@ -94,6 +94,11 @@ class Shapes:
     def exchange_bytes(self) -> int:
         """Of shared memory in which a warp leaves keys and values of one head."""
         return 2 * self.head_tiles * _FRAGMENT_BYTES
+
+    def waiting_bytes(self, dropout: bool) -> int:
+        """Of shared memory in which a warp's rows wait (``kWaits``); backward runs as with dropout."""
+        waits = dropout and self.width > _MOST_HELD_WIDTH
+        return self.width // 8 * _FRAGMENT_BYTES if waits else 0
 
 
 def shapes_of(config: CoreConfig) -> Shapes:
@@ -172,9 +177,6 @@ def launch_plan(
 
     As many units as fit, also for a small batch: those without a tile help to bring the weights.
     """
-    if (dropout or backward) and shapes.width > _MOST_DROPPED_WIDTH:
-        what = "backward" if backward else "dropout"
-        return f"{what} with d_model {shapes.width}; it serves that up to {_MOST_DROPPED_WIDTH}"
     unit_warps = 1
     while _TILE_ROWS * unit_warps < longest:
         unit_warps *= 2
@@ -185,7 +187,7 @@ def launch_plan(
         if backward and resident and shapes.head_tiles > _MOST_RESIDENT_HEAD_TILES:
             continue
         fixed = vectors + (shapes.weight_bytes if resident else 0)
-        unit = unit_warps * shapes.exchange_bytes
+        unit = unit_warps * (shapes.exchange_bytes + shapes.waiting_bytes(dropout or backward))
         units = min(
             most_warps(shapes, dropout or backward) // unit_warps,
             (card.shared_limit - fixed) // unit,
@@ -193,8 +195,8 @@ def launch_plan(
         if units > 0:
             return LaunchPlan(unit_warps, units, resident, fixed + units * unit)
     return (
-        f"{shapes.layers} layers of width {shapes.width} do not fit the {card.shared_limit} bytes of "
-        "shared memory of this card"
+        f"{shapes.layers} layers of width {shapes.width} and a tile of {_TILE_ROWS * unit_warps} rows "
+        f"do not fit the {card.shared_limit} bytes of shared memory of this card"
     )
 
 
