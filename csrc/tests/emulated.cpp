@@ -50,7 +50,7 @@ struct Problem {
 
     Problem() {
         const int longest = number(1, 2) == 1 ? number(1, 16) : number(17, 64);
-        const int scale = number(0, 2), d = 32 << scale, head_tiles = 1 << number(0, scale);
+        const int scale = number(0, 2), d = 32 << scale, head_tiles = 1 << number(scale / 2, scale);
         call.abi = LARES_CUDA_ABI;
         call.d_model = d;
         call.head_tiles = head_tiles;

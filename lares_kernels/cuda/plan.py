@@ -28,7 +28,8 @@ class Shapes:
     Attributes:
         width: ``d``.
         heads: attention heads.
-        head_tiles: width of a head in 16s, rounded up; compiled are 1, 2 and 4.
+        head_tiles: width of a head in 16s, rounded up to what is compiled: 1, 2 and 4, of wide rows
+            2 and 4.
         ff: width of the feed-forward, rounded up.
         layers: of the core.
         concat: whether the adapter has a matrix.
@@ -103,7 +104,7 @@ class Shapes:
 
 def shapes_of(config: CoreConfig) -> Shapes:
     """The shapes of ``config``, which :func:`config_reason` must have passed."""
-    head_tiles = -(-config.head_dim // 16)
+    head_tiles = max(-(-config.head_dim // 16), 1 if config.d_model <= _MOST_HELD_WIDTH else 2)
     return Shapes(
         width=config.d_model,
         heads=config.n_heads,

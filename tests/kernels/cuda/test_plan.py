@@ -135,7 +135,7 @@ def test_few_sequences_get_a_block_each() -> None:
 @pytest.mark.parametrize("longest", [1, 17, 64])
 @pytest.mark.parametrize("width", [32, 64, 128])
 def test_every_split_plan_fits(width: int, longest: int, card: Card) -> None:
-    for heads in (width // 64 or 1, width // 8):
+    for heads in (width // 64 or 1, width // 16 if width > 64 else width // 8):
         shapes = shapes_of(CoreConfig(width, heads, 4 * width))
         found = split_plan(shapes, longest, 4, card)
         if found is None:
