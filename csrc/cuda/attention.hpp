@@ -14,7 +14,7 @@ namespace lares::cuda {
 struct Unit {
     Block block;
     int index, warps;         // of the block; in the unit
-    unsigned char* exchange;  // of the unit's first warp, kExchange bytes for each
+    unsigned char* exchange;  // of the unit's first warp, kOfWarp bytes for each
 
     LARES_DEVICE void barrier() const {
         if (warps > 1) block.unit_barrier(index, warps);
@@ -182,8 +182,8 @@ LARES_DEVICE void head_query(Word (&query)[S::kHead][4], const Operand<S>& a, co
         project_query<S>(query[c], a, weights, c * S::kChunks, bias + 16 * c);
 }
 
-// One head's keys and values of 16 rows as second operands, of Q K^T and of P V: kExchange bytes of
-// shared memory. A lane writes what it will itself read of its own warp's.
+// One head's keys and values of 16 rows as second operands, of Q K^T and of P V, left in shared
+// memory. A lane writes what it will itself read of its own warp's.
 template <class S, class W>
 LARES_DEVICE void head_keys(unsigned char* to, const Operand<S>& a, const W& weights,
                             const float* bias) {

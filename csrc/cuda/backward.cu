@@ -14,7 +14,7 @@ static const char* launch_backward(const LaresCudaCall& call) {
     const char* error = launch<Backward<S>>(call, call.blocks, warps, call.shared_bytes);
     if (error != nullptr) return error;
 
-    using Products = WeightGradients<Shape<LARES_TYPE, LARES_WIDTH, Head, false, true>>;
+    using Products = WeightGradients<LARES_TYPE, LARES_WIDTH>;
     const int units = call.n_layers * (4 * Head * call.n_heads + call.d_ff / 8) +
                       (call.concat_spill == nullptr ? 0 : LARES_WIDTH / 8);
     const int groups = (units + Products::kMostWarps - 1) / Products::kMostWarps;
@@ -24,7 +24,7 @@ static const char* launch_backward(const LaresCudaCall& call) {
 template <int Head>
 static const char* choose_resident(const LaresCudaCall& call) {
     // With heads that wide the weights are always read from memory: one kernel less to compile.
-    if constexpr (Head <= 2)
+    if constexpr (LARES_WIDTH <= 64 && Head <= 2)
         if (call.resident) return launch_backward<Head, true>(call);
     if constexpr (LARES_WIDTH >= 64)
         if (!call.resident) return launch_backward<Head, false>(call);
@@ -34,8 +34,10 @@ static const char* choose_resident(const LaresCudaCall& call) {
 template <>
 const char* backward<LARES_TYPE, LARES_WIDTH>(const LaresCudaCall& call) {
     switch (call.head_tiles) {
+#if LARES_WIDTH <= 64
         case 1:
             return choose_resident<1>(call);
+#endif
         case 2:
             return choose_resident<2>(call);
 #if LARES_WIDTH >= 64

@@ -35,7 +35,7 @@ struct Backward : Forward<S> {
                          real(tile, tile.lower()));
         LARES_ROLLED
         for (int step = deepest; step >= call.first_step; --step)
-            run_step(g, unit, tile, number, step, step <= last);
+            run_step(g, unit, tile, step, step <= last);
         // Looked up again: held through all steps, even a few words would be spilled.
         const Tile again = this->tile_of(unit, number);
         const Mask upper = real(again, again.upper()), lower = real(again, again.lower());
@@ -50,11 +50,11 @@ struct Backward : Forward<S> {
         return tile.field(kHiddenRow, row) >= 0;
     }
     LARES_DEVICE float* carry(const Tile& tile) const {
-        return call.carry + int64_t(tile.start) * S::kWidth;
+        return call.carry + int64_t(this->start_of(tile)) * S::kWidth;
     }
 
     // The gradient of s_t becomes that of s_{t-1}; H's is added to where it lies.
-    LARES_DEVICE void run_step(Rows<S>& g, const Unit& unit, const Tile& tile, int number, int step,
+    LARES_DEVICE void run_step(Rows<S>& g, const Unit& unit, const Tile& tile, int step,
                                bool runs) const {
         const Scratch<S> scratch = {
             static_cast<unsigned char*>(call.scratch) + int64_t(warp_number()) * call.scratch_bytes,
@@ -84,30 +84,28 @@ struct Backward : Forward<S> {
             LayerDraws<S> draws = {call, tile, index, this->drawn_step(step), {}};
             layer_backward<S>(g, this->layer(index), index, at, draws,
                               gradients() + index * this->places.layer_vector(),
-                              spill(number, tile, index, step));
+                              spill(tile, index, step));
         }
         if (!runs) return;
         if (call.adapter == LARES_CUDA_NONE)
             add_to_hidden(g, tile, step, 1.0f);
         else
-            adapter_backward(g, tile, scratch, number, step);
+            adapter_backward(g, tile, scratch, step);
     }
 
     LARES_DEVICE int64_t warp_tiles() const { return int64_t(call.max_tiles) * call.unit_warps; }
 
-    LARES_DEVICE Spill<S> spill(int number, const Tile& tile, int layer, int step) const {
+    LARES_DEVICE Spill<S> spill(const Tile& tile, int layer, int step) const {
         const SpillPlaces<S> places = {call.n_heads, call.d_ff};
         const int64_t row =
             (int64_t(step - call.first_step) * call.n_layers + layer) * warp_tiles() +
-            number * call.unit_warps + tile.warp;
+            tile.number * call.unit_warps + tile.warp;
         return {static_cast<unsigned char*>(call.spill) + row * places.all() * kFragment, places};
     }
 
     LARES_DEVICE void kept_state(Rows<S>& x, const Tile& tile, int step) const {
         if (call.adapter == LARES_CUDA_NONE) return;
-        const float* before =
-            call.kept + (int64_t(step - 1) * call.kept_rows + tile.start) * S::kWidth;
-        load_rows<S>(x, before, tile.upper(), tile.lower(),
+        load_rows<S>(x, this->kept(tile, step), tile.upper(), tile.lower(),
                      tile.field(kDepth, tile.upper()) >= step,
                      tile.field(kDepth, tile.lower()) >= step);
     }
@@ -158,7 +156,7 @@ struct Backward : Forward<S> {
     }
 
     LARES_DEVICE void adapter_backward(Rows<S>& g, const Tile& tile, const Scratch<S>& scratch,
-                                       int number, int step) const {
+                                       int step) const {
         const int norm = this->places.core_norm(call.n_layers);
         Rows<S> x = {};
         park<S>(scratch.waiting(), g);  // the adapter's matrix wants the registers
@@ -167,7 +165,7 @@ struct Backward : Forward<S> {
         fetch<S>(g, scratch.waiting());
         norm_backward<S>(g, x, this->vectors() + norm, gradients() + norm, call.eps);
         if (call.adapter == LARES_CUDA_CONCAT) {
-            concat_backward(g, tile, number, step);
+            concat_backward(g, tile, step);
             return;
         }
         const float share = this->state_share();
@@ -182,16 +180,14 @@ struct Backward : Forward<S> {
 
     LARES_DEVICE void gate_backward(const Rows<S>& g, const Tile& tile, int step,
                                     float share) const {
-        Rows<S> x = {}, hidden;
+        // Of the state, less of H: one after the other, since three sets of rows do not fit
+        // registers.
+        Rows<S> x = {};
         kept_state(x, tile, step);
-        this->load_hidden(hidden, tile);
-        Float total{};
-        LARES_UNROLL
-        for (int j = 0; j < S::kBlocks; ++j) {
-            LARES_UNROLL
-            for (int i = 0; i < 4; ++i)
-                total = multiply_add(g[j][i], x[j][i] - hidden[j][i], total);
-        }
+        Float total = dot<S>(g, x);
+        forget_written();
+        this->load_hidden(x, tile);
+        total = total - dot<S>(g, x);
         float* to = gradients() + this->places.gate(call.n_layers);
         const Mask first = lane_number() == 0;
         Float sum, nothing;
@@ -200,9 +196,9 @@ struct Backward : Forward<S> {
         store_pair(to, wide(0), sum + total, nothing, first);
     }
 
-    LARES_DEVICE void concat_backward(Rows<S>& g, const Tile& tile, int number, int step) const {
-        const int64_t row =
-            int64_t(step - call.first_step) * warp_tiles() + number * call.unit_warps + tile.warp;
+    LARES_DEVICE void concat_backward(Rows<S>& g, const Tile& tile, int step) const {
+        const int64_t row = int64_t(step - call.first_step) * warp_tiles() +
+                            tile.number * call.unit_warps + tile.warp;
         unsigned char* to =
             static_cast<unsigned char*>(call.concat_spill) + row * 3 * S::kChunks * kFragment;
         const auto leave = [&](const Operand<S>& rows, int which) {

@@ -99,8 +99,8 @@ LARES_DEVICE void initial_state(Rows<S>& x, Word stream, Word position, float sc
 // Keep the columns of which the bits of `upper` (of row g) and `lower` (of
 // row g + 8) are set, times `scale`; add them to `x`.
 template <class S>
-LARES_DEVICE void add_dropped(Rows<S>& x, const Rows<S>& branch, const Word (&upper)[2],
-                              const Word (&lower)[2], float scale) {
+LARES_DEVICE void add_dropped(Rows<S>& x, const Rows<S>& branch, const Word (&upper)[S::kKeepWords],
+                              const Word (&lower)[S::kKeepWords], float scale) {
     const Int column = first_column();
     LARES_UNROLL
     for (int j = 0; j < S::kBlocks; ++j) {

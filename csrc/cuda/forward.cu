@@ -16,10 +16,8 @@ static const char* launch_forward(const LaresCudaCall& call) {
 
 template <int Head, bool Resident>
 static const char* choose_drops(const LaresCudaCall& call) {
-    if (call.residual.planes > 0 || call.attention.planes > 0) {
-        if constexpr (LARES_WIDTH <= 64) return launch_forward<Head, Resident, true>(call);
-        return "dropout is not compiled for this width";
-    }
+    if (call.residual.planes > 0 || call.attention.planes > 0)
+        return launch_forward<Head, Resident, true>(call);
     return launch_forward<Head, Resident, false>(call);
 }
 
@@ -36,8 +34,10 @@ static const char* choose_resident(const LaresCudaCall& call) {
 template <>
 const char* forward<LARES_TYPE, LARES_WIDTH>(const LaresCudaCall& call) {
     switch (call.head_tiles) {
+#if LARES_WIDTH <= 64
         case 1:
             return choose_resident<1>(call);
+#endif
         case 2:
             return choose_resident<2>(call);
 #if LARES_WIDTH >= 64

@@ -7,7 +7,7 @@
 namespace lares::cuda {
 
 // Shared memory of a block, in this order: weights of all layers where they are resident, vectors,
-// exchange of keys and values.
+// what each warp exchanges, followed by its own that waits.
 template <class S>
 struct SharedPlaces {
     int weights, vectors, exchange;
@@ -61,8 +61,7 @@ struct Forward {
     // kernel.run_tile() for every tile of this warp's unit.
     template <class Kernel>
     LARES_DEVICE void run_tiles(const Kernel& kernel) const {
-        const int tiles = *call.tile_count;
-        if (block.index >= tiles) return;
+        if (block.index >= *call.tile_count) return;
         if constexpr (S::kResident)
             copy(at.weights, matrices(), call.n_layers * places.layer() * kFragment);
         copy(at.vectors, reinterpret_cast<const unsigned char*>(call.vectors),
@@ -71,10 +70,11 @@ struct Forward {
         block.barrier();
         const int index = block.warp / call.unit_warps;
         const Unit unit = {block, index, call.unit_warps,
-                           shared + at.exchange + index * call.unit_warps * S::kExchange};
+                           shared + at.exchange + index * call.unit_warps * S::kOfWarp};
         // Neighbouring tiles go to different blocks, so that a small batch spreads over the card.
+        // Their count is read again for each: held through all steps, even a word may be spilled.
         LARES_ROLLED
-        for (int tile = index * block.count + block.index; tile < tiles;
+        for (int tile = index * block.count + block.index; tile < *call.tile_count;
              tile += call.units * block.count)
             kernel.run_tile(unit, tile);
     }
@@ -82,7 +82,14 @@ struct Forward {
     LARES_DEVICE Tile tile_of(const Unit& unit, int number) const {
         const int rows = 16 * call.unit_warps;
         return {call.rows + number * (LARES_CUDA_FIELDS * rows),
-                block.warp - unit.index * unit.warps, call.tile_start[number]};
+                block.warp - unit.index * unit.warps, number};
+    }
+    // Packed row of a tile's first.
+    LARES_DEVICE int start_of(const Tile& tile) const { return call.tile_start[tile.number]; }
+
+    // The states before `step` of a tile's rows, kept for backward.
+    LARES_DEVICE float* kept(const Tile& tile, int step) const {
+        return call.kept + (int64_t(step - 1) * call.kept_rows + start_of(tile)) * S::kWidth;
     }
 
     // Draws of layers outside the recurrence carry step 0.
@@ -205,8 +212,7 @@ struct Forward {
 
     // The state before `step`, for backward.
     LARES_DEVICE void keep(const Rows<S>& x, const Tile& tile, int step) const {
-        float* before = call.kept + (int64_t(step - 1) * call.kept_rows + tile.start) * S::kWidth;
-        store_rows<S>(before, tile.upper(), tile.lower(), x,
+        store_rows<S>(kept(tile, step), tile.upper(), tile.lower(), x,
                       tile.field(kDepth, tile.upper()) >= step,
                       tile.field(kDepth, tile.lower()) >= step);
     }

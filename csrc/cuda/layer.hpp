@@ -21,7 +21,8 @@ enum class Work {
 };
 
 // The dropout decisions of a layer and step. A quad's four lanes draw for its two rows: lanes 0 and
-// 1 (rows g and g + 8) the residual's words, lanes 2 and 3 those of the first two heads.
+// 1 (rows g and g + 8) the residual's words, lanes 2 and 3 those of the first two heads. Those of
+// wide rows are drawn where they are needed, a branch or two heads at a time.
 template <class S>
 struct LayerDraws {
     const LaresCudaCall& call;
@@ -32,6 +33,7 @@ struct LayerDraws {
     LARES_DEVICE Seed seed() const { return {call.seed_low, call.seed_high}; }
 
     LARES_DEVICE void draw() {
+        if constexpr (S::kWaits) return;
         const Mask second = (lane_number() & 2) != 0;
         const Word site = select(second, wide(site_word(kSiteAttention, layer, step)),
                                  wide(site_word(kSiteResidual, layer, step)));
@@ -52,7 +54,7 @@ struct LayerDraws {
     LARES_DEVICE KeptKeys kept_keys(int head) const {
         Word pair[4];
         int lane = 0;
-        if (head < 2) {
+        if (!S::kWaits && head < 2) {
             LARES_UNROLL
             for (int i = 0; i < 4; ++i) pair[i] = words[i];
             lane = 2;
@@ -72,11 +74,15 @@ struct LayerDraws {
 
     // Add a branch (0: attention, 1: feed-forward) of which some columns are dropped.
     LARES_DEVICE void add_branch(Rows<S>& x, const Rows<S>& branch, int which) const {
-        Word upper[2], lower[2];
+        Word drawn[4], upper[S::kKeepWords], lower[S::kKeepWords];
+        if constexpr (S::kWaits)
+            draw_words(drawn, wide(site_word(kSiteResidual, layer, step)), which,
+                       wide(call.residual.bits), call.residual.planes);
         LARES_UNROLL
-        for (int i = 0; i < 2; ++i) {
-            upper[i] = quad_lane(words[2 * which + i], 0);
-            lower[i] = quad_lane(words[2 * which + i], 1);
+        for (int i = 0; i < S::kKeepWords; ++i) {
+            const Word word = S::kWaits ? drawn[i] : words[2 * which + i];
+            upper[i] = quad_lane(word, 0);
+            lower[i] = quad_lane(word, 1);
         }
         add_dropped<S>(x, branch, upper, lower, call.residual.scale);
     }
@@ -88,18 +94,18 @@ LARES_DEVICE void attention(Rows<S>& acc, const Operand<S>& a, const Layer<S>& l
                             const Unit& unit, const LayerDraws<S>& draws, Work work) {
     const LaresCudaCall& call = draws.call;
     const Tile& tile = draws.tile;
+    unsigned char* own = unit.exchange + tile.warp * S::kOfWarp;
     LARES_ROLLED
     for (int head = 0; head < call.n_heads; ++head) {
         const auto weights = layer.weights.from(head * layer.places.head());
         const float* bias = layer.vectors + layer.places.head_bias(head);
-        unsigned char* own = unit.exchange + tile.warp * S::kExchange;
         if (work != Work::kNone) head_keys<S>(own, a, weights, bias);
         unit.barrier();
         if (work == Work::kAll) {
-            Word query[S::kHead][4];
-            head_query<S>(query, a, weights, bias);
             KeptKeys kept = {};
             if constexpr (S::kDrops) kept = draws.kept_keys(head);
+            Word query[S::kHead][4];
+            head_query<S>(query, a, weights, bias);
             const Int row = lane_number() >> 2;
             Int first[2] = {tile.field(kFirst, tile.upper()), tile.field(kFirst, tile.lower())};
             // No warp before this one holds a row that this one sees.
@@ -115,7 +121,7 @@ LARES_DEVICE void attention(Rows<S>& acc, const Operand<S>& a, const Layer<S>& l
                 first[0] = first[0] + 16;
                 first[1] = first[1] + 16;
                 const Int last[2] = {wide(15), wide(15)};
-                softmax.template add<false>(query, unit.exchange + warp * S::kExchange, first, last,
+                softmax.template add<false>(query, unit.exchange + warp * S::kOfWarp, first, last,
                                             call.score_scale, kept);
             }
             Word mixed[S::kHead][4];
@@ -189,6 +195,7 @@ template <class S, class Tape>
 LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& unit,
                                 LayerDraws<S>& draws, Work work, const Tape& tape) {
     const LaresCudaCall& call = draws.call;
+    unsigned char* waiting = unit.exchange + draws.tile.warp * S::kOfWarp + S::kExchange;
     const float *vectors = layer.vectors, *attn_norm = vectors + layer.places.attn_norm(),
                 *ffn_norm = vectors + layer.places.ffn_norm();
     // Set also where nothing is done: what may be left from before would be held in registers
@@ -202,6 +209,7 @@ LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& u
         tape.template keep<S>(0, x);
         branch_input<S>(a, x, attn_norm, call);
         if constexpr (S::kDrops) draws.draw();
+        if constexpr (S::kWaits) park<S>(waiting, x);
         add_bias<S>(sums, vectors + layer.places.out_bias());
     }
     attention<S>(sums, a, layer, unit, draws, work);
@@ -209,14 +217,17 @@ LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& u
         clear<S>(x);  // nobody reads it: so it need not be held in registers meanwhile
         return;
     }
+    if constexpr (S::kWaits) fetch<S>(x, waiting);
     if constexpr (S::kDrops) draws.add_branch(x, branch, 0);
     tape.template keep<S>(1, x);
     if (!call.pre_norm) layer_norm<S>(x, attn_norm, call.eps);
 
     branch_input<S>(a, x, ffn_norm, call);
+    if constexpr (S::kWaits) park<S>(waiting, x);
     if constexpr (S::kDrops) clear<S>(branch);
     add_bias<S>(sums, vectors + layer.places.down_bias());
     feed_forward<S>(sums, a, layer, call);
+    if constexpr (S::kWaits) fetch<S>(x, waiting);
     if constexpr (S::kDrops) draws.add_branch(x, branch, 1);
     tape.template keep<S>(2, x);
     if (!call.pre_norm) layer_norm<S>(x, ffn_norm, call.eps);

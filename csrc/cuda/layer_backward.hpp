@@ -239,7 +239,7 @@ struct StepBackward {
         for (int head = 0; head < call.n_heads; ++head) {
             const auto weights = layer.weights.from(head * layer.places.head());
             const float* bias = layer.vectors + layer.places.head_bias(head);
-            unsigned char* own = unit.exchange + tile.warp * S::kExchange;
+            unsigned char* own = unit.exchange + tile.warp * S::kOfWarp;
             if (runs) {
                 Operand<S> source;
                 spill.read_side(source, kAttentionInput);
@@ -314,14 +314,13 @@ struct StepBackward {
             const Int from[2] = {first[0] + 16 * distance, first[1] + 16 * distance};
             const Int last[2] = {wide(15), wide(15)};
             Sums their_key[S::kHead], their_value[S::kHead];
-            back.add(g_query, their_key, their_value, unit.exchange + warp * S::kExchange, from,
+            back.add(g_query, their_key, their_value, unit.exchange + warp * S::kOfWarp, from,
                      last);
             store_sums<S>(scratch.keys(distance), their_key);
             store_sums<S>(scratch.keys(distance) + 2 * S::kHead * kFragment, their_value);
         }
         const Int own_last[2] = {row, row + 8};
-        back.add(g_query, g_key, g_value, unit.exchange + tile.warp * S::kExchange, first,
-                 own_last);
+        back.add(g_query, g_key, g_value, unit.exchange + tile.warp * S::kOfWarp, first, own_last);
     }
 
     // The head forward once more, for the softmax's sums and the mixed values, which are left.
@@ -333,15 +332,15 @@ struct StepBackward {
         const Int own_last[2] = {row, row + 8};
         const int earliest = first_of(tile.warp);
         Softmax<S> softmax;
-        softmax.template add<true>(back.query, unit.exchange + tile.warp * S::kExchange, first,
+        softmax.template add<true>(back.query, unit.exchange + tile.warp * S::kOfWarp, first,
                                    own_last, call.score_scale, back.kept);
         LARES_ROLLED
         for (int warp = tile.warp - 1; 16 * warp + 15 >= earliest; --warp) {
             first[0] = first[0] + 16;
             first[1] = first[1] + 16;
             const Int last[2] = {wide(15), wide(15)};
-            softmax.template add<false>(back.query, unit.exchange + warp * S::kExchange, first,
-                                        last, call.score_scale, back.kept);
+            softmax.template add<false>(back.query, unit.exchange + warp * S::kOfWarp, first, last,
+                                        call.score_scale, back.kept);
         }
         LARES_UNROLL
         for (int r = 0; r < 2; ++r) {
@@ -438,13 +437,16 @@ LARES_DEVICE void layer_backward(Rows<S>& g, const Layer<S>& layer, int index,
         spill.side(kInnerInput, source);
         clear<S>(g_source);
         feed_forward_backward<S>(g_source, source, g_branch, layer, call, spill);
-        fetch<S>(g, scratch.waiting());
-        fetch<S>(x, scratch.tape(index, 1));
+        // Never three sets of rows at a time: wide ones do not fit registers.
         if (call.pre_norm) {
+            fetch<S>(x, scratch.tape(index, 1));
             norm_backward<S>(g_source, x, layer.vectors + ffn, gradients + ffn, call.eps);
+            fetch<S>(g, scratch.waiting());
             add<S>(g, g_source);
         } else {
+            fetch<S>(g, scratch.waiting());
             add<S>(g, g_source);
+            fetch<S>(x, scratch.tape(index, 1));
             norm_backward<S>(g, x, layer.vectors + attn, gradients + attn, call.eps);
         }
 

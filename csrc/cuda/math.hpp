@@ -127,6 +127,18 @@ LARES_DEVICE void add(Rows<S>& x, const Rows<S>& y) {
     }
 }
 
+// Sum of what a lane holds of x times y.
+template <class S>
+LARES_DEVICE Float dot(const Rows<S>& x, const Rows<S>& y) {
+    Float sum{};
+    LARES_UNROLL
+    for (int j = 0; j < S::kBlocks; ++j) {
+        LARES_UNROLL
+        for (int i = 0; i < 4; ++i) sum = multiply_add(x[j][i], y[j][i], sum);
+    }
+    return sum;
+}
+
 // Add a vector of the width to every row.
 template <class S>
 LARES_DEVICE void add_bias(Rows<S>& x, const float* bias) {

@@ -38,7 +38,7 @@ const char* run_forward(const LaresCudaCall& call) {
 }
 
 const char* run_backward(const LaresCudaCall& call) {
-    LARES_EACH_BACKWARD(LARES_CHOOSE_BACKWARD)
+    LARES_EACH_SHAPE(LARES_CHOOSE_BACKWARD)
     return "no backward kernel is compiled for this width";
 }
 

@@ -15,18 +15,11 @@ const char* backward(const LaresCudaCall& call);
 
 // As in csrc/build_cuda.py; a few are enough for a program that sanitizers slow down.
 #ifdef LARES_FEW_SHAPES
-#define LARES_EACH_SHAPE(APPLY) APPLY(Bf16, 32) APPLY(Bf16, 64)
+#define LARES_EACH_SHAPE(APPLY) APPLY(Bf16, 32) APPLY(Bf16, 64) APPLY(Bf16, 128)
 #else
 #define LARES_EACH_SHAPE(APPLY) \
     APPLY(Bf16, 32)             \
     APPLY(Bf16, 64) APPLY(Bf16, 128) APPLY(Fp16, 32) APPLY(Fp16, 64) APPLY(Fp16, 128)
-#endif
-
-// Backward has no wide rows: two of them and what is added to them do not fit registers.
-#ifdef LARES_FEW_SHAPES
-#define LARES_EACH_BACKWARD(APPLY) LARES_EACH_SHAPE(APPLY)
-#else
-#define LARES_EACH_BACKWARD(APPLY) APPLY(Bf16, 32) APPLY(Bf16, 64) APPLY(Fp16, 32) APPLY(Fp16, 64)
 #endif
 
 #define LARES_DECLARE(TYPE, WIDTH)                               \

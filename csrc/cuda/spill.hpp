@@ -49,29 +49,6 @@ struct Spill {
     }
 };
 
-// Rows in float32 that a warp leaves for itself.
-template <class S>
-LARES_DEVICE void park(unsigned char* to, const Rows<S>& x) {
-    LARES_UNROLL
-    for (int j = 0; j < S::kBlocks; ++j) {
-        const Word words[4] = {as_word(x[j][0]), as_word(x[j][1]), as_word(x[j][2]),
-                               as_word(x[j][3])};
-        store_fragment(to + j * kFragment, words);
-    }
-    forget_written();
-}
-
-template <class S>
-LARES_DEVICE void fetch(Rows<S>& x, const unsigned char* from) {
-    LARES_UNROLL
-    for (int j = 0; j < S::kBlocks; ++j) {
-        Word words[4];
-        load_written(words, from + j * kFragment);
-        LARES_UNROLL
-        for (int i = 0; i < 4; ++i) x[j][i] = as_float(words[i]);
-    }
-}
-
 // A warp's scratch memory: for each layer its input and both residual sums, then two more sets of
 // rows that wait, then what it has for the keys of the unit's earlier warps.
 template <class S>

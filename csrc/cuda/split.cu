@@ -21,8 +21,10 @@ static const char* choose_resident(const LaresCudaCall& call) {
 template <>
 const char* split<LARES_TYPE, LARES_WIDTH>(const LaresCudaCall& call) {
     switch (call.head_tiles) {
+#if LARES_WIDTH <= 64
         case 1:
             return choose_resident<1>(call);
+#endif
         case 2:
             return choose_resident<2>(call);
 #if LARES_WIDTH >= 64

@@ -155,15 +155,14 @@ struct Split {
         }
     }
 
-    // Queries, keys and values of all heads: a warp takes 16 columns for all rows, with their
-    // weights in registers.
+    // Queries, keys and values of all heads: a warp takes 16 columns for all rows.
     LARES_DEVICE void project(const Fragments<S::kResident>& weights, const float* of_layer,
                               const SplitRows<S>& rows) const {
         const int columns = call.n_heads * 3 * S::kHead;
         LARES_ROLLED
         for (int unit = block.warp; unit < columns; unit += block.warps) {
             const int head = unit / (3 * S::kHead), part = unit - head * 3 * S::kHead;
-            const HeldFragments<S> held(weights, head * places.head() + part * S::kChunks);
+            const auto held = hold<S>(weights, head * places.head() + part * S::kChunks);
             const float* bias = of_layer + places.head_bias(head) + 16 * part;
             LARES_ROLLED
             for (int tile = 0; tile < rows.tiles; ++tile) {
@@ -222,7 +221,7 @@ struct Split {
         const int columns = call.d_ff / 16;
         LARES_ROLLED
         for (int column = block.warp; column < columns; column += block.warps) {
-            const HeldFragments<S> held(weights, places.up() + 2 * column * S::kChunks);
+            const auto held = hold<S>(weights, places.up() + 2 * column * S::kChunks);
             LARES_ROLLED
             for (int tile = from; tile < rows.tiles; ++tile) {
                 Operand<S> a;

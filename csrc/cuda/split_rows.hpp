@@ -82,6 +82,16 @@ struct HeldFragments {
     }
 };
 
+// They, or, where rows are wide and the registers are wanted, what reads them again for each 16
+// rows.
+template <class S, class W>
+LARES_DEVICE auto hold(const W& weights, int first) {
+    if constexpr (S::kWidth <= 64)
+        return HeldFragments<S>(weights, first);
+    else
+        return weights.from(first);
+}
+
 template <class S>
 LARES_DEVICE void load_operand(Operand<S>& a, const unsigned char* from) {
     LARES_UNROLL

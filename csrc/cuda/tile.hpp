@@ -24,7 +24,7 @@ static_assert(kNewest < LARES_CUDA_FIELDS);
 struct Tile {
     const int32_t* info;  // (rows, LARES_CUDA_FIELDS)
     int warp;             // of the unit
-    int start;            // packed row of the tile's first
+    int number;           // of the tile
 
     // Row g of the warp's 16, and row g + 8, of the tile.
     LARES_DEVICE Int upper() const { return 16 * warp + (lane_number() >> 2); }
@@ -60,6 +60,29 @@ LARES_DEVICE void store_rows(float* base, Int upper, Int lower, const Rows<S>& x
     for (int j = 0; j < S::kBlocks; ++j) {
         store_pair(base, upper * S::kWidth + column + 8 * j, x[j][0], x[j][1], has_upper);
         store_pair(base, lower * S::kWidth + column + 8 * j, x[j][2], x[j][3], has_lower);
+    }
+}
+
+// Rows in float32 that a warp leaves for itself, in shared or global memory.
+template <class S>
+LARES_DEVICE void park(unsigned char* to, const Rows<S>& x) {
+    LARES_UNROLL
+    for (int j = 0; j < S::kBlocks; ++j) {
+        const Word words[4] = {as_word(x[j][0]), as_word(x[j][1]), as_word(x[j][2]),
+                               as_word(x[j][3])};
+        store_fragment(to + j * kFragment, words);
+    }
+    forget_written();
+}
+
+template <class S>
+LARES_DEVICE void fetch(Rows<S>& x, const unsigned char* from) {
+    LARES_UNROLL
+    for (int j = 0; j < S::kBlocks; ++j) {
+        Word words[4];
+        load_written(words, from + j * kFragment);
+        LARES_UNROLL
+        for (int i = 0; i < 4; ++i) x[j][i] = as_float(words[i]);
     }
 }
 

@@ -10,9 +10,11 @@
 
 namespace lares::cuda {
 
-template <class S>
+// One kernel for heads of any width, which are counted in 16s: to `from` and `to` each 16 columns
+// are a head of their own, which comes to the same places.
+template <class T, int D>
 struct WeightGradients {
-    using T = typename S::Type;
+    using S = Shape<T, D, 1, false, true>;
     static constexpr int kMostWarps = 4;
 
     const LaresCudaCall& call;
@@ -21,7 +23,10 @@ struct WeightGradients {
     Places<S> to;
 
     LARES_DEVICE WeightGradients(const LaresCudaCall& call, const Block& block, unsigned char*)
-        : call(call), block(block), from{call.n_heads, call.d_ff}, to{call.n_heads, call.d_ff} {}
+        : call(call),
+          block(block),
+          from{call.n_heads * call.head_tiles, call.d_ff},
+          to{call.n_heads * call.head_tiles, call.d_ff} {}
 
     // A unit, and where its products go.
     struct Unit {
@@ -57,12 +62,14 @@ struct WeightGradients {
         unit.stride = 1;
         unit.bias = -1;
         if (index < from.inner_gradient()) {
-            const int head = index / from.head_units(), part = index % from.head_units();
-            unit.gradient = part < 3 * S::kHead;
-            unit.fragment = matrices + head * to.head() + part * S::kChunks;
+            // Of a head: query, key, value, which have biases, and mixed values.
+            const int biased = 3 * call.head_tiles, of_head = 4 * call.head_tiles;
+            const int head = index / of_head, part = index % of_head;
+            unit.gradient = part < biased;
+            unit.fragment = matrices + index * S::kChunks;
             side = unit.gradient ? kAttentionInput : kAttentionGradient;
-            if (unit.gradient) unit.bias = vectors + to.head_bias(head) + 16 * part;
-            if (index == 3 * S::kHead) unit.bias = vectors + to.out_bias();
+            if (unit.gradient) unit.bias = vectors + 16 * (head * biased + part);
+            if (index == biased) unit.bias = vectors + to.out_bias();
         } else if (index < from.activated()) {
             const int part = index - from.inner_gradient();
             unit.gradient = true;

@@ -50,7 +50,7 @@ struct Problem {
 
     Problem() {
         const int longest = number(1, 2) == 1 ? number(1, 16) : number(17, 64);
-        const int d = number(0, 1) ? 64 : 32, head_tiles = number(1, d / 32);
+        const int scale = number(0, 2), d = 32 << scale, head_tiles = 1 << number(scale / 2, scale);
         call.abi = LARES_CUDA_ABI;
         call.d_model = d;
         call.head_tiles = head_tiles;
@@ -98,7 +98,7 @@ struct Problem {
         matrices = halves(size_t(call.n_layers * layer + concat) * 256);
         const int vector = 48 * call.n_heads * head_tiles + 6 * d + call.d_ff;
         vectors = numbers(size_t(call.n_layers * vector + 3 * d + 4), 0.5f);
-        call.resident = number(0, 1) || d == 32;
+        call.resident = d == 32 || (d == 64 && number(0, 1));  // as compiled
         call.shared_bytes =
             int(4 * vectors.size()) + (call.resident ? call.n_layers * layer * 512 : 0);
     }
@@ -110,7 +110,8 @@ struct Problem {
         c.unit_warps = unit_warps;
         c.units = 8 / unit_warps > 2 ? 2 : 8 / unit_warps;
         c.blocks = tiles > 1 ? 2 : 1;
-        c.shared_bytes += c.units * unit_warps * 2 * call.head_tiles * 512;
+        const bool drops = call.residual.planes > 0 || call.attention.planes > 0;
+        c.shared_bytes = call.shared_bytes + c.units * unit_warps * of_warp(drops);
         c.max_tiles = tiles;
         std::vector<int32_t> starts(sequences + 1), hidden_starts(call.n_groups + 1),
             jumps(2 * (sequences + 1)), tile_sequence(tiles + 1), tile_start(tiles), tile_count(1),
@@ -164,6 +165,13 @@ struct Problem {
         return trajectory;
     }
 
+    // Bytes of shared memory of a warp: keys and values of a head, and of wide rows those that
+    // wait.
+    int of_warp(bool drops) const {
+        return 2 * call.head_tiles * 512 +
+               (drops && call.d_model > 64 ? call.d_model / 8 * 512 : 0);
+    }
+
     // Backward in two calls where there are two steps, of a loss whose gradient is the trajectory.
     void run_backward(LaresCudaCall c, const std::vector<float>& g_trajectory) {
         const int d = call.d_model, chunks = d / 16;
@@ -171,6 +179,7 @@ struct Problem {
         const int vector_size = int(vectors.size());
         const size_t warp_tiles = size_t(c.max_tiles) * c.unit_warps;
         const int warps = c.blocks * c.units * c.unit_warps;
+        c.shared_bytes = call.shared_bytes + c.units * c.unit_warps * of_warp(true);
         c.scratch_bytes =
             ((3 * call.n_layers + 2) * d / 8 + 4 * call.head_tiles * (c.unit_warps - 1)) * 512;
         c.splits = 2;

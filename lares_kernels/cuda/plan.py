@@ -17,7 +17,7 @@ _COLUMNS = 32  # what the feed-forward's width is padded to a multiple of
 _TILE_ROWS = 16  # of a warp
 SPLIT_LONGEST = 64  # tokens of a sequence that one block takes: four rows a warp
 SPLIT_WARPS = 16  # of its block
-_MOST_DROPPED_WIDTH = 64  # a wider row and a branch of it do not fit registers
+_MOST_HELD_WIDTH = 64  # wider rows wait in shared memory while a branch that drops is summed
 _MOST_RESIDENT_HEAD_TILES = 2  # of backward: wider ones are compiled for weights in memory alone
 
 
@@ -28,7 +28,8 @@ class Shapes:
     Attributes:
         width: ``d``.
         heads: attention heads.
-        head_tiles: width of a head in 16s, rounded up; compiled are 1, 2 and 4.
+        head_tiles: width of a head in 16s, rounded up to what is compiled: 1, 2 and 4, of wide rows
+            2 and 4.
         ff: width of the feed-forward, rounded up.
         layers: of the core.
         concat: whether the adapter has a matrix.
@@ -95,10 +96,15 @@ class Shapes:
         """Of shared memory in which a warp leaves keys and values of one head."""
         return 2 * self.head_tiles * _FRAGMENT_BYTES
 
+    def waiting_bytes(self, dropout: bool) -> int:
+        """Of shared memory in which a warp's rows wait (``kWaits``); backward runs as with dropout."""
+        waits = dropout and self.width > _MOST_HELD_WIDTH
+        return self.width // 8 * _FRAGMENT_BYTES if waits else 0
+
 
 def shapes_of(config: CoreConfig) -> Shapes:
     """The shapes of ``config``, which :func:`config_reason` must have passed."""
-    head_tiles = -(-config.head_dim // 16)
+    head_tiles = max(-(-config.head_dim // 16), 1 if config.d_model <= _MOST_HELD_WIDTH else 2)
     return Shapes(
         width=config.d_model,
         heads=config.n_heads,
@@ -172,9 +178,6 @@ def launch_plan(
 
     As many units as fit, also for a small batch: those without a tile help to bring the weights.
     """
-    if (dropout or backward) and shapes.width > _MOST_DROPPED_WIDTH:
-        what = "backward" if backward else "dropout"
-        return f"{what} with d_model {shapes.width}; it serves that up to {_MOST_DROPPED_WIDTH}"
     unit_warps = 1
     while _TILE_ROWS * unit_warps < longest:
         unit_warps *= 2
@@ -185,7 +188,7 @@ def launch_plan(
         if backward and resident and shapes.head_tiles > _MOST_RESIDENT_HEAD_TILES:
             continue
         fixed = vectors + (shapes.weight_bytes if resident else 0)
-        unit = unit_warps * shapes.exchange_bytes
+        unit = unit_warps * (shapes.exchange_bytes + shapes.waiting_bytes(dropout or backward))
         units = min(
             most_warps(shapes, dropout or backward) // unit_warps,
             (card.shared_limit - fixed) // unit,
@@ -193,8 +196,8 @@ def launch_plan(
         if units > 0:
             return LaunchPlan(unit_warps, units, resident, fixed + units * unit)
     return (
-        f"{shapes.layers} layers of width {shapes.width} do not fit the {card.shared_limit} bytes of "
-        "shared memory of this card"
+        f"{shapes.layers} layers of width {shapes.width} and a tile of {_TILE_ROWS * unit_warps} rows "
+        f"do not fit the {card.shared_limit} bytes of shared memory of this card"
     )
 
 

@@ -6,9 +6,6 @@
 // on it (`select` instead); what all lanes share is an int, a bool or a pointer.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstdint>
 
 #define LARES_DEVICE __device__ __forceinline__

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
 
 PUBLISHED = CoreConfig(dropout=0.5, attn_dropout=0.5)
 SMALL = CoreConfig(d_model=32, n_heads=2, d_ff=40, n_layers=1, dropout=0.25, attn_dropout=0.1)
+WIDE = CoreConfig(d_model=128, n_heads=4, d_ff=64, n_layers=1, dropout=0.25, attn_dropout=0.1)
 LENGTHS = [20, 1, 9, 7, 3, 16, 17, 2, 20, 11]
 YARDSTICKS = 2.0
 
@@ -70,6 +71,21 @@ def test_every_adapter_and_norm(adapter: str, norm: str) -> None:
     check(replace(SMALL, adapter=adapter, norm=norm, dropout=0.0, attn_dropout=0.0), LENGTHS)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("rate", [0.5, 0.1])
+@pytest.mark.parametrize("heads", [2, 4, 8])
+def test_wide_rows_wait_while_a_branch_is_summed(heads: int, rate: float, precision: str) -> None:
+    """Sequences of one to four warps, so that rows of several wait in a unit's shared memory."""
+    config = CoreConfig(128, heads, 160, 2, dropout=rate, attn_dropout=rate)
+    check(config, [*LENGTHS, 50, 64], precision, num_steps=3, seed=2**63 + 5)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
+def test_every_adapter_and_norm_of_wide_rows(adapter: str, norm: str) -> None:
+    check(replace(WIDE, adapter=adapter, norm=norm), LENGTHS)
+
+
 @pytest.mark.parametrize("activation", ["gelu_tanh", "relu", "silu"])
 def test_every_activation(activation: str) -> None:
     check(replace(SMALL, activation=activation), LENGTHS, "fp16")
@@ -86,12 +102,10 @@ def test_every_activation(activation: str) -> None:
         (64, 8, 96, 2),
         (128, 2, 100, 1),
         (128, 4, 64, 1),
-        (128, 8, 64, 1),
+        (128, 8, 64, 2),
     ],
 )
 def test_every_shape(width: int, heads: int, inner: int, layers: int, dropout: float) -> None:
-    if width > 64:
-        dropout = 0.0
     config = CoreConfig(width, heads, inner, layers, dropout=dropout, attn_dropout=dropout)
     check(config, [1, 18, 4, 32], "fp16")
 
@@ -211,10 +225,6 @@ def test_says_what_it_cannot_serve() -> None:
     with use_backend("cuda"):
         with pytest.raises(BackendError, match=r"products in torch\.float32"):
             core(hidden)
-        with pytest.raises(BackendError, match=r"backward with d_model 128.*; use triton"):
-            RecurrentCore(replace(SMALL, d_model=128, dropout=0.0, attn_dropout=0.0))(
-                torch.zeros(1, 5, 128), precision="bf16"
-            )  # gradients
         with torch.no_grad(), pytest.raises(BackendError, match="sequences of up to 70 tokens"):
             core(hidden, precision="bf16")
         with torch.no_grad(), pytest.raises(ValueError, match="length 0"):
@@ -222,9 +232,6 @@ def test_says_what_it_cannot_serve() -> None:
         wide = RecurrentCore(replace(SMALL, d_model=48))
         with pytest.raises(BackendError, match="d_model is 48"):
             wide(torch.zeros(1, 5, 48), precision="bf16")
-        drops = RecurrentCore(replace(SMALL, d_model=128))
-        with torch.no_grad(), pytest.raises(BackendError, match="dropout with d_model 128"):
-            drops(torch.zeros(1, 5, 128), precision="bf16")
 
 
 def test_explain_names_the_plan() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from lares_kernels import CoreConfig, RecurrentCore, use_backend
 from lares_kernels.cuda import backend as cuda_backend
 from lares_kernels.cuda.plan import shapes_of
-from tests.kernels.cuda.test_emulated import LENGTHS, PUBLISHED, SMALL, YARDSTICKS, problem
+from tests.kernels.cuda.test_emulated import LENGTHS, PUBLISHED, SMALL, WIDE, YARDSTICKS, problem
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
 
@@ -83,6 +83,19 @@ def test_every_adapter_and_norm(adapter: str, norm: str) -> None:
     check(replace(SMALL, adapter=adapter, norm=norm, n_layers=2), LENGTHS, "fp16")
 
 
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
+def test_every_adapter_and_norm_of_wide_rows(adapter: str, norm: str) -> None:
+    check(replace(WIDE, adapter=adapter, norm=norm), LENGTHS, "fp16")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("heads", [2, 4])
+def test_wide_rows_of_long_sequences(heads: int, precision: str) -> None:
+    config = CoreConfig(128, heads, 160, 2, dropout=0.5, attn_dropout=0.5)
+    check(config, [50, 3, 64, 17], precision)
+
+
 @pytest.mark.parametrize("activation", ["gelu_tanh", "relu", "silu"])
 def test_every_activation(activation: str) -> None:
     check(replace(SMALL, activation=activation), LENGTHS, "fp16")
@@ -91,7 +104,7 @@ def test_every_activation(activation: str) -> None:
 @pytest.mark.parametrize(
     ("width", "heads", "inner", "layers"),
     [(32, 1, 64, 2), (32, 4, 1, 1), (64, 2, 70, 1), (64, 4, 33, 3), (64, 8, 96, 2)]
-    + [(64, 1, 48, 2)],
+    + [(64, 1, 48, 2), (128, 2, 100, 1), (128, 4, 64, 2), (128, 8, 33, 1)],
 )
 def test_every_shape(width: int, heads: int, inner: int, layers: int) -> None:
     config = CoreConfig(width, heads, inner, layers, dropout=0.1, attn_dropout=0.1)

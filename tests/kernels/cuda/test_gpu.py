@@ -122,7 +122,8 @@ def test_gradients_of_every_adapter_and_norm(adapter: str, norm: str) -> None:
 
 @pytest.mark.parametrize(
     ("width", "heads", "inner", "layers"),
-    [(32, 1, 64, 8), (64, 1, 70, 2), (64, 2, 70, 1), (64, 8, 96, 3)],
+    [(32, 1, 64, 8), (64, 1, 70, 2), (64, 2, 70, 1), (64, 8, 96, 3)]
+    + [(128, 2, 512, 2), (128, 4, 100, 1), (128, 8, 64, 1)],
 )
 def test_gradients_of_every_shape(width: int, heads: int, inner: int, layers: int) -> None:
     config = CoreConfig(width, heads, inner, layers, dropout=0.1, attn_dropout=0.1)
@@ -140,6 +141,16 @@ def test_the_same_gradients_twice() -> None:
         )
     for mine, other in zip(first, again, strict=True):
         assert torch.equal(mine, other)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
+def test_wide_rows_with_dropout(adapter: str, norm: str) -> None:
+    config = CoreConfig(128, 2, 512, 2, dropout=0.5, attn_dropout=0.5, adapter=adapter, norm=norm)
+    steps = 3 if config.is_recurrent else 1
+    check(config, [*LENGTHS, 64], "bf16", num_steps=steps)
+    check_gradients(config, [*LENGTHS, 64], "bf16", num_steps=steps)
 
 
 @pytest.mark.parametrize("activation", ["gelu_tanh", "relu", "silu"])

@@ -56,6 +56,32 @@ def test_every_plan_fits(width: int, longest: int, card: Card) -> None:
         assert found.units * found.unit_warps <= 12
 
 
+@pytest.mark.parametrize("card", [H200, A100, SMALL_CARD])
+@pytest.mark.parametrize("heads", [2, 4, 8])
+def test_wide_rows_wait_in_shared_memory(heads: int, card: Card) -> None:
+    """8 KB a warp, where a branch is dropped from or backward runs."""
+    shapes = shapes_of(CoreConfig(128, heads, 512))
+    for backward, longest in ((False, 64), (True, 64), (True, 20)):
+        found = launch_plan(shapes, longest, not backward, card, backward)
+        assert isinstance(found, LaunchPlan), found
+        warps = found.units * found.unit_warps
+        room = 4 * shapes.vector_size + warps * (shapes.exchange_bytes + 8192)
+        assert found.shared_bytes == room <= card.shared_limit
+    assert launch_plan(shapes, 20, True, H200) == launch_plan(shapes, 20, False, H200, True)
+    alone = launch_plan(shapes, 20, False, card)
+    assert isinstance(alone, LaunchPlan)
+    warps = alone.units * alone.unit_warps
+    assert alone.shared_bytes == 4 * shapes.vector_size + warps * shapes.exchange_bytes
+
+
+def test_a_tile_of_wide_rows_that_a_card_cannot_hold() -> None:
+    shapes = shapes_of(CoreConfig(128, 2, 512))
+    assert isinstance(launch_plan(shapes, 128, True, H200), LaunchPlan)
+    found = launch_plan(shapes, 128, True, SMALL_CARD)
+    assert isinstance(found, str)
+    assert "a tile of 128 rows do not fit the 101376 bytes" in found
+
+
 def test_too_many_layers_for_a_card() -> None:
     found = launch_plan(shapes_of(CoreConfig(d_model=32, n_layers=200)), 20, False, SMALL_CARD)
     assert isinstance(found, str)
@@ -109,7 +135,7 @@ def test_few_sequences_get_a_block_each() -> None:
 @pytest.mark.parametrize("longest", [1, 17, 64])
 @pytest.mark.parametrize("width", [32, 64, 128])
 def test_every_split_plan_fits(width: int, longest: int, card: Card) -> None:
-    for heads in (width // 64 or 1, width // 8):
+    for heads in (width // 64 or 1, width // 16 if width > 64 else width // 8):
         shapes = shapes_of(CoreConfig(width, heads, 4 * width))
         found = split_plan(shapes, longest, 4, card)
         if found is None:
