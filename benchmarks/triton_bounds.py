@@ -11,8 +11,8 @@ from lares_kernels.triton.settings import Setting
 SHARED_LIMIT = {"sm80": 101_376, "sm90": 232_448, "sm100": 232_448, "gfx942": 65_536}
 _MOST_SHARED = {**SHARED_LIMIT, "sm80": 166_912}
 
-# By Triton 3.6 and 3.7 no shipped setting that was compiled spills (docs/performance.md says which were).
-# What others were seen to, by family, kernel, products and rows of a tile: bytes of stack a thread.
+# By Triton 3.6 and 3.7 no shipped setting spills of those that were compiled (docs/performance.md says
+# which). What others were seen to, by family, kernel, products and rows of a tile: bytes of stack a thread.
 SPILLED_BY_39 = {("sm90", "backward", "tf32", 32): 40}
 SPILLED_BY_OTHERS = {
     ("sm80", "backward", "half", 32): 24,
