@@ -12,7 +12,8 @@ SHARED_LIMIT = {"sm80": 101_376, "sm90": 232_448, "sm100": 232_448, "gfx942": 65
 _MOST_SHARED = {**SHARED_LIMIT, "sm80": 166_912}
 
 # By Triton 3.6 and 3.7 no shipped setting spills of those that were compiled (docs/performance.md says
-# which). What others were seen to, by family, kernel, products and rows of a tile: bytes of stack a thread.
+# which). What others were seen to, by family, kernel, products and rows of a tile: bytes of stack a
+# thread.
 SPILLED_BY_39 = {("sm90", "backward", "tf32", 32): 40}
 SPILLED_BY_OTHERS = {
     ("sm80", "backward", "half", 32): 24,
