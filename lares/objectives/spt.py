@@ -334,7 +334,7 @@ class SptObjective(SptLossesOf):
             seed,
             None if initial_states is None else torch.cat(list(initial_states)),
         )
-        *_, augmented = parts = last.split(size)
+        parts = last.split(size)
         step = None
         if self.spt.gamma > 0 and depths.alignment > 1:
             assert trajectory is not None
@@ -342,7 +342,7 @@ class SptObjective(SptLossesOf):
         return self.losses(
             *self._recommendations(parts[0], trajectory, batch, depths),
             parts[n_own - 1],
-            augmented if self.spt.alpha > 0 else None,
+            parts[-1] if self.spt.alpha > 0 else None,
             step,
             batch.all_targets,
             warmth,
