@@ -23,6 +23,7 @@ FLAGS = (
 )
 # x86-64-v4 is AVX-512 F, BW, CD, DQ and VL; v3 is AVX2 and FMA.
 X86_SETS = {
+    "amx_bf16": "-march=x86-64-v4 -mavx512bf16 -mamx-tile -mamx-bf16",
     "avx512_bf16": "-march=x86-64-v4 -mavx512bf16",
     "avx512": "-march=x86-64-v4",
     "avx2": "-march=x86-64-v3",
@@ -58,16 +59,29 @@ def ninja() -> list[str]:
     return [str(Path(package.BIN_DIR) / "ninja")]
 
 
-def instruction_sets() -> dict[str, str]:
-    """Sets to compile for, with their flags."""
-    return X86_SETS if platform.machine().lower() in ("x86_64", "amd64") else OTHER_SETS
+def instruction_sets(cxx: str) -> dict[str, str]:
+    """Sets to compile for, with their flags: compilers before g++ 11 and clang 12 know no AMX."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return OTHER_SETS
+    sets = dict(X86_SETS)
+    if not accepts(cxx, sets["amx_bf16"]):
+        del sets["amx_bf16"]
+    return sets
+
+
+def accepts(cxx: str, flags: str) -> bool:
+    """Whether the compiler knows these flags."""
+    command = [*cxx.split(), *flags.split(), "-x", "c++", "-E", os.devnull]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def rules(cxx: str, flags: str, link: str, target: str, stress: bool) -> str:
     """The build.ninja file."""
-    sets = instruction_sets()
+    sets = instruction_sets(cxx)
     if len(sets) > 1:
         flags += " -DLARES_WITH_X86"
+    if "amx_bf16" in sets:
+        flags += " -DLARES_WITH_AMX"
     if "clang" not in cxx:
         flags += " -Wno-maybe-uninitialized"  # of g++ 12's own AVX-512 headers
     flags += " " + os.environ.get("LARES_CXXFLAGS", "")

@@ -255,7 +255,7 @@ void gradients_of_part(const LaresCatalogue& call, const Queries& queries,
                         });
             }
             if (call.g_items) {
-                const Left left = by_columns(scores, kScoreStride, n, columns, columns_room);
+                const Left left = left_columns(scores, kScoreStride, n, columns, columns_room);
                 product<true>(columns, padded, n, left, queries.right(tile),
                               [&](int row, int column, Vec v) LARES_INLINE_LAMBDA {
                                   float* at = g_block + row * padded + column;

@@ -22,15 +22,20 @@ LARES_DECLARE(avx512_bf16)
 LARES_DECLARE(avx512)
 LARES_DECLARE(avx2)
 #endif
+#if defined(LARES_WITH_AMX)
+LARES_DECLARE(amx_bf16)
+#endif
 LARES_DECLARE(generic)
 
 namespace {
 
+// In order of preference within a precision.
 const IsaKernels* const kBuilt[] = {
+#if defined(LARES_WITH_AMX)
+    &amx_bf16::kernels,
+#endif
 #if defined(LARES_WITH_X86)
-    &avx512_bf16::kernels,
-    &avx512::kernels,
-    &avx2::kernels,
+    &avx512_bf16::kernels, &avx512::kernels, &avx2::kernels,
 #endif
     &generic::kernels,
 };

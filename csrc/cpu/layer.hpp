@@ -322,8 +322,8 @@ inline void feed_forward_backward(const Shape& s, const LayerWeights& w, int row
     const int dp = s.dp;
     const OperandRoom& room = t.room;
     const Left g_rows = left_rows(b.g_branch, dp, rows, s.d, room.rows[0]);
-    const Left g_columns = by_columns(b.g_branch, dp, rows, s.d, room.columns[0]);
-    const Left in = by_columns(t.ffn_in, dp, rows, dp, room.columns[1]);
+    const Left g_columns = left_columns(b.g_branch, dp, rows, s.d, room.columns[0]);
+    const Left in = right_columns(t.ffn_in, dp, rows, dp, room.columns[1]);
     for (int first = 0; first < s.fp; first += kChunk) {
         const int width = s.fp - first < kChunk ? s.fp - first : kChunk;
         const float *inner = t.inner + first, *slope = t.slope + first;
@@ -333,13 +333,14 @@ inline void feed_forward_backward(const Shape& s, const LayerWeights& w, int row
                           v * load(slope + r * t.inner_stride + c));
                 });
         add_column_sums(rows, width, b.g_inner, kChunk, grads.up_bias + first);
-        const Left activated = by_columns(inner, t.inner_stride, rows, width, room.columns[2]);
+        const Left activated = right_columns(inner, t.inner_stride, rows, width, room.columns[2]);
         product<true>(s.d, width, rows, g_columns, panels_of(activated),
                       [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                           add_to(grads.down + ptrdiff_t(r) * s.fp + first + c, v);
                       });
-        product<true>(width, dp, rows, by_columns(b.g_inner, kChunk, rows, width, room.columns[3]),
-                      panels_of(in), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+        product<true>(width, dp, rows,
+                      left_columns(b.g_inner, kChunk, rows, width, room.columns[3]), panels_of(in),
+                      [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                           add_to(grads.up + ptrdiff_t(first + r) * dp + c, v);
                       });
         const bool set = !add && first == 0;
@@ -416,8 +417,9 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
 
     // The attention branch, of the live rows, then of all.
     const OperandRoom& room = t.room;
-    product<true>(s.d, dp, live.count, by_columns(b.g_branch, dp, live.count, s.d, room.columns[0]),
-                  panels_of(by_columns(t.context, dp, live.count, dp, room.columns[1])),
+    product<true>(s.d, dp, live.count,
+                  left_columns(b.g_branch, dp, live.count, s.d, room.columns[0]),
+                  panels_of(right_columns(t.context, dp, live.count, dp, room.columns[1])),
                   [&](int r, int c, Vec v)
                       LARES_INLINE_LAMBDA { add_to(grads.out + ptrdiff_t(r) * dp + c, v); });
     const size_t row_bytes = size_t(dp) * sizeof(float);
@@ -445,8 +447,8 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
     // Columns `from .. from + columns` of g_qkv, which products of `in` gave.
     const auto add_qkv = [&](int from, int columns, const float* in) {
         product<true>(columns, dp, rows.count,
-                      by_columns(b.g_qkv + from, 3 * dp, rows.count, columns, room.columns[0]),
-                      panels_of(by_columns(in, dp, rows.count, dp, room.columns[1])),
+                      left_columns(b.g_qkv + from, 3 * dp, rows.count, columns, room.columns[0]),
+                      panels_of(right_columns(in, dp, rows.count, dp, room.columns[1])),
                       [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                           add_to(grads.qkv + ptrdiff_t(from + r) * dp + c, v);
                       });

@@ -4,7 +4,7 @@
 // A build has one kind of operand, as it has one width of vector. Sums are float32 in either.
 #pragma once
 
-#include "simd.hpp"
+#include "matrix_unit.hpp"
 
 namespace lares::LARES_ISA {
 
@@ -32,7 +32,7 @@ LARES_INLINE Vec multiply_add(OperandVec a, OperandVec b, Vec sum) {
 }
 
 // A matrix as the left side of a product: (rows, depth / kFold), or transposed (depth / kFold,
-// columns).
+// columns), which the matrix unit reads like the first.
 struct Left {
     const Operand* data;
     ptrdiff_t stride;
@@ -59,12 +59,16 @@ LARES_INLINE UVec pairs(Vec low, Vec high) {
     return (UVec)_mm512_permutexvar_epi16(order, (__m512i)rounded(low, high));
 }
 
-// Room for either form of a matrix, in operands; both write whole vectors.
+// Rows that a sum along rows is filled up to: whole steps of the matrix unit.
+constexpr int summed_rows(int rows) { return round_up(rows, kMatrixUnit ? 2 * kLanes : kFold); }
+
+// Room for either form of a matrix, in operands; both write whole vectors. The matrix unit reads
+// whole registers from any row on.
 constexpr size_t row_operands(int rows, int depth) {
-    return size_t(rows) * size_t(round_up(depth, 2 * kLanes) / 2);
+    return size_t(rows + (kMatrixUnit ? kLanes - 1 : 0)) * size_t(round_up(depth, 2 * kLanes) / 2);
 }
 constexpr size_t column_operands(int rows, int columns) {
-    return size_t(folds(rows)) * size_t(round_up(columns, kLanes));
+    return size_t(summed_rows(rows) / kFold) * size_t(round_up(columns, kLanes));
 }
 
 // Of a row-major matrix (rows, depth) that is summed along its rows' numbers. Reads whole pairs of
@@ -80,7 +84,7 @@ inline Left left_rows(const float* from, ptrdiff_t stride, int rows, int depth, 
     return {room, width};
 }
 
-// Of a row-major matrix (rows, columns) that is summed along its columns.
+// Of a row-major matrix (rows, columns) that is summed along its rows: pairs of rows.
 inline Left by_columns(const float* from, ptrdiff_t stride, int rows, int columns, Operand* room) {
     const ptrdiff_t width = round_up(columns, kLanes);
     for (int r = 0; r < rows; r += 2) {
@@ -96,6 +100,38 @@ inline Left by_columns(const float* from, ptrdiff_t stride, int rows, int column
     return {room, width};
 }
 
+// The same as the right side of a product with left_columns.
+inline Left right_columns(const float* from, ptrdiff_t stride, int rows, int columns,
+                          Operand* room) {
+    const Left made = by_columns(from, stride, rows, columns, room);
+    const ptrdiff_t filled = folds(rows), whole = summed_rows(rows) / kFold;
+    std::memset(room + filled * made.stride, 0,
+                size_t((whole - filled) * made.stride) * sizeof(Operand));
+    return made;
+}
+
+// The same as the left side of product<true>.
+inline Left left_columns(const float* from, ptrdiff_t stride, int rows, int columns,
+                         Operand* room) {
+    if constexpr (!kMatrixUnit) return by_columns(from, stride, rows, columns, room);
+    const ptrdiff_t width = summed_rows(rows) / kFold;
+    for (int c = 0; c < columns; c += kLanes)
+        for (int r = 0; r < rows; r += 2 * kLanes) {
+            Vec block[kLanes];  // of pairs
+            for (int i = 0; i < kLanes; ++i) {
+                const int row = r + 2 * i;
+                const float* at = from + row * stride + c;
+                const Vec low = row < rows ? load(at) : Vec{};
+                const Vec high = row + 1 < rows ? load(at + stride) : Vec{};
+                block[i] = bits_as<Vec>(pairs(low, high));
+            }
+            exchange_lanes<kLanes / 2>(block);
+            for (int i = 0; i < kLanes; ++i)
+                store(room + (c + i) * width + r / 2, bits_as<UVec>(block[i]));
+        }
+    return {room, width};
+}
+
 #else
 
 constexpr size_t row_operands(int, int) { return 0; }
@@ -106,6 +142,14 @@ LARES_INLINE Left left_rows(const float* from, ptrdiff_t stride, int, int, Opera
 }
 
 LARES_INLINE Left by_columns(const float* from, ptrdiff_t stride, int, int, Operand*) {
+    return {from, stride};
+}
+
+LARES_INLINE Left left_columns(const float* from, ptrdiff_t stride, int, int, Operand*) {
+    return {from, stride};
+}
+
+LARES_INLINE Left right_columns(const float* from, ptrdiff_t stride, int, int, Operand*) {
     return {from, stride};
 }
 

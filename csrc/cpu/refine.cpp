@@ -131,6 +131,29 @@ void backward(const LaresCall& call) {
     if (rollout_rows) add_rollouts(plan, g_hidden);
 }
 
+#if defined(__AMX_BF16__)
+
+// Products of registers of the matrix unit.
+double measure_peak() {
+    constexpr int kRounds = 2000, kOperations = 2 * kUnitRows * kLanes * 2 * kUnitPairs;
+    const MatrixUnit unit;
+    double best = 0.0;
+    for (int trial = 0; trial < 50; ++trial) {
+        const auto start = std::chrono::steady_clock::now();
+        for (int round = 0; round < kRounds; ++round) {
+            _tile_dpbf16ps(0, 4, 5);
+            _tile_dpbf16ps(1, 4, 6);
+            _tile_dpbf16ps(2, 4, 7);
+            _tile_dpbf16ps(3, 4, 5);
+        }
+        const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+        best = std::max(best, 4.0 * kOperations * kRounds / took.count());
+    }
+    return best * 1e-9;
+}
+
+#else
+
 // Multiply-adds on as many independent sums as hide their latency, from registers alone.
 double measure_peak() {
     constexpr int kSums = 2 * kBlockRows * kPanelVectors > 24 ? 24 : 12, kRounds = 2000;
@@ -155,6 +178,8 @@ double measure_peak() {
     for (const auto& v : sums) sink = sink + v[0];
     return best * 1e-9;
 }
+
+#endif
 
 Vec evaluate(int function, Vec x) {
     switch (function) {
@@ -188,7 +213,7 @@ bool usable() {
 #if defined(__AVX512F__)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           (!kBf16 || __builtin_cpu_supports("avx512bf16"));
+           (!kBf16 || __builtin_cpu_supports("avx512bf16")) && matrix_unit_usable();
 #elif defined(__AVX2__)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else

@@ -89,7 +89,7 @@ class Queries {
         if constexpr (kBf16) {
             left_rows(rows, padded, count, width, left_room_);
             for (int tile = 0; backward && tile < int(tiles(count)); ++tile)
-                by_columns(rows_of(tile), padded, in_tile(tile), padded, columns_room(tile));
+                right_columns(rows_of(tile), padded, in_tile(tile), padded, columns_room(tile));
         }
     }
 
@@ -190,9 +190,9 @@ class ItemBlock {
         pack(0);
         const Left left = queries.left(from);
         for (int i = 0; i < n; ++i)
-            product_block<1, 1, false>(
-                left.data + i * left.stride, left.stride, panels_, kPanel, folds(width_), 0, 0,
-                [&](int, int, Vec v) LARES_INLINE_LAMBDA { scores[i] = v[i]; });
+            product(1, kLanes, width_, {left.data + i * left.stride, left.stride},
+                    {panels_, 0, kPanel},
+                    [&](int, int, Vec v) LARES_INLINE_LAMBDA { scores[i] = v[i]; });
     }
 
   private:
@@ -222,6 +222,7 @@ class ItemBlock {
         if constexpr (kBf16) by_columns(panel, kPanel, padded_, kPanel, packed);
     }
 
+    const MatrixUnit unit_;  // for the products with it
     const LaresCatalogue& call_;
     int width_, padded_;
     Operand *panels_, *right_room_;

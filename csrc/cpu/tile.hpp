@@ -208,6 +208,7 @@ inline int newest_row(const TileRows& tile, const LiveRows& live, int going, int
 }
 
 inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) {
+    const MatrixUnit unit;
     const Shape& s = plan.shape;
     const LaresCall& call = plan.call;
     const int d = s.d, dp = s.dp;
@@ -364,8 +365,8 @@ inline void adapt_backward(const Shape& s, const Weights& w, int rows, const flo
         float *g_weight = layout.core(grads, 2), *g_bias = layout.core(grads, 3);
         for (int half = 0; half < 2; ++half)
             product<true>(
-                s.d, dp, rows, by_columns(g_x, dp, rows, s.d, room.columns[0]),
-                panels_of(by_columns(half ? hidden : state, dp, rows, dp, room.columns[1])),
+                s.d, dp, rows, left_columns(g_x, dp, rows, s.d, room.columns[0]),
+                panels_of(right_columns(half ? hidden : state, dp, rows, dp, room.columns[1])),
                 [&](int r, int c, Vec v) { add_to(g_weight + (2 * r + half) * dp + c, v); });
         for (ptrdiff_t i = 0; i < size; i += kLanes) add_to(g_bias + i % dp, load(g_x + i));
         product(rows, 2 * dp, s.d, left_rows(g_x, dp, rows, s.d, room.rows[0]),
@@ -395,6 +396,7 @@ inline void adapt_backward(const Shape& s, const Weights& w, int rows, const flo
 // apart.
 inline void backward_tile(const CallPlan& plan, const Tile& place, const GradientLayout& layout,
                           float* grads, float* g_hidden_out, Arena& arena) {
+    const MatrixUnit unit;
     const Shape& s = plan.shape;
     const LaresCall& call = plan.call;
     const int d = s.d, dp = s.dp;

@@ -242,6 +242,27 @@ std::vector<Floats> run_catalogue(unsigned seed, int precision, int threads) {
     return {found, normaliser, entropy, g_queries, g_items, top, places};
 }
 
+// A thread that has the matrix unit set up for other code finds it set up like that afterwards.
+void leaves_the_matrix_unit(unsigned seed) {
+#if defined(__x86_64__)
+    struct alignas(64) Shapes {
+        uint8_t palette = 1, rest[15] = {};
+        uint16_t row_bytes[16] = {4, 8};
+        uint8_t rows[16] = {3, 5};
+    } given, found;
+    asm volatile("ldtilecfg %0" ::"m"(given));
+    run(seed, LARES_BF16, 1);
+    asm volatile("sttilecfg %0" : "=m"(found));
+    check(std::memcmp(&given, &found, sizeof given) == 0, "the matrix unit was changed", seed);
+    asm volatile("tilerelease");
+    run(seed, LARES_BF16, 1);
+    asm volatile("sttilecfg %0" : "=m"(found));
+    check(found.palette == 0, "the matrix unit was left on", seed);
+#else
+    (void)seed;
+#endif
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -257,5 +278,6 @@ int main(int argc, char** argv) {
     std::thread other(work, 1);
     work(0);
     other.join();
+    if (argc > 2 && std::strstr(argv[2], "amx")) leaves_the_matrix_unit(trials);
     std::printf("%u calls on %s: nothing wrong\n", trials, argc > 2 ? argv[2] : lares_isas(0));
 }

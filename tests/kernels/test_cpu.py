@@ -253,10 +253,11 @@ from lares_kernels import CoreConfig, RecurrentCore, use_backend
 torch.set_num_threads(2)
 core, hidden = RecurrentCore(CoreConfig()).eval(), torch.ones(60, 20, 64)
 with torch.no_grad(), use_backend("cpu"):
-    expected = core(hidden).last
+    expected = [core(hidden, precision=precision).last for precision in ("fp32", "bf16")]
     child = os.fork()
     if child == 0:
-        os._exit(0 if torch.equal(core(hidden).last, expected) else 1)
+        found = [core(hidden, precision=precision).last for precision in ("fp32", "bf16")]
+        os._exit(0 if all(map(torch.equal, found, expected)) else 1)
 print("child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 

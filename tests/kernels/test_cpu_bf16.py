@@ -104,6 +104,32 @@ def test_products_are_rounded_only_by_a_set_that_says_so(bf16_set: str) -> None:
         assert torch.equal(asked, single)
 
 
+@pytest.mark.usefixtures("bf16_set")
+def test_a_row_has_the_same_bits_wherever_it_lies() -> None:
+    # Alone, in a full tile, and as the last row of a tile that is not full.
+    core = make_core(PUBLISHED, scale=0.1).float()
+    hidden = torch.randn(37, 9, 64, generator=torch.Generator().manual_seed(2))
+    ids = torch.arange(37)
+    with use_backend("cpu"), torch.no_grad():
+        together = core(hidden, num_steps=2, sequence_ids=ids, precision="bf16").last
+        for i in (0, 20, 36):
+            one = slice(i, i + 1)
+            alone = core(hidden[one], num_steps=2, sequence_ids=ids[one], precision="bf16").last
+            assert torch.equal(alone, together[one])
+
+
+@pytest.mark.usefixtures("bf16_set")
+def test_beside_products_of_torch() -> None:
+    # Which may run on the same matrix unit, set up in another way.
+    core = make_core(PUBLISHED, scale=0.1).float()
+    hidden, x = torch.randn(40, 9, 64), torch.randn(100, 72).bfloat16()
+    with use_backend("cpu"), torch.no_grad():
+        ours, theirs = core(hidden, precision="bf16").last, x @ x.T
+        for _ in range(3):
+            assert torch.equal(x @ x.T, theirs)
+            assert torch.equal(core(hidden, precision="bf16").last, ours)
+
+
 def test_the_choice_is_the_faster_one_and_is_told() -> None:
     chosen, *others = lib.instruction_sets("bf16")
     peaks = {}
