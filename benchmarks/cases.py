@@ -123,7 +123,16 @@ def main_cases() -> list[Case]:
 def single_cases() -> list[Case]:
     """One sequence, as when a recommendation is asked for."""
     return [
-        Case(f"single-{n}", batch=1, max_length=n, lengths="full", baselines=ALL) for n in (8, 20)
+        Case(
+            f"single-{n}",
+            batch=1,
+            max_length=n,
+            lengths="full",
+            precision=precision,
+            baselines=ALL if precision == "fp32" else PLAIN,
+        )
+        for n in (8, 20)
+        for precision in ("fp32", "bf16")
     ]
 
 

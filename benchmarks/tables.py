@@ -63,16 +63,12 @@ def main_table(rows: Sequence[Row], peaks: dict[str, float]) -> str:
     """The main case, every implementation."""
     header = ["pass", "precision", "threads", "what ran", "median", "quartiles", "x plain"]
     main = [row for row in rows if row.case == "main"]
-    single = {
-        (row.passes, row.threads): row.median_us
-        for row in main
-        if row.implementation == "plain" and row.precision == "fp32"
-    }
+    single = _plain_in_fp32(main)
     lines = [
         [
             *(str(row.passes), row.precision, str(row.threads), row.implementation),
             *(time_text(row.median_us), quartiles_text(row), speedup_text(row)),
-            _ratio_text(single.get((row.passes, row.threads)), row.median_us),
+            _ratio_text(single.get(_race_of(row)), row.median_us),
             *(gflops_text(row), peak_text(row, peaks)),
         ]
         for row in main
@@ -81,22 +77,38 @@ def main_table(rows: Sequence[Row], peaks: dict[str, float]) -> str:
     return markdown_table(header, lines, text_columns=4)
 
 
+def _race_of(row: Row) -> tuple[str, str | None, int]:
+    """What a row shares with the others of its shape, whatever the precision."""
+    return row.case, row.passes, row.threads
+
+
+def _plain_in_fp32(rows: Sequence[Row]) -> dict[tuple[str, str | None, int], float | None]:
+    """Microseconds of plain PyTorch in float32 beside each row."""
+    return {
+        _race_of(row): row.median_us
+        for row in rows
+        if row.implementation == "plain" and row.precision == "fp32"
+    }
+
+
 def _ratio_text(one: float | None, other: float | None) -> str:
     return f"{one / other:.2f}" if one and other else ""
 
 
 def small_table(rows: Sequence[Row]) -> str:
     """One sequence, and a call with next to no work."""
-    header = ["case", "pass", "what ran", "median", "quartiles", "x plain"]
+    header = ["case", "pass", "precision", "what ran", "median", "quartiles", "x plain"]
+    small = [row for row in rows if row.case.startswith("single") or row.case == "call-overhead"]
+    single = _plain_in_fp32(small)
     lines = [
         [
-            *(row.case, str(row.passes), row.implementation),
+            *(row.case, str(row.passes), row.precision, row.implementation),
             *(time_text(row.median_us), quartiles_text(row), speedup_text(row)),
+            _ratio_text(single.get(_race_of(row)), row.median_us),
         ]
-        for row in rows
-        if row.case.startswith("single") or row.case == "call-overhead"
+        for row in small
     ]
-    return markdown_table(header, lines, text_columns=3)
+    return markdown_table([*header, "x plain in fp32"], lines, text_columns=4)
 
 
 def is_sweep(row: Row) -> bool:
