@@ -68,10 +68,11 @@ class RefineFunction(torch.autograd.Function):
         # took longer than a small kernel.
         hidden, state, lengths, num_steps, sequence_ids, *options = inputs
         *options, keeps_padding = options[:_N_OPTIONS]
-        return refine_for(hidden)(
+        parameters = list(inputs[5 + _N_OPTIONS :])
+        return refine_for(hidden, state, parameters)(
             hidden,
             state,
-            list(inputs[5 + _N_OPTIONS :]),
+            parameters,
             lengths,
             num_steps,
             sequence_ids,
@@ -101,7 +102,7 @@ class RefineFunction(torch.autograd.Function):
         n_others = 3 + len(ctx.options)
         if g_trajectory is None and g_state is None:
             return (None,) * (2 + n_others + len(parameters))
-        grads = refine_backward_for(hidden)(
+        grads = refine_backward_for(hidden, state, parameters, g_trajectory, g_state)(
             hidden,
             state,
             parameters,
@@ -299,7 +300,7 @@ def refine(
             hidden, given_state, *tensors, *options, keeps_padding, *ordered
         )
     else:
-        trajectory, final, _ = refine_for(hidden)(
+        trajectory, final, _ = refine_for(hidden, given_state, ordered)(
             hidden, given_state, ordered, *tensors, *options, False, keeps_padding
         )
         if signature is not None and backend == "cpu" and not repeated_calls.is_kept(signature):

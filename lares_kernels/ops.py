@@ -6,7 +6,7 @@ argument. ``function.py`` makes them differentiable and gives them their public 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -233,11 +233,37 @@ def only_run(hidden: Tensor) -> bool:
     )
 
 
-def refine_for(hidden: Tensor) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """``torch.ops.lares_kernels.refine``, or what it runs, as a call with ``hidden`` needs."""
-    return _refine if only_run(hidden) else _dispatched_refine
+def _needs_no_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a call is only to be run, and as the tensors lie in memory.
+
+    The dispatcher hands subclasses to their own code, and makes tensors of views that PyTorch negates
+    as they are read, such as the imaginary part of a conjugate.
+    """
+    given = [tensor for tensor in tensors if tensor is not None]
+    return (
+        only_run(given[0])
+        and all(type(tensor) in (Tensor, Parameter) for tensor in given)
+        and not any(map(Tensor.is_neg, given))
+    )
 
 
-def refine_backward_for(hidden: Tensor) -> Callable[..., list[Tensor]]:
+def refine_for(
+    hidden: Tensor, state: Tensor | None, parameters: Sequence[Tensor]
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """``torch.ops.lares_kernels.refine``, or what it runs, as a call with these tensors needs."""
+    if _needs_no_dispatcher([hidden, state, *parameters]):
+        return _refine
+    return _dispatched_refine
+
+
+def refine_backward_for(
+    hidden: Tensor,
+    state: Tensor | None,
+    parameters: Sequence[Tensor],
+    g_trajectory: Tensor | None,
+    g_state: Tensor | None,
+) -> Callable[..., list[Tensor]]:
     """``torch.ops.lares_kernels.refine_backward``, or what it runs."""
-    return _refine_backward if only_run(hidden) else _dispatched_backward
+    if _needs_no_dispatcher([hidden, state, *parameters, g_trajectory, g_state]):
+        return _refine_backward
+    return _dispatched_backward
