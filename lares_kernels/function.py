@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from lares_kernels.backends import choose
 from lares_kernels.call import (
     PRECISIONS,
     RefineCall,
+    RefineOutput,
     Request,
     check_rollouts,
     check_steps_done,
@@ -31,24 +32,6 @@ from lares_kernels.parameters import check_parameters
 
 _N_OPTIONS = 11  # of RefineFunction, config .. keeps_padding
 _FLOAT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
-class RefineOutput(NamedTuple):
-    """What :func:`refine` gives back; ``B`` sequences, ``G`` rollouts.
-
-    Attributes:
-        last: (B, d), or (B, G, d) for ``rollouts > 1``: each sequence's newest token after its own
-            last step.
-        trajectory: (B, T_max, d) or (B, G, T_max, d): that token after every step; past a
-            sequence's own depth its last one is repeated. None unless asked for.
-        state: final state of every token, if asked for: (B, L, d), zeros at padding (unless the
-            mixer computes it), or packed (N, d); with rollouts (B, G, L, d), or packed (G N, d) with
-            the rollouts of a sequence one after the other.
-    """
-
-    last: Tensor
-    trajectory: Tensor | None
-    state: Tensor | None
 
 
 class RefineFunction(torch.autograd.Function):
@@ -242,12 +225,17 @@ def refine(
         )
     if signature is not None:
         found = repeated_calls.run(
-            signature, parameters, hidden, lengths, cu_seqlens, sequence_ids, seed
+            signature,
+            parameters,
+            hidden,
+            lengths,
+            cu_seqlens,
+            sequence_ids,
+            seed,
+            return_trajectory,
         )
         if found is not None:
-            trajectory, final = found
-            last = trajectory.select(-2, -1)
-            return RefineOutput(last, trajectory if return_trajectory else None, final)
+            return found
 
     check_hidden(config, hidden)
     ordered = check_parameters(config, parameters, hidden.device)
