@@ -10,12 +10,19 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+# By their own names, since all of them are asked in every call.
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import profiler
+from torch.compiler import is_compiling
 from torch.nn import Parameter
 
 from lares_kernels.backends import backend_named
 from lares_kernels.call import PRECISIONS, RefineCall
 from lares_kernels.config import CoreConfig
 
+_PLAIN = (Tensor, Parameter)  # types without code of their own
 _OPTIONS = (
     "Tensor lengths, Tensor? num_steps, Tensor? sequence_ids, str config, str backend, "
     "str precision, int rollouts, SymInt max_steps, SymInt steps_done, SymInt seed, bool dropout, "
@@ -224,12 +231,12 @@ def only_run(hidden: Tensor) -> bool:
     Then PyTorch's dispatcher, a quarter of the cost of a short call, has nothing to decide.
     """
     return (
-        type(hidden) in (Tensor, Parameter)
-        and not torch.compiler.is_compiling()
-        and torch._C._get_tracing_state() is None
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and not torch.autograd.profiler._is_profiler_enabled
+        type(hidden) in _PLAIN
+        and not is_compiling()
+        and _get_tracing_state() is None
+        and _len_torch_dispatch_stack() == 0
+        and peek_interpreter_stack() is None
+        and not profiler._is_profiler_enabled
     )
 
 
@@ -242,7 +249,7 @@ def _needs_no_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
     given = [tensor for tensor in tensors if tensor is not None]
     return (
         only_run(given[0])
-        and all(type(tensor) in (Tensor, Parameter) for tensor in given)
+        and all(type(tensor) in _PLAIN for tensor in given)
         and not any(map(Tensor.is_neg, given))
     )
 
