@@ -22,7 +22,7 @@ from lares_kernels.backends import backend_named
 from lares_kernels.call import PRECISIONS, RefineCall
 from lares_kernels.config import CoreConfig
 
-_PLAIN = (Tensor, Parameter)  # types without code of their own
+_PLAIN = frozenset((Tensor, Parameter))  # types without code of their own
 _OPTIONS = (
     "Tensor lengths, Tensor? num_steps, Tensor? sequence_ids, str config, str backend, "
     "str precision, int rollouts, SymInt max_steps, SymInt steps_done, SymInt seed, bool dropout, "
@@ -249,7 +249,7 @@ def _needs_no_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
     given = [tensor for tensor in tensors if tensor is not None]
     return (
         only_run(given[0])
-        and all(type(tensor) in _PLAIN for tensor in given)
+        and _PLAIN.issuperset(map(type, given))
         and not any(map(Tensor.is_neg, given))
     )
 
