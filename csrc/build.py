@@ -85,7 +85,9 @@ def rules(cxx: str, flags: str, link: str, target: str, stress: bool) -> str:
     if "clang" not in cxx:
         flags += " -Wno-maybe-uninitialized"  # of g++ 12's own AVX-512 headers
     flags += " " + os.environ.get("LARES_CXXFLAGS", "")
-    objects = {f"{name}.o": (SOURCES / f"{name}.cpp", "") for name in ("dispatch", "threads")}
+    objects = {
+        f"{name}.o": (SOURCES / f"{name}.cpp", "") for name in ("dispatch", "look", "threads")
+    }
     for name, march in sets.items():
         for source in ("refine", "catalogue"):
             made = f"{source}_{name}.o"

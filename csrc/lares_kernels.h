@@ -105,6 +105,55 @@ enum {
 LARES_API int lares_refine_forward(const LaresCall* call);
 LARES_API int lares_refine_backward(const LaresCall* call);
 
+/* Whether tensors of a Python program are as a pattern says, and a call with their addresses: what
+ * is left to do for a call that repeats an earlier one. Tensor by tensor through the interpreter it
+ * takes longer than a small kernel. Neither Python's headers nor torch's are needed: LaresReader
+ * hands over functions of the interpreter's stable ABI, and of torch the one by which DLPack's
+ * exchange table (version 1) describes a tensor. */
+enum { LARES_FLOAT32, LARES_INT64 };
+#define LARES_DIMENSIONS 4 /* that a tensor has at most */
+
+typedef struct {
+    /* of the interpreter; what type_of and call give is to be released */
+    intptr_t (*size_of)(void* list);
+    void* (*item_of)(void* list, intptr_t index);
+    void* (*type_of)(void* object);
+    void* (*call)(void* function, ...); /* with objects, the last of them NULL */
+    void (*release)(void* object);
+    void (*forget_error)(void);
+    /* of torch; 0, or an error is set */
+    int (*describe)(void* tensor, void* description);
+    /* objects */
+    void *none, *is_false;
+    void* types[2];   /* a tensor has one of these, and no subclass of them */
+    void* is_negated; /* a function of a tensor: whether its numbers are to be read with the other
+                         sign, which no description says */
+} LaresReader;
+
+typedef struct {
+    int64_t word; /* of LaresCall, in 8 bytes: where the tensor's address goes */
+    int64_t type; /* LARES_FLOAT32 or LARES_INT64 */
+    int64_t may_be_none;
+    int64_t dimensions;
+    int64_t shape[LARES_DIMENSIONS];
+    /* lares_look's own: the latest tensor here that was not negated, and its address; NULL at first
+     */
+    void* known;
+    const void* known_at;
+} LaresPlace;
+
+typedef struct {
+    const LaresReader* reader;
+    const LaresCall* call; /* but for the addresses */
+    int64_t n_places;
+    LaresPlace* places;
+} LaresPattern;
+
+/* 1, and `call` is filled in, if `list`, a Python list, holds what the places say: contiguous
+ * tensors on the CPU that have memory. Else 0, and nothing useful is in `call`. The interpreter's
+ * lock must be held; the addresses are good for as long as the tensors are kept. */
+LARES_API int lares_look(const LaresPattern* pattern, void* list, LaresCall* call);
+
 /* Scores of a catalogue: s_nv = q_n . e_v / temperature, both normalised first for LARES_COSINE.
  * R rows ask with N / R queries each, one row's after the other; an item that a row excludes takes
  * no part. No matrix of scores is made: items are taken block by block. As above, every field is 8

@@ -5,6 +5,7 @@ sequences; ``RecurrentCore`` owns its parameters. Nothing here knows what a reco
 """
 
 from lares_kernels.backends import available_backends, use_backend
+from lares_kernels.call import RefineOutput
 from lares_kernels.catalogue.functions import (
     CatalogueFunction,
     LogProbability,
@@ -19,7 +20,7 @@ from lares_kernels.cpu_library import cpu_peak
 from lares_kernels.errors import BackendError
 from lares_kernels.explain import Explanation, explain
 from lares_kernels.from_torch import TorchEncoder, from_torch
-from lares_kernels.function import RefineFunction, RefineOutput, refine
+from lares_kernels.function import RefineFunction, refine
 from lares_kernels.module import RecurrentCore
 from lares_kernels.token_states import refine_states
 from lares_kernels.torch_layers import UnsupportedModuleError

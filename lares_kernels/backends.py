@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 from collections.abc import Iterator
@@ -24,6 +25,11 @@ from lares_kernels.triton.backend import TritonBackend
 
 ENVIRONMENT_VARIABLE = "LARES_BACKEND"
 _log = logging.getLogger(__name__)
+# os.environ.get raises and catches two exceptions for a variable that is not set, in every call. This
+# one sees what is set through os.environ, too, and like that holds the interpreter's lock.
+_getenv = ctypes.PyDLL(None).getenv
+_getenv.argtypes, _getenv.restype = [ctypes.c_char_p], ctypes.c_char_p
+_IN_BYTES = ENVIRONMENT_VARIABLE.encode()
 _asked_for: ContextVar[str | None] = ContextVar("lares_backend", default=None)
 
 
@@ -198,7 +204,8 @@ def asked_backend() -> tuple[str | None, str]:
     """(name or None, what asked for it) of the backend that calls here are to run on."""
     name, source = _asked_for.get(), "use_backend"
     if name is None:
-        name, source = os.environ.get(ENVIRONMENT_VARIABLE) or None, ENVIRONMENT_VARIABLE
+        found, source = _getenv(_IN_BYTES), ENVIRONMENT_VARIABLE
+        name = os.fsdecode(found) if found else None
     return None if name is None else _known(name, source).name, source
 
 

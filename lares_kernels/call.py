@@ -1,4 +1,4 @@
-"""One call of the recurrence, checked and brought to the form that every backend takes."""
+"""One call of the recurrence: in the form that every backend takes, checks, what comes out of it."""
 
 from __future__ import annotations
 
@@ -210,6 +210,24 @@ class RefineCall:
                 raise ValueError(
                     f"sequence_ids run from {low} to {high}; they must be in 0..{MAX_SEQUENCES - 1}"
                 )
+
+
+class RefineOutput(NamedTuple):
+    """What :func:`lares_kernels.refine` gives back; ``B`` sequences, ``G`` rollouts.
+
+    Attributes:
+        last: (B, d), or (B, G, d) for ``rollouts > 1``: each sequence's newest token after its own
+            last step.
+        trajectory: (B, T_max, d) or (B, G, T_max, d): that token after every step; past a
+            sequence's own depth its last one is repeated. None unless asked for.
+        state: final state of every token, if asked for: (B, L, d), zeros at padding (unless the
+            mixer computes it), or packed (N, d); with rollouts (B, G, L, d), or packed (G N, d) with
+            the rollouts of a sequence one after the other.
+    """
+
+    last: Tensor
+    trajectory: Tensor | None
+    state: Tensor | None
 
 
 _PRECISION_OF = {dtype: name for name, dtype in PRECISIONS.items()}

@@ -182,6 +182,12 @@ class _Inputs:
         addresses = lib.float32_addresses(parameters)
         if addresses is None:
             addresses = [self.address(p) for p in parameters]
+        if 0 in addresses:
+            name = [*parameter_shapes(call.config)][addresses.index(0)]
+            raise ValueError(
+                f"parameter {name} has no memory: its storage was freed, as sharding does between "
+                "calls; give the op parameters that are gathered"
+            )
         c.parameters[:] = of_core(call).in_places((*addresses, None))
 
     def address(self, tensor: Tensor) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from lares_kernels.backends import choose
 from lares_kernels.call import (
     PRECISIONS,
     RefineCall,
+    RefineOutput,
     Request,
     check_rollouts,
     check_steps_done,
@@ -26,29 +27,11 @@ from lares_kernels.call import (
 )
 from lares_kernels.config import CoreConfig
 from lares_kernels.equations import refine_equations
-from lares_kernels.ops import make_call, refine_backward_for, refine_for
+from lares_kernels.ops import make_call, only_run, refine_backward_for, refine_for
 from lares_kernels.parameters import check_parameters
 
 _N_OPTIONS = 11  # of RefineFunction, config .. keeps_padding
 _FLOAT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
-class RefineOutput(NamedTuple):
-    """What :func:`refine` gives back; ``B`` sequences, ``G`` rollouts.
-
-    Attributes:
-        last: (B, d), or (B, G, d) for ``rollouts > 1``: each sequence's newest token after its own
-            last step.
-        trajectory: (B, T_max, d) or (B, G, T_max, d): that token after every step; past a
-            sequence's own depth its last one is repeated. None unless asked for.
-        state: final state of every token, if asked for: (B, L, d), zeros at padding (unless the
-            mixer computes it), or packed (N, d); with rollouts (B, G, L, d), or packed (G N, d) with
-            the rollouts of a sequence one after the other.
-    """
-
-    last: Tensor
-    trajectory: Tensor | None
-    state: Tensor | None
 
 
 class RefineFunction(torch.autograd.Function):
@@ -68,10 +51,11 @@ class RefineFunction(torch.autograd.Function):
         # took longer than a small kernel.
         hidden, state, lengths, num_steps, sequence_ids, *options = inputs
         *options, keeps_padding = options[:_N_OPTIONS]
-        return refine_for(hidden)(
+        parameters = list(inputs[5 + _N_OPTIONS :])
+        return refine_for(hidden, state, parameters)(
             hidden,
             state,
-            list(inputs[5 + _N_OPTIONS :]),
+            parameters,
             lengths,
             num_steps,
             sequence_ids,
@@ -101,7 +85,7 @@ class RefineFunction(torch.autograd.Function):
         n_others = 3 + len(ctx.options)
         if g_trajectory is None and g_state is None:
             return (None,) * (2 + n_others + len(parameters))
-        grads = refine_backward_for(hidden)(
+        grads = refine_backward_for(hidden, state, parameters, g_trajectory, g_state)(
             hidden,
             state,
             parameters,
@@ -123,6 +107,22 @@ class RefineFunction(torch.autograd.Function):
             *(None,) * n_others,
             *map(_as, parameters, parameter_grads),
         )
+
+
+class _RefineNow(torch.autograd.Function):
+    """:class:`RefineFunction` where no transform of ``torch.func`` is at work.
+
+    With a ``setup_context`` of its own, which they need, PyTorch binds all arguments to a signature in
+    every call. A short call spends a twentieth of its time on that.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        output = RefineFunction.forward(*inputs)
+        RefineFunction.setup_context(ctx, inputs, output)
+        return output
+
+    backward = staticmethod(RefineFunction.backward)  # type: ignore[assignment]
 
 
 def _as(like: Tensor, gradient: Tensor) -> Tensor:
@@ -241,12 +241,17 @@ def refine(
         )
     if signature is not None:
         found = repeated_calls.run(
-            signature, parameters, hidden, lengths, cu_seqlens, sequence_ids, seed
+            signature,
+            parameters,
+            hidden,
+            lengths,
+            cu_seqlens,
+            sequence_ids,
+            seed,
+            return_trajectory,
         )
         if found is not None:
-            trajectory, final = found
-            last = trajectory.select(-2, -1)
-            return RefineOutput(last, trajectory if return_trajectory else None, final)
+            return found
 
     check_hidden(config, hidden)
     ordered = check_parameters(config, parameters, hidden.device)
@@ -295,11 +300,12 @@ def refine(
     if backend == "equations":
         trajectory, final = _equations(hidden, given_state, parameters, tensors, options)
     elif differentiates:
-        trajectory, final, _ = RefineFunction.apply(  # type: ignore[no-untyped-call]
+        function = _RefineNow if only_run(hidden) else RefineFunction
+        trajectory, final, _ = function.apply(  # type: ignore[no-untyped-call]
             hidden, given_state, *tensors, *options, keeps_padding, *ordered
         )
     else:
-        trajectory, final, _ = refine_for(hidden)(
+        trajectory, final, _ = refine_for(hidden, given_state, ordered)(
             hidden, given_state, ordered, *tensors, *options, False, keeps_padding
         )
         if signature is not None and backend == "cpu" and not repeated_calls.is_kept(signature):

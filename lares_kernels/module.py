@@ -8,8 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from lares_kernels.call import RefineOutput
 from lares_kernels.config import CoreConfig
-from lares_kernels.function import RefineOutput, refine
+from lares_kernels.function import refine
 from lares_kernels.parameters import parameter_shapes
 
 DEFAULT_INITIALIZER_RANGE = 0.02

@@ -6,16 +6,23 @@ argument. ``function.py`` makes them differentiable and gives them their public 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+# By their own names, since all of them are asked in every call.
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import profiler
+from torch.compiler import is_compiling
 from torch.nn import Parameter
 
 from lares_kernels.backends import backend_named
 from lares_kernels.call import PRECISIONS, RefineCall
 from lares_kernels.config import CoreConfig
 
+_PLAIN = frozenset((Tensor, Parameter))  # types without code of their own
 _OPTIONS = (
     "Tensor lengths, Tensor? num_steps, Tensor? sequence_ids, str config, str backend, "
     "str precision, int rollouts, SymInt max_steps, SymInt steps_done, SymInt seed, bool dropout, "
@@ -224,20 +231,46 @@ def only_run(hidden: Tensor) -> bool:
     Then PyTorch's dispatcher, a quarter of the cost of a short call, has nothing to decide.
     """
     return (
-        type(hidden) in (Tensor, Parameter)
-        and not torch.compiler.is_compiling()
-        and torch._C._get_tracing_state() is None
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and not torch.autograd.profiler._is_profiler_enabled
+        type(hidden) in _PLAIN
+        and not is_compiling()
+        and _get_tracing_state() is None
+        and _len_torch_dispatch_stack() == 0
+        and peek_interpreter_stack() is None
+        and not profiler._is_profiler_enabled
     )
 
 
-def refine_for(hidden: Tensor) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """``torch.ops.lares_kernels.refine``, or what it runs, as a call with ``hidden`` needs."""
-    return _refine if only_run(hidden) else _dispatched_refine
+def _needs_no_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether a call is only to be run, and as the tensors lie in memory.
+
+    The dispatcher hands subclasses to their own code, and makes tensors of views that PyTorch negates
+    as they are read, such as the imaginary part of a conjugate.
+    """
+    given = [tensor for tensor in tensors if tensor is not None]
+    return (
+        only_run(given[0])
+        and _PLAIN.issuperset(map(type, given))
+        and not any(map(Tensor.is_neg, given))
+    )
 
 
-def refine_backward_for(hidden: Tensor) -> Callable[..., list[Tensor]]:
+def refine_for(
+    hidden: Tensor, state: Tensor | None, parameters: Sequence[Tensor]
+) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """``torch.ops.lares_kernels.refine``, or what it runs, as a call with these tensors needs."""
+    if _needs_no_dispatcher([hidden, state, *parameters]):
+        return _refine
+    return _dispatched_refine
+
+
+def refine_backward_for(
+    hidden: Tensor,
+    state: Tensor | None,
+    parameters: Sequence[Tensor],
+    g_trajectory: Tensor | None,
+    g_state: Tensor | None,
+) -> Callable[..., list[Tensor]]:
     """``torch.ops.lares_kernels.refine_backward``, or what it runs."""
-    return _refine_backward if only_run(hidden) else _dispatched_backward
+    if _needs_no_dispatcher([hidden, state, *parameters, g_trajectory, g_state]):
+        return _refine_backward
+    return _dispatched_backward

@@ -107,7 +107,7 @@ def check_parameters(
                 raise ValueError(
                     f"parameter {name} has shape {tuple(tensor.shape)}; CoreConfig needs {shape}"
                 )
-    if any(tensor.device != device for tensor in ordered):
+    if [tensor.device for tensor in ordered] != [device] * len(ordered):
         for name, tensor in zip(shapes, ordered, strict=True):
             if tensor.device != device:
                 raise ValueError(f"parameter {name} is on {tensor.device}, but hidden on {device}")

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
-from lares_kernels import CoreConfig, RecurrentCore, use_backend
+from lares_kernels import CoreConfig, RecurrentCore, refine, use_backend
 from lares_kernels.cpu_library import load
 from tests.kernels.problems import SMALL, make_core
 
@@ -108,3 +109,66 @@ def test_func_grad_and_vmaps_refusal() -> None:
         torch.testing.assert_close(mine, exact)
     with pytest.raises(RuntimeError, match="vmap"):
         torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, hidden[None])
+
+
+def negated(values: Tensor) -> Tensor:
+    """-values as a view that PyTorch negates when it is read."""
+    return torch._neg_view(values)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("which", ["hidden", "up_weight", "state"])
+def test_views_that_are_negated_as_they_are_read(backend: str, which: str) -> None:
+    core = make_core(SMALL).float()
+    parameters = {name: value.detach() for name, value in core.named_parameters()}
+    tensors = {"hidden": torch.randn(3, 4, 16), "state": torch.randn(3, 4, 16), **parameters}
+
+    def run(view: Any) -> list[Tensor]:
+        given = {name: value.clone().requires_grad_() for name, value in tensors.items()}
+        seen = {**given, which: view(given[which])}
+        hidden, state = seen.pop("hidden"), seen.pop("state")
+        out = refine(SMALL, seen, hidden, num_steps=2, state=state, return_trajectory=True)
+        weights = view(torch.arange(1.0, 97.0).reshape(3, 2, 16))
+        return [out.last, *torch.autograd.grad(out.trajectory, [*given.values()], weights)]
+
+    with use_backend(backend):
+        for mine, wanted in zip(run(negated), run(torch.neg), strict=True):
+            assert torch.equal(mine, wanted)
+        with torch.no_grad():
+            seen = {**tensors, which: negated(tensors[which])}
+            hidden, state = seen.pop("hidden"), seen.pop("state")
+            found = refine(SMALL, seen, hidden, num_steps=2, state=state).last
+            seen = {**tensors, which: -tensors[which]}
+            hidden, state = seen.pop("hidden"), seen.pop("state")
+            assert torch.equal(found, refine(SMALL, seen, hidden, num_steps=2, state=state).last)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_parameter_of_a_subclass_is_asked_itself(backend: str) -> None:
+    class Doubled(Tensor):
+        """Stands for twice the numbers that it holds."""
+
+        held: Tensor
+
+        @staticmethod
+        def __new__(cls, held: Tensor) -> Doubled:
+            made = Tensor._make_wrapper_subclass(cls, held.shape, dtype=held.dtype)
+            made.held = held
+            return made
+
+        @classmethod
+        def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            def plain(value: Any) -> Any:
+                return 2 * value.held if isinstance(value, Doubled) else value
+
+            return func(*tree_map(plain, args), **tree_map(plain, kwargs or {}))
+
+    core = make_core(SMALL).float()
+    parameters = {name: value.detach() for name, value in core.named_parameters()}
+    hidden = torch.randn(3, 4, 16)
+    with use_backend(backend), torch.no_grad():
+        for _ in range(2):
+            wrapped = {**parameters, "up_weight": Doubled(parameters["up_weight"])}
+            found = refine(SMALL, wrapped, hidden, num_steps=2).last
+            doubled = {**parameters, "up_weight": 2 * parameters["up_weight"]}
+            assert torch.equal(found, refine(SMALL, doubled, hidden, num_steps=2).last)

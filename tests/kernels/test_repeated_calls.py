@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lares_kernels import CoreConfig, RecurrentCore, RefineOutput, function, refine, use_backend
+from lares_kernels import (
+    CoreConfig,
+    RecurrentCore,
+    RefineOutput,
+    function,
+    look,
+    refine,
+    use_backend,
+)
 from lares_kernels import repeated_calls as repeated
 from lares_kernels.cpu_library import load
 from tests.kernels.problems import SMALL, VARIANTS, make_core, name
@@ -27,11 +37,16 @@ WINDOWED = [
 LENGTHS = torch.tensor([1, 5, 3, 9])
 
 
-@pytest.fixture(autouse=True)
-def nothing_kept() -> Iterator[None]:
+@pytest.fixture(autouse=True, params=["library", "Python"])
+def looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """What looks at the tensors; with nothing kept."""
+    if request.param == "Python":
+        monkeypatch.setattr(look, "_reader", lambda: None)
+    elif look._reader() is None:
+        pytest.skip("torch has no exchange table that we know")
     repeated._kept.clear()
     with torch.no_grad(), use_backend("cpu"):
-        yield
+        yield request.param
     repeated._kept.clear()
 
 
@@ -137,6 +152,10 @@ def test_parameters_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
     check()
     core.down_weight.data = core.down_weight.data.double()
     check()
+    core.down_weight.data = core.down_weight.data.float()
+    check()
+    core.up_bias.data = torch._neg_view(core.up_bias.data.clone())
+    check()
     mapping = dict(reversed(list(core.named_parameters())))
     wanted = core(hidden, num_steps=3).last
     assert torch.equal(refine(SMALL, mapping, hidden, num_steps=3).last, wanted)
@@ -149,6 +168,8 @@ def test_parameters_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"lengths": torch.tensor([1, 5, 3, 10])}, ValueError, "sequence 3 has length 10"),
         ({"lengths": torch.tensor([1, 5, 3])}, ValueError, "lengths must hold 4 whole numbers"),
         ({"lengths": LENGTHS.double()}, ValueError, "lengths must hold 4 whole numbers"),
+        ({"lengths": [1, 5, 3]}, ValueError, "lengths must hold 4 whole numbers"),
+        ({"lengths": [1, 5, 3, 10]}, ValueError, "sequence 3 has length 10"),
         ({"sequence_ids": torch.tensor([0, 1, 2, 1 << 24])}, ValueError, "in 0..16777215"),
         ({"sequence_ids": torch.tensor([0, 1])}, ValueError, "whole numbers of shape"),
         ({"num_steps": 0}, ValueError, "num_steps is 0"),
@@ -168,6 +189,14 @@ def test_the_same_complaints(change: dict[str, Any], error: Any, message: str) -
     with pytest.raises(error) as caught:
         core(**{**call, **change})
     assert message in str(caught.value)
+    assert torch.isfinite(core(**call).last).all()  # no error is left behind
+
+
+def without_memory(tensor: Tensor) -> Tensor:
+    """As fully sharded parameters are between calls."""
+    tensor = tensor.clone()
+    tensor.untyped_storage().resize_(0)
+    return tensor
 
 
 @pytest.mark.parametrize(
@@ -176,6 +205,8 @@ def test_the_same_complaints(change: dict[str, Any], error: Any, message: str) -
         (lambda bias: bias[:, :7], r"up_bias has shape \(2, 7\)"),
         (lambda bias: bias.view(24, 2), r"up_bias has shape \(24, 2\)"),  # where it lay before
         (lambda bias: bias.to("meta"), "parameter up_bias is on meta, but hidden on cpu"),
+        (lambda bias: bias[:, :0], r"up_bias has shape \(2, 0\)"),
+        (lambda bias: without_memory(bias), "parameter up_bias has no memory"),
     ],
 )
 def test_parameters_that_no_longer_fit(change: Any, message: str) -> None:
@@ -200,6 +231,73 @@ def test_numbers_that_lie_otherwise() -> None:
     assert torch.equal(core(transposed, LENGTHS, num_steps=3).last, wanted)
     half = core(hidden.bfloat16(), LENGTHS, num_steps=3).last
     assert half.dtype == torch.bfloat16
+
+
+def test_strides_of_dimensions_of_one_are_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    core, hidden = problem()
+    wanted = core(hidden[:1, :5].clone(), num_steps=3).last
+    forbid_the_long_way(monkeypatch)
+    cut = hidden[:1, :5]
+    assert cut.stride() == (9 * 16, 16, 1)
+    assert torch.equal(core(cut, num_steps=3).last, wanted)
+
+
+def test_views_that_are_negated_as_they_are_read() -> None:
+    """The imaginary part of a conjugate lies in memory with the other sign."""
+    core, hidden = problem(replace(SMALL, adapter="gate"))
+    parameters = dict(core.named_parameters())
+    pair = torch.view_as_complex(torch.stack([hidden, hidden], -1))
+    scalar = pair.flatten()[0]
+    last: list[Tensor] = []
+    for gate in (scalar.imag, scalar.conj().imag, scalar.imag, scalar.conj().imag):
+        assert gate.is_contiguous()
+        last.append(refine(core.config, {**parameters, "gate": gate}, hidden).last)
+    negative = {**parameters, "gate": -scalar.imag.clone()}
+    assert torch.equal(last[1], refine(core.config, negative, hidden).last)
+    assert torch.equal(last[1], last[3])
+    assert torch.equal(last[0], last[2])
+    assert not torch.equal(last[0], last[1])
+
+    wanted = core(-hidden, num_steps=3).last
+    for view in (pair.conj().imag, torch._neg_view(hidden)):
+        assert view.is_neg()
+        assert torch.equal(core(view, num_steps=3).last, wanted)
+
+
+def test_parameters_of_a_subclass_take_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(Tensor):
+        pass
+
+    core, hidden = problem()
+    parameters = dict(core.named_parameters())
+    wanted = refine(SMALL, parameters, hidden).last
+    changed = {**parameters, "up_bias": parameters["up_bias"].detach().as_subclass(Other)}
+    assert torch.equal(refine(SMALL, changed, hidden).last, wanted)
+    forbid_the_long_way(monkeypatch)
+    with pytest.raises(AssertionError, match="long way"):
+        refine(SMALL, changed, hidden)
+
+
+def test_parameters_with_and_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    core, hidden = problem()
+    wanted = core(hidden, num_steps=3).last
+    forbid_the_long_way(monkeypatch)
+    core.requires_grad_(False)
+    assert torch.equal(core(hidden, num_steps=3).last, wanted)
+    found = core(hidden.clone().requires_grad_(), num_steps=3).last
+    assert torch.equal(found, wanted)
+    assert not found.requires_grad
+
+
+def test_one_step_is_all_of_a_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
+    core, hidden = problem()
+    wanted = core(hidden, return_trajectory=True)
+    forbid_the_long_way(monkeypatch)
+    found = core(hidden, return_trajectory=True)
+    assert found.trajectory.shape == (4, 1, 16)
+    assert torch.equal(found.trajectory, wanted.trajectory)
+    assert torch.equal(found.last, wanted.last)
+    assert core(hidden).trajectory is None
 
 
 def test_only_inference_is_a_repeat() -> None:
@@ -257,3 +355,29 @@ def test_from_several_threads() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(run, range(400)))
+
+
+def test_another_thread_replaces_parameters() -> None:
+    """A call runs on the parameters that it found, though nobody else keeps them."""
+    core, hidden = problem(replace(SMALL, d_ff=4096))
+    weights = [torch.full_like(core.up_weight, value) for value in (0.25, -0.5)]
+    wanted = []
+    for weight in weights:
+        core.up_weight = torch.nn.Parameter(weight.clone())
+        wanted.append(core(hidden, num_steps=3).last)
+    done = threading.Event()
+
+    def replace_all_the_time() -> None:
+        for number in itertools.count():
+            if done.is_set():
+                return
+            core.up_weight = torch.nn.Parameter(weights[number % 2].clone())
+
+    with ThreadPoolExecutor(1) as pool:
+        replacing = pool.submit(replace_all_the_time)
+        try:
+            found = [core(hidden, num_steps=3).last for _ in range(200)]
+        finally:
+            done.set()
+        replacing.result()
+    assert all(any(torch.equal(last, each) for each in wanted) for last in found)
