@@ -1,7 +1,7 @@
 // The processor's matrix unit (AMX), in the build for processors that have one for bfloat16.
 //
-// It has eight registers of 16 rows of 64 bytes, and multiplies 16 x 32 numbers with 32 x 16 in the
-// time of some sixteen vector instructions. Linux lets a process use it that asks.
+// It has eight registers of 16 rows of 64 bytes, and multiplies 16 x 32 numbers with 32 x 16 in
+// sixteen cycles. Linux lets a process use it that asks.
 #pragma once
 
 #include "simd.hpp"
