@@ -60,19 +60,20 @@ def ninja() -> list[str]:
 
 
 def instruction_sets(cxx: str) -> dict[str, str]:
-    """Sets to compile for, with their flags: compilers before g++ 11 and clang 12 know no AMX."""
+    """Sets to compile for, with their flags: not every compiler and assembler knows AMX."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return OTHER_SETS
     sets = dict(X86_SETS)
-    if not accepts(cxx, sets["amx_bf16"]):
+    amx = "#include <immintrin.h>\nvoid f() { _tile_zero(0); _tile_dpbf16ps(0, 1, 2); }\n"
+    if not compiles(cxx, sets["amx_bf16"], amx):
         del sets["amx_bf16"]
     return sets
 
 
-def accepts(cxx: str, flags: str) -> bool:
-    """Whether the compiler knows these flags."""
-    command = [*cxx.split(), *flags.split(), "-x", "c++", "-E", os.devnull]
-    return subprocess.run(command, capture_output=True).returncode == 0
+def compiles(cxx: str, flags: str, code: str) -> bool:
+    """Whether the compiler, and its assembler, can make something of ``code``."""
+    command = [*cxx.split(), *flags.split(), "-x", "c++", "-c", "-", "-o", os.devnull]
+    return subprocess.run(command, input=code, capture_output=True, text=True).returncode == 0
 
 
 def rules(cxx: str, flags: str, link: str, target: str, stress: bool) -> str:

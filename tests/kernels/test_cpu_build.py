@@ -43,3 +43,11 @@ def test_another_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     cxx = compiler(tmp_path, "-m")
     assert [*build.instruction_sets(cxx)] == ["generic"]
+
+
+def test_an_assembler_without_the_matrix_unit(tmp_path: Path) -> None:
+    # The compiler knows the flags, and yet nothing with such an instruction comes out.
+    script = tmp_path / "c++"
+    script.write_text("#!/bin/sh\n! grep -q _tile_dpbf16ps\n", encoding="utf-8")
+    script.chmod(0o755)
+    assert "amx_bf16" not in build.instruction_sets(str(script))
