@@ -1,46 +1,66 @@
-"""Compiles the kernels with ninja: ``python csrc/build.py TARGET [FOLDER]``.
+"""Compiles the CPU kernels with ninja: ``python csrc/build.py TARGET [FOLDER]``.
 
 ``python csrc/build.py --stress SANITIZER TARGET [FOLDER]`` compiles tests/stress.cpp with the kernels
 and a sanitizer (``address,undefined`` or ``thread``) into a program instead.
 
-Each instruction set gets its own object of the same source; which one runs is decided on the machine
-that runs it. ``CXX`` names the compiler, ``LARES_CXXFLAGS`` adds flags (sanitizers, say).
+Code of cpu/once is compiled once, for any processor of the kind; cpu/per_isa/kernels.cpp once for each
+instruction set, into an object and a namespace of its own; which one runs is decided on the machine
+that runs it. ``CXX`` names the compiler, which decides what processor it is for;
+``LARES_CXXFLAGS`` adds flags (sanitizers, say).
 """
 
 from __future__ import annotations
 
 import os
-import platform
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-SOURCES = Path(__file__).resolve().parent / "cpu"
+HERE = Path(__file__).resolve().parent
+SOURCES = HERE / "cpu"
 FLAGS = (
     "-O3 -std=c++17 -fPIC -fvisibility=hidden -ffp-contract=fast -fno-math-errno -fno-trapping-math "
     "-Wall -Wextra"
 )
-# x86-64-v4 is AVX-512 F, BW, CD, DQ and VL; v3 is AVX2 and FMA.
-X86_SETS = {
-    "amx_bf16": "-march=x86-64-v4 -mavx512bf16 -mamx-tile -mamx-bf16",
-    "avx512_bf16": "-march=x86-64-v4 -mavx512bf16",
-    "avx512": "-march=x86-64-v4",
-    "avx2": "-march=x86-64-v3",
-    "generic": "",
+# What cpu/once/processor.cpp looks for, and no more.
+_AVX2 = "-mavx2 -mfma -mbmi -mbmi2"
+_AVX512 = f"{_AVX2} -mavx512f -mavx512bw -mavx512cd -mavx512dq -mavx512vl"
+# For each kind of processor the sets in order of preference within a precision.
+SETS = {
+    "x86_64": {
+        "amx_bf16": f"{_AVX512} -mavx512bf16 -mamx-tile -mamx-bf16",
+        "avx512_bf16": f"{_AVX512} -mavx512bf16",
+        "avx512": _AVX512,
+        "avx2": _AVX2,
+        "generic": "",
+    },
+    "aarch64": {"neon_bf16": "-march=armv8.2-a+bf16", "neon": ""},
+    "other": {"generic": ""},
 }
-OTHER_SETS = {"generic": ""}
+# Not every compiler and assembler knows these: a piece of code that needs the set.
+_PROBES = {
+    "amx_bf16": "#include <immintrin.h>\nvoid f() { _tile_zero(0); _tile_dpbf16ps(0, 1, 2); }\n",
+    "avx512_bf16": (
+        "#include <immintrin.h>\n__m512 f(__m512 s, __m512bh a) { return _mm512_dpbf16_ps(s, a, a); }\n"
+    ),
+    "neon_bf16": (
+        "#include <arm_neon.h>\n"
+        "float32x4_t f(float32x4_t s, bfloat16x8_t a) { return vbfdotq_f32(s, a, a); }\n"
+    ),
+}
 
 
 class BuildError(Exception):
-    """Why there is no library."""
+    """Says why there is no library."""
 
 
 def compiler() -> str:
-    """The C++ compiler to use."""
+    """Return the C++ compiler to use, as words for a shell."""
     asked = os.environ.get("CXX")
     for name in (asked,) if asked else ("g++", "clang++", "c++"):
-        if shutil.which(name.split()[0]):
+        if shutil.which(shlex.split(name)[0]):
             return name
     raise BuildError(
         f"CXX names {asked!r}, which is not there" if asked else "found no g++, clang++ or c++"
@@ -48,7 +68,7 @@ def compiler() -> str:
 
 
 def ninja() -> list[str]:
-    """Command line of ninja: its Python package, or a program on the path."""
+    """Return the command line of ninja: its Python package, or a program on the path."""
     try:
         import ninja as package
     except ImportError:
@@ -59,42 +79,52 @@ def ninja() -> list[str]:
     return [str(Path(package.BIN_DIR) / "ninja")]
 
 
+def processor(cxx: str) -> str:
+    """Return the kind of processor that the compiler compiles for: a key of ``SETS``."""
+    command = [*shlex.split(cxx), "-dM", "-E", "-x", "c++", os.devnull]
+    done = subprocess.run(command, capture_output=True, text=True)
+    for kind in SETS:
+        if f"#define __{kind}__ " in done.stdout:
+            return kind
+    return "other"
+
+
 def instruction_sets(cxx: str) -> dict[str, str]:
-    """Sets to compile for, with their flags: not every compiler and assembler knows AMX."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return OTHER_SETS
-    sets = dict(X86_SETS)
-    amx = "#include <immintrin.h>\nvoid f() { _tile_zero(0); _tile_dpbf16ps(0, 1, 2); }\n"
-    if not compiles(cxx, sets["amx_bf16"], amx):
-        del sets["amx_bf16"]
-    return sets
+    """Return the sets to compile for, with their flags: those that compiler and assembler know."""
+    sets = SETS[processor(cxx)]
+    return {
+        name: flags
+        for name, flags in sets.items()
+        if name not in _PROBES or compiles(cxx, flags, _PROBES[name])
+    }
 
 
 def compiles(cxx: str, flags: str, code: str) -> bool:
-    """Whether the compiler, and its assembler, can make something of ``code``."""
-    command = [*cxx.split(), *flags.split(), "-x", "c++", "-c", "-", "-o", os.devnull]
+    """Return whether the compiler, and its assembler, can make something of ``code``."""
+    command = [*shlex.split(cxx), *flags.split(), "-x", "c++", "-c", "-", "-o", os.devnull]
     return subprocess.run(command, input=code, capture_output=True, text=True).returncode == 0
 
 
+def escaped(path: Path | str) -> str:
+    """Return a path as a build.ninja file has it."""
+    text = str(path)
+    for special in "$ :":  # the dollar first
+        text = text.replace(special, f"${special}")
+    return text
+
+
 def rules(cxx: str, flags: str, link: str, target: str, stress: bool) -> str:
-    """The build.ninja file."""
+    """Return the build.ninja file."""
     sets = instruction_sets(cxx)
-    if len(sets) > 1:
-        flags += " -DLARES_WITH_X86"
-    if "amx_bf16" in sets:
-        flags += " -DLARES_WITH_AMX"
-    if "clang" not in cxx:
-        flags += " -Wno-maybe-uninitialized"  # of g++ 12's own AVX-512 headers
-    flags += " " + os.environ.get("LARES_CXXFLAGS", "")
-    objects = {
-        f"{name}.o": (SOURCES / f"{name}.cpp", "") for name in ("dispatch", "look", "threads")
-    }
+    added = os.environ.get("LARES_CXXFLAGS", "")
+    macro = " ".join(f"LARES_SET({name})" for name in sets)
+    flags = f"{flags} {shlex.quote(f'-DLARES_SETS={macro}')} {added}"
+    objects = {f"{source.stem}.o": (source, "") for source in sorted(SOURCES.glob("once/*.cpp"))}
     for name, march in sets.items():
-        for source in ("refine", "catalogue"):
-            made = f"{source}_{name}.o"
-            objects[made] = (SOURCES / f"{source}.cpp", f"-DLARES_ISA={name} {march}")
+        source = SOURCES / "per_isa" / "kernels.cpp"
+        objects[f"kernels_{name}.o"] = (source, f"-DLARES_ISA={name} {march}")
     if stress:
-        objects["stress.o"] = (SOURCES.parent / "tests" / "stress.cpp", "")
+        objects["stress.o"] = (HERE / "tests" / "stress.cpp", "")
     lines = [
         f"cxx = {cxx}",
         f"flags = {flags}",
@@ -103,10 +133,10 @@ def rules(cxx: str, flags: str, link: str, target: str, stress: bool) -> str:
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
-        f"  command = $cxx {link} $in -o $out -pthread -ldl {os.environ.get('LARES_CXXFLAGS', '')}",
+        f"  command = $cxx {link} $in -o $out -pthread -ldl {added}",
     ]
     for name, (source, march) in objects.items():
-        lines += [f"build {name}: compile {source}", f"  set = {march}"]
+        lines += [f"build {name}: compile {escaped(source)}", f"  set = {march}"]
     lines.append(f"build {target}: link {' '.join(objects)}")
     return "\n".join(lines) + "\n"
 
@@ -116,7 +146,7 @@ def run_ninja(folder: Path, text: str) -> None:
     command = ninja()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "build.ninja").write_text(text, encoding="utf-8")
-    done = subprocess.run([*command, "-C", str(folder)], capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         raise BuildError(f"the compiler failed:\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
 

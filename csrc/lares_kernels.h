@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-#define LARES_ABI 5
+#define LARES_ABI 6
 #define LARES_PARAMETERS 20 /* places; NULL for those that a core does not have */
 
 enum { LARES_ADAPTER_ADD, LARES_ADAPTER_GATE, LARES_ADAPTER_CONCAT, LARES_ADAPTER_NONE };
@@ -197,10 +197,12 @@ LARES_API int lares_catalogue_ranks(const LaresCatalogue* call);
 
 /* Instruction sets that serve a precision, of those this library was built with and this processor
  * has, best first, as "avx512 avx2 generic". The first is used unless lares_use_isa names another
- * of them ("" for the best again); a name that ends in _bf16 is for LARES_BF16 alone. lares_use_isa
- * returns 0, or -1 for a name it does not know. */
+ * of them ("" for the best again). A name that ends in _bf16 is for LARES_BF16 alone and leaves
+ * LARES_FP32 as it was; any other is for both. lares_use_isa returns 0, or -1 for a name it does
+ * not know. lares_asked_isa gives the name that was asked for a precision, "" for none. */
 LARES_API const char* lares_isas(int precision);
 LARES_API int lares_use_isa(const char* name);
+LARES_API const char* lares_asked_isa(int precision);
 
 /* Floating-point operations per second (in 1e9) of one core's multiply-adds as they are used for a
  * precision, measured now. */

@@ -51,9 +51,9 @@ class CpuBackend:
         return None
 
     def plan(self, call: RefineCall, device_type: str) -> str:
-        sets = lib.instruction_sets(_PRECISIONS[call.product_dtype])
+        used = lib.instruction_set_in_use(_PRECISIONS[call.product_dtype])
         return (
-            f"fused C++ kernel ({sets[0]}), {call.n_rows} packed tokens of "
+            f"fused C++ kernel ({used}), {call.n_rows} packed tokens of "
             f"{call.n_sequences} sequences in cache for all {call.max_steps} steps"
         )
 

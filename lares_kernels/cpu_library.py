@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,9 @@ from torch import Tensor
 from lares_kernels.errors import BackendError
 
 LIBRARY = Path(__file__).with_name("liblares_cpu.so")
-ABI = 5
+# Names the instruction set to use instead of the best one; read when the library is loaded.
+ISA_VARIABLE = "LARES_CPU_ISA"
+ABI = 6
 # Places of the parameters.
 PARAMETERS = (
     "qkv_weight",
@@ -156,7 +159,23 @@ class LaresCatalogue(ctypes.Structure):
 
 @cache
 def load() -> ctypes.CDLL | str:
-    """The library, or why there is none."""
+    """Return the library, or why there is none.
+
+    Raises:
+        BackendError: ``LARES_CPU_ISA`` names an instruction set that is not available.
+    """
+    library = _load()
+    asked = os.environ.get(ISA_VARIABLE, "")
+    if asked and isinstance(library, str):
+        raise BackendError(
+            f"{ISA_VARIABLE} asks for instruction set {asked!r}, but there is no CPU kernel: {library}"
+        )
+    if asked and not isinstance(library, str):
+        _choose(library, asked, ISA_VARIABLE)
+    return library
+
+
+def _load() -> ctypes.CDLL | str:
     if not LIBRARY.is_file():
         return (
             "it was not built: install a C++ compiler (g++ or clang++) and run "
@@ -178,6 +197,8 @@ def load() -> ctypes.CDLL | str:
     library.lares_isas.argtypes = [ctypes.c_int]
     library.lares_isas.restype = ctypes.c_char_p
     library.lares_use_isa.argtypes = [ctypes.c_char_p]
+    library.lares_asked_isa.argtypes = [ctypes.c_int]
+    library.lares_asked_isa.restype = ctypes.c_char_p
     library.lares_measure_peak.argtypes = [ctypes.c_int]
     library.lares_measure_peak.restype = ctypes.c_double
     return library
@@ -238,29 +259,53 @@ def cpu_peak(precision: str = "fp32") -> float | None:
     return float(loaded().lares_measure_peak(PRECISIONS.index(precision)))
 
 
+def _choose(library: ctypes.CDLL, name: str, asked_by: str) -> None:
+    if library.lares_use_isa(name.encode()) != 0:
+        found: bytes = library.lares_isas(PRECISIONS.index("bf16"))
+        raise BackendError(
+            f"{asked_by} asks for instruction set {name!r}, which is not available here; "
+            f"available are {', '.join(found.decode().split())}"
+        )
+
+
 @contextlib.contextmanager
 def use_instruction_set(name: str) -> Iterator[None]:
     """Run every call of this process inside the block with instruction set ``name``.
 
-    One whose name ends in ``_bf16`` is for calls in that precision; others run as before.
+    One whose name ends in ``_bf16`` is for calls in that precision; others run as before. Blocks may
+    be nested: each ends with what was in use when it began.
 
     Raises:
         BackendError: the library has no such set, or this processor does not.
     """
-    if loaded().lares_use_isa(name.encode()) != 0:
-        found = ", ".join(instruction_sets("bf16"))
-        raise BackendError(f"instruction set {name!r} is not to be had; there are {found}")
+    library = loaded()
+    before: list[bytes] = [library.lares_asked_isa(i) for i in range(len(PRECISIONS))]
+    _choose(library, name, "use_instruction_set")
     try:
         yield
     finally:
-        loaded().lares_use_isa(b"")
+        library.lares_use_isa(b"")
+        for asked in before:  # a float32 set first, as it is for every precision
+            if asked:
+                library.lares_use_isa(asked)
 
 
 def instruction_sets(precision: str = "fp32") -> list[str]:
-    """Instruction sets that serve a precision on this processor, best first; the first is used.
+    """Return the instruction sets that serve a precision on this processor, best first.
 
-    For ``bf16`` it is a set that multiplies bfloat16 (its name ends in ``_bf16``) only where that is
-    faster than float32; there are processors where it takes twice as long.
+    The first is used unless another was asked for (:func:`instruction_set_in_use`). For ``bf16`` it is
+    a set that multiplies bfloat16 (its name ends in ``_bf16``) only where that is faster than float32;
+    there are processors where it takes twice as long.
     """
     names: bytes = loaded().lares_isas(PRECISIONS.index(precision))
     return names.decode().split()
+
+
+def instruction_set_in_use(precision: str = "fp32") -> str:
+    """Return the name of the instruction set that calls in a precision run with now."""
+    library = loaded()
+    for i in range(PRECISIONS.index(precision), -1, -1):
+        asked: bytes = library.lares_asked_isa(i)
+        if asked:
+            return asked.decode()
+    return instruction_sets(precision)[0]

@@ -1,4 +1,4 @@
-"""Backend ``cpu`` of the catalogue ops: the C++ kernel of csrc/cpu/catalogue.cpp."""
+"""Backend ``cpu`` of the catalogue ops: the C++ kernel of csrc/cpu/per_isa/catalogue.hpp."""
 
 from __future__ import annotations
 

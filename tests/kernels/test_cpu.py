@@ -334,6 +334,57 @@ def test_no_memory_is_an_error_and_no_crash() -> None:
 
 
 def test_unknown_instruction_set() -> None:
-    with pytest.raises(BackendError, match="'mmx' is not to be had; there are .*generic"):
+    with pytest.raises(BackendError, match="'mmx', which is not available here; available are .*"):
         with lib.use_instruction_set("mmx"):
             pass
+
+
+def test_instruction_sets_nest() -> None:
+    best = lib.instruction_set_in_use()
+    lowest = lib.instruction_sets()[-1]
+    for outer in lib.instruction_sets():
+        with lib.use_instruction_set(outer):
+            with lib.use_instruction_set(lowest):
+                assert lib.instruction_set_in_use() == lowest
+                assert lib.instruction_set_in_use("bf16") == lowest
+            assert lib.instruction_set_in_use() == outer
+            with pytest.raises(BackendError), lib.use_instruction_set("mmx"):
+                pass
+            assert lib.instruction_set_in_use() == outer
+    assert lib.instruction_set_in_use() == best
+
+
+@pytest.mark.parametrize("name", [n for n in lib.instruction_sets("bf16") if "bf16" in n])
+def test_a_bf16_set_leaves_float32_alone(name: str) -> None:
+    single, half = (lib.instruction_set_in_use(precision) for precision in lib.PRECISIONS)
+    with lib.use_instruction_set(name):
+        assert lib.instruction_set_in_use() == single
+        assert lib.instruction_set_in_use("bf16") == name
+    assert lib.instruction_set_in_use("bf16") == half
+
+
+CHOSEN = """
+from lares_kernels import CoreConfig, available_backends, explain
+print(explain(CoreConfig(8, 1, 8, 1), [3], 2))
+"""
+
+
+@pytest.mark.parametrize("name", [*lib.instruction_sets("bf16"), "mmx"])
+def test_the_environment_chooses_an_instruction_set(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CHOSEN],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, lib.ISA_VARIABLE: name},
+        check=False,
+    )
+    if name == "mmx":
+        assert done.returncode != 0
+        assert done.stderr.splitlines()[-1].endswith(
+            "LARES_CPU_ISA asks for instruction set 'mmx', which is not available here; "
+            f"available are {', '.join(lib.instruction_sets('bf16'))}"
+        )
+    else:
+        used = lib.instruction_sets()[0] if "bf16" in name else name
+        assert f"fused C++ kernel ({used})" in done.stdout, done.stderr

@@ -1,9 +1,7 @@
 // The rows of a tile's sequences: their addresses, their groups, and which of them still run.
 #pragma once
 
-#include <algorithm>
-
-#include "batch.hpp"
+#include "../once/batch.hpp"
 #include "window_layer.hpp"
 
 namespace lares::LARES_ISA {
@@ -29,8 +27,7 @@ class TileRows {
     }
 
     TileRows(const CallPlan& plan, const Tile& tile, Arena& arena)
-        : sequences_(plan.batch.sequences.data() + tile.first),
-          n_sequences_(tile.end - tile.first) {
+        : sequences_(plan.batch.sequences + tile.first), n_sequences_(tile.end - tile.first) {
         const size_t room = size_t(tile.rows) + 2 * kLanes;
         streams_ = arena.take<uint32_t>(room);
         positions_ = arena.take<uint32_t>(room);
@@ -50,7 +47,7 @@ class TileRows {
                 positions_[row] = uint32_t(p);
                 starts_[row] = first;
                 ends_[row] = first + sequences_[i].length;
-                lasts_[row] = std::min(row, newest);
+                lasts_[row] = min(row, newest);
             }
         }
         for (; row < int(room); ++row) {

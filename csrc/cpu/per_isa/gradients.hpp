@@ -69,15 +69,16 @@ class GradientLayout {
         size_t place = layer_places_ * size_t(l);
         const auto next = [&] { return buffer + places[place++].from; };
         LayerGradients g{};
+        float** const attention[] = {&g.qkv,      &g.qkv_bias,         &g.out,
+                                     &g.out_bias, &g.attn_norm_weight, &g.attn_norm_bias};
+        float** const feed_forward[] = {&g.up,        &g.up_bias,         &g.down,
+                                        &g.down_bias, &g.ffn_norm_weight, &g.ffn_norm_bias};
+        float** const window[] = {&g.filter_norm_weight, &g.filter_norm_bias};
         if (shape_.attends())
-            for (float** at :
-                 {&g.qkv, &g.qkv_bias, &g.out, &g.out_bias, &g.attn_norm_weight, &g.attn_norm_bias})
-                *at = next();
-        for (float** at :
-             {&g.up, &g.up_bias, &g.down, &g.down_bias, &g.ffn_norm_weight, &g.ffn_norm_bias})
-            *at = next();
+            for (float** at : attention) *at = next();
+        for (float** at : feed_forward) *at = next();
         if (shape_.windowed())
-            for (float** at : {&g.filter_norm_weight, &g.filter_norm_bias}) *at = next();
+            for (float** at : window) *at = next();
         if (shape_.banded()) g.band_scale = next();
         if (!shape_.attends()) g.filter = filter(buffer, l);
         return g;
@@ -91,7 +92,7 @@ class GradientLayout {
         return buffer + places[layer_places_ * size_t(shape_.layers) + size_t(i)].from;
     }
 
-    std::vector<GradientPlace> places;
+    Array<GradientPlace> places;
     ptrdiff_t size = 0;  // floats of a buffer, a multiple of kLanes
 
   private:

@@ -35,6 +35,10 @@ LARES_INLINE void multiply(UVec a, uint32_t by, UVec& high, UVec& low) {
     const __m256i even = _mm256_mul_epu32((__m256i)a, m);
     const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), m);
     high = (UVec)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
+#elif defined(LARES_NEON)
+    const uint32x4_t x = (uint32x4_t)a;
+    const uint64x2_t first = vmull_n_u32(vget_low_u32(x), by), last = vmull_high_n_u32(x, by);
+    high = (UVec)vuzp2q_u32(vreinterpretq_u32_u64(first), vreinterpretq_u32_u64(last));
 #else
     for (int i = 0; i < kLanes; ++i) high[i] = uint32_t((uint64_t(a[i]) * by) >> 32);
 #endif

@@ -13,14 +13,13 @@ struct TileSizes {
     size_t keep;   // words of one set of dropout blocks
     int longest;
 
-    TileSizes(const Shape& s, int tile_rows, int sequences)
+    TileSizes(const Shape& s, int tile_rows)
         : rows(round_up(tile_rows, kLanes) + kLanes),
           act(size_t(rows) * s.dp),
           lanes(size_t(rows + kLanes) * s.dp),
           longest(tile_rows) {
         const int key_blocks = (tile_rows + 63) / 64;
-        keep = size_t(rows) * 2 * std::max((s.d + 63) / 64 * 2, key_blocks * s.heads);
-        (void)sequences;
+        keep = size_t(rows) * 2 * max((s.d + 63) / 64 * 2, key_blocks * s.heads);
     }
 
     // Operands of one form of the widest matrix that is multiplied.
@@ -29,7 +28,7 @@ struct TileSizes {
     size_t room_bytes(const Shape& s) const {
         return (2 * row_room(s) + 4 * column_room(s)) * sizeof(Operand) + 8 * kAlignment;
     }
-    static int widest(const Shape& s) { return std::max(3 * s.dp, kChunk); }
+    static int widest(const Shape& s) { return max(3 * s.dp, kChunk); }
 
     // What layers that mix windows need besides; `scratch` takes BSARec's spectra then.
     size_t window_floats(const Shape& s, bool tape) const {
@@ -39,7 +38,7 @@ struct TileSizes {
     }
     size_t scratch(const Shape& s) const {
         const size_t attention = 3 * size_t(longest + kLanes) * kLanes;
-        return std::max(attention, s.banded() ? size_t(s.bands()) * s.dp : 0);
+        return max(attention, s.banded() ? size_t(s.bands()) * s.dp : 0);
     }
     size_t inner_keep(const Shape& s) const {
         return s.inner_dropout.on() ? size_t(rows) * 2 * ((s.f + 63) / 64) : 0;
@@ -174,11 +173,9 @@ inline void adapt(const Shape& s, const Weights& w, int rows, const float* state
     const auto at = [dp](int r, int c) { return ptrdiff_t(r) * dp + c; };
     if (s.adapter == LARES_ADAPTER_CONCAT) {
         product(rows, dp, s.d, left_rows(state, dp, rows, s.d, room.rows[0]),
-                packed_panels(w.concat, 2 * s.d),
-                [&](int r, int c, Vec v) { store(sum + at(r, c), v + load(w.concat_bias + c)); });
+                packed_panels(w.concat, 2 * s.d), StorePlus{sum, dp, w.concat_bias, 0});
         product(rows, dp, s.d, left_rows(hidden, dp, rows, s.d, room.rows[0]),
-                packed_panels(w.concat, 2 * s.d, s.d),
-                [&](int r, int c, Vec v) { store(sum + at(r, c), v + load(sum + at(r, c))); });
+                packed_panels(w.concat, 2 * s.d, s.d), add_to_rows(sum, dp));
         norm_rows(
             rows, s.d, dp, s.eps, norm,
             [&](int r, int c) LARES_INLINE_LAMBDA { return load(sum + at(r, c)); }, x, tape);
@@ -194,8 +191,7 @@ inline void adapt(const Shape& s, const Weights& w, int rows, const float* state
         x, tape);
 }
 
-// --- forward
-// --------------------------------------------------------------------------------------
+// Forward.
 
 inline size_t forward_bytes(const Shape& s, const TileSizes& z) {
     return TileRows::bytes(z.rows) + z.room_bytes(s) + z.layer_bytes(s, false) +
@@ -212,7 +208,7 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
     const Shape& s = plan.shape;
     const LaresCall& call = plan.call;
     const int d = s.d, dp = s.dp;
-    const TileSizes z(s, plan.batch.longest_tile, plan.batch.most_sequences);
+    const TileSizes z(s, plan.batch.longest_tile);
     arena.reserve(forward_bytes(s, z));
     TileRows tile(plan, place, arena);
     tile.set_row_of(arena.take<int32_t>(size_t(z.rows)));
@@ -284,8 +280,7 @@ inline void forward_tile(const CallPlan& plan, const Tile& place, Arena& arena) 
     }
 }
 
-// --- backward
-// -------------------------------------------------------------------------------------
+// Backward.
 
 inline size_t backward_bytes(const Shape& s, const TileSizes& z) {
     return TileRows::bytes(z.rows) + z.room_bytes(s) + size_t(s.layers) * z.layer_bytes(s, true) +
@@ -300,7 +295,7 @@ inline void read_state_before(const CallPlan& plan, const TileRows& tile, int ru
                               float* state) {
     const Shape& s = plan.shape;
     if (step == 1) return read_first_state(plan, tile, tile.first_row(running), state);
-    const LayerWeights& last = plan.weights.layers.back();
+    const LayerWeights& last = plan.weights.layers[size_t(s.layers) - 1];
     for (int i = 0; i < running; ++i) {
         const Sequence& q = tile.sequence(i);
         const int64_t row = (step - 2) * plan.batch.kept_rows + q.kept_row;
@@ -367,7 +362,7 @@ inline void adapt_backward(const Shape& s, const Weights& w, int rows, const flo
             product<true>(
                 s.d, dp, rows, left_columns(g_x, dp, rows, s.d, room.columns[0]),
                 panels_of(right_columns(half ? hidden : state, dp, rows, dp, room.columns[1])),
-                [&](int r, int c, Vec v) { add_to(g_weight + (2 * r + half) * dp + c, v); });
+                add_to_rows(g_weight + half * dp, 2 * dp));
         for (ptrdiff_t i = 0; i < size; i += kLanes) add_to(g_bias + i % dp, load(g_x + i));
         product(rows, 2 * dp, s.d, left_rows(g_x, dp, rows, s.d, room.rows[0]),
                 packed_panels(w.concat_back, s.d), [&](int r, int c, Vec v) {
@@ -400,13 +395,13 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
     const Shape& s = plan.shape;
     const LaresCall& call = plan.call;
     const int d = s.d, dp = s.dp;
-    const TileSizes z(s, plan.batch.longest_tile, plan.batch.most_sequences);
+    const TileSizes z(s, plan.batch.longest_tile);
     arena.reserve(backward_bytes(s, z));
     TileRows tile(plan, place, arena);
     tile.set_row_of(arena.take<int32_t>(size_t(z.rows)));
     const OperandRoom room = take_room(s, z, arena);
-    std::vector<LayerSpace> spaces;
-    std::vector<float*> inputs;  // of each layer
+    Array<LayerSpace> spaces;
+    Array<float*> inputs;  // of each layer
     for (int l = 0; l < s.layers; ++l) {
         spaces.push_back(take_layer(s, z, room, true, arena));
         inputs.push_back(arena.take<float>(z.act));
@@ -461,7 +456,8 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
             if (!last) hide_padding(plan, tile, running, inputs[size_t(l) + 1]);
         }
         if (s.post && s.recurrent())
-            read_last_norm(plan, tile, live, running, going, step, spaces.back().ffn_norm);
+            read_last_norm(plan, tile, live, running, going, step,
+                           spaces[size_t(s.layers) - 1].ffn_norm);
 
         if (live.map) gather_rows(g, live, dp, g);
         for (int l = s.layers - 1; l >= 0; --l) {

@@ -28,17 +28,17 @@ struct NormTape {
 
 constexpr int kMostVectors = 512 / kLanes;  // of a row
 
-// Calls body(std::integral_constant<int, NV>) with NV = vectors, or 0 where that is not a common
+// Calls body(Constant<NV>) with NV = vectors, or 0 where that is not a common
 // count.
 template <class Body>
 LARES_INLINE void for_width(int vectors, const Body& body) {
     switch (vectors) {
         case 64 / kLanes:
-            return body(std::integral_constant<int, 64 / kLanes>{});
+            return body(Constant<64 / kLanes>{});
         case 128 / kLanes:
-            return body(std::integral_constant<int, 128 / kLanes>{});
+            return body(Constant<128 / kLanes>{});
         default:
-            return body(std::integral_constant<int, 0>{});
+            return body(Constant<0>{});
     }
 }
 

@@ -1,51 +1,41 @@
 // The C interface: checks a call, chooses the instruction set, turns exceptions into codes.
 
-#include <pthread.h>
-
 #include <atomic>
 #include <cmath>
 #include <cstring>
 #include <string>
 
-#include "arena.hpp"
 #include "batch.hpp"
 #include "isa.hpp"
+#include "processor.hpp"
 
 namespace lares {
 
-#define LARES_DECLARE(name)          \
+// LARES_SETS names what the library was built with, in order of preference within a precision:
+// LARES_SET(avx2) LARES_SET(generic).
+#define LARES_SET(name)              \
     namespace name {                 \
     extern const IsaKernels kernels; \
     }
-#if defined(LARES_WITH_X86)
-LARES_DECLARE(avx512_bf16)
-LARES_DECLARE(avx512)
-LARES_DECLARE(avx2)
-#endif
-#if defined(LARES_WITH_AMX)
-LARES_DECLARE(amx_bf16)
-#endif
-LARES_DECLARE(generic)
+LARES_SETS
+#undef LARES_SET
 
 namespace {
 
-// In order of preference within a precision.
-const IsaKernels* const kBuilt[] = {
-#if defined(LARES_WITH_AMX)
-    &amx_bf16::kernels,
-#endif
-#if defined(LARES_WITH_X86)
-    &avx512_bf16::kernels, &avx512::kernels, &avx2::kernels,
-#endif
-    &generic::kernels,
-};
+#define LARES_SET(name) &name::kernels,
+const IsaKernels* const kBuilt[] = {LARES_SETS};
+#undef LARES_SET
+
+bool usable(const IsaKernels& kernels) {
+    return (processor_features() & kernels.needs) == kernels.needs;
+}
 
 constexpr int kPrecisions = LARES_BF16 + 1;
 std::atomic<const IsaKernels*> asked_for[kPrecisions];
 
 const IsaKernels* first_usable(int precision) {
     for (const IsaKernels* kernels : kBuilt)
-        if (kernels->precision == precision && kernels->usable()) return kernels;
+        if (kernels->precision == precision && usable(*kernels)) return kernels;
     return nullptr;
 }
 
@@ -137,22 +127,12 @@ int guarded(const LaresCatalogue* call, Chosen chosen_item,
         return LARES_BAD_ARGUMENT;
     }
     try {
-        (chosen(call->precision).catalogue->*run)(*call);
+        (chosen(call->precision).catalogue.*run)(*call);
         return LARES_OK;
     } catch (const std::exception&) {
         return LARES_NO_MEMORY;
     }
 }
-
-// A lock held by another thread at the moment of a fork would stay locked in the child for ever.
-struct ForkGuard {
-    ForkGuard() {
-        ArenaPool::instance();
-        pthread_atfork([] { ArenaPool::instance().mutex().lock(); },
-                       [] { ArenaPool::instance().mutex().unlock(); },
-                       [] { ArenaPool::instance().mutex().unlock(); });
-    }
-} fork_guard;
 
 }  // namespace
 }  // namespace lares
@@ -189,7 +169,7 @@ const char* lares_isas(int precision) {
             of == LARES_BF16 ? &lares::best_for_bf16() : lares::first_usable(of);
         std::string found = best->name;
         for (const lares::IsaKernels* kernels : lares::kBuilt)
-            if (kernels != best && kernels->precision <= of && kernels->usable())
+            if (kernels != best && kernels->precision <= of && lares::usable(*kernels))
                 found += " " + std::string(kernels->name);
         return found;
     };
@@ -207,12 +187,19 @@ int lares_use_isa(const char* name) {
         return 0;
     }
     for (const lares::IsaKernels* kernels : lares::kBuilt) {
-        if (std::strcmp(kernels->name, name) == 0 && kernels->usable()) {
+        if (std::strcmp(kernels->name, name) == 0 && lares::usable(*kernels)) {
+            if (kernels->precision == LARES_FP32) lares::asked_for[LARES_BF16] = nullptr;
             lares::asked_for[kernels->precision] = kernels;
             return 0;
         }
     }
     return -1;
+}
+
+const char* lares_asked_isa(int precision) {
+    if (!lares::between(precision, LARES_FP32, LARES_BF16)) return "";
+    const lares::IsaKernels* asked = lares::asked_for[precision];
+    return asked ? asked->name : "";
 }
 
 double lares_measure_peak(int precision) {

@@ -1,24 +1,10 @@
 // The best items of each query while scores pass by.
 #pragma once
 
-#include <algorithm>
-#include <cstdint>
-#include <limits>
-#include <vector>
-
+#include "../once/candidates.hpp"
 #include "simd.hpp"
 
 namespace lares::LARES_ISA {
-
-struct Candidate {
-    float score;
-    int32_t item;
-};
-
-// Of equal scores the lower id comes first.
-inline bool comes_before(const Candidate& a, const Candidate& b) {
-    return a.score != b.score ? a.score > b.score : a.item < b.item;
-}
 
 // What one query has found in one part of the catalogue, which passes by in order of ids.
 //
@@ -26,7 +12,7 @@ inline bool comes_before(const Candidate& a, const Candidate& b) {
 // selected and `least_` rises. An item that equals it comes later than those kept, so it is out.
 class Candidates {
   public:
-    std::vector<Candidate> found;
+    Array<Candidate> found;
 
     void add(const float* scores, int columns, int first, int k) {
         const Vec least = broadcast(least_);
@@ -43,34 +29,40 @@ class Candidates {
 
     void keep(int k) {
         if (int64_t(found.size()) <= k) return;
-        std::nth_element(found.begin(), found.begin() + (k - 1), found.end(), comes_before);
+        select_best(found.begin(), int64_t(found.size()), k);
         found.resize(size_t(k));
         least_ = found[size_t(k) - 1].score;
     }
 
   private:
-    float least_ = -std::numeric_limits<float>::infinity();
+    float least_ = -kInfinity;
 };
 
 class BestOfParts {
   public:
     BestOfParts(int queries, int parts, int k)
-        : queries_(size_t(queries)), parts_(parts), k_(k), all_(size_t(queries) * size_t(parts)) {}
+        : queries_(size_t(queries)),
+          parts_(parts),
+          k_(k),
+          all_(new Candidates[size_t(queries) * size_t(parts)]) {}
+    ~BestOfParts() { delete[] all_; }
+    BestOfParts(const BestOfParts&) = delete;
+    BestOfParts& operator=(const BestOfParts&) = delete;
 
-    Candidates* of_part(int part) { return all_.data() + size_t(part) * queries_; }
+    Candidates* of_part(int part) { return all_ + size_t(part) * queries_; }
 
     // The best of a query, best first, into k places; -inf and -1 where there are no more.
     void write(int query, float* scores, int64_t* ids) {
-        std::vector<Candidate>& best = all_[size_t(query)].found;
+        Array<Candidate>& best = all_[size_t(query)].found;
         for (int part = 1; part < parts_; ++part) {
-            std::vector<Candidate>& more = of_part(part)[query].found;
-            best.insert(best.end(), more.begin(), more.end());
-            std::vector<Candidate>().swap(more);
+            Array<Candidate>& more = of_part(part)[query].found;
+            best.append(more);
+            more.clear();
         }
         all_[size_t(query)].keep(k_);
-        std::sort(best.begin(), best.end(), comes_before);
+        sort_best(best.begin(), int64_t(best.size()));
         for (size_t i = 0; i < size_t(k_); ++i) {
-            scores[i] = i < best.size() ? best[i].score : -std::numeric_limits<float>::infinity();
+            scores[i] = i < best.size() ? best[i].score : -kInfinity;
             ids[i] = i < best.size() ? best[i].item : -1;
         }
     }
@@ -78,7 +70,7 @@ class BestOfParts {
   private:
     size_t queries_;
     int parts_, k_;
-    std::vector<Candidates> all_;
+    Candidates* all_;
 };
 
 }  // namespace lares::LARES_ISA

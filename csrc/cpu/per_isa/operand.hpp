@@ -6,9 +6,13 @@
 
 #include "matrix_unit.hpp"
 
+#if defined(__AVX512BF16__) || defined(LARES_NEON_BF16)
+#define LARES_BF16_PAIRS 1
+#endif
+
 namespace lares::LARES_ISA {
 
-#if defined(__AVX512BF16__)
+#if defined(LARES_BF16_PAIRS)
 // Two bfloat16 that follow each other along the sum; the first in the low half.
 typedef uint32_t Operand;
 typedef UVec OperandVec;
@@ -26,6 +30,9 @@ constexpr int folds(int depth) { return (depth + kFold - 1) / kFold; }
 LARES_INLINE Vec multiply_add(OperandVec a, OperandVec b, Vec sum) {
 #if defined(__AVX512BF16__)
     return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#elif defined(LARES_NEON_BF16)
+    return (Vec)vbfdotq_f32((float32x4_t)sum, vreinterpretq_bf16_u32((uint32x4_t)a),
+                            vreinterpretq_bf16_u32((uint32x4_t)b));
 #else
     return sum + a * b;
 #endif
@@ -38,13 +45,19 @@ struct Left {
     ptrdiff_t stride;
 };
 
-#if defined(__AVX512BF16__)
+#if defined(LARES_BF16_PAIRS)
 
-// The 32 numbers of `first` and `second`, rounded to nearest even, one after the other.
+// The numbers of `first` and `second`, rounded to nearest even, one after the other.
 LARES_INLINE UVec rounded(Vec first, Vec second) {
+#if defined(__AVX512BF16__)
     return (UVec)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+#else
+    const bfloat16x8_t low = vcvtq_low_bf16_f32((float32x4_t)first);
+    return (UVec)vreinterpretq_u32_bf16(vcvtq_high_bf16_f32(low, (float32x4_t)second));
+#endif
 }
 
+#if defined(__AVX512BF16__)
 struct PairTable {
     alignas(64) uint16_t from[32];  // 0, 16, 1, 17, ...
     constexpr PairTable() : from() {
@@ -52,11 +65,17 @@ struct PairTable {
     }
 };
 inline constexpr PairTable kPairTable;
+#endif
 
 // Lane i: number i of `low` and number i of `high`.
 LARES_INLINE UVec pairs(Vec low, Vec high) {
+#if defined(__AVX512BF16__)
     const __m512i order = _mm512_load_si512(kPairTable.from);
     return (UVec)_mm512_permutexvar_epi16(order, (__m512i)rounded(low, high));
+#else
+    const uint16x8_t both = vreinterpretq_u16_u32((uint32x4_t)rounded(low, high));
+    return (UVec)vreinterpretq_u32_u16(vzip1q_u16(both, vextq_u16(both, both, 4)));
+#endif
 }
 
 // Rows that a sum along rows is filled up to: whole steps of the matrix unit.

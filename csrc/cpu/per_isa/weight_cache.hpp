@@ -5,9 +5,7 @@
 // fingerprint.
 #pragma once
 
-#include <memory>
-#include <mutex>
-
+#include "../once/packed_cache.hpp"
 #include "weights.hpp"
 
 namespace lares::LARES_ISA {
@@ -16,9 +14,6 @@ constexpr int kPrintSums = 8;  // as many as hide the latency of a multiplicatio
 
 struct Fingerprint {
     uint64_t words[kPrintSums * kLanes / 2];
-    bool operator==(const Fingerprint& other) const {
-        return std::memcmp(words, other.words, sizeof words) == 0;
-    }
 };
 
 // How many numbers each parameter has, 0 for those that a core does not have.
@@ -74,15 +69,14 @@ inline Fingerprint fingerprint(const Shape& s, const float* const* parameters) {
     return print;
 }
 
-struct PackedWeights {
+// What packed weights depend on, as bytes without gaps.
+struct PackedKey {
+    const char* instructions;  // other sets pack in other panels
+    int64_t d, f, layers, adapter, mixer, window, kept, query;
     Fingerprint print;
-    int d, f, layers, adapter, mixer, window, kept;
-    bool query;
-    Arena arena;
-    std::unique_ptr<Weights> weights;
 
-    PackedWeights(const Shape& s, const Fingerprint& of, const float* const* parameters)
-        : print(of),
+    PackedKey(const Shape& s, const float* const* parameters)
+        : instructions(kIsaName),
           d(s.d),
           f(s.f),
           layers(s.layers),
@@ -90,47 +84,40 @@ struct PackedWeights {
           mixer(s.mixer),
           window(s.window),
           kept(s.kept),
-          query(s.query) {
-        arena.reserve(Weights::bytes(s, false));
-        weights = std::make_unique<Weights>(s, parameters, false, arena);
-    }
-    bool fits(const Shape& s, const Fingerprint& of) const {
-        return d == s.d && f == s.f && layers == s.layers && adapter == s.adapter &&
-               mixer == s.mixer && window == s.window && kept == s.kept && query == s.query &&
-               print == of;
-    }
+          query(s.query),
+          print(fingerprint(s, parameters)) {}
 };
 
-class WeightCache {
+// The packed weights of a call, for as long as this lives.
+class CachedWeights {
   public:
-    std::shared_ptr<const PackedWeights> get(const Shape& s, const float* const* parameters) {
-        const Fingerprint print = fingerprint(s, parameters);
-        {
-            // Another thread at it, or one that was when this process was forked off: do without.
-            std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-            if (lock)
-                for (auto& entry : entries_)
-                    if (entry && entry->fits(s, print)) return entry;
-        }
-        auto made = std::make_shared<const PackedWeights>(s, print, parameters);
-        std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
-        if (lock) {
-            entries_[next_] = made;
-            next_ = (next_ + 1) % kEntries;
-        }
-        return made;
+    CachedWeights(const Shape& s, const float* const* parameters) {
+        const PackedKey key(s, parameters);
+        static_assert(sizeof key == sizeof key.instructions + 8 * sizeof key.d + sizeof key.print,
+                      "no gaps");
+        packed_ = find_packed(&key, sizeof key);
+        if (!packed_) packed_ = keep_packed(&key, sizeof key, new Item(s, parameters), destroy);
     }
+    ~CachedWeights() { give_back_packed(packed_); }
+    CachedWeights(const CachedWeights&) = delete;
+    CachedWeights& operator=(const CachedWeights&) = delete;
 
-    static WeightCache& instance() {
-        static WeightCache* cache = new WeightCache;  // outlives every thread
-        return *cache;
-    }
+    const Weights& operator*() const { return static_cast<Item*>(item_of(packed_))->weights; }
 
   private:
-    static constexpr int kEntries = 8;  // pre-block and core of a few models
-    std::mutex mutex_;
-    std::shared_ptr<const PackedWeights> entries_[kEntries];
-    int next_ = 0;
+    struct Item {
+        Arena arena;
+        Weights weights;
+        Item(const Shape& s, const float* const* parameters)
+            : weights(s, parameters, false, reserved(arena, s)) {}
+    };
+    static Arena& reserved(Arena& arena, const Shape& s) {
+        arena.reserve(Weights::bytes(s, false));
+        return arena;
+    }
+    static void destroy(void* item) noexcept { delete static_cast<Item*>(item); }
+
+    Packed* packed_;
 };
 
 }  // namespace lares::LARES_ISA

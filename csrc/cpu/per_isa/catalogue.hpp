@@ -1,15 +1,14 @@
-// The catalogue ops for one instruction set. Compiled once for each, with LARES_ISA naming it.
+// The catalogue ops.
 //
 // The catalogue is cut into parts whose number shapes alone decide, and what the parts found is
 // added in order: any number of threads gives the same bits.
+#pragma once
 
-#include "isa.hpp"
 #include "math.hpp"
 #include "scores.hpp"
 #include "top_k.hpp"
 
 namespace lares::LARES_ISA {
-namespace {
 
 constexpr int kMostParts = 64;
 // exp(s - shift) is summed with a shift that this much may lie below the greatest score: far from
@@ -17,25 +16,26 @@ constexpr int kMostParts = 64;
 constexpr float kSlack = 40.0f;
 
 // Parts of the catalogue, each with `numbers` of its own kept until the end.
-int parts_of(int blocks, double numbers) {
+inline int parts_of(int blocks, double numbers) {
     constexpr double kMostNumbers = 1 << 22;
-    const int affordable = int(std::min(double(kMostParts), kMostNumbers / numbers));
-    return std::min(blocks, std::max(8, affordable));
+    const int affordable = int(min(double(kMostParts), kMostNumbers / numbers));
+    return min(blocks, max(8, affordable));
 }
 
 // Each query's score of its own item; exactly what it scores among all.
-void chosen_scores(const LaresCatalogue& call, const Queries& queries, int threads, float* to) {
+inline void chosen_scores(const LaresCatalogue& call, const Queries& queries, int threads,
+                          float* to) {
     const int64_t each = call.n_queries / call.n_rows;
     const int groups = (queries.count + kLanes - 1) / kLanes;
     constexpr int kGroups = 64;  // of a piece
     run_pieces((groups + kGroups - 1) / kGroups, threads, [&](int piece) {
-        BorrowedArena arena;
-        arena->reserve(ItemBlock::bytes(call));
-        ItemBlock block(call, *arena);
-        const int end = std::min(groups, (piece + 1) * kGroups);
+        Arena arena;
+        arena.reserve(ItemBlock::bytes(call));
+        ItemBlock block(call, arena);
+        const int end = min(groups, (piece + 1) * kGroups);
         for (int group = piece * kGroups; group < end; ++group) {
             int64_t ids[kLanes];
-            const int from = group * kLanes, n = std::min(kLanes, queries.count - from);
+            const int from = group * kLanes, n = min(kLanes, queries.count - from);
             for (int i = 0; i < n; ++i) ids[i] = call.chosen[(from + i) / each];
             block.score_each(queries, from, n, ids, to + from);
         }
@@ -45,11 +45,11 @@ void chosen_scores(const LaresCatalogue& call, const Queries& queries, int threa
 // Takes every block of a part, and of each every tile of queries: body(block, tile, first query,
 // queries, scores).
 template <class Begin, class Body, class End>
-void walk(const LaresCatalogue& call, const Queries& queries, std::pair<int, int> blocks,
-          ItemBlock& block, float* scores, const Begin& begin, const Body& body, const End& end) {
+void walk(const LaresCatalogue& call, const Queries& queries, Range blocks, ItemBlock& block,
+          float* scores, const Begin& begin, const Body& body, const End& end) {
     const int tiles = int(Queries::tiles(queries.count));
     (void)call;
-    for (int index = blocks.first; index < blocks.second; ++index) {
+    for (int index = blocks.first; index < blocks.end; ++index) {
         block.take(index);
         begin();
         for (int tile = 0; tile < tiles; ++tile) {
@@ -64,11 +64,11 @@ void walk(const LaresCatalogue& call, const Queries& queries, std::pair<int, int
 constexpr size_t kScores = size_t(kTileQueries) * kScoreStride;
 
 // Numbers past a block's last item, in its last vector, take no part.
-void clear_past(const ItemBlock& block, int n, float* numbers, float value) {
+inline void clear_past(const ItemBlock& block, int n, float* numbers, float value) {
     if (block.count == block.columns()) return;
     for (int i = 0; i < n; ++i)
-        std::fill(numbers + i * kScoreStride + block.count,
-                  numbers + i * kScoreStride + block.columns(), value);
+        fill(numbers + i * kScoreStride + block.count, numbers + i * kScoreStride + block.columns(),
+             value);
 }
 
 // Sums of exp(s - shift), and of exp(s - shift) (s - shift) for the entropy, of one part, lane by
@@ -86,9 +86,9 @@ struct Sums {
         shift = arena.take<float>(size_t(count));
         sum = arena.take<float>(lanes);
         weighted = entropy ? arena.take<float>(lanes) : nullptr;
-        std::copy(first_shift, first_shift + count, shift);
-        std::fill(sum, sum + lanes, 0.0f);
-        if (entropy) std::fill(weighted, weighted + lanes, 0.0f);
+        std::memcpy(shift, first_shift, size_t(count) * sizeof(float));
+        fill(sum, sum + lanes, 0.0f);
+        if (entropy) fill(weighted, weighted + lanes, 0.0f);
     }
 
     template <bool kEntropy>
@@ -118,7 +118,7 @@ struct Sums {
     template <bool kEntropy>
     void move_shift(int query, float to) {
         const float down = shift[query] - to;  // below zero
-        const Vec scale = broadcast(std::exp(down));
+        const Vec scale = broadcast(__builtin_expf(down));
         float* sums = sum + size_t(query) * kLanes;
         store(sums, load(sums) * scale);
         if constexpr (kEntropy) {
@@ -134,22 +134,22 @@ struct PartSum {
     double shift, sum, weighted;
 };
 
-double in_double(const float* lanes) {
+inline double in_double(const float* lanes) {
     double sum = 0.0;
     for (int i = 0; i < kLanes; ++i) sum += double(lanes[i]);
     return sum;
 }
 
 template <bool kEntropy>
-void sum_part(const LaresCatalogue& call, const Queries& queries, const float* wanted,
-              std::pair<int, int> blocks, PartSum* found) {
-    BorrowedArena arena;
-    arena->reserve(ItemBlock::bytes(call) + Excluded::bytes(call) +
-                   Arena::bytes_of<float>(kScores) + Sums::bytes(queries.count, kEntropy));
-    ItemBlock block(call, *arena);
-    Excluded excluded(call, *arena);
-    float* scores = arena->take<float>(kScores);
-    Sums sums(queries.count, kEntropy, wanted, *arena);
+void sum_part(const LaresCatalogue& call, const Queries& queries, const float* wanted, Range blocks,
+              PartSum* found) {
+    Arena arena;
+    arena.reserve(ItemBlock::bytes(call) + Excluded::bytes(call) + Arena::bytes_of<float>(kScores) +
+                  Sums::bytes(queries.count, kEntropy));
+    ItemBlock block(call, arena);
+    Excluded excluded(call, arena);
+    float* scores = arena.take<float>(kScores);
+    Sums sums(queries.count, kEntropy, wanted, arena);
     float poison = 0.0f;
     walk(
         call, queries, blocks, block, scores, [&] { poison += block.poison; },
@@ -167,17 +167,17 @@ void sum_part(const LaresCatalogue& call, const Queries& queries, const float* w
     }
 }
 
-void log_probability(const LaresCatalogue& call) {
+inline void log_probability(const LaresCatalogue& call) {
     const int threads = threads_for(call.threads, product_operations(call));
     const size_t count = size_t(call.n_queries);
     const int blocks = item_blocks(call);
     const int parts = parts_of(blocks, 4.0 * double(count));
-    BorrowedArena arena;
-    arena->reserve(Queries::bytes(call) + Arena::bytes_of<float>(count) +
-                   Arena::bytes_of<PartSum>(count * size_t(parts)));
-    const Queries queries(call, false, threads, *arena);
-    float* wanted = arena->take<float>(count);
-    PartSum* found = arena->take<PartSum>(count * size_t(parts));
+    Arena arena;
+    arena.reserve(Queries::bytes(call) + Arena::bytes_of<float>(count) +
+                  Arena::bytes_of<PartSum>(count * size_t(parts)));
+    const Queries queries(call, false, threads, arena);
+    float* wanted = arena.take<float>(count);
+    PartSum* found = arena.take<PartSum>(count * size_t(parts));
     chosen_scores(call, queries, threads, wanted);
     run_pieces(parts, threads, [&](int part) {
         const auto range = blocks_of_part(blocks, part, parts);
@@ -188,14 +188,14 @@ void log_probability(const LaresCatalogue& call) {
     for (size_t n = 0; n < count; ++n) {
         double shift = found[n].shift, sum = 0.0, weighted = 0.0;
         for (int part = 1; part < parts; ++part)
-            shift = std::max(shift, found[size_t(part) * count + n].shift);
+            shift = max(shift, found[size_t(part) * count + n].shift);
         for (int part = 0; part < parts; ++part) {
             const PartSum& each = found[size_t(part) * count + n];
-            const double scale = std::exp(each.shift - shift);
+            const double scale = __builtin_exp(each.shift - shift);
             sum += scale * each.sum;
             weighted += scale * (each.weighted + (each.shift - shift) * each.sum);
         }
-        const double log_sum = std::log(sum);
+        const double log_sum = __builtin_log(sum);
         call.log_probability[n] = float(double(wanted[n]) - shift - log_sum);
         call.normaliser[n] = float(shift + log_sum);
         if (call.entropy) call.entropy[n] = float(log_sum - weighted / sum);
@@ -203,8 +203,8 @@ void log_probability(const LaresCatalogue& call) {
 }
 
 // Turns a tile's scores into the loss's gradient by them.
-void score_gradients(const LaresCatalogue& call, const ItemBlock& block, Excluded& excluded,
-                     int from, int n, float* scores) {
+inline void score_gradients(const LaresCatalogue& call, const ItemBlock& block, Excluded& excluded,
+                            int from, int n, float* scores) {
     const int64_t each = call.n_queries / call.n_rows;
     for (int i = 0; i < n; ++i) {
         float* row = scores + i * kScoreStride;
@@ -219,28 +219,28 @@ void score_gradients(const LaresCatalogue& call, const ItemBlock& block, Exclude
     excluded.write(block, from, n, 0.0f, scores);
 }
 
-void gradients_of_part(const LaresCatalogue& call, const Queries& queries,
-                       std::pair<int, int> blocks, float* g_queries) {
+inline void gradients_of_part(const LaresCatalogue& call, const Queries& queries, Range blocks,
+                              float* g_queries) {
     const int padded = queries.padded;
     const size_t block_size = size_t(kBlockItems) * padded;
-    BorrowedArena arena;
-    arena->reserve(ItemBlock::bytes(call) + Excluded::bytes(call) +
-                   Arena::bytes_of<float>(kScores) + Arena::bytes_of<float>(block_size) +
-                   Arena::bytes_of<Operand>(row_operands(kTileQueries, kBlockItems)) +
-                   Arena::bytes_of<Operand>(column_operands(kTileQueries, kBlockItems)));
-    ItemBlock block(call, *arena);
-    Excluded excluded(call, *arena);
-    float* scores = arena->take<float>(kScores);
-    float* g_block = arena->take<float>(block_size);
-    Operand* left_room = arena->take<Operand>(row_operands(kTileQueries, kBlockItems));
-    Operand* columns_room = arena->take<Operand>(column_operands(kTileQueries, kBlockItems));
-    if (g_queries) std::fill(g_queries, g_queries + size_t(queries.count) * padded, 0.0f);
+    Arena arena;
+    arena.reserve(ItemBlock::bytes(call) + Excluded::bytes(call) + Arena::bytes_of<float>(kScores) +
+                  Arena::bytes_of<float>(block_size) +
+                  Arena::bytes_of<Operand>(row_operands(kTileQueries, kBlockItems)) +
+                  Arena::bytes_of<Operand>(column_operands(kTileQueries, kBlockItems)));
+    ItemBlock block(call, arena);
+    Excluded excluded(call, arena);
+    float* scores = arena.take<float>(kScores);
+    float* g_block = arena.take<float>(block_size);
+    Operand* left_room = arena.take<Operand>(row_operands(kTileQueries, kBlockItems));
+    Operand* columns_room = arena.take<Operand>(column_operands(kTileQueries, kBlockItems));
+    if (g_queries) fill(g_queries, g_queries + size_t(queries.count) * padded, 0.0f);
     Panels items{};
     walk(
         call, queries, blocks, block, scores,
         [&] {
             if (g_queries) items = block.right();
-            if (call.g_items) std::fill(g_block, g_block + block_size, 0.0f);
+            if (call.g_items) fill(g_block, g_block + block_size, 0.0f);
         },
         [&](int tile, int from, int n) {
             score_gradients(call, block, excluded, from, n, scores);
@@ -248,19 +248,12 @@ void gradients_of_part(const LaresCatalogue& call, const Queries& queries,
             if (g_queries) {
                 float* to = g_queries + size_t(from) * padded;
                 const Left left = left_rows(scores, kScoreStride, n, columns, left_room);
-                product(n, padded, columns, left, items,
-                        [&](int row, int column, Vec v) LARES_INLINE_LAMBDA {
-                            float* at = to + row * padded + column;
-                            store(at, load(at) + v);
-                        });
+                product(n, padded, columns, left, items, add_to_rows(to, padded));
             }
             if (call.g_items) {
                 const Left left = left_columns(scores, kScoreStride, n, columns, columns_room);
                 product<true>(columns, padded, n, left, queries.right(tile),
-                              [&](int row, int column, Vec v) LARES_INLINE_LAMBDA {
-                                  float* at = g_block + row * padded + column;
-                                  store(at, load(at) + v);
-                              });
+                              add_to_rows(g_block, padded));
             }
         },
         [&] {
@@ -276,8 +269,8 @@ void gradients_of_part(const LaresCatalogue& call, const Queries& queries,
 }
 
 // The queries' gradients from those of the parts, which lie one after the other.
-void write_query_gradients(const LaresCatalogue& call, const Queries& queries, int parts,
-                           int threads, float* found) {
+inline void write_query_gradients(const LaresCatalogue& call, const Queries& queries, int parts,
+                                  int threads, float* found) {
     const int padded = queries.padded;
     const size_t size = size_t(queries.count) * padded;
     const Vec scale = broadcast(float(1.0 / call.temperature));
@@ -303,16 +296,16 @@ void write_query_gradients(const LaresCatalogue& call, const Queries& queries, i
     });
 }
 
-void gradients(const LaresCatalogue& call) {
+inline void gradients(const LaresCatalogue& call) {
     const int threads = threads_for(call.threads, 3 * product_operations(call));
     const int blocks = item_blocks(call);
     const size_t size = size_t(call.n_queries) * size_t(round_up(int(call.width), kLanes));
     const int parts = parts_of(blocks, double(size));
-    BorrowedArena arena;
+    Arena arena;
     const size_t all = call.g_queries ? size * size_t(parts) : 0;
-    arena->reserve(Queries::bytes(call) + Arena::bytes_of<float>(all));
-    const Queries queries(call, true, threads, *arena);
-    float* found = arena->take<float>(all);
+    arena.reserve(Queries::bytes(call) + Arena::bytes_of<float>(all));
+    const Queries queries(call, true, threads, arena);
+    float* found = arena.take<float>(all);
     run_pieces(parts, threads, [&](int part) {
         gradients_of_part(call, queries, blocks_of_part(blocks, part, parts),
                           call.g_queries ? found + size_t(part) * size : nullptr);
@@ -320,31 +313,31 @@ void gradients(const LaresCatalogue& call) {
     if (call.g_queries) write_query_gradients(call, queries, parts, threads, found);
 }
 
-void ranks(const LaresCatalogue& call) {
+inline void ranks(const LaresCatalogue& call) {
     const int threads = threads_for(call.threads, product_operations(call));
     const size_t count = size_t(call.n_queries);
     const int blocks = item_blocks(call);
     const int parts = parts_of(blocks, double(count));
-    BorrowedArena arena;
-    arena->reserve(Queries::bytes(call) + Arena::bytes_of<float>(count) +
-                   Arena::bytes_of<int32_t>(count * size_t(parts)) +
-                   Arena::bytes_of<float>(size_t(parts)));
-    const Queries queries(call, false, threads, *arena);
-    float* wanted = arena->take<float>(count);
-    int32_t* found = arena->take<int32_t>(count * size_t(parts));
-    float* poison = arena->take<float>(size_t(parts));
+    Arena arena;
+    arena.reserve(Queries::bytes(call) + Arena::bytes_of<float>(count) +
+                  Arena::bytes_of<int32_t>(count * size_t(parts)) +
+                  Arena::bytes_of<float>(size_t(parts)));
+    const Queries queries(call, false, threads, arena);
+    float* wanted = arena.take<float>(count);
+    int32_t* found = arena.take<int32_t>(count * size_t(parts));
+    float* poison = arena.take<float>(size_t(parts));
     chosen_scores(call, queries, threads, wanted);
     run_pieces(parts, threads, [&](int part) {
-        BorrowedArena own;
-        own->reserve(ItemBlock::bytes(call) + Excluded::bytes(call) +
-                     Arena::bytes_of<float>(kScores));
-        ItemBlock block(call, *own);
-        Excluded excluded(call, *own);
-        float* scores = own->take<float>(kScores);
+        Arena own;
+        own.reserve(ItemBlock::bytes(call) + Excluded::bytes(call) +
+                    Arena::bytes_of<float>(kScores));
+        ItemBlock block(call, own);
+        Excluded excluded(call, own);
+        float* scores = own.take<float>(kScores);
         int32_t* counts = found + size_t(part) * count;
-        std::fill(counts, counts + count, 0);
+        fill(counts, counts + count, 0);
         poison[part] = 0.0f;
-        constexpr float kNever = std::numeric_limits<float>::quiet_NaN();
+        constexpr float kNever = __builtin_nanf("");
         walk(
             call, queries, blocks_of_part(blocks, part, parts), block, scores,
             [&] { poison[part] += block.poison; },
@@ -374,23 +367,23 @@ void ranks(const LaresCatalogue& call) {
     }
 }
 
-void top_k(const LaresCatalogue& call) {
+inline void top_k(const LaresCatalogue& call) {
     const int threads = threads_for(call.threads, product_operations(call));
     const int blocks = item_blocks(call);
-    BorrowedArena arena;
-    arena->reserve(Queries::bytes(call));
-    const Queries queries(call, false, threads, *arena);
+    Arena arena;
+    arena.reserve(Queries::bytes(call));
+    const Queries queries(call, false, threads, arena);
     // Whatever the parts are, the best of all are the same.
-    const int parts = std::min(blocks, threads == 1 ? 1 : 2 * threads);
+    const int parts = min(blocks, threads == 1 ? 1 : 2 * threads);
     const int k = int(call.k);
     BestOfParts found(queries.count, parts, k);
     run_pieces(parts, threads, [&](int part) {
-        BorrowedArena own;
-        own->reserve(ItemBlock::bytes(call) + Excluded::bytes(call) +
-                     Arena::bytes_of<float>(kScores));
-        ItemBlock block(call, *own);
-        Excluded excluded(call, *own);
-        float* scores = own->take<float>(kScores);
+        Arena own;
+        own.reserve(ItemBlock::bytes(call) + Excluded::bytes(call) +
+                    Arena::bytes_of<float>(kScores));
+        ItemBlock block(call, own);
+        Excluded excluded(call, own);
+        float* scores = own.take<float>(kScores);
         Candidates* best = found.of_part(part);
         walk(
             call, queries, blocks_of_part(blocks, part, parts), block, scores, [] {},
@@ -408,10 +401,5 @@ void top_k(const LaresCatalogue& call) {
             found.write(n, call.top_scores + int64_t(n) * k, call.top_ids + int64_t(n) * k);
     });
 }
-
-}  // namespace
-
-extern const CatalogueKernels catalogue_kernels;
-const CatalogueKernels catalogue_kernels{log_probability, gradients, top_k, ranks};
 
 }  // namespace lares::LARES_ISA

@@ -1,7 +1,9 @@
-// What each instruction set's build of the kernel offers.
+// What each instruction set's build of the kernels offers.
 #pragma once
 
-#include "../lares_kernels.h"
+#include <cstdint>
+
+#include "../../lares_kernels.h"
 
 namespace lares {
 
@@ -15,12 +17,12 @@ struct CatalogueKernels {
 
 struct IsaKernels {
     const char* name;
-    int precision;     // of the products: LARES_FP32 or LARES_BF16
-    bool (*usable)();  // on this processor
+    int precision;   // of the products: LARES_FP32 or LARES_BF16
+    uint32_t needs;  // of the processor: a Feature or none
     // Both throw CallError or std::bad_alloc.
     void (*forward)(const LaresCall& call);
     void (*backward)(const LaresCall& call);
-    const CatalogueKernels* catalogue;
+    CatalogueKernels catalogue;
     double (*measure_peak)();
     bool (*evaluate)(int function, int64_t count, const float* x, float* y);
 };

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../lares_kernels.h"
+#include "../../lares_kernels.h"
 
 namespace lares {
 namespace {

@@ -2,11 +2,7 @@
 // panels of operands.
 #pragma once
 
-#include <cmath>
-#include <vector>
-
-#include "../lares_kernels.h"
-#include "arena.hpp"
+#include "../../lares_kernels.h"
 #include "gemm.hpp"
 #include "mixing.hpp"
 #include "philox.hpp"
@@ -117,7 +113,7 @@ struct Blocks {
 
 class Weights {
   public:
-    std::vector<LayerWeights> layers;
+    Array<LayerWeights> layers;
     const float *core_norm_weight = nullptr, *core_norm_bias = nullptr;
     const Operand *concat = nullptr, *concat_back = nullptr;
     const float* concat_bias = nullptr;
@@ -183,7 +179,7 @@ class Weights {
         if (!s.recurrent()) return;
         core_norm_weight = vector(p[kCoreNormWeight], d);
         core_norm_bias = vector(p[kCoreNormBias], d);
-        if (s.adapter == LARES_ADAPTER_GATE) gate = 1.0f / (1.0f + std::exp(-*p[kGate]));
+        if (s.adapter == LARES_ADAPTER_GATE) gate = 1.0f / (1.0f + __builtin_expf(-*p[kGate]));
         if (s.adapter == LARES_ADAPTER_CONCAT) {
             concat = pack(p[kConcatWeight], d, 2 * s.d, 2 * s.d);
             concat_bias = vector(p[kConcatBias], d);
@@ -283,11 +279,11 @@ class Weights {
     float* draft(float* packed, int) { return packed; }
     float* draft(uint32_t*, int rows) {
         draft_.resize(size_t(rows) * kPanel);
-        return draft_.data();
+        return draft_.begin();
     }
 
     Arena& arena_;
-    std::vector<float> draft_;
+    Array<float> draft_;
 };
 
 }  // namespace lares::LARES_ISA

@@ -6,17 +6,13 @@
 // spectra by W is convolving with irfft(W), which takes half the work of two transforms.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <vector>
-
 #include "simd.hpp"
 
 namespace lares::LARES_ISA {
 
 constexpr int kMixRows = 8;  // rows of a block: as many independent sums as hide the latency
 
-// Calls run(std::integral_constant<int, M>, row) for blocks of at most kMixRows rows that cover
+// Calls run(Constant<M>, row) for blocks of at most kMixRows rows that cover
 // `first` .. `first + count - 1`, all of nearly equal height.
 template <class Run>
 LARES_INLINE void for_row_blocks(int first, int count, const Run& run) {
@@ -24,9 +20,9 @@ LARES_INLINE void for_row_blocks(int first, int count, const Run& run) {
     for (int i = 0, row = first; i < blocks; ++i) {
         const int height = (first + count - row + blocks - i - 1) / (blocks - i);
         switch (height) {
-#define LARES_CASE(M)                               \
-    case M:                                         \
-        run(std::integral_constant<int, M>{}, row); \
+#define LARES_CASE(M)            \
+    case M:                      \
+        run(Constant<M>{}, row); \
         break;
             LARES_CASE(1)
             LARES_CASE(2)
@@ -95,12 +91,12 @@ inline void double_window(const float* window, int length, int dp, float* twice)
 
 // cos and sin of 2 pi i / L, i < L.
 struct Turns {
-    std::vector<float> cosine, sine;
+    Array<float> cosine, sine;
     explicit Turns(int length) {
         for (int i = 0; i < length; ++i) {
             const double angle = 6.283185307179586476925 * i / length;
-            cosine.push_back(float(std::cos(angle)));
-            sine.push_back(float(std::sin(angle)));
+            cosine.push_back(float(__builtin_cos(angle)));
+            sine.push_back(float(__builtin_sin(angle)));
         }
     }
 };
@@ -120,7 +116,7 @@ inline void band_basis(int kept, int length, float* basis) {
     const Turns turns(length);
     for (int k = 0; k < kept && k < frequencies(length); ++k) {
         const bool alone = stands_alone(k, length);
-        const float norm = float(std::sqrt((alone ? 1.0 : 2.0) / length));
+        const float norm = float(__builtin_sqrt((alone ? 1.0 : 2.0) / length));
         for (int i = 0; i < length; ++i)
             basis[i] = norm * turns.cosine[size_t(int64_t(k) * i % length)];
         basis += length;
@@ -135,7 +131,7 @@ inline void band_basis(int kept, int length, float* basis) {
 inline void filter_kernel(const float* spectrum, int length, int d, int dp, float* kernel) {
     const Turns turns(length);
     std::memset(kernel, 0, size_t(length) * size_t(dp) * sizeof(float));
-    std::vector<float> real(size_t(d), 0.0f), imaginary(size_t(d), 0.0f);
+    Array<float> real{size_t(d)}, imaginary{size_t(d)};
     for (int k = 0; k < frequencies(length); ++k) {
         const float share = (stands_alone(k, length) ? 1.0f : 2.0f) / float(length);
         const float* from = spectrum + ptrdiff_t(k) * d * 2;
@@ -158,12 +154,12 @@ inline void filter_kernel(const float* spectrum, int length, int d, int dp, floa
 inline void filter_kernel_backward(const float* g_kernel, int length, int d, int dp,
                                    float* g_spectrum) {
     const Turns turns(length);
-    std::vector<float> real(size_t(d), 0.0f), imaginary(size_t(d), 0.0f);
+    Array<float> real{size_t(d)}, imaginary{size_t(d)};
     for (int k = 0; k < frequencies(length); ++k) {
         const bool alone = stands_alone(k, length);
         const float share = (alone ? 1.0f : 2.0f) / float(length);
-        std::fill(real.begin(), real.end(), 0.0f);
-        std::fill(imaginary.begin(), imaginary.end(), 0.0f);
+        fill(real.begin(), real.end(), 0.0f);
+        fill(imaginary.begin(), imaginary.end(), 0.0f);
         for (int i = 0; i < length; ++i) {
             const size_t turn = size_t(int64_t(k) * i % length);
             const float cosine = share * turns.cosine[turn];

@@ -5,14 +5,8 @@
 // equally.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <limits>
-
-#include "../lares_kernels.h"
-#include "arena.hpp"
+#include "../../lares_kernels.h"
 #include "gemm.hpp"
-#include "threads.hpp"
 
 namespace lares::LARES_ISA {
 
@@ -21,7 +15,7 @@ constexpr int kTileQueries = 48;  // of a tile
 constexpr int kScoreStride = kBlockItems + 16;  // off the powers of two, which share cache sets
 static_assert(kBlockItems % kPanel == 0 && kTileQueries % kFold == 0, "whole panels and operands");
 
-constexpr float kNone = -std::numeric_limits<float>::infinity();
+constexpr float kNone = -kInfinity;
 
 // NaN for what holds NaN or infinity, else 0.
 LARES_INLINE float poison_of(const float* row, int width) {
@@ -35,7 +29,7 @@ LARES_INLINE float normalise(float* row, int width) {
     constexpr float kShortest = 1e-12f;
     Vec squares = Vec{};
     for (int c = 0; c < width; c += kLanes) squares += load(row + c) * load(row + c);
-    const float length = std::max(std::sqrt(sum_lanes(squares)), kShortest);
+    const float length = max(__builtin_sqrtf(sum_lanes(squares)), kShortest);
     for (int c = 0; c < width; c += kLanes) store(row + c, load(row + c) / broadcast(length));
     return length;
 }
@@ -80,7 +74,7 @@ class Queries {
             for (int n = first; n < end; ++n) {
                 float* row = rows + size_t(n) * padded;
                 std::memcpy(row, call.queries + size_t(n) * width, size_t(width) * sizeof(float));
-                std::fill(row + width, row + padded, 0.0f);
+                fill(row + width, row + padded, 0.0f);
                 if (call.scores == LARES_COSINE) lengths[n] = normalise(row, padded);
                 for (int c = 0; c < padded; c += kLanes)
                     store(row + c, load(row + c) * broadcast(scale));
@@ -94,7 +88,7 @@ class Queries {
     }
 
     static size_t tiles(int n) { return size_t(n + kTileQueries - 1) / kTileQueries; }
-    int in_tile(int tile) const { return std::min(kTileQueries, count - tile * kTileQueries); }
+    int in_tile(int tile) const { return min(kTileQueries, count - tile * kTileQueries); }
     const float* rows_of(int tile) const { return rows + size_t(tile) * kTileQueries * padded; }
 
     // From query `first` on, as the left side of the scores.
@@ -157,7 +151,7 @@ class ItemBlock {
     // Takes block number `index` of the catalogue.
     void take(int index) {
         first = index * kBlockItems;
-        count = int(std::min<int64_t>(kBlockItems, call_.n_items - first));
+        count = int(min<int64_t>(kBlockItems, call_.n_items - first));
         poison = 0.0f;
         for (int i = 0; i < count; ++i) {
             float* row = rows + size_t(i) * padded_;
@@ -165,8 +159,8 @@ class ItemBlock {
             poison += poison_of(row, padded_);
         }
         // To the end of the panel, for the transpositions.
-        std::fill(rows + size_t(count) * padded_, rows + size_t(round_up(count, kPanel)) * padded_,
-                  0.0f);
+        fill(rows + size_t(count) * padded_, rows + size_t(round_up(count, kPanel)) * padded_,
+             0.0f);
         for (int panel = 0; panel < columns(); panel += kPanel) pack(panel);
     }
 
@@ -178,15 +172,13 @@ class ItemBlock {
     // Scores of queries `from .. from + n - 1`, into rows of kScoreStride.
     void score(const Queries& queries, int from, int n, float* scores) const {
         const Panels panels{panels_, ptrdiff_t(folds(padded_)) * kPanel, kPanel};
-        product(n, columns(), width_, queries.left(from), panels,
-                [&](int row, int column, Vec v)
-                    LARES_INLINE_LAMBDA { store(scores + row * kScoreStride + column, v); });
+        product(n, columns(), width_, queries.left(from), panels, Store{scores, kScoreStride});
     }
 
     // Scores of queries `from .. from + n - 1`, at most kLanes, each with its own item of `ids`.
     void score_each(const Queries& queries, int from, int n, const int64_t* ids, float* scores) {
         for (int i = 0; i < n; ++i) take_item(ids[i], rows + size_t(i) * padded_);
-        std::fill(rows + size_t(n) * padded_, rows + size_t(kPanel) * padded_, 0.0f);
+        fill(rows + size_t(n) * padded_, rows + size_t(kPanel) * padded_, 0.0f);
         pack(0);
         const Left left = queries.left(from);
         for (int i = 0; i < n; ++i)
@@ -207,7 +199,7 @@ class ItemBlock {
             const float* from = static_cast<const float*>(call_.items) + item * width_;
             std::memcpy(row, from, size_t(width_) * sizeof(float));
         }
-        std::fill(row + width_, row + padded_, 0.0f);
+        fill(row + width_, row + padded_, 0.0f);
         return call_.scores == LARES_COSINE ? normalise(row, padded_) : 1.0f;
     }
 
@@ -239,7 +231,7 @@ class Excluded {
     Excluded(const LaresCatalogue& call, Arena& arena)
         : call_(call), each_(call.n_queries / call.n_rows) {
         places_ = arena.take<int32_t>(call.n_excluded ? size_t(call.n_queries) : 0);
-        if (call.n_excluded) std::fill(places_, places_ + call.n_queries, 0);
+        if (call.n_excluded) fill(places_, places_ + call.n_queries, 0);
     }
 
     // Writes `value` over the numbers (rows of kScoreStride) of items that the queries exclude.
@@ -266,7 +258,7 @@ inline int item_blocks(const LaresCatalogue& call) {
 }
 
 // Blocks of part `part` of `parts`.
-inline std::pair<int, int> blocks_of_part(int blocks, int part, int parts) {
+inline Range blocks_of_part(int blocks, int part, int parts) {
     return {int(int64_t(blocks) * part / parts), int(int64_t(blocks) * (part + 1) / parts)};
 }
 

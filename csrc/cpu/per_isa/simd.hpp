@@ -4,22 +4,31 @@
 // LARES_ISA namespace; nothing here is chosen at run time.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <utility>
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#define LARES_NEON 1
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define LARES_NEON_BF16 1
+#endif
 #endif
 
 #ifndef LARES_ISA
 #error "compile with -DLARES_ISA=<name of the instruction set>"
 #endif
 
+#include "support.hpp"
+
 #define LARES_INLINE inline __attribute__((always_inline))
 #define LARES_INLINE_LAMBDA __attribute__((always_inline))
 
+#define LARES_TEXT2(x) #x
+#define LARES_TEXT(x) LARES_TEXT2(x)
+
 namespace lares::LARES_ISA {
+
+constexpr const char* kIsaName = LARES_TEXT(LARES_ISA);
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 16;
@@ -29,7 +38,7 @@ constexpr int kLanes = 8;
 constexpr int kPanelVectors = 2;  // 6 x 2 accumulators, 2 panel vectors: 14 of 16 registers
 #else
 constexpr int kLanes = 4;
-constexpr int kPanelVectors = 4;
+constexpr int kPanelVectors = 4;  // all but 3 of NEON's 32 registers
 #endif
 constexpr int kBlockRows = 6;
 constexpr int kPanel = kPanelVectors * kLanes;  // columns of a weight panel
@@ -64,12 +73,12 @@ LARES_INLINE IVec broadcast(int32_t x) { return IVec{} + x; }
 LARES_INLINE UVec broadcast(uint32_t x) { return UVec{} + x; }
 
 // Lane i of the result is lane pick(i) of a followed by b.
-template <class Pick, size_t... I>
-LARES_INLINE Vec shuffle(Vec a, Vec b, Pick pick, std::index_sequence<I...>) {
+template <class Pick, int... I>
+LARES_INLINE Vec shuffle(Vec a, Vec b, Pick pick, Indices<I...>) {
 #if defined(__clang__)
-    return __builtin_shufflevector(a, b, pick(int(I))...);
+    return __builtin_shufflevector(a, b, pick(I)...);
 #else
-    return __builtin_shuffle(a, b, IVec{pick(int(I))...});
+    return __builtin_shuffle(a, b, IVec{pick(I)...});
 #endif
 }
 
@@ -133,6 +142,9 @@ LARES_INLINE float sum_lanes(Vec v) {
     z = _mm_add_ps(z, _mm_movehl_ps(z, z));
     z = _mm_add_ss(z, _mm_shuffle_ps(z, z, 1));
     return _mm_cvtss_f32(z);
+#elif defined(LARES_NEON)
+    const float32x4_t x = (float32x4_t)v;
+    return vpadds_f32(vadd_f32(vget_low_f32(x), vget_high_f32(x)));
 #else
     return (v[0] + v[2]) + (v[1] + v[3]);
 #endif
@@ -150,6 +162,8 @@ LARES_INLINE uint32_t lanes_above(Vec a, Vec b) {
     return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
 #elif defined(__AVX2__)
     return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GT_OQ)));
+#elif defined(LARES_NEON)
+    return vaddvq_u32((uint32x4_t)((UVec)(a > b) & lane_bits()));
 #else
     uint32_t bits = 0;
     for (int i = 0; i < kLanes; ++i) bits |= uint32_t(a[i] > b[i]) << i;
@@ -164,7 +178,7 @@ LARES_INLINE IVec lanes_below(int count) { return lane_numbers() < broadcast(int
 template <int kHalf>
 LARES_INLINE void exchange_lanes(Vec (&r)[kLanes]) {
     if constexpr (kHalf > 0) {
-        constexpr auto lanes = std::make_index_sequence<kLanes>{};
+        constexpr typename IndicesBelow<kLanes>::Type lanes{};
         for (int i = 0; i < kLanes; ++i) {
             if (i & kHalf) continue;
             const Vec a = r[i], b = r[i + kHalf];

@@ -169,21 +169,35 @@ inline void activate(int rows, int width, const float* bias, float* inner, float
     }
 }
 
+inline void activate(int activation, int rows, int width, const float* bias, float* inner,
+                     float* slope, ptrdiff_t stride) {
+    switch (activation) {
+        case LARES_GELU:
+            return activate<Gelu>(rows, width, bias, inner, slope, stride);
+        case LARES_GELU_TANH:
+            return activate<GeluTanh>(rows, width, bias, inner, slope, stride);
+        case LARES_RELU:
+            return activate<Relu>(rows, width, bias, inner, slope, stride);
+        default:
+            return activate<Silu>(rows, width, bias, inner, slope, stride);
+    }
+}
+
 // Dropout of columns `first` .. of the activations and, where they are kept, of their slopes.
 inline void drop_inner(const ColumnKeep& keep, int rows, int first, int width, float* inner,
                        float* slope, ptrdiff_t stride) {
     if (!keep.words) return;
     const UVec bits = lane_bits();
+    float* const both[] = {inner, slope};
     for (int r = 0; r < rows; ++r)
         for (int c = 0; c < width; c += kLanes)
-            for (float* at : {inner, slope})
+            for (float* at : both)
                 if (at) {
                     at += r * stride + c;
                     store(at, keep.apply(load(at), r, first + c, bits));
                 }
 }
 
-template <class Act>
 inline void feed_forward(const Shape& s, const LayerWeights& w, int rows, const float* in,
                          const LayerSpace& t, bool finish) {
     const ColumnKeep keep = layer_keep(s, t).inner;
@@ -192,33 +206,14 @@ inline void feed_forward(const Shape& s, const LayerWeights& w, int rows, const 
         const int width = s.fp - first < kChunk ? s.fp - first : kChunk;
         float* inner = t.slope ? t.inner + first : t.inner;
         product(rows, width, s.d, given, packed_panels(w.up, s.d, 0, first),
-                [&](int r, int c, Vec v)
-                    LARES_INLINE_LAMBDA { store(inner + r * t.inner_stride + c, v); });
-        activate<Act>(rows, width, w.up_bias + first, inner, t.slope ? t.slope + first : nullptr,
-                      t.inner_stride);
-        drop_inner(keep, rows, first, width, inner, t.slope ? t.slope + first : nullptr,
-                   t.inner_stride);
+                Store{inner, t.inner_stride});
+        float* slope = t.slope ? t.slope + first : nullptr;
+        activate(s.activation, rows, width, w.up_bias + first, inner, slope, t.inner_stride);
+        drop_inner(keep, rows, first, width, inner, slope, t.inner_stride);
         if (!finish) continue;
-        const float* start = first ? nullptr : w.down_bias;
         product(rows, s.dp, width, left_rows(inner, t.inner_stride, rows, width, t.room.rows[1]),
-                packed_panels(w.down, s.fp, first), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                    float* at = t.branch + ptrdiff_t(r) * s.dp + c;
-                    store(at, v + load(start ? start + c : at));
-                });
-    }
-}
-
-inline void feed_forward(const Shape& s, const LayerWeights& w, int rows, const float* in,
-                         const LayerSpace& t, bool finish) {
-    switch (s.activation) {
-        case LARES_GELU:
-            return feed_forward<Gelu>(s, w, rows, in, t, finish);
-        case LARES_GELU_TANH:
-            return feed_forward<GeluTanh>(s, w, rows, in, t, finish);
-        case LARES_RELU:
-            return feed_forward<Relu>(s, w, rows, in, t, finish);
-        default:
-            return feed_forward<Silu>(s, w, rows, in, t, finish);
+                packed_panels(w.down, s.fp, first),
+                first ? add_to_rows(t.branch, s.dp) : StorePlus{t.branch, s.dp, w.down_bias, 0});
     }
 }
 
@@ -246,16 +241,12 @@ inline void layer_forward(const Core& core, int layer, int step, const Rows& row
         in = t.attn_in;
     }
     const int first = s.query ? dp : 0;  // column of those that `w.qkv` gives
-    const auto store_qkv = [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-        store(t.qkv + ptrdiff_t(r) * 3 * dp + c, v + load(w.qkv_bias + c));
-    };
     if (s.query)
         product(rows.count, dp, s.d, left_rows(in, dp, rows.count, s.d, t.room.rows[0]),
-                packed_panels(w.q, s.d), store_qkv);
+                packed_panels(w.q, s.d), StorePlus{t.qkv, 3 * dp, w.qkv_bias, 0});
     product(rows.count, 3 * dp - first, s.d,
             left_rows(s.query ? x : in, dp, rows.count, s.d, t.room.rows[0]),
-            packed_panels(w.qkv, s.d),
-            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA { store_qkv(r, first + c, v); });
+            packed_panels(w.qkv, s.d), StorePlus{t.qkv + first, 3 * dp, w.qkv_bias + first, 0});
     transpose_rows(t.qkv, 3 * dp, rows.count, dp, t.q_columns, rows.lane_stride);
     attention_forward(core.attention(rows), rows.groups, rows.n_groups, t.qkv, t.q_columns,
                       rows.starts, keep.keys, t.context_columns, t.scratch);
@@ -268,9 +259,7 @@ inline void layer_forward(const Core& core, int layer, int step, const Rows& row
         residual = t.residual;
     }
     product(live.count, dp, s.d, left_rows(t.context, dp, live.count, s.d, t.room.rows[0]),
-            packed_panels(w.out, s.d), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                store(t.branch + ptrdiff_t(r) * dp + c, v + load(w.out_bias + c));
-            });
+            packed_panels(w.out, s.d), StorePlus{t.branch, dp, w.out_bias, 0});
 
     const BranchSum attended{residual, t.branch, dp, keep.attention};
     if (s.post)
@@ -328,28 +317,20 @@ inline void feed_forward_backward(const Shape& s, const LayerWeights& w, int row
         const int width = s.fp - first < kChunk ? s.fp - first : kChunk;
         const float *inner = t.inner + first, *slope = t.slope + first;
         product(rows, width, s.d, g_rows, packed_panels(w.down_back, s.d, 0, first),
-                [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                    store(b.g_inner + ptrdiff_t(r) * kChunk + c,
-                          v * load(slope + r * t.inner_stride + c));
-                });
+                StoreTimes{b.g_inner, kChunk, slope, t.inner_stride});
         add_column_sums(rows, width, b.g_inner, kChunk, grads.up_bias + first);
         const Left activated = right_columns(inner, t.inner_stride, rows, width, room.columns[2]);
         product<true>(s.d, width, rows, g_columns, panels_of(activated),
-                      [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                          add_to(grads.down + ptrdiff_t(r) * s.fp + first + c, v);
-                      });
+                      add_to_rows(grads.down + first, s.fp));
         product<true>(width, dp, rows,
                       left_columns(b.g_inner, kChunk, rows, width, room.columns[3]), panels_of(in),
-                      [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                          add_to(grads.up + ptrdiff_t(first + r) * dp + c, v);
-                      });
-        const bool set = !add && first == 0;
-        product(rows, dp, width, left_rows(b.g_inner, kChunk, rows, width, room.rows[1]),
-                packed_panels(w.up_back, s.fp, first),
-                [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                    float* at = g_in + ptrdiff_t(r) * dp + c;
-                    store(at, set ? v : v + load(at));
-                });
+                      add_to_rows(grads.up + ptrdiff_t(first) * dp, dp));
+        const Left g_inner = left_rows(b.g_inner, kChunk, rows, width, room.rows[1]);
+        const Panels up_back = packed_panels(w.up_back, s.fp, first);
+        if (add || first)
+            product(rows, dp, width, g_inner, up_back, add_to_rows(g_in, dp));
+        else
+            product(rows, dp, width, g_inner, up_back, Store{g_in, dp});
     }
 }
 
@@ -420,8 +401,7 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
     product<true>(s.d, dp, live.count,
                   left_columns(b.g_branch, dp, live.count, s.d, room.columns[0]),
                   panels_of(right_columns(t.context, dp, live.count, dp, room.columns[1])),
-                  [&](int r, int c, Vec v)
-                      LARES_INLINE_LAMBDA { add_to(grads.out + ptrdiff_t(r) * dp + c, v); });
+                  add_to_rows(grads.out, dp));
     const size_t row_bytes = size_t(dp) * sizeof(float);
     if (live.map) {
         std::memset(b.g_context, 0, size_t(rows.count) * row_bytes);
@@ -449,22 +429,16 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
         product<true>(columns, dp, rows.count,
                       left_columns(b.g_qkv + from, 3 * dp, rows.count, columns, room.columns[0]),
                       panels_of(right_columns(in, dp, rows.count, dp, room.columns[1])),
-                      [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                          add_to(grads.qkv + ptrdiff_t(from + r) * dp + c, v);
-                      });
+                      add_to_rows(grads.qkv + ptrdiff_t(from) * dp, dp));
     };
     if (s.query) {
         add_qkv(0, dp, t.attn_in);
         add_qkv(dp, 2 * dp, x);
         product(rows.count, dp, dp, left_rows(b.g_qkv, 3 * dp, rows.count, dp, room.rows[0]),
-                packed_panels(w.q_back, dp), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                    add_to(g + ptrdiff_t(r) * dp + c, v);
-                });
+                packed_panels(w.q_back, dp), add_to_rows(g, dp));
         product(rows.count, dp, 2 * dp,
                 left_rows(b.g_qkv + dp, 3 * dp, rows.count, 2 * dp, room.rows[0]),
-                packed_panels(w.qkv_back, 2 * dp), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                    store(b.g_in + ptrdiff_t(r) * dp + c, v);
-                });
+                packed_panels(w.qkv_back, 2 * dp), Store{b.g_in, dp});
         norm_rows_backward(rows.count, s.d, dp, w.attn_norm_weight, t.attn_norm, g,
                            grads.attn_norm_weight, grads.attn_norm_bias,
                            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
@@ -475,11 +449,12 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
     }
     add_qkv(0, 3 * dp, s.post ? x : t.attn_in);
     float* g_in = s.post ? g : b.g_in;
-    product(rows.count, dp, 3 * dp, left_rows(b.g_qkv, 3 * dp, rows.count, 3 * dp, room.rows[0]),
-            packed_panels(w.qkv_back, 3 * dp), [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
-                float* at = g_in + ptrdiff_t(r) * dp + c;
-                store(at, s.post ? v + load(at) : v);
-            });
+    const Left g_qkv = left_rows(b.g_qkv, 3 * dp, rows.count, 3 * dp, room.rows[0]);
+    const Panels qkv_back = packed_panels(w.qkv_back, 3 * dp);
+    if (s.post)
+        product(rows.count, dp, 3 * dp, g_qkv, qkv_back, add_to_rows(g_in, dp));
+    else
+        product(rows.count, dp, 3 * dp, g_qkv, qkv_back, Store{g_in, dp});
     if (s.banded())
         for (ptrdiff_t i = 0; i < ptrdiff_t(rows.count) * dp; i += kLanes)
             add_to(g + i, load(b.g_bands + i));

@@ -1,16 +1,10 @@
 // The processor's matrix unit (AMX), in the build for processors that have one for bfloat16.
 //
 // It has eight registers of 16 rows of 64 bytes, and multiplies 16 x 32 numbers with 32 x 16 in
-// sixteen cycles. Linux lets a process use it that asks.
+// sixteen cycles. A process may have to ask for it (once/processor.cpp).
 #pragma once
 
 #include "simd.hpp"
-
-#if defined(__AMX_BF16__)
-#include <cpuid.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 namespace lares::LARES_ISA {
 
@@ -59,23 +53,6 @@ class MatrixUnit {
     UnitShapes before_;
 };
 
-// Whether the processor has the unit and the system lets this process use it.
-inline bool matrix_unit_usable() {
-#if defined(__linux__)
-    static const bool usable = [] {
-        unsigned a, b, c, d;
-        constexpr unsigned kBf16Bit = 1u << 22, kTileBit = 1u << 24;  // of leaf 7's EDX
-        if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & kBf16Bit) || !(d & kTileBit))
-            return false;
-        constexpr long kAsk = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-        return syscall(SYS_arch_prctl, kAsk, kTileData) == 0;
-    }();
-    return usable;
-#else
-    return false;
-#endif
-}
-
 // sums (16, 16 V; rows 64 apart) of A (16 rows of pairs) and B (rows of pairs, 16 V columns), over
 // `steps` times 16 pairs.
 template <int V>
@@ -121,7 +98,6 @@ constexpr bool kMatrixUnit = false;
 struct MatrixUnit {
     MatrixUnit() {}  // or compilers call it an unused variable
 };
-inline bool matrix_unit_usable() { return true; }
 
 #endif
 

@@ -1,0 +1,37 @@
+// Scratch memory: a block, carved from the front, that outlives the call that borrowed it.
+#pragma once
+
+#include <cstddef>
+
+namespace lares {
+
+constexpr size_t kAlignment = 64;  // a cache line, and the widest vector
+
+// What a count of bytes takes in a block.
+constexpr size_t aligned(size_t bytes) {
+    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+class Scratch {
+  public:
+    // Room for `bytes` at least; what was carved before is gone. Throws std::bad_alloc.
+    void reserve(size_t bytes);
+    // The next `bytes`; throws std::bad_alloc if fewer were reserved.
+    void* take(size_t bytes);
+
+    Scratch() noexcept = default;
+    ~Scratch();
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+
+  private:
+    char* memory_ = nullptr;
+    size_t size_ = 0, used_ = 0;
+};
+
+// A block at rest, or a new one. A call gives back what it borrowed, so that the pages of one call
+// serve the next; fresh ones would be faulted in again each time. Throws std::bad_alloc.
+Scratch* borrow_scratch();
+void give_back_scratch(Scratch* scratch) noexcept;
+
+}  // namespace lares
