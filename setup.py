@@ -1,11 +1,15 @@
 """Build script; pyproject.toml declares the package, csrc/build*.py compile the kernels.
 
 The kernels use neither torch nor Python's headers: one build serves every version of both. Where there
-is no compiler the package installs without them, and ``lares doctor`` says what is missing.
+is no compiler the package installs without them; a note beside the package says why, which the first
+import and ``lares doctor`` read out (lares_kernels/built.py).
+
+CUDA kernels are compiled where there is an NVIDIA card, or where ``LARES_CUDA=1`` asks for them, and
+never with ``LARES_CUDA=0``.
 """
 
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -17,27 +21,62 @@ import build_cuda  # noqa: E402
 
 import build  # noqa: E402
 
-LIBRARIES: dict[str, Callable[[Path, Path], None]] = {
-    "lares_kernels.liblares_cpu": build.build_cpu,
-    "lares_kernels.liblares_cuda": build_cuda.build_cuda,
-}
+CPU, CUDA = "lares_kernels.liblares_cpu", "lares_kernels.liblares_cuda"
+LIBRARIES = {CPU: build.build_cpu, CUDA: build_cuda.build_cuda}
+
+
+def why_left_out(name: str) -> str | None:
+    """Return why a library is not to be built here; None if it is."""
+    asked = os.environ.get("LARES_CUDA", "")
+    if asked not in ("", "0", "1"):
+        raise SystemExit(
+            f"LARES_CUDA is {asked!r}; it takes 1 (build the CUDA kernels) or 0 (do not)"
+        )
+    if name == CPU or asked == "1" or (asked == "" and build_cuda.present_architectures()):
+        return None
+    found = "LARES_CUDA=0 was set" if asked else "there was no NVIDIA card (nvidia-smi lists none)"
+    return f"left out: {found}; LARES_CUDA=1 pip install -e . builds the CUDA kernels with nvcc"
+
+
+def note_of(library: Path) -> Path:
+    """Return where lares_kernels/built.py looks for the note of a library."""
+    return library.with_suffix(".not-built.txt")
 
 
 class BuildKernels(build_ext):
-    """Hands an extension over to ninja; what comes out is a plain shared library."""
+    """Hands an extension over to ninja; what comes out is a plain shared library, or a note."""
 
     def get_ext_filename(self, fullname: str) -> str:
         return fullname.replace(".", "/") + ".so"
 
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name))
-        folder = ROOT / "build" / ("csrc" if ext.name.endswith("cpu") else "cuda")
-        try:
-            LIBRARIES[ext.name](target, folder)
-        except build.BuildError as error:
-            # Never half-written, and never an old library beside new sources.
-            target.unlink(missing_ok=True)
-            print(f"warning: {target.name} was not built: {error}", file=sys.stderr)
+        folder = ROOT / "build" / ("csrc" if ext.name == CPU else "cuda")
+        why = why_left_out(ext.name)
+        if why is None:
+            try:
+                LIBRARIES[ext.name](target, folder)
+            except build.BuildError as error:
+                why = f"failed: {error}"
+        keep_one(target, why)
+
+    def copy_extensions_to_source(self) -> None:
+        super().copy_extensions_to_source()
+        for ext in self.extensions:
+            made = note_of(Path(self.build_lib) / self.get_ext_filename(ext.name))
+            why = made.read_text(encoding="utf-8").strip() if made.is_file() else None
+            keep_one(ROOT / self.get_ext_filename(ext.name), why)
+
+
+def keep_one(library: Path, why: str | None) -> None:
+    """Leave a library, or the note why it was not built: never an old one beside new sources."""
+    if why is None:
+        note_of(library).unlink(missing_ok=True)
+        return
+    library.unlink(missing_ok=True)
+    library.parent.mkdir(parents=True, exist_ok=True)
+    note_of(library).write_text(why + "\n", encoding="utf-8")
+    print(f"warning: {library.name} was not built: {why}", file=sys.stderr)
 
 
 setup(

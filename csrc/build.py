@@ -113,10 +113,15 @@ def escaped(path: Path | str) -> str:
     return text
 
 
+def in_command(words: str) -> str:
+    """Return words for a shell as a command of a build.ninja file has them."""
+    return words.replace("$", "$$")
+
+
 def rules(cxx: str, flags: str, link: str, target: str, stress: bool) -> str:
     """Return the build.ninja file."""
     sets = instruction_sets(cxx)
-    added = os.environ.get("LARES_CXXFLAGS", "")
+    added = in_command(os.environ.get("LARES_CXXFLAGS", ""))
     macro = " ".join(f"LARES_SET({name})" for name in sets)
     flags = f"{flags} {shlex.quote(f'-DLARES_SETS={macro}')} {added}"
     objects = {f"{source.stem}.o": (source, "") for source in sorted(SOURCES.glob("once/*.cpp"))}
@@ -126,7 +131,7 @@ def rules(cxx: str, flags: str, link: str, target: str, stress: bool) -> str:
     if stress:
         objects["stress.o"] = (HERE / "tests" / "stress.cpp", "")
     lines = [
-        f"cxx = {cxx}",
+        f"cxx = {in_command(cxx)}",
         f"flags = {flags}",
         "rule compile",
         "  command = $cxx $flags $set -MMD -MF $out.d -c $in -o $out",

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from build import BuildError, compiler, put_in_place, run_ninja
+from build import BuildError, compiler, escaped, in_command, put_in_place, run_ninja
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_ARCHITECTURES = ("80", "90a", "100a")
@@ -63,7 +64,7 @@ def known_architectures(command: str) -> set[str]:
 
 
 def present_architectures() -> list[str]:
-    """Architectures of the cards that are here."""
+    """Return the architectures of the NVIDIA cards that are here."""
     query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     return sorted({line.strip().replace(".", "") for line in _output(query).split("\n")} - {""})
 
@@ -124,7 +125,9 @@ def rules(
 
     ``device``: for cards, by nvcc.
     """
-    includes = f"-I{ROOT} -I{ROOT / 'cuda'} -I{launcher}"
+    folders = (ROOT, ROOT / "cuda", launcher)
+    includes = in_command(" ".join(shlex.quote(f"-I{folder}") for folder in folders))
+    command = in_command(command)
     objects = {"refine.o": ("cuda/refine.cu", "")}
     objects |= {f"{Path(source).stem}.o": (source, "") for source in extra}
     for kernel in ("backward", "forward", "split"):  # what takes longest first
@@ -142,7 +145,7 @@ def rules(
         f"  command = {command.removesuffix(' -x c++')} {link} $in -o $out",
     ]
     for name, (source, own) in objects.items():
-        lines += [f"build {name}: compile {ROOT / source}", f"  own = {own}"]
+        lines += [f"build {name}: compile {escaped(ROOT / source)}", f"  own = {own}"]
     lines.append(f"build {target}: link {' '.join(objects)}")
     return "\n".join(lines) + "\n"
 
@@ -159,7 +162,10 @@ def build_cuda(target: Path, folder: Path) -> None:
     )
     # The runtime is linked in and hidden, so that torch's own does not matter.
     link = f"{code} -shared -cudart static -Xlinker --exclude-libs -Xlinker ALL"
-    run_ninja(folder, rules(command, flags, link, name, ROOT / "cuda" / "device", device=True))
+    run_ninja(
+        folder,
+        rules(shlex.quote(command), flags, link, name, ROOT / "cuda" / "device", device=True),
+    )
     put_in_place(folder / name, target)
 
 

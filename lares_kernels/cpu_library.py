@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lares_kernels.built import why_not_built
 from lares_kernels.errors import BackendError
 
 LIBRARY = Path(__file__).with_name("liblares_cpu.so")
@@ -177,9 +178,10 @@ def load() -> ctypes.CDLL | str:
 
 def _load() -> ctypes.CDLL | str:
     if not LIBRARY.is_file():
+        why = why_not_built(LIBRARY)
         return (
-            "it was not built: install a C++ compiler (g++ or clang++) and run "
-            "`pip install -e .` again"
+            f"it was not built{f' ({why})' if why else ''}: install a C++ compiler (g++ or clang++) "
+            "and run `pip install -e .` again"
         )
     try:
         library = ctypes.CDLL(str(LIBRARY))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from lares.errors import DownloadError
 from lares.files import atomic_write
 from lares.names import nearest
+from lares_kernels.cache import cache_folder
 
 MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 MOVIELENS_MD5 = "0e33842e24a9c977be4e0107933c0723"  # published beside the archive
@@ -64,11 +64,6 @@ AMAZON_CATEGORIES = (
 )
 _TIMEOUT_SECONDS = 20
 _CHUNK_BYTES = 1 << 16
-
-
-def cache_folder() -> Path:
-    """Where data sets are kept: ``$LARES_CACHE``, else ``~/.cache/lares``."""
-    return Path(os.environ.get("LARES_CACHE") or Path.home() / ".cache" / "lares")
 
 
 def file_digest(path: Path, algorithm: str) -> str:

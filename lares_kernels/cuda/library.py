@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from lares_kernels.built import why_not_built
 from lares_kernels.errors import BackendError
 
 # Names another library than the one that was installed: the tests' emulator, say.
@@ -128,9 +129,10 @@ def load() -> ctypes.CDLL | str:
     """The library, or why there is none."""
     path = library_path()
     if not path.is_file():
+        why = why_not_built(path)
         return (
-            f"{path.name} was not built: it needs nvcc (CUDA 12.4 or later) on the path or in "
-            "CUDA_HOME; then run `pip install -e .` again"
+            f"{path.name} was not built{f' ({why})' if why else ''}: it needs nvcc (CUDA 12.4 or later) "
+            "on the path or in CUDA_HOME; then run `LARES_CUDA=1 pip install -e .`"
         )
     try:
         library = ctypes.CDLL(str(path))
