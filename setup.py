@@ -17,9 +17,8 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "csrc"))
-import build_cuda  # noqa: E402
-
 import build  # noqa: E402
+import build_cuda  # noqa: E402
 
 CPU, CUDA = "lares_kernels.liblares_cpu", "lares_kernels.liblares_cuda"
 LIBRARIES = {CPU: build.build_cpu, CUDA: build_cuda.build_cuda}

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from lares_kernels import self_check
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.config import CoreConfig
 from lares_kernels.cpu import CpuBackend
@@ -44,6 +45,9 @@ class Backend(Protocol):
 
     def verify(self, request: Request) -> str | None:
         """None if the backend can serve such calls, else why not."""
+
+    def build(self, product_dtype: torch.dtype) -> str | None:
+        """Identify the code that would run, by what it is made of; None if it needs no check."""
 
     def plan(self, call: RefineCall, device_type: str) -> str:
         """In one sentence, how the backend would run ``call``."""
@@ -88,6 +92,9 @@ class ReferenceBackend:
         return None
 
     def verify(self, request: Request) -> str | None:
+        return None
+
+    def build(self, product_dtype: torch.dtype) -> str | None:
         return None
 
     def plan(self, call: RefineCall, device_type: str) -> str:
@@ -212,7 +219,7 @@ def asked_backend() -> tuple[str | None, str]:
 _logged: set[tuple[str, ...]] = set()
 
 
-def _log_once(chosen: str, passed_over: dict[str, str]) -> None:
+def log_once(chosen: str, passed_over: dict[str, str]) -> None:
     """Say, once for each set of reasons, that a faster backend could not serve a call."""
     if passed_over and tuple(passed_over.values()) not in _logged:
         _logged.add(tuple(passed_over.values()))
@@ -236,6 +243,15 @@ def choose(request: Request) -> Choice:
     return _choose(*asked_backend(), *request)
 
 
+def why_not(backend: Backend, request: Request) -> str | None:
+    """Return why a backend cannot serve such calls, or must not; None if it may."""
+    return (
+        backend.availability()
+        or backend.verify(request)
+        or self_check.refine_failure(backend, _BACKENDS["reference"], request)
+    )
+
+
 @cache
 def _choose(
     name: str | None, source: str, config: CoreConfig, device_type: str, product_dtype: torch.dtype
@@ -243,7 +259,7 @@ def _choose(
     request = Request(config, device_type, product_dtype)
     if name is not None:
         backend = _known(name, source)
-        reason = backend.availability() or backend.verify(request)
+        reason = why_not(backend, request)
         if reason is not None:
             raise BackendError(
                 f"backend {name!r}, asked for by {source}, cannot run this call: {reason}"
@@ -253,9 +269,9 @@ def _choose(
     for candidate, backend in _BACKENDS.items():
         if not backend.automatic:
             continue
-        reason = backend.availability() or backend.verify(request)
+        reason = why_not(backend, request)
         if reason is None:
-            _log_once(candidate, passed_over)
+            log_once(candidate, passed_over)
             return Choice(backend, passed_over)
         passed_over[candidate] = reason
     raise BackendError(f"no backend can run this call: {passed_over}")

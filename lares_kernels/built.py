@@ -21,7 +21,7 @@ def note_of(library: Path) -> Path:
 
 
 def why_not_built(library: Path) -> str | None:
-    """Return why installing did not build a library, in the compiler's words; None if it is not known."""
+    """Return why installing did not build a library, in the compiler's words; None if not known."""
     try:
         return note_of(library).read_text(encoding="utf-8").strip() or None
     except OSError:
@@ -47,6 +47,6 @@ def say_once(library: Path) -> None:
         pass  # said again next time, where nothing can be kept
     print(
         f"lares_kernels: {library.name} was not built when this was installed; calls that it would "
-        f"serve run in plain PyTorch, slower. (This is said once; `lares doctor` says it again.)\n{why}",
+        f"serve run in plain PyTorch, slower. (Said once; `lares doctor` says it again.)\n{why}",
         file=sys.stderr,
     )

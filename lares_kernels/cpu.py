@@ -50,6 +50,9 @@ class CpuBackend:
             return f"d_model is {width}; it serves up to {_MOST_WIDTH}"
         return None
 
+    def build(self, product_dtype: torch.dtype) -> str | None:
+        return lib.build(_PRECISIONS[product_dtype])
+
     def plan(self, call: RefineCall, device_type: str) -> str:
         used = lib.instruction_set_in_use(_PRECISIONS[call.product_dtype])
         return (

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lares_kernels.built import why_not_built
 from lares_kernels.errors import BackendError
+from lares_kernels.verdicts import digest_of
 
 LIBRARY = Path(__file__).with_name("liblares_cpu.so")
 # Names the instruction set to use instead of the best one; read when the library is loaded.
@@ -301,6 +302,11 @@ def instruction_sets(precision: str = "fp32") -> list[str]:
     """
     names: bytes = loaded().lares_isas(PRECISIONS.index(precision))
     return names.decode().split()
+
+
+def build(precision: str) -> str:
+    """Identify the library's code that calls in a precision run: its digest and instruction set."""
+    return f"{digest_of(LIBRARY)} {instruction_set_in_use(precision)}"
 
 
 def instruction_set_in_use(precision: str = "fp32") -> str:

@@ -35,7 +35,13 @@ _NO_NVCC = "missing (without it there is no cuda backend; GPUs run on triton)"
 
 def build_parser() -> OptionParser:
     """Options of the command."""
-    return command_parser("doctor", "Say what is installed and which backends can run here.")
+    parser = command_parser("doctor", "Say what is installed and which backends can run here.")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="hold every kernel that can run here to the reference, and print what was found",
+    )
+    return parser
 
 
 def package_versions() -> dict[str, str]:
@@ -90,6 +96,26 @@ def accelerators() -> dict[str, str]:
     return found
 
 
+def print_checks() -> bool:
+    """Print a table of all self-checks; True if none failed."""
+    from lares_kernels.machine import check_all
+
+    good = True
+    print(f"{'kernels':<20}{'what':<18}{'verdict':<10}{'seconds':>8}  largest errors")
+    for row in check_all():
+        if isinstance(row.verdict, str):
+            print(f"{row.kernels:<20}{row.what:<18}{'not run':<10}{'':>8}  {row.verdict}")
+            continue
+        good = good and not row.verdict.failed
+        verdict = "FAILED" if row.verdict.failed else "good"
+        seconds = f"{row.verdict.seconds:8.2f}"
+        print(
+            f"{row.kernels:<20}{row.what:<18}{verdict:<10}{seconds}  {row.verdict.worst(2)}",
+            flush=True,
+        )
+    return good
+
+
 def section(title: str, rows: dict[str, str]) -> None:
     """Print names and values under a title."""
     print(title)
@@ -99,10 +125,13 @@ def section(title: str, rows: dict[str, str]) -> None:
 
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares doctor``."""
-    build_parser().parse_args(list(argv))
+    options = build_parser().parse_args(list(argv))
+    if options.check:
+        sys.exit(0 if print_checks() else 1)
     import torch
 
     from lares_kernels import available_backends
+    from lares_kernels.machine import instruction_sets
 
     section(
         f"lares {__version__}",
@@ -120,7 +149,7 @@ def run(argv: Sequence[str]) -> None:
         tools["nvcc"] = _NO_NVCC
     section("compilers", tools)
     section("accelerators", accelerators())
-    section("backends", available_backends())
+    section("backends", available_backends() | instruction_sets())
     chosen = os.environ.get("LARES_BACKEND")
     if chosen:
         print(f"LARES_BACKEND={chosen} asks for that one in every call")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from lares_kernels.backends import asked_backend
+from lares_kernels import self_check
+from lares_kernels.backends import asked_backend, log_once
 from lares_kernels.catalogue.call import CatalogueCall
 from lares_kernels.catalogue.cpu import CpuCatalogue
 from lares_kernels.catalogue.reference import EquationsCatalogue, ReferenceCatalogue
@@ -31,6 +33,9 @@ class CatalogueBackend(Protocol):
 
     def verify(self, device_type: str, product_dtype: torch.dtype, width: int) -> str | None:
         """None if the backend can serve such calls, else why not."""
+
+    def build(self, product_dtype: torch.dtype) -> str | None:
+        """Identify the code that would run, by what it is made of; None if it needs no check."""
 
     def log_probability(
         self,
@@ -95,13 +100,32 @@ def choose_catalogue(device_type: str, product_dtype: torch.dtype, width: int) -
     Raises:
         BackendError: the backend asked for by name cannot serve the call.
     """
-    name, source = asked_backend()
+    return _choose(*asked_backend(), device_type, product_dtype, width)
+
+
+def why_not(
+    backend: CatalogueBackend, device_type: str, product_dtype: torch.dtype, width: int
+) -> str | None:
+    """Return why a backend cannot serve such calls, or must not; None if it may."""
+    call = (device_type, product_dtype, width)
+    return (
+        backend.availability()
+        or backend.verify(*call)
+        or self_check.catalogue_failure(backend, _BACKENDS["reference"], *call)
+    )
+
+
+@cache
+def _choose(
+    name: str | None, source: str, device_type: str, product_dtype: torch.dtype, width: int
+) -> CatalogueBackend:
     reasons: dict[str, str] = {}
     for candidate, backend in _BACKENDS.items():
         if candidate != name and (name is not None or not backend.automatic):
             continue
-        reason = backend.availability() or backend.verify(device_type, product_dtype, width)
+        reason = why_not(backend, device_type, product_dtype, width)
         if reason is None:
+            log_once(candidate, reasons)
             return backend
         if name is not None:
             raise BackendError(

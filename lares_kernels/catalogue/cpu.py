@@ -36,6 +36,9 @@ class CpuCatalogue:
             return f"items are {width} wide; it serves up to {_MOST_WIDTH}"
         return None
 
+    def build(self, product_dtype: torch.dtype) -> str | None:
+        return lib.build(_PRECISIONS[product_dtype])
+
     def log_probability(
         self,
         call: CatalogueCall,

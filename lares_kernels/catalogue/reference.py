@@ -108,6 +108,9 @@ class ReferenceCatalogue:
     def verify(self, device_type: str, product_dtype: torch.dtype, width: int) -> str | None:
         return None
 
+    def build(self, product_dtype: torch.dtype) -> str | None:
+        return None
+
     def log_probability(
         self,
         call: CatalogueCall,

@@ -26,6 +26,7 @@ from lares_kernels.cuda.plan import (
 from lares_kernels.errors import BackendError
 from lares_kernels.noise import threshold_and_planes
 from lares_kernels.tiles import most_tiles
+from lares_kernels.verdicts import digest_of
 
 _ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 # Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
@@ -58,6 +59,9 @@ class CudaBackend:
             served = " and ".join(str(dtype) for dtype in lib.PRECISIONS)
             return f"products in {request.product_dtype}; it serves {served}"
         return config_reason(request.config)
+
+    def build(self, product_dtype: torch.dtype) -> str | None:
+        return digest_of(lib.library_path())
 
     def plan(self, call: RefineCall, device_type: str) -> str:
         device = torch.device(device_type)

@@ -131,8 +131,8 @@ def load() -> ctypes.CDLL | str:
     if not path.is_file():
         why = why_not_built(path)
         return (
-            f"{path.name} was not built{f' ({why})' if why else ''}: it needs nvcc (CUDA 12.4 or later) "
-            "on the path or in CUDA_HOME; then run `LARES_CUDA=1 pip install -e .`"
+            f"{path.name} was not built{f' ({why})' if why else ''}: it needs nvcc (CUDA 12.4 or "
+            "later) on the path or in CUDA_HOME; then run `LARES_CUDA=1 pip install -e .`"
         )
     try:
         library = ctypes.CDLL(str(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from lares_kernels.triton.settings import (
     longest_sequence,
     weights_asked_for,
 )
+from lares_kernels.verdicts import digest_of
 
 _PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST_TRITON = (3, 4)
@@ -69,6 +71,9 @@ class TritonBackend:
             served = ", ".join(str(dtype) for dtype in _PRODUCTS)
             return f"products in {request.product_dtype}; it serves {served}"
         return layered_reason(request)
+
+    def build(self, product_dtype: torch.dtype) -> str | None:
+        return digest_of(Path(__file__).parent)
 
     def plan(self, call: RefineCall, device_type: str) -> str:
         device = torch.device(device_type)

@@ -59,6 +59,9 @@ class TritonCatalogue:
             )
         return None
 
+    def build(self, product_dtype: torch.dtype) -> str | None:
+        return TritonBackend().build(product_dtype)
+
     def log_probability(
         self,
         call: CatalogueCall,

@@ -14,9 +14,8 @@ from lares_kernels.cuda import library
 
 ROOT = Path(__file__).parent.parent.parent.parent
 sys.path.insert(0, str(ROOT / "csrc"))
-import build_cuda  # noqa: E402
-
 import build  # noqa: E402
+import build_cuda  # noqa: E402
 
 
 def forget() -> None:

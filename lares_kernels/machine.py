@@ -1,0 +1,108 @@
+"""What of the kernels this machine runs: instruction sets, and all self-checks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from lares_kernels import backends, cpu_library, self_check
+from lares_kernels.call import Request
+from lares_kernels.catalogue import backends as catalogue_backends
+from lares_kernels.config import CoreConfig
+from lares_kernels.verdicts import Verdict
+
+_WIDTH, _WINDOW = 64, 50
+_CORES = {
+    "attention": CoreConfig(_WIDTH, 2, 4 * _WIDTH, 2, dropout=0.5, attn_dropout=0.5),
+    "filter": CoreConfig(_WIDTH, 2, 4 * _WIDTH, 2, mixer="filter", window=_WINDOW, dropout=0.5),
+    "bsarec": CoreConfig(_WIDTH, 2, 4 * _WIDTH, 2, mixer="bsarec", window=_WINDOW, dropout=0.5),
+}
+NAMES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Row(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+        kernels: backend, and on a CPU the instruction set.
+        what: mixer or op, and precision.
+        verdict: what the check found, or why there was none.
+    """
+
+    kernels: str
+    what: str
+    verdict: Verdict | str
+
+
+def instruction_sets() -> dict[str, str]:
+    """Return the CPU kernel's instruction set for each precision, and what else there is, in words."""
+    if isinstance(cpu_library.load(), str):
+        return {}
+    found = {}
+    for precision in cpu_library.PRECISIONS:
+        used = cpu_library.instruction_set_in_use(precision)
+        others = [name for name in cpu_library.instruction_sets(precision) if name != used]
+        found[f"cpu in {precision}"] = f"{used} (available too: {', '.join(others) or 'none'})"
+    return found
+
+
+def check_all() -> Iterator[Row]:
+    """Run every check afresh, one row after the other as they come.
+
+    The GPU that is checked is torch's current one.
+    """
+    device_types = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for name in ("cpu", "triton", "cuda"):
+        reason = backends.backend_named(name).availability()
+        if reason is not None:
+            yield Row(name, "", reason)
+            continue
+        for device_type in device_types:
+            yield from _of_backend(name, device_type)
+
+
+def _of_backend(name: str, device_type: str) -> Iterator[Row]:
+    for precision, dtype in NAMES.items():
+        for kernels, chosen in _builds(name, precision):
+            with chosen:
+                for mixer, config in _CORES.items():
+                    yield from _core(
+                        name, kernels, f"{mixer} {precision}", config, device_type, dtype
+                    )
+                yield from _catalogue(name, kernels, f"catalogue {precision}", device_type, dtype)
+
+
+def _builds(name: str, precision: str) -> list[tuple[str, contextlib.AbstractContextManager[None]]]:
+    """Return the builds of a backend: each instruction set of the CPU's that serves a precision."""
+    if name != "cpu":
+        return [(name, contextlib.nullcontext())]
+    if precision not in cpu_library.PRECISIONS:
+        return []
+    sets = cpu_library.instruction_sets(precision)
+    if precision != "fp32":  # the others multiply float32, and have been checked
+        sets = [isa for isa in sets if isa.endswith(precision)]
+    return [(f"cpu, {isa}", cpu_library.use_instruction_set(isa)) for isa in sets]
+
+
+def _core(
+    name: str, kernels: str, what: str, config: CoreConfig, device_type: str, dtype: torch.dtype
+) -> Iterator[Row]:
+    backend, reference = (backends.backend_named(n) for n in (name, "reference"))
+    if backend.verify(Request(config, device_type, dtype)) is None:
+        config = self_check.small_config(config, device_type)
+        request = Request(config, device_type, dtype)
+        yield Row(kernels, what, self_check.check_refine(backend, reference, request))
+
+
+def _catalogue(
+    name: str, kernels: str, what: str, device_type: str, dtype: torch.dtype
+) -> Iterator[Row]:
+    if name == "cuda":
+        return  # its catalogue ops are Triton's
+    backend, reference = (catalogue_backends.catalogue_backend(n) for n in (name, "reference"))
+    if backend.verify(device_type, dtype, _WIDTH) is None:
+        call = (device_type, dtype, _WIDTH)
+        yield Row(kernels, what, self_check.check_catalogue(backend, reference, *call))

@@ -1,0 +1,352 @@
+"""A device proves itself: kernels are held to the reference before they are first used.
+
+The kernels that a call needs run once on small inputs, forward and backward, with dropout and
+without, packed where the mixer can be, on the device of the call. What they give is compared with the
+reference in float64 on the CPU, which draws the same numbers. The verdict is kept
+(lares_kernels/verdicts.py), so that later processes read it. ``LARES_SELF_CHECK=0`` leaves all of
+this out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from lares_kernels import verdicts
+from lares_kernels.call import RefineCall, Request
+from lares_kernels.catalogue.call import CatalogueCall
+from lares_kernels.config import CoreConfig
+from lares_kernels.errors import BackendError
+from lares_kernels.parameters import parameter_shapes
+from lares_kernels.verdicts import Verdict
+
+VARIABLE = "LARES_SELF_CHECK"
+ISSUES = "the project's issue tracker, with what `lares doctor --check` prints"
+_LENGTHS, _WINDOW_LENGTHS, _STEPS, _SEED = [1, 5, 3, 9, 17, 2], [1, 5, 3], 2, 2026
+_SAID_AFTER_SECONDS = 2.0  # of compiling: as long as a user may wonder
+# Of a whole tensor, forward and gradients. float32 is the contract's; a product in fewer bits rounds
+# its factors by half of 2^-8 (bf16) or 2^-11 (fp16, tf32), and a few steps add such errors up.
+_BOUNDS = {"fp32": (1e-5, 1e-4), "tf32": (1e-2, 3e-2), "fp16": (1e-2, 3e-2), "bf16": (6e-2, 2e-1)}
+_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+_log = logging.getLogger(__name__)
+
+
+class Checked(Protocol):
+    """A backend whose kernels are checked."""
+
+    name: str
+
+    def build(self, product_dtype: torch.dtype) -> str | None:
+        """Identify the code that would run, by what it is made of; None if it needs no check."""
+
+
+def is_on() -> bool:
+    """Return whether kernels are checked.
+
+    Raises:
+        BackendError: the environment variable is neither 0 nor 1.
+    """
+    asked = os.environ.get(VARIABLE, "1") or "1"
+    if asked not in ("0", "1"):
+        raise BackendError(f"{VARIABLE} is {asked!r}; it takes 0 (no checks) or 1")
+    return asked == "1"
+
+
+def refine_failure(backend: Any, reference: Any, request: Request) -> str | None:
+    """Return why a backend must not serve such calls, because its kernels fail; None if they do not."""
+    identity = identity_of(backend, request.device_type, request.product_dtype)
+    if identity is None:
+        return None
+    config = small_config(request.config, request.device_type)
+    return _failure(
+        {**identity, "op": "refine", "core": config.key},
+        lambda: check_refine(backend, reference, request._replace(config=config)),
+    )
+
+
+def catalogue_failure(
+    backend: Any, reference: Any, device_type: str, product_dtype: torch.dtype, width: int
+) -> str | None:
+    """Return why a backend must not serve such catalogue calls; None if it may."""
+    identity = identity_of(backend, device_type, product_dtype)
+    if identity is None:
+        return None
+    width = min(width, 24) if device_type == "cpu" else width
+    return _failure(
+        {**identity, "op": "catalogue", "width": str(width)},
+        lambda: check_catalogue(backend, reference, device_type, product_dtype, width),
+    )
+
+
+def identity_of(
+    backend: Checked, device_type: str, product_dtype: torch.dtype
+) -> dict[str, str] | None:
+    """Return what a verdict on a backend's kernels depends on; None if nothing is to be checked."""
+    build = backend.build(product_dtype) if is_on() else None
+    # A kernel that is compiled and run inside a graph that is being recorded would be part of it.
+    if build is None or (device_type == "cuda" and torch.cuda.is_current_stream_capturing()):
+        return None
+    return {
+        "backend": backend.name,
+        "build": build,
+        "device": device_name(device_type),
+        "driver": driver_version(device_type),
+        "products": precision_name(device_type, product_dtype),
+        "torch": torch.__version__,
+        "triton": verdicts.version_of("triton"),
+    }
+
+
+@cache
+def device_name(device_type: str) -> str:
+    """Return the name of the device that calls of a type run on."""
+    if device_type == "cuda":
+        major, minor = torch.cuda.get_device_capability()
+        return f"{torch.cuda.get_device_name()} ({major}.{minor})"
+    return verdicts.processor_name()
+
+
+@cache
+def driver_version(device_type: str) -> str:
+    """Return the version of CUDA or HIP that the driver speaks, as a number; empty on a CPU."""
+    ask = getattr(torch._C, "_cuda_getDriverVersion", None)
+    return str(ask()) if device_type == "cuda" and ask is not None else ""
+
+
+def precision_name(device_type: str, product_dtype: torch.dtype) -> str:
+    """Return a key of the bounds: how products of that type are taken on the device."""
+    name = _NAMES[product_dtype]
+    may_truncate = torch.get_float32_matmul_precision() != "highest"
+    return "tf32" if name == "fp32" and device_type == "cuda" and may_truncate else name
+
+
+def small_config(config: CoreConfig, device_type: str) -> CoreConfig:
+    """Return the core to check for calls of ``config``.
+
+    GPU kernels are compiled for a core's sizes and rates, so that it is the core itself, with dropout
+    if it has none; the CPU's serve all sizes, so that small ones do.
+    """
+    if not (config.dropout or config.attn_dropout or config.inner_dropout):
+        config = replace(config, dropout=0.5, attn_dropout=0.25)
+    if device_type == "cpu":
+        window = min(config.window, 9)
+        config = replace(config, d_model=24, n_heads=2, d_ff=40, window=window)
+        config = replace(config, n_layers=min(config.n_layers, 2))
+    return config
+
+
+def _failure(identity: dict[str, str], check: Callable[[], Verdict]) -> str | None:
+    verdict = verdicts.stored(identity)
+    if verdict is None:
+        verdict = check()
+        if not verdict.raised:  # what raises may be passing, as too little memory is
+            verdicts.store(identity, verdict)
+        if verdict.seconds > _SAID_AFTER_SECONDS:
+            print(
+                f"lares_kernels: compiled and checked the {verdict.kernel} for {verdict.device} in "
+                f"{verdict.seconds:.1f} s; this happens once",
+                file=sys.stderr,
+            )
+    if not verdict.failed:
+        return None
+    return (
+        f"its self-check failed on {verdict.device}, where the {verdict.kernel} disagree with the "
+        f"reference: {verdict.worst()}. Please report it to {ISSUES} "
+        f"({VARIABLE}=0 uses the kernels all the same)"
+    )
+
+
+@contextlib.contextmanager
+def _plain_torch() -> Iterator[None]:
+    """Leave every mode that the caller may be in: tracing, fake tensors, inference, autocast."""
+    with contextlib.ExitStack() as held:
+        held.enter_context(_disable_current_modes())
+        held.enter_context(torch._C._DisableFuncTorch())
+        held.enter_context(torch.inference_mode(False))
+        held.enter_context(torch.no_grad())
+        for device_type in ("cpu", "cuda"):
+            held.enter_context(torch.autocast(device_type, enabled=False))
+        yield
+
+
+def _judge(
+    kernel: str,
+    device_type: str,
+    product_dtype: torch.dtype,
+    compare: Callable[[], dict[str, tuple[float, bool]]],
+) -> Verdict:
+    """Return the verdict on errors and whether each is a gradient's; an exception is a failure."""
+    start, raised, found = time.perf_counter(), "", {}
+    try:
+        with _plain_torch():
+            found = compare()
+    except Exception as error:
+        raised = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    forward, backward = _BOUNDS[precision_name(device_type, product_dtype)]
+    return Verdict(
+        kernel,
+        device_name(device_type),
+        {part: error for part, (error, _) in found.items()},
+        {part: backward if of_gradient else forward for part, (_, of_gradient) in found.items()},
+        time.perf_counter() - start,
+        raised,
+    )
+
+
+def _distance(found: Tensor, exact: Tensor, least: float = 0.0) -> float:
+    """Return ``|found - exact| / |exact|`` of whole tensors, inf if ``found`` is not finite."""
+    found = found.detach().to("cpu", torch.float64)
+    if not bool(found.isfinite().all()):
+        return math.inf
+    scale = max(float(exact.norm()), least)
+    return float((found - exact).norm()) / (scale if scale > 0 else 1.0)
+
+
+def _random(generator: torch.Generator, *shape: int) -> Tensor:
+    """Return normal numbers in float64 on the CPU that float32 holds exactly."""
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+    return drawn.to(torch.float64)
+
+
+def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
+    """Return the verdict on a backend's kernels for calls of a core."""
+    config, device_type, product_dtype = request
+
+    def compare() -> dict[str, tuple[float, bool]]:
+        generator = torch.Generator().manual_seed(_SEED)
+        lengths = _WINDOW_LENGTHS if config.mixes_window else _LENGTHS
+        rows = (len(lengths), config.window) if config.mixes_window else (sum(lengths),)
+        lengths = [min(length, config.window or length) for length in lengths]
+        hidden = _random(generator, *rows, config.d_model)
+        parameters = [
+            (1.0 if "norm_weight" in name else 0.0) + 0.15 * _random(generator, *shape)
+            for name, shape in parameter_shapes(config).items()
+        ]
+        parameters = [p.float().double() for p in parameters]
+        steps = _STEPS if config.is_recurrent else 1
+        g_trajectory = _random(generator, len(lengths), steps, config.d_model)
+        sizes = torch.tensor(lengths, dtype=torch.int64, device="cpu")
+        padded = config.window if config.mixes_window else 0
+        call = RefineCall(
+            config=config,
+            lengths=sizes,
+            padded_length=padded,
+            n_hidden_rows=math.prod(rows),
+            rollouts=1,
+            sequence_ids=None,
+            num_steps=None,
+            max_steps=steps,
+            steps_done=0,
+            seed=_SEED,
+            dropout=True,
+            product_dtype=torch.float64,
+            state_dtype=torch.float64,
+            zero_state=False,
+            wants_state=True,
+            differentiates=True,
+        )
+        g_state = _random(generator, *call.state_shape)
+        mine = replace(
+            call,
+            lengths=sizes.to(device_type),
+            product_dtype=product_dtype,
+            state_dtype=torch.float32,
+        )
+
+        def there(tensor: Tensor) -> Tensor:
+            return tensor.to(device_type, torch.float32)
+
+        errors: dict[str, tuple[float, bool]] = {}
+        # Inference first: on a GPU it is another kernel than training's forward.
+        for what, changes in (
+            ("inference", {"dropout": False, "differentiates": False, "wants_state": False}),
+            ("training", {}),
+        ):
+            exact = reference.forward(replace(call, **changes), hidden, None, parameters)
+            found = backend.forward(
+                replace(mine, **changes), there(hidden), None, [there(p) for p in parameters]
+            )
+            errors[f"{what}'s trajectory"] = _distance(found[0], exact[0]), False
+        errors["the final state"] = _distance(found[1], exact[1]), False
+        wanted = reference.backward(call, hidden, None, parameters, exact[2], g_trajectory, g_state)
+        got = backend.backward(
+            mine,
+            there(hidden),
+            None,
+            [there(p) for p in parameters],
+            found[2],
+            there(g_trajectory),
+            there(g_state),
+        )
+        # One that is zero but for rounding (a key's bias) is measured on the largest one's scale.
+        least = 1e-3 * max(float(g.norm()) for g in wanted)
+        names = ["hidden", *parameter_shapes(config)]
+        for name, gradient, right in zip(names, got, wanted, strict=True):
+            errors[f"{name}'s gradient"] = _distance(gradient, right, least), True
+        return errors
+
+    kernel = f"{backend.name} kernels of mixer {config.mixer} in {_NAMES[product_dtype]}"
+    return _judge(kernel, device_type, product_dtype, compare)
+
+
+def check_catalogue(
+    backend: Any, reference: Any, device_type: str, product_dtype: torch.dtype, width: int
+) -> Verdict:
+    """Return the verdict on a backend's kernels of the catalogue ops."""
+
+    def compare() -> dict[str, tuple[float, bool]]:
+        generator = torch.Generator().manual_seed(_SEED)
+        n, v, k = 5, 700, 7
+        queries, items = _random(generator, n, width), _random(generator, v, width)
+        queries = 0.5 * queries
+        chosen = torch.randint(v, (n,), generator=generator, device="cpu")
+        # Items that others exclude, never the row's own.
+        excluded = (chosen[:, None] + torch.tensor([[1, 2, 300]])) % v
+        g = _random(generator, n)
+        exact_call = CatalogueCall("dot", 1.0, torch.float64)
+        call = replace(exact_call, product_dtype=product_dtype)
+
+        def there(tensor: Tensor) -> Tensor:
+            return tensor.to(device_type, torch.float32)
+
+        ids, left_out = chosen.to(device_type), excluded.to(device_type)
+        inputs = (there(queries), there(items))
+        exact = reference.log_probability(exact_call, queries, items, chosen, excluded, True)
+        found = backend.log_probability(call, *inputs, ids, left_out, True)
+        errors: dict[str, tuple[float, bool]] = {}
+        for name, mine, right in zip(
+            ("the log probability", "the normaliser", "the entropy"), found, exact, strict=True
+        ):
+            errors[name] = _distance(mine, right), False
+        wanted = reference.gradients(
+            exact_call, queries, items, chosen, excluded, exact[1], g, True, True
+        )
+        got = backend.gradients(call, *inputs, ids, left_out, found[1], there(g), True, True)
+        for name, mine, right in zip(("queries", "items"), got, wanted, strict=True):
+            errors[f"the {name}' gradient"] = _distance(mine, right), True
+        scores, best = backend.top_k(call, *inputs, left_out, k)
+        right_scores, _ = reference.top_k(exact_call, queries, items, excluded, k)
+        errors["top-k scores"] = _distance(scores, right_scores), False
+        # By the ids' own scores: of nearly equal ones either may come first.
+        of_ids = (queries @ items.T).gather(1, best.cpu())
+        errors["top-k items"] = _distance(of_ids, right_scores), False
+        ranks = backend.ranks(call, *inputs, ids, left_out).cpu()
+        right_ranks = reference.ranks(exact_call, queries, items, chosen, excluded)
+        off = (ranks - right_ranks).abs().max().item() / v
+        errors["ranks"] = float(off), False
+        return errors
+
+    kernel = f"{backend.name} kernels of the catalogue in {_NAMES[product_dtype]}"
+    return _judge(kernel, device_type, product_dtype, compare)

@@ -1,0 +1,119 @@
+"""Verdicts on kernels, kept in the cache folder: which have given right numbers on which device.
+
+A verdict is about a device, the versions that compile for it and one build of the kernels; whenever one
+of these changes it is another verdict's file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from lares_kernels.cache import cache_folder
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check of a kernel found.
+
+    Attributes:
+        kernel: what was checked, in words.
+        device: where.
+        errors: of each part, relative to the reference in float64; NaN or inf where it is not finite.
+        bounds: what each may be.
+        seconds: that the check took, compiling included.
+        raised: the exception that ended it, in one line; empty if none did.
+    """
+
+    kernel: str
+    device: str
+    errors: dict[str, float]
+    bounds: dict[str, float]
+    seconds: float
+    raised: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """True unless every error is within its bound (NaN is not)."""
+        within = all(self.errors[part] <= bound for part, bound in self.bounds.items())
+        return bool(self.raised) or not within
+
+    def worst(self, most: int = 3) -> str:
+        """Return the largest errors in words, by how near they are to their bounds or past them."""
+        if self.raised:
+            return self.raised
+        order = sorted(self.bounds, key=lambda part: -self.errors[part] / self.bounds[part])
+        return ", ".join(
+            f"{part} off by {self.errors[part]:.1e} (bound {self.bounds[part]:.0e})"
+            for part in order[:most]
+        )
+
+
+@cache
+def digest_of(*paths: Path) -> str:
+    """Return a short digest of files, and of all Python files of folders; without what is missing."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in paths:
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        for file in files:
+            if file.is_file():
+                digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def version_of(package: str) -> str:
+    """Return an installed package's version, ``none`` if there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+@cache
+def processor_name() -> str:
+    """Return what the system calls this processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in ("model name", "Model"):
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _file_of(identity: dict[str, str]) -> Path:
+    text = json.dumps(identity, sort_keys=True)
+    name = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return cache_folder() / "self-check" / f"{name}.json"
+
+
+def stored(identity: dict[str, str]) -> Verdict | None:
+    """Return the verdict stored under an identity; None if there is none that can be read."""
+    try:
+        found = json.loads(_file_of(identity).read_text(encoding="utf-8"))
+        return Verdict(**found["verdict"]) if found["identity"] == identity else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def store(identity: dict[str, str], verdict: Verdict) -> None:
+    """Keep a verdict, whole or not at all; nothing where the cache folder cannot be written."""
+    path = _file_of(identity)
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"identity": identity, "verdict": asdict(verdict)}, indent=1)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,202 @@
+"""Kernels are held to the reference before they are used; wrong ones, planted here, are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from lares_kernels import BackendError, CoreConfig, backends, cpu_library, refine, self_check
+from lares_kernels.backends import Request, choose
+from lares_kernels.catalogue import backends as catalogue_backends
+from lares_kernels.verdicts import Verdict
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "csrc"))
+import build
+
+pytestmark = pytest.mark.skipif(
+    isinstance(cpu_library.load(), str), reason=f"no CPU kernel: {cpu_library.load()}"
+)
+CORE = CoreConfig(d_model=16, n_heads=2, d_ff=24, n_layers=1)
+REQUEST = Request(CORE, "cpu", torch.float32)
+
+
+@pytest.fixture
+def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Checks on, with a cache of their own; gives the folder of the verdicts."""
+    monkeypatch.setenv("LARES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(self_check.VARIABLE, "1")
+    forget()
+    yield tmp_path / "cache" / "self-check"
+    monkeypatch.undo()
+    forget()
+
+
+def forget() -> None:
+    """Choose again, as a new process would."""
+    backends._choose.cache_clear()
+    catalogue_backends._choose.cache_clear()
+    backends._logged.clear()
+
+
+def test_a_good_kernel_is_checked_once(checks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose(REQUEST).backend.name == "cpu"
+    (path,) = checks.iterdir()
+    found = json.loads(path.read_text())
+    assert found["identity"]["products"] == "fp32"
+    errors, bounds = found["verdict"]["errors"], found["verdict"]["bounds"]
+    assert 0 < errors["up_weight's gradient"] < bounds["up_weight's gradient"] == 1e-4
+    monkeypatch.setattr(self_check, "check_refine", None)  # would raise if it were called
+    forget()
+    assert choose(REQUEST).backend.name == "cpu"
+
+
+def test_a_damaged_verdict_is_made_anew(checks: Path) -> None:
+    choose(REQUEST)
+    (path,) = checks.iterdir()
+    whole = path.read_text()
+    for damaged in ("", whole[:40], whole.replace('"cpu"', '"gpu"'), "[]"):
+        path.write_text(damaged)
+        forget()
+        assert choose(REQUEST).backend.name == "cpu"
+        assert json.loads(path.read_text())["identity"] == json.loads(whole)["identity"]
+
+
+def test_a_cache_that_cannot_be_written(checks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = checks.parent.with_name("a-file")
+    blocked.write_text("")
+    monkeypatch.setenv("LARES_CACHE", str(blocked))
+    assert choose(REQUEST).backend.name == "cpu"
+
+
+@pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
+@pytest.mark.parametrize(("mixer", "window"), [("attention", 0), ("filter", 7), ("bsarec", 30)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.usefixtures("checks")
+def test_every_core_passes(adapter: str, mixer: str, window: int, dtype: torch.dtype) -> None:
+    config = CoreConfig(64, 2, 256, 2, adapter=adapter, mixer=mixer, window=window)
+    assert choose(Request(config, "cpu", dtype)).backend.name == "cpu"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [1, 16, 64])
+@pytest.mark.usefixtures("checks")
+def test_the_catalogue_passes(width: int, dtype: torch.dtype) -> None:
+    assert catalogue_backends.choose_catalogue("cpu", dtype, width).name == "cpu"
+
+
+@pytest.mark.usefixtures("checks")
+def test_checks_leave_the_callers_modes_alone() -> None:
+    compiled = torch.compile(
+        lambda h, p: refine(CORE, p, h, lengths=[3, 2], num_steps=2).last, backend="eager"
+    )
+    parameters = {
+        name: torch.randn(shape) / 4 for name, shape in self_check.parameter_shapes(CORE).items()
+    }
+    hidden = torch.randn(2, 3, 16)
+    before = torch.get_rng_state()
+    with torch.inference_mode():
+        first = refine(CORE, parameters, hidden, lengths=[3, 2], num_steps=2).last
+    forget()
+    with torch.autocast("cpu", torch.bfloat16):
+        refine(CORE, parameters, hidden, lengths=[3, 2], num_steps=2)
+    forget()
+    torch.testing.assert_close(compiled(hidden, parameters), first)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_bad_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(self_check.VARIABLE, "no")
+    with pytest.raises(BackendError, match="LARES_SELF_CHECK is 'no'; it takes 0"):
+        self_check.is_on()
+
+
+def test_what_is_not_finite_fails() -> None:
+    for error in (float("nan"), float("inf"), 2e-5):
+        assert Verdict("k", "d", {"x": error}, {"x": 1e-5}, 0.0).failed
+    assert not Verdict("k", "d", {"x": 1e-5}, {"x": 1e-5}, 0.0).failed
+    assert Verdict("k", "d", {}, {}, 0.0, raised="ValueError: no").failed
+
+
+# --- wrong kernels: the sources with one number changed, compiled.
+
+# Name, file, what stands there and what is to stand there instead.
+PLANTS = {
+    "a weak exponential": ("math.hpp", "0.49998897314071655f", "0.48f"),
+    "a steep slope": ("math.hpp", "0.3989422804f", "0.41f"),
+}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Libraries of wrong kernels, of the baseline set alone and not optimised."""
+    if build.processor(build.compiler()) == "other":
+        pytest.skip("compiled for known processors")
+    made = {}
+    with pytest.MonkeyPatch.context() as patched:
+        sets = [*build.instruction_sets(build.compiler()).items()][-1:]
+        patched.setattr(build, "instruction_sets", lambda cxx: dict(sets))
+        patched.setattr(build, "FLAGS", build.FLAGS.replace("-O3", "-O0"))
+        for name, (file, right, wrong) in PLANTS.items():
+            folder = tmp_path_factory.mktemp("planted")
+            shutil.copytree(build.HERE, folder / "csrc", ignore=shutil.ignore_patterns("cuda"))
+            source = folder / "csrc" / "cpu" / "per_isa" / file
+            text = source.read_text()
+            assert right in text
+            source.write_text(text.replace(right, wrong))
+            patched.setattr(build, "SOURCES", folder / "csrc" / "cpu")
+            made[name] = folder / "liblares_cpu.so"
+            build.build_cpu(made[name], folder / "build")
+    return made
+
+
+USES = """
+import logging, sys, torch
+logging.basicConfig(format="%(message)s")
+from lares_kernels import CoreConfig, RecurrentCore, catalogue_top_k, cpu_library, explain, use_backend
+cpu_library.LIBRARY = type(cpu_library.LIBRARY)(sys.argv[1])
+core = RecurrentCore(CoreConfig(16, 2, 24, 1))
+for length in (3, 4):
+    core(torch.randn(1, length, 16), num_steps=2)
+print(explain(core.config, [3], 2))
+ids = catalogue_top_k(torch.randn(2, 16), torch.randn(9, 16), 3)
+with use_backend("cpu"):
+    core(torch.randn(1, 3, 16), num_steps=2)
+"""
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_wrong_kernel_is_refused(name: str, planted: dict[str, Path], tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        self_check.VARIABLE: "1",
+        "LARES_CACHE": str(tmp_path),
+        cpu_library.ISA_VARIABLE: "",
+    }
+    command = [sys.executable, "-c", USES, planted[name]]
+    for _ in range(2):  # the second process reads the verdict
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        said = done.stderr.splitlines()
+        warned = [line for line in said if line.startswith("calls run on backend 'reference'")]
+        assert len(set(warned)) == len(warned) >= 1  # of the core's, perhaps of the catalogue's
+        warning = warned[0]
+        assert "cpu: its self-check failed on" in warning
+        assert "off by" in warning
+        assert "lares doctor --check" in warning
+        assert done.stdout.startswith("reference: "), done.stdout
+        assert said[-1].startswith("lares_kernels.errors.BackendError: backend 'cpu', asked for by")
+    environment[self_check.VARIABLE] = "0"
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "self-check" not in done.stderr
