@@ -27,6 +27,12 @@ class OptionParser(ArgumentParser):
         raise ConfigError(" ".join(message.split())) from ex
 
 
+def require_at_least(option: str, value: int | None, least: int) -> None:
+    """Raise ``ConfigError`` if ``option`` was given and is below ``least``."""
+    if value is not None and value < least:
+        raise ConfigError(f"{option} is {value}; it must be at least {least}")
+
+
 def whole_numbers(option: str, text: str) -> list[int]:
     """The numbers of ``option``, given with commas between them."""
     try:
@@ -54,13 +60,12 @@ def choose_device(name: str, num_threads: int | None) -> Any:
     """The torch device called ``name``.
 
     Raises:
-        ConfigError: there is no such device here.
+        ConfigError: there is no such device here, or the number of threads is below 1.
     """
+    require_at_least("--num_threads", num_threads, 1)
     import torch
 
     if num_threads is not None:
-        if num_threads < 1:
-            raise ConfigError(f"--num_threads is {num_threads}; it must be at least 1")
         torch.set_num_threads(num_threads)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
