@@ -20,6 +20,7 @@ from lares.cli.options import (
 from lares.errors import ConfigError
 from lares.files import atomic_write
 from lares.training.config import DataOptions
+from lares.training.run_folder import find_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,6 +74,8 @@ def run(argv: Sequence[str]) -> None:
     require_at_least("--depths", min(depths or [0]), 0)
     given = {name: value for name, value in found.data.as_dict().items() if value is not None}
     DataOptions(**given)  # checks them
+    require_at_least("--num_threads", found.num_threads, 1)
+    find_model(found.model)  # a wrong folder is told before torch is imported
     device = choose_device(found.device, found.num_threads)
     # Imported here: they bring torch, which help and the checks above can do without.
     from lares.data.readers import load_dataset

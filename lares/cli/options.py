@@ -60,9 +60,8 @@ def choose_device(name: str, num_threads: int | None) -> Any:
     """The torch device called ``name``.
 
     Raises:
-        ConfigError: there is no such device here, or the number of threads is below 1.
+        ConfigError: there is no such device here.
     """
-    require_at_least("--num_threads", num_threads, 1)
     import torch
 
     if num_threads is not None:

@@ -13,6 +13,7 @@ from lares.cli.options import (
     require_at_least,
 )
 from lares.errors import ConfigError, DataError
+from lares.training.run_folder import find_model
 
 
 def build_parser() -> OptionParser:
@@ -63,6 +64,8 @@ def run(argv: Sequence[str]) -> None:
     wanted = read_histories(found.history, found.histories)
     require_at_least("--k", found.k, 1)
     require_at_least("--depth", found.depth, 1)
+    require_at_least("--num_threads", found.num_threads, 1)
+    find_model(found.model)  # a wrong folder is told before torch is imported
     device = choose_device(found.device, found.num_threads)
     # Imported here: it brings torch, which help and the checks above can do without.
     from lares.training.trained import load_trained
