@@ -1,4 +1,4 @@
-"""What start-up takes: ``python -m benchmarks.startup [FOLDER ...]``.
+"""Measures what start-up takes: ``python -m benchmarks.startup [FOLDER ...]``.
 
 Each command is run in a process of its own, in every folder in turn (other checkouts, say; by default
 this one), several times over; the least seconds are printed, from start to end and of the processor.
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-RUNS = 7
+RUNS = 5
 COMMANDS = (
     "-c 'import torch'",
     "-c 'import torch, lares_kernels'",
@@ -38,7 +38,7 @@ COMMANDS = (
 
 
 def seconds(command: str, folder: str) -> tuple[float, float]:
-    """Of one run: from start to end, and of the processor."""
+    """Measure one run: from start to end, and of the processor."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(f"exec {sys.executable} {command}", shell=True, cwd=folder, capture_output=True)
     taken, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -49,7 +49,7 @@ class _TorchFinder(MetaPathFinder):
 
 
 def _half_imported() -> bool:
-    """Whether a module of this package is being imported."""
+    """Return whether a module of this package is being imported."""
     inside = f"{__package__}."
     return any(
         name.startswith(inside) and getattr(module.__spec__, "_initializing", False)

@@ -23,21 +23,21 @@ HEAVY = ("torch", "numpy", "pyarrow", "lightning_fabric", "matplotlib", "hugging
 
 
 def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A Python program in a fresh process."""
+    """Run a Python program in a fresh process."""
     return subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=ROOT
     )
 
 
 def output(program: str, *arguments: str) -> str:
-    """What a program prints that must not fail."""
+    """Return what a program prints; it must not fail."""
     done = run(program, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def processor_seconds() -> float:
-    """Of the processes that were started here and have ended; other programs do not change it."""
+    """Return those of the processes that were started here and have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -124,7 +124,7 @@ MISTAKES = {
 
 
 def answer(command: str) -> subprocess.CompletedProcess[str]:
-    """What ``lares COMMAND`` says, quickly enough, and without what it has no use for."""
+    """Run ``lares COMMAND``, which must be quick and import nothing heavy."""
     taken = []
     for _ in range(3):  # a busy machine costs a process some of its own time, too
         before = processor_seconds()

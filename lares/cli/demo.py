@@ -31,7 +31,7 @@ def build_parser() -> OptionParser:
 
 
 def demo_config(found: Any, without_recurrence: bool) -> TrainConfig:
-    """The recipe, still without data; without recurrence it is SASRec of the same size."""
+    """Return the recipe, still without data; without recurrence it is SASRec of the same size."""
     options = merge_options(
         read_yaml(RECIPES_FOLDER / "demo.yaml"),
         {"trainer": {"seed": found.seed, "num_threads": found.num_threads}},

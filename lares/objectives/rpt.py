@@ -29,7 +29,7 @@ _STD_FLOOR = 1e-4  # added to a group's deviation
 
 
 def rewards_of(rpt: RptConfig, ranks: Tensor) -> Tensor:
-    """Reward of each rank (0 for the best), in float32."""
+    """Return the reward of each rank (0 for the best), in float32."""
     rewarded = (ranks < rpt.k).float()
     gains = 1.0 / torch.log2(ranks.float() + 2.0)
     return rewarded * (rpt.recall_reward + rpt.ndcg_reward * gains)

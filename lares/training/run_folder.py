@@ -85,7 +85,7 @@ class RunFolder:
 
 
 def find_model(path: str | Path) -> tuple[Path, DataOptions | None]:
-    """The folder of a trained model, and how its own run read its data, if it came from a run.
+    """Find the folder of a trained model, and how its own run read its data, if it came from a run.
 
     Args:
         path: a run folder, whose best model is taken, or a folder that ``save_pretrained`` wrote.
