@@ -42,7 +42,7 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-# What is printed must be told from what Python may print as it ends.
+# Looks at what was imported also where the command ends the process.
 COMMAND = f"""
 import sys
 from lares.cli import main
