@@ -27,3 +27,7 @@ def __getattr__(name: str) -> Any:
     if name == "integrations":
         return importlib.import_module("lares.integrations")
     raise AttributeError(f"module 'lares' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

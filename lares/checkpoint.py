@@ -12,11 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lares.config import LaresConfig
+from lares.config import CONFIG_FILE, LaresConfig
 from lares.errors import CheckpointError, ConfigError
 from lares.files import atomic_write
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 

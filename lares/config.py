@@ -11,8 +11,9 @@ from typing import Any
 from lares.depth import DEPTH_SAMPLERS
 from lares.errors import ConfigError
 from lares.names import nearest
-from lares_kernels import CoreConfig
+from lares_kernels.config import CoreConfig
 
+CONFIG_FILE = "config.json"  # of a saved model
 STATE_MODES = ("normal", "normal_zero", "zero")
 SCORES = ("dot", "cos")
 MOST_EXPERTS = 256  # a draw's address has 8 bits for its expert

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from lares.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _LOG_SIGMA = 0.5
 _MOST_OVER_MEAN = 3  # poisson-lognormal draws are cut at this multiple of the mean

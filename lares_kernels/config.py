@@ -8,10 +8,9 @@ import math
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from lares_kernels.activations import ACTIVATIONS
-
 ADAPTERS = ("add", "gate", "concat", "none")
 MIXERS = ("attention", "filter", "bsarec")
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 NORMS = ("post", "pre", "query")
 PADDINGS = ("right", "left", "left-zeros")
 DROPOUT_OF = ("both", "feed-forward")
@@ -109,7 +108,7 @@ class CoreConfig:
             )
         _require_choice("adapter", self.adapter, ADAPTERS)
         _require_choice("mixer", self.mixer, MIXERS)
-        _require_choice("activation", self.activation, tuple(ACTIVATIONS))
+        _require_choice("activation", self.activation, ACTIVATIONS)
         _require_choice("norm", self.norm, NORMS)
         _require_choice("dropout_of", self.dropout_of, DROPOUT_OF)
         _require_choice("padding", self.padding, PADDINGS)

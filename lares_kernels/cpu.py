@@ -13,6 +13,7 @@ from torch import Tensor
 from lares_kernels import cpu_library as lib
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.config import (
+    ACTIVATIONS,
     ADAPTERS,
     DROPOUT_LEVELS,
     MIXERS,
@@ -20,10 +21,10 @@ from lares_kernels.config import (
     PADDINGS,
     CoreConfig,
 )
+from lares_kernels.cpu_tensors import float32_addresses, room, room_like
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import parameter_shapes
 
-_ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 _MOST_WIDTH = 512
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 _BAD_VALUES = (lib.BAD_LENGTH, lib.BAD_STEPS, lib.BAD_ID)
@@ -64,9 +65,9 @@ class CpuBackend:
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = _Inputs(call, hidden, state, parameters)
-        trajectory = lib.room(call.n_sequences, call.max_steps, call.config.d_model)
-        final = lib.room(*call.state_shape) if call.wants_state else lib.room(0)
-        kept = lib.room(call.kept_size if call.differentiates else 0)
+        trajectory = room(call.n_sequences, call.max_steps, call.config.d_model)
+        final = room(*call.state_shape) if call.wants_state else room(0)
+        kept = room(call.kept_size if call.differentiates else 0)
         c = inputs.c
         c.trajectory = trajectory.data_ptr()
         if call.wants_state:
@@ -93,12 +94,12 @@ class CpuBackend:
             c.g_trajectory = inputs.address(g_trajectory)
         if g_state is not None:
             c.g_state = inputs.address(g_state)
-        grads = [lib.room_like(tensor) for tensor in (hidden, *parameters)]
+        grads = [room_like(tensor) for tensor in (hidden, *parameters)]
         c.g_hidden = grads[0].data_ptr()
         addresses = (grad.data_ptr() for grad in grads[1:])
         c.g_parameters[:] = of_core(call).in_places((*addresses, None))
         if state is not None:
-            grads.append(lib.room(*call.state_shape))
+            grads.append(room(*call.state_shape))
             c.g_first_state = grads[-1].data_ptr()
         inputs.run("lares_refine_backward")
         return grads
@@ -125,7 +126,7 @@ def _of_key(key: str, dropout: bool, product_dtype: torch.dtype) -> OfCore:
     c.d_model, c.n_heads, c.d_ff = config.d_model, config.n_heads, config.d_ff
     c.n_layers = config.n_layers
     c.adapter = ADAPTERS.index(config.adapter)
-    c.activation = _ACTIVATIONS.index(config.activation)
+    c.activation = ACTIVATIONS.index(config.activation)
     c.norm = NORMS.index(config.norm)
     c.mixer, c.window, c.cutoff = MIXERS.index(config.mixer), config.window, config.cutoff
     c.band_share = config.band_share
@@ -182,7 +183,7 @@ class _Inputs:
         c.hidden = self.address(hidden)
         if state is not None:
             c.state_mode, c.state = lib.STATE_GIVEN, self.address(state)
-        addresses = lib.float32_addresses(parameters)
+        addresses = float32_addresses(parameters)
         if addresses is None:
             addresses = [self.address(p) for p in parameters]
         if 0 in addresses:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lares_kernels.built import why_not_built
 from lares_kernels.errors import BackendError
 from lares_kernels.verdicts import digest_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LIBRARY = Path(__file__).with_name("liblares_cpu.so")
 # Names the instruction set to use instead of the best one; read when the library is loaded.
@@ -215,37 +216,13 @@ def loaded() -> ctypes.CDLL:
     return library
 
 
-_CPU = torch.device("cpu")
-
-
-def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A tensor for the library to write to, whatever type and device new tensors have by default."""
-    return torch.empty(*shape, dtype=dtype, device=_CPU)
-
-
-def room_like(tensor: Tensor) -> Tensor:
-    """The same, of the shape of a tensor on the CPU."""
-    return torch.empty_like(tensor, dtype=torch.float32, memory_format=torch.contiguous_format)
-
-
-def float32_addresses(tensors: Sequence[Tensor]) -> list[int] | None:
-    """Where tensors lie, if all are contiguous float32 on the CPU, as the library reads them."""
-    float32 = torch.float32
-    found = [
-        tensor.data_ptr()
-        for tensor in tensors
-        if tensor.dtype is float32 and tensor.is_contiguous() and tensor.is_cpu
-    ]
-    return found if len(found) == len(tensors) else None
-
-
 FUNCTIONS = ("exp", "log", "erf_scaled", "gelu_slope", "sigmoid")
 
 
 def evaluate(function: str, x: Tensor) -> Tensor:
     """One of ``FUNCTIONS`` of float32 numbers as the kernel computes it; for tests of its error."""
     x = x.contiguous()
-    y = torch.empty_like(x)
+    y = x.new_empty(x.shape)
     loaded().lares_evaluate(FUNCTIONS.index(function), x.numel(), x.data_ptr(), y.data_ptr())
     return y
 

@@ -26,6 +26,7 @@ from lares_kernels.call import (
     whole_numbers,
 )
 from lares_kernels.config import CoreConfig
+from lares_kernels.constant_result import constant_result
 from lares_kernels.equations import refine_equations
 from lares_kernels.ops import make_call, only_run, refine_backward_for, refine_for
 from lares_kernels.parameters import check_parameters
@@ -173,7 +174,7 @@ def _lengths(
     return found
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_result
 def _backend_name(config: str, device_type: str, precision: str) -> str:
     # Plain strings, since these alone are constants to every version of torch.compile.
     request = Request(CoreConfig.from_key(config), device_type, PRECISIONS[precision])

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from lares_kernels.config import CoreConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 _ATTENTION = (
     "qkv_weight",

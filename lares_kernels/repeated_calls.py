@@ -19,6 +19,7 @@ from lares_kernels.backends import asked_backend
 from lares_kernels.call import RefineCall, RefineOutput
 from lares_kernels.config import CoreConfig
 from lares_kernels.cpu import of_core, struct_without_tensors
+from lares_kernels.cpu_tensors import room_like
 from lares_kernels.look import Look, Place, look_for, word_of
 from lares_kernels.ops import only_run
 from lares_kernels.parameters import parameter_shapes
@@ -158,7 +159,7 @@ def run(
     c.trajectory = trajectory.data_ptr()
     final = None
     if kept.wants_state:
-        final = lib.room_like(hidden)
+        final = room_like(hidden)
         c.final_state = final.data_ptr()
     c.seed = seed
     c.threads = torch.get_num_threads()

@@ -268,28 +268,20 @@ def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
         def there(tensor: Tensor) -> Tensor:
             return tensor.to(device_type, torch.float32)
 
+        given = (there(hidden), None, [there(p) for p in parameters])
         errors: dict[str, tuple[float, bool]] = {}
-        # Inference first: on a GPU it is another kernel than training's forward.
-        for what, changes in (
-            ("inference", {"dropout": False, "differentiates": False, "wants_state": False}),
-            ("training", {}),
-        ):
-            exact = reference.forward(replace(call, **changes), hidden, None, parameters)
-            found = backend.forward(
-                replace(mine, **changes), there(hidden), None, [there(p) for p in parameters]
+        # On a GPU inference is another kernel than training's forward.
+        for what, training in (("inference", False), ("training", True)):
+            asked, expected = (
+                replace(c, dropout=training, differentiates=training, wants_state=training)
+                for c in (mine, call)
             )
+            exact = reference.forward(expected, hidden, None, parameters)
+            found = backend.forward(asked, *given)
             errors[f"{what}'s trajectory"] = _distance(found[0], exact[0]), False
         errors["the final state"] = _distance(found[1], exact[1]), False
         wanted = reference.backward(call, hidden, None, parameters, exact[2], g_trajectory, g_state)
-        got = backend.backward(
-            mine,
-            there(hidden),
-            None,
-            [there(p) for p in parameters],
-            found[2],
-            there(g_trajectory),
-            there(g_state),
-        )
+        got = backend.backward(mine, *given, found[2], there(g_trajectory), there(g_state))
         # One that is zero but for rounding (a key's bias) is measured on the largest one's scale.
         least = 1e-3 * max(float(g.norm()) for g in wanted)
         names = ["hidden", *parameter_shapes(config)]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from lares.cli.options import OptionParser, command_parser
+from lares.cli.options import OptionParser, command_parser, require_at_least
 from lares.data.download import get_amazon_2023, get_movielens_100k
-from lares.data.readers import load_dataset
 from lares.errors import ConfigError
 from lares.names import nearest
+from lares.training.config import DataOptions
 
 _SOURCES = ("ml-100k", "amazon23")
 
@@ -29,7 +28,7 @@ def info_parser() -> OptionParser:
     """Options of ``lares data info``."""
     parser = command_parser("data info", "Read a file as train would and say what is in it.")
     parser.add_argument("path", metavar="DATA", help="file or folder of interactions")
-    parser.add_function_arguments(load_dataset, skip={"path", "name"})
+    parser.add_class_arguments(DataOptions, skip={"path"})
     return parser
 
 
@@ -54,6 +53,7 @@ def embed_parser() -> OptionParser:
 def embed(argv: Sequence[str]) -> None:
     """``lares data embed``."""
     found = embed_parser().parse_args(list(argv))
+    require_at_least("--batch_size", found.batch_size, 1)
     # Imported here: it brings torch.
     from lares.data.embed import embed_items, load_encoder, read_item_texts
 
@@ -83,8 +83,13 @@ def get(argv: Sequence[str]) -> None:
 
 def info(argv: Sequence[str]) -> None:
     """``lares data info``."""
-    options = info_parser().parse_args(list(argv)).as_dict()
-    dataset = load_dataset(options.pop("path"), **options)
+    options = DataOptions(**info_parser().parse_args(list(argv)).as_dict())
+    # Imported here, as help and the checks above can do without.
+    import numpy as np
+
+    from lares.data.readers import load_dataset
+
+    dataset = load_dataset(**dataclasses.asdict(options))
     lengths = dataset.test.ends - dataset.test.starts + 1
     rows = {
         "name": dataset.name,

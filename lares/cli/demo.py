@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lares.cli.options import OptionParser, command_parser, metrics_table
 from lares.data.download import get_movielens_100k
-from lares.training.config import RECIPES_FOLDER, TrainConfig, merge_options, read_yaml
+from lares.training.config import RECIPES_FOLDER, DataOptions, TrainConfig, merge_options, read_yaml
 from lares.training.run_folder import RunFolder
 
 _METRICS = ["recall@10", "ndcg@10", "recall@20", "ndcg@20"]
@@ -29,14 +30,11 @@ def build_parser() -> OptionParser:
     return parser
 
 
-def demo_config(path: Path, found: Any, without_recurrence: bool) -> TrainConfig:
-    """The recipe on the data at ``path``; without recurrence it is SASRec of the same size."""
+def demo_config(found: Any, without_recurrence: bool) -> TrainConfig:
+    """Return the recipe, still without data; without recurrence it is SASRec of the same size."""
     options = merge_options(
         read_yaml(RECIPES_FOLDER / "demo.yaml"),
-        {
-            "data": {"path": str(path)},
-            "trainer": {"seed": found.seed, "num_threads": found.num_threads},
-        },
+        {"trainer": {"seed": found.seed, "num_threads": found.num_threads}},
     )
     if found.max_epochs is not None:
         options = merge_options(options, {"trainer": {"max_epochs": found.max_epochs}})
@@ -48,17 +46,20 @@ def demo_config(path: Path, found: Any, without_recurrence: bool) -> TrainConfig
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares demo``."""
     found = build_parser().parse_args(list(argv))
+    configs = {
+        "depth 0": demo_config(found, without_recurrence=True),
+        "LARES": demo_config(found, without_recurrence=False),
+    }
     path = get_movielens_100k()
+    from lares.data.readers import load_dataset
     from lares.evaluation.popularity import evaluate_popularity
     from lares.training.loggers import CsvLog
     from lares.training.plots import plot_run
     from lares.training.spt import SptPhase, train
 
-    configs = {
-        "depth 0": demo_config(path, found, without_recurrence=True),
-        "LARES": demo_config(path, found, without_recurrence=False),
-    }
-    dataset = configs["LARES"].data.load()
+    data = DataOptions(path=str(path))
+    configs = {name: dataclasses.replace(config, data=data) for name, config in configs.items()}
+    dataset = load_dataset(path)
     print(
         f"MovieLens 100K: {dataset.n_users} users, {len(dataset.vocabulary)} films, "
         f"{len(dataset.train)} training samples ({path})"

@@ -6,12 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from lares.cli.options import (
     OptionParser,
@@ -19,15 +14,18 @@ from lares.cli.options import (
     choose_device,
     command_parser,
     metrics_table,
+    require_at_least,
     whole_numbers,
 )
 from lares.errors import ConfigError
-from lares.evaluation.evaluate import depth_ranks
-from lares.evaluation.popularity import popularity_tenths
-from lares.evaluation.ranking import metrics_from_ranks
 from lares.files import atomic_write
 from lares.training.config import DataOptions
-from lares.training.trained import load_trained
+from lares.training.run_folder import find_model
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 _SPLITS = ("valid", "test")
 
@@ -70,19 +68,27 @@ def run(argv: Sequence[str]) -> None:
     if found.split not in _SPLITS:
         raise ConfigError(f"--split is {found.split!r}; it must be one of {', '.join(_SPLITS)}")
     ks = whole_numbers("--ks", found.ks)
-    if found.batch_size < 1 or min(ks) < 1:
-        raise ConfigError(
-            f"--batch_size is {found.batch_size} and --ks {found.ks}; they must be at least 1"
-        )
-    device = choose_device(found.device, found.num_threads)
-    trained = load_trained(found.model)
+    depths = None if found.depths is None else whole_numbers("--depths", found.depths)
+    require_at_least("--batch_size", found.batch_size, 1)
+    require_at_least("--ks", min(ks), 1)
+    require_at_least("--depths", min(depths or [0]), 0)
     given = {name: value for name, value in found.data.as_dict().items() if value is not None}
+    DataOptions(**given)  # checks them
+    require_at_least("--num_threads", found.num_threads, 1)
+    find_model(found.model)  # a wrong folder is told before torch is imported
+    device = choose_device(found.device, found.num_threads)
+    # Imported here: they bring torch, which help and the checks above can do without.
+    from lares.data.readers import load_dataset
+    from lares.evaluation.evaluate import depth_ranks
+    from lares.evaluation.popularity import popularity_tenths
+    from lares.evaluation.ranking import metrics_from_ranks
+    from lares.training.trained import load_trained
+
+    trained = load_trained(found.model)
     options = dataclasses.replace(trained.data or DataOptions(), **given, path=found.path)
-    dataset = trained.same_rows(options.load())
-    recurrent = trained.model.config.is_recurrent
-    depths = [1, 2, 4, 8, 12, 16] if recurrent else [0]
-    if found.depths is not None:
-        depths = whole_numbers("--depths", found.depths)
+    dataset = trained.same_rows(load_dataset(**dataclasses.asdict(options)))
+    if depths is None:
+        depths = [1, 2, 4, 8, 12, 16] if trained.model.config.is_recurrent else [0]
     split = getattr(dataset, found.split)
     try:
         ranks = depth_ranks(
@@ -115,6 +121,11 @@ def _by_popularity(
     ranks: dict[int, Tensor], tenths: NDArray[np.int64], ks: list[int]
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Metrics of every depth by tenth, counted from 1, as far as there are samples."""
+    import numpy as np
+    import torch
+
+    from lares.evaluation.ranking import metrics_from_ranks
+
     groups = torch.from_numpy(tenths)
     return {
         str(depth): {

@@ -27,6 +27,12 @@ class OptionParser(ArgumentParser):
         raise ConfigError(" ".join(message.split())) from ex
 
 
+def require_at_least(option: str, value: int | None, least: int) -> None:
+    """Raise ``ConfigError`` if ``option`` was given and is below ``least``."""
+    if value is not None and value < least:
+        raise ConfigError(f"{option} is {value}; it must be at least {least}")
+
+
 def whole_numbers(option: str, text: str) -> list[int]:
     """The numbers of ``option``, given with commas between them."""
     try:
@@ -59,8 +65,6 @@ def choose_device(name: str, num_threads: int | None) -> Any:
     import torch
 
     if num_threads is not None:
-        if num_threads < 1:
-            raise ConfigError(f"--num_threads is {num_threads}; it must be at least 1")
         torch.set_num_threads(num_threads)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -9,14 +9,14 @@ from typing import Any
 
 from lares.cli.run_command import SAMPLES_FLAG, RunCommand, print_metrics
 from lares.training.config import PosttrainConfig
-from lares.training.trained import load_trained
+from lares.training.run_folder import find_model
 
 
 def _options_of(found: Any) -> dict[str, Any]:
     """How the model's own run read its data, if it came from a run."""
     if not found.checkpoint:
         return {}
-    data = load_trained(found.checkpoint).data
+    _, data = find_model(found.checkpoint)
     return {} if data is None else {"data": dataclasses.asdict(data)}
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lares.cli.options import OptionParser, add_device, choose_device, command_parser
+from lares.cli.options import (
+    OptionParser,
+    add_device,
+    choose_device,
+    command_parser,
+    require_at_least,
+)
 from lares.errors import ConfigError, DataError
-from lares.training.trained import load_trained
+from lares.training.run_folder import find_model
 
 
 def build_parser() -> OptionParser:
@@ -56,7 +62,14 @@ def run(argv: Sequence[str]) -> None:
     """Entry of ``lares recommend``."""
     found = build_parser().parse_args(list(argv))
     wanted = read_histories(found.history, found.histories)
+    require_at_least("--k", found.k, 1)
+    require_at_least("--depth", found.depth, 1)
+    require_at_least("--num_threads", found.num_threads, 1)
+    find_model(found.model)  # a wrong folder is told before torch is imported
     device = choose_device(found.device, found.num_threads)
+    # Imported here: it brings torch, which help and the checks above can do without.
+    from lares.training.trained import load_trained
+
     model, vocabulary, _ = load_trained(found.model)
     rows: list[list[int]] = []
     for place, ids in wanted:
@@ -68,8 +81,6 @@ def run(argv: Sequence[str]) -> None:
             raise DataError(f"{place}: {error}") from error
         except ValueError as error:
             raise DataError(f"{place}: ids are whole numbers here; {error}") from error
-    if found.depth is not None and found.depth < 1:
-        raise ConfigError(f"--depth is {found.depth}; it must be at least 1")
     try:
         best = model.to(device).recommend(
             rows,

@@ -11,8 +11,6 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-from tqdm import tqdm
-
 from lares.errors import DownloadError
 from lares.files import atomic_write
 from lares.names import nearest
@@ -91,6 +89,8 @@ def download(url: str, path: Path, *, algorithm: str, expected: str, progress: b
     Raises:
         DownloadError: the address cannot be reached, or the digest is another.
     """
+    from tqdm import tqdm  # here: it takes a while, and the command line's help needs none
+
     try:
         with atomic_write(path) as temporary:
             with (

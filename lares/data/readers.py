@@ -14,6 +14,7 @@ from lares.data.dataset import (
     keep_core,
     leave_one_out,
 )
+from lares.data.formats import FORMATS
 from lares.data.recbole import ATOMIC_SUFFIX, read_atomic_interactions, read_sequence_form
 from lares.data.tables import (
     delimited_columns,
@@ -25,7 +26,6 @@ from lares.data.tables import (
 )
 from lares.errors import DataError
 
-FORMATS = ("auto", "parquet", "csv", "recbole", "amazon23", "movielens")
 _SPLIT_NAMES = ("train", "valid", "test")
 _MOVIELENS_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 _DEFAULT_TIME = "timestamp"

@@ -10,9 +10,7 @@ policy back. Nothing of the size of rollouts x steps x catalogue exists.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,80 +23,16 @@ from lares.depth import sample_depth
 from lares.encoder import EncoderOutput
 from lares.errors import ConfigError
 from lares.model import LaresModel
+from lares.objectives.config import RptConfig
 
-KINDS = ("policy", "cross_entropy")
-PRE_BLOCKS = ("redrawn", "shared")
 _STD_FLOOR = 1e-4  # added to a group's deviation
 
 
-@dataclass(frozen=True)
-class RptConfig:
-    """How rollouts are made and what they are worth.
-
-    Attributes:
-        rollouts: ``G`` of every sample, at least 2.
-        beta: weight of the divergence from the reference.
-        k: ranks below it are rewarded.
-        recall_reward: weight of the reward Recall@k.
-        ndcg_reward: weight of the reward NDCG@k.
-        kind: of objective: ``policy``, the paper's; or ``cross_entropy``, the target's negative
-            log-probability at all steps of the same rollouts: what the same compute does without
-            rewards (``beta`` still holds it to the reference).
-        updates: optimiser steps on the same rollouts.
-        clip: with several updates, how far the ratio of new to old probabilities counts: within
-            ``1 - clip .. 1 + clip``.
-        pre_block: dropout before the recurrence is ``redrawn`` for every rollout, as published, or
-            ``shared`` by those of a sample, which then share its ``H``.
-        filter_top: samples whose target the model to start from never ranks among so many are left
-            out; 0 keeps all.
-        filter_passes: evaluation passes, each from other initial states, that a target may rank in.
-    """
-
-    rollouts: int = 4
-    beta: float = 1.0
-    k: int = 10
-    recall_reward: float = 1.0
-    ndcg_reward: float = 0.0
-    kind: str = "policy"
-    updates: int = 1
-    clip: float = 0.2
-    pre_block: str = "redrawn"
-    filter_top: int = 100
-    filter_passes: int = 3
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("rollouts", 2),
-            ("k", 1),
-            ("updates", 1),
-            ("filter_top", 0),
-            ("filter_passes", 1),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(
-                    f"objective.{name} is {value!r}; it must be a whole number of at least {least}"
-                )
-        for name in ("beta", "recall_reward", "ndcg_reward"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"objective.{name} is {value!r}; it must be zero or more")
-        if not 0 < self.clip < 1:
-            raise ConfigError(f"objective.clip is {self.clip!r}; it must lie between 0 and 1")
-        for name, choices in (("kind", KINDS), ("pre_block", PRE_BLOCKS)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"objective.{name} is {getattr(self, name)!r}; "
-                    f"it must be one of {', '.join(choices)}"
-                )
-        if self.kind == "policy" and self.recall_reward + self.ndcg_reward == 0:
-            raise ConfigError("objective.recall_reward and objective.ndcg_reward are both 0")
-
-    def rewards(self, ranks: Tensor) -> Tensor:
-        """Reward of each rank (0 for the best), in float32."""
-        rewarded = (ranks < self.k).float()
-        gains = 1.0 / torch.log2(ranks.float() + 2.0)
-        return rewarded * (self.recall_reward + self.ndcg_reward * gains)
+def rewards_of(rpt: RptConfig, ranks: Tensor) -> Tensor:
+    """Return the reward of each rank (0 for the best), in float32."""
+    rewarded = (ranks < rpt.k).float()
+    gains = 1.0 / torch.log2(ranks.float() + 2.0)
+    return rewarded * (rpt.recall_reward + rpt.ndcg_reward * gains)
 
 
 class RptBatch(NamedTuple):
@@ -317,7 +251,7 @@ class RptObjective(nn.Module):
             batch.targets.repeat_interleave(n_groups) - 1,
             **self.model.scoring,
         )
-        rewards = self.rpt.rewards(ranks).reshape(-1, n_groups)
+        rewards = rewards_of(self.rpt, ranks).reshape(-1, n_groups)
         # Without dropout the pre-block's output is the same for all rollouts.
         trajectory = self._encode(
             self.reference, batch, steps.depths, reference_seed, reference_states, shares=True

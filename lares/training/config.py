@@ -1,4 +1,8 @@
-"""Everything a run depends on: ``TrainConfig`` and ``PosttrainConfig``, by default as published."""
+"""Everything a run depends on: ``TrainConfig`` and ``PosttrainConfig``, by default as published.
+
+Nothing here imports torch, numpy or pyarrow, not even for type checkers: the command line reads its
+options from these classes, and jsonargparse runs what is imported for type checkers alone.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,10 @@ from typing import Any, ClassVar, TypeVar
 import yaml
 
 from lares.config import LaresConfig
-from lares.data.dataset import Dataset
-from lares.data.readers import FORMATS, load_dataset
+from lares.data.formats import FORMATS
 from lares.errors import ConfigError
 from lares.names import nearest
-from lares.objectives.rpt import RptConfig
-from lares.objectives.spt import SptConfig, check_has_steps
+from lares.objectives.config import RptConfig, SptConfig, check_has_steps
 
 _Run = TypeVar("_Run", bound="RunConfig")
 
@@ -28,7 +30,7 @@ PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-t
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which interactions to read, and how; see :func:`lares.data.load_dataset`.
+    """Which interactions to read, and how: the arguments of :func:`lares.data.load_dataset`.
 
     Attributes:
         path: file or folder.
@@ -51,11 +53,7 @@ class DataOptions:
             raise ConfigError(
                 f"data.format is {self.format!r}; it must be one of {', '.join(FORMATS)}"
             )
-
-    def load(self) -> Dataset:
-        """Read and split the data."""
-        options = dataclasses.asdict(self)
-        return load_dataset(options.pop("path"), **options)
+        _at_least("data.core", self.core, 0)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,15 +12,17 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lares.checkpoint import CONFIG_FILE, save_model
+from lares.checkpoint import save_model
+from lares.config import CONFIG_FILE
 from lares.data.dataset import Dataset, Split
+from lares.data.readers import load_dataset
 from lares.errors import CheckpointError, ConfigError
 from lares.evaluation.evaluate import depth_ranks
 from lares.files import atomic_write
 from lares.model import LaresModel
+from lares.objectives.config import RptConfig
 from lares.objectives.rpt import (
     RptBatch,
-    RptConfig,
     RptLosses,
     RptObjective,
     draw_rollout_depths,
@@ -134,7 +137,7 @@ def posttrain(
     if not config.start.checkpoint and not started:
         raise ConfigError("start.checkpoint is empty; give the folder of a trained model")
     trained = load_trained(folder.start if started else config.start.checkpoint)
-    dataset = trained.same_rows(config.data.load())
+    dataset = trained.same_rows(load_dataset(**dataclasses.asdict(config.data)))
     config.sampling.check_model(trained.model.config)
     start = trained.model.to(fabric.device)
     policy = LaresModel(config.start.of_policy(start.config)).to(fabric.device, start.items.dtype)

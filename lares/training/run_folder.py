@@ -6,9 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from lares.errors import ConfigError
+from lares.config import CONFIG_FILE
+from lares.errors import CheckpointError, ConfigError
 from lares.files import atomic_write
-from lares.training.config import RunConfig, differing_options, read_config
+from lares.training.config import DataOptions, RunConfig, differing_options, read_config
 
 ITEMS_FILE = "items.json"
 
@@ -81,3 +82,25 @@ class RunFolder:
             temporary.write_text(
                 yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8"
             )
+
+
+def find_model(path: str | Path) -> tuple[Path, DataOptions | None]:
+    """Find the folder of a trained model, and how its own run read its data, if it came from a run.
+
+    Args:
+        path: a run folder, whose best model is taken, or a folder that ``save_pretrained`` wrote.
+
+    Raises:
+        CheckpointError: the folder holds neither.
+    """
+    folder = Path(path)
+    run = RunFolder(folder)
+    if run.config.is_file():
+        if not run.best.is_dir():
+            raise CheckpointError(f"run {folder} has no best model yet: it never validated")
+        return run.best, read_config(run.config).data
+    if not (folder / CONFIG_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} is neither a run folder ({run.config.name}) nor a model folder ({CONFIG_FILE})"
+        )
+    return folder, None

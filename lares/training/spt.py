@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 
 from lares.data.dataset import Split
 from lares.data.partners import PartnerIndex
+from lares.data.readers import load_dataset
 from lares.model import LaresModel
+from lares.objectives.config import SptConfig
 from lares.objectives.spt import (
     SptBatch,
-    SptConfig,
     SptDepths,
     SptLosses,
     SptObjective,
@@ -118,7 +120,8 @@ def train(
         LaresError: anything that a user can act on; see its kinds in :mod:`lares.errors`.
     """
     fabric = launch(config.trainer) if fabric is None else fabric
-    dataset = config.data.load()  # before the folder is taken: wrong data leaves nothing behind
+    # Before the folder is taken: wrong data leaves nothing behind.
+    dataset = load_dataset(**dataclasses.asdict(config.data))
     folder = RunFolder(Path(run_dir))
     if fabric.is_global_zero:
         folder.prepare(config, resume)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lares.data.dataset import Split
 from lares.data.partners import PartnerIndex
 from lares.model import LaresModel
-from lares.objectives.spt import SptConfig, SptDepths, SptLosses, draw_depths
+from lares.objectives.config import SptConfig
+from lares.objectives.spt import SptDepths, SptLosses, draw_depths
 from lares.objectives.spt_windows import WindowBatch, WindowSptObjective
 from lares.training.config import SamplingOptions
 from lares.training.distributed import gather_rows

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from lares.checkpoint import CONFIG_FILE
 from lares.data.dataset import Dataset
 from lares.data.vocabulary import Vocabulary
 from lares.errors import CheckpointError, DataError
 from lares.model import LaresModel
-from lares.training.config import DataOptions, read_config
-from lares.training.run_folder import ITEMS_FILE, RunFolder
+from lares.training.config import DataOptions
+from lares.training.run_folder import ITEMS_FILE, find_model
 
 
 class TrainedModel(NamedTuple):
@@ -43,18 +42,7 @@ def load_trained(path: str | Path) -> TrainedModel:
     Raises:
         CheckpointError: the folder holds neither.
     """
-    folder = Path(path)
-    data = None
-    run = RunFolder(folder)
-    if run.config.is_file():
-        data = read_config(run.config).data
-        if not run.best.is_dir():
-            raise CheckpointError(f"run {folder} has no best model yet: it never validated")
-        folder = run.best
-    elif not (folder / CONFIG_FILE).is_file():
-        raise CheckpointError(
-            f"{folder} is neither a run folder ({run.config.name}) nor a model folder ({CONFIG_FILE})"
-        )
+    folder, data = find_model(path)
     items = folder / ITEMS_FILE
     vocabulary = Vocabulary.load(items) if items.is_file() else None
     model = LaresModel.from_pretrained(folder)

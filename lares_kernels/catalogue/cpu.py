@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lares_kernels import cpu_library as lib
 from lares_kernels.catalogue.call import SCORES, CatalogueCall, in_order
+from lares_kernels.cpu_tensors import room, room_like
 from lares_kernels.errors import BackendError
 
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -49,8 +50,8 @@ class CpuCatalogue:
         wants_entropy: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = _Inputs(call, queries, items, chosen, excluded)
-        found, normaliser = (lib.room(len(queries)) for _ in range(2))
-        entropy = lib.room(len(queries) if wants_entropy else 0)
+        found, normaliser = (room(len(queries)) for _ in range(2))
+        entropy = room(len(queries) if wants_entropy else 0)
         inputs.c.log_probability = found.data_ptr()
         inputs.c.normaliser = normaliser.data_ptr()
         if wants_entropy:
@@ -73,8 +74,8 @@ class CpuCatalogue:
         inputs = _Inputs(call, queries, items, chosen, excluded)
         inputs.c.normaliser = inputs.address(normaliser)
         inputs.c.g_log_probability = inputs.address(g_log_probability)
-        g_queries = lib.room_like(queries) if wants_queries else lib.room(0)
-        g_items = lib.room_like(items) if wants_items else lib.room(0)
+        g_queries = room_like(queries) if wants_queries else room(0)
+        g_items = room_like(items) if wants_items else room(0)
         if wants_queries:
             inputs.c.g_queries = g_queries.data_ptr()
         if wants_items:
@@ -91,8 +92,8 @@ class CpuCatalogue:
         k: int,
     ) -> tuple[Tensor, Tensor]:
         inputs = _Inputs(call, queries, items, None, excluded)
-        scores = lib.room(len(queries), k)
-        ids = lib.room(len(queries), k, dtype=torch.int64)
+        scores = room(len(queries), k)
+        ids = room(len(queries), k, dtype=torch.int64)
         inputs.c.k = k
         inputs.c.top_scores, inputs.c.top_ids = scores.data_ptr(), ids.data_ptr()
         inputs.run("top_k")
@@ -107,7 +108,7 @@ class CpuCatalogue:
         excluded: Tensor | None,
     ) -> Tensor:
         inputs = _Inputs(call, queries, items, targets, excluded)
-        ranks = lib.room(len(queries), dtype=torch.int64)
+        ranks = room(len(queries), dtype=torch.int64)
         inputs.c.ranks = ranks.data_ptr()
         inputs.run("ranks")
         return ranks

@@ -22,6 +22,7 @@ from lares_kernels.catalogue import ops
 from lares_kernels.catalogue.backends import choose_catalogue
 from lares_kernels.catalogue.call import CatalogueCall, check_ids, check_matrices, check_options
 from lares_kernels.catalogue.reference import log_probability_equations
+from lares_kernels.constant_result import constant_result
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -91,7 +92,7 @@ class CatalogueFunction(torch.autograd.Function):
         )
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_result
 def _backend_name(device_type: str, precision: str, width: int) -> str:
     return choose_catalogue(device_type, PRECISIONS[precision], width).name
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall, Request
-from lares_kernels.config import ADAPTERS, CoreConfig
+from lares_kernels.config import ACTIVATIONS, ADAPTERS, CoreConfig
 from lares_kernels.cuda import library as lib
+from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.packing import pack, unpack_gradients
 from lares_kernels.cuda.plan import (
     SPLIT_WARPS,
@@ -28,7 +29,6 @@ from lares_kernels.noise import threshold_and_planes
 from lares_kernels.tiles import most_tiles
 from lares_kernels.verdicts import digest_of
 
-_ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 # Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
 SPILL_BYTES = 1 << 30
 _PRODUCT_WARPS = 16  # of a multiprocessor, which multiply that
@@ -55,8 +55,8 @@ class CudaBackend:
     def verify(self, request: Request) -> str | None:
         if request.device_type != lib.device_type():
             return f"tensors are on {request.device_type}"
-        if request.product_dtype not in lib.PRECISIONS:
-            served = " and ".join(str(dtype) for dtype in lib.PRECISIONS)
+        if request.product_dtype not in PRECISIONS:
+            served = " and ".join(str(dtype) for dtype in PRECISIONS)
             return f"products in {request.product_dtype}; it serves {served}"
         return config_reason(request.config)
 
@@ -174,7 +174,7 @@ class _Launch:
         self.longest = call.padded_length or int(call.lengths.max())
         self.call, self.device = call, device
         self.shapes = shapes_of(call.config)
-        self.card = lib.card(lib.index_of(device))
+        self.card = lib.card(index_of(device))
         self.plan = plan = plan_of(call, self.longest, device, backward)
         self.floats = partial(torch.empty, dtype=torch.float32, device=device)
         most_rows = call.n_hidden_rows * call.rollouts
@@ -196,7 +196,7 @@ class _Launch:
         self.c = c = lib.LaresCudaCall.from_buffer_copy(
             _template(call.config, call.dropout, call.product_dtype)
         )
-        c.device = lib.index_of(device)
+        c.device = index_of(device)
         c.n_groups, c.rollouts = call.lengths.shape[0], call.rollouts
         c.padded_length, c.n_hidden_rows = call.padded_length, call.n_hidden_rows
         c.kept_rows, c.longest, c.max_steps = call.kept_rows, self.longest, call.max_steps
@@ -206,7 +206,7 @@ class _Launch:
         c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
         c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
         c.blocks, c.split_parts = min(tiles, self.card.multiprocessors), plan.split_parts
-        c.stream = lib.stream_of(device)
+        c.stream = stream_of(device)
         c.lengths = call.lengths.data_ptr()
         c.order = None if order is None else order.data_ptr()
         c.num_steps = None if call.num_steps is None else call.num_steps.data_ptr()
@@ -264,7 +264,7 @@ def plan_of(
     residual = call.dropout and threshold_and_planes(config.dropout)[1] > 0
     reason = length_reason(longest, attention)
     if reason is None:
-        card = lib.card(lib.index_of(device))
+        card = lib.card(index_of(device))
         # Few enough for a multiprocessor each; what trains or drops is not about latency.
         few = call.n_sequences <= card.multiprocessors and not call.differentiates
         if few and not (attention or residual or backward):
@@ -301,9 +301,9 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
     c.d_model, c.n_heads, c.head_tiles = shapes.width, shapes.heads, shapes.head_tiles
     c.d_ff, c.n_layers = shapes.ff, shapes.layers
     c.adapter = ADAPTERS.index(config.adapter)
-    c.activation = _ACTIVATIONS.index(config.activation)
+    c.activation = ACTIVATIONS.index(config.activation)
     c.pre_norm = config.norm == "pre"
-    c.precision = lib.PRECISIONS.index(product_dtype)
+    c.precision = PRECISIONS.index(product_dtype)
     c.eps = config.eps
     c.state_scale = config.state_omega * config.state_sigma
     c.score_scale = math.log2(math.e) * config.head_dim**-0.5

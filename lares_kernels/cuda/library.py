@@ -8,8 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from lares_kernels.built import why_not_built
 from lares_kernels.errors import BackendError
 
@@ -18,7 +16,6 @@ ENVIRONMENT_VARIABLE = "LARES_CUDA_LIBRARY"
 _INSTALLED = Path(__file__).parent.with_name("liblares_cuda.so")
 ABI = 3
 FIELDS = 8  # room for what is known of each row of a tile
-PRECISIONS = (torch.bfloat16, torch.float16)  # of products, in the order of LARES_CUDA_BF16, ...
 STATE_GIVEN, STATE_DRAWN, STATE_ZERO = range(3)
 
 _Int, _Word, _Float, _Pointer = ctypes.c_int32, ctypes.c_uint32, ctypes.c_float, ctypes.c_void_p
@@ -183,18 +180,6 @@ def card(device: int) -> Card:
     if error is not None:
         raise BackendError(f"cuda:{device} cannot be used: {error.decode()}")
     return Card(found.multiprocessors, found.shared_limit, (found.major, found.minor))
-
-
-def index_of(device: torch.device) -> int:
-    """The card's number; 0 for the emulator."""
-    if device.type == "cpu":
-        return 0
-    return torch.cuda.current_device() if device.index is None else device.index
-
-
-def stream_of(device: torch.device) -> int | None:
-    """The stream on which to launch."""
-    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
 
 
 def run(function: str, call: ctypes.Structure) -> None:

@@ -17,6 +17,7 @@ from torch.nn.functional import pad
 
 from lares_kernels.config import CoreConfig
 from lares_kernels.cuda import library as lib
+from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.plan import Shapes, shapes_of
 from lares_kernels.parameters import parameter_shapes
 
@@ -40,12 +41,12 @@ def pack(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtyp
     floats = [p.to(torch.float32).contiguous() for p in parameters]
     matrices = torch.empty(index.matrices, dtype=product_dtype, device=device)
     vectors = torch.empty(len(index.places) - matrices.numel(), device=device)
-    call = _Pack(lib.index_of(device), 1, lib.PRECISIONS.index(product_dtype), matrices.numel())
+    call = _Pack(index_of(device), 1, PRECISIONS.index(product_dtype), matrices.numel())
     call.vector_numbers = len(vectors)
     for i, part in enumerate(floats):
         call.sizes[i], call.parameters[i] = part.numel(), part.data_ptr()
     call.places, call.matrices = index.places.data_ptr(), matrices.data_ptr()
-    call.vectors, call.stream = vectors.data_ptr(), lib.stream_of(device)
+    call.vectors, call.stream = vectors.data_ptr(), stream_of(device)
     lib.run("lares_cuda_pack", call)
     return Packed(matrices, vectors)
 

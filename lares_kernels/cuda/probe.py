@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.cuda import library as lib
+from lares_kernels.cuda.device import index_of, stream_of
 from lares_kernels.philox import philox4x32
 
 LANES, LINES, WARPS = 32, 106, 4  # LINES: LARES_CUDA_PROBE_LINES
@@ -49,7 +50,7 @@ def differences(device: torch.device) -> list[str]:
     output = torch.full((LINES, LANES), -1, dtype=torch.int32, device=device)
     scratch = torch.zeros(4, LANES, dtype=torch.int32, device=device)
     pointers = (t.data_ptr() for t in (given, given_wide, output, scratch))
-    call = _Probe(lib.index_of(device), 2, lib.stream_of(device), *pointers)
+    call = _Probe(index_of(device), 2, stream_of(device), *pointers)
     lib.run("lares_cuda_probe", call)
     lines = list(_expected(words, wide))
     assert len(lines) == LINES

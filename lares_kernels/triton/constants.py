@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from lares_kernels.config import ADAPTERS, MIXERS, CoreConfig
+from lares_kernels.config import ACTIVATIONS, ADAPTERS, MIXERS, CoreConfig
 from lares_kernels.noise import threshold_and_planes
 
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")  # numbered as in kernels/elementwise.py
 LEAST_SIDE = 16
 # Of a launch: a product and the sum it goes to are one instruction. Not the default by Triton 3.10.
 FUSES = {"enable_fp_fusion": True}

@@ -1,0 +1,135 @@
+"""Options of the objectives; as :mod:`lares.training.config`, without torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from lares.config import LaresConfig
+from lares.errors import ConfigError
+
+KINDS = ("policy", "cross_entropy")
+PRE_BLOCKS = ("redrawn", "shared")
+
+
+@dataclass(frozen=True)
+class SptConfig:
+    """Weights of the losses beside the recommendation loss.
+
+    Attributes:
+        alpha: weight of trajectory-level alignment; 0 leaves it out.
+        gamma: weight of step-level alignment; 0 leaves it out.
+        deep_supervision: weight of the recommendation loss after an earlier step, drawn for each batch
+            from those before the last, so that every step learns to recommend (Lee et al., AISTATS
+            2015); 0, as published, leaves it out.
+        align_warmup: steps over which the weights of alignment grow from nothing, linearly; 0, as
+            published, has them from the first. States that say nothing yet are hard to tell apart,
+            and trying delays the recommendation loss.
+        one_encoding: alignment compares the states that recommend, and spares the second encoding, with
+            dropout, noise and a depth of its own, that it has as published.
+        same_step: the partner reasons to the same depth as the sequence it is aligned with.
+        mask_same_target: samples of a batch that have the same target are no negatives of each other.
+            The authors' are.
+    """
+
+    alpha: float = 0.1
+    gamma: float = 0.5
+    deep_supervision: float = 0.0
+    align_warmup: int = 0
+    one_encoding: bool = False
+    same_step: bool = True
+    mask_same_target: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "gamma", "deep_supervision"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} is {value!r}; it must be zero or more")
+        if self.align_warmup < 0:
+            raise ConfigError(f"align_warmup is {self.align_warmup}; it must be zero or more steps")
+
+    @property
+    def aligns(self) -> bool:
+        """Whether alignment is wanted."""
+        return self.alpha > 0 or self.gamma > 0
+
+    def warmth(self, step: int) -> float:
+        """Share of the weights of alignment that the update ``step`` (from 0) has."""
+        return min(1.0, (step + 1) / (self.align_warmup + 1))
+
+
+def check_has_steps(config: LaresConfig, spt: SptConfig) -> None:
+    """Raise ``ConfigError`` if the losses ask for steps of a model that has none."""
+    if config.is_recurrent:
+        return
+    for name in ("gamma", "deep_supervision"):
+        if getattr(spt, name) > 0:
+            raise ConfigError(
+                f"objective.{name} is {getattr(spt, name)}, but a model without recurrence "
+                f"(model.n_core_layers=0) has no steps to learn from; set objective.{name}=0 "
+                "(the recipe 'sasrec' does)"
+            )
+
+
+@dataclass(frozen=True)
+class RptConfig:
+    """How rollouts are made and what they are worth.
+
+    Attributes:
+        rollouts: ``G`` of every sample, at least 2.
+        beta: weight of the divergence from the reference.
+        k: ranks below it are rewarded.
+        recall_reward: weight of the reward Recall@k.
+        ndcg_reward: weight of the reward NDCG@k.
+        kind: of objective: ``policy``, the paper's; or ``cross_entropy``, the target's negative
+            log-probability at all steps of the same rollouts: what the same compute does without
+            rewards (``beta`` still holds it to the reference).
+        updates: optimiser steps on the same rollouts.
+        clip: with several updates, how far the ratio of new to old probabilities counts: within
+            ``1 - clip .. 1 + clip``.
+        pre_block: dropout before the recurrence is ``redrawn`` for every rollout, as published, or
+            ``shared`` by those of a sample, which then share its ``H``.
+        filter_top: samples whose target the model to start from never ranks among so many are left
+            out; 0 keeps all.
+        filter_passes: evaluation passes, each from other initial states, that a target may rank in.
+    """
+
+    rollouts: int = 4
+    beta: float = 1.0
+    k: int = 10
+    recall_reward: float = 1.0
+    ndcg_reward: float = 0.0
+    kind: str = "policy"
+    updates: int = 1
+    clip: float = 0.2
+    pre_block: str = "redrawn"
+    filter_top: int = 100
+    filter_passes: int = 3
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("rollouts", 2),
+            ("k", 1),
+            ("updates", 1),
+            ("filter_top", 0),
+            ("filter_passes", 1),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(
+                    f"objective.{name} is {value!r}; it must be a whole number of at least {least}"
+                )
+        for name in ("beta", "recall_reward", "ndcg_reward"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"objective.{name} is {value!r}; it must be zero or more")
+        if not 0 < self.clip < 1:
+            raise ConfigError(f"objective.clip is {self.clip!r}; it must lie between 0 and 1")
+        for name, choices in (("kind", KINDS), ("pre_block", PRE_BLOCKS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(
+                    f"objective.{name} is {getattr(self, name)!r}; "
+                    f"it must be one of {', '.join(choices)}"
+                )
+        if self.kind == "policy" and self.recall_reward + self.ndcg_reward == 0:
+            raise ConfigError("objective.recall_reward and objective.ndcg_reward are both 0")

@@ -1,0 +1,18 @@
+"""Functions that torch.compile runs while it compiles, for their result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+_F = TypeVar("_F", bound=Callable[..., object])
+
+
+def constant_result(function: _F) -> _F:
+    """Mark ``function`` as ``torch.compiler.assume_constant_result`` does, without its cost.
+
+    That imports the compiler to set this attribute, which takes longer than all of torch; every version
+    since 2.0 looks for it when it meets the function.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function

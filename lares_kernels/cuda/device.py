@@ -1,0 +1,19 @@
+"""What torch calls what the library takes as numbers: types, cards and streams."""
+
+from __future__ import annotations
+
+import torch
+
+PRECISIONS = (torch.bfloat16, torch.float16)  # of products, in the order of LARES_CUDA_BF16, ...
+
+
+def index_of(device: torch.device) -> int:
+    """The card's number; 0 for the emulator."""
+    if device.type == "cpu":
+        return 0
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+def stream_of(device: torch.device) -> int | None:
+    """The stream on which to launch."""
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None

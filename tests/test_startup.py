@@ -1,0 +1,279 @@
+"""What start-up costs and brings: imports, help, mistakes that the command line alone shows."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import lares
+import lares.data
+import lares_kernels
+from lares_kernels import activations, config
+from lares_kernels.constant_result import constant_result
+
+ROOT = Path(__file__).parent.parent
+MOST_SECONDS = 0.7  # of an answer of the command line
+MOST_ABOVE_TORCH = 0.3
+HEAVY = ("torch", "numpy", "pyarrow", "lightning_fabric", "matplotlib", "huggingface_hub", "tqdm")
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python program in a fresh process."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+
+
+def output(program: str, *arguments: str) -> str:
+    """Return what a program prints; it must not fail."""
+    done = run(program, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def processor_seconds() -> float:
+    """Return those of the processes that were started here and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+# Looks at what was imported also where the command ends the process.
+COMMAND = f"""
+import sys
+from lares.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    brought = [name for name in {HEAVY!r} if name in sys.modules]
+    assert not brought, brought
+"""
+
+HELP = [
+    "",
+    "demo",
+    "train",
+    "posttrain",
+    "evaluate",
+    "recommend",
+    "data",
+    "data get",
+    "data info",
+    "data embed",
+    "doctor",
+]
+
+MISTAKES = {
+    "tarin": "did you mean 'train'?",
+    "data inf": "did you mean 'info'?",
+    "data get": "required: name",
+    "data get ml100k": "did you mean 'ml-100k'?",
+    "data get ml-100k Books": "no categories",
+    "data get amazon23": "needs a CATEGORY",
+    "data get amazon23 Bookz": "did you mean 'Books'?",
+    "data info": "required: path",
+    "data info x --format=excel": "data.format is 'excel'",
+    "data info x --core=-1": "data.core is -1",
+    "data info x --core=few": "few",
+    "data embed x": "required: model",
+    "data embed x --model=m --batch_size=0": "--batch_size is 0",
+    "demo --max_epochs=0": "trainer.max_epochs is 0",
+    "demo --num_threads=0": "trainer.num_threads is 0",
+    "demo more": "unexpected argument 'more'",
+    "doctor --what": "unknown option --what",
+    "train": "no data: give DATA",
+    "train x --trainer.patiense=3": "did you mean '--trainer.patience'?",
+    "train x --trainer.patience=many": "trainer.patience",
+    "train x --trainer.patience=0": "trainer.patience is 0",
+    "train x --trainer.precision=8": "trainer.precision is '8'",
+    "train x --model.core=rnn": "core is 'rnn'",
+    "train x --model.activation=step": "activation is 'step'",
+    "train x --model.n_heads=3": "n_heads is 3",
+    "train x --data.format=excel": "data.format is 'excel'",
+    "train x --data.core=-1": "data.core is -1",
+    "train x --objective.alpha=-1": "alpha is -1",
+    "train x --samples=most": "sampling.samples is 'most'",
+    "train x --recipe=sasrek": "recipe is 'sasrek'",
+    "train x --resume": "--resume needs --out",
+    "posttrain": "no data: give DATA",
+    "posttrain --resume": "--resume needs --out",
+    "posttrain x y --objective.kind=ppo": "x is neither a run folder",
+    "posttrain --start.dropout=much": "start.dropout",
+    "evaluate": "required: model, path",
+    "evaluate a b": "a is neither a run folder",
+    "evaluate a b --depth=3": "did you mean '--depths'?",
+    "evaluate a b --depths=1;2": "--depths is '1;2'",
+    "evaluate a b --depths=-1": "--depths is -1",
+    "evaluate a b --split=train": "--split is 'train'",
+    "evaluate a b --ks=0,5": "--ks is 0",
+    "evaluate a b --batch_size=0": "--batch_size is 0",
+    "evaluate a b --num_threads=0": "--num_threads is 0",
+    "evaluate a b --data.format=excel": "data.format is 'excel'",
+    "recommend": "required: model",
+    "recommend x": "give --history",
+    "recommend x --history=3": "x is neither a run folder",
+    "recommend x --history=3,,4": "is not a history",
+    "recommend x --history=3 --k=0": "--k is 0",
+    "recommend x --history=3 --depth=0": "--depth is 0",
+    "recommend x --history=3 --num_threads=0": "--num_threads is 0",
+}
+
+
+def answer(command: str) -> subprocess.CompletedProcess[str]:
+    """Run ``lares COMMAND``, which must be quick and import nothing heavy."""
+    taken = []
+    for _ in range(3):  # a busy machine costs a process some of its own time, too
+        before = processor_seconds()
+        done = run(COMMAND, *command.split())
+        taken.append(processor_seconds() - before)
+        assert "AssertionError" not in done.stderr, done.stderr
+        if taken[-1] <= MOST_SECONDS:
+            return done
+    raise AssertionError(f"lares {command} takes {min(taken):.2f} s")
+
+
+@pytest.mark.parametrize("command", HELP)
+def test_help(command: str) -> None:
+    done = answer(f"{command} --help")
+    assert done.returncode == 0, done.stderr
+    assert f"usage: lares {command}".strip() in done.stdout
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_mistakes(command: str) -> None:
+    done = answer(command)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert MISTAKES[command] in done.stderr
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "lares_kernels, lares_kernels.config, lares_kernels.errors, lares_kernels.parameters",
+        "lares_kernels.cpu_library, lares_kernels.cuda.library",
+        "lares, lares.config, lares.depth, lares.errors, lares.data, lares.training.config",
+    ],
+)
+def test_specification_and_binding_bring_nothing(modules: str) -> None:
+    heavy = "[name for name in sys.argv[1:] if name in sys.modules]"
+    assert output(f"import sys, {modules}; print({heavy})", *HEAVY) == "[]\n"
+
+
+def test_the_binding_works_without_torch() -> None:
+    program = """
+import sys
+from lares_kernels import CoreConfig, cpu_peak
+from lares_kernels.cpu_library import instruction_sets, load
+if not isinstance(load(), str):
+    assert cpu_peak() > 0
+    assert instruction_sets()
+CoreConfig(activation="silu")
+assert "torch" not in sys.modules
+"""
+    output(program)
+
+
+def test_import_costs_little_above_torch() -> None:
+    program = """
+import sys, time
+import torch
+before, start = set(sys.modules), time.process_time()
+import lares_kernels
+print(time.process_time() - start)
+brought = set(sys.modules) - before
+assert not [name for name in brought if name.split(".")[0] != "lares_kernels"], brought
+"""
+    assert min(float(output(program)) for _ in range(3)) <= MOST_ABOVE_TORCH
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import torch; import lares_kernels",
+        "import lares_kernels; import torch",
+        "import lares_kernels, importlib.util; importlib.util.find_spec('torch'); import torch",
+        "from lares_kernels import *; import torch",
+        "import lares_kernels; lares_kernels.refine; import torch",
+        "import lares_kernels.call; lares_kernels.refine; import torch",
+    ],
+)
+def test_operators_and_names_are_there_in_any_order(imports: str) -> None:
+    program = """
+torch.ops.lares_kernels.refine.default
+torch.ops.lares_kernels.catalogue_ranks.default
+missing = set(lares_kernels.__all__) - set(vars(lares_kernels))
+assert not missing, missing
+import sys
+assert "torch._dynamo" not in sys.modules
+assert not [finder for finder in sys.meta_path if "lares" in type(finder).__module__]
+"""
+    output(f"{imports}\nimport lares_kernels\n{program}")
+
+
+def test_compiling_first_and_loading_an_exported_program(tmp_path: Path) -> None:
+    program = """
+import sys
+import lares_kernels as lk
+import torch
+
+core = lk.RecurrentCore(lk.CoreConfig(d_model=8, n_heads=2, d_ff=8, n_layers=1)).eval()
+hidden, lengths = torch.randn(2, 3, 8), torch.tensor([3, 2])
+
+def step(hidden, lengths):
+    parameters = dict(core.named_parameters())
+    return lk.refine(core.config, parameters, hidden, lengths=lengths, num_steps=2).last
+
+with torch.no_grad():
+    compiled = torch.compile(step, fullgraph=True, backend="eager")(hidden, lengths)
+    torch.testing.assert_close(compiled, step(hidden, lengths))
+
+class Step(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.core = core
+    def forward(self, hidden, lengths):
+        return self.core(hidden, lengths, num_steps=2).last
+
+with torch.no_grad():
+    exported = torch.export.export(Step(), (hidden, lengths))
+torch.export.save(exported, sys.argv[1])
+torch.save((hidden, lengths, compiled), sys.argv[2])
+"""
+    names = [str(tmp_path / "step.pt2"), str(tmp_path / "tensors.pt")]
+    output(program, *names)
+    program = """
+import sys
+import lares_kernels
+import torch
+
+hidden, lengths, expected = torch.load(sys.argv[2])
+found = torch.export.load(sys.argv[1]).module()(hidden, lengths)
+torch.testing.assert_close(found, expected)
+"""
+    output(program, *names)
+
+
+def test_the_mark_is_that_of_torch() -> None:
+    marks = [
+        vars(mark(lambda: 1)) for mark in (constant_result, torch.compiler.assume_constant_result)
+    ]
+    assert marks[0] == marks[1] != {}
+
+
+@pytest.mark.parametrize("package", [lares, lares.data, lares_kernels], ids=lambda p: p.__name__)
+def test_every_public_name_has_a_home(package) -> None:
+    assert package.__all__ == sorted(package.__all__)
+    assert set(package._HOMES) == set(package.__all__) - {"integrations"}
+    assert set(package.__all__) <= set(dir(package))
+    assert all(getattr(package, name) is not None for name in package.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'refien'"):
+        package.refien  # noqa: B018
+
+
+def test_activations_are_those_of_the_specification() -> None:
+    assert tuple(activations.ACTIVATIONS) == config.ACTIVATIONS
