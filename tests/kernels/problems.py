@@ -13,6 +13,8 @@ from lares_kernels import CoreConfig, RecurrentCore, RefineOutput, use_backend
 
 # Section 9 of the contract: relative error of a whole tensor in float32.
 FORWARD, BACKWARD = 1e-5, 1e-4
+# With products in bfloat16 an error may be this many times that of plain PyTorch doing the same.
+YARDSTICKS = 2.0
 SMALL = CoreConfig(d_model=16, n_heads=2, d_ff=24, n_layers=2)
 
 

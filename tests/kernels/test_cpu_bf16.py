@@ -14,11 +14,17 @@ import torch
 
 from lares_kernels import CoreConfig, cpu_peak, explain, use_backend
 from lares_kernels import cpu_library as lib
-from tests.kernels.problems import VARIANTS, make_core, name, outputs_and_gradients, relative
+from tests.kernels.problems import (
+    VARIANTS,
+    YARDSTICKS,
+    make_core,
+    name,
+    outputs_and_gradients,
+    relative,
+)
 from tests.kernels.test_cpu import LENGTHS, PUBLISHED
 
 pytestmark = pytest.mark.skipif(isinstance(lib.load(), str), reason=f"no CPU kernel: {lib.load()}")
-YARDSTICKS = 2.0
 
 
 @pytest.fixture(params=[] if isinstance(lib.load(), str) else lib.instruction_sets("bf16"))
