@@ -39,6 +39,7 @@ class Backend(Protocol):
 
     name: str
     automatic: bool  # whether it is used without being asked for by name
+    any_size: bool  # whether the same code runs whatever the sizes of a core
 
     def availability(self) -> str | None:
         """None if the backend can run on this machine at all, else why not."""
@@ -87,6 +88,7 @@ class ReferenceBackend:
 
     name = "reference"
     automatic = True
+    any_size = True
 
     def availability(self) -> str | None:
         return None

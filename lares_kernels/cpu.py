@@ -35,6 +35,7 @@ class CpuBackend:
 
     name = "cpu"
     automatic = True
+    any_size = True
 
     def availability(self) -> str | None:
         library = lib.load()

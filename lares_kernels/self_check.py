@@ -47,6 +47,7 @@ class Checked(Protocol):
     """A backend whose kernels are checked."""
 
     name: str
+    any_size: bool
 
     def build(self, product_dtype: torch.dtype) -> str | None:
         """Identify the code that would run, by what it is made of; None if it needs no check."""
@@ -69,7 +70,7 @@ def refine_failure(backend: Any, reference: Any, request: Request) -> str | None
     identity = identity_of(backend, request.device_type, request.product_dtype)
     if identity is None:
         return None
-    config = small_config(request.config, request.device_type)
+    config = small_config(request.config) if backend.any_size else dropping(request.config)
     return _failure(
         {**identity, "op": "refine", "core": config.key},
         lambda: check_refine(backend, reference, request._replace(config=config)),
@@ -83,7 +84,7 @@ def catalogue_failure(
     identity = identity_of(backend, device_type, product_dtype)
     if identity is None:
         return None
-    width = min(width, 24) if device_type == "cpu" else width
+    width = min(width, 24) if backend.any_size else width
     return _failure(
         {**identity, "op": "catalogue", "width": str(width)},
         lambda: check_catalogue(backend, reference, device_type, product_dtype, width),
@@ -132,19 +133,17 @@ def precision_name(device_type: str, product_dtype: torch.dtype) -> str:
     return "tf32" if name == "fp32" and device_type == "cuda" and may_truncate else name
 
 
-def small_config(config: CoreConfig, device_type: str) -> CoreConfig:
-    """Return the core to check for calls of ``config``.
+def dropping(config: CoreConfig) -> CoreConfig:
+    """Return a core with dropout: the core itself, unless it has none."""
+    if config.dropout or config.attn_dropout or config.inner_dropout:
+        return config
+    return replace(config, dropout=0.5, attn_dropout=0.25)
 
-    GPU kernels are compiled for a core's sizes and rates, so that it is the core itself, with dropout
-    if it has none; the CPU's serve all sizes, so that small ones do.
-    """
-    if not (config.dropout or config.attn_dropout or config.inner_dropout):
-        config = replace(config, dropout=0.5, attn_dropout=0.25)
-    if device_type == "cpu":
-        window = min(config.window, 9)
-        config = replace(config, d_model=24, n_heads=2, d_ff=40, window=window)
-        config = replace(config, n_layers=min(config.n_layers, 2))
-    return config
+
+def small_config(config: CoreConfig) -> CoreConfig:
+    """Return a small core of the same kind, with dropout, for code that serves all sizes alike."""
+    small = replace(config, d_model=24, n_heads=2, d_ff=40, window=min(config.window, 9))
+    return dropping(replace(small, n_layers=min(config.n_layers, 2)))
 
 
 def _failure(identity: dict[str, str], check: Callable[[], Verdict]) -> str | None:

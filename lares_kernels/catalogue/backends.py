@@ -27,6 +27,7 @@ class CatalogueBackend(Protocol):
 
     name: str
     automatic: bool  # whether it is used without being asked for by name
+    any_size: bool  # whether the same code runs whatever the width
 
     def availability(self) -> str | None:
         """None if the backend can run on this machine at all, else why not."""

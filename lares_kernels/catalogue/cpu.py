@@ -22,6 +22,7 @@ class CpuCatalogue:
 
     name = "cpu"
     automatic = True
+    any_size = True
 
     def availability(self) -> str | None:
         library = lib.load()

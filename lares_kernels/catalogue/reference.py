@@ -101,6 +101,7 @@ class ReferenceCatalogue:
 
     name = "reference"
     automatic = True
+    any_size = True
 
     def availability(self) -> str | None:
         return None

@@ -43,6 +43,7 @@ class CudaBackend:
 
     name = "cuda"
     automatic = False
+    any_size = False
 
     def availability(self) -> str | None:
         library = lib.load()

@@ -55,6 +55,7 @@ class TritonBackend:
 
     name = "triton"
     automatic = not interpreted()  # the interpreter is for tests
+    any_size = False
 
     def availability(self) -> str | None:
         reason = _missing()

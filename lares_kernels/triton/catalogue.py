@@ -42,6 +42,7 @@ class TritonCatalogue:
 
     name = "triton"
     automatic = not interpreted()
+    any_size = False
 
     def availability(self) -> str | None:
         return TritonBackend().availability()

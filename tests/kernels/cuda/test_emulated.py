@@ -7,13 +7,15 @@ same precision. A wrong mask, dropout decision or fragment is off by a hundred t
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
+from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, self_check, use_backend
+from lares_kernels.backends import Request, choose
 from tests.kernels.problems import make_core, relative
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
@@ -58,6 +60,16 @@ def check(config: CoreConfig, lengths: list[int], precision: str = "bf16", **opt
 @pytest.mark.parametrize("depth", [1, 4, 8, 12])
 def test_published_core(precision: str, depth: int) -> None:
     check(PUBLISHED, LENGTHS, precision, num_steps=depth, seed=2**63 + 5)
+
+
+def test_the_self_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LARES_CACHE", str(tmp_path))
+    monkeypatch.setenv(self_check.VARIABLE, "1")
+    request = Request(replace(SMALL, dropout=0.0, attn_dropout=0.0), "cpu", torch.bfloat16)
+    with use_backend("cuda"):
+        assert choose(request).backend.name == "cuda"
+    (verdict,) = (tmp_path / "self-check").iterdir()
+    assert "hidden's gradient" in verdict.read_text()
 
 
 def test_without_dropout() -> None:

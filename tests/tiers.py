@@ -1,0 +1,60 @@
+"""Which tests are for every run, and which for CI and the patient: the marker ``long``.
+
+``pytest -n auto`` covers every kind of thing once, within minutes; ``pytest -m long -n auto`` runs the
+rest.
+What is long is said here and nowhere else, but for tests that are long as a whole and carry the marker.
+
+- Of the files of ``ONE_CASE_EACH`` the first case of every test is ordinary, the others are long.
+- Of tests that run with each instruction set of the CPU kernel the one in use is ordinary.
+- ``LONG`` are long one by one.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+# Compilers for GPUs that are not here, their kernels interpreted or emulated, subprocesses that train.
+ONE_CASE_EACH = (
+    "tests/benchmarks/test_gpu.py",
+    "tests/kernels/cuda/test_emulated.py",
+    "tests/kernels/cuda/test_emulated_gradients.py",
+    "tests/kernels/cuda/test_emulated_split.py",
+    "tests/kernels/interpreted/test_catalogue.py",
+    "tests/kernels/interpreted/test_device_functions.py",
+    "tests/kernels/interpreted/test_fused.py",
+    "tests/kernels/interpreted/test_layered.py",
+    "tests/kernels/interpreted/test_mixers.py",
+    "tests/kernels/interpreted/test_self_check.py",
+    "tests/kernels/test_catalogue_compiled.py",
+    "tests/kernels/test_layered_compiled.py",
+    "tests/kernels/test_triton_aot.py",
+)
+LONG = (
+    "tests/benchmarks/test_gpu.py::test_the_page_has_a_part_for_cards_where_there_are_rows",
+    "tests/benchmarks/test_gpu.py::test_the_whole_path",
+    "tests/kernels/cuda/test_compiled.py::test_backward",
+    "tests/kernels/cuda/test_compiled.py::test_registers_spills_and_instructions",
+    "tests/kernels/cuda/test_compiled.py::test_the_low_latency_plan[64]",
+    "tests/kernels/cuda/test_compiled.py::test_the_low_latency_plan[128]",
+    "tests/kernels/test_catalogue_compiled.py::test_the_longest_list_fits",
+)
+
+
+def mark_long(items: list[pytest.Item]) -> None:
+    """Give the marker ``long`` to the tests that are long by the rules above."""
+    seen = set()
+    for item in items:
+        test = item.nodeid.split("[")[0]
+        again = item.nodeid.startswith(ONE_CASE_EACH) and test in seen
+        seen.add(test)
+        if again or item.nodeid in LONG or test in LONG or _of_another_set(item):
+            item.add_marker(pytest.mark.long)
+
+
+def _of_another_set(item: pytest.Item) -> bool:
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    if "instruction_set" not in parameters:
+        return False
+    from lares_kernels.cpu_library import instruction_set_in_use
+
+    return bool(parameters["instruction_set"] != instruction_set_in_use())
