@@ -100,7 +100,9 @@ def plain_scores(batch: Batch, precision: str) -> Tensor:
 def plain(case: CatalogueCase, batch: Batch) -> list[Tensor]:
     """With the matrix of scores."""
     if case.op == "cross_entropy":
-        scores = plain_scores(batch, case.precision).float()
+        scores = plain_scores(batch, case.precision)
+        if case.precision == "bf16":
+            scores = scores.float()
         losses = functional.cross_entropy(scores, batch.targets, reduction="none")
         grads = torch.autograd.grad(losses.mean(), [batch.queries, batch.items])
         return [losses.detach(), *grads]
