@@ -31,6 +31,7 @@ class Row:
         gflops: ``gflop`` over the median, a second.
         speedup: plain's time over this one's, median over the rounds of the same run.
         bytes_saved: kept for the backward pass.
+        left_out: why there is nothing measured: what kept a peer from running on this machine.
     """
 
     date: str
@@ -62,6 +63,7 @@ class Row:
     gflops: float | None = None
     speedup: float | None = None
     bytes_saved: int | None = None
+    left_out: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,13 @@ class CatalogueRow(Row):
 
     n_items: int | None = None
     peak_bytes: int | None = None
+
+
+def what_was_found(row: Row) -> dict[str, object]:
+    """The numbers of a race that a benchmark keeps of a runner, or why there are none."""
+    if row.left_out:
+        return {"left_out": row.left_out}
+    return {"median_us": row.median_us, "speedup": row.speedup}
 
 
 _PARSERS = {"int": int, "float": float, "str": str}

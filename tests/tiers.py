@@ -26,8 +26,12 @@ ONE_CASE_EACH = (
     "tests/kernels/interpreted/test_mixers.py",
     "tests/kernels/interpreted/test_self_check.py",
     "tests/kernels/test_catalogue_compiled.py",
+    "tests/kernels/test_gradients.py",
     "tests/kernels/test_layered_compiled.py",
+    "tests/kernels/test_mixers.py",
     "tests/kernels/test_triton_aot.py",
+    "tests/kernels/test_triton_launches.py",
+    "tests/training/test_processes.py",
 )
 LONG = (
     "tests/benchmarks/test_gpu.py::test_the_page_has_a_part_for_cards_where_there_are_rows",
@@ -37,6 +41,9 @@ LONG = (
     "tests/kernels/cuda/test_compiled.py::test_the_low_latency_plan[64]",
     "tests/kernels/cuda/test_compiled.py::test_the_low_latency_plan[128]",
     "tests/kernels/test_catalogue_compiled.py::test_the_longest_list_fits",
+    "tests/kernels/test_harness.py::test_on_older_processors[Haswell-sets1]",
+    "tests/kernels/test_triton_launches.py::test_every_adapter_compiles",
+    "tests/kernels/test_triton_launches.py::test_products_and_sums_are_one_instruction",
 )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks import gpu_catalogue
-from benchmarks.catalogue import Batch, CatalogueCase, batch_of, check, streamed
+from benchmarks.catalogue import Batch, CatalogueCase, batch_of, check, plain, streamed
 from benchmarks.catalogue_report import section
 from benchmarks.memory import peak_growth
 from benchmarks.results import CatalogueRow, read_rows
@@ -34,6 +34,16 @@ def test_the_op_passes_and_what_is_wrong_does_not(case: CatalogueCase) -> None:
 
     with pytest.raises(AssertionError):
         check(case, wrong)
+
+
+def test_the_truth_is_in_float64() -> None:
+    batch = batch_of(300, 8).first(8, torch.float64)
+    losses, *grads = plain(CASES[0], batch)
+    assert {each.dtype for each in (losses, *grads)} == {torch.float64}
+    wanted = functional.cross_entropy(
+        batch.queries @ batch.items.mT, batch.targets, reduction="none"
+    )
+    torch.testing.assert_close(losses, wanted.detach(), rtol=1e-14, atol=0.0)
 
 
 def test_one_wrong_gradient_of_an_item() -> None:
