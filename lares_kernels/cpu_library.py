@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lares_kernels.built import why_not_built
+from lares_kernels.built import is_checkout, why_not_built
 from lares_kernels.errors import BackendError
 from lares_kernels.verdicts import digest_of
 
@@ -180,9 +180,15 @@ def load() -> ctypes.CDLL | str:
 def _load() -> ctypes.CDLL | str:
     if not LIBRARY.is_file():
         why = why_not_built(LIBRARY)
+        if not is_checkout() and why is None:
+            return (
+                "it is not in this wheel, which is for any platform: install the lares-kernels wheel "
+                "of this platform, or the sdist where there is a C++ compiler (g++ or clang++)"
+            )
+        again = "run `pip install -e .`" if is_checkout() else "install lares-kernels"
         return (
             f"it was not built{f' ({why})' if why else ''}: install a C++ compiler (g++ or clang++) "
-            "and run `pip install -e .` again"
+            f"and {again} again"
         )
     try:
         library = ctypes.CDLL(str(LIBRARY))
