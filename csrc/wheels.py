@@ -54,7 +54,10 @@ def run(command: list[str | Path], **added: str) -> str:
         BuildError: it failed.
     """
     environment = {**os.environ, **added}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    # Not from csrc, whose build.py Python would take for the package of that name.
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     printed = done.stdout + done.stderr
     if done.returncode != 0:
         raise BuildError(f"{shlex.join(map(str, command))} failed:\n{printed[-6000:]}")
@@ -155,7 +158,7 @@ def agrees(said: str, platform: str) -> bool:
 def main(arguments: list[str]) -> None:
     """Entry of the command line."""
     parser = argparse.ArgumentParser(description="Make the wheels and the sdist.")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=lambda name: Path(name).resolve())
     parser.add_argument("--only", nargs="+", choices=[SDIST, *WHEELS], default=[SDIST, *WHEELS])
     parser.add_argument("--without-cuda", action="store_true")
     options = parser.parse_args(arguments)

@@ -14,26 +14,57 @@ import time
 import venv
 import zipfile
 from email.parser import HeaderParser
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.kernels.test_cpu_objects import BASELINE, crossing, foreign, set_of
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "csrc"))
 import wheels
+
+import build
 
 ROOT = wheels.ROOT
 pytestmark = pytest.mark.long
 
 
+def needs_tools() -> None:
+    """A test without what makes wheels is skipped."""
+    for tool in ("build", "ziglang", "auditwheel"):
+        try:
+            version(tool)
+        except PackageNotFoundError:
+            pytest.skip(f'{tool} is missing: pip install -e ".[wheels]"')
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All wheels, and the sdist."""
-    for tool in ("build", "ziglang", "auditwheel"):
-        pytest.importorskip(tool, reason="needs the extra wheels")
+    needs_tools()
     made = tmp_path_factory.mktemp("dist")
     wheels.main([str(made), "--without-cuda"])
     return made
+
+
+@pytest.mark.parametrize("processor", ["x86_64", "aarch64"])
+def test_no_function_crosses_instruction_sets_with_zig(
+    processor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_tools()
+    settings = wheels.settings(processor, ("cpu",), tmp_path)
+    for name in ("CXX", "LARES_CXXFLAGS"):
+        monkeypatch.setenv(name, settings[name])
+    build.build_cpu(tmp_path / "liblares_cpu.so", tmp_path / "objects")
+    objects = sorted((tmp_path / "objects").glob("*.o"))
+    per_set = [path for path in objects if set_of(path) != BASELINE]
+    assert [*map(set_of, per_set)] == sorted(build.SETS[processor])
+    # What is compiled once may repeat among itself: it is compiled with the same flags.
+    names = {path.name for path in per_set}
+    assert {f: found for f, found in crossing(objects).items() if names & {*found}} == {}
+    assert {path.name: foreign(path) for path in per_set if foreign(path)} == {}
 
 
 def wheel_for(folder: Path, platform: str) -> Path:
