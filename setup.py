@@ -5,7 +5,8 @@ is no compiler the package installs without them; a note beside the package says
 import and ``lares doctor`` read out (lares_kernels/built.py).
 
 CUDA kernels are compiled where there is an NVIDIA card, or where ``LARES_CUDA=1`` asks for them, and
-never with ``LARES_CUDA=0``.
+never with ``LARES_CUDA=0``. ``LARES_KERNELS`` names the libraries that there are to be at all, for who
+makes wheels (csrc/wheels.py): ``cpu cuda`` unless it is set.
 """
 
 import os
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
@@ -78,7 +80,21 @@ def keep_one(library: Path, why: str | None) -> None:
     print(f"warning: {library.name} was not built: {why}", file=sys.stderr)
 
 
+class PlatformWheel(bdist_wheel):
+    """Tags a wheel with its platform alone, since the libraries use nothing of one Python's."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+def extensions() -> list[Extension]:
+    """Return the libraries that ``LARES_KERNELS`` names; a wheel of none is for any platform."""
+    names = os.environ.get("LARES_KERNELS", "cpu cuda").split()
+    kept = [name for name in LIBRARIES if name.rpartition("_")[2] in names]
+    return [Extension(name, sources=[], optional=True) for name in kept]
+
+
 setup(
-    ext_modules=[Extension(name, sources=[], optional=True) for name in LIBRARIES],
-    cmdclass={"build_ext": BuildKernels},
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildKernels, "bdist_wheel": PlatformWheel},
 )

@@ -50,6 +50,8 @@ _PROBES = {
         "float32x4_t f(float32x4_t s, bfloat16x8_t a) { return vbfdotq_f32(s, a, a); }\n"
     ),
 }
+# zig takes -march for the name of a processor.
+_OTHER_SPELLINGS = {"neon_bf16": "-mcpu=generic+bf16"}
 
 
 class BuildError(Exception):
@@ -91,12 +93,14 @@ def processor(cxx: str) -> str:
 
 def instruction_sets(cxx: str) -> dict[str, str]:
     """Return the sets to compile for, with their flags: those that compiler and assembler know."""
-    sets = SETS[processor(cxx)]
-    return {
-        name: flags
-        for name, flags in sets.items()
-        if name not in _PROBES or compiles(cxx, flags, _PROBES[name])
-    }
+    found = {}
+    for name, flags in SETS[processor(cxx)].items():
+        spellings = [flags, _OTHER_SPELLINGS.get(name, flags)]
+        known = (s for s in spellings if name not in _PROBES or compiles(cxx, s, _PROBES[name]))
+        spelled = next(known, None)
+        if spelled is not None:
+            found[name] = spelled
+    return found
 
 
 def compiles(cxx: str, flags: str, code: str) -> bool:

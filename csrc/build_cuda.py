@@ -161,7 +161,9 @@ def build_cuda(target: Path, folder: Path) -> None:
         f"-DLARES_ARCHITECTURES='\"{' '.join(archs)}\"'"
     )
     # The runtime is linked in and hidden, so that torch's own does not matter.
-    link = f"{code} -shared -cudart static -Xlinker --exclude-libs -Xlinker ALL"
+    hidden = shlex.quote(f"--version-script={ROOT / 'exports.map'}")
+    added = in_command(os.environ.get("LARES_CUDA_LINKFLAGS", ""))
+    link = f"{code} -shared -cudart static -Xlinker {hidden} {added}"
     run_ninja(
         folder,
         rules(shlex.quote(command), flags, link, name, ROOT / "cuda" / "device", device=True),

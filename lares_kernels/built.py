@@ -28,6 +28,11 @@ def why_not_built(library: Path) -> str | None:
         return None
 
 
+def is_checkout() -> bool:
+    """Return whether the package lies in a checkout, where `pip install -e .` compiles kernels."""
+    return (FOLDER.parent / "csrc" / "build.py").is_file()
+
+
 def say_once(library: Path) -> None:
     """Say on standard error what failed to be built, at the first import after installing.
 

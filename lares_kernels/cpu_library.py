@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lares_kernels.built import why_not_built
+from lares_kernels.built import is_checkout, why_not_built
 from lares_kernels.errors import BackendError
 from lares_kernels.verdicts import digest_of
 
@@ -181,9 +181,15 @@ def load() -> ctypes.CDLL | str:
 def _load() -> ctypes.CDLL | str:
     if not LIBRARY.is_file():
         why = why_not_built(LIBRARY)
+        if not is_checkout() and why is None:
+            return (
+                "it is not in this wheel, which is for any platform: install the lares-kernels wheel "
+                "of this platform, or the sdist where there is a C++ compiler (g++ or clang++)"
+            )
+        again = "run `pip install -e .`" if is_checkout() else "install lares-kernels"
         return (
             f"it was not built{f' ({why})' if why else ''}: install a C++ compiler (g++ or clang++) "
-            "and run `pip install -e .` again"
+            f"and {again} again"
         )
     try:
         library = ctypes.CDLL(str(LIBRARY))

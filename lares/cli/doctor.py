@@ -154,4 +154,4 @@ def run(argv: Sequence[str]) -> None:
     if chosen:
         print(f"LARES_BACKEND={chosen} asks for that one in every call")
     if "missing" in package_versions().values():
-        print("some packages are missing: pip install -e . brings them")
+        print("some packages are missing: installing lares-kernels with pip again brings them")

@@ -1,6 +1,6 @@
 """Text features of items from a sentence-transformers model that the user names.
 
-That package (Reimers and Gurevych, EMNLP 2019) is optional: ``pip install 'lares[text]'``.
+That package (Reimers and Gurevych, EMNLP 2019) is optional: ``pip install 'lares-kernels[text]'``.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def load_encoder(model: str, device: str | None = None) -> Any:
     except ImportError as error:
         raise DataError(
             f"text features need sentence-transformers, which cannot be imported ({error}); "
-            "pip install 'lares[text]' installs it"
+            "pip install 'lares-kernels[text]' installs it"
         ) from error
     try:
         return SentenceTransformer(model, device=device)

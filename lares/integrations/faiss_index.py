@@ -2,7 +2,7 @@
 
 FAISS (Johnson, Douze and Jegou, arXiv 1702.08734) sorts items into lists around centroids and scores
 those of the lists nearest to a query: part of the catalogue, so that the best item may be missed. It
-is an optional package: ``pip install 'lares[faiss]'``.
+is an optional package: ``pip install 'lares-kernels[faiss]'``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _faiss() -> Any:
     except ImportError as error:
         raise ConfigError(
             f"the index needs FAISS, which cannot be imported ({error}); "
-            "pip install 'lares[faiss]' installs it"
+            "pip install 'lares-kernels[faiss]' installs it"
         ) from error
     return faiss
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from lares_kernels.built import why_not_built
+from lares_kernels.built import is_checkout, why_not_built
 from lares_kernels.errors import BackendError
 
 # Names another library than the one that was installed: the tests' emulator, say.
@@ -127,6 +127,11 @@ def load() -> ctypes.CDLL | str:
     path = library_path()
     if not path.is_file():
         why = why_not_built(path)
+        if not is_checkout() and why is None:
+            return (
+                f"{path.name} is not in this wheel: it is in the lares-kernels wheel for Linux on "
+                "x86-64, and the sdist builds it with nvcc where LARES_CUDA=1 asks for it"
+            )
         return (
             f"{path.name} was not built{f' ({why})' if why else ''}: it needs nvcc (CUDA 12.4 or "
             "later) on the path or in CUDA_HOME; then run `LARES_CUDA=1 pip install -e .`"

@@ -45,6 +45,11 @@ def test_a_compiler_without_bfloat16(tmp_path: Path) -> None:
     assert [*build.instruction_sets(compiler(tmp_path, "aarch64"))] == ["neon_bf16", "neon"]
 
 
+def test_a_compiler_that_spells_bfloat16_otherwise(tmp_path: Path) -> None:
+    cxx = compiler(tmp_path, "aarch64", "-march=")
+    assert build.instruction_sets(cxx) == {"neon_bf16": "-mcpu=generic+bf16", "neon": ""}
+
+
 def test_another_processor(tmp_path: Path) -> None:
     assert [*build.instruction_sets(compiler(tmp_path, "riscv"))] == ["generic"]
 

@@ -163,7 +163,7 @@ def test_embed(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     items.write_text("item_id,title,brand\n7,banana,x\n3,,\n5,pear,\n")
     command = ["data", "embed", str(items), "--model", "letters", "--text_columns=title,brand"]
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    assert "pip install 'lares[text]'" in fails(capsys, *command)
+    assert "pip install 'lares-kernels[text]'" in fails(capsys, *command)
     module = types.ModuleType("sentence_transformers")
     module.SentenceTransformer = Encoder
     monkeypatch.setitem(sys.modules, "sentence_transformers", module)
