@@ -171,10 +171,19 @@ def build_cuda(target: Path, folder: Path) -> None:
     put_in_place(folder / name, target)
 
 
-def build_emulator(target: Path, folder: Path) -> None:
+def of_shapes(shapes: tuple[tuple[str, int], ...]) -> str:
+    """Return the flag by which cuda/shapes.hpp knows which shapes are compiled."""
+    each = " ".join(f"APPLY({kind}, {width})" for kind, width in shapes)
+    return shlex.quote(f"-DLARES_EACH_SHAPE(APPLY)={each}")
+
+
+def build_emulator(
+    target: Path, folder: Path, shapes: tuple[tuple[str, int], ...] = SHAPES
+) -> None:
     """Compile the kernels for the emulator in ``folder`` and put the library at ``target``."""
     name = "libemulator.so"
-    run_ninja(folder, rules(emulating(), EMULATOR_FLAGS, "-shared -pthread", name, EMULATOR))
+    flags = f"{EMULATOR_FLAGS} {of_shapes(shapes)}"
+    run_ninja(folder, rules(emulating(), flags, "-shared -pthread", name, EMULATOR, shapes))
     put_in_place(folder / name, target)
 
 
@@ -182,7 +191,7 @@ def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
     """Compile the program of random calls with ``sanitizer`` and put it at ``target``."""
     watch = f"-fsanitize={sanitizer} -fno-sanitize-recover=all"
     flags = f"{EMULATOR_FLAGS} {watch} -g1 -fno-omit-frame-pointer"
-    flags += " -DLARES_FEW_SHAPES"
+    flags += f" {of_shapes(FEW_SHAPES)}"
     link, program = f"{watch} -pthread", ("tests/emulated.cpp",)
     text = rules(emulating(), flags, link, "emulated", EMULATOR, FEW_SHAPES, program)
     run_ninja(folder, text)

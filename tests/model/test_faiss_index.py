@@ -58,5 +58,5 @@ def test_what_does_not_fit() -> None:
 
 def test_without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ConfigError, match=r"pip install 'lares\[faiss\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'lares-kernels\[faiss\]'"):
         FaissIndex(make())
