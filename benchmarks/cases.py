@@ -178,4 +178,40 @@ CALL_OVERHEAD = Case(
     lengths="full",
 )
 MEMORY = Case("memory", steps=12, backward=True)
-TIMED = [*main_cases(), *single_cases(), *both_passes([CALL_OVERHEAD]), *sweep_cases()]
+ALL_TIMED = [*main_cases(), *single_cases(), *both_passes([CALL_OVERHEAD]), *sweep_cases()]
+# What a default run leaves out: values between others of the same sweep, and bf16 on two threads.
+ONLY_FULL = (
+    "length-20-geometric",
+    "length-50-full",
+    "steps-1",
+    "batch-4",
+    "batch-64",
+    "batch-1024",
+)
+# Compiling takes seconds: in a quick run it takes part once.
+QUICK = (
+    Case("main", baselines=ALL),
+    Case("main", backward=True),
+    Case("main", precision="bf16", baselines=("plain", "packed")),
+    Case("single-20", batch=1, lengths="full", baselines=("plain", "packed")),
+)
+
+
+def timed_cases(effort: str) -> list[Case]:
+    """The cases of a run that is ``quick``, ``default`` or ``full``."""
+    if effort == "quick":
+        return list(QUICK)
+    if effort == "full":
+        return ALL_TIMED
+    return [
+        _compiled_once(case)
+        for case in ALL_TIMED
+        if case.name not in ONLY_FULL and not (case.threads == 2 and case.precision == "bf16")
+    ]
+
+
+def _compiled_once(case: Case) -> Case:
+    """The case without the compiled program where that would take longer than all the rest of it."""
+    if case.threads == 1 and not (case.backward and case.precision == "bf16"):
+        return case
+    return replace(case, baselines=tuple(name for name in case.baselines if name != "compiled"))

@@ -52,12 +52,27 @@ class CatalogueCase:
         return f"{self.op}-{self.n_items}-{self.precision}-{self.threads}t"
 
 
-TIMED = [
-    *(CatalogueCase("cross_entropy", n, p) for n in (12_000, 200_000) for p in ("fp32", "bf16")),
-    *(CatalogueCase(op, n) for op in ("ranks", "top_k") for n in (12_000, 200_000)),
-    *(CatalogueCase("cross_entropy", n, threads=2) for n in (12_000, 200_000)),
+SMALL, LARGE = 12_000, 200_000
+ALL_TIMED = [
+    *(CatalogueCase("cross_entropy", n, p) for n in (SMALL, LARGE) for p in ("fp32", "bf16")),
+    *(CatalogueCase(op, n) for op in ("ranks", "top_k") for n in (SMALL, LARGE)),
+    *(CatalogueCase("cross_entropy", n, threads=2) for n in (SMALL, LARGE)),
 ]
-MEMORY = [("plain", 200_000), ("op:cpu", 200_000), ("op:cpu", 1_000_000)]
+# Emulated bf16 takes minutes on the large table: a default run has it with the small one.
+ONLY_FULL = (
+    CatalogueCase("cross_entropy", LARGE, "bf16"),
+    CatalogueCase("cross_entropy", LARGE, threads=2),
+)
+QUICK = (CatalogueCase("cross_entropy", SMALL), CatalogueCase("top_k", SMALL))
+MEMORY = [("plain", LARGE), ("op:cpu", LARGE)]
+MEMORY_FULL = [*MEMORY, ("op:cpu", 1_000_000)]
+
+
+def timed_cases(effort: str) -> list[CatalogueCase]:
+    """The cases of a run that is ``quick``, ``default`` or ``full``."""
+    if effort == "quick":
+        return list(QUICK)
+    return [case for case in ALL_TIMED if effort == "full" or case not in ONLY_FULL]
 
 
 @dataclass(frozen=True)

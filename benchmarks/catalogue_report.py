@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from benchmarks.results import CatalogueRow
 from benchmarks.tables import (
+    ABSENT,
     gflops_text,
+    left_out_text,
     markdown_table,
+    median_text,
     peak_text,
     peaks_of,
     quartiles_text,
     speedup_text,
-    time_text,
 )
 
 HOW = """\
@@ -26,7 +28,7 @@ Resident memory at the peak of cross entropy and its gradients, beside the table
 gradient, each in a process of its own:"""
 
 RPT = """\
-A whole step of reinforcement post-training (fp32, one thread): 400 samples with the lengths of Amazon
+A whole step of reinforcement post-training (fp32, one thread): {} samples with the lengths of Amazon
 Beauty's, four rollouts of 2, 4, 8 and 12 steps, 24,588 items, the published model, reference and Adam
 included. `plain` encodes each rollout in padded eager PyTorch and keeps the log-probabilities of all
 items after every step. Freed memory is kept for later calls, as for all rows of this page, or given
@@ -41,11 +43,11 @@ def time_table(rows: Sequence[CatalogueRow]) -> str:
     lines = [
         [
             *(row.case, f"{row.n_items:,}", row.precision, str(row.threads), row.implementation),
-            *(time_text(row.median_us), quartiles_text(row), speedup_text(row)),
+            *(median_text(row), quartiles_text(row), speedup_text(row)),
             *(gflops_text(row), peak_text(row, peaks)),
         ]
         for row in rows
-        if row.median_us is not None and not row.case.startswith("rpt_step")
+        if row.passes and not row.case.startswith(("memory", "rpt_"))
     ]
     return markdown_table([*header, "GFLOP/s", "of peak"], lines, text_columns=1)
 
@@ -70,8 +72,8 @@ def rpt_table(rows: Sequence[CatalogueRow]) -> str:
             lines.append(
                 [
                     *(row.implementation, kept[row.case]),
-                    *(time_text(row.median_us), quartiles_text(row), speedup_text(row)),
-                    "" if memory is None else f"{memory / 1e6:,.0f} MB",
+                    *(median_text(row), quartiles_text(row), speedup_text(row)),
+                    ABSENT if memory is None else f"{memory / 1e6:,.0f} MB",
                 ]
             )
     header = ["what ran", "freed memory", "median", "quartiles", "x plain", "memory taken"]
@@ -92,5 +94,7 @@ def section(rows: Sequence[CatalogueRow]) -> str:
     if any(row.peak_bytes is not None for row in rows):
         parts += [MEMORY, memory_table(rows)]
     if any(row.case == "rpt_step" for row in rows):
-        parts += [RPT, rpt_table(rows)]
+        samples = sorted({row.batch for row in rows if row.case.startswith("rpt_") and row.batch})
+        parts += [RPT.format(" or ".join(map(str, samples))), rpt_table(rows)]
+    parts += [text for text in [left_out_text(rows)] if text]
     return "\n\n".join(parts)

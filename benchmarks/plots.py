@@ -43,8 +43,8 @@ def like_main(row: Row, *varied: str) -> bool:
 
 
 def compared(rows: Sequence[Row]) -> list[str]:
-    """Plain and the op's fastest backend that has rows."""
-    found = {row.implementation for row in rows}
+    """Plain and the op's fastest backend that has times."""
+    found = {row.implementation for row in rows if row.median_us is not None}
     fastest = [name for name in ("op:cpu", "op:reference") if name in found]
     return ["plain", *fastest[:1]]
 
@@ -136,6 +136,7 @@ def plot_length(rows: Sequence[Row], path: Path) -> None:
                     if (row.implementation, row.passes) == (name, passes)
                     and row.case.startswith("length-")
                     and row.lengths == kind
+                    and row.median_us is not None
                 ]
                 label = f"{name}, {kind} lengths"
                 _curve(axes, chosen, "max_length", microseconds_a_token, label, style)

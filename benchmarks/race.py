@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 # Seconds. A turn of a runner that takes less begins with a call that is not timed, or with as many as
@@ -35,9 +35,10 @@ class Sample(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Median and quartiles in seconds, and how many times as long the first runner took.
+    """Median and quartiles in seconds, and how many times as long the base of the race took.
 
-    ``wall_median`` and ``host_median`` are None where the median is itself on the clock.
+    ``speedup`` is None where the base was left out, ``wall_median`` and ``host_median`` where the
+    median is itself on the clock.
     """
 
     median: float
@@ -45,7 +46,7 @@ class Summary(NamedTuple):
     q3: float
     cpu_median: float
     rounds: int
-    speedup: float
+    speedup: float | None
     wall_median: float | None = None
     host_median: float | None = None
 
@@ -56,6 +57,13 @@ def timed(call: Callable[[], object]) -> Sample:
     return Sample(time.perf_counter() - wall, time.thread_time() - cpu)
 
 
+def speedup(base: Sequence[float] | None, own: Sequence[float]) -> float | None:
+    """How many times as long the base took, the median over the rounds; None where there is no base."""
+    if base is None:
+        return None
+    return statistics.median(a / b for a, b in zip(base, own, strict=True))
+
+
 class Race:
     """A round is one call of every runner; the last runner is the subject.
 
@@ -63,9 +71,11 @@ class Race:
     its set-up and the second as its target.
 
     Args:
-        runners: by name, at least one; the first is what speed-ups are against.
+        runners: by name, at least one.
         warm_up_rounds: calls of each that come first and are dropped.
         clock: what times a call.
+        base: what speed-ups are against; None: the first runner.
+        left_out: why others do not take part, by name.
     """
 
     def __init__(
@@ -73,8 +83,12 @@ class Race:
         runners: dict[str, Callable[[], object]],
         warm_up_rounds: int = 1,
         clock: Callable[[Callable[[], object]], Sample] = timed,
+        base: str | None = None,
+        left_out: Mapping[str, str] | None = None,
     ) -> None:
         self.runners, self.clock = runners, clock
+        self.base = base or next(iter(runners))
+        self.left_out = dict(left_out or {})
         self.samples: dict[str, list[Sample]] = {name: [] for name in runners}
         self.pace: dict[str, float] = {}
         for _ in range(warm_up_rounds):
@@ -113,7 +127,7 @@ class Race:
 
     def summary(self, name: str) -> Summary:
         """Of one runner; the speed-up is the median of what each round gives."""
-        own, first = self.samples[name], next(iter(self.samples.values()))
+        own, base = self.samples[name], self.samples.get(self.base)
         times = [sample.seconds for sample in own]
         q1, median, q3 = (
             statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
@@ -125,7 +139,7 @@ class Race:
             q3,
             statistics.median(sample.cpu for sample in own),
             len(times),
-            statistics.median(a.seconds / b.seconds for a, b in zip(first, own, strict=True)),
+            speedup(base and [sample.seconds for sample in base], times),
             statistics.median(sample.wall for sample in own) if on_device else None,
             statistics.median(sample.host or 0.0 for sample in own) if on_device else None,
         )

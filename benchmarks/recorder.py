@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,13 +16,15 @@ from benchmarks.catalogue import ROWS, WIDTH, CatalogueCase
 from benchmarks.flops import flop_count
 from benchmarks.machine import instruction_sets, machine_name, peak, revision
 from benchmarks.problem import problem_of
-from benchmarks.race import Race
+from benchmarks.race import Race, speedup
 from benchmarks.results import GpuRow, Row, append_rows
 from lares_kernels.cpu_library import use_instruction_set
 
 
 class Recorder:
-    """Adds the rows of one run to ``path``, each case as soon as it is done.
+    """Adds the rows of one run to ``path``, each case as soon as it is done; ``rows`` has them all.
+
+    A peer that was left out has a row with the reason.
 
     Args:
         path: of the CSV file.
@@ -40,6 +42,7 @@ class Recorder:
     ) -> None:
         self.paths = (path, *copies)
         self.kind = kind or (Row if card is None else GpuRow)
+        self.rows: list[Row] = []
         self.run: dict[str, str] = {
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "revision": revision(),
@@ -99,6 +102,8 @@ class Recorder:
                 speedup=found.speedup,
                 **device,
             )
+        for name, why in race.left_out.items():
+            rows[name] = self._case_row(case, name, left_out=why)
         self._append(rows.values())
         return rows
 
@@ -122,45 +127,34 @@ class Recorder:
     ) -> dict[str, list[Row]]:
         """Rows of training steps, or of what ``whole`` names, by runner: the whole, then its parts
         (seconds of each round)."""
-        first = next(iter(race.runners))
-        rows: dict[str, list[Row]] = {}
-        for name in race.runners:
-            seconds = {whole: [sample.wall for sample in race.samples[name]]}
-            firsts = {whole: [sample.wall for sample in race.samples[first]]}
-            for part in parts[name][0]:
-                seconds[part] = [found[part] for found in parts[name]]
-                firsts[part] = [found[part] for found in parts[first]]
-            rows[name] = []
-            for part, own in seconds.items():
-                q1, median, q3 = statistics.quantiles(own, n=4, method="inclusive")
-                rows[name].append(
-                    self._row(
-                        case,
-                        name,
-                        precision,
-                        threads=torch.get_num_threads(),
-                        passes=part,
-                        batch=batch,
-                        dropout=dropout,
-                        median_us=1e6 * median,
-                        q1_us=1e6 * q1,
-                        q3_us=1e6 * q3,
-                        rounds=len(own),
-                        speedup=statistics.median(
-                            a / b for a, b in zip(firsts[part], own, strict=True)
-                        ),
-                    )
-                )
-            self._append(rows[name])
+        seconds = {
+            name: {whole: [sample.wall for sample in race.samples[name]]}
+            | {part: [found[part] for found in parts[name]] for part in parts[name][0]}
+            for name in race.runners
+        }
+        base = seconds.get(race.base, {})
+
+        def row(name: str, part: str, **values: object) -> Row:
+            threads = torch.get_num_threads()
+            shape = {"threads": threads, "passes": part, "batch": batch, "dropout": dropout}
+            return self._row(case, name, precision, **shape, **values)
+
+        rows = {
+            name: [row(name, part, **_times(own, base.get(part))) for part, own in found.items()]
+            for name, found in seconds.items()
+        }
+        for name, why in race.left_out.items():
+            rows[name] = [row(name, whole, left_out=why)]
+        for found in rows.values():
+            self._append(found)
         return rows
 
     def record_catalogue(self, case: CatalogueCase, race: Race) -> dict[str, Row]:
         """A row for every runner of a catalogue op, by name."""
         gflop = 2e-9 * case.products * ROWS * case.n_items * WIDTH
-        rows = {}
-        for name in race.runners:
-            found = race.summary(name)
-            rows[name] = self._row(
+
+        def row(name: str, **values: object) -> Row:
+            return self._row(
                 case.op,
                 name,
                 case.precision,
@@ -169,6 +163,14 @@ class Recorder:
                 d_model=WIDTH,
                 batch=ROWS,
                 n_items=case.n_items,
+                **values,
+            )
+
+        rows = {name: row(name, left_out=why) for name, why in race.left_out.items()}
+        for name in race.runners:
+            found = race.summary(name)
+            rows[name] = row(
+                name,
                 median_us=1e6 * found.median,
                 q1_us=1e6 * found.q1,
                 q3_us=1e6 * found.q3,
@@ -181,8 +183,8 @@ class Recorder:
         self._append(rows.values())
         return rows
 
-    def record_catalogue_memory(self, found: Mapping[tuple[str, int], int]) -> None:
-        """A row for every (implementation, number of items)."""
+    def record_catalogue_memory(self, found: Mapping[tuple[str, int], int | str]) -> None:
+        """A row for every (implementation, number of items): bytes, or why they are not known."""
         self._append(
             self._row(
                 "memory",
@@ -193,38 +195,32 @@ class Recorder:
                 d_model=WIDTH,
                 batch=ROWS,
                 n_items=n_items,
-                peak_bytes=taken,
+                **_bytes(taken),
             )
             for (name, n_items), taken in found.items()
         )
 
     def record_rpt(
-        self, case: str, seconds: Mapping[str, list[float]], batch: int
+        self,
+        case: str,
+        seconds: Mapping[str, Sequence[float]],
+        batch: int,
+        left_out: Mapping[str, str],
     ) -> dict[str, Row]:
         """A row for every program of an RPT step, by name, from the seconds of each round."""
-        firsts = next(iter(seconds.values()))
-        rows = {}
-        for name, own in seconds.items():
-            q1, median, q3 = statistics.quantiles(own, n=4, method="inclusive")
-            rows[name] = self._row(
-                case,
-                name,
-                "fp32",
-                threads=1,
-                passes="step",
-                batch=batch,
-                n_items=rpt.N_ITEMS,
-                median_us=1e6 * median,
-                q1_us=1e6 * q1,
-                q3_us=1e6 * q3,
-                rounds=len(own),
-                speedup=statistics.median(a / b for a, b in zip(firsts, own, strict=True)),
-            )
+
+        def row(name: str, **values: object) -> Row:
+            shape = {"threads": 1, "passes": "step", "batch": batch, "n_items": rpt.N_ITEMS}
+            return self._row(case, name, "fp32", **shape, **values)
+
+        base = seconds.get(rpt.NAMES[0])
+        rows = {name: row(name, **_times(own, base)) for name, own in seconds.items()}
+        rows |= {name: row(name, left_out=why) for name, why in left_out.items()}
         self._append(rows.values())
         return rows
 
-    def record_rpt_memory(self, found: Mapping[str, int]) -> None:
-        """A row for every program of an RPT step."""
+    def record_rpt_memory(self, found: Mapping[str, int | str], batch: int) -> None:
+        """A row for every program of an RPT step: bytes, or why they are not known."""
         self._append(
             self._row(
                 "rpt_memory",
@@ -232,9 +228,9 @@ class Recorder:
                 "fp32",
                 threads=1,
                 passes="step",
-                batch=rpt.BATCH,
+                batch=batch,
                 n_items=rpt.N_ITEMS,
-                peak_bytes=taken,
+                **_bytes(taken),
             )
             for name, taken in found.items()
         )
@@ -265,5 +261,17 @@ class Recorder:
 
     def _append(self, rows: Iterable[Row]) -> None:
         given = list(rows)
+        self.rows += given
         for path in self.paths:
             append_rows(path, given)
+
+
+def _times(own: Sequence[float], base: Sequence[float] | None) -> dict[str, object]:
+    """Cells of a row from the seconds of each round."""
+    q1, median, q3 = statistics.quantiles(own, n=4, method="inclusive")
+    times = {"median_us": 1e6 * median, "q1_us": 1e6 * q1, "q3_us": 1e6 * q3}
+    return {**times, "rounds": len(own), "speedup": speedup(base, own)}
+
+
+def _bytes(taken: int | str) -> dict[str, object]:
+    return {"peak_bytes": taken} if isinstance(taken, int) else {"left_out": taken}

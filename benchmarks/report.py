@@ -20,6 +20,7 @@ from benchmarks.tables import (
     is_epoch,
     is_step,
     is_sweep,
+    left_out_text,
     main_table,
     memory_table,
     peaks_of,
@@ -117,6 +118,7 @@ def section(rows: Sequence[Row], plots_folder: str) -> str:
         parts += [EPOCHS, epoch_table(rows)]
     if any(row.bytes_saved for row in rows):
         parts += [MEMORY, memory_table(rows)]
+    parts += [text for text in [left_out_text(rows)] if text]
     return "\n\n".join(parts)
 
 

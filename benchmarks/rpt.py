@@ -4,9 +4,10 @@ The plain program is what the paper describes, as one would write it: each rollo
 in padded eager PyTorch, and its every step gives log-probabilities of the whole catalogue, from which
 the target's are read; so does the reference.
 
-``python -m benchmarks.rpt IMPLEMENTATION`` prints the bytes that a step takes beside model, reference
-and optimiser, in a process where nothing else has run; ``python -m benchmarks.rpt ROUNDS`` the seconds
-of each program's steps, in turns, where the C library's allocator is left as it is.
+``python -m benchmarks.rpt BATCH IMPLEMENTATION`` prints the bytes that a step takes beside model,
+reference and optimiser, in a process where nothing else has run; ``python -m benchmarks.rpt BATCH
+ROUNDS NAME ...`` the seconds of each program's steps, in turns, where the C library's allocator is left
+as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import copy
 import json
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -157,9 +159,9 @@ def check_equal(step: RptStep, plain: RptStep) -> None:
         assert error < GRADIENT_LIMIT, f"{name} is {error:.2g} off"
 
 
-def bytes_taken(name: str) -> int:
+def bytes_taken(name: str, batch: int) -> int:
     """By one step, beside model, reference, Adam's moments and the gradients."""
-    step = RptStep(name)
+    step = RptStep(name, batch)
     RptStep(name, batch=8)()  # what a first call loads
     model = step.model
     for parameter in model.parameters():
@@ -170,10 +172,10 @@ def bytes_taken(name: str) -> int:
     return peak_growth(step) - gradients
 
 
-def seconds_of_rounds(rounds: int) -> dict[str, list[float]]:
-    """Of every program's steps, by name; the first round is not counted."""
-    steps = {name: RptStep(name) for name in NAMES}
-    found: dict[str, list[float]] = {name: [] for name in NAMES}
+def seconds_of_rounds(names: Sequence[str], batch: int, rounds: int) -> dict[str, list[float]]:
+    """Of the programs' steps, by name; the first round is not counted."""
+    steps = {name: RptStep(name, batch) for name in names}
+    found: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds + 1):
         for name, step in steps.items():
             started = time.perf_counter()
@@ -184,5 +186,8 @@ def seconds_of_rounds(rounds: int) -> dict[str, list[float]]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    asked = sys.argv[1]
-    print(json.dumps(seconds_of_rounds(int(asked)) if asked.isdigit() else bytes_taken(asked)))
+    size, asked, *wanted = sys.argv[1:]
+    if asked.isdigit():
+        print(json.dumps(seconds_of_rounds(wanted, int(size), int(asked))))
+    else:
+        print(bytes_taken(asked, int(size)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from benchmarks.results import Row
+from benchmarks.results import CatalogueRow, Row
 
 PASSES = ("forward", "forward+backward")
 
@@ -13,6 +13,9 @@ def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]], text_c
     """A table whose first ``text_columns`` columns stand left and whose others stand right."""
     ruler = ["---" if i < text_columns else "--:" for i in range(len(header))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ruler, *lines))
+
+
+ABSENT = "-"  # of a number that a peer which was left out does not have
 
 
 def time_text(microseconds: float | None) -> str:
@@ -29,12 +32,62 @@ def _three(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
+def median_text(row: Row | None) -> str:
+    return ABSENT if row is None or row.median_us is None else time_text(row.median_us)
+
+
 def quartiles_text(row: Row) -> str:
+    if row.q1_us is None:
+        return ABSENT
     return f"{time_text(row.q1_us)} .. {time_text(row.q3_us)}"
 
 
-def speedup_text(row: Row) -> str:
-    return "" if row.speedup is None else f"{row.speedup:.2f}"
+def speedup_text(row: Row | None) -> str:
+    return ABSENT if row is None or row.speedup is None else f"{row.speedup:.2f}"
+
+
+def left_out_text(rows: Iterable[Row]) -> str:
+    """A list of the peers that were left out, with the cases and the reason; empty where none was."""
+    cases: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.left_out:
+            cases.setdefault((row.implementation, row.left_out), []).append(race_text(row))
+    lines = [f"- `{name}` in {', '.join(found)}: {why}" for (name, why), found in cases.items()]
+    return "\n".join(["Left out on this machine:\n", *lines]) if lines else ""
+
+
+def race_text(row: Row) -> str:
+    """What a row has in common with the others of its race."""
+    threads = f"{row.threads} thread{'' if row.threads == 1 else 's'}"
+    items = f"{row.n_items:,} items" if isinstance(row, CatalogueRow) and row.n_items else ""
+    parts = (row.case, items, row.passes, row.precision, threads)
+    return " ".join(part for part in parts if part)
+
+
+def run_table(rows: Iterable[Row]) -> str:
+    """Everything that a run found, a line for each row, columns aligned for a terminal."""
+    lines = [(race_text(row), row.implementation, *_found(row)) for row in rows]
+    header = ("case", "what ran", "found", "x plain", "why not")
+    widths = [max(len(line[i]) for line in (header, *lines)) for i in range(len(header) - 1)]
+    return "\n".join(
+        "  ".join(
+            [*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[-1]]
+        ).rstrip()
+        for line in (header, *lines)
+    )
+
+
+def _found(row: Row) -> tuple[str, str, str]:
+    """The number that a row is about, its ratio to plain's, and why there is none."""
+    peak = row.peak_bytes if isinstance(row, CatalogueRow) else None
+    taken = peak if row.bytes_saved is None else row.bytes_saved
+    if row.left_out:
+        return ABSENT, ABSENT, row.left_out
+    if row.median_us is not None:
+        return time_text(row.median_us), speedup_text(row), ""
+    if taken is not None:
+        return f"{taken / 1e6:,.1f} MB", "", ""
+    return f"{gflops_text(row)} GFLOP/s", "", ""
 
 
 def gflops_text(row: Row) -> str:
@@ -67,7 +120,7 @@ def main_table(rows: Sequence[Row], peaks: dict[str, float]) -> str:
     lines = [
         [
             *(str(row.passes), row.precision, str(row.threads), row.implementation),
-            *(time_text(row.median_us), quartiles_text(row), speedup_text(row)),
+            *(median_text(row), quartiles_text(row), speedup_text(row)),
             _ratio_text(single.get(_race_of(row)), row.median_us),
             *(gflops_text(row), peak_text(row, peaks)),
         ]
@@ -92,7 +145,7 @@ def _plain_in_fp32(rows: Sequence[Row]) -> dict[tuple[str, str | None, int], flo
 
 
 def _ratio_text(one: float | None, other: float | None) -> str:
-    return f"{one / other:.2f}" if one and other else ""
+    return f"{one / other:.2f}" if one and other else ABSENT
 
 
 def small_table(rows: Sequence[Row]) -> str:
@@ -103,7 +156,7 @@ def small_table(rows: Sequence[Row]) -> str:
     lines = [
         [
             *(row.case, str(row.passes), row.precision, row.implementation),
-            *(time_text(row.median_us), quartiles_text(row), speedup_text(row)),
+            *(median_text(row), quartiles_text(row), speedup_text(row)),
             _ratio_text(single.get(_race_of(row)), row.median_us),
         ]
         for row in small
@@ -122,7 +175,7 @@ def sweep_table(rows: Sequence[Row], peaks: dict[str, float]) -> str:
     lines = [
         [
             *(row.case, str(row.passes), f"{row.tokens:,}", row.implementation),
-            *(time_text(plain[row.case, row.passes].median_us), time_text(row.median_us)),
+            *(median_text(plain.get((row.case, row.passes))), median_text(row)),
             *(speedup_text(row), gflops_text(row), peak_text(row, peaks)),
         ]
         for row in rows
@@ -147,10 +200,11 @@ def step_table(rows: Sequence[Row]) -> str:
     lines = []
     for (case, name), parts in found.items():
         whole = parts["step"]
-        pace = (whole.batch or 0) / (1e-6 * (whole.median_us or 1.0))
-        times = [time_text(parts[part].median_us) for part in STEP_PARTS]
-        ratios = [speedup_text(parts[part]) for part in ("encoder", "step")]
-        lines.append([case, name, *times, f"{pace:,.0f}", *ratios])
+        seconds = 1e-6 * (whole.median_us or 0.0)
+        pace = f"{(whole.batch or 0) / seconds:,.0f}" if seconds else ABSENT
+        times = [median_text(parts.get(part)) for part in STEP_PARTS]
+        ratios = [speedup_text(parts.get(part)) for part in ("encoder", "step")]
+        lines.append([case, name, *times, pace, *ratios])
     header = ["case", "encoder", *STEP_PARTS, "samples a second", "encoder x plain", "step x plain"]
     return markdown_table(header, lines, text_columns=2)
 
@@ -163,7 +217,7 @@ def epoch_table(rows: Sequence[Row]) -> str:
     """Whole epochs, and how many times as long the first program's took."""
     lines = [
         [
-            *(row.case, row.implementation, time_text(row.median_us), quartiles_text(row)),
+            *(row.case, row.implementation, median_text(row), quartiles_text(row)),
             speedup_text(row),
         ]
         for row in rows

@@ -2,53 +2,62 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.catalogue import MEMORY, TIMED, CatalogueCase, batch_of, check, programs
+from benchmarks.catalogue import (
+    MEMORY,
+    MEMORY_FULL,
+    CatalogueCase,
+    batch_of,
+    check,
+    programs,
+    timed_cases,
+)
+from benchmarks.entry import Runner, enter, is_ours, number_from
 from benchmarks.machine import usable_cpus
-from benchmarks.race import Race
 from benchmarks.recorder import Recorder
-from benchmarks.settings import QUICK
-
-BUDGET = 2.0  # seconds of rounds a case, if the fewest rounds take no longer
-FEWEST_ROUNDS, MOST_ROUNDS = (2, 2) if QUICK else (3, 50)
-LARGEST = 12_000 if QUICK else 10**9
+from benchmarks.results import what_was_found
+from benchmarks.settings import EFFORT, FULL, QUICK
 
 
-@pytest.mark.parametrize("case", TIMED, ids=str)
+@pytest.mark.parametrize("case", timed_cases(EFFORT.name), ids=str)
 @pytest.mark.usefixtures("same_threads_afterwards")
 def test_time(benchmark, catalogue_recorder: Recorder, case: CatalogueCase) -> None:
     if case.threads > usable_cpus():
         pytest.skip(f"{case.threads} threads, but {usable_cpus()} processors to run on")
-    if case.n_items > LARGEST:
-        pytest.skip("too large for a quick run")
     torch.set_num_threads(case.threads)
-    check(case)
     batch = batch_of(case.n_items)
-    race = Race({name: lambda run=run: run(case, batch) for name, run in programs().items()})
-    rounds = race.rounds_in(BUDGET, FEWEST_ROUNDS, MOST_ROUNDS)
-    benchmark.pedantic(race.subject, setup=race.others, rounds=rounds)
+    known = programs()
+
+    def make(name: str) -> Runner:
+        if is_ours(name):  # plain is the yardstick
+            check(case, known[name])
+        return partial(known[name], case, batch)
+
+    makers = {name: partial(make, name) for name in known}
+    race = enter(makers, EFFORT.fewest, EFFORT.longest)
+    if race.runners:
+        rounds = race.rounds_in(EFFORT.budget, EFFORT.fewest, EFFORT.most)
+        benchmark.pedantic(race.subject, setup=race.others, rounds=rounds)
     if benchmark.enabled:
         for name, row in catalogue_recorder.record_catalogue(case, race).items():
-            benchmark.extra_info[name] = {"median_us": row.median_us, "speedup": row.speedup}
+            benchmark.extra_info[name] = what_was_found(row)
 
 
+@pytest.mark.skipif(EFFORT is QUICK, reason="large catalogues")
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone can tell")
 def test_memory(benchmark, catalogue_recorder: Recorder) -> None:
-    found: dict[tuple[str, int], int] = {}
+    found: dict[tuple[str, int], int | str] = {}
 
     def measure() -> None:
-        for name, n_items in MEMORY:
-            if n_items > LARGEST:
-                continue
+        for name, n_items in MEMORY_FULL if EFFORT is FULL else MEMORY:
             command = [sys.executable, "-m", "benchmarks.catalogue", name, str(n_items)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found[name, n_items] = int(done.stdout)
+            found[name, n_items] = number_from(name, command)
 
     benchmark.pedantic(measure, rounds=1)
     benchmark.extra_info |= {f"{name}-{n}": taken for (name, n), taken in found.items()}

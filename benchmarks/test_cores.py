@@ -7,7 +7,10 @@ import torch
 
 from benchmarks.cases import Case, core_cases
 from benchmarks.recorder import Recorder
+from benchmarks.settings import EFFORT, QUICK
 from benchmarks.test_cpu import time_case
+
+pytestmark = pytest.mark.skipif(EFFORT is QUICK, reason="no case of a quick run")
 
 
 @pytest.mark.parametrize("case", core_cases(), ids=str)

@@ -7,26 +7,25 @@ file, and into each benchmark's ``extra_info``.
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 import pytest
 import torch
 
-from benchmarks.cases import MEMORY, TIMED, Case
+from benchmarks.cases import MEMORY, Case, timed_cases
+from benchmarks.entry import Runner, enter
 from benchmarks.equality import check
 from benchmarks.implementations import build, names_of, op_of
 from benchmarks.machine import instruction_sets, usable_cpus
 from benchmarks.memory import bytes_saved
 from benchmarks.problem import problem_of
-from benchmarks.race import Race
 from benchmarks.recorder import Recorder
-from benchmarks.settings import QUICK
+from benchmarks.results import what_was_found
+from benchmarks.settings import EFFORT, QUICK
 from lares_kernels.cpu_library import use_instruction_set
 
-BUDGET = 2.0  # seconds of rounds a case, if the fewest rounds take no longer
-FEWEST_ROUNDS, MOST_ROUNDS = (2, 2) if QUICK else (5, 200)
 
-
-@pytest.mark.parametrize("case", TIMED, ids=str)
+@pytest.mark.parametrize("case", timed_cases(EFFORT.name), ids=str)
 @pytest.mark.usefixtures("same_threads_afterwards")
 def test_time(benchmark, recorder: Recorder, case: Case) -> None:
     if case.threads > usable_cpus():
@@ -41,25 +40,23 @@ def test_time(benchmark, recorder: Recorder, case: Case) -> None:
 
 
 def time_case(benchmark, recorder: Recorder, case: Case) -> None:
-    names = names_of(case)
-    for name in names:
-        check(name, case)
-
     problem = problem_of(case)
-    programs = {name: build(name, problem, case.precision, case.backward) for name in names}
-    race = Race(
-        {
-            name: lambda program=program: problem.evaluate(program, case.backward)
-            for name, program in programs.items()
-        }
-    )
-    rounds = race.rounds_in(BUDGET, FEWEST_ROUNDS, MOST_ROUNDS)
+
+    def make(name: str) -> Runner:
+        check(name, case)
+        program = build(name, problem, case.precision, case.backward)
+        return partial(problem.evaluate, program, case.backward)
+
+    makers = {name: partial(make, name) for name in names_of(case)}
+    race = enter(makers, EFFORT.fewest, EFFORT.longest)
+    rounds = race.rounds_in(EFFORT.budget, EFFORT.fewest, EFFORT.most)
     benchmark.pedantic(race.subject, setup=race.others, rounds=rounds)
     if benchmark.enabled:
         for name, row in recorder.record_race(case, race).items():
-            benchmark.extra_info[name] = {"median_us": row.median_us, "speedup": row.speedup}
+            benchmark.extra_info[name] = what_was_found(row)
 
 
+@pytest.mark.skipif(EFFORT is QUICK, reason="counts, and is not timed")
 def test_memory(benchmark, recorder: Recorder) -> None:
     problem = problem_of(MEMORY)
     counts: dict[str, int] = {}

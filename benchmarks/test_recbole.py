@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.race import Race
+from benchmarks.entry import enter
+from benchmarks.equality import NotEqual
 from benchmarks.recorder import Recorder
-from benchmarks.settings import QUICK
+from benchmarks.settings import EFFORT, QUICK
 from benchmarks.spt_data import USERS, drawn_dataset
 from lares import LaresConfig, LaresModel
 from lares.data.batches import epoch_order
@@ -94,17 +95,23 @@ class OurEpoch:
 
 
 @pytest.mark.skipif(not PYTHON, reason="LARES_RECBOLE_PYTHON names no Python with RecBole")
-@pytest.mark.skipif(QUICK, reason="whole epochs")
+@pytest.mark.skipif(EFFORT is QUICK, reason="whole epochs")
 @pytest.mark.parametrize("data", USERS)
 @pytest.mark.usefixtures("same_threads_afterwards")
-def test_epoch(benchmark, recorder: Recorder, tmp_path: Path, data: str) -> None:
+def test_epoch(benchmark, recorder: Recorder, request, tmp_path: Path, data: str) -> None:
     torch.set_num_threads(1)
     dataset = drawn_dataset(data)
-    peer = Peer(dataset, tmp_path)
-    assert peer.samples == len(dataset.train)
-    race = Race({"recbole-sasrec": peer, "op": OurEpoch(dataset)}, warm_up_rounds=0)
+
+    def peer() -> Peer:
+        made = Peer(dataset, tmp_path)
+        request.addfinalizer(made.process.terminate)
+        if made.samples != len(dataset.train):
+            raise NotEqual(f"RecBole has {made.samples} samples, not {len(dataset.train)}")
+        return made
+
+    makers = {"recbole-sasrec": peer, "op": lambda: OurEpoch(dataset)}
+    race = enter(makers, ROUNDS, EFFORT.longest, warms_up=False)
     benchmark.pedantic(race.subject, setup=race.others, rounds=ROUNDS)
-    peer.process.terminate()
     if benchmark.enabled:
         parts: dict[str, list[dict[str, float]]] = {name: [{}] for name in race.runners}
         rows = recorder.record_steps(f"epoch-{data}", BATCH, race, parts, whole="epoch")

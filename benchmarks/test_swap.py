@@ -18,13 +18,13 @@ import torch
 from benchmarks import swap
 from benchmarks.race import Race
 from benchmarks.recorder import Recorder
-from benchmarks.settings import QUICK
+from benchmarks.settings import EFFORT, QUICK
 from lares.data.dataset import Dataset
 from lares.data.readers import load_dataset
 
 DATA = os.environ.get("LARES_SWAP_DATA", "")
 pytestmark = pytest.mark.skipif(not DATA, reason="LARES_SWAP_DATA names no interactions")
-ROUNDS, CURVE = (2, 4) if QUICK else (7, 60)
+ROUNDS, CURVE = (2, 4) if EFFORT is QUICK else (7, 60)
 # SASRec.pytorch's own defaults; RecBole's, of which histories of up to 50 are one.
 PYTORCH = {"batch": 128, "length": 200, "d": 50}
 RECBOLE = {"batch": 512, "length": 50}
