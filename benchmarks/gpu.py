@@ -25,6 +25,7 @@ import torch
 
 from benchmarks import gpu_cases, gpu_sanitizer
 from benchmarks.cases import Case
+from benchmarks.entry import reason_of
 from benchmarks.equality import check
 from benchmarks.gpu_card import Card, card_name, measure_card
 from benchmarks.gpu_clock import GRAPH, clock_of, limited, products
@@ -183,10 +184,10 @@ class Run:
 
     def left_out(self, what: str, error: Exception) -> None:
         """Tell that something has no row, and why; a wrong result is a failure of the run."""
-        text = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        self.say(f"{what} left out: {type(error).__name__}: {text}")
+        why = reason_of(error)
+        self.say(f"{what} left out: {why}")
         if isinstance(error, AssertionError):
-            self.broken.append(f"{what}: {text}")
+            self.broken.append(f"{what}: {why}")
 
     def step(self, precision: str) -> None:
         """A whole training step, beside the same with a plain encoder."""

@@ -80,7 +80,9 @@ class Recorder:
             backward=case.backward,
             mixer=case.mixer,
         )
-        rows = {}
+        rows = {
+            name: self._case_row(case, name, left_out=why) for name, why in race.left_out.items()
+        }
         for name in race.runners:
             found = race.summary(name)
             device = {}
@@ -102,8 +104,6 @@ class Recorder:
                 speedup=found.speedup,
                 **device,
             )
-        for name, why in race.left_out.items():
-            rows[name] = self._case_row(case, name, left_out=why)
         self._append(rows.values())
         return rows
 
