@@ -183,7 +183,7 @@ ALL_TIMED = [*main_cases(), *single_cases(), *both_passes([CALL_OVERHEAD]), *swe
 ONLY_FULL = (
     "length-20-geometric",
     "length-50-full",
-    "steps-1",
+    "steps-8",
     "batch-4",
     "batch-64",
     "batch-1024",

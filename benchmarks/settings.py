@@ -22,7 +22,8 @@ class Effort(NamedTuple):
         budget: seconds of rounds a case, if the fewest rounds take no longer.
         fewest, most: rounds of a case.
         fewest_steps: rounds of a whole training step.
-        longest: seconds that the fewest rounds of a peer may take in a case, else it is left out.
+        longest, longest_steps: seconds that the fewest rounds of a peer may take in a case, or of a
+            whole training step, else it is left out.
     """
 
     name: str
@@ -31,11 +32,36 @@ class Effort(NamedTuple):
     most: int
     fewest_steps: int
     longest: float
+    longest_steps: float
 
 
-QUICK = Effort("quick", budget=0.5, fewest=2, most=10, fewest_steps=2, longest=4.0)
-DEFAULT = Effort("default", budget=1.0, fewest=3, most=100, fewest_steps=3, longest=12.0)
-FULL = Effort("full", budget=2.0, fewest=5, most=200, fewest_steps=5, longest=120.0)
+QUICK = Effort(
+    "quick",
+    budget=0.5,
+    fewest=2,
+    most=10,
+    fewest_steps=2,
+    longest=4.0,
+    longest_steps=8.0,
+)
+DEFAULT = Effort(
+    "default",
+    budget=1.0,
+    fewest=3,
+    most=100,
+    fewest_steps=3,
+    longest=12.0,
+    longest_steps=40.0,
+)
+FULL = Effort(
+    "full",
+    budget=2.0,
+    fewest=5,
+    most=200,
+    fewest_steps=5,
+    longest=120.0,
+    longest_steps=600.0,
+)
 
 
 def effort_of(environment: dict[str, str]) -> Effort:

@@ -33,7 +33,7 @@ def test_step(benchmark, catalogue_recorder: Recorder) -> None:
         return RptStep(name, SAMPLES)
 
     makers = {name: partial(make, name) for name in NAMES}
-    race = enter(makers, EFFORT.fewest_steps, EFFORT.longest)
+    race = enter(makers, EFFORT.fewest_steps, EFFORT.longest_steps)
     benchmark.pedantic(race.subject, setup=race.others, rounds=EFFORT.fewest_steps)
     if benchmark.enabled:
         seconds = {name: [sample.wall for sample in each] for name, each in race.samples.items()}

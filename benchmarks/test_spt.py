@@ -31,7 +31,7 @@ def test_step(benchmark, recorder: Recorder, data: str) -> None:
 
     makers = {name: partial(make, name) for name in ("plain", "op")}
     rounds = EFFORT.fewest_steps
-    race = enter(makers, rounds, EFFORT.longest)
+    race = enter(makers, rounds, EFFORT.longest_steps)
     benchmark.pedantic(race.subject, setup=race.others, rounds=rounds)
     if benchmark.enabled:
         parts = {name: steps[name].parts[-rounds:] for name in race.runners}
