@@ -36,7 +36,7 @@ def enter(
     longest: float,
     warms_up: bool = True,
 ) -> Race:
-    """Make and call every runner once, and return the race of those that can take part.
+    """Make and call every runner, and return the race of those that can take part.
 
     What one of ours raises is raised, and so is :class:`NotEqual` of a peer. Whatever else a peer
     raises, or calls that would take longer than ``longest``, leave it out.
@@ -46,7 +46,7 @@ def enter(
             against the first, whether it takes part or not.
         rounds: the fewest of the race.
         longest: seconds that these may take a peer.
-        warms_up: whether to make the first call, without which none is too slow.
+        warms_up: whether to call them beforehand, without which none is too slow.
     """
     runners: dict[str, Runner] = {}
     pace: dict[str, float] = {}
@@ -54,7 +54,9 @@ def enter(
     for name, make in makers.items():
         try:
             runner = make()
-            seconds = timed(runner).wall if warms_up else None
+            seconds = timed(runner).wall if warms_up else 0.0
+            if rounds * seconds > longest:  # the first call may have compiled something
+                seconds = timed(runner).wall
         except NotEqual:
             raise
         except Exception as error:
@@ -62,13 +64,13 @@ def enter(
                 raise
             left_out[name] = reason_of(error)
             continue
-        if seconds is not None and rounds * seconds > longest and not is_ours(name):
+        if rounds * seconds > longest and not is_ours(name):
             left_out[name] = (
                 f"one call takes {seconds:.1f} s; {rounds} rounds would pass {longest:.0f} s"
             )
             continue
         runners[name] = runner
-        if seconds is not None:
+        if warms_up:
             pace[name] = seconds
     race = Race(runners, warm_up_rounds=0, base=next(iter(makers)), left_out=left_out)
     race.pace = pace

@@ -88,6 +88,14 @@ def test_a_peer_that_would_take_too_long_is_left_out(monkeypatch: pytest.MonkeyP
     assert not enter({"plain": works, "op": works}, 3, 12.0, warms_up=False).left_out
 
 
+def test_compiling_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter([Sample(0.1, 0.1), Sample(6.1, 6.1), Sample(0.2, 0.2), Sample(0.1, 0.1)])
+    monkeypatch.setattr(entry, "timed", lambda call: next(calls))
+    race = enter({"plain": works, "compiled": works, "op": works}, rounds=3, longest=12.0)
+    assert not race.left_out
+    assert race.pace == {"plain": 0.1, "compiled": 0.2, "op": 0.1}
+
+
 def test_whose_an_implementation_is() -> None:
     assert [is_ours(name) for name in ("op", "op:cpu", "plain", "opera", "recbole-sasrec")] == [
         *(True, True),
