@@ -91,7 +91,7 @@ def _found(row: Row) -> tuple[str, str, str]:
 
 
 def gflops_text(row: Row) -> str:
-    return "" if row.gflops is None else _three(row.gflops)
+    return ABSENT if row.gflops is None else _three(row.gflops)
 
 
 def peaks_of(rows: Iterable[Row]) -> dict[str, float]:
@@ -108,7 +108,7 @@ def peak_text(row: Row, peaks: dict[str, float]) -> str:
     """Percent of what the row's threads could reach."""
     peak = peaks.get(row.case, peaks.get(row.precision))
     if row.gflops is None or peak is None:
-        return ""
+        return ABSENT
     return f"{100 * row.gflops / (peak * row.threads):.1f} %"
 
 

@@ -199,7 +199,7 @@ MISSING = [
 
 def test_the_page_has_a_dash_and_the_reason() -> None:
     text = section([*ROWS, *MISSING], "page")
-    assert "| forward | bf16 | 1 | packed | - | - | - | - |" in text
+    assert "| forward | bf16 | 1 | packed | - | - | - | - | - | - |" in text
     assert "| width-256 | forward | 3,000 | op:cpu | - | 20.0 ms |" in text
     assert "| spt-x | plain | - | - | - | - | - | - | - | - |" in text
     assert f"- `packed` in main forward bf16 1 thread: {WHY}" in text
