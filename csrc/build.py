@@ -16,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -105,8 +106,12 @@ def instruction_sets(cxx: str) -> dict[str, str]:
 
 def compiles(cxx: str, flags: str, code: str) -> bool:
     """Return whether the compiler, and its assembler, can make something of ``code``."""
-    command = [*shlex.split(cxx), *flags.split(), "-x", "c++", "-c", "-", "-o", os.devnull]
-    return subprocess.run(command, input=code, capture_output=True, text=True).returncode == 0
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # for /dev/null zig writes a file beside the caller
+        made = str(Path(folder) / "probe.o")
+        command = [*shlex.split(cxx), *flags.split(), "-x", "c++", "-c", "-", "-o", made]
+        return subprocess.run(command, input=code, capture_output=True, text=True).returncode == 0
 
 
 def escaped(path: Path | str) -> str:
