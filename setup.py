@@ -36,7 +36,7 @@ def why_left_out(name: str) -> str | None:
     if name == CPU or asked == "1" or (asked == "" and build_cuda.present_architectures()):
         return None
     found = "LARES_CUDA=0 was set" if asked else "there was no NVIDIA card (nvidia-smi lists none)"
-    return f"left out: {found}; LARES_CUDA=1 pip install -e . builds the CUDA kernels with nvcc"
+    return f"left out: {found}; installing with LARES_CUDA=1 builds the CUDA kernels with nvcc"
 
 
 def note_of(library: Path) -> Path:

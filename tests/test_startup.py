@@ -89,6 +89,7 @@ MISTAKES = {
     "train x --trainer.patiense=3": "did you mean '--trainer.patience'?",
     "train x --trainer.patience=many": "trainer.patience",
     "train x --trainer.patience=0": "trainer.patience is 0",
+    "train x --trainer.accelerator=zzz": "trainer.accelerator is 'zzz'; it must be one of auto",
     "train x --trainer.precision=8": "trainer.precision is '8'",
     "train x --model.core=rnn": "core is 'rnn'",
     "train x --model.activation=step": "activation is 'step'",
@@ -120,6 +121,8 @@ MISTAKES = {
     "recommend x --history=3 --k=0": "--k is 0",
     "recommend x --history=3 --depth=0": "--depth is 0",
     "recommend x --history=3 --num_threads=0": "--num_threads is 0",
+    "recommend x --history=3 --device=warp": "--device warp cannot be used",
+    "evaluate a b --device=cuda:first": "--device cuda:first cannot be used",
 }
 
 

@@ -15,6 +15,7 @@ from lares.cli.options import (
     command_parser,
     metrics_table,
     require_at_least,
+    require_device,
     whole_numbers,
 )
 from lares.errors import ConfigError
@@ -75,6 +76,7 @@ def run(argv: Sequence[str]) -> None:
     given = {name: value for name, value in found.data.as_dict().items() if value is not None}
     DataOptions(**given)  # checks them
     require_at_least("--num_threads", found.num_threads, 1)
+    require_device(found.device)
     find_model(found.model)  # a wrong folder is told before torch is imported
     device = choose_device(found.device, found.num_threads)
     # Imported here: they bring torch, which help and the checks above can do without.

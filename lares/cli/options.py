@@ -48,6 +48,9 @@ def command_parser(command: str, description: str) -> OptionParser:
     return OptionParser(prog=f"lares {command}", description=description, allow_abbrev=False)
 
 
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+
+
 def add_device(parser: ArgumentParser) -> None:
     """``--device`` and ``--num_threads`` of commands that run a model."""
     parser.add_argument(
@@ -56,8 +59,18 @@ def add_device(parser: ArgumentParser) -> None:
     parser.add_argument("--num_threads", type=int, default=None, help="threads on the CPU")
 
 
+def require_device(name: str) -> None:
+    """Raise ``ConfigError`` unless ``name`` can be a device's, without looking whether it is there."""
+    kind, colon, number = name.partition(":")
+    if kind not in DEVICES or (colon and not number.isdecimal()):
+        raise ConfigError(
+            f"--device {name} cannot be used: it must be one of {', '.join(DEVICES)}, and all but "
+            "auto may have a number, such as cuda:1"
+        )
+
+
 def choose_device(name: str, num_threads: int | None) -> Any:
-    """The torch device called ``name``.
+    """Return the torch device called ``name``.
 
     Raises:
         ConfigError: there is no such device here.

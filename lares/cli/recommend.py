@@ -11,6 +11,7 @@ from lares.cli.options import (
     choose_device,
     command_parser,
     require_at_least,
+    require_device,
 )
 from lares.errors import ConfigError, DataError
 from lares.training.run_folder import find_model
@@ -65,6 +66,7 @@ def run(argv: Sequence[str]) -> None:
     require_at_least("--k", found.k, 1)
     require_at_least("--depth", found.depth, 1)
     require_at_least("--num_threads", found.num_threads, 1)
+    require_device(found.device)
     find_model(found.model)  # a wrong folder is told before torch is imported
     device = choose_device(found.device, found.num_threads)
     # Imported here: it brings torch, which help and the checks above can do without.

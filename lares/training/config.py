@@ -25,6 +25,7 @@ _Run = TypeVar("_Run", bound="RunConfig")
 
 RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
 SAMPLES = ("prefixes", "users")
+ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")  # as Lightning Fabric calls them
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
 
 
@@ -130,7 +131,7 @@ class TrainerOptions:
         patience: evaluations without a better NDCG@10 before stopping.
         valid_every: epochs between evaluations.
         seed: of the initial weights and of every random draw.
-        accelerator: auto, cpu, cuda, mps or another that Lightning Fabric knows.
+        accelerator: auto, cpu, cuda, gpu, mps or tpu.
         devices: how many of them, one process each.
         precision: 32-true, 64-true, bf16-mixed, 16-mixed, bf16-true or 16-true.
         num_threads: of each process on the CPU; null leaves torch's setting.
@@ -172,6 +173,11 @@ class TrainerOptions:
             _at_least(f"trainer.{name}", getattr(self, name), 0)
         if self.num_threads is not None:
             _at_least("trainer.num_threads", self.num_threads, 1)
+        if self.accelerator not in ACCELERATORS:
+            raise ConfigError(
+                f"trainer.accelerator is {self.accelerator!r}; it must be one of "
+                f"{', '.join(ACCELERATORS)}"
+            )
         if self.precision not in PRECISIONS:
             raise ConfigError(
                 f"trainer.precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}"
