@@ -32,6 +32,7 @@ ONE_CASE_EACH = (
     "tests/kernels/test_mixers.py",
     "tests/kernels/test_triton_aot.py",
     "tests/kernels/test_triton_launches.py",
+    "tests/test_startup.py",
     "tests/training/test_processes.py",
 )
 LONG = (
