@@ -6,7 +6,8 @@ and a sanitizer (``address,undefined`` or ``thread``) into a program instead.
 Code of cpu/once is compiled once, for any processor of the kind; cpu/per_isa/kernels.cpp once for each
 instruction set, into an object and a namespace of its own; which one runs is decided on the machine
 that runs it. ``CXX`` names the compiler, which decides what processor it is for;
-``LARES_CXXFLAGS`` adds flags (sanitizers, say).
+``LARES_CXXFLAGS`` adds flags (sanitizers, say), ``LARES_CPU_SETS`` names the sets to compile
+(``"avx2 generic"``), where not all are wanted.
 """
 
 from __future__ import annotations
@@ -93,9 +94,22 @@ def processor(cxx: str) -> str:
 
 
 def instruction_sets(cxx: str) -> dict[str, str]:
-    """Return the sets to compile for, with their flags: those that compiler and assembler know."""
+    """Return the sets to compile for, with their flags: those that compiler and assembler know.
+
+    Raises:
+        BuildError: ``LARES_CPU_SETS`` names another, or leaves out the last, which all can run.
+    """
     found = {}
-    for name, flags in SETS[processor(cxx)].items():
+    sets = SETS[processor(cxx)]
+    wanted = os.environ.get("LARES_CPU_SETS", "").split() or [*sets]
+    if not {*wanted} <= {*sets} or [*sets][-1] not in wanted:
+        raise BuildError(
+            f"LARES_CPU_SETS is {' '.join(wanted)!r}; it names sets of {' '.join(sets)}, "
+            "the last among them"
+        )
+    for name, flags in sets.items():
+        if name not in wanted:
+            continue
         spellings = [flags, _OTHER_SPELLINGS.get(name, flags)]
         known = (s for s in spellings if name not in _PROBES or compiles(cxx, s, _PROBES[name]))
         spelled = next(known, None)

@@ -102,6 +102,7 @@ def identity_of(
     return {
         "backend": backend.name,
         "build": build,
+        "compiles": "" if backend.any_size else "for the sizes of a core",
         "device": device_name(device_type),
         "driver": driver_version(device_type),
         "products": precision_name(device_type, product_dtype),
@@ -152,7 +153,8 @@ def _failure(identity: dict[str, str], check: Callable[[], Verdict]) -> str | No
         verdict = check()
         if not verdict.raised:  # what raises may be passing, as too little memory is
             verdicts.store(identity, verdict)
-        if verdict.seconds > _SAID_AFTER_SECONDS:
+        # A CPU's kernels are compiled already.
+        if verdict.seconds > _SAID_AFTER_SECONDS and identity["compiles"]:
             print(
                 f"lares_kernels: compiled and checked the {verdict.kernel} for {verdict.device} in "
                 f"{verdict.seconds:.1f} s; this happens once",

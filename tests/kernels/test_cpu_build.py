@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "csrc"))
 import build
 
@@ -48,6 +50,16 @@ def test_a_compiler_without_bfloat16(tmp_path: Path) -> None:
 def test_a_compiler_that_spells_bfloat16_otherwise(tmp_path: Path) -> None:
     cxx = compiler(tmp_path, "aarch64", "-march=")
     assert build.instruction_sets(cxx) == {"neon_bf16": "-mcpu=generic+bf16", "neon": ""}
+
+
+def test_sets_may_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cxx = compiler(tmp_path, "x86_64")
+    monkeypatch.setenv("LARES_CPU_SETS", "generic avx2")
+    assert [*build.instruction_sets(cxx)] == ["avx2", "generic"]
+    for wrong in ("avx2", "generic sse9"):
+        monkeypatch.setenv("LARES_CPU_SETS", wrong)
+        with pytest.raises(build.BuildError, match=f"LARES_CPU_SETS is '{wrong}'"):
+            build.instruction_sets(cxx)
 
 
 def test_another_processor(tmp_path: Path) -> None:

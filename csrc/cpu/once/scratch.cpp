@@ -8,6 +8,12 @@
 #include <vector>
 
 namespace lares {
+namespace {
+
+// What a count of bytes takes in a block.
+size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+}  // namespace
 
 void Scratch::reserve(size_t bytes) {
     used_ = 0;

@@ -7,11 +7,6 @@ namespace lares {
 
 constexpr size_t kAlignment = 64;  // a cache line, and the widest vector
 
-// What a count of bytes takes in a block.
-constexpr size_t aligned(size_t bytes) {
-    return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
-
 class Scratch {
   public:
     // Room for `bytes` at least; what was carved before is gone. Throws std::bad_alloc.
