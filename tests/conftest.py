@@ -12,7 +12,7 @@ import torch
 
 from lares_kernels import use_backend
 from lares_kernels.cpu_library import instruction_sets, load, use_instruction_set
-from tests.tiers import mark_long
+from tests.tiers import longest_first, mark_long
 
 PROGRAMS = ("reference", "equations")
 # Tests hold kernels to the reference themselves; tests/kernels/test_self_check.py is of these checks.
@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_long(items)
+    longest_first(items)
     if not torch.cuda.is_available():
         skip = pytest.mark.skip(reason="no GPU here")
         for item in items:

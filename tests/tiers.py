@@ -83,6 +83,21 @@ LONG = (
 )
 
 
+# What takes minutes starts first, so that no processor waits for it at the end.
+FIRST = (
+    "tests/kernels/test_triton.py",
+    "tests/kernels/test_sanitizers.py",
+    "tests/kernels/cuda/test_sanitizers.py",
+    "tests/kernels/test_harness.py",
+    "tests/test_wheels.py",
+)
+
+
+def longest_first(items: list[pytest.Item]) -> None:
+    """Put the tests of ``FIRST`` before all others; else the order stays."""
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
 def mark_long(items: list[pytest.Item]) -> None:
     """Give the marker ``long`` to the tests that are long by the rules above."""
     seen = set()

@@ -39,12 +39,22 @@ def test_every_file_is_in_a_group() -> None:
     assert sorted(name for group in GROUPS.values() for name in group) == files
 
 
-@pytest.mark.parametrize("tier", ["not long", pytest.param("long", marks=pytest.mark.long)])
 @pytest.mark.parametrize("group", GROUPS)
-def test_under_the_interpreter(group: str, tier: str) -> None:
+def test_under_the_interpreter(group: str) -> None:
+    run("not long", *GROUPS[group])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for group in GROUPS.values() for name in group])
+def test_long_forms_under_the_interpreter(name: str) -> None:
+    run("long", name)
+
+
+def run(tier: str, *names: str) -> None:
+    """Run a tier of some files in a process of its own; their failures are this test's."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", tier]
     done = subprocess.run(
-        [*command, *(INTERPRETED / f"{name}.py" for name in GROUPS[group])],
+        [*command, *(INTERPRETED / f"{name}.py" for name in names)],
         capture_output=True,
         text=True,
         timeout=1800,
