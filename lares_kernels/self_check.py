@@ -10,7 +10,6 @@ this out.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import sys
@@ -40,7 +39,6 @@ _SAID_AFTER_SECONDS = 2.0  # of compiling: as long as a user may wonder
 # its factors by half of 2^-8 (bf16) or 2^-11 (fp16, tf32), and a few steps add such errors up.
 _BOUNDS = {"fp32": (1e-5, 1e-4), "tf32": (1e-2, 3e-2), "fp16": (1e-2, 3e-2), "bf16": (6e-2, 2e-1)}
 _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-_log = logging.getLogger(__name__)
 
 
 class Checked(Protocol):
@@ -162,9 +160,10 @@ def _failure(identity: dict[str, str], check: Callable[[], Verdict]) -> str | No
             )
     if not verdict.failed:
         return None
+    what = "raise" if verdict.raised else "disagree with the reference"
     return (
-        f"its self-check failed on {verdict.device}, where the {verdict.kernel} disagree with the "
-        f"reference: {verdict.worst()}. Please report it to {ISSUES} "
+        f"its self-check failed on {verdict.device}, where the {verdict.kernel} {what}: "
+        f"{verdict.worst()}. Please report it to {ISSUES} "
         f"({VARIABLE}=0 uses the kernels all the same)"
     )
 
