@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from lares import __version__
 from lares.errors import LaresError
 from lares.names import nearest
+from lares_kernels.errors import BackendError
 
 # Modules are imported when their command is called: help must not wait for torch.
 COMMANDS = {
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name not in COMMANDS:
             raise LaresError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
         importlib.import_module(f"lares.cli.{name}").run(rest)
-    except LaresError as error:
+    except (LaresError, BackendError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     except KeyboardInterrupt:

@@ -238,6 +238,51 @@ def test_doctor(capsys) -> None:
     assert "accelerators" in text
 
 
+def test_an_instruction_set_that_is_not_there(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lares_kernels import cpu_library
+
+    monkeypatch.setenv(cpu_library.ISA_VARIABLE, "mmx")
+    cpu_library.load.cache_clear()
+    try:
+        error = fails(capsys, "doctor")
+    finally:
+        monkeypatch.undo()
+        cpu_library.load.cache_clear()
+    assert "LARES_CPU_ISA asks for instruction set 'mmx'" in error
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_checks_are_a_table(failing: bool, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lares_kernels import machine
+    from lares_kernels.verdicts import Verdict
+
+    error = 1.0 if failing else 1e-7
+    rows = [
+        machine.Row(
+            "cpu, avx2", "attention fp32", Verdict("k", "d", {"x": error}, {"x": 1e-5}, 0.1)
+        ),
+        machine.Row("triton", "", "there is no GPU"),
+    ]
+    monkeypatch.setattr(machine, "check_all", lambda: iter(rows))
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--check"])
+    lines = capsys.readouterr().out.splitlines()
+    assert ended.value.code == int(failing)
+    assert ("FAILED" if failing else "good") in lines[1]
+    assert "x off by" in lines[1]
+    assert lines[2].endswith("there is no GPU")
+
+
+@pytest.mark.long
+def test_every_check_of_this_machine_is_good() -> None:
+    from lares_kernels.machine import check_all
+
+    rows = list(check_all())
+    assert any(row.what == "catalogue fp32" for row in rows)
+    for row in rows:
+        assert isinstance(row.verdict, str) or not row.verdict.failed, row
+
+
 def test_demo(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole demo on data of the same form, twice: the second time nothing is trained again."""
     from lares.cli import demo
