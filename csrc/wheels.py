@@ -15,6 +15,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -120,7 +121,7 @@ def make_wheel(name: str, kernels: tuple[str, ...], sdist: Path, folder: Path) -
         (made,) = (work / "made").iterdir()
         check(made, platform, kernels, printed)
         folder.mkdir(parents=True, exist_ok=True)
-        return made.replace(folder / made.name)
+        return Path(shutil.move(made, folder / made.name))  # perhaps to another file system
 
 
 def check(wheel: Path, platform: str, kernels: tuple[str, ...], printed: str) -> None:
