@@ -38,7 +38,7 @@ def embed_parser() -> OptionParser:
         "data embed",
         "Text features of items from a sentence-transformers model, for --model.text_features.",
     )
-    parser.add_argument("table", metavar="ITEMS", help="Parquet, CSV or TSV: a row for every item")
+    parser.add_argument("table", metavar="ITEMS", help="Parquet or CSV: a row for every item")
     parser.add_argument(
         "--model", required=True, help="name of a sentence-transformers model, or its folder"
     )
@@ -90,6 +90,8 @@ def info(argv: Sequence[str]) -> None:
     from lares.data.readers import load_dataset
 
     dataset = load_dataset(**dataclasses.asdict(options))
+    for note in dataset.notes:
+        print(f"note: {note}")
     lengths = dataset.test.ends - dataset.test.starts + 1
     rows = {
         "name": dataset.name,
@@ -102,7 +104,7 @@ def info(argv: Sequence[str]) -> None:
         "training samples": f"{len(dataset.train):,}",
         "validation samples": f"{len(dataset.valid):,}",
         "test samples": f"{len(dataset.test):,}",
-        "item ids": "whole numbers" if dataset.vocabulary.is_numeric else "strings",
+        **dataset.source,
     }
     for name, value in rows.items():
         print(f"{name:<19}{value}")
