@@ -1,8 +1,8 @@
 """Delimited text as tables: every cell is text, and nothing is guessed from what it looks like.
 
-DuckDB parses it, on all cores and in the file's order. Where it does not, the csv module goes over the file
-again: it counts lines as an editor does, so it finds where a file is bad, and it reads what DuckDB is
-stricter about than the rules are (ends of lines of several kinds, cells beyond all bounds).
+DuckDB parses it, on all cores and in the file's order. Where it does not, the csv module goes over the
+file again: it counts lines as an editor does, so it finds where a file is bad, and it reads what DuckDB
+is stricter about than the rules are (ends of lines of several kinds, cells beyond all bounds).
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ import duckdb
 import pyarrow as pa
 
 from lares.data.formats import compression
-from lares.data.tables import Table, part_files, require_once
+from lares.data.tables import ReadAgain, Table, part_files, require_once
 from lares.errors import DataError
 
 _GUESSES = ("::", ",", ";", "\t", "|")
 _NAMES = {"tab": "\t", "\\t": "\t"}
-_ONE_CHARACTER = "\x1f"  # stands for a longer delimiter where the csv module reads, which knows none
+_ONE_CHARACTER = (
+    "\x1f"  # stands for a longer delimiter where the csv module reads, which knows none
+)
 _LONGEST_LINE = 16 * 2**20  # bytes of a row that DuckDB makes room for
 _ROWS_AT_ONCE = 100_000  # that the csv module reads
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_RECODE = "write it anew as UTF-8, as with iconv -f {} -t UTF-8 {} > NEW"
+_RECODE = "convert the file first, as with iconv -f {} -t UTF-8 {} > NEW_FILE"
 
 
 class Dialect(NamedTuple):
@@ -80,6 +82,7 @@ class DelimitedTable(Table):
         self.path = path
         self._parts = list(parts or part_files(path))
         self._rows: list[int] = []  # of each part, once they are read
+        self._refused: dict[int, str] = {}  # parts that DuckDB does not read, and what it said
         self._has_header = header is None
         self._names: list[list[str]] = []  # of the columns of each part
         self._dialects: list[Dialect] = []
@@ -103,18 +106,21 @@ class DelimitedTable(Table):
         """Call the columns of a table of one file otherwise."""
         self.names = self._names[0] = names
 
-    def read(self, columns: Sequence[str]) -> pa.Table:
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         self.require(columns)
+        self._rows = []
         with _connection() as connection:
-            parts = range(len(self._parts))
-            tables = [self._read_part(connection, part, columns) for part in parts]
-        self._rows = [table.num_rows for table in tables]
-        return pa.concat_tables(tables)
+            for part in range(len(self._parts)):
+                rows = 0
+                for batch in self._batches_of(part, columns, connection):
+                    rows += batch.num_rows
+                    yield batch
+                self._rows.append(rows)
 
     def head(self, rows: int) -> pa.Table:
         names = [name for name in self.names if name]
         cells = [row for _, row in islice(self._records(0), rows)]
-        return self._table(0, names, cells)
+        return pa.Table.from_batches([self._batch(0, names, cells)])
 
     def place(self, row: int) -> str:
         for part, rows in enumerate(self._rows):
@@ -124,7 +130,12 @@ class DelimitedTable(Table):
             row -= rows
         return str(self.path)
 
-    def _read_part(self, connection: Any, part: int, columns: Sequence[str]) -> pa.Table:
+    def _batches_of(
+        self, part: int, columns: Sequence[str], connection: Any
+    ) -> Iterator[pa.RecordBatch]:
+        if part in self._refused:
+            yield from self._batches_by_csv_module(part, columns)
+            return
         names, dialect = self._names[part], self._dialects[part]
         path = self._parts[part]
         # Columns go by number: DuckDB takes names for the same that differ in case alone.
@@ -135,18 +146,20 @@ class DelimitedTable(Table):
             f"SELECT {chosen} FROM read_csv(?, delim = ?, auto_detect = false, columns = {{{kinds}}}, "
             f"header = {self._has_header}, skip = {dialect.skipped}, quote = '{quote}', "
             f"escape = '{quote}', strict_mode = true, max_line_size = {_LONGEST_LINE}, "
+            f"buffer_size = {2 * _LONGEST_LINE}, "
             f"compression = '{compression(path) or 'none'}')"
         )
         try:
             given = [glob.escape(str(path.absolute())), dialect.delimiter]
-            found = connection.sql(query, params=given)
-            table = pa.RecordBatchReader.from_stream(found).read_all()
+            for batch in pa.RecordBatchReader.from_stream(connection.sql(query, params=given)):
+                yield batch.rename_columns(list(columns))
         except (duckdb.Error, pa.ArrowException, OSError) as error:  # the last by way of Arrow
-            return self._read_slowly(part, columns, error)
-        return table.rename_columns(list(columns))
+            # Its rows are right only when all have come: threads read ahead and are compared at last.
+            self._refused[part] = " ".join(str(error).split())
+            raise ReadAgain from error
 
     def _records(self, part: int) -> Iterator[tuple[int, list[str]]]:
-        """Give the rows of a part, each with the line that it begins in; ``DataError`` if one is bad."""
+        """Give the rows of a part and the lines that they begin in; ``DataError`` if one is bad."""
         path, width = self._parts[part], len(self._names[part])
         rows = _records(path, self._dialects[part])
         if self._has_header:
@@ -156,31 +169,31 @@ class DelimitedTable(Table):
                 del cells[-1]
             if len(cells) != width:
                 found = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
-                expected = f"the header has {width}" if self._has_header else f"there are {width} columns"
+                expected = (
+                    f"the header has {width}" if self._has_header else f"there are {width} columns"
+                )
                 raise DataError(f"{path}, line {line}: the row has {found}; {expected}")
             yield line, cells
 
-    def _read_slowly(self, part: int, columns: Sequence[str], error: Exception) -> pa.Table:
-        """Return what DuckDB has not read, because of ``error``; or say where the file is bad."""
-        tables = []
-        records = self._records(part)
+    def _batches_by_csv_module(self, part: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Give what DuckDB has not read, or say where the file is bad."""
+        records, any_row = self._records(part), False
         while cells := [row for _, row in islice(records, _ROWS_AT_ONCE)]:
-            tables.append(self._table(part, columns, cells))
-        if not tables:
-            reason = " ".join(str(error).split())[:300]
-            raise DataError(f"{self._parts[part]} cannot be read: {reason}") from error
-        return pa.concat_tables(tables)
+            any_row = True
+            yield self._batch(part, columns, cells)
+        if not any_row:
+            raise DataError(f"{self._parts[part]} cannot be read: {self._refused[part][:300]}")
 
-    def _table(self, part: int, columns: Sequence[str], rows: list[list[str]]) -> pa.Table:
+    def _batch(self, part: int, columns: Sequence[str], rows: list[list[str]]) -> pa.RecordBatch:
         places = [self._names[part].index(name) for name in columns]
         arrays = [pa.array([row[place] for row in rows], pa.large_string()) for place in places]
-        return pa.table(dict(zip(columns, arrays, strict=True)))
+        return pa.record_batch(arrays, list(columns))
 
 
 @contextlib.contextmanager
 def _connection() -> Iterator[Any]:
     """Give a DuckDB connection that keeps to this process and to the folder for temporary files."""
-    settings = {
+    settings: dict[str, Any] = {
         "temp_directory": tempfile.gettempdir(),
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
@@ -239,7 +252,7 @@ def _require_utf8(line: str, path: Path, number: int) -> None:
         byte = ord(line[error.start]) & 0xFF
         raise DataError(
             f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8; "
-            f"{_RECODE.format('LATIN1 (or whichever it is)', path)}"
+            f"{_RECODE.format('LATIN1', path)}"
         ) from error
 
 

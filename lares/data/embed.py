@@ -40,12 +40,11 @@ def read_item_texts(
     columns = table.read((item_column, *text_columns))
     if columns.num_rows == 0:
         raise DataError(f"{path} holds no item")
-    problem = table.problem(item_column)
-    found = encode_column(columns.column(item_column), problem)
+    found = encode_column(columns.column(item_column), table.typed, table.problem(item_column))
     if found.codes.min() < 0:
         row = int(np.argmin(found.codes >= 0))
         raise DataError(f"{table.place(row)}: column {item_column!r} is empty")
-    codes, ids = sort_codes(found, problem, typed=table.typed, as_text=True)
+    codes, ids = sort_codes(found, as_text=True)
     items: list[str] = ids.take(pa.array(codes)).to_pylist()
     if len(ids) < len(items):
         twice = int(np.argmax(np.bincount(codes) > 1))

@@ -1,11 +1,11 @@
 """Raw ids: whole numbers or names, as Arrow arrays in ascending order, and columns coded by them.
 
-An id is a name unless it is written as whole numbers are: ``7`` is a number, ``007``, ``+7``, ``7.0`` and
-``1E3`` are names. A column of text without types (CSV) becomes numbers only if every id in it is one; so a
-number and its text stand for each other, and nothing else is taken for a number.
+An id is a name unless it is written as whole numbers are: ``7`` is a number, ``007``, ``+7``, ``7.0``
+and ``1E3`` are names. A column of text without types (CSV) becomes numbers only if every id in it is
+one; so a number and its text stand for each other, and nothing else is taken for a number.
 
-Ids are int64, uint64 (only where int64 has no room) or large_string arrays: text takes the memory of its
-letters, however long the longest id is. Text ascends by code point.
+Ids are int64, uint64 (only where int64 has no room) or large_string arrays: text takes the memory of
+its letters, however long the longest id is. Text ascends by code point.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ WHOLE_NUMBER = r"0|-?[1-9][0-9]*"
 _WHOLE_NUMBER = re.compile(WHOLE_NUMBER)
 _MOST_DIGITS = 20  # of a whole number in 64 bits, its sign included
 _INT64, _UINT64 = np.iinfo(np.int64), np.iinfo(np.uint64)
+_MERGED_AT_ONCE = 2_000_000  # values of pieces
+_WORTH_WHILE = 0.6  # share of values that may be left for merging to go on
 _EXACT_FLOAT = 2**53  # whole numbers below this are all exact in float64
 
 
@@ -98,7 +100,9 @@ def id_key(value: Any, kind: pa.DataType) -> int | str | None:
     if isinstance(found, str):
         try:
             found.encode()
-        except UnicodeEncodeError:  # half of a surrogate pair, as from a command line that is not UTF-8
+        except (
+            UnicodeEncodeError
+        ):  # half of a surrogate pair, as from a command line that is not UTF-8
             return None
     elif found is not None and not _bounds(kind).min <= found <= _bounds(kind).max:
         return None
@@ -106,117 +110,198 @@ def id_key(value: Any, kind: pa.DataType) -> int | str | None:
 
 
 class Codes(NamedTuple):
-    """A column as numbers of its distinct values.
+    """A column as numbers of its values.
 
     Attributes:
-        codes: (N,) int32; -1 where the cell is empty.
-        values: distinct values in any order; those that no row has may be among them.
+        codes: (N,) int32 places among the values; -1 where the cell is empty.
+        values: int64, uint64 or large_string in any order, some of them more than once; those that no
+            row has may be among them.
+        untyped: whether values that are text may be numbers.
     """
 
     codes: NDArray[np.int32]
     values: pa.Array
+    untyped: bool
 
     def select(self, rows: Any) -> Codes:
         """Return the codes of some rows, given by any index of NumPy's."""
         return self._replace(codes=self.codes[rows])
 
 
-def encode_column(column: pa.ChunkedArray, problem: Callable[[str], DataError]) -> Codes:
-    """Return the distinct values of an id column and where they stand.
+class Coder:
+    """Codes an id column that comes in pieces.
+
+    A piece keeps its distinct values, and pieces are compared with each other as long as that makes
+    them much fewer: neither all rows' text nor a table of ids that are all different is ever in memory.
 
     Null, NaN and text of nothing but blanks are empty cells.
 
     Args:
-        column: (N,) of any type.
+        typed: whether text is text because the file says so; else it may be numbers, and blanks around
+            it are not part of it.
         problem: makes the error for a message about the column.
-
-    Raises:
-        DataError: no ids can have this type.
     """
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_null(kind):
-        return Codes(np.full(len(column), -1, dtype=np.int32), pa.array([], pa.int64()))
-    if pa.types.is_floating(kind):
-        column = column.cast(pa.float64())
-    elif is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        try:
-            column = column.cast(pa.large_string())
-        except pa.ArrowInvalid as error:
-            raise problem(f"is not UTF-8 text: {error}") from error
-    elif not (pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
-        raise problem(f"holds {kind}; ids must be whole numbers or text")
-    encoded = column.dictionary_encode()
-    if encoded.num_chunks == 0:
-        return Codes(np.empty(0, dtype=np.int32), pa.array([], column.type))
-    values = encoded.chunk(0).dictionary  # one for all chunks
-    codes = np.concatenate([chunk.indices.fill_null(-1).to_numpy() for chunk in encoded.chunks])
-    codes = codes.astype(np.int32, copy=False)
-    empty = np.zeros(len(values) + 1, dtype=bool)  # the last is that of code -1
-    if is_text(values.type):
-        empty[:-1] = pc.equal(pc.utf8_trim_whitespace(values), "").to_numpy(zero_copy_only=False)
-    elif pa.types.is_floating(values.type):
-        empty[:-1] = np.isnan(values.to_numpy())
-    if empty.any():
+
+    def __init__(self, typed: bool, problem: Callable[[str], DataError]) -> None:
+        self._typed = typed
+        self._problem = problem
+        self._codes: list[NDArray[np.int32]] = []
+        self._values: list[pa.Array] = []
+        self._n_values = 0
+        # The first so many values, which the first so many pieces have, are different from each other.
+        self._n_different = self._n_done = 0
+        self._merging = True
+        self._untyped = not typed
+
+    def add(self, piece: pa.Array) -> None:
+        """Take the next rows, of any type.
+
+        Raises:
+            DataError: no ids can have this type, or one is a number, but not a whole one.
+        """
+        encoded = self._readable(piece).dictionary_encode()
+        values = encoded.dictionary
+        codes = encoded.indices.fill_null(-1).to_numpy().astype(np.int32)  # a copy
+        empty = np.zeros(len(values) + 1, dtype=bool)  # the last is that of code -1
+        if is_text(values.type):
+            values = values if self._typed else pc.ascii_trim_whitespace(values)
+            empty[:-1] = _flags(pc.equal(pc.utf8_trim_whitespace(values), ""))
+        elif pa.types.is_floating(values.type):
+            empty[:-1] = np.isnan(values.to_numpy())
         codes[empty[codes]] = -1
-    return Codes(codes, values)
+        codes[codes >= 0] += self._n_values
+        self._codes.append(codes)
+        self._values.append(self._plain(values))
+        self._n_values += len(values)
+        if self._merging and self._n_values - self._n_different >= _MERGED_AT_ONCE:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Count equal values of pieces once, and see whether that is worth while."""
+        before = self._n_values - self._n_different
+        encoded = self._joined().dictionary_encode()  # in order of first appearance
+        places = encoded.indices.to_numpy()
+        for codes in self._codes[self._n_done :]:
+            codes[codes >= 0] = places[codes[codes >= 0]]
+        self._values = [encoded.dictionary]
+        self._n_values = len(encoded.dictionary)
+        self._merging = self._n_values - self._n_different < _WORTH_WHILE * before
+        self._n_different, self._n_done = self._n_values, len(self._codes)
+
+    def finish(self) -> Codes:
+        """Return the codes of all rows.
+
+        Raises:
+            DataError: pieces have types that do not go together.
+        """
+        values = self._joined()
+        self._values = []  # which would keep the memory twice
+        codes = np.concatenate([np.empty(0, np.int32), *self._codes])
+        return Codes(codes, values, self._untyped)
+
+    def _joined(self) -> pa.Array:
+        """Return the values of all pieces in one array."""
+        pieces = [piece for piece in self._values if len(piece)]
+        kinds = {piece.type for piece in pieces}
+        if kinds == {pa.int64(), pa.uint64()}:
+            if any(pc.min(piece).as_py() < 0 for piece in pieces):
+                raise self._problem(
+                    "holds negative numbers and some that only unsigned types can hold"
+                )
+            pieces = [piece.cast(pa.uint64()) for piece in pieces]
+        elif len(kinds) > 1:
+            raise self._problem("holds numbers in some files and text in others")
+        if not pieces:
+            return pa.array([], pa.int64())
+        return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
+
+    def _readable(self, piece: pa.Array) -> pa.Array:
+        """Return rows in a type that can be coded."""
+        kind = piece.type
+        if pa.types.is_dictionary(kind):
+            piece, kind = piece.cast(kind.value_type), kind.value_type
+        if pa.types.is_null(kind):
+            return piece.cast(pa.int64())
+        if pa.types.is_floating(kind):
+            return piece.cast(pa.float64())
+        if is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            try:
+                return piece.cast(pa.large_string())
+            except pa.ArrowInvalid as error:
+                raise self._problem(f"is not UTF-8 text: {error}") from error
+        if not (pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
+            raise self._problem(f"holds {kind}; ids must be whole numbers or text")
+        return piece
+
+    def _plain(self, values: pa.Array) -> pa.Array:
+        """Return distinct values as int64, uint64 or large_string; those of empty cells as anything."""
+        if pa.types.is_floating(values.type):
+            numbers = np.nan_to_num(values.to_numpy(), nan=0.0, posinf=np.inf, neginf=-np.inf)
+            whole = np.floor(numbers) == numbers
+            whole &= np.isfinite(numbers)
+            if not whole.all():
+                bad = numbers[int(np.argmin(whole))]
+                raise self._problem(f"holds {bad}; ids must be whole numbers or text")
+            if (np.abs(numbers) >= _EXACT_FLOAT).any():
+                bad = numbers[int(np.argmax(np.abs(numbers)))]
+                raise self._problem(
+                    f"holds {bad:.0f} as a real number, which has no room for such ids"
+                )
+            return pa.array(numbers.astype(np.int64))
+        if pa.types.is_decimal(values.type):
+            self._untyped = (
+                True  # beyond 64 bits they are text, which only the whole column can tell
+            )
+            return pa.array(
+                [self._whole_text(value) for value in values.to_pylist()], pa.large_string()
+            )
+        return as_ids(values)
+
+    def _whole_text(self, value: Decimal) -> str:
+        if value != value.to_integral_value():
+            raise self._problem(f"holds {value}; ids must be whole numbers or text")
+        return str(int(value))
 
 
-def sort_codes(
-    found: Codes, problem: Callable[[str], DataError], *, typed: bool, as_text: bool
-) -> tuple[NDArray[np.int32], pa.Array]:
+def encode_column(
+    column: pa.ChunkedArray, typed: bool, problem: Callable[[str], DataError]
+) -> Codes:
+    """Return the codes of an id column, as :class:`Coder` makes them."""
+    coder = Coder(typed, problem)
+    for piece in column.chunks:
+        coder.add(piece)
+    return coder.finish()
+
+
+def sort_codes(found: Codes, as_text: bool = False) -> tuple[NDArray[np.int32], pa.Array]:
     """Return codes (N,) by ascending ids, and those ids, each of which some row has.
 
     Args:
         found: without empty cells.
-        problem: makes the error for a message about the column.
-        typed: whether text is text because the file says so; else it may be numbers.
-        as_text: keep ids text, whatever they look like.
-
-    Raises:
-        DataError: an id is a number, but not a whole one.
+        as_text: keep ids text that could be numbers.
     """
-    used = np.bincount(found.codes, minlength=len(found.values)) > 0
-    values = found.values if used.all() else found.values.filter(pa.array(used))
-    ids = _plain_ids(values, problem, typed=typed, as_text=as_text)
-    order = pc.sort_indices(ids).to_numpy()
-    ids = ids.take(pa.array(order))
-    # Values that differ may be one id: 3 and 3.00, or text with blanks around it.
-    first = np.ones(len(ids), dtype=bool)
-    first[1:] = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
-    rank = np.empty(len(ids), dtype=np.int32)
-    rank[order] = np.cumsum(first, dtype=np.int32) - 1
+    codes, ids, untyped = found
+    del found  # what is not named here need not stay in memory
+    used = np.bincount(codes, minlength=len(ids)) > 0
     if not used.all():
-        every = np.zeros(len(used), dtype=np.int32)
-        every[used] = rank
-        rank = every
-    return rank[found.codes], ids if first.all() else ids.filter(pa.array(first))
+        codes = (np.cumsum(used, dtype=np.int32) - 1)[codes]
+        ids = ids.filter(pa.array(used))
+    if as_text:
+        ids = ids.cast(pa.large_string())
+    elif untyped and is_text(ids.type):
+        ids = _numbers_if_all_are(ids)
+    order = pc.sort_indices(ids)
+    ids = ids.take(order)
+    first = np.ones(len(ids), dtype=bool)
+    first[1:] = _flags(pc.not_equal(ids[1:], ids[:-1]))
+    rank = np.empty(len(ids), dtype=np.int32)
+    rank[order.to_numpy()] = np.cumsum(first, dtype=np.int32) - 1
+    return rank[codes], ids if first.all() else ids.filter(pa.array(first))
 
 
-def _plain_ids(
-    values: pa.Array, problem: Callable[[str], DataError], *, typed: bool, as_text: bool
-) -> pa.Array:
-    """Return values (n,) of any type that ids may have as those of :func:`as_ids`."""
-    if is_text(values.type):
-        ids = values if typed else pc.ascii_trim_whitespace(values)
-        if not typed and not as_text:
-            ids = _numbers_if_all_are(ids)
-    elif pa.types.is_floating(values.type):
-        numbers = values.to_numpy()
-        whole = np.isfinite(numbers) & (np.floor(numbers) == numbers)
-        if not whole.all():
-            bad = numbers[int(np.argmin(whole))]
-            raise problem(f"holds {bad}; ids must be whole numbers or text")
-        if (np.abs(numbers) >= _EXACT_FLOAT).any():
-            bad = numbers[int(np.argmax(np.abs(numbers)))]
-            raise problem(f"holds {bad:.0f} as a real number, which has no room for such ids")
-        ids = pa.array(numbers.astype(np.int64))
-    elif pa.types.is_decimal(values.type):
-        ids = _numbers_if_all_are(pa.array(_decimal_texts(values, problem), pa.large_string()))
-    else:
-        ids = as_ids(values)
-    return ids.cast(pa.large_string()) if as_text else ids
+def _flags(array: pa.Array) -> NDArray[np.bool_]:
+    flags: NDArray[np.bool_] = array.to_numpy(zero_copy_only=False)
+    return flags
 
 
 def _numbers_if_all_are(texts: pa.Array) -> pa.Array:
@@ -228,13 +313,3 @@ def _numbers_if_all_are(texts: pa.Array) -> pa.Array:
         except pa.ArrowInvalid:
             continue
     return texts  # numbers that 64 bits do not hold are names
-
-
-def _decimal_texts(values: pa.Array, problem: Callable[[str], DataError]) -> list[str]:
-    texts = []
-    value: Decimal
-    for value in values.to_pylist():
-        if value != value.to_integral_value():
-            raise problem(f"holds {value}; ids must be whole numbers or text")
-        texts.append(str(int(value)))
-    return texts

@@ -1,4 +1,4 @@
-"""From the columns of a table to interactions: ids coded, times as numbers, empty cells accounted for."""
+"""From the columns of a table to interactions: ids coded, times as numbers, empty cells counted."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lares.data.dataset import Interactions
-from lares.data.ids import encode_column, is_text, sort_codes
-from lares.data.tables import Table
-from lares.data.times import read_times
+from lares.data.ids import Coder, Codes, is_text, sort_codes
+from lares.data.tables import ReadAgain, Table
+from lares.data.times import Times, compact, join_pieces, read_times
 from lares.errors import DataError
 
 DEFAULT_TIME = "timestamp"
@@ -47,7 +47,11 @@ def choose_time(table: Table, named: str | None, taken: tuple[str, str]) -> tupl
         for name in sample.column_names
         if name not in taken and looks_like_times(name, sample.column(name))
     ]
-    found = f"columns that look like times: {', '.join(likely)}" if likely else "no column looks like times"
+    found = (
+        f"columns that look like times: {', '.join(likely)}"
+        if likely
+        else "no column looks like times"
+    )
     return None, (
         f"rows are taken in the order of the file, as no time column was named and none is called "
         f"{DEFAULT_TIME!r}; {found} (--data.time_column NAME orders by one, "
@@ -101,26 +105,24 @@ def read_interactions(
     """
     wanted = [user, item] + ([time] if time else [])
     if len(set(wanted)) < len(wanted):
-        raise DataError(f"columns of users, items and times must differ; they are {', '.join(wanted)}")
-    columns = table.read(wanted)
-    if columns.num_rows == 0:
+        raise DataError(
+            f"columns of users, items and times must differ; they are {', '.join(wanted)}"
+        )
+    table.require(wanted)
+    while True:
+        try:
+            codes, times = _coded(table, wanted)
+            break
+        except ReadAgain:
+            continue
+    missing = {column: found.codes < 0 for column, found in codes.items()}
+    if times is not None:
+        missing[str(time)] = times.missing
+    if not len(missing[user]):
         raise DataError(f"{table.path} holds no interaction")
-    users, items = (
-        encode_column(columns.column(column), table.problem(column)) for column in (user, item)
-    )
-    missing = {user: users.codes < 0, item: items.codes < 0}
-    times = None
-    if time is not None:
-        times = read_times(columns.column(time), table.place)
-        missing[time] = times.missing
-    del columns  # the text of every row, which is coded by now
     kept, notes = kept_rows(table, missing, drop_missing)
-    user_codes, user_ids = sort_codes(
-        users.select(kept), table.problem(user), typed=table.typed, as_text=text_ids
-    )
-    item_codes, item_ids = sort_codes(
-        items.select(kept), table.problem(item), typed=table.typed, as_text=text_ids
-    )
+    user_codes, user_ids = sort_codes(codes.pop(user).select(kept), text_ids)
+    item_codes, item_ids = sort_codes(codes.pop(item).select(kept), text_ids)
     return Interactions(
         user_codes,
         item_codes,
@@ -136,6 +138,28 @@ def read_interactions(
             "times": "order of the rows" if times is None else f"column {time!r}, {times.form}",
         },
     )
+
+
+def _coded(table: Table, wanted: list[str]) -> tuple[dict[str, Codes], Times | None]:
+    """Return the codes of the first two columns and the times of a third, if there is one.
+
+    Text of ids is coded batch by batch, so that all of it is never in memory.
+    """
+    coders = {column: Coder(table.typed, table.problem(column)) for column in wanted[:2]}
+    times: list[pa.Array] = []
+    for batch in table.batches(wanted):
+        for column, coder in coders.items():
+            coder.add(batch.column(column))
+        times += [compact(batch.column(column)) for column in wanted[2:]]
+    found = {column: coder.finish() for column, coder in coders.items()}
+    if not times:
+        return found, None
+    try:
+        return found, read_times(join_pieces(times), table.place)
+    except pa.ArrowException as error:
+        raise table.problem(wanted[2])(
+            f"has different types in different files: {error}"
+        ) from error
 
 
 def describe_ids(ids: pa.Array) -> str:

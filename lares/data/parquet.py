@@ -13,6 +13,8 @@ import pyarrow.parquet
 from lares.data.tables import Table, part_files, require_once
 from lares.errors import DataError
 
+_ROWS_AT_ONCE = 1_000_000
+
 
 class ParquetTable(Table):
     """A Parquet file, or a folder of them with the same columns.
@@ -42,16 +44,12 @@ class ParquetTable(Table):
         self.names = names
         self.form = "Parquet" if len(self._parts) == 1 else f"Parquet, {len(self._parts)} files"
 
-    def read(self, columns: Sequence[str]) -> pa.Table:
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         self.require(columns)
-        tables = []
         for part in self._parts:
             with _opened(part) as file:
-                tables.append(file.read(columns=list(columns)).select(list(columns)))
-        try:
-            return pa.concat_tables(tables, promote_options="permissive")
-        except pa.ArrowException as error:
-            raise DataError(f"the files of {self.path} have columns of different types: {error}") from error
+                for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+                    yield batch.select(list(columns))
 
     def head(self, rows: int) -> pa.Table:
         with _opened(self._parts[0]) as file:

@@ -81,9 +81,7 @@ def load_dataset(
         raise DataError(f"there is no file or folder {path}")
     if core < 0:
         raise DataError(f"core is {core}; it must be zero or more")
-    wanted = _Wanted(
-        user_column, item_column, time_column, delimiter, text_ids, drop_missing, name
-    )
+    wanted = _Wanted(user_column, item_column, time_column, delimiter, text_ids, drop_missing, name)
     if format == "auto":
         format = _guess_format(path)
     if format == "recbole" and has_sequence_form(path, item_column, delimiter):
@@ -171,9 +169,7 @@ def _read_parquet(path: Path, wanted: _Wanted) -> Interactions:
 
 def _read_csv(path: Path, wanted: _Wanted) -> Interactions:
     """CSV; with ``parent_asin`` for items where that is what Amazon Reviews 2023 has for them."""
-    table = DelimitedTable(
-        path, delimiter=wanted.delimiter, wanted=(wanted.user, wanted.item)
-    )
+    table = DelimitedTable(path, delimiter=wanted.delimiter, wanted=(wanted.user, wanted.item))
     if wanted.item == _ITEM and _ITEM not in table.names and _AMAZON_ITEM in table.names:
         wanted = replace(wanted, item=_AMAZON_ITEM)
         table.form = f"Amazon Reviews 2023, {table.form}"
@@ -239,7 +235,7 @@ def _companion(path: Path, split: str, other: str) -> Path:
 
 
 def _companions_note(path: Path) -> str:
-    """Return what to say about files of other splits beside one that is read alone, if there are any."""
+    """Return what to say about files of other splits beside one that is read alone; "" for none."""
     split = _split(path)
     others = [] if split is None else [_companion(path, split, o) for o in SPLITS if o != split]
     there = [other.name for other in others if other.is_file()]

@@ -113,10 +113,8 @@ def read_sequence_form(
         texts.append(found)
         lengths.append(found_lengths)
         notes += found_notes
-    problem = table.problem(item)
-    codes, ids = sort_codes(
-        encode_column(pa.chunked_array(texts), problem), problem, typed=False, as_text=text_ids
-    )
+    found = encode_column(pa.chunked_array(texts), False, table.problem(item))
+    codes, ids = sort_codes(found, text_ids)
     rows = (codes + 1).astype(np.int32)
     ends = np.cumsum([len(found) for found in texts])
     train, valid, test = (

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from lares.data.formats import kind
 from lares.errors import DataError
+
+
+class ReadAgain(Exception):
+    """What a table has given so far is void; the next reading of it goes another way."""
 
 
 class Table(ABC):
@@ -29,12 +33,26 @@ class Table(ABC):
     typed: bool
 
     @abstractmethod
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Give the columns asked for, rows in the files' order.
+
+        Raises:
+            DataError: a column is missing or a file cannot be read; the message says where.
+            ReadAgain: forget what was given and call once more.
+        """
+
     def read(self, columns: Sequence[str]) -> pa.Table:
-        """Return the columns asked for, rows in the files' order.
+        """Return the columns asked for as :meth:`batches` gives them, at once.
 
         Raises:
             DataError: a column is missing or a file cannot be read; the message says where.
         """
+        self.require(columns)
+        while True:
+            try:
+                return joined(list(columns), list(self.batches(columns)), self.path)
+            except ReadAgain:
+                continue
 
     @abstractmethod
     def head(self, rows: int) -> pa.Table:
@@ -42,7 +60,7 @@ class Table(ABC):
 
     @abstractmethod
     def place(self, row: int) -> str:
-        """Return file and line (or row) of a row that ``read`` gave, counted from 0, for messages."""
+        """Return file and line (or row) of a row that was read, counted from 0, for messages."""
 
     def require(self, columns: Sequence[str]) -> None:
         """Raise ``DataError`` unless the table has the columns."""
@@ -56,6 +74,17 @@ class Table(ABC):
     def problem(self, column: str) -> Callable[[str], DataError]:
         """Return what makes the error for a message about a column."""
         return lambda message: DataError(f"{self.path}: column {column!r} {message}")
+
+
+def joined(names: list[str], batches: Sequence[pa.RecordBatch], path: Path) -> pa.Table:
+    """Return batches as one table; ``DataError`` if their types do not go together."""
+    if not batches:
+        return pa.table({name: pa.array([], pa.null()) for name in names})
+    tables = [pa.Table.from_batches([batch]) for batch in batches]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(f"the files of {path} have columns of different types: {error}") from error
 
 
 def require_file(path: Path) -> None:

@@ -85,7 +85,9 @@ def read_times(column: pa.ChunkedArray, place: Place) -> Times:
         column = column.cast(pa.int64())
         form = "timestamps" if kind.tz is None else "timestamps with zone"
     elif pa.types.is_date(kind):
-        column = column.cast(pa.int32() if pa.types.is_date32(kind) else pa.int64()).cast(pa.int64())
+        column = column.cast(pa.int32() if pa.types.is_date32(kind) else pa.int64()).cast(
+            pa.int64()
+        )
         form = "dates"
     elif pa.types.is_integer(kind):
         column = column.cast(pa.uint64() if kind == pa.uint64() else pa.int64())
@@ -93,13 +95,37 @@ def read_times(column: pa.ChunkedArray, place: Place) -> Times:
     elif pa.types.is_floating(kind):
         column, form = column.cast(pa.float64()), _REAL
     else:
-        raise DataError(f"{place(0)}: the time is {kind}; it must be a number, a date or a timestamp")
+        raise DataError(
+            f"{place(0)}: the time is {kind}; it must be a number, a date or a timestamp"
+        )
     missing = column.is_null(nan_is_null=True).to_numpy()
     values = column.fill_null(0).to_numpy()
     if form == _REAL:
         values = np.where(missing, 0.0, values)
         _require_finite(values, place)
     return Times(values, missing, form)
+
+
+def compact(piece: pa.Array) -> pa.Array:
+    """Return a piece of a column of times in less memory: text of whole numbers as numbers."""
+    if not is_text(piece.type) or pc.any(pc.match_substring(piece, "x", ignore_case=True)).as_py():
+        return piece  # the cast would take hexadecimal numbers, too
+    try:
+        return piece.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return piece
+
+
+def join_pieces(pieces: list[pa.Array]) -> pa.ChunkedArray:
+    """Return compact pieces as a column.
+
+    Raises:
+        pyarrow.ArrowException: their types do not go together.
+    """
+    if any(is_text(piece.type) for piece in pieces):
+        pieces = [piece.cast(pa.large_string()) for piece in pieces]
+    tables = [pa.table({"": piece}) for piece in pieces]
+    return pa.concat_tables(tables, promote_options="permissive").column(0)
 
 
 def form_of(text: str) -> str | None:
@@ -158,12 +184,6 @@ class _Cells:
         return self._dates(form), form
 
     def _numbers(self) -> tuple[pa.ChunkedArray, str]:
-        # The cast would take hexadecimal numbers, too.
-        if not pc.any(pc.match_substring(self.texts, "x", ignore_case=True)).as_py():
-            try:
-                return self.texts.cast(pa.int64()), _WHOLE
-            except pa.ArrowInvalid:
-                pass
         self._require(_REAL)  # which whole numbers are, too
         plain = pc.replace_substring(self.texts, "+", "", max_replacements=1)
         plain = pc.if_else(pc.starts_with(self.texts, "+"), plain, self.texts)

@@ -19,7 +19,6 @@ from lares.errors import DataError
 from lares.files import atomic_write
 
 _FEW = 1000  # texts that are found one by one, without a table of all ids
-_TEXTS_AT_ONCE = 100_000  # that are joined to be hashed
 
 
 class _Texts(Sequence[str]):
@@ -54,8 +53,8 @@ class Vocabulary:
         if not pc.all(ascending, min_count=0).as_py():
             place = pc.index(ascending, False).as_py()
             raise DataError(
-                f"ids must ascend, each standing there once: {self._ids[place].as_py()!r} stands before "
-                f"{self._ids[place + 1].as_py()!r}"
+                f"ids must ascend, each standing there once: {self._ids[place].as_py()!r} stands "
+                f"before {self._ids[place + 1].as_py()!r}"
             )
 
     def __len__(self) -> int:
@@ -92,11 +91,10 @@ class Vocabulary:
         if self.is_numeric:
             found.update(self.ids.astype(self.ids.dtype.newbyteorder("<")).data)
         else:
-            lengths = pc.binary_length(self._ids).to_numpy().astype("<i8")
-            found.update(lengths.data)
-            for first in range(0, len(self), _TEXTS_AT_ONCE):
-                texts = self._ids[first : first + _TEXTS_AT_ONCE].to_pylist()
-                found.update("".join(texts).encode())
+            _, places, letters = self._ids.buffers()
+            ends = np.frombuffer(places, np.int64)[self._ids.offset :][: len(self) + 1]
+            found.update(np.diff(ends).astype("<i8").data)
+            found.update(memoryview(letters or b"")[ends[0] : ends[-1]])
         return found.digest()
 
     def find(self, raw: Iterable[Any]) -> NDArray[np.int64]:
@@ -149,7 +147,8 @@ class Vocabulary:
         key = id_key(value, self._ids.type)
         if key is None and self.is_numeric:
             return DataError(
-                f"item {value!r} is unknown: items are whole numbers here, such as {self._ids[0].as_py()}"
+                f"item {value!r} is unknown: items are whole numbers here, such as "
+                f"{self._ids[0].as_py()}"
             )
         shown = value if key is None else key
         return DataError(f"item {shown!r} is unknown to this catalogue of {len(self)} items")

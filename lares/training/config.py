@@ -63,7 +63,9 @@ class DataOptions:
             )
         _at_least("data.core", self.core, 0)
         if self.delimiter == "":
-            raise ConfigError("data.delimiter is empty; give what stands between cells, such as ; or tab")
+            raise ConfigError(
+                "data.delimiter is empty; give what stands between cells, such as ; or tab"
+            )
         for name in ("text_ids", "drop_missing"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(

@@ -18,7 +18,9 @@ def four_of(values: Sequence[object]) -> list[tuple[object, ...]]:
     return [(f"u{user}", value, place) for user in range(2) for place, value in enumerate(values)]
 
 
-def write_text(path: Path, rows: Iterable[Sequence[object]], delimiter: str = ",", header=HEADER) -> Path:
+def write_text(
+    path: Path, rows: Iterable[Sequence[object]], delimiter: str = ",", header=HEADER
+) -> Path:
     lines = [header, *rows] if header else rows
     text = "".join(delimiter.join(map(str, row)) + "\n" for row in lines)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""CSV as programs write it: delimiters, quotes, line breaks, blanks, compression, parts; and where it is bad."""
+"""CSV as programs write it: delimiters, quotes, line breaks, blanks, compression, parts; bad files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,12 @@ def text_of(rows, delimiter: str = ",", quote: bool = False) -> str:
 @pytest.mark.parametrize("quote", [False, True], ids=["plain", "quoted"])
 @pytest.mark.parametrize(
     ("end", "last", "mark"),
-    [("\n", "\n", b""), ("\n", "", b"\xef\xbb\xbf"), ("\r\n", "\r\n", b"\xef\xbb\xbf"), ("\r\n", "", b"")],
+    [
+        ("\n", "\n", b""),
+        ("\n", "", b"\xef\xbb\xbf"),
+        ("\r\n", "\r\n", b"\xef\xbb\xbf"),
+        ("\r\n", "", b""),
+    ],
     ids=["lf", "lf-bom-cut", "crlf-bom", "crlf-cut"],
 )
 def test_dialects(
@@ -66,7 +71,17 @@ def test_oddities(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("quoted", [True, False])
 def test_cells_are_kept_to_the_letter(tmp_path: Path, quoted: bool) -> None:
-    names = ["Duo 3, Live", 'say "x"', "two\nlines", "two\r\nlines", "a;b|c\td::e", "'", "\\", "#1", "é日本\0"]
+    names = [
+        "Duo 3, Live",
+        'say "x"',
+        "two\nlines",
+        "two\r\nlines",
+        "a;b|c\td::e",
+        "'",
+        "\\",
+        "#1",
+        "é日本\0",
+    ]
     rows = [("u", name, time) for time, name in enumerate(names)]
     file = io.StringIO()
     out = csv.writer(file, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL)
@@ -88,7 +103,17 @@ def test_long_cells_with_line_breaks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["x.CSV", "x.csv.gz", "x.CSV.GZ", "x.csv.zst", "x.TSV", "x.tsv.gz", "a[1]*?.csv", "ä b'\"{c,d}.csv"]
+    "name",
+    [
+        "x.CSV",
+        "x.csv.gz",
+        "x.CSV.GZ",
+        "x.csv.zst",
+        "x.TSV",
+        "x.tsv.gz",
+        "a[1]*?.csv",
+        "ä b'\"{c,d}.csv",
+    ],
 )
 def test_names(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
@@ -98,7 +123,9 @@ def test_names(tmp_path: Path, name: str) -> None:
     elif name.endswith(".zst"):
         data = pa.compress(data, "zstd", asbytes=True)
     path.write_bytes(data)
-    (tmp_path / "a1xx.csv").write_text("user_id,item_id\nwrong,file\n")  # which a pattern would find
+    (tmp_path / "a1xx.csv").write_text(
+        "user_id,item_id\nwrong,file\n"
+    )  # which a pattern would find
     dataset = load_dataset(path)
     assert items_of(dataset) == ITEMS
     assert dataset.name == name.split(".")[0]
@@ -133,7 +160,10 @@ def test_a_folder_of_parts(tmp_path: Path) -> None:
 BAD = [
     ("user_id,item_id\n1,2\n1\n", "x.csv, line 3: the row has 1 cell; the header has 2"),
     ("user_id,item_id\n1,2\n1,2,3\n", "x.csv, line 3: the row has 3 cells; the header has 2"),
-    ('user_id,item_id,n\n1,2,"a\nb\n\nc"\n\n1,2\n', "x.csv, line 7: the row has 2 cells; the header has 3"),
+    (
+        'user_id,item_id,n\n1,2,"a\nb\n\nc"\n\n1,2\n',
+        "x.csv, line 7: the row has 2 cells; the header has 3",
+    ),
     ('user_id,item_id,n\n1,2,"a\nb\n\nc"\n\n1,,5\n', "x.csv, line 7: column 'item_id' is empty"),
     ('user_id,item_id,n\r\n1,2,"a\r\nb"\r\n1,,5\r\n', "x.csv, line 4: column 'item_id' is empty"),
     ('user_id,item_id,timestamp\n1,"a\nb",2\n1,2,x\n', "x.csv, line 4: 'x' is no time"),
@@ -144,8 +174,14 @@ BAD = [
     ('user_id,item_id\n1,2\n1,""\n', "x.csv, line 3: column 'item_id' is empty"),
     ("user_id,item_id,item_id\n1,2,3\n", "x.csv has two columns called 'item_id'"),
     ("user_id,item_id,x, x\n1,2,3,4\n", "x.csv has two columns called 'x'"),
-    ("user,item\n1,2\n", "x.csv has no column 'user_id', 'item_id'; its columns are 'user', 'item'"),
-    ("user;item\n1;2\n", "x.csv has no column 'user_id', 'item_id'; its columns are 'user', 'item'"),
+    (
+        "user,item\n1,2\n",
+        "x.csv has no column 'user_id', 'item_id'; its columns are 'user', 'item'",
+    ),
+    (
+        "user;item\n1;2\n",
+        "x.csv has no column 'user_id', 'item_id'; its columns are 'user', 'item'",
+    ),
     ("", "x.csv is empty"),
     ("\n\n", "x.csv has no column"),
     ("user_id,item_id\n", "x.csv holds no interaction"),

@@ -1,4 +1,4 @@
-"""Ids are names unless they are written as whole numbers are, in every form of file and every lookup."""
+"""Ids are names unless they are written as whole numbers are: in files and where they are looked up."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ NAMES = [
 
 @pytest.mark.parametrize(
     ("texts", "form"),
-    [(texts, "csv") for texts in (*NUMBERS, *NAMES)] + [(texts, "inter") for texts in (*NUMBERS, NAMES[0])],
+    [(texts, "csv") for texts in (*NUMBERS, *NAMES)]
+    + [(texts, "inter") for texts in (*NUMBERS, NAMES[0])],
     ids=lambda value: value[0][:20] if isinstance(value, list) else value,
 )
 def test_ids_of_text(tmp_path: Path, texts: list[str], form: str) -> None:
@@ -118,8 +119,34 @@ def test_no_ids(tmp_path: Path, items: pa.Array, message: str) -> None:
 
 
 UNKNOWN = [
-    *("²", "99999999999999999999", "+5", " 5", "5 ", "5.0", "1_000", "", "-", "--5", "05", "٥", "5e0"),
-    *("abcdefg", "\udcff", "9" * 5000, 99999999999999999999, -(10**30), 6, -5, 2.5, None, True, b"5"),
+    *(
+        "²",
+        "99999999999999999999",
+        "+5",
+        " 5",
+        "5 ",
+        "5.0",
+        "1_000",
+        "",
+        "-",
+        "--5",
+        "05",
+        "٥",
+        "5e0",
+    ),
+    *(
+        "abcdefg",
+        "\udcff",
+        "9" * 5000,
+        99999999999999999999,
+        -(10**30),
+        6,
+        -5,
+        2.5,
+        None,
+        True,
+        b"5",
+    ),
     *([5], object(), float("nan"), np.float64(2.5), np.True_),
 ]
 
