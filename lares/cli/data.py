@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def get_parser() -> OptionParser:
 
 def info_parser() -> OptionParser:
     """Options of ``lares data info``."""
-    parser = command_parser("data info", "Read a file as train would and say what is in it.")
+    parser = command_parser("data info", "Read a file as train would; say what is in it.")
     parser.add_argument("path", metavar="DATA", help="file or folder of interactions")
     parser.add_class_arguments(DataOptions, skip={"path"})
     return parser
@@ -83,7 +84,9 @@ def get(argv: Sequence[str]) -> None:
 
 def info(argv: Sequence[str]) -> None:
     """``lares data info``."""
-    options = DataOptions(**info_parser().parse_args(list(argv)).as_dict())
+    # Messages about data name options as train has them.
+    plain = [re.sub("^--data[.]", "--", argument) for argument in argv]
+    options = DataOptions(**info_parser().parse_args(plain).as_dict())
     # Imported here, as help and the checks above can do without.
     import numpy as np
 

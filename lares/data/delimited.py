@@ -87,6 +87,10 @@ class DelimitedTable(Table):
         self._names: list[list[str]] = []  # of the columns of each part
         self._dialects: list[Dialect] = []
         delimiter = _NAMES.get(delimiter or "", delimiter)
+        if delimiter is not None and (not delimiter or set(delimiter) & set('"\r\n')):
+            raise DataError(
+                f"delimiter is {delimiter!r}; it must stand between cells, such as ; or tab"
+            )
         for part in self._parts:
             if header is None:
                 dialect, names = _find_dialect(part, delimiter, quoted, wanted)
@@ -270,7 +274,7 @@ def _records(path: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
         lines,
         delimiter=delimiter,
         quoting=csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE,
-        skipinitialspace=dialect.quoted and delimiter != "\t",
+        skipinitialspace=dialect.quoted and not delimiter.isspace(),
         strict=True,
     )
     limit = csv.field_size_limit(sys.maxsize)

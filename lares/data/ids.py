@@ -11,9 +11,8 @@ its letters, however long the longest id is. Text ascends by code point.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +27,8 @@ _MOST_DIGITS = 20  # of a whole number in 64 bits, its sign included
 _INT64, _UINT64 = np.iinfo(np.int64), np.iinfo(np.uint64)
 _MERGED_AT_ONCE = 2_000_000  # values of pieces
 _WORTH_WHILE = 0.6  # share of values that may be left for merging to go on
-_EXACT_FLOAT = 2**53  # whole numbers below this are all exact in float64
+# Whole numbers below these are all exact.
+_EXACT = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): 2**53}
 
 
 def whole_number(text: str) -> int | None:
@@ -109,6 +109,12 @@ def id_key(value: Any, kind: pa.DataType) -> int | str | None:
     return found
 
 
+class Problem(Protocol):
+    """Makes the error for a message about a column, and a row of it if one is given."""
+
+    def __call__(self, message: str, row: int | None = None) -> DataError: ...
+
+
 class Codes(NamedTuple):
     """A column as numbers of its values.
 
@@ -142,12 +148,13 @@ class Coder:
         problem: makes the error for a message about the column.
     """
 
-    def __init__(self, typed: bool, problem: Callable[[str], DataError]) -> None:
+    def __init__(self, typed: bool, problem: Problem) -> None:
         self._typed = typed
         self._problem = problem
         self._codes: list[NDArray[np.int32]] = []
         self._values: list[pa.Array] = []
         self._n_values = 0
+        self._n_rows = 0
         # The first so many values, which the first so many pieces have, are different from each other.
         self._n_different = self._n_done = 0
         self._merging = True
@@ -159,6 +166,7 @@ class Coder:
         Raises:
             DataError: no ids can have this type, or one is a number, but not a whole one.
         """
+        kind = piece.type.value_type if pa.types.is_dictionary(piece.type) else piece.type
         encoded = self._readable(piece).dictionary_encode()
         values = encoded.dictionary
         codes = encoded.indices.fill_null(-1).to_numpy().astype(np.int32)  # a copy
@@ -169,10 +177,18 @@ class Coder:
         elif pa.types.is_floating(values.type):
             empty[:-1] = np.isnan(values.to_numpy())
         codes[empty[codes]] = -1
+        plain, bad = self._plain(values, kind)
+        if bad is not None:
+            value = values[bad].as_py()
+            whole = isinstance(value, float) and value.is_integer()
+            reason = f"{kind} is not exact there" if whole else "ids must be whole numbers or text"
+            row = self._n_rows + int(np.argmax(codes == bad))
+            raise self._problem(f"holds {value}; {reason}", row)
         codes[codes >= 0] += self._n_values
         self._codes.append(codes)
-        self._values.append(self._plain(values))
+        self._values.append(plain)
         self._n_values += len(values)
+        self._n_rows += len(codes)
         if self._merging and self._n_values - self._n_different >= _MERGED_AT_ONCE:
             self._merge()
 
@@ -233,39 +249,28 @@ class Coder:
             raise self._problem(f"holds {kind}; ids must be whole numbers or text")
         return piece
 
-    def _plain(self, values: pa.Array) -> pa.Array:
-        """Return distinct values as int64, uint64 or large_string; those of empty cells as anything."""
+    def _plain(self, values: pa.Array, kind: pa.DataType) -> tuple[pa.Array, int | None]:
+        """Return distinct values as int64, uint64 or large_string, those of empty cells as anything;
+        and the place of one that is no id, or None."""
         if pa.types.is_floating(values.type):
-            numbers = np.nan_to_num(values.to_numpy(), nan=0.0, posinf=np.inf, neginf=-np.inf)
-            whole = np.floor(numbers) == numbers
-            whole &= np.isfinite(numbers)
-            if not whole.all():
-                bad = numbers[int(np.argmin(whole))]
-                raise self._problem(f"holds {bad}; ids must be whole numbers or text")
-            if (np.abs(numbers) >= _EXACT_FLOAT).any():
-                bad = numbers[int(np.argmax(np.abs(numbers)))]
-                raise self._problem(
-                    f"holds {bad:.0f} as a real number, which has no room for such ids"
-                )
-            return pa.array(numbers.astype(np.int64))
+            numbers = np.where(np.isnan(values.to_numpy()), 0.0, values.to_numpy())
+            wrong = (np.floor(numbers) != numbers) | (np.abs(numbers) >= _EXACT.get(kind, 2**53))
+            if wrong.any():
+                return values, int(np.argmax(wrong))
+            return pa.array(numbers.astype(np.int64)), None
         if pa.types.is_decimal(values.type):
             self._untyped = (
                 True  # beyond 64 bits they are text, which only the whole column can tell
             )
-            return pa.array(
-                [self._whole_text(value) for value in values.to_pylist()], pa.large_string()
-            )
-        return as_ids(values)
-
-    def _whole_text(self, value: Decimal) -> str:
-        if value != value.to_integral_value():
-            raise self._problem(f"holds {value}; ids must be whole numbers or text")
-        return str(int(value))
+            listed: list[Decimal] = values.to_pylist()
+            broken = [value != value.to_integral_value() for value in listed]
+            if any(broken):
+                return values, broken.index(True)
+            return pa.array([str(int(value)) for value in listed], pa.large_string()), None
+        return as_ids(values), None
 
 
-def encode_column(
-    column: pa.ChunkedArray, typed: bool, problem: Callable[[str], DataError]
-) -> Codes:
+def encode_column(column: pa.ChunkedArray, typed: bool, problem: Problem) -> Codes:
     """Return the codes of an id column, as :class:`Coder` makes them."""
     coder = Coder(typed, problem)
     for piece in column.chunks:

@@ -64,7 +64,7 @@ def looks_like_times(name: str, sample: pa.ChunkedArray) -> bool:
     2100, or anything that can be times under a name that says so."""
     try:
         times = read_times(sample, lambda row: "")
-    except DataError:
+    except (DataError, pa.ArrowException):  # the latter for types that have no times in them
         return False
     if times.missing.all():
         return False

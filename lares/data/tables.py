@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from lares.data.formats import kind
+from lares.data.ids import Problem
 from lares.errors import DataError
 
 
@@ -71,9 +72,14 @@ class Table(ABC):
                 f"{', '.join(map(repr, self.names))}"
             )
 
-    def problem(self, column: str) -> Callable[[str], DataError]:
-        """Return what makes the error for a message about a column."""
-        return lambda message: DataError(f"{self.path}: column {column!r} {message}")
+    def problem(self, column: str) -> Problem:
+        """Return what makes the error for a message about a column, and a row of it if one is given."""
+
+        def made(message: str, row: int | None = None) -> DataError:
+            place = self.path if row is None else self.place(row)
+            return DataError(f"{place}: column {column!r} {message}")
+
+        return made
 
 
 def joined(names: list[str], batches: Sequence[pa.RecordBatch], path: Path) -> pa.Table:

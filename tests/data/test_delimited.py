@@ -255,5 +255,8 @@ def test_a_given_delimiter_is_taken_at_its_word(tmp_path: Path) -> None:
     for name in ("tab", "\\t", "\t"):
         assert DelimitedTable(path, delimiter=name).names == list(HEADER)
     assert history(path, delimiter="tab") == ITEMS
+    for bad in ("", '"', "a\n"):
+        with pytest.raises(DataError, match="it must stand between cells"):
+            load_dataset(path, delimiter=bad)
     atomic = write_text(tmp_path / "x.inter", ROWS, ",", [f"{name}:token" for name in HEADER])
     assert history(atomic, delimiter=",") == ITEMS

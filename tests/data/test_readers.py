@@ -139,6 +139,14 @@ def test_recbole_sequence_form(tmp_path: Path) -> None:
         load_dataset(folder)
 
 
+def test_recbole_has_no_quotes(tmp_path: Path) -> None:
+    items = ['5" disk', '"x', '"', 'say ""x""', "a,b"]
+    rows = [("u", item, time) for time, item in enumerate(items)]
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    dataset = load_dataset(write_csv(tmp_path / "x.inter", header, rows, delimiter="\t"))
+    assert samples(dataset, "test") == [(items[:-1], items[-1])]
+
+
 def test_recbole_files_of_one_split_that_are_plain(tmp_path: Path) -> None:
     """Only rows with histories are samples; a file of interactions is one, whatever it is called."""
     header = "user_id:token\titem_id:token\ttimestamp:float"
