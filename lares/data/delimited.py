@@ -43,12 +43,12 @@ class Dialect(NamedTuple):
     Attributes:
         delimiter: between cells, one or more characters.
         quoted: whether cells may stand in double quotes.
-        skipped: lines before the header.
+        blank_start: whether blank lines stand before the first row; versions of DuckDB differ there.
     """
 
     delimiter: str
     quoted: bool = True
-    skipped: int = 0
+    blank_start: bool = False
 
 
 class DelimitedTable(Table):
@@ -82,7 +82,7 @@ class DelimitedTable(Table):
         self.path = path
         self._parts = list(parts or part_files(path))
         self._rows: list[int] = []  # of each part, once they are read
-        self._refused: dict[int, str] = {}  # parts that DuckDB does not read, and what it said
+        self._refused: set[int] = set()  # parts that DuckDB does not read
         self._has_header = header is None
         self._names: list[list[str]] = []  # of the columns of each part
         self._dialects: list[Dialect] = []
@@ -137,7 +137,7 @@ class DelimitedTable(Table):
     def _batches_of(
         self, part: int, columns: Sequence[str], connection: Any
     ) -> Iterator[pa.RecordBatch]:
-        if part in self._refused:
+        if part in self._refused or self._dialects[part].blank_start:
             yield from self._batches_by_csv_module(part, columns)
             return
         names, dialect = self._names[part], self._dialects[part]
@@ -146,20 +146,20 @@ class DelimitedTable(Table):
         kinds = ", ".join(f"'c{number}': 'VARCHAR'" for number in range(len(names)))
         chosen = ", ".join(f"c{names.index(name)}" for name in columns)
         quote = '"' if dialect.quoted else ""
+        # Not as parameters: then the whole result would be made before its first row comes.
         query = (
-            f"SELECT {chosen} FROM read_csv(?, delim = ?, auto_detect = false, columns = {{{kinds}}}, "
-            f"header = {self._has_header}, skip = {dialect.skipped}, quote = '{quote}', "
-            f"escape = '{quote}', strict_mode = true, max_line_size = {_LONGEST_LINE}, "
-            f"buffer_size = {2 * _LONGEST_LINE}, "
-            f"compression = '{compression(path) or 'none'}')"
+            f"SELECT {chosen} FROM read_csv({_literal(glob.escape(str(path.absolute())))}, "
+            f"auto_detect = false, columns = {{{kinds}}}, header = {self._has_header}, "
+            f"delim = {_literal(dialect.delimiter)}, quote = '{quote}', escape = '{quote}', "
+            f"strict_mode = true, max_line_size = {_LONGEST_LINE}, "
+            f"buffer_size = {2 * _LONGEST_LINE}, compression = '{compression(path) or 'none'}')"
         )
         try:
-            given = [glob.escape(str(path.absolute())), dialect.delimiter]
-            for batch in pa.RecordBatchReader.from_stream(connection.sql(query, params=given)):
+            for batch in pa.RecordBatchReader.from_stream(connection.sql(query)):
                 yield batch.rename_columns(list(columns))
         except (duckdb.Error, pa.ArrowException, OSError) as error:  # the last by way of Arrow
             # Its rows are right only when all have come: threads read ahead and are compared at last.
-            self._refused[part] = " ".join(str(error).split())
+            self._refused.add(part)
             raise ReadAgain from error
 
     def _records(self, part: int) -> Iterator[tuple[int, list[str]]]:
@@ -181,12 +181,9 @@ class DelimitedTable(Table):
 
     def _batches_by_csv_module(self, part: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Give what DuckDB has not read, or say where the file is bad."""
-        records, any_row = self._records(part), False
+        records = self._records(part)
         while cells := [row for _, row in islice(records, _ROWS_AT_ONCE)]:
-            any_row = True
             yield self._batch(part, columns, cells)
-        if not any_row:
-            raise DataError(f"{self._parts[part]} cannot be read: {self._refused[part][:300]}")
 
     def _batch(self, part: int, columns: Sequence[str], rows: list[list[str]]) -> pa.RecordBatch:
         places = [self._names[part].index(name) for name in columns]
@@ -207,6 +204,10 @@ def _connection() -> Iterator[Any]:
         yield connection
 
 
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _find_dialect(
     path: Path, delimiter: str | None, quoted: bool, wanted: Sequence[str]
 ) -> tuple[Dialect, list[str]]:
@@ -221,7 +222,7 @@ def _find_dialect(
                 raise
             continue  # with this delimiter the header's quotes make no sense
         names = [cell.strip() for cell in cells]
-        found.append((dialect._replace(skipped=line - 1), names))
+        found.append((dialect._replace(blank_start=line > 1), names))
         if wanted and set(wanted) <= set(names):
             return found[-1]
     return max(found, key=lambda one: len(one[1]))

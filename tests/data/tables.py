@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,14 @@ import pyarrow.parquet as pq
 from lares.data import Dataset, load_dataset
 
 HEADER = ("user_id", "item_id", "timestamp")
+
+
+def peak_megabytes(status: str) -> float:
+    """The peak of a process's memory by its ``/proc/self/status``; what ``getrusage`` tells a process
+    may be that of the one that started it."""
+    found = re.search(r"VmHWM:\s+([0-9]+) kB", status)
+    assert found is not None
+    return int(found.group(1)) / 1024
 
 
 def four_of(values: Sequence[object]) -> list[tuple[object, ...]]:

@@ -92,7 +92,10 @@ def test_ids_of_text(tmp_path: Path, texts: list[str], form: str) -> None:
     ids=str,
 )  # fmt: skip
 def test_ids_of_parquet(tmp_path: Path, items: pa.Array, expected: list[object]) -> None:
-    path = write_parquet(tmp_path / "x.parquet", items)
+    try:
+        path = write_parquet(tmp_path / "x.parquet", items)
+    except pa.ArrowNotImplementedError as error:  # string views, before pyarrow 20
+        pytest.skip(str(error))
     assert history(path) == expected
     assert load_dataset(path).vocabulary.ids.tolist() == sorted(set(expected))
     assert history(path, text_ids=True) == [str(item) for item in expected]
