@@ -57,8 +57,8 @@ class DelimitedTable(Table):
     Args:
         path: file or folder.
         parts: the files, if they are not those that ``path`` says.
-        delimiter: between cells, ``tab`` for a tab; None finds the one with which the header has the
-            columns wanted, else the one with which it has most columns.
+        delimiter: between cells, ``tab`` for a tab; ``auto`` finds the one with which the header has
+            the columns wanted, else the one with which it has most columns.
         wanted: columns that the header should have.
         quoted: whether cells may stand in double quotes.
         header: names of the columns of a file without a header line.
@@ -74,7 +74,7 @@ class DelimitedTable(Table):
         path: Path,
         *,
         parts: Sequence[Path] | None = None,
-        delimiter: str | None = None,
+        delimiter: str = "auto",
         wanted: Sequence[str] = (),
         quoted: bool = True,
         header: Sequence[str] | None = None,
@@ -86,8 +86,8 @@ class DelimitedTable(Table):
         self._has_header = header is None
         self._names: list[list[str]] = []  # of the columns of each part
         self._dialects: list[Dialect] = []
-        delimiter = _NAMES.get(delimiter or "", delimiter)
-        if delimiter is not None and (not delimiter or set(delimiter) & set('"\r\n')):
+        delimiter = _NAMES.get(delimiter, delimiter)
+        if not delimiter or set(delimiter) & set('"\r\n'):
             raise DataError(
                 f"delimiter is {delimiter!r}; it must stand between cells, such as ; or tab"
             )
@@ -95,7 +95,7 @@ class DelimitedTable(Table):
             if header is None:
                 dialect, names = _find_dialect(part, delimiter, quoted, wanted)
             else:
-                dialect, names = Dialect(delimiter or _GUESSES[0], quoted), list(header)
+                dialect, names = Dialect(delimiter, quoted), list(header)
             require_once(part, names)
             if self._names and set(names) != set(self._names[0]):
                 raise DataError(f"{part} has other columns than {self._parts[0].name}")
@@ -209,16 +209,17 @@ def _literal(text: str) -> str:
 
 
 def _find_dialect(
-    path: Path, delimiter: str | None, quoted: bool, wanted: Sequence[str]
+    path: Path, delimiter: str, quoted: bool, wanted: Sequence[str]
 ) -> tuple[Dialect, list[str]]:
     """Return how a file is written and the names in its header."""
     found: list[tuple[Dialect, list[str]]] = []
-    for guess in _GUESSES if delimiter is None else (delimiter,):
+    guesses = _GUESSES if delimiter == "auto" else (delimiter,)
+    for guess in guesses:
         dialect = Dialect(guess, quoted)
         try:
             line, cells = next(_records(path, dialect), (1, []))
         except DataError:
-            if guess in (delimiter, _GUESSES[-1]) and not found:
+            if guess == guesses[-1] and not found:
                 raise
             continue  # with this delimiter the header's quotes make no sense
         names = [cell.strip() for cell in cells]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 FORMATS = ("auto", "parquet", "csv", "recbole", "amazon23", "movielens")
-DELIMITERS = ("auto", ",", ";", "tab", "|", "::")  # by name; any other text is one, too
 
 _KINDS = {
     ".parquet": "parquet",

@@ -34,7 +34,7 @@ class _Wanted:
     user: str
     item: str
     time: str | None
-    delimiter: str | None
+    delimiter: str
     text_ids: bool
     drop_missing: bool
     name: str | None
@@ -48,7 +48,7 @@ def load_dataset(
     item_column: str = _ITEM,
     time_column: str | None = None,
     core: int = 0,
-    delimiter: str | None = None,
+    delimiter: str = "auto",
     text_ids: bool = False,
     drop_missing: bool = False,
     name: str | None = None,
@@ -66,7 +66,7 @@ def load_dataset(
             and timestamps. None takes ``timestamp`` if there, else the order of the rows, which ``""``
             asks for. Ties keep the order of the rows.
         core: keep only users and items with at least this many interactions; 0 keeps all.
-        delimiter: between the cells of text, ``tab`` for a tab; None finds it.
+        delimiter: between the cells of text, ``tab`` for a tab; ``auto`` finds it.
         text_ids: take ids for text even where all are whole numbers.
         drop_missing: leave out rows that lack an id or a time; else they are an error.
         name: of the data in tables; by default the file's.

@@ -26,14 +26,14 @@ class AtomicTable(DelimitedTable):
 
     Args:
         path: the file.
-        delimiter: between cells; by default a tab.
+        delimiter: between cells; ``auto`` is a tab.
 
     Raises:
         DataError: the file cannot be read, or a field has no type.
     """
 
-    def __init__(self, path: Path, delimiter: str | None = None) -> None:
-        super().__init__(path, delimiter=delimiter or "\t", quoted=False)
+    def __init__(self, path: Path, delimiter: str = "auto") -> None:
+        super().__init__(path, delimiter="tab" if delimiter == "auto" else delimiter, quoted=False)
         untyped = [column for column in self.names if not column.partition(":")[2]]
         if untyped:
             raise DataError(f"{path}, line 1: field {untyped[0]!r} has no type; write NAME:TYPE")
@@ -70,16 +70,17 @@ def atomic_file(path: Path) -> Path:
     return path if path.is_file() else Path(f"{atomic_stem(path)}{ATOMIC_SUFFIX}")
 
 
-def has_sequence_form(path: Path, item: str, delimiter: str | None) -> bool:
+def has_sequence_form(path: Path, item: str, delimiter: str) -> bool:
     """Return whether ``path`` is data in sequence form: a file called as a split whose rows have
     histories, or a folder with such files."""
     if path.is_file():
-        return path.stem != atomic_stem(path).name and _has_histories(path, item, delimiter)
+        is_split = suffix(path) == ATOMIC_SUFFIX and path.stem != atomic_stem(path).name
+        return is_split and _has_histories(path, item, delimiter)
     train = Path(f"{atomic_stem(path)}.{SPLITS[0]}{ATOMIC_SUFFIX}")
     return train.is_file() and _has_histories(train, item, delimiter)
 
 
-def _has_histories(path: Path, item: str, delimiter: str | None) -> bool:
+def _has_histories(path: Path, item: str, delimiter: str) -> bool:
     return f"{item}_list" in AtomicTable(path, delimiter).names
 
 
@@ -88,7 +89,7 @@ def read_sequence_form(
     name: str,
     *,
     item: str = "item_id",
-    delimiter: str | None = None,
+    delimiter: str = "auto",
     text_ids: bool = False,
     drop_missing: bool = False,
 ) -> Dataset:
@@ -98,7 +99,7 @@ def read_sequence_form(
         stem: ``folder/NAME``.
         name: of the data.
         item: field of the targets; that of the histories is the same with ``_list``.
-        delimiter: between cells; by default a tab.
+        delimiter: between cells; ``auto`` is a tab.
         text_ids: keep ids text that could be numbers.
         drop_missing: leave out samples without history or target; else they are an error.
 

@@ -67,11 +67,6 @@ class Vocabulary:
         return ids
 
     @property
-    def array(self) -> pa.Array:
-        """(n,) raw ids: int64, uint64 or large_string."""
-        return self._ids
-
-    @property
     def n_items(self) -> int:
         """Catalogue rows, padding row included."""
         return len(self._ids) + 1
@@ -111,23 +106,21 @@ class Vocabulary:
 
     def _places(self, keys: list[Any]) -> NDArray[np.int64]:
         """Return places (n,) of keys among the ids, -1 for those that are not there."""
-        if is_text(self._ids.type) and len(keys) > _FEW:
-            found = pc.index_in(pa.array(keys, pa.large_string()), value_set=self._ids)
-            places: NDArray[np.int64] = found.fill_null(-1).to_numpy().astype(np.int64)
-            return places
-        if is_text(self._ids.type):
+        places: NDArray[np.int64]
+        if not len(self):
+            return np.full(len(keys), -1)
+        if self.is_numeric:
+            wanted = np.array(keys, dtype=self.ids.dtype)
+            places = np.minimum(np.searchsorted(self.ids, wanted), len(self) - 1)
+            places[self.ids[places] != wanted] = -1
+        elif len(keys) <= _FEW:
             texts = _Texts(self._ids)
             places = np.array([bisect_left(texts, key) for key in keys], dtype=np.int64)
-            there = [
-                place < len(texts) and texts[place] == key
-                for place, key in zip(places, keys, strict=True)
-            ]
+            places = np.minimum(places, len(self) - 1)
+            places[[texts[place] != key for place, key in zip(places, keys, strict=True)]] = -1
         else:
-            wanted = np.array(keys, dtype=self.ids.dtype)
-            places = np.searchsorted(self.ids, wanted)
-            near = np.minimum(places, len(self) - 1)
-            there = (places < len(self)) & (self.ids[near] == wanted) if len(self) else []
-        places[~np.array(there, dtype=bool)] = -1
+            found = pc.index_in(pa.array(keys, pa.large_string()), value_set=self._ids)
+            places = found.fill_null(-1).to_numpy().astype(np.int64)
         return places
 
     def encode(self, raw: Iterable[Any]) -> NDArray[np.int64]:

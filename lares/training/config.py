@@ -41,7 +41,7 @@ class DataOptions:
         time_column: to order a user's rows by; null takes 'timestamp' if there, else the order of the
             rows, which "" asks for.
         core: keep only users and items with at least this many interactions; 0 keeps all.
-        delimiter: between the cells of text, such as ; or tab; null finds it.
+        delimiter: between the cells of text, such as ; or tab; auto finds it.
         text_ids: take ids for text even where all are whole numbers.
         drop_missing: leave out rows that lack an id or a time; else they are an error.
     """
@@ -52,7 +52,7 @@ class DataOptions:
     item_column: str = "item_id"
     time_column: str | None = None
     core: int = 0
-    delimiter: str | None = None
+    delimiter: str = "auto"
     text_ids: bool = False
     drop_missing: bool = False
 
