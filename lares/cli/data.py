@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def get_parser() -> OptionParser:
 
 def info_parser() -> OptionParser:
     """Options of ``lares data info``."""
-    parser = command_parser("data info", "Read a file as train would and say what is in it.")
+    parser = command_parser("data info", "Read a file as train would; say what is in it.")
     parser.add_argument("path", metavar="DATA", help="file or folder of interactions")
     parser.add_class_arguments(DataOptions, skip={"path"})
     return parser
@@ -38,7 +39,7 @@ def embed_parser() -> OptionParser:
         "data embed",
         "Text features of items from a sentence-transformers model, for --model.text_features.",
     )
-    parser.add_argument("table", metavar="ITEMS", help="Parquet, CSV or TSV: a row for every item")
+    parser.add_argument("table", metavar="ITEMS", help="Parquet or CSV: a row for every item")
     parser.add_argument(
         "--model", required=True, help="name of a sentence-transformers model, or its folder"
     )
@@ -83,13 +84,17 @@ def get(argv: Sequence[str]) -> None:
 
 def info(argv: Sequence[str]) -> None:
     """``lares data info``."""
-    options = DataOptions(**info_parser().parse_args(list(argv)).as_dict())
+    # Messages about data name options as train has them.
+    plain = [re.sub("^--data[.]", "--", argument) for argument in argv]
+    options = DataOptions(**info_parser().parse_args(plain).as_dict())
     # Imported here, as help and the checks above can do without.
     import numpy as np
 
     from lares.data.readers import load_dataset
 
     dataset = load_dataset(**dataclasses.asdict(options))
+    for note in dataset.notes:
+        print(f"note: {note}")
     lengths = dataset.test.ends - dataset.test.starts + 1
     rows = {
         "name": dataset.name,
@@ -102,7 +107,7 @@ def info(argv: Sequence[str]) -> None:
         "training samples": f"{len(dataset.train):,}",
         "validation samples": f"{len(dataset.valid):,}",
         "test samples": f"{len(dataset.test):,}",
-        "item ids": "whole numbers" if dataset.vocabulary.is_numeric else "strings",
+        **dataset.source,
     }
     for name, value in rows.items():
         print(f"{name:<19}{value}")

@@ -36,10 +36,14 @@ class DataOptions:
     Attributes:
         path: file or folder.
         format: auto, parquet, csv, recbole, amazon23 or movielens.
-        user_column: of a Parquet or CSV file.
-        item_column: of a Parquet or CSV file.
-        time_column: to order a user's rows by; null takes 'timestamp' if there, else the row order.
+        user_column: users' ids.
+        item_column: items' ids.
+        time_column: to order a user's rows by; null takes 'timestamp' if there, else the order of the
+            rows, which "" asks for.
         core: keep only users and items with at least this many interactions; 0 keeps all.
+        delimiter: between the cells of text, such as ; or tab; auto finds it.
+        text_ids: take ids for text even where all are whole numbers.
+        drop_missing: leave out rows that lack an id or a time; else they are an error.
     """
 
     path: str = ""
@@ -48,6 +52,9 @@ class DataOptions:
     item_column: str = "item_id"
     time_column: str | None = None
     core: int = 0
+    delimiter: str = "auto"
+    text_ids: bool = False
+    drop_missing: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -55,6 +62,15 @@ class DataOptions:
                 f"data.format is {self.format!r}; it must be one of {', '.join(FORMATS)}"
             )
         _at_least("data.core", self.core, 0)
+        if self.delimiter == "":
+            raise ConfigError(
+                "data.delimiter is empty; give what stands between cells, such as ; or tab"
+            )
+        for name in ("text_ids", "drop_missing"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(
+                    f"data.{name} is {getattr(self, name)!r}; it must be true or false"
+                )
 
 
 @dataclass(frozen=True)
