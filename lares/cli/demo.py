@@ -9,7 +9,8 @@ from typing import Any
 
 from lares.cli.options import OptionParser, command_parser, metrics_table
 from lares.data.download import get_movielens_100k
-from lares.training.config import RECIPES_FOLDER, DataOptions, TrainConfig, merge_options, read_yaml
+from lares.training.config import RECIPES_FOLDER, DataOptions, TrainConfig, merge_options
+from lares.training.options_file import read_yaml
 from lares.training.run_folder import RunFolder
 
 _METRICS = ["recall@10", "ndcg@10", "recall@20", "ndcg@20"]

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import atexit
+import os
+import sys
 import time
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
+from lares.errors import ConfigError, LaresError
 from lares.training.config import TrainerOptions
 from lares.training.steps import Place
 
 _LET_GO_SECONDS = 0.2
+# What torchrun tells its processes, and others who start processes for torch.distributed.
+_OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 
 def launch(options: TrainerOptions) -> Fabric:
-    """The engine for devices, precision and processes, with its processes started."""
+    """Return the engine for devices, precision and processes, with its processes started.
+
+    Under ``torchrun`` the processes are those that it started, whatever ``options`` say.
+
+    Raises:
+        ConfigError: ``options`` ask for another number of processes than ``torchrun`` started.
+    """
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
+    devices, nodes = _processes(options.devices)
     fabric = Fabric(
         accelerator=options.accelerator,
-        devices=options.devices,
+        devices=devices,
+        num_nodes=nodes,
         precision=options.precision,  # type: ignore[arg-type]  # checked against the same names
-        strategy="ddp" if options.devices > 1 else "auto",
+        strategy="ddp" if devices * nodes > 1 else "auto",
     )
     fabric.launch()
     if dist.is_initialized():
@@ -31,6 +45,56 @@ def launch(options: TrainerOptions) -> Fabric:
         # ends the process with SIGABRT.
         atexit.register(_leave_processes)
     return fabric
+
+
+def started_by_torchrun() -> bool:
+    """Return whether ``torchrun`` started this process."""
+    return dist.is_available() and dist.is_torchelastic_launched()
+
+
+def as_started(command: str) -> str:
+    """Return ``command``, by ``torchrun`` where that started this process."""
+    if not started_by_torchrun():
+        return command
+    return f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} -m {command}"
+
+
+def _processes(devices: int) -> tuple[int, int]:
+    """Return (processes on each machine, machines)."""
+    if not (started_by_torchrun() or all(name in os.environ for name in _OF_A_LAUNCHER)):
+        return devices, 1
+    here, everywhere = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    if devices not in (1, here):
+        raise ConfigError(
+            f"trainer.devices is {devices}, but torchrun started {here} processes on this machine; "
+            "leave trainer.devices away"
+        )
+    if everywhere % here:
+        raise ConfigError(
+            f"torchrun started {here} processes on this machine and {everywhere} in all; every "
+            "machine must have as many"
+        )
+    return here, everywhere // here
+
+
+def first_does(fabric: Fabric, action: Callable[[], None]) -> None:
+    """Have the first process do something, while the others wait.
+
+    Raises:
+        LaresError: in the first process, as ``action`` raised it; the others end without a word.
+    """
+    failed: LaresError | None = None
+    if fabric.is_global_zero:
+        try:
+            action()
+        except LaresError as error:
+            failed = error
+    if fabric.world_size > 1:
+        status = fabric.broadcast(0 if failed is None else failed.exit_status)
+        if status and not fabric.is_global_zero:
+            sys.exit(status)
+    if failed is not None:
+        raise failed
 
 
 def _leave_processes() -> None:
