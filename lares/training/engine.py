@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,8 +15,10 @@ from lightning_fabric import Fabric
 
 from lares.errors import ConfigError, LaresError
 from lares.training.config import TrainerOptions
+from lares.training.distributed import all_gather_rows
 from lares.training.steps import Place
 
+_Result = TypeVar("_Result")
 _LET_GO_SECONDS = 0.2
 # What torchrun tells its processes, and others who start processes for torch.distributed.
 _OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
@@ -27,18 +30,25 @@ def launch(options: TrainerOptions) -> Fabric:
     Under ``torchrun`` the processes are those that it started, whatever ``options`` say.
 
     Raises:
-        ConfigError: ``options`` ask for another number of processes than ``torchrun`` started.
+        ConfigError: ``options`` ask for another number of processes than ``torchrun`` started, or for
+            what this machine has not.
     """
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
     devices, nodes = _processes(options.devices)
-    fabric = Fabric(
-        accelerator=options.accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        precision=options.precision,  # type: ignore[arg-type]  # checked against the same names
-        strategy="ddp" if devices * nodes > 1 else "auto",
-    )
+    try:
+        fabric = Fabric(
+            accelerator=options.accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            precision=options.precision,  # type: ignore[arg-type]  # checked against the same names
+            strategy="ddp" if devices * nodes > 1 else "auto",
+        )
+    except Exception as error:  # of many kinds, all about what this machine has not
+        raise ConfigError(
+            f"trainer.accelerator={options.accelerator}, devices={devices}, "
+            f"precision={options.precision} cannot be used here: {' '.join(str(error).split())}"
+        ) from error
     fabric.launch()
     if dist.is_initialized():
         # Its threads must be joined while Python still runs: one that asks for the interpreter at exit
@@ -75,6 +85,30 @@ def _processes(devices: int) -> tuple[int, int]:
             "machine must have as many"
         )
     return here, everywhere // here
+
+
+def all_do(fabric: Fabric, action: Callable[[], _Result]) -> _Result:
+    """Have every process do something, and return what it gives.
+
+    Raises:
+        LaresError: in the first process that could not; the others end without a word, so that a
+            mistake that all of them meet is told once.
+    """
+    failed: LaresError | None = None
+    result: _Result | None = None
+    try:
+        result = action()
+    except LaresError as error:
+        failed = error
+    if fabric.world_size > 1:
+        own = torch.tensor([0 if failed is None else failed.exit_status], device=fabric.device)
+        statuses = all_gather_rows(own).tolist()
+        failing = [rank for rank, status in enumerate(statuses) if status]
+        if failing and fabric.global_rank != failing[0]:
+            sys.exit(statuses[failing[0]])
+    if failed is not None:
+        raise failed
+    return result  # type: ignore[return-value]  # it was set, or something was raised
 
 
 def first_does(fabric: Fabric, action: Callable[[], None]) -> None:

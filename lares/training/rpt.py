@@ -32,7 +32,7 @@ from lares.objectives.rpt import (
 from lares.objectives.rpt_windows import WindowRptObjective
 from lares.training.config import PosttrainConfig
 from lares.training.display import tell
-from lares.training.engine import first_does, launch, place_of
+from lares.training.engine import all_do, first_does, launch, place_of
 from lares.training.phase import RPT_CURVES, Phase
 from lares.training.result import TrainResult
 from lares.training.rpt_windows import WindowRptPhase
@@ -143,8 +143,9 @@ def posttrain(
         started = (folder.start / CONFIG_FILE).is_file()
         if not config.start.checkpoint and not started:
             raise ConfigError("start.checkpoint is empty; give the folder of a trained model")
-        trained = load_trained(folder.start if started else config.start.checkpoint)
-        read = load_dataset(**dataclasses.asdict(config.data))
+        model = folder.start if started else config.start.checkpoint
+        trained = all_do(fabric, lambda: load_trained(model))
+        read = all_do(fabric, lambda: load_dataset(**dataclasses.asdict(config.data)))
         if fabric.is_global_zero:
             tell(read.notes)
         source = None if started else find_run(config.start.checkpoint)

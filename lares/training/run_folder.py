@@ -46,7 +46,7 @@ class RunFolder:
         path: of the folder.
 
     Attributes:
-        begun: whether a step was taken, so that the folder is worth keeping.
+        begun: whether a step was taken or a state saved, so that the folder is worth keeping.
     """
 
     def __init__(self, path: Path) -> None:

@@ -29,7 +29,7 @@ from lares.text import read_text_features
 from lares.training.config import TrainConfig
 from lares.training.display import tell
 from lares.training.distributed import gather_rows
-from lares.training.engine import first_does, launch, place_of
+from lares.training.engine import all_do, first_does, launch, place_of
 from lares.training.phase import SPT_CURVES, Phase
 from lares.training.result import TrainResult
 from lares.training.run_folder import RunFolder
@@ -127,7 +127,7 @@ def train(
     folder = RunFolder(Path(run_dir))
     with contextlib.ExitStack() as stack:
         first_does(fabric, lambda: stack.enter_context(folder.held(config, resume)))
-        dataset = load_dataset(**dataclasses.asdict(config.data))
+        dataset = all_do(fabric, lambda: load_dataset(**dataclasses.asdict(config.data)))
         if fabric.is_global_zero:
             tell(dataset.notes)
         first_does(fabric, lambda: folder.belong(config, dataset))

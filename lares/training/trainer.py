@@ -122,6 +122,7 @@ class Trainer:
                 self.progress,
                 self.config.to_dict(),
             )
+            self.folder.begun = True
         self.fabric.barrier()
 
     # --- training ---------------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from lares.errors import ConfigError
 from lares.training import engine
+from lares.training.config import TrainerOptions
 
 WORLDS = [  # processes here, everywhere, devices asked for, what is taken
     (2, 2, 1, (2, 1)),
@@ -34,3 +36,14 @@ def test_the_world_is_that_of_torchrun(
     monkeypatch.delenv("TORCHELASTIC_RUN_ID")
     assert engine._processes(devices) == (devices, 1)
     assert engine.as_started("lares train") == "lares train"
+
+
+@pytest.mark.parametrize(
+    "option", [{"accelerator": "tpu"}, {"accelerator": "mps"}, {"devices": 10**6}]
+)
+def test_what_the_machine_has_not(option: dict) -> None:
+    options = TrainerOptions(**{"accelerator": "cuda", **option})
+    if options.accelerator == "mps" and torch.backends.mps.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ConfigError, match=r"trainer\.accelerator=\w+, .* cannot be used here: "):
+        engine.launch(options)

@@ -16,10 +16,12 @@ import pytest
 
 from lares.cli import main
 from lares.training.interrupts import Interrupted, stop_request
+from lares.training.loggers import read_rows
 from lares.training.result import TrainResult
+from lares.training.rpt import posttrain
 from lares.training.spt import train
 from lares.training.trainer import Trainer
-from tests.training.helpers import small_config
+from tests.training.helpers import small_config, small_posttrain_config
 
 SMALL = (
     "--model.d_model=16 --model.d_ff=16 --model.max_length=8 --optimizer.batch_size=64 "
@@ -119,6 +121,25 @@ def test_a_signal_between_epochs_is_heard_there(
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert f"stopped after step {row['steps']};" in str(caught.value)
+
+
+def test_post_training_stopped_before_its_first_step(
+    interactions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured of its start is kept."""
+    train(small_config(interactions, trainer={"max_epochs": 1}), tmp_path / "run", progress=False)
+    config = small_posttrain_config(interactions, tmp_path / "run", trainer={"max_epochs": 1})
+    begin = Trainer._begin
+
+    def stops(self):
+        signal.raise_signal(signal.SIGINT)
+        begin(self)
+
+    monkeypatch.setattr(Trainer, "_begin", stops)
+    with pytest.raises(Interrupted, match=r"stopped after step 0; .* lares posttrain --out"):
+        posttrain(config, tmp_path / "rpt", progress=False)
+    assert len(read_rows(tmp_path / "rpt" / "metrics.csv")) == 1
+    assert posttrain(config, tmp_path / "rpt", resume=True, progress=False).epochs == 1
 
 
 def test_resume_finds_the_default_folder(
