@@ -117,6 +117,8 @@ class RunCommand:
     def _resumed(self, first: Any) -> RunFolder:
         """Return the run to go on with."""
         if first.out:
+            if not is_run(Path(first.out)):
+                raise ConfigError(f"--resume: there is no run in {first.out}")
             return RunFolder(Path(first.out))
         possible = self.folders(first)
         runs = [folder for folder in possible if is_run(folder)]

@@ -32,6 +32,7 @@ class Display:
         """Show a line."""
         if self._wanted:
             tqdm.write(line)
+            sys.stdout.flush()  # for who follows a file
 
     def bar(self, epoch: int, samples: int, done: int) -> tqdm[Any]:
         """Return the bar of an epoch, counted from 1, of ``samples``, of which ``done`` are taken."""

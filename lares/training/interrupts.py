@@ -24,6 +24,7 @@ class Interrupted(LaresError):
 
     def __init__(self, message: str, signal_number: int = signal.SIGINT) -> None:
         super().__init__(message)
+        self.signal_number = int(signal_number)
         self.exit_status = 128 + signal_number
 
 
