@@ -97,7 +97,9 @@ def test_train_errors(capsys, interactions: Path, tmp_path: Path) -> None:
     assert "c.yaml is not YAML" in fails(capsys, "train", data, "--config", str(file))
     bad = tmp_path / "bad.csv"
     bad.write_text("user_id,item_id\n1,2\n3\n")
-    assert "bad.csv, line 3: the row has 1 cell; the header has 2" in fails(capsys, "train", str(bad))
+    assert "bad.csv, line 3: the row has 1 cell; the header has 2" in fails(
+        capsys, "train", str(bad)
+    )
 
 
 def test_options_override_file_and_file_overrides_recipe(tmp_path: Path, interactions) -> None:
