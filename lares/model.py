@@ -75,9 +75,7 @@ class LaresModel(nn.Module):
         self.encoder = LaresEncoder(config, text_features)
         self.config = self.encoder.config
         self.vocabulary = vocabulary
-        self._found_finite: object = (
-            None  # the state of the weights that was last seen to be finite
-        )
+        self._found_finite: object = None  # versions of the weights that were last looked at
 
     def extra_repr(self) -> str:
         """Say which ids :meth:`recommend` speaks."""
