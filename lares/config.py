@@ -16,6 +16,7 @@ from lares_kernels.config import CoreConfig
 CONFIG_FILE = "config.json"  # of a saved model
 STATE_MODES = ("normal", "normal_zero", "zero")
 SCORES = ("dot", "cos")
+EVALUATION_STATES = ("shared", "drawn")  # one initial state for all samples, or one for each
 MOST_EXPERTS = 256  # a draw's address has 8 bits for its expert
 CORES = {"attention": "attention", "fmlp": "filter", "bsarec": "bsarec"}  # our name: the mixer's
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 
 class LaresError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Attributes:
+        exit_status: that the command line ends with.
+    """
+
+    exit_status = 2
 
 
 class ConfigError(LaresError, ValueError):
@@ -17,6 +23,10 @@ class DataError(LaresError, ValueError):
 
 class CheckpointError(LaresError, RuntimeError):
     """A checkpoint is missing, broken, does not fit, or could not be written."""
+
+
+class WeightsError(LaresError, ValueError):
+    """A model's weights are no numbers: NaN or infinite."""
 
 
 class DownloadError(LaresError, RuntimeError):

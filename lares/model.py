@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,12 @@ from torch.nn import functional
 import lares_kernels as lk
 from lares.config import LaresConfig
 from lares.encoder import LaresEncoder
+from lares.errors import ConfigError, DataError, WeightsError
+from lares.finite import NonFinite, first_non_finite
+from lares.histories import checked_items, checked_rows
+
+if TYPE_CHECKING:
+    from lares.data.vocabulary import Vocabulary
 
 _RECOMMEND_BATCH = 256
 
@@ -43,12 +49,40 @@ class LaresModel(nn.Module):
     Args:
         config: of the model.
         text_features: (V, D), as :class:`LaresEncoder` takes them.
+        vocabulary: raw ids of the catalogue's rows; without one the rows' numbers ``1..V-1`` are the
+            ids.
+
+    Attributes:
+        config: of the encoder.
+        vocabulary: as given; it is saved with the model.
+
+    Raises:
+        ConfigError: ``vocabulary`` has not the items of ``config``.
     """
 
-    def __init__(self, config: LaresConfig, text_features: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        config: LaresConfig,
+        text_features: Tensor | None = None,
+        vocabulary: Vocabulary | None = None,
+    ) -> None:
         super().__init__()
+        if vocabulary is not None and vocabulary.n_items != config.n_items:
+            raise ConfigError(
+                f"the vocabulary has {len(vocabulary)} items; n_items={config.n_items} is a model of "
+                f"{config.n_items - 1}, besides padding"
+            )
         self.encoder = LaresEncoder(config, text_features)
         self.config = self.encoder.config
+        self.vocabulary = vocabulary
+        self._found_finite: object = None  # versions of the weights that were last looked at
+
+    def extra_repr(self) -> str:
+        """Say which ids :meth:`recommend` speaks."""
+        if self.vocabulary is None:
+            return f"ids: 1..{self.config.n_items - 1}, the rows' numbers (no vocabulary)"
+        first, last = self.vocabulary.decode([1, len(self.vocabulary)])
+        return f"ids: {len(self.vocabulary)} raw ones, {first!r} to {last!r}"
 
     @property
     def device(self) -> torch.device:
@@ -93,28 +127,33 @@ class LaresModel(nn.Module):
         item_seq: Tensor,
         lengths: Tensor,
         num_steps: int | Tensor | None = None,
-        seed: int = 0,
+        seed: int | Tensor | None = None,
     ) -> Tensor:
-        """Scores (B, V) of histories; arguments as :meth:`LaresEncoder.forward`."""
-        return self.score_states(self.encoder(item_seq, lengths, num_steps, seed=seed).last)
+        """Return scores (B, V) of histories of rows; arguments as :meth:`LaresEncoder.forward`.
 
-    @torch.no_grad()
+        Each history draws by its place in the batch, unlike in :meth:`recommend`.
+        """
+        seeded = {} if seed is None else {"seed": seed}
+        return self.score_states(self.encoder(item_seq, lengths, num_steps, **seeded).last)
+
     def recommend(
         self,
-        histories: Sequence[Sequence[int]],
+        histories: Sequence[Iterable[Any]],
         k: int = 10,
         *,
         remove_seen: bool = True,
         num_steps: int | None = None,
         seed: int = 0,
         index: ItemIndex | None = None,
-    ) -> list[list[int]]:
-        """The ``k`` best items for every history, best first.
+    ) -> list[list[Any]]:
+        """Return the ``k`` best items for every history, best first, in raw ids.
 
-        Dropout is off, whatever mode the model is in. Equal scores keep the lower id first.
+        Dropout is off, whatever mode the model is in. Every history starts from the same drawn state,
+        so its list depends on nothing but it. Equal scores keep the lower row first.
 
         Args:
-            histories: item ids in ``1..V-1``, oldest first.
+            histories: item ids of the model's vocabulary, oldest first; where it has none, rows'
+                numbers ``1..V-1``.
             k: items wanted, in ``1..V-1``.
             remove_seen: leave out items of the whole history, also those beyond the window.
             num_steps: reasoning depth; None is ``mean_depth``.
@@ -126,19 +165,61 @@ class LaresModel(nn.Module):
             One list a history, shorter than ``k`` only where fewer items are left.
 
         Raises:
-            ValueError: a history is empty, an id is out of range, or ``k`` is.
+            DataError: (a ValueError) a history is empty, or an item is none or unknown; the message
+                gives place and value.
+            ConfigError: (a ValueError) ``k`` is out of range.
+            WeightsError: (a ValueError) a weight is NaN or infinite.
+        """
+        rows = histories
+        if self.vocabulary is not None:
+            rows = _rows_of(self.vocabulary, checked_items(histories))
+        found = self.recommend_rows(
+            rows, k, remove_seen=remove_seen, num_steps=num_steps, seed=seed, index=index
+        )
+        if self.vocabulary is None:
+            return found
+        return [self.vocabulary.decode(items) for items in found]
+
+    @torch.no_grad()
+    def recommend_rows(
+        self,
+        histories: Sequence[Iterable[int]],
+        k: int = 10,
+        *,
+        remove_seen: bool = True,
+        num_steps: int | None = None,
+        seed: int = 0,
+        sequence_ids: Sequence[int] | None = None,
+        index: ItemIndex | None = None,
+    ) -> list[list[int]]:
+        """Do as :meth:`recommend`, with rows of the catalogue, ``1..V-1``, in and out.
+
+        Args:
+            histories: rows, oldest first.
+            k, remove_seen, num_steps, seed, index: as in :meth:`recommend`.
+            sequence_ids: number below 2^24 of the stream that each history draws its initial state
+                from; None is 0 for all.
         """
         n_items = self.config.n_items
-        if not 1 <= k <= n_items - 1:
-            raise ValueError(f"k is {k}; it must be in 1..{n_items - 1}, the size of the catalogue")
-        _check_histories(histories, n_items)
+        if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= n_items - 1:
+            raise ConfigError(
+                f"k is {k!r}; it must be in 1..{n_items - 1}, the size of the catalogue"
+            )
+        rows = checked_rows(histories, n_items)
+        streams = [0] * len(rows) if sequence_ids is None else list(sequence_ids)
+        if len(streams) != len(rows):
+            raise ConfigError(
+                f"sequence_ids has {len(streams)} numbers; there are {len(rows)} histories"
+            )
+        self._refuse_non_finite()
         was_training = self.training
         self.eval()
         try:
             found: list[list[int]] = []
-            for start in range(0, len(histories), _RECOMMEND_BATCH):
-                batch = histories[start : start + _RECOMMEND_BATCH]
-                states = self._last_states(batch, num_steps, seed, start)
+            for start in range(0, len(rows), _RECOMMEND_BATCH):
+                batch = rows[start : start + _RECOMMEND_BATCH]
+                ids = streams[start : start + _RECOMMEND_BATCH]
+                states = self._last_states(batch, num_steps, seed, ids)
                 # Without padding's row: ids are one less, and padding becomes -1, no item.
                 seen = _padded(batch).to(self.device) - 1 if remove_seen else None
                 if index is None:
@@ -157,46 +238,87 @@ class LaresModel(nn.Module):
         histories: Sequence[Sequence[int]],
         num_steps: int | None,
         seed: int,
-        first_id: int,
+        sequence_ids: Sequence[int],
     ) -> Tensor:
         window = self.config.max_length
         recent = [history[-window:] for history in histories]
-        lengths = torch.tensor([len(history) for history in recent])
-        ids = torch.arange(first_id, first_id + len(recent), device=self.device)
-        out = self.encoder(
+        lengths = torch.tensor([len(history) for history in recent], device=self.device)
+        states: Tensor = self.encoder(
             _padded(recent).to(self.device),
-            lengths.to(self.device),
+            lengths,
             num_steps,
             seed=seed,
-            sequence_ids=ids,
-        )
-        states: Tensor = out.last
+            sequence_ids=torch.tensor(sequence_ids, device=self.device),
+        ).last
+        if not bool(torch.isfinite(states).all()):
+            row = int((~torch.isfinite(states)).any(1).nonzero()[0])
+            raise WeightsError(
+                f"the state of history {histories[row]} (rows of the catalogue) is not finite, though "
+                "every weight is: the weights are too large for their precision"
+            )
         return states
 
+    def _refuse_non_finite(self) -> None:
+        """Raise ``WeightsError`` if a weight is NaN or infinite.
+
+        Items of such weights would be left out of every list, and nothing said. Weights are looked at
+        once, and again where PyTorch counts a change of theirs (not for changes through ``.data``).
+        """
+        weights: Mapping[str, Tensor] = self.state_dict(keep_vars=True)
+        state = _versions(weights.values())
+        if state is not None and state == self._found_finite:
+            return
+        broken = first_non_finite(weights)
+        if broken is not None:
+            raise WeightsError(
+                f"{broken}{self._item_of(broken)}: the model is unusable; load or train another"
+            )
+        self._found_finite = state
+
+    def _item_of(self, broken: NonFinite) -> str:
+        """Say which item a place in the table of items is."""
+        if broken.name != "encoder.item_embedding.weight" or broken.place[0] == 0:
+            return ""
+        row = broken.place[0]
+        name = row if self.vocabulary is None else self.vocabulary.decode([row])[0]
+        return f" (item {name!r})"
+
     def save_pretrained(self, path: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into folder ``path``.
+        """Write ``config.json``, ``model.safetensors`` and, with a vocabulary, ``items.json``.
+
+        Args:
+            path: of the folder.
 
         Raises:
             CheckpointError: the files cannot be written (older ones survive), or a weight is NaN.
         """
         from lares.checkpoint import save_model  # needs safetensors, which a model alone does not
 
-        save_model(self.state_dict(), self.config, Path(path))
+        save_model(self.state_dict(), self.config, Path(path), self.vocabulary)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> LaresModel:
-        """The model in folder ``path``, in evaluation mode, on the CPU.
+    def from_pretrained(
+        cls, path: str | Path, *, vocabulary: Vocabulary | Literal["saved"] | None = "saved"
+    ) -> LaresModel:
+        """Return the model in folder ``path``, in evaluation mode, on the CPU.
+
+        Args:
+            path: folder that :meth:`save_pretrained` wrote, or of a run, whose best model is taken.
+            vocabulary: ``saved`` is the one that the model was saved with, if it had one; another, or
+                None, is taken instead, so ``items.json`` may be missing.
 
         Raises:
             CheckpointError: a file is missing, broken or does not fit; the message names it.
         """
-        from lares.checkpoint import WEIGHTS_FILE, check_weights, load_model
+        from lares.checkpoint import check_weights, load_model
+        from lares.folders import WEIGHTS_FILE, model_folder
 
-        config, weights = load_model(Path(path))
-        model = cls(config)
-        check_weights(model.state_dict(), weights, Path(path) / WEIGHTS_FILE)
-        model.to(weights["encoder.item_embedding.weight"].dtype)
-        model.load_state_dict(weights)
+        folder = model_folder(path)
+        saved = load_model(folder, vocabulary)
+        model = cls(saved.config, vocabulary=saved.vocabulary)
+        check_weights(model.state_dict(), saved.weights, folder / WEIGHTS_FILE)
+        model.to(saved.weights["encoder.item_embedding.weight"].dtype)
+        model.load_state_dict(saved.weights)
         return model.eval()
 
 
@@ -205,17 +327,27 @@ def _padded(histories: Sequence[Sequence[int]]) -> Tensor:
     longest = max(len(history) for history in histories)
     ids = torch.zeros(len(histories), longest, dtype=torch.int64)
     for row, history in enumerate(histories):
-        ids[row, : len(history)] = torch.tensor(list(history))
+        ids[row, : len(history)] = torch.tensor(history)
     return ids
 
 
-def _check_histories(histories: Sequence[Sequence[int]], n_items: int) -> None:
-    for row, history in enumerate(histories):
-        if len(history) == 0:
-            raise ValueError(f"history {row} is empty; every history needs at least one item")
-        for position, item in enumerate(history):
-            if not 1 <= item < n_items:
-                raise ValueError(
-                    f"item id {item} in history {row}, position {position}: "
-                    f"ids run from 1 to {n_items - 1}"
-                )
+def _rows_of(vocabulary: Vocabulary, histories: Sequence[Sequence[int | str]]) -> list[list[int]]:
+    """Return rows of raw ids; raise ``DataError`` with its place for the first that is unknown."""
+    found = vocabulary.find(item for history in histories for item in history).tolist()
+    rows, end = [], 0
+    for number, history in enumerate(histories):
+        start, end = end, end + len(history)
+        rows.append(found[start:end])
+        if 0 in rows[-1]:
+            position = rows[-1].index(0)
+            unknown = vocabulary.unknown(history[position])
+            raise DataError(f"history {number}, position {position}: {unknown}")
+    return rows
+
+
+def _versions(weights: Iterable[Tensor]) -> object:
+    """Return what changes when a weight does; None where PyTorch does not count the changes."""
+    try:
+        return [(id(weight), weight.data_ptr(), weight._version) for weight in weights]
+    except RuntimeError:  # a tensor of inference mode
+        return None

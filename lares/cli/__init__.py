@@ -57,8 +57,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise LaresError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
         importlib.import_module(f"lares.cli.{name}").run(rest)
     except (LaresError, BackendError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        status = getattr(error, "exit_status", EXIT_USAGE)
+        # A run that was asked to stop and did has made no mistake.
+        print(("error: " if status == EXIT_USAGE else "") + str(error), file=sys.stderr)
+        sys.exit(status)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

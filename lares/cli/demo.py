@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lares.cli.options import OptionParser, command_parser, metrics_table
 from lares.data.download import get_movielens_100k
-from lares.training.config import RECIPES_FOLDER, DataOptions, TrainConfig, merge_options, read_yaml
+from lares.training.config import RECIPES_FOLDER, DataOptions, TrainConfig, merge_options
+from lares.training.options_file import read_yaml
 from lares.training.run_folder import RunFolder
 
 _METRICS = ["recall@10", "ndcg@10", "recall@20", "ndcg@20"]
@@ -53,6 +55,7 @@ def run(argv: Sequence[str]) -> None:
     path = get_movielens_100k()
     from lares.data.readers import load_dataset
     from lares.evaluation.popularity import evaluate_popularity
+    from lares.training.interrupts import Interrupted
     from lares.training.loggers import CsvLog
     from lares.training.plots import plot_run
     from lares.training.spt import SptPhase, train
@@ -71,7 +74,11 @@ def run(argv: Sequence[str]) -> None:
     for name, config in configs.items():
         print(f"\n{name}" + (" (the same model without recurrence, SASRec)" * (name == "depth 0")))
         run_folder = runs[name]
-        results[name] = train(config, run_folder.path, resume=run_folder.config.is_file())
+        try:
+            results[name] = train(config, run_folder.path, resume=run_folder.config.is_file())
+        except Interrupted as stopped:
+            again = shlex.join(["lares", "demo", *argv])
+            raise Interrupted(f"stopped; go on with: {again}", stopped.signal_number) from None
     without = results["depth 0"].test[0]
     rows = {"popularity": popularity, "depth 0 (SASRec)": without}
     rows |= {f"LARES depth {d}": metrics for d, metrics in results["LARES"].test.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
@@ -31,6 +31,12 @@ def require_at_least(option: str, value: int | None, least: int) -> None:
     """Raise ``ConfigError`` if ``option`` was given and is below ``least``."""
     if value is not None and value < least:
         raise ConfigError(f"{option} is {value}; it must be at least {least}")
+
+
+def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ``ConfigError`` unless ``value`` of ``option`` is one of ``choices``."""
+    if value not in choices:
+        raise ConfigError(f"{option} is {value!r}; it must be one of {', '.join(choices)}")
 
 
 def whole_numbers(option: str, text: str) -> list[int]:

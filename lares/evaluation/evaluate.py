@@ -1,4 +1,9 @@
-"""Evaluation of a model on a split: all test depths from one pass over the trajectory."""
+"""Evaluation of a model on a split: all test depths from one pass over the trajectory.
+
+Which initial states samples start from is a choice (``states``): ``shared`` is what a model that serves
+does, one for all histories, so that a sample's rank depends on the sample alone; ``drawn`` is what the
+authors do, one for each row of the split.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lares.config import EVALUATION_STATES
 from lares.data.batches import collate
 from lares.data.dataset import Split
+from lares.errors import ConfigError
 from lares.evaluation.ranking import DEFAULT_KS, catalogue_target_ranks, metrics_from_ranks
 from lares.model import LaresModel
 
@@ -23,16 +30,22 @@ def depth_ranks(
     batch_size: int = 512,
     remove_history: bool = False,
     seed: int = 0,
+    states: str = "shared",
     first_id: int = 0,
 ) -> dict[int, Tensor]:
     """Rank of every sample's target at every depth: {depth: (S,) int64 on the model's device}.
 
-    Each sample's random draws are addressed by its number in the split (counted from ``first_id``
-    where the split is a part of a larger one), so that ranks do not depend on the batch size.
+    Args:
+        model, split, depths, batch_size, remove_history, seed, states: as in :func:`evaluate`.
+        first_id: with states ``drawn``, number of the split's first sample, where it is a part of a
+            larger one.
 
     Raises:
-        ValueError: the depths do not fit the model, or the split is empty.
+        ValueError: the depths do not fit the model, the split is empty, or scores are NaN.
     """
+    if states not in EVALUATION_STATES:
+        allowed = ", ".join(EVALUATION_STATES)
+        raise ConfigError(f"states is {states!r}; it must be one of {allowed}")
     if len(split) == 0:
         raise ValueError("there is no sample to evaluate")
     recurrent = model.config.is_recurrent
@@ -57,12 +70,13 @@ def depth_ranks(
             if remove_history:
                 whole, _, _ = collate(split, indices, longest_history)
                 excluded = torch.from_numpy(whole).to(device)
+            streams = first_id + indices if states == "drawn" else np.zeros_like(indices)
             out = model.encoder(
                 item_seq,
                 lengths,
                 max(depths),
                 seed=seed,
-                sequence_ids=torch.from_numpy(first_id + indices).to(device),
+                sequence_ids=torch.from_numpy(streams).to(device),
                 return_trajectory=True,
             )
             for depth in depths:
@@ -82,6 +96,7 @@ def evaluate(
     batch_size: int = 512,
     remove_history: bool = False,
     seed: int = 0,
+    states: str = "shared",
 ) -> dict[int, dict[str, float]]:
     """Recall and NDCG over the full catalogue, by reasoning depth.
 
@@ -93,6 +108,8 @@ def evaluate(
         batch_size: sequences a pass.
         remove_history: leave the items of a sample's whole history out of its ranking.
         seed: of drawn initial states.
+        states: ``shared``: all samples start from one drawn state, as :meth:`LaresModel.recommend` has
+            it; ``drawn``: each has its own, by its number in the split, as published.
 
     Returns:
         {depth: {"recall@10": ..., "ndcg@10": ...}}.
@@ -101,6 +118,12 @@ def evaluate(
         ValueError: the depths do not fit the model, the split is empty, or scores are NaN.
     """
     ranks = depth_ranks(
-        model, split, depths, batch_size=batch_size, remove_history=remove_history, seed=seed
+        model,
+        split,
+        depths,
+        batch_size=batch_size,
+        remove_history=remove_history,
+        seed=seed,
+        states=states,
     )
     return {depth: metrics_from_ranks(found, ks) for depth, found in ranks.items()}

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import yaml
-
-from lares.config import LaresConfig
+from lares.config import EVALUATION_STATES, LaresConfig
 from lares.data.formats import FORMATS
 from lares.errors import ConfigError
 from lares.names import nearest
 from lares.objectives.config import RptConfig, SptConfig, check_has_steps
+from lares.training.options_file import read_yaml
 
 _Run = TypeVar("_Run", bound="RunConfig")
 
@@ -27,6 +26,8 @@ RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
 SAMPLES = ("prefixes", "users")
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")  # as Lightning Fabric calls them
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
+# Of runs whose config.yaml does not name them yet.
+_FORMER_OPTIONS = {"trainer": {"test_states": "drawn"}}
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,9 @@ class OptimizerOptions:
 
     def __post_init__(self) -> None:
         _positive("optimizer.lr", self.lr)
-        if self.weight_decay < 0 or not math.isfinite(self.weight_decay):
+        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
             raise ConfigError(
-                f"optimizer.weight_decay is {self.weight_decay}; it must be zero or more"
+                f"optimizer.weight_decay is {self.weight_decay!r}; it must be a number, zero or more"
             )
         _at_least("optimizer.batch_size", self.batch_size, 1)
 
@@ -154,6 +155,8 @@ class TrainerOptions:
         eval_batch_size: sequences in one evaluation pass.
         remove_history: leave a user's history out of the ranking. The authors do not.
         test_depths: reasoning depths the test metrics are reported for.
+        test_states: initial states that test metrics start from: shared, as ``lares evaluate`` and
+            ``lares recommend`` have it, or drawn for each sample, as published. Validation draws.
         checkpoint_every_steps: training state is also saved after this many steps inside an epoch; 0
             saves at the end of epochs only.
         log_every: steps between looks at the losses, which are then logged and checked for NaN.
@@ -171,6 +174,7 @@ class TrainerOptions:
     eval_batch_size: int = 512
     remove_history: bool = False
     test_depths: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 12, 16])
+    test_states: str = "shared"
     checkpoint_every_steps: int = 500
     log_every: int = 10
     tensorboard: bool = True
@@ -198,6 +202,11 @@ class TrainerOptions:
             raise ConfigError(
                 f"trainer.precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}"
             )
+        if self.test_states not in EVALUATION_STATES:
+            raise ConfigError(
+                f"trainer.test_states is {self.test_states!r}; it must be one of "
+                f"{', '.join(EVALUATION_STATES)}"
+            )
         if not self.test_depths:
             raise ConfigError("trainer.test_depths is empty; give at least one depth")
         for depth in self.test_depths:
@@ -209,8 +218,12 @@ def _at_least(name: str, value: object, least: int) -> None:
         raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and not isinstance(value, bool)
+
+
 def _positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
+    if not (_is_number(value) and value > 0):
         raise ConfigError(f"{name} is {value!r}; it must be a positive number")
 
 
@@ -230,7 +243,7 @@ class StartOptions:
     def __post_init__(self) -> None:
         for name in ("dropout", "attn_dropout"):
             value = getattr(self, name)
-            if value is not None and not 0.0 <= value < 1.0:
+            if value is not None and not (_is_number(value) and 0.0 <= value < 1.0):
                 raise ConfigError(f"start.{name} is {value!r}; it must lie in 0 .. 1, 1 left out")
 
     def of_policy(self, model: LaresConfig) -> LaresConfig:
@@ -246,6 +259,7 @@ class StartOptions:
 class RunConfig:
     """What every run depends on; each kind of run adds its own sections."""
 
+    COMMAND: ClassVar[str]  # that starts such a run, after lares
     SECTIONS: ClassVar[dict[str, type]] = {}
 
     data: DataOptions
@@ -253,10 +267,14 @@ class RunConfig:
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
 
     def __post_init__(self) -> None:
-        if self.optimizer.batch_size < 8 * self.trainer.devices:
+        self.check_processes(self.trainer.devices)
+
+    def check_processes(self, n: int) -> None:
+        """Raise ``ConfigError`` unless a step's samples can be shared by ``n`` processes."""
+        if self.optimizer.batch_size < 8 * n:
             raise ConfigError(
-                f"optimizer.batch_size is {self.optimizer.batch_size}; {self.trainer.devices} devices "
-                f"need at least {8 * self.trainer.devices}"
+                f"optimizer.batch_size is {self.optimizer.batch_size}; {n} devices need at least "
+                f"{8 * n}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -289,6 +307,7 @@ class TrainConfig(RunConfig):
     """An SPT run. ``model`` holds the fields of :class:`lares.LaresConfig` but ``n_items``, which the
     data decide."""
 
+    COMMAND: ClassVar[str] = "train"
     SECTIONS: ClassVar[dict[str, type]] = {
         "data": DataOptions,
         "model": LaresConfig,
@@ -331,6 +350,7 @@ class RptOptimizerOptions(OptimizerOptions):
 class PosttrainConfig(RunConfig):
     """An RPT run: from a trained model, which decides everything about the model but dropout."""
 
+    COMMAND: ClassVar[str] = "posttrain"
     SECTIONS: ClassVar[dict[str, type]] = {
         "data": DataOptions,
         "start": StartOptions,
@@ -358,29 +378,14 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml"))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file of options.
-
-    Raises:
-        ConfigError: the file is missing or is not a mapping in YAML.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        place = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {place}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds {type(content).__name__}; it must hold options by section")
-    return content
+def read_run_options(path: Path) -> dict[str, Any]:
+    """Return the options in a run's ``config.yaml``; what it is too old to name as it was then."""
+    return merge_options(_FORMER_OPTIONS, read_yaml(path))
 
 
 def read_config(path: Path) -> RunConfig:
     """The configuration in the ``config.yaml`` of a run of any kind."""
-    options = read_yaml(path)
+    options = read_run_options(path)
     kind = PosttrainConfig if "start" in options else TrainConfig
     return kind.from_dict(options)
 

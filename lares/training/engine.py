@@ -3,34 +3,132 @@
 from __future__ import annotations
 
 import atexit
+import os
+import sys
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
+from lares.errors import ConfigError, LaresError
 from lares.training.config import TrainerOptions
+from lares.training.distributed import all_gather_rows
 from lares.training.steps import Place
 
+_Result = TypeVar("_Result")
 _LET_GO_SECONDS = 0.2
+# What torchrun tells its processes, and others who start processes for torch.distributed.
+_OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 
 def launch(options: TrainerOptions) -> Fabric:
-    """The engine for devices, precision and processes, with its processes started."""
+    """Return the engine for devices, precision and processes, with its processes started.
+
+    Under ``torchrun`` the processes are those that it started, whatever ``options`` say.
+
+    Raises:
+        ConfigError: ``options`` ask for another number of processes than ``torchrun`` started, or for
+            what this machine has not.
+    """
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
-    fabric = Fabric(
-        accelerator=options.accelerator,
-        devices=options.devices,
-        precision=options.precision,  # type: ignore[arg-type]  # checked against the same names
-        strategy="ddp" if options.devices > 1 else "auto",
-    )
+    devices, nodes = _processes(options.devices)
+    try:
+        fabric = Fabric(
+            accelerator=options.accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            precision=options.precision,  # type: ignore[arg-type]  # checked against the same names
+            strategy="ddp" if devices * nodes > 1 else "auto",
+        )
+    except Exception as error:  # of many kinds, all about what this machine has not
+        raise ConfigError(
+            f"trainer.accelerator={options.accelerator}, devices={devices}, "
+            f"precision={options.precision} cannot be used here: {' '.join(str(error).split())}"
+        ) from error
     fabric.launch()
     if dist.is_initialized():
         # Its threads must be joined while Python still runs: one that asks for the interpreter at exit
         # ends the process with SIGABRT.
         atexit.register(_leave_processes)
     return fabric
+
+
+def started_by_torchrun() -> bool:
+    """Return whether ``torchrun`` started this process."""
+    return dist.is_available() and dist.is_torchelastic_launched()
+
+
+def as_started(command: str) -> str:
+    """Return ``command``, by ``torchrun`` where that started this process."""
+    if not started_by_torchrun():
+        return command
+    return f"torchrun --nproc-per-node {os.environ['LOCAL_WORLD_SIZE']} -m {command}"
+
+
+def _processes(devices: int) -> tuple[int, int]:
+    """Return (processes on each machine, machines)."""
+    if not (started_by_torchrun() or all(name in os.environ for name in _OF_A_LAUNCHER)):
+        return devices, 1
+    here, everywhere = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    if devices not in (1, here):
+        raise ConfigError(
+            f"trainer.devices is {devices}, but torchrun started {here} processes on this machine; "
+            "leave trainer.devices away"
+        )
+    if everywhere % here:
+        raise ConfigError(
+            f"torchrun started {here} processes on this machine and {everywhere} in all; every "
+            "machine must have as many"
+        )
+    return here, everywhere // here
+
+
+def all_do(fabric: Fabric, action: Callable[[], _Result]) -> _Result:
+    """Have every process do something, and return what it gives.
+
+    Raises:
+        LaresError: in the first process that could not; the others end without a word, so that a
+            mistake that all of them meet is told once.
+    """
+    failed: LaresError | None = None
+    result: _Result | None = None
+    try:
+        result = action()
+    except LaresError as error:
+        failed = error
+    if fabric.world_size > 1:
+        own = torch.tensor([0 if failed is None else failed.exit_status], device=fabric.device)
+        statuses = all_gather_rows(own).tolist()
+        failing = [rank for rank, status in enumerate(statuses) if status]
+        if failing and fabric.global_rank != failing[0]:
+            sys.exit(statuses[failing[0]])
+    if failed is not None:
+        raise failed
+    return result  # type: ignore[return-value]  # it was set, or something was raised
+
+
+def first_does(fabric: Fabric, action: Callable[[], None]) -> None:
+    """Have the first process do something, while the others wait.
+
+    Raises:
+        LaresError: in the first process, as ``action`` raised it; the others end without a word.
+    """
+    failed: LaresError | None = None
+    if fabric.is_global_zero:
+        try:
+            action()
+        except LaresError as error:
+            failed = error
+    if fabric.world_size > 1:
+        status = fabric.broadcast(0 if failed is None else failed.exit_status)
+        if status and not fabric.is_global_zero:
+            sys.exit(status)
+    if failed is not None:
+        raise failed
 
 
 def _leave_processes() -> None:

@@ -33,6 +33,7 @@ class Progress:
         seconds: spent training and validating, over all starts.
         parts: seconds by part of a step.
         samples: trained on, over all starts.
+        epoch_seconds, epoch_samples: of the steps of the epoch under way.
     """
 
     epoch: int = 0
@@ -45,6 +46,8 @@ class Progress:
     seconds: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
     samples: int = 0
+    epoch_seconds: float = 0.0
+    epoch_samples: int = 0
 
 
 def save_state(
