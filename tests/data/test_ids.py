@@ -154,7 +154,7 @@ UNKNOWN = [
         True,
         b"5",
     ),
-    *([5], object(), float("nan"), np.float64(2.5), np.True_),
+    *([5], {"a": 1}, float("nan"), np.float64(2.5), np.True_),
 ]
 
 
