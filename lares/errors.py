@@ -29,5 +29,11 @@ class WeightsError(LaresError, ValueError):
     """A model's weights are no numbers: NaN or infinite."""
 
 
+def told(error: OSError) -> CheckpointError:
+    """Return the error that says what the system refused: a full disk, a file that may not be written."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    return CheckpointError(f"{where}{error.strerror or error}")
+
+
 class DownloadError(LaresError, RuntimeError):
     """A download failed, or what came is not what was asked for."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from lares import __version__
-from lares.errors import LaresError
+from lares.errors import LaresError, told
 from lares.names import nearest
 from lares_kernels.errors import BackendError
 
@@ -22,6 +25,7 @@ COMMANDS = {
     "doctor": "what is installed, which backends can run, and why not",
 }
 EXIT_USAGE = 2
+_FIRST_SPEAKS_SECONDS = 0.5
 
 
 def usage() -> str:
@@ -56,11 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if name not in COMMANDS:
             raise LaresError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
         importlib.import_module(f"lares.cli.{name}").run(rest)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk is told here, not as the interpreter ends
     except (LaresError, BackendError) as error:
         status = getattr(error, "exit_status", EXIT_USAGE)
         # A run that was asked to stop and did has made no mistake.
-        print(("error: " if status == EXIT_USAGE else "") + str(error), file=sys.stderr)
-        sys.exit(status)
+        _end(("error: " if status == EXIT_USAGE else "") + str(error), status)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -68,3 +73,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The reader of our output (head, less) has gone; keep the interpreter's flush from failing.
         sys.stdout = None
         sys.exit(0)
+    except OSError as error:
+        _end(f"error: {told(error)}", EXIT_USAGE)
+
+
+def _end(message: str, status: int) -> NoReturn:
+    """End the process with a message of one line, which of several processes one gives."""
+    if _speaks():
+        print(" ".join(message.split("\n")), file=sys.stderr)
+    else:
+        time.sleep(_FIRST_SPEAKS_SECONDS)  # who started the processes ends all when one has ended
+    sys.exit(status)
+
+
+def _speaks() -> bool:
+    """Return whether errors of this process are its own: before processes of a run know each other all
+    of a machine make the same mistake."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        return True
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and bool(
+        distributed.is_available() and distributed.is_initialized()
+    )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lares.errors import CheckpointError
 from lares.files import atomic_write
 
 if TYPE_CHECKING:
@@ -19,11 +20,14 @@ class CsvLog:
     Args:
         path: of the file.
         last_epoch: rows of later epochs, left by a run that was killed, are dropped.
+
+    Raises:
+        CheckpointError: the file that is there is damaged.
     """
 
     def __init__(self, path: Path, last_epoch: int) -> None:
         self.path = path
-        self.rows = [row for row in read_rows(path) if int(row["epoch"]) <= last_epoch]
+        self.rows = [row for row in read_rows(path) if _epoch(row, path) <= last_epoch]
         self._write()
 
     def append(self, row: Mapping[str, float | int | str]) -> None:
@@ -32,7 +36,7 @@ class CsvLog:
         self._write()
 
     def _write(self) -> None:
-        names = list(self.rows[0]) if self.rows else []
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
         with (
             atomic_write(self.path) as temporary,
             open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -44,11 +48,35 @@ class CsvLog:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV log; none if it is not there."""
+    """The rows of a CSV log; none if it is not there.
+
+    Raises:
+        CheckpointError: it cannot be read, or a row has more or fewer cells than the header.
+    """
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _damaged(path, str(error)) from error
+    for number, row in enumerate(rows):
+        if None in row or None in row.values():
+            raise _damaged(path, f"row {number + 1} has not as many cells as the header")
+    return rows
+
+
+def _epoch(row: Mapping[str, str], path: Path) -> int:
+    try:
+        return int(row["epoch"])
+    except (KeyError, ValueError):
+        raise _damaged(path, f"epoch {row.get('epoch', 'is no column')!r}") from None
+
+
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is damaged ({reason}); restore it from a copy, or move it away to go on with a new one"
+    )
 
 
 def open_tensorboard(folder: Path, first_step: int) -> SummaryWriter:
