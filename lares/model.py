@@ -325,15 +325,15 @@ class LaresModel(nn.Module):
         save_model(self.state_dict(), self.config, Path(path), self.vocabulary)
 
     @classmethod
-    def shapes(cls, config: LaresConfig) -> dict[str, Tensor]:
-        """Return tensors without memory by the names, and of the shapes, of a model's weights.
+    def without_memory(cls, config: LaresConfig) -> LaresModel:
+        """Return a model whose weights have shapes and no values, so that any configuration has one.
 
         Raises:
             ConfigError: a tensor would be larger than any memory.
         """
         try:
             with torch.device("meta"):
-                return cls(config).state_dict()
+                return cls(config)
         except (RuntimeError, OverflowError, TypeError) as error:
             raise ConfigError(
                 f"a model of n_items={config.n_items}, d_model={config.d_model}, d_ff={config.d_ff}, "
@@ -360,7 +360,7 @@ class LaresModel(nn.Module):
         folder = model_folder(path)
         saved = load_model(folder, vocabulary)
         # First without memory: a damaged configuration may ask for any amount of it.
-        shapes = cls.shapes(saved.config)
+        shapes = cls.without_memory(saved.config).state_dict()
         check_weights(shapes, saved.weights, folder / WEIGHTS_FILE)
         model = cls(saved.config, vocabulary=saved.vocabulary)
         model.to(saved.weights["encoder.item_embedding.weight"].dtype)

@@ -192,13 +192,6 @@ def _known(name: str, source: str) -> Backend:
     return _BACKENDS[name]
 
 
-def require_known() -> None:
-    """Raise ``BackendError`` if ``LARES_BACKEND`` names a backend that there is not."""
-    name = os.environ.get(ENVIRONMENT_VARIABLE)
-    if name:
-        _known(name, ENVIRONMENT_VARIABLE)
-
-
 @contextlib.contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Run every call inside the ``with`` block on backend ``name``, in this thread or task.

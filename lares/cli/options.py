@@ -106,14 +106,13 @@ def choose_device(name: str, num_threads: int | None) -> Any:
     """Return the torch device called ``name``.
 
     Raises:
-        ConfigError: there is no such device here.
-        BackendError: ``LARES_BACKEND`` names a backend that there is not.
+        ConfigError: there is no such device here, or no such backend as ``LARES_BACKEND`` names.
     """
     import torch
 
-    from lares_kernels.backends import require_known
+    from lares.backend import require_backend
 
-    require_known()
+    require_backend()
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     if name == "auto":

@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
+from lares.backend import require_backend
 from lares.errors import ConfigError, LaresError, told
 from lares.training.config import TrainerOptions
 from lares.training.distributed import all_gather_rows
 from lares.training.steps import Place
-from lares_kernels.backends import require_known
 from lares_kernels.errors import BackendError
 
 _Result = TypeVar("_Result")
@@ -34,10 +34,9 @@ def launch(options: TrainerOptions) -> Fabric:
 
     Raises:
         ConfigError: ``options`` ask for another number of processes than ``torchrun`` started, or for
-            what this machine has not.
-        BackendError: ``LARES_BACKEND`` names a backend that there is not.
+            what this machine has not; or ``LARES_BACKEND`` names a backend that it has not.
     """
-    require_known()
+    require_backend()
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
     devices, nodes = _processes(options.devices)

@@ -18,7 +18,7 @@ _COPIES = 4  # of a weight in training: itself, its gradient, Adam's two moments
 
 def require_memory_for(config: LaresConfig, device: torch.device) -> None:
     """Raise ``ConfigError`` if this machine has not the memory to train a model, before any is taken."""
-    weights = sum(tensor.numel() for tensor in LaresModel.shapes(config).values())
+    weights = sum(each.numel() for each in LaresModel.without_memory(config).state_dict().values())
     copies = _COPIES if device.type == "cpu" else 1
     needed = weights * copies * _FLOAT_BYTES
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
