@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def read_array(path: Path) -> NDArray[Any]:
     try:
         # Mapped, so that a header that promises more than there is in the file takes no memory.
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError) as error:
+    except (OSError, ValueError, EOFError, OverflowError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not a readable .npy file: {error}") from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "iuf":
         kind = found.dtype if isinstance(found, np.ndarray) else "an archive"

@@ -48,13 +48,19 @@ def require_writable(path: Path) -> None:
     """Raise ``OSError`` if it can be told beforehand that ``path`` cannot be written."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder")
-    place = path
     if not path.exists() or not _is_written_into(path):
-        place = path.resolve().parent
-        while not place.exists():
-            place = place.parent
-        if not place.is_dir():
-            raise NotADirectoryError(f"{place} is not a folder")
+        require_folder(path.resolve().parent)
+    elif not os.access(path, os.W_OK):
+        raise PermissionError(f"{path} may not be written to")
+
+
+def require_folder(path: Path) -> None:
+    """Raise ``OSError`` if it can be told beforehand that ``path`` cannot be a folder to write into."""
+    place = path.resolve()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(f"{place} is not a folder")
     if not os.access(place, os.W_OK):
         raise PermissionError(f"{place} may not be written to")
 

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from lares.config import MOST_SEED, MOST_THREADS
 from lares.errors import ConfigError
-from lares.files import require_writable
+from lares.files import require_folder, require_writable
 from lares.names import nearest
 
 
@@ -58,6 +58,14 @@ def require_output(option: str, path: Path) -> None:
         require_writable(path)
     except OSError as error:
         raise ConfigError(f"{option} {path} cannot be written: {error}") from error
+
+
+def require_place(option: str, folder: Path) -> None:
+    """Raise ``ConfigError`` if it can be told beforehand that ``option`` cannot be a folder to fill."""
+    try:
+        require_folder(folder)
+    except OSError as error:
+        raise ConfigError(f"{option} {folder} cannot be filled: {error}") from error
 
 
 def require_choice(option: str, value: str, choices: Sequence[str]) -> None:

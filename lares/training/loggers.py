@@ -27,7 +27,7 @@ class CsvLog:
 
     def __init__(self, path: Path, last_epoch: int) -> None:
         self.path = path
-        self.rows = [row for row in read_rows(path) if _epoch(row, path) <= last_epoch]
+        self.rows = [row for row in read_rows(path) if int(row["epoch"]) <= last_epoch]
         self._write()
 
     def append(self, row: Mapping[str, float | int | str]) -> None:
@@ -51,26 +51,24 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV log; none if it is not there.
 
     Raises:
-        CheckpointError: it cannot be read, or a row has more or fewer cells than the header.
+        CheckpointError: it cannot be read, or a row is not as the header says, or not of an epoch.
     """
     if not path.is_file():
         return []
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, strict=True))
+            reader = csv.DictReader(file, strict=True)
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _damaged(path, str(error)) from error
+    if reader.fieldnames and "epoch" not in reader.fieldnames:
+        raise _damaged(path, "there is no column epoch")
     for number, row in enumerate(rows):
         if None in row or None in row.values():
             raise _damaged(path, f"row {number + 1} has not as many cells as the header")
+        if not row["epoch"].isdecimal():
+            raise _damaged(path, f"row {number + 1} has {row['epoch']!r} for its epoch")
     return rows
-
-
-def _epoch(row: Mapping[str, str], path: Path) -> int:
-    try:
-        return int(row["epoch"])
-    except (KeyError, ValueError):
-        raise _damaged(path, f"epoch {row.get('epoch', 'is no column')!r}") from None
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:

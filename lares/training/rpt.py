@@ -167,9 +167,11 @@ def posttrain(
             if not started:
                 _write_start(folder, dataset, start, kept)
 
+        if resume:
+            trainer.resume()
         # All that can be wrong beforehand has been looked at.
         first_does(fabric, prepare)
-        return trainer.run(resume)
+        return trainer.run()
 
 
 def _load_start(path: str | Path) -> TrainedModel:

@@ -134,9 +134,11 @@ def train(
         first_does(fabric, lambda: folder.belong(config, dataset))
         phase = all_do(fabric, lambda: _phase(config, dataset, place_of(fabric)))
         trainer = Trainer(config, phase, dataset, folder, fabric, progress)
+        if resume:
+            trainer.resume()
         # All that can be wrong beforehand has been looked at.
         first_does(fabric, lambda: folder.prepare(config))
-        return trainer.run(resume)
+        return trainer.run()
 
 
 def _phase(config: TrainConfig, dataset: Dataset, place: Place) -> Phase:

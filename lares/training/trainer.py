@@ -26,7 +26,7 @@ from lares.training.display import Display
 from lares.training.distributed import all_gather_rows, shard
 from lares.training.engine import all_do, as_started, first_does
 from lares.training.interrupts import Interrupted, StopRequest, stop_request
-from lares.training.loggers import CsvLog, open_tensorboard
+from lares.training.loggers import CsvLog, open_tensorboard, read_rows
 from lares.training.memory import peak_memory_mib
 from lares.training.phase import Phase
 from lares.training.plots import plot_run
@@ -108,13 +108,22 @@ class Trainer:
     # --- state ------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Go back to the saved state, if there is one."""
+        """Go back to the saved state, if there is one.
+
+        Raises:
+            CheckpointError: the state or a log is damaged; nothing was changed.
+        """
         if self.folder.state.is_file():
             all_do(self.fabric, self._read_state)
+        first_does(self.fabric, self._check_logs)
 
     def _read_state(self) -> None:
         self.progress, _, tensors = read_progress(self.folder.state)
         restore_state(self.folder.state, tensors, self.model, self._optimizer.optimizer)
+
+    def _check_logs(self) -> None:
+        for log in (self.folder.metrics, self.folder.timing):
+            read_rows(log)
 
     def _save(self) -> None:
         first_does(self.fabric, self._write_state)
