@@ -87,16 +87,14 @@ class Trainer:
         self.progress = Progress()
         self._unread: list[Tensor] = []
 
-    def run(self, resume: bool = False) -> TrainResult:
-        """Train, from the saved state if ``resume``, and test the best model.
+    def run(self) -> TrainResult:
+        """Train, from where :meth:`resume` went back to, and test the best model.
 
         A run that is finished already keeps its result.
 
         Raises:
             LaresError: as :meth:`fit` and :meth:`finish`.
         """
-        if resume:
-            self.resume()
         self._display.say(all_do(self.fabric, self._start_line))
         if self.finished:
             kept = self._kept_result()
