@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from lares.errors import REFUSALS
+
 _PREFIX, _SUFFIX = ".", ".part"  # of a file that is being written
 _LINKS_OF_THE_SYSTEM = ("dev", "proc")
 
@@ -32,7 +34,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     if path.is_symlink():
         path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _new_file_beside(path)
+    try:
+        temporary = _new_file_beside(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
@@ -40,6 +46,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.chmod(temporary, mode)  # safetensors puts a file of its own there, for its owner alone
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in REFUSALS and error.filename in (None, str(temporary), temporary):
+            error.filename = str(path)  # what its user knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -257,9 +257,7 @@ class LaresModel(nn.Module):
         excluded = None if seen is None else torch.from_numpy(seen - 1).to(self.device)
         if index is not None:
             return index.search(states, k, excluded)
-        return lk.catalogue_top_k(
-            states, self.items[1:], k, excluded=excluded, **self.scoring
-        ).ids
+        return lk.catalogue_top_k(states, self.items[1:], k, excluded=excluded, **self.scoring).ids
 
     def _last_states(
         self,

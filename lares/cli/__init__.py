@@ -49,17 +49,8 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with status 2 where the user can mend the error."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return
-    if arguments[0] == "--version":
-        print(f"lares {__version__}")
-        return
-    name, rest = arguments[0], arguments[1:]
     try:
-        if name not in COMMANDS:
-            raise LaresError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
-        importlib.import_module(f"lares.cli.{name}").run(rest)
+        _run(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()  # a full disk is told here, not as the interpreter ends
     except (LaresError, BackendError) as error:
@@ -74,7 +65,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout = None
         sys.exit(0)
     except OSError as error:
+        _let_go_of_output()
         _end(f"error: {told(error)}", EXIT_USAGE)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return
+    if arguments[0] == "--version":
+        print(f"lares {__version__}")
+        return
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        raise LaresError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
+    importlib.import_module(f"lares.cli.{name}").run(rest)
 
 
 def _end(message: str, status: int) -> NoReturn:
@@ -84,6 +89,15 @@ def _end(message: str, status: int) -> NoReturn:
     else:
         time.sleep(_FIRST_SPEAKS_SECONDS)  # who started the processes ends all when one has ended
     sys.exit(status)
+
+
+def _let_go_of_output() -> None:
+    """Keep the interpreter from writing what is left for standard output, if that takes no more."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _speaks() -> bool:

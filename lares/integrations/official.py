@@ -305,7 +305,9 @@ def load_official_file(path: str | Path, n_items: int | None = None) -> LaresMod
     for name, tensor in weights.items():
         real = isinstance(tensor, Tensor) and tensor.is_floating_point()
         if not real or is_larger_than_stored(tensor):
-            raise CheckpointError(f"{path}: {name!r} is no tensor of real numbers, all of them stored")
+            raise CheckpointError(
+                f"{path}: {name!r} is no tensor of real numbers, all of them stored"
+            )
     if "item_embedding.weight" not in weights:
         raise CheckpointError(f"{path} has no tensor 'item_embedding.weight'")
     merged = {**options, "n_items": n_items or len(weights["item_embedding.weight"])}

@@ -58,10 +58,10 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, strict=True)
-            rows = list(reader)
+            names, rows = reader.fieldnames, list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _damaged(path, str(error)) from error
-    if reader.fieldnames and "epoch" not in reader.fieldnames:
+    if names and "epoch" not in names:
         raise _damaged(path, "there is no column epoch")
     for number, row in enumerate(rows):
         if None in row or None in row.values():

@@ -236,8 +236,15 @@ def _read_samples(path: Path, n_samples: int) -> NDArray[np.int64]:
     try:
         kept = read_array(path)
     except DataError as error:
-        raise CheckpointError(f"{error}; restore it from a copy, or begin a run of its own") from error
-    if kept.ndim != 1 or kept.dtype.kind != "i" or not len(kept) or (np.diff(kept, prepend=-1) < 1).any():
+        raise CheckpointError(
+            f"{error}; restore it from a copy, or begin a run of its own"
+        ) from error
+    if (
+        kept.ndim != 1
+        or kept.dtype.kind != "i"
+        or not len(kept)
+        or (np.diff(kept, prepend=-1) < 1).any()
+    ):
         raise CheckpointError(
             f"{path} holds no ascending numbers of training samples: it is damaged; restore it from a "
             "copy, or begin a run of its own"

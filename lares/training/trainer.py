@@ -381,7 +381,10 @@ class Trainer:
 
         def ranks_of_part() -> dict[int, Tensor]:
             if first == end:  # fewer samples than processes
-                return {depth: torch.empty(0, dtype=torch.int64, device=self.fabric.device) for depth in depths}
+                return {
+                    depth: torch.empty(0, dtype=torch.int64, device=self.fabric.device)
+                    for depth in depths
+                }
             try:
                 return depth_ranks(
                     model,

@@ -150,8 +150,6 @@ def test_what_does_not_fit(released) -> None:
         load_official(weights, lost)
 
 
-
-
 def pickled_with_build(path: Path, module: str, name: str, state: object, content: dict) -> None:
     """``content`` as torch.save writes it, its pickle begun by setting a global's state."""
     torch.save(content, path)
@@ -196,7 +194,11 @@ def test_files_that_promise_more_than_they_hold(released, tmp_path: Path) -> Non
     torch.save({"state_dict": wide, "config": config}, path)
     with pytest.raises(CheckpointError, match="larger than what is stored"):
         load_official_file(path)
-    for absurd in ({"hidden_size": 10**9}, {"MAX_ITEM_LIST_LENGTH": 10**12}, {"inner_size": 10**18}):
+    for absurd in (
+        {"hidden_size": 10**9},
+        {"MAX_ITEM_LIST_LENGTH": 10**12},
+        {"inner_size": 10**18},
+    ):
         torch.save({"state_dict": weights, "config": {**config, **absurd}}, path)
         with pytest.raises((CheckpointError, ConfigError)):
             load_official_file(path)
@@ -232,7 +234,9 @@ def test_tar_files_are_refused(tmp_path: Path, kind: bytes) -> None:
 def test_a_stream_that_promises_more_than_it_holds(released, tmp_path: Path) -> None:
     weights, config = released
     path = tmp_path / "model.pth"
-    torch.save({"state_dict": weights, "config": config}, path, _use_new_zipfile_serialization=False)
+    torch.save(
+        {"state_dict": weights, "config": config}, path, _use_new_zipfile_serialization=False
+    )
     count = weights["item_embedding.weight"].numel()
     old, new = (b"J" + struct.pack("<i", n) for n in (count, 2**31 - 1))
     if count < 2**16:
