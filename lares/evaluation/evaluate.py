@@ -98,7 +98,7 @@ def depth_ranks(
 def _excluded(
     split: Split, indices: NDArray[np.int64], device: torch.device, remove_history: bool
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Give the samples ``indices`` in groups: (n,) places among them, and the items that do not rank."""
+    """Give the samples ``indices`` in groups: (n,) places among them, and items that do not rank."""
     if not remove_history:
         yield torch.arange(len(indices), device=device), None
         return
