@@ -100,8 +100,8 @@ def run(argv: Sequence[str]) -> None:
     depths = None if found.depths is None else whole_numbers("--depths", found.depths)
     require_at_least("--batch_size", found.batch_size, 1)
     require_at_least("--ks", min(ks), 1)
-    for depth in depths or []:
-        require_in("--depths", depth, 0, MOST_STEPS)
+    for wanted in depths or []:
+        require_in("--depths", wanted, 0, MOST_STEPS)
     given = {name: value for name, value in found.data.as_dict().items() if value is not None}
     DataOptions(**given)  # checks them
     require_seed("--seed", found.seed)

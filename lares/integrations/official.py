@@ -254,7 +254,7 @@ def load_official(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -
 
 
 def _check_official(model: LaresModel, state_dict: Mapping[str, Tensor]) -> None:
-    """Raise ``CheckpointError`` unless released weights are those of ``model``, of which shapes count."""
+    """Raise ``CheckpointError`` unless released weights are those of ``model``: their shapes."""
     weights, used = _tensors(model), set()
     for name, pieces in _official_pieces(model):
         for theirs, view in pieces:

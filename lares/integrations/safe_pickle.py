@@ -56,13 +56,14 @@ class Inert:
 class _Call:
     """Calls a function, and has nothing of its own that a pickle could set."""
 
-    __slots__ = ("__call",)
+    __slots__ = ("_function",)
+    _function: Callable[..., Any]
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_Call__call", function)
+        object.__setattr__(self, "_function", function)
 
     def __call__(self, *args: Any) -> Any:
-        return self.__call(*args)
+        return self._function(*args)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise pickle.UnpicklingError(f"it sets attribute {name!r} of a function")

@@ -342,7 +342,8 @@ class Trainer:
         spent = {"epoch": progress.epoch} | {name: timing.get(name, "") for name in _TIMING}
 
         def log() -> None:
-            assert self._metrics is not None and self._timing is not None  # in the first process
+            assert self._metrics is not None  # in the first process
+            assert self._timing is not None
             self._metrics.append(row)
             self._timing.append(spent)
             if self._board is not None:

@@ -1,4 +1,4 @@
-"""A disk that takes no more, wherever that happens: one line, nothing half-written, and the run goes on."""
+"""A disk that takes no more, wherever that happens: one line, and a run that goes on from there."""
 
 from __future__ import annotations
 
