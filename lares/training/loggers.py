@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 from lares.errors import CheckpointError
 from lares.files import atomic_write
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 
 class CsvLog:
@@ -77,8 +73,61 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
     )
 
 
-def open_tensorboard(folder: Path, first_step: int) -> SummaryWriter:
-    """A TensorBoard writer; what an interrupted run logged from ``first_step`` on is hidden."""
-    from torch.utils.tensorboard import SummaryWriter
+class Board:
+    """TensorBoard logs, written by a thread whose failures :meth:`check` tells.
 
-    return SummaryWriter(str(folder), purge_step=first_step)
+    Args:
+        folder: of the logs.
+        first_step: what an interrupted run logged from it on is hidden.
+
+    Raises:
+        CheckpointError: as :meth:`check`.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder = folder
+        self._failed: BaseException | None = None
+        self._hook = threading.excepthook
+        threading.excepthook = self._thread_failed  # the thread writes at once
+        try:
+            self._writer = SummaryWriter(str(folder), purge_step=first_step)
+        except BaseException as error:
+            threading.excepthook = self._hook
+            if isinstance(error, OSError):
+                self._failed = error
+                self.check()
+            raise
+
+    def _thread_failed(self, args: threading.ExceptHookArgs) -> None:
+        if type(args.thread).__module__.startswith("tensorboard"):
+            self._failed = args.exc_value
+        else:
+            self._hook(args)
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Log a number of a step."""
+        self._trying(lambda: self._writer.add_scalar(name, value, step))
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._trying(self._writer.close)
+        threading.excepthook = self._hook
+
+    def check(self) -> None:
+        """Raise ``CheckpointError`` if the logs could not be written."""
+        if self._failed is not None:
+            reason = " ".join(str(self._failed).split())
+            raise CheckpointError(
+                f"{self._folder} could not be written: {reason}; make room, or go on with "
+                "--trainer.tensorboard false"
+            )
+
+    def _trying(self, action: Callable[[], object]) -> None:
+        if self._failed is not None:
+            return
+        try:
+            action()
+        except (OSError, ValueError) as error:  # the latter of a file that was closed by the former
+            self._failed = error

@@ -26,7 +26,7 @@ from lares.training.display import Display
 from lares.training.distributed import all_gather_rows, shard
 from lares.training.engine import all_do, as_started, first_does
 from lares.training.interrupts import Interrupted, StopRequest, stop_request
-from lares.training.loggers import CsvLog, open_tensorboard, read_rows
+from lares.training.loggers import Board, CsvLog, read_rows
 from lares.training.memory import peak_memory_mib
 from lares.training.phase import Phase
 from lares.training.plots import plot_run
@@ -154,7 +154,7 @@ class Trainer:
             self._metrics = CsvLog(self.folder.metrics, last_epoch)
             self._timing = CsvLog(self.folder.timing, last_epoch)
             if options.tensorboard:
-                self._board = open_tensorboard(self.folder.tensorboard, progress.total_steps)
+                self._board = Board(self.folder.tensorboard, progress.total_steps)
 
         first_does(self.fabric, open_logs)
         try:
@@ -170,6 +170,11 @@ class Trainer:
         finally:
             if self._board is not None:
                 self._board.close()
+        first_does(self.fabric, self._check_board)
+
+    def _check_board(self) -> None:
+        if self._board is not None:
+            self._board.check()
 
     @property
     def finished(self) -> bool:
@@ -282,7 +287,7 @@ class Trainer:
                 self.progress.sums[name] += value
         if self._board is not None:
             for name, value in zip(names, values[-1], strict=True):
-                self._board.add_scalar(f"train/{name}", value, self.progress.total_steps)
+                self._board.add(f"train/{name}", value, self.progress.total_steps)
         return float(values[-1][0])
 
     def _begin(self) -> None:
@@ -348,7 +353,8 @@ class Trainer:
             self._timing.append(spent)
             if self._board is not None:
                 for name, value in valid.items():
-                    self._board.add_scalar(f"valid/{name}", value, progress.total_steps)
+                    self._board.add(f"valid/{name}", value, progress.total_steps)
+                self._board.check()
 
         first_does(self.fabric, log)
         seconds = timing["train_seconds"] + timing["valid_seconds"]

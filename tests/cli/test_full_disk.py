@@ -111,3 +111,27 @@ def test_output_into_a_full_disk(command: str, tmp_path: Path) -> None:
         done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: No space left on device; make room there\n"
+
+
+@pytest.mark.parametrize("room", [0, 3])
+def test_logs_of_a_thread(room: int, tmp_path: Path, capsys, monkeypatch) -> None:
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    write, written = RecordWriter.write, []
+
+    def full(self: RecordWriter, data: bytes) -> None:
+        written.append(data)
+        if len(written) > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, data)
+
+    data, run = write_interactions(tmp_path / "walks.parquet"), tmp_path / "run"
+    logged = [option.replace("tensorboard=false", "tensorboard=true") for option in SMALL]
+    monkeypatch.setattr(RecordWriter, "write", full)
+    error = fails(capsys, "train", str(data), f"--out={run}", *logged)
+    assert "tensorboard could not be written" in error
+    assert os.strerror(errno.ENOSPC) in error
+    assert run.exists() == (room > 0)  # nothing is left where no step was taken
+    if run.exists():
+        main(["train", f"--out={run}", "--resume", "--trainer.tensorboard=false"])
+        assert "best epoch" in capsys.readouterr().out
