@@ -6,6 +6,7 @@ import csv
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
 from lares.errors import CheckpointError
 from lares.files import atomic_write
 

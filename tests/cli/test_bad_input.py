@@ -426,3 +426,15 @@ def test_bad_input(
     for part in bad.holds:
         assert part in error
     assert listing(folder) == before
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_several_processes_one_speaks(
+    rank: str, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr("lares.cli._FIRST_SPEAKS_SECONDS", 0)
+    with pytest.raises(SystemExit) as ended:
+        main(["tarin"])
+    assert ended.value.code == 2
+    assert bool(capsys.readouterr().err) == (rank == "0")
