@@ -140,6 +140,8 @@ class LaresModel(nn.Module):
 
         Each history draws by its place in the batch, unlike in :meth:`recommend`.
         """
+        num_steps = plain(num_steps)
+        seed = seed if isinstance(seed, Tensor) else plain(seed)  # a tensor's number may change
         seeded = {} if seed is None else {"seed": seed}
         return self.score_states(self.encoder(item_seq, lengths, num_steps, **seeded).last)
 

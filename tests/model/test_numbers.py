@@ -111,6 +111,11 @@ def test_models(whole, tmp_path: Path) -> None:
     assert model.recommend_rows(
         histories, whole(3), sequence_ids=[whole(1), whole(2)]
     ) == expected.recommend_rows(histories, 3, sequence_ids=[1, 2])
+    sequence, lengths = torch.tensor([[1, 2, 3]]), torch.tensor([3])
+    seed = whole(7) if whole is not torch.tensor else 7
+    assert torch.equal(
+        model.scores(sequence, lengths, whole(2), seed), expected.scores(sequence, lengths, 2, 7)
+    )
     if whole is not int:
         with pytest.raises(ConfigError, match="k is"):
             model.recommend(histories, k=np.float64(3))
