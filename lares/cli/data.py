@@ -67,7 +67,14 @@ def embed(argv: Sequence[str]) -> None:
     path = Path(found.table)
     out = Path(found.out) if found.out else path.with_suffix(".safetensors")
     require_output("--out", out)
-    texts = read_item_texts(path, found.item_column, found.text_columns.split(","))
+    columns = found.text_columns.split(",")
+    twice = [name for name in (found.item_column, *columns) if columns.count(name) > 1]
+    if twice or found.item_column in columns:
+        raise ConfigError(
+            f"--text_columns is {found.text_columns!r} and --item_column {found.item_column!r}; they "
+            "must be different columns"
+        )
+    texts = read_item_texts(path, found.item_column, columns)
     encoder = load_encoder(found.model, found.device)
     n, width = embed_items(texts, encoder, out, model=found.model, batch_size=found.batch_size)
     print(f"{out}: {n} of {len(texts.items)} items have text, features {width} wide")

@@ -30,6 +30,7 @@ PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")
 # Encodings of a step's samples have numbers of 24 bits; a last batch may be an eighth larger.
 MOST_ENCODINGS = 1 << 23
 MOST_BATCH = MOST_ENCODINGS // 4
+MOST_RANK = 2**31 - 1  # of any catalogue: its items are numbered in 32 bits
 MOST_ROLLOUTS = 256  # a draw's address has 8 bits for its rollout
 # Of runs whose config.yaml does not name them yet.
 _FORMER_OPTIONS = {"trainer": {"test_states": "drawn"}}
@@ -389,6 +390,8 @@ class PosttrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        whole("objective.k", self.objective.k, 1, MOST_RANK)
+        whole("objective.filter_top", self.objective.filter_top, 0, MOST_RANK)
         rollouts, size = self.objective.rollouts, self.optimizer.batch_size
         if rollouts > MOST_ROLLOUTS or (rollouts + 2) * size > MOST_ENCODINGS:
             raise ConfigError(

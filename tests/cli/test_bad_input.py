@@ -169,6 +169,8 @@ CASES = [
     case(TRAIN + f" --data.core={10**30}", "core"),
     case(POSTTRAIN + " --objective.rollouts=300", "objective.rollouts is 300"),
     case(POSTTRAIN + " --objective.kind=ppo", "objective.kind is 'ppo'"),
+    case(POSTTRAIN + f" --objective.k={10**30}", "objective.k", str(10**30)),
+    case(POSTTRAIN + f" --objective.filter_top={10**30}", "objective.filter_top", str(10**30)),
     case(EVALUATE + " --ks 0", "--ks is 0"),
     case(EVALUATE + " --ks=", "--ks is ''"),
     case(EVALUATE + f" --ks={HUGE}", "--ks"),
@@ -192,6 +194,10 @@ CASES = [
     case(EVALUATE + " --data.item_column=user_id", "data.user_column", "'user_id'"),
     case("data info {data} --item_column=user_id", "data.user_column", "'user_id'"),
     case(TRAIN + " --data.item_column=", "data.item_column"),
+    *(
+        case(f"data embed {{data}} --model x --text_columns {names}", "--text_columns", names)
+        for names in ("item_id", "title,item_id", "title,title")
+    ),
     case(TRAIN + " --data.item_column=film", "film"),
     case(TRAIN + " --data.delimiter=", "data.delimiter"),
     # --- places that cannot be written
