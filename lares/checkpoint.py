@@ -27,6 +27,7 @@ from lares.folders import ITEMS_FILE, WEIGHTS_FILE
 
 # Two keys, so that damage to the name of one does not make the file look like one without.
 _CHECKSUM, _CHECKED = "lares_checksum", "lares_checked_by"
+_KINDS_OF_WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _ITEMS = "lares_items"  # of a model: which items it was saved with
 _NO_ITEMS = "none"  # none, or the model is older than this mark
 
@@ -144,6 +145,12 @@ def load_model(
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
     weights, metadata = read_tensors(folder / WEIGHTS_FILE)
+    for name, tensor in weights.items():
+        if tensor.dtype not in _KINDS_OF_WEIGHTS:
+            raise CheckpointError(
+                f"{folder / WEIGHTS_FILE}: tensor {name!r} is {tensor.dtype}; weights are real numbers "
+                "of 16, 32 or 64 bits; save the model again"
+            )
     refuse_non_finite(weights, f"the model in {folder / WEIGHTS_FILE} is unusable")
     mark = metadata.get(_ITEMS, _NO_ITEMS)
     if isinstance(vocabulary, str):
@@ -222,7 +229,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"there is no file {path}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} does not hold a JSON object")

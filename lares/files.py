@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from lares.errors import REFUSALS
+
 _PREFIX, _SUFFIX = ".", ".part"  # of a file that is being written
 _LINKS_OF_THE_SYSTEM = ("dev", "proc")
 
@@ -32,7 +34,11 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     if path.is_symlink():
         path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _new_file_beside(path)
+    try:
+        temporary = _new_file_beside(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
@@ -40,6 +46,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.chmod(temporary, mode)  # safetensors puts a file of its own there, for its owner alone
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in REFUSALS and error.filename in (None, str(temporary), temporary):
+            error.filename = str(path)  # what its user knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -48,13 +58,19 @@ def require_writable(path: Path) -> None:
     """Raise ``OSError`` if it can be told beforehand that ``path`` cannot be written."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder")
-    place = path
     if not path.exists() or not _is_written_into(path):
-        place = path.resolve().parent
-        while not place.exists():
-            place = place.parent
-        if not place.is_dir():
-            raise NotADirectoryError(f"{place} is not a folder")
+        require_folder(path.resolve().parent)
+    elif not os.access(path, os.W_OK):
+        raise PermissionError(f"{path} may not be written to")
+
+
+def require_folder(path: Path) -> None:
+    """Raise ``OSError`` if it can be told beforehand that ``path`` cannot be a folder to write into."""
+    place = path.resolve()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(f"{place} is not a folder")
     if not os.access(place, os.W_OK):
         raise PermissionError(f"{place} may not be written to")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lares.errors import DataError
+from lares.plain import plain
 
 
 def checked_items(histories: Iterable[Any]) -> list[list[int | str]]:
@@ -55,12 +56,10 @@ def _checked_history(number: int, history: Any) -> list[int | str]:
 def _checked_item(number: int, position: int, item: Any) -> int | str:
     if isinstance(item, str):
         return str(item)
-    plain = item
-    if getattr(item, "ndim", None) == 0 and hasattr(item, "item"):  # NumPy's and PyTorch's scalars
-        plain = item.item()
-    if isinstance(plain, bool) or not isinstance(plain, int):
+    found = plain(item)
+    if isinstance(found, bool) or not isinstance(found, int):
         raise DataError(
             f"item {item!r} in history {number}, position {position} is a {type(item).__name__}; ids "
             "are whole numbers or texts"
         )
-    return plain
+    return found

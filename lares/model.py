@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
@@ -11,13 +11,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lares_kernels as lk
-from lares.config import LaresConfig
+from lares.config import MOST_SEED, LaresConfig
 from lares.encoder import LaresEncoder
 from lares.errors import ConfigError, DataError, WeightsError
 from lares.finite import NonFinite, first_non_finite
 from lares.histories import checked_items, checked_rows
+from lares.plain import plain, whole
+from lares.seen import seen_items
+from lares.streams import chunk_of, chunk_seed
+from lares_kernels.noise import MAX_SEQUENCES
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from lares.data.vocabulary import Vocabulary
 
 _RECOMMEND_BATCH = 256
@@ -133,6 +140,8 @@ class LaresModel(nn.Module):
 
         Each history draws by its place in the batch, unlike in :meth:`recommend`.
         """
+        num_steps = plain(num_steps)
+        seed = seed if isinstance(seed, Tensor) else plain(seed)  # a tensor's number may change
         seeded = {} if seed is None else {"seed": seed}
         return self.score_states(self.encoder(item_seq, lengths, num_steps, **seeded).last)
 
@@ -197,16 +206,18 @@ class LaresModel(nn.Module):
         Args:
             histories: rows, oldest first.
             k, remove_seen, num_steps, seed, index: as in :meth:`recommend`.
-            sequence_ids: number below 2^24 of the stream that each history draws its initial state
-                from; None is 0 for all.
+            sequence_ids: number of the stream that each history draws its initial state from, as
+                :mod:`lares.streams` has them; None is 0 for all.
         """
         n_items = self.config.n_items
+        k, num_steps = plain(k), plain(num_steps)
+        seed = whole("seed", seed, 0, MOST_SEED)
         if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= n_items - 1:
             raise ConfigError(
                 f"k is {k!r}; it must be in 1..{n_items - 1}, the size of the catalogue"
             )
         rows = checked_rows(histories, n_items)
-        streams = [0] * len(rows) if sequence_ids is None else list(sequence_ids)
+        streams = [0] * len(rows) if sequence_ids is None else _streams(sequence_ids)
         if len(streams) != len(rows):
             raise ConfigError(
                 f"sequence_ids has {len(streams)} numbers; there are {len(rows)} histories"
@@ -214,24 +225,41 @@ class LaresModel(nn.Module):
         self._refuse_non_finite()
         was_training = self.training
         self.eval()
+        found: list[list[int]] = [[] for _ in rows]
         try:
-            found: list[list[int]] = []
-            for start in range(0, len(rows), _RECOMMEND_BATCH):
-                batch = rows[start : start + _RECOMMEND_BATCH]
-                ids = streams[start : start + _RECOMMEND_BATCH]
-                states = self._last_states(batch, num_steps, seed, ids)
-                # Without padding's row: ids are one less, and padding becomes -1, no item.
-                seen = _padded(batch).to(self.device) - 1 if remove_seen else None
-                if index is None:
-                    best = lk.catalogue_top_k(
-                        states, self.items[1:], k, excluded=seen, **self.scoring
-                    ).ids
-                else:
-                    best = index.search(states, k, seen)
-                found += [[item + 1 for item in row if item >= 0] for row in best.tolist()]
+            for places in _batches(streams):
+                states = self._last_states(
+                    [rows[place] for place in places],
+                    num_steps,
+                    chunk_seed(seed, chunk_of(streams[places[0]])),
+                    [streams[place] % MAX_SEQUENCES for place in places],
+                )
+                histories_of = [rows[place] if remove_seen else [] for place in places]
+                for chosen, seen in seen_items(histories_of):
+                    best = self._best(states, chosen, seen if remove_seen else None, k, index)
+                    for number, row in zip(chosen.tolist(), best.tolist(), strict=True):
+                        found[places[number]] = [item + 1 for item in row if item >= 0]
             return found
         finally:
             self.train(was_training)
+
+    def _best(
+        self,
+        states: Tensor,
+        chosen: NDArray[np.int64],
+        seen: NDArray[np.int64] | None,
+        k: int,
+        index: ItemIndex | None,
+    ) -> Tensor:
+        """Return ids (n, k) without padding's row of the best items for the states ``chosen`` (n,) of
+        (B, d), without the rows ``seen`` (n, E) of the catalogue."""
+        if len(chosen) < len(states):
+            states = states[torch.from_numpy(chosen).to(self.device)]
+        # Without padding's row: ids are one less, and padding becomes -1, no item.
+        excluded = None if seen is None else torch.from_numpy(seen - 1).to(self.device)
+        if index is not None:
+            return index.search(states, k, excluded)
+        return lk.catalogue_top_k(states, self.items[1:], k, excluded=excluded, **self.scoring).ids
 
     def _last_states(
         self,
@@ -297,6 +325,22 @@ class LaresModel(nn.Module):
         save_model(self.state_dict(), self.config, Path(path), self.vocabulary)
 
     @classmethod
+    def without_memory(cls, config: LaresConfig) -> LaresModel:
+        """Return a model whose weights have shapes and no values, so that any configuration has one.
+
+        Raises:
+            ConfigError: a tensor would be larger than any memory.
+        """
+        try:
+            with torch.device("meta"):
+                return cls(config)
+        except (RuntimeError, OverflowError, TypeError) as error:
+            raise ConfigError(
+                f"a model of n_items={config.n_items}, d_model={config.d_model}, d_ff={config.d_ff}, "
+                f"max_length={config.max_length} is larger than any memory"
+            ) from error
+
+    @classmethod
     def from_pretrained(
         cls, path: str | Path, *, vocabulary: Vocabulary | Literal["saved"] | None = "saved"
     ) -> LaresModel:
@@ -315,11 +359,28 @@ class LaresModel(nn.Module):
 
         folder = model_folder(path)
         saved = load_model(folder, vocabulary)
+        # First without memory: a damaged configuration may ask for any amount of it.
+        shapes = cls.without_memory(saved.config).state_dict()
+        check_weights(shapes, saved.weights, folder / WEIGHTS_FILE)
         model = cls(saved.config, vocabulary=saved.vocabulary)
-        check_weights(model.state_dict(), saved.weights, folder / WEIGHTS_FILE)
         model.to(saved.weights["encoder.item_embedding.weight"].dtype)
         model.load_state_dict(saved.weights)
         return model.eval()
+
+
+def _streams(sequence_ids: Sequence[int]) -> list[int]:
+    """Return the streams of histories as plain numbers; raise ``ConfigError`` for one that is none."""
+    return [whole("a number in sequence_ids", number, 0, 2**62) for number in sequence_ids]
+
+
+def _batches(streams: Sequence[int]) -> Iterator[list[int]]:
+    """Give the places of histories, of such streams, in batches; each of one chunk of streams."""
+    chunks: dict[int, list[int]] = {}
+    for place, stream in enumerate(streams):
+        chunks.setdefault(chunk_of(stream), []).append(place)
+    for places in chunks.values():
+        for start in range(0, len(places), _RECOMMEND_BATCH):
+            yield places[start : start + _RECOMMEND_BATCH]
 
 
 def _padded(histories: Sequence[Sequence[int]]) -> Tensor:

@@ -7,7 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lares.cli.options import OptionParser, command_parser, require_at_least
+from lares.cli.options import (
+    OptionParser,
+    command_parser,
+    require_at_least,
+    require_output,
+    require_place,
+)
 from lares.data.download import get_amazon_2023, get_movielens_100k
 from lares.errors import ConfigError
 from lares.names import nearest
@@ -60,7 +66,15 @@ def embed(argv: Sequence[str]) -> None:
 
     path = Path(found.table)
     out = Path(found.out) if found.out else path.with_suffix(".safetensors")
-    texts = read_item_texts(path, found.item_column, found.text_columns.split(","))
+    require_output("--out", out)
+    columns = found.text_columns.split(",")
+    twice = [name for name in (found.item_column, *columns) if columns.count(name) > 1]
+    if twice or found.item_column in columns:
+        raise ConfigError(
+            f"--text_columns is {found.text_columns!r} and --item_column {found.item_column!r}; they "
+            "must be different columns"
+        )
+    texts = read_item_texts(path, found.item_column, columns)
     encoder = load_encoder(found.model, found.device)
     n, width = embed_items(texts, encoder, out, model=found.model, batch_size=found.batch_size)
     print(f"{out}: {n} of {len(texts.items)} items have text, features {width} wide")
@@ -70,6 +84,8 @@ def get(argv: Sequence[str]) -> None:
     """``lares data get``."""
     found = get_parser().parse_args(list(argv))
     folder = Path(found.out) if found.out else None
+    if folder is not None:
+        require_place("--out", folder)
     if found.name == "ml-100k":
         if found.category:
             raise ConfigError(f"ml-100k has no categories; got {found.category!r}")

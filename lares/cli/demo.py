@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lares.cli.options import OptionParser, command_parser, metrics_table
+from lares.cli.options import OptionParser, command_parser, metrics_table, require_place
 from lares.data.download import get_movielens_100k
 from lares.training.config import RECIPES_FOLDER, DataOptions, TrainConfig, merge_options
 from lares.training.options_file import read_yaml
@@ -48,6 +48,7 @@ def demo_config(found: Any, without_recurrence: bool) -> TrainConfig:
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares demo``."""
     found = build_parser().parse_args(list(argv))
+    require_place("--out", Path(found.out))
     configs = {
         "depth 0": demo_config(found, without_recurrence=True),
         "LARES": demo_config(found, without_recurrence=False),

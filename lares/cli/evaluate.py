@@ -17,11 +17,14 @@ from lares.cli.options import (
     require_at_least,
     require_choice,
     require_device,
+    require_in,
+    require_output,
+    require_seed,
+    require_threads,
     whole_numbers,
 )
-from lares.config import EVALUATION_STATES
+from lares.config import EVALUATION_STATES, MOST_STEPS
 from lares.errors import ConfigError, DataError
-from lares.files import require_writable
 from lares.training.config import DataOptions, TrainerOptions, read_config
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
@@ -97,17 +100,16 @@ def run(argv: Sequence[str]) -> None:
     depths = None if found.depths is None else whole_numbers("--depths", found.depths)
     require_at_least("--batch_size", found.batch_size, 1)
     require_at_least("--ks", min(ks), 1)
-    require_at_least("--depths", min(depths or [0]), 0)
+    for wanted in depths or []:
+        require_in("--depths", wanted, 0, MOST_STEPS)
     given = {name: value for name, value in found.data.as_dict().items() if value is not None}
     DataOptions(**given)  # checks them
-    require_at_least("--num_threads", found.num_threads, 1)
+    require_seed("--seed", found.seed)
+    require_threads(found.num_threads)
     require_device(found.device)
     output = None if found.output is None else Path(found.output)
     if output is not None:
-        try:
-            require_writable(output)
-        except OSError as error:
-            raise ConfigError(f"--output {output} cannot be written: {error}") from error
+        require_output("--output", output)
     find_model(found.model)  # a wrong folder is told before torch is imported
     device = choose_device(found.device, found.num_threads)
     # Imported here: they bring torch, which help and the checks above can do without.

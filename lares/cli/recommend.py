@@ -16,7 +16,11 @@ from lares.cli.options import (
     require_at_least,
     require_choice,
     require_device,
+    require_in,
+    require_seed,
+    require_threads,
 )
+from lares.config import MOST_STEPS
 from lares.errors import ConfigError, DataError
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
@@ -124,8 +128,9 @@ def run(argv: Sequence[str]) -> None:
     require_choice("--emptied", found.emptied, _EMPTIED)
     wanted = read_histories(found.history, found.histories)
     require_at_least("--k", found.k, 1)
-    require_at_least("--depth", found.depth, 1)
-    require_at_least("--num_threads", found.num_threads, 1)
+    require_in("--depth", found.depth, 1, MOST_STEPS)
+    require_seed("--seed", found.seed)
+    require_threads(found.num_threads)
     require_device(found.device)
     find_model(found.model)  # a wrong folder is told before torch is imported
     popular = _popular(found.model, found.k) if found.emptied == "popular" else []

@@ -87,21 +87,22 @@ class RunCommand:
         among them where a run is resumed."""
         # Once to find --recipe, --config and --resume; again with what they hold as defaults, so that
         # only what is given on the command line overrides it.
-        first = self.parser().parse_args(list(argv))
+        parser = self.parser()
+        first = found = parser.parse_args(list(argv))
         resumed = self._resumed(first) if first.resume else None
         start = self._starting_options(first, resumed)
         self.config.from_dict(start)  # names unknown options
-        parser = self.parser()
         placed = {(section, option) for section, option, _ in self.places.values()}
-        parser.set_defaults(
-            {
-                f"{section}.{name}": value
-                for section, given in start.items()
-                for name, value in (given or {}).items()
-                if (section, name) not in placed
-            }
-        )
-        found = parser.parse_args(list(argv))
+        if start:
+            parser.set_defaults(
+                {
+                    f"{section}.{name}": value
+                    for section, given in start.items()
+                    for name, value in (given or {}).items()
+                    if (section, name) not in placed
+                }
+            )
+            found = parser.parse_args(list(argv))
         if resumed is not None:
             found.out = str(resumed.path)
         options: Options = {name: found[name].as_dict() for name in self.config.SECTIONS}

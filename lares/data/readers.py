@@ -21,6 +21,7 @@ from lares.data.recbole import (
 )
 from lares.data.tables import Table
 from lares.errors import DataError
+from lares.plain import plain
 
 _MOVIELENS_FILE = "u.data"
 _MOVIELENS_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
@@ -79,6 +80,9 @@ def load_dataset(
         raise DataError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
     if not path.exists():
         raise DataError(f"there is no file or folder {path}")
+    core = plain(core)
+    if isinstance(core, bool) or not isinstance(core, int):
+        raise DataError(f"core is {core!r}; it must be a whole number")
     if core < 0:
         raise DataError(f"core is {core}; it must be zero or more")
     wanted = _Wanted(user_column, item_column, time_column, delimiter, text_ids, drop_missing, name)

@@ -170,7 +170,7 @@ class Vocabulary:
         """The vocabulary in a file; ``DataError`` if it is missing or broken."""
         try:
             ids = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path} is not a readable list of items: {error}") from error
         if not isinstance(ids, list) or not ids:
             raise DataError(f"{path} holds no list of items")

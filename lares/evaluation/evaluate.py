@@ -7,18 +7,23 @@ authors do, one for each row of the split.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lares.config import EVALUATION_STATES
+from lares.config import EVALUATION_STATES, MOST_SEED
 from lares.data.batches import collate
 from lares.data.dataset import Split
 from lares.errors import ConfigError
 from lares.evaluation.ranking import DEFAULT_KS, catalogue_target_ranks, metrics_from_ranks
 from lares.model import LaresModel
+from lares.plain import whole
+from lares.seen import seen_items
+from lares.streams import batches, chunk_of, chunk_seed
+from lares_kernels.noise import MAX_SEQUENCES
 
 
 @torch.no_grad()
@@ -38,7 +43,7 @@ def depth_ranks(
     Args:
         model, split, depths, batch_size, remove_history, seed, states: as in :func:`evaluate`.
         first_id: with states ``drawn``, number of the split's first sample, where it is a part of a
-            larger one.
+            larger one. Samples draw as :mod:`lares.streams` says.
 
     Raises:
         ValueError: the depths do not fit the model, the split is empty, or scores are NaN.
@@ -48,6 +53,10 @@ def depth_ranks(
         raise ConfigError(f"states is {states!r}; it must be one of {allowed}")
     if len(split) == 0:
         raise ValueError("there is no sample to evaluate")
+    batch_size = whole("batch_size", batch_size, 1)
+    first_id = whole("first_id", first_id, 0)
+    depths = [whole("depth", depth, 0) for depth in depths]
+    seed = whole("seed", seed, 0, MOST_SEED)
     recurrent = model.config.is_recurrent
     if not depths or (min(depths) < 1 if recurrent else set(depths) != {0}):
         allowed = (
@@ -55,36 +64,47 @@ def depth_ranks(
         )
         raise ValueError(f"depths are {tuple(depths)}; they must be {allowed}")
     device = model.device
-    longest_history = int((split.ends - split.starts).max()) if remove_history else 0
     was_training = model.training
     model.eval()
-    ranks: dict[int, list[Tensor]] = {depth: [] for depth in depths}
+    ranks = {depth: torch.empty(len(split), dtype=torch.int64, device=device) for depth in depths}
+    drawn = states == "drawn"
     try:
-        for first in range(0, len(split), batch_size):
-            indices = np.arange(first, min(first + batch_size, len(split)))
+        for first, end in batches(len(split), batch_size, first_id if drawn else 0):
+            indices = np.arange(first, end)
             item_seq, lengths, targets = (
                 torch.from_numpy(part).to(device)
                 for part in collate(split, indices, model.config.max_length)
             )
-            excluded = None
-            if remove_history:
-                whole, _, _ = collate(split, indices, longest_history)
-                excluded = torch.from_numpy(whole).to(device)
-            streams = first_id + indices if states == "drawn" else np.zeros_like(indices)
+            numbers = first_id + indices if drawn else np.zeros_like(indices)
             out = model.encoder(
                 item_seq,
                 lengths,
                 max(depths),
-                seed=seed,
-                sequence_ids=torch.from_numpy(streams).to(device),
+                seed=chunk_seed(seed, chunk_of(int(numbers[0]))),
+                sequence_ids=torch.from_numpy(numbers % MAX_SEQUENCES).to(device),
                 return_trajectory=True,
             )
-            for depth in depths:
-                last = out.last if out.trajectory is None else out.trajectory[:, depth - 1]
-                ranks[depth].append(catalogue_target_ranks(model, last, targets, excluded))
+            for rows, excluded in _excluded(split, indices, device, remove_history):
+                for depth in depths:
+                    last = out.last if out.trajectory is None else out.trajectory[:, depth - 1]
+                    ranks[depth][first + rows] = catalogue_target_ranks(
+                        model, last[rows], targets[rows], excluded
+                    )
     finally:
         model.train(was_training)
-    return {depth: torch.cat(parts) for depth, parts in ranks.items()}
+    return ranks
+
+
+def _excluded(
+    split: Split, indices: NDArray[np.int64], device: torch.device, remove_history: bool
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Give the samples ``indices`` in groups: (n,) places among them, and items that do not rank."""
+    if not remove_history:
+        yield torch.arange(len(indices), device=device), None
+        return
+    histories = [split.items[split.starts[i] : split.ends[i]] for i in indices.tolist()]
+    for rows, items in seen_items(histories):
+        yield torch.from_numpy(rows).to(device), torch.from_numpy(items).to(device)
 
 
 def evaluate(

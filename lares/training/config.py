@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from lares.config import EVALUATION_STATES, LaresConfig
+from lares.config import EVALUATION_STATES, MOST_SEED, MOST_STEPS, MOST_THREADS, LaresConfig
 from lares.data.formats import FORMATS
 from lares.errors import ConfigError
 from lares.names import nearest
 from lares.objectives.config import RptConfig, SptConfig, check_has_steps
+from lares.plain import settle_options, whole
 from lares.training.options_file import read_yaml
 
 _Run = TypeVar("_Run", bound="RunConfig")
@@ -25,7 +26,12 @@ _Run = TypeVar("_Run", bound="RunConfig")
 RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
 SAMPLES = ("prefixes", "users")
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")  # as Lightning Fabric calls them
-PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")
+# Encodings of a step's samples have numbers of 24 bits; a last batch may be an eighth larger.
+MOST_ENCODINGS = 1 << 23
+MOST_BATCH = MOST_ENCODINGS // 4
+MOST_RANK = 2**31 - 1  # of any catalogue: its items are numbered in 32 bits
+MOST_ROLLOUTS = 256  # a draw's address has 8 bits for its rollout
 # Of runs whose config.yaml does not name them yet.
 _FORMER_OPTIONS = {"trainer": {"test_states": "drawn"}}
 
@@ -58,20 +64,32 @@ class DataOptions:
     drop_missing: bool = False
 
     def __post_init__(self) -> None:
+        settle_options(self, "data")
         if self.format not in FORMATS:
             raise ConfigError(
                 f"data.format is {self.format!r}; it must be one of {', '.join(FORMATS)}"
             )
-        _at_least("data.core", self.core, 0)
+        whole("data.core", self.core, 0)
+        self._check_columns()
         if self.delimiter == "":
             raise ConfigError(
                 "data.delimiter is empty; give what stands between cells, such as ; or tab"
             )
-        for name in ("text_ids", "drop_missing"):
-            if not isinstance(getattr(self, name), bool):
+
+    def _check_columns(self) -> None:
+        columns: dict[str, str] = {}
+        for name in ("user_column", "item_column", "time_column"):
+            column = getattr(self, name)
+            if not column:
+                if name != "time_column":
+                    raise ConfigError(f"data.{name} is ''; give the name of a column")
+                continue
+            if column in columns:
                 raise ConfigError(
-                    f"data.{name} is {getattr(self, name)!r}; it must be true or false"
+                    f"data.{columns[column]} and data.{name} are both {column!r}; they must be "
+                    "different columns"
                 )
+            columns[column] = name
 
 
 @dataclass(frozen=True)
@@ -92,13 +110,14 @@ class SamplingOptions:
     aligned: int = 1024
 
     def __post_init__(self) -> None:
+        settle_options(self, "sampling")
         if self.samples not in SAMPLES:
             raise ConfigError(
                 f"sampling.samples is {self.samples!r}; it must be one of {', '.join(SAMPLES)}"
             )
         if self.overlap is not None:
-            _at_least("sampling.overlap", self.overlap, 0)
-        _at_least("sampling.aligned", self.aligned, 0)
+            whole("sampling.overlap", self.overlap, 0)
+        whole("sampling.aligned", self.aligned, 0)
 
     @property
     def whole_histories(self) -> bool:
@@ -131,12 +150,13 @@ class OptimizerOptions:
     batch_size: int = 1024
 
     def __post_init__(self) -> None:
+        settle_options(self, "optimizer")
         _positive("optimizer.lr", self.lr)
         if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
             raise ConfigError(
                 f"optimizer.weight_decay is {self.weight_decay!r}; it must be a number, zero or more"
             )
-        _at_least("optimizer.batch_size", self.batch_size, 1)
+        whole("optimizer.batch_size", self.batch_size, 1, MOST_BATCH)
 
 
 @dataclass(frozen=True)
@@ -150,7 +170,7 @@ class TrainerOptions:
         seed: of the initial weights and of every random draw.
         accelerator: auto, cpu, cuda, gpu, mps or tpu.
         devices: how many of them, one process each.
-        precision: 32-true, 64-true, bf16-mixed, 16-mixed, bf16-true or 16-true.
+        precision: 32-true, 64-true, bf16-mixed, 16-mixed or bf16-true.
         num_threads: of each process on the CPU; null leaves torch's setting.
         eval_batch_size: sequences in one evaluation pass.
         remove_history: leave a user's history out of the ranking. The authors do not.
@@ -180,6 +200,7 @@ class TrainerOptions:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
+        settle_options(self, "trainer")
         for name in (
             "max_epochs",
             "patience",
@@ -188,15 +209,21 @@ class TrainerOptions:
             "eval_batch_size",
             "log_every",
         ):
-            _at_least(f"trainer.{name}", getattr(self, name), 1)
-        for name in ("seed", "checkpoint_every_steps"):
-            _at_least(f"trainer.{name}", getattr(self, name), 0)
+            whole(f"trainer.{name}", getattr(self, name), 1)
+        whole("trainer.seed", self.seed, 0, MOST_SEED)
+        whole("trainer.checkpoint_every_steps", self.checkpoint_every_steps, 0)
         if self.num_threads is not None:
-            _at_least("trainer.num_threads", self.num_threads, 1)
+            whole("trainer.num_threads", self.num_threads, 1, MOST_THREADS)
         if self.accelerator not in ACCELERATORS:
             raise ConfigError(
                 f"trainer.accelerator is {self.accelerator!r}; it must be one of "
                 f"{', '.join(ACCELERATORS)}"
+            )
+        if self.precision == "16-true":
+            raise ConfigError(
+                "trainer.precision is '16-true', in which Adam cannot train: in 16 bits its squared "
+                "gradients are 0, and weights become NaN in the first step; take '16-mixed', "
+                "'bf16-mixed' or 'bf16-true'"
             )
         if self.precision not in PRECISIONS:
             raise ConfigError(
@@ -210,12 +237,7 @@ class TrainerOptions:
         if not self.test_depths:
             raise ConfigError("trainer.test_depths is empty; give at least one depth")
         for depth in self.test_depths:
-            _at_least("trainer.test_depths", depth, 1)
-
-
-def _at_least(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+            whole("trainer.test_depths", depth, 1, MOST_STEPS)
 
 
 def _is_number(value: object) -> bool:
@@ -241,6 +263,7 @@ class StartOptions:
     attn_dropout: float | None = 0.1
 
     def __post_init__(self) -> None:
+        settle_options(self, "start")
         for name in ("dropout", "attn_dropout"):
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and 0.0 <= value < 1.0):
@@ -364,6 +387,17 @@ class PosttrainConfig(RunConfig):
     start: StartOptions = field(default_factory=StartOptions)
     objective: RptConfig = field(default_factory=RptConfig)
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("objective.k", self.objective.k, 1, MOST_RANK)
+        whole("objective.filter_top", self.objective.filter_top, 0, MOST_RANK)
+        rollouts, size = self.objective.rollouts, self.optimizer.batch_size
+        if rollouts > MOST_ROLLOUTS or (rollouts + 2) * size > MOST_ENCODINGS:
+            raise ConfigError(
+                f"objective.rollouts is {rollouts} and optimizer.batch_size {size}; the most are "
+                f"{MOST_ROLLOUTS} rollouts, and {MOST_ENCODINGS // (rollouts + 2)} samples with so many"
+            )
 
 
 def check_known(given: Mapping[str, Any], known: list[str], what: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lares.errors import CheckpointError
 from lares.files import atomic_write
+from lares.plain import settle_options
 
 if TYPE_CHECKING:
     from lares.data.dataset import Dataset
@@ -74,6 +75,10 @@ class DataRecord:
         if not path.is_file():
             return None
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path} is no record of data: {error}") from error
+            found = cls(**json.loads(path.read_text(encoding="utf-8")))
+            settle_options(found)
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path} is no record of data: {error}; restore it from a copy"
+            ) from error
+        return found

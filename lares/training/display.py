@@ -74,4 +74,7 @@ class Display:
 
 def _span(seconds: float) -> str:
     """Return a time in hours, minutes and seconds."""
-    return str(datetime.timedelta(seconds=round(seconds)))
+    try:
+        return str(datetime.timedelta(seconds=round(seconds)))
+    except OverflowError:
+        return f"{seconds:.3g} s"

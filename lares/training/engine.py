@@ -13,13 +13,16 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
-from lares.errors import ConfigError, LaresError
+from lares.backend import require_backend
+from lares.errors import ConfigError, LaresError, told
 from lares.training.config import TrainerOptions
 from lares.training.distributed import all_gather_rows
 from lares.training.steps import Place
+from lares_kernels.errors import BackendError
 
 _Result = TypeVar("_Result")
 _LET_GO_SECONDS = 0.2
+_PROCESSES_A_CORE = 4
 # What torchrun tells its processes, and others who start processes for torch.distributed.
 _OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
@@ -31,11 +34,13 @@ def launch(options: TrainerOptions) -> Fabric:
 
     Raises:
         ConfigError: ``options`` ask for another number of processes than ``torchrun`` started, or for
-            what this machine has not.
+            what this machine has not; or ``LARES_BACKEND`` names a backend that it has not.
     """
+    require_backend()
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
     devices, nodes = _processes(options.devices)
+    _refuse_crowd(options, devices)
     try:
         fabric = Fabric(
             accelerator=options.accelerator,
@@ -47,7 +52,8 @@ def launch(options: TrainerOptions) -> Fabric:
     except Exception as error:  # of many kinds, all about what this machine has not
         raise ConfigError(
             f"trainer.accelerator={options.accelerator}, devices={devices}, "
-            f"precision={options.precision} cannot be used here: {' '.join(str(error).split())}"
+            f"precision={options.precision} cannot be used here: {' '.join(str(error).split())}; "
+            "trainer.accelerator=auto takes what there is, trainer.accelerator=cpu always runs"
         ) from error
     fabric.launch()
     if dist.is_initialized():
@@ -87,21 +93,28 @@ def _processes(devices: int) -> tuple[int, int]:
     return here, everywhere // here
 
 
+def _refuse_crowd(options: TrainerOptions, devices: int) -> None:
+    """Raise ``ConfigError`` for far more processes on the CPU than it has cores."""
+    on_cpu = options.accelerator == "cpu" or (
+        options.accelerator == "auto" and not torch.cuda.is_available()
+    )
+    most = _PROCESSES_A_CORE * (os.cpu_count() or 1)
+    if on_cpu and devices > most:
+        raise ConfigError(
+            f"trainer.devices is {devices}; on the CPU of this machine the most is {most}"
+        )
+
+
 def all_do(fabric: Fabric, action: Callable[[], _Result]) -> _Result:
     """Have every process do something, and return what it gives.
 
     Raises:
-        LaresError: in the first process that could not; the others end without a word, so that a
-            mistake that all of them meet is told once.
+        LaresError, BackendError: in the first process that could not; the others end without a word, so
+            that a mistake that all of them meet is told once.
     """
-    failed: LaresError | None = None
-    result: _Result | None = None
-    try:
-        result = action()
-    except LaresError as error:
-        failed = error
+    result, failed = _tried(action)
     if fabric.world_size > 1:
-        own = torch.tensor([0 if failed is None else failed.exit_status], device=fabric.device)
+        own = torch.tensor([_exit_status(failed)], device=fabric.device)
         statuses = all_gather_rows(own).tolist()
         failing = [rank for rank, status in enumerate(statuses) if status]
         if failing and fabric.global_rank != failing[0]:
@@ -115,20 +128,36 @@ def first_does(fabric: Fabric, action: Callable[[], None]) -> None:
     """Have the first process do something, while the others wait.
 
     Raises:
-        LaresError: in the first process, as ``action`` raised it; the others end without a word.
+        LaresError: in the first process, as ``action`` raised it, or of what the system refused; the
+            others end without a word.
     """
-    failed: LaresError | None = None
+    failed: Exception | None = None
     if fabric.is_global_zero:
-        try:
-            action()
-        except LaresError as error:
-            failed = error
+        _, failed = _tried(action)
     if fabric.world_size > 1:
-        status = fabric.broadcast(0 if failed is None else failed.exit_status)
+        status = fabric.broadcast(_exit_status(failed))
         if status and not fabric.is_global_zero:
             sys.exit(status)
     if failed is not None:
         raise failed
+
+
+def _tried(action: Callable[[], _Result]) -> tuple[_Result | None, Exception | None]:
+    """Return what an action gives, or the error that says why it could not."""
+    try:
+        return action(), None
+    except (LaresError, BackendError) as error:
+        return None, error
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        refused = told(error)
+        refused.__cause__ = error
+        return None, refused
+
+
+def _exit_status(error: Exception | None) -> int:
+    return 0 if error is None else getattr(error, "exit_status", LaresError.exit_status)
 
 
 def _leave_processes() -> None:

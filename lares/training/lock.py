@@ -43,7 +43,9 @@ def _open_and_lock(path: Path) -> int:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise ConfigError(f"{path.parent} cannot be written to: {error}") from error
+            raise ConfigError(
+                f"{path.parent} cannot be written to: {error.strerror or error}; give another --out"
+            ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

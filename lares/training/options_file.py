@@ -33,9 +33,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.load(text, _Loader)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # Of the last two: a date that does not exist, numbers of thousands of digits, thousands of [.
         place = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {place}") from error
+        raise ConfigError(f"{path} is not YAML that can be read: {place}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -13,12 +13,13 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lares.arrays import read_array
 from lares.checkpoint import save_model
 from lares.config import CONFIG_FILE
 from lares.data.dataset import Dataset, Split
 from lares.data.readers import load_dataset
 from lares.data.vocabulary import Vocabulary
-from lares.errors import CheckpointError, ConfigError
+from lares.errors import CheckpointError, ConfigError, DataError
 from lares.evaluation.evaluate import depth_ranks
 from lares.files import atomic_write
 from lares.model import LaresModel
@@ -38,7 +39,7 @@ from lares.training.result import TrainResult
 from lares.training.rpt_windows import WindowRptPhase
 from lares.training.run_folder import RunFolder, find_run
 from lares.training.steps import Place, Purpose, ResidentSamples, generator_of_step, seed_of_step
-from lares.training.trained import load_trained
+from lares.training.trained import TrainedModel, load_trained
 from lares.training.trainer import Trainer
 
 Made = tuple[RptBatch, Sequence[int], int, int]
@@ -136,26 +137,28 @@ def posttrain(
         LaresError: anything that a user can act on; see its kinds in :mod:`lares.errors`.
     """
     fabric = launch(config.trainer) if fabric is None else fabric
-    config.check_processes(fabric.world_size)
+    all_do(fabric, lambda: config.check_processes(fabric.world_size))
     folder = RunFolder(Path(run_dir))
     with contextlib.ExitStack() as stack:
         first_does(fabric, lambda: stack.enter_context(folder.held(config, resume)))
         started = (folder.start / CONFIG_FILE).is_file()
-        if not config.start.checkpoint and not started:
-            raise ConfigError("start.checkpoint is empty; give the folder of a trained model")
         model = folder.start if started else config.start.checkpoint
-        trained = all_do(fabric, lambda: load_trained(model))
+        trained = all_do(fabric, lambda: _load_start(model))
         read = all_do(fabric, lambda: load_dataset(**dataclasses.asdict(config.data)))
         if fabric.is_global_zero:
             tell(read.notes)
         source = None if started else find_run(config.start.checkpoint)
         first_does(fabric, lambda: folder.belong(config, read, source))
-        dataset, start = trained.same_rows(read), trained.model.to(fabric.device)
-        objective = _objective(config, start, dataset.vocabulary, fabric)
+        dataset = all_do(fabric, lambda: trained.same_rows(read))
+        start = trained.model.to(fabric.device)
+        objective = all_do(fabric, lambda: _objective(config, start, dataset.vocabulary, fabric))
         if started:
-            kept = _read_samples(folder.samples, len(dataset.train))
+            kept = all_do(fabric, lambda: _read_samples(folder.samples, len(dataset.train)))
         else:
-            kept = _samples_to_keep(config, start, dataset.train, fabric.world_size)
+            kept = all_do(
+                fabric,
+                lambda: _samples_to_keep(config, start, dataset.train, fabric.world_size),
+            )
         phase = _phase(config, objective, dataset.train, kept, place_of(fabric))
         trainer = Trainer(config, phase, dataset, folder, fabric, progress)
 
@@ -164,9 +167,17 @@ def posttrain(
             if not started:
                 _write_start(folder, dataset, start, kept)
 
+        if resume:
+            trainer.resume()
         # All that can be wrong beforehand has been looked at.
         first_does(fabric, prepare)
-        return trainer.run(resume)
+        return trainer.run()
+
+
+def _load_start(path: str | Path) -> TrainedModel:
+    if not str(path):
+        raise ConfigError("start.checkpoint is empty; give the folder of a trained model")
+    return load_trained(path)
 
 
 def _objective(
@@ -223,12 +234,24 @@ def _write_start(
 
 def _read_samples(path: Path, n_samples: int) -> NDArray[np.int64]:
     try:
-        kept: NDArray[np.int64] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if len(kept) and int(kept.max()) >= n_samples:
+        kept = read_array(path)
+    except DataError as error:
         raise CheckpointError(
-            f"{path} names training sample {int(kept.max())}, the data have {n_samples}: they have "
+            f"{error}; restore it from a copy, or begin a run of its own"
+        ) from error
+    if (
+        kept.ndim != 1
+        or kept.dtype.kind != "i"
+        or not len(kept)
+        or (np.diff(kept, prepend=-1) < 1).any()
+    ):
+        raise CheckpointError(
+            f"{path} holds no ascending numbers of training samples: it is damaged; restore it from a "
+            "copy, or begin a run of its own"
+        )
+    if int(kept[-1]) >= n_samples:
+        raise CheckpointError(
+            f"{path} names training sample {int(kept[-1])}, the data have {n_samples}: they have "
             "changed since the run began"
         )
-    return kept
+    return kept.astype(np.int64)

@@ -185,11 +185,13 @@ class RunFolder:
 
 def _make_folders(path: Path) -> list[Path]:
     """Make a folder and those above it; return the ones that were not there, the innermost first."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be made a run folder: {error}") from error
+        raise ConfigError(
+            f"{path} cannot be made a run folder: {error.strerror or error}; give another --out"
+        ) from error
     return missing
 
 

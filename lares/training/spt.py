@@ -30,6 +30,7 @@ from lares.training.config import TrainConfig
 from lares.training.display import tell
 from lares.training.distributed import gather_rows
 from lares.training.engine import all_do, first_does, launch, place_of
+from lares.training.memory import require_memory_for
 from lares.training.phase import SPT_CURVES, Phase
 from lares.training.result import TrainResult
 from lares.training.run_folder import RunFolder
@@ -123,7 +124,7 @@ def train(
         LaresError: anything that a user can act on; see its kinds in :mod:`lares.errors`.
     """
     fabric = launch(config.trainer) if fabric is None else fabric
-    config.check_processes(fabric.world_size)
+    all_do(fabric, lambda: config.check_processes(fabric.world_size))
     folder = RunFolder(Path(run_dir))
     with contextlib.ExitStack() as stack:
         first_does(fabric, lambda: stack.enter_context(folder.held(config, resume)))
@@ -131,22 +132,26 @@ def train(
         if fabric.is_global_zero:
             tell(dataset.notes)
         first_does(fabric, lambda: folder.belong(config, dataset))
-        phase = _phase(config, dataset, place_of(fabric))
+        phase = all_do(fabric, lambda: _phase(config, dataset, place_of(fabric)))
         trainer = Trainer(config, phase, dataset, folder, fabric, progress)
+        if resume:
+            trainer.resume()
         # All that can be wrong beforehand has been looked at.
         first_does(fabric, lambda: folder.prepare(config))
-        return trainer.run(resume)
+        return trainer.run()
 
 
 def _phase(config: TrainConfig, dataset: Dataset, place: Place) -> Phase:
     """The phase of a new model."""
     seed = config.trainer.seed
-    torch.manual_seed(seed)
     shape = config.model_config(dataset.vocabulary.n_items)
     features = None
     if shape.text_features:
         ids = dataset.vocabulary.ids.tolist()
         features = read_text_features(shape.text_features, shape.n_items, ids)
+        shape = dataclasses.replace(shape, text_features="", text_width=features.shape[1])
+    require_memory_for(shape, place.device)
+    torch.manual_seed(seed)
     model = LaresModel(shape, features, dataset.vocabulary)
     if config.sampling.whole_histories:
         return WindowSptPhase(model, config.objective, config.sampling, dataset.train, seed, place)

@@ -24,9 +24,9 @@ from lares.model import LaresModel
 from lares.training.config import RunConfig
 from lares.training.display import Display
 from lares.training.distributed import all_gather_rows, shard
-from lares.training.engine import as_started
+from lares.training.engine import all_do, as_started, first_does
 from lares.training.interrupts import Interrupted, StopRequest, stop_request
-from lares.training.loggers import CsvLog, open_tensorboard
+from lares.training.loggers import Board, CsvLog, read_rows
 from lares.training.memory import peak_memory_mib
 from lares.training.phase import Phase
 from lares.training.plots import plot_run
@@ -87,17 +87,15 @@ class Trainer:
         self.progress = Progress()
         self._unread: list[Tensor] = []
 
-    def run(self, resume: bool = False) -> TrainResult:
-        """Train, from the saved state if ``resume``, and test the best model.
+    def run(self) -> TrainResult:
+        """Train, from where :meth:`resume` went back to, and test the best model.
 
         A run that is finished already keeps its result.
 
         Raises:
             LaresError: as :meth:`fit` and :meth:`finish`.
         """
-        if resume:
-            self.resume()
-        self._display.say(self._start_line())
+        self._display.say(all_do(self.fabric, self._start_line))
         if self.finished:
             kept = self._kept_result()
             if kept is not None:
@@ -108,22 +106,35 @@ class Trainer:
     # --- state ------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Go back to the saved state, if there is one."""
+        """Go back to the saved state, if there is one.
+
+        Raises:
+            CheckpointError: the state or a log is damaged; nothing was changed.
+        """
         if self.folder.state.is_file():
-            self.progress, _, tensors = read_progress(self.folder.state)
-            restore_state(self.folder.state, tensors, self.model, self._optimizer.optimizer)
+            all_do(self.fabric, self._read_state)
+        first_does(self.fabric, self._check_logs)
+
+    def _read_state(self) -> None:
+        self.progress, _, tensors = read_progress(self.folder.state)
+        restore_state(self.folder.state, tensors, self.model, self._optimizer.optimizer)
+
+    def _check_logs(self) -> None:
+        for log in (self.folder.metrics, self.folder.timing):
+            read_rows(log)
 
     def _save(self) -> None:
-        if self.fabric.is_global_zero:
-            save_state(
-                self.folder.state,
-                self.model,
-                self._optimizer.optimizer,
-                self.progress,
-                self.config.to_dict(),
-            )
-            self.folder.begun = True
-        self.fabric.barrier()
+        first_does(self.fabric, self._write_state)
+
+    def _write_state(self) -> None:
+        save_state(
+            self.folder.state,
+            self.model,
+            self._optimizer.optimizer,
+            self.progress,
+            self.config.to_dict(),
+        )
+        self.folder.begun = True
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -137,13 +148,15 @@ class Trainer:
         options, progress = self.config.trainer, self.progress
         begins = progress.total_steps == 0 and progress.best < 0
         last_epoch = -1 if begins else progress.epoch
-        self._metrics = CsvLog(self.folder.metrics, last_epoch) if self._is_first else None
-        self._timing = CsvLog(self.folder.timing, last_epoch) if self._is_first else None
-        self._board = (
-            open_tensorboard(self.folder.tensorboard, progress.total_steps)
-            if options.tensorboard and self._is_first
-            else None
-        )
+        self._metrics = self._timing = self._board = None
+
+        def open_logs() -> None:
+            self._metrics = CsvLog(self.folder.metrics, last_epoch)
+            self._timing = CsvLog(self.folder.timing, last_epoch)
+            if options.tensorboard:
+                self._board = Board(self.folder.tensorboard, progress.total_steps)
+
+        first_does(self.fabric, open_logs)
         try:
             with stop_request(self._is_first) as stop:
                 if begins and self._phase.start is not None:
@@ -157,6 +170,11 @@ class Trainer:
         finally:
             if self._board is not None:
                 self._board.close()
+        first_does(self.fabric, self._check_board)
+
+    def _check_board(self) -> None:
+        if self._board is not None:
+            self._board.check()
 
     @property
     def finished(self) -> bool:
@@ -258,6 +276,8 @@ class Trainer:
         names = self._phase.losses
         for offset, row in enumerate(values):
             if not all(math.isfinite(value) for value in row):
+                if not self._is_first:
+                    raise SystemExit(LaresError.exit_status)  # the first process says it
                 named = ", ".join(f"{n} {v}" for n, v in zip(names, row, strict=True))
                 raise LaresError(
                     f"the loss of step {first_step + offset + 1} is not finite ({named}); the state "
@@ -267,7 +287,7 @@ class Trainer:
                 self.progress.sums[name] += value
         if self._board is not None:
             for name, value in zip(names, values[-1], strict=True):
-                self._board.add_scalar(f"train/{name}", value, self.progress.total_steps)
+                self._board.add(f"train/{name}", value, self.progress.total_steps)
         return float(values[-1][0])
 
     def _begin(self) -> None:
@@ -324,21 +344,29 @@ class Trainer:
         row: dict[str, Any] = {"epoch": progress.epoch, "steps": progress.total_steps}
         row |= {_COLUMNS.get(name, name): losses.get(name, "") for name in self._phase.losses}
         row |= {f"valid_{name}": valid.get(name, "") for name in ("recall@10", "ndcg@10")}
-        if self._metrics is not None and self._timing is not None:
+        spent = {"epoch": progress.epoch} | {name: timing.get(name, "") for name in _TIMING}
+
+        def log() -> None:
+            assert self._metrics is not None  # in the first process
+            assert self._timing is not None
             self._metrics.append(row)
-            spent = {name: timing.get(name, "") for name in _TIMING}
-            self._timing.append({"epoch": progress.epoch, **spent})
-        if self._board is not None:
-            for name, value in valid.items():
-                self._board.add_scalar(f"valid/{name}", value, progress.total_steps)
+            self._timing.append(spent)
+            if self._board is not None:
+                for name, value in valid.items():
+                    self._board.add(f"valid/{name}", value, progress.total_steps)
+                self._board.check()
+
+        first_does(self.fabric, log)
         seconds = timing["train_seconds"] + timing["valid_seconds"]
         best = bool(valid) and progress.stale == 0
         self._display.epoch(progress.epoch, losses.get("total"), valid, seconds, best)
 
     def _save_best(self) -> None:
-        if self._is_first:
-            model = self.model
-            save_model(model.state_dict(), model.config, self.folder.best, model.vocabulary)
+        model, best = self.model, self.folder.best
+        first_does(
+            self.fabric,
+            lambda: save_model(model.state_dict(), model.config, best, model.vocabulary),
+        )
 
     # --- evaluation -------------------------------------------------------------------------------
 
@@ -357,21 +385,30 @@ class Trainer:
         options = self.config.trainer
         first, end = shard(len(split), self.fabric.global_rank, self.fabric.world_size)
         part = Split(split.items, split.starts[first:end], split.ends[first:end])
-        try:
-            ranks = depth_ranks(
-                model,
-                part,
-                depths,
-                batch_size=options.eval_batch_size,
-                remove_history=options.remove_history,
-                seed=options.seed,
-                states=states,
-                first_id=first,
-            )
-        except ValueError as error:
-            raise LaresError(
-                f"evaluation after step {self.progress.total_steps} failed: {error}"
-            ) from error
+
+        def ranks_of_part() -> dict[int, Tensor]:
+            if first == end:  # fewer samples than processes
+                return {
+                    depth: torch.empty(0, dtype=torch.int64, device=self.fabric.device)
+                    for depth in depths
+                }
+            try:
+                return depth_ranks(
+                    model,
+                    part,
+                    depths,
+                    batch_size=options.eval_batch_size,
+                    remove_history=options.remove_history,
+                    seed=options.seed,
+                    states=states,
+                    first_id=first,
+                )
+            except ValueError as error:
+                raise LaresError(
+                    f"evaluation after step {self.progress.total_steps} failed: {error}"
+                ) from error
+
+        ranks = all_do(self.fabric, ranks_of_part)
         if self.fabric.world_size > 1:
             ranks = {depth: all_gather_rows(found) for depth, found in ranks.items()}
         return {depth: metrics_from_ranks(found) for depth, found in ranks.items()}
@@ -393,7 +430,7 @@ class Trainer:
 
     def finish(self) -> TrainResult:
         """Test the best model, write ``result.json`` and ``curves.png``."""
-        best = LaresModel.from_pretrained(self.folder.best)
+        best = all_do(self.fabric, lambda: LaresModel.from_pretrained(self.folder.best))
         self.model.load_state_dict(best.state_dict())
         depths, states = self._test_depths, self.config.trainer.test_states
         start, split = self._phase.start, self.dataset.test
@@ -411,11 +448,14 @@ class Trainer:
             peak_memory_mib=peak_memory_mib(self.fabric.device),
             test_states=states,
         )
-        if self._is_first:
+
+        def write() -> None:
             result.save(self.folder.result)
             rows = CsvLog(self.folder.metrics, progress.epoch).rows
             title = f"{self.dataset.name}: {self.folder.path.name}"
             plot_run(rows, test, self.folder.curves, title, self._phase.curves, start=result.start)
+
+        first_does(self.fabric, write)
         return result
 
     def _start_line(self) -> str:
