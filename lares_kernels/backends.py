@@ -192,6 +192,18 @@ def _known(name: str, source: str) -> Backend:
     return _BACKENDS[name]
 
 
+@cache
+def _why_not_named(name: str, request: Request) -> str | None:
+    return why_not(_known(name, "the call"), request)
+
+
+def check_serves(name: str, request: Request) -> None:
+    """Raise ``BackendError`` unless there is a backend of that name that can serve such calls."""
+    reason = _why_not_named(name, request)
+    if reason is not None:
+        raise BackendError(f"backend {name!r} cannot run this call: {reason}")
+
+
 @contextlib.contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Run every call inside the ``with`` block on backend ``name``, in this thread or task.

@@ -16,10 +16,10 @@ from lares_kernels.call import (
     depths,
     has_dropout,
     product_precision,
-    whole_numbers,
 )
 from lares_kernels.config import CoreConfig
 from lares_kernels.ops import make_call
+from lares_kernels.whole import whole_numbers
 
 
 class Explanation(NamedTuple):

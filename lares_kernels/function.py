@@ -7,32 +7,36 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from lares_kernels import repeated_calls
+from lares_kernels import once_differentiable, ops, repeated_calls
 from lares_kernels.backends import choose
 from lares_kernels.call import (
     PRECISIONS,
     RefineCall,
     RefineOutput,
     Request,
+    check_hidden,
     check_rollouts,
+    check_state,
     check_steps_done,
-    contiguous_int64,
     depths,
     has_dropout,
     lengths_of_cu_seqlens,
     product_precision,
-    whole_numbers,
 )
 from lares_kernels.config import CoreConfig
 from lares_kernels.constant_result import constant_result
+from lares_kernels.dispatcher import may_have_tangents, only_run
 from lares_kernels.equations import refine_equations
-from lares_kernels.ops import make_call, only_run, refine_backward_for, refine_for
+from lares_kernels.once_differentiable import HandWrittenGradient, Refusing
+from lares_kernels.operator_checks import check_forward
+from lares_kernels.ops import make_call, refine_backward_for, refine_for
 from lares_kernels.parameters import check_parameters
+from lares_kernels.seeds import drawn_seed, given_seed, signed
+from lares_kernels.whole import is_whole, whole_number, whole_numbers
 
 _N_OPTIONS = 11  # of RefineFunction, config .. keeps_padding
-_FLOAT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_SEED = 6  # its place among them
 
 
 class RefineFunction(torch.autograd.Function):
@@ -41,9 +45,9 @@ class RefineFunction(torch.autograd.Function):
     ``apply(hidden, state, lengths, num_steps, sequence_ids, config, backend, precision, rollouts,
     max_steps, steps_done, seed, dropout, zero_state, wants_state, keeps_padding, *parameters)``, as
     :class:`lares_kernels.call.RefineCall` explains them, ``config`` as its ``key``, ``parameters`` in
-    the order of :func:`lares_kernels.parameters.parameter_shapes`. Gives (trajectory (S, T, d), final
-    state, what backward needs) in the state's type. Gradients flow from the first two to ``hidden``,
-    ``state`` and every parameter. It can be differentiated once.
+    the order of :func:`lares_kernels.parameters.parameter_shapes`, ``seed`` a number or a tensor ().
+    Gives (trajectory (S, T, d), final state, what backward needs) in the state's type. Gradients flow
+    from the first two to ``hidden``, ``state`` and every parameter. It can be differentiated once.
     """
 
     @staticmethod
@@ -67,26 +71,62 @@ class RefineFunction(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        hidden, state, lengths, num_steps, sequence_ids, *options = inputs
+        hidden, state, lengths, num_steps, sequence_ids, *rest = inputs
+        options, parameters = rest[:_N_OPTIONS], rest[_N_OPTIONS:]
         kept = output[2]
         ctx.mark_non_differentiable(kept)
         ctx.set_materialize_grads(False)
-        ctx.options = tuple(options[:_N_OPTIONS])
+        seed = None
+        if isinstance(options[_SEED], Tensor):
+            seed, options[_SEED] = options[_SEED], None
+        ctx.options = tuple(options)
         ctx.save_for_backward(
-            hidden, state, lengths, num_steps, sequence_ids, kept, *options[_N_OPTIONS:]
+            hidden, state, lengths, num_steps, sequence_ids, seed, kept, *parameters
         )
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, g_trajectory: Tensor | None, g_state: Tensor | None, _: None
     ) -> tuple[Tensor | None, ...]:
-        hidden, state, lengths, num_steps, sequence_ids, kept, *parameters = ctx.saved_tensors
-        *options, keeps_padding = ctx.options
-        n_others = 3 + len(ctx.options)
+        hidden, state, lengths, num_steps, sequence_ids, seed, kept, *parameters = ctx.saved_tensors
+        options = list(ctx.options)
+        if seed is not None:
+            options[_SEED] = seed
+        n_others = 3 + _N_OPTIONS
         if g_trajectory is None and g_state is None:
             return (None,) * (2 + n_others + len(parameters))
-        grads = refine_backward_for(hidden, state, parameters, g_trajectory, g_state)(
+        # Where gradients are to be differentiated; a compiled backward never is.
+        again = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        run: Any = RefineGradient.apply if again else _gradients
+        grads = run(
+            hidden,
+            state,
+            lengths,
+            num_steps,
+            sequence_ids,
+            kept,
+            g_trajectory,
+            g_state,
+            *options,
+            *parameters,
+        )
+        state_grad = None if state is None else _as(state, grads[-1])
+        hidden_grad, *parameter_grads = grads[: 1 + len(parameters)]
+        return (
+            _as(hidden, hidden_grad),
+            state_grad,
+            *(None,) * n_others,
+            *map(_as, parameters, parameter_grads),
+        )
+
+
+def _gradients(*inputs: Any) -> tuple[Tensor, ...]:
+    """Of hidden, every parameter, and the state if there is one."""
+    hidden, state, lengths, num_steps, sequence_ids, kept, g_trajectory, g_state, *rest = inputs
+    *options, keeps_padding = rest[:_N_OPTIONS]
+    parameters = rest[_N_OPTIONS:]
+    return tuple(
+        refine_backward_for(hidden, state, parameters, g_trajectory, g_state)(
             hidden,
             state,
             parameters,
@@ -100,14 +140,58 @@ class RefineFunction(torch.autograd.Function):
             g_trajectory,
             g_state,
         )
-        state_grad = None if state is None else _as(state, grads.pop())
-        hidden_grad, *parameter_grads = grads
-        return (
-            _as(hidden, hidden_grad),
-            state_grad,
-            *(None,) * n_others,
-            *map(_as, parameters, parameter_grads),
-        )
+    )
+
+
+class RefineGradient(HandWrittenGradient):
+    """What backward computes, where that is to be differentiated: :func:`_gradients` of its inputs."""
+
+    forward = staticmethod(_gradients)  # type: ignore[assignment]
+
+
+def _operator(
+    hidden: Tensor,
+    state: Tensor | None,
+    parameters: list[Tensor],
+    *others: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``torch.ops.lares_kernels.refine``, differentiable."""
+    check_forward(hidden, state, parameters, *others)
+    *options, differentiates, keeps_padding = others
+    found = _RefineUncompiled.apply(  # type: ignore[no-untyped-call]
+        hidden, state, *options, keeps_padding, *parameters
+    )
+    trajectory, final, kept = found
+    return trajectory, final, kept if differentiates else kept.new_empty(0)
+
+
+def _backward_operator(
+    hidden: Tensor, state: Tensor | None, parameters: list[Tensor], *others: Any
+) -> list[Tensor]:
+    """``torch.ops.lares_kernels.refine_backward``, whose results refuse to be differentiated."""
+    ops.check_arguments_of_backward(hidden, state, parameters, *others)
+    *options, _, keeps_padding, kept, g_trajectory, g_state = others
+    numbers, options = options[:3], options[3:]
+    found = RefineGradient.apply(  # type: ignore[no-untyped-call]
+        hidden,
+        state,
+        *numbers,
+        kept,
+        g_trajectory,
+        g_state,
+        *options,
+        keeps_padding,
+        *parameters,
+    )
+    return list(found)
+
+
+once_differentiable.register(ops.library, "refine", _operator)
+once_differentiable.register(ops.library, "refine_backward", _backward_operator)
+
+
+class _RefineUncompiled(Refusing, RefineFunction):
+    """:class:`RefineFunction` where no compiler looks on."""
 
 
 class _RefineNow(torch.autograd.Function):
@@ -131,21 +215,10 @@ def _as(like: Tensor, gradient: Tensor) -> Tensor:
     return gradient if gradient.dtype is like.dtype else gradient.to(like.dtype)
 
 
-def _check_state(config: CoreConfig, state: Tensor, hidden: Tensor, shape: tuple[int, ...]) -> None:
-    if not config.is_recurrent:
-        raise ValueError("state was given, but with adapter='none' there is no state")
-    if state.device != hidden.device or not state.is_floating_point():
-        raise ValueError(
-            f"state must be floating point on {hidden.device}; got {state.dtype} on {state.device}"
-        )
-    if tuple(state.shape) != shape:
-        raise ValueError(f"state has shape {tuple(state.shape)}; it must be {shape}")
-
-
 def _lengths(
     hidden: Tensor, lengths: Tensor | Sequence[int] | None, cu_seqlens: Tensor | None
 ) -> Tensor:
-    """Length of each sequence, (B,) contiguous int64 on ``hidden``'s device, not looked at."""
+    """Length of each sequence, (B,) whole numbers on ``hidden``'s device, not looked at."""
     if hidden.dim() == 3:
         if cu_seqlens is not None:
             raise ValueError(
@@ -157,12 +230,12 @@ def _lengths(
         given = lengths
         if not (isinstance(given, Tensor) and given.device == hidden.device):
             given = torch.as_tensor(given, device=hidden.device)
-        if given.shape != (n_sequences,) or given.is_floating_point():
+        if given.shape != (n_sequences,) or not is_whole(given):
             raise ValueError(
                 f"lengths must hold {n_sequences} whole numbers, one a sequence; "
                 f"got shape {tuple(given.shape)} of {given.dtype}"
             )
-        return contiguous_int64(given)
+        return given
     if cu_seqlens is None or lengths is not None:
         raise ValueError("packed hidden (N, d) needs cu_seqlens (B + 1,), and no lengths")
     found = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
@@ -191,7 +264,7 @@ def refine(
     num_steps: int | Tensor = 1,
     state: Tensor | str | None = None,
     steps_done: int = 0,
-    seed: int = 0,
+    seed: int | Tensor | None = None,
     rollouts: int = 1,
     return_trajectory: bool = False,
     return_state: bool = False,
@@ -217,7 +290,8 @@ def refine(
         steps_done: steps that a given ``state`` has behind it. Draws are numbered on from there, so
             that ``t`` steps and then ``T - t`` more with ``steps_done=t`` are the same as ``T`` at
             once; and the states of step ``t`` can be read, and differentiated, in between.
-        seed: 64-bit key of dropout and of the drawn state.
+        seed: 64-bit key of dropout and of the drawn state: a number or a tensor of one whole number.
+            None is 0, and in training a seed drawn from torch's generator, another in every call.
         rollouts: independent runs ``G`` of every sequence over the same ``hidden``.
         return_trajectory, return_state: what to give back besides ``last``.
         sequence_ids: (B,) whole numbers below 2^24 that address each sequence's draws; default
@@ -231,9 +305,15 @@ def refine(
         :class:`RefineOutput`, in ``hidden``'s type.
 
     Raises:
-        ValueError: a tensor or an option does not fit; the message names it.
+        ValueError, TypeError: a tensor or an option does not fit; the message names it.
         BackendError: the backend asked for cannot serve this call.
+        RuntimeError: derivatives are asked for that only backend ``equations`` has: second ones, or
+            in forward mode.
     """
+    if seed is not None:
+        seed = given_seed(seed)
+    elif not training:
+        seed = 0
     compiling = torch.compiler.is_compiling()
     signature = None
     if not (compiling or training or rollouts != 1 or steps_done):
@@ -248,7 +328,7 @@ def refine(
             lengths,
             cu_seqlens,
             sequence_ids,
-            seed,
+            seed,  # type: ignore[arg-type]  # drawn in training alone
             return_trajectory,
         )
         if found is not None:
@@ -258,6 +338,8 @@ def refine(
     ordered = check_parameters(config, parameters, hidden.device)
     if isinstance(state, str) and state not in ("normal", "zero"):
         raise ValueError(f"state is {state!r}; it must be a tensor, None, 'normal' or 'zero'")
+    rollouts = whole_number("rollouts", rollouts)
+    steps_done = whole_number("steps_done", steps_done)
     check_rollouts(config, rollouts)
     sizes = _lengths(hidden, lengths, cu_seqlens)
     n_sequences = sizes.shape[0]
@@ -274,15 +356,23 @@ def refine(
     if isinstance(state, Tensor):
         given_state = state
         shape = (*groups, *hidden.shape[1:]) if padded else (len(hidden) * rollouts, config.d_model)
-        _check_state(config, state, hidden, shape)
+        check_state(config, state, hidden.device, shape)
 
     device_type = hidden.device.type
     products = product_precision(precision, hidden.dtype, device_type)
     backend = _backend_name(config.key, device_type, products)
-    differentiates = torch.is_grad_enabled() and any(
-        tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
+    differentiates = may_have_tangents() or (
+        torch.is_grad_enabled()
+        and any(
+            tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
+        )
     )
     dropout = training and has_dropout(config)
+    plain = (differentiates or seed is None) and only_run(hidden)
+    if seed is None:
+        seed = drawn_seed()
+        if plain and not hidden.is_cuda:
+            seed = int(seed)
     options: tuple[Any, ...] = (
         config.key,
         backend,
@@ -290,7 +380,7 @@ def refine(
         rollouts,
         max_steps,
         steps_done,
-        seed if compiling else signed(seed),
+        signed(seed) if isinstance(seed, int) else seed,
         dropout,
         isinstance(state, str) and state == "zero",
         return_state,
@@ -301,8 +391,10 @@ def refine(
     if backend == "equations":
         trajectory, final = _equations(hidden, given_state, parameters, tensors, options)
     elif differentiates:
-        function = _RefineNow if only_run(hidden) else RefineFunction
-        trajectory, final, _ = function.apply(  # type: ignore[no-untyped-call]
+        function: Any = RefineFunction
+        if not compiling:
+            function = _RefineNow if plain else _RefineUncompiled
+        trajectory, final, _ = function.apply(
             hidden, given_state, *tensors, *options, keeps_padding, *ordered
         )
     else:
@@ -321,11 +413,6 @@ def refine(
         trajectory if return_trajectory else None,
         final if return_state else None,
     )
-
-
-def signed(seed: int) -> int:
-    """The 64 bits of ``seed`` as operators take them."""
-    return (seed + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _call_of(
@@ -354,24 +441,3 @@ def _equations(
     with torch.autocast(hidden.device.type, enabled=False):
         result = refine_equations(call, call.pack_hidden(hidden), first, parameters)
     return result.trajectory, call.unpack_state(result.state)
-
-
-def check_hidden(config: CoreConfig, hidden: Tensor) -> None:
-    """Raise unless ``hidden`` is (B, L, d) or (N, d), not empty, of a floating type we serve."""
-    if hidden.dim() not in (2, 3) or hidden.shape[-1] != config.d_model:
-        raise ValueError(
-            f"hidden has shape {tuple(hidden.shape)}; it must be (B, L, {config.d_model}), "
-            f"or packed (N, {config.d_model})"
-        )
-    if config.mixes_window and (hidden.dim() == 2 or hidden.shape[1] != config.window):
-        raise ValueError(
-            f"hidden has shape {tuple(hidden.shape)}; mixer={config.mixer!r} mixes the whole padded "
-            f"window, so that padding is part of the computation and a packed or shorter input would "
-            f"be another model: it must be (B, {config.window}, {config.d_model}), with lengths"
-        )
-    if hidden.numel() == 0:
-        raise ValueError(f"hidden has shape {tuple(hidden.shape)}: there is nothing to refine")
-    if hidden.dtype not in _FLOAT_TYPES:
-        raise TypeError(
-            f"hidden is {hidden.dtype}; it must be float64, float32, bfloat16 or float16"
-        )

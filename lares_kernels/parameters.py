@@ -90,7 +90,8 @@ def parameter_shapes(config: CoreConfig) -> Mapping[str, tuple[int, ...]]:
 def check_parameters(
     config: CoreConfig, parameters: Mapping[str, Tensor], device: torch.device
 ) -> list[Tensor]:
-    """The parameters in the op's order; ``ValueError`` unless they are those of ``config``, there."""
+    """The parameters in the op's order; ``ValueError`` unless they are those of ``config``, there, and
+    floating point."""
     shapes = _shapes(config)
     if [*parameters] == [*shapes]:
         ordered = [*parameters.values()]
@@ -113,4 +114,8 @@ def check_parameters(
         for name, tensor in zip(shapes, ordered, strict=True):
             if tensor.device != device:
                 raise ValueError(f"parameter {name} is on {tensor.device}, but hidden on {device}")
+    if not all([tensor.is_floating_point() for tensor in ordered]):
+        for name, tensor in zip(shapes, ordered, strict=True):
+            if not tensor.is_floating_point():
+                raise ValueError(f"parameter {name} is {tensor.dtype}; it must be floating point")
     return ordered

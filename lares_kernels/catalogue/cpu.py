@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lares_kernels import cpu_library as lib
 from lares_kernels.catalogue.call import SCORES, CatalogueCall, in_order
-from lares_kernels.cpu_tensors import room, room_like
+from lares_kernels.cpu_tensors import Addresses, room, room_like
 from lares_kernels.errors import BackendError
 
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -73,8 +73,8 @@ class CpuCatalogue:
         wants_items: bool,
     ) -> tuple[Tensor, Tensor]:
         inputs = _Inputs(call, queries, items, chosen, excluded)
-        inputs.c.normaliser = inputs.address(normaliser)
-        inputs.c.g_log_probability = inputs.address(g_log_probability)
+        inputs.c.normaliser = inputs.addresses.of(normaliser)
+        inputs.c.g_log_probability = inputs.addresses.of(g_log_probability)
         g_queries = room_like(queries) if wants_queries else room(0)
         g_items = room_like(items) if wants_items else room(0)
         if wants_queries:
@@ -129,7 +129,8 @@ class _Inputs:
         n_items = len(items)
         if n_items > _MOST_ITEMS:
             raise BackendError(f"the catalogue has {n_items} items; cpu serves {_MOST_ITEMS}")
-        self.alive: list[Tensor] = []
+        address = Addresses()
+        self.addresses = address
         c = self.c = lib.LaresCatalogue()
         c.abi = lib.ABI
         c.n_queries, c.width = queries.shape
@@ -138,24 +139,16 @@ class _Inputs:
         c.precision = lib.PRECISIONS.index(_PRECISIONS[call.product_dtype])
         c.threads = torch.get_num_threads()
         c.temperature = call.temperature
-        c.queries = self.address(queries)
+        c.queries = address.of(queries)
         # A table in bfloat16 is read as it is: another in float32 would be twice its size.
         c.items_are_bf16 = items.dtype == torch.bfloat16
-        c.items = items.data_ptr() if c.items_are_bf16 else self.address(items)
+        c.items = address.of(items, torch.bfloat16 if c.items_are_bf16 else torch.float32)
         if chosen is not None:
-            c.n_rows, c.chosen = len(chosen), chosen.data_ptr()
+            c.n_rows, c.chosen = len(chosen), address.of(chosen, torch.int64)
         if excluded is not None and excluded.numel():
             ordered = in_order(excluded, n_items)
-            self.alive.append(ordered)
             c.n_rows, c.n_excluded = ordered.shape
-            c.excluded = ordered.data_ptr()
-
-    def address(self, tensor: Tensor) -> int:
-        """Of ``tensor`` as contiguous float32."""
-        if tensor.dtype != torch.float32 or not tensor.is_contiguous():
-            tensor = tensor.to(torch.float32).contiguous()
-            self.alive.append(tensor)
-        return tensor.data_ptr()
+            c.excluded = address.of(ordered, torch.int64)
 
     def run(self, name: str) -> None:
         """Call the library; errors become exceptions."""

@@ -1,39 +1,63 @@
-"""``torch.ops.lares_kernels.catalogue_*``: definitions, fakes, one implementation for all devices."""
+"""``torch.ops.lares_kernels.catalogue_*``: definitions, fakes, one implementation for all devices.
+
+The implementations check what they are given, since anybody may call them: kernels get addresses.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from lares_kernels.call import PRECISIONS
-from lares_kernels.catalogue.backends import catalogue_backend
+from lares_kernels.call import PRECISIONS, product_precision
+from lares_kernels.catalogue.backends import CatalogueBackend, catalogue_backend, check_serves
 from lares_kernels.catalogue.call import (
     CatalogueCall,
     check_chosen,
     check_excluded,
+    check_k,
+    check_options,
     checks_values,
+    of_queries,
+    operands,
     working_dtype,
 )
+from lares_kernels.dispatcher import same_device
 
 _OPTIONS = "str scores, float temperature, str backend, str precision"
-_library = torch.library.Library("lares_kernels", "FRAGMENT")
-_library.define(
+library = torch.library.Library("lares_kernels", "FRAGMENT")
+library.define(
     "catalogue_log_probability(Tensor queries, Tensor items, Tensor chosen, Tensor? excluded, "
     f"{_OPTIONS}, bool wants_entropy) -> (Tensor, Tensor normaliser, Tensor entropy)"
 )
-_library.define(
+library.define(
     "catalogue_gradients(Tensor queries, Tensor items, Tensor chosen, Tensor? excluded, "
     f"{_OPTIONS}, Tensor normaliser, Tensor g_log_probability, bool wants_queries, "
     "bool wants_items) -> (Tensor, Tensor)"
 )
-_library.define(
+library.define(
     f"catalogue_top_k(Tensor queries, Tensor items, Tensor? excluded, {_OPTIONS}, SymInt k) "
     "-> (Tensor scores, Tensor ids)"
 )
-_library.define(
+library.define(
     "catalogue_ranks(Tensor queries, Tensor items, Tensor targets, Tensor? excluded, "
     f"{_OPTIONS}) -> Tensor"
 )
+
+
+def _call(
+    queries: Tensor, items: Tensor, scores: str, temperature: float, backend: str, precision: str
+) -> tuple[CatalogueBackend, CatalogueCall]:
+    """What runs and how, if it can."""
+    check_options(scores, temperature)
+    product_precision(precision, queries.dtype, queries.device.type)  # raises for an unknown one
+    if (precision == "fp64") != (working_dtype(queries, items) == torch.float64):
+        raise ValueError(
+            f"precision is {precision!r}, but queries are {queries.dtype} and items {items.dtype}: "
+            "'fp64' goes with float64 and with nothing else"
+        )
+    products = PRECISIONS[precision]
+    check_serves(backend, queries.device.type, products, items.shape[1])
+    return catalogue_backend(backend), CatalogueCall(scores, temperature, products)
 
 
 def _log_probability(
@@ -47,11 +71,10 @@ def _log_probability(
     precision: str,
     wants_entropy: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    check_values("chosen", items, chosen, excluded)
-    call = CatalogueCall(scores, temperature, PRECISIONS[precision])
-    return catalogue_backend(backend).log_probability(
-        call, queries, items, chosen, excluded, wants_entropy
-    )
+    given = operands("chosen", queries, items, chosen, excluded)
+    runs, call = _call(queries, items, scores, temperature, backend, precision)
+    check_values("chosen", items, given.chosen, given.excluded)
+    return runs.log_probability(call, *given, wants_entropy)
 
 
 def _gradients(
@@ -68,18 +91,12 @@ def _gradients(
     wants_queries: bool,
     wants_items: bool,
 ) -> tuple[Tensor, Tensor]:
-    call = CatalogueCall(scores, temperature, PRECISIONS[precision])
-    return catalogue_backend(backend).gradients(
-        call,
-        queries,
-        items,
-        chosen,
-        excluded,
-        normaliser,
-        g_log_probability,
-        wants_queries,
-        wants_items,
-    )
+    given = operands("chosen", queries, items, chosen, excluded)
+    runs, call = _call(queries, items, scores, temperature, backend, precision)
+    check_values("chosen", items, given.chosen, given.excluded)
+    normaliser = of_queries("normaliser", normaliser, queries)
+    g = of_queries("g_log_probability", g_log_probability, queries)
+    return runs.gradients(call, *given, normaliser, g, wants_queries, wants_items)
 
 
 def _top_k(
@@ -92,10 +109,11 @@ def _top_k(
     precision: str,
     k: int,
 ) -> tuple[Tensor, Tensor]:
-    if excluded is not None and checks_values(items):
-        check_excluded(excluded, len(items))
-    call = CatalogueCall(scores, temperature, PRECISIONS[precision])
-    return catalogue_backend(backend).top_k(call, queries, items, excluded, k)
+    given = operands("", queries, items, None, excluded)
+    runs, call = _call(queries, items, scores, temperature, backend, precision)
+    check_k(k, len(items))
+    check_values("", items, None, given.excluded)
+    return runs.top_k(call, given.queries, given.items, given.excluded, k)
 
 
 def _ranks(
@@ -108,17 +126,23 @@ def _ranks(
     backend: str,
     precision: str,
 ) -> Tensor:
-    check_values("target", items, targets, excluded)
-    call = CatalogueCall(scores, temperature, PRECISIONS[precision])
-    return catalogue_backend(backend).ranks(call, queries, items, targets, excluded)
+    given = operands("targets", queries, items, targets, excluded)
+    if len(targets) != len(queries):
+        raise ValueError(
+            f"targets are {len(targets)}; there must be one for each query, {len(queries)}"
+        )
+    runs, call = _call(queries, items, scores, temperature, backend, precision)
+    check_values("target", items, given.chosen, given.excluded)
+    return runs.ranks(call, *given)
 
 
-def check_values(name: str, items: Tensor, ids: Tensor, excluded: Tensor | None) -> None:
+def check_values(name: str, items: Tensor, ids: Tensor | None, excluded: Tensor | None) -> None:
     """Raise ``ValueError`` unless ``ids`` (R,) and ``excluded`` fit; on a CPU, or where asked for."""
     if checks_values(items):
         if excluded is not None:
             check_excluded(excluded, len(items))
-        check_chosen(name, ids, excluded, len(items))
+        if ids is not None:
+            check_chosen(name, ids, excluded, len(items))
 
 
 def _log_probability_fake(
@@ -132,6 +156,7 @@ def _log_probability_fake(
     precision: str,
     wants_entropy: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    same_device(queries, [items, chosen, excluded])
     dtype, n = working_dtype(queries, items), queries.shape[0]
     new = queries.new_empty
     size = n if wants_entropy else 0
@@ -139,6 +164,7 @@ def _log_probability_fake(
 
 
 def _gradients_fake(queries: Tensor, items: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
+    same_device(queries, [items, *(each for each in rest if isinstance(each, Tensor))])
     dtype = working_dtype(queries, items)
     *_, wants_queries, wants_items = rest
     return (
@@ -157,13 +183,17 @@ def _top_k_fake(
     precision: str,
     k: int,
 ) -> tuple[Tensor, Tensor]:
+    same_device(queries, [items, excluded])
     shape = (queries.shape[0], k)
     dtype = working_dtype(queries, items)
     return queries.new_empty(shape, dtype=dtype), queries.new_empty(shape, dtype=torch.int64)
 
 
 def _ranks_fake(queries: Tensor, items: Tensor, targets: Tensor, *rest: object) -> Tensor:
-    return torch.empty_like(targets)
+    excluded = rest[0]
+    assert excluded is None or isinstance(excluded, Tensor)
+    same_device(queries, [items, targets, excluded])
+    return torch.empty_like(targets, dtype=torch.int64)
 
 
 for _name, _run, _fake in (
@@ -172,6 +202,6 @@ for _name, _run, _fake in (
     ("catalogue_top_k", _top_k, _top_k_fake),
     ("catalogue_ranks", _ranks, _ranks_fake),
 ):
-    for _key in ("CPU", "CUDA"):
-        _library.impl(_name, _run, _key)
-    torch.library.register_fake(f"lares_kernels::{_name}", _fake, lib=_library)
+    # For tensors of every kind, since what no kernel can read is refused in words of our own.
+    library.impl(_name, _run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"lares_kernels::{_name}", _fake, lib=library)

@@ -57,7 +57,7 @@ def test_gradcheck_with_dropout_on(adapter: str, program: str) -> None:
             core,
             parameters,
             (tensors[0], torch.tensor([3, 2])),
-            {"num_steps": steps, "state": tensors[1], "return_trajectory": True},
+            {"num_steps": steps, "state": tensors[1], "return_trajectory": True, "seed": 3},
         )
         return out.last, out.trajectory
 
@@ -94,7 +94,7 @@ def test_second_derivative_is_refused_not_wrong() -> None:
     (g,) = torch.autograd.grad(
         problem.run().last.square().sum(), [problem.hidden], create_graph=True
     )
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+    with pytest.raises(RuntimeError, match=r"with use_backend\(\"equations\"\)"):
         g.sum().backward()
 
 
