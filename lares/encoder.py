@@ -14,8 +14,8 @@ from lares.config import LaresConfig
 from lares.errors import ConfigError
 from lares.text import TextFusion, read_text_features
 from lares_kernels import RecurrentCore, refine_states
-from lares_kernels.layout import Layout
 from lares_kernels.dispatcher import only_run
+from lares_kernels.layout import Layout
 from lares_kernels.noise import Site, quantised_rate, row_keep, site_word
 from lares_kernels.seeds import seed_of_call
 from lares_kernels.whole import is_whole

@@ -132,6 +132,7 @@ class ReferenceBackend:
         g_trajectory: Tensor | None,
         g_state: Tensor | None,
     ) -> list[Tensor]:
+        call.check_values()
         rows = call.pack_hidden(hidden)
         steps = call.max_steps if call.config.is_recurrent else 0
         size = steps * call.n_rows * call.config.d_model

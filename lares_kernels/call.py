@@ -12,7 +12,7 @@ from torch import Tensor
 from lares_kernels.config import CoreConfig
 from lares_kernels.layout import Layout
 from lares_kernels.noise import MAX_ROLLOUTS, MAX_SEQUENCES, MAX_STEPS, STREAM_BITS
-from lares_kernels.whole import is_whole, whole_number, whole_numbers
+from lares_kernels.whole import described, is_whole, whole_number, whole_numbers
 
 PRECISIONS = {
     "fp64": torch.float64,
@@ -209,8 +209,10 @@ class RefineCall:
         if self.num_steps is not None:
             check_depth(int(self.num_steps.min()))
             most = int(self.num_steps.max())
-            if most > self.max_steps:
-                raise ValueError(f"num_steps is {most}, more than max_steps, {self.max_steps}")
+            if most != self.max_steps:
+                raise ValueError(
+                    f"num_steps is at most {most}; the call's max_steps, {self.max_steps}, must be that"
+                )
         if self.sequence_ids is not None:
             low, high = int(self.sequence_ids.min()), int(self.sequence_ids.max())
             if low < 0 or high >= MAX_SEQUENCES:
@@ -273,7 +275,7 @@ def lengths_of_cu_seqlens(cu_seqlens: Tensor) -> Tensor:
     if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or not is_whole(cu_seqlens):
         raise ValueError(
             "cu_seqlens must be a vector of at least two whole numbers, (B + 1,); "
-            f"got shape {tuple(cu_seqlens.shape)} of {cu_seqlens.dtype}"
+            f"got {described(cu_seqlens)}"
         )
     return cu_seqlens.to(torch.int64).diff()
 
@@ -379,5 +381,7 @@ def check_floats(name: str, value: Tensor, device: torch.device, shape: tuple[in
         raise ValueError(
             f"{name} must be floating point on {device}; got {value.dtype} on {value.device}"
         )
+    if value.layout is not torch.strided:
+        raise ValueError(f"{name} is {value.layout}; it must be a dense tensor")
     if tuple(value.shape) != shape:
         raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be {shape}")

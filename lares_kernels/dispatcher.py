@@ -53,12 +53,19 @@ def needs_no_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
     )
 
 
-def same_device(first: Tensor, others: Sequence[Tensor | None]) -> None:
+def same_device(
+    first: Tensor, others: Sequence[Tensor | None], anywhere: Tensor | None = None
+) -> None:
     """Raise ``ValueError`` unless all tensors are where ``first`` is.
 
     For fake implementations, which the dispatcher takes as soon as one tensor is on ``meta``: they
     would give memory that nobody writes to.
+
+    Args:
+        anywhere: may be on another device, but not on ``meta`` alone.
     """
+    if anywhere is not None and anywhere.is_meta and not first.is_meta:
+        others = [*others, anywhere]
     for other in others:
         if other is not None and other.device != first.device:
             raise ValueError(f"a tensor is on {other.device}, but the first on {first.device}")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lares_kernels import once_differentiable, ops, repeated_calls
+from lares_kernels import repeated_calls
 from lares_kernels.backends import choose
 from lares_kernels.call import (
     PRECISIONS,
@@ -26,14 +26,13 @@ from lares_kernels.call import (
 )
 from lares_kernels.config import CoreConfig
 from lares_kernels.constant_result import constant_result
-from lares_kernels.dispatcher import may_have_tangents, only_run
+from lares_kernels.dispatcher import only_run
 from lares_kernels.equations import refine_equations
-from lares_kernels.once_differentiable import HandWrittenGradient, Refusing
-from lares_kernels.operator_checks import check_forward
-from lares_kernels.ops import make_call, refine_backward_for, refine_for
+from lares_kernels.once_differentiable import differentiable_by, not_differentiable
+from lares_kernels.ops import library, make_call, refine_backward_for, refine_for
 from lares_kernels.parameters import check_parameters
 from lares_kernels.seeds import drawn_seed, given_seed, signed
-from lares_kernels.whole import is_whole, whole_number, whole_numbers
+from lares_kernels.whole import described, is_whole, whole_number, whole_numbers
 
 _N_OPTIONS = 11  # of RefineFunction, config .. keeps_padding
 _SEED = 6  # its place among them
@@ -95,23 +94,23 @@ class RefineFunction(torch.autograd.Function):
         n_others = 3 + _N_OPTIONS
         if g_trajectory is None and g_state is None:
             return (None,) * (2 + n_others + len(parameters))
-        # Where gradients are to be differentiated; a compiled backward never is.
-        again = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        run: Any = RefineGradient.apply if again else _gradients
+        run = refine_backward_for(hidden, state, parameters, g_trajectory, g_state)
         grads = run(
             hidden,
             state,
+            parameters,
             lengths,
             num_steps,
             sequence_ids,
+            *options[:-1],
+            True,
+            options[-1],
             kept,
             g_trajectory,
             g_state,
-            *options,
-            *parameters,
         )
-        state_grad = None if state is None else _as(state, grads[-1])
-        hidden_grad, *parameter_grads = grads[: 1 + len(parameters)]
+        state_grad = None if state is None else _as(state, grads.pop())
+        hidden_grad, *parameter_grads = grads
         return (
             _as(hidden, hidden_grad),
             state_grad,
@@ -120,85 +119,29 @@ class RefineFunction(torch.autograd.Function):
         )
 
 
-def _gradients(*inputs: Any) -> tuple[Tensor, ...]:
-    """Of hidden, every parameter, and the state if there is one."""
-    hidden, state, lengths, num_steps, sequence_ids, kept, g_trajectory, g_state, *rest = inputs
-    *options, keeps_padding = rest[:_N_OPTIONS]
-    parameters = rest[_N_OPTIONS:]
-    return tuple(
-        refine_backward_for(hidden, state, parameters, g_trajectory, g_state)(
-            hidden,
-            state,
-            parameters,
-            lengths,
-            num_steps,
-            sequence_ids,
-            *options,
-            True,
-            keeps_padding,
-            kept,
-            g_trajectory,
-            g_state,
-        )
-    )
-
-
-class RefineGradient(HandWrittenGradient):
-    """What backward computes, where that is to be differentiated: :func:`_gradients` of its inputs."""
-
-    forward = staticmethod(_gradients)  # type: ignore[assignment]
-
-
-def _operator(
-    hidden: Tensor,
-    state: Tensor | None,
-    parameters: list[Tensor],
-    *others: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``torch.ops.lares_kernels.refine``, differentiable."""
-    check_forward(hidden, state, parameters, *others)
-    *options, differentiates, keeps_padding = others
-    found = _RefineUncompiled.apply(  # type: ignore[no-untyped-call]
-        hidden, state, *options, keeps_padding, *parameters
-    )
-    trajectory, final, kept = found
-    return trajectory, final, kept if differentiates else kept.new_empty(0)
-
-
-def _backward_operator(
+def _inputs_of(
     hidden: Tensor, state: Tensor | None, parameters: list[Tensor], *others: Any
-) -> list[Tensor]:
-    """``torch.ops.lares_kernels.refine_backward``, whose results refuse to be differentiated."""
-    ops.check_arguments_of_backward(hidden, state, parameters, *others)
-    *options, _, keeps_padding, kept, g_trajectory, g_state = others
-    numbers, options = options[:3], options[3:]
-    found = RefineGradient.apply(  # type: ignore[no-untyped-call]
-        hidden,
-        state,
-        *numbers,
-        kept,
-        g_trajectory,
-        g_state,
-        *options,
-        keeps_padding,
-        *parameters,
-    )
-    return list(found)
+) -> tuple[Any, ...]:
+    """Of :class:`RefineFunction`, from the operator's arguments."""
+    *options, _, keeps_padding = others
+    return (hidden, state, *options, keeps_padding, *parameters)
 
 
-once_differentiable.register(ops.library, "refine", _operator)
-once_differentiable.register(ops.library, "refine_backward", _backward_operator)
+def _keeping(*arguments: Any) -> tuple[Any, ...]:
+    """The operator's arguments with ``differentiates``."""
+    *others, _, keeps_padding = arguments
+    return (*others, True, keeps_padding)
 
 
-class _RefineUncompiled(Refusing, RefineFunction):
-    """:class:`RefineFunction` where no compiler looks on."""
+differentiable_by(library, "refine", RefineFunction, _inputs_of, _keeping)
+not_differentiable(library, "refine_backward")
 
 
 class _RefineNow(torch.autograd.Function):
-    """:class:`RefineFunction` where no transform of ``torch.func`` is at work.
+    """:class:`RefineFunction` where nothing looks on that needs the operator.
 
-    With a ``setup_context`` of its own, which they need, PyTorch binds all arguments to a signature in
-    every call. A short call spends a twentieth of its time on that.
+    With a ``setup_context`` of its own, which ``torch.func`` needs, PyTorch binds all arguments to a
+    signature in every call. A short call spends a twentieth of its time on that.
     """
 
     @staticmethod
@@ -233,7 +176,7 @@ def _lengths(
         if given.shape != (n_sequences,) or not is_whole(given):
             raise ValueError(
                 f"lengths must hold {n_sequences} whole numbers, one a sequence; "
-                f"got shape {tuple(given.shape)} of {given.dtype}"
+                f"got {described(given)}"
             )
         return given
     if cu_seqlens is None or lengths is not None:
@@ -335,7 +278,7 @@ def refine(
             return found
 
     check_hidden(config, hidden)
-    ordered = check_parameters(config, parameters, hidden.device)
+    ordered = check_parameters(config, parameters, hidden)
     if isinstance(state, str) and state not in ("normal", "zero"):
         raise ValueError(f"state is {state!r}; it must be a tensor, None, 'normal' or 'zero'")
     rollouts = whole_number("rollouts", rollouts)
@@ -361,11 +304,8 @@ def refine(
     device_type = hidden.device.type
     products = product_precision(precision, hidden.dtype, device_type)
     backend = _backend_name(config.key, device_type, products)
-    differentiates = may_have_tangents() or (
-        torch.is_grad_enabled()
-        and any(
-            tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
-        )
+    differentiates = torch.is_grad_enabled() and any(
+        tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
     )
     dropout = training and has_dropout(config)
     plain = (differentiates or seed is None) and only_run(hidden)
@@ -390,16 +330,13 @@ def refine(
     keeps_padding = compiling or hidden.is_cuda
     if backend == "equations":
         trajectory, final = _equations(hidden, given_state, parameters, tensors, options)
-    elif differentiates:
-        function: Any = RefineFunction
-        if not compiling:
-            function = _RefineNow if plain else _RefineUncompiled
-        trajectory, final, _ = function.apply(
+    elif differentiates and plain:
+        trajectory, final, _ = _RefineNow.apply(  # type: ignore[no-untyped-call]
             hidden, given_state, *tensors, *options, keeps_padding, *ordered
         )
     else:
         trajectory, final, _ = refine_for(hidden, given_state, ordered)(
-            hidden, given_state, ordered, *tensors, *options, False, keeps_padding
+            hidden, given_state, ordered, *tensors, *options, differentiates, keeps_padding
         )
         if signature is not None and backend == "cpu" and not repeated_calls.is_kept(signature):
             repeated_calls.keep(signature, _call_of(hidden, tensors, options, False))

@@ -61,7 +61,7 @@ def check_forward(
             f"{', '.join(names)}"
         )
     device = hidden.device
-    check_parameters(core, dict(zip(names, parameters, strict=True)), device)
+    check_parameters(core, dict(zip(names, parameters, strict=True)), hidden)
     check_rollouts(core, rollouts)
     check_max_steps(core, max_steps)
     check_steps_done(steps_done, max_steps, state is not None)

@@ -27,6 +27,7 @@ _OPTIONS = (
     "str precision, int rollouts, SymInt max_steps, SymInt steps_done, Tensor seed, bool dropout, "
     "bool zero_state, bool wants_state, bool differentiates, bool keeps_padding"
 )
+_SEED = 12  # its place among the arguments of both
 library = torch.library.Library("lares_kernels", "DEF")
 library.define(
     f"refine(Tensor hidden, Tensor? state, Tensor[] parameters, {_OPTIONS}) "
@@ -171,7 +172,7 @@ def _refine_fake(
     seed: Tensor,
     *flags: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    same_device(hidden, [state, *parameters, lengths, num_steps, sequence_ids])
+    same_device(hidden, [state, *parameters, lengths, num_steps, sequence_ids], anywhere=seed)
     numbers = (rollouts, max_steps, steps_done, 0)
     call = make_call(hidden, lengths, num_steps, sequence_ids, config, precision, *numbers, *flags)
     new = hidden.new_empty
@@ -196,9 +197,9 @@ def _refine_backward_fake(
     backend: str,
     *others: Any,
 ) -> list[Tensor]:
-    kept_and_gradients = others[-3:]
-    numbers = (lengths, num_steps, sequence_ids)
-    same_device(hidden, [state, *parameters, *numbers, *kept_and_gradients])
+    numbers, kept_and_gradients = (lengths, num_steps, sequence_ids), others[-3:]
+    seed = others[4]
+    same_device(hidden, [state, *parameters, *numbers, *kept_and_gradients], anywhere=seed)
     dtype = _dtype_of(backend, hidden)
     like = [hidden, *parameters] if state is None else [hidden, *parameters, state]
     return [torch.empty_like(each, dtype=dtype).contiguous() for each in like]
@@ -209,7 +210,6 @@ library.impl("refine", _refine_operator, "CompositeExplicitAutograd")
 library.impl("refine_backward", _refine_backward_operator, "CompositeExplicitAutograd")
 torch.library.register_fake("lares_kernels::refine", _refine_fake, lib=library)
 torch.library.register_fake("lares_kernels::refine_backward", _refine_backward_fake, lib=library)
-_SEED = 12  # its place among the arguments of both
 
 
 def _dispatched(name: str) -> Callable[..., Any]:
@@ -243,7 +243,12 @@ def refine_backward_for(
     g_trajectory: Tensor | None,
     g_state: Tensor | None,
 ) -> Callable[..., list[Tensor]]:
-    """``torch.ops.lares_kernels.refine_backward``, or what it runs."""
+    """``torch.ops.lares_kernels.refine_backward``, or what it runs.
+
+    Where gradients may be differentiated again, it is the operator, which refuses that.
+    """
+    if torch.is_grad_enabled():
+        return _dispatched_backward
     if needs_no_dispatcher([hidden, state, *parameters, g_trajectory, g_state]):
         for gradient in (g_trajectory, g_state):
             if gradient is not None and not torch._C._has_storage(gradient):

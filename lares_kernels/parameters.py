@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from lares_kernels.config import CoreConfig
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 _ATTENTION = (
@@ -88,10 +87,10 @@ def parameter_shapes(config: CoreConfig) -> Mapping[str, tuple[int, ...]]:
 
 
 def check_parameters(
-    config: CoreConfig, parameters: Mapping[str, Tensor], device: torch.device
+    config: CoreConfig, parameters: Mapping[str, Tensor], hidden: Tensor
 ) -> list[Tensor]:
-    """The parameters in the op's order; ``ValueError`` unless they are those of ``config``, there, and
-    floating point."""
+    """The parameters in the op's order; ``ValueError`` unless they are those of ``config``, dense and
+    floating point on the device of ``hidden``."""
     shapes = _shapes(config)
     if [*parameters] == [*shapes]:
         ordered = [*parameters.values()]
@@ -110,12 +109,16 @@ def check_parameters(
                 raise ValueError(
                     f"parameter {name} has shape {tuple(tensor.shape)}; CoreConfig needs {shape}"
                 )
+    device, layout = hidden.device, hidden.layout
     if [tensor.device for tensor in ordered] != [device] * len(ordered):
         for name, tensor in zip(shapes, ordered, strict=True):
             if tensor.device != device:
                 raise ValueError(f"parameter {name} is on {tensor.device}, but hidden on {device}")
-    if not all([tensor.is_floating_point() for tensor in ordered]):
+    if not all(tensor.is_floating_point() and tensor.layout is layout for tensor in ordered):
         for name, tensor in zip(shapes, ordered, strict=True):
-            if not tensor.is_floating_point():
-                raise ValueError(f"parameter {name} is {tensor.dtype}; it must be floating point")
+            if not tensor.is_floating_point() or tensor.layout is not layout:
+                raise ValueError(
+                    f"parameter {name} is {tensor.dtype}, {tensor.layout}; it must be dense and "
+                    "floating point"
+                )
     return ordered

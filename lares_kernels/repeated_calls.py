@@ -20,8 +20,8 @@ from lares_kernels.call import RefineCall, RefineOutput
 from lares_kernels.config import CoreConfig
 from lares_kernels.cpu import of_core, struct_without_tensors
 from lares_kernels.cpu_tensors import room_like
-from lares_kernels.look import Look, Place, look_for, word_of
 from lares_kernels.dispatcher import only_run
+from lares_kernels.look import Look, Place, look_for, word_of
 from lares_kernels.parameters import parameter_shapes
 
 _MOST_KEPT = 1024  # signatures; a server's batches have few, and past that keeping starts anew

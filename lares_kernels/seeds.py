@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 from torch.compiler import is_compiling
 
-from lares_kernels.whole import is_whole
+from lares_kernels.whole import described, is_whole
 
 _CPU = torch.device("cpu")
 _LEAST, _END = -(1 << 63), 1 << 64  # of numbers: 64 bits, with a sign or without
@@ -42,10 +42,7 @@ def given_seed(seed: int | Tensor) -> int | Tensor:
     """
     if isinstance(seed, Tensor):
         if seed.numel() != 1 or not is_whole(seed):
-            raise ValueError(
-                f"seed has shape {tuple(seed.shape)} of {seed.dtype}; a tensor must hold one whole "
-                "number"
-            )
+            raise ValueError(f"seed has {described(seed)}; a tensor must hold one whole number")
         return seed.reshape(()).to(torch.int64)  # the same bits of unsigned ones
     if isinstance(seed, bool):
         raise TypeError(f"seed is {seed}; it must be a whole number, a tensor of one, or None")

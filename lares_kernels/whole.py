@@ -21,8 +21,14 @@ _WHOLE_TYPES = (
 
 
 def is_whole(tensor: Tensor) -> bool:
-    """Whether a tensor holds whole numbers; bool is none."""
-    return tensor.dtype in _WHOLE_TYPES
+    """Whether a tensor is dense and holds whole numbers; bool is none."""
+    return tensor.dtype in _WHOLE_TYPES and tensor.layout is torch.strided
+
+
+def described(tensor: Tensor) -> str:
+    """Shape and kind of a tensor that does not fit."""
+    layout = "" if tensor.layout is torch.strided else f", {tensor.layout}"
+    return f"shape {tuple(tensor.shape)} of {tensor.dtype}{layout}"
 
 
 def whole_number(name: str, value: object) -> int:
@@ -54,7 +60,6 @@ def whole_numbers(name: str, value: object, shapes: tuple[tuple[int, ...], ...])
     if tuple(value.shape) not in shapes or not is_whole(value):
         wanted = " or ".join(str(shape) for shape in shapes)
         raise ValueError(
-            f"{name} must hold whole numbers of shape {wanted}; "
-            f"got shape {tuple(value.shape)} of {value.dtype}"
+            f"{name} must hold whole numbers of shape {wanted}; got {described(value)}"
         )
     return contiguous_int64(value)

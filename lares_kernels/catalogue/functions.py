@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lares_kernels import once_differentiable
 from lares_kernels.call import PRECISIONS, product_precision
 from lares_kernels.catalogue import ops
 from lares_kernels.catalogue.backends import choose_catalogue
@@ -35,7 +34,11 @@ from lares_kernels.catalogue.call import (
 from lares_kernels.catalogue.reference import log_probability_equations
 from lares_kernels.constant_result import constant_result
 from lares_kernels.dispatcher import only_run
-from lares_kernels.once_differentiable import HandWrittenGradient, Refusing
+from lares_kernels.once_differentiable import (
+    differentiable_by,
+    not_differentiable,
+    without_gradient,
+)
 from lares_kernels.whole import whole_number
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -87,10 +90,7 @@ class CatalogueFunction(torch.autograd.Function):
         if g_log_probability is None:
             return (None,) * 9
         queries, items, chosen, excluded, normaliser = ctx.saved_tensors
-        # Where gradients are to be differentiated; a compiled backward never is.
-        again = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        run: Any = CatalogueGradient.apply if again else torch.ops.lares_kernels.catalogue_gradients
-        g_queries, g_items = run(
+        g_queries, g_items = torch.ops.lares_kernels.catalogue_gradients(
             queries,
             items,
             chosen,
@@ -108,26 +108,10 @@ class CatalogueFunction(torch.autograd.Function):
         )
 
 
-class _CatalogueUncompiled(Refusing, CatalogueFunction):
-    """:class:`CatalogueFunction` where no compiler looks on."""
-
-
-class CatalogueGradient(HandWrittenGradient):
-    """What backward computes, where that is to be differentiated."""
-
-    @staticmethod
-    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = torch.ops.lares_kernels.catalogue_gradients(*inputs)
-        return found
-
-
-for _name, _apply in (
-    ("catalogue_log_probability", _CatalogueUncompiled.apply),
-    ("catalogue_gradients", CatalogueGradient.apply),
-    ("catalogue_top_k", None),
-    ("catalogue_ranks", None),
-):
-    once_differentiable.register(ops.library, _name, _apply)
+differentiable_by(ops.library, "catalogue_log_probability", CatalogueFunction)
+not_differentiable(ops.library, "catalogue_gradients")
+without_gradient(ops.library, "catalogue_top_k")
+without_gradient(ops.library, "catalogue_ranks")
 
 
 @constant_result
@@ -245,9 +229,7 @@ def catalogue_log_probability(
             options, checked.queries, checked.items, chosen, checked.excluded
         )
     else:
-        compiling = torch.compiler.is_compiling()
-        function: Any = CatalogueFunction if compiling else _CatalogueUncompiled
-        found, _, entropy = function.apply(
+        found, _, entropy = torch.ops.lares_kernels.catalogue_log_probability(
             checked.queries,
             checked.items,
             chosen,

@@ -74,6 +74,9 @@ def _log_probability(
     given = operands("chosen", queries, items, chosen, excluded)
     runs, call = _call(queries, items, scores, temperature, backend, precision)
     check_values("chosen", items, given.chosen, given.excluded)
+    if not len(queries):
+        nothing = queries.new_empty(0, dtype=working_dtype(queries, items))
+        return nothing, nothing.clone(), nothing.clone()
     return runs.log_probability(call, *given, wants_entropy)
 
 
@@ -96,6 +99,10 @@ def _gradients(
     check_values("chosen", items, given.chosen, given.excluded)
     normaliser = of_queries("normaliser", normaliser, queries)
     g = of_queries("g_log_probability", g_log_probability, queries)
+    if not len(queries):
+        dtype = working_dtype(queries, items)
+        zeros = items.new_zeros(items.shape if wants_items else (0,), dtype=dtype)
+        return queries.new_empty(queries.shape if wants_queries else (0,), dtype=dtype), zeros
     return runs.gradients(call, *given, normaliser, g, wants_queries, wants_items)
 
 
@@ -113,6 +120,9 @@ def _top_k(
     runs, call = _call(queries, items, scores, temperature, backend, precision)
     check_k(k, len(items))
     check_values("", items, None, given.excluded)
+    if not len(queries):
+        best = queries.new_empty((0, k), dtype=working_dtype(queries, items))
+        return best, best.to(torch.int64)
     return runs.top_k(call, given.queries, given.items, given.excluded, k)
 
 
@@ -133,6 +143,8 @@ def _ranks(
         )
     runs, call = _call(queries, items, scores, temperature, backend, precision)
     check_values("target", items, given.chosen, given.excluded)
+    if not len(queries):
+        return queries.new_empty(0, dtype=torch.int64)
     return runs.ranks(call, *given)
 
 

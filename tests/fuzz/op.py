@@ -79,6 +79,7 @@ class _Batch:
         self.depths = torch.randint(
             1, self.max_steps + 1, (self.size, self.rollouts), generator=generator
         )
+        self.depths[0] = self.max_steps
         self.ids = torch.randint(1 << 24, (self.size,), generator=generator)
 
 
@@ -96,15 +97,7 @@ def _change(arguments: Arguments, names: Sequence[str], rng: Random) -> None:
                 value[place] = changed(value[place], rng)
 
 
-def _leaves(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return [leaf for each in value.values() for leaf in _leaves(each)]
-    return []
-
-
-def _refine(rng: Random, generator: torch.Generator) -> Callable[[Arguments], Outcome]:
+def _refine(rng: Random, generator: torch.Generator) -> None:
     config = _config(rng)
     batch = _Batch(rng, config, generator)
     steps: Any = batch.max_steps
@@ -144,7 +137,6 @@ def _refine(rng: Random, generator: torch.Generator) -> Callable[[Arguments], Ou
                 )
                 if not inputs or not out.last.requires_grad:
                     return [part.detach() for part in out if part is not None]
-                assert out.state is not None and out.trajectory is not None
                 # Weighed so that every row counts otherwise.
                 loss = sum(
                     (part.float() * torch.arange(part.numel()).reshape(part.shape).sin()).sum()
@@ -157,7 +149,7 @@ def _refine(rng: Random, generator: torch.Generator) -> Callable[[Arguments], Ou
 
         return outcome(call)
 
-    return _compared(arguments, run)
+    _compare(arguments, run)
 
 
 def _requiring(value: Any, inputs: list[Tensor]) -> Any:
@@ -171,7 +163,7 @@ def _requiring(value: Any, inputs: list[Tensor]) -> Any:
     return leaf
 
 
-def _operator(rng: Random, generator: torch.Generator) -> Callable[[Arguments], Outcome]:
+def _operator(rng: Random, generator: torch.Generator) -> None:
     config = _config(rng)
     batch = _Batch(rng, config, generator)
     backend = rng.choice(_BACKENDS)
@@ -226,12 +218,17 @@ def _operator(rng: Random, generator: torch.Generator) -> Callable[[Arguments], 
         arguments["parameters"] = arguments["parameters"][:-1]
 
     def run(given: Arguments) -> Outcome:
-        return outcome(lambda: operator(*given.values()))
+        def call() -> Sequence[Tensor]:
+            found = operator(*given.values())
+            # Of what is kept, rows of padding may hold anything.
+            return found if isinstance(found, list) else [*found[:2], torch.zeros_like(found[2])]
 
-    return _compared(arguments, run)
+        return outcome(call)
+
+    _compare(arguments, run)
 
 
-def _catalogue(rng: Random, generator: torch.Generator) -> Callable[[Arguments], Outcome]:
+def _catalogue(rng: Random, generator: torch.Generator) -> None:
     n_rows, n_items, width = rng.choice((0, 1, 2, 5)), rng.choice((1, 30)), 6
     chosen = torch.randint(n_items, (n_rows,), generator=generator)
     excluded = torch.randint(-1, n_items, (n_rows, rng.choice((0, 3))), generator=generator)
@@ -266,7 +263,8 @@ def _catalogue(rng: Random, generator: torch.Generator) -> Callable[[Arguments],
             found = function(given.pop("queries"), given.pop("items"), last, **given)
             return [found] if isinstance(found, Tensor) else found
 
-        return _compared(arguments, lambda given: outcome(lambda: public(given)))
+        _compare(arguments, lambda given: outcome(lambda: public(given)))
+        return
 
     # The operators, which take every query as a row of a matrix.
     if kind == "log_probability":
@@ -308,18 +306,22 @@ def _catalogue(rng: Random, generator: torch.Generator) -> Callable[[Arguments],
 
         return outcome(call)
 
-    return _compared(arguments, run)
+    _compare(arguments, run)
 
 
-def _compared(
-    arguments: Arguments, run: Callable[[Arguments], Outcome]
-) -> Callable[[Arguments], Outcome]:
-    """Runs the call as it is and with contiguous copies; :class:`Failure` if these differ."""
+def _compare(arguments: Arguments, run: Callable[[Arguments], Outcome]) -> None:
+    """Run the call as it is and with contiguous copies; raise :class:`Failure` if these differ."""
     mine = run(arguments)
     other = run({name: contiguous(value) for name, value in arguments.items()})
     if not same(mine, other):
-        raise Failure(f"{_said(mine)}; contiguous: {_said(other)}; of {_described(arguments)}")
-    return run
+        which = [""]
+        if not isinstance(mine, str) and not isinstance(other, str):
+            pairs = zip(mine, other, strict=False)
+            which = [str(i) for i, (a, b) in enumerate(pairs) if not same([a], [b])]
+        raise Failure(
+            f"results {','.join(which)}: {_said(mine)}; contiguous: {_said(other)}; of "
+            f"{_described(arguments)}"
+        )
 
 
 def _said(found: Outcome) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,12 +11,13 @@ from torch import Tensor
 from torch.autograd import forward_ad, functional
 
 import lares_kernels as lk
+from lares_kernels import CoreConfig
 from lares_kernels.cpu_library import load
-from tests.kernels.problems import SMALL, make_core
+from tests.kernels.problems import make_core
 
 BACKENDS = ["reference"] + ([] if isinstance(load(), str) else ["cpu"])
 SAYS = r'with use_backend\("equations"\)'
-CONFIG = replace(SMALL, n_layers=1)
+CONFIG = CoreConfig(d_model=4, n_heads=2, d_ff=6, n_layers=1)
 Loss = Callable[[Tensor], Tensor]
 
 
@@ -36,13 +36,13 @@ def recurrence(dtype: torch.dtype) -> tuple[Loss, Tensor]:
         out = core(hidden, lengths, num_steps=2, return_trajectory=True)
         return out.trajectory.sin().sum()
 
-    return loss, torch.randn(2, 3, 16, dtype=dtype)
+    return loss, torch.randn(2, 3, 4, dtype=dtype)
 
 
 def of_a_weight(dtype: torch.dtype) -> tuple[Loss, Tensor]:
     """A loss of a parameter, whose gradient's gradient is not hidden's."""
     core = make_core(CONFIG).to(dtype).eval()
-    hidden = torch.randn(2, 3, 16, dtype=dtype)
+    hidden = torch.randn(2, 3, 4, dtype=dtype)
     parameters = {name: value.detach() for name, value in core.named_parameters()}
 
     def loss(weight: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def linear(dtype: torch.dtype) -> tuple[Loss, Tensor]:
     def loss(hidden: Tensor) -> Tensor:
         return core(hidden, num_steps=2).last.sum()
 
-    return loss, torch.randn(2, 3, 16, dtype=dtype)
+    return loss, torch.randn(2, 3, 4, dtype=dtype)
 
 
 def catalogue(dtype: torch.dtype) -> tuple[Loss, Tensor]:
@@ -242,12 +242,12 @@ def test_a_loss_that_draws_says_so() -> None:
         return core(hidden, num_steps=2).last.sin().sum()
 
     with pytest.raises(RuntimeError, match=SAYS):
-        torch.func.hessian(loss)(torch.randn(2, 3, 16))
+        torch.func.hessian(loss)(torch.randn(2, 3, 4))
 
 
 def operator_arguments(backend: str, differentiates: bool) -> list[Any]:
     core = make_core(CONFIG).float()
-    hidden = torch.randn(2, 3, 16).requires_grad_()
+    hidden = torch.randn(2, 3, 4).requires_grad_()
     return [
         hidden, None, [p.detach() for p in core.parameters()], torch.tensor([2, 3]), None, None,
         CONFIG.key, backend, "fp32", 1, 2, 0, torch.tensor(7), False, False, True, differentiates,
@@ -258,8 +258,7 @@ def operator_arguments(backend: str, differentiates: bool) -> list[Any]:
 @pytest.mark.parametrize("differentiates", [True, False])
 def test_the_operators_have_gradients(differentiates: bool, backend: str) -> None:
     arguments = operator_arguments(backend, differentiates)
-    trajectory, state, kept = torch.ops.lares_kernels.refine(*arguments)
-    assert bool(kept.numel()) == differentiates
+    trajectory, state, _ = torch.ops.lares_kernels.refine(*arguments)
     loss = trajectory.sin().sum() + state.cos().sum()
     (found,) = torch.autograd.grad(loss, [arguments[0]], create_graph=True)
     core = make_core(CONFIG).float()
@@ -273,12 +272,14 @@ def test_the_operators_have_gradients(differentiates: bool, backend: str) -> Non
     with pytest.raises(RuntimeError, match=SAYS):
         found.sum().backward()
     with pytest.raises(RuntimeError, match=SAYS), forward_ad.dual_level():
-        dual = forward_ad.make_dual(arguments[0].detach(), torch.ones(2, 3, 16))
+        dual = forward_ad.make_dual(arguments[0].detach(), torch.ones(2, 3, 4))
         torch.ops.lares_kernels.refine(dual, *arguments[1:])
-    with pytest.raises(RuntimeError, match="cannot be differentiated by torch.func"):
-        torch.func.grad(lambda x: torch.ops.lares_kernels.refine(x, *arguments[1:])[0].sum())(
-            arguments[0].detach()
-        )
+
+    def of_hidden(hidden: Tensor) -> Tensor:
+        trajectory, state, _ = torch.ops.lares_kernels.refine(hidden, *arguments[1:])
+        return trajectory.sin().sum() + state.cos().sum()
+
+    torch.testing.assert_close(torch.func.grad(of_hidden)(arguments[0].detach()), wanted)
 
 
 def test_the_catalogues_operators_have_gradients(backend: str) -> None:
@@ -295,16 +296,14 @@ def test_the_catalogues_operators_have_gradients(backend: str) -> None:
         torch.testing.assert_close(mine.detach(), wanted)
         with pytest.raises(RuntimeError, match=SAYS):
             mine.sum().backward(retain_graph=True)
-    scores, ids = operators.catalogue_top_k(queries, items, None, *options, 2)
+    scores, _ = operators.catalogue_top_k(queries, items, None, *options, 2)
     assert not scores.requires_grad
     assert not operators.catalogue_ranks(queries, items, chosen, None, *options).requires_grad
 
 
 def test_a_compiled_program_does_not_lose_them() -> None:
-    torch._dynamo.reset()
     loss, x = recurrence(torch.float32)
-    for name in ("eager", "aot_eager"):
-        compiled = torch.compile(loss, backend=name)
-        torch.testing.assert_close(torch.func.grad(loss)(x), torch.func.grad(compiled)(x))
-        with pytest.raises(RuntimeError):
-            twice(compiled, x)
+    for name, says in (("eager", SAYS), ("aot_eager", "double backward")):
+        torch._dynamo.reset()
+        with pytest.raises(RuntimeError, match=says):
+            twice(torch.compile(loss, backend=name), x)

@@ -67,7 +67,7 @@ def test_numbers_and_tensors_are_the_same_seed(backend: str, training: bool) -> 
             return core(hidden, LENGTHS, num_steps=2, seed=seed).last
 
     with use_backend(backend):
-        for seed in (0, 7, (1 << 63) + 11, (1 << 64) - 1, -(1 << 63)):
+        for seed in (7, (1 << 63) + 11, -(1 << 63)):
             wanted = run(seed)
             signed = seed - (1 << 64) if seed >= 1 << 63 else seed
             same = [torch.tensor(signed), torch.tensor([[signed]]), np.int64(signed)]
