@@ -116,7 +116,7 @@ class LaresEncoder(nn.Module):
         Raises:
             ValueError: ids, lengths or options do not fit; the message names value and place.
         """
-        seed = self._seed(seed)
+        seed = self._seed(seed, initial_state is None)
         item_seq, lengths = _as_tensors(item_seq, lengths)
         hidden, layout = self._hidden(item_seq, lengths, sequence_ids, seed)
         windowed, sequence_ids = self.config.mixes_window, layout.streams
@@ -280,9 +280,12 @@ class LaresEncoder(nn.Module):
         )
         return x * (keep.to(x.dtype) / (1.0 - quantised_rate(rate)))
 
-    def _seed(self, seed: int | Tensor | None) -> int | Tensor:
+    def _seed(self, seed: int | Tensor | None, draws_state: bool = True) -> int | Tensor:
         """The seed that all parts of a call draw by."""
-        seed = seed_of_call(seed, self.training)
+        config = self.config
+        drops = config.dropout > 0 or config.attn_dropout > 0 or config.has_text
+        draws_state = draws_state and config.is_recurrent and self._state_mode() == "normal"
+        seed = seed_of_call(seed, self.training and (drops or draws_state))
         # A number costs less to draw by; a tensor is for programs that are compiled or traced.
         return int(seed) if only_run(self.item_embedding.weight) else seed
 

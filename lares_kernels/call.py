@@ -250,7 +250,8 @@ def product_precision(precision: str | None, dtype: torch.dtype, device_type: st
                 f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}"
             )
         return precision
-    if dtype == torch.float32 and torch.is_autocast_enabled(device_type):
+    may_cast = dtype == torch.float32 and device_type != "meta"
+    if may_cast and torch.is_autocast_enabled(device_type):
         return _PRECISION_OF[torch.get_autocast_dtype(device_type)]
     return _PRECISION_OF[dtype]
 
@@ -309,7 +310,9 @@ def depths(
     if isinstance(num_steps, Tensor):
         shapes = ((n_sequences,), (n_sequences, rollouts))
         steps = whole_numbers("num_steps", num_steps, shapes)
-        steps = steps.repeat_interleave(rollouts) if steps.dim() == 1 else steps.reshape(-1)
+        if rollouts > 1 and steps.dim() == 1:
+            steps = steps.repeat_interleave(rollouts)
+        steps = steps.reshape(-1)
         most = int(steps.max())
     else:
         most = whole_number("num_steps", num_steps)
@@ -339,6 +342,11 @@ def check_rollouts(config: CoreConfig, rollouts: int) -> None:
 def has_dropout(config: CoreConfig) -> bool:
     """Whether a core drops anything in training."""
     return config.dropout > 0 or config.attn_dropout > 0 or config.inner_dropout > 0
+
+
+def draws(config: CoreConfig, state: Tensor | str | None, dropout: bool) -> bool:
+    """Whether a call draws anything: what it drops, or its first state."""
+    return dropout or (config.is_recurrent and not isinstance(state, Tensor) and state != "zero")
 
 
 def check_hidden(config: CoreConfig, hidden: Tensor) -> None:

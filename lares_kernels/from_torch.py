@@ -35,8 +35,8 @@ class TorchEncoder(nn.Module):
     Args:
         encoder: see :func:`from_torch`.
         padding: ``right`` or ``left``, side of padding of ``src_key_padding_mask`` or ``lengths``.
-        seed: None draws a seed from torch's generator in every training forward; a number is the
-            first forward's, and each one after takes the next (:class:`DrawSeeds`).
+        seed: None draws a seed from torch's generator in every training forward that drops; a number
+            is the first forward's, and each one after takes the next (:class:`DrawSeeds`).
     """
 
     def __init__(self, encoder: nn.Module, padding: str = "right", seed: int | None = None) -> None:
@@ -88,8 +88,8 @@ class TorchEncoder(nn.Module):
             if lengths is not None:
                 raise ValueError("src_key_padding_mask and lengths were given; give one")
             lengths = _lengths(src_key_padding_mask, (batch, length), self.config.padding)
-        if seed is None:
-            seed = self.seeds.take() if self.training else 0
+        if seed is None and self.training:
+            seed = self.seeds.take()
         out = refine(
             self.config,
             self.parameters_of_op(),

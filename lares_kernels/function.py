@@ -20,6 +20,7 @@ from lares_kernels.call import (
     check_state,
     check_steps_done,
     depths,
+    draws,
     has_dropout,
     lengths_of_cu_seqlens,
     product_precision,
@@ -31,7 +32,7 @@ from lares_kernels.equations import refine_equations
 from lares_kernels.once_differentiable import differentiable_by, not_differentiable
 from lares_kernels.ops import library, make_call, refine_backward_for, refine_for
 from lares_kernels.parameters import check_parameters
-from lares_kernels.seeds import drawn_seed, given_seed, signed
+from lares_kernels.seeds import given_seed, seed_of_call, signed
 from lares_kernels.whole import described, is_whole, whole_number, whole_numbers
 
 _N_OPTIONS = 11  # of RefineFunction, config .. keeps_padding
@@ -234,7 +235,8 @@ def refine(
             that ``t`` steps and then ``T - t`` more with ``steps_done=t`` are the same as ``T`` at
             once; and the states of step ``t`` can be read, and differentiated, in between.
         seed: 64-bit key of dropout and of the drawn state: a number or a tensor of one whole number.
-            None is 0, and in training a seed drawn from torch's generator, another in every call.
+            None is 0, and in training, where the call draws anything, a seed from torch's generator,
+            another in every call.
         rollouts: independent runs ``G`` of every sequence over the same ``hidden``.
         return_trajectory, return_state: what to give back besides ``last``.
         sequence_ids: (B,) whole numbers below 2^24 that address each sequence's draws; default
@@ -310,7 +312,7 @@ def refine(
     dropout = training and has_dropout(config)
     plain = (differentiates or seed is None) and only_run(hidden)
     if seed is None:
-        seed = drawn_seed()
+        seed = seed_of_call(None, draws(config, state, dropout))
         if plain and not hidden.is_cuda:
             seed = int(seed)
     options: tuple[Any, ...] = (
@@ -327,7 +329,7 @@ def refine(
     )
     tensors = (sizes, steps, sequence_ids)
     # Counting the real tokens would wait for the GPU; sizes of what is compiled follow from shapes.
-    keeps_padding = compiling or hidden.is_cuda
+    keeps_padding = compiling or not hidden.is_cpu
     if backend == "equations":
         trajectory, final = _equations(hidden, given_state, parameters, tensors, options)
     elif differentiates and plain:

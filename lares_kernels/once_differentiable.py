@@ -120,7 +120,7 @@ def not_differentiable(library: torch.library.Library, name: str) -> None:
 
 def without_gradient(library: torch.library.Library, name: str) -> None:
     """Let the results of the operator ``name`` have no gradient, as the user is told."""
-    _register(library, name, None)
+    library.impl(name, torch.library.fallthrough_kernel, "Autograd")
 
 
 def _pick(given: Any, dim: Any, i: int) -> Any:
@@ -134,7 +134,7 @@ def _pick(given: Any, dim: Any, i: int) -> Any:
 def _register(
     library: torch.library.Library,
     name: str,
-    differentiated: Callable[[Callable[..., Any], Sequence[Any]], Any] | None,
+    differentiated: Callable[[Callable[..., Any], Sequence[Any]], Any],
 ) -> None:
     operator = getattr(torch.ops.lares_kernels, name).default
 
@@ -143,7 +143,7 @@ def _register(
             with torch._C._AutoDispatchBelowAutograd():
                 return operator.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 
-        if differentiated is None or not _is_differentiated(arguments):
+        if not _is_differentiated(arguments):
             return below(*arguments)
         if not torch._C._are_functorch_transforms_active():
             return differentiated(below, arguments)

@@ -109,13 +109,13 @@ def check_parameters(
                 raise ValueError(
                     f"parameter {name} has shape {tuple(tensor.shape)}; CoreConfig needs {shape}"
                 )
-    device, layout = hidden.device, hidden.layout
-    if [tensor.device for tensor in ordered] != [device] * len(ordered):
+    # One comparison for all, in every call; what is wrong is only looked for where something is.
+    like = (hidden.device, hidden.dtype, hidden.layout)
+    if [(p.device, p.dtype, p.layout) for p in ordered] != [like] * len(ordered):
+        device, _, layout = like
         for name, tensor in zip(shapes, ordered, strict=True):
             if tensor.device != device:
                 raise ValueError(f"parameter {name} is on {tensor.device}, but hidden on {device}")
-    if not all(tensor.is_floating_point() and tensor.layout is layout for tensor in ordered):
-        for name, tensor in zip(shapes, ordered, strict=True):
             if not tensor.is_floating_point() or tensor.layout is not layout:
                 raise ValueError(
                     f"parameter {name} is {tensor.dtype}, {tensor.layout}; it must be dense and "

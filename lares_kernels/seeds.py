@@ -58,11 +58,12 @@ def given_seed(seed: int | Tensor) -> int | Tensor:
     return seed
 
 
-def seed_of_call(seed: int | Tensor | None, training: bool) -> int | Tensor:
-    """The seed that a call runs with: the given one; where none is, 0, or in training a drawn one."""
+def seed_of_call(seed: int | Tensor | None, draws: bool) -> int | Tensor:
+    """The seed that a call runs with: the given one; where none is, a drawn one if it ``draws`` in
+    training, else 0."""
     if seed is not None:
         return given_seed(seed)
-    return drawn_seed() if training else 0
+    return drawn_seed() if draws else 0
 
 
 def signed(seed: int) -> int:
@@ -81,9 +82,9 @@ class DrawSeeds:
     """Seeds of a module's forwards in training.
 
     Args:
-        first: None draws every one from torch's generator, so that a forward that activation
-            checkpointing runs again, or a run that goes on from what was saved, draws it again. A
-            number is the first forward's, and each one after takes the next; the count is not saved.
+        first: None leaves them to torch's generator, so that a forward that activation checkpointing
+            runs again, or a run that goes on from what was saved, draws the same. A number is the first
+            forward's, and each one after takes the next; the count is not saved.
     """
 
     def __init__(self, first: int | None = None) -> None:
@@ -95,14 +96,14 @@ class DrawSeeds:
         """The seed that the next forward takes, if it is known."""
         return None if self._next is None else int(self._next)
 
-    def take(self) -> Tensor:
-        """A seed () int64; neighbouring ones give unrelated draws.
+    def take(self) -> Tensor | None:
+        """A seed () int64, or None for one to be drawn; neighbouring ones give unrelated draws.
 
         Raises:
             RuntimeError: a counted one is taken inside a backward.
         """
         if self._next is None:
-            return drawn_seed()
+            return None
         if not is_compiling() and torch._C._current_graph_task_id() != -1:
             raise RuntimeError(
                 "a forward runs again inside backward, as activation checkpointing does, but its "

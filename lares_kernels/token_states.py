@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lares_kernels.call import check_depth, lengths_of_cu_seqlens
+from lares_kernels.call import check_depth, draws, has_dropout, lengths_of_cu_seqlens
 from lares_kernels.layout import Layout
 from lares_kernels.module import RecurrentCore
 from lares_kernels.seeds import seed_of_call
@@ -53,7 +53,8 @@ def refine_states(
         check_depth(step)
     if not steps or any(later <= step for step, later in pairwise(steps)):
         raise ValueError(f"steps are {list(steps)}; give at least one, in ascending order")
-    seed = seed_of_call(seed, core.training)  # one for all parts of the run
+    # One for all parts of the run.
+    seed = seed_of_call(seed, core.training and draws(core.config, state, has_dropout(core.config)))
     lengths = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
     if sequence_ids is None:
         sequence_ids = torch.arange(len(lengths), device=hidden.device)

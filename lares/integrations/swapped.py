@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lares.depth import sample_depth
 from lares.errors import ConfigError
 from lares_kernels import CoreConfig, refine
-from lares_kernels.seeds import DrawSeeds
+from lares_kernels.seeds import DrawSeeds, drawn_seed
 from lares_kernels.torch_layers import LayerTensors, stack_layers
 
 CORE_NORM = "lares_core_norm"  # the model's attribute that holds LayerNorm_core
@@ -63,9 +63,11 @@ class SwappedLayers:
     ) -> Tensor:
         """Output of the layers: newest rows (B, d), or with ``every_row`` all, like ``hidden``."""
         training = self.model.training
-        seed = self.seeds.take() if training else None
         layers = list(self.tensors())
         rec = self.recurrence
+        seed = self.seeds.take() if training else None
+        if seed is None and training and rec is not None:
+            seed = drawn_seed()  # one for its layers and its depth
 
         def call(
             config: CoreConfig,

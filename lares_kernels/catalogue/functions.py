@@ -90,14 +90,15 @@ class CatalogueFunction(torch.autograd.Function):
         if g_log_probability is None:
             return (None,) * 9
         queries, items, chosen, excluded, normaliser = ctx.saved_tensors
-        g_queries, g_items = torch.ops.lares_kernels.catalogue_gradients(
+        run = ops.operator_for("catalogue_gradients", queries, items, g_log_probability)
+        g_queries, g_items = run(
             queries,
             items,
             chosen,
             excluded,
             *ctx.options,
             normaliser,
-            g_log_probability.contiguous(),
+            g_log_probability,
             wants_queries,
             wants_items,
         )
@@ -229,7 +230,8 @@ def catalogue_log_probability(
             options, checked.queries, checked.items, chosen, checked.excluded
         )
     else:
-        found, _, entropy = torch.ops.lares_kernels.catalogue_log_probability(
+        run = ops.operator_for("catalogue_log_probability", checked.queries, checked.items)
+        found, _, entropy = run(
             checked.queries,
             checked.items,
             chosen,
@@ -323,7 +325,7 @@ def catalogue_top_k(
     k = whole_number("k", k)
     check_k(k, items.shape[0])
     return TopK(
-        *torch.ops.lares_kernels.catalogue_top_k(
+        *ops.operator_for("catalogue_top_k", checked.queries, checked.items)(
             checked.queries, checked.items, checked.excluded, *checked.options, k
         )
     )
@@ -362,7 +364,7 @@ def catalogue_ranks(
     checked = _check(queries, items, excluded, scores, temperature, precision)
     _check_rows(queries)
     targets = check_ids("targets", targets, tuple(queries.shape[:1]), queries.device)
-    found: Tensor = torch.ops.lares_kernels.catalogue_ranks(
+    found: Tensor = ops.operator_for("catalogue_ranks", checked.queries, checked.items)(
         checked.queries, checked.items, targets, checked.excluded, *checked.options
     )
     return found

@@ -5,6 +5,9 @@ The implementations check what they are given, since anybody may call them: kern
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,7 +24,7 @@ from lares_kernels.catalogue.call import (
     operands,
     working_dtype,
 )
-from lares_kernels.dispatcher import same_device
+from lares_kernels.dispatcher import needs_no_dispatcher, same_device
 
 _OPTIONS = "str scores, float temperature, str backend, str precision"
 library = torch.library.Library("lares_kernels", "FRAGMENT")
@@ -208,12 +211,30 @@ def _ranks_fake(queries: Tensor, items: Tensor, targets: Tensor, *rest: object) 
     return torch.empty_like(targets, dtype=torch.int64)
 
 
-for _name, _run, _fake in (
-    ("catalogue_log_probability", _log_probability, _log_probability_fake),
-    ("catalogue_gradients", _gradients, _gradients_fake),
-    ("catalogue_top_k", _top_k, _top_k_fake),
-    ("catalogue_ranks", _ranks, _ranks_fake),
-):
+_RUNS: dict[str, Callable[..., Any]] = {
+    "catalogue_log_probability": _log_probability,
+    "catalogue_gradients": _gradients,
+    "catalogue_top_k": _top_k,
+    "catalogue_ranks": _ranks,
+}
+_FAKES: dict[str, Callable[..., Any]] = {
+    "catalogue_log_probability": _log_probability_fake,
+    "catalogue_gradients": _gradients_fake,
+    "catalogue_top_k": _top_k_fake,
+    "catalogue_ranks": _ranks_fake,
+}
+for _name, _fake in _FAKES.items():
     # For tensors of every kind, since what no kernel can read is refused in words of our own.
-    library.impl(_name, _run, "CompositeExplicitAutograd")
+    library.impl(_name, _RUNS[_name], "CompositeExplicitAutograd")
     torch.library.register_fake(f"lares_kernels::{_name}", _fake, lib=library)
+
+
+def operator_for(name: str, *tensors: Tensor | None) -> Callable[..., Any]:
+    """``torch.ops.lares_kernels.<name>``, or what it runs where nothing looks on that needs more."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+    # A batch of gradients (is_grads_batched=True) has no memory of its own.
+    if needs_no_dispatcher(given) and not differentiated and all(map(torch._C._has_storage, given)):
+        return _RUNS[name]
+    operator: Callable[..., Any] = getattr(torch.ops.lares_kernels, name)
+    return operator

@@ -57,7 +57,7 @@ def test_gradcheck_with_dropout_on(adapter: str, program: str) -> None:
             core,
             parameters,
             (tensors[0], torch.tensor([3, 2])),
-            {"num_steps": steps, "state": tensors[1], "return_trajectory": True, "seed": 3},
+            {"num_steps": steps, "state": tensors[1], "return_trajectory": True},
         )
         return out.last, out.trajectory
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad, functional
 
 import lares_kernels as lk
-from lares_kernels import CoreConfig
+from lares_kernels import CoreConfig, RecurrentCore
 from lares_kernels.cpu_library import load
 from tests.kernels.problems import make_core
 
@@ -236,7 +236,7 @@ def test_vmap_names_the_equations_too(backend: str) -> None:
 
 
 def test_a_loss_that_draws_says_so() -> None:
-    core = make_core(CONFIG).float()
+    core = RecurrentCore(CONFIG)
 
     def loss(hidden: Tensor) -> Tensor:
         return core(hidden, num_steps=2).last.sin().sum()

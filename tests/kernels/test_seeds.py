@@ -26,7 +26,9 @@ LENGTHS = torch.tensor([3, 1, 4])
 
 
 def noisy_core() -> RecurrentCore:
-    return make_core(NOISY).float()
+    core = RecurrentCore(NOISY)
+    core.load_state_dict(make_core(NOISY).state_dict())
+    return core
 
 
 def hidden_rows() -> Tensor:

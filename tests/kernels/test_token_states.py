@@ -30,7 +30,6 @@ def test_a_run_cut_in_three_is_the_whole_run(depths: list[int] | None, program: 
         rows,
         cu_seqlens=cu_seqlens,
         num_steps=5 if num_steps is None else num_steps,
-        seed=0,
         return_state=True,
         return_trajectory=True,
     )
