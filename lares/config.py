@@ -115,7 +115,7 @@ class LaresConfig:
             )
         for name in ("tau", "initializer_range"):
             value = getattr(self, name)
-            if not (isinstance(value, numbers.Real) and math.isfinite(value) and value > 0):
+            if not (isinstance(value, numbers.Real) and math.isfinite(value) and float(value) > 0):
                 raise ConfigError(f"{name} is {value!r}; it must be a positive number")
         try:
             self.core_config()

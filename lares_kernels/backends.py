@@ -193,16 +193,9 @@ def _known(name: str, source: str) -> Backend:
     return _BACKENDS[name]
 
 
-@cache
-def _why_not_named(name: str, request: Request) -> str | None:
-    return why_not(_known(name, "the call"), request)
-
-
 def check_serves(name: str, request: Request) -> None:
     """Raise ``BackendError`` unless there is a backend of that name that can serve such calls."""
-    reason = _why_not_named(name, request)
-    if reason is not None:
-        raise BackendError(f"backend {name!r} cannot run this call: {reason}")
+    _choose(name, "the operator", *request)
 
 
 @contextlib.contextmanager

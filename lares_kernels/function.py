@@ -151,7 +151,7 @@ class _RefineNow(torch.autograd.Function):
         RefineFunction.setup_context(ctx, inputs, output)
         return output
 
-    backward = staticmethod(RefineFunction.backward)  # type: ignore[assignment]
+    backward = staticmethod(RefineFunction.backward)
 
 
 def _as(like: Tensor, gradient: Tensor) -> Tensor:

@@ -50,9 +50,9 @@ def differentiable_by(
 
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
-            *inputs, below = inputs  # last, where it moves no other
+            *given, below = inputs  # it comes last, where it moves no other
             output = below()
-            function.setup_context(ctx, inputs, output)
+            function.setup_context(ctx, tuple(given), output)
             return output
 
         @staticmethod
@@ -67,7 +67,8 @@ def differentiable_by(
         if asked is not None:
             arguments = asked(*arguments)
         inputs = arguments if inputs_of is None else inputs_of(*arguments)
-        return Level.apply(*inputs, partial(below, *arguments))  # type: ignore[no-untyped-call]
+        run = partial(below, *arguments)
+        return Level.apply(*inputs, run)  # type: ignore[attr-defined]
 
     def in_batches(info: Any, in_dims: Any, *arguments: Any) -> Any:
         refuse("vmap")
@@ -102,7 +103,7 @@ def not_differentiable(library: torch.library.Library, name: str) -> None:
 
     def differentiated(below: Callable[..., Any], arguments: Sequence[Any]) -> Any:
         run = partial(below, *arguments)
-        found = _LastLevel.apply(run, *_tensors(arguments))  # type: ignore[no-untyped-call]
+        found = _LastLevel.apply(run, *_tensors(arguments))  # type: ignore[attr-defined]
         return list(found) if operator._schema.returns[0].type.str() == "List[Tensor]" else found
 
     def in_batches(info: Any, in_dims: Sequence[Any], *arguments: Any) -> Any:
@@ -120,7 +121,7 @@ def not_differentiable(library: torch.library.Library, name: str) -> None:
 
 def without_gradient(library: torch.library.Library, name: str) -> None:
     """Let the results of the operator ``name`` have no gradient, as the user is told."""
-    library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+    _register(library, name, None)
 
 
 def _pick(given: Any, dim: Any, i: int) -> Any:
@@ -134,7 +135,7 @@ def _pick(given: Any, dim: Any, i: int) -> Any:
 def _register(
     library: torch.library.Library,
     name: str,
-    differentiated: Callable[[Callable[..., Any], Sequence[Any]], Any],
+    differentiated: Callable[[Callable[..., Any], Sequence[Any]], Any] | None,
 ) -> None:
     operator = getattr(torch.ops.lares_kernels, name).default
 
@@ -143,7 +144,7 @@ def _register(
             with torch._C._AutoDispatchBelowAutograd():
                 return operator.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 
-        if not _is_differentiated(arguments):
+        if differentiated is None or not _is_differentiated(arguments):
             return below(*arguments)
         if not torch._C._are_functorch_transforms_active():
             return differentiated(below, arguments)
@@ -177,7 +178,7 @@ def _is_differentiated(arguments: Sequence[Any]) -> bool:
         return True
     if not (may_have_tangents() and torch._C._is_fwd_grad_enabled()):
         return False
-    unpack = forward_ad.unpack_dual
+    unpack: Any = forward_ad.unpack_dual
     return any(
         tensor.is_floating_point() and unpack(tensor).tangent is not None for tensor in tensors
     )

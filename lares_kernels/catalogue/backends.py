@@ -90,20 +90,11 @@ _BACKENDS: dict[str, CatalogueBackend] = {
 }
 
 
-@cache
-def _why_not_named(
-    name: str, device_type: str, product_dtype: torch.dtype, width: int
-) -> str | None:
-    if name not in _BACKENDS:
-        return f"there are {', '.join(_BACKENDS)}"
-    return why_not(_BACKENDS[name], device_type, product_dtype, width)
-
-
 def check_serves(name: str, device_type: str, product_dtype: torch.dtype, width: int) -> None:
     """Raise ``BackendError`` unless there is a backend of that name that can serve such calls."""
-    reason = _why_not_named(name, device_type, product_dtype, width)
-    if reason is not None:
-        raise BackendError(f"backend {name!r} cannot run this catalogue op: {reason}")
+    if name not in _BACKENDS:
+        raise BackendError(f"the operator names backend {name!r}; there are {', '.join(_BACKENDS)}")
+    _choose(name, "the operator", device_type, product_dtype, width)
 
 
 def catalogue_backend(name: str) -> CatalogueBackend:

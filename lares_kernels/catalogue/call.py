@@ -95,11 +95,14 @@ def check_excluded_shape(excluded: Tensor, n_rows: int, device: torch.device) ->
 
 
 class Operands(NamedTuple):
-    """Tensors of an operator as kernels can read them: contiguous, ids in int64."""
+    """Tensors of an operator as kernels can read them: contiguous, ids in int64.
+
+    ``chosen`` is empty for an operator that takes none.
+    """
 
     queries: Tensor
     items: Tensor
-    chosen: Tensor | None
+    chosen: Tensor
     excluded: Tensor | None
 
 
@@ -117,7 +120,9 @@ def operands(
     if queries.dim() != 2:
         raise ValueError(f"queries has shape {tuple(queries.shape)}; it must be (N, d)")
     n_rows = queries.shape[0]
-    if chosen is not None:
+    if chosen is None:
+        chosen = queries.new_empty(0, dtype=torch.int64)
+    else:
         n_queries, n_rows = n_rows, chosen.numel()
         chosen = check_ids(name, chosen, (n_rows,), queries.device)
         if n_queries % n_rows if n_rows else n_queries:

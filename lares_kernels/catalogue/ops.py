@@ -80,7 +80,8 @@ def _log_probability(
     if not len(queries):
         nothing = queries.new_empty(0, dtype=working_dtype(queries, items))
         return nothing, nothing.clone(), nothing.clone()
-    return runs.log_probability(call, *given, wants_entropy)
+    queries, items, chosen, excluded = given
+    return runs.log_probability(call, queries, items, chosen, excluded, wants_entropy)
 
 
 def _gradients(
@@ -106,7 +107,10 @@ def _gradients(
         dtype = working_dtype(queries, items)
         zeros = items.new_zeros(items.shape if wants_items else (0,), dtype=dtype)
         return queries.new_empty(queries.shape if wants_queries else (0,), dtype=dtype), zeros
-    return runs.gradients(call, *given, normaliser, g, wants_queries, wants_items)
+    queries, items, chosen, excluded = given
+    return runs.gradients(
+        call, queries, items, chosen, excluded, normaliser, g, wants_queries, wants_items
+    )
 
 
 def _top_k(
@@ -148,7 +152,8 @@ def _ranks(
     check_values("target", items, given.chosen, given.excluded)
     if not len(queries):
         return queries.new_empty(0, dtype=torch.int64)
-    return runs.ranks(call, *given)
+    queries, items, targets, excluded = given
+    return runs.ranks(call, queries, items, targets, excluded)
 
 
 def check_values(name: str, items: Tensor, ids: Tensor | None, excluded: Tensor | None) -> None:

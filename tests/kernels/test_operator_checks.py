@@ -106,7 +106,10 @@ WRONG: list[tuple[Callable[[Arguments], Arguments], str]] = [
     (changed("config", lambda _: json.dumps({"d_model": -1})), "config is"),
     (changed("config", lambda _: "[1]"), "config is"),
     (changed("backend", lambda _: "gpu"), "backend 'gpu'"),
-    (changed("backend", lambda _: "cuda"), "backend 'cuda' cannot run this call"),
+    (
+        changed("backend", lambda _: "cuda"),
+        "backend 'cuda', asked for by the operator, cannot run this call",
+    ),
     (changed("precision", lambda _: "fp8"), "precision is 'fp8'"),
     (changed("rollouts", lambda _: 0), "rollouts is 0"),
     (changed("rollouts", lambda _: 2), "must"),
@@ -345,7 +348,10 @@ WRONG_CATALOGUE: list[tuple[Callable[[Arguments], Arguments], str]] = [
     (changed("temperature", lambda _: 0.0), "temperature is 0.0"),
     (changed("temperature", lambda _: float("inf")), "temperature is inf"),
     (changed("backend", lambda _: "gpu"), "backend 'gpu'"),
-    (changed("backend", lambda _: "triton"), "backend 'triton' cannot run"),
+    (
+        changed("backend", lambda _: "triton"),
+        "backend 'triton', asked for by the operator, cannot run",
+    ),
     (changed("precision", lambda _: "fp8"), "precision is 'fp8'"),
     (changed("precision", lambda _: "fp64"), "precision is 'fp64'"),
 ]
