@@ -21,7 +21,7 @@ from lares_kernels.config import (
     PADDINGS,
     CoreConfig,
 )
-from lares_kernels.cpu_tensors import Addresses, float32_addresses, room, room_like
+from lares_kernels.cpu_tensors import Addressed, float32_addresses, room, room_like
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import parameter_shapes
 
@@ -92,9 +92,9 @@ class CpuBackend:
         c = inputs.c
         inputs.place_kept(kept)
         if g_trajectory is not None:
-            c.g_trajectory = inputs.addresses.of(g_trajectory)
+            c.g_trajectory = inputs.address(g_trajectory)
         if g_state is not None:
-            c.g_state = inputs.addresses.of(g_state)
+            c.g_state = inputs.address(g_state)
         grads = [room_like(tensor) for tensor in (hidden, *parameters)]
         c.g_hidden = grads[0].data_ptr()
         addresses = (grad.data_ptr() for grad in grads[1:])
@@ -165,36 +165,35 @@ def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
     return c
 
 
-class _Inputs:
+class _Inputs(Addressed):
     """The C struct of a call, and what its addresses point to."""
 
     def __init__(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> None:
         self.call = call
-        address = Addresses()
-        self.addresses = address
+        super().__init__()
         c = self.c = struct_without_tensors(call)
         c.seed = call.seed if call.seed < 1 << 63 else call.seed - (1 << 64)
         c.threads = torch.get_num_threads()
-        c.lengths = address.of(call.lengths, torch.int64)
+        c.lengths = self.address(call.lengths, torch.int64)
         if call.sequence_ids is not None:
-            c.sequence_ids = address.of(call.sequence_ids, torch.int64)
+            c.sequence_ids = self.address(call.sequence_ids, torch.int64)
         if call.num_steps is not None:
-            c.steps = address.of(call.num_steps, torch.int64)
-        c.hidden = address.of(hidden)
+            c.steps = self.address(call.num_steps, torch.int64)
+        c.hidden = self.address(hidden)
         if state is not None:
-            c.state_mode, c.state = lib.STATE_GIVEN, address.of(state)
+            c.state_mode, c.state = lib.STATE_GIVEN, self.address(state)
         addresses = float32_addresses(parameters)
         if addresses is None or 0 in addresses:
             named = zip(parameter_shapes(call.config), parameters, strict=True)
-            addresses = [address.of(p, name=f"parameter {name}") for name, p in named]
+            addresses = [self.address(p, name=f"parameter {name}") for name, p in named]
         c.parameters[:] = of_core(call).in_places((*addresses, None))
 
     def place_kept(self, kept: Tensor) -> None:
         """Where what is kept lies: states, then inverse deviations."""
         if kept.shape[0]:
-            self.c.kept = self.addresses.of(kept)
+            self.c.kept = self.address(kept)
             states = self.call.max_steps * self.call.kept_rows * self.call.config.d_model
             self.c.kept_rstd = self.c.kept + torch.float32.itemsize * states
 

@@ -20,13 +20,15 @@ def room_like(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, dtype=torch.float32, memory_format=torch.contiguous_format)
 
 
-class Addresses:
-    """Addresses that the library reads from; good for as long as this object is kept."""
+class Addressed:
+    """Tensors that the library reads; their addresses are good for as long as this object is kept."""
 
     def __init__(self) -> None:
-        self._alive: list[Tensor] = []
+        self.alive: list[Tensor] = []
 
-    def of(self, tensor: Tensor, dtype: torch.dtype = torch.float32, name: str = "a tensor") -> int:
+    def address(
+        self, tensor: Tensor, dtype: torch.dtype = torch.float32, name: str = "a tensor"
+    ) -> int:
         """Where ``tensor`` lies as contiguous ``dtype``; ``ValueError`` where it lies nowhere."""
         if not tensor.data_ptr() and tensor.numel():
             raise ValueError(
@@ -35,7 +37,7 @@ class Addresses:
             )
         if tensor.dtype is not dtype or not tensor.is_contiguous():
             tensor = tensor.to(dtype).contiguous()
-        self._alive.append(tensor)
+        self.alive.append(tensor)
         return tensor.data_ptr()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lares_kernels import cpu_library as lib
 from lares_kernels.catalogue.call import SCORES, CatalogueCall, in_order
-from lares_kernels.cpu_tensors import Addresses, room, room_like
+from lares_kernels.cpu_tensors import Addressed, room, room_like
 from lares_kernels.errors import BackendError
 
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -73,8 +73,8 @@ class CpuCatalogue:
         wants_items: bool,
     ) -> tuple[Tensor, Tensor]:
         inputs = _Inputs(call, queries, items, chosen, excluded)
-        inputs.c.normaliser = inputs.addresses.of(normaliser)
-        inputs.c.g_log_probability = inputs.addresses.of(g_log_probability)
+        inputs.c.normaliser = inputs.address(normaliser)
+        inputs.c.g_log_probability = inputs.address(g_log_probability)
         g_queries = room_like(queries) if wants_queries else room(0)
         g_items = room_like(items) if wants_items else room(0)
         if wants_queries:
@@ -115,7 +115,7 @@ class CpuCatalogue:
         return ranks
 
 
-class _Inputs:
+class _Inputs(Addressed):
     """The C struct of a call, and what its addresses point to."""
 
     def __init__(
@@ -129,8 +129,7 @@ class _Inputs:
         n_items = len(items)
         if n_items > _MOST_ITEMS:
             raise BackendError(f"the catalogue has {n_items} items; cpu serves {_MOST_ITEMS}")
-        address = Addresses()
-        self.addresses = address
+        super().__init__()
         c = self.c = lib.LaresCatalogue()
         c.abi = lib.ABI
         c.n_queries, c.width = queries.shape
@@ -139,16 +138,16 @@ class _Inputs:
         c.precision = lib.PRECISIONS.index(_PRECISIONS[call.product_dtype])
         c.threads = torch.get_num_threads()
         c.temperature = call.temperature
-        c.queries = address.of(queries)
+        c.queries = self.address(queries)
         # A table in bfloat16 is read as it is: another in float32 would be twice its size.
         c.items_are_bf16 = items.dtype == torch.bfloat16
-        c.items = address.of(items, torch.bfloat16 if c.items_are_bf16 else torch.float32)
+        c.items = self.address(items, torch.bfloat16 if c.items_are_bf16 else torch.float32)
         if chosen is not None:
-            c.n_rows, c.chosen = len(chosen), address.of(chosen, torch.int64)
+            c.n_rows, c.chosen = len(chosen), self.address(chosen, torch.int64)
         if excluded is not None and excluded.numel():
             ordered = in_order(excluded, n_items)
             c.n_rows, c.n_excluded = ordered.shape
-            c.excluded = address.of(ordered, torch.int64)
+            c.excluded = self.address(ordered, torch.int64)
 
     def run(self, name: str) -> None:
         """Call the library; errors become exceptions."""
