@@ -259,6 +259,8 @@ def refine(
         seed = given_seed(seed)
     elif not training:
         seed = 0
+    if not (cu_seqlens is None or isinstance(cu_seqlens, Tensor)):
+        cu_seqlens = torch.as_tensor(cu_seqlens)
     compiling = torch.compiler.is_compiling()
     signature = None
     if not (compiling or training or rollouts != 1 or steps_done):
@@ -281,7 +283,8 @@ def refine(
 
     check_hidden(config, hidden)
     ordered = check_parameters(config, parameters, hidden)
-    if isinstance(state, str) and state not in ("normal", "zero"):
+    is_named = isinstance(state, str) and state in ("normal", "zero")
+    if not (state is None or is_named or isinstance(state, Tensor)):
         raise ValueError(f"state is {state!r}; it must be a tensor, None, 'normal' or 'zero'")
     rollouts = whole_number("rollouts", rollouts)
     steps_done = whole_number("steps_done", steps_done)

@@ -248,6 +248,8 @@ def test_numbers_that_are_none(backend: str) -> None:
         ({"lengths": [1.0, 2.0]}, "lengths must hold 2 whole numbers"),
         ({"lengths": torch.tensor([1j, 1j])}, "lengths must hold 2 whole numbers"),
         ({"rollouts": 1.5}, "rollouts is 1.5"),
+        ({"state": 0}, "state is 0; it must be a tensor"),
+        ({"state": [[0.0]]}, r"state is \[\[0.0\]\]; it must be a tensor"),
         ({"steps_done": 0.5}, "steps_done is 0.5"),
         ({"sequence_ids": [0, 1]}, "sequence_ids is of type list"),
         ({"sequence_ids": torch.tensor([0.0, 1.0])}, "sequence_ids must hold whole numbers"),
