@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 # By their own names, since all of them are asked in every call.
-from torch._C import _get_tracing_state, _len_torch_dispatch_stack
+from torch._C import _get_tracing_state, _has_storage, _len_torch_dispatch_stack
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad, profiler
 from torch.compiler import is_compiling
@@ -21,7 +21,7 @@ _PLAIN = frozenset((Tensor, Parameter))  # types without code of their own
 
 def only_run(hidden: Tensor) -> bool:
     """Whether a call is to be run and nothing else: no compiler, trace, transform, mode, profiler or
-    forward mode sees it."""
+    forward mode sees it, and ``hidden`` is not left over from one."""
     return (
         type(hidden) in _PLAIN
         and not is_compiling()
@@ -30,6 +30,7 @@ def only_run(hidden: Tensor) -> bool:
         and peek_interpreter_stack() is None
         and not profiler._is_profiler_enabled
         and forward_ad._current_level < 0
+        and _has_storage(hidden)
     )
 
 
