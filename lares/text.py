@@ -73,7 +73,9 @@ class TextFusion(nn.Module):
             gate.weight.normal_(0.0, std)
             gate.bias.zero_()
 
-    def forward(self, embedded: Tensor, item_seq: Tensor, streams: Tensor, seed: int) -> Tensor:
+    def forward(
+        self, embedded: Tensor, item_seq: Tensor, streams: Tensor, seed: int | Tensor
+    ) -> Tensor:
         """Fused embeddings (B, L, d).
 
         Args:
@@ -95,16 +97,15 @@ class TextFusion(nn.Module):
         )
         return x
 
-    def mix(self, text: Tensor, streams: Tensor, seed: int) -> Tensor:
+    def mix(self, text: Tensor, streams: Tensor, seed: int | Tensor) -> Tensor:
         """Text (B, L, D) through the experts, (B, L, d)."""
         size, length, _ = text.shape
-        key = seed & 0xFFFFFFFFFFFFFFFF
         rows = streams.repeat_interleave(length)
         positions = torch.arange(length, device=text.device).repeat(size)
         scores = text @ self.gate_weight
         if self.training:
             site = site_word(Site.TEXT_GATE)
-            normal = normal_rows(rows, positions, site, self.config.text_experts, key)
+            normal = normal_rows(rows, positions, site, self.config.text_experts, seed)
             scale = functional.softplus(text @ self.noise_weight) + _LEAST_NOISE
             scores = scores + normal.view_as(scores).to(scores.dtype) * scale
         rate = quantised_rate(self.config.text_dropout)
@@ -114,7 +115,7 @@ class TextFusion(nn.Module):
             given = text
             if self.training and rate > 0.0:
                 site = site_word(Site.TEXT, layer=expert)
-                keep = row_keep(rows, positions, site, rate, text.shape[-1], key)
+                keep = row_keep(rows, positions, site, rate, text.shape[-1], seed)
                 given = text * (keep.view_as(text).to(text.dtype) / (1.0 - rate))
             found = given @ self.expert_weight[expert].mT - shifts[expert, :length]
             mixed = mixed + share[..., None] * found
