@@ -209,7 +209,9 @@ def test_bad_files(tmp_path: Path, text: str | bytes, message: str, packed: bool
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"user_id,item_id\n1,2\n", gzip.compress(b"u" * 1000, mtime=0)[:20]])
+@pytest.mark.parametrize(
+    "data", [b"user_id,item_id\n1,2\n", gzip.compress(b"u" * 1000, mtime=0)[:20]]
+)
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
 def test_not_compressed(tmp_path: Path, data: bytes, suffix: str) -> None:
     (tmp_path / f"x.csv.{suffix}").write_bytes(data)
