@@ -30,19 +30,19 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 def recurrence(dtype: torch.dtype) -> tuple[Loss, Tensor]:
     """A loss of hidden."""
     core = make_core(CONFIG).to(dtype).eval()
-    lengths = torch.tensor([2, 3])
+    lengths = torch.tensor([2])
 
     def loss(hidden: Tensor) -> Tensor:
         out = core(hidden, lengths, num_steps=2, return_trajectory=True)
         return out.trajectory.sin().sum()
 
-    return loss, torch.randn(2, 3, 4, dtype=dtype)
+    return loss, torch.randn(1, 2, 4, dtype=dtype)
 
 
 def of_a_weight(dtype: torch.dtype) -> tuple[Loss, Tensor]:
     """A loss of a parameter, whose gradient's gradient is not hidden's."""
     core = make_core(CONFIG).to(dtype).eval()
-    hidden = torch.randn(2, 3, 4, dtype=dtype)
+    hidden = torch.randn(1, 2, 4, dtype=dtype)
     parameters = {name: value.detach() for name, value in core.named_parameters()}
 
     def loss(weight: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def linear(dtype: torch.dtype) -> tuple[Loss, Tensor]:
     def loss(hidden: Tensor) -> Tensor:
         return core(hidden, num_steps=2).last.sum()
 
-    return loss, torch.randn(2, 3, 4, dtype=dtype)
+    return loss, torch.randn(1, 2, 4, dtype=dtype)
 
 
 def catalogue(dtype: torch.dtype) -> tuple[Loss, Tensor]:
@@ -87,7 +87,15 @@ def direction(x: Tensor) -> Tensor:
     return torch.linspace(-1, 2, x.numel(), dtype=x.dtype).reshape(x.shape).square()
 
 
-LOSSES = [recurrence, of_a_weight, linear, catalogue, table]
+LOSSES = (recurrence, of_a_weight, linear, catalogue, table)
+
+
+def losses(*ordinary: Any) -> Any:
+    """All of them, of which these are for every run."""
+    every = [
+        each if each in ordinary else pytest.param(each, marks=pytest.mark.long) for each in LOSSES
+    ]
+    return pytest.mark.parametrize("make", every)
 
 
 def twice(loss: Loss, x: Tensor) -> Tensor:
@@ -149,7 +157,7 @@ WAYS: dict[str, Callable[[Loss, Tensor], Any]] = {
 EVERY_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=[*WAYS])
 
 
-@pytest.mark.parametrize("make", LOSSES)
+@losses(of_a_weight, linear, table)
 @EVERY_WAY
 def test_only_the_equations_have_them(make: Any, way: Any, backend: str) -> None:
     loss, x = make(torch.float32)
@@ -158,7 +166,7 @@ def test_only_the_equations_have_them(make: Any, way: Any, backend: str) -> None
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("make", LOSSES)
+@losses(recurrence, catalogue)
 @EVERY_WAY
 def test_the_equations_have_them(make: Any, way: Any) -> None:
     loss, x = make(torch.float64)
@@ -194,7 +202,7 @@ def of_differences(loss: Loss, x: Tensor) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("make", LOSSES)
+@losses(of_a_weight, table)
 def test_first_derivatives_of_every_output_are_had(make: Any, backend: str) -> None:
     loss, x = make(torch.float32)
 
@@ -242,14 +250,14 @@ def test_a_loss_that_draws_says_so() -> None:
         return core(hidden, num_steps=2).last.sin().sum()
 
     with pytest.raises(RuntimeError, match=SAYS):
-        torch.func.hessian(loss)(torch.randn(2, 3, 4))
+        torch.func.hessian(loss)(torch.randn(1, 2, 4))
 
 
 def operator_arguments(backend: str, differentiates: bool) -> list[Any]:
     core = make_core(CONFIG).float()
-    hidden = torch.randn(2, 3, 4).requires_grad_()
+    hidden = torch.randn(1, 2, 4).requires_grad_()
     return [
-        hidden, None, [p.detach() for p in core.parameters()], torch.tensor([2, 3]), None, None,
+        hidden, None, [p.detach() for p in core.parameters()], torch.tensor([2]), None, None,
         CONFIG.key, backend, "fp32", 1, 2, 0, torch.tensor(7), False, False, True, differentiates,
         False,
     ]  # fmt: skip
@@ -272,7 +280,7 @@ def test_the_operators_have_gradients(differentiates: bool, backend: str) -> Non
     with pytest.raises(RuntimeError, match=SAYS):
         found.sum().backward()
     with pytest.raises(RuntimeError, match=SAYS), forward_ad.dual_level():
-        dual = forward_ad.make_dual(arguments[0].detach(), torch.ones(2, 3, 4))
+        dual = forward_ad.make_dual(arguments[0].detach(), torch.ones(1, 2, 4))
         torch.ops.lares_kernels.refine(dual, *arguments[1:])
 
     def of_hidden(hidden: Tensor) -> Tensor:
