@@ -5,7 +5,7 @@ log-probability of item ``c`` is ``s_c - Z``, its gradient by ``s_v`` is ``[v = 
 the entropy is ``-sum_v exp(s_v - Z) (s_v - Z)``.
 
 What is not finite: a score that is NaN or +inf makes its row's log-probability, entropy and gradients
-NaN or infinite; one of -inf has a share of zero. An item that a row excludes takes no part in what the
+NaN; one of -inf has a share of zero. An item that a row excludes takes no part in what the
 row gets, whatever it holds.
 """
 
@@ -54,7 +54,7 @@ def normalise_backward(gradient: Tensor, rows: Tensor) -> Tensor:
     length = rows.norm(dim=-1, keepdim=True)
     unit = rows / length.clamp_min(SHORTEST)
     along = (gradient * unit).sum(dim=-1, keepdim=True) * (length > SHORTEST)
-    found = (gradient - along * unit) / length.clamp_min(SHORTEST)
+    found: Tensor = (gradient - along * unit) / length.clamp_min(SHORTEST)
     # Of an item that is not finite and that everyone excludes zero, too.
     return found.where((gradient != 0).any(dim=-1, keepdim=True), 0.0)
 
@@ -151,6 +151,8 @@ class ReferenceCatalogue:
             rows, columns = block.held(chosen)
             chosen_score[rows] = block.scores[rows, columns]
             normaliser = torch.logaddexp(normaliser, block.scores.logsumexp(dim=1))
+        # As softmax has it: infinity less infinity.
+        normaliser = normaliser.masked_fill(normaliser == float("inf"), float("nan"))
         entropy = normaliser.new_zeros(len(prepared) if wants_entropy else 0)
         for block in blocks(call, prepared, items, excluded) if wants_entropy else ():
             log_shares = block.scores - normaliser[:, None]
