@@ -3,6 +3,10 @@
 With ``s`` the scores of a row and ``Z = log sum_v exp(s_v)`` over the items it does not exclude, the
 log-probability of item ``c`` is ``s_c - Z``, its gradient by ``s_v`` is ``[v = c] - exp(s_v - Z)``, and
 the entropy is ``-sum_v exp(s_v - Z) (s_v - Z)``.
+
+What is not finite: a score that is NaN or +inf makes its row's log-probability, entropy and gradients
+NaN; one of -inf has a share of zero. An item that a row excludes takes no part in what the
+row gets, whatever it holds.
 """
 
 from __future__ import annotations
@@ -51,7 +55,8 @@ def normalise_backward(gradient: Tensor, rows: Tensor) -> Tensor:
     unit = rows / length.clamp_min(SHORTEST)
     along = (gradient * unit).sum(dim=-1, keepdim=True) * (length > SHORTEST)
     found: Tensor = (gradient - along * unit) / length.clamp_min(SHORTEST)
-    return found
+    # Of an item that is not finite and that everyone excludes zero, too.
+    return found.where((gradient != 0).any(dim=-1, keepdim=True), 0.0)
 
 
 def of_every_query(of_rows: Tensor, n_queries: int) -> Tensor:
@@ -66,16 +71,31 @@ class Block(NamedTuple):
         first: id of the first.
         items: (B, d) as they are multiplied.
         scores: (N, B) of all rows; -inf where a row excludes the item.
+        left_out: (rows, columns) of these, or None where no row excludes any.
     """
 
     first: int
     items: Tensor
     scores: Tensor
+    left_out: tuple[Tensor, Tensor] | None
 
     def held(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """(rows, columns) of those ``ids`` (N,) that are among these items."""
         rows = ((ids >= self.first) & (ids < self.first + len(self.items))).nonzero()[:, 0]
         return rows, ids[rows] - self.first
+
+    def shares(self, normaliser: Tensor) -> tuple[Tensor, Tensor]:
+        """``exp(s_v - Z)`` (N, B), and the items (B, d) that gradients by queries are sums of.
+
+        Zero times NaN is NaN: so an item that is not finite counts as zero in these sums, and the
+        shares of rows that do not exclude it are NaN in its place.
+        """
+        shares = (self.scores - normaliser[:, None]).exp()
+        if self.left_out is None:
+            return shares, self.items
+        trace = (self.items * 0.0).sum(dim=1)
+        shares = (shares + trace).index_put(self.left_out, shares.new_zeros(()))
+        return shares, self.items.masked_fill(trace.isnan()[:, None], 0.0)
 
 
 def blocks(
@@ -89,11 +109,13 @@ def blocks(
     for first in range(0, n_items, size):
         part = prepared_items(call, items[first : first + size].to(prepared.dtype))
         scores = product(prepared, part.mT, call.product_dtype)
+        left_out = None
         if excluded is not None:
             inside = (ordered >= first) & (ordered < first + len(part))
             rows, places = inside.nonzero(as_tuple=True)
-            scores[rows, ordered[rows, places] - first] = float("-inf")
-        yield Block(first, part, scores)
+            left_out = rows, ordered[rows, places] - first
+            scores[left_out] = float("-inf")
+        yield Block(first, part, scores, left_out)
 
 
 class ReferenceCatalogue:
@@ -129,6 +151,8 @@ class ReferenceCatalogue:
             rows, columns = block.held(chosen)
             chosen_score[rows] = block.scores[rows, columns]
             normaliser = torch.logaddexp(normaliser, block.scores.logsumexp(dim=1))
+        # As softmax has it: infinity less infinity.
+        normaliser = normaliser.masked_fill(normaliser == float("inf"), float("nan"))
         entropy = normaliser.new_zeros(len(prepared) if wants_entropy else 0)
         for block in blocks(call, prepared, items, excluded) if wants_entropy else ():
             log_shares = block.scores - normaliser[:, None]
@@ -155,11 +179,12 @@ class ReferenceCatalogue:
         g_queries = torch.zeros_like(prepared) if wants_queries else prepared.new_empty(0)
         g_items = items.new_empty(items.shape if wants_items else (0,), dtype=dtype)
         for block in blocks(call, prepared, items, excluded):
-            g_scores = (block.scores - normaliser[:, None]).exp() * -g_log_probability[:, None]
+            shares, taken = block.shares(normaliser)
+            g_scores = shares * -g_log_probability[:, None]
             rows, columns = block.held(chosen)
             g_scores[rows, columns] += g_log_probability[rows]
             if wants_queries:
-                g_queries += product(g_scores, block.items, call.product_dtype)
+                g_queries += product(g_scores, taken, call.product_dtype)
             if wants_items:
                 end = block.first + len(block.items)
                 part = product(g_scores.mT, prepared, call.product_dtype)
@@ -210,7 +235,9 @@ class ReferenceCatalogue:
         ranks = torch.full_like(targets, -1)  # the target itself is counted too
         broken = torch.zeros_like(targets, dtype=torch.bool)
         for block in blocks(call, prepared, items, excluded):
-            at_least = (block.scores >= wanted[:, None]) & (block.scores > float("-inf"))
+            at_least = block.scores >= wanted[:, None]
+            if block.left_out is not None:
+                at_least[block.left_out] = False
             ranks += at_least.sum(dim=1)
             broken |= block.scores.isnan().any(dim=1)
         return ranks.masked_fill(broken, -1)
@@ -231,9 +258,19 @@ def log_probability_equations(
 ) -> tuple[Tensor, Tensor]:
     """(log-probability (N,), entropy (N,)) of dense scores."""
     dtype = working_dtype(queries, items)
-    prepared = prepared_queries(call, queries.to(dtype))
-    scores = product(prepared, prepared_items(call, items.to(dtype)).mT, call.product_dtype)
-    if excluded is not None:
+    prepared, items = prepared_queries(call, queries.to(dtype)), items.to(dtype)
+
+    def scores_of(items: Tensor) -> Tensor:
+        return product(prepared, prepared_items(call, items).mT, call.product_dtype)
+
+    if excluded is None:
+        scores = scores_of(items)
+    else:
+        # A product's gradients by queries are sums over all items, and zero times NaN is NaN: so what
+        # is not finite enters scores as a constant.
+        broken = ~items.detach().isfinite().all(dim=1)
+        tame = scores_of(items.masked_fill(broken[:, None], 0.0))
+        scores = torch.where(broken, scores_of(items.detach()).detach(), tame)
         ordered = of_every_query(in_order(excluded, len(items)), len(prepared))
         hidden = torch.zeros(
             len(prepared), len(items) + 1, dtype=torch.bool, device=scores.device

@@ -2,7 +2,9 @@
 //
 // A group of up to kLanes neighbouring rows is computed at once, one query a lane, so that softmax
 // needs no sum across lanes. Short sequences share a group; what a query may not see, by causality
-// or because it belongs to another sequence, is masked.
+// or because it belongs to another sequence, is masked: its probability is zero. Zero times what is
+// not finite is NaN, so a tile that holds such numbers takes groups that are cut where sequences
+// end (Groups).
 #pragma once
 
 #include "philox.hpp"
@@ -12,12 +14,29 @@ namespace lares::LARES_ISA {
 // Queries `row .. row + lanes - 1` of the tile, keys `first_key .. row + lanes - 1`.
 struct LaneGroup {
     int row, lanes, first_key;
+    bool shared;  // by several sequences
     int keys() const { return row + lanes - first_key; }
+
+    // Key positions whose dropout decisions share a word. A sequence with more does not share its
+    // groups, so that the positions which all lanes see of one key lie in the same block.
+    static constexpr int kKeepBlock = 64;
+    int keep_block(int j) const { return shared ? 0 : j / kKeepBlock; }
+    int keep_blocks() const { return keep_block(keys() - 1) + 1; }
 };
 
-// A sequence longer than a block of dropout words does not share its groups: then all lanes' key
-// positions lie in the same block.
-constexpr int kKeepBlock = 64;
+// A tile's rows in groups: as many in each as there are lanes, and the same cut where sequences end,
+// with which every query gets the same numbers to the bit.
+struct Groups {
+    const LaneGroup *shared, *apart;
+    int n_shared, n_apart;
+
+    const LaneGroup* begin(bool cut) const { return cut ? apart : shared; }
+    const LaneGroup* end(bool cut) const { return begin(cut) + (cut ? n_apart : n_shared); }
+    // Whether the groups must be cut for `rows` rows of `width` numbers that attention multiplies.
+    bool cut_for(const float* from, ptrdiff_t stride, int rows, int width) const {
+        return n_apart > n_shared && !all_finite(from, stride, rows, width);
+    }
+};
 
 struct AttentionShape {
     int heads, head_dim, d_padded;
@@ -33,16 +52,17 @@ struct KeyKeep {
     int heads = 0;
     float scale = 1.0f;
 
-    // `p` where the queries from `row` on keep key row `key`, else 0. `starts` are first rows of
+    // `p`, scaled, where the group's queries keep its key `j`, else 0. `starts` are first rows of
     // their sequences.
-    LARES_INLINE Vec apply(Vec p, int row, int key, int head, IVec starts) const {
-        const int block = (key - starts[0]) / kKeepBlock * heads + head;
-        const UVec low = load(words + (2 * block) * stride + row);
-        const UVec high = load(words + (2 * block + 1) * stride + row);
-        const UVec bit = bits_as<UVec>(broadcast(int32_t(key)) - starts) & broadcast(uint32_t(63));
+    LARES_INLINE Vec apply(Vec p, LaneGroup group, int j, int head, IVec starts) const {
+        const int block = group.keep_block(j) * heads + head;
+        const UVec low = load(words + (2 * block) * stride + group.row);
+        const UVec high = load(words + (2 * block + 1) * stride + group.row);
+        const UVec bit = bits_as<UVec>(broadcast(int32_t(group.first_key + j)) - starts) &
+                         broadcast(uint32_t(LaneGroup::kKeepBlock - 1));
         const UVec word = bits_as<UVec>(bit < broadcast(uint32_t(32)) ? low : high);
         const UVec kept = (word >> (bit & broadcast(uint32_t(31)))) & broadcast(1u);
-        return select(kept != UVec{}, p * broadcast(scale), Vec{});
+        return p * select(kept != UVec{}, broadcast(scale), Vec{});  // as in ColumnKeep
     }
 };
 
@@ -123,8 +143,9 @@ inline void probabilities(const AttentionShape& s, LaneGroup group, int head,
         total += e;
         store(p + j * kLanes, e);
     }
-    // A lane past the end of the group may see no key at all.
-    const Vec inverse = broadcast(1.0f) / max(total, broadcast(1e-30f));
+    // NaN where a query sees nothing above -infinity, as softmax is defined; and in lanes past the
+    // end of the group, which may see no key at all.
+    const Vec inverse = broadcast(1.0f) / total;
     for (int j = 0; j < count; ++j) store(p + j * kLanes, load(p + j * kLanes) * inverse);
 }
 
@@ -132,20 +153,21 @@ inline void probabilities(const AttentionShape& s, LaneGroup group, int head,
 //
 // qkv: (rows, 3 dp) query, key, value; q_columns: the query transposed, (dp, lane_stride);
 // starts: (rows,) first row of each row's sequence; scratch: keys x kLanes.
-inline void attention_forward(const AttentionShape& s, const LaneGroup* groups, int n_groups,
+inline void attention_forward(const AttentionShape& s, const Groups& groups, int rows,
                               const float* qkv, const float* q_columns, const int32_t* starts,
                               const KeyKeep& keep, float* context_columns, float* scratch) {
     const ptrdiff_t row_stride = 3 * s.d_padded;
-    for (int g = 0; g < n_groups; ++g) {
-        const LaneGroup group = groups[g];
+    const bool cut = groups.cut_for(qkv + 2 * s.d_padded, row_stride, rows, s.d_padded);
+    for (const LaneGroup *g = groups.begin(cut), *end = groups.end(cut); g < end; ++g) {
+        const LaneGroup group = *g;
         const IVec start = load(starts + group.row);
         const float* keys = qkv + group.first_key * row_stride + s.d_padded;
         for (int head = 0; head < s.heads; ++head) {
             probabilities(s, group, head, q_columns, keys, row_stride, start, scratch);
             if (keep.words)
                 for (int j = 0; j < group.keys(); ++j)
-                    store(scratch + j * kLanes, keep.apply(load(scratch + j * kLanes), group.row,
-                                                           group.first_key + j, head, start));
+                    store(scratch + j * kLanes,
+                          keep.apply(load(scratch + j * kLanes), group, j, head, start));
             float* to = context_columns + head * s.head_dim * s.lane_stride + group.row;
             for_columns(s.head_dim, scratch, group.keys(), keys + s.d_padded + head * s.head_dim,
                         row_stride, [&](int c, Vec v) LARES_INLINE_LAMBDA {
@@ -215,14 +237,16 @@ LARES_INLINE void add_key_rows(const float* weights, const float* rows, ptrdiff_
 // come in as zero and are added to, the query part is left alone; g_q_columns takes the query's
 // gradient, transposed. ends: (rows,) one past the last row of each row's sequence. scratch: 3 keys
 // x kLanes.
-inline void attention_backward(const AttentionShape& s, const LaneGroup* groups, int n_groups,
+inline void attention_backward(const AttentionShape& s, const Groups& groups, int rows,
                                const float* qkv, const float* q_columns, const int32_t* starts,
                                const int32_t* ends, const KeyKeep& keep, const float* g_context,
                                const float* g_columns, float* g_qkv, float* g_q_columns,
                                float* scratch) {
     const ptrdiff_t row_stride = 3 * s.d_padded;
-    for (int g = 0; g < n_groups; ++g) {
-        const LaneGroup group = groups[g];
+    // Keys, of which zeros are multiples here; a query's other numbers stay in its own lane.
+    const bool cut = groups.cut_for(qkv + s.d_padded, row_stride, rows, s.d_padded);
+    for (const LaneGroup *g = groups.begin(cut), *end = groups.end(cut); g < end; ++g) {
+        const LaneGroup group = *g;
         const int count = group.keys();
         const IVec start = load(starts + group.row);
         const float* keys = qkv + group.first_key * row_stride + s.d_padded;
@@ -239,11 +263,11 @@ inline void attention_backward(const AttentionShape& s, const LaneGroup* groups,
             for (int j = 0; j < count; ++j) {
                 Vec pj = load(p + j * kLanes), gj = load(g_p + j * kLanes), kept = pj;
                 if (keep.words) {
-                    kept = keep.apply(pj, group.row, group.first_key + j, head, start);
-                    gj = keep.apply(gj, group.row, group.first_key + j, head, start);
+                    kept = keep.apply(pj, group, j, head, start);
+                    gj = keep.apply(gj, group, j, head, start);
                 }
-                // A lane past the group's end holds another sequence's numbers; where P = 0 they do
-                // not count.
+                // Numbers of another sequence do not count, nor does zero times infinity: where
+                // P = 0.
                 gj = select(pj == Vec{}, Vec{}, gj);
                 along += pj * gj;
                 store(dropped + j * kLanes, kept);
@@ -259,9 +283,7 @@ inline void attention_backward(const AttentionShape& s, const LaneGroup* groups,
                             LARES_INLINE_LAMBDA { store(to + c * s.lane_stride, v); });
             int j = 0;
             // Keys of earlier groups that all queries of this one see.
-            for (; group.first_key + j + kKeyBlock <= group.row &&
-                   ends[group.first_key + j] >= group.row + group.lanes;
-                 j += kKeyBlock) {
+            for (; !group.shared && group.first_key + j + kKeyBlock <= group.row; j += kKeyBlock) {
                 float* g_key = g_qkv + (group.first_key + j) * row_stride + s.d_padded + column;
                 add_key_rows(g_p + j * kLanes, qkv + group.row * row_stride + column, row_stride,
                              group.lanes, s.head_dim, g_key, row_stride);

@@ -81,6 +81,7 @@ struct Sums {
                (entropy ? 2 : 1) * Arena::bytes_of<float>(size_t(count) * kLanes);
     }
 
+    // `first_shift` of every query is finite.
     Sums(int count, bool entropy, const float* first_shift, Arena& arena) {
         const size_t lanes = size_t(count) * kLanes;
         shift = arena.take<float>(size_t(count));
@@ -100,7 +101,7 @@ struct Sums {
             most = max(most, s);
             const Vec share = exp(s - by);
             total += share;
-            if constexpr (kEntropy) moment += share * max(s - by, broadcast(-87.3f));
+            if constexpr (kEntropy) moment += share * max(broadcast(-87.3f), s - by);
         }
         if (__builtin_expect(lanes_above(most, by + broadcast(kSlack)) != 0, 0)) {
             move_shift<kEntropy>(query, max_lanes(most));
@@ -141,18 +142,17 @@ inline double in_double(const float* lanes) {
 }
 
 template <bool kEntropy>
-void sum_part(const LaresCatalogue& call, const Queries& queries, const float* wanted, Range blocks,
-              PartSum* found) {
+void sum_part(const LaresCatalogue& call, const Queries& queries, const float* first_shift,
+              Range blocks, PartSum* found) {
     Arena arena;
     arena.reserve(ItemBlock::bytes(call) + Excluded::bytes(call) + Arena::bytes_of<float>(kScores) +
                   Sums::bytes(queries.count, kEntropy));
     ItemBlock block(call, arena);
     Excluded excluded(call, arena);
     float* scores = arena.take<float>(kScores);
-    Sums sums(queries.count, kEntropy, wanted, arena);
-    float poison = 0.0f;
+    Sums sums(queries.count, kEntropy, first_shift, arena);
     walk(
-        call, queries, blocks, block, scores, [&] { poison += block.poison; },
+        call, queries, blocks, block, scores, [] {},
         [&](int, int from, int n) {
             clear_past(block, n, scores, kNone);
             excluded.write(block, from, n, kNone, scores);
@@ -162,7 +162,7 @@ void sum_part(const LaresCatalogue& call, const Queries& queries, const float* w
         [] {});
     for (int n = 0; n < queries.count; ++n) {
         const size_t lanes = size_t(n) * kLanes;
-        found[n] = {sums.shift[n], in_double(sums.sum + lanes) + double(poison),
+        found[n] = {sums.shift[n], in_double(sums.sum + lanes),
                     kEntropy ? in_double(sums.weighted + lanes) : 0.0};
     }
 }
@@ -173,31 +173,32 @@ inline void log_probability(const LaresCatalogue& call) {
     const int blocks = item_blocks(call);
     const int parts = parts_of(blocks, 4.0 * double(count));
     Arena arena;
-    arena.reserve(Queries::bytes(call) + Arena::bytes_of<float>(count) +
+    arena.reserve(Queries::bytes(call) + 2 * Arena::bytes_of<float>(count) +
                   Arena::bytes_of<PartSum>(count * size_t(parts)));
     const Queries queries(call, false, threads, arena);
-    float* wanted = arena.take<float>(count);
+    float *wanted = arena.take<float>(count), *shift = arena.take<float>(count);
     PartSum* found = arena.take<PartSum>(count * size_t(parts));
     chosen_scores(call, queries, threads, wanted);
+    for (size_t n = 0; n < count; ++n) shift[n] = is_finite(wanted[n]) ? wanted[n] : 0.0f;
     run_pieces(parts, threads, [&](int part) {
         const auto range = blocks_of_part(blocks, part, parts);
         PartSum* to = found + size_t(part) * count;
-        call.entropy ? sum_part<true>(call, queries, wanted, range, to)
-                     : sum_part<false>(call, queries, wanted, range, to);
+        call.entropy ? sum_part<true>(call, queries, shift, range, to)
+                     : sum_part<false>(call, queries, shift, range, to);
     });
     for (size_t n = 0; n < count; ++n) {
-        double shift = found[n].shift, sum = 0.0, weighted = 0.0;
+        double most = found[n].shift, sum = 0.0, weighted = 0.0;
         for (int part = 1; part < parts; ++part)
-            shift = max(shift, found[size_t(part) * count + n].shift);
+            most = max(most, found[size_t(part) * count + n].shift);
         for (int part = 0; part < parts; ++part) {
             const PartSum& each = found[size_t(part) * count + n];
-            const double scale = __builtin_exp(each.shift - shift);
+            const double scale = __builtin_exp(each.shift - most);
             sum += scale * each.sum;
-            weighted += scale * (each.weighted + (each.shift - shift) * each.sum);
+            weighted += scale * (each.weighted + (each.shift - most) * each.sum);
         }
         const double log_sum = __builtin_log(sum);
-        call.log_probability[n] = float(double(wanted[n]) - shift - log_sum);
-        call.normaliser[n] = float(shift + log_sum);
+        call.log_probability[n] = float(double(wanted[n]) - most - log_sum);
+        call.normaliser[n] = float(most + log_sum);
         if (call.entropy) call.entropy[n] = float(log_sum - weighted / sum);
     }
 }
@@ -239,6 +240,7 @@ inline void gradients_of_part(const LaresCatalogue& call, const Queries& queries
     walk(
         call, queries, blocks, block, scores,
         [&] {
+            if (call.n_excluded) block.set_aside();
             if (g_queries) items = block.right();
             if (call.g_items) fill(g_block, g_block + block_size, 0.0f);
         },
@@ -249,6 +251,10 @@ inline void gradients_of_part(const LaresCatalogue& call, const Queries& queries
                 float* to = g_queries + size_t(from) * padded;
                 const Left left = left_rows(scores, kScoreStride, n, columns, left_room);
                 product(n, padded, columns, left, items, add_to_rows(to, padded));
+                for (size_t k = 0; k < block.aside.size(); ++k)
+                    for (int i = 0; i < n; ++i)
+                        if (!excluded.holds(from + i, block.first + block.aside[k]))
+                            block.add_trace(k, to + size_t(i) * padded);
             }
             if (call.g_items) {
                 const Left left = left_columns(scores, kScoreStride, n, columns, columns_room);
@@ -257,11 +263,17 @@ inline void gradients_of_part(const LaresCatalogue& call, const Queries& queries
             }
         },
         [&] {
+            size_t aside = 0;  // how many of these were before item i
             for (int i = 0; call.g_items && i < block.count; ++i) {
                 float* row = g_block + size_t(i) * padded;
-                if (call.scores == LARES_COSINE)
+                const bool is_aside = aside < block.aside.size() && block.aside[aside] == i;
+                aside += is_aside;
+                if (call.scores == LARES_COSINE && is_aside) {
+                    if (largest_of(row, 1, padded) != 0.0f) fill(row, row + padded, kNaN);
+                } else if (call.scores == LARES_COSINE) {
                     normalise_backward(row, block.rows + size_t(i) * padded, block.lengths[i],
                                        padded);
+                }
                 std::memcpy(call.g_items + (int64_t(block.first) + i) * queries.width, row,
                             size_t(queries.width) * sizeof(float));
             }
@@ -313,20 +325,28 @@ inline void gradients(const LaresCatalogue& call) {
     if (call.g_queries) write_query_gradients(call, queries, parts, threads, found);
 }
 
+// Counted for a query with a score that is NaN: below zero whatever is added, for there are at most
+// 2^30 items.
+constexpr int32_t kBroken = INT32_MIN;
+
 inline void ranks(const LaresCatalogue& call) {
     const int threads = threads_for(call.threads, product_operations(call));
     const size_t count = size_t(call.n_queries);
     const int blocks = item_blocks(call);
     const int parts = parts_of(blocks, double(count));
     Arena arena;
-    arena.reserve(Queries::bytes(call) + Arena::bytes_of<float>(count) +
-                  Arena::bytes_of<int32_t>(count * size_t(parts)) +
-                  Arena::bytes_of<float>(size_t(parts)));
+    arena.reserve(Queries::bytes(call) + 2 * Arena::bytes_of<float>(count) +
+                  Arena::bytes_of<int32_t>(count * size_t(parts)));
     const Queries queries(call, false, threads, arena);
-    float* wanted = arena.take<float>(count);
+    float *wanted = arena.take<float>(count), *reach = arena.take<float>(count);
     int32_t* found = arena.take<int32_t>(count * size_t(parts));
-    float* poison = arena.take<float>(size_t(parts));
     chosen_scores(call, queries, threads, wanted);
+    // Times an item's largest number, what no sum on the way to its score exceeds: below
+    // kSafe none is infinite, and no score NaN.
+    constexpr float kSafe = 1e38f;
+    for (size_t n = 0; n < count; ++n)
+        reach[n] = largest_of(queries.rows + n * size_t(queries.padded), 1, queries.padded) *
+                   float(queries.width);
     run_pieces(parts, threads, [&](int part) {
         Arena own;
         own.reserve(ItemBlock::bytes(call) + Excluded::bytes(call) +
@@ -336,14 +356,16 @@ inline void ranks(const LaresCatalogue& call) {
         float* scores = own.take<float>(kScores);
         int32_t* counts = found + size_t(part) * count;
         fill(counts, counts + count, 0);
-        poison[part] = 0.0f;
-        constexpr float kNever = __builtin_nanf("");
         walk(
-            call, queries, blocks_of_part(blocks, part, parts), block, scores,
-            [&] { poison[part] += block.poison; },
+            call, queries, blocks_of_part(blocks, part, parts), block, scores, [] {},
             [&](int, int from, int n) {
-                clear_past(block, n, scores, kNever);
-                excluded.write(block, from, n, kNever, scores);
+                for (int i = 0; i < n; ++i)
+                    if (!(reach[from + i] * block.largest < kSafe) &&
+                        excluded.leaves_nan(block, from + i, scores + i * kScoreStride))
+                        counts[from + i] = kBroken;
+                // NaN is at least as high as nothing.
+                clear_past(block, n, scores, kNaN);
+                excluded.write(block, from, n, kNaN, scores);
                 for (int i = 0; i < n; ++i) {
                     const Vec least = broadcast(wanted[from + i]);
                     IVec ahead = IVec{};
@@ -356,14 +378,10 @@ inline void ranks(const LaresCatalogue& call) {
             },
             [] {});
     });
-    float broken = 0.0f;
-    for (int part = 0; part < parts; ++part) broken += poison[part];
     for (size_t n = 0; n < count; ++n) {
         int64_t ahead = -1;  // the target counted itself
         for (int part = 0; part < parts; ++part) ahead += found[size_t(part) * count + n];
-        const float* row = queries.rows + n * size_t(queries.padded);
-        const float state = broken + poison_of(row, queries.padded);
-        call.ranks[n] = state == 0.0f && wanted[n] == wanted[n] ? ahead : -1;
+        call.ranks[n] = max<int64_t>(ahead, -1);
     }
 }
 

@@ -22,8 +22,7 @@ struct Rows {
     const uint32_t *streams, *positions;
     // First row of the row's sequence in the tile, one past its last, and the last one it may see.
     const int32_t *starts, *ends, *lasts;
-    const LaneGroup* groups;
-    int n_groups;
+    Groups groups;
     ptrdiff_t lane_stride;
 };
 
@@ -107,13 +106,12 @@ inline LayerKeep layer_keep(const Shape& s, const LayerSpace& t) {
     return keep;
 }
 
-inline int longest_of(const Rows& rows) {
-    int longest = 0;
-    for (int g = 0; g < rows.n_groups; ++g) {
-        const LaneGroup group = rows.groups[g];
-        longest = group.keys() > longest ? group.keys() : longest;
-    }
-    return longest;
+// Blocks of dropout decisions that a head's keys take.
+inline int keep_blocks(const Groups& groups) {
+    int most = 0;
+    for (const LaneGroup* g = groups.begin(false); g < groups.end(false); ++g)
+        most = max(most, g->keep_blocks());
+    return most;
 }
 
 inline LayerKeep draw_layer_keep(const Core& core, int layer, int step, const Rows& rows,
@@ -122,7 +120,7 @@ inline LayerKeep draw_layer_keep(const Core& core, int layer, int step, const Ro
     const int blocks = (s.d + 63) / 64;
     if (s.attn_dropout.on() && s.attends())
         keep_words(rows.streams, rows.positions, rows.count, site_word(kSiteAttention, layer, step),
-                   (longest_of(rows) + 63) / 64 * s.heads, s.attn_dropout, core.seed, t.attn_keep,
+                   keep_blocks(rows.groups) * s.heads, s.attn_dropout, core.seed, t.attn_keep,
                    t.keep_stride);
     if (s.dropout.on())
         keep_words(live.streams, live.positions, live.count, site_word(kSiteResidual, layer, step),
@@ -248,7 +246,7 @@ inline void layer_forward(const Core& core, int layer, int step, const Rows& row
             left_rows(s.query ? x : in, dp, rows.count, s.d, t.room.rows[0]),
             packed_panels(w.qkv, s.d), StorePlus{t.qkv + first, 3 * dp, w.qkv_bias + first, 0});
     transpose_rows(t.qkv, 3 * dp, rows.count, dp, t.q_columns, rows.lane_stride);
-    attention_forward(core.attention(rows), rows.groups, rows.n_groups, t.qkv, t.q_columns,
+    attention_forward(core.attention(rows), rows.groups, rows.count, t.qkv, t.q_columns,
                       rows.starts, keep.keys, t.context_columns, t.scratch);
     transpose_rows(t.context_columns, rows.lane_stride, dp, rows.count, t.context, dp);
 
@@ -418,7 +416,7 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
             });
     transpose_rows(b.g_context, dp, rows.count, dp, b.g_columns, rows.lane_stride);
     std::memset(b.g_qkv, 0, size_t(rows.count) * 3 * row_bytes);
-    attention_backward(core.attention(rows), rows.groups, rows.n_groups, t.qkv, t.q_columns,
+    attention_backward(core.attention(rows), rows.groups, rows.count, t.qkv, t.q_columns,
                        rows.starts, rows.ends, keep.keys, b.g_context, b.g_columns, b.g_qkv,
                        b.g_q_columns, t.scratch);
     transpose_rows(b.g_q_columns, rows.lane_stride, dp, rows.count, b.g_qkv, 3 * dp);

@@ -1,4 +1,5 @@
-// Elementary functions in float32, each with its error bound, and the activations made of them.
+// Elementary functions in float32, each with its error bound, and the activations made of them. Of
+// NaN, whatever its bits, all of them make NaN.
 //
 // Polynomials are minimax fits (Lawson's iteration on Chebyshev nodes, in float64); bounds are of
 // the float32 evaluation, measured over a dense grid by tests/kernels/test_cpu_math.py.
@@ -31,19 +32,21 @@ LARES_INLINE Vec polynomial(const float (&c)[N], Vec x) {
 }
 
 // e^x for x <= 88, relative error below 2.5e-7; 0 in effect (1e-38) for x below -87.3. Above 88 any
-// number: the exponent is added without a sign, where passing the end is defined.
+// number, of infinity NaN.
 LARES_INLINE Vec exp(Vec x) {
     constexpr float c[] = {1.0000001192092896f,  0.9999996423721313f,  0.49998897314071655f,
                            0.16667574644088745f, 0.04191537946462631f, 0.008297654800117016f};
     // ln 2 in two parts: products of the first with small whole numbers are exact.
     constexpr float kLog2E = 1.44269504f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
-    constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest whole number
-    x = max(x, broadcast(-87.3f));
+    // 1.5 * 2^23: adding it leaves the nearest whole number, in the lowest bits; and there 127 more,
+    // the exponent of 1.
+    constexpr float kRound = 12582912.0f + 127.0f;
+    x = max(broadcast(-87.3f), x);
     const Vec rounded = x * broadcast(kLog2E) + broadcast(kRound);
     const Vec whole = rounded - broadcast(kRound);
     const Vec part = (x - whole * broadcast(kLn2High)) - whole * broadcast(kLn2Low);
-    const UVec exponent = bits_as<UVec>(rounded) << 23;
-    return bits_as<Vec>(bits_as<UVec>(horner(c, part)) + exponent);
+    // A product, which NaN survives: what is added to its bits may make a number of it.
+    return horner(c, part) * bits_as<Vec>(bits_as<UVec>(rounded) << 23);
 }
 
 // ln x for normal x > 0, relative error below 2e-7.
@@ -71,14 +74,14 @@ LARES_INLINE Vec erf_scaled(Vec x) {
                            0.032842252403497696f,  -0.02223985828459263f,  0.012718775309622288f,
                            -0.005480549763888121f, 0.0035669589415192604f, -0.0031783352605998516f,
                            0.0011652448447421193f};
-    x = min(max(x, broadcast(-kEnd)), broadcast(kEnd));
+    x = min(broadcast(kEnd), max(broadcast(-kEnd), x));
     const Vec v = x * x * broadcast(2.0f / (kEnd * kEnd)) - broadcast(1.0f);
     return x * polynomial(c, v);
 }
 
 LARES_INLINE Vec sigmoid(Vec x) {
     // 1 / (1 + e^-x); e^-x is held below e^87, where the quotient is 0 in effect.
-    return broadcast(1.0f) / (broadcast(1.0f) + exp(min(-x, broadcast(87.0f))));
+    return broadcast(1.0f) / (broadcast(1.0f) + exp(min(broadcast(87.0f), -x)));
 }
 
 struct ValueAndSlope {
@@ -117,9 +120,9 @@ struct GeluTanh {
 };
 
 struct Relu {
-    static LARES_INLINE Vec value(Vec x) { return max(x, Vec{}); }
+    static LARES_INLINE Vec value(Vec x) { return max(Vec{}, x); }
     static LARES_INLINE ValueAndSlope both(Vec x) {
-        return {max(x, Vec{}), select(x > Vec{}, broadcast(1.0f), Vec{})};
+        return {max(Vec{}, x), select(x > Vec{}, broadcast(1.0f), Vec{})};
     }
 };
 

@@ -13,7 +13,8 @@ struct ColumnKeep {
 
     LARES_INLINE Vec apply(Vec x, int row, int column, UVec bits) const {
         const uint32_t word = words[column / 32 * stride + row] >> (column % 32);
-        return select((broadcast(word) & bits) != UVec{}, x * broadcast(scale), Vec{});
+        // A factor of zero, as dropout is defined: NaN that is dropped stays.
+        return x * select((broadcast(word) & bits) != UVec{}, broadcast(scale), Vec{});
     }
 };
 

@@ -15,14 +15,22 @@ constexpr int kTileQueries = 48;  // of a tile
 constexpr int kScoreStride = kBlockItems + 16;  // off the powers of two, which share cache sets
 static_assert(kBlockItems % kPanel == 0 && kTileQueries % kFold == 0, "whole panels and operands");
 
-constexpr float kNone = -kInfinity;
+constexpr float kNone = -kInfinity, kNaN = __builtin_nanf("");
 
-// NaN for what holds NaN or infinity, else 0.
-LARES_INLINE float poison_of(const float* row, int width) {
-    Vec sum = Vec{};
-    for (int c = 0; c < width; c += kLanes) sum += load(row + c) * Vec{};
-    return sum_lanes(sum);
+// The greatest magnitude in `rows` padded rows; NaN where one is.
+inline float largest_of(const float* from, int rows, int width) {
+    IVec most{};  // of the bits, which order like magnitudes, with NaN above infinity
+    for (ptrdiff_t i = 0; i < ptrdiff_t(rows) * width; i += kLanes)
+        most = max(most, bits_as<IVec>(load(from + i)) & broadcast(int32_t(0x7fffffff)));
+    int32_t bits = 0;
+    for (int i = 0; i < kLanes; ++i) bits = max(bits, int32_t(most[i]));
+    float largest;
+    std::memcpy(&largest, &bits, sizeof largest);
+    return largest;
 }
+
+// False for NaN and infinity.
+LARES_INLINE bool is_finite(float x) { return x - x == 0.0f; }
 
 // Brings a padded row to length 1 and returns what it was divided by.
 LARES_INLINE float normalise(float* row, int width) {
@@ -125,7 +133,8 @@ class ItemBlock {
     int first, count;
     float* rows;     // (kBlockItems, padded), zeros past the last item
     float* lengths;  // (kBlockItems,), for cosine
-    float poison;    // NaN if an item is not finite
+    float largest;   // magnitude of their numbers; NaN where one is
+    Array<int> aside;  // places of the items that set_aside() found
 
     static size_t bytes(const LaresCatalogue& call) {
         const int dp = round_up(int(call.width), kLanes);
@@ -152,16 +161,32 @@ class ItemBlock {
     void take(int index) {
         first = index * kBlockItems;
         count = int(min<int64_t>(kBlockItems, call_.n_items - first));
-        poison = 0.0f;
-        for (int i = 0; i < count; ++i) {
-            float* row = rows + size_t(i) * padded_;
-            lengths[i] = take_item(first + i, row);
-            poison += poison_of(row, padded_);
-        }
+        for (int i = 0; i < count; ++i)
+            lengths[i] = take_item(first + i, rows + size_t(i) * padded_);
+        largest = largest_of(rows, count, padded_);
         // To the end of the panel, for the transpositions.
         fill(rows + size_t(count) * padded_, rows + size_t(round_up(count, kPanel)) * padded_,
              0.0f);
         for (int panel = 0; panel < columns(); panel += kPanel) pack(panel);
+    }
+
+    // Takes items that are not finite out of what the queries' gradients are products of, where
+    // such an item would spoil those of queries that exclude it, too: zero times NaN is NaN.
+    void set_aside() {
+        aside.resize(0);
+        traces_.resize(0);
+        for (int i = 0; i < count && !is_finite(largest); ++i) {
+            float* row = rows + size_t(i) * padded_;
+            if (is_finite(largest_of(row, 1, padded_))) continue;
+            aside.push_back(i);
+            for (int c = 0; c < padded_; ++c) traces_.push_back(row[c] * 0.0f);
+            fill(row, row + padded_, 0.0f);
+        }
+    }
+
+    // Adds to a query's gradient what an item that was set aside leaves in it: NaN in its columns.
+    void add_trace(size_t item, float* gradient) const {
+        for (int c = 0; c < padded_; ++c) gradient[c] += traces_[item * size_t(padded_) + size_t(c)];
     }
 
     // As the right side of the queries' gradients.
@@ -219,6 +244,7 @@ class ItemBlock {
     int width_, padded_;
     Operand *panels_, *right_room_;
     float* draft_;
+    Array<float> traces_;  // of the items set aside, their numbers times zero
 };
 
 // Where each query stands in its row's excluded items while blocks pass by in order.
@@ -245,6 +271,26 @@ class Excluded {
                     numbers[i * kScoreStride + ids[place] - block.first] = value;
             places_[from + i] = place;
         }
+    }
+
+    bool holds(int query, int64_t item) const {
+        const int64_t* ids = call_.excluded + query / each_ * call_.n_excluded;
+        int64_t low = 0, high = call_.n_excluded;
+        while (low < high) {
+            const int64_t middle = (low + high) / 2;
+            if (ids[middle] < item)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        return low < call_.n_excluded && ids[low] == item;
+    }
+
+    // Whether one of the query's scores of items that it does not exclude is NaN; before write().
+    bool leaves_nan(const ItemBlock& block, int query, const float* scores) const {
+        for (int c = 0; c < block.count; ++c)
+            if (scores[c] != scores[c] && !holds(query, block.first + c)) return true;
+        return false;
     }
 
   private:

@@ -99,7 +99,9 @@ LARES_INLINE IVec lane_numbers() { return load(kLaneTables.numbers); }
 LARES_INLINE UVec lane_bits() { return load(kLaneTables.bits); }
 
 LARES_INLINE Vec select(IVec mask, Vec yes, Vec no) { return mask ? yes : no; }
-// By name where there is one: of `a > b ? a : b` compilers make a comparison and a blend.
+// The greater and the lesser; where one of them is NaN, b. So a bound goes first, and a number that
+// may be NaN second: NaN passes. By name where there is one: of `a > b ? a : b` compilers make a
+// comparison and a blend.
 LARES_INLINE Vec max(Vec a, Vec b) {
 #if defined(__AVX512F__)
     return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
@@ -118,6 +120,8 @@ LARES_INLINE Vec min(Vec a, Vec b) {
     return a < b ? a : b;
 #endif
 }
+
+LARES_INLINE IVec max(IVec a, IVec b) { return a > b ? a : b; }
 
 template <class To, class From>
 LARES_INLINE To bits_as(From v) {
@@ -154,6 +158,19 @@ LARES_INLINE float max_lanes(Vec v) {
     float best = v[0];
     for (int i = 1; i < kLanes; ++i) best = v[i] > best ? v[i] : best;
     return best;
+}
+
+// Whether `rows` rows of `width` numbers, whole vectors, hold neither NaN nor infinity.
+inline bool all_finite(const float* from, ptrdiff_t stride, int rows, int width) {
+    // What is finite times zero is zero. Several sums, so that none waits for the one before.
+    Vec sums[4] = {};
+    int r = 0;
+    for (; r + 4 <= rows; r += 4, from += 4 * stride)
+        for (int c = 0; c < width; c += kLanes)
+            for (int i = 0; i < 4; ++i) sums[i] += load(from + i * stride + c) * Vec{};
+    for (; r < rows; ++r, from += stride)
+        for (int c = 0; c < width; c += kLanes) sums[0] += load(from + c) * Vec{};
+    return sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3])) == 0.0f;
 }
 
 // One bit for each lane of `a` above that of `b`; NaN is above nothing.

@@ -38,6 +38,7 @@ class TileRows {
         live_streams_ = arena.take<uint32_t>(room);
         live_positions_ = arena.take<uint32_t>(room);
         groups_ = arena.take<LaneGroup>(size_t(tile.rows) + 1);
+        apart_ = arena.take<LaneGroup>(size_t(tile.rows) + 1);
         lane_stride_ = round_up(tile.rows, kLanes) + kLanes;
         int row = 0;
         for (int i = 0; i < n_sequences_; ++i) {
@@ -78,8 +79,8 @@ class TileRows {
 
     Rows rows(int count) {
         if (count != grouped_) group(count);
-        return {count,  streams_, positions_, starts_,     ends_,
-                lasts_, groups_,  n_groups_,  lane_stride_};
+        const Groups groups{groups_, apart_, n_groups_, n_apart_};
+        return {count, streams_, positions_, starts_, ends_, lasts_, groups, lane_stride_};
     }
 
     LiveRows all(int count) const { return {count, nullptr, streams_, positions_}; }
@@ -112,25 +113,32 @@ class TileRows {
     }
 
     void group(int count) {
+        constexpr int kMost = LaneGroup::kKeepBlock;
         grouped_ = count;
-        n_groups_ = 0;
+        n_groups_ = n_apart_ = 0;
         for (int row = 0; row < count;) {
             const int first = starts_[row];
-            const bool alone = ends_[row] - first > kKeepBlock;
+            const bool alone = ends_[row] - first > kMost;
             int end = row + 1;
             while (end < count && end - row < kLanes &&
-                   (alone ? starts_[end] == first : ends_[end] - starts_[end] <= kKeepBlock))
+                   (alone ? starts_[end] == first : ends_[end] - starts_[end] <= kMost))
                 ++end;
-            groups_[n_groups_++] = {row, end - row, first};
+            const bool shared = starts_[end - 1] != first;
+            groups_[n_groups_++] = {row, end - row, first, shared};
+            for (int from = row; from < end;) {
+                const int stop = min(end, ends_[from]);
+                apart_[n_apart_++] = {from, stop - from, starts_[from], shared};
+                from = stop;
+            }
             row = end;
         }
     }
 
     const Sequence* sequences_;
-    int n_sequences_, n_groups_ = 0, grouped_ = -1, total_ = 0;
+    int n_sequences_, n_groups_ = 0, n_apart_ = 0, grouped_ = -1, total_ = 0;
     uint32_t *streams_, *positions_, *live_streams_, *live_positions_;
     int32_t *starts_, *ends_, *lasts_, *live_map_, *row_of_ = nullptr;
-    LaneGroup* groups_;
+    LaneGroup *groups_, *apart_;
     ptrdiff_t lane_stride_;
 };
 

@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+# Of the greater and the lesser of two numbers: NaN if one of them is.
+PASS: tl.constexpr = tl.constexpr(tl.PropagateNan.ALL)
 GELU: tl.constexpr = tl.constexpr(0)
 GELU_TANH: tl.constexpr = tl.constexpr(1)
 RELU: tl.constexpr = tl.constexpr(2)
@@ -17,7 +19,7 @@ def erf_scaled(x, EXACT: tl.constexpr):
     6e-5 max(1, |x|), a fraction of what rounding its result to bfloat16 or float16 does.
     """
     if EXACT:
-        x = tl.minimum(tl.maximum(x, -5.0), 5.0)
+        x = tl.minimum(tl.maximum(x, -5.0, PASS), 5.0, PASS)
         v = x * x * 0.08 - 1.0
         r = v * 0.0011652448447421193 - 0.0031783352605998516
         r = r * v + 0.0035669589415192604
@@ -32,7 +34,7 @@ def erf_scaled(x, EXACT: tl.constexpr):
         r = r * v - 0.14059272408485413
         r = r * v + 0.28272756934165955
     else:
-        x = tl.minimum(tl.maximum(x, -3.75), 3.75)
+        x = tl.minimum(tl.maximum(x, -3.75, PASS), 3.75, PASS)
         v = x * x * 0.14222222222222222 - 1.0
         r = v * 0.009455240331590176 - 0.024942869320511818
         r = r * v + 0.0382334403693676
@@ -58,7 +60,7 @@ def activate(x, ACTIVATION: tl.constexpr, EXACT: tl.constexpr):
     elif ACTIVATION == GELU_TANH:
         return x * gelu_tanh_gate(x)
     elif ACTIVATION == RELU:
-        return tl.maximum(x, 0.0)
+        return tl.maximum(x, 0.0, PASS)
     else:
         return x * tl.sigmoid(x)
 
@@ -75,7 +77,7 @@ def activate_with_slope(x, ACTIVATION: tl.constexpr, EXACT: tl.constexpr):
         inner = 0.21406443846 * x * x + 1.5957691216
         return x * gate, x * gate * (1.0 - gate) * inner + gate
     elif ACTIVATION == RELU:
-        return tl.maximum(x, 0.0), tl.where(x > 0.0, 1.0, 0.0)
+        return tl.maximum(x, 0.0, PASS), tl.where(x > 0.0, 1.0, 0.0)
     else:
         gate = tl.sigmoid(x)
         return x * gate, x * gate * (1.0 - gate) + gate

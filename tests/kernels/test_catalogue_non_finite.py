@@ -1,0 +1,217 @@
+"""NaN and infinity in a catalogue or in queries: seen by the rows that score them, by no other.
+
+The interpreted kernels pass the same tests (tests/kernels/interpreted/test_catalogue.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import lares_kernels as lk
+from lares_kernels.cpu_library import instruction_sets, load, use_instruction_set
+from tests.kernels.catalogues import CatalogueProblem, make_catalogue
+from tests.kernels.non_finite import VALUES, put
+
+BACKENDS = ["reference", "equations"] + ([] if isinstance(load(), str) else ["cpu"])
+SETS = [] if isinstance(load(), str) else instruction_sets("bf16")
+backends = pytest.mark.parametrize("backend", BACKENDS)
+all_scores = pytest.mark.parametrize("scores", ["dot", "cosine"])
+values = pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+ROWS, WIDTH = 7, 16
+# Items of two of the CPU kernel's blocks of 192 and of several of the others'.
+N_ITEMS, BROKEN = 333, [5, 200, 332]
+HIDES = torch.tensor([True, False, True, True, False, True, False])
+
+
+def catalogue(scores: str, hides: Tensor | None, n_items: int = N_ITEMS) -> CatalogueProblem:
+    """A problem in which rows exclude the items that will be broken, or, for None, none excludes any."""
+    problem = make_catalogue(
+        ROWS, n_items, WIDTH, steps=2, n_excluded=3, scores=scores, temperature=0.5
+    )
+    chosen = torch.where(torch.isin(problem.chosen, torch.tensor(BROKEN)), 7, problem.chosen)
+    if hides is None:
+        return replace(problem, chosen=chosen, excluded=None)
+    assert problem.excluded is not None
+    excluded = problem.excluded.masked_fill(problem.excluded == chosen[:, None], -1)
+    more = torch.tensor(BROKEN).expand(ROWS, -1).where(hides[:, None], -1)
+    return replace(problem, chosen=chosen, excluded=torch.cat([more, excluded], dim=1))
+
+
+def broken(problem: CatalogueProblem, value: float) -> CatalogueProblem:
+    """The same in float32 with a number of three items set."""
+    single = problem.to(torch.float32)
+    items = single.items.clone()
+    for i, item in enumerate(BROKEN):
+        put(items, item * WIDTH + 5 * i, value)
+    return replace(single, items=items)
+
+
+def order(problem: CatalogueProblem, backend: str, k: int = 9) -> tuple[Tensor, Tensor, Tensor]:
+    """Ranks and the best items with their scores, of the first step's queries."""
+    queries, options = problem.queries[:, 0], {"excluded": problem.excluded, **problem.options}
+    with lk.use_backend(backend):
+        ranks = lk.catalogue_ranks(queries, problem.items, problem.chosen, **options)
+        best = lk.catalogue_top_k(queries, problem.items, k, **options)
+    return ranks, best.ids, best.scores
+
+
+def order_by_hand(problem: CatalogueProblem, k: int = 9) -> tuple[Tensor, Tensor]:
+    """In float64: ranks, -1 where a score is NaN, and the best items, of which none scores NaN."""
+    scores = problem.to(torch.float64).scores()[:, 0]
+    left_out = torch.zeros(scores.shape, dtype=torch.bool)
+    for row, ids in enumerate([] if problem.excluded is None else problem.excluded.tolist()):
+        left_out[row, [i for i in ids if i >= 0]] = True
+    wanted = scores.gather(1, problem.chosen[:, None])
+    ranks = ((scores >= wanted) & ~left_out).sum(1) - 1
+    ranks[(scores.isnan() & ~left_out).any(1)] = -1
+    known = scores.masked_fill(scores.isnan() | left_out, float("-inf"))
+    known, ids = known.sort(dim=1, descending=True, stable=True)
+    return ranks, ids[:, :k].masked_fill(known[:, :k] == float("-inf"), -1)
+
+
+def assert_same(found: dict[str, Tensor], wanted: dict[str, Tensor], rows: Tensor) -> None:
+    """Of some rows, to the bit."""
+    for name in ("log_probability", "entropy", "g_queries"):
+        assert torch.equal(found[name][rows], wanted[name][rows]), name
+
+
+def assert_seen(found: dict[str, Tensor], exact: dict[str, Tensor]) -> None:
+    """What the exact ones have that is not finite; and what is finite is right."""
+    for name, wanted in exact.items():
+        missed = ~wanted.isfinite() & found[name].isfinite()
+        assert not missed.any(), (name, missed.nonzero()[:5].tolist())
+    loss, wanted = found["log_probability"].double(), exact["log_probability"]
+    fine = wanted.isfinite()
+    torch.testing.assert_close(loss[fine], wanted[fine], rtol=1e-4, atol=1e-4)
+
+
+@backends
+@all_scores
+@values
+def test_an_item_that_everyone_excludes_spoils_nothing(
+    backend: str, scores: str, value: float
+) -> None:
+    clean = catalogue(scores, torch.ones(ROWS, dtype=torch.bool)).to(torch.float32)
+    spoilt = broken(clean, value)
+    found, wanted = spoilt.results(backend), clean.results(backend)
+    assert_same(found, wanted, torch.arange(ROWS))
+    assert torch.equal(found["g_items"], wanted["g_items"])
+    for mine, theirs in zip(order(spoilt, backend), order(clean, backend), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@backends
+@all_scores
+@values
+def test_an_item_that_some_exclude_is_seen_by_the_others(
+    backend: str, scores: str, value: float
+) -> None:
+    clean = catalogue(scores, HIDES).to(torch.float32)
+    spoilt = broken(clean, value)
+    found = spoilt.results(backend)
+    assert_same(found, clean.results(backend), HIDES)
+    exact = spoilt.to(torch.float64).results("reference")
+    loss = exact["log_probability"]
+    assert_seen({"log_probability": found["log_probability"]}, {"log_probability": loss})
+    seen = ~loss.isfinite()
+    assert not found["g_queries"][seen].isfinite().any()
+    assert not found["entropy"][seen].isfinite().any()
+    if seen.any() and backend != "equations":  # where what is not finite is a constant
+        assert not found["g_items"][BROKEN].isfinite().any()
+    ranks, ids, _ = order(spoilt, backend)
+    exact_ranks, exact_ids = order_by_hand(spoilt)
+    assert torch.equal(ranks, exact_ranks)
+    assert torch.equal(ids, exact_ids)
+
+
+@backends
+@all_scores
+@values
+def test_an_item_is_seen(backend: str, scores: str, value: float) -> None:
+    spoilt = broken(catalogue(scores, None), value)
+    assert_seen(spoilt.results(backend), spoilt.to(torch.float64).results("equations"))
+    ranks, ids, _ = order(spoilt, backend)
+    exact_ranks, exact_ids = order_by_hand(spoilt)
+    assert torch.equal(ranks, exact_ranks)
+    assert torch.equal(ids, exact_ids)
+
+
+@backends
+@values
+def test_a_chosen_item_is_seen(backend: str, value: float) -> None:
+    """Whose score may be -infinity, behind all others; excluded items are not among these."""
+    problem = catalogue("dot", ~HIDES)
+    problem = replace(problem, chosen=torch.where(HIDES, BROKEN[1], problem.chosen))
+    spoilt = broken(problem, value)
+    found = spoilt.results(backend)
+    assert not found["log_probability"][HIDES].isfinite().any()
+    clean = problem.to(torch.float32)
+    assert_same(found, clean.results(backend), ~HIDES)
+    assert torch.equal(order(spoilt, backend)[0], order_by_hand(spoilt)[0])
+
+
+@backends
+@all_scores
+@values
+@pytest.mark.parametrize("hides", [None, HIDES], ids=["all", "some"])
+def test_a_query_stays_in_its_row(
+    backend: str, scores: str, value: float, hides: Tensor | None
+) -> None:
+    problem = catalogue(scores, hides).to(torch.float32)
+    queries = problem.queries.clone()
+    put(queries, (3 * 2 + 0) * WIDTH + 6, value)
+    spoilt = replace(problem, queries=queries)
+    found, clean = spoilt.results(backend), problem.results(backend)
+    others = torch.arange(ROWS) != 3
+    assert_same(found, clean, others)
+    for name in ("log_probability", "entropy", "g_queries"):
+        assert torch.equal(found[name][3, 1], clean[name][3, 1]), name
+    assert_seen(found, spoilt.to(torch.float64).results("equations"))
+    exact_ranks, exact_ids = order_by_hand(spoilt)
+    ranks, ids, _ = order(spoilt, backend)
+    assert torch.equal(ranks, exact_ranks)
+    assert torch.equal(ids, exact_ids)
+
+
+@backends
+def test_scores_that_overflow_are_seen(backend: str) -> None:
+    """Numbers that are finite, whose product is not."""
+    problem = catalogue("dot", None).to(torch.float32)
+    queries, items = problem.queries.clone(), problem.items.clone()
+    queries[2, 0, 1] = items[100, 1] = 1e25
+    spoilt = replace(problem, queries=queries, items=items)
+    loss = spoilt.results(backend)["log_probability"]
+    assert not loss[2, 0].isfinite()
+    assert loss[[0, 1, 3, 4, 5, 6]].isfinite().all()
+    ranks, ids, _ = order(spoilt, backend)
+    assert torch.equal(ranks, order_by_hand(spoilt)[0])
+    assert ids[2, 0] == 100
+
+
+@pytest.mark.parametrize("instruction_set", SETS)
+def test_every_instruction_set(instruction_set: str) -> None:
+    with use_instruction_set(instruction_set):
+        for value in VALUES.values():
+            for scores in ("dot", "cosine"):
+                if instruction_set.endswith("_bf16"):
+                    check_in_bf16(scores, value)
+                else:
+                    test_an_item_that_everyone_excludes_spoils_nothing("cpu", scores, value)
+                    test_an_item_that_some_exclude_is_seen_by_the_others("cpu", scores, value)
+                    test_an_item_is_seen("cpu", scores, value)
+                    test_a_query_stays_in_its_row("cpu", scores, value, HIDES)
+            test_a_chosen_item_is_seen("cpu", value)
+
+
+def check_in_bf16(scores: str, value: float) -> None:
+    """Rows that exclude what is broken get the same bits."""
+    clean = catalogue(scores, HIDES).to(torch.float32)
+    spoilt = broken(clean, value)
+    found, wanted = (p.results("cpu", precision="bf16") for p in (spoilt, clean))
+    assert_same(found, wanted, HIDES)
+    exact = spoilt.to(torch.float64).results("reference")["log_probability"]
+    assert not (~exact.isfinite() & found["log_probability"].isfinite()).any()
