@@ -165,7 +165,7 @@ def _heated(
             "hold one floating-point number"
         )
     if only_run(temperature) and checks_values(temperature):
-        check_options(scores, float(temperature))
+        check_options(scores, float(temperature.detach()))
     dtype = working_dtype(queries, items)
     queries = queries.to(dtype)
     if scores == "cosine":

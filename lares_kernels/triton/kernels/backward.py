@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import apart, draws, elementwise, layer, tiles
+from lares_kernels.triton.kernels import draws, elementwise, layer, tiles
 from lares_kernels.triton.kernels.layer_backward import (
     layer_again,
     layer_backward,
@@ -47,10 +47,6 @@ def layers_backward(
     ``place`` is the step's number among those that units and sides are written for; ``start`` points to
     the tile's first packed row; ``drawn_step`` is the number that draws carry.
     """
-    # What arises here and only here is not kept from the tile's other sequences: steps leave sums that
-    # cannot be taken back.
-    if (apart.finite(x + g) == 0) & (apart.guarded(info, C) == 0):
-        apart.guard(info, C)
     tile_size: tl.constexpr = C.tapes * C.rows * C.d
     gradient = scratch + C.layers * tile_size
     store_tile(gradient, 0, shown(g, info, C), C)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import apart, elementwise, layer, tiles
+from lares_kernels.triton.kernels import elementwise, layer, tiles
 from lares_kernels.triton.kernels.rows import (
     field,
     first_state,
@@ -124,7 +124,7 @@ def refine_tile(
     DRAWN: tl.constexpr,
     C: tl.constexpr,
 ):
-    """All steps of one tile; 1 if it is to be computed once more (:func:`apart.must_repeat`), else 0."""
+    """All steps of one tile."""
     info = tile_info(rows, tile, C)
     if C.recurrent:
         start = tile_start + tile
@@ -156,7 +156,6 @@ def refine_tile(
         if final is not None:
             state_row = field(info, tiles.STATE_ROW, C)
             store_rows(final, state_row, state_row >= 0, x, C)
-    return apart.must_repeat(x, info, C)
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "max_steps", "steps_done", "kept_rows"])
@@ -203,19 +202,15 @@ def forward_kernel(
     held = held_layers(matrices, C)
     if C.resident:
         for tile in range(tl.program_id(0), tl.load(tile_count), tl.num_programs(0)):
-            times = 1
-            for time in range(0, 2):
-                if time < times:
-                    times += refine_tile(
-                        tile, transforms, held, hidden, state, matrices, vectors, rows, tile_start,
-                        trajectory, final, kept, seed, state_scale, max_steps, steps_done, kept_rows,
-                        DRAWN, C,
-                    )  # fmt: skip
-    else:
-        tile = tl.program_id(0)
-        while tile < tl.load(tile_count):
-            repeats = refine_tile(
+            refine_tile(
                 tile, transforms, held, hidden, state, matrices, vectors, rows, tile_start,
                 trajectory, final, kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
             )  # fmt: skip
-            tile += (1 - repeats) * tl.num_programs(0)
+    else:
+        tile = tl.program_id(0)
+        while tile < tl.load(tile_count):
+            refine_tile(
+                tile, transforms, held, hidden, state, matrices, vectors, rows, tile_start,
+                trajectory, final, kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
+            )  # fmt: skip
+            tile += tl.num_programs(0)

@@ -10,7 +10,7 @@ the kernel is compiled.
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import apart, draws, elementwise, mixing, tiles
+from lares_kernels.triton.kernels import draws, elementwise, mixing, tiles
 from lares_kernels.triton.kernels.rows import field, shown
 
 
@@ -125,10 +125,10 @@ def attention_words(info, index, step, pair, seed, C: tl.constexpr):
 
 @triton.jit
 def dropped(branch, low, high, C: tl.constexpr):
-    """Residual dropout of ``branch``: a factor of zero, so NaN that is dropped stays."""
+    """Residual dropout of ``branch``."""
     if C.planes > 0:
         kept = draws.kept_columns(low, high, C.d)
-        return branch * tl.where(kept, C.keep_scale, 0.0)
+        return tl.where(kept, branch * C.keep_scale, 0.0)
     else:
         return branch
 
@@ -147,9 +147,17 @@ def inner_dropped(x, info, index, step, column, seed, C: tl.constexpr):
         low = tl.where(block % 2 == 0, low, odd_low)
         high = tl.where(block % 2 == 0, high, odd_high)
         element = column % 64 + tl.arange(0, C.chunk)[None, :]
-        return x * tl.where(draws.kept(low, high, element), C.inner_keep_scale, 0.0)
+        return tl.where(draws.kept(low, high, element), x * C.inner_keep_scale, 0.0)
     else:
         return x
+
+
+@triton.jit
+def visible(first, ROWS: tl.constexpr):
+    """(ROWS, ROWS) bool: keys of a query's own sequence up to the query itself."""
+    query = tl.arange(0, ROWS)[:, None]
+    key = tl.arange(0, ROWS)[None, :]
+    return (key <= query) & (key >= first[:, None])
 
 
 @triton.jit
@@ -176,7 +184,9 @@ def head_rows(x, matrices, vectors, head, which: tl.constexpr, C: tl.constexpr):
 def probabilities(query, key, info, C: tl.constexpr):
     """(exponentials (rows, rows) of the scores less their row's greatest, 1 / their sums (rows,))."""
     scores = tl.dot(query, tl.trans(key), input_precision=C.input_precision)
-    scores = tl.where(apart.visible(info, C), scores, float("-inf"))
+    scores = tl.where(visible(field(info, tiles.FIRST, C), C.rows), scores, float("-inf"))
+    if C.bands:
+        scores = tl.where(field(info, tiles.SHOWN, C)[None, :] != 0, scores, float("-inf"))
     # 2^(x log2 e) is what the hardware computes.
     scores = scores * (C.score_scale * 1.4426950408889634)
     exponentials = tl.exp2(scores - tl.max(scores, 1)[:, None])
@@ -189,8 +199,6 @@ def head_branch(x, of_queries, matrices, vectors, info, index, step, seed, head,
     query = head_rows(of_queries, matrices, vectors, head, 0, C).to(x.dtype)
     key = head_rows(x, matrices, vectors, head, 1, C).to(x.dtype)
     value = head_rows(x, matrices, vectors, head, 2, C).to(x.dtype)
-    if apart.guarded(info, C):
-        key, value = apart.keys_and_values(key, value)
     weights, scale = probabilities(query, key, info, C)
     if C.attn_planes > 0:
         low, high, odd_low, odd_high = attention_words(info, index, step, head // 2, seed, C)
@@ -251,7 +259,7 @@ def feed_forward(x, matrices, vectors, info, index, step, seed, C: tl.constexpr)
 def bands_sum(x, transforms, vectors, info, index, step, seed, C: tl.constexpr):
     """``x`` plus its rescaled bands, before the LayerNorm of the sum; ``x`` but for ``bsarec``."""
     if C.bands:
-        branch, _ = mixing.rescaled(x, transforms, vectors, info, C)
+        branch, _ = mixing.rescaled(x, transforms, vectors, C)
         if not C.spares_attention:
             low, high = band_words(info, index, step, seed, C)
             branch = dropped(branch, low, high, C)
