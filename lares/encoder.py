@@ -18,7 +18,7 @@ from lares_kernels.dispatcher import only_run
 from lares_kernels.layout import Layout
 from lares_kernels.noise import Site, quantised_rate, row_keep, site_word
 from lares_kernels.seeds import seed_of_call
-from lares_kernels.whole import is_whole
+from lares_kernels.whole import is_whole, whole_numbers
 
 
 class EncoderOutput(NamedTuple):
@@ -220,13 +220,13 @@ class LaresEncoder(nn.Module):
         seed: int | Tensor,
     ) -> tuple[Tensor, Layout]:
         """``H`` (N, d) of checked histories and the layout of its rows."""
-        check_item_ids(item_seq, lengths, self.config.n_items)
-        item_seq = item_seq.to(torch.int64)
+        item_seq, lengths = checked_item_ids(item_seq, lengths, self.config.n_items)
         item_seq, lengths = keep_last_items(item_seq, lengths, self.config.max_length)
         if self.config.mixes_window:
             item_seq = fill_window(item_seq, lengths, self.config.max_length)
         if sequence_ids is None:
             sequence_ids = torch.arange(len(lengths), device=item_seq.device)
+        sequence_ids = whole_numbers("sequence_ids", sequence_ids, ((len(lengths),),))
         layout = self._layout(lengths, sequence_ids, item_seq.shape[1])
         hidden = self._embed(item_seq, lengths, layout, seed)
         if self.pre is not None:
@@ -301,8 +301,12 @@ def _as_tensors(item_seq: object, lengths: object) -> tuple[Tensor, Tensor]:
     return torch.as_tensor(item_seq), torch.as_tensor(lengths)
 
 
-def check_item_ids(item_seq: Tensor, lengths: Tensor, n_items: int) -> None:
-    """Raise ``ValueError`` unless ids (B, L) and lengths (B,) describe real, non-empty histories."""
+def checked_item_ids(item_seq: Tensor, lengths: Tensor, n_items: int) -> tuple[Tensor, Tensor]:
+    """Ids (B, L) and lengths (B,) as int64.
+
+    Raises:
+        ValueError: they do not describe real, non-empty histories.
+    """
     if item_seq.dim() != 2 or not is_whole(item_seq):
         raise ValueError(
             f"item_seq must be (B, L) whole numbers; got shape {tuple(item_seq.shape)} "
@@ -315,6 +319,8 @@ def check_item_ids(item_seq: Tensor, lengths: Tensor, n_items: int) -> None:
         )
     if len(item_seq) == 0:
         raise ValueError("item_seq holds no sequence")
+    # First of all: narrow types wrap round in what follows, and unsigned ones cannot be compared.
+    item_seq, lengths = item_seq.to(torch.int64), lengths.to(torch.int64)
     bad = (lengths < 1) | (lengths > item_seq.shape[1])
     if bool(bad.any()):
         where = int(bad.nonzero()[0])
@@ -330,6 +336,7 @@ def check_item_ids(item_seq: Tensor, lengths: Tensor, n_items: int) -> None:
             f"item id {int(item_seq[row, column])} in sequence {row}, position {column}: "
             f"ids run from 1 to {n_items - 1} (0 is padding)"
         )
+    return item_seq, lengths
 
 
 def with_text(

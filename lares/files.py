@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -15,6 +16,7 @@ from pathlib import Path
 from lares.errors import REFUSALS
 
 _PREFIX, _SUFFIX = ".", ".part"  # of a file that is being written
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # as _new_file_beside names them
 _LINKS_OF_THE_SYSTEM = ("dev", "proc")
 
 
@@ -76,9 +78,9 @@ def require_folder(path: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed writers left in ``folder`` and below, where nobody may be writing."""
-    for path in folder.rglob(f"{_PREFIX}*{_SUFFIX}"):
-        if path.is_file() and not path.is_symlink():
+    """Remove what killed writers of ours left in ``folder`` itself, where nobody may be writing."""
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        if _UNFINISHED.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
 
 

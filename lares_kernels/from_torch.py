@@ -44,6 +44,7 @@ class TorchEncoder(nn.Module):
         self.config, self.batch_first = _config(encoder, padding)
         self.encoder = encoder
         self.seeds = DrawSeeds(seed)
+        self.train(encoder.training)  # it drops where the encoder would have
 
     def layers(self) -> list[nn.TransformerEncoderLayer]:
         """The encoder's layers."""
@@ -242,7 +243,18 @@ def _lengths(mask: Tensor, shape: tuple[int, int], padding: str) -> Tensor:
     """Tokens of each sequence (B,) from a mask of padding."""
     if tuple(mask.shape) != shape:
         raise ValueError(f"src_key_padding_mask has shape {tuple(mask.shape)}; it must be {shape}")
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise ValueError(
+            f"src_key_padding_mask is {mask.dtype}; it must be bool, or floating point with -inf at "
+            "padding"
+        )
     hidden = mask if mask.dtype == torch.bool else mask == float("-inf")
+    if mask.dtype != torch.bool and bool((mask.masked_fill(hidden, 0.0) != 0).any()):
+        where = tuple(int(i) for i in (mask.masked_fill(hidden, 0.0) != 0).nonzero()[0])
+        raise ValueError(
+            f"src_key_padding_mask holds {float(mask[where])} at {where}; a floating-point one must be "
+            "-inf at padding and 0 elsewhere"
+        )
     lengths = (~hidden).sum(1)
     place = torch.arange(shape[1], device=mask.device)
     real = place < lengths[:, None]

@@ -104,10 +104,11 @@ def test_what_cannot_be_written_is_told_beforehand(tmp_path: Path, kind: str) ->
 
 
 def test_unfinished_files_are_removed(tmp_path: Path) -> None:
-    left = tmp_path / "best" / ".model.safetensors.0a1b.part"
-    left.parent.mkdir()
-    left.touch()
-    (tmp_path / "mine.part").touch()
+    left = tmp_path / ".model.safetensors.0a1b2c3d.part"
+    others = [tmp_path / "mine.part", tmp_path / ".holiday.mkv.part", tmp_path / "a" / left.name]
+    others[-1].parent.mkdir()
+    for path in (left, *others):
+        path.touch()
     remove_unfinished(tmp_path)
     assert not left.exists()
-    assert (tmp_path / "mine.part").exists()
+    assert all(path.exists() for path in others)

@@ -96,8 +96,15 @@ def _bytes_alone(*args: object) -> bytearray:
     return bytearray(b"".join(args))  # type: ignore[arg-type]
 
 
+class _Ordered(dict[Any, Any]):
+    """A dictionary whose attributes, such as ``_metadata`` of ``state_dict()``, are left out."""
+
+    def __setstate__(self, state: object) -> None:
+        """Leave what a pickle would set."""
+
+
 _SAFE: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): dict,
+    ("collections", "OrderedDict"): _Ordered,
     ("builtins", "set"): set,
     ("builtins", "frozenset"): frozenset,
     ("builtins", "complex"): complex,

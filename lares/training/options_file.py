@@ -15,11 +15,21 @@ class _Loader(yaml.SafeLoader):
     """Reads 1e-3 as a number, as YAML 1.2 does; PyYAML goes by YAML 1.1, to which it is text."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Writes text that :class:`_Loader` would take for a number in quotes."""
+
+
+for _each in (_Loader, _Dumper):
+    _each.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
+
+
+def yaml_text(options: dict[str, Any]) -> str:
+    """Return options as :func:`read_yaml` reads them."""
+    return str(yaml.dump(options, Dumper=_Dumper, sort_keys=False))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

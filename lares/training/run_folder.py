@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from lares.errors import ConfigError, DataError
 from lares.files import atomic_write, remove_unfinished
 from lares.folders import BEST, ITEMS_FILE, RUN_CONFIG_FILE, is_run, model_folder
 from lares.training.config import DataOptions, RunConfig, differing_options, read_config
 from lares.training.data_record import DataRecord
 from lares.training.lock import LOCK_FILE, held
+from lares.training.options_file import yaml_text
 
 if TYPE_CHECKING:
     from lares.data.dataset import Dataset
@@ -80,8 +79,10 @@ class RunFolder:
         made = _make_folders(self.path)
         try:
             with held(self.path):
-                remove_unfinished(self.path)
                 self.check(config, resume)
+                if is_run(self.path):  # what lies in another's folder is not ours to remove
+                    for folder in (self.path, self.best, self.state.parent, self.start):
+                        remove_unfinished(folder)
                 was_run, there = is_run(self.path), set(self.path.iterdir())
                 try:
                     yield
@@ -174,9 +175,7 @@ class RunFolder:
             self._record.save(self.record)
         self._prepared = True
         with atomic_write(self.config) as temporary:
-            temporary.write_text(
-                yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8"
-            )
+            temporary.write_text(yaml_text(config.to_dict()), encoding="utf-8")
 
     def resume_command(self, command: str) -> str:
         """Return the line that goes on with the run, which ``lares COMMAND`` started."""

@@ -152,3 +152,21 @@ def test_histories_of_every_whole_type(dtype: torch.dtype) -> None:
     assert torch.equal(encoder(ITEMS.to(dtype), LENGTHS.to(dtype), 2).last, wanted)
     assert torch.equal(encoder(ITEMS.numpy(), LENGTHS.numpy(), 2).last, wanted)
     assert torch.equal(encoder(ITEMS.tolist(), LENGTHS.tolist(), 2).last, wanted)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int8, torch.uint16, torch.int32, torch.uint64]
+)
+def test_ids_and_lengths_of_narrow_types(dtype: torch.dtype) -> None:
+    """They neither wrap round nor fail to compare."""
+    encoder = LaresEncoder(LaresConfig(n_items=30, max_length=20, d_model=16, d_ff=16)).eval()
+    ids, lengths = torch.randint(1, 30, (2, 25)), torch.tensor([25, 3])
+    found = encoder(ids.to(dtype), lengths.to(dtype), 2).last
+    assert torch.equal(found, encoder(ids, lengths, 2).last)
+
+
+def test_sequence_ids_are_whole_numbers() -> None:
+    encoder = LaresEncoder(LaresConfig(n_items=30, d_model=16, d_ff=16)).eval()
+    ids, lengths = torch.ones(2, 3, dtype=torch.int64), torch.tensor([3, 3])
+    with pytest.raises(ValueError, match="sequence_ids"):
+        encoder(ids, lengths, 2, sequence_ids=torch.tensor([0.9, 1.9]))

@@ -83,6 +83,27 @@ def test_pth_file(released, tmp_path: Path, wrap) -> None:
         assert torch.equal(model.state_dict()[name], tensor), name
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_state_dict_as_a_module_gives_it(released, tmp_path: Path, legacy: bool) -> None:
+    """It is an ordered dictionary with an attribute, ``_metadata``."""
+    weights, config = released
+    holder = torch.nn.Module()
+    for name, tensor in weights.items():
+        *folders, last = name.split(".")
+        at = holder
+        for folder in folders:
+            if folder not in at._modules:
+                at.add_module(folder, torch.nn.Module())
+            at = at._modules[folder]
+        at.register_buffer(last, tensor)
+    saved = {"state_dict": holder.state_dict(), "config": config}
+    assert hasattr(saved["state_dict"], "_metadata")
+    torch.save(saved, tmp_path / "model.pth", _use_new_zipfile_serialization=not legacy)
+    model = load_official_file(tmp_path / "model.pth")
+    for name, tensor in load_official(weights, config).state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
 class Harmful:
     """Creates a file when unpickled carelessly."""
 

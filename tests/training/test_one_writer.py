@@ -88,15 +88,29 @@ def test_files_that_a_killed_run_left_are_cleared(interactions: Path, tmp_path: 
     folder = tmp_path / "run"
     train(small_config(interactions, trainer={"max_epochs": 1}), folder, progress=False)
     left = [
-        folder / ".metrics.csv.12ab.part",
-        folder / "best" / ".model.safetensors.12ab.part",
-        folder / "checkpoints" / ".last.safetensors.12ab.part",
+        folder / ".metrics.csv.12ab34cd.part",
+        folder / "best" / ".model.safetensors.12ab34cd.part",
+        folder / "checkpoints" / ".last.safetensors.12ab34cd.part",
     ]
     for path in left:
         path.write_bytes(b"half")
     longer = small_config(interactions, trainer={"max_epochs": 2})
     train(longer, folder, resume=True, progress=False)
     assert not any(path.exists() for path in left)
+
+
+def test_what_others_have_is_left_alone(interactions: Path, tmp_path: Path) -> None:
+    """A folder that is no run, and what is of no run in one that is."""
+    others = [
+        tmp_path / "runs" / "films" / ".holiday.mkv.part",
+        tmp_path / "runs" / ".a.12ab34cd.part",
+    ]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    with pytest.raises(ConfigError, match="no run"):
+        train(small_config(interactions), tmp_path / "runs", resume=True, progress=False)
+    assert all(path.exists() for path in others)
 
 
 @pytest.mark.parametrize("folder_is_there", [False, True])
