@@ -158,7 +158,11 @@ def run(argv: Sequence[str]) -> None:
     lists: list[list[Any]] = [popular] * len(rows)
     for number, items in zip(served, best, strict=True):
         lists[number] = items if vocabulary is None else vocabulary.decode(items)
-    csv.writer(sys.stdout, lineterminator="\n").writerows(lists)
+    plain = csv.writer(sys.stdout, lineterminator="\n")
+    quoted = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for ids in lists:
+        # Blanks beside a comma are not read as part of an id unless it is quoted.
+        (quoted if any(str(each) != str(each).strip() for each in ids) else plain).writerow(ids)
 
 
 def _popular(model: str, k: int) -> list[Any]:

@@ -108,6 +108,8 @@ def read_times(column: pa.ChunkedArray, place: Place) -> Times:
 
 def compact(piece: pa.Array) -> pa.Array:
     """Return a piece of a column of times in less memory: text of whole numbers as numbers."""
+    if pa.types.is_string_view(piece.type):
+        piece = piece.cast(pa.large_string())  # Arrow has no functions for views
     if not is_text(piece.type) or pc.any(pc.match_substring(piece, "x", ignore_case=True)).as_py():
         return piece  # the cast would take hexadecimal numbers, too
     try:

@@ -78,7 +78,10 @@ def accelerate(model: SASRec, seed: int | None = None, catalogue_loss: bool = Tr
     Raises:
         UnsupportedModuleError: an attribute, which the message names, is not what SASRec has.
     """
-    if swapped_layers(model) is not None:
+    before = swapped_layers(model)
+    if before is not None:
+        if seed is not None:
+            before.seeds = DrawSeeds(seed)
         return model
     layers = SwappedLayers(_config(model), _Tensors(model), model, DrawSeeds(seed))
     swap = _Swap(model, layers)

@@ -60,7 +60,10 @@ def accelerate(model: nn.Module, seed: int | None = None) -> nn.Module:
         UnsupportedModuleError: an attribute, which the message names, is missing or something else, or
             ``log2feats`` computes something that the op does not.
     """
-    if swapped_layers(model) is not None:
+    before = swapped_layers(model)
+    if before is not None:
+        if seed is not None:
+            before.seeds = DrawSeeds(seed)
         return model
     base = _config(model)
     layers = SwappedLayers(base, _Tensors(model), model, DrawSeeds(seed))

@@ -262,3 +262,11 @@ def test_a_given_delimiter_is_taken_at_its_word(tmp_path: Path) -> None:
             load_dataset(path, delimiter=bad)
     atomic = write_text(tmp_path / "x.inter", ROWS, ",", [f"{name}:token" for name in HEADER])
     assert history(atomic, delimiter=",") == ITEMS
+
+
+def test_folders_with_an_equals_sign_name_no_column(tmp_path: Path) -> None:
+    folder = tmp_path / "c1=7" / "item_id=8"
+    folder.mkdir(parents=True)
+    path = folder / "x.csv"
+    path.write_text("user_id,item_id\n1,1\n1,2\n1,3\n1,4\n")
+    assert load_dataset(path).vocabulary.ids.tolist() == [1, 2, 3, 4]

@@ -91,6 +91,12 @@ def test_times_of_parquet(tmp_path: Path, times: pa.Array) -> None:
     assert history(path) == [0, 1, 2, 3]
 
 
+def test_times_of_text_that_is_a_view(tmp_path: Path) -> None:
+    times = pa.array([str(number) for number in SHUFFLED]).cast(pa.string_view())
+    path = write_parquet(tmp_path / "x.parquet", pa.array(SHUFFLED), times)
+    assert history(path) == [0, 1, 2, 3]
+
+
 DAY, MINUTE, ZONED = "2026-03-01", "2026-03-01T10:00", "2026-03-01T10:00Z"
 BAD = [
     (["1", "2", "noon"], "line 4: 'noon' is no time; write numbers, or dates"),
