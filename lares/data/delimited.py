@@ -149,7 +149,8 @@ class DelimitedTable(Table):
         # Not as parameters: then the whole result would be made before its first row comes.
         query = (
             f"SELECT {chosen} FROM read_csv({_literal(glob.escape(str(path.absolute())))}, "
-            f"auto_detect = false, hive_partitioning = false, columns = {{{kinds}}}, header = {self._has_header}, "
+            "auto_detect = false, hive_partitioning = false, "
+            f"columns = {{{kinds}}}, header = {self._has_header}, "
             f"delim = {_literal(dialect.delimiter)}, quote = '{quote}', escape = '{quote}', "
             f"strict_mode = true, max_line_size = {_LONGEST_LINE}, "
             f"buffer_size = {2 * _LONGEST_LINE}, compression = '{compression(path) or 'none'}')"
