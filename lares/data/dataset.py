@@ -107,7 +107,9 @@ class Dataset:
 
     def item_counts(self) -> NDArray[np.int64]:
         """(V,) how often each item is the target of a training sample or opens a history."""
-        counted = np.unique(np.concatenate((self.train.starts, self.train.ends)))
+        # A history is opened where it has one item: samples may each carry a copy of their history.
+        opens = self.train.starts[self.train.ends - self.train.starts == 1]
+        counted = np.unique(np.concatenate((opens, self.train.ends)))
         counts: NDArray[np.int64] = np.bincount(
             self.train.items[counted], minlength=self.vocabulary.n_items
         )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lares.data import PartnerIndex, collate, epoch_order, load_dataset
+from lares.data.dataset import Dataset, Split
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
 from tests.conftest import write_interactions
@@ -122,3 +123,12 @@ def test_a_million_rows_stay_under_300_mb(tmp_path: Path) -> None:
     done = subprocess.run([*run, "read"], check=True, capture_output=True, text=True)
     before, after = map(peak_megabytes, done.stdout.split("AFTER"))
     assert after - before < 300
+
+
+def test_counts_of_items_do_not_depend_on_how_samples_lie() -> None:
+    """One flat history of which samples are prefixes, and a copy of each prefix."""
+    shared = Split(np.array([1, 2, 3], np.int32), np.array([0, 0]), np.array([1, 2]))
+    copies = Split(np.array([1, 2, 1, 2, 3], np.int32), np.array([0, 2]), np.array([1, 4]))
+    for split in (shared, copies):
+        dataset = Dataset(split, split, split, Vocabulary([1, 2, 3]), "x", 1, 3)
+        assert dataset.item_counts().tolist() == [0, 1, 1, 1]
