@@ -31,7 +31,13 @@ from lares_kernels.constant_result import constant_result
 from lares_kernels.dispatcher import only_run
 from lares_kernels.equations import refine_equations
 from lares_kernels.once_differentiable import differentiable_by, not_differentiable
-from lares_kernels.ops import library, make_call, refine_backward_for, refine_for
+from lares_kernels.ops import (
+    dispatched_refine,
+    library,
+    make_call,
+    refine_backward_for,
+    refine_for,
+)
 from lares_kernels.parameters import check_parameters
 from lares_kernels.seeds import given_seed, seed_of_call, signed
 from lares_kernels.whole import described, is_whole, whole_number, whole_numbers
@@ -55,20 +61,8 @@ class RefineFunction(torch.autograd.Function):
     def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         # One parameter for all of them: torch binds arguments to the signature in every call, which
         # took longer than a small kernel.
-        hidden, state, lengths, num_steps, sequence_ids, *options = inputs
-        *options, keeps_padding = options[:_N_OPTIONS]
-        parameters = list(inputs[5 + _N_OPTIONS :])
-        return refine_for(hidden, state, parameters)(
-            hidden,
-            state,
-            parameters,
-            lengths,
-            num_steps,
-            sequence_ids,
-            *options,
-            True,
-            keeps_padding,
-        )
+        found: tuple[Tensor, Tensor, Tensor] = dispatched_refine(*_arguments_of(inputs))
+        return found  # the operator has checked what it was given
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -121,6 +115,15 @@ class RefineFunction(torch.autograd.Function):
         )
 
 
+def _arguments_of(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The operator's, from those of :class:`RefineFunction`."""
+    hidden, state, lengths, num_steps, sequence_ids, *rest = inputs
+    *options, keeps_padding = rest[:_N_OPTIONS]
+    parameters = rest[_N_OPTIONS:]
+    others = (lengths, num_steps, sequence_ids, *options, True, keeps_padding)
+    return (hidden, state, parameters, *others)
+
+
 def _inputs_of(
     hidden: Tensor, state: Tensor | None, parameters: list[Tensor], *others: Any
 ) -> tuple[Any, ...]:
@@ -148,7 +151,8 @@ class _RefineNow(_SingleLevelFunction):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        output = RefineFunction.forward(*inputs)
+        arguments = _arguments_of(inputs)
+        output = refine_for(*arguments[:3])(*arguments)  # ``refine`` has checked them
         RefineFunction.setup_context(ctx, inputs, output)
         return output
 

@@ -223,7 +223,7 @@ def _dispatched(name: str) -> Callable[..., Any]:
     return run
 
 
-_dispatched_refine = _dispatched("refine")
+dispatched_refine = _dispatched("refine")
 _dispatched_backward = _dispatched("refine_backward")
 
 
@@ -233,7 +233,7 @@ def refine_for(
     """``torch.ops.lares_kernels.refine``, or what it runs, as a call with these tensors needs."""
     if needs_no_dispatcher([hidden, state, *parameters]):
         return _refine
-    return _dispatched_refine
+    return dispatched_refine
 
 
 def refine_backward_for(

@@ -156,8 +156,8 @@ def _safe_pickle() -> types.ModuleType:
 def load_pickle(path: Path) -> Any:
     """Return what ``torch.save`` wrote into a file: tensors and plain containers.
 
-    Objects of other classes are :class:`Inert`; nothing in the file can run, change anything, or take
-    more memory than the file is large.
+    Objects of other classes are :class:`Inert`; nothing in the file can run or change anything, and no
+    tensor takes more memory than the file is large. Containers made to repeat themselves may.
 
     Raises:
         CheckpointError: the file cannot be read.

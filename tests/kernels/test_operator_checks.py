@@ -434,3 +434,21 @@ def test_every_parameter_is_named() -> None:
         parameters[place] = parameters[place][..., :1]
         with pytest.raises(ValueError, match=f"parameter {name} has shape"):
             forward({**given, "parameters": parameters})
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_the_function_under_the_op_checks_too(backend: str) -> None:
+    core = lk.RecurrentCore(lk.CoreConfig(d_model=16, n_heads=2, d_ff=32, n_layers=1))
+    options = (core.config.key, backend, "fp32", 1, 2, 0, 5, False, False, False, False)
+    hidden = torch.randn(1, 4, 16)
+
+    def run(lengths: list[int], parameters: list) -> None:
+        given = (hidden, None, torch.tensor(lengths), None, None)
+        lk.RefineFunction.apply(*given, *options, *parameters)
+
+    run([4], [*core.parameters()])
+    with pytest.raises(ValueError, match="lengths must hold"):
+        run([4, 4], [*core.parameters()])
+    small = [parameter.detach()[..., :1] for parameter in core.parameters()]
+    with pytest.raises(ValueError, match="shape"):
+        run([4], small)
