@@ -260,6 +260,36 @@ with torch.no_grad(), use_backend("cpu"):
         os._exit(0 if all(map(torch.equal, found, expected)) else 1)
 print("child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+# In a child all run on the pool's threads: several callers at once, a child of the child between them.
+SHARED = """
+import os, threading, torch
+from lares_kernels import CoreConfig, RecurrentCore, use_backend
+torch.set_num_threads(3)
+core, hidden = RecurrentCore(CoreConfig()).eval(), torch.ones(60, 20, 64)
+def run():
+    with torch.no_grad(), use_backend("cpu"):
+        return core(hidden).last
+def child_of(body):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if body() else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+expected = run()
+def right():
+    return torch.equal(run(), expected)
+def at_once():
+    torch.set_num_threads(3)
+    found = []
+    callers = [threading.Thread(target=lambda: found.extend(right() for _ in range(5))) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    grandchild = child_of(right)
+    for caller in callers:
+        caller.join()
+    names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+    return grandchild and found == 20 * [True] and names.count("lares\\n") == 2
+print("child:", child_of(at_once))
+"""
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
@@ -269,6 +299,13 @@ def test_a_forked_process_can_use_it() -> None:
     command = [sys.executable, "-c", FORK]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert "child: 0" in done.stdout, done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts its threads in /proc")
+def test_callers_at_once_share_the_threads_of_the_pool() -> None:
+    command = [sys.executable, "-c", SHARED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert "child: True" in done.stdout, done.stdout + done.stderr
 
 
 def test_says_why_it_cannot_serve() -> None:

@@ -66,6 +66,34 @@ def test_on_this_processor(harness: Path) -> None:
         assert sorted(sets[precision]) == sorted(lib.instruction_sets(precision))
 
 
+@pytest.fixture(scope="module")
+def late_openmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An OpenMP runtime that counts its calls."""
+    made = tmp_path_factory.mktemp("openmp") / "libgomp-late.so"
+    source = CSRC / "tests" / "late_openmp.cpp"
+    command = [needs("g++"), "-O1", "-std=c++17", "-shared", "-fPIC", source, "-pthread"]
+    subprocess.run([*command, "-o", made], check=True, timeout=300)
+    return made
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="OpenMP is looked for on Linux")
+def test_openmp_is_left_alone_while_its_threads_are_late(harness: Path, late_openmp: Path) -> None:
+    def calls(late_us: int, **more: str) -> int:
+        environment = {"LD_PRELOAD": str(late_openmp), "OPENMP_LATE_US": str(late_us), **more}
+        command = [harness, library(), harness_cases.STORED]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=900, check=True, env=environment
+        )
+        assert done.stdout.endswith("cases: nothing wrong\n")
+        (said,) = (line for line in done.stderr.splitlines() if line.startswith("OpenMP: "))
+        return int(said.split()[1])
+
+    always = calls(20_000, OPENMP_BINDS="1")
+    assert always > 20
+    # Once a second it is tried again.
+    assert calls(20_000) < always / 3
+
+
 @ON_X86_64
 @pytest.mark.parametrize(
     ("processor", "sets"), [("Nehalem", ["generic"]), ("Haswell", ["avx2", "generic"])]

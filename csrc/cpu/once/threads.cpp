@@ -5,9 +5,8 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <exception>
-#include <thread>
-#include <vector>
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
@@ -17,6 +16,8 @@
 
 #include <cstring>
 #endif
+
+#include "pool.hpp"
 
 namespace lares {
 namespace {
@@ -54,9 +55,15 @@ class FlushTinyNumbers {
 // have it under this name.
 using OpenMpParallel = void (*)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
 
+// The process's OpenMP runtime.
+struct OpenMp {
+    OpenMpParallel parallel = nullptr;  // or null: there is none
+    bool binds = false;  // its threads to processors, and ours would be where it put their caller
+};
+
 #if defined(__linux__)
-OpenMpParallel find_openmp() {
-    void* found = nullptr;
+OpenMp find_openmp() {
+    OpenMp found;
     dl_iterate_phdr(
         [](dl_phdr_info* info, size_t, void* to) {
             const char* slash = std::strrchr(info->dlpi_name, '/');
@@ -67,42 +74,64 @@ OpenMpParallel find_openmp() {
             if (!openmp) return 0;
             void* library = dlopen(info->dlpi_name, RTLD_NOW | RTLD_NOLOAD);
             if (!library) return 0;
-            *static_cast<void**>(to) = dlsym(library, "GOMP_parallel");
+            auto& its = *static_cast<OpenMp*>(to);
+            its.parallel = reinterpret_cast<OpenMpParallel>(dlsym(library, "GOMP_parallel"));
+            const auto bind = reinterpret_cast<int (*)()>(dlsym(library, "omp_get_proc_bind"));
+            its.binds = bind && bind() != 0;
             dlclose(library);  // it stays, for whoever loaded it
-            return *static_cast<void**>(to) ? 1 : 0;
+            return its.parallel ? 1 : 0;
         },
         &found);
-    return reinterpret_cast<OpenMpParallel>(found);
+    return found;
 }
 #else
-OpenMpParallel find_openmp() { return nullptr; }
+OpenMp find_openmp() { return {}; }
 #endif
 
 // OpenMP's threads do not survive a fork, and it does not notice.
 std::atomic<bool> forked{false};
 const int fork_watch = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
-void run_own(int threads, void (*work)(void*), void* data) {
-    std::vector<std::thread> helpers;
-    try {
-        for (int i = 1; i < threads; ++i) helpers.emplace_back(work, data);
-    } catch (const std::exception&) {
-        // No more threads to be had: those there are do the work.
-    }
-    work(data);
-    for (auto& helper : helpers) helper.join();
+// When to use OpenMP's threads, and when the pool's. OpenMP's spin for milliseconds after each
+// loop, torch's or ours, and must all be there before a loop ends. Alone on its processors a
+// program is fastest on the threads that spin there anyway. Beside other programs, a thread that
+// has spent its share of a processor by spinning is let run milliseconds after it was called, and
+// all wait for it; the pool's have slept, and nobody waits for one that has not begun. So the look
+// at how late a thread begins decides, for a while.
+using Clock = std::chrono::steady_clock;
+constexpr auto kLate = std::chrono::milliseconds(1);
+constexpr auto kWhile = std::chrono::seconds(1);
+std::atomic<Clock::rep> pool_until{Clock::duration::min().count()};
+
+bool openmp_is_late() { return Clock::now().time_since_epoch().count() < pool_until; }
+
+void run_openmp(OpenMpParallel openmp, int threads, void (*work)(void*), void* data) {
+    struct Team {
+        void (*work)(void*);
+        void* data;
+        Clock::time_point called;
+    } team{work, data, Clock::now()};
+    openmp(
+        [](void* at) {
+            const auto& its = *static_cast<const Team*>(at);
+            const auto now = Clock::now();
+            if (now - its.called > kLate) pool_until = (now + kWhile).time_since_epoch().count();
+            its.work(its.data);
+        },
+        &team, unsigned(threads), 0);
 }
 
-// work(data) on up to `threads` threads; returns when all are done. `work` must not throw.
+// work(data) on up to `threads` threads; returns when all are done. `work` must not throw, and must
+// return at once when nothing is left to do.
 void run_team(int threads, void (*work)(void*), void* data) {
-    static const OpenMpParallel openmp = find_openmp();
+    static const OpenMp openmp = find_openmp();
     (void)fork_watch;
     if (threads == 1)
         work(data);
-    else if (openmp && !forked)
-        openmp(work, data, unsigned(threads), 0);
+    else if (openmp.parallel && !forked && (openmp.binds || !openmp_is_late()))
+        run_openmp(openmp.parallel, threads, work, data);
     else
-        run_own(threads, work, data);
+        pool().run(threads, work, data);
 }
 
 }  // namespace
@@ -127,7 +156,8 @@ void run_pieces(int count, int threads, void (*piece)(void* data, int number), v
             if (!failed.exchange(true)) error = std::current_exception();
         }
     };
-    run_team(threads, [](void* team) { (*static_cast<decltype(work)*>(team))(); }, &work);
+    run_team(
+        threads, [](void* team) { (*static_cast<decltype(work)*>(team))(); }, &work);
     if (error) std::rethrow_exception(error);
 }
 

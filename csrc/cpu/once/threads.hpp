@@ -12,9 +12,8 @@ int threads_for(int64_t most, double operations);
 // among them, in no given order. The first exception that a piece throws is thrown again here.
 //
 // The threads are those of the OpenMP runtime that the process has loaded (torch's), if there is
-// one. After each of its loops torch's threads spin for milliseconds in wait of the next, and
-// others would have to share the processors with them. Else, and in a forked child, they are
-// threads that live as long as the call.
+// one and the system lets them run when they are called. Else, and in a forked child, they are ours
+// (pool.hpp).
 void run_pieces(int count, int threads, void (*piece)(void* data, int number), void* data);
 
 }  // namespace lares
