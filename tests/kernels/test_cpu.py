@@ -280,7 +280,9 @@ def right():
 def at_once():
     torch.set_num_threads(3)
     found = []
-    callers = [threading.Thread(target=lambda: found.extend(right() for _ in range(5))) for _ in range(4)]
+    def calls():
+        found.extend(right() for _ in range(5))
+    callers = [threading.Thread(target=calls) for _ in range(4)]
     for caller in callers:
         caller.start()
     grandchild = child_of(right)
