@@ -12,6 +12,7 @@ import contextlib
 import csv
 import glob
 import io
+import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ _ONE_CHARACTER = (
 )
 _LONGEST_LINE = 16 * 2**20  # bytes of a row that DuckDB makes room for
 _ROWS_AT_ONCE = 100_000  # that the csv module reads
+# What stands for no value: nothing in any file. DuckDB passes over such cells beyond the header's.
+_NO_CELL = secrets.token_hex(16)
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _RECODE = "convert the file first, as with iconv -f {} -t UTF-8 {} > NEW_FILE"
 
@@ -152,6 +155,7 @@ class DelimitedTable(Table):
             "auto_detect = false, hive_partitioning = false, "
             f"columns = {{{kinds}}}, header = {self._has_header}, "
             f"delim = {_literal(dialect.delimiter)}, quote = '{quote}', escape = '{quote}', "
+            f"nullstr = '{_NO_CELL}', allow_quoted_nulls = false, "
             f"strict_mode = true, max_line_size = {_LONGEST_LINE}, "
             f"buffer_size = {2 * _LONGEST_LINE}, compression = '{compression(path) or 'none'}')"
         )
@@ -170,8 +174,6 @@ class DelimitedTable(Table):
         if self._has_header:
             next(rows, None)
         for line, cells in rows:
-            if len(cells) == width + 1 and not cells[-1]:  # a delimiter at the end of the line
-                del cells[-1]
             if len(cells) != width:
                 found = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
                 expected = (

@@ -54,7 +54,7 @@ def read_item_texts(
         )
     parts = [columns.column(name).to_pylist() for name in text_columns]
     texts = [
-        " ".join(str(part).strip() for part in row if part is not None).strip()
+        " ".join(filter(None, ("" if part is None else str(part).strip() for part in row)))
         for row in zip(*parts, strict=True)
     ]
     if not any(texts):
