@@ -21,6 +21,7 @@ from lares.cli.options import (
     require_threads,
 )
 from lares.config import MOST_STEPS
+from lares.csv_rows import rows_of
 from lares.errors import ConfigError, DataError
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
@@ -103,10 +104,11 @@ def _parsed(lines: Iterable[str], place: Callable[[int], str]) -> Iterator[Histo
         place: says where a line stands, by its number from 1.
     """
     reader = csv.reader(lines, skipinitialspace=True, strict=True)
+    rows = rows_of(reader)
     while True:
         where = place(reader.line_num + 1)
         try:
-            ids = next(reader, None)
+            ids = next(rows, None)
         except csv.Error as error:
             raise DataError(
                 f"{where}: {error}; an id that holds a comma or a quotation mark is quoted, and its "

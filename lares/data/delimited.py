@@ -13,7 +13,6 @@ import csv
 import glob
 import io
 import secrets
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
+from lares.csv_rows import rows_of
 from lares.data.formats import compression
 from lares.data.tables import ReadAgain, Table, part_files, require_once
 from lares.errors import DataError
@@ -282,10 +282,9 @@ def _records(path: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
         skipinitialspace=dialect.quoted and not delimiter.isspace(),
         strict=True,
     )
-    limit = csv.field_size_limit(sys.maxsize)
     line = 1
     try:
-        for cells in reader:
+        for cells in rows_of(reader):
             if cells:
                 yield line, cells
             line = reader.line_num + 1
@@ -296,5 +295,3 @@ def _records(path: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
         elif "expected after" in reason:
             reason = "after the double quote that ends a cell stands more than the delimiter"
         raise DataError(f"{path}, line {line}: {reason}") from error
-    finally:
-        csv.field_size_limit(limit)

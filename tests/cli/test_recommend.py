@@ -113,6 +113,24 @@ def test_ids_with_line_breaks_and_blanks(tmp_path: Path, capsys) -> None:
     assert "h.txt, line 3: item 'no' is unknown" in error
 
 
+@pytest.mark.parametrize("length", [131_072, 131_073, 1_500_000])
+@pytest.mark.parametrize("letters", ["x", 'a, "b"\n', "日本"])
+def test_long_ids_go_out_and_in(length: int, letters: str, tmp_path: Path, capsys) -> None:
+    """The csv module by itself takes 131,072 letters; that limit is as before afterwards."""
+    before = csv.field_size_limit()
+    long = (letters * length)[:length]
+    model = save(tmp_path / "model", [f"id {number}" for number in range(19)] + [long])
+    file, asked = tmp_path / "h.txt", [["id 3"]]
+    file.write_text("id 3\n")
+    for _ in range(2):  # what comes out goes in again
+        main(["recommend", str(tmp_path / "model"), f"--histories={file}", "--k=20", "--keep-seen"])
+        printed = capsys.readouterr().out
+        asked = model.recommend(asked, 20, remove_seen=False)
+        assert printed in (as_csv(asked), as_csv(asked, quoting=csv.QUOTE_ALL))
+        assert csv.field_size_limit() == before
+        file.write_text(printed, encoding="utf-8", newline="")
+
+
 def test_the_same_history_gets_the_same_list(numbers, tmp_path: Path, capsys) -> None:
     file = tmp_path / "same.txt"
     file.write_text("5,8,11\n" * 3)
