@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from lares.errors import DataError
+from lares.errors import DataError, NotAListError
 from lares.plain import plain
+
+
+_SHOWN = 100  # letters of a value in a message
 
 
 def checked_items(histories: Iterable[Any]) -> list[list[int | str]]:
@@ -17,8 +20,29 @@ def checked_items(histories: Iterable[Any]) -> list[list[int | str]]:
 
     Raises:
         DataError: a history is empty or no list, or an item is neither; the message gives its place.
+        NotAListError: (a DataError and a TypeError) ``histories`` are no list.
     """
-    return [_checked_history(number, history) for number, history in enumerate(histories)]
+    wanted = "histories, each a list of item ids"
+    return [
+        _checked_history(number, history)
+        for number, history in enumerate(elements("histories", histories, wanted))
+    ]
+
+
+def elements(name: str, value: Any, wanted: str) -> list[Any]:
+    """Return the elements of a list, or of anything else that has some but text.
+
+    Raises:
+        NotAListError: ``value``, which the message calls ``name``, has none; it says what is wanted.
+    """
+    try:
+        if not isinstance(value, str | bytes):
+            return list(value)
+    except TypeError:  # also of arrays and tensors without dimensions, which seem to have elements
+        if hasattr(value, "__next__") or getattr(value, "ndim", 0):
+            raise  # it fails on its own account
+    shown = " ".join(repr(value).split())
+    raise NotAListError(f"{name} is {shown[:_SHOWN]}; it must be a list of {wanted}")
 
 
 def checked_rows(histories: Iterable[Any], n_items: int) -> list[list[int]]:
@@ -45,9 +69,7 @@ def checked_rows(histories: Iterable[Any], n_items: int) -> list[list[int]]:
 
 
 def _checked_history(number: int, history: Any) -> list[int | str]:
-    if isinstance(history, str | bytes) or not isinstance(history, Iterable):
-        raise DataError(f"history {number} is {history!r}; it must be a list of item ids")
-    items = list(history)
+    items = elements(f"history {number}", history, "item ids")
     if not items:
         raise DataError(f"history {number} is empty; every history needs at least one item")
     return [_checked_item(number, position, item) for position, item in enumerate(items)]

@@ -15,7 +15,7 @@ from lares.config import MOST_SEED, LaresConfig
 from lares.encoder import LaresEncoder
 from lares.errors import ConfigError, DataError, WeightsError
 from lares.finite import NonFinite, first_non_finite
-from lares.histories import checked_items, checked_rows
+from lares.histories import checked_items, checked_rows, elements
 from lares.plain import plain, whole
 from lares.seen import seen_items
 from lares.streams import chunk_of, chunk_seed
@@ -175,7 +175,7 @@ class LaresModel(nn.Module):
 
         Raises:
             DataError: (a ValueError) a history is empty, or an item is none or unknown; the message
-                gives place and value.
+                gives place and value. It is a TypeError, too, where something is no list.
             ConfigError: (a ValueError) ``k`` is out of range.
             WeightsError: (a ValueError) a weight is NaN or infinite.
         """
@@ -370,7 +370,8 @@ class LaresModel(nn.Module):
 
 def _streams(sequence_ids: Sequence[int]) -> list[int]:
     """Return the streams of histories as plain numbers; raise ``ConfigError`` for one that is none."""
-    return [whole("a number in sequence_ids", number, 0, 2**62) for number in sequence_ids]
+    numbers = elements("sequence_ids", sequence_ids, "whole numbers, one a history")
+    return [whole("a number in sequence_ids", number, 0, 2**62) for number in numbers]
 
 
 def _batches(streams: Sequence[int]) -> Iterator[list[int]]:

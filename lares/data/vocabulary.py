@@ -44,7 +44,7 @@ class Vocabulary:
             Arrow array.
 
     Raises:
-        DataError: they are not ascending, or neither all whole numbers nor all text.
+        DataError: they are not ascending, neither all whole numbers nor all text, or one is null.
     """
 
     def __init__(self, ids: Any) -> None:
