@@ -8,7 +8,6 @@ from typing import Any
 from lares.errors import DataError, NotAListError
 from lares.plain import plain
 
-
 _SHOWN = 100  # letters of a value in a message
 
 

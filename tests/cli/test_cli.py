@@ -117,6 +117,22 @@ def test_options_override_file_and_file_overrides_recipe(tmp_path: Path, interac
     assert config.data.path == str(interactions)
 
 
+@pytest.mark.parametrize("given", ["null", "~", "a", ""])
+def test_null_names_no_column_of_times(given: str, tmp_path: Path) -> None:
+    """On the command line and in files, whatever a file named before."""
+    from lares.cli.data import info_parser
+    from lares.cli.train import parse
+
+    expected = None if given in ("null", "~") else given
+    named, file = tmp_path / "named.yaml", tmp_path / "c.yaml"
+    named.write_text("data: {time_column: when}\n")
+    file.write_text(f"data: {{time_column: {given or repr(given)}}}\n")
+    before = ["x.csv", f"--config={named}"]
+    for argv in ([*before, "--data.time_column", given], [*before, f"--config={file}"]):
+        assert parse(argv)[0].data.time_column == expected
+    assert info_parser().parse_args(["x.csv", "--time_column", given]).time_column == expected
+
+
 def test_run_again_and_resume(run_folder: Path, capsys) -> None:
     data = str(run_folder.parent / "walks.parquet")
     error = fails(capsys, "train", data, "--out", str(run_folder), "--trainer.max_epochs=2", *SMALL)
