@@ -38,7 +38,7 @@ def elements(name: str, value: Any, wanted: str) -> list[Any]:
         if not isinstance(value, str | bytes):
             return list(value)
     except TypeError:  # also of arrays and tensors without dimensions, which seem to have elements
-        if hasattr(value, "__next__") or getattr(value, "ndim", 0):
+        if hasattr(value, "__next__") or getattr(value, "ndim", None):
             raise  # it fails on its own account
     shown = " ".join(repr(value).split())
     raise NotAListError(f"{name} is {shown[:_SHOWN]}; it must be a list of {wanted}")

@@ -15,7 +15,6 @@ from lares.data.recbole import (
     ATOMIC_SUFFIX,
     AtomicTable,
     atomic_file,
-    atomic_stem,
     has_sequence_form,
     read_sequence_form,
 )
@@ -93,10 +92,9 @@ def load_dataset(
             raise DataError(
                 f"{path} is in sequence form, split already: core={core} cannot be applied"
             )
-        base = atomic_stem(path)
         return read_sequence_form(
-            base,
-            name or base.name,
+            path,
+            name,
             item=item_column,
             delimiter=delimiter,
             text_ids=text_ids,
@@ -141,7 +139,8 @@ def _guess_format(path: Path) -> str:
         return found
     if (path / _MOVIELENS_FILE).is_file():
         return "movielens"
-    kinds = {kind(file) for file in path.iterdir() if file.name[0] not in "._"} - {None}
+    files = [file for file in path.iterdir() if file.name[0] not in "._" and file.is_file()]
+    kinds = {kind(file) for file in files} - {None}
     for found in ("recbole", "parquet", "csv"):
         if found in kinds:
             return found
@@ -201,7 +200,7 @@ def _read_recbole(path: Path, wanted: _Wanted) -> Interactions:
     """A plain atomic file."""
     file = atomic_file(path)
     table = AtomicTable(file, wanted.delimiter)
-    return _interactions(table, wanted, file.stem, _companions_note(file))
+    return _interactions(table, wanted, stem(file), _companions_note(file))
 
 
 def _read_movielens(path: Path, wanted: _Wanted) -> Interactions:

@@ -252,6 +252,8 @@ CASES = [
             (b"\x00\x01\x02\x03" * 100, ()),
         )
     ),
+    case("data info {run} --format recbole", "holds no file ending in .inter"),
+    case(TRAIN.format(data="{run}", new="{new}") + " --data.format=recbole", ".inter"),
     case("data info {folder}/bad.parquet", "bad.parquet", before=written("bad.parquet", b"PAR1xx")),
     # --- histories
     *(

@@ -139,6 +139,80 @@ def test_recbole_sequence_form(tmp_path: Path) -> None:
         load_dataset(folder)
 
 
+ENDINGS = [".inter", ".INTER", ".inter.gz", ".inter.zst", ".Inter.GZ"]
+
+
+def write_atomic(path: Path, header: str, rows) -> Path:
+    """An atomic file, compressed as its name says."""
+    write_csv(path, header, rows, delimiter="\t")
+    if path.name.lower().endswith(".gz"):
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    elif path.name.lower().endswith(".zst"):
+        path.write_bytes(pa.compress(path.read_bytes(), "zstd", asbytes=True))
+    return path
+
+
+def write_sequence_form(
+    folder: Path, ending: str, histories=HISTORIES, upper: bool = False
+) -> None:
+    header = "user_id:token\titem_id_list:token_seq\titem_id:token"
+    for split, rows in histories.items():
+        lines = [(f"u{n}", " ".join(history), target) for n, (history, target) in enumerate(rows)]
+        write_atomic(folder / f"set.{split.upper() if upper else split}{ending}", header, lines)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("upper", [False, True])
+def test_recbole_files_in_capitals_and_compressed(tmp_path: Path, ending: str, upper: bool) -> None:
+    folder = tmp_path / "sequences"
+    write_sequence_form(folder, ending, upper=upper)
+    for path in (folder, *folder.iterdir()):
+        for form in ("auto", "recbole"):
+            dataset = load_dataset(path, format=form)
+            check(dataset)
+            assert dataset.name == "set"
+    folder = tmp_path / "plain"
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    file = write_atomic(folder / f"set{ending}", header, ROWS)
+    (folder / "set.inter.d").mkdir()  # no file
+    (folder / "other.inter").mkdir()
+    (folder / f".set{ending}").write_text("hidden")
+    for path in (folder, file):
+        for form in ("auto", "recbole"):
+            dataset = load_dataset(path, format=form)
+            check(dataset)
+            assert dataset.name == "set"
+
+
+def test_recbole_files_in_two_forms(tmp_path: Path) -> None:
+    """Which of them is meant is said by the file that is named, or by nothing."""
+    others = {split: rows[:1] for split, rows in HISTORIES.items()}
+    write_sequence_form(tmp_path, ".inter.gz")
+    write_sequence_form(tmp_path, ".inter", others)
+    check(load_dataset(tmp_path / "set.test.inter.gz"))
+    assert len(load_dataset(tmp_path / "set.test.inter").test) == 1
+    with pytest.raises(DataError, match=r"set\.train\.inter and set\.train\.inter\.gz.*keep one"):
+        load_dataset(tmp_path)
+    for split in HISTORIES:
+        (tmp_path / f"set.{split}.inter").unlink()
+    (tmp_path / "set.valid.inter.gz").unlink()
+    with pytest.raises(DataError, match=r"there is no file .*set\.valid\.inter"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("names", [[], ["x.csv"], ["x.parquet", "y.item"], [".x.inter"]])
+def test_a_folder_without_recbole_files(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_text("user_id,item_id\n")
+    (tmp_path / "x.inter").mkdir()
+    with pytest.raises(DataError, match=r"holds no file ending in \.inter"):
+        load_dataset(tmp_path, format="recbole")
+    with pytest.raises(DataError, match="several data sets"):
+        (tmp_path / "a.inter").write_text("")
+        (tmp_path / "b.inter.gz").write_text("")
+        load_dataset(tmp_path, format="recbole")
+
+
 def test_recbole_has_no_quotes(tmp_path: Path) -> None:
     items = ['5" disk', '"x', '"', 'say ""x""', "a,b"]
     rows = [("u", item, time) for time, item in enumerate(items)]
