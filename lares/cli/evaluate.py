@@ -176,7 +176,9 @@ def _say_if_other_data(model: str, path: str, dataset: Dataset) -> None:
     """Say on standard error if data are not those that a run was trained on."""
     run = find_run(model)
     record = None if run is None else DataRecord.load(run.record)
-    difference = "" if record is None else record.difference(DataRecord.of(dataset))
+    if record is None:
+        return
+    difference = record.difference(DataRecord.of(dataset, record.form))
     if difference:
         print(
             f"note: {path} is other data than {model} was trained on: {difference}", file=sys.stderr

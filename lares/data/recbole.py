@@ -53,8 +53,8 @@ def atomic_stem(path: Path) -> Path:
         stems = {atomic_stem(file) for file in _atomic_files(path)}
         if not stems:
             raise DataError(
-                f"folder {path} holds no file ending in {ATOMIC_SUFFIX}; give the folder or the file of "
-                "RecBole's data, or another --data.format"
+                f"folder {path} holds no file ending in {ATOMIC_SUFFIX}; give the folder or the file "
+                "of RecBole's data, or another --data.format"
             )
         if len(stems) > 1:
             raise DataError(
@@ -123,7 +123,7 @@ def _file_of(base: Path, split: str, like: Path | None = None) -> Path:
 
 
 def _is_called(found: str, name: str, split: str) -> bool:
-    """Return whether a file's name without suffixes is NAME, or NAME.SPLIT with the split in any case."""
+    """Return whether a file's name without suffixes is NAME, or NAME.SPLIT in any case of SPLIT."""
     if not split:
         return found == name
     return found.lower().endswith(f".{split}") and _SPLIT.sub("", found) == name
@@ -172,6 +172,11 @@ def read_sequence_form(
         _row_samples(rows[end - len(found) : end], size)
         for end, found, size in zip(ends, texts, lengths, strict=True)
     )
+    samples = (train, valid, test)
+    # Every target is an interaction, and so is what opens a history. Where training has not every
+    # prefix, or histories are cut, whole histories of the test samples may say more.
+    opened = sum(int((split.ends - split.starts == 1).sum()) for split in samples)
+    n_interactions = max(sum(map(len, samples)) + opened, len(test.items))
     return Dataset(
         train=train,
         valid=valid,
@@ -179,7 +184,7 @@ def read_sequence_form(
         vocabulary=Vocabulary(ids),
         name=name or base.name,
         n_users=len(test),
-        n_interactions=len(train) + len(valid) + len(test),
+        n_interactions=n_interactions,
         notes=tuple(notes),
         source={
             "format": f"{table.form}s in sequence form",

@@ -149,10 +149,15 @@ class RunFolder:
             DataError: they are others.
         """
         self._record = now = DataRecord.of(dataset)
+
+        def differs(record: DataRecord) -> str:
+            same_form = now if now.form == record.form else DataRecord.of(dataset, record.form)
+            return record.difference(same_form)
+
         path, before = config.data.path, DataRecord.load(self.record)
         difference = ""
         if self.config.exists() and before is not None:
-            difference = before.difference(now)
+            difference = differs(before)
         elif self.config.exists() and self.items.is_file() and config.COMMAND == "train":
             same = type(dataset.vocabulary).load(self.items).equals(dataset.vocabulary)
             difference = "" if same else "its items are others"
@@ -162,9 +167,9 @@ class RunFolder:
                 "(it may have moved), or another --out for a run of its own"
             )
         trained = None if source is None else DataRecord.load(source.record)
-        if source is not None and trained is not None and trained.difference(now):
+        if source is not None and trained is not None and differs(trained):
             raise DataError(
-                f"{path} is not the data that {source.path} was trained on: {trained.difference(now)}; "
+                f"{path} is not the data that {source.path} was trained on: {differs(trained)}; "
                 f"to post-train its model on other data give {source.best}"
             )
 
