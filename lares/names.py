@@ -1,8 +1,10 @@
-"""Suggestions for names that are not known."""
+"""Names: suggestions for those that are not known, and those that are no text."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import shlex
 from collections.abc import Iterable
 
 
@@ -11,3 +13,39 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+
+
+def as_typed(argument: str) -> str:
+    """Return text of the command line as UTF-8 has it, where the system's encoding has no such letters.
+
+    Python keeps the bytes of what it cannot decode, which is right for names of files alone.
+    """
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        try:
+            return os.fsencode(argument).decode()
+        except UnicodeError:
+            pass
+    return argument
+
+
+def utf8_name(path: str | os.PathLike[str]) -> str | None:
+    """Return a file's name for libraries that take UTF-8 alone; None if it is none."""
+    try:
+        return os.fsencode(path).decode()
+    except UnicodeError:
+        return None
+
+
+def shell_word(word: str) -> str:
+    """Return a word as a shell reads it, also if it is no text."""
+    if utf8_name(word) is not None:
+        return shlex.quote(word)
+    escaped = "".join(
+        chr(byte)
+        if (chr(byte).isalnum() and byte < 128) or chr(byte) in "./_-"
+        else f"\\x{byte:02x}"
+        for byte in os.fsencode(word)
+    )
+    return f"$'{escaped}'"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from lares import __version__
+from lares.cli.output import takes_any_text
 from lares.errors import LaresError, told
 from lares.names import nearest
 from lares_kernels.errors import BackendError
@@ -50,13 +51,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with status 2 where the user can mend the error."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        _run(arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # a full disk is told here, not as the interpreter ends
+        with takes_any_text():
+            _run(arguments)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a full disk is told here, not as the interpreter ends
     except (LaresError, BackendError) as error:
         status = getattr(error, "exit_status", EXIT_USAGE)
         # A run that was asked to stop and did has made no mistake.
         _end(("error: " if status == EXIT_USAGE else "") + str(error), status)
+    except UnicodeEncodeError as error:
+        _end(
+            f"error: {error.object!a} cannot be written in {error.encoding}, in which this system has "
+            "its names; PYTHONUTF8=1 makes that UTF-8",
+            EXIT_USAGE,
+        )
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

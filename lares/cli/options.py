@@ -12,12 +12,23 @@ from jsonargparse import ArgumentParser
 from lares.config import MOST_SEED, MOST_THREADS
 from lares.errors import ConfigError
 from lares.files import require_folder, require_writable
-from lares.names import nearest
+from lares.names import as_typed, nearest
+
+# Options whose values are no names of files, and may be of any letters.
+_TEXTS = ("history", "user_column", "item_column", "time_column", "text_columns", "delimiter")
 
 
 class OptionParser(ArgumentParser):
     """``jsonargparse.ArgumentParser`` that raises :class:`ConfigError`, and names the option that an
     unknown one was most likely meant to be."""
+
+    def parse_args(self, *args: Any, **options: Any) -> Any:
+        """Parse arguments; those that are text are as they were typed, in UTF-8."""
+        found = super().parse_args(*args, **options)
+        for name in list(found.keys()):
+            if name.rpartition(".")[2] in _TEXTS and isinstance(found[name], str):
+                found[name] = as_typed(found[name])
+        return found
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)

@@ -20,6 +20,7 @@ from lares.cli.options import (
     require_seed,
     require_threads,
 )
+from lares.cli.output import is_utf8
 from lares.config import MOST_STEPS
 from lares.csv_rows import rows_of
 from lares.errors import ConfigError, DataError
@@ -160,6 +161,12 @@ def run(argv: Sequence[str]) -> None:
     lists: list[list[Any]] = [popular] * len(rows)
     for number, items in zip(served, best, strict=True):
         lists[number] = items if vocabulary is None else vocabulary.decode(items)
+    with is_utf8():
+        _write(lists)
+
+
+def _write(lists: Iterable[Sequence[Any]]) -> None:
+    """Print lists as histories are read."""
     plain = csv.writer(sys.stdout, lineterminator="\n")
     quoted = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for ids in lists:

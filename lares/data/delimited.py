@@ -24,8 +24,9 @@ import pyarrow as pa
 
 from lares.csv_rows import rows_of
 from lares.data.formats import compression
-from lares.data.tables import ReadAgain, Table, part_files, require_once
+from lares.data.tables import ReadAgain, Table, arrow_file, part_files, require_once
 from lares.errors import DataError
+from lares.names import utf8_name
 
 _GUESSES = ("::", ",", ";", "\t", "|")
 _NAMES = {"tab": "\t", "\\t": "\t"}
@@ -140,18 +141,19 @@ class DelimitedTable(Table):
     def _batches_of(
         self, part: int, columns: Sequence[str], connection: Any
     ) -> Iterator[pa.RecordBatch]:
-        if part in self._refused or self._dialects[part].blank_start:
+        path = self._parts[part]
+        name = utf8_name(path.absolute())
+        if name is None or part in self._refused or self._dialects[part].blank_start:
             yield from self._batches_by_csv_module(part, columns)
             return
         names, dialect = self._names[part], self._dialects[part]
-        path = self._parts[part]
         # Columns go by number: DuckDB takes names for the same that differ in case alone.
         kinds = ", ".join(f"'c{number}': 'VARCHAR'" for number in range(len(names)))
         chosen = ", ".join(f"c{names.index(name)}" for name in columns)
         quote = '"' if dialect.quoted else ""
         # Not as parameters: then the whole result would be made before its first row comes.
         query = (
-            f"SELECT {chosen} FROM read_csv({_literal(glob.escape(str(path.absolute())))}, "
+            f"SELECT {chosen} FROM read_csv({_literal(glob.escape(name))}, "
             "auto_detect = false, hive_partitioning = false, "
             f"columns = {{{kinds}}}, header = {self._has_header}, "
             f"delim = {_literal(dialect.delimiter)}, quote = '{quote}', escape = '{quote}', "
@@ -198,7 +200,7 @@ class DelimitedTable(Table):
 def _connection() -> Iterator[Any]:
     """Give a DuckDB connection that keeps to this process and to the folder for temporary files."""
     settings: dict[str, Any] = {
-        "temp_directory": tempfile.gettempdir(),
+        "temp_directory": utf8_name(tempfile.gettempdir()) or "",
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
         "arrow_large_buffer_size": "true",  # text of a column may be more than 2 GB
@@ -239,7 +241,10 @@ def _lines(path: Path) -> Iterator[str]:
         DataError: the file cannot be read, or is no UTF-8 text.
     """
     try:
-        with pa.input_stream(str(path), compression=compression(path)) as file:
+        with (
+            arrow_file(path) as opened,
+            pa.input_stream(opened, compression=compression(path)) as file,
+        ):
             text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
             for number, line in enumerate(text, 1):
                 _require_utf8(line, path, number)

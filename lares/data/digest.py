@@ -2,8 +2,8 @@
 
 Samples of one user mostly extend each other: the next one's history is the one before and its target.
 A run of such samples is a chain; how many samples it has and what the last one holds says it all.
-Chains are found by what samples hold, so they are the same where samples share one array of items (plain
-interactions) and where each has a copy of its own (RecBole's sequence form).
+Chains are found by what samples hold, so they are the same where samples share one array of items, as
+those of plain interactions do, and where each has a copy of its own, as in RecBole's sequence form.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from lares.errors import ConfigError, DataError
 from lares.files import atomic_write, remove_unfinished
 from lares.folders import BEST, ITEMS_FILE, RUN_CONFIG_FILE, is_run, model_folder
+from lares.names import shell_word
 from lares.training.config import DataOptions, RunConfig, differing_options, read_config
 from lares.training.data_record import DataRecord
 from lares.training.lock import LOCK_FILE, held
@@ -184,7 +184,7 @@ class RunFolder:
 
     def resume_command(self, command: str) -> str:
         """Return the line that goes on with the run, which ``lares COMMAND`` started."""
-        return f"lares {command} --out {shlex.quote(str(self.path))} --resume"
+        return f"lares {command} --out {shell_word(str(self.path))} --resume"
 
 
 def _make_folders(path: Path) -> list[Path]:
