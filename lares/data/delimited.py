@@ -26,7 +26,7 @@ from lares.csv_rows import rows_of
 from lares.data.formats import compression
 from lares.data.tables import ReadAgain, Table, arrow_file, part_files, require_once
 from lares.errors import DataError
-from lares.names import utf8_name
+from lares.names import shell_word, utf8_name
 
 _GUESSES = ("::", ",", ";", "\t", "|")
 _NAMES = {"tab": "\t", "\\t": "\t"}
@@ -261,12 +261,12 @@ def _require_utf8(line: str, path: Path, number: int) -> None:
         start = line[:2].encode(errors="surrogateescape")[:2]
         if number == 1 and start in _UTF16:
             raise DataError(
-                f"{path}, line 1: the file is UTF-16; {_RECODE.format('UTF-16', path)}"
+                f"{path}, line 1: the file is UTF-16; {_RECODE.format("UTF-16", shell_word(str(path)))}"
             ) from error
         byte = ord(line[error.start]) & 0xFF
         raise DataError(
             f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8; "
-            f"{_RECODE.format('LATIN1', path)}"
+            f"{_RECODE.format("LATIN1", shell_word(str(path)))}"
         ) from error
 
 
