@@ -258,15 +258,16 @@ def _require_utf8(line: str, path: Path, number: int) -> None:
     try:
         line.encode()
     except UnicodeEncodeError as error:
+        name = shell_word(str(path))
         start = line[:2].encode(errors="surrogateescape")[:2]
         if number == 1 and start in _UTF16:
             raise DataError(
-                f"{path}, line 1: the file is UTF-16; {_RECODE.format("UTF-16", shell_word(str(path)))}"
+                f"{path}, line 1: the file is UTF-16; {_RECODE.format('UTF-16', name)}"
             ) from error
         byte = ord(line[error.start]) & 0xFF
         raise DataError(
             f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8; "
-            f"{_RECODE.format("LATIN1", shell_word(str(path)))}"
+            f"{_RECODE.format('LATIN1', name)}"
         ) from error
 
 
