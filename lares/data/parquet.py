@@ -72,4 +72,5 @@ def _opened(path: Path) -> Iterator[Any]:
         with arrow_file(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} is not a readable Parquet file: {reason}") from error

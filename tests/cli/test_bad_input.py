@@ -239,8 +239,21 @@ CASES = [
             ("data: {path: [a]}\n", ("data.path", "['a']")),
             ("trainer: {test_depths: 3}\n", ("trainer.test_depths", "3")),
             ("trainer: {tensorboard: 3}\n", ("trainer.tensorboard", "3")),
+            ("model: {n_items: 5}\n", ("model.n_items",)),
+            (
+                "trainer: {seed: 1}\nmodel: {}\ntrainer: {seed: 2}\n",
+                ("'trainer'", "twice", "line 3"),
+            ),
+            ("trainer: {seed: 1, seed: 2}\n", ("'seed'", "twice", "line 1")),
+            ("trainer: {seed: 1, 'seed': 1}\n", ("'seed'", "twice")),
+            ("optimizer: {lr: 1:30}\n", ("'1:30'", "line 1")),
+            ("optimizer: {lr: 1:30.5}\n", ("'1:30.5'",)),
+            ("trainer: {seed: 010}\n", ("'010'",)),
+            ("trainer: {seed: -1:30}\n", ("'-1:30'",)),
+            (" " * 2_000_000, ("bad.yaml", "1,000,000")),
         )
     ),
+    *(case(TRAIN + f" --config {name}", name) for name in ("/dev/zero", "/dev/full", "/proc")),
     # --- files of data
     *(
         case("data info {folder}/bad.csv", "bad.csv", *holds, before=written("bad.csv", content))

@@ -323,6 +323,24 @@ def test_missing(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
+def test_damaged_parquet(tmp_path: Path) -> None:
+    """One line says so, whatever Arrow's own words are."""
+    table = pa.table({"user_id": list(range(1000)) * 5, "item_id": list(range(5000))})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=100)
+    whole = (tmp_path / "x.parquet").read_bytes()
+    damaged = 0
+    for place in range(4, len(whole), len(whole) // 150):
+        changed = bytearray(whole)
+        changed[place] ^= 0xFF
+        (tmp_path / "x.parquet").write_bytes(changed)
+        try:
+            load_dataset(tmp_path / "x.parquet")
+        except DataError as error:
+            assert "\n" not in str(error)
+            damaged += "x.parquet is not a readable Parquet file" in str(error)
+    assert damaged > 10
+
+
 def test_empty_parquet(tmp_path: Path) -> None:
     empty = pa.table({"user_id": pa.array([], pa.int64()), "item_id": pa.array([], pa.int64())})
     pq.write_table(empty, tmp_path / "x.parquet")
