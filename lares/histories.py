@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from lares.errors import DataError, NotAListError
+from lares.names import shown
 from lares.plain import plain
-
-_SHOWN = 100  # letters of a value in a message
 
 
 def checked_items(histories: Iterable[Any]) -> list[list[int | str]]:
@@ -40,8 +39,9 @@ def elements(name: str, value: Any, wanted: str) -> list[Any]:
     except TypeError:  # also of arrays and tensors without dimensions, which seem to have elements
         if hasattr(value, "__next__") or getattr(value, "ndim", None):
             raise  # it fails on its own account
-    shown = " ".join(repr(value).split())
-    raise NotAListError(f"{name} is {shown[:_SHOWN]}; it must be a list of {wanted}")
+    raise NotAListError(
+        f"{name} is {' '.join(shown(value).split())}; it must be a list of {wanted}"
+    )
 
 
 def checked_rows(histories: Iterable[Any], n_items: int) -> list[list[int]]:
@@ -55,12 +55,12 @@ def checked_rows(histories: Iterable[Any], n_items: int) -> list[list[int]]:
         for position, item in enumerate(history):
             if isinstance(item, str):
                 raise DataError(
-                    f"item id {item!r} in history {number}, position {position}: ids are whole "
+                    f"item id {shown(item)} in history {number}, position {position}: ids are whole "
                     "numbers here, without a vocabulary"
                 )
             if not 1 <= item < n_items:
                 raise DataError(
-                    f"item id {item} in history {number}, position {position}: "
+                    f"item id {shown(item)} in history {number}, position {position}: "
                     f"ids run from 1 to {n_items - 1}"
                 )
         checked.append(history)  # type: ignore[arg-type]  # whole numbers all
@@ -80,7 +80,7 @@ def _checked_item(number: int, position: int, item: Any) -> int | str:
     found = plain(item)
     if isinstance(found, bool) or not isinstance(found, int):
         raise DataError(
-            f"item {item!r} in history {number}, position {position} is a {type(item).__name__}; ids "
-            "are whole numbers or texts"
+            f"item {shown(item)} in history {number}, position {position} is a {type(item).__name__}; "
+            "ids are whole numbers or texts"
         )
     return found

@@ -1,4 +1,4 @@
-"""Names: suggestions for those that are not known, and those that are no text."""
+"""Names and values in messages, and names of files that are no text."""
 
 from __future__ import annotations
 
@@ -7,12 +7,25 @@ import os
 import shlex
 from collections.abc import Iterable
 
+_SHOWN = 200  # letters of a value
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?``, or a list of what there is."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+
+
+def shown(value: object) -> str:
+    """Return a value as an error message has it: its ``repr``, of what is long the beginning."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        return "a whole number of thousands of digits"
+    if len(text) <= _SHOWN:
+        return text
+    return f"{text[:_SHOWN]}... ({len(text):,} letters)"
 
 
 def as_typed(argument: str) -> str:

@@ -24,6 +24,7 @@ from lares.cli.output import is_utf8
 from lares.config import MOST_STEPS
 from lares.csv_rows import rows_of
 from lares.errors import ConfigError, DataError
+from lares.names import shown
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _UNKNOWN = ("error", "skip")
 _EMPTIED = ("nothing", "popular")
 _PLACES_SHOWN = 5
+_BLANKS = " \t\n\r\v\f"  # as in data; others are letters of an id
 
 
 class History(NamedTuple):
@@ -90,7 +92,10 @@ def read_histories(history: str | None, histories: str | None) -> list[History]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             found = list(_parsed(file, lambda line: f"{path}, line {line}"))
-    except (OSError, UnicodeDecodeError) as error:
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # the latter of bytes that are no text, or NUL in its name
         raise DataError(f"{path} cannot be read: {error}") from error
     if not found:
         raise DataError(f"{path} holds no history")
@@ -117,9 +122,9 @@ def _parsed(lines: Iterable[str], place: Callable[[int], str]) -> Iterator[Histo
             ) from None
         if ids is None:
             return
-        if not ids or not all(part.strip() for part in ids):
+        if not ids or not all(part.strip(_BLANKS) for part in ids):
             raise DataError(
-                f"{where}: {','.join(ids)!r} is not a history; give item ids with commas between"
+                f"{where}: {shown(','.join(ids))} is not a history; give item ids with commas between"
             )
         yield History(where, ids)
 
@@ -210,11 +215,11 @@ def _rows_of(
         rows.append([])
         for item, row in zip(history.ids, found[start:end], strict=True):
             # Blanks before a comma belong to no id, unless there is an id that ends in them.
-            known = row or int(vocabulary.find([item.strip()])[0])
+            known = row or int(vocabulary.find([item.strip(_BLANKS)])[0])
             if known:
                 rows[-1].append(known)
             else:
-                unknown.append(_unknown(vocabulary, history.place, item.strip()))
+                unknown.append(_unknown(vocabulary, history.place, item.strip(_BLANKS)))
     return rows, unknown
 
 
@@ -236,6 +241,6 @@ def _refuse(unknown: Sequence[Unknown]) -> NoReturn:
 
 def _listed(unknown: Sequence[Unknown]) -> str:
     """Return how many items are unknown, and the first of them with their places, in words."""
-    shown = ", ".join(f"{one.item!r} ({one.place})" for one in unknown[:_PLACES_SHOWN])
+    named = ", ".join(f"{shown(one.item)} ({one.place})" for one in unknown[:_PLACES_SHOWN])
     kind = "unknown item" if len(unknown) == 1 else "unknown items"
-    return f"{len(unknown):,} {kind}: {shown}" + ", ..." * (len(unknown) > _PLACES_SHOWN)
+    return f"{len(unknown):,} {kind}: {named}" + ", ..." * (len(unknown) > _PLACES_SHOWN)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lares.errors import DataError
+from lares.names import shown
 
 WHOLE_NUMBER = r"0|-?[1-9][0-9]*"
 _WHOLE_NUMBER = re.compile(WHOLE_NUMBER)
@@ -71,7 +72,7 @@ def as_ids(values: Any) -> pa.Array:
 
 def _from_python(values: Any) -> pa.Array:
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
-        raise DataError(f"ids are {values!r}; they must be a list of whole numbers or texts")
+        raise DataError(f"ids are {shown(values)}; they must be a list of whole numbers or texts")
     if isinstance(values, np.ndarray) and values.ndim != 1:
         raise DataError(f"ids have shape {values.shape}; they must be a list, of one dimension")
     if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
@@ -87,7 +88,7 @@ def _from_python(values: Any) -> pa.Array:
             raise DataError(f"an id is not text that UTF-8 can hold: {error}") from error
     for value in listed:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise DataError(f"id {value!r} is neither a whole number nor text like all others")
+            raise DataError(f"id {shown(value)} is neither a whole number nor text like all others")
     for kind in (pa.int64(), pa.uint64()):
         if all(_bounds(kind).min <= value <= _bounds(kind).max for value in listed):
             return pa.array(listed, kind)
@@ -107,7 +108,12 @@ def id_key(value: Any, kind: pa.DataType) -> int | str | None:
     if isinstance(value, str):
         found: int | str | None = value if is_text(kind) else whole_number(value)
     elif isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        found = str(int(value)) if is_text(kind) else int(value)
+        found = int(value)
+        if is_text(kind):
+            try:
+                found = str(found)
+            except ValueError:  # of more digits than Python writes
+                return None
     else:
         return None
     if isinstance(found, str):

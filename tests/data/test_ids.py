@@ -170,6 +170,22 @@ def test_unknown_items(ids: list, raw: object) -> None:
     assert vocabulary.find([raw, ids[1]]).tolist() == [0, 2]
 
 
+@pytest.mark.parametrize("ids", [[1, 5], [1, 2**64 - 1], ["1", "5"]], ids=repr)
+@pytest.mark.parametrize(
+    "raw", [10**5000, -(10**5000), "9" * 5000, "x" * 10**6], ids=["digits", "minus", "text", "x"]
+)
+def test_unknown_items_beyond_all_bounds(ids: list, raw: object) -> None:
+    """Of more digits than Python writes, or letters than anybody reads."""
+    vocabulary = Vocabulary(ids)
+    assert vocabulary.find([ids[0], raw]).tolist() == [1, 0]
+    with pytest.raises(DataError, match="is unknown") as caught:
+        vocabulary.encode([raw])
+    assert len(str(caught.value)) < 500
+    with pytest.raises(DataError) as caught:
+        Vocabulary([raw, raw])
+    assert len(str(caught.value)) < 700
+
+
 def test_many_unknown_items() -> None:
     """Many at once are found in another way than a few."""
     names = [f"n{number:05d}" for number in range(3000)]
