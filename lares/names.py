@@ -28,6 +28,14 @@ def shown(value: object) -> str:
     return f"{text[:_SHOWN]}... ({len(text):,} letters)"
 
 
+def one_line(message: str) -> str:
+    """Return a message for a terminal: what would break its line or steer the terminal is escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in message.replace("\n", " ")
+    )
+
+
 def as_typed(argument: str) -> str:
     """Return text of the command line as UTF-8 has it, where the system's encoding has no such letters.
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 from lares import __version__
 from lares.cli.output import takes_any_text
 from lares.errors import LaresError, told
-from lares.names import nearest
+from lares.names import nearest, one_line
 from lares_kernels.errors import BackendError
 
 # Modules are imported when their command is called: help must not wait for torch.
@@ -93,7 +93,7 @@ def _run(arguments: Sequence[str]) -> None:
 def _end(message: str, status: int) -> NoReturn:
     """End the process with a message of one line, which of several processes one gives."""
     if _speaks():
-        print(" ".join(message.split("\n")), file=sys.stderr)
+        print(one_line(message), file=sys.stderr)
     else:
         time.sleep(_FIRST_SPEAKS_SECONDS)  # who started the processes ends all when one has ended
     sys.exit(status)

@@ -18,6 +18,8 @@ from lares.names import as_typed, nearest, shown
 _TEXTS = ("history", "user_column", "item_column", "time_column", "text_columns", "delimiter")
 
 
+# Options whose values are names of files or folders.
+_PLACES = ("out", "output", "histories", "model", "path", "table", "checkpoint")
 _LONGEST = 1000  # letters of what jsonargparse says, which may be a whole value
 # What it says of a value of another type, or of none of several.
 _MISTYPED = re.compile(
@@ -40,6 +42,10 @@ class OptionParser(ArgumentParser):
     def parse_args(self, *args: Any, **options: Any) -> Any:
         """Parse arguments; those that are text are as they were typed, in UTF-8."""
         found = super().parse_args(*args, **options)
+        for action in self._actions:
+            if action.dest in _PLACES and found.get(action.dest) == "":
+                shown_as = (action.option_strings or [str(action.metavar)])[0]
+                raise ConfigError(f"{shown_as} is ''; give the name of a file or folder")
         for name in list(found.keys()):
             if name.rpartition(".")[2] in _TEXTS and isinstance(found[name], str):
                 found[name] = as_typed(found[name])

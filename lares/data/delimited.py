@@ -38,6 +38,13 @@ _ROWS_AT_ONCE = 100_000  # that the csv module reads
 # What stands for no value: nothing in any file. DuckDB passes over such cells beyond the header's.
 _NO_CELL = secrets.token_hex(16)
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# How files begin that are no text, and what to do about it.
+_PACKED = {
+    b"\x1f\x8b": "compressed with gzip; its name must end in .gz",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard; its name must end in .zst",
+    b"PK\x03\x04": "a zip archive; unpack it first",
+    b"PAR1": "Parquet; its name must end in .parquet, or --data.format parquet say so",
+}
 _RECODE = "convert the file first, as with iconv -f {} -t UTF-8 {} > NEW_FILE"
 
 
@@ -264,6 +271,11 @@ def _require_utf8(line: str, path: Path, number: int) -> None:
             raise DataError(
                 f"{path}, line 1: the file is UTF-16; {_RECODE.format('UTF-16', name)}"
             ) from error
+        for magic, what in _PACKED.items():
+            if number == 1 and line[: len(magic)].encode(errors="surrogateescape").startswith(
+                magic
+            ):
+                raise DataError(f"{path}, line 1: the file is {what}") from error
         byte = ord(line[error.start]) & 0xFF
         raise DataError(
             f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8; "

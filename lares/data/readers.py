@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lares.data.dataset import Dataset, Interactions, group_by_user, keep_core, leave_one_out
 from lares.data.delimited import DelimitedTable
-from lares.data.formats import FORMATS, SPLITS, kind, stem
+from lares.data.formats import FORMATS, SPLITS, kind, last_name, stem
 from lares.data.interactions import choose_time, read_interactions
 from lares.data.parquet import ParquetTable
 from lares.data.recbole import (
@@ -132,8 +132,9 @@ def _guess_format(path: Path) -> str:
             return "movielens"
         found = kind(path)
         if found is None:
+            found_suffix = repr(path.suffix) if path.suffix else "a file without suffix"
             raise DataError(
-                f"{path}: cannot tell the format of {path.suffix or 'a file without suffix'!r}; "
+                f"{path}: cannot tell the format of {found_suffix}; "
                 f"--data.format names it ({', '.join(FORMATS[1:])})"
             )
         return found
@@ -221,7 +222,7 @@ _READERS = {
 
 
 def _name(path: Path) -> str:
-    return path.name if path.is_dir() else stem(path)
+    return last_name(path) if path.is_dir() else stem(path)
 
 
 def _split(path: Path) -> str | None:

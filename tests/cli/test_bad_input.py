@@ -244,6 +244,19 @@ CASES = [
         "--out",
         "plain.txt",
     ),
+    *(
+        case(command, f"{name} is ''")
+        for command, name in (
+            (TRAIN.replace("{new}", "").replace("--out ", "--out="), "--out"),
+            ("train --resume --out=", "--out"),
+            ("posttrain {run} {data} --out=", "--out"),
+            ("demo --out=", "--out"),
+            ("data get ml-100k --out=", "--out"),
+            ("data embed {data} --model x --out=", "--out"),
+            (EVALUATE + " --output=", "--output"),
+            ("recommend {run} --histories=", "--histories"),
+        )
+    ),
     # --- files of options
     case(TRAIN + " --config {folder}/none.yaml", "none.yaml"),
     *(

@@ -133,6 +133,41 @@ def test_null_names_no_column_of_times(given: str, tmp_path: Path) -> None:
     assert info_parser().parse_args(["x.csv", "--time_column", given]).time_column == expected
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a.csv", "a"),
+        ("b/a.train.csv.gz", "a"),
+        (".hidden.csv", "hidden"),
+        ("..a", "a"),
+        (".", "work"),
+        ("b/..", "work"),
+        ("./b/", "b"),
+        ("...", "data"),
+    ],
+)
+def test_folders_of_runs_are_called_like_the_data(
+    path: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lares.cli.train import default_folder
+
+    (tmp_path / "work" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    assert default_folder(path, None) == Path("runs") / f"{name}-lares"
+
+
+def test_the_folder_that_one_is_in_has_a_name(tmp_path: Path, capsys, monkeypatch) -> None:
+    (tmp_path / "work" / "b").mkdir(parents=True)
+    write_interactions(tmp_path / "work" / "x.parquet")
+    monkeypatch.chdir(tmp_path / "work")
+    for path in (".", "b/..", "../work/"):
+        main(["data", "info", path])
+        assert "name               work\n" in capsys.readouterr().out
+    for command in (["data", "info", ""], ["evaluate", "", "x"], ["evaluate", ".", ""]):
+        assert "is ''; give the name of a file or folder" in fails(capsys, *command)
+    assert "''" in fails(capsys, "train", "")
+
+
 def test_run_again_and_resume(run_folder: Path, capsys) -> None:
     data = str(run_folder.parent / "walks.parquet")
     error = fails(capsys, "train", data, "--out", str(run_folder), "--trainer.max_epochs=2", *SMALL)

@@ -17,7 +17,7 @@ import pytest
 
 from lares.cli.output import is_utf8, takes_any_text
 from lares.files import named_in_utf8
-from lares.names import as_typed, shell_word, utf8_name
+from lares.names import as_typed, one_line, shell_word, shown, utf8_name
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="names of files are text on other systems"
@@ -206,3 +206,12 @@ def test_names_and_arguments(tmp_path: Path) -> None:
             assert path.read_bytes() == (tmp_path / name).read_bytes()
             str(path).encode()
         assert path.exists() == (name == "a.txt")
+
+
+def test_messages_are_one_line_that_steers_no_terminal() -> None:
+    assert one_line("é日 ok\n") == "é日 ok "
+    assert one_line("a\nb\rc\x1b[31m\u202e\udce9\0") == "a b\\rc\\x1b[31m\\u202e\\udce9\\x00"
+    assert shown("x" * 10) == "'xxxxxxxxxx'"
+    assert shown("x" * 1000).endswith("... (1,002 letters)")
+    assert len(shown("x" * 10**6)) < 250
+    assert "digits" in shown(10**5000)

@@ -191,7 +191,16 @@ BAD = [
     (b'user_id,item_id\n1,"a\n\nb"\n1,caf\xe9\n', "x.csv, line 5: byte 0xe9 is not UTF-8"),
     (b"user_id,it\xe9m_id\n1,2\n", "x.csv, line 1: byte 0xe9 is not UTF-8"),
     ("user_id,item_id\n1,2\n".encode("utf-16"), "x.csv, line 1: the file is UTF-16"),
-    (gzip.compress(b"user_id,item_id\n", mtime=0), "x.csv, line 1: "),
+    (
+        gzip.compress(b"user_id,item_id\n", mtime=0),
+        "x.csv, line 1: the file is compressed with gzip",
+    ),
+    (
+        pa.compress(b"user_id,item_id\n", "zstd", asbytes=True),
+        "x.csv, line 1: the file is compressed with Zstandard; its name must end in .zst",
+    ),
+    (b"PK\x03\x04\xff\xff", "x.csv, line 1: the file is a zip archive"),
+    (b"PAR1\x15\xff", "x.csv, line 1: the file is Parquet"),
     # Cells beyond the header's, whatever they hold.
     *(
         (
