@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -50,6 +51,8 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with status 2 where the user can mend the error."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.stderr is None:  # closed: what is meant for it must not go to standard output
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for the process
     try:
         with takes_any_text():
             _run(arguments)
@@ -93,7 +96,8 @@ def _run(arguments: Sequence[str]) -> None:
 def _end(message: str, status: int) -> NoReturn:
     """End the process with a message of one line, which of several processes one gives."""
     if _speaks():
-        print(one_line(message), file=sys.stderr)
+        with contextlib.suppress(OSError):  # a full disk; the status tells, too
+            print(one_line(message), file=sys.stderr, flush=True)
     else:
         time.sleep(_FIRST_SPEAKS_SECONDS)  # who started the processes ends all when one has ended
     sys.exit(status)

@@ -135,6 +135,8 @@ def run(argv: Sequence[str]) -> None:
     require_choice("--unknown", found.unknown, _UNKNOWN)
     require_choice("--emptied", found.emptied, _EMPTIED)
     wanted = read_histories(found.history, found.histories)
+    if sys.stdout is None:
+        raise ConfigError("standard output is closed; lists are written there")
     require_at_least("--k", found.k, 1)
     require_in("--depth", found.depth, 1, MOST_STEPS)
     require_seed("--seed", found.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from pathlib import Path
@@ -221,3 +222,28 @@ def test_command_line_python_and_a_copy_agree(numbers, tmp_path: Path, capsys) -
         main(["recommend", place, "--history=5,8,11", "--k=3"])
         assert capsys.readouterr().out == ",".join(map(str, expected)) + "\n"
         assert LaresModel.from_pretrained(place).recommend([[5, 8, 11]], 3)[0] == expected
+
+
+def test_closed_streams(numbers, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists that go nowhere are an error; notes never go where lists do."""
+    monkeypatch.setattr("sys.stdout", None)
+    assert "standard output is closed" in fails(capsys, numbers[0], "--history=5")
+    monkeypatch.undo()
+    monkeypatch.setattr("sys.stderr", None)
+    main(["recommend", numbers[0], "--history=5,999", "--unknown=skip", "--k=2"])
+    with pytest.raises(SystemExit) as caught:
+        main(["recommend", numbers[0], "--history=999"])
+    assert caught.value.code == 2
+    assert len(lists(capsys.readouterr().out)) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+def test_a_full_disk_for_messages(numbers, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stderr", full)
+        with pytest.raises(SystemExit) as caught:
+            main(["recommend", numbers[0], "--history=999"])
+        assert caught.value.code == 2
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
