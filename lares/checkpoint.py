@@ -21,7 +21,7 @@ from torch import Tensor
 from lares.config import CONFIG_FILE, LaresConfig
 from lares.data.vocabulary import Vocabulary
 from lares.errors import CheckpointError, ConfigError, DataError
-from lares.files import atomic_write
+from lares.files import atomic_write, named_in_utf8
 from lares.finite import first_non_finite
 from lares.folders import ITEMS_FILE, WEIGHTS_FILE
 
@@ -82,7 +82,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}")
     try:
-        with safe_open(path, framework="pt") as file:
+        with named_in_utf8(path) as name, safe_open(name, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
     except (OSError, SafetensorError, ValueError) as error:

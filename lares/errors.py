@@ -23,6 +23,10 @@ class DataError(LaresError, ValueError):
     """A data file or a sequence is not as it must be; the message gives file and line."""
 
 
+class NotAListError(DataError, TypeError):
+    """A value is given where a list must be; for callers it is a ``TypeError``, too."""
+
+
 class CheckpointError(LaresError, RuntimeError):
     """A checkpoint is missing, broken, does not fit, or could not be written."""
 

@@ -56,6 +56,21 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def named_in_utf8(path: Path) -> Iterator[Path]:
+    """Give a name for a file or folder that is there, for libraries that take names in UTF-8 alone: its
+    own, or within the block that of a link to it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / f"link{path.suffix}"
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path
+
+
 def require_writable(path: Path) -> None:
     """Raise ``OSError`` if it can be told beforehand that ``path`` cannot be written."""
     if path.is_dir():

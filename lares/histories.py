@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from lares.errors import DataError
+from lares.errors import DataError, NotAListError
+from lares.names import shown
 from lares.plain import plain
 
 
@@ -17,8 +18,30 @@ def checked_items(histories: Iterable[Any]) -> list[list[int | str]]:
 
     Raises:
         DataError: a history is empty or no list, or an item is neither; the message gives its place.
+        NotAListError: (a DataError and a TypeError) ``histories`` are no list.
     """
-    return [_checked_history(number, history) for number, history in enumerate(histories)]
+    wanted = "histories, each a list of item ids"
+    return [
+        _checked_history(number, history)
+        for number, history in enumerate(elements("histories", histories, wanted))
+    ]
+
+
+def elements(name: str, value: Any, wanted: str) -> list[Any]:
+    """Return the elements of a list, or of anything else that has some but text.
+
+    Raises:
+        NotAListError: ``value``, which the message calls ``name``, has none; it says what is wanted.
+    """
+    try:
+        if not isinstance(value, str | bytes):
+            return list(value)
+    except TypeError:  # also of arrays and tensors without dimensions, which seem to have elements
+        if hasattr(value, "__next__") or getattr(value, "ndim", None):
+            raise  # it fails on its own account
+    raise NotAListError(
+        f"{name} is {' '.join(shown(value).split())}; it must be a list of {wanted}"
+    )
 
 
 def checked_rows(histories: Iterable[Any], n_items: int) -> list[list[int]]:
@@ -32,12 +55,12 @@ def checked_rows(histories: Iterable[Any], n_items: int) -> list[list[int]]:
         for position, item in enumerate(history):
             if isinstance(item, str):
                 raise DataError(
-                    f"item id {item!r} in history {number}, position {position}: ids are whole "
+                    f"item id {shown(item)} in history {number}, position {position}: ids are whole "
                     "numbers here, without a vocabulary"
                 )
             if not 1 <= item < n_items:
                 raise DataError(
-                    f"item id {item} in history {number}, position {position}: "
+                    f"item id {shown(item)} in history {number}, position {position}: "
                     f"ids run from 1 to {n_items - 1}"
                 )
         checked.append(history)  # type: ignore[arg-type]  # whole numbers all
@@ -45,9 +68,7 @@ def checked_rows(histories: Iterable[Any], n_items: int) -> list[list[int]]:
 
 
 def _checked_history(number: int, history: Any) -> list[int | str]:
-    if isinstance(history, str | bytes) or not isinstance(history, Iterable):
-        raise DataError(f"history {number} is {history!r}; it must be a list of item ids")
-    items = list(history)
+    items = elements(f"history {number}", history, "item ids")
     if not items:
         raise DataError(f"history {number} is empty; every history needs at least one item")
     return [_checked_item(number, position, item) for position, item in enumerate(items)]
@@ -59,7 +80,7 @@ def _checked_item(number: int, position: int, item: Any) -> int | str:
     found = plain(item)
     if isinstance(found, bool) or not isinstance(found, int):
         raise DataError(
-            f"item {item!r} in history {number}, position {position} is a {type(item).__name__}; ids "
-            "are whole numbers or texts"
+            f"item {shown(item)} in history {number}, position {position} is a {type(item).__name__}; "
+            "ids are whole numbers or texts"
         )
     return found

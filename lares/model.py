@@ -15,7 +15,8 @@ from lares.config import MOST_SEED, LaresConfig
 from lares.encoder import LaresEncoder
 from lares.errors import ConfigError, DataError, WeightsError
 from lares.finite import NonFinite, first_non_finite
-from lares.histories import checked_items, checked_rows
+from lares.histories import checked_items, checked_rows, elements
+from lares.names import shown
 from lares.plain import plain, whole
 from lares.seen import seen_items
 from lares.streams import chunk_of, chunk_seed
@@ -175,7 +176,7 @@ class LaresModel(nn.Module):
 
         Raises:
             DataError: (a ValueError) a history is empty, or an item is none or unknown; the message
-                gives place and value.
+                gives place and value. It is a TypeError, too, where something is no list.
             ConfigError: (a ValueError) ``k`` is out of range.
             WeightsError: (a ValueError) a weight is NaN or infinite.
         """
@@ -214,7 +215,7 @@ class LaresModel(nn.Module):
         seed = whole("seed", seed, 0, MOST_SEED)
         if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= n_items - 1:
             raise ConfigError(
-                f"k is {k!r}; it must be in 1..{n_items - 1}, the size of the catalogue"
+                f"k is {shown(k)}; it must be in 1..{n_items - 1}, the size of the catalogue"
             )
         rows = checked_rows(histories, n_items)
         streams = [0] * len(rows) if sequence_ids is None else _streams(sequence_ids)
@@ -309,7 +310,7 @@ class LaresModel(nn.Module):
             return ""
         row = broken.place[0]
         name = row if self.vocabulary is None else self.vocabulary.decode([row])[0]
-        return f" (item {name!r})"
+        return f" (item {shown(name)})"
 
     def save_pretrained(self, path: str | Path) -> None:
         """Write ``config.json``, ``model.safetensors`` and, with a vocabulary, ``items.json``.
@@ -370,7 +371,8 @@ class LaresModel(nn.Module):
 
 def _streams(sequence_ids: Sequence[int]) -> list[int]:
     """Return the streams of histories as plain numbers; raise ``ConfigError`` for one that is none."""
-    return [whole("a number in sequence_ids", number, 0, 2**62) for number in sequence_ids]
+    numbers = elements("sequence_ids", sequence_ids, "whole numbers, one a history")
+    return [whole("a number in sequence_ids", number, 0, 2**62) for number in numbers]
 
 
 def _batches(streams: Sequence[int]) -> Iterator[list[int]]:

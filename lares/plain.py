@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from lares.errors import ConfigError
+from lares.names import shown
 
 _KINDS = {
     "int": "a whole number",
@@ -40,7 +41,7 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
         or (most is not None and found > most)
     ):
         allowed = f"of at least {least}" if most is None else f"in {least}..{most}"
-        raise ConfigError(f"{name} is {found!r}; it must be a whole number {allowed}")
+        raise ConfigError(f"{name} is {shown(found)}; it must be a whole number {allowed}")
     return found
 
 
@@ -79,7 +80,7 @@ def _of_kind(name: str, value: Any, kind: str) -> Any:
         "dict[str, float]": isinstance(value, dict),
     }
     if not fits[kind]:
-        raise ConfigError(f"{name} is {value!r}; it must be {_KINDS[kind]}")
+        raise ConfigError(f"{name} is {shown(value)}; it must be {_KINDS[kind]}")
     return value
 
 

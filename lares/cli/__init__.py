@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -10,8 +11,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from lares import __version__
+from lares.cli.output import takes_any_text
 from lares.errors import LaresError, told
-from lares.names import nearest
+from lares.names import nearest, one_line
 from lares_kernels.errors import BackendError
 
 # Modules are imported when their command is called: help must not wait for torch.
@@ -49,14 +51,23 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with status 2 where the user can mend the error."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.stderr is None:  # closed: what is meant for it must not go to standard output
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for the process
     try:
-        _run(arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # a full disk is told here, not as the interpreter ends
+        with takes_any_text():
+            _run(arguments)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a full disk is told here, not as the interpreter ends
     except (LaresError, BackendError) as error:
         status = getattr(error, "exit_status", EXIT_USAGE)
         # A run that was asked to stop and did has made no mistake.
         _end(("error: " if status == EXIT_USAGE else "") + str(error), status)
+    except UnicodeEncodeError as error:
+        _end(
+            f"error: {error.object!a} cannot be written in {error.encoding}, in which this system has "
+            "its names; PYTHONUTF8=1 makes that UTF-8",
+            EXIT_USAGE,
+        )
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -85,7 +96,8 @@ def _run(arguments: Sequence[str]) -> None:
 def _end(message: str, status: int) -> NoReturn:
     """End the process with a message of one line, which of several processes one gives."""
     if _speaks():
-        print(" ".join(message.split("\n")), file=sys.stderr)
+        with contextlib.suppress(OSError):  # a full disk; the status tells, too
+            print(one_line(message), file=sys.stderr, flush=True)
     else:
         time.sleep(_FIRST_SPEAKS_SECONDS)  # who started the processes ends all when one has ended
     sys.exit(status)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lares.cli.options import OptionParser, command_parser, metrics_table, require_place
 from lares.data.download import get_movielens_100k
+from lares.names import shell_word
 from lares.training.config import RECIPES_FOLDER, DataOptions, TrainConfig, merge_options
 from lares.training.options_file import read_yaml
 from lares.training.run_folder import RunFolder
@@ -78,7 +78,7 @@ def run(argv: Sequence[str]) -> None:
         try:
             results[name] = train(config, run_folder.path, resume=run_folder.config.is_file())
         except Interrupted as stopped:
-            again = shlex.join(["lares", "demo", *argv])
+            again = " ".join(map(shell_word, ["lares", "demo", *argv]))
             raise Interrupted(f"stopped; go on with: {again}", stopped.signal_number) from None
     without = results["depth 0"].test[0]
     rows = {"popularity": popularity, "depth 0 (SASRec)": without}

@@ -70,7 +70,9 @@ def tool_version(name: str, flag: str) -> str:
     if path is None:
         return "missing"
     try:
-        done = subprocess.run([path, flag], capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run(
+            [path, flag], capture_output=True, text=True, errors="replace", timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{path} does not run: {error}"
     lines = [line for line in done.stdout.splitlines() if any(c.isdigit() for c in line)]

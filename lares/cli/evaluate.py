@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,12 +79,15 @@ def build_parser() -> OptionParser:
     parser.add_argument("--seed", type=int, help="of drawn initial states; default: the run's")
     parser.add_argument("--output", metavar="FILE.json", help="write the metrics here, too")
     add_device(parser)
-    # No defaults: options not given are those of the run.
+    # No defaults: options not given are those of the run, and null is a value.
+    kinds = {"int": int, "bool": bool, "str | None": str | None}
     for option in dataclasses.fields(DataOptions):
         if option.name != "path":
-            kind = {"int": int, "bool": bool}.get(str(option.type), str)
             parser.add_argument(
-                f"--data.{option.name}", type=kind, help="as in train; default: the run's"
+                f"--data.{option.name}",
+                type=kinds.get(str(option.type), str),
+                default=SUPPRESS,
+                help="as in train; default: the run's",
             )
     return parser
 
@@ -102,7 +106,7 @@ def run(argv: Sequence[str]) -> None:
     require_at_least("--ks", min(ks), 1)
     for wanted in depths or []:
         require_in("--depths", wanted, 0, MOST_STEPS)
-    given = {name: value for name, value in found.data.as_dict().items() if value is not None}
+    given = found.data.as_dict() if "data" in found else {}
     DataOptions(**given)  # checks them
     require_seed("--seed", found.seed)
     require_threads(found.num_threads)
@@ -172,7 +176,9 @@ def _say_if_other_data(model: str, path: str, dataset: Dataset) -> None:
     """Say on standard error if data are not those that a run was trained on."""
     run = find_run(model)
     record = None if run is None else DataRecord.load(run.record)
-    difference = "" if record is None else record.difference(DataRecord.of(dataset))
+    if record is None:
+        return
+    difference = record.difference(DataRecord.of(dataset, record.form))
     if difference:
         print(
             f"note: {path} is other data than {model} was trained on: {difference}", file=sys.stderr

@@ -12,12 +12,44 @@ from jsonargparse import ArgumentParser
 from lares.config import MOST_SEED, MOST_THREADS
 from lares.errors import ConfigError
 from lares.files import require_folder, require_writable
-from lares.names import nearest
+from lares.names import as_typed, nearest, shown
+
+# Options whose values are no names of files, and may be of any letters.
+_TEXTS = ("history", "user_column", "item_column", "time_column", "text_columns", "delimiter")
+
+
+# Options whose values are names of files or folders.
+_PLACES = ("out", "output", "histories", "model", "path", "table", "checkpoint")
+_LONGEST = 1000  # letters of what jsonargparse says, which may be a whole value
+# What it says of a value of another type, or of none of several.
+_MISTYPED = re.compile(
+    r'.*Parser key "([^"]+)":\s+(?:Expected a|Does not validate .* Subtypes: \[)\s*'
+    r"<class '(int|float|bool|list)'>.*(?:Got|Given) value: ?(.*?)\s*",
+    re.DOTALL,
+)
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list, such as [1,2]",
+}
 
 
 class OptionParser(ArgumentParser):
     """``jsonargparse.ArgumentParser`` that raises :class:`ConfigError`, and names the option that an
     unknown one was most likely meant to be."""
+
+    def parse_args(self, *args: Any, **options: Any) -> Any:
+        """Parse arguments; those that are text are as they were typed, in UTF-8."""
+        found = super().parse_args(*args, **options)
+        for action in self._actions:
+            if action.dest in _PLACES and found.get(action.dest) == "":
+                shown_as = (action.option_strings or [str(action.metavar)])[0]
+                raise ConfigError(f"{shown_as} is ''; give the name of a file or folder")
+        for name in list(found.keys()):
+            if name.rpartition(".")[2] in _TEXTS and isinstance(found[name], str):
+                found[name] = as_typed(found[name])
+        return found
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)
@@ -27,7 +59,12 @@ class OptionParser(ArgumentParser):
                 known = [flag for action in self._actions for flag in action.option_strings]
                 raise ConfigError(f"unknown option {given}; {nearest(given, known)}")
             raise ConfigError(f"unexpected argument {given!r}; see {self.prog} --help")
-        raise ConfigError(" ".join(message.split())) from ex
+        mistyped = _MISTYPED.fullmatch(message)
+        if mistyped:
+            name, kind, value = mistyped.groups()
+            given = "null" if value == "None" else shown(value)
+            raise ConfigError(f"--{name} is {given}; it must be {_KINDS[kind]}") from ex
+        raise ConfigError(" ".join(message.split())[:_LONGEST]) from ex
 
 
 def require_at_least(option: str, value: int | None, least: int) -> None:
@@ -71,7 +108,7 @@ def require_place(option: str, folder: Path) -> None:
 def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
     """Raise ``ConfigError`` unless ``value`` of ``option`` is one of ``choices``."""
     if value not in choices:
-        raise ConfigError(f"{option} is {value!r}; it must be one of {', '.join(choices)}")
+        raise ConfigError(f"{option} is {shown(value)}; it must be one of {', '.join(choices)}")
 
 
 def whole_numbers(option: str, text: str) -> list[int]:
@@ -80,7 +117,8 @@ def whole_numbers(option: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(
-            f"{option} is {text!r}; it must be whole numbers with commas between them, such as 1,2,4"
+            f"{option} is {shown(text)}; it must be whole numbers with commas between them, "
+            "such as 1,2,4"
         ) from None
 
 

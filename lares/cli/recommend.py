@@ -20,8 +20,11 @@ from lares.cli.options import (
     require_seed,
     require_threads,
 )
+from lares.cli.output import is_utf8
 from lares.config import MOST_STEPS
+from lares.csv_rows import rows_of
 from lares.errors import ConfigError, DataError
+from lares.names import shown
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 _UNKNOWN = ("error", "skip")
 _EMPTIED = ("nothing", "popular")
 _PLACES_SHOWN = 5
+_BLANKS = " \t\n\r\v\f"  # as in data; others are letters of an id
 
 
 class History(NamedTuple):
@@ -88,7 +92,10 @@ def read_histories(history: str | None, histories: str | None) -> list[History]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             found = list(_parsed(file, lambda line: f"{path}, line {line}"))
-    except (OSError, UnicodeDecodeError) as error:
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # the latter of bytes that are no text, or NUL in its name
         raise DataError(f"{path} cannot be read: {error}") from error
     if not found:
         raise DataError(f"{path} holds no history")
@@ -103,10 +110,11 @@ def _parsed(lines: Iterable[str], place: Callable[[int], str]) -> Iterator[Histo
         place: says where a line stands, by its number from 1.
     """
     reader = csv.reader(lines, skipinitialspace=True, strict=True)
+    rows = rows_of(reader)
     while True:
         where = place(reader.line_num + 1)
         try:
-            ids = next(reader, None)
+            ids = next(rows, None)
         except csv.Error as error:
             raise DataError(
                 f"{where}: {error}; an id that holds a comma or a quotation mark is quoted, and its "
@@ -114,9 +122,9 @@ def _parsed(lines: Iterable[str], place: Callable[[int], str]) -> Iterator[Histo
             ) from None
         if ids is None:
             return
-        if not ids or not all(part.strip() for part in ids):
+        if not ids or not all(part.strip(_BLANKS) for part in ids):
             raise DataError(
-                f"{where}: {','.join(ids)!r} is not a history; give item ids with commas between"
+                f"{where}: {shown(','.join(ids))} is not a history; give item ids with commas between"
             )
         yield History(where, ids)
 
@@ -127,6 +135,8 @@ def run(argv: Sequence[str]) -> None:
     require_choice("--unknown", found.unknown, _UNKNOWN)
     require_choice("--emptied", found.emptied, _EMPTIED)
     wanted = read_histories(found.history, found.histories)
+    if sys.stdout is None:
+        raise ConfigError("standard output is closed; lists are written there")
     require_at_least("--k", found.k, 1)
     require_in("--depth", found.depth, 1, MOST_STEPS)
     require_seed("--seed", found.seed)
@@ -158,6 +168,12 @@ def run(argv: Sequence[str]) -> None:
     lists: list[list[Any]] = [popular] * len(rows)
     for number, items in zip(served, best, strict=True):
         lists[number] = items if vocabulary is None else vocabulary.decode(items)
+    with is_utf8():
+        _write(lists)
+
+
+def _write(lists: Iterable[Sequence[Any]]) -> None:
+    """Print lists as histories are read."""
     plain = csv.writer(sys.stdout, lineterminator="\n")
     quoted = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for ids in lists:
@@ -201,11 +217,11 @@ def _rows_of(
         rows.append([])
         for item, row in zip(history.ids, found[start:end], strict=True):
             # Blanks before a comma belong to no id, unless there is an id that ends in them.
-            known = row or int(vocabulary.find([item.strip()])[0])
+            known = row or int(vocabulary.find([item.strip(_BLANKS)])[0])
             if known:
                 rows[-1].append(known)
             else:
-                unknown.append(_unknown(vocabulary, history.place, item.strip()))
+                unknown.append(_unknown(vocabulary, history.place, item.strip(_BLANKS)))
     return rows, unknown
 
 
@@ -227,6 +243,6 @@ def _refuse(unknown: Sequence[Unknown]) -> NoReturn:
 
 def _listed(unknown: Sequence[Unknown]) -> str:
     """Return how many items are unknown, and the first of them with their places, in words."""
-    shown = ", ".join(f"{one.item!r} ({one.place})" for one in unknown[:_PLACES_SHOWN])
+    named = ", ".join(f"{shown(one.item)} ({one.place})" for one in unknown[:_PLACES_SHOWN])
     kind = "unknown item" if len(unknown) == 1 else "unknown items"
-    return f"{len(unknown):,} {kind}: {shown}" + ", ..." * (len(unknown) > _PLACES_SHOWN)
+    return f"{len(unknown):,} {kind}: {named}" + ", ..." * (len(unknown) > _PLACES_SHOWN)

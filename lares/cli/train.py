@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lares.cli.run_command import SAMPLES_FLAG, RunCommand, print_metrics, saying_how_to_go_on
+from lares.data.formats import last_name
 from lares.training.config import TrainConfig, recipes
 
 
 def default_folder(path: str, recipe: str | None) -> Path:
     """``runs/DATA-RECIPE``."""
-    return Path("runs") / f"{Path(path).name.split('.')[0]}-{recipe or 'lares'}"
+    name = last_name(Path(path)).lstrip(".").split(".")[0] or "data"
+    return Path("runs") / f"{name}-{recipe or 'lares'}"
 
 
 def _possible_folders(found: Any) -> list[Path]:

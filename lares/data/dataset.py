@@ -6,7 +6,6 @@ its history begins and where its target stands.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lares.data.digest import digest
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
 
@@ -89,21 +89,10 @@ class Dataset:
     def digest(self) -> str:
         """Return a hash of samples and vocabulary, in hexadecimal digits.
 
-        The same data has the same hash on any machine, at any path, and in any form of file that
-        keeps its ids, its order and what is a number; name and notes do not count.
+        The same samples in the same order have the same hash on any machine, at any path, and in any
+        form of file that keeps their ids and what is a number; name and notes do not count.
         """
-        items: dict[int, bytes] = {}  # of arrays that splits share, each once
-        whole = hashlib.blake2b(self.vocabulary.digest(), digest_size=16)
-        for split in (self.train, self.valid, self.test):
-            if id(split.items) not in items:
-                items[id(split.items)] = _hashed(split.items)
-            whole.update(items[id(split.items)])
-            # A user's samples start at one place and end at one after the other: few runs say it all.
-            for places in (split.starts, split.ends - np.arange(len(split))):
-                first = np.flatnonzero(np.diff(places, prepend=-1))
-                whole.update(_hashed(places[first]) + _hashed(first))
-            whole.update(_hashed(np.array([len(split)])))
-        return whole.hexdigest()
+        return digest(self)
 
     def item_counts(self) -> NDArray[np.int64]:
         """(V,) how often each item is the target of a training sample or opens a history."""
@@ -129,12 +118,6 @@ class Dataset:
         moved = {id(split.items): rows[split.items] for split in splits}  # splits may share items
         train, valid, test = (replace(split, items=moved[id(split.items)]) for split in splits)
         return replace(self, vocabulary=vocabulary, train=train, valid=valid, test=test)
-
-
-def _hashed(array: NDArray[Any]) -> bytes:
-    """Return a hash (32 bytes) of an array's numbers, the same on every machine."""
-    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return hashlib.blake2b(plain.data, digest_size=32).digest()
 
 
 @dataclass(frozen=True)

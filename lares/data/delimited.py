@@ -12,7 +12,7 @@ import contextlib
 import csv
 import glob
 import io
-import sys
+import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -22,9 +22,11 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
+from lares.csv_rows import rows_of
 from lares.data.formats import compression
-from lares.data.tables import ReadAgain, Table, part_files, require_once
+from lares.data.tables import ReadAgain, Table, arrow_file, part_files, require_once
 from lares.errors import DataError
+from lares.names import shell_word, utf8_name
 
 _GUESSES = ("::", ",", ";", "\t", "|")
 _NAMES = {"tab": "\t", "\\t": "\t"}
@@ -33,7 +35,16 @@ _ONE_CHARACTER = (
 )
 _LONGEST_LINE = 16 * 2**20  # bytes of a row that DuckDB makes room for
 _ROWS_AT_ONCE = 100_000  # that the csv module reads
+# What stands for no value: nothing in any file. DuckDB passes over such cells beyond the header's.
+_NO_CELL = secrets.token_hex(16)
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# How files begin that are no text, and what to do about it.
+_PACKED = {
+    b"\x1f\x8b": "compressed with gzip; its name must end in .gz",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard; its name must end in .zst",
+    b"PK\x03\x04": "a zip archive; unpack it first",
+    b"PAR1": "Parquet; its name must end in .parquet, or --data.format parquet say so",
+}
 _RECODE = "convert the file first, as with iconv -f {} -t UTF-8 {} > NEW_FILE"
 
 
@@ -137,21 +148,23 @@ class DelimitedTable(Table):
     def _batches_of(
         self, part: int, columns: Sequence[str], connection: Any
     ) -> Iterator[pa.RecordBatch]:
-        if part in self._refused or self._dialects[part].blank_start:
+        path = self._parts[part]
+        name = utf8_name(path.absolute())
+        if name is None or part in self._refused or self._dialects[part].blank_start:
             yield from self._batches_by_csv_module(part, columns)
             return
         names, dialect = self._names[part], self._dialects[part]
-        path = self._parts[part]
         # Columns go by number: DuckDB takes names for the same that differ in case alone.
         kinds = ", ".join(f"'c{number}': 'VARCHAR'" for number in range(len(names)))
         chosen = ", ".join(f"c{names.index(name)}" for name in columns)
         quote = '"' if dialect.quoted else ""
         # Not as parameters: then the whole result would be made before its first row comes.
         query = (
-            f"SELECT {chosen} FROM read_csv({_literal(glob.escape(str(path.absolute())))}, "
+            f"SELECT {chosen} FROM read_csv({_literal(glob.escape(name))}, "
             "auto_detect = false, hive_partitioning = false, "
             f"columns = {{{kinds}}}, header = {self._has_header}, "
             f"delim = {_literal(dialect.delimiter)}, quote = '{quote}', escape = '{quote}', "
+            f"nullstr = '{_NO_CELL}', allow_quoted_nulls = false, "
             f"strict_mode = true, max_line_size = {_LONGEST_LINE}, "
             f"buffer_size = {2 * _LONGEST_LINE}, compression = '{compression(path) or 'none'}')"
         )
@@ -170,8 +183,6 @@ class DelimitedTable(Table):
         if self._has_header:
             next(rows, None)
         for line, cells in rows:
-            if len(cells) == width + 1 and not cells[-1]:  # a delimiter at the end of the line
-                del cells[-1]
             if len(cells) != width:
                 found = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
                 expected = (
@@ -196,7 +207,7 @@ class DelimitedTable(Table):
 def _connection() -> Iterator[Any]:
     """Give a DuckDB connection that keeps to this process and to the folder for temporary files."""
     settings: dict[str, Any] = {
-        "temp_directory": tempfile.gettempdir(),
+        "temp_directory": utf8_name(tempfile.gettempdir()) or "",
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
         "arrow_large_buffer_size": "true",  # text of a column may be more than 2 GB
@@ -237,7 +248,10 @@ def _lines(path: Path) -> Iterator[str]:
         DataError: the file cannot be read, or is no UTF-8 text.
     """
     try:
-        with pa.input_stream(str(path), compression=compression(path)) as file:
+        with (
+            arrow_file(path) as opened,
+            pa.input_stream(opened, compression=compression(path)) as file,
+        ):
             text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
             for number, line in enumerate(text, 1):
                 _require_utf8(line, path, number)
@@ -251,15 +265,21 @@ def _require_utf8(line: str, path: Path, number: int) -> None:
     try:
         line.encode()
     except UnicodeEncodeError as error:
+        name = shell_word(str(path))
         start = line[:2].encode(errors="surrogateescape")[:2]
         if number == 1 and start in _UTF16:
             raise DataError(
-                f"{path}, line 1: the file is UTF-16; {_RECODE.format('UTF-16', path)}"
+                f"{path}, line 1: the file is UTF-16; {_RECODE.format('UTF-16', name)}"
             ) from error
+        for magic, what in _PACKED.items():
+            if number == 1 and line[: len(magic)].encode(errors="surrogateescape").startswith(
+                magic
+            ):
+                raise DataError(f"{path}, line 1: the file is {what}") from error
         byte = ord(line[error.start]) & 0xFF
         raise DataError(
             f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8; "
-            f"{_RECODE.format('LATIN1', path)}"
+            f"{_RECODE.format('LATIN1', name)}"
         ) from error
 
 
@@ -280,10 +300,9 @@ def _records(path: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
         skipinitialspace=dialect.quoted and not delimiter.isspace(),
         strict=True,
     )
-    limit = csv.field_size_limit(sys.maxsize)
     line = 1
     try:
-        for cells in reader:
+        for cells in rows_of(reader):
             if cells:
                 yield line, cells
             line = reader.line_num + 1
@@ -294,5 +313,3 @@ def _records(path: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
         elif "expected after" in reason:
             reason = "after the double quote that ends a cell stands more than the delimiter"
         raise DataError(f"{path}, line {line}: {reason}") from error
-    finally:
-        csv.field_size_limit(limit)

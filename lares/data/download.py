@@ -163,7 +163,9 @@ def _recbole_wheel(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--dest", str(folder), "--requirement", str(requirements)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=300, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DownloadError(f"pip could not fetch {RECBOLE_REQUIREMENT}: {error}") from error
     wheels = list(folder.glob("recbole-*.whl"))

@@ -16,6 +16,7 @@ import torch
 from lares.data.ids import encode_column, sort_codes
 from lares.data.readers import open_table
 from lares.errors import DataError
+from lares.names import shown
 from lares.text import write_text_features
 
 
@@ -50,11 +51,11 @@ def read_item_texts(
         twice = int(np.argmax(np.bincount(codes) > 1))
         first, second = np.flatnonzero(codes == twice)[:2]
         raise DataError(
-            f"{path}: item {ids[twice].as_py()!r} stands in rows {first + 1} and {second + 1}"
+            f"{path}: item {shown(ids[twice].as_py())} stands in rows {first + 1} and {second + 1}"
         )
     parts = [columns.column(name).to_pylist() for name in text_columns]
     texts = [
-        " ".join(str(part).strip() for part in row if part is not None).strip()
+        " ".join(filter(None, ("" if part is None else str(part).strip() for part in row)))
         for row in zip(*parts, strict=True)
     ]
     if not any(texts):

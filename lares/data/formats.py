@@ -22,6 +22,11 @@ def compression(path: Path) -> str | None:
     return COMPRESSIONS.get(path.suffix.lower())
 
 
+def last_name(path: Path) -> str:
+    """Return a path's last name; of ``.`` and ``..`` that of the folder that they stand for."""
+    return path.resolve().name if path.name in ("", "..") else path.name
+
+
 def stem(path: Path) -> str:
     """Return a file's name without the suffix of its form and that of its compression."""
     return Path(_plain_name(path)).stem

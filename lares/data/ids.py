@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lares.errors import DataError
+from lares.names import shown
 
 WHOLE_NUMBER = r"0|-?[1-9][0-9]*"
 _WHOLE_NUMBER = re.compile(WHOLE_NUMBER)
@@ -52,12 +53,14 @@ def as_ids(values: Any) -> pa.Array:
         values: whole numbers or strings: a list, a NumPy or an Arrow array.
 
     Raises:
-        DataError: they are neither all whole numbers of 64 bits nor all text.
+        DataError: they are neither all whole numbers of 64 bits nor all text, or one is null.
     """
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if not isinstance(values, pa.Array):
         values = _from_python(values)
+    if values.null_count:
+        raise _null_id(pc.index(values.is_null(), True).as_py())
     if is_text(values.type):
         return values.cast(pa.large_string())
     if not pa.types.is_integer(values.type):
@@ -68,9 +71,16 @@ def as_ids(values: Any) -> pa.Array:
 
 
 def _from_python(values: Any) -> pa.Array:
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise DataError(f"ids are {shown(values)}; they must be a list of whole numbers or texts")
+    if isinstance(values, np.ndarray) and values.ndim != 1:
+        raise DataError(f"ids have shape {values.shape}; they must be a list, of one dimension")
     if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
         return pa.array(values)
     listed = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    nulls = [place for place, value in enumerate(listed) if value is None]
+    if nulls:
+        raise _null_id(nulls[0])
     if all(isinstance(value, str) for value in listed):
         try:
             return pa.array(listed, pa.large_string())
@@ -78,11 +88,15 @@ def _from_python(values: Any) -> pa.Array:
             raise DataError(f"an id is not text that UTF-8 can hold: {error}") from error
     for value in listed:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise DataError(f"id {value!r} is neither a whole number nor text like all others")
+            raise DataError(f"id {shown(value)} is neither a whole number nor text like all others")
     for kind in (pa.int64(), pa.uint64()):
         if all(_bounds(kind).min <= value <= _bounds(kind).max for value in listed):
             return pa.array(listed, kind)
     raise DataError("ids do not fit 64 bits, signed or unsigned")
+
+
+def _null_id(place: int) -> DataError:
+    return DataError(f"the id at place {place} (counted from 0) is null; every item needs one")
 
 
 def _bounds(kind: pa.DataType) -> np.iinfo:
@@ -94,7 +108,12 @@ def id_key(value: Any, kind: pa.DataType) -> int | str | None:
     if isinstance(value, str):
         found: int | str | None = value if is_text(kind) else whole_number(value)
     elif isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        found = str(int(value)) if is_text(kind) else int(value)
+        found = int(value)
+        if is_text(kind):
+            try:
+                found = str(found)
+            except ValueError:  # of more digits than Python writes
+                return None
     else:
         return None
     if isinstance(found, str):

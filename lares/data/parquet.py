@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from lares.data.tables import Table, part_files, require_once
+from lares.data.tables import Table, arrow_file, part_files, require_once
 from lares.errors import DataError
 
 _ROWS_AT_ONCE = 1_000_000
@@ -69,7 +69,8 @@ class ParquetTable(Table):
 def _opened(path: Path) -> Iterator[Any]:
     """Give a Parquet file; whatever goes wrong with it in the block is a ``DataError``."""
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with arrow_file(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} is not a readable Parquet file: {reason}") from error

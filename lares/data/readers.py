@@ -8,14 +8,13 @@ from pathlib import Path
 
 from lares.data.dataset import Dataset, Interactions, group_by_user, keep_core, leave_one_out
 from lares.data.delimited import DelimitedTable
-from lares.data.formats import FORMATS, SPLITS, kind, stem
+from lares.data.formats import FORMATS, SPLITS, kind, last_name, stem
 from lares.data.interactions import choose_time, read_interactions
 from lares.data.parquet import ParquetTable
 from lares.data.recbole import (
     ATOMIC_SUFFIX,
     AtomicTable,
     atomic_file,
-    atomic_stem,
     has_sequence_form,
     read_sequence_form,
 )
@@ -93,10 +92,9 @@ def load_dataset(
             raise DataError(
                 f"{path} is in sequence form, split already: core={core} cannot be applied"
             )
-        base = atomic_stem(path)
         return read_sequence_form(
-            base,
-            name or base.name,
+            path,
+            name,
             item=item_column,
             delimiter=delimiter,
             text_ids=text_ids,
@@ -134,14 +132,16 @@ def _guess_format(path: Path) -> str:
             return "movielens"
         found = kind(path)
         if found is None:
+            found_suffix = repr(path.suffix) if path.suffix else "a file without suffix"
             raise DataError(
-                f"{path}: cannot tell the format of {path.suffix or 'a file without suffix'!r}; "
+                f"{path}: cannot tell the format of {found_suffix}; "
                 f"--data.format names it ({', '.join(FORMATS[1:])})"
             )
         return found
     if (path / _MOVIELENS_FILE).is_file():
         return "movielens"
-    kinds = {kind(file) for file in path.iterdir() if file.name[0] not in "._"} - {None}
+    files = [file for file in path.iterdir() if file.name[0] not in "._" and file.is_file()]
+    kinds = {kind(file) for file in files} - {None}
     for found in ("recbole", "parquet", "csv"):
         if found in kinds:
             return found
@@ -201,7 +201,7 @@ def _read_recbole(path: Path, wanted: _Wanted) -> Interactions:
     """A plain atomic file."""
     file = atomic_file(path)
     table = AtomicTable(file, wanted.delimiter)
-    return _interactions(table, wanted, file.stem, _companions_note(file))
+    return _interactions(table, wanted, stem(file), _companions_note(file))
 
 
 def _read_movielens(path: Path, wanted: _Wanted) -> Interactions:
@@ -222,7 +222,7 @@ _READERS = {
 
 
 def _name(path: Path) -> str:
-    return path.name if path.is_dir() else stem(path)
+    return last_name(path) if path.is_dir() else stem(path)
 
 
 def _split(path: Path) -> str | None:

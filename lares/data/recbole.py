@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 
 from lares.data.dataset import Dataset, Split
 from lares.data.delimited import DelimitedTable
-from lares.data.formats import SPLITS, suffix
+from lares.data.formats import SPLITS, stem, suffix
 from lares.data.ids import encode_column, sort_codes
 from lares.data.interactions import describe_ids, kept_rows
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
 
 ATOMIC_SUFFIX = ".inter"
+_SPLIT = re.compile(rf"[.]({'|'.join(SPLITS)})$", re.IGNORECASE)  # at the end of a file's name
 
 
 class AtomicTable(DelimitedTable):
@@ -45,39 +47,86 @@ def atomic_stem(path: Path) -> Path:
     """Return ``folder/NAME`` of atomic files, from the folder, from any of its files, or from itself.
 
     Raises:
-        DataError: the folder holds files of several data sets.
+        DataError: the folder holds none, or files of several data sets.
     """
     if path.is_dir():
-        stems = {atomic_stem(file) for file in path.iterdir() if suffix(file) == ATOMIC_SUFFIX}
-        if len(stems) != 1:
+        stems = {atomic_stem(file) for file in _atomic_files(path)}
+        if not stems:
+            raise DataError(
+                f"folder {path} holds no file ending in {ATOMIC_SUFFIX}; give the folder or the file "
+                "of RecBole's data, or another --data.format"
+            )
+        if len(stems) > 1:
             raise DataError(
                 f"folder {path} holds atomic files of several data sets "
                 f"({', '.join(sorted(stem.name for stem in stems))}); name one file"
             )
         return stems.pop()
-    name = path.stem if suffix(path) == ATOMIC_SUFFIX else path.name
-    for split in SPLITS:
-        name = name.removesuffix(f".{split}")
-    return path.with_name(name)
+    name = stem(path) if suffix(path) == ATOMIC_SUFFIX else path.name
+    return path.with_name(_SPLIT.sub("", name))
 
 
 def atomic_file(path: Path) -> Path:
     """Return the plain atomic file that ``path`` is or, if it is a folder, holds.
 
     Raises:
-        DataError: the folder holds files of several data sets.
+        DataError: the folder holds files of several data sets, or several that could be it.
     """
-    return path if path.is_file() else Path(f"{atomic_stem(path)}{ATOMIC_SUFFIX}")
+    return path if path.is_file() else _file_of(atomic_stem(path), "")
 
 
 def has_sequence_form(path: Path, item: str, delimiter: str) -> bool:
     """Return whether ``path`` is data in sequence form: a file called as a split whose rows have
     histories, or a folder with such files."""
     if path.is_file():
-        is_split = suffix(path) == ATOMIC_SUFFIX and path.stem != atomic_stem(path).name
+        is_split = suffix(path) == ATOMIC_SUFFIX and stem(path) != atomic_stem(path).name
         return is_split and _has_histories(path, item, delimiter)
-    train = Path(f"{atomic_stem(path)}.{SPLITS[0]}{ATOMIC_SUFFIX}")
+    train = _file_of(atomic_stem(path), SPLITS[0])
     return train.is_file() and _has_histories(train, item, delimiter)
+
+
+def _atomic_files(folder: Path) -> list[Path]:
+    """Return the files in a folder whose names are those of atomic files, hidden ones left out."""
+    return [
+        file
+        for file in sorted(folder.iterdir())
+        if file.name[0] not in "._" and suffix(file) == ATOMIC_SUFFIX and file.is_file()
+    ]
+
+
+def _file_of(base: Path, split: str, like: Path | None = None) -> Path:
+    """Return the atomic file ``NAME.inter`` or ``NAME.SPLIT.inter``, in capitals and compressed or not.
+
+    Args:
+        base: ``folder/NAME``.
+        split: "" for none.
+        like: a file beside it; of several that could be the one sought, that which ends alike is.
+
+    Returns:
+        The file; its usual name if there is none.
+
+    Raises:
+        DataError: there are several.
+    """
+    name = f"{base.name}.{split}".rstrip(".")
+    files = _atomic_files(base.parent) if base.parent.is_dir() else []
+    found = [file for file in files if _is_called(stem(file), base.name, split)]
+    if like is not None and len(found) > 1:
+        ending = like.name.removeprefix(stem(like))
+        found = [file for file in found if file.name.removeprefix(stem(file)) == ending] or found
+    if len(found) > 1:
+        raise DataError(
+            f"{base.parent} holds {' and '.join(file.name for file in found)}, which are the same file "
+            "in different forms; keep one of them"
+        )
+    return found[0] if found else base.with_name(f"{name}{ATOMIC_SUFFIX}")
+
+
+def _is_called(found: str, name: str, split: str) -> bool:
+    """Return whether a file's name without suffixes is NAME, or NAME.SPLIT in any case of SPLIT."""
+    if not split:
+        return found == name
+    return found.lower().endswith(f".{split}") and _SPLIT.sub("", found) == name
 
 
 def _has_histories(path: Path, item: str, delimiter: str) -> bool:
@@ -85,8 +134,8 @@ def _has_histories(path: Path, item: str, delimiter: str) -> bool:
 
 
 def read_sequence_form(
-    stem: Path,
-    name: str,
+    path: Path,
+    name: str | None = None,
     *,
     item: str = "item_id",
     delimiter: str = "auto",
@@ -96,8 +145,8 @@ def read_sequence_form(
     """Return the data of ``NAME.train.inter`` and its fellows, in which each row is a sample.
 
     Args:
-        stem: ``folder/NAME``.
-        name: of the data.
+        path: one of the files, or their folder.
+        name: of the data; by default the files'.
         item: field of the targets; that of the histories is the same with ``_list``.
         delimiter: between cells; ``auto`` is a tab.
         text_ids: keep ids text that could be numbers.
@@ -106,10 +155,11 @@ def read_sequence_form(
     Raises:
         DataError: a file or a field is missing, or a history or a target is empty.
     """
+    base, like = atomic_stem(path), path if path.is_file() else None
     texts, lengths = [], []
     notes: list[str] = []
     for split in SPLITS:
-        table = AtomicTable(Path(f"{stem}.{split}{ATOMIC_SUFFIX}"), delimiter)
+        table = AtomicTable(_file_of(base, split, like), delimiter)
         found, found_lengths, found_notes = _read_samples(table, item, drop_missing)
         texts.append(found)
         lengths.append(found_lengths)
@@ -122,14 +172,19 @@ def read_sequence_form(
         _row_samples(rows[end - len(found) : end], size)
         for end, found, size in zip(ends, texts, lengths, strict=True)
     )
+    samples = (train, valid, test)
+    # Every target is an interaction, and so is what opens a history. Where training has not every
+    # prefix, or histories are cut, whole histories of the test samples may say more.
+    opened = sum(int((split.ends - split.starts == 1).sum()) for split in samples)
+    n_interactions = max(sum(map(len, samples)) + opened, len(test.items))
     return Dataset(
         train=train,
         valid=valid,
         test=test,
         vocabulary=Vocabulary(ids),
-        name=name,
+        name=name or base.name,
         n_users=len(test),
-        n_interactions=len(train) + len(valid) + len(test),
+        n_interactions=n_interactions,
         notes=tuple(notes),
         source={
             "format": f"{table.form}s in sequence form",

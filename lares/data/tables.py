@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -91,6 +92,11 @@ def joined(names: list[str], batches: Sequence[pa.RecordBatch], path: Path) -> p
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise DataError(f"the files of {path} have columns of different types: {error}") from error
+
+
+def arrow_file(path: Path) -> pa.NativeFile:
+    """Return a file opened for Arrow, which by itself takes names in UTF-8 alone."""
+    return pa.OSFile(os.fsencode(path))
 
 
 def require_file(path: Path) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lares.data.ids import is_text
 from lares.errors import DataError
+from lares.names import shown
 
 _DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _DAY_TIME = r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?"
@@ -179,7 +180,7 @@ class _Cells:
         text = self.texts[self.first].as_py()
         form = form_of(text)
         if form is None:
-            raise DataError(f"{self.place(self.first)}: {text!r} is no time; {_WANTED}")
+            raise DataError(f"{self.place(self.first)}: {shown(text)} is no time; {_WANTED}")
         if form in (_WHOLE, _REAL):
             return self._numbers()
         self._require(form)
@@ -198,7 +199,7 @@ class _Cells:
                     continue
             row = _first_failing(plain, pa.int64())
             raise DataError(
-                f"{self.place(row)}: time {self.texts[row].as_py()!r} does not fit 64 bits"
+                f"{self.place(row)}: time {shown(self.texts[row].as_py())} does not fit 64 bits"
             )
         numbers = plain.cast(pa.float64())
         values = numbers.fill_null(0).to_numpy()
@@ -207,8 +208,8 @@ class _Cells:
         if inexact.any():
             row = int(np.argmax(inexact))
             raise DataError(
-                f"{self.place(row)}: time {self.texts[row].as_py()!r} stands among real numbers, which "
-                "have no room for all its digits; write all times as whole numbers"
+                f"{self.place(row)}: time {shown(self.texts[row].as_py())} stands among real numbers, "
+                "which have no room for all its digits; write all times as whole numbers"
             )
         return numbers, _REAL
 
@@ -221,11 +222,12 @@ class _Cells:
         text = self.texts[row].as_py()
         found = form_of(text)
         if found is None:
-            raise DataError(f"{self.place(row)}: {text!r} is no time; {_WANTED}")
+            raise DataError(f"{self.place(row)}: {shown(text)} is no time; {_WANTED}")
         start = self.texts[self.first].as_py()
         raise DataError(
-            f"{self.place(row)}: time {text!r} is {_ONE_OF[found]}, but the first, {start!r}, is "
-            f"{_ONE_OF[form_of(start) or form]}; all times of a column must have one form"
+            f"{self.place(row)}: time {shown(text)} is {_ONE_OF[found]}, but the first, "
+            f"{shown(start)}, is {_ONE_OF[form_of(start) or form]}; "
+            "all times of a column must have one form"
         )
 
     def _dates(self, form: str) -> pa.ChunkedArray:
@@ -248,7 +250,7 @@ class _Cells:
         except pa.ArrowInvalid:
             row = _first_failing(texts, kind)
             raise DataError(
-                f"{self.place(row)}: {self.texts[row].as_py()!r} is no day and time that there is"
+                f"{self.place(row)}: {shown(self.texts[row].as_py())} is no day and time that there is"
             ) from None
 
     def _require_range(self, texts: pa.ChunkedArray, zone: str | None) -> None:
@@ -258,8 +260,8 @@ class _Cells:
         if pc.any(outside).as_py():
             row = pc.index(outside, True).as_py()
             raise DataError(
-                f"{self.place(row)}: {self.texts[row].as_py()!r} is too far from 1970 for nanoseconds, "
-                "which other times of the column have"
+                f"{self.place(row)}: {shown(self.texts[row].as_py())} is too far from 1970 for "
+                "nanoseconds, which other times of the column have"
             )
 
 

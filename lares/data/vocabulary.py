@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lares.data.ids import as_ids, id_key, is_text
 from lares.errors import DataError
 from lares.files import atomic_write
+from lares.names import shown
 
 _FEW = 1000  # texts that are found one by one, without a table of all ids
 
@@ -44,7 +45,7 @@ class Vocabulary:
             Arrow array.
 
     Raises:
-        DataError: they are not ascending, or neither all whole numbers nor all text.
+        DataError: they are not ascending, neither all whole numbers nor all text, or one is null.
     """
 
     def __init__(self, ids: Any) -> None:
@@ -53,8 +54,8 @@ class Vocabulary:
         if not pc.all(ascending, min_count=0).as_py():
             place = pc.index(ascending, False).as_py()
             raise DataError(
-                f"ids must ascend, each standing there once: {self._ids[place].as_py()!r} stands "
-                f"before {self._ids[place + 1].as_py()!r}"
+                f"ids must ascend, each standing there once: {shown(self._ids[place].as_py())} stands "
+                f"before {shown(self._ids[place + 1].as_py())}"
             )
 
     def __len__(self) -> int:
@@ -140,11 +141,11 @@ class Vocabulary:
         key = id_key(value, self._ids.type)
         if key is None and self.is_numeric:
             return DataError(
-                f"item {value!r} is unknown: items are whole numbers here, such as "
+                f"item {shown(value)} is unknown: items are whole numbers here, such as "
                 f"{self._ids[0].as_py()}"
             )
-        shown = value if key is None else key
-        return DataError(f"item {shown!r} is unknown to this catalogue of {len(self)} items")
+        item = shown(value if key is None else key)
+        return DataError(f"item {item} is unknown to this catalogue of {len(self)} items")
 
     def decode(self, rows: Iterable[int]) -> list[Any]:
         """Return the raw ids of catalogue rows in ``1..n``.

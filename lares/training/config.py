@@ -315,6 +315,8 @@ class RunConfig:
             if not isinstance(given, Mapping):
                 raise ConfigError(f"section {name!r} is {given!r}; it must hold options")
             if section is LaresConfig:  # without n_items, which the data decide
+                if "n_items" in given:
+                    raise ConfigError(f"{name}.n_items is what the data say; leave it out")
                 built[name] = dict(given)
                 continue
             check_known(given, [f.name for f in dataclasses.fields(section)], f"option of {name}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lares.errors import CheckpointError
 from lares.files import atomic_write
-from lares.plain import settle_options
+from lares.plain import settle_options, whole
 
 if TYPE_CHECKING:
     from lares.data.dataset import Dataset
@@ -29,6 +29,7 @@ class DataRecord:
         digest: of samples and raw item ids.
         users, items, interactions: how many.
         popular: raw ids of the items that training meets most often, the first most; at most 1000.
+        form: of the digest; the first had the same samples of two forms of file for different data.
     """
 
     digest: str
@@ -36,16 +37,22 @@ class DataRecord:
     items: int
     interactions: int
     popular: list[Any] = field(default_factory=list)
+    form: int = 1  # of records that do not say it
+
+    def __post_init__(self) -> None:
+        settle_options(self)
+        whole("form", self.form, 1, 2)
 
     @classmethod
-    def of(cls, dataset: Dataset) -> DataRecord:
-        """Return the record of a data set."""
+    def of(cls, dataset: Dataset, form: int = 2) -> DataRecord:
+        """Return the record of a data set, to be compared with those that have a digest of ``form``."""
+        from lares.data.digest import former_digest  # brings numpy
+
         vocabulary = dataset.vocabulary
         rows = (-dataset.item_counts()[1:]).argsort(kind="stable")[:_MOST_POPULAR] + 1
         popular = vocabulary.decode(rows.tolist())
-        return cls(
-            dataset.digest(), dataset.n_users, len(vocabulary), dataset.n_interactions, popular
-        )
+        digest = dataset.digest() if form == 2 else former_digest(dataset)
+        return cls(digest, dataset.n_users, len(vocabulary), dataset.n_interactions, popular, form)
 
     def difference(self, now: DataRecord) -> str:
         """Return what differs, in words; empty if the data are the same."""
@@ -75,10 +82,8 @@ class DataRecord:
         if not path.is_file():
             return None
         try:
-            found = cls(**json.loads(path.read_text(encoding="utf-8")))
-            settle_options(found)
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise CheckpointError(
                 f"{path} is no record of data: {error}; restore it from a copy"
             ) from error
-        return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lares.errors import CheckpointError
-from lares.files import atomic_write
+from lares.files import atomic_write, named_in_utf8
 
 
 class CsvLog:
@@ -89,13 +90,17 @@ class Board:
         from torch.utils.tensorboard import SummaryWriter
 
         self._folder = folder
+        self._name = contextlib.ExitStack()
         self._failed: BaseException | None = None
         self._hook = threading.excepthook
         threading.excepthook = self._thread_failed  # the thread writes at once
         try:
-            self._writer = SummaryWriter(str(folder), purge_step=first_step)
+            folder.mkdir(parents=True, exist_ok=True)
+            named = self._name.enter_context(named_in_utf8(folder))
+            self._writer = SummaryWriter(str(named), purge_step=first_step)
         except BaseException as error:
             threading.excepthook = self._hook
+            self._name.close()
             if isinstance(error, OSError):
                 self._failed = error
                 self.check()
@@ -114,6 +119,7 @@ class Board:
     def close(self) -> None:
         """Write what is left."""
         self._trying(self._writer.close)
+        self._name.close()
         threading.excepthook = self._hook
 
     def check(self) -> None:

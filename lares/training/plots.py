@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def plot_run(
 
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(
+        title.encode(errors="replace").decode(), parse_math=False
+    )  # names may be no text
     losses, validation, depth = figure.subplots(1, 3)
     for name, label in curves.items():
         epochs, values = _measured(rows, name)
@@ -59,7 +62,10 @@ def plot_run(
     depth.set(xlabel="reasoning depth", ylabel="full ranking", title="Test", xticks=depths)
     depth.set_ylim(bottom=0)
     depth.legend()
-    with atomic_write(path) as temporary:
+    with atomic_write(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Glyph", UserWarning
+        )  # its fonts lack a letter of the title
         figure.savefig(temporary, format="png", dpi=120)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from lares.errors import ConfigError, DataError
 from lares.files import atomic_write, remove_unfinished
 from lares.folders import BEST, ITEMS_FILE, RUN_CONFIG_FILE, is_run, model_folder
+from lares.names import shell_word
 from lares.training.config import DataOptions, RunConfig, differing_options, read_config
 from lares.training.data_record import DataRecord
 from lares.training.lock import LOCK_FILE, held
@@ -149,10 +149,15 @@ class RunFolder:
             DataError: they are others.
         """
         self._record = now = DataRecord.of(dataset)
+
+        def differs(record: DataRecord) -> str:
+            same_form = now if now.form == record.form else DataRecord.of(dataset, record.form)
+            return record.difference(same_form)
+
         path, before = config.data.path, DataRecord.load(self.record)
         difference = ""
         if self.config.exists() and before is not None:
-            difference = before.difference(now)
+            difference = differs(before)
         elif self.config.exists() and self.items.is_file() and config.COMMAND == "train":
             same = type(dataset.vocabulary).load(self.items).equals(dataset.vocabulary)
             difference = "" if same else "its items are others"
@@ -162,9 +167,9 @@ class RunFolder:
                 "(it may have moved), or another --out for a run of its own"
             )
         trained = None if source is None else DataRecord.load(source.record)
-        if source is not None and trained is not None and trained.difference(now):
+        if source is not None and trained is not None and differs(trained):
             raise DataError(
-                f"{path} is not the data that {source.path} was trained on: {trained.difference(now)}; "
+                f"{path} is not the data that {source.path} was trained on: {differs(trained)}; "
                 f"to post-train its model on other data give {source.best}"
             )
 
@@ -179,7 +184,7 @@ class RunFolder:
 
     def resume_command(self, command: str) -> str:
         """Return the line that goes on with the run, which ``lares COMMAND`` started."""
-        return f"lares {command} --out {shlex.quote(str(self.path))} --resume"
+        return f"lares {command} --out {shell_word(str(self.path))} --resume"
 
 
 def _make_folders(path: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
 from lares.folders import ITEMS_FILE
 from lares.model import LaresModel
+from lares.names import shown
 from lares.training.config import DataOptions
 from lares.training.run_folder import find_model
 
@@ -35,7 +36,7 @@ class TrainedModel(NamedTuple):
             if unknown:
                 others = f" and {len(unknown) - 1} others are" if len(unknown) > 1 else " is"
                 raise DataError(
-                    f"{dataset.name}: item {unknown[0]!r}{others} unknown to this catalogue of "
+                    f"{dataset.name}: item {shown(unknown[0])}{others} unknown to this catalogue of "
                     f"{len(self.vocabulary)} items"
                 )
             return dataset.with_vocabulary(self.vocabulary)

@@ -184,6 +184,32 @@ CASES = [
     case(f"recommend {{run}} --history {10**25}", "item", str(10**25)),
     case(f"recommend {{run}} --history {HUGE}", "item", "unknown"),
     case(f"recommend {{run}} --history -{HUGE}", "unknown"),
+    *(
+        case(command, *holds)
+        for command, holds in (
+            (
+                TRAIN + " --trainer.seed=soon",
+                ("--trainer.seed is 'soon'; it must be a whole number",),
+            ),
+            (
+                TRAIN + " --trainer.seed=null",
+                ("--trainer.seed is null; it must be a whole number",),
+            ),
+            (
+                TRAIN + " --trainer.num_threads=x",
+                ("--trainer.num_threads is 'x'; it must be a whole",),
+            ),
+            (TRAIN + " --optimizer.lr=", ("--optimizer.lr is ''; it must be a number",)),
+            (TRAIN + " --data.text_ids=maybe", ("--data.text_ids is 'maybe'; it must be true or",)),
+            (
+                TRAIN + " --trainer.test_depths=3",
+                ("--trainer.test_depths is '3'; it must be a list",),
+            ),
+            (RECOMMEND + " --k=1e1", ("--k is '10.0'; it must be a whole number",)),
+            (RECOMMEND + f" --k={'x' * 10**5}", ("--k is 'xxx", "100,002 letters", "whole number")),
+            (TRAIN + f" --trainer.test_depths=[{'1,' * 10**5}x]", ("trainer.test_depths",)),
+        )
+    ),
     # --- columns
     case(
         TRAIN + " --data.user_column=item_id", "data.user_column", "data.item_column", "'item_id'"
@@ -218,6 +244,19 @@ CASES = [
         "--out",
         "plain.txt",
     ),
+    *(
+        case(command, f"{name} is ''")
+        for command, name in (
+            (TRAIN.replace("{new}", "").replace("--out ", "--out="), "--out"),
+            ("train --resume --out=", "--out"),
+            ("posttrain {run} {data} --out=", "--out"),
+            ("demo --out=", "--out"),
+            ("data get ml-100k --out=", "--out"),
+            ("data embed {data} --model x --out=", "--out"),
+            (EVALUATE + " --output=", "--output"),
+            ("recommend {run} --histories=", "--histories"),
+        )
+    ),
     # --- files of options
     case(TRAIN + " --config {folder}/none.yaml", "none.yaml"),
     *(
@@ -239,8 +278,21 @@ CASES = [
             ("data: {path: [a]}\n", ("data.path", "['a']")),
             ("trainer: {test_depths: 3}\n", ("trainer.test_depths", "3")),
             ("trainer: {tensorboard: 3}\n", ("trainer.tensorboard", "3")),
+            ("model: {n_items: 5}\n", ("model.n_items",)),
+            (
+                "trainer: {seed: 1}\nmodel: {}\ntrainer: {seed: 2}\n",
+                ("'trainer'", "twice", "line 3"),
+            ),
+            ("trainer: {seed: 1, seed: 2}\n", ("'seed'", "twice", "line 1")),
+            ("trainer: {seed: 1, 'seed': 1}\n", ("'seed'", "twice")),
+            ("optimizer: {lr: 1:30}\n", ("'1:30'", "line 1")),
+            ("optimizer: {lr: 1:30.5}\n", ("'1:30.5'",)),
+            ("trainer: {seed: 010}\n", ("'010'",)),
+            ("trainer: {seed: -1:30}\n", ("'-1:30'",)),
+            (" " * 2_000_000, ("bad.yaml", "1,000,000")),
         )
     ),
+    *(case(TRAIN + f" --config {name}", name) for name in ("/dev/zero", "/dev/full", "/proc")),
     # --- files of data
     *(
         case("data info {folder}/bad.csv", "bad.csv", *holds, before=written("bad.csv", content))
@@ -250,8 +302,13 @@ CASES = [
             ("user_id,user_id\n1,2\n", ("'user_id'",)),
             (b"user_id,item_id\n1,\xff\n", ("line 2",)),
             (b"\x00\x01\x02\x03" * 100, ()),
+            (f"user_id,item_id,timestamp\n1,2,{'x' * 10**6}\n", ("line 2", "1,000,002 letters")),
+            (f"user_id,item_id,timestamp\n1,2,1{'0' * 10**6}\n", ("line 2", "letters")),
+            (f"user_id,item_id,timestamp\n1,2,3\n1,3,{'x' * 10**6}\n", ("line 3", "letters")),
         )
     ),
+    case("data info {run} --format recbole", "holds no file ending in .inter"),
+    case(TRAIN.format(data="{run}", new="{new}") + " --data.format=recbole", ".inter"),
     case("data info {folder}/bad.parquet", "bad.parquet", before=written("bad.parquet", b"PAR1xx")),
     # --- histories
     *(
@@ -268,6 +325,10 @@ CASES = [
             ('"3,4\n', ("line 1",)),
             ("3,999\n", ("999", "line 1")),
             (f"3,{HUGE}\n", ("line 1", "unknown")),
+            ("3," + "x" * 10**6 + "\n", ("line 1", "unknown", "1,000,002 letters")),
+            ("3,," + "x," * 10**5 + "\n", ("line 1", "is not a history")),
+            ("\u20283\n", ("line 1", "unknown")),
+            ("3\u00a0,4\n", ("line 1", "unknown")),
         )
     ),
     case("recommend {run} --histories {folder}/none.csv", "none.csv"),
@@ -429,6 +490,7 @@ def test_bad_input(
     assert error.count("\n") == 1
     assert error.endswith("\n")
     assert "Traceback" not in error
+    assert len(error) < 4000
     for part in bad.holds:
         assert part in error
     assert listing(folder) == before

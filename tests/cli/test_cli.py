@@ -117,6 +117,57 @@ def test_options_override_file_and_file_overrides_recipe(tmp_path: Path, interac
     assert config.data.path == str(interactions)
 
 
+@pytest.mark.parametrize("given", ["null", "~", "a", ""])
+def test_null_names_no_column_of_times(given: str, tmp_path: Path) -> None:
+    """On the command line and in files, whatever a file named before."""
+    from lares.cli.data import info_parser
+    from lares.cli.train import parse
+
+    expected = None if given in ("null", "~") else given
+    named, file = tmp_path / "named.yaml", tmp_path / "c.yaml"
+    named.write_text("data: {time_column: when}\n")
+    file.write_text(f"data: {{time_column: {given or repr(given)}}}\n")
+    before = ["x.csv", f"--config={named}"]
+    for argv in ([*before, "--data.time_column", given], [*before, f"--config={file}"]):
+        assert parse(argv)[0].data.time_column == expected
+    assert info_parser().parse_args(["x.csv", "--time_column", given]).time_column == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("a.csv", "a"),
+        ("b/a.train.csv.gz", "a"),
+        (".hidden.csv", "hidden"),
+        ("..a", "a"),
+        (".", "work"),
+        ("b/..", "work"),
+        ("./b/", "b"),
+        ("...", "data"),
+    ],
+)
+def test_folders_of_runs_are_called_like_the_data(
+    path: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lares.cli.train import default_folder
+
+    (tmp_path / "work" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    assert default_folder(path, None) == Path("runs") / f"{name}-lares"
+
+
+def test_the_folder_that_one_is_in_has_a_name(tmp_path: Path, capsys, monkeypatch) -> None:
+    (tmp_path / "work" / "b").mkdir(parents=True)
+    write_interactions(tmp_path / "work" / "x.parquet")
+    monkeypatch.chdir(tmp_path / "work")
+    for path in (".", "b/..", "../work/"):
+        main(["data", "info", path])
+        assert "name               work\n" in capsys.readouterr().out
+    for command in (["data", "info", ""], ["evaluate", "", "x"], ["evaluate", ".", ""]):
+        assert "is ''; give the name of a file or folder" in fails(capsys, *command)
+    assert "''" in fails(capsys, "train", "")
+
+
 def test_run_again_and_resume(run_folder: Path, capsys) -> None:
     data = str(run_folder.parent / "walks.parquet")
     error = fails(capsys, "train", data, "--out", str(run_folder), "--trainer.max_epochs=2", *SMALL)

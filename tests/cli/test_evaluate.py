@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import threading
 from pathlib import Path
@@ -94,3 +95,33 @@ def test_where_nothing_can_be_written_is_told_first(
         error = fails(capsys, str(run), str(interactions), "--output", str(output))
         assert f"--output {output} cannot be written" in error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ([], "when"),
+        (["--data.time_column", "null"], None),
+        (["--data.time_column="], ""),
+        (["--data.time_column=timestamp"], "timestamp"),
+    ],
+)
+def test_null_names_no_column_of_times(
+    option: list[str], expected: str | None, interactions: Path, run: Path, tmp_path, monkeypatch
+) -> None:
+    """As in train: the column that the run named is not meant, either."""
+    from lares.data import readers
+
+    shutil.copytree(run, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("time_column: null", "time_column: when"))
+    asked = []
+
+    def load(path, **options):
+        asked.append(options["time_column"])
+        return read(path, **{**options, "time_column": None})
+
+    read = readers.load_dataset
+    monkeypatch.setattr(readers, "load_dataset", load)
+    main(["evaluate", str(tmp_path / "run"), str(interactions), "--depths=1", *option])
+    assert asked == [expected]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from pathlib import Path
@@ -113,6 +114,24 @@ def test_ids_with_line_breaks_and_blanks(tmp_path: Path, capsys) -> None:
     assert "h.txt, line 3: item 'no' is unknown" in error
 
 
+@pytest.mark.parametrize("length", [131_072, 131_073, 1_500_000])
+@pytest.mark.parametrize("letters", ["x", 'a, "b"\n', "日本"])
+def test_long_ids_go_out_and_in(length: int, letters: str, tmp_path: Path, capsys) -> None:
+    """The csv module by itself takes 131,072 letters; that limit is as before afterwards."""
+    before = csv.field_size_limit()
+    long = (letters * length)[:length]
+    model = save(tmp_path / "model", [f"id {number}" for number in range(19)] + [long])
+    file, asked = tmp_path / "h.txt", [["id 3"]]
+    file.write_text("id 3\n")
+    for _ in range(2):  # what comes out goes in again
+        main(["recommend", str(tmp_path / "model"), f"--histories={file}", "--k=20", "--keep-seen"])
+        printed = capsys.readouterr().out
+        asked = model.recommend(asked, 20, remove_seen=False)
+        assert printed in (as_csv(asked), as_csv(asked, quoting=csv.QUOTE_ALL))
+        assert csv.field_size_limit() == before
+        file.write_text(printed, encoding="utf-8", newline="")
+
+
 def test_the_same_history_gets_the_same_list(numbers, tmp_path: Path, capsys) -> None:
     file = tmp_path / "same.txt"
     file.write_text("5,8,11\n" * 3)
@@ -203,3 +222,28 @@ def test_command_line_python_and_a_copy_agree(numbers, tmp_path: Path, capsys) -
         main(["recommend", place, "--history=5,8,11", "--k=3"])
         assert capsys.readouterr().out == ",".join(map(str, expected)) + "\n"
         assert LaresModel.from_pretrained(place).recommend([[5, 8, 11]], 3)[0] == expected
+
+
+def test_closed_streams(numbers, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists that go nowhere are an error; notes never go where lists do."""
+    monkeypatch.setattr("sys.stdout", None)
+    assert "standard output is closed" in fails(capsys, numbers[0], "--history=5")
+    monkeypatch.undo()
+    monkeypatch.setattr("sys.stderr", None)
+    main(["recommend", numbers[0], "--history=5,999", "--unknown=skip", "--k=2"])
+    with pytest.raises(SystemExit) as caught:
+        main(["recommend", numbers[0], "--history=999"])
+    assert caught.value.code == 2
+    assert len(lists(capsys.readouterr().out)) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+def test_a_full_disk_for_messages(numbers, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr("sys.stderr", full)
+        with pytest.raises(SystemExit) as caught:
+            main(["recommend", numbers[0], "--history=999"])
+        assert caught.value.code == 2
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()

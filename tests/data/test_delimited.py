@@ -191,7 +191,35 @@ BAD = [
     (b'user_id,item_id\n1,"a\n\nb"\n1,caf\xe9\n', "x.csv, line 5: byte 0xe9 is not UTF-8"),
     (b"user_id,it\xe9m_id\n1,2\n", "x.csv, line 1: byte 0xe9 is not UTF-8"),
     ("user_id,item_id\n1,2\n".encode("utf-16"), "x.csv, line 1: the file is UTF-16"),
-    (gzip.compress(b"user_id,item_id\n", mtime=0), "x.csv, line 1: "),
+    (
+        gzip.compress(b"user_id,item_id\n", mtime=0),
+        "x.csv, line 1: the file is compressed with gzip",
+    ),
+    (
+        pa.compress(b"user_id,item_id\n", "zstd", asbytes=True),
+        "x.csv, line 1: the file is compressed with Zstandard; its name must end in .zst",
+    ),
+    (b"PK\x03\x04\xff\xff", "x.csv, line 1: the file is a zip archive"),
+    (b"PAR1\x15\xff", "x.csv, line 1: the file is Parquet"),
+    # Cells beyond the header's, whatever they hold.
+    *(
+        (
+            f"user_id,item_id,n\n1,2,3\n1,5,{'a' * 9}\n\n1,2,3{more}\n1,4,3\n",
+            f"x.csv, line 5: the row has {3 + more.count(',')} cells; the header has 3",
+        )
+        for more in (",", ",,", ",,,,", ", ", ',""', ',"",""', ",,x", ",x,", ",0")
+    ),
+    ("user_id,item_id,n\n1,2,,\n", "x.csv, line 2: the row has 4 cells; the header has 3"),
+    ("user_id,item_id,n\n1,2,3\n1,2,,,", "x.csv, line 3: the row has 5 cells; the header has 3"),
+    (
+        'user_id,item_id,n\n1,2,"a\nb"\n1,2,"a\nb",,\n',
+        "x.csv, line 4: the row has 5 cells; the header has 3",
+    ),
+    ("user_id;item_id\r\n1;2\r\n1;2;\r\n", "x.csv, line 3: the row has 3 cells; the header has 2"),
+    (
+        "user_id::item_id\n1::2\n1::2::::\n",
+        "x.csv, line 3: the row has 4 cells; the header has 2",
+    ),
 ]
 
 
@@ -270,3 +298,27 @@ def test_folders_with_an_equals_sign_name_no_column(tmp_path: Path) -> None:
     path = folder / "x.csv"
     path.write_text("user_id,item_id\n1,1\n1,2\n1,3\n1,4\n")
     assert load_dataset(path).vocabulary.ids.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "delimiter", "width"),
+    [("u.data", None, "\t", 4), ("x.inter", "user_id:token\titem_id:token\n", "\t", 2)],
+)
+@pytest.mark.parametrize("more", [1, 2])
+def test_cells_beyond_the_columns_of_other_forms(
+    tmp_path: Path, name: str, header: str | None, delimiter: str, width: int, more: int
+) -> None:
+    row = delimiter.join("1" * width)
+    path = tmp_path / name
+    path.write_text((header or "") + f"{row}\n" * 4 + row + delimiter * more + "\n")
+    line = 5 + (header is not None)
+    with pytest.raises(DataError, match=f"line {line}: the row has {width + more} cells; "):
+        load_dataset(path)
+
+
+def test_empty_last_cells_are_cells(tmp_path: Path) -> None:
+    """They are read as they are by whichever of the two readers."""
+    rows = "".join(f"u,{item},\n" for item in ITEMS[:3]) + f'u,{ITEMS[3]},""\n'
+    (tmp_path / "x.csv").write_text("user_id,item_id,note\n" + rows)
+    (tmp_path / "y.csv").write_text("user_id,item_id,\n" + rows)
+    assert history(tmp_path / "x.csv") == history(tmp_path / "y.csv") == ITEMS

@@ -170,6 +170,22 @@ def test_unknown_items(ids: list, raw: object) -> None:
     assert vocabulary.find([raw, ids[1]]).tolist() == [0, 2]
 
 
+@pytest.mark.parametrize("ids", [[1, 5], [1, 2**64 - 1], ["1", "5"]], ids=repr)
+@pytest.mark.parametrize(
+    "raw", [10**5000, -(10**5000), "9" * 5000, "x" * 10**6], ids=["digits", "minus", "text", "x"]
+)
+def test_unknown_items_beyond_all_bounds(ids: list, raw: object) -> None:
+    """Of more digits than Python writes, or letters than anybody reads."""
+    vocabulary = Vocabulary(ids)
+    assert vocabulary.find([ids[0], raw]).tolist() == [1, 0]
+    with pytest.raises(DataError, match="is unknown") as caught:
+        vocabulary.encode([raw])
+    assert len(str(caught.value)) < 500
+    with pytest.raises(DataError) as caught:
+        Vocabulary([raw, raw])
+    assert len(str(caught.value)) < 700
+
+
 def test_many_unknown_items() -> None:
     """Many at once are found in another way than a few."""
     names = [f"n{number:05d}" for number in range(3000)]
@@ -214,7 +230,9 @@ def test_vocabularies_survive_being_saved(tmp_path: Path, ids: list) -> None:
         ([1, "a"], "neither a whole number nor text"),
         ([1.0, 2.0], "neither a whole number nor text"),
         ([True], "neither a whole number nor text"),
-        ([None], "neither a whole number nor text"),
+        ([None], "place 0 .* is null"),
+        ([1, 2, None], "place 2 .* is null"),
+        (["a", None, "b"], "place 1 .* is null"),
         ([-1, 2**63], "do not fit 64 bits"),
         ([2**64], "do not fit 64 bits"),
         (["\ud800"], "UTF-8"),
@@ -227,6 +245,30 @@ def test_no_vocabularies(tmp_path: Path, ids: list, message: str) -> None:
     (tmp_path / "items.json").write_text(json.dumps(ids))
     with pytest.raises(DataError, match=r"items\.json is no list of items"):
         Vocabulary.load(tmp_path / "items.json")
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (pa.array([1, 2, None]), "place 2 .* is null"),
+        (pa.array(["a", None]), "place 1 .* is null"),
+        (pa.array([None, 1], pa.uint64()), "place 0 .* is null"),
+        (pa.array([None]), "is null"),
+        (pa.chunked_array([["a"], ["b", None]]), "place 2 .* is null"),
+        (pa.array([1.0]), "ids are double"),
+        (np.array(["a", None], object), "place 1 .* is null"),
+        (np.array([1.0, np.nan]), "neither a whole number nor text"),
+        (np.array(3), "shape \\(\\)"),
+        (np.array([[1, 2]]), "shape \\(1, 2\\)"),
+        (5, "ids are 5; they must be a list"),
+        (None, "ids are None; they must be a list"),
+        ("ab", "ids are 'ab'; they must be a list"),
+    ],
+    ids=lambda value: " ".join(repr(value).split())[:40],
+)
+def test_no_vocabularies_of_arrays(ids: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Vocabulary(ids)
 
 
 def test_a_vocabulary_of_numbers_and_one_of_text_meet(tmp_path: Path) -> None:

@@ -139,6 +139,80 @@ def test_recbole_sequence_form(tmp_path: Path) -> None:
         load_dataset(folder)
 
 
+ENDINGS = [".inter", ".INTER", ".inter.gz", ".inter.zst", ".Inter.GZ"]
+
+
+def write_atomic(path: Path, header: str, rows) -> Path:
+    """An atomic file, compressed as its name says."""
+    write_csv(path, header, rows, delimiter="\t")
+    if path.name.lower().endswith(".gz"):
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    elif path.name.lower().endswith(".zst"):
+        path.write_bytes(pa.compress(path.read_bytes(), "zstd", asbytes=True))
+    return path
+
+
+def write_sequence_form(
+    folder: Path, ending: str, histories=HISTORIES, upper: bool = False
+) -> None:
+    header = "user_id:token\titem_id_list:token_seq\titem_id:token"
+    for split, rows in histories.items():
+        lines = [(f"u{n}", " ".join(history), target) for n, (history, target) in enumerate(rows)]
+        write_atomic(folder / f"set.{split.upper() if upper else split}{ending}", header, lines)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("upper", [False, True])
+def test_recbole_files_in_capitals_and_compressed(tmp_path: Path, ending: str, upper: bool) -> None:
+    folder = tmp_path / "sequences"
+    write_sequence_form(folder, ending, upper=upper)
+    for path in (folder, *folder.iterdir()):
+        for form in ("auto", "recbole"):
+            dataset = load_dataset(path, format=form)
+            check(dataset)
+            assert dataset.name == "set"
+    folder = tmp_path / "plain"
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    file = write_atomic(folder / f"set{ending}", header, ROWS)
+    (folder / "set.inter.d").mkdir()  # no file
+    (folder / "other.inter").mkdir()
+    (folder / f".set{ending}").write_text("hidden")
+    for path in (folder, file):
+        for form in ("auto", "recbole"):
+            dataset = load_dataset(path, format=form)
+            check(dataset)
+            assert dataset.name == "set"
+
+
+def test_recbole_files_in_two_forms(tmp_path: Path) -> None:
+    """Which of them is meant is said by the file that is named, or by nothing."""
+    others = {split: rows[:1] for split, rows in HISTORIES.items()}
+    write_sequence_form(tmp_path, ".inter.gz")
+    write_sequence_form(tmp_path, ".inter", others)
+    check(load_dataset(tmp_path / "set.test.inter.gz"))
+    assert len(load_dataset(tmp_path / "set.test.inter").test) == 1
+    with pytest.raises(DataError, match=r"set\.train\.inter and set\.train\.inter\.gz.*keep one"):
+        load_dataset(tmp_path)
+    for split in HISTORIES:
+        (tmp_path / f"set.{split}.inter").unlink()
+    (tmp_path / "set.valid.inter.gz").unlink()
+    with pytest.raises(DataError, match=r"there is no file .*set\.valid\.inter"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("names", [[], ["x.csv"], ["x.parquet", "y.item"], [".x.inter"]])
+def test_a_folder_without_recbole_files(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_text("user_id,item_id\n")
+    (tmp_path / "x.inter").mkdir()
+    with pytest.raises(DataError, match=r"holds no file ending in \.inter"):
+        load_dataset(tmp_path, format="recbole")
+    with pytest.raises(DataError, match="several data sets"):
+        (tmp_path / "a.inter").write_text("")
+        (tmp_path / "b.inter.gz").write_text("")
+        load_dataset(tmp_path, format="recbole")
+
+
 def test_recbole_has_no_quotes(tmp_path: Path) -> None:
     items = ['5" disk', '"x', '"', 'say ""x""', "a,b"]
     rows = [("u", item, time) for time, item in enumerate(items)]
@@ -249,6 +323,24 @@ def test_missing(tmp_path: Path) -> None:
         load_dataset(tmp_path)
 
 
+def test_damaged_parquet(tmp_path: Path) -> None:
+    """One line says so, whatever Arrow's own words are."""
+    table = pa.table({"user_id": list(range(1000)) * 5, "item_id": list(range(5000))})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=100)
+    whole = (tmp_path / "x.parquet").read_bytes()
+    damaged = 0
+    for place in range(4, len(whole), len(whole) // 150):
+        changed = bytearray(whole)
+        changed[place] ^= 0xFF
+        (tmp_path / "x.parquet").write_bytes(changed)
+        try:
+            load_dataset(tmp_path / "x.parquet")
+        except DataError as error:
+            assert "\n" not in str(error)
+            damaged += "x.parquet is not a readable Parquet file" in str(error)
+    assert damaged > 10
+
+
 def test_empty_parquet(tmp_path: Path) -> None:
     empty = pa.table({"user_id": pa.array([], pa.int64()), "item_id": pa.array([], pa.int64())})
     pq.write_table(empty, tmp_path / "x.parquet")
@@ -327,14 +419,15 @@ def test_digest(tmp_path: Path) -> None:
         pa.table(dict(zip(names, (users, items, times), strict=True))), tmp_path / "x.parquet"
     )
     digest = load_dataset(tmp_path / "x.parquet").digest()
-    assert digest == "93a1082931b1fd836114634380e9bab4"  # on every machine
+    assert digest == "e9dfe585f7496fedd130d0b4bab3173a"  # on every machine
     write_csv(tmp_path / "y.csv", ",".join(names))
     write_csv(
         tmp_path / "z" / "z.inter", "\t".join(f"{name}:token" for name in names), delimiter="\t"
     )
     shuffled = sorted(ROWS, key=lambda row: row[2])
     write_csv(tmp_path / "w.csv", ";".join(names[::-1]), [row[::-1] for row in shuffled], ";")
-    for other in ("y.csv", "z", "w.csv"):
+    write_sequence_form(tmp_path / "s", ".inter.gz")
+    for other in ("y.csv", "z", "w.csv", "s"):
         assert load_dataset(tmp_path / other).digest() == digest, other
     changed = {
         "an item": [*ROWS[:-1], ("u4", "a", 5)],

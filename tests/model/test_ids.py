@@ -118,6 +118,55 @@ def test_what_is_no_history_is_refused(histories: Any, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("ids", [NUMBERS, None], ids=["numbers", "rows"])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (5, "5"),
+        (5.5, "5.5"),
+        (None, "None"),
+        ("58", "'58'"),
+        (b"58", "b'58'"),
+        (np.array(5), "array(5)"),
+        (np.int64(5), "np.int64(5)"),
+        (torch.tensor(5), "tensor(5)"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_list_is_an_error_of_both_kinds(ids: Any, value: Any, shown: str) -> None:
+    model = make(ids)
+    calls = {
+        f"histories is {shown}; it must be a list of histories, each a list of item ids": (
+            lambda: model.recommend(value, 3),
+            lambda: model.recommend_rows(value, 3),
+        ),
+        f"history 1 is {shown}; it must be a list of item ids": (
+            lambda: model.recommend([[5], value], 3),
+            lambda: model.recommend_rows([[5], value], 3),
+        ),
+        f"sequence_ids is {shown}; it must be a list of whole numbers, one a history": (
+            lambda: model.recommend_rows([[5]], 3, sequence_ids=value),
+        ),
+    }
+    for message, several in calls.items():
+        for call in several:
+            if value is None and "sequence_ids" in message:
+                continue
+            for kind in (DataError, TypeError):
+                with pytest.raises(kind) as caught:
+                    call()
+                assert str(caught.value) == message
+
+
+def test_an_error_within_a_list_of_histories_is_its_own() -> None:
+    def histories():
+        yield [5]
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match="^mine$"):
+        make(NUMBERS).recommend(histories(), 3)
+
+
 def test_a_tensor_of_histories() -> None:
     model = make(NUMBERS)
     histories = [[5, 8], [11, 14]]

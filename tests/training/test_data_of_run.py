@@ -14,6 +14,7 @@ import pytest
 
 from lares.cli import main
 from lares.data import load_dataset
+from lares.data.digest import former_digest
 from lares.errors import DataError
 from lares.training.data_record import DataRecord
 from lares.training.rpt import posttrain
@@ -144,6 +145,32 @@ def test_runs_from_before_go_on_without(interactions: Path, run: Path, tmp_path:
     other = write_csv(tmp_path / "other.csv", an_item_renamed(read_rows(interactions)))
     with pytest.raises(DataError, match="its items are others"):
         train(small_config(other, trainer={"max_epochs": 3}), run, resume=True, progress=False)
+
+
+def as_formerly(record: Path, data: Path) -> None:
+    """Make a run's record what it was before it told the form of its digest."""
+    content = json.loads(record.read_text())
+    assert content.pop("form") == 2
+    record.write_text(json.dumps({**content, "digest": former_digest(load_dataset(data))}))
+
+
+def test_runs_with_a_record_of_the_former_form(
+    interactions: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_formerly(run / "data.json", interactions)
+    before = (run / "data.json").read_text()
+    other = write_csv(tmp_path / "other.csv", two_rows_swapped(read_rows(interactions)))
+    same = write_csv(tmp_path / "same.csv", read_rows(interactions))
+    longer = {"max_epochs": 2}
+    with pytest.raises(DataError, match="is not the data that"):
+        train(small_config(other, trainer=longer), run, resume=True, progress=False)
+    assert train(small_config(same, trainer=longer), run, resume=True, progress=False).epochs == 2
+    assert (run / "data.json").read_text() == before
+    with pytest.raises(DataError, match="is not the data that .* was trained on"):
+        posttrain(small_posttrain_config(other, run), tmp_path / "rpt", progress=False)
+    for path in (same, other):
+        main(["evaluate", str(run), str(path), "--depths=1"])
+        assert ("other data than" in capsys.readouterr().err) == (path == other)
 
 
 def test_the_record_says_what_it_is_of(interactions: Path, run: Path) -> None:
