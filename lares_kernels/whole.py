@@ -31,11 +31,16 @@ def described(tensor: Tensor) -> str:
     return f"shape {tuple(tensor.shape)} of {tensor.dtype}{layout}"
 
 
+def is_truth(value: object) -> bool:
+    """Whether ``value`` is a bool, of Python, NumPy or PyTorch, which is no number."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+
+
 def whole_number(name: str, value: object) -> int:
     """``value`` as an int; ``TypeError`` unless it is a whole number."""
     if type(value) is int or is_compiling():
         return value  # type: ignore[return-value]
-    if not isinstance(value, bool):
+    if not is_truth(value):
         try:
             return operator.index(value)  # type: ignore[arg-type]
         except TypeError:

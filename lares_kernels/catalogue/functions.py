@@ -219,8 +219,10 @@ def catalogue_log_probability(
     chosen = check_ids("chosen", chosen, tuple(queries.shape[:1]), queries.device)
     shape = queries.shape[:-1]
     if checked.queries.shape[0] == 0:
+        ops.check_values("chosen", items, chosen, checked.excluded)
         # A sum over nothing, but still a function of its inputs.
-        nothing = (checked.queries.sum(1) + 0.0 * checked.items.sum()).float().reshape(shape)
+        nothing = checked.queries.sum(1) + 0.0 * checked.items.sum()
+        nothing = nothing.to(working_dtype(queries, items)).reshape(shape)
         return LogProbability(nothing, nothing.detach()) if return_entropy else nothing
     if checked.options[2] == "equations":
         made, divisor, _, products = checked.options

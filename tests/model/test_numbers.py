@@ -69,6 +69,33 @@ def test_options(options, whole, real) -> None:
     assert yaml.safe_dump(dataclasses.asdict(found)) == yaml.safe_dump(dataclasses.asdict(options))
 
 
+@pytest.mark.parametrize("n_core_layers", [0, 1])
+@pytest.mark.parametrize("kind", WHOLE)
+def test_the_encoders_numbers(n_core_layers: int, kind) -> None:
+    depth = 3 if n_core_layers else 0
+    encoder = LaresModel(LaresConfig(9, d_model=16, n_core_layers=n_core_layers)).encoder.eval()
+    items, lengths = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2])
+    wanted = encoder(items, lengths, num_steps=depth, seed=3).last
+    found = encoder(items, lengths, num_steps=kind(depth), seed=kind(3), rollouts=kind(1)).last
+    assert torch.equal(found, wanted)
+    if n_core_layers:
+        wanted = encoder(items, lengths, num_steps=depth, rollouts=2).last
+        found = encoder(items, lengths, num_steps=kind(depth), rollouts=kind(2)).last
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("n_core_layers", [0, 1])
+@pytest.mark.parametrize(
+    "wrong", [True, False, np.True_, np.False_, torch.tensor(True), 1.0, 0.0, np.float64(1), "1"]
+)
+def test_what_is_no_number_of_the_encoder(n_core_layers: int, wrong) -> None:
+    encoder = LaresModel(LaresConfig(9, d_model=16, n_core_layers=n_core_layers)).encoder.eval()
+    items, lengths = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2])
+    for name in ("num_steps", "rollouts", "seed"):
+        with torch.no_grad(), pytest.raises((TypeError, ValueError), match=name):
+            encoder(items, lengths, **{name: wrong})
+
+
 @pytest.mark.parametrize("options", DATACLASSES, ids=lambda options: type(options).__name__)
 @pytest.mark.parametrize("wrong", ["x", [1, 2], np.array([1, 2]), {}, torch.ones(2), 1j])
 def test_what_is_no_number(options, wrong) -> None:
