@@ -16,6 +16,7 @@ from lares.encoder import LaresEncoder
 from lares.errors import ConfigError, DataError, WeightsError
 from lares.finite import NonFinite, first_non_finite
 from lares.histories import checked_items, checked_rows
+from lares.modes import evaluating
 from lares.plain import plain, whole
 from lares.seen import seen_items
 from lares.streams import chunk_of, chunk_seed
@@ -223,10 +224,8 @@ class LaresModel(nn.Module):
                 f"sequence_ids has {len(streams)} numbers; there are {len(rows)} histories"
             )
         self._refuse_non_finite()
-        was_training = self.training
-        self.eval()
         found: list[list[int]] = [[] for _ in rows]
-        try:
+        with evaluating(self):
             for places in _batches(streams):
                 states = self._last_states(
                     [rows[place] for place in places],
@@ -239,9 +238,7 @@ class LaresModel(nn.Module):
                     best = self._best(states, chosen, seen if remove_seen else None, k, index)
                     for number, row in zip(chosen.tolist(), best.tolist(), strict=True):
                         found[places[number]] = [item + 1 for item in row if item >= 0]
-            return found
-        finally:
-            self.train(was_training)
+        return found
 
     def _best(
         self,

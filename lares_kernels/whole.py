@@ -1,8 +1,10 @@
-"""Whole numbers among what callers give: tensors of them, and single ones."""
+"""Numbers among what callers give: whole ones, in tensors and single, and real ones."""
 
 from __future__ import annotations
 
 import operator
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +48,18 @@ def whole_number(name: str, value: object) -> int:
         except TypeError:
             pass
     raise TypeError(f"{name} is {value!r}; it must be a whole number")
+
+
+def real_number(name: str, value: Any) -> float:
+    """``value`` as a float; ``TypeError`` unless it is one number."""
+    if type(value) is float or is_compiling():
+        return value  # type: ignore[no-any-return]
+    if not is_truth(value) and (isinstance(value, Real) or getattr(value, "ndim", None) == 0):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    raise TypeError(f"{name} is {value!r}; it must be a number")
 
 
 def contiguous_int64(value: Tensor) -> Tensor:

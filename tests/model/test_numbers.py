@@ -27,6 +27,7 @@ from lares.training.config import (
     TrainConfig,
     TrainerOptions,
 )
+from lares_kernels import CoreConfig
 
 WHOLE = [np.int64, np.int32, np.uint8, torch.tensor, np.array, int]
 REAL = [np.float32, np.float64, np.float16, torch.tensor, np.array, float]
@@ -67,6 +68,18 @@ def test_options(options, whole, real) -> None:
     for value in dataclasses.asdict(found).values():
         assert type(value) in (int, float, bool, str, list, type(None))
     assert yaml.safe_dump(dataclasses.asdict(found)) == yaml.safe_dump(dataclasses.asdict(options))
+
+
+@pytest.mark.parametrize(("whole", "real"), list(zip(WHOLE, REAL, strict=True)))
+@pytest.mark.parametrize("mixer", ["attention", "bsarec"])
+def test_options_of_a_core(mixer: str, whole, real) -> None:
+    window = 6 if mixer == "bsarec" else 0
+    options = CoreConfig(16, 2, 24, 1, mixer=mixer, window=window, dropout=0.5, eps=2**-10)
+    found = CoreConfig(**in_other_types(options, whole, real))
+    assert found == options
+    assert found.key == options.key
+    assert all(type(value) in (int, float, str) for value in found.to_dict().values())
+    assert CoreConfig(state_omega=3, state_sigma=1).key == CoreConfig().key
 
 
 @pytest.mark.parametrize("n_core_layers", [0, 1])
