@@ -198,7 +198,7 @@ class LaresEncoder(nn.Module):
         item_seq, lengths = _as_tensors(item_seq, lengths)
         hidden, layout = self._hidden(item_seq, lengths, sequence_ids, seed)
         if self.core is None:
-            if steps or num_steps is not None:
+            if len(steps) or num_steps is not None:
                 raise ValueError(
                     "this model has no recurrence (n_core_layers=0): there are no steps to read"
                 )
