@@ -170,8 +170,18 @@ def _heated(
     queries = queries.to(dtype)
     if scores == "cosine":
         queries = functional.normalize(queries, dim=-1, eps=SHORTEST)
-        items = functional.normalize(items.to(dtype), dim=-1, eps=SHORTEST)
+        items = _unit_items(items.to(dtype))
     return queries / temperature.reshape(()).to(dtype), items
+
+
+def _unit_items(items: Tensor) -> Tensor:
+    """Items (V, d) of length 1, for autograd; NaN for one that is not finite, whose gradient is then the
+    one that comes: of an item that everyone excludes zero, which zero times NaN is not."""
+    finite = items.detach().isfinite().all(dim=1, keepdim=True)
+    if only_run(items) and checks_values(items) and bool(finite.all()):
+        return functional.normalize(items, dim=-1, eps=SHORTEST)
+    unit = functional.normalize(items.masked_fill(~finite, 0.0), dim=-1, eps=SHORTEST)
+    return torch.where(finite, unit, items + float("nan"))
 
 
 def catalogue_log_probability(

@@ -151,6 +151,20 @@ def test_an_item_that_everyone_excludes_spoils_nothing(
 @backends
 @all_scores
 @values
+def test_whether_the_temperature_learns_is_no_matter(
+    backend: str, scores: str, value: float
+) -> None:
+    for hides in (torch.ones(ROWS, dtype=torch.bool), HIDES):
+        spoilt = broken(catalogue(scores, hides), value)
+        wanted = spoilt.results(backend)
+        found = spoilt.results(backend, temperature=torch.tensor(0.5, requires_grad=True))
+        for name, exact in wanted.items():
+            torch.testing.assert_close(found[name], exact, equal_nan=True, msg=name)
+
+
+@backends
+@all_scores
+@values
 def test_an_item_that_some_exclude_is_seen_by_the_others(
     backend: str, scores: str, value: float
 ) -> None:
