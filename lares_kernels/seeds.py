@@ -94,8 +94,8 @@ class DrawSeeds:
     def __init__(self, first: int | None = None) -> None:
         self._next = None
         if first is not None:
-            # A tensor: a compiled forward counts it up instead of being compiled again. One of inference
-            # mode could not be counted outside of it.
+            # A tensor: a compiled forward counts it up instead of being compiled again. One of
+            # inference mode could not be counted outside of it.
             with torch.inference_mode(False):
                 self._next = seed_tensor(given_seed(first)).clone()
 

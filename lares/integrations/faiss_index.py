@@ -33,7 +33,7 @@ def _faiss() -> Any:
 
 
 def _among(ids: Tensor, others: Tensor) -> Tensor:
-    """Which of ``ids`` (B, W) are among their row's ``others`` (B, H), with memory for one matrix each."""
+    """Which of ``ids`` (B, W) are among their row's ``others`` (B, H), in memory of that size."""
     ordered = others.sort(dim=1).values
     places = torch.searchsorted(ordered, ids).clamp(max=ordered.shape[1] - 1)
     return ordered.gather(1, places) == ids

@@ -29,7 +29,7 @@ _BYTES = {
     "ByteStorage": 1,
     "BoolStorage": 1,
 }
-# Pickles of a file without zip: magic number, protocol, sizes of types; what was saved; keys of storages.
+# Pickles of a file without zip: magic number, protocol, sizes of types; what was saved; storages' keys.
 _PICKLES_BEFORE, _PICKLES = 3, 5
 
 
@@ -106,7 +106,7 @@ def _bytes_alone(*args: object) -> bytearray:
 
 
 def _of_containers(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` of plain containers alone: a tensor's elements become objects much larger than they."""
+    """``function`` of plain containers alone: of a tensor each element would become an object."""
 
     def make(*args: object) -> Any:
         if not all(isinstance(arg, (list, tuple, dict, set, frozenset)) for arg in args):

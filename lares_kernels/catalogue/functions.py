@@ -175,8 +175,11 @@ def _heated(
 
 
 def _unit_items(items: Tensor) -> Tensor:
-    """Items (V, d) of length 1, for autograd; NaN for one that is not finite, whose gradient is then the
-    one that comes: of an item that everyone excludes zero, which zero times NaN is not."""
+    """Items (V, d) of length 1, for autograd.
+
+    One that is not finite is NaN and takes the gradient that comes as it is: of an item that everyone
+    excludes that is zero, which zero times NaN is not.
+    """
     finite = items.detach().isfinite().all(dim=1, keepdim=True)
     if only_run(items) and checks_values(items) and bool(finite.all()):
         return functional.normalize(items, dim=-1, eps=SHORTEST)

@@ -98,7 +98,7 @@ class Block(NamedTuple):
         return found
 
     def sums(self, g_scores: Tensor, dtype: torch.dtype) -> Tensor:
-        """``g_scores`` (N, B) times the items, (N, d): of each row the sum over what it does not exclude.
+        """``g_scores`` (N, B) times the items, (N, d): each row's sum over what it does not exclude.
 
         Zero times NaN is NaN: so an item that is not finite and that some rows exclude is added to the
         others by itself.
@@ -286,8 +286,8 @@ def log_probability_equations(
         hidden = torch.zeros(
             len(prepared), len(items) + 1, dtype=torch.bool, device=prepared.device
         ).scatter(1, ordered, True)[:, :-1]
-        # A product's gradients by queries are sums over all items, and zero times NaN is NaN: so an item
-        # that is not finite meets the rows that do not exclude it in a product of its own.
+        # A product's gradients by queries are sums over all items, and zero times NaN is NaN: so an
+        # item that is not finite meets the rows that do not exclude it in a product of its own.
         # Of a batch of torch.func.vmap nothing can be asked.
         plain = peek_interpreter_stack() is None
         apart = not_finite_for_some(items.detach(), hidden) if plain else hidden.any(dim=0)

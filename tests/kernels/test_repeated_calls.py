@@ -213,7 +213,9 @@ def test_whole_numbers_of_every_kind_are_numbers(kind: Any) -> None:
         found = core(hidden, num_steps=kind(3), rollouts=kind(1), steps_done=kind(0), seed=kind(0))
         assert torch.equal(found.last, wanted)
     later = core(hidden, num_steps=3, state=hidden, steps_done=2).last
-    assert torch.equal(core(hidden, num_steps=kind(3), state=hidden, steps_done=kind(2)).last, later)
+    assert torch.equal(
+        core(hidden, num_steps=kind(3), state=hidden, steps_done=kind(2)).last, later
+    )
     both = core(hidden, num_steps=3, rollouts=2).last
     assert torch.equal(core(hidden, num_steps=kind(3), rollouts=kind(2)).last, both)
 

@@ -57,7 +57,9 @@ def test_memory_grows_with_a_history_not_with_its_square() -> None:
     """An index that finds all items, for histories of 20,000 of them: squared that is 400 MB each."""
     pytest.importorskip("faiss")
     n_items, longest = 40_001, 20_000
-    model = LaresModel(LaresConfig(n_items=n_items, max_length=3, d_model=4, n_heads=2, d_ff=4)).eval()
+    model = LaresModel(
+        LaresConfig(n_items=n_items, max_length=3, d_model=4, n_heads=2, d_ff=4)
+    ).eval()
     index = FaissIndex(model, lists=2, probes=2)
     histories = [list(range(1 + start, 1 + start + longest)) for start in (0, 5_000)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

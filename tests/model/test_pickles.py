@@ -1,4 +1,4 @@
-"""Pickles: what ``torch.save`` writes is read, in every form; what would take more than it is, is not."""
+"""Pickles: what ``torch.save`` writes is read, in every form; what would take more is not."""
 
 from __future__ import annotations
 
@@ -51,17 +51,24 @@ def saved_things() -> dict[str, Any]:
     return {
         "state_dict": net.state_dict(),
         "plain dict": dict(net.state_dict()),
-        "parameters": {name: value for name, value in net.named_parameters()},
+        "parameters": dict(net.named_parameters()),
         "buffers": list(net.buffers()),
         "optimizer": adam.state_dict(),
         "all": {"state_dict": net.state_dict(), "optimizer": adam.state_dict(), "epoch": 3},
         "ordered": collections.OrderedDict([("b", half), ("a", half[:2]), ("t", half.mT)]),
-        "types": [torch.ones(2).to(t) for t in (torch.float16, torch.int8, torch.bool, torch.int64)],
-        "empty": {"none": torch.zeros(0, 4), "scalar": torch.tensor(2.5), "list": [], "tuple": (), "bytes": b""},
+        "types": [
+            torch.ones(2).to(t) for t in (torch.float16, torch.int8, torch.bool, torch.int64)
+        ],
+        "empty": {"none": torch.zeros(0, 4), "scalar": torch.tensor(2.5)},
+        "nothing": {"list": [], "tuple": (), "bytes": b"", "set": set(), "text": "", "dict": {}},
         "many": {f"layers.{i}.weight": torch.full((2,), float(i)) for i in range(2000)},
         "numbers": {"ids": list(range(30_000)), "names": [f"item {i}" for i in range(3000)]},
         "keys": {(i, f"{i}", (i, None)): i for i in range(500)},
-        "sets": {"set": set(range(900)), "frozen": frozenset("abc"), "bytes": bytes(range(256)) * 20},
+        "sets": {
+            "set": set(range(900)),
+            "frozen": frozenset("abc"),
+            "bytes": bytes(range(256)) * 20,
+        },
         "array": {"bytes": bytearray(b"y" * 3000), "size": torch.Size([2, 3]), "c": 1 + 2j},
         "big whole numbers": [2**70, -(2**2000), 1e300, True, None],
         "nested": nested,
@@ -111,7 +118,9 @@ def named(module: str, name: str) -> bytes:
     return f"c{module}\n{name}\n".encode()
 
 
-NUMBERS = b"](" + b"".join(b"M" + struct.pack("<H", i) for i in range(50_000)) + b"e" + put(0) + b"0"
+NUMBERS = (
+    b"](" + b"".join(b"M" + struct.pack("<H", i) for i in range(50_000)) + b"e" + put(0) + b"0"
+)
 SET, FROZEN, ARRAY = (named("builtins", kind) for kind in ("set", "frozenset", "bytearray"))
 ORDERED, SIZE = named("collections", "OrderedDict"), named("torch", "Size")
 STRANGE = named("some.where", "Thing")
@@ -139,15 +148,30 @@ HARMFUL = {
     "a negative place": b"]p-1\n",
     "copies of a frozen set": NUMBERS + b"](" + (FROZEN + get(0) + b"\x85R") * 300 + b"e",
     "copies of a set": NUMBERS + SET + put(1) + b"](" + (get(1) + get(0) + b"\x85R") * 300 + b"e",
-    "copies by a new object": NUMBERS + SET + put(1) + b"](" + (get(1) + get(0) + b"\x85\x81") * 300 + b"e",
+    "copies by a new object": NUMBERS
+    + SET
+    + put(1)
+    + b"]("
+    + (get(1) + get(0) + b"\x85\x81") * 300
+    + b"e",
     "copies by instances": NUMBERS + b"](" + (b"(" + get(0) + b"ibuiltins\nset\n") * 300 + b"e",
-    "copies by objects": NUMBERS + SET + put(1) + b"](" + (b"(" + get(1) + get(0) + b"o") * 300 + b"e",
+    "copies by objects": NUMBERS
+    + SET
+    + put(1)
+    + b"]("
+    + (b"(" + get(1) + get(0) + b"o") * 300
+    + b"e",
     "copies of sizes": NUMBERS + SIZE + put(1) + b"](" + (get(1) + get(0) + b"\x85R") * 300 + b"e",
     "bytes joined": ARRAY + b"(" + raw(1_000_000) + put(0) + get(0) * 800 + b"tR",
     "bytes copied": raw(1_000_000) + put(0) + b"0](" + (ARRAY + get(0) + b"\x85R") * 800 + b"e",
     "text encoded": (
-        text_of(1_000_000) + put(0) + b"0X\x06\x00\x00\x00latin1" + put(1) + b"0]("
-        + (named("_codecs", "encode") + get(0) + get(1) + b"\x86R") * 800 + b"e"
+        text_of(1_000_000)
+        + put(0)
+        + b"0X\x06\x00\x00\x00latin1"
+        + put(1)
+        + b"0]("
+        + (named("_codecs", "encode") + get(0) + get(1) + b"\x86R") * 800
+        + b"e"
     ),
     "classes without end": b"".join(named("m", f"n{i}") + b"0" for i in range(20_000)) + b"N",
     "an extension": b"\x82\x01",
@@ -212,7 +236,12 @@ def test_the_walk_ends_where_the_pickle_does() -> None:
 @pytest.mark.parametrize("kind", ["set", "frozenset", "OrderedDict", "Size"])
 def test_a_tensors_elements_are_not_made_objects(kind: str, tmp_path: Path) -> None:
     """They are hundreds of bytes each, of a tensor of a byte each."""
-    of = {"set": set, "frozenset": frozenset, "OrderedDict": collections.OrderedDict, "Size": torch.Size}
+    of = {
+        "set": set,
+        "frozenset": frozenset,
+        "OrderedDict": collections.OrderedDict,
+        "Size": torch.Size,
+    }
 
     class Made:
         def __reduce__(self) -> Any:
@@ -228,7 +257,10 @@ def test_a_zip_that_two_readers_read_differently(tmp_path: Path) -> None:
     good, other = (pickle.dumps({"epoch": epoch}, 2) for epoch in (1, 2))
     for name in ("model/data.pkl", "model/DATA.PKL"):
         in_zip(path, good)
-        with zipfile.ZipFile(path, "a") as archive, pytest.warns() if name.islower() else io.BytesIO():
+        with (
+            zipfile.ZipFile(path, "a") as archive,
+            pytest.warns() if name.islower() else io.BytesIO(),
+        ):
             archive.writestr(name, other)
         with pytest.raises(CheckpointError, match="two records of one name"):
             load_pickle(path)
