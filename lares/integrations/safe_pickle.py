@@ -33,6 +33,9 @@ _BYTES = {
 _PICKLES_BEFORE, _PICKLES = 3, 5
 
 
+_ZIP = b"PK\x03\x04"  # what begins so, torch.load takes for a zip file, and nothing else
+
+
 class Inert:
     """Stands for an object of a class that is not loaded: keeps its state, runs nothing."""
 
@@ -200,7 +203,9 @@ def load_pickle(path: Path) -> Any:
 def _check_sizes(path: Path) -> None:
     """Raise an error if a file says that it holds more than it does."""
     size = path.stat().st_size
-    if zipfile.is_zipfile(path):
+    with open(path, "rb") as file:
+        begins_as_zip = file.read(len(_ZIP)) == _ZIP
+    if begins_as_zip:
         with zipfile.ZipFile(path) as archive:
             # Names as PyTorch's reader compares them.
             if len({name.lower() for name in archive.namelist()}) < len(archive.namelist()):

@@ -252,6 +252,18 @@ def test_a_tensors_elements_are_not_made_objects(kind: str, tmp_path: Path) -> N
         load_pickle(tmp_path / "model.pth")
 
 
+def test_a_stream_with_a_zip_behind_it(tmp_path: Path) -> None:
+    """Python looks for a zip file at the end, PyTorch at the beginning."""
+    in_zip(tmp_path / "zip", pickle.dumps({"epoch": 1}, 2))
+    path = tmp_path / "model.pth"
+    in_a_stream(path, b"\x80\x02" + HARMFUL["tuples in tuples, as a key"] + b".")
+    with open(path, "ab") as file:
+        file.write((tmp_path / "zip").read_bytes())
+    assert zipfile.is_zipfile(path)
+    with pytest.raises(CheckpointError, match="nests containers"):
+        load_pickle(path)
+
+
 def test_a_zip_that_two_readers_read_differently(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     good, other = (pickle.dumps({"epoch": epoch}, 2) for epoch in (1, 2))
