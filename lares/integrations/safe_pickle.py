@@ -200,6 +200,26 @@ def load_pickle(path: Path) -> Any:
         ) from error
 
 
+def _place_of_directory(path: Path) -> int | None:
+    """Where the end of a zip file says that its directory is; None if it does not end as expected.
+
+    Python's reader goes by where the end itself is, PyTorch's by what it says: of a file made for that
+    they read different directories.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        file.seek(max(0, size - 98))
+        end = file.read().rjust(98, b"\0")
+    large, locator, small = end[:56], end[56:76], end[76:]
+    if small[:4] != b"PK\x05\x06" or small[20:] != b"\0\0":
+        return None
+    if locator[:4] != b"PK\x06\x07":
+        return int.from_bytes(small[16:20], "little")
+    if large[:4] != b"PK\x06\x06" or int.from_bytes(locator[8:16], "little") != size - 98:
+        return None
+    return int.from_bytes(large[48:56], "little")
+
+
 def _check_sizes(path: Path) -> None:
     """Raise an error if a file says that it holds more than it does."""
     size = path.stat().st_size
@@ -207,6 +227,8 @@ def _check_sizes(path: Path) -> None:
         begins_as_zip = file.read(len(_ZIP)) == _ZIP
     if begins_as_zip:
         with zipfile.ZipFile(path) as archive:
+            if _place_of_directory(path) != archive.start_dir:
+                raise pickle.UnpicklingError("it is a zip file that torch.save does not write")
             # Names as PyTorch's reader compares them.
             if len({name.lower() for name in archive.namelist()}) < len(archive.namelist()):
                 raise pickle.UnpicklingError("it has two records of one name")

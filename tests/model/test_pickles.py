@@ -264,6 +264,20 @@ def test_a_stream_with_a_zip_behind_it(tmp_path: Path) -> None:
         load_pickle(path)
 
 
+def test_a_zip_whose_directory_is_elsewhere(tmp_path: Path) -> None:
+    """One that comes after another is read by where it is, or by where it says that it is."""
+    torch.save({"epoch": 1}, tmp_path / "large.pth")
+    in_zip(tmp_path / "small.pth", pickle.dumps({"epoch": 1}, 2))
+    for name in ("large.pth", "small.pth"):
+        path = tmp_path / name
+        assert load_pickle(path) == {"epoch": 1}
+        whole = path.read_bytes()
+        for damaged in (whole + whole, whole + b"end", whole[:-2] + b"\3\0end"):
+            path.write_bytes(damaged)
+            with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+                load_pickle(path)
+
+
 def test_a_zip_that_two_readers_read_differently(tmp_path: Path) -> None:
     path = tmp_path / "model.pth"
     good, other = (pickle.dumps({"epoch": epoch}, 2) for epoch in (1, 2))
