@@ -12,13 +12,14 @@ from torch.nn import functional
 
 from lares.config import LaresConfig
 from lares.errors import ConfigError
+from lares.plain import plain
 from lares.text import TextFusion, read_text_features
 from lares_kernels import RecurrentCore, refine_states
 from lares_kernels.dispatcher import only_run
 from lares_kernels.layout import Layout
 from lares_kernels.noise import Site, quantised_rate, row_keep, site_word
 from lares_kernels.seeds import seed_of_call
-from lares_kernels.whole import is_whole, whole_numbers
+from lares_kernels.whole import is_whole, whole_number, whole_numbers
 
 
 class EncoderOutput(NamedTuple):
@@ -117,6 +118,7 @@ class LaresEncoder(nn.Module):
             ValueError: ids, lengths or options do not fit; the message names value and place.
         """
         seed = self._seed(seed, initial_state is None)
+        num_steps, rollouts = plain(num_steps), whole_number("rollouts", rollouts)
         item_seq, lengths = _as_tensors(item_seq, lengths)
         hidden, layout = self._hidden(item_seq, lengths, sequence_ids, seed)
         windowed, sequence_ids = self.config.mixes_window, layout.streams
@@ -125,7 +127,7 @@ class LaresEncoder(nn.Module):
             width = min(item_seq.shape[1], width)
         padded_hidden = layout.pad(hidden, width) if return_state else None
         if self.core is None:
-            no_steps = num_steps is None or (isinstance(num_steps, int) and num_steps == 0)
+            no_steps = num_steps is None or (type(num_steps) is int and num_steps == 0)
             if initial_state is not None or rollouts != 1 or not no_steps:
                 raise ValueError(
                     "this model has no recurrence (n_core_layers=0): num_steps must be None or 0, "
@@ -196,7 +198,7 @@ class LaresEncoder(nn.Module):
         item_seq, lengths = _as_tensors(item_seq, lengths)
         hidden, layout = self._hidden(item_seq, lengths, sequence_ids, seed)
         if self.core is None:
-            if steps or num_steps is not None:
+            if len(steps) or num_steps is not None:
                 raise ValueError(
                     "this model has no recurrence (n_core_layers=0): there are no steps to read"
                 )

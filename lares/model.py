@@ -16,6 +16,7 @@ from lares.encoder import LaresEncoder
 from lares.errors import ConfigError, DataError, WeightsError
 from lares.finite import NonFinite, first_non_finite
 from lares.histories import checked_items, checked_rows, elements
+from lares.modes import evaluating
 from lares.names import shown
 from lares.plain import plain, whole
 from lares.seen import seen_items
@@ -224,10 +225,8 @@ class LaresModel(nn.Module):
                 f"sequence_ids has {len(streams)} numbers; there are {len(rows)} histories"
             )
         self._refuse_non_finite()
-        was_training = self.training
-        self.eval()
         found: list[list[int]] = [[] for _ in rows]
-        try:
+        with evaluating(self):
             for places in _batches(streams):
                 states = self._last_states(
                     [rows[place] for place in places],
@@ -240,9 +239,7 @@ class LaresModel(nn.Module):
                     best = self._best(states, chosen, seen if remove_seen else None, k, index)
                     for number, row in zip(chosen.tolist(), best.tolist(), strict=True):
                         found[places[number]] = [item + 1 for item in row if item >= 0]
-            return found
-        finally:
-            self.train(was_training)
+        return found
 
     def _best(
         self,

@@ -307,7 +307,7 @@ def depths(
 ) -> tuple[Tensor | None, int]:
     """Depths as ((S,) contiguous int64 or None if all are equal, greatest depth)."""
     steps = None
-    if isinstance(num_steps, Tensor):
+    if isinstance(num_steps, Tensor) and num_steps.dim() > 0:
         shapes = ((n_sequences,), (n_sequences, rollouts))
         steps = whole_numbers("num_steps", num_steps, shapes)
         if rollouts > 1 and steps.dim() == 1:

@@ -7,6 +7,9 @@ import json
 import math
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
+
+from lares_kernels.whole import real_number, whole_number
 
 ADAPTERS = ("add", "gate", "concat", "none")
 MIXERS = ("attention", "filter", "bsarec")
@@ -23,8 +26,8 @@ def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"CoreConfig.{name} is {value!r}; it must be one of {', '.join(choices)}")
 
 
-def _require_positive_int(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+def _require_positive_int(name: str, value: int) -> None:
+    if value < 1:
         raise ValueError(f"CoreConfig.{name} is {value!r}; it must be a whole number of at least 1")
 
 
@@ -34,6 +37,14 @@ def _require_rate(name: str, value: float) -> None:
             f"CoreConfig.{name} is {value!r}; it must lie in [0, 1) and, rounded to a multiple of "
             f"1/{DROPOUT_LEVELS}, stay below 1"
         )
+
+
+def _plain_number(name: str, kind: str, value: Any) -> int | float:
+    try:
+        return whole_number(name, value) if kind == "int" else real_number(name, value)
+    except TypeError:
+        wanted = "a whole number of at least 1" if kind == "int" else "a number"
+        raise ValueError(f"CoreConfig.{name} is {value!r}; it must be {wanted}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +109,11 @@ class CoreConfig:
     padding: str = "right"
 
     def __post_init__(self) -> None:
+        # Plain numbers, of NumPy's and 0-d tensors too: equal options have one key.
+        for field in dataclasses.fields(self):
+            if field.type in ("int", "float"):
+                number = _plain_number(field.name, str(field.type), getattr(self, field.name))
+                object.__setattr__(self, field.name, number)
         for name in ("d_model", "n_heads", "d_ff", "n_layers"):
             _require_positive_int(name, getattr(self, name))
         if self.n_layers > MAX_LAYERS:

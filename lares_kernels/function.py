@@ -267,6 +267,8 @@ def refine(
     if not (cu_seqlens is None or isinstance(cu_seqlens, Tensor)):
         cu_seqlens = torch.as_tensor(cu_seqlens)
     compiling = torch.compiler.is_compiling()
+    rollouts = whole_number("rollouts", rollouts)
+    steps_done = whole_number("steps_done", steps_done)
     signature = None
     if not (compiling or training or rollouts != 1 or steps_done):
         signature = repeated_calls.signature_of(
@@ -291,8 +293,6 @@ def refine(
     is_named = isinstance(state, str) and state in ("normal", "zero")
     if not (state is None or is_named or isinstance(state, Tensor)):
         raise ValueError(f"state is {state!r}; it must be a tensor, None, 'normal' or 'zero'")
-    rollouts = whole_number("rollouts", rollouts)
-    steps_done = whole_number("steps_done", steps_done)
     check_rollouts(config, rollouts)
     sizes = _lengths(hidden, lengths, cu_seqlens)
     n_sequences = sizes.shape[0]

@@ -8,7 +8,8 @@ padding too, in the state's type. Zhou et al., WWW 2022 (FMLP-Rec); Shin et al.,
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 
 import torch
 from torch import Tensor
@@ -16,7 +17,21 @@ from torch import Tensor
 _CACHED_MATRICES = 64
 
 
-@lru_cache(_CACHED_MATRICES)
+def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``make``, whose matrices are kept: made outside of inference mode, so training can use them."""
+
+    @lru_cache(_CACHED_MATRICES)
+    @wraps(make)
+    def made(*args: object) -> Tensor:
+        if not torch.is_inference_mode_enabled():
+            return make(*args)
+        with torch.inference_mode(False), torch.no_grad():
+            return make(*args)
+
+    return made
+
+
+@_kept
 def fourier_basis(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(2, L//2+1, L): cosines, then negative sines, whose rows together are orthonormal.
 
@@ -24,8 +39,9 @@ def fourier_basis(length: int, dtype: torch.dtype, device: torch.device) -> Tens
     stands for its mirror image too times ``sqrt(2)``; the transpose is the inverse. The sines of
     frequency 0 and, for even ``L``, of ``L / 2`` are rows of zeros.
     """
-    frequency = torch.arange(length // 2 + 1)[:, None]
-    turn = frequency * torch.arange(length)[None] % length
+    # Whatever the default device is.
+    frequency = torch.arange(length // 2 + 1, device="cpu")[:, None]
+    turn = frequency * torch.arange(length, device="cpu")[None] % length
     angle = turn.to(torch.float64) * (2.0 * math.pi / length)
     alone = (2 * frequency) % length == 0
     norm = torch.where(alone, 1.0, 2.0).to(torch.float64).div(length).sqrt()
@@ -33,7 +49,7 @@ def fourier_basis(length: int, dtype: torch.dtype, device: torch.device) -> Tens
     return torch.stack((cosine, sine)).to(device, dtype)
 
 
-@lru_cache(_CACHED_MATRICES)
+@_kept
 def low_pass(length: int, cutoff: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(L, L), symmetric: keeps the first ``c // 2 + 1`` frequencies of what it multiplies."""
     basis = fourier_basis(length, torch.float64, torch.device("cpu"))

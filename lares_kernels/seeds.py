@@ -7,6 +7,7 @@ A drawn seed is a tensor on the CPU, from the CPU's default generator, also wher
 from __future__ import annotations
 
 import operator
+import threading
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from lares_kernels.whole import described, is_whole
 _CPU = torch.device("cpu")
 _LEAST, _END = -(1 << 63), 1 << 64  # of numbers: 64 bits, with a sign or without
 _DRAWN = (1 << 63) - 1  # below it lie drawn ones
+# One for all, since what holds a lock of its own can be neither copied nor pickled.
+_COUNTING = threading.Lock()
 
 
 def drawn_seed() -> Tensor:
@@ -84,12 +87,17 @@ class DrawSeeds:
     Args:
         first: None leaves them to torch's generator, so that a forward that activation checkpointing
             runs again, or a run that goes on from what was saved, draws the same. A number is the first
-            forward's, and each one after takes the next; the count is not saved.
+            forward's, and each one after takes the next; the count is not saved. Threads take different
+            ones, unless their forwards are compiled.
     """
 
     def __init__(self, first: int | None = None) -> None:
-        # A tensor: a compiled forward counts it up instead of being compiled again.
-        self._next = None if first is None else seed_tensor(given_seed(first)).clone()
+        self._next = None
+        if first is not None:
+            # A tensor: a compiled forward counts it up instead of being compiled again. One of
+            # inference mode could not be counted outside of it.
+            with torch.inference_mode(False):
+                self._next = seed_tensor(given_seed(first)).clone()
 
     @property
     def next(self) -> int | None:
@@ -104,11 +112,20 @@ class DrawSeeds:
         """
         if self._next is None:
             return None
-        if not is_compiling() and torch._C._current_graph_task_id() != -1:
+        if is_compiling():
+            return self._counted()
+        if torch._C._current_graph_task_id() != -1:
             raise RuntimeError(
                 "a forward runs again inside backward, as activation checkpointing does, but its "
                 f"seeds are counted and it would take the next, {self.next}: leave seed=None"
             )
+        with _COUNTING, torch.inference_mode(False):
+            if self._next.is_inference():  # it was copied there
+                self._next = self._next.clone()
+            return self._counted()
+
+    def _counted(self) -> Tensor:
+        assert self._next is not None
         seed = self._next.clone()
         self._next.add_(1)
         return seed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -12,7 +12,7 @@ from lares_kernels.call import check_depth, draws, has_dropout, lengths_of_cu_se
 from lares_kernels.layout import Layout
 from lares_kernels.module import RecurrentCore
 from lares_kernels.seeds import seed_of_call
-from lares_kernels.whole import whole_numbers
+from lares_kernels.whole import whole_number, whole_numbers
 
 
 def refine_states(
@@ -49,6 +49,9 @@ def refine_states(
     """
     if not core.config.is_recurrent:
         raise ValueError("a core with adapter='none' has no steps to read states after")
+    if not isinstance(steps, Iterable):
+        raise TypeError(f"steps is {steps!r}; it must be whole numbers, in ascending order")
+    steps = [whole_number("a number of steps", step) for step in steps]
     for step in steps:
         check_depth(step)
     if not steps or any(later <= step for step, later in pairwise(steps)):

@@ -1,8 +1,10 @@
-"""Whole numbers among what callers give: tensors of them, and single ones."""
+"""Numbers among what callers give: whole ones, in tensors and single, and real ones."""
 
 from __future__ import annotations
 
 import operator
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,16 +33,33 @@ def described(tensor: Tensor) -> str:
     return f"shape {tuple(tensor.shape)} of {tensor.dtype}{layout}"
 
 
+def is_truth(value: object) -> bool:
+    """Whether ``value`` is a bool, of Python, NumPy or PyTorch, which is no number."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+
+
 def whole_number(name: str, value: object) -> int:
     """``value`` as an int; ``TypeError`` unless it is a whole number."""
     if type(value) is int or is_compiling():
         return value  # type: ignore[return-value]
-    if not isinstance(value, bool):
+    if not is_truth(value):
         try:
             return operator.index(value)  # type: ignore[arg-type]
         except TypeError:
             pass
     raise TypeError(f"{name} is {value!r}; it must be a whole number")
+
+
+def real_number(name: str, value: Any) -> float:
+    """``value`` as a float; ``TypeError`` unless it is one number."""
+    if type(value) is float or is_compiling():
+        return value  # type: ignore[no-any-return]
+    if not is_truth(value) and (isinstance(value, Real) or getattr(value, "ndim", None) == 0):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError):
+            pass
+    raise TypeError(f"{name} is {value!r}; it must be a number")
 
 
 def contiguous_int64(value: Tensor) -> Tensor:

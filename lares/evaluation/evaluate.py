@@ -20,6 +20,7 @@ from lares.data.dataset import Split
 from lares.errors import ConfigError
 from lares.evaluation.ranking import DEFAULT_KS, catalogue_target_ranks, metrics_from_ranks
 from lares.model import LaresModel
+from lares.modes import evaluating
 from lares.plain import whole
 from lares.seen import seen_items
 from lares.streams import batches, chunk_of, chunk_seed
@@ -64,11 +65,9 @@ def depth_ranks(
         )
         raise ValueError(f"depths are {tuple(depths)}; they must be {allowed}")
     device = model.device
-    was_training = model.training
-    model.eval()
     ranks = {depth: torch.empty(len(split), dtype=torch.int64, device=device) for depth in depths}
     drawn = states == "drawn"
-    try:
+    with evaluating(model):
         for first, end in batches(len(split), batch_size, first_id if drawn else 0):
             indices = np.arange(first, end)
             item_seq, lengths, targets = (
@@ -90,8 +89,6 @@ def depth_ranks(
                     ranks[depth][first + rows] = catalogue_target_ranks(
                         model, last[rows], targets[rows], excluded
                     )
-    finally:
-        model.train(was_training)
     return ranks
 
 

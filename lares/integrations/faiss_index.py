@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from lares.errors import ConfigError
 from lares.model import LaresModel
+from lares.plain import whole
 
 _ITEMS_A_CENTROID = 64  # that k-means sees; FAISS warns below 39
 
@@ -29,6 +30,13 @@ def _faiss() -> Any:
             "pip install 'lares-kernels[faiss]' installs it"
         ) from error
     return faiss
+
+
+def _among(ids: Tensor, others: Tensor) -> Tensor:
+    """Which of ``ids`` (B, W) are among their row's ``others`` (B, H), in memory of that size."""
+    ordered = others.sort(dim=1).values
+    places = torch.searchsorted(ordered, ids).clamp(max=ordered.shape[1] - 1)
+    return ordered.gather(1, places) == ids
 
 
 class FaissIndex:
@@ -52,10 +60,8 @@ class FaissIndex:
         n_items, width = items.shape
         most = max(1, n_items // 39)
         lists = min(most, round(4 * math.sqrt(n_items))) if lists is None else lists
-        if not 1 <= lists <= n_items:
-            raise ConfigError(f"lists is {lists}; it must be in 1..{n_items}, the number of items")
-        if probes < 1:
-            raise ConfigError(f"probes is {probes}; it must be at least 1")
+        lists = whole("lists", lists, 1, n_items)
+        probes = whole("probes", probes, 1)
         self._cosine = model.scoring["scores"] == "cosine"
         self._n_items = n_items
         if self._cosine:
@@ -79,9 +85,8 @@ class FaissIndex:
         if self._cosine:
             states = functional.normalize(states, dim=-1)
         ids = torch.from_numpy(self.index.search(states.contiguous().numpy(), wanted)[1])
-        if excluded is not None:
-            seen = (ids[:, :, None] == excluded.cpu()[:, None, :]).any(dim=2)
-            ids = ids.masked_fill(seen, -1)
+        if excluded is not None and excluded.shape[1]:
+            ids = ids.masked_fill(_among(ids, excluded.cpu()), -1)
             # What is left comes first, in its order.
             ids = ids.gather(1, (ids < 0).int().argsort(dim=1, stable=True))
         return ids[:, :k].to(queries.device)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lares.errors import CheckpointError
+from lares.integrations.pickle_walk import walk_pickle
 
 _BYTES = {
     "DoubleStorage": 8,
@@ -28,7 +29,11 @@ _BYTES = {
     "ByteStorage": 1,
     "BoolStorage": 1,
 }
-_PICKLES_BEFORE = 3  # of a file without zip: magic number, protocol, sizes of types
+# Pickles of a file without zip: magic number, protocol, sizes of types; what was saved; storages' keys.
+_PICKLES_BEFORE, _PICKLES = 3, 5
+
+
+_ZIP = b"PK\x03\x04"  # what begins so, torch.load takes for a zip file, and nothing else
 
 
 class Inert:
@@ -90,10 +95,28 @@ def _rebuild_parameter(data: object, *_: object) -> Tensor:
     return data
 
 
+def _bytes_of(text: object = b"", codec: object = "") -> bytes:
+    """What Python 2's forms of pickle hold as text."""
+    if isinstance(text, str) and codec in ("latin1", "latin-1"):
+        return text.encode("latin-1")
+    if not isinstance(text, bytes):  # a number would be how much to allocate
+        raise pickle.UnpicklingError("bytes are made of neither bytes nor latin1")
+    return text
+
+
 def _bytes_alone(*args: object) -> bytearray:
-    if not all(isinstance(arg, bytes) for arg in args):  # a number would be how much to allocate
-        raise pickle.UnpicklingError("a bytearray is not made of bytes")
-    return bytearray(b"".join(args))  # type: ignore[arg-type]
+    return bytearray(_bytes_of(*args))
+
+
+def _of_containers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` of plain containers alone: of a tensor each element would become an object."""
+
+    def make(*args: object) -> Any:
+        if not all(isinstance(arg, (list, tuple, dict, set, frozenset)) for arg in args):
+            raise pickle.UnpicklingError(f"a {function.__name__} is not made of a container")
+        return function(*args)
+
+    return make
 
 
 class _Ordered(dict[Any, Any]):
@@ -104,12 +127,14 @@ class _Ordered(dict[Any, Any]):
 
 
 _SAFE: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): _Ordered,
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
+    ("collections", "OrderedDict"): _of_containers(_Ordered),
+    ("builtins", "set"): _of_containers(set),
+    ("builtins", "frozenset"): _of_containers(frozenset),
     ("builtins", "complex"): complex,
     ("builtins", "bytearray"): _bytes_alone,
-    ("torch", "Size"): torch.Size,
+    ("builtins", "bytes"): _bytes_of,
+    ("_codecs", "encode"): _bytes_of,
+    ("torch", "Size"): _of_containers(torch.Size),
     ("torch", "device"): torch.device,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
@@ -120,6 +145,7 @@ class _SafeUnpickler(pickle.Unpickler):
     """Loads tensors and plain containers; every other class becomes :class:`Inert`, never imported."""
 
     def find_class(self, module: str, name: str) -> Any:
+        module = {"__builtin__": "builtins"}.get(module, module)  # as Python 2 called it
         if (module, name) in _SAFE:
             return _Call(_SAFE[module, name])
         return type("Inert", (Inert,), {})
@@ -156,8 +182,9 @@ def _safe_pickle() -> types.ModuleType:
 def load_pickle(path: Path) -> Any:
     """Return what ``torch.save`` wrote into a file: tensors and plain containers.
 
-    Objects of other classes are :class:`Inert`; nothing in the file can run or change anything, and no
-    tensor takes more memory than the file is large. Containers made to repeat themselves may.
+    Objects of other classes are :class:`Inert`; nothing in the file can run or change anything, no
+    tensor takes more memory than the file is large, and nothing else more than some hundred times the
+    pickle's size (:mod:`lares.integrations.pickle_walk`).
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -173,12 +200,41 @@ def load_pickle(path: Path) -> Any:
         ) from error
 
 
+def _place_of_directory(path: Path) -> int | None:
+    """Where the end of a zip file says that its directory is; None if it does not end as expected.
+
+    Python's reader goes by where the end itself is, PyTorch's by what it says: of a file made for that
+    they read different directories.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        file.seek(max(0, size - 98))
+        end = file.read().rjust(98, b"\0")
+    large, locator, small = end[:56], end[56:76], end[76:]
+    if small[:4] != b"PK\x05\x06" or small[20:] != b"\0\0":
+        return None
+    if locator[:4] != b"PK\x06\x07":
+        return int.from_bytes(small[16:20], "little")
+    if large[:4] != b"PK\x06\x06" or int.from_bytes(locator[8:16], "little") != size - 98:
+        return None
+    return int.from_bytes(large[48:56], "little")
+
+
 def _check_sizes(path: Path) -> None:
     """Raise an error if a file says that it holds more than it does."""
     size = path.stat().st_size
-    if zipfile.is_zipfile(path):
+    with open(path, "rb") as file:
+        begins_as_zip = file.read(len(_ZIP)) == _ZIP
+    if begins_as_zip:
         with zipfile.ZipFile(path) as archive:
+            if _place_of_directory(path) != archive.start_dir:
+                raise pickle.UnpicklingError("it is a zip file that torch.save does not write")
+            # Names as PyTorch's reader compares them.
+            if len({name.lower() for name in archive.namelist()}) < len(archive.namelist()):
+                raise pickle.UnpicklingError("it has two records of one name")
             records = {info.filename: info for info in archive.infolist()}
+            if any(name.endswith("/constants.pkl") for name in records):
+                raise pickle.UnpicklingError("it is a program of TorchScript, not a checkpoint")
             if any(info.compress_type != zipfile.ZIP_STORED for info in records.values()):
                 raise pickle.UnpicklingError("it is compressed, which torch.save does not do")
             if sum(info.file_size for info in records.values()) > size:
@@ -186,7 +242,10 @@ def _check_sizes(path: Path) -> None:
             names = [name for name in records if name.split("/")[1:] == ["data.pkl"]]
             if len(names) != 1:
                 raise pickle.UnpicklingError("it has no data.pkl")
-            scan = _Sizes(io.BytesIO(archive.read(names[0])))
+            # As PyTorch itself finds it, which may see another file than Python in one made for that.
+            content = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
+            walk_pickle(io.BytesIO(content))
+            scan = _Sizes(io.BytesIO(content))
             scan.load()
             folder = names[0].removesuffix(".pkl")
             for key, wanted in scan.stored.items():
@@ -197,6 +256,9 @@ def _check_sizes(path: Path) -> None:
     if tarfile.is_tarfile(path):
         raise pickle.UnpicklingError("it is a tar file, as no PyTorch since 2017 has written")
     with open(path, "rb") as file:
+        for _ in range(_PICKLES):
+            walk_pickle(file)
+        file.seek(0)
         for _ in range(_PICKLES_BEFORE):
             _Sizes(file).load()
         scan = _Sizes(file)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lares.depth import sample_depth
 from lares.errors import ConfigError
+from lares.plain import plain, whole
 from lares_kernels import CoreConfig, refine
 from lares_kernels.seeds import DrawSeeds, drawn_seed
 from lares_kernels.torch_layers import LayerTensors, stack_layers
@@ -111,9 +112,10 @@ class SwappedLayers:
         Raises:
             ConfigError: an option is out of range.
         """
-        if not 0 <= n_pre < self.config.n_layers:
+        n_pre, mean_depth = plain(n_pre), whole("mean_depth", mean_depth, 1)
+        if type(n_pre) is not int or not 0 <= n_pre < self.config.n_layers:
             raise ConfigError(
-                f"n_pre is {n_pre}; the model has {self.config.n_layers} layers, so it must be in "
+                f"n_pre is {n_pre!r}; the model has {self.config.n_layers} layers, so it must be in "
                 f"0..{self.config.n_layers - 1}"
             )
         sample_depth(depth_sampler, mean_depth, np.random.default_rng(0))  # checks both

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import FLOAT_TYPES, check_floats
-from lares_kernels.whole import whole_numbers
+from lares_kernels.whole import real_number, whole_numbers
 
 SCORES = ("dot", "cosine")
 # As torch.nn.functional.normalize: shorter vectors are divided by this instead of their length.
@@ -47,8 +47,7 @@ def check_options(scores: str, temperature: float) -> None:
     """Raise ``ValueError`` unless scores can be made so."""
     if scores not in SCORES:
         raise ValueError(f"scores is {scores!r}; it must be one of {', '.join(SCORES)}")
-    if isinstance(temperature, str):
-        raise TypeError(f"temperature is {temperature!r}; it must be a positive number")
+    real_number("temperature", temperature)
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature is {temperature}; it must be a positive number")
 

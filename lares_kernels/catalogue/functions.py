@@ -170,8 +170,21 @@ def _heated(
     queries = queries.to(dtype)
     if scores == "cosine":
         queries = functional.normalize(queries, dim=-1, eps=SHORTEST)
-        items = functional.normalize(items.to(dtype), dim=-1, eps=SHORTEST)
+        items = _unit_items(items.to(dtype))
     return queries / temperature.reshape(()).to(dtype), items
+
+
+def _unit_items(items: Tensor) -> Tensor:
+    """Items (V, d) of length 1, for autograd.
+
+    One that is not finite is NaN and takes the gradient that comes as it is: of an item that everyone
+    excludes that is zero, which zero times NaN is not.
+    """
+    finite = items.detach().isfinite().all(dim=1, keepdim=True)
+    if only_run(items) and checks_values(items) and bool(finite.all()):
+        return functional.normalize(items, dim=-1, eps=SHORTEST)
+    unit = functional.normalize(items.masked_fill(~finite, 0.0), dim=-1, eps=SHORTEST)
+    return torch.where(finite, unit, items + float("nan"))
 
 
 def catalogue_log_probability(
@@ -219,8 +232,10 @@ def catalogue_log_probability(
     chosen = check_ids("chosen", chosen, tuple(queries.shape[:1]), queries.device)
     shape = queries.shape[:-1]
     if checked.queries.shape[0] == 0:
+        ops.check_values("chosen", items, chosen, checked.excluded)
         # A sum over nothing, but still a function of its inputs.
-        nothing = (checked.queries.sum(1) + 0.0 * checked.items.sum()).float().reshape(shape)
+        nothing = checked.queries.sum(1) + 0.0 * checked.items.sum()
+        nothing = nothing.to(working_dtype(queries, items)).reshape(shape)
         return LogProbability(nothing, nothing.detach()) if return_entropy else nothing
     if checked.options[2] == "equations":
         made, divisor, _, products = checked.options

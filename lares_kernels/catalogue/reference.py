@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
 from torch.nn import functional
 
 from lares_kernels.catalogue.call import SHORTEST, CatalogueCall, in_order, working_dtype
@@ -64,6 +65,11 @@ def of_every_query(of_rows: Tensor, n_queries: int) -> Tensor:
     return of_rows.repeat_interleave(n_queries // len(of_rows), dim=0)
 
 
+def not_finite_for_some(items: Tensor, hidden: Tensor) -> Tensor:
+    """Which items (B, d) are not finite and excluded by a row of ``hidden`` (N, B)."""
+    return ~items.isfinite().all(dim=1) & hidden.any(dim=0)
+
+
 class Block(NamedTuple):
     """Some items that follow each other.
 
@@ -84,18 +90,29 @@ class Block(NamedTuple):
         rows = ((ids >= self.first) & (ids < self.first + len(self.items))).nonzero()[:, 0]
         return rows, ids[rows] - self.first
 
-    def shares(self, normaliser: Tensor) -> tuple[Tensor, Tensor]:
-        """``exp(s_v - Z)`` (N, B), and the items (B, d) that gradients by queries are sums of.
+    def g_scores(self, normaliser: Tensor, g_normaliser: Tensor) -> Tensor:
+        """Gradient (N, B) by the scores, zero where a row excludes the item, whatever else it has."""
+        found = (self.scores - normaliser[:, None]).exp() * g_normaliser[:, None]
+        if self.left_out is not None:
+            found[self.left_out] = 0.0
+        return found
 
-        Zero times NaN is NaN: so an item that is not finite counts as zero in these sums, and the
-        shares of rows that do not exclude it are NaN in its place.
+    def sums(self, g_scores: Tensor, dtype: torch.dtype) -> Tensor:
+        """``g_scores`` (N, B) times the items, (N, d): each row's sum over what it does not exclude.
+
+        Zero times NaN is NaN: so an item that is not finite and that some rows exclude is added to the
+        others by itself.
         """
-        shares = (self.scores - normaliser[:, None]).exp()
         if self.left_out is None:
-            return shares, self.items
-        trace = (self.items * 0.0).sum(dim=1)
-        shares = (shares + trace).index_put(self.left_out, shares.new_zeros(()))
-        return shares, self.items.masked_fill(trace.isnan()[:, None], 0.0)
+            return product(g_scores, self.items, dtype)
+        hidden = torch.zeros_like(g_scores, dtype=torch.bool)
+        hidden[self.left_out] = True
+        apart = not_finite_for_some(self.items, hidden)
+        found = product(g_scores, self.items.masked_fill(apart[:, None], 0.0), dtype)
+        for place in apart.nonzero()[:, 0].tolist():
+            added = g_scores[:, place, None] * self.items[place]
+            found += added.masked_fill(hidden[:, place, None], 0.0)
+        return found
 
 
 def blocks(
@@ -179,12 +196,11 @@ class ReferenceCatalogue:
         g_queries = torch.zeros_like(prepared) if wants_queries else prepared.new_empty(0)
         g_items = items.new_empty(items.shape if wants_items else (0,), dtype=dtype)
         for block in blocks(call, prepared, items, excluded):
-            shares, taken = block.shares(normaliser)
-            g_scores = shares * -g_log_probability[:, None]
+            g_scores = block.g_scores(normaliser, -g_log_probability)
             rows, columns = block.held(chosen)
             g_scores[rows, columns] += g_log_probability[rows]
             if wants_queries:
-                g_queries += product(g_scores, taken, call.product_dtype)
+                g_queries += block.sums(g_scores, call.product_dtype)
             if wants_items:
                 end = block.first + len(block.items)
                 part = product(g_scores.mT, prepared, call.product_dtype)
@@ -260,22 +276,27 @@ def log_probability_equations(
     dtype = working_dtype(queries, items)
     prepared, items = prepared_queries(call, queries.to(dtype)), items.to(dtype)
 
-    def scores_of(items: Tensor) -> Tensor:
-        return product(prepared, prepared_items(call, items).mT, call.product_dtype)
+    def scores_of(queries: Tensor, items: Tensor) -> Tensor:
+        return product(queries, prepared_items(call, items).mT, call.product_dtype)
 
     if excluded is None:
-        scores = scores_of(items)
+        scores = scores_of(prepared, items)
     else:
-        # A product's gradients by queries are sums over all items, and zero times NaN is NaN: so what
-        # is not finite enters scores as a constant.
-        broken = ~items.detach().isfinite().all(dim=1)
-        tame = scores_of(items.masked_fill(broken[:, None], 0.0))
-        scores = torch.where(broken, scores_of(items.detach()).detach(), tame)
         ordered = of_every_query(in_order(excluded, len(items)), len(prepared))
         hidden = torch.zeros(
-            len(prepared), len(items) + 1, dtype=torch.bool, device=scores.device
-        ).scatter(1, ordered, True)
-        scores = scores.masked_fill(hidden[:, :-1], float("-inf"))
+            len(prepared), len(items) + 1, dtype=torch.bool, device=prepared.device
+        ).scatter(1, ordered, True)[:, :-1]
+        # A product's gradients by queries are sums over all items, and zero times NaN is NaN: so an
+        # item that is not finite meets the rows that do not exclude it in a product of its own.
+        # Of a batch of torch.func.vmap nothing can be asked.
+        plain = peek_interpreter_stack() is None
+        apart = not_finite_for_some(items.detach(), hidden) if plain else hidden.any(dim=0)
+        scores = scores_of(prepared, items.masked_fill(apart[:, None], 0.0))
+        for place in (apart & ~hidden.all(dim=0)).nonzero()[:, 0].tolist():
+            seeing = prepared.masked_fill(hidden[:, place, None], 0.0)
+            here = torch.arange(len(items), device=items.device) == place
+            scores = torch.where(here, scores_of(seeing, items[place : place + 1]), scores)
+        scores = scores.masked_fill(hidden, float("-inf"))
     every = scores.log_softmax(dim=1)
     shares = every.exp()
     entropy = -(shares * every.masked_fill(shares == 0, 0.0)).sum(dim=1)

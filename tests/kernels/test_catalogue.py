@@ -367,6 +367,37 @@ def test_reductions_and_inputs_without_gradient(backend: str) -> None:
             assert torch.equal(grad.reshape(full[key].shape), full[key])
 
 
+@pytest.mark.parametrize("queries_dtype", lk.call.FLOAT_TYPES)
+@pytest.mark.parametrize("items_dtype", lk.call.FLOAT_TYPES)
+@pytest.mark.parametrize("shape", [(0, 4), (0, 3, 4), (2, 0, 4)])
+def test_no_rows_have_the_type_of_rows(
+    shape: tuple[int, ...], queries_dtype: torch.dtype, items_dtype: torch.dtype
+) -> None:
+    items, none = torch.randn(5, 4, dtype=items_dtype), torch.zeros(shape[0], dtype=torch.int64)
+    queries = torch.empty(shape, dtype=queries_dtype)
+    some = torch.ones(1, 4, dtype=queries_dtype)
+    one = torch.zeros(1, dtype=torch.int64)
+    for backend in ("reference", "equations"):
+        with lk.use_backend(backend):
+            wanted = lk.catalogue_log_probability(some, items, one, return_entropy=True)
+            found = lk.catalogue_log_probability(queries, items, none, return_entropy=True)
+            for mine, theirs in zip(found, wanted, strict=True):
+                assert mine.shape == shape[:-1]
+                assert mine.dtype == theirs.dtype
+            if len(shape) == 2:
+                best, wanted = (lk.catalogue_top_k(q, items, 2) for q in (queries, some))
+                assert [t.dtype for t in best] == [t.dtype for t in wanted]
+
+
+def test_no_steps_of_rows_whose_items_do_not_fit() -> None:
+    queries, items = torch.empty(2, 0, 4), torch.randn(5, 4)
+    with pytest.raises(ValueError, match="chosen of row 1 is 99"):
+        lk.catalogue_log_probability(queries, items, torch.tensor([0, 99]))
+    excluded = torch.tensor([[1], [2]])
+    with pytest.raises(ValueError, match="chosen of row 0 is 1, which the row excludes"):
+        lk.catalogue_log_probability(queries, items, torch.tensor([1, 1]), excluded=excluded)
+
+
 @backends
 def test_no_rows(backend: str) -> None:
     queries, items = torch.empty(0, 3, 8, requires_grad=True), torch.randn(5, 8)
@@ -377,4 +408,5 @@ def test_no_rows(backend: str) -> None:
         found.sum().backward()
         assert queries.grad is not None
         assert lk.catalogue_ranks(queries[:, 0], items, none).shape == (0,)
+        assert lk.catalogue_cross_entropy(queries[:, 0], items, none, reduction="sum") == 0
         assert lk.catalogue_top_k(queries[:, 0], items, 2).ids.shape == (0, 2)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -65,6 +66,8 @@ def test_ids_outside_the_catalogue(wrong: int, backend: str) -> None:
         ({"scores": "cos"}, ValueError, "scores is 'cos'; it must be one of dot, cosine"),
         ({"temperature": 0.0}, ValueError, r"temperature is 0\.0"),
         ({"temperature": float("nan")}, ValueError, "temperature is nan"),
+        ({"temperature": True}, TypeError, "temperature is True"),
+        ({"temperature": np.True_}, TypeError, "temperature is "),
         (
             {"items": torch.randn(50, 7)},
             ValueError,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,16 @@ from tests.kernels.problems import SMALL, make_problem
         ("d_ff", 0, "CoreConfig.d_ff is 0"),
         ("n_layers", 1.5, "CoreConfig.n_layers is 1.5"),
         ("eps", float("nan"), "CoreConfig.eps is nan"),
+        ("eps", True, "CoreConfig.eps is True; it must be a number"),
+        ("eps", "1e-5", "CoreConfig.eps is '1e-5'; it must be a number"),
+        ("dropout", None, "CoreConfig.dropout is None; it must be a number"),
+        ("dropout", False, "CoreConfig.dropout is False; it must be a number"),
+        ("state_omega", np.True_, "CoreConfig.state_omega is "),
+        ("state_sigma", torch.tensor(True), "CoreConfig.state_sigma is "),
+        ("band_share", 1j, "CoreConfig.band_share is 1j; it must be a number"),
+        ("state_omega", 10**400, "it must be a number"),
+        ("n_layers", torch.tensor(True), "CoreConfig.n_layers is tensor(True)"),
+        ("d_model", 16.0, "CoreConfig.d_model is 16.0; it must be a whole number"),
     ],
 )
 def test_config(option: str, value: object, message: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from lares_kernels import CoreConfig, RecurrentCore, explain, use_backend
 from lares_kernels.call import Request
 from lares_kernels.cuda.plan import config_reason
-from lares_kernels.mixing import circular_filter, rescale_bands
+from lares_kernels.mixing import circular_filter, fourier_basis, low_pass, rescale_bands
 from lares_kernels.triton.backend import TritonBackend
 from tests.kernels.problems import make_core, relative
 
@@ -54,6 +54,24 @@ def test_products_with_constant_matrices_are_the_fourier_transform(length: int) 
         low = torch.fft.irfft(kept, n=length, dim=1, norm="ortho")
         wanted = low + scale.square() * (x - low)
         torch.testing.assert_close(rescale_bands(x, scale, cutoff), wanted)
+
+
+@pytest.mark.parametrize("backend", ["equations", "reference"])
+@pytest.mark.parametrize("config", [FILTER, BSAREC], ids=["filter", "bsarec"])
+@pytest.mark.parametrize(
+    "where", [torch.inference_mode, torch.no_grad, lambda: torch.device("meta")]
+)
+def test_matrices_that_are_kept_serve_later_calls(backend: str, config: CoreConfig, where) -> None:
+    core, hidden = make_core(config), hidden_of(config)
+    wanted = run(core, hidden, backend)
+    fourier_basis.cache_clear()
+    low_pass.cache_clear()
+    with where():
+        fourier_basis(config.window, torch.float64, torch.device("cpu"))
+        low_pass(config.window, config.cutoff, torch.float64, torch.device("cpu"))
+    found = run(core, hidden, backend)
+    for mine, theirs in zip((*found[0], *found[1]), (*wanted[0], *wanted[1]), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -190,6 +191,33 @@ def test_the_same_complaints(change: dict[str, Any], error: Any, message: str) -
         core(**{**call, **change})
     assert message in str(caught.value)
     assert torch.isfinite(core(**call).last).all()  # no error is left behind
+
+
+@pytest.mark.parametrize("name", ["rollouts", "steps_done", "num_steps"])
+@pytest.mark.parametrize(
+    "wrong", [True, False, np.True_, 1.0, 0.0, None, "1", torch.tensor(True), torch.tensor(1.0)]
+)
+def test_what_equals_a_whole_number_is_none(name: str, wrong: object) -> None:
+    core, hidden = problem()
+    for _ in range(2):
+        core(hidden, num_steps=1)
+        with pytest.raises((TypeError, ValueError), match=f"{name} is "):
+            core(hidden, **{"num_steps": 1, name: wrong})
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor, np.array])
+def test_whole_numbers_of_every_kind_are_numbers(kind: Any) -> None:
+    core, hidden = problem()
+    wanted = core(hidden, num_steps=3).last
+    for _ in range(2):
+        found = core(hidden, num_steps=kind(3), rollouts=kind(1), steps_done=kind(0), seed=kind(0))
+        assert torch.equal(found.last, wanted)
+    later = core(hidden, num_steps=3, state=hidden, steps_done=2).last
+    assert torch.equal(
+        core(hidden, num_steps=kind(3), state=hidden, steps_done=kind(2)).last, later
+    )
+    both = core(hidden, num_steps=3, rollouts=2).last
+    assert torch.equal(core(hidden, num_steps=kind(3), rollouts=kind(2)).last, both)
 
 
 def without_memory(tensor: Tensor) -> Tensor:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -167,6 +170,34 @@ def test_counted_seeds() -> None:
     twin = copy.deepcopy(seeds)
     assert int(twin.take()) == int(seeds.take())
     assert DrawSeeds().next is None
+
+
+def test_threads_take_different_seeds() -> None:
+    seeds, interval = DrawSeeds(0), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: int(seeds.take()), range(4000)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert sorted(found) == list(range(4000))
+    assert seeds.next == 4000
+
+
+@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("taken", [True, False])
+def test_seeds_are_counted_in_inference_mode_and_outside(
+    made: bool, copied: bool, taken: bool
+) -> None:
+    with torch.inference_mode(made):
+        seeds = DrawSeeds(torch.tensor(5))
+    with torch.inference_mode(copied):
+        seeds = copy.deepcopy(seeds)
+    for number in range(5, 8):
+        with torch.inference_mode(taken if number < 7 else not taken):
+            assert int(seeds.take()) == number
+    assert int(pickle.loads(pickle.dumps(seeds)).take()) == 8
 
 
 @pytest.mark.parametrize("kind", ["core", "encoder", "counted", "given"])

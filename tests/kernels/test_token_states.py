@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,6 +54,17 @@ def test_the_cpu_kernel_goes_on_where_a_run_was_cut() -> None:
     state = torch.randn(len(LENGTHS), 30, 16)
     config = replace(NOISY, d_ff=24)
     assert_equal_to_equations("cpu", config, LENGTHS, num_steps=2, state=state, steps_done=3)
+
+
+def test_steps_are_whole_numbers_of_any_kind() -> None:
+    core, rows, cu_seqlens = cut_problem(None)
+    wanted = refine_states(core, rows, cu_seqlens, [1, 3], seed=3)
+    for steps in ((1, 3), np.array([1, 3]), torch.tensor([1, 3]), np.uint8([1, 3]), range(1, 4, 2)):
+        found = refine_states(core, rows, cu_seqlens, steps, seed=3)  # type: ignore[arg-type]
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    for wrong in ([True, 3], [1, 3.0], [1, "3"], torch.tensor([True]), np.array([1.0]), [None], 3):
+        with pytest.raises(TypeError, match="it must be (a )?whole number"):
+            refine_states(core, rows, cu_seqlens, wrong)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_cut_is_refused() -> None:

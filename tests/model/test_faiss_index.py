@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from lares import LaresConfig, LaresModel
 from lares.errors import ConfigError
-from lares.integrations.faiss_index import FaissIndex
+from lares.integrations.faiss_index import FaissIndex, _among
 
 
 def make(n_items: int = 2001, scores: str = "dot") -> LaresModel:
@@ -41,6 +43,32 @@ def test_one_list_alone_finds_less_but_never_what_was_seen() -> None:
         assert not set(items) & set(history)
 
 
+def test_what_is_seen_by_hand() -> None:
+    generator = torch.Generator().manual_seed(1)
+    for n_ids, n_others in ((7, 1), (5, 9), (40, 30), (1, 200)):
+        ids, others = (
+            torch.randint(-1, 50, (6, n), generator=generator) for n in (n_ids, n_others)
+        )
+        wanted = (ids[:, :, None] == others[:, None, :]).any(dim=2)
+        assert torch.equal(_among(ids, others), wanted)
+
+
+def test_memory_grows_with_a_history_not_with_its_square() -> None:
+    """An index that finds all items, for histories of 20,000 of them: squared that is 400 MB each."""
+    pytest.importorskip("faiss")
+    n_items, longest = 40_001, 20_000
+    model = LaresModel(
+        LaresConfig(n_items=n_items, max_length=3, d_model=4, n_heads=2, d_ff=4)
+    ).eval()
+    index = FaissIndex(model, lists=2, probes=2)
+    histories = [list(range(1 + start, 1 + start + longest)) for start in (0, 5_000)]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = model.recommend(histories, 5, index=index)
+    taken = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert found == model.recommend(histories, 5)
+    assert taken < 200e6
+
+
 def test_fewer_items_than_are_wanted() -> None:
     pytest.importorskip("faiss")
     model = make(6)
@@ -50,8 +78,14 @@ def test_fewer_items_than_are_wanted() -> None:
 
 def test_what_does_not_fit() -> None:
     pytest.importorskip("faiss")
-    with pytest.raises(ConfigError, match=r"lists is 2001; it must be in 1\.\.2000"):
+    with pytest.raises(ConfigError, match=r"lists is 2001; it must be a whole number in 1\.\.2000"):
         FaissIndex(make(), lists=2001)
+    for wrong in (True, 2.0, 0, "3"):
+        with pytest.raises(ConfigError, match=f"lists is {wrong!r}"):
+            FaissIndex(make(), lists=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=f"probes is {wrong!r}"):
+            FaissIndex(make(), probes=wrong)  # type: ignore[arg-type]
+    FaissIndex(make(), lists=np.int64(3), probes=np.int32(2))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="probes is 0"):
         FaissIndex(make(), probes=0)
 

@@ -27,6 +27,7 @@ from lares.training.config import (
     TrainConfig,
     TrainerOptions,
 )
+from lares_kernels import CoreConfig
 
 WHOLE = [np.int64, np.int32, np.uint8, torch.tensor, np.array, int]
 REAL = [np.float32, np.float64, np.float16, torch.tensor, np.array, float]
@@ -67,6 +68,45 @@ def test_options(options, whole, real) -> None:
     for value in dataclasses.asdict(found).values():
         assert type(value) in (int, float, bool, str, list, type(None))
     assert yaml.safe_dump(dataclasses.asdict(found)) == yaml.safe_dump(dataclasses.asdict(options))
+
+
+@pytest.mark.parametrize(("whole", "real"), list(zip(WHOLE, REAL, strict=True)))
+@pytest.mark.parametrize("mixer", ["attention", "bsarec"])
+def test_options_of_a_core(mixer: str, whole, real) -> None:
+    window = 6 if mixer == "bsarec" else 0
+    options = CoreConfig(16, 2, 24, 1, mixer=mixer, window=window, dropout=0.5, eps=2**-10)
+    found = CoreConfig(**in_other_types(options, whole, real))
+    assert found == options
+    assert found.key == options.key
+    assert all(type(value) in (int, float, str) for value in found.to_dict().values())
+    assert CoreConfig(state_omega=3, state_sigma=1).key == CoreConfig().key
+
+
+@pytest.mark.parametrize("n_core_layers", [0, 1])
+@pytest.mark.parametrize("kind", WHOLE)
+def test_the_encoders_numbers(n_core_layers: int, kind) -> None:
+    depth = 3 if n_core_layers else 0
+    encoder = LaresModel(LaresConfig(9, d_model=16, n_core_layers=n_core_layers)).encoder.eval()
+    items, lengths = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2])
+    wanted = encoder(items, lengths, num_steps=depth, seed=3).last
+    found = encoder(items, lengths, num_steps=kind(depth), seed=kind(3), rollouts=kind(1)).last
+    assert torch.equal(found, wanted)
+    if n_core_layers:
+        wanted = encoder(items, lengths, num_steps=depth, rollouts=2).last
+        found = encoder(items, lengths, num_steps=kind(depth), rollouts=kind(2)).last
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("n_core_layers", [0, 1])
+@pytest.mark.parametrize(
+    "wrong", [True, False, np.True_, np.False_, torch.tensor(True), 1.0, 0.0, np.float64(1), "1"]
+)
+def test_what_is_no_number_of_the_encoder(n_core_layers: int, wrong) -> None:
+    encoder = LaresModel(LaresConfig(9, d_model=16, n_core_layers=n_core_layers)).encoder.eval()
+    items, lengths = torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2])
+    for name in ("num_steps", "rollouts", "seed"):
+        with torch.no_grad(), pytest.raises((TypeError, ValueError), match=name):
+            encoder(items, lengths, **{name: wrong})
 
 
 @pytest.mark.parametrize("options", DATACLASSES, ids=lambda options: type(options).__name__)

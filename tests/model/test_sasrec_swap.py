@@ -92,6 +92,15 @@ def test_recurrence(kind: str) -> None:
     assert not torch.allclose(once, model.log2feats(SEQS))
     with pytest.raises(ConfigError, match=r"n_pre is 2; the model has 2 layers"):
         sasrec.make_recurrent(made(kind), n_pre=2)
+    for wrong in (True, np.True_, 1.0, "1", None):
+        with pytest.raises(ConfigError, match="n_pre is "):
+            sasrec.make_recurrent(made(kind), n_pre=wrong)
+        with pytest.raises(ConfigError, match="mean_depth is "):
+            sasrec.make_recurrent(made(kind), mean_depth=wrong)
+    recurrence = sasrec.make_recurrent(
+        made(kind), n_pre=np.int64(1), mean_depth=torch.tensor(3)
+    ).lares_layers.recurrence
+    assert (type(recurrence.n_pre), recurrence.num_steps) == (int, 3)
 
 
 @pytest.mark.parametrize(

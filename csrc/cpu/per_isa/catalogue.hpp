@@ -14,6 +14,8 @@ constexpr int kMostParts = 64;
 // exp(s - shift) is summed with a shift that this much may lie below the greatest score: far from
 // where floats end, and hardly ever exceeded once a few items have been seen.
 constexpr float kSlack = 40.0f;
+// The least shift: of a query whose own item's score is not finite, until one that is passes by.
+constexpr float kLeast = -__FLT_MAX__;
 
 // Parts of the catalogue, each with `numbers` of its own kept until the end.
 inline int parts_of(int blocks, double numbers) {
@@ -118,7 +120,7 @@ struct Sums {
   private:
     template <bool kEntropy>
     void move_shift(int query, float to) {
-        const float down = shift[query] - to;  // below zero
+        const float down = max(shift[query] - to, kLeast);  // below zero; infinity times 0 is NaN
         const Vec scale = broadcast(__builtin_expf(down));
         float* sums = sum + size_t(query) * kLanes;
         store(sums, load(sums) * scale);
@@ -179,7 +181,7 @@ inline void log_probability(const LaresCatalogue& call) {
     float *wanted = arena.take<float>(count), *shift = arena.take<float>(count);
     PartSum* found = arena.take<PartSum>(count * size_t(parts));
     chosen_scores(call, queries, threads, wanted);
-    for (size_t n = 0; n < count; ++n) shift[n] = is_finite(wanted[n]) ? wanted[n] : 0.0f;
+    for (size_t n = 0; n < count; ++n) shift[n] = is_finite(wanted[n]) ? wanted[n] : kLeast;
     run_pieces(parts, threads, [&](int part) {
         const auto range = blocks_of_part(blocks, part, parts);
         PartSum* to = found + size_t(part) * count;
@@ -196,7 +198,9 @@ inline void log_probability(const LaresCatalogue& call) {
             sum += scale * each.sum;
             weighted += scale * (each.weighted + (each.shift - most) * each.sum);
         }
-        const double log_sum = __builtin_log(sum);
+        // The score that is the shift, or one above it, adds 1 at least. Where none does, all are
+        // -infinity, and that less itself is NaN.
+        const double log_sum = sum < 0.5 ? double(kNaN) : __builtin_log(sum);
         call.log_probability[n] = float(double(wanted[n]) - most - log_sum);
         call.normaliser[n] = float(most + log_sum);
         if (call.entropy) call.entropy[n] = float(log_sum - weighted / sum);
@@ -211,8 +215,12 @@ inline void score_gradients(const LaresCatalogue& call, const ItemBlock& block, 
         float* row = scores + i * kScoreStride;
         const Vec normaliser = broadcast(call.normaliser[from + i]);
         const Vec scale = broadcast(-call.g_log_probability[from + i]);
-        for (int c = 0; c < block.columns(); c += kLanes)
-            store(row + c, exp(load(row + c) - normaliser) * scale);
+        for (int c = 0; c < block.columns(); c += kLanes) {
+            const Vec log_share = load(row + c) - normaliser;
+            // Zero itself, and not in effect: what it is multiplied with may be as large as floats go.
+            const Vec share = select(log_share < broadcast(-87.3f), Vec{}, exp(log_share));
+            store(row + c, share * scale);
+        }
         const int64_t place = call.chosen[(from + i) / each] - block.first;
         if (place >= 0 && place < block.count) row[place] += call.g_log_probability[from + i];
     }
@@ -254,7 +262,8 @@ inline void gradients_of_part(const LaresCatalogue& call, const Queries& queries
                 for (size_t k = 0; k < block.aside.size(); ++k)
                     for (int i = 0; i < n; ++i)
                         if (!excluded.holds(from + i, block.first + block.aside[k]))
-                            block.add_trace(k, to + size_t(i) * padded);
+                            block.add_aside(k, scores[i * kScoreStride + block.aside[k]],
+                                            to + size_t(i) * padded);
             }
             if (call.g_items) {
                 const Left left = left_columns(scores, kScoreStride, n, columns, columns_room);

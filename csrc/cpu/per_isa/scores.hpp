@@ -174,19 +174,20 @@ class ItemBlock {
     // such an item would spoil those of queries that exclude it, too: zero times NaN is NaN.
     void set_aside() {
         aside.resize(0);
-        traces_.resize(0);
+        aside_rows_.resize(0);
         for (int i = 0; i < count && !is_finite(largest); ++i) {
             float* row = rows + size_t(i) * padded_;
             if (is_finite(largest_of(row, 1, padded_))) continue;
             aside.push_back(i);
-            for (int c = 0; c < padded_; ++c) traces_.push_back(row[c] * 0.0f);
+            for (int c = 0; c < padded_; ++c) aside_rows_.push_back(row[c]);
             fill(row, row + padded_, 0.0f);
         }
     }
 
-    // Adds to a query's gradient what an item that was set aside leaves in it: NaN in its columns.
-    void add_trace(size_t item, float* gradient) const {
-        for (int c = 0; c < padded_; ++c) gradient[c] += traces_[item * size_t(padded_) + size_t(c)];
+    // Adds an item that was set aside, `scale` times, to the gradient of a query.
+    void add_aside(size_t item, float scale, float* gradient) const {
+        const float* row = aside_rows_.begin() + item * size_t(padded_);
+        for (int c = 0; c < padded_; ++c) gradient[c] += scale * row[c];
     }
 
     // As the right side of the queries' gradients.
@@ -244,7 +245,7 @@ class ItemBlock {
     int width_, padded_;
     Operand *panels_, *right_room_;
     float* draft_;
-    Array<float> traces_;  // of the items set aside, their numbers times zero
+    Array<float> aside_rows_;  // (items set aside, padded)
 };
 
 // Where each query stands in its row's excluded items while blocks pass by in order.
