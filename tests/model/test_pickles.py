@@ -61,8 +61,8 @@ def saved_things() -> dict[str, Any]:
         ],
         "empty": {"none": torch.zeros(0, 4), "scalar": torch.tensor(2.5)},
         "nothing": {"list": [], "tuple": (), "bytes": b"", "set": set(), "text": "", "dict": {}},
-        "many": {f"layers.{i}.weight": torch.full((2,), float(i)) for i in range(2000)},
-        "numbers": {"ids": list(range(30_000)), "names": [f"item {i}" for i in range(3000)]},
+        "many": {f"layers.{i}.weight": torch.full((2,), float(i)) for i in range(400)},
+        "numbers": {"ids": list(range(5_000)), "names": [f"item {i}" for i in range(1000)]},
         "keys": {(i, f"{i}", (i, None)): i for i in range(500)},
         "sets": {
             "set": set(range(900)),
