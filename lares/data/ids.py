@@ -259,6 +259,8 @@ class Coder:
             return piece.cast(pa.int64())
         if pa.types.is_floating(kind):
             return piece.cast(pa.float64())
+        if pa.types.is_binary_view(kind):
+            piece, kind = piece.cast(pa.large_binary()), pa.large_binary()
         if is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             try:
                 return piece.cast(pa.large_string())

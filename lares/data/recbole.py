@@ -18,6 +18,7 @@ from lares.data.ids import encode_column, sort_codes
 from lares.data.interactions import describe_ids, kept_rows
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
+from lares.names import shown
 
 ATOMIC_SUFFIX = ".inter"
 _SPLIT = re.compile(rf"[.]({'|'.join(SPLITS)})$", re.IGNORECASE)  # at the end of a file's name
@@ -63,16 +64,26 @@ def atomic_stem(path: Path) -> Path:
             )
         return stems.pop()
     name = stem(path) if suffix(path) == ATOMIC_SUFFIX else path.name
-    return path.with_name(_SPLIT.sub("", name))
+    return path.with_name(_SPLIT.sub("", name) or name)
 
 
 def atomic_file(path: Path) -> Path:
     """Return the plain atomic file that ``path`` is or, if it is a folder, holds.
 
     Raises:
-        DataError: the folder holds files of several data sets, or several that could be it.
+        DataError: the folder holds files of several data sets, or several that could be it, or none.
     """
-    return path if path.is_file() else _file_of(atomic_stem(path), "")
+    if path.is_file():
+        return path
+    file = _file_of(atomic_stem(path), "")
+    if not file.is_file():
+        there = ", ".join(other.name for other in _atomic_files(file.parent))
+        raise DataError(
+            f"there is no file {file}, and {there} are not taken for the sequence form, whose "
+            f"NAME.{SPLITS[0]}{ATOMIC_SUFFIX} has a field of items and one called so with _list behind "
+            "it (--data.item_column names the first)"
+        )
+    return file
 
 
 def has_sequence_form(path: Path, item: str, delimiter: str) -> bool:
@@ -212,6 +223,13 @@ def _read_samples(
     kept, notes = kept_rows(table, missing, drop_missing)
     if notes:
         histories, targets = (cells.filter(pa.array(kept)) for cells in (histories, targets))
+    several = pc.match_substring(targets, " ").to_numpy(zero_copy_only=False)
+    if several.any():
+        row = int(np.argmax(several))
+        place = row if isinstance(kept, slice) else int(np.flatnonzero(kept)[row])
+        raise table.problem(item)(
+            f"holds {shown(targets[row].as_py())}; a target is one item", place
+        )
     # History and target side by side, as one list a row.
     joined = pc.binary_join_element_wise(histories, targets, pa.scalar(" ", pa.large_string()))
     lists = pc.split_pattern_regex(joined, pattern=" +")

@@ -82,6 +82,7 @@ def test_ids_of_text(tmp_path: Path, texts: list[str], form: str) -> None:
         (pa.array(["b", "a", "c", "d"], pa.large_string()), ["b", "a", "c", "d"]),
         (pa.array(["b", "a", "c", "d"], pa.string_view()), ["b", "a", "c", "d"]),
         (pa.array([b"b", b"a", b"c", b"d"], pa.binary()), ["b", "a", "c", "d"]),
+        (pa.array([b"b", b"a", b"c", b"d"], pa.binary_view()), ["b", "a", "c", "d"]),
         (pa.array(["b", "a", "a", "d"]).dictionary_encode(), ["b", "a", "a", "d"]),
         (pa.array([3, 1, 1, 4]).dictionary_encode(), [3, 1, 1, 4]),
         (

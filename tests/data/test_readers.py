@@ -213,6 +213,56 @@ def test_a_folder_without_recbole_files(tmp_path: Path, names: list[str]) -> Non
         load_dataset(tmp_path, format="recbole")
 
 
+SEQUENCES = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "options", "message"),
+    [
+        (
+            "set.train.inter",
+            "u\ta\tb c\n",
+            {},
+            "set.train.inter, line 2: column 'item_id' holds 'b c'",
+        ),
+        (
+            "set.test.inter",
+            "\nu\ta\tb\n\nu\ta\tb  c\n",
+            {},
+            "set.test.inter, line 5: column 'item_id'",
+        ),
+        (
+            "set.valid.inter",
+            "u\t\tb\nu\ta\t\nu\ta\tb c\n",
+            {"drop_missing": True},
+            "set.valid.inter, line 4: column 'item_id' holds 'b c'; a target is one item",
+        ),
+        ("set.train.inter", "u\ta\tb\n", {"item_column": "asin"}, "there is no file"),
+        ("set.train.inter", "", {}, "set.train.inter holds no sample"),
+    ],
+)
+def test_malformed_sequence_form(
+    tmp_path: Path, name: str, text: str, options: dict, message: str
+) -> None:
+    write_sequence_form(tmp_path, ".inter")
+    (tmp_path / name).write_text(SEQUENCES + text)
+    with pytest.raises(DataError) as caught:
+        load_dataset(tmp_path, **options)
+    assert message in str(caught.value)
+    if "asin" in str(options):
+        assert "set.train.inter" in str(caught.value)
+        assert "--data.item_column" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [".train.inter", "train.inter", ".inter", "x.train.train.inter"])
+def test_recbole_files_of_odd_names(tmp_path: Path, name: str) -> None:
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    check(load_dataset(write_csv(tmp_path / name, header, delimiter="\t"), format="recbole"))
+    (tmp_path / name).write_text(SEQUENCES + "u\ta\tb\n")
+    with pytest.raises(DataError):
+        load_dataset(tmp_path / name, format="recbole")
+
+
 def test_recbole_has_no_quotes(tmp_path: Path) -> None:
     items = ['5" disk', '"x', '"', 'say ""x""', "a,b"]
     rows = [("u", item, time) for time, item in enumerate(items)]
