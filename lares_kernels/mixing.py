@@ -8,15 +8,29 @@ padding too, in the state's type. Zhou et al., WWW 2022 (FMLP-Rec); Shin et al.,
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable, Hashable
+from functools import lru_cache, wraps
 
 import torch
 from torch import Tensor
 
+from lares_kernels.dispatcher import gives_plain_tensors
+
 _CACHED_MATRICES = 64
 
 
-@lru_cache(_CACHED_MATRICES)
+def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Keep what ``make`` gave, but not what it gives where somebody traces."""
+    known = lru_cache(_CACHED_MATRICES)(make)
+
+    @wraps(make)
+    def find(*key: Hashable) -> Tensor:
+        return known(*key) if gives_plain_tensors() else make(*key)
+
+    return find
+
+
+@_kept
 def fourier_basis(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(2, L//2+1, L): cosines, then negative sines, whose rows together are orthonormal.
 
@@ -33,7 +47,7 @@ def fourier_basis(length: int, dtype: torch.dtype, device: torch.device) -> Tens
     return torch.stack((cosine, sine)).to(device, dtype)
 
 
-@lru_cache(_CACHED_MATRICES)
+@_kept
 def low_pass(length: int, cutoff: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(L, L), symmetric: keeps the first ``c // 2 + 1`` frequencies of what it multiplies."""
     basis = fourier_basis(length, torch.float64, torch.device("cpu"))
