@@ -15,10 +15,10 @@ from lares.errors import ConfigError
 from lares.plain import plain
 from lares.text import TextFusion, read_text_features
 from lares_kernels import RecurrentCore, refine_states
-from lares_kernels.dispatcher import only_run
+from lares_kernels.dispatcher import can_be_read, check_when_run, only_run
 from lares_kernels.layout import Layout
 from lares_kernels.noise import Site, quantised_rate, row_keep, site_word
-from lares_kernels.seeds import seed_of_call
+from lares_kernels.seeds import seed_of_call, seed_tensor
 from lares_kernels.whole import is_whole, whole_number, whole_numbers
 
 
@@ -121,11 +121,11 @@ class LaresEncoder(nn.Module):
         num_steps, rollouts = plain(num_steps), whole_number("rollouts", rollouts)
         item_seq, lengths = _as_tensors(item_seq, lengths)
         hidden, layout = self._hidden(item_seq, lengths, sequence_ids, seed)
-        windowed, sequence_ids = self.config.mixes_window, layout.streams
+        windowed, sequence_ids = layout.tokens is not None, layout.streams
         width = self.config.max_length
-        if not windowed:
+        if not self.config.mixes_window:
             width = min(item_seq.shape[1], width)
-        padded_hidden = layout.pad(hidden, width) if return_state else None
+        padded_hidden = self._padded(hidden, layout, width) if return_state else None
         if self.core is None:
             no_steps = num_steps is None or (type(num_steps) is int and num_steps == 0)
             if initial_state is not None or rollouts != 1 or not no_steps:
@@ -135,10 +135,10 @@ class LaresEncoder(nn.Module):
                 )
             return EncoderOutput(hidden[layout.last_rows], None, padded_hidden, padded_hidden)
 
-        n = len(sequence_ids)
+        n = sequence_ids.shape[0]
         groups = (n,) if rollouts == 1 else (n, rollouts)
         states = layout  # of the states' rows: those of a sequence's rollouts follow one another
-        if rollouts > 1 and (return_state or initial_state is not None):
+        if rollouts > 1 and not windowed and (return_state or initial_state is not None):
             each = layout.streams.repeat_interleave(rollouts)
             states = Layout.from_lengths(layout.lengths.repeat_interleave(rollouts), each)
         state: Tensor | str = self._state_mode()
@@ -224,12 +224,21 @@ class LaresEncoder(nn.Module):
         """``H`` (N, d) of checked histories and the layout of its rows."""
         item_seq, lengths = checked_item_ids(item_seq, lengths, self.config.n_items)
         item_seq, lengths = keep_last_items(item_seq, lengths, self.config.max_length)
-        if self.config.mixes_window:
-            item_seq = fill_window(item_seq, lengths, self.config.max_length)
+        windows = self.config.mixes_window or not can_be_read(lengths)
+        if windows:
+            width = self.config.max_length if self.config.mixes_window else item_seq.shape[1]
+            item_seq = fill_window(item_seq, lengths, width)
         if sequence_ids is None:
-            sequence_ids = torch.arange(len(lengths), device=item_seq.device)
-        sequence_ids = whole_numbers("sequence_ids", sequence_ids, ((len(lengths),),))
-        layout = self._layout(lengths, sequence_ids, item_seq.shape[1])
+            sequence_ids = torch.arange(lengths.shape[0], device=item_seq.device)
+        sequence_ids = whole_numbers("sequence_ids", sequence_ids, ((lengths.shape[0],),))
+        streams = sequence_ids.to(torch.int64)
+        # The rows that are computed: real tokens, or whole windows where cores mix these, or where
+        # the sizes of what is traced must not follow from the lengths.
+        layout = (
+            Layout.of_windows(item_seq.shape[1], streams, tokens=lengths)
+            if windows
+            else Layout.from_lengths(lengths, streams)
+        )
         hidden = self._embed(item_seq, lengths, layout, seed)
         if self.pre is not None:
             blocks = self.pre(
@@ -242,12 +251,11 @@ class LaresEncoder(nn.Module):
             hidden = blocks.state.flatten(0, -2)
         return hidden, layout
 
-    def _layout(self, lengths: Tensor, sequence_ids: Tensor, width: int) -> Layout:
-        """Of the rows that are computed: real tokens, or whole windows."""
-        lengths, streams = lengths.to(torch.int64), sequence_ids.to(torch.int64)
-        if self.config.mixes_window:
-            return Layout.from_lengths(torch.full_like(lengths, width), streams, tokens=lengths)
-        return Layout.from_lengths(lengths, streams)
+    def _padded(self, rows: Tensor, layout: Layout, width: int) -> Tensor:
+        """Rows (N, d) as (B, width, d), zeros at padding that no core computes."""
+        if layout.after_tokens is not None and not self.config.mixes_window:
+            rows = rows.masked_fill(layout.after_tokens, 0.0)
+        return layout.pad(rows, width)
 
     def _rows(self, hidden: Tensor, layout: Layout) -> dict[str, Tensor]:
         """Rows (N, d) as the op takes them: packed, or as windows."""
@@ -289,7 +297,7 @@ class LaresEncoder(nn.Module):
         draws_state = draws_state and config.is_recurrent and self._state_mode() == "normal"
         seed = seed_of_call(seed, self.training and (drops or draws_state))
         # A number costs less to draw by; a tensor is for programs that are compiled or traced.
-        return int(seed) if only_run(self.item_embedding.weight) else seed
+        return int(seed) if only_run(self.item_embedding.weight) else seed_tensor(seed)
 
     def _state_mode(self) -> str:
         mode = self.config.state_mode
@@ -314,24 +322,32 @@ def checked_item_ids(item_seq: Tensor, lengths: Tensor, n_items: int) -> tuple[T
             f"item_seq must be (B, L) whole numbers; got shape {tuple(item_seq.shape)} "
             f"of {item_seq.dtype}"
         )
-    if tuple(lengths.shape) != (len(item_seq),) or not is_whole(lengths):
+    if tuple(lengths.shape) != (item_seq.shape[0],) or not is_whole(lengths):
         raise ValueError(
             f"lengths must be ({len(item_seq)},) whole numbers, one a sequence; "
             f"got shape {tuple(lengths.shape)} of {lengths.dtype}"
         )
-    if len(item_seq) == 0:
+    if item_seq.shape[0] == 0:
         raise ValueError("item_seq holds no sequence")
     # First of all: narrow types wrap round in what follows, and unsigned ones cannot be compared.
     item_seq, lengths = item_seq.to(torch.int64), lengths.to(torch.int64)
-    bad = (lengths < 1) | (lengths > item_seq.shape[1])
+    longest = item_seq.shape[1]
+    bad = (lengths < 1) | (lengths > longest)
+    real = torch.arange(longest, device=item_seq.device) < lengths[:, None]
+    wrong = real & ((item_seq < 1) | (item_seq >= n_items))
+    if not can_be_read(lengths):
+        check_when_run(~bad.any(), "lengths must be in 1..L, the width of item_seq")
+        check_when_run(
+            ~wrong.any(),
+            f"item ids run from 1 to {n_items - 1} (0 is padding)",
+        )
+        return item_seq, lengths
     if bool(bad.any()):
         where = int(bad.nonzero()[0])
         raise ValueError(
             f"sequence {where} has length {int(lengths[where])}; it must be in "
-            f"1..{item_seq.shape[1]}, the width of item_seq"
+            f"1..{longest}, the width of item_seq"
         )
-    real = torch.arange(item_seq.shape[1], device=item_seq.device) < lengths[:, None]
-    wrong = real & ((item_seq < 1) | (item_seq >= n_items))
     if bool(wrong.any()):
         row, column = (int(index) for index in wrong.nonzero()[0])
         raise ValueError(

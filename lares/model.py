@@ -131,6 +131,16 @@ class LaresModel(nn.Module):
         cosines = functional.normalize(states, dim=-1) @ functional.normalize(items, dim=-1).mT
         return cosines / self.config.tau
 
+    def forward(
+        self,
+        item_seq: Tensor,
+        lengths: Tensor,
+        num_steps: int | Tensor | None = None,
+        seed: int | Tensor | None = None,
+    ) -> Tensor:
+        """Return :meth:`scores`: what is compiled, exported or wrapped in another module."""
+        return self.scores(item_seq, lengths, num_steps, seed)
+
     def scores(
         self,
         item_seq: Tensor,

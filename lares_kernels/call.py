@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lares_kernels.config import CoreConfig
+from lares_kernels.dispatcher import can_be_read, check_when_run
+from lares_kernels.kept_property import kept_property
 from lares_kernels.layout import Layout
 from lares_kernels.noise import MAX_ROLLOUTS, MAX_SEQUENCES, MAX_STEPS, STREAM_BITS
 from lares_kernels.whole import described, is_whole, whole_number, whole_numbers
@@ -48,7 +49,7 @@ class RefineCall:
         num_steps: (S,) int64 depth of each sequence, or None where all run ``max_steps``.
         max_steps: ``T``, the greatest depth.
         steps_done: steps that the given state has behind it; draws are numbered on from there.
-        seed: 64-bit key of all draws.
+        seed: 64-bit key of all draws; of a call that is traced a tensor ().
         dropout: whether dropout is on.
         product_dtype: in which matrix products are taken; everything else is at least float32.
         state_dtype: float64 for float64 input, else float32.
@@ -56,6 +57,8 @@ class RefineCall:
         wants_state: the final state of every row is read; else only the trajectory.
         differentiates: backward will be asked for, so forward keeps what it needs.
         keeps_padding: what is kept has a place for padding too: its size depends on shapes alone.
+        traced: no shape may depend on the numbers in a tensor, which nobody has seen yet. Padding
+            right of the tokens is computed as well, from zeros, and is zero in what comes out.
     """
 
     config: CoreConfig
@@ -67,7 +70,7 @@ class RefineCall:
     num_steps: Tensor | None
     max_steps: int
     steps_done: int
-    seed: int
+    seed: Any  # int, or Tensor
     dropout: bool
     product_dtype: torch.dtype
     state_dtype: torch.dtype
@@ -75,6 +78,7 @@ class RefineCall:
     wants_state: bool
     differentiates: bool
     keeps_padding: bool = False
+    traced: bool = False
 
     def drawn_step(self, step: int) -> int:
         """Number that the draws of the call's ``step`` carry; 0 outside the recurrence."""
@@ -85,10 +89,10 @@ class RefineCall:
         """``S``."""
         return self.lengths.shape[0] * self.rollouts
 
-    @cached_property
+    @kept_property
     def n_rows(self) -> int:
         """``N``."""
-        if self.padded_length and not self.padding_is_computed:
+        if self.padded_length and not self.has_whole_windows:
             tokens = int(self.lengths.sum())
             if not 0 < tokens <= self.n_hidden_rows:
                 self.check_values()
@@ -110,10 +114,15 @@ class RefineCall:
         """Whether padding counts among the rows: as zeros, or because the mixer takes it in."""
         return self.padding_is_read or self.config.mixes_window
 
-    @cached_property
+    @property
+    def has_whole_windows(self) -> bool:
+        """Whether padding has rows, whether or not it counts."""
+        return self.padding_is_computed or (self.traced and self.padded_length > 0)
+
+    @kept_property
     def row_lengths(self) -> Tensor:
-        """(B,) int64 rows of each sequence: its tokens, and padding where that is computed."""
-        if self.padding_is_computed:
+        """(B,) int64 rows of each sequence: its tokens, and padding where that has rows."""
+        if self.has_whole_windows:
             return torch.full_like(self.lengths, self.padded_length)
         return self.lengths
 
@@ -137,24 +146,32 @@ class RefineCall:
         d = self.config.d_model
         if not self.padded_length:
             return (self.n_hidden_rows * self.rollouts, d)
-        groups = (len(self.lengths),) if self.rollouts == 1 else (len(self.lengths), self.rollouts)
+        n = self.lengths.shape[0]
+        groups = (n,) if self.rollouts == 1 else (n, self.rollouts)
         return (*groups, self.padded_length, d)
 
-    @cached_property
+    @kept_property
     def layout(self) -> Layout:
         """Of the ``S`` sequences, packed."""
         ids, device = self.sequence_ids, self.lengths.device
         if ids is None:
-            ids = torch.arange(len(self.lengths), device=device)
+            ids = torch.arange(self.lengths.shape[0], device=device)
         rollout = torch.arange(self.rollouts, device=device) << STREAM_BITS
         streams = (ids[:, None] | rollout[None, :]).reshape(-1)
-        lengths = self.row_lengths.repeat_interleave(self.rollouts)
-        real = self.lengths.repeat_interleave(self.rollouts)
-        leading = lengths - real if self.padding_is_read else None
-        tokens = real if self.config.mixes_window else None
-        return Layout.from_lengths(lengths, streams, leading, tokens)
+        return self._layout_of(streams, self.rollouts)
 
-    @cached_property
+    def _layout_of(self, streams: Tensor, rollouts: int) -> Layout:
+        """Of every sequence ``rollouts`` times, packed."""
+        real = self.lengths.repeat_interleave(rollouts)
+        if self.has_whole_windows:
+            leading = self.padded_length - real if self.padding_is_read else None
+            tokens = None if self.padding_is_read else real
+            return Layout.of_windows(self.padded_length, streams, leading, tokens)
+        if self.traced:
+            return Layout.of_rows(self.n_hidden_rows * rollouts, real, streams)
+        return Layout.from_lengths(real, streams)
+
+    @kept_property
     def hidden_rows(self) -> Tensor | None:
         """(N,) packed row of ``hidden`` that each row reads, or None where ``G = 1``."""
         if self.rollouts == 1:
@@ -163,43 +180,48 @@ class RefineCall:
         starts = (lengths.cumsum(0) - lengths).repeat_interleave(self.rollouts)
         return starts[self.layout.sequence] + self.layout.position
 
+    @kept_property
+    def _layout_of_hidden(self) -> Layout:
+        """Of the ``B`` sequences, packed."""
+        return self.layout if self.rollouts == 1 else self._layout_of(self.lengths, 1)
+
+    def _pack(self, layout: Layout, padded: Tensor) -> Tensor:
+        """Arrays (S, L, d) as packed rows (N, d)."""
+        return self._without_padding(layout, layout.unpad(padded, self.left))
+
+    def _unpack(self, layout: Layout, rows: Tensor) -> Tensor:
+        """Packed rows (N, d) as arrays (S, L, d), zeros at padding."""
+        return layout.pad(self._without_padding(layout, rows), self.padded_length, self.left)
+
+    def _without_padding(self, layout: Layout, rows: Tensor) -> Tensor:
+        """``rows`` (N, d) with zeros in padding that has rows but does not count."""
+        after = None if self.padding_is_computed else layout.after_tokens
+        return rows if after is None else rows.masked_fill(after, 0.0)
+
     def pack_hidden(self, hidden: Tensor) -> Tensor:
         """``hidden`` without padding, (N / G, d)."""
-        if not self.padded_length:
-            return hidden
-        if self.rollouts == 1:
-            return self.layout.unpad(hidden, self.left)
-        return Layout.from_lengths(self.row_lengths, self.lengths).unpad(hidden, self.left)
+        return self._pack(self._layout_of_hidden, hidden) if self.padded_length else hidden
 
     def unpack_hidden(self, rows: Tensor) -> Tensor:
         """Packed rows (N / G, d) in the caller's shape, zeros at padding."""
-        if not self.padded_length:
-            return rows
-        if self.rollouts == 1:
-            return self.layout.pad(rows, self.padded_length, self.left)
-        layout = Layout.from_lengths(self.row_lengths, self.lengths)
-        return layout.pad(rows, self.padded_length, self.left)
+        return self._unpack(self._layout_of_hidden, rows) if self.padded_length else rows
 
     def pack_state(self, state: Tensor) -> Tensor:
         """A state of ``state_shape`` without padding, (N, d)."""
         if not self.padded_length:
             return state
-        return self.layout.unpad(state.reshape(self.n_sequences, *state.shape[-2:]), self.left)
+        return self._pack(self.layout, state.reshape(self.n_sequences, *state.shape[-2:]))
 
     def unpack_state(self, rows: Tensor) -> Tensor:
         """Packed rows (N, d) as ``state_shape``, zeros at padding."""
         if not self.padded_length:
             return rows
-        return self.layout.pad(rows, self.padded_length, self.left).reshape(self.state_shape)
+        return self._unpack(self.layout, rows).reshape(self.state_shape)
 
     def check_values(self) -> None:
         """Raise ``ValueError`` unless lengths, depths and ids are in range; reads the tensors."""
         check_lengths(self.lengths, self.padded_length or None)
-        if self.padding_is_read and not self.padded_length:
-            raise ValueError(
-                "padding='left-zeros' says what stands left of the tokens in padded hidden (B, L, d); "
-                "hidden is packed"
-            )
+        self._check_padding()
         total = int(self.lengths.sum())
         if not self.padded_length and total != self.n_hidden_rows:
             raise ValueError(
@@ -219,6 +241,27 @@ class RefineCall:
                 raise ValueError(
                     f"sequence_ids run from {low} to {high}; they must be in 0..{MAX_SEQUENCES - 1}"
                 )
+
+    def _check_padding(self) -> None:
+        if self.padding_is_read and not self.padded_length:
+            raise ValueError(
+                "padding='left-zeros' says what stands left of the tokens in padded hidden (B, L, d); "
+                "hidden is packed"
+            )
+
+    def check_values_when_run(self) -> None:
+        """Let the program that is traced raise ``RuntimeError`` where :meth:`check_values` would raise;
+        depths are numbers there."""
+        self._check_padding()
+        longest = self.padded_length or self.n_hidden_rows
+        fits = (self.lengths >= 1).all() & (self.lengths <= longest).all()
+        check_when_run(fits, "lengths must be in 1..L, the tokens given")
+        if not self.padded_length:
+            fits = self.lengths.sum() == self.n_hidden_rows
+            check_when_run(fits, "cu_seqlens must run from 0 to the rows of hidden")
+        if self.sequence_ids is not None:
+            fits = ((self.sequence_ids >= 0) & (self.sequence_ids < MAX_SEQUENCES)).all()
+            check_when_run(fits, f"sequence_ids must be in 0..{MAX_SEQUENCES - 1}")
 
 
 class RefineOutput(NamedTuple):
@@ -273,7 +316,7 @@ def check_lengths(lengths: Tensor, longest: int | None) -> None:
 
 def lengths_of_cu_seqlens(cu_seqlens: Tensor) -> Tensor:
     """Lengths (B,) int64 of packed sequences from their offsets (B + 1,)."""
-    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or not is_whole(cu_seqlens):
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 2 or not is_whole(cu_seqlens):
         raise ValueError(
             "cu_seqlens must be a vector of at least two whole numbers, (B + 1,); "
             f"got {described(cu_seqlens)}"
@@ -313,11 +356,27 @@ def depths(
         if rollouts > 1 and steps.dim() == 1:
             steps = steps.repeat_interleave(rollouts)
         steps = steps.reshape(-1)
+        if not can_be_read(steps):
+            return steps, _greatest_when_run(config, steps)
         most = int(steps.max())
     else:
         most = whole_number("num_steps", num_steps)
     check_max_steps(config, most)
     return steps, most
+
+
+def _greatest_when_run(config: CoreConfig, steps: Tensor) -> int:
+    """The greatest depth as a symbol, which the program that is traced finds whenever it runs."""
+    if steps.is_meta:
+        raise ValueError(
+            "num_steps is a tensor on meta, without the numbers that shapes follow from: give a number"
+        )
+    if not config.is_recurrent:
+        return 1  # the operator looks
+    most = steps.max().item()
+    torch._check(most >= 1)
+    torch._check(most <= MAX_STEPS)
+    return most  # type: ignore[return-value]
 
 
 def check_max_steps(config: CoreConfig, steps: int) -> None:

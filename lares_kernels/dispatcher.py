@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 # By their own names, since all of them are asked in every call.
@@ -32,6 +33,31 @@ def only_run(hidden: Tensor) -> bool:
         and forward_ad._current_level < 0
         and _has_storage(hidden)
     )
+
+
+def is_traced() -> bool:
+    """Whether a compiler, a trace or a mode sees what is computed."""
+    return is_compiling() or _get_tracing_state() is not None or _len_torch_dispatch_stack() != 0
+
+
+def gives_plain_tensors() -> bool:
+    """Whether what is computed now may be kept for any later call: nothing traces or transforms it, and
+    autograd may save it."""
+    return not (
+        is_traced() or peek_interpreter_stack() is not None or torch.is_inference_mode_enabled()
+    )
+
+
+def can_be_read(tensor: Tensor) -> bool:
+    """Whether the numbers in ``tensor`` are there to be looked at: it is no stand-in, as tracers,
+    fake tensors and ``meta`` have, and no program is being made that runs with other numbers."""
+    return type(tensor) in _PLAIN and not tensor.is_meta and not is_traced()
+
+
+def check_when_run(holds: Tensor, message: str) -> None:
+    """Let the program that is traced raise ``RuntimeError`` unless ``holds`` () bool."""
+    if not holds.is_meta:
+        torch._assert_async(holds, message)
 
 
 def may_have_tangents() -> bool:

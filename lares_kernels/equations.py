@@ -145,7 +145,7 @@ def scaled(x: Tensor, factor: Tensor | None) -> Tensor:
 
 def split_heads(call: RefineCall, layout: Layout, x: Tensor) -> Tensor:
     """(N, d) rows to (S, h, L, d/h)."""
-    heads = x.reshape(len(x), call.config.n_heads, call.config.head_dim)
+    heads = x.reshape(x.shape[0], call.config.n_heads, call.config.head_dim)
     return layout.pad(heads).transpose(1, 2).contiguous()
 
 

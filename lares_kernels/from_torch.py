@@ -9,15 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lares_kernels.config import CoreConfig
+from lares_kernels.dispatcher import can_be_read, check_when_run
 from lares_kernels.function import refine
 from lares_kernels.seeds import DrawSeeds
 from lares_kernels.torch_layers import (
     attention_tensors,
     check_attention,
     check_norm,
+    kind_of,
     linear_tensors,
     norm_tensors,
     refuse,
+    renew_weights,
     require_equal,
     require_type,
     stack_layers,
@@ -127,7 +130,7 @@ def from_torch(encoder: nn.Module, padding: str = "right", seed: int | None = No
 
 def _layers(encoder: object) -> tuple[list[Any], str]:
     """The layers, and how their names begin."""
-    if type(encoder) is nn.TransformerEncoderLayer:
+    if kind_of(encoder) is nn.TransformerEncoderLayer:
         return [encoder], ""
     require_type("encoder", encoder, nn.TransformerEncoder)
     return list(encoder.layers), "layers.{}."  # type: ignore[attr-defined]
@@ -210,13 +213,14 @@ def activation_name(where: str, activation: object) -> str:
 
 def _tensors(layer: nn.TransformerEncoderLayer) -> dict[str, Tensor]:
     """A layer's parameters in the order and by the names of the op."""
-    up, down = layer.linear1, layer.linear2
+    renew_weights(layer.linear1, layer.linear2)
+    up, down = layer.linear1.weight, layer.linear2.weight
     return {
         **attention_tensors(layer.self_attn),
-        **norm_tensors(layer.norm1, "attn_norm", up.weight),
-        **linear_tensors(up.weight, up.bias, "up"),
-        **linear_tensors(down.weight, down.bias, "down"),
-        **norm_tensors(layer.norm2, "ffn_norm", up.weight),
+        **norm_tensors(layer.norm1, "attn_norm", up),
+        **linear_tensors(up, layer.linear1.bias, "up"),
+        **linear_tensors(down, layer.linear2.bias, "down"),
+        **norm_tensors(layer.norm2, "ffn_norm", up),
     }
 
 
@@ -232,11 +236,21 @@ def _check_causal(mask: Tensor | None, is_causal: bool | None, length: int) -> N
         raise ValueError(f"mask has shape {tuple(mask.shape)}; it must be ({length}, {length})")
     if is_causal:
         return
-    hidden = mask if mask.dtype == torch.bool else mask == float("-inf")
+    hidden, adds = _hides(mask)
     above = torch.ones(length, length, dtype=torch.bool, device=mask.device).triu(1)
-    adds = mask.dtype != torch.bool and bool((mask.masked_fill(hidden, 0.0) != 0).any())
-    if adds or not torch.equal(hidden, above):
-        raise ValueError("mask is not the causal one, which hides later tokens and nothing else")
+    message = "mask is not the causal one, which hides later tokens and nothing else"
+    if not can_be_read(mask):
+        check_when_run((hidden == above).all() & ~adds.any(), message)
+    elif bool(adds.any()) or not torch.equal(hidden, above):
+        raise ValueError(message)
+
+
+def _hides(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a mask hides, and where it does something else, both bool in its shape."""
+    if mask.dtype == torch.bool:
+        return mask, torch.zeros_like(mask)
+    hidden = mask == float("-inf")
+    return hidden, mask.masked_fill(hidden, 0.0) != 0
 
 
 def _lengths(mask: Tensor, shape: tuple[int, int], padding: str) -> Tensor:
@@ -248,21 +262,28 @@ def _lengths(mask: Tensor, shape: tuple[int, int], padding: str) -> Tensor:
             f"src_key_padding_mask is {mask.dtype}; it must be bool, or floating point with -inf at "
             "padding"
         )
-    hidden = mask if mask.dtype == torch.bool else mask == float("-inf")
-    if mask.dtype != torch.bool and bool((mask.masked_fill(hidden, 0.0) != 0).any()):
-        where = tuple(int(i) for i in (mask.masked_fill(hidden, 0.0) != 0).nonzero()[0])
-        raise ValueError(
-            f"src_key_padding_mask holds {float(mask[where])} at {where}; a floating-point one must be "
-            "-inf at padding and 0 elsewhere"
-        )
+    hidden, adds = _hides(mask)
     lengths = (~hidden).sum(1)
     place = torch.arange(shape[1], device=mask.device)
     real = place < lengths[:, None]
     if padding != "right":
         real = real.flip(1)
-    if not torch.equal(real, ~hidden):
-        raise ValueError(
-            f"src_key_padding_mask hides tokens that are not padding on the {padding}; "
-            "from_torch(padding=...) says the side"
+    on_the_side = (
+        f"src_key_padding_mask hides tokens that are not padding on the {padding}; "
+        "from_torch(padding=...) says the side"
+    )
+    if not can_be_read(mask):
+        check_when_run(
+            ~adds.any(), "src_key_padding_mask must be -inf at padding and 0 elsewhere, or bool"
         )
+        check_when_run((real != hidden).all(), on_the_side)
+        return lengths
+    if bool(adds.any()):
+        where = tuple(int(i) for i in adds.nonzero()[0])
+        raise ValueError(
+            f"src_key_padding_mask holds {float(mask[where])} at {where}; a floating-point one must be "
+            "-inf at padding and 0 elsewhere"
+        )
+    if not torch.equal(real, ~hidden):
+        raise ValueError(on_the_side)
     return lengths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from lares_kernels.call import (
 )
 from lares_kernels.config import CoreConfig
 from lares_kernels.constant_result import constant_result
-from lares_kernels.dispatcher import only_run
+from lares_kernels.dispatcher import can_be_read, only_run
 from lares_kernels.equations import refine_equations
 from lares_kernels.once_differentiable import differentiable_by, not_differentiable
 from lares_kernels.ops import (
@@ -188,7 +189,7 @@ def _lengths(
     if cu_seqlens is None or lengths is not None:
         raise ValueError("packed hidden (N, d) needs cu_seqlens (B + 1,), and no lengths")
     found = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
-    if not torch.compiler.is_compiling() and int(cu_seqlens[0]) != 0:
+    if can_be_read(cu_seqlens) and int(cu_seqlens[0]) != 0:
         raise ValueError(
             f"cu_seqlens runs from {int(cu_seqlens[0])} to {int(cu_seqlens[-1])}; "
             f"it must run from 0 to the {len(hidden)} rows of hidden"
@@ -308,7 +309,8 @@ def refine(
     given_state = None
     if isinstance(state, Tensor):
         given_state = state
-        shape = (*groups, *hidden.shape[1:]) if padded else (len(hidden) * rollouts, config.d_model)
+        rows = hidden.shape[0] * rollouts
+        shape = (*groups, *hidden.shape[1:]) if padded else (rows, config.d_model)
         check_state(config, state, hidden.device, shape)
 
     device_type = hidden.device.type
@@ -336,10 +338,14 @@ def refine(
         return_state,
     )
     tensors = (sizes, steps, sequence_ids)
+    traced = not can_be_read(sizes)
     # Counting the real tokens would wait for the GPU; sizes of what is compiled follow from shapes.
-    keeps_padding = compiling or not hidden.is_cpu
-    if backend == "equations":
-        trajectory, final = _equations(hidden, given_state, parameters, tensors, options)
+    keeps_padding = traced or not hidden.is_cpu
+    # How often a loop runs that nobody has counted yet cannot be traced: the operator loops inside.
+    if backend == "equations" and not (traced and steps is not None):
+        trajectory, final = _equations(
+            config, hidden, given_state, parameters, tensors, options, traced
+        )
     elif differentiates and plain:
         trajectory, final, _ = _RefineNow.apply(  # type: ignore[attr-defined]
             hidden, given_state, *tensors, *options, keeps_padding, *ordered
@@ -349,42 +355,61 @@ def refine(
             hidden, given_state, ordered, *tensors, *options, differentiates, keeps_padding
         )
         if signature is not None and backend == "cpu" and not repeated_calls.is_kept(signature):
-            repeated_calls.keep(signature, _call_of(hidden, tensors, options, False))
+            repeated_calls.keep(signature, _call_of(config, hidden, tensors, options))
 
     if trajectory.dtype != hidden.dtype:
         trajectory, final = trajectory.to(hidden.dtype), final.to(hidden.dtype)
+    if traced and steps is not None:
+        # How many steps there are is a symbol, which compilers cannot index by; a tensor they can.
+        last = trajectory[torch.arange(steps.shape[0], device=hidden.device), steps - 1]
+    else:
+        # Of its own memory: saved alone it must not take the trajectory along.
+        last = trajectory.select(1, -1).clone(memory_format=torch.contiguous_format)
     if rollouts > 1:
-        trajectory = trajectory.unflatten(0, groups)
+        last, trajectory = last.unflatten(0, groups), trajectory.unflatten(0, groups)
     return RefineOutput(
-        trajectory.select(-2, -1),
+        last,
         trajectory if return_trajectory else None,
         final if return_state else None,
     )
 
 
 def _call_of(
+    config: CoreConfig,
     hidden: Tensor,
     tensors: tuple[Tensor, Tensor | None, Tensor | None],
     options: tuple[Any, ...],
-    differentiates: bool,
+    differentiates: bool = False,
+    traced: bool = False,
 ) -> RefineCall:
-    """The call that runs here and now with these options."""
-    config, _, *others = options
-    arguments: tuple[Any, ...] = (hidden, *tensors, config, *others, differentiates, False)
+    """The call with these options that runs here and now, or is ``traced``."""
+    _, _, *others = options
+    arguments: tuple[Any, ...] = (hidden, *tensors, config, *others, differentiates, False, traced)
     return make_call(*arguments)
 
 
 def _equations(
+    config: CoreConfig,
     hidden: Tensor,
     state: Tensor | None,
     parameters: Mapping[str, Tensor],
     tensors: tuple[Tensor, Tensor | None, Tensor | None],
     options: tuple[Any, ...],
+    traced: bool,
 ) -> tuple[Tensor, Tensor]:
     """The equations, for autograd to differentiate."""
-    call = _call_of(hidden, tensors, options, True)
-    call.check_values()
+    call = _call_of(config, hidden, tensors, options, True, traced)
+    if traced:
+        call.check_values_when_run()
+    else:
+        call.check_values()
     first = None if state is None else call.pack_state(state)
-    with torch.autocast(hidden.device.type, enabled=False):
+    with _without_autocast(hidden):
         result = refine_equations(call, call.pack_hidden(hidden), first, parameters)
     return result.trajectory, call.unpack_state(result.state)
+
+
+def _without_autocast(hidden: Tensor) -> AbstractContextManager[Any]:
+    """Leave autocast, which there is none of on meta."""
+    device_type = hidden.device.type
+    return nullcontext() if hidden.is_meta else torch.autocast(device_type, enabled=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from lares_kernels.kept_property import kept_property
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Layout:
         streams: (S,) int64, each sequence's random-number stream (sequence number and rollout).
         leading: (S,) int64, rows at the start of each sequence that are padding; None: none are.
         tokens: (S,) int64, rows at the start of each sequence that are not padding; None: all are.
+        one_group: attention takes all sequences at once, not by their lengths.
     """
 
     lengths: Tensor
@@ -32,6 +34,7 @@ class Layout:
     streams: Tensor
     leading: Tensor | None = None
     tokens: Tensor | None = None
+    one_group: bool = False
 
     @classmethod
     def from_lengths(
@@ -51,26 +54,57 @@ class Layout:
         longest = int(lengths.max())
         return cls(lengths, starts, longest, sequence, position, streams, leading, tokens)
 
+    @classmethod
+    def of_windows(
+        cls,
+        width: int,
+        streams: Tensor,
+        leading: Tensor | None = None,
+        tokens: Tensor | None = None,
+    ) -> Layout:
+        """Layout of whole windows of ``width`` rows; no shape depends on the numbers in a tensor."""
+        lengths = torch.full_like(streams, width)
+        number = torch.arange(streams.shape[0], device=streams.device)
+        position = torch.arange(width, device=streams.device).repeat(streams.shape[0])
+        sequence = number.repeat_interleave(width)
+        starts = number * width
+        return cls(lengths, starts, width, sequence, position, streams, leading, tokens, True)
+
+    @classmethod
+    def of_rows(cls, n_rows: int, lengths: Tensor, streams: Tensor) -> Layout:
+        """Layout of ``n_rows`` packed rows of ``lengths`` (S,) int64, which sum up to that.
+
+        No shape depends on the numbers in a tensor: ``max_length`` is ``n_rows``.
+        """
+        ends = lengths.cumsum(0)
+        rows = torch.arange(n_rows, device=lengths.device)
+        sequence = torch.searchsorted(ends, rows, right=True)
+        starts = ends - lengths
+        position = rows - starts[sequence]
+        return cls(lengths, starts, n_rows, sequence, position, streams, one_group=True)
+
     @property
     def n_sequences(self) -> int:
-        return len(self.lengths)
+        return self.lengths.shape[0]  # len() would make a plain number of a symbol
 
     @property
     def n_rows(self) -> int:
-        return len(self.sequence)
+        return self.sequence.shape[0]
 
     @property
     def last_rows(self) -> Tensor:
         """(S,) row of each sequence's newest token."""
         return self.starts + (self.lengths if self.tokens is None else self.tokens) - 1
 
-    @cached_property
+    @kept_property
     def buckets(self) -> list[tuple[Layout, Tensor]]:
         """The sequences in groups of similar length (up to 4, 8, 16, ...): (layout, rows) of each.
 
         Attention runs on padded sequences; padding each group to its own longest keeps most of the
         work on real tokens.
         """
+        if self.one_group:
+            return [(self, torch.arange(self.n_rows, device=self.lengths.device))]
         groups = []
         shorter, width = 0, 4
         while shorter < self.max_length:
@@ -80,7 +114,7 @@ class Layout:
             shorter, width = width, 2 * width
         return groups
 
-    @cached_property
+    @kept_property
     def row_streams(self) -> Tensor:
         """(N,) random-number stream of each row."""
         return self.streams[self.sequence]
@@ -93,17 +127,27 @@ class Layout:
         lengths, streams = self.lengths[chosen], self.streams[chosen]
         return Layout.from_lengths(lengths, streams, leading, tokens), rows
 
-    @cached_property
+    @kept_property
     def real(self) -> Tensor | None:
         """(N, 1) bool, whether a row is a token and not padding; None where all are."""
         if self.leading is None:
             return None
         return (self.position >= self.leading[self.sequence]).unsqueeze(1)
 
+    @kept_property
+    def after_tokens(self) -> Tensor | None:
+        """(N, 1) bool, whether a row is padding that follows the tokens; None where none does."""
+        if self.tokens is None:
+            return None
+        return (self.position >= self.tokens[self.sequence]).unsqueeze(1)
+
     def _places(self, width: int, left: bool) -> Tensor:
         """(N,) where rows lie in an array of (S, width) that is padded on the right, or ``left``."""
-        place = self.sequence * width + self.position
-        return place + (width - self.lengths)[self.sequence] if left else place
+        position = self.position
+        if left:  # rows of padding follow the tokens here, and stand before them there
+            moved = width - (self.lengths if self.tokens is None else self.tokens)
+            position = (position + moved[self.sequence]) % width
+        return self.sequence * width + position
 
     def pad(self, rows: Tensor, width: int | None = None, left: bool = False) -> Tensor:
         """(N, ...) to (S, width, ...), zeros at padding; width defaults to max_length."""

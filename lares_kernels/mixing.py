@@ -8,27 +8,35 @@ padding too, in the state's type. Zhou et al., WWW 2022 (FMLP-Rec); Shin et al.,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache, wraps
 
 import torch
 from torch import Tensor
 
+from lares_kernels.dispatcher import gives_plain_tensors
+
 _CACHED_MATRICES = 64
 
 
 def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``make``, whose matrices are kept: made outside of inference mode, so training can use them."""
+    """Keep what ``make`` gave, but not what it gives where somebody traces.
+
+    It is made outside of inference mode, so that training can use it, too.
+    """
 
     @lru_cache(_CACHED_MATRICES)
-    @wraps(make)
-    def made(*args: object) -> Tensor:
+    def known(*key: Hashable) -> Tensor:
         if not torch.is_inference_mode_enabled():
-            return make(*args)
+            return make(*key)
         with torch.inference_mode(False), torch.no_grad():
-            return make(*args)
+            return make(*key)
 
-    return made
+    @wraps(make)
+    def find(*key: Hashable) -> Tensor:
+        return known(*key) if gives_plain_tensors() else make(*key)
+
+    return find
 
 
 @_kept

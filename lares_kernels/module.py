@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -74,7 +74,7 @@ class RecurrentCore(nn.Module):
         """Refine ``hidden``; see :func:`lares_kernels.refine`. Dropout is on in training mode."""
         return refine(
             self.config,
-            cast("dict[str, Tensor]", self._parameters),  # named_parameters() takes 20 us
+            self.parameters_of_op(),
             hidden,
             lengths=lengths,
             cu_seqlens=cu_seqlens,
@@ -89,6 +89,15 @@ class RecurrentCore(nn.Module):
             training=self.training,
             precision=precision,
         )
+
+    def parameters_of_op(self) -> Mapping[str, Tensor]:
+        """The parameters as the op takes them, differentiable."""
+        own = cast("Mapping[str, Tensor]", self._parameters)  # named_parameters() takes 20 us
+        names = parameter_shapes(self.config)
+        if own.keys() == names.keys():
+            return own
+        # Parametrised, normed or pruned ones are attributes, and so are all of DataParallel's replicas.
+        return {name: getattr(self, name) for name in names}
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in self.config.to_dict().items())

@@ -44,7 +44,7 @@ def make_call(
     lengths: Tensor,
     num_steps: Tensor | None,
     sequence_ids: Tensor | None,
-    config: str,
+    config: str | CoreConfig,
     precision: str,
     rollouts: int,
     max_steps: int,
@@ -55,13 +55,16 @@ def make_call(
     wants_state: bool,
     differentiates: bool,
     keeps_padding: bool,
+    traced: bool = False,
 ) -> RefineCall:
     """The call that an operator's plain arguments describe, whose tensors kernels can read."""
     padded = hidden.dim() == 3
-    if isinstance(seed, Tensor):
+    if traced:
+        seed = seed_tensor(seed)
+    elif isinstance(seed, Tensor):
         seed = _number_of(seed, hidden)
     return RefineCall(
-        config=CoreConfig.from_key(config),
+        config=CoreConfig.from_key(config) if isinstance(config, str) else config,
         lengths=contiguous_int64(lengths),
         padded_length=hidden.shape[1] if padded else 0,
         n_hidden_rows=hidden.shape[0] * hidden.shape[1] if padded else hidden.shape[0],
@@ -70,7 +73,7 @@ def make_call(
         num_steps=None if num_steps is None else contiguous_int64(num_steps),
         max_steps=max_steps,
         steps_done=steps_done,
-        seed=seed & 0xFFFFFFFFFFFFFFFF,
+        seed=seed if isinstance(seed, Tensor) else seed & 0xFFFFFFFFFFFFFFFF,
         dropout=dropout,
         product_dtype=PRECISIONS[precision],
         state_dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
@@ -78,6 +81,7 @@ def make_call(
         wants_state=wants_state,
         differentiates=differentiates,
         keeps_padding=keeps_padding,
+        traced=traced,
     )
 
 

@@ -167,7 +167,7 @@ def run(
         return None
     last = trajectory
     if trajectory.dim() == 3:
-        last = trajectory.select(-2, -1)
+        last = trajectory.select(-2, -1).contiguous()
     elif return_trajectory:
         trajectory = trajectory.unsqueeze(1)
     return RefineOutput(last, trajectory if return_trajectory else None, final)

@@ -6,10 +6,13 @@ the modules' own parameters, and optimisers, checkpoints and ``state_dict`` go o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 LayerTensors = Mapping[str, Tensor]
 
@@ -26,16 +29,44 @@ def refuse(where: str, found: object, wanted: str) -> None:
 def require_type(where: str, module: object, *types: type) -> None:
     """Raise unless ``module`` is of exactly one of ``types`` and carries no hooks.
 
-    A subclass may compute anything, and a hook would not run.
+    A subclass may compute anything, and a hook would not run, unless it makes weights, which
+    :func:`renew_weights` has it do.
     """
-    if type(module) not in types:
+    if kind_of(module) not in types:
         names = " or ".join(f"{t.__module__}.{t.__name__}" for t in types)
         refuse(where, type(module).__name__, f"it must be {names} itself")
     for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
-        if getattr(module, hooks, None):
-            refuse(
-                f"{where}.{hooks}", len(getattr(module, hooks)), "hooks would not run: remove them"
-            )
+        found = (getattr(module, hooks, None) or {}).values()
+        others = [hook for hook in found if not _makes_weights(hook)]
+        if others:
+            refuse(f"{where}.{hooks}", len(others), "hooks would not run: remove them")
+
+
+def _makes_weights(hook: object) -> bool:
+    if isinstance(hook, WeightNorm | SpectralNorm):
+        return True
+    prune = sys.modules.get("torch.nn.utils.prune")  # imported by who prunes
+    return prune is not None and isinstance(hook, prune.BasePruningMethod)
+
+
+def kind_of(module: object) -> type:
+    """The type of a module, of a parametrised one that which it had before."""
+    kind = type(module)
+    parametrised = "parametrizations" in getattr(module, "_modules", ())
+    return kind.__bases__[0] if parametrised else kind
+
+
+def renew_weights(*modules: nn.Module) -> None:
+    """Make the weights anew that hooks make before a forward, which here nobody calls.
+
+    These are ``nn.utils.weight_norm``, ``spectral_norm`` and ``prune``; parametrised weights are made
+    as they are read.
+    """
+    for module in modules:
+        if module._forward_pre_hooks:
+            for hook in module._forward_pre_hooks.values():
+                if _makes_weights(hook):
+                    hook(module, None)
 
 
 def require_equal(where: str, found: object, wanted: object, of: str) -> None:
@@ -46,6 +77,7 @@ def require_equal(where: str, found: object, wanted: object, of: str) -> None:
 
 def norm_tensors(norm: nn.LayerNorm, name: str, like: Tensor) -> dict[str, Tensor]:
     """Weight and bias of a LayerNorm; the neutral value for one that it does not have."""
+    renew_weights(norm)
     weight = like.new_ones(norm.normalized_shape) if norm.weight is None else norm.weight
     bias = like.new_zeros(norm.normalized_shape) if norm.bias is None else norm.bias
     return {f"{name}_weight": weight, f"{name}_bias": bias}
@@ -55,13 +87,14 @@ def linear_tensors(weight: Tensor, bias: Tensor | None, name: str) -> dict[str, 
     """Weight (out, in) and bias of a product; zeros for a bias that it does not have."""
     return {
         f"{name}_weight": weight,
-        f"{name}_bias": weight.new_zeros(len(weight)) if bias is None else bias,
+        f"{name}_bias": weight.new_zeros(weight.shape[0]) if bias is None else bias,
     }
 
 
 def attention_tensors(attention: nn.MultiheadAttention) -> dict[str, Tensor]:
     """Of :class:`torch.nn.MultiheadAttention` that passed :func:`check_attention`."""
     out = attention.out_proj
+    renew_weights(attention, out)
     return {
         **linear_tensors(attention.in_proj_weight, attention.in_proj_bias, "qkv"),
         **linear_tensors(out.weight, out.bias, "out"),

@@ -6,6 +6,7 @@ numpy below 2 and setuptools below 80 (docs/swap.md).
 
 from __future__ import annotations
 
+import functools
 import importlib.machinery
 import sys
 import types
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from recbole.config import Config
 from recbole.model.layers import (
     FeedForward,
     MultiHeadAttention,
@@ -32,6 +34,7 @@ from lares_kernels.torch_layers import (
     linear_tensors,
     norm_tensors,
     refuse,
+    renew_weights,
     require_equal,
     require_type,
 )
@@ -144,6 +147,29 @@ class LARES(SASRec):  # type: ignore[misc]
         )
 
 
+def _fill_before_it_is_read() -> None:
+    """Let RecBole's ``Config`` have our models' loss where the user names none.
+
+    A model of RecBole's own has a file of options among RecBole's for this; ``Config`` decides by the
+    loss how batches are made, before there is a model that could fill anything.
+    """
+    read = Config._set_default_parameters
+
+    @functools.wraps(read)
+    def fill_and_read(self: Any) -> None:
+        if issubclass(self.model_class, FusedSASRec | LARES):
+            options = self.final_config_dict
+            if options.get("loss_type") is None:
+                options["loss_type"] = DEFAULTS["loss_type"]
+            # Cross entropy has no negative samples, and RecBole's default is one.
+            named = "train_neg_sample_args" in self.external_config_dict
+            if options["loss_type"] == "CE" and not named:
+                options["train_neg_sample_args"] = None
+        read(self)
+
+    Config._set_default_parameters = fill_and_read
+
+
 def _fill(config: Any, defaults: dict[str, Any]) -> None:
     """Options that the user left out."""
     for name, value in defaults.items():
@@ -192,6 +218,7 @@ class _Tensors:
 def _layer_tensors(layer: Any) -> LayerTensors:
     attention, ffn = layer.multi_head_attention, layer.feed_forward
     parts = (attention.query, attention.key, attention.value)
+    renew_weights(*parts, attention.dense, ffn.dense_1, ffn.dense_2)
     return {
         "qkv_weight": torch.cat([part.weight for part in parts]),
         "qkv_bias": torch.cat([part.bias for part in parts]),
@@ -301,3 +328,4 @@ def _register(*models: type) -> None:
 
 
 _register(FusedSASRec, LARES)
+_fill_before_it_is_read()

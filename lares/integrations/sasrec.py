@@ -27,9 +27,11 @@ from lares_kernels.torch_layers import (
     attention_tensors,
     check_attention,
     check_norm,
+    kind_of,
     linear_tensors,
     norm_tensors,
     refuse,
+    renew_weights,
     require_equal,
     require_type,
 )
@@ -226,6 +228,7 @@ class _Tensors:
 
 
 def _layer_tensors(attn_norm: Any, attention: Any, ffn_norm: Any, ffn: Any) -> LayerTensors:
+    renew_weights(ffn.conv1, ffn.conv2)
     up, down = (conv.weight.flatten(1) for conv in (ffn.conv1, ffn.conv2))  # a view of (out, in, 1)
     return {
         **attention_tensors(attention),
@@ -294,7 +297,7 @@ def _layer_options(
     for name in ("conv1", "conv2"):
         conv = getattr(ffn, name)
         require_type(f"{names[3]}.{name}", conv, nn.Conv1d, nn.Linear)
-        if type(conv) is nn.Conv1d:
+        if kind_of(conv) is nn.Conv1d:
             shape = (conv.kernel_size, conv.stride, conv.padding, conv.groups)
             if shape != ((1,), (1,), (0,), 1):
                 wanted = "kernel, stride, padding and groups must be 1, 1, 0 and 1"

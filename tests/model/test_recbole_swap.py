@@ -103,7 +103,44 @@ def test_a_subclass_with_its_own_forward_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["FusedSASRec", "LARES"])
-def test_run_recbole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("given", "loss", "samples"),
+    [
+        ({}, "CE", "none"),
+        ({"loss_type": None}, "CE", "none"),
+        ({"loss_type": "CE"}, "CE", "none"),
+        ({"loss_type": "CE", "train_neg_sample_args": None}, "CE", "none"),
+        ({"loss_type": "BPR"}, "BPR", 1),
+    ],
+)
+def test_the_loss_that_no_option_names(
+    name: str, given: dict[str, Any], loss: str, samples: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recbole.config import Config
+
+    monkeypatch.setattr("sys.argv", ["run"])
+    config = Config(model=name, dataset="ml-100k", config_dict=given)
+    assert config["loss_type"] == loss
+    assert config["train_neg_sample_args"]["sample_num"] == samples
+    assert config["MODEL_INPUT_TYPE"].name == {"CE": "POINTWISE", "BPR": "PAIRWISE"}[loss]
+
+
+def test_negative_samples_beside_cross_entropy_stay_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from recbole.config import Config
+
+    monkeypatch.setattr("sys.argv", ["run"])
+    given = {"train_neg_sample_args": {"distribution": "uniform", "sample_num": 1}}
+    with pytest.raises(ValueError, match="should be None when the loss_type is CE"):
+        Config(model="LARES", dataset="ml-100k", config_dict=given)
+
+
+@pytest.mark.parametrize(
+    ("name", "loss"),
+    [("FusedSASRec", "loss_type: CE\ntrain_neg_sample_args: ~\n"), ("LARES", "")],
+)
+def test_run_recbole(name: str, loss: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole run: config file, training, checkpoint, full ranking."""
     from recbole.quick_start import load_data_and_model, run_recbole
 
@@ -117,7 +154,7 @@ def test_run_recbole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
                 file.write(f"u{user}\ti{(start + t) % 20}\t{t}\n")
     config = tmp_path / "options.yaml"
     config.write_text(
-        "epochs: 2\nloss_type: CE\ntrain_neg_sample_args: ~\nhidden_size: 16\ninner_size: 16\n"
+        f"epochs: 2\n{loss}hidden_size: 16\ninner_size: 16\n"
         "load_col: {inter: [user_id, item_id, timestamp]}\ntrain_batch_size: 64\n"
         "eval_args: {split: {LS: valid_and_test}, order: TO, mode: full}\nmetrics: [NDCG]\n"
         "topk: [5]\nvalid_metric: NDCG@5\nshow_progress: false\nMAX_ITEM_LIST_LENGTH: 6\n"
