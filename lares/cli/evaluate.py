@@ -49,7 +49,7 @@ def build_parser() -> OptionParser:
     )
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, or a saved model's")
     parser.add_argument("path", metavar="DATA", help="file or folder of interactions")
-    parser.add_argument("--depths", type=str, help="default 1,2,4,8,12,16; 0 without recurrence")
+    parser.add_argument("--depths", type=str, help="default 1,2,4,8,12,16, or 0 if that is all")
     parser.add_argument("--split", default="test", help="valid or test")
     parser.add_argument("--ks", type=str, default="5,10,20,50", help="cut-offs")
     parser.add_argument("--batch_size", type=int, default=512, help="sequences a pass")

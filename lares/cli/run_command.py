@@ -126,7 +126,7 @@ class RunCommand:
         if len(runs) == 1:
             return RunFolder(runs[0])
         named = " or ".join(map(str, runs or possible))
-        reason = "which of several runs" if runs else "there is no run in"
+        reason = "there are several runs," if runs else "there is no run in"
         raise ConfigError("--resume needs --out RUN" + f": {reason} {named}" * bool(named))
 
     def _starting_options(self, first: Any, resumed: RunFolder | None) -> Options:

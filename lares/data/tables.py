@@ -70,7 +70,8 @@ class Table(ABC):
         if missing:
             raise DataError(
                 f"{self.path} has no column {', '.join(map(repr, missing))}; its columns are "
-                f"{', '.join(map(repr, self.names))}"
+                f"{', '.join(map(repr, self.names))}; --data.user_column, --data.item_column and "
+                "--data.time_column say which are which"
             )
 
     def problem(self, column: str) -> Problem:

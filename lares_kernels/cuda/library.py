@@ -133,8 +133,8 @@ def load() -> ctypes.CDLL | str:
                 "x86-64, and the sdist builds it with nvcc where LARES_CUDA=1 asks for it"
             )
         return (
-            f"{path.name} was not built{f' ({why})' if why else ''}: it needs nvcc (CUDA 12.4 or "
-            "later) on the path or in CUDA_HOME; then run `LARES_CUDA=1 pip install -e .`"
+            f"{path.name} was not built{f' ({why})' if why else ''}: with nvcc (CUDA 12.4 or later) on "
+            "the path or in CUDA_HOME run `LARES_CUDA=1 pip install -e .`"
         )
     try:
         library = ctypes.CDLL(str(path))

@@ -157,7 +157,7 @@ def test_resume_finds_the_default_folder(
     # A folder by recipe, and then it takes a word which of both is meant.
     main(["train", data, "--recipe=sasrec", *SMALL])
     status, told = ended(capsys, "train", data, "--resume")
-    assert "which of several runs runs/walks-lares or runs/walks-sasrec" in told
+    assert "there are several runs, runs/walks-lares or runs/walks-sasrec" in told
     main(["train", data, "--recipe=sasrec", "--resume"])
     assert "run folder runs/walks-sasrec" in capsys.readouterr().out
     # And of post-training.
