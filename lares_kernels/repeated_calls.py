@@ -167,7 +167,7 @@ def run(
         return None
     last = trajectory
     if trajectory.dim() == 3:
-        last = trajectory.select(-2, -1).contiguous()
+        last = trajectory.select(-2, -1).clone(memory_format=torch.contiguous_format)
     elif return_trajectory:
         trajectory = trajectory.unsqueeze(1)
     return RefineOutput(last, trajectory if return_trajectory else None, final)

@@ -357,14 +357,17 @@ def test_fake_tensors(mixer: str, backend: str) -> None:
 @backends
 @pytest.mark.parametrize("rollouts", [1, 2])
 @pytest.mark.parametrize("gradients", [True, False])
-def test_last_is_contiguous_and_saved_alone(gradients: bool, rollouts: int, backend: str) -> None:
+@pytest.mark.parametrize("batch", [1, 3])
+def test_last_is_contiguous_and_saved_alone(
+    batch: int, gradients: bool, rollouts: int, backend: str
+) -> None:
     core = RecurrentCore(SMALL)
     with use_backend(backend), torch.set_grad_enabled(gradients):
         for steps, trajectory in ((1, False), (5, False), (5, True)):
             for _ in range(2):  # the second may repeat the first
                 out = core(
-                    PADDED,
-                    LENGTHS,
+                    PADDED[:batch],
+                    LENGTHS[:batch],
                     num_steps=steps,
                     rollouts=rollouts,
                     return_trajectory=trajectory,
