@@ -31,9 +31,9 @@ class TorchEncoder(nn.Module):
     """Runs an ``nn.TransformerEncoder`` or ``nn.TransformerEncoderLayer`` under a causal mask.
 
     It takes the place of the encoder in a program: the arguments and the result are the encoder's.
-    The encoder is a submodule (``encoder``) and keeps its parameters: they are read at every call, and
-    gradients reach them. Rows of padding come out as zeros, or as what the encoder's last LayerNorm
-    makes of zeros.
+    The encoder's modules are its own, under the names that they had, so checkpoints of before and
+    after fit both. They keep their parameters, which are read at every call, and gradients reach them.
+    Rows of padding come out as zeros, or as what the encoder's last LayerNorm makes of zeros.
 
     Args:
         encoder: see :func:`from_torch`.
@@ -45,17 +45,15 @@ class TorchEncoder(nn.Module):
     def __init__(self, encoder: nn.Module, padding: str = "right", seed: int | None = None) -> None:
         super().__init__()
         self.config, self.batch_first = _config(encoder, padding)
-        self.encoder = encoder
+        for name, module in encoder.named_children():
+            self.add_module(name, module)
         self.seeds = DrawSeeds(seed)
         self.train(encoder.training)  # it drops where the encoder would have
 
-    def layers(self) -> list[nn.TransformerEncoderLayer]:
-        """The encoder's layers."""
-        return cast("list[nn.TransformerEncoderLayer]", _layers(self.encoder)[0])
-
     def parameters_of_op(self) -> dict[str, Tensor]:
         """The layers' parameters as the op takes them, differentiable."""
-        return stack_layers([_tensors(layer) for layer in self.layers()])
+        # Of one layer the modules are here, else those of a list of layers.
+        return stack_layers([_tensors(layer) for layer in self._modules.get("layers") or [self]])
 
     def forward(
         self,
@@ -104,7 +102,7 @@ class TorchEncoder(nn.Module):
             return_state=True,
         )
         result = cast("Tensor", out.state)
-        norm = getattr(self.encoder, "norm", None)
+        norm = self._modules.get("norm")
         if norm is not None:
             result = norm(result)
         return result if self.batch_first else result.transpose(0, 1)
@@ -211,7 +209,7 @@ def activation_name(where: str, activation: object) -> str:
     return names[activation]  # type: ignore[index]
 
 
-def _tensors(layer: nn.TransformerEncoderLayer) -> dict[str, Tensor]:
+def _tensors(layer: Any) -> dict[str, Tensor]:
     """A layer's parameters in the order and by the names of the op."""
     renew_weights(layer.linear1, layer.linear2)
     up, down = layer.linear1.weight, layer.linear2.weight

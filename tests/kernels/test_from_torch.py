@@ -60,6 +60,32 @@ def test_same_outputs_and_gradients(
         assert float((mine - wanted).norm()) < 1e-4 * max(float(wanted.norm()), 1e-3 * scale)
 
 
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("kind", ["encoder", "layer"])
+def test_checkpoints_of_before_and_after_fit_both(kind: str, last: bool) -> None:
+    theirs, other = (encoder(last=last) for _ in range(2))
+    if kind == "layer":
+        theirs, other = theirs.layers[0], other.layers[0]
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.5)
+    before = {name: value.clone() for name, value in theirs.state_dict().items()}
+    ours = from_torch(theirs)
+    names = [name for name, _ in theirs.named_parameters()]
+    assert [name for name, _ in ours.named_parameters()] == names
+    after = ours.state_dict()
+    assert list(after) == list(before)
+    ours.load_state_dict(other.state_dict())
+    assert all(torch.equal(theirs.state_dict()[name], other.state_dict()[name]) for name in before)
+    other.load_state_dict(before)
+    other.load_state_dict(after)
+    copied = copy.deepcopy(ours)
+    x = torch.randn(2, 7, 16)
+    found = ours.eval()(x, is_causal=True)
+    assert torch.equal(copied.eval()(x, is_causal=True), found)
+    assert relative(found, theirs.eval()(x, CAUSAL, is_causal=True)) < 1e-5
+
+
 @pytest.mark.parametrize("padding", ["right", "left"])
 def test_padding(padding: str) -> None:
     theirs = encoder(last=False).eval()

@@ -122,7 +122,7 @@ def test_of_an_encoder(part: str, name: str, when: str, change: str) -> None:
         pytest.skip("a vector has no norm of its own")
     theirs, twice = encoder(), from_torch(encoder())
     with torch.no_grad():
-        getattr(twice.encoder.layers[1].get_submodule(part), name).mul_(2)
+        getattr(twice.layers[1].get_submodule(part), name).mul_(2)
     ours = from_torch(theirs) if when == "after" else None
     CHANGES[change](theirs.layers[1].get_submodule(part), name)
     ours = ours or from_torch(theirs)
