@@ -1,7 +1,7 @@
 // One layer on a warp's rows, post- or pre-norm.
 #pragma once
 
-#include "attention.hpp"
+#include "guard.hpp"
 
 namespace lares::cuda {
 
@@ -95,11 +95,15 @@ LARES_DEVICE void attention(Rows<S>& acc, const Operand<S>& a, const Layer<S>& l
     const LaresCudaCall& call = draws.call;
     const Tile& tile = draws.tile;
     unsigned char* own = unit.exchange + tile.warp * S::kOfWarp;
+    const bool guarded = tile.guarded();
     LARES_ROLLED
     for (int head = 0; head < call.n_heads; ++head) {
         const auto weights = layer.weights.from(head * layer.places.head());
         const float* bias = layer.vectors + layer.places.head_bias(head);
-        if (work != Work::kNone) head_keys<S>(own, a, weights, bias);
+        if (work != Work::kNone) {
+            head_keys<S>(own, a, weights, bias);
+            if (guarded) set_apart<S>(own);
+        }
         unit.barrier();
         if (work == Work::kAll) {
             KeptKeys kept = {};

@@ -126,6 +126,25 @@ struct HeadBackward {
     Float along[2];           // sum over keys of probability times its gradient
     KeptKeys kept;
     float score_scale, keep_scale;
+    bool guarded;  // as the tile
+
+    // Zeros in place of what is not finite, and NaN for probabilities of its queries.
+    LARES_DEVICE void set_apart() {
+        Float trace[2] = {};
+        LARES_UNROLL
+        for (int c = 0; c < S::kHead; ++c) {
+            LARES_UNROLL
+            for (int i = 0; i < 16; ++i) {
+                const Word word = i < 8 ? query[c][i / 2] : g_mixed[c][i / 2 - 4];
+                const Mask bad = not_finite<T>(word, i % 2);
+                trace[i / 2 % 2] = select(bad, wide(NAN), trace[i / 2 % 2]);
+            }
+            clear_not_finite<T>(query[c]);
+            clear_not_finite<T>(g_mixed[c]);
+        }
+        share[0] = share[0] + quad_sum(trace[0]);
+        share[1] = share[1] + quad_sum(trace[1]);
+    }
 
     // Gradients through 16 more keys, columns 0..15, visible from first[r] to last[r]: adds to
     // those of the queries, and of these keys and values.
@@ -154,15 +173,14 @@ struct HeadBackward {
                     const int i = 2 * r + e;
                     const Int key = column + (8 * half + e);
                     const Mask visible = both(key >= first[r], key <= last[r]);
-                    const Float exponent =
-                        select(visible, score.c[half][i] * score_scale - most[r], wide(-INFINITY));
-                    const Float p = exp2(exponent) * share[r];
+                    const Float p = exp2(score.c[half][i] * score_scale - most[r]) * share[r];
                     const Float keeps =
                         select((bits & (1u << (8 * half + e))) != 0u, wide(keep_scale), wide(0.0f));
                     // Softmax: g_score = A (g_A - sum_j A_j g_A_j).
-                    g.c[half][i] =
+                    const Float g_score =
                         p * (g.c[half][i] * keeps - along[r]) * (score_scale * 0.6931471806f);
-                    score.c[half][i] = p * keeps;
+                    g.c[half][i] = select(visible, g_score, wide(0.0f));
+                    score.c[half][i] = select(visible, p * keeps, wide(0.0f));
                 }
             }
         }
@@ -173,6 +191,7 @@ struct HeadBackward {
         for (int c = 0; c < S::kHead; ++c) {
             Word b[4];
             load_shared(b, keys + c * kFragment);
+            if (guarded) clear_not_finite<T>(b);
             transpose(b);
             add_product<T>(g_query[c], g_score, b);
         }
@@ -244,6 +263,7 @@ struct StepBackward {
                 Operand<S> source;
                 spill.read_side(source, kAttentionInput);
                 head_keys<S>(own, source, weights, bias);
+                if (tile.guarded()) set_apart<S>(own);
             }
             unit.barrier();
             if constexpr (S::kParks)
@@ -291,6 +311,7 @@ struct StepBackward {
         back.score_scale = call.score_scale;
         back.keep_scale = call.attention.scale;
         back.kept = draws.kept_keys(head);
+        back.guarded = tile.guarded();
         Operand<S> rows;
         spill.read_side(rows, kAttentionInput);
         head_query<S>(back.query, rows, weights, bias);
@@ -302,6 +323,7 @@ struct StepBackward {
             pack_operand<typename S::Type>(back.g_mixed[c], g_mixed[c]);
         }
         forward_again(back, g_mixed, head, spill);
+        if (back.guarded) back.set_apart();
 
         const Int row = lane_number() >> 2;
         const Int first[2] = {tile.field(kFirst, tile.upper()) - 16 * tile.warp,

@@ -2,7 +2,7 @@
 
 In products of a tile's rows another sequence's numbers are multiplied by zero, and zero times NaN or
 infinity is NaN. That such numbers stay in their sequence costs much where they are, and next to nothing
-where they are not: a tile is computed as it comes, and only one whose result is not finite a second time,
+where they are not: a tile is computed as it comes, and only if its result is not finite a second time,
 guarded. Then what is not finite counts as zero in products, and NaN is put where it would have led to.
 """
 

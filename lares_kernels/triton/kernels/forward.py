@@ -124,7 +124,7 @@ def refine_tile(
     DRAWN: tl.constexpr,
     C: tl.constexpr,
 ):
-    """All steps of one tile; 1 if it is to be computed once more (:func:`apart.must_repeat`), else 0."""
+    """All steps of one tile; 1 if it is to be computed again (:func:`apart.must_repeat`), else 0."""
     info = tile_info(rows, tile, C)
     if C.recurrent:
         start = tile_start + tile
