@@ -24,7 +24,7 @@ struct Backward : Forward<S> {
 
     LARES_DEVICE void run() const { this->run_tiles(*this); }
 
-    LARES_DEVICE bool run_tile(const Unit& unit, int number) const {
+    LARES_DEVICE void run_tile(const Unit& unit, int number) const {
         const Tile tile = this->tile_of(unit, number);
         const int last =
             warp_max(larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
@@ -44,7 +44,6 @@ struct Backward : Forward<S> {
         if (call.g_first != nullptr && call.first_step == 1)
             store_rows<S>(call.g_first, again.field(kStateRow, again.upper()),
                           again.field(kStateRow, again.lower()), g, upper, lower);
-        return false;
     }
 
     LARES_DEVICE Mask real(const Tile& tile, Int row) const {
@@ -62,20 +61,14 @@ struct Backward : Forward<S> {
             call.n_layers};
         const StepBackward<S> at = {call, unit, tile, scratch, call.scratch_bytes, step, runs};
         Rows<S> x = {};
-        bool spoilt = false;
         if (runs) {
             output_gradients(g, tile, step);
-            spoilt = !all_finite<S>(g);
             park<S>(scratch.waiting(), g);  // nothing needs it before the last layer
             kept_state(x, tile, step);
             this->adapt(x, tile);
             if (call.adapter != LARES_CUDA_NONE)
                 layer_norm<S>(x, this->vectors() + this->places.core_norm(call.n_layers), call.eps);
-            spoilt = spoilt || !all_finite<S>(x);
         }
-        // What arises in this step and only there is not kept from the tile's other sequences:
-        // steps leave sums that cannot be taken back.
-        guard(unit, tile, spoilt);
         LARES_ROLLED
         for (int index = 0; index < call.n_layers; ++index) {
             LayerDraws<S> draws = {call, tile, index, this->drawn_step(step), {}};

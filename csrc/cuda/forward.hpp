@@ -58,7 +58,7 @@ struct Forward {
         }
     }
 
-    // kernel.run_tile() for every tile of this warp's unit, once more if it says so.
+    // kernel.run_tile() for every tile of this warp's unit.
     template <class Kernel>
     LARES_DEVICE void run_tiles(const Kernel& kernel) const {
         if (block.index >= *call.tile_count) return;
@@ -74,8 +74,9 @@ struct Forward {
         // Neighbouring tiles go to different blocks, so that a small batch spreads over the card.
         // Their count is read again for each: held through all steps, even a word may be spilled.
         LARES_ROLLED
-        for (int tile = index * block.count + block.index; tile < *call.tile_count;)
-            if (!kernel.run_tile(unit, tile)) tile += call.units * block.count;
+        for (int tile = index * block.count + block.index; tile < *call.tile_count;
+             tile += call.units * block.count)
+            kernel.run_tile(unit, tile);
     }
 
     LARES_DEVICE Tile tile_of(const Unit& unit, int number) const {
@@ -98,7 +99,7 @@ struct Forward {
 
     LARES_DEVICE void run() const { run_tiles(*this); }
 
-    LARES_DEVICE bool run_tile(const Unit& unit, int number) const {
+    LARES_DEVICE void run_tile(const Unit& unit, int number) const {
         const Tile tile = tile_of(unit, number);
         Rows<S> x = {};
         const int last =
@@ -116,9 +117,7 @@ struct Forward {
                 layer_forward<S>(x, layer(index), unit, draws, work, NoTape());
             }
             if (runs) write(x, tile, step);
-            if (step == last && !all_finite<S>(x) && !tile.guarded()) tile.set(Tile::kSpoilt);
         }
-        return guard(unit, tile, false);
     }
 
     // Where a warp's last step ends its last layer: at keys and values if nobody reads its rows.
@@ -170,6 +169,7 @@ struct Forward {
     LARES_DEVICE void adapt(Rows<S>& x, const Tile& tile) const {
         if (call.adapter == LARES_CUDA_NONE) {
             load_hidden(x, tile);
+            whole<S>(x);
             return;
         }
         Rows<S> hidden;

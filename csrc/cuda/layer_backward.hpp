@@ -126,24 +126,24 @@ struct HeadBackward {
     Float along[2];           // sum over keys of probability times its gradient
     KeptKeys kept;
     float score_scale, keep_scale;
-    bool guarded;  // as the tile
 
-    // Zeros in place of what is not finite, and NaN for probabilities of its queries.
+    // Zeros in place of rows that are not finite, and NaN for their probabilities (apart.hpp).
     LARES_DEVICE void set_apart() {
-        Float trace[2] = {};
         LARES_UNROLL
-        for (int c = 0; c < S::kHead; ++c) {
+        for (int r = 0; r < 2; ++r) {
+            const Float none = wide(NAN), zero{};
+            const Float trace = select(not_finite<T>(query[0][r]), none, zero) +
+                                select(not_finite<T>(g_mixed[0][r]), none, zero);
+            const Mask spoilt = trace != 0.0f;
+            if (!any(spoilt)) continue;
+            share[r] = share[r] + trace;
             LARES_UNROLL
-            for (int i = 0; i < 16; ++i) {
-                const Word word = i < 8 ? query[c][i / 2] : g_mixed[c][i / 2 - 4];
-                const Mask bad = not_finite<T>(word, i % 2);
-                trace[i / 2 % 2] = select(bad, wide(NAN), trace[i / 2 % 2]);
+            for (int i = 0; i < 2 * S::kHead; ++i) {
+                Word &q = query[i / 2][r + 2 * (i % 2)], &g = g_mixed[i / 2][r + 2 * (i % 2)];
+                q = select(spoilt, wide(0u), q);
+                g = select(spoilt, wide(0u), g);
             }
-            clear_not_finite<T>(query[c]);
-            clear_not_finite<T>(g_mixed[c]);
         }
-        share[0] = share[0] + quad_sum(trace[0]);
-        share[1] = share[1] + quad_sum(trace[1]);
     }
 
     // Gradients through 16 more keys, columns 0..15, visible from first[r] to last[r]: adds to
@@ -191,7 +191,7 @@ struct HeadBackward {
         for (int c = 0; c < S::kHead; ++c) {
             Word b[4];
             load_shared(b, keys + c * kFragment);
-            if (guarded) clear_not_finite<T>(b);
+            clear_keys(b);
             transpose(b);
             add_product<T>(g_query[c], g_score, b);
         }
@@ -206,6 +206,15 @@ struct HeadBackward {
             for (int i = 0; i < 4; ++i) rows[i] = transpose(g_mixed[c][i]);
             add_outer<T>(g_value[c], weights, rows);
         }
+    }
+
+  private:
+    // Zeros in place of keys that are not finite.
+    LARES_DEVICE static void clear_keys(Word (&b)[4]) {
+        const Mask upper = not_finite<T>(b[0]), lower = not_finite<T>(b[2]);
+        if (!any(upper) && !any(lower)) return;
+        LARES_UNROLL
+        for (int i = 0; i < 4; ++i) b[i] = select(i < 2 ? upper : lower, wide(0u), b[i]);
     }
 };
 
@@ -263,7 +272,8 @@ struct StepBackward {
                 Operand<S> source;
                 spill.read_side(source, kAttentionInput);
                 head_keys<S>(own, source, weights, bias);
-                if (tile.guarded()) set_apart<S>(own);
+                const int spoilt = spoilt_rows<typename S::Type>(source[0]);
+                if (spoilt != 0) clear_values<S>(own, spoilt);
             }
             unit.barrier();
             if constexpr (S::kParks)
@@ -311,7 +321,6 @@ struct StepBackward {
         back.score_scale = call.score_scale;
         back.keep_scale = call.attention.scale;
         back.kept = draws.kept_keys(head);
-        back.guarded = tile.guarded();
         Operand<S> rows;
         spill.read_side(rows, kAttentionInput);
         head_query<S>(back.query, rows, weights, bias);
@@ -323,7 +332,7 @@ struct StepBackward {
             pack_operand<typename S::Type>(back.g_mixed[c], g_mixed[c]);
         }
         forward_again(back, g_mixed, head, spill);
-        if (back.guarded) back.set_apart();
+        back.set_apart();
 
         const Int row = lane_number() >> 2;
         const Int first[2] = {tile.field(kFirst, tile.upper()) - 16 * tile.warp,

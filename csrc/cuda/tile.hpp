@@ -17,9 +17,8 @@ enum Field : int {
     kFirst,      // tile row of its sequence's first token
     kDepth,      // steps that its sequence runs; 0 past a tile's last row
     kNewest,     // its sequence's number if it is the newest token, else -1
-    kGuarded,    // of a warp's first row: a Tile::State
 };
-static_assert(kGuarded < LARES_CUDA_FIELDS);
+static_assert(kNewest < LARES_CUDA_FIELDS);
 
 // One warp's part of a tile.
 struct Tile {
@@ -39,22 +38,6 @@ struct Tile {
     }
     // Steps of the deepest sequence: tiles take sequences in order of depth.
     LARES_DEVICE int depth() const { return info[kDepth]; }
-
-    // Whether a warp has found that its rows are not all finite, and whether sequences are kept
-    // apart (guard.hpp). A warp writes its own, so that others read it only where they meet.
-    enum State : int { kFine, kSpoilt, kIsGuarded };
-    LARES_DEVICE int state_of(int of_warp) const {
-        return *static_cast<const volatile int32_t*>(state(of_warp));
-    }
-    LARES_DEVICE bool guarded() const { return state_of(warp) == kIsGuarded; }
-    LARES_DEVICE void set(State to) const {
-        store(const_cast<int32_t*>(state(warp)), wide(0), wide(int(to)), lane_number() == 0);
-    }
-
-  private:
-    LARES_DEVICE const int32_t* state(int of_warp) const {
-        return info + 16 * of_warp * LARES_CUDA_FIELDS + kGuarded;
-    }
 };
 
 // Read rows of `width` numbers where a mask holds, else zeros.

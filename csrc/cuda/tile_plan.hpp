@@ -183,7 +183,6 @@ struct TileRows {
         put(kPosition, position, 0);
         put(kDepth, depth, 0);
         put(kNewest, select(position == length - 1, sequence, wide(-1)), -1);
-        put(kGuarded, wide(0), 0);
         store(info + kFirst, r * LARES_CUDA_FIELDS, select(real, r - position, r), inside);
     }
 };

@@ -124,7 +124,7 @@ def refine_tile(
     DRAWN: tl.constexpr,
     C: tl.constexpr,
 ):
-    """All steps of one tile; 1 if it is to be computed again (:func:`apart.must_repeat`), else 0."""
+    """All steps of one tile."""
     info = tile_info(rows, tile, C)
     if C.recurrent:
         start = tile_start + tile
@@ -133,6 +133,9 @@ def refine_tile(
         position = field(info, tiles.POSITION, C)
         x = first_state(state, state_row, stream, position, state_scale, seed, DRAWN, C)
         x = shown(x, info, C)
+        if C.window > 0:
+            hidden_row = field(info, tiles.HIDDEN_ROW, C)
+            x = apart.whole(x, load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
         if C.resident:
             for step in range(1, tile_depth(info, C) + 1):
                 x = refine_step(
@@ -150,13 +153,13 @@ def refine_tile(
     else:
         hidden_row = field(info, tiles.HIDDEN_ROW, C)
         x = shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
+        x = apart.whole(x, 0.0, info, C)
         x = all_layers(x, transforms, held, vectors, info, 0, seed, C)
         newest = field(info, tiles.NEWEST, C)
         store_rows(trajectory, newest, newest >= 0, x, C)
         if final is not None:
             state_row = field(info, tiles.STATE_ROW, C)
             store_rows(final, state_row, state_row >= 0, x, C)
-    return apart.must_repeat(x, info, C)
 
 
 @triton.jit(do_not_specialize=["seed_low", "seed_high", "max_steps", "steps_done", "kept_rows"])
@@ -203,19 +206,15 @@ def forward_kernel(
     held = held_layers(matrices, C)
     if C.resident:
         for tile in range(tl.program_id(0), tl.load(tile_count), tl.num_programs(0)):
-            times = 1
-            for time in range(0, 2):
-                if time < times:
-                    times += refine_tile(
-                        tile, transforms, held, hidden, state, matrices, vectors, rows, tile_start,
-                        trajectory, final, kept, seed, state_scale, max_steps, steps_done, kept_rows,
-                        DRAWN, C,
-                    )  # fmt: skip
-    else:
-        tile = tl.program_id(0)
-        while tile < tl.load(tile_count):
-            repeats = refine_tile(
+            refine_tile(
                 tile, transforms, held, hidden, state, matrices, vectors, rows, tile_start,
                 trajectory, final, kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
             )  # fmt: skip
-            tile += (1 - repeats) * tl.num_programs(0)
+    else:
+        tile = tl.program_id(0)
+        while tile < tl.load(tile_count):
+            refine_tile(
+                tile, transforms, held, hidden, state, matrices, vectors, rows, tile_start,
+                trajectory, final, kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
+            )  # fmt: skip
+            tile += tl.num_programs(0)

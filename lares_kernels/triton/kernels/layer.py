@@ -153,6 +153,14 @@ def inner_dropped(x, info, index, step, column, seed, C: tl.constexpr):
 
 
 @triton.jit
+def visible(first, ROWS: tl.constexpr):
+    """(ROWS, ROWS) bool: keys of a query's own sequence up to the query itself."""
+    query = tl.arange(0, ROWS)[:, None]
+    key = tl.arange(0, ROWS)[None, :]
+    return (key <= query) & (key >= first[:, None])
+
+
+@triton.jit
 def kept_keys(low, high, first, ROWS: tl.constexpr):
     """Attention dropout of one head, (ROWS, ROWS) bool; of visible keys only.
 
@@ -176,7 +184,9 @@ def head_rows(x, matrices, vectors, head, which: tl.constexpr, C: tl.constexpr):
 def probabilities(query, key, info, C: tl.constexpr):
     """(exponentials (rows, rows) of the scores less their row's greatest, 1 / their sums (rows,))."""
     scores = tl.dot(query, tl.trans(key), input_precision=C.input_precision)
-    scores = tl.where(apart.visible(info, C), scores, float("-inf"))
+    scores = tl.where(visible(field(info, tiles.FIRST, C), C.rows), scores, float("-inf"))
+    if C.bands:
+        scores = tl.where(field(info, tiles.SHOWN, C)[None, :] != 0, scores, float("-inf"))
     # 2^(x log2 e) is what the hardware computes.
     scores = scores * (C.score_scale * 1.4426950408889634)
     exponentials = tl.exp2(scores - tl.max(scores, 1)[:, None])
@@ -184,14 +194,19 @@ def probabilities(query, key, info, C: tl.constexpr):
 
 
 @triton.jit
-def head_branch(x, of_queries, matrices, vectors, info, index, step, seed, head, C: tl.constexpr):
-    """One head's part of ``W_o (Dropout_attn(A) V)``."""
+def head_branch(
+    x, of_queries, trace, matrices, vectors, info, index, step, seed, head, C: tl.constexpr
+):
+    """One head's part of ``W_o (Dropout_attn(A) V)``; ``trace`` is NaN for rows of ``x`` that are."""
     query = head_rows(of_queries, matrices, vectors, head, 0, C).to(x.dtype)
     key = head_rows(x, matrices, vectors, head, 1, C).to(x.dtype)
     value = head_rows(x, matrices, vectors, head, 2, C).to(x.dtype)
-    if apart.guarded(info, C):
-        key, value = apart.keys_and_values(key, value)
+    if C.traced:
+        value = tl.where((trace == 0.0)[:, None], value, 0.0)
     weights, scale = probabilities(query, key, info, C)
+    if not C.traced:
+        # A row that is NaN sees itself. Found so it costs nothing, but values are held for longer.
+        value = tl.where((scale == scale)[:, None], value, 0.0)
     if C.attn_planes > 0:
         low, high, odd_low, odd_high = attention_words(info, index, step, head // 2, seed, C)
         low = tl.where(head % 2 == 0, low, odd_low)
@@ -205,20 +220,27 @@ def head_branch(x, of_queries, matrices, vectors, info, index, step, seed, head,
 
 @triton.jit
 def attention(x, of_queries, matrices, vectors, info, index, step, seed, C: tl.constexpr):
-    """``W_o (Dropout_attn(A) V) + b_o`` of ``x``; its queries are of ``of_queries``, often the same."""
+    """``W_o (Dropout_attn(A) V) + b_o`` of ``x``; its queries are of ``of_queries``, often the same.
+
+    A row of ``x`` is finite or NaN throughout. One that is NaN makes all scores so of queries that see
+    it; for those of other sequences, whose share of it is zero, its value is made zero, too.
+    """
+    trace = None
+    if C.traced:
+        trace = apart.trace(x)
     x = to_products(x, matrices, C)
     of_queries = to_products(of_queries, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.out_bias_at, C.d)
     if C.resident:
         for head in tl.static_range(C.heads):
             branch += head_branch(
-                x, of_queries, matrices, vectors, info, index, step, seed, head, C
+                x, of_queries, trace, matrices, vectors, info, index, step, seed, head, C
             )
     else:
         # A loop that stays one: unrolled, the compiler mixes heads and runs out of registers.
         for head in tl.range(C.heads):
             branch += head_branch(
-                x, of_queries, matrices, vectors, info, index, step, seed, head, C
+                x, of_queries, trace, matrices, vectors, info, index, step, seed, head, C
             )
     return branch
 
@@ -251,7 +273,7 @@ def feed_forward(x, matrices, vectors, info, index, step, seed, C: tl.constexpr)
 def bands_sum(x, transforms, vectors, info, index, step, seed, C: tl.constexpr):
     """``x`` plus its rescaled bands, before the LayerNorm of the sum; ``x`` but for ``bsarec``."""
     if C.bands:
-        branch, _ = mixing.rescaled(x, transforms, vectors, info, C)
+        branch, _ = mixing.rescaled(x, apart.zeros_for_nan(x), transforms, vectors, C)
         if not C.spares_attention:
             low, high = band_words(info, index, step, seed, C)
             branch = dropped(branch, low, high, C)

@@ -11,7 +11,7 @@ query-norm a fifth, the queries' input). The gradient of matrix row ``i`` is the
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import apart, elementwise, layer, mixing, tiles
+from lares_kernels.triton.kernels import elementwise, layer, mixing, tiles
 from lares_kernels.triton.kernels.rows import field, shown
 
 ATTENTION_INPUT: tl.constexpr = tl.constexpr(0)
@@ -94,21 +94,8 @@ def attention_backward(
         query = layer.head_rows(of_queries, matrices, vectors, head, 0, C).to(source.dtype)
         key = layer.head_rows(source, matrices, vectors, head, 1, C).to(source.dtype)
         value = layer.head_rows(source, matrices, vectors, head, 2, C).to(source.dtype)
-        out_row = C.out_row + head * C.head
-        spoilt = tl.zeros((C.rows, 1), tl.float32)  # NaN for rows that are not finite
-        if apart.guarded(info, C):
-            out = layer.matrix(matrices, out_row, C.head, C.d)
-            g_context = layer.product(g_branch, tl.trans(out), C).to(source.dtype)
-            spoilt = apart.trace(query) + apart.trace(g_context)
-            of_keys = apart.trace(key) + apart.trace(value)
-            query = apart.cleared(query, spoilt)
-            # Keys that are NaN make their probabilities so; what they are factors of is cleared later.
-            key, value = key + of_keys.to(key.dtype), apart.cleared(value, of_keys)
         weights, scale = layer.probabilities(query, key, info, C)
         weights = weights * scale[:, None]
-        if apart.guarded(info, C):
-            weights = tl.where(apart.visible(info, C), weights + spoilt, 0.0)
-            key = apart.cleared(key, apart.trace(key))
         if C.attn_planes > 0:
             low, high, odd_low, odd_high = layer.attention_words(
                 info, index, drawn_step, head // 2, seed, C
@@ -121,11 +108,10 @@ def attention_backward(
         kept_weights = tl.maximum(weights, 0.0, elementwise.PASS) * C.attn_keep_scale
         kept_weights = kept_weights.to(source.dtype)
         context = layer.product(kept_weights, value, C)
+        out_row = C.out_row + head * C.head
         store_columns(units, info, step, out_row, context, C.layer_rows, C.head, C)
         out = layer.matrix(matrices, out_row, C.head, C.d)
         g_context = layer.product(g_branch, tl.trans(out), C).to(source.dtype)
-        if apart.guarded(info, C):
-            g_context = apart.cleared(g_context, spoilt)
 
         row = (3 * head + 2) * C.head
         g_value = layer.product(tl.trans(kept_weights), g_context, C).to(source.dtype)
@@ -138,8 +124,6 @@ def attention_backward(
         # Softmax: g_score = A (g_A - sum_j A_j g_A_j); hidden keys have A = 0.
         along = tl.sum(g_weights * weights, 1)
         g_scores = weights * (g_weights - along[:, None]) * C.score_scale
-        if apart.guarded(info, C):
-            g_scores = tl.where(apart.visible(info, C), g_scores, 0.0)
         g_scores = g_scores.to(source.dtype)
         row = 3 * head * C.head
         g_query = layer.product(g_scores, key, C).to(source.dtype)
@@ -299,7 +283,7 @@ def bands_backward(
     if not C.spares_attention:
         low, high = layer.band_words(info, index, drawn_step, seed, C)
         g_branch = layer.dropped(g_branch, low, high, C)
-    g_x, g_high = mixing.rescaled(g_branch, transforms, vectors, info, C)
+    g_x, g_high = mixing.rescaled(g_branch, g_branch, transforms, vectors, C)
     tl.debug_barrier()  # no block is read ahead: registers are scarce
     # Of b^2: the gradient times the input's high band is the input times the gradient's.
     scale = layer.vector(vectors, C.band_scale_at, C.d)

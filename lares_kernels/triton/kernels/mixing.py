@@ -45,16 +45,6 @@ def mixed(transforms, which: tl.constexpr, x, BACK: tl.constexpr, onto, C: tl.co
 
 
 @triton.jit
-def kept_apart(x, info, C: tl.constexpr):
-    """(``x`` as a tile's transforms may multiply it, what the sums start with that they give); both
-    (rows, d)."""
-    of_all = tl.zeros((C.rows, 1), tl.float32)
-    if apart.guarded(info, C):
-        x, of_all = apart.windows(x, info, C)
-    return x, of_all + tl.zeros((C.rows, C.d), tl.float32)
-
-
-@triton.jit
 def filter_weight(vectors, info, C: tl.constexpr):
     """(real, imaginary) parts (rows, d) of the weight of every coefficient of the tile's windows.
 
@@ -71,13 +61,12 @@ def filter_weight(vectors, info, C: tl.constexpr):
 
 @triton.jit
 def filtered(x, transforms, vectors, info, C: tl.constexpr):
-    """``irfft(rfft(x) W)`` along every window."""
-    x, start = kept_apart(x, info, C)
-    own = mixed(transforms, COEFFICIENTS, x, False, None, C)
+    """``irfft(rfft(x) W)`` along every window; of windows that are NaN throughout any number."""
+    own = mixed(transforms, COEFFICIENTS, apart.zeros_for_nan(x), False, None, C)
     tl.debug_barrier()  # no weight is read ahead of here, where it would wait in registers
     real, imaginary = filter_weight(vectors, info, C)
     # Where a partner counts with one sign, it is counted with the other.
-    y = mixed(transforms, PARTNERS, -imaginary * own, True, start, C)
+    y = mixed(transforms, PARTNERS, -imaginary * own, True, None, C)
     return mixed(transforms, COEFFICIENTS, real * own, True, y, C)
 
 
@@ -87,27 +76,24 @@ def filtered_backward(g_y, x, transforms, vectors, info, sums, C: tl.constexpr):
 
     ``sums`` (2, rows, d) of the program's own get the gradients of :func:`filter_weight`'s parts.
     """
-    g_y, start = kept_apart(g_y, info, C)
-    x, of_x = kept_apart(x, info, C)
-    of_x += start
     g = mixed(transforms, COEFFICIENTS, g_y, False, None, C)
     at = sums + tl.arange(0, C.rows)[:, None] * C.d + tl.arange(0, C.d)[None, :]
-    tl.store(at, tl.load(at) + g * mixed(transforms, COEFFICIENTS, x, False, of_x, C))
+    tl.store(at, tl.load(at) + g * mixed(transforms, COEFFICIENTS, x, False, None, C))
     at += C.rows * C.d
-    tl.store(at, tl.load(at) + g * mixed(transforms, PARTNERS, x, False, of_x, C))
+    tl.store(at, tl.load(at) + g * mixed(transforms, PARTNERS, x, False, None, C))
     real, imaginary = filter_weight(vectors, info, C)
-    g_x = mixed(transforms, COEFFICIENTS, g * real, True, start, C)
+    g_x = mixed(transforms, COEFFICIENTS, g * real, True, None, C)
     return mixed(transforms, PARTNERS, g * imaginary, True, g_x, C)
 
 
 @triton.jit
-def rescaled(x, transforms, vectors, info, C: tl.constexpr):
+def rescaled(x, multiplied, transforms, vectors, C: tl.constexpr):
     """(``low + b^2 high``, ``high``) along every window, ``x = low + high``.
 
-    The first is its own transpose, so backward is the same.
+    The first is its own transpose, so backward is the same. ``multiplied`` is ``x``, too, with zeros for
+    windows that are NaN throughout.
     """
-    x, start = kept_apart(x, info, C)
-    low = mixed(transforms, LOW_PASS, x, False, start, C)
+    low = mixed(transforms, LOW_PASS, multiplied, False, None, C)
     scale = tl.load(vectors + C.band_scale_at + tl.arange(0, C.d))[None, :]
     high = x - low
     return low + scale * scale * high, high
