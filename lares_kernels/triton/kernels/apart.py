@@ -3,12 +3,12 @@
 In products of a tile's rows another sequence's numbers are multiplied by zero, and zero times NaN or
 infinity is NaN.
 
-*Forward*, rows (where whole windows mix, windows) are finite or NaN throughout: LayerNorm makes them so,
-and :func:`whole` what comes without one. Then NaN counts as zero in such products (``layer.py``,
+*Forward*, rows (where whole windows mix, windows) are finite or NaN throughout: LayerNorm makes them
+so, and :func:`whole` what comes without one. Then NaN counts as zero in such products (``layer.py``,
 ``mixing.py``): what they are added to is NaN already, or its scores are.
 
-*Backward*, a tile is *parted* from the first step on that begins with a number which is not finite: every
-step then runs for one sequence after the other, and the others' rows are as those past a tile's end.
+*Backward*, a tile is *parted* from the first step on that begins with a number which is not finite:
+every step then runs for one sequence after the other, and the others' rows are as past a tile's end.
 
 Infinity that arises inside a step, such as in float16, reaches the tile's other sequences as NaN.
 """
@@ -97,7 +97,7 @@ def begin_part(info, whole_info, C: tl.constexpr):
             other = row
         elif which == tiles.SHOWN:
             other += 1
-        elif which == tiles.HIDDEN_ROW or which == tiles.STATE_ROW or which == tiles.NEWEST:
+        elif (which == tiles.HIDDEN_ROW or which == tiles.STATE_ROW) or which == tiles.NEWEST:
             other -= 1
         value = tl.load(whole_info + which * C.rows + row)
         tl.store(info + which * C.rows + row, tl.where(inside, value, other))

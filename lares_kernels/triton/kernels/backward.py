@@ -223,7 +223,7 @@ def begin_turn(
     g, kept, hidden, g_trajectory, g_state, info, whole_info, waiting, start, step, max_steps,
     kept_rows, C: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of ``s_t`` from that so far, ``g``, for the rows whose turn it is: all, or see ``apart.py``.
+    """Gradient of ``s_t`` from that so far, ``g``, for rows whose turn it is: all, or see ``apart.py``.
 
     What is zero instead of its own waits in ``waiting``.
     """

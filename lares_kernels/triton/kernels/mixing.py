@@ -90,8 +90,8 @@ def filtered_backward(g_y, x, transforms, vectors, info, sums, C: tl.constexpr):
 def rescaled(x, multiplied, transforms, vectors, C: tl.constexpr):
     """(``low + b^2 high``, ``high``) along every window, ``x = low + high``.
 
-    The first is its own transpose, so backward is the same. ``multiplied`` is ``x``, too, with zeros for
-    windows that are NaN throughout.
+    The first is its own transpose, so backward is the same. ``multiplied`` is ``x``, too, with zeros
+    for windows that are NaN throughout.
     """
     low = mixed(transforms, LOW_PASS, multiplied, False, None, C)
     scale = tl.load(vectors + C.band_scale_at + tl.arange(0, C.d))[None, :]
