@@ -73,7 +73,6 @@ def arguments(kernel: str, precision: str, mixes_window: bool = False) -> dict[s
             absent = ["state", "final"]
         else:
             floats += ["g_trajectory", "g_hidden", "scratch", "gradients"]
-            tables += ["parts"]
             products += ["units", "sides"]
             numbers += ["n_hidden_rows", "first_step", "last_step"]
             absent = ["g_state", "carry", "g_first", "concat_rows"]

@@ -128,7 +128,8 @@ def rules(
     folders = (ROOT, ROOT / "cuda", launcher)
     includes = in_command(" ".join(shlex.quote(f"-I{folder}") for folder in folders))
     command = in_command(command)
-    objects = {"refine.o": ("cuda/refine.cu", "")}
+    # The others are the same whatever is compiled beside them, so that ninja can keep them.
+    objects = {"refine.o": ("cuda/refine.cu", "" if device else of_shapes(shapes))}
     objects |= {f"{Path(source).stem}.o": (source, "") for source in extra}
     for kernel in ("backward", "forward", "split"):  # what takes longest first
         for kind, width in shapes:
@@ -182,8 +183,8 @@ def build_emulator(
 ) -> None:
     """Compile the kernels for the emulator in ``folder`` and put the library at ``target``."""
     name = "libemulator.so"
-    flags = f"{EMULATOR_FLAGS} {of_shapes(shapes)}"
-    run_ninja(folder, rules(emulating(), flags, "-shared -pthread", name, EMULATOR, shapes))
+    text = rules(emulating(), EMULATOR_FLAGS, "-shared -pthread", name, EMULATOR, shapes)
+    run_ninja(folder, text)
     put_in_place(folder / name, target)
 
 
@@ -191,7 +192,6 @@ def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
     """Compile the program of random calls with ``sanitizer`` and put it at ``target``."""
     watch = f"-fsanitize={sanitizer} -fno-sanitize-recover=all"
     flags = f"{EMULATOR_FLAGS} {watch} -g1 -fno-omit-frame-pointer"
-    flags += f" {of_shapes(FEW_SHAPES)}"
     link, program = f"{watch} -pthread", ("tests/emulated.cpp",)
     text = rules(emulating(), flags, link, "emulated", EMULATOR, FEW_SHAPES, program)
     run_ninja(folder, text)

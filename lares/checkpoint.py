@@ -1,30 +1,53 @@
-"""Saved models: a folder with ``config.json`` and ``model.safetensors``, never a pickle."""
+"""Saved models: a folder with ``config.json``, ``model.safetensors`` and ``items.json``; no pickle.
+
+Every safetensors file of ours carries a checksum of its names, types, shapes, bytes and metadata among
+the metadata; those of a model also say which items its rows are. Files without one are older, or
+others'.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lares.config import CONFIG_FILE, LaresConfig
-from lares.errors import CheckpointError, ConfigError
+from lares.data.vocabulary import Vocabulary
+from lares.errors import CheckpointError, ConfigError, DataError
 from lares.files import atomic_write
+from lares.finite import first_non_finite
+from lares.folders import ITEMS_FILE, WEIGHTS_FILE
 
-WEIGHTS_FILE = "model.safetensors"
+# Two keys, so that damage to the name of one does not make the file look like one without.
+_CHECKSUM, _CHECKED = "lares_checksum", "lares_checked_by"
+_KINDS_OF_WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_ITEMS = "lares_items"  # of a model: which items it was saved with
+_NO_ITEMS = "none"  # none, or the model is older than this mark
 
 
-def first_non_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Name of a floating tensor that holds a NaN or an infinity, if there is one."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            return name
-    return None
+def refuse_non_finite(tensors: Mapping[str, Tensor], consequence: str) -> None:
+    """Raise ``CheckpointError`` with ``consequence`` if a tensor holds a NaN or an infinity."""
+    broken = first_non_finite(tensors)
+    if broken is not None:
+        raise CheckpointError(f"{broken}; {consequence}")
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Return the XXH3 of tensors, contiguous on the CPU, and metadata, in hexadecimal digits."""
+    found = xxhash.xxh3_128()
+    others = sorted(item for item in metadata.items() if item[0] != _CHECKSUM)
+    found.update(json.dumps(others).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -33,17 +56,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     Raises:
         CheckpointError: a tensor is not finite, or the disk took no more.
     """
-    broken = first_non_finite(tensors)
-    if broken is not None:
-        raise CheckpointError(f"tensor {broken!r} holds NaN or infinity; {path} was not written")
+    refuse_non_finite(tensors, f"{path} was not written")
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    described = {**metadata, _CHECKED: "xxh3_128"}
+    described[_CHECKSUM] = _checksum(contiguous, described)
     try:
         with atomic_write(path) as temporary:
-            save_file(contiguous, temporary, metadata=dict(metadata))
+            save_file(contiguous, temporary, metadata=described)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path} could not be written ({error}); what was there before is untouched"
-        ) from error
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} could not be written ({error}); what was there before is untouched"
+    )
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -57,41 +84,115 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
+            metadata = file.metadata() or {}
     except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{path} is truncated or corrupt ({error}); restore it from a copy or train again"
         ) from error
+    checked = _CHECKED in metadata or _CHECKSUM in metadata
+    if checked and metadata.get(_CHECKSUM) != _checksum(tensors, metadata):
+        raise CheckpointError(
+            f"{path} is corrupt: it does not have the checksum that it was written with; restore it "
+            "from a copy or train again"
+        )
+    return tensors, metadata
 
 
-def save_model(weights: Mapping[str, Tensor], config: LaresConfig, folder: Path) -> None:
-    """Write weights and configuration into ``folder``, each file whole or not at all.
+class SavedModel(NamedTuple):
+    """Configuration and weights of a model, and its items by row, None for one that has none."""
+
+    config: LaresConfig
+    weights: dict[str, Tensor]
+    vocabulary: Vocabulary | None
+
+
+def save_model(
+    weights: Mapping[str, Tensor], config: LaresConfig, folder: Path, vocabulary: Vocabulary | None
+) -> None:
+    """Write a model into ``folder``, each file whole or not at all; the configuration is the last.
 
     Raises:
         CheckpointError: a weight is not finite, or a file could not be written.
     """
-    write_tensors(folder / WEIGHTS_FILE, weights, {"format": "pt"})
+    write_tensors(folder / WEIGHTS_FILE, weights, {"format": "pt", _ITEMS: _mark_of(vocabulary)})
+    items = folder / ITEMS_FILE
+    try:
+        if vocabulary is None:
+            items.unlink(missing_ok=True)  # of the model that this one replaces
+        else:
+            vocabulary.save(items)
+    except OSError as error:
+        raise _not_written(items, error) from error
     write_json(folder / CONFIG_FILE, config.to_dict())
 
 
-def load_model(folder: Path) -> tuple[LaresConfig, dict[str, Tensor]]:
-    """Configuration and weights of a saved model.
+def load_model(
+    folder: Path, vocabulary: Vocabulary | Literal["saved"] | None = "saved"
+) -> SavedModel:
+    """Read a saved model.
+
+    Args:
+        folder: that :func:`save_model` wrote.
+        vocabulary: ``saved`` reads its items; with others, or None, the file of items may be missing.
 
     Raises:
-        CheckpointError: a file is missing, broken, or does not fit the other.
+        CheckpointError: a file is missing, broken, or does not fit the others; or ``vocabulary`` is not
+            what the model was saved with.
     """
     options = read_json(folder / CONFIG_FILE)
     try:
         config = LaresConfig.from_dict(options)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
-    weights, _ = read_tensors(folder / WEIGHTS_FILE)
-    broken = first_non_finite(weights)
-    if broken is not None:
+    weights, metadata = read_tensors(folder / WEIGHTS_FILE)
+    for name, tensor in weights.items():
+        if tensor.dtype not in _KINDS_OF_WEIGHTS:
+            raise CheckpointError(
+                f"{folder / WEIGHTS_FILE}: tensor {name!r} is {tensor.dtype}; weights are real numbers "
+                "of 16, 32 or 64 bits; save the model again"
+            )
+    refuse_non_finite(weights, f"the model in {folder / WEIGHTS_FILE} is unusable")
+    mark = metadata.get(_ITEMS, _NO_ITEMS)
+    if isinstance(vocabulary, str):
+        vocabulary = _load_items(folder / ITEMS_FILE, mark)
+    if vocabulary is not None:
+        _check_items(vocabulary, config, mark, folder)
+    return SavedModel(config, weights, vocabulary)
+
+
+def _mark_of(vocabulary: Vocabulary | None) -> str:
+    """Return what weights say about the items that they are saved with: their number and digest."""
+    if vocabulary is None:
+        return _NO_ITEMS
+    return f"{len(vocabulary)} {vocabulary.digest().hex()}"
+
+
+def _load_items(path: Path, mark: str) -> Vocabulary | None:
+    if not path.is_file():
+        if mark == _NO_ITEMS:
+            return None
         raise CheckpointError(
-            f"{folder / WEIGHTS_FILE}: tensor {broken!r} holds NaN or infinity; the model is unusable"
+            f"{path} is missing: the model was saved with {mark.split()[0]} items, and without them "
+            "its rows have no names; copy it from where the model was saved (best/ of its run), or "
+            "give LaresModel.from_pretrained the vocabulary, or vocabulary=None to work with rows"
         )
-    return config, weights
+    try:
+        return Vocabulary.load(path)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _check_items(vocabulary: Vocabulary, config: LaresConfig, mark: str, folder: Path) -> None:
+    if vocabulary.n_items != config.n_items:
+        raise CheckpointError(
+            f"{ITEMS_FILE} of {folder} has {len(vocabulary)} items, but the model beside it knows "
+            f"{config.n_items - 1}"
+        )
+    if mark not in (_NO_ITEMS, _mark_of(vocabulary)):
+        raise CheckpointError(
+            f"{folder / WEIGHTS_FILE} was saved with other items than those of {ITEMS_FILE}; copy both "
+            "files from the same folder"
+        )
 
 
 def check_weights(
@@ -119,9 +220,7 @@ def write_json(path: Path, content: object) -> None:
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise CheckpointError(
-            f"{path} could not be written ({error}); what was there before is untouched"
-        ) from error
+        raise _not_written(path, error) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -130,7 +229,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"there is no file {path}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} does not hold a JSON object")

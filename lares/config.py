@@ -8,14 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lares.depth import DEPTH_SAMPLERS
+from lares.depth import DEPTH_SAMPLERS, MOST_OVER_MEAN
 from lares.errors import ConfigError
 from lares.names import nearest
+from lares.plain import settle_options, whole
 from lares_kernels.config import CoreConfig
 
 CONFIG_FILE = "config.json"  # of a saved model
 STATE_MODES = ("normal", "normal_zero", "zero")
 SCORES = ("dot", "cos")
+EVALUATION_STATES = ("shared", "drawn")  # one initial state for all samples, or one for each
+MOST_SEED = 2**64 - 1
+MOST_THREADS = 1024  # of a process: more than any machine has cores to give it
+MOST_STEPS = (1 << 16) - 1  # a draw's address has 16 bits for its reasoning step
 MOST_EXPERTS = 256  # a draw's address has 8 bits for its expert
 CORES = {"attention": "attention", "fmlp": "filter", "bsarec": "bsarec"}  # our name: the mixer's
 
@@ -92,9 +97,14 @@ class LaresConfig:
     text_dropout: float = 0.2
 
     def __post_init__(self) -> None:
+        settle_options(self)
         self._require_int("n_items", 2)
         for name in ("max_length", "mean_depth"):
             self._require_int(name, 1)
+        if self.mean_depth > MOST_STEPS // MOST_OVER_MEAN:
+            raise ConfigError(
+                f"mean_depth is {self.mean_depth}; the most is {MOST_STEPS // MOST_OVER_MEAN}"
+            )
         for name in ("n_pre_layers", "n_core_layers", "text_width"):
             self._require_int(name, 0)
         self._require_int("text_experts", 1)
@@ -122,9 +132,7 @@ class LaresConfig:
             raise ConfigError(str(error).replace("CoreConfig.", "")) from error
 
     def _require_int(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+        whole(name, getattr(self, name), least)
 
     def _require_choice(self, name: str, choices: tuple[str, ...]) -> None:
         if getattr(self, name) not in choices:
@@ -195,7 +203,7 @@ class LaresConfig:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in options:
             if name not in known:
-                raise ConfigError(f"unknown model option {name!r}; {nearest(name, known)}")
+                raise ConfigError(f"unknown model option {name!r}; {nearest(str(name), known)}")
         if "n_items" not in options:
             raise ConfigError("model option 'n_items' is missing")
         return cls(**options)

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 _LOG_SIGMA = 0.5
-_MOST_OVER_MEAN = 3  # poisson-lognormal draws are cut at this multiple of the mean
+MOST_OVER_MEAN = 3  # poisson-lognormal draws are cut at this multiple of the mean
 
 
 def _poisson_lognormal(mean: int, generator: np.random.Generator) -> int:
     rate = generator.lognormal(math.log(mean) - _LOG_SIGMA**2 / 2, _LOG_SIGMA)
-    return min(int(generator.poisson(rate)) + 1, _MOST_OVER_MEAN * mean)
+    return min(int(generator.poisson(rate)) + 1, MOST_OVER_MEAN * mean)
 
 
 _SAMPLERS: dict[str, Callable[[int, np.random.Generator], int]] = {

@@ -14,8 +14,11 @@ from lares.config import LaresConfig
 from lares.errors import ConfigError
 from lares.text import TextFusion, read_text_features
 from lares_kernels import RecurrentCore, refine_states
+from lares_kernels.dispatcher import only_run
 from lares_kernels.layout import Layout
 from lares_kernels.noise import Site, quantised_rate, row_keep, site_word
+from lares_kernels.seeds import seed_of_call
+from lares_kernels.whole import is_whole, whole_numbers
 
 
 class EncoderOutput(NamedTuple):
@@ -86,7 +89,7 @@ class LaresEncoder(nn.Module):
         num_steps: int | Tensor | None = None,
         initial_state: Tensor | None = None,
         *,
-        seed: int = 0,
+        seed: int | Tensor | None = None,
         sequence_ids: Tensor | None = None,
         rollouts: int = 1,
         return_trajectory: bool = False,
@@ -102,7 +105,8 @@ class LaresEncoder(nn.Module):
                 ``mean_depth``. Without recurrence it must be None or 0.
             initial_state: (B, L, d) ``s_0``, or (B, rollouts, L, d), ``L`` being ``max_length`` for
                 cores that mix the window; None draws it (or takes zero) as ``state_mode`` says.
-            seed: 64-bit key of dropout and of the drawn state.
+            seed: 64-bit key of dropout and of the drawn state, as :func:`lares_kernels.refine` takes
+                it: None is 0, and in training a seed drawn from torch's generator.
             sequence_ids: (B,) numbers below 2^24 that address each sequence's random draws; default
                 ``0..B-1``. The same seed and id draw the same in any batch.
             rollouts: independent runs ``G`` of the recurrence over one pass of the pre-block.
@@ -112,6 +116,8 @@ class LaresEncoder(nn.Module):
         Raises:
             ValueError: ids, lengths or options do not fit; the message names value and place.
         """
+        seed = self._seed(seed, initial_state is None)
+        item_seq, lengths = _as_tensors(item_seq, lengths)
         hidden, layout = self._hidden(item_seq, lengths, sequence_ids, seed)
         windowed, sequence_ids = self.config.mixes_window, layout.streams
         width = self.config.max_length
@@ -119,7 +125,8 @@ class LaresEncoder(nn.Module):
             width = min(item_seq.shape[1], width)
         padded_hidden = layout.pad(hidden, width) if return_state else None
         if self.core is None:
-            if initial_state is not None or rollouts != 1 or num_steps not in (None, 0):
+            no_steps = num_steps is None or (isinstance(num_steps, int) and num_steps == 0)
+            if initial_state is not None or rollouts != 1 or not no_steps:
                 raise ValueError(
                     "this model has no recurrence (n_core_layers=0): num_steps must be None or 0, "
                     f"got {num_steps!r}, and there are no rollouts and no initial_state"
@@ -164,7 +171,7 @@ class LaresEncoder(nn.Module):
         steps: Sequence[int] = (),
         num_steps: Tensor | None = None,
         *,
-        seed: int = 0,
+        seed: int | Tensor | None = None,
         sequence_ids: Tensor | None = None,
     ) -> list[Tensor]:
         """States of every item after chosen reasoning steps: with a causal mask, of every prefix.
@@ -185,6 +192,8 @@ class LaresEncoder(nn.Module):
                 + ("text features are" if self.config.has_text else f"core={self.config.core!r} is")
                 + " mixed along the whole window"
             )
+        seed = self._seed(seed)
+        item_seq, lengths = _as_tensors(item_seq, lengths)
         hidden, layout = self._hidden(item_seq, lengths, sequence_ids, seed)
         if self.core is None:
             if steps or num_steps is not None:
@@ -204,15 +213,20 @@ class LaresEncoder(nn.Module):
         )
 
     def _hidden(
-        self, item_seq: Tensor, lengths: Tensor, sequence_ids: Tensor | None, seed: int
+        self,
+        item_seq: Tensor,
+        lengths: Tensor,
+        sequence_ids: Tensor | None,
+        seed: int | Tensor,
     ) -> tuple[Tensor, Layout]:
         """``H`` (N, d) of checked histories and the layout of its rows."""
-        check_item_ids(item_seq, lengths, self.config.n_items)
+        item_seq, lengths = checked_item_ids(item_seq, lengths, self.config.n_items)
         item_seq, lengths = keep_last_items(item_seq, lengths, self.config.max_length)
         if self.config.mixes_window:
             item_seq = fill_window(item_seq, lengths, self.config.max_length)
         if sequence_ids is None:
             sequence_ids = torch.arange(len(lengths), device=item_seq.device)
+        sequence_ids = whole_numbers("sequence_ids", sequence_ids, ((len(lengths),),))
         layout = self._layout(lengths, sequence_ids, item_seq.shape[1])
         hidden = self._embed(item_seq, lengths, layout, seed)
         if self.pre is not None:
@@ -240,7 +254,9 @@ class LaresEncoder(nn.Module):
         ends = layout.starts[-1:] + layout.lengths[-1:]
         return {"hidden": hidden, "cu_seqlens": torch.cat((layout.starts, ends))}
 
-    def _embed(self, item_seq: Tensor, lengths: Tensor, layout: Layout, seed: int) -> Tensor:
+    def _embed(
+        self, item_seq: Tensor, lengths: Tensor, layout: Layout, seed: int | Tensor
+    ) -> Tensor:
         """``Dropout(LayerNorm(E[item] + P[position]))`` of the rows that are computed, (N, d); with
         text features ``E`` is fused with them."""
         x: Tensor
@@ -260,9 +276,18 @@ class LaresEncoder(nn.Module):
             site_word(Site.EMBEDDING),
             rate,
             self.config.d_model,
-            seed & 0xFFFFFFFFFFFFFFFF,
+            seed,
         )
         return x * (keep.to(x.dtype) / (1.0 - quantised_rate(rate)))
+
+    def _seed(self, seed: int | Tensor | None, draws_state: bool = True) -> int | Tensor:
+        """The seed that all parts of a call draw by."""
+        config = self.config
+        drops = config.dropout > 0 or config.attn_dropout > 0 or config.has_text
+        draws_state = draws_state and config.is_recurrent and self._state_mode() == "normal"
+        seed = seed_of_call(seed, self.training and (drops or draws_state))
+        # A number costs less to draw by; a tensor is for programs that are compiled or traced.
+        return int(seed) if only_run(self.item_embedding.weight) else seed
 
     def _state_mode(self) -> str:
         mode = self.config.state_mode
@@ -271,20 +296,31 @@ class LaresEncoder(nn.Module):
         return mode
 
 
-def check_item_ids(item_seq: Tensor, lengths: Tensor, n_items: int) -> None:
-    """Raise ``ValueError`` unless ids (B, L) and lengths (B,) describe real, non-empty histories."""
-    if item_seq.dim() != 2 or item_seq.is_floating_point():
+def _as_tensors(item_seq: object, lengths: object) -> tuple[Tensor, Tensor]:
+    """Histories and lengths as tensors, of lists and NumPy's arrays too."""
+    return torch.as_tensor(item_seq), torch.as_tensor(lengths)
+
+
+def checked_item_ids(item_seq: Tensor, lengths: Tensor, n_items: int) -> tuple[Tensor, Tensor]:
+    """Ids (B, L) and lengths (B,) as int64.
+
+    Raises:
+        ValueError: they do not describe real, non-empty histories.
+    """
+    if item_seq.dim() != 2 or not is_whole(item_seq):
         raise ValueError(
             f"item_seq must be (B, L) whole numbers; got shape {tuple(item_seq.shape)} "
             f"of {item_seq.dtype}"
         )
-    if tuple(lengths.shape) != (len(item_seq),) or lengths.is_floating_point():
+    if tuple(lengths.shape) != (len(item_seq),) or not is_whole(lengths):
         raise ValueError(
             f"lengths must be ({len(item_seq)},) whole numbers, one a sequence; "
             f"got shape {tuple(lengths.shape)} of {lengths.dtype}"
         )
     if len(item_seq) == 0:
         raise ValueError("item_seq holds no sequence")
+    # First of all: narrow types wrap round in what follows, and unsigned ones cannot be compared.
+    item_seq, lengths = item_seq.to(torch.int64), lengths.to(torch.int64)
     bad = (lengths < 1) | (lengths > item_seq.shape[1])
     if bool(bad.any()):
         where = int(bad.nonzero()[0])
@@ -300,6 +336,7 @@ def check_item_ids(item_seq: Tensor, lengths: Tensor, n_items: int) -> None:
             f"item id {int(item_seq[row, column])} in sequence {row}, position {column}: "
             f"ids run from 1 to {n_items - 1} (0 is padding)"
         )
+    return item_seq, lengths
 
 
 def with_text(

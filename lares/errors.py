@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class LaresError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Attributes:
+        exit_status: that the command line ends with.
+    """
+
+    exit_status = 2
 
 
 class ConfigError(LaresError, ValueError):
@@ -17,6 +25,31 @@ class DataError(LaresError, ValueError):
 
 class CheckpointError(LaresError, RuntimeError):
     """A checkpoint is missing, broken, does not fit, or could not be written."""
+
+
+class WeightsError(LaresError, ValueError):
+    """A model's weights are no numbers: NaN or infinite."""
+
+
+# What a system says that takes no more, and what to do about it.
+_ROOM, _PLACE = "make room there", "give a place that may be written to"
+REFUSALS = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EFBIG: _ROOM,
+    errno.EROFS: _PLACE,
+    errno.EACCES: _PLACE,
+    errno.EPERM: _PLACE,
+    errno.ENAMETOOLONG: _PLACE,
+    errno.EIO: "the device is broken",
+}
+
+
+def told(error: OSError) -> CheckpointError:
+    """Return the error that says what the system refused, such as room on a full disk."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    remedy = f"; {REFUSALS[error.errno]}" if error.errno in REFUSALS else ""
+    return CheckpointError(f"{where}{error.strerror or error}{remedy}")
 
 
 class DownloadError(LaresError, RuntimeError):

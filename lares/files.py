@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import secrets
+import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from lares.errors import REFUSALS
+
+_PREFIX, _SUFFIX = ".", ".part"  # of a file that is being written
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # as _new_file_beside names them
+_LINKS_OF_THE_SYSTEM = ("dev", "proc")
 
 
 @contextlib.contextmanager
@@ -14,18 +25,94 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; put it in ``path``'s place when the block succeeds.
 
     If the block raises (a full disk, an interrupt), the temporary file is removed and whatever was
-    at ``path`` stays as it was.
+    at ``path`` stays as it was. New files have the permissions that the umask leaves them. A symbolic
+    link stays one: what it leads to is replaced. A device, a pipe or a socket is written into.
     """
     path = Path(path)
+    if _is_written_into(path):
+        with _copied_into(path) as temporary:
+            yield temporary
+        return
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    try:
+        temporary = _new_file_beside(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)  # safetensors puts a file of its own there, for its owner alone
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in REFUSALS and error.filename in (None, str(temporary), temporary):
+            error.filename = str(path)  # what its user knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """Raise ``OSError`` if it can be told beforehand that ``path`` cannot be written."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
+    if not path.exists() or not _is_written_into(path):
+        require_folder(path.resolve().parent)
+    elif not os.access(path, os.W_OK):
+        raise PermissionError(f"{path} may not be written to")
+
+
+def require_folder(path: Path) -> None:
+    """Raise ``OSError`` if it can be told beforehand that ``path`` cannot be a folder to write into."""
+    place = path.resolve()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise NotADirectoryError(f"{place} is not a folder")
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"{place} may not be written to")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed writers of ours left in ``folder`` itself, where nobody may be writing."""
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        if _UNFINISHED.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+def _is_written_into(path: Path) -> bool:
+    """Return whether ``path`` must not be replaced: it is no plain file, or one opened already."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{path} is a folder")
+    # /dev/stdout leads to what the shell has opened, which may be a plain file.
+    opened = path.is_symlink() and path.absolute().parts[1] in _LINKS_OF_THE_SYSTEM
+    return opened or not stat.S_ISREG(mode)
+
+
+@contextlib.contextmanager
+def _copied_into(path: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / "whole"
+        temporary.touch()
+        yield temporary
+        if sys.stdout is not None:  # it may lead to the same place
+            sys.stdout.flush()
+        with open(temporary, "rb") as source, open(path, "ab") as target:
+            shutil.copyfileobj(source, target)
+
+
+def _new_file_beside(path: Path) -> Path:
+    """Make an empty file of a name of its own, which ``tempfile`` would hide from all but its owner."""
+    while True:
+        temporary = path.with_name(f"{_PREFIX}{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            return temporary

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lares.arrays import read_array
 from lares.config import LaresConfig
 from lares.errors import DataError
 from lares_kernels.noise import Site, normal_rows, quantised_rate, row_keep, site_word
@@ -72,7 +73,9 @@ class TextFusion(nn.Module):
             gate.weight.normal_(0.0, std)
             gate.bias.zero_()
 
-    def forward(self, embedded: Tensor, item_seq: Tensor, streams: Tensor, seed: int) -> Tensor:
+    def forward(
+        self, embedded: Tensor, item_seq: Tensor, streams: Tensor, seed: int | Tensor
+    ) -> Tensor:
         """Fused embeddings (B, L, d).
 
         Args:
@@ -94,16 +97,15 @@ class TextFusion(nn.Module):
         )
         return x
 
-    def mix(self, text: Tensor, streams: Tensor, seed: int) -> Tensor:
+    def mix(self, text: Tensor, streams: Tensor, seed: int | Tensor) -> Tensor:
         """Text (B, L, D) through the experts, (B, L, d)."""
         size, length, _ = text.shape
-        key = seed & 0xFFFFFFFFFFFFFFFF
         rows = streams.repeat_interleave(length)
         positions = torch.arange(length, device=text.device).repeat(size)
         scores = text @ self.gate_weight
         if self.training:
             site = site_word(Site.TEXT_GATE)
-            normal = normal_rows(rows, positions, site, self.config.text_experts, key)
+            normal = normal_rows(rows, positions, site, self.config.text_experts, seed)
             scale = functional.softplus(text @ self.noise_weight) + _LEAST_NOISE
             scores = scores + normal.view_as(scores).to(scores.dtype) * scale
         rate = quantised_rate(self.config.text_dropout)
@@ -113,7 +115,7 @@ class TextFusion(nn.Module):
             given = text
             if self.training and rate > 0.0:
                 site = site_word(Site.TEXT, layer=expert)
-                keep = row_keep(rows, positions, site, rate, text.shape[-1], key)
+                keep = row_keep(rows, positions, site, rate, text.shape[-1], seed)
                 given = text * (keep.view_as(text).to(text.dtype) / (1.0 - rate))
             found = given @ self.expert_weight[expert].mT - shifts[expert, :length]
             mixed = mixed + share[..., None] * found
@@ -148,11 +150,7 @@ def read_text_features(
     if not path.is_file():
         raise DataError(f"there is no file {path} of text features")
     if path.suffix == ".npy":
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is not a readable .npy file: {error}") from error
-        found = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+        found = torch.from_numpy(read_array(path).astype(np.float32))
     elif path.suffix == ".safetensors":
         found = _read_named(path, items)
     else:
@@ -182,10 +180,17 @@ def _read_named(path: Path, items: Sequence[object] | None) -> Tensor:
             f"{path} names its rows by raw item ids, which a model without data does not know; give "
             "read_text_features the ids, and LaresModel what it returns"
         )
-    place = {str(name): row for row, name in enumerate(json.loads(metadata[ITEMS]))}
     features = tensors[FEATURES].float()
-    if len(place) != len(features):
-        raise DataError(f"{path} has {len(features)} rows of features and {len(place)} item ids")
+    try:
+        names = json.loads(metadata[ITEMS])
+    except ValueError as error:
+        raise DataError(f"{path} has {ITEMS!r} that are no JSON list: {error}") from error
+    place = {str(name): row for row, name in enumerate(names if isinstance(names, list) else [])}
+    if features.dim() != 2 or len(place) != len(features):
+        raise DataError(
+            f"{path} has features of shape {tuple(features.shape)} and {len(place)} item ids; they "
+            "must be a row for each id"
+        )
     missing = [str(item) for item in items if str(item) not in place]
     if missing:
         raise DataError(

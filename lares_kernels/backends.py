@@ -132,6 +132,7 @@ class ReferenceBackend:
         g_trajectory: Tensor | None,
         g_state: Tensor | None,
     ) -> list[Tensor]:
+        call.check_values()
         rows = call.pack_hidden(hidden)
         steps = call.max_steps if call.config.is_recurrent else 0
         size = steps * call.n_rows * call.config.d_model
@@ -190,6 +191,11 @@ def _known(name: str, source: str) -> Backend:
     if name not in _BACKENDS:
         raise BackendError(f"{source} names backend {name!r}; there are {', '.join(_BACKENDS)}")
     return _BACKENDS[name]
+
+
+def check_serves(name: str, request: Request) -> None:
+    """Raise ``BackendError`` unless there is a backend of that name that can serve such calls."""
+    _choose(name, "the operator", *request)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor
 from lares_kernels.config import CoreConfig
 from lares_kernels.layout import Layout
 from lares_kernels.noise import MAX_ROLLOUTS, MAX_SEQUENCES, MAX_STEPS, STREAM_BITS
+from lares_kernels.whole import described, is_whole, whole_number, whole_numbers
 
 PRECISIONS = {
     "fp64": torch.float64,
@@ -19,6 +20,7 @@ PRECISIONS = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+FLOAT_TYPES = tuple(PRECISIONS.values())
 
 
 class Request(NamedTuple):
@@ -87,7 +89,10 @@ class RefineCall:
     def n_rows(self) -> int:
         """``N``."""
         if self.padded_length and not self.padding_is_computed:
-            return int(self.lengths.sum()) * self.rollouts
+            tokens = int(self.lengths.sum())
+            if not 0 < tokens <= self.n_hidden_rows:
+                self.check_values()
+            return tokens * self.rollouts
         return self.n_hidden_rows * self.rollouts
 
     @property
@@ -203,7 +208,11 @@ class RefineCall:
             )
         if self.num_steps is not None:
             check_depth(int(self.num_steps.min()))
-            check_depth(int(self.num_steps.max()))
+            most = int(self.num_steps.max())
+            if most != self.max_steps:
+                raise ValueError(
+                    f"num_steps is at most {most}; the call's max_steps, {self.max_steps}, must be that"
+                )
         if self.sequence_ids is not None:
             low, high = int(self.sequence_ids.min()), int(self.sequence_ids.max())
             if low < 0 or high >= MAX_SEQUENCES:
@@ -241,26 +250,10 @@ def product_precision(precision: str | None, dtype: torch.dtype, device_type: st
                 f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}"
             )
         return precision
-    if dtype == torch.float32 and torch.is_autocast_enabled(device_type):
+    may_cast = dtype == torch.float32 and device_type != "meta"
+    if may_cast and torch.is_autocast_enabled(device_type):
         return _PRECISION_OF[torch.get_autocast_dtype(device_type)]
     return _PRECISION_OF[dtype]
-
-
-def whole_numbers(name: str, value: Tensor, shapes: tuple[tuple[int, ...], ...]) -> Tensor:
-    """``value`` as contiguous int64, if it holds whole numbers in one of ``shapes``."""
-    if tuple(value.shape) not in shapes or value.is_floating_point():
-        wanted = " or ".join(str(shape) for shape in shapes)
-        raise ValueError(
-            f"{name} must hold whole numbers of shape {wanted}; "
-            f"got shape {tuple(value.shape)} of {value.dtype}"
-        )
-    return contiguous_int64(value)
-
-
-def contiguous_int64(value: Tensor) -> Tensor:
-    """``value`` as contiguous int64."""
-    # ``to`` takes ten times as long to find that there is nothing to do.
-    return (value if value.dtype is torch.int64 else value.to(torch.int64)).contiguous()
 
 
 def check_lengths(lengths: Tensor, longest: int | None) -> None:
@@ -280,10 +273,10 @@ def check_lengths(lengths: Tensor, longest: int | None) -> None:
 
 def lengths_of_cu_seqlens(cu_seqlens: Tensor) -> Tensor:
     """Lengths (B,) int64 of packed sequences from their offsets (B + 1,)."""
-    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or cu_seqlens.is_floating_point():
+    if cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or not is_whole(cu_seqlens):
         raise ValueError(
             "cu_seqlens must be a vector of at least two whole numbers, (B + 1,); "
-            f"got shape {tuple(cu_seqlens.shape)} of {cu_seqlens.dtype}"
+            f"got {described(cu_seqlens)}"
         )
     return cu_seqlens.to(torch.int64).diff()
 
@@ -312,23 +305,28 @@ def check_steps_done(steps_done: int, max_steps: int, has_state: bool) -> None:
 def depths(
     config: CoreConfig, num_steps: int | Tensor, n_sequences: int, rollouts: int
 ) -> tuple[Tensor | None, int]:
-    """Depths as ((S,) int64 or None if all are equal, greatest depth)."""
+    """Depths as ((S,) contiguous int64 or None if all are equal, greatest depth)."""
     steps = None
     if isinstance(num_steps, Tensor):
         shapes = ((n_sequences,), (n_sequences, rollouts))
         steps = whole_numbers("num_steps", num_steps, shapes)
-        if steps.dim() == 1:
-            steps = steps[:, None].expand(-1, rollouts)
+        if rollouts > 1 and steps.dim() == 1:
+            steps = steps.repeat_interleave(rollouts)
         steps = steps.reshape(-1)
         most = int(steps.max())
     else:
-        most = num_steps
-    check_depth(most)
-    if not config.is_recurrent and most != 1:
-        raise ValueError(
-            f"num_steps is {most}; with adapter='none' the layers run once, so it must be 1"
-        )
+        most = whole_number("num_steps", num_steps)
+    check_max_steps(config, most)
     return steps, most
+
+
+def check_max_steps(config: CoreConfig, steps: int) -> None:
+    """Raise ``ValueError`` unless ``steps`` is a depth that a call of this core can have."""
+    check_depth(steps)
+    if not config.is_recurrent and steps != 1:
+        raise ValueError(
+            f"num_steps is {steps}; with adapter='none' the layers run once, so it must be 1"
+        )
 
 
 def check_rollouts(config: CoreConfig, rollouts: int) -> None:
@@ -344,3 +342,54 @@ def check_rollouts(config: CoreConfig, rollouts: int) -> None:
 def has_dropout(config: CoreConfig) -> bool:
     """Whether a core drops anything in training."""
     return config.dropout > 0 or config.attn_dropout > 0 or config.inner_dropout > 0
+
+
+def draws(config: CoreConfig, state: Tensor | str | None, dropout: bool) -> bool:
+    """Whether a call draws anything: what it drops, or its first state."""
+    return dropout or (config.is_recurrent and not isinstance(state, Tensor) and state != "zero")
+
+
+def check_hidden(config: CoreConfig, hidden: Tensor) -> None:
+    """Raise unless ``hidden`` is (B, L, d) or (N, d), not empty, of a floating type we serve."""
+    if not isinstance(hidden, Tensor):
+        raise TypeError(f"hidden is of type {type(hidden).__name__}; it must be a tensor")
+    if hidden.dim() not in (2, 3) or hidden.shape[-1] != config.d_model:
+        raise ValueError(
+            f"hidden has shape {tuple(hidden.shape)}; it must be (B, L, {config.d_model}), "
+            f"or packed (N, {config.d_model})"
+        )
+    if config.mixes_window and (hidden.dim() == 2 or hidden.shape[1] != config.window):
+        raise ValueError(
+            f"hidden has shape {tuple(hidden.shape)}; mixer={config.mixer!r} mixes the whole padded "
+            f"window, so that padding is part of the computation and a packed or shorter input would "
+            f"be another model: it must be (B, {config.window}, {config.d_model}), with lengths"
+        )
+    if hidden.numel() == 0:
+        raise ValueError(f"hidden has shape {tuple(hidden.shape)}: there is nothing to refine")
+    if hidden.dtype not in FLOAT_TYPES:
+        raise TypeError(
+            f"hidden is {hidden.dtype}; it must be float64, float32, bfloat16 or float16"
+        )
+    if hidden.layout is not torch.strided:
+        raise TypeError(f"hidden is {hidden.layout}; it must be a dense tensor")
+
+
+def check_state(
+    config: CoreConfig, state: Tensor, device: torch.device, shape: tuple[int, ...]
+) -> None:
+    """Raise unless ``state`` is one that a call of this core can start from."""
+    if not config.is_recurrent:
+        raise ValueError("state was given, but with adapter='none' there is no state")
+    check_floats("state", state, device, shape)
+
+
+def check_floats(name: str, value: Tensor, device: torch.device, shape: tuple[int, ...]) -> None:
+    """Raise ``ValueError`` unless ``value`` holds real numbers of ``shape`` on ``device``."""
+    if value.device != device or value.dtype not in FLOAT_TYPES:
+        raise ValueError(
+            f"{name} must be floating point on {device}; got {value.dtype} on {value.device}"
+        )
+    if value.layout is not torch.strided:
+        raise ValueError(f"{name} is {value.layout}; it must be a dense tensor")
+    if tuple(value.shape) != shape:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; it must be {shape}")

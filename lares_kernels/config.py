@@ -123,6 +123,8 @@ class CoreConfig:
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"CoreConfig.{name} is {value!r}; it must be zero or more")
 
+        _ = self.key  # found now: a compiler would stop where it is
+
     def _check_window(self) -> None:
         if not self.mixes_window:
             if self.window != 0:

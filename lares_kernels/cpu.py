@@ -21,7 +21,7 @@ from lares_kernels.config import (
     PADDINGS,
     CoreConfig,
 )
-from lares_kernels.cpu_tensors import float32_addresses, room, room_like
+from lares_kernels.cpu_tensors import Addressed, float32_addresses, room, room_like
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import parameter_shapes
 
@@ -165,49 +165,37 @@ def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
     return c
 
 
-class _Inputs:
+class _Inputs(Addressed):
     """The C struct of a call, and what its addresses point to."""
 
     def __init__(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> None:
         self.call = call
-        self.alive: list[Tensor] = []
+        super().__init__()
         c = self.c = struct_without_tensors(call)
         c.seed = call.seed if call.seed < 1 << 63 else call.seed - (1 << 64)
         c.threads = torch.get_num_threads()
-        c.lengths = call.lengths.data_ptr()
+        c.lengths = self.address(call.lengths, torch.int64)
         if call.sequence_ids is not None:
-            c.sequence_ids = call.sequence_ids.data_ptr()
+            c.sequence_ids = self.address(call.sequence_ids, torch.int64)
         if call.num_steps is not None:
-            c.steps = call.num_steps.data_ptr()
+            c.steps = self.address(call.num_steps, torch.int64)
         c.hidden = self.address(hidden)
         if state is not None:
             c.state_mode, c.state = lib.STATE_GIVEN, self.address(state)
         addresses = float32_addresses(parameters)
-        if addresses is None:
-            addresses = [self.address(p) for p in parameters]
-        if 0 in addresses:
-            name = [*parameter_shapes(call.config)][addresses.index(0)]
-            raise ValueError(
-                f"parameter {name} has no memory: its storage was freed, as sharding does between "
-                "calls; give the op parameters that are gathered"
-            )
+        if addresses is None or 0 in addresses:
+            named = zip(parameter_shapes(call.config), parameters, strict=True)
+            addresses = [self.address(p, name=f"parameter {name}") for name, p in named]
         c.parameters[:] = of_core(call).in_places((*addresses, None))
-
-    def address(self, tensor: Tensor) -> int:
-        """Of ``tensor`` as contiguous float32."""
-        if tensor.dtype != torch.float32 or not tensor.is_contiguous():
-            tensor = tensor.to(torch.float32).contiguous()
-            self.alive.append(tensor)
-        return tensor.data_ptr()
 
     def place_kept(self, kept: Tensor) -> None:
         """Where what is kept lies: states, then inverse deviations."""
         if kept.shape[0]:
-            self.c.kept = kept.data_ptr()
+            self.c.kept = self.address(kept)
             states = self.call.max_steps * self.call.kept_rows * self.call.config.d_model
-            self.c.kept_rstd = kept.data_ptr() + kept.element_size() * states
+            self.c.kept_rstd = self.c.kept + torch.float32.itemsize * states
 
     def run(self, name: str) -> None:
         """Call the library; errors become exceptions."""

@@ -20,6 +20,27 @@ def room_like(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, dtype=torch.float32, memory_format=torch.contiguous_format)
 
 
+class Addressed:
+    """Tensors that the library reads; their addresses are good for as long as this object is kept."""
+
+    def __init__(self) -> None:
+        self.alive: list[Tensor] = []
+
+    def address(
+        self, tensor: Tensor, dtype: torch.dtype = torch.float32, name: str = "a tensor"
+    ) -> int:
+        """Where ``tensor`` lies as contiguous ``dtype``; ``ValueError`` where it lies nowhere."""
+        if not tensor.data_ptr() and tensor.numel():
+            raise ValueError(
+                f"{name} has no memory: its storage was freed, as sharding does between calls; give "
+                "the op tensors that are gathered"
+            )
+        if tensor.dtype is not dtype or not tensor.is_contiguous():
+            tensor = tensor.to(dtype).contiguous()
+        self.alive.append(tensor)
+        return tensor.data_ptr()
+
+
 def float32_addresses(tensors: Sequence[Tensor]) -> list[int] | None:
     """Where tensors lie, if all are contiguous float32 on the CPU, as the library reads them."""
     float32 = torch.float32

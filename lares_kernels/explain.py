@@ -16,10 +16,10 @@ from lares_kernels.call import (
     depths,
     has_dropout,
     product_precision,
-    whole_numbers,
 )
 from lares_kernels.config import CoreConfig
 from lares_kernels.ops import make_call
+from lares_kernels.whole import whole_numbers
 
 
 class Explanation(NamedTuple):
@@ -60,7 +60,9 @@ def explain(
     check_lengths(sizes, window)
     check_rollouts(config, rollouts)
     steps, max_steps = depths(config, num_steps, len(sizes), rollouts)
-    shape = (int(sizes.sum()), 0) if window is None else (len(sizes), window, 0)
+    shape: tuple[int, ...] = (int(sizes.sum()), 0)
+    if window is not None or config.padding == "left-zeros":  # padding is part of the input
+        shape = (len(sizes), window or int(sizes.max()), 0)
     like = torch.empty(shape, dtype=dtype)
     products = product_precision(precision, dtype, like.device.type)
     call = make_call(

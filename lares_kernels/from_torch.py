@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from lares_kernels.config import CoreConfig
 from lares_kernels.function import refine
+from lares_kernels.seeds import DrawSeeds
 from lares_kernels.torch_layers import (
-    DrawSeeds,
     attention_tensors,
     check_attention,
     check_norm,
@@ -35,14 +35,16 @@ class TorchEncoder(nn.Module):
     Args:
         encoder: see :func:`from_torch`.
         padding: ``right`` or ``left``, side of padding of ``src_key_padding_mask`` or ``lengths``.
-        seed: of the first forward's dropout; each forward in training takes the next.
+        seed: None draws a seed from torch's generator in every training forward that drops; a number
+            is the first forward's, and each one after takes the next (:class:`DrawSeeds`).
     """
 
-    def __init__(self, encoder: nn.Module, padding: str = "right", seed: int = 0) -> None:
+    def __init__(self, encoder: nn.Module, padding: str = "right", seed: int | None = None) -> None:
         super().__init__()
         self.config, self.batch_first = _config(encoder, padding)
         self.encoder = encoder
         self.seeds = DrawSeeds(seed)
+        self.train(encoder.training)  # it drops where the encoder would have
 
     def layers(self) -> list[nn.TransformerEncoderLayer]:
         """The encoder's layers."""
@@ -60,7 +62,7 @@ class TorchEncoder(nn.Module):
         is_causal: bool | None = None,
         *,
         lengths: Tensor | None = None,
-        seed: int | None = None,
+        seed: int | Tensor | None = None,
     ) -> Tensor:
         """What ``encoder(src, mask, src_key_padding_mask)`` gives.
 
@@ -87,8 +89,8 @@ class TorchEncoder(nn.Module):
             if lengths is not None:
                 raise ValueError("src_key_padding_mask and lengths were given; give one")
             lengths = _lengths(src_key_padding_mask, (batch, length), self.config.padding)
-        if seed is None:
-            seed = self.seeds.take() if self.training else 0
+        if seed is None and self.training:
+            seed = self.seeds.take()
         out = refine(
             self.config,
             self.parameters_of_op(),
@@ -105,7 +107,7 @@ class TorchEncoder(nn.Module):
         return result if self.batch_first else result.transpose(0, 1)
 
 
-def from_torch(encoder: nn.Module, padding: str = "right", seed: int = 0) -> TorchEncoder:
+def from_torch(encoder: nn.Module, padding: str = "right", seed: int | None = None) -> TorchEncoder:
     """A module that gives what ``encoder`` gives under a causal mask, computed by the op.
 
     Pre- and post-norm, relu and gelu, ``batch_first`` or not, with the encoder's last ``norm`` and
@@ -241,7 +243,18 @@ def _lengths(mask: Tensor, shape: tuple[int, int], padding: str) -> Tensor:
     """Tokens of each sequence (B,) from a mask of padding."""
     if tuple(mask.shape) != shape:
         raise ValueError(f"src_key_padding_mask has shape {tuple(mask.shape)}; it must be {shape}")
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise ValueError(
+            f"src_key_padding_mask is {mask.dtype}; it must be bool, or floating point with -inf at "
+            "padding"
+        )
     hidden = mask if mask.dtype == torch.bool else mask == float("-inf")
+    if mask.dtype != torch.bool and bool((mask.masked_fill(hidden, 0.0) != 0).any()):
+        where = tuple(int(i) for i in (mask.masked_fill(hidden, 0.0) != 0).nonzero()[0])
+        raise ValueError(
+            f"src_key_padding_mask holds {float(mask[where])} at {where}; a floating-point one must be "
+            "-inf at padding and 0 elsewhere"
+        )
     lengths = (~hidden).sum(1)
     place = torch.arange(shape[1], device=mask.device)
     real = place < lengths[:, None]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import _SingleLevelFunction
 
 from lares_kernels import repeated_calls
 from lares_kernels.backends import choose
@@ -16,23 +16,34 @@ from lares_kernels.call import (
     RefineCall,
     RefineOutput,
     Request,
+    check_hidden,
     check_rollouts,
+    check_state,
     check_steps_done,
-    contiguous_int64,
     depths,
+    draws,
     has_dropout,
     lengths_of_cu_seqlens,
     product_precision,
-    whole_numbers,
 )
 from lares_kernels.config import CoreConfig
 from lares_kernels.constant_result import constant_result
+from lares_kernels.dispatcher import only_run
 from lares_kernels.equations import refine_equations
-from lares_kernels.ops import make_call, only_run, refine_backward_for, refine_for
+from lares_kernels.once_differentiable import differentiable_by, not_differentiable
+from lares_kernels.ops import (
+    dispatched_refine,
+    library,
+    make_call,
+    refine_backward_for,
+    refine_for,
+)
 from lares_kernels.parameters import check_parameters
+from lares_kernels.seeds import given_seed, seed_of_call, signed
+from lares_kernels.whole import described, is_whole, whole_number, whole_numbers
 
 _N_OPTIONS = 11  # of RefineFunction, config .. keeps_padding
-_FLOAT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_SEED = 6  # its place among them
 
 
 class RefineFunction(torch.autograd.Function):
@@ -41,61 +52,55 @@ class RefineFunction(torch.autograd.Function):
     ``apply(hidden, state, lengths, num_steps, sequence_ids, config, backend, precision, rollouts,
     max_steps, steps_done, seed, dropout, zero_state, wants_state, keeps_padding, *parameters)``, as
     :class:`lares_kernels.call.RefineCall` explains them, ``config`` as its ``key``, ``parameters`` in
-    the order of :func:`lares_kernels.parameters.parameter_shapes`. Gives (trajectory (S, T, d), final
-    state, what backward needs) in the state's type. Gradients flow from the first two to ``hidden``,
-    ``state`` and every parameter. It can be differentiated once.
+    the order of :func:`lares_kernels.parameters.parameter_shapes`, ``seed`` a number or a tensor ().
+    Gives (trajectory (S, T, d), final state, what backward needs) in the state's type. Gradients flow
+    from the first two to ``hidden``, ``state`` and every parameter. It can be differentiated once.
     """
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         # One parameter for all of them: torch binds arguments to the signature in every call, which
         # took longer than a small kernel.
-        hidden, state, lengths, num_steps, sequence_ids, *options = inputs
-        *options, keeps_padding = options[:_N_OPTIONS]
-        parameters = list(inputs[5 + _N_OPTIONS :])
-        return refine_for(hidden, state, parameters)(
-            hidden,
-            state,
-            parameters,
-            lengths,
-            num_steps,
-            sequence_ids,
-            *options,
-            True,
-            keeps_padding,
-        )
+        found: tuple[Tensor, Tensor, Tensor] = dispatched_refine(*_arguments_of(inputs))
+        return found  # the operator has checked what it was given
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        hidden, state, lengths, num_steps, sequence_ids, *options = inputs
+        hidden, state, lengths, num_steps, sequence_ids, *rest = inputs
+        options, parameters = rest[:_N_OPTIONS], rest[_N_OPTIONS:]
         kept = output[2]
         ctx.mark_non_differentiable(kept)
         ctx.set_materialize_grads(False)
-        ctx.options = tuple(options[:_N_OPTIONS])
+        seed = None
+        if isinstance(options[_SEED], Tensor):
+            seed, options[_SEED] = options[_SEED], None
+        ctx.options = tuple(options)
         ctx.save_for_backward(
-            hidden, state, lengths, num_steps, sequence_ids, kept, *options[_N_OPTIONS:]
+            hidden, state, lengths, num_steps, sequence_ids, seed, kept, *parameters
         )
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, g_trajectory: Tensor | None, g_state: Tensor | None, _: None
     ) -> tuple[Tensor | None, ...]:
-        hidden, state, lengths, num_steps, sequence_ids, kept, *parameters = ctx.saved_tensors
-        *options, keeps_padding = ctx.options
-        n_others = 3 + len(ctx.options)
+        hidden, state, lengths, num_steps, sequence_ids, seed, kept, *parameters = ctx.saved_tensors
+        options = list(ctx.options)
+        if seed is not None:
+            options[_SEED] = seed
+        n_others = 3 + _N_OPTIONS
         if g_trajectory is None and g_state is None:
             return (None,) * (2 + n_others + len(parameters))
-        grads = refine_backward_for(hidden, state, parameters, g_trajectory, g_state)(
+        run = refine_backward_for(hidden, state, parameters, g_trajectory, g_state)
+        grads = run(
             hidden,
             state,
             parameters,
             lengths,
             num_steps,
             sequence_ids,
-            *options,
+            *options[:-1],
             True,
-            keeps_padding,
+            options[-1],
             kept,
             g_trajectory,
             g_state,
@@ -110,20 +115,48 @@ class RefineFunction(torch.autograd.Function):
         )
 
 
-class _RefineNow(torch.autograd.Function):
-    """:class:`RefineFunction` where no transform of ``torch.func`` is at work.
+def _arguments_of(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The operator's, from those of :class:`RefineFunction`."""
+    hidden, state, lengths, num_steps, sequence_ids, *rest = inputs
+    *options, keeps_padding = rest[:_N_OPTIONS]
+    parameters = rest[_N_OPTIONS:]
+    others = (lengths, num_steps, sequence_ids, *options, True, keeps_padding)
+    return (hidden, state, parameters, *others)
 
-    With a ``setup_context`` of its own, which they need, PyTorch binds all arguments to a signature in
-    every call. A short call spends a twentieth of its time on that.
+
+def _inputs_of(
+    hidden: Tensor, state: Tensor | None, parameters: list[Tensor], *others: Any
+) -> tuple[Any, ...]:
+    """Of :class:`RefineFunction`, from the operator's arguments."""
+    *options, _, keeps_padding = others
+    return (hidden, state, *options, keeps_padding, *parameters)
+
+
+def _keeping(*arguments: Any) -> tuple[Any, ...]:
+    """The operator's arguments with ``differentiates``."""
+    *others, _, keeps_padding = arguments
+    return (*others, True, keeps_padding)
+
+
+differentiable_by(library, "refine", RefineFunction, _inputs_of, _keeping)
+not_differentiable(library, "refine_backward")
+
+
+class _RefineNow(_SingleLevelFunction):
+    """:class:`RefineFunction` where nothing looks on that needs the operator.
+
+    For ``torch.func`` PyTorch binds all arguments to a signature in every call, and asks each whether
+    it is left over from a transform. A short call spends a tenth of its time on that.
     """
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        output = RefineFunction.forward(*inputs)
+        arguments = _arguments_of(inputs)
+        output = refine_for(*arguments[:3])(*arguments)  # ``refine`` has checked them
         RefineFunction.setup_context(ctx, inputs, output)
         return output
 
-    backward = staticmethod(RefineFunction.backward)  # type: ignore[assignment]
+    backward = staticmethod(RefineFunction.backward)
 
 
 def _as(like: Tensor, gradient: Tensor) -> Tensor:
@@ -131,21 +164,10 @@ def _as(like: Tensor, gradient: Tensor) -> Tensor:
     return gradient if gradient.dtype is like.dtype else gradient.to(like.dtype)
 
 
-def _check_state(config: CoreConfig, state: Tensor, hidden: Tensor, shape: tuple[int, ...]) -> None:
-    if not config.is_recurrent:
-        raise ValueError("state was given, but with adapter='none' there is no state")
-    if state.device != hidden.device or not state.is_floating_point():
-        raise ValueError(
-            f"state must be floating point on {hidden.device}; got {state.dtype} on {state.device}"
-        )
-    if tuple(state.shape) != shape:
-        raise ValueError(f"state has shape {tuple(state.shape)}; it must be {shape}")
-
-
 def _lengths(
     hidden: Tensor, lengths: Tensor | Sequence[int] | None, cu_seqlens: Tensor | None
 ) -> Tensor:
-    """Length of each sequence, (B,) contiguous int64 on ``hidden``'s device, not looked at."""
+    """Length of each sequence, (B,) whole numbers on ``hidden``'s device, not looked at."""
     if hidden.dim() == 3:
         if cu_seqlens is not None:
             raise ValueError(
@@ -157,12 +179,12 @@ def _lengths(
         given = lengths
         if not (isinstance(given, Tensor) and given.device == hidden.device):
             given = torch.as_tensor(given, device=hidden.device)
-        if given.shape != (n_sequences,) or given.is_floating_point():
+        if given.shape != (n_sequences,) or not is_whole(given):
             raise ValueError(
                 f"lengths must hold {n_sequences} whole numbers, one a sequence; "
-                f"got shape {tuple(given.shape)} of {given.dtype}"
+                f"got {described(given)}"
             )
-        return contiguous_int64(given)
+        return given
     if cu_seqlens is None or lengths is not None:
         raise ValueError("packed hidden (N, d) needs cu_seqlens (B + 1,), and no lengths")
     found = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
@@ -191,7 +213,7 @@ def refine(
     num_steps: int | Tensor = 1,
     state: Tensor | str | None = None,
     steps_done: int = 0,
-    seed: int = 0,
+    seed: int | Tensor | None = None,
     rollouts: int = 1,
     return_trajectory: bool = False,
     return_state: bool = False,
@@ -217,7 +239,9 @@ def refine(
         steps_done: steps that a given ``state`` has behind it. Draws are numbered on from there, so
             that ``t`` steps and then ``T - t`` more with ``steps_done=t`` are the same as ``T`` at
             once; and the states of step ``t`` can be read, and differentiated, in between.
-        seed: 64-bit key of dropout and of the drawn state.
+        seed: 64-bit key of dropout and of the drawn state: a number or a tensor of one whole number.
+            None is 0, and in training, where the call draws anything, a seed from torch's generator,
+            another in every call.
         rollouts: independent runs ``G`` of every sequence over the same ``hidden``.
         return_trajectory, return_state: what to give back besides ``last``.
         sequence_ids: (B,) whole numbers below 2^24 that address each sequence's draws; default
@@ -231,9 +255,17 @@ def refine(
         :class:`RefineOutput`, in ``hidden``'s type.
 
     Raises:
-        ValueError: a tensor or an option does not fit; the message names it.
+        ValueError, TypeError: a tensor or an option does not fit; the message names it.
         BackendError: the backend asked for cannot serve this call.
+        RuntimeError: derivatives are asked for that only backend ``equations`` has: second ones, or
+            in forward mode.
     """
+    if seed is not None:
+        seed = given_seed(seed)
+    elif not training:
+        seed = 0
+    if not (cu_seqlens is None or isinstance(cu_seqlens, Tensor)):
+        cu_seqlens = torch.as_tensor(cu_seqlens)
     compiling = torch.compiler.is_compiling()
     signature = None
     if not (compiling or training or rollouts != 1 or steps_done):
@@ -248,16 +280,19 @@ def refine(
             lengths,
             cu_seqlens,
             sequence_ids,
-            seed,
+            seed,  # type: ignore[arg-type]  # drawn in training alone
             return_trajectory,
         )
         if found is not None:
             return found
 
     check_hidden(config, hidden)
-    ordered = check_parameters(config, parameters, hidden.device)
-    if isinstance(state, str) and state not in ("normal", "zero"):
+    ordered = check_parameters(config, parameters, hidden)
+    is_named = isinstance(state, str) and state in ("normal", "zero")
+    if not (state is None or is_named or isinstance(state, Tensor)):
         raise ValueError(f"state is {state!r}; it must be a tensor, None, 'normal' or 'zero'")
+    rollouts = whole_number("rollouts", rollouts)
+    steps_done = whole_number("steps_done", steps_done)
     check_rollouts(config, rollouts)
     sizes = _lengths(hidden, lengths, cu_seqlens)
     n_sequences = sizes.shape[0]
@@ -274,7 +309,7 @@ def refine(
     if isinstance(state, Tensor):
         given_state = state
         shape = (*groups, *hidden.shape[1:]) if padded else (len(hidden) * rollouts, config.d_model)
-        _check_state(config, state, hidden, shape)
+        check_state(config, state, hidden.device, shape)
 
     device_type = hidden.device.type
     products = product_precision(precision, hidden.dtype, device_type)
@@ -283,6 +318,11 @@ def refine(
         tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
     )
     dropout = training and has_dropout(config)
+    plain = (differentiates or seed is None) and only_run(hidden)
+    if seed is None:
+        seed = seed_of_call(None, draws(config, state, dropout))
+        if plain and not hidden.is_cuda:
+            seed = int(seed)
     options: tuple[Any, ...] = (
         config.key,
         backend,
@@ -290,24 +330,23 @@ def refine(
         rollouts,
         max_steps,
         steps_done,
-        seed if compiling else signed(seed),
+        signed(seed) if isinstance(seed, int) else seed,
         dropout,
         isinstance(state, str) and state == "zero",
         return_state,
     )
     tensors = (sizes, steps, sequence_ids)
     # Counting the real tokens would wait for the GPU; sizes of what is compiled follow from shapes.
-    keeps_padding = compiling or hidden.is_cuda
+    keeps_padding = compiling or not hidden.is_cpu
     if backend == "equations":
         trajectory, final = _equations(hidden, given_state, parameters, tensors, options)
-    elif differentiates:
-        function = _RefineNow if only_run(hidden) else RefineFunction
-        trajectory, final, _ = function.apply(  # type: ignore[no-untyped-call]
+    elif differentiates and plain:
+        trajectory, final, _ = _RefineNow.apply(  # type: ignore[attr-defined]
             hidden, given_state, *tensors, *options, keeps_padding, *ordered
         )
     else:
         trajectory, final, _ = refine_for(hidden, given_state, ordered)(
-            hidden, given_state, ordered, *tensors, *options, False, keeps_padding
+            hidden, given_state, ordered, *tensors, *options, differentiates, keeps_padding
         )
         if signature is not None and backend == "cpu" and not repeated_calls.is_kept(signature):
             repeated_calls.keep(signature, _call_of(hidden, tensors, options, False))
@@ -321,11 +360,6 @@ def refine(
         trajectory if return_trajectory else None,
         final if return_state else None,
     )
-
-
-def signed(seed: int) -> int:
-    """The 64 bits of ``seed`` as operators take them."""
-    return (seed + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _call_of(
@@ -354,24 +388,3 @@ def _equations(
     with torch.autocast(hidden.device.type, enabled=False):
         result = refine_equations(call, call.pack_hidden(hidden), first, parameters)
     return result.trajectory, call.unpack_state(result.state)
-
-
-def check_hidden(config: CoreConfig, hidden: Tensor) -> None:
-    """Raise unless ``hidden`` is (B, L, d) or (N, d), not empty, of a floating type we serve."""
-    if hidden.dim() not in (2, 3) or hidden.shape[-1] != config.d_model:
-        raise ValueError(
-            f"hidden has shape {tuple(hidden.shape)}; it must be (B, L, {config.d_model}), "
-            f"or packed (N, {config.d_model})"
-        )
-    if config.mixes_window and (hidden.dim() == 2 or hidden.shape[1] != config.window):
-        raise ValueError(
-            f"hidden has shape {tuple(hidden.shape)}; mixer={config.mixer!r} mixes the whole padded "
-            f"window, so that padding is part of the computation and a packed or shorter input would "
-            f"be another model: it must be (B, {config.window}, {config.d_model}), with lengths"
-        )
-    if hidden.numel() == 0:
-        raise ValueError(f"hidden has shape {tuple(hidden.shape)}: there is nothing to refine")
-    if hidden.dtype not in _FLOAT_TYPES:
-        raise TypeError(
-            f"hidden is {hidden.dtype}; it must be float64, float32, bfloat16 or float16"
-        )

@@ -64,7 +64,7 @@ class RecurrentCore(nn.Module):
         num_steps: int | Tensor = 1,
         state: Tensor | str | None = None,
         steps_done: int = 0,
-        seed: int = 0,
+        seed: int | Tensor | None = None,
         rollouts: int = 1,
         return_trajectory: bool = False,
         return_state: bool = False,

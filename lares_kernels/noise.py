@@ -63,7 +63,7 @@ def threshold_and_planes(rate: float) -> tuple[int, int]:
 
 
 def dropout_words(
-    streams: Tensor, positions: Tensor, site: int, n_blocks: int, n_planes: int, seed: int
+    streams: Tensor, positions: Tensor, site: int, n_blocks: int, n_planes: int, seed: int | Tensor
 ) -> Tensor:
     """The 64-bit words of ``n_blocks`` blocks of every row.
 
@@ -124,7 +124,7 @@ def row_keep(
     site: int,
     rate: float,
     width: int,
-    seed: int,
+    seed: int | Tensor,
     first_block: int = 0,
 ) -> Tensor:
     """Which columns of every row survive dropout.
@@ -154,7 +154,7 @@ def residual_keep(
     step: int,
     rate: float,
     width: int,
-    seed: int,
+    seed: int | Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Kept elements of a layer's two residual branches, (attention output, feed-forward output).
 
@@ -181,7 +181,7 @@ def attention_keep(
     rate: float,
     n_heads: int,
     n_keys: int,
-    seed: int,
+    seed: int | Tensor,
 ) -> Tensor:
     """Kept attention probabilities of every query row.
 
@@ -241,7 +241,9 @@ def truncated_normal_from_words(words: Tensor) -> Tensor:
     return ratio * t
 
 
-def normal_rows(streams: Tensor, positions: Tensor, site: int, width: int, seed: int) -> Tensor:
+def normal_rows(
+    streams: Tensor, positions: Tensor, site: int, width: int, seed: int | Tensor
+) -> Tensor:
     """Standard normal numbers cut at three deviations, (N, width) float32.
 
     Columns ``4 i .. 4 i + 3`` are the four words of block ``i``; arguments as :func:`row_keep`'s.
@@ -255,7 +257,13 @@ def normal_rows(streams: Tensor, positions: Tensor, site: int, width: int, seed:
 
 
 def initial_state(
-    streams: Tensor, positions: Tensor, *, width: int, omega: float, sigma: float, seed: int
+    streams: Tensor,
+    positions: Tensor,
+    *,
+    width: int,
+    omega: float,
+    sigma: float,
+    seed: int | Tensor,
 ) -> Tensor:
     """``s_0 = omega * TruncatedNormal(0, sigma^2)`` of every row, cut at three sigma.
 

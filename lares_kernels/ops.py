@@ -1,39 +1,39 @@
 """``torch.ops.lares_kernels``: the recurrence as two operators, forward and backward.
 
 Definition, fake implementation and one implementation for all devices; which backend runs is an
-argument. ``function.py`` makes them differentiable and gives them their public face.
+argument. ``function.py`` makes them differentiable and gives them their public face. Whoever calls
+them by their own names is held to the same rules (``operator_checks.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-# By their own names, since all of them are asked in every call.
-from torch._C import _get_tracing_state, _len_torch_dispatch_stack
-from torch._C._functorch import peek_interpreter_stack
-from torch.autograd import profiler
-from torch.compiler import is_compiling
-from torch.nn import Parameter
-
 from lares_kernels.backends import backend_named
 from lares_kernels.call import PRECISIONS, RefineCall
 from lares_kernels.config import CoreConfig
+from lares_kernels.dispatcher import needs_no_dispatcher, same_device
+from lares_kernels.once_differentiable import refuse
+from lares_kernels.operator_checks import check_backward, check_forward
+from lares_kernels.seeds import given_seed, seed_tensor
+from lares_kernels.whole import contiguous_int64
 
-_PLAIN = frozenset((Tensor, Parameter))  # types without code of their own
 _OPTIONS = (
     "Tensor lengths, Tensor? num_steps, Tensor? sequence_ids, str config, str backend, "
-    "str precision, int rollouts, SymInt max_steps, SymInt steps_done, SymInt seed, bool dropout, "
+    "str precision, int rollouts, SymInt max_steps, SymInt steps_done, Tensor seed, bool dropout, "
     "bool zero_state, bool wants_state, bool differentiates, bool keeps_padding"
 )
-_library = torch.library.Library("lares_kernels", "DEF")
-_library.define(
+_SEED = 12  # its place among the arguments of both
+library = torch.library.Library("lares_kernels", "DEF")
+library.define(
     f"refine(Tensor hidden, Tensor? state, Tensor[] parameters, {_OPTIONS}) "
     "-> (Tensor trajectory, Tensor state, Tensor kept)"
 )
-_library.define(
+library.define(
     f"refine_backward(Tensor hidden, Tensor? state, Tensor[] parameters, {_OPTIONS}, Tensor kept, "
     "Tensor? g_trajectory, Tensor? g_state) -> Tensor[]"
 )
@@ -49,23 +49,25 @@ def make_call(
     rollouts: int,
     max_steps: int,
     steps_done: int,
-    seed: int,
+    seed: int | Tensor,
     dropout: bool,
     zero_state: bool,
     wants_state: bool,
     differentiates: bool,
     keeps_padding: bool,
 ) -> RefineCall:
-    """The call that an operator's plain arguments describe."""
+    """The call that an operator's plain arguments describe, whose tensors kernels can read."""
     padded = hidden.dim() == 3
+    if isinstance(seed, Tensor):
+        seed = _number_of(seed, hidden)
     return RefineCall(
         config=CoreConfig.from_key(config),
-        lengths=lengths,
+        lengths=contiguous_int64(lengths),
         padded_length=hidden.shape[1] if padded else 0,
         n_hidden_rows=hidden.shape[0] * hidden.shape[1] if padded else hidden.shape[0],
         rollouts=rollouts,
-        sequence_ids=sequence_ids,
-        num_steps=num_steps,
+        sequence_ids=None if sequence_ids is None else contiguous_int64(sequence_ids),
+        num_steps=None if num_steps is None else contiguous_int64(num_steps),
         max_steps=max_steps,
         steps_done=steps_done,
         seed=seed & 0xFFFFFFFFFFFFFFFF,
@@ -79,6 +81,16 @@ def make_call(
     )
 
 
+def _number_of(seed: Tensor, hidden: Tensor) -> int:
+    if hidden.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "the seed is a tensor, which the host reads: a graph that is captured now would repeat "
+            "the same draws in every replay. Give a number if that is wanted, or capture forwards "
+            "that draw nothing"
+        )
+    return int(given_seed(seed))
+
+
 def _refine(
     hidden: Tensor,
     state: Tensor | None,
@@ -88,34 +100,9 @@ def _refine(
     sequence_ids: Tensor | None,
     config: str,
     backend: str,
-    precision: str,
-    rollouts: int,
-    max_steps: int,
-    steps_done: int,
-    seed: int,
-    dropout: bool,
-    zero_state: bool,
-    wants_state: bool,
-    differentiates: bool,
-    keeps_padding: bool,
+    *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    call = make_call(
-        hidden,
-        lengths,
-        num_steps,
-        sequence_ids,
-        config,
-        precision,
-        rollouts,
-        max_steps,
-        steps_done,
-        seed,
-        dropout,
-        zero_state,
-        wants_state,
-        differentiates,
-        keeps_padding,
-    )
+    call = make_call(hidden, lengths, num_steps, sequence_ids, config, *options)
     return backend_named(backend).forward(call, hidden, state, parameters)
 
 
@@ -128,42 +115,45 @@ def _refine_backward(
     sequence_ids: Tensor | None,
     config: str,
     backend: str,
-    precision: str,
-    rollouts: int,
-    max_steps: int,
-    steps_done: int,
-    seed: int,
-    dropout: bool,
-    zero_state: bool,
-    wants_state: bool,
-    differentiates: bool,
-    keeps_padding: bool,
-    kept: Tensor,
-    g_trajectory: Tensor | None,
-    g_state: Tensor | None,
+    *others: Any,
 ) -> list[Tensor]:
-    call = make_call(
-        hidden,
-        lengths,
-        num_steps,
-        sequence_ids,
-        config,
-        precision,
-        rollouts,
-        max_steps,
-        steps_done,
-        seed,
-        dropout,
-        zero_state,
-        wants_state,
-        differentiates,
-        keeps_padding,
-    )
-    # Compiled graphs hand in zeros for an output that nobody read.
-    g_state = g_state if wants_state else None
+    *options, kept, g_trajectory, g_state = others
+    call = make_call(hidden, lengths, num_steps, sequence_ids, config, *options)
     return backend_named(backend).backward(
-        call, hidden, state, parameters, kept, g_trajectory, g_state
+        call,
+        hidden,
+        state,
+        parameters,
+        kept.contiguous(),
+        g_trajectory,
+        # Compiled graphs hand in zeros for an output that nobody read.
+        g_state if call.wants_state else None,
     )
+
+
+def _refine_operator(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    check_forward(*arguments)
+    return _refine(*arguments)
+
+
+def check_arguments_of_backward(*arguments: Any) -> None:
+    """Raise unless ``torch.ops.lares_kernels.refine_backward`` can be given these."""
+    check_forward(*arguments[:-3])
+    *options, kept, g_trajectory, g_state = arguments
+    hidden, _, _, lengths, num_steps, sequence_ids, config, backend, *others = options
+    call = make_call(hidden, lengths, num_steps, sequence_ids, config, *others)
+    check_backward(call, hidden, kept, _dtype_of(backend, hidden), g_trajectory, g_state)
+
+
+def _refine_backward_operator(*arguments: Any) -> list[Tensor]:
+    check_arguments_of_backward(*arguments)
+    return _refine_backward(*arguments)
+
+
+def _dtype_of(backend: str, hidden: Tensor) -> torch.dtype:
+    """Type of what a backend gives back; kernels compute in float32 whatever they are given."""
+    plain = backend in ("reference", "equations")
+    return torch.float64 if plain and hidden.dtype == torch.float64 else torch.float32
 
 
 def _refine_fake(
@@ -179,24 +169,14 @@ def _refine_fake(
     rollouts: int,
     max_steps: int,
     steps_done: int,
-    seed: int,
+    seed: Tensor,
     *flags: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    call = make_call(
-        hidden,
-        lengths,
-        num_steps,
-        sequence_ids,
-        config,
-        precision,
-        rollouts,
-        max_steps,
-        steps_done,
-        seed,
-        *flags,
-    )
+    same_device(hidden, [state, *parameters, lengths, num_steps, sequence_ids], anywhere=seed)
+    numbers = (rollouts, max_steps, steps_done, 0)
+    call = make_call(hidden, lengths, num_steps, sequence_ids, config, precision, *numbers, *flags)
     new = hidden.new_empty
-    dtype = call.state_dtype
+    dtype = _dtype_of(backend, hidden)
     trajectory = new((call.n_sequences, max_steps, call.config.d_model), dtype=dtype)
     final = new(call.state_shape if call.wants_state else (0,), dtype=dtype)
     if call.padded_length and not call.keeps_padding and call.differentiates:
@@ -207,60 +187,53 @@ def _refine_fake(
 
 
 def _refine_backward_fake(
-    hidden: Tensor, state: Tensor | None, parameters: list[Tensor], *rest: object
+    hidden: Tensor,
+    state: Tensor | None,
+    parameters: list[Tensor],
+    lengths: Tensor,
+    num_steps: Tensor | None,
+    sequence_ids: Tensor | None,
+    config: str,
+    backend: str,
+    *others: Any,
 ) -> list[Tensor]:
-    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    numbers, kept_and_gradients = (lengths, num_steps, sequence_ids), others[-3:]
+    seed = others[4]
+    same_device(hidden, [state, *parameters, *numbers, *kept_and_gradients], anywhere=seed)
+    dtype = _dtype_of(backend, hidden)
     like = [hidden, *parameters] if state is None else [hidden, *parameters, state]
     return [torch.empty_like(each, dtype=dtype).contiguous() for each in like]
 
 
-for _key in ("CPU", "CUDA"):
-    _library.impl("refine", _refine, _key)
-    _library.impl("refine_backward", _refine_backward, _key)
-torch.library.register_fake("lares_kernels::refine", _refine_fake, lib=_library)
-torch.library.register_fake("lares_kernels::refine_backward", _refine_backward_fake, lib=_library)
-
-_dispatched_refine = torch.ops.lares_kernels.refine.default
-_dispatched_backward = torch.ops.lares_kernels.refine_backward.default
+# For tensors of every kind, since what no kernel can read is refused in words of our own.
+library.impl("refine", _refine_operator, "CompositeExplicitAutograd")
+library.impl("refine_backward", _refine_backward_operator, "CompositeExplicitAutograd")
+torch.library.register_fake("lares_kernels::refine", _refine_fake, lib=library)
+torch.library.register_fake("lares_kernels::refine_backward", _refine_backward_fake, lib=library)
 
 
-def only_run(hidden: Tensor) -> bool:
-    """Whether a call is to be run and nothing else: no compiler, trace, transform, mode or profiler
-    sees it.
+def _dispatched(name: str) -> Callable[..., Any]:
+    """The operator ``name``; of its seed a number may be given."""
+    operator = getattr(torch.ops.lares_kernels, name).default
 
-    Then PyTorch's dispatcher, a quarter of the cost of a short call, has nothing to decide.
-    """
-    return (
-        type(hidden) in _PLAIN
-        and not is_compiling()
-        and _get_tracing_state() is None
-        and _len_torch_dispatch_stack() == 0
-        and peek_interpreter_stack() is None
-        and not profiler._is_profiler_enabled
-    )
+    def run(*arguments: Any) -> Any:
+        seed = seed_tensor(arguments[_SEED])
+        return operator(*arguments[:_SEED], seed, *arguments[_SEED + 1 :])
+
+    return run
 
 
-def _needs_no_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether a call is only to be run, and as the tensors lie in memory.
-
-    The dispatcher hands subclasses to their own code, and makes tensors of views that PyTorch negates
-    as they are read, such as the imaginary part of a conjugate.
-    """
-    given = [tensor for tensor in tensors if tensor is not None]
-    return (
-        only_run(given[0])
-        and _PLAIN.issuperset(map(type, given))
-        and not any(map(Tensor.is_neg, given))
-    )
+dispatched_refine = _dispatched("refine")
+_dispatched_backward = _dispatched("refine_backward")
 
 
 def refine_for(
     hidden: Tensor, state: Tensor | None, parameters: Sequence[Tensor]
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """``torch.ops.lares_kernels.refine``, or what it runs, as a call with these tensors needs."""
-    if _needs_no_dispatcher([hidden, state, *parameters]):
+    if needs_no_dispatcher([hidden, state, *parameters]):
         return _refine
-    return _dispatched_refine
+    return dispatched_refine
 
 
 def refine_backward_for(
@@ -270,7 +243,15 @@ def refine_backward_for(
     g_trajectory: Tensor | None,
     g_state: Tensor | None,
 ) -> Callable[..., list[Tensor]]:
-    """``torch.ops.lares_kernels.refine_backward``, or what it runs."""
-    if _needs_no_dispatcher([hidden, state, *parameters, g_trajectory, g_state]):
+    """``torch.ops.lares_kernels.refine_backward``, or what it runs.
+
+    Where gradients may be differentiated again, it is the operator, which refuses that.
+    """
+    if torch.is_grad_enabled():
+        return _dispatched_backward
+    if needs_no_dispatcher([hidden, state, *parameters, g_trajectory, g_state]):
+        for gradient in (g_trajectory, g_state):
+            if gradient is not None and not torch._C._has_storage(gradient):
+                refuse("a batch of gradients (vectorize=True, is_grads_batched=True)")
         return _refine_backward
     return _dispatched_backward

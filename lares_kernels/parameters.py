@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from lares_kernels.config import CoreConfig
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 _ATTENTION = (
@@ -88,9 +87,10 @@ def parameter_shapes(config: CoreConfig) -> Mapping[str, tuple[int, ...]]:
 
 
 def check_parameters(
-    config: CoreConfig, parameters: Mapping[str, Tensor], device: torch.device
+    config: CoreConfig, parameters: Mapping[str, Tensor], hidden: Tensor
 ) -> list[Tensor]:
-    """The parameters in the op's order; ``ValueError`` unless they are those of ``config``, there."""
+    """The parameters in the op's order; ``ValueError`` unless they are those of ``config``, dense and
+    floating point on the device of ``hidden``."""
     shapes = _shapes(config)
     if [*parameters] == [*shapes]:
         ordered = [*parameters.values()]
@@ -109,8 +109,16 @@ def check_parameters(
                 raise ValueError(
                     f"parameter {name} has shape {tuple(tensor.shape)}; CoreConfig needs {shape}"
                 )
-    if [tensor.device for tensor in ordered] != [device] * len(ordered):
+    # One comparison for all, in every call; what is wrong is only looked for where something is.
+    like = (hidden.device, hidden.dtype, hidden.layout)
+    if [(p.device, p.dtype, p.layout) for p in ordered] != [like] * len(ordered):
+        device, _, layout = like
         for name, tensor in zip(shapes, ordered, strict=True):
             if tensor.device != device:
                 raise ValueError(f"parameter {name} is on {tensor.device}, but hidden on {device}")
+            if not tensor.is_floating_point() or tensor.layout is not layout:
+                raise ValueError(
+                    f"parameter {name} is {tensor.dtype}, {tensor.layout}; it must be dense and "
+                    "floating point"
+                )
     return ordered

@@ -15,13 +15,13 @@ _ROUNDS = 10
 
 
 def philox4x32(
-    c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, seed: int
+    c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, seed: int | Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Four 32-bit words for every counter.
 
     Args:
         c0, c1, c2, c3: int64 tensors holding the four 32-bit counter words; they broadcast.
-        seed: the 64-bit key; its low half is the first key word.
+        seed: the 64-bit key, a number or a tensor () int64; its low half is the first key word.
 
     Returns:
         Four int64 tensors of the broadcast shape with values in ``[0, 2^32)``.

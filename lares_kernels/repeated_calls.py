@@ -20,8 +20,8 @@ from lares_kernels.call import RefineCall, RefineOutput
 from lares_kernels.config import CoreConfig
 from lares_kernels.cpu import of_core, struct_without_tensors
 from lares_kernels.cpu_tensors import room_like
+from lares_kernels.dispatcher import only_run
 from lares_kernels.look import Look, Place, look_for, word_of
-from lares_kernels.ops import only_run
 from lares_kernels.parameters import parameter_shapes
 
 _MOST_KEPT = 1024  # signatures; a server's batches have few, and past that keeping starts anew
@@ -142,7 +142,7 @@ def run(
     lengths: Tensor | Sequence[int] | None,
     cu_seqlens: Tensor | None,
     sequence_ids: Tensor | None,
-    seed: int,
+    seed: int | Tensor,
     return_trajectory: bool,
 ) -> RefineOutput | None:
     """What comes out; None if the call must run in full."""
@@ -161,7 +161,7 @@ def run(
     if kept.wants_state:
         final = room_like(hidden)
         c.final_state = final.data_ptr()
-    c.seed = seed
+    c.seed = int(seed)
     c.threads = torch.get_num_threads()
     if kept.forward(c) != lib.OK:
         return None

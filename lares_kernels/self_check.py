@@ -226,8 +226,11 @@ def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
 
     def compare() -> dict[str, tuple[float, bool]]:
         generator = torch.Generator().manual_seed(_SEED)
-        lengths = _WINDOW_LENGTHS if config.mixes_window else _LENGTHS
-        rows = (len(lengths), config.window) if config.mixes_window else (sum(lengths),)
+        # Padding that is computed, or read as zeros, is part of the input.
+        is_padded = config.mixes_window or config.padding == "left-zeros"
+        lengths = _WINDOW_LENGTHS if is_padded else _LENGTHS
+        padded = (config.window or max(lengths)) if is_padded else 0
+        rows = (len(lengths), padded) if is_padded else (sum(lengths),)
         lengths = [min(length, config.window or length) for length in lengths]
         hidden = _random(generator, *rows, config.d_model)
         parameters = [
@@ -238,7 +241,6 @@ def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
         steps = _STEPS if config.is_recurrent else 1
         g_trajectory = _random(generator, len(lengths), steps, config.d_model)
         sizes = torch.tensor(lengths, dtype=torch.int64, device="cpu")
-        padded = config.window if config.mixes_window else 0
         call = RefineCall(
             config=config,
             lengths=sizes,

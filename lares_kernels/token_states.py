@@ -8,9 +8,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lares_kernels.call import check_depth, lengths_of_cu_seqlens, whole_numbers
+from lares_kernels.call import check_depth, draws, has_dropout, lengths_of_cu_seqlens
 from lares_kernels.layout import Layout
 from lares_kernels.module import RecurrentCore
+from lares_kernels.seeds import seed_of_call
+from lares_kernels.whole import whole_numbers
 
 
 def refine_states(
@@ -21,7 +23,7 @@ def refine_states(
     *,
     num_steps: Tensor | None = None,
     state: Tensor | str | None = None,
-    seed: int = 0,
+    seed: int | Tensor | None = None,
     sequence_ids: Tensor | None = None,
     precision: str | None = None,
 ) -> list[Tensor]:
@@ -51,6 +53,8 @@ def refine_states(
         check_depth(step)
     if not steps or any(later <= step for step, later in pairwise(steps)):
         raise ValueError(f"steps are {list(steps)}; give at least one, in ascending order")
+    # One for all parts of the run.
+    seed = seed_of_call(seed, core.training and draws(core.config, state, has_dropout(core.config)))
     lengths = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
     if sequence_ids is None:
         sequence_ids = torch.arange(len(lengths), device=hidden.device)

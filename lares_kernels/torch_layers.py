@@ -96,19 +96,3 @@ def stack_layers(layers: Sequence[LayerTensors]) -> dict[str, Tensor]:
     if len(layers) == 1:
         return {name: tensor.unsqueeze(0) for name, tensor in layers[0].items()}
     return {name: torch.stack([layer[name] for layer in layers]) for name in layers[0]}
-
-
-class DrawSeeds:
-    """A seed for every forward in training: the same numbers in every run that starts with the same.
-
-    Args:
-        first: 64-bit seed of the first.
-    """
-
-    def __init__(self, first: int = 0) -> None:
-        self.next = first
-
-    def take(self) -> int:
-        """The next seed; neighbouring ones give unrelated draws."""
-        seed, self.next = self.next, self.next + 1
-        return seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,9 @@ os.environ.setdefault("LARES_SELF_CHECK", "0")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A script's background jobs begin with SIGINT ignored, and so would what tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # pytest-xdist runs a process on every core: more threads would only wait for each other.
     if hasattr(config, "workerinput"):
         torch.set_num_threads(1)

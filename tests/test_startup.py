@@ -19,7 +19,10 @@ from lares_kernels.constant_result import constant_result
 ROOT = Path(__file__).parent.parent
 MOST_SECONDS = 0.7  # of an answer of the command line
 MOST_ABOVE_TORCH = 0.3
-HEAVY = ("torch", "numpy", "pyarrow", "lightning_fabric", "matplotlib", "huggingface_hub", "tqdm")
+HEAVY = (
+    *("torch", "numpy", "pyarrow", "duckdb"),
+    *("lightning_fabric", "matplotlib", "huggingface_hub", "tqdm"),
+)
 
 
 def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -169,7 +169,6 @@ struct Forward {
     LARES_DEVICE void adapt(Rows<S>& x, const Tile& tile) const {
         if (call.adapter == LARES_CUDA_NONE) {
             load_hidden(x, tile);
-            whole<S>(x);
             return;
         }
         Rows<S> hidden;

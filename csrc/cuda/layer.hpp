@@ -1,7 +1,6 @@
 // One layer on a warp's rows, post- or pre-norm.
 #pragma once
 
-#include "apart.hpp"
 #include "attention.hpp"
 
 namespace lares::cuda {
@@ -96,13 +95,11 @@ LARES_DEVICE void attention(Rows<S>& acc, const Operand<S>& a, const Layer<S>& l
     const LaresCudaCall& call = draws.call;
     const Tile& tile = draws.tile;
     unsigned char* own = unit.exchange + tile.warp * S::kOfWarp;
-    const int spoilt = work == Work::kNone ? 0 : spoilt_rows<typename S::Type>(a[0]);
     LARES_ROLLED
     for (int head = 0; head < call.n_heads; ++head) {
         const auto weights = layer.weights.from(head * layer.places.head());
         const float* bias = layer.vectors + layer.places.head_bias(head);
         if (work != Work::kNone) head_keys<S>(own, a, weights, bias);
-        if (spoilt != 0) clear_values<S>(own, spoilt);
         unit.barrier();
         if (work == Work::kAll) {
             KeptKeys kept = {};

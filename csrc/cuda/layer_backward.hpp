@@ -127,25 +127,6 @@ struct HeadBackward {
     KeptKeys kept;
     float score_scale, keep_scale;
 
-    // Zeros in place of rows that are not finite, and NaN for their probabilities (apart.hpp).
-    LARES_DEVICE void set_apart() {
-        LARES_UNROLL
-        for (int r = 0; r < 2; ++r) {
-            const Float none = wide(NAN), zero{};
-            const Float trace = select(not_finite<T>(query[0][r]), none, zero) +
-                                select(not_finite<T>(g_mixed[0][r]), none, zero);
-            const Mask spoilt = trace != 0.0f;
-            if (!any(spoilt)) continue;
-            share[r] = share[r] + trace;
-            LARES_UNROLL
-            for (int i = 0; i < 2 * S::kHead; ++i) {
-                Word &q = query[i / 2][r + 2 * (i % 2)], &g = g_mixed[i / 2][r + 2 * (i % 2)];
-                q = select(spoilt, wide(0u), q);
-                g = select(spoilt, wide(0u), g);
-            }
-        }
-    }
-
     // Gradients through 16 more keys, columns 0..15, visible from first[r] to last[r]: adds to
     // those of the queries, and of these keys and values.
     LARES_DEVICE void add(Sums (&g_query)[S::kHead], Sums (&g_key)[S::kHead],
@@ -173,14 +154,15 @@ struct HeadBackward {
                     const int i = 2 * r + e;
                     const Int key = column + (8 * half + e);
                     const Mask visible = both(key >= first[r], key <= last[r]);
-                    const Float p = exp2(score.c[half][i] * score_scale - most[r]) * share[r];
+                    const Float exponent =
+                        select(visible, score.c[half][i] * score_scale - most[r], wide(-INFINITY));
+                    const Float p = exp2(exponent) * share[r];
                     const Float keeps =
                         select((bits & (1u << (8 * half + e))) != 0u, wide(keep_scale), wide(0.0f));
                     // Softmax: g_score = A (g_A - sum_j A_j g_A_j).
-                    const Float g_score =
+                    g.c[half][i] =
                         p * (g.c[half][i] * keeps - along[r]) * (score_scale * 0.6931471806f);
-                    g.c[half][i] = select(visible, g_score, wide(0.0f));
-                    score.c[half][i] = select(visible, p * keeps, wide(0.0f));
+                    score.c[half][i] = p * keeps;
                 }
             }
         }
@@ -191,7 +173,6 @@ struct HeadBackward {
         for (int c = 0; c < S::kHead; ++c) {
             Word b[4];
             load_shared(b, keys + c * kFragment);
-            clear_keys(b);
             transpose(b);
             add_product<T>(g_query[c], g_score, b);
         }
@@ -206,15 +187,6 @@ struct HeadBackward {
             for (int i = 0; i < 4; ++i) rows[i] = transpose(g_mixed[c][i]);
             add_outer<T>(g_value[c], weights, rows);
         }
-    }
-
-  private:
-    // Zeros in place of keys that are not finite.
-    LARES_DEVICE static void clear_keys(Word (&b)[4]) {
-        const Mask upper = not_finite<T>(b[0]), lower = not_finite<T>(b[2]);
-        if (!any(upper) && !any(lower)) return;
-        LARES_UNROLL
-        for (int i = 0; i < 4; ++i) b[i] = select(i < 2 ? upper : lower, wide(0u), b[i]);
     }
 };
 
@@ -272,8 +244,6 @@ struct StepBackward {
                 Operand<S> source;
                 spill.read_side(source, kAttentionInput);
                 head_keys<S>(own, source, weights, bias);
-                const int spoilt = spoilt_rows<typename S::Type>(source[0]);
-                if (spoilt != 0) clear_values<S>(own, spoilt);
             }
             unit.barrier();
             if constexpr (S::kParks)
@@ -332,7 +302,6 @@ struct StepBackward {
             pack_operand<typename S::Type>(back.g_mixed[c], g_mixed[c]);
         }
         forward_again(back, g_mixed, head, spill);
-        back.set_apart();
 
         const Int row = lane_number() >> 2;
         const Int first[2] = {tile.field(kFirst, tile.upper()) - 16 * tile.warp,

@@ -56,12 +56,6 @@ struct Probe {
         put(line, select(both(a < b, lane_number() >= 3), a, b));
         put(line, larger(a, b));
         put(line, smaller(a, b));
-        const Float none = a + wide(NAN), four[4] = {larger(none, b), larger(b, none),
-                                                     smaller(none, b), smaller(b, none)};
-        Int bits = wide(0);
-        LARES_UNROLL
-        for (int k = 0; k < 4; ++k) bits += select(four[k] != four[k], wide(1 << k), wide(0));
-        put(line, bits);
         put(line, larger(i, j));
         put(line, smaller(i, j));
         put(line, to_float(i >> 8));

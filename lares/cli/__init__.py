@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from lares import __version__
-from lares.errors import LaresError
+from lares.errors import LaresError, told
 from lares.names import nearest
 from lares_kernels.errors import BackendError
 
@@ -22,6 +25,7 @@ COMMANDS = {
     "doctor": "what is installed, which backends can run, and why not",
 }
 EXIT_USAGE = 2
+_FIRST_SPEAKS_SECONDS = 0.5
 
 
 def usage() -> str:
@@ -45,20 +49,14 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with status 2 where the user can mend the error."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return
-    if arguments[0] == "--version":
-        print(f"lares {__version__}")
-        return
-    name, rest = arguments[0], arguments[1:]
     try:
-        if name not in COMMANDS:
-            raise LaresError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
-        importlib.import_module(f"lares.cli.{name}").run(rest)
+        _run(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk is told here, not as the interpreter ends
     except (LaresError, BackendError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USAGE)
+        status = getattr(error, "exit_status", EXIT_USAGE)
+        # A run that was asked to stop and did has made no mistake.
+        _end(("error: " if status == EXIT_USAGE else "") + str(error), status)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -66,3 +64,48 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The reader of our output (head, less) has gone; keep the interpreter's flush from failing.
         sys.stdout = None
         sys.exit(0)
+    except OSError as error:
+        _let_go_of_output()
+        _end(f"error: {told(error)}", EXIT_USAGE)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return
+    if arguments[0] == "--version":
+        print(f"lares {__version__}")
+        return
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        raise LaresError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
+    importlib.import_module(f"lares.cli.{name}").run(rest)
+
+
+def _end(message: str, status: int) -> NoReturn:
+    """End the process with a message of one line, which of several processes one gives."""
+    if _speaks():
+        print(" ".join(message.split("\n")), file=sys.stderr)
+    else:
+        time.sleep(_FIRST_SPEAKS_SECONDS)  # who started the processes ends all when one has ended
+    sys.exit(status)
+
+
+def _let_go_of_output() -> None:
+    """Keep the interpreter from writing what is left for standard output, if that takes no more."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _speaks() -> bool:
+    """Return whether errors of this process are its own: before processes of a run know each other all
+    of a machine make the same mistake."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        return True
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and bool(
+        distributed.is_available() and distributed.is_initialized()
+    )

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lares.cli.options import OptionParser, command_parser, require_at_least
+from lares.cli.options import (
+    OptionParser,
+    command_parser,
+    require_at_least,
+    require_output,
+    require_place,
+)
 from lares.data.download import get_amazon_2023, get_movielens_100k
 from lares.errors import ConfigError
 from lares.names import nearest
@@ -26,7 +33,7 @@ def get_parser() -> OptionParser:
 
 def info_parser() -> OptionParser:
     """Options of ``lares data info``."""
-    parser = command_parser("data info", "Read a file as train would and say what is in it.")
+    parser = command_parser("data info", "Read a file as train would; say what is in it.")
     parser.add_argument("path", metavar="DATA", help="file or folder of interactions")
     parser.add_class_arguments(DataOptions, skip={"path"})
     return parser
@@ -38,7 +45,7 @@ def embed_parser() -> OptionParser:
         "data embed",
         "Text features of items from a sentence-transformers model, for --model.text_features.",
     )
-    parser.add_argument("table", metavar="ITEMS", help="Parquet, CSV or TSV: a row for every item")
+    parser.add_argument("table", metavar="ITEMS", help="Parquet or CSV: a row for every item")
     parser.add_argument(
         "--model", required=True, help="name of a sentence-transformers model, or its folder"
     )
@@ -59,7 +66,15 @@ def embed(argv: Sequence[str]) -> None:
 
     path = Path(found.table)
     out = Path(found.out) if found.out else path.with_suffix(".safetensors")
-    texts = read_item_texts(path, found.item_column, found.text_columns.split(","))
+    require_output("--out", out)
+    columns = found.text_columns.split(",")
+    twice = [name for name in (found.item_column, *columns) if columns.count(name) > 1]
+    if twice or found.item_column in columns:
+        raise ConfigError(
+            f"--text_columns is {found.text_columns!r} and --item_column {found.item_column!r}; they "
+            "must be different columns"
+        )
+    texts = read_item_texts(path, found.item_column, columns)
     encoder = load_encoder(found.model, found.device)
     n, width = embed_items(texts, encoder, out, model=found.model, batch_size=found.batch_size)
     print(f"{out}: {n} of {len(texts.items)} items have text, features {width} wide")
@@ -69,6 +84,8 @@ def get(argv: Sequence[str]) -> None:
     """``lares data get``."""
     found = get_parser().parse_args(list(argv))
     folder = Path(found.out) if found.out else None
+    if folder is not None:
+        require_place("--out", folder)
     if found.name == "ml-100k":
         if found.category:
             raise ConfigError(f"ml-100k has no categories; got {found.category!r}")
@@ -83,13 +100,17 @@ def get(argv: Sequence[str]) -> None:
 
 def info(argv: Sequence[str]) -> None:
     """``lares data info``."""
-    options = DataOptions(**info_parser().parse_args(list(argv)).as_dict())
+    # Messages about data name options as train has them.
+    plain = [re.sub("^--data[.]", "--", argument) for argument in argv]
+    options = DataOptions(**info_parser().parse_args(plain).as_dict())
     # Imported here, as help and the checks above can do without.
     import numpy as np
 
     from lares.data.readers import load_dataset
 
     dataset = load_dataset(**dataclasses.asdict(options))
+    for note in dataset.notes:
+        print(f"note: {note}")
     lengths = dataset.test.ends - dataset.test.starts + 1
     rows = {
         "name": dataset.name,
@@ -102,7 +123,7 @@ def info(argv: Sequence[str]) -> None:
         "training samples": f"{len(dataset.train):,}",
         "validation samples": f"{len(dataset.valid):,}",
         "test samples": f"{len(dataset.test):,}",
-        "item ids": "whole numbers" if dataset.vocabulary.is_numeric else "strings",
+        **dataset.source,
     }
     for name, value in rows.items():
         print(f"{name:<19}{value}")

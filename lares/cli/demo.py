@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lares.cli.options import OptionParser, command_parser, metrics_table
+from lares.cli.options import OptionParser, command_parser, metrics_table, require_place
 from lares.data.download import get_movielens_100k
-from lares.training.config import RECIPES_FOLDER, DataOptions, TrainConfig, merge_options, read_yaml
+from lares.training.config import RECIPES_FOLDER, DataOptions, TrainConfig, merge_options
+from lares.training.options_file import read_yaml
 from lares.training.run_folder import RunFolder
 
 _METRICS = ["recall@10", "ndcg@10", "recall@20", "ndcg@20"]
@@ -46,6 +48,7 @@ def demo_config(found: Any, without_recurrence: bool) -> TrainConfig:
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares demo``."""
     found = build_parser().parse_args(list(argv))
+    require_place("--out", Path(found.out))
     configs = {
         "depth 0": demo_config(found, without_recurrence=True),
         "LARES": demo_config(found, without_recurrence=False),
@@ -53,6 +56,7 @@ def run(argv: Sequence[str]) -> None:
     path = get_movielens_100k()
     from lares.data.readers import load_dataset
     from lares.evaluation.popularity import evaluate_popularity
+    from lares.training.interrupts import Interrupted
     from lares.training.loggers import CsvLog
     from lares.training.plots import plot_run
     from lares.training.spt import SptPhase, train
@@ -71,7 +75,11 @@ def run(argv: Sequence[str]) -> None:
     for name, config in configs.items():
         print(f"\n{name}" + (" (the same model without recurrence, SASRec)" * (name == "depth 0")))
         run_folder = runs[name]
-        results[name] = train(config, run_folder.path, resume=run_folder.config.is_file())
+        try:
+            results[name] = train(config, run_folder.path, resume=run_folder.config.is_file())
+        except Interrupted as stopped:
+            again = shlex.join(["lares", "demo", *argv])
+            raise Interrupted(f"stopped; go on with: {again}", stopped.signal_number) from None
     without = results["depth 0"].test[0]
     rows = {"popularity": popularity, "depth 0 (SASRec)": without}
     rows |= {f"LARES depth {d}": metrics for d, metrics in results["LARES"].test.items()}

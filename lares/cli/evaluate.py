@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,20 +15,30 @@ from lares.cli.options import (
     command_parser,
     metrics_table,
     require_at_least,
+    require_choice,
     require_device,
+    require_in,
+    require_output,
+    require_seed,
+    require_threads,
     whole_numbers,
 )
-from lares.errors import ConfigError
-from lares.files import atomic_write
-from lares.training.config import DataOptions
-from lares.training.run_folder import find_model
+from lares.config import EVALUATION_STATES, MOST_STEPS
+from lares.errors import ConfigError, DataError
+from lares.training.config import DataOptions, TrainerOptions, read_config
+from lares.training.data_record import DataRecord
+from lares.training.run_folder import find_model, find_run
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from lares.data.dataset import Dataset, Split
+    from lares.training.trained import TrainedModel
+
 _SPLITS = ("valid", "test")
+_UNKNOWN = ("error", "skip")
 
 
 def build_parser() -> OptionParser:
@@ -43,20 +53,35 @@ def build_parser() -> OptionParser:
     parser.add_argument("--ks", type=str, default="5,10,20,50", help="cut-offs")
     parser.add_argument("--batch_size", type=int, default=512, help="sequences a pass")
     parser.add_argument(
-        "--remove_history", action="store_true", help="leave a user's history out of the ranking"
+        "--remove_history",
+        action="store_true",
+        help="leave a user's history out of the ranking; default: as the run had it",
+    )
+    parser.add_argument(
+        "--keep_history", action="store_true", help="rank it even if the run left it out"
+    )
+    parser.add_argument(
+        "--states",
+        default="shared",
+        help="initial states: shared, as recommend has it, or drawn for each sample, as published",
+    )
+    parser.add_argument(
+        "--unknown",
+        default="error",
+        help="error, or skip: leave out samples with items that the model does not know",
     )
     parser.add_argument(
         "--by_popularity",
         action="store_true",
         help="also by tenths of the samples, from those with the rarest targets to the most popular",
     )
-    parser.add_argument("--seed", type=int, default=2025, help="of drawn initial states")
+    parser.add_argument("--seed", type=int, help="of drawn initial states; default: the run's")
     parser.add_argument("--output", metavar="FILE.json", help="write the metrics here, too")
     add_device(parser)
     # No defaults: options not given are those of the run.
     for option in dataclasses.fields(DataOptions):
         if option.name != "path":
-            kind = int if option.name == "core" else str
+            kind = {"int": int, "bool": bool}.get(str(option.type), str)
             parser.add_argument(
                 f"--data.{option.name}", type=kind, help="as in train; default: the run's"
             )
@@ -66,20 +91,29 @@ def build_parser() -> OptionParser:
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares evaluate``."""
     found = build_parser().parse_args(list(argv))
-    if found.split not in _SPLITS:
-        raise ConfigError(f"--split is {found.split!r}; it must be one of {', '.join(_SPLITS)}")
+    require_choice("--split", found.split, _SPLITS)
+    require_choice("--states", found.states, EVALUATION_STATES)
+    require_choice("--unknown", found.unknown, _UNKNOWN)
+    if found.remove_history and found.keep_history:
+        raise ConfigError("--remove_history and --keep_history are opposites: leave one of them")
     ks = whole_numbers("--ks", found.ks)
     depths = None if found.depths is None else whole_numbers("--depths", found.depths)
     require_at_least("--batch_size", found.batch_size, 1)
     require_at_least("--ks", min(ks), 1)
-    require_at_least("--depths", min(depths or [0]), 0)
+    for wanted in depths or []:
+        require_in("--depths", wanted, 0, MOST_STEPS)
     given = {name: value for name, value in found.data.as_dict().items() if value is not None}
     DataOptions(**given)  # checks them
-    require_at_least("--num_threads", found.num_threads, 1)
+    require_seed("--seed", found.seed)
+    require_threads(found.num_threads)
     require_device(found.device)
+    output = None if found.output is None else Path(found.output)
+    if output is not None:
+        require_output("--output", output)
     find_model(found.model)  # a wrong folder is told before torch is imported
     device = choose_device(found.device, found.num_threads)
     # Imported here: they bring torch, which help and the checks above can do without.
+    from lares.checkpoint import write_json
     from lares.data.readers import load_dataset
     from lares.evaluation.evaluate import depth_ranks
     from lares.evaluation.popularity import popularity_tenths
@@ -88,18 +122,23 @@ def run(argv: Sequence[str]) -> None:
 
     trained = load_trained(found.model)
     options = dataclasses.replace(trained.data or DataOptions(), **given, path=found.path)
-    dataset = trained.same_rows(load_dataset(**dataclasses.asdict(options)))
+    read = load_dataset(**dataclasses.asdict(options))
+    dataset = _in_rows_of(trained, read, found.unknown == "skip")
+    _say_if_other_data(found.model, found.path, read)
     if depths is None:
         depths = [1, 2, 4, 8, 12, 16] if trained.model.config.is_recurrent else [0]
-    split = getattr(dataset, found.split)
+    split: Split = getattr(dataset, found.split)
+    trainer = _trainer_of(found.model)
+    remove_history = found.remove_history or (trainer.remove_history and not found.keep_history)
     try:
         ranks = depth_ranks(
             trained.model.to(device),
             split,
             depths,
             batch_size=found.batch_size,
-            remove_history=found.remove_history,
-            seed=found.seed,
+            remove_history=remove_history,
+            seed=trainer.seed if found.seed is None else found.seed,
+            states=found.states,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -107,6 +146,11 @@ def run(argv: Sequence[str]) -> None:
         str(depth): metrics_from_ranks(found_ranks, ks) for depth, found_ranks in ranks.items()
     }
     columns = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in ks]
+    how = "one initial state for all" if found.states == "shared" else "an initial state for each"
+    print(
+        f"{found.split}: {len(split):,} samples, {how}, their history "
+        f"{'left out of' if remove_history else 'in'} the ranking"
+    )
     print(metrics_table("depth", results, columns))
     if found.by_popularity:
         by_tenth = _by_popularity(ranks, popularity_tenths(dataset, split), ks)
@@ -114,9 +158,44 @@ def run(argv: Sequence[str]) -> None:
             print(f"\ndepth {depth}, by popularity of the target")
             print(metrics_table("tenth", rows, columns))
         results["by_popularity"] = by_tenth
-    if found.output:
-        with atomic_write(Path(found.output)) as temporary:
-            temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    if output is not None:
+        write_json(output, results)
+
+
+def _trainer_of(model: str) -> TrainerOptions:
+    """Return the options of the model's run; the usual ones where there is no run."""
+    run = find_run(model)
+    return TrainerOptions() if run is None else read_config(run.config).trainer
+
+
+def _say_if_other_data(model: str, path: str, dataset: Dataset) -> None:
+    """Say on standard error if data are not those that a run was trained on."""
+    run = find_run(model)
+    record = None if run is None else DataRecord.load(run.record)
+    difference = "" if record is None else record.difference(DataRecord.of(dataset))
+    if difference:
+        print(
+            f"note: {path} is other data than {model} was trained on: {difference}", file=sys.stderr
+        )
+
+
+def _in_rows_of(trained: TrainedModel, read: Dataset, skip: bool) -> Dataset:
+    """Return data in the model's rows; if ``skip``, without samples with unknown items, and say so."""
+    if not skip:
+        try:
+            return trained.same_rows(read)
+        except DataError as error:
+            raise DataError(f"{error}; --unknown skip leaves out the samples with them") from error
+    known, n_unknown = trained.known_samples(read)
+    if n_unknown:
+        left = ", ".join(
+            f"{len(getattr(read, name)) - len(getattr(known, name)):,} {name}" for name in _SPLITS
+        )
+        print(
+            f"note: left out for {n_unknown:,} items that the model does not know: {left} samples",
+            file=sys.stderr,
+        )
+    return known
 
 
 def _by_popularity(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
+from lares.config import MOST_SEED, MOST_THREADS
 from lares.errors import ConfigError
+from lares.files import require_folder, require_writable
 from lares.names import nearest
 
 
@@ -31,6 +34,44 @@ def require_at_least(option: str, value: int | None, least: int) -> None:
     """Raise ``ConfigError`` if ``option`` was given and is below ``least``."""
     if value is not None and value < least:
         raise ConfigError(f"{option} is {value}; it must be at least {least}")
+
+
+def require_in(option: str, value: int | None, least: int, most: int) -> None:
+    """Raise ``ConfigError`` if ``option`` was given and is not in ``least..most``."""
+    if value is not None and not least <= value <= most:
+        raise ConfigError(f"{option} is {value}; it must be in {least}..{most}")
+
+
+def require_seed(option: str, value: int | None) -> None:
+    """Raise ``ConfigError`` if a seed was given and is not of 64 bits."""
+    require_in(option, value, 0, MOST_SEED)
+
+
+def require_threads(value: int | None) -> None:
+    """Raise ``ConfigError`` if ``--num_threads`` was given and no process can have so many."""
+    require_in("--num_threads", value, 1, MOST_THREADS)
+
+
+def require_output(option: str, path: Path) -> None:
+    """Raise ``ConfigError`` if it can be told beforehand that ``option``'s file cannot be written."""
+    try:
+        require_writable(path)
+    except OSError as error:
+        raise ConfigError(f"{option} {path} cannot be written: {error}") from error
+
+
+def require_place(option: str, folder: Path) -> None:
+    """Raise ``ConfigError`` if it can be told beforehand that ``option`` cannot be a folder to fill."""
+    try:
+        require_folder(folder)
+    except OSError as error:
+        raise ConfigError(f"{option} {folder} cannot be filled: {error}") from error
+
+
+def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    """Raise ``ConfigError`` unless ``value`` of ``option`` is one of ``choices``."""
+    if value not in choices:
+        raise ConfigError(f"{option} is {value!r}; it must be one of {', '.join(choices)}")
 
 
 def whole_numbers(option: str, text: str) -> list[int]:
@@ -73,10 +114,13 @@ def choose_device(name: str, num_threads: int | None) -> Any:
     """Return the torch device called ``name``.
 
     Raises:
-        ConfigError: there is no such device here.
+        ConfigError: there is no such device here, or no such backend as ``LARES_BACKEND`` names.
     """
     import torch
 
+    from lares.backend import require_backend
+
+    require_backend()
     if num_threads is not None:
         torch.set_num_threads(num_threads)
     if name == "auto":
@@ -84,8 +128,11 @@ def choose_device(name: str, num_threads: int | None) -> Any:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from None
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"--device {name} cannot be used: {reason}; cpu always can, and auto takes what there is"
+        ) from None
     return device
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lares.cli.run_command import SAMPLES_FLAG, RunCommand, print_metrics
+from lares.cli.run_command import SAMPLES_FLAG, RunCommand, print_metrics, saying_how_to_go_on
 from lares.training.config import PosttrainConfig
 from lares.training.run_folder import find_model
 
@@ -20,6 +20,15 @@ def _options_of(found: Any) -> dict[str, Any]:
     return {} if data is None else {"data": dataclasses.asdict(data)}
 
 
+def default_folder(checkpoint: str) -> Path:
+    """``runs/NAME-rpt``."""
+    return Path("runs") / f"{Path(checkpoint).resolve().name}-rpt"
+
+
+def _possible_folders(found: Any) -> list[Path]:
+    return [default_folder(found.checkpoint)] if found.checkpoint else []
+
+
 COMMAND = RunCommand(
     name="posttrain",
     summary="Post-train a model by reinforcement. Options override --config.",
@@ -30,6 +39,7 @@ COMMAND = RunCommand(
     },
     shortcuts=SAMPLES_FLAG,
     defaults=_options_of,
+    folders=_possible_folders,
 )
 
 
@@ -42,10 +52,10 @@ def run(argv: Sequence[str]) -> None:
     from lares.training.rpt import posttrain
 
     fabric = launch(config.trainer)
-    start = Path(config.start.checkpoint)
-    folder = Path(found.out) if found.out else Path("runs") / f"{start.resolve().name}-rpt"
+    folder = Path(found.out) if found.out else default_folder(config.start.checkpoint)
     show = not found.no_progress
-    result = posttrain(config, folder, resume=found.resume, progress=show, fabric=fabric)
+    with saying_how_to_go_on(folder, COMMAND.name, fabric.is_global_zero):
+        result = posttrain(config, folder, resume=found.resume, progress=show, fabric=fabric)
     if not fabric.is_global_zero:
         return
     print("Before:")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from lares.cli.options import (
     OptionParser,
@@ -11,81 +14,140 @@ from lares.cli.options import (
     choose_device,
     command_parser,
     require_at_least,
+    require_choice,
     require_device,
+    require_in,
+    require_seed,
+    require_threads,
 )
+from lares.config import MOST_STEPS
 from lares.errors import ConfigError, DataError
-from lares.training.run_folder import find_model
+from lares.training.data_record import DataRecord
+from lares.training.run_folder import find_model, find_run
+
+if TYPE_CHECKING:
+    from lares.data.vocabulary import Vocabulary
+    from lares.model import LaresModel
+
+_UNKNOWN = ("error", "skip")
+_EMPTIED = ("nothing", "popular")
+_PLACES_SHOWN = 5
+
+
+class History(NamedTuple):
+    """A history as it was asked for: where it stands, and its raw ids as text."""
+
+    place: str
+    ids: list[str]
+
+
+class Unknown(NamedTuple):
+    """An item that the model does not know, where it stands, and the error that says so."""
+
+    place: str
+    item: str
+    error: DataError
 
 
 def build_parser() -> OptionParser:
     """Options of the command."""
     parser = command_parser(
-        "recommend", "Recommend items; ids are those of the data, where the model knows them."
+        "recommend",
+        "Recommend items, in the ids of the data where the model knows them. What goes in and comes "
+        'out is CSV, a history a line: ids with commas are quoted ("Duo 3, Live").',
     )
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, or a saved model's")
     parser.add_argument("--history", metavar="ID,ID,...", help="one history, oldest item first")
     parser.add_argument("--histories", metavar="FILE", help="one history a line, in the same form")
     parser.add_argument("--k", type=int, default=10, help="items wanted")
     parser.add_argument("--keep-seen", action="store_true", help="also recommend items in history")
+    parser.add_argument(
+        "--unknown",
+        default="error",
+        help="error, or skip: leave out items that the model does not know",
+    )
+    parser.add_argument(
+        "--emptied",
+        default="nothing",
+        help="what a history gets of which nothing is left: nothing (an empty line), or popular: the "
+        "items that training met most often",
+    )
     parser.add_argument("--depth", type=int, help="reasoning depth; default: the training mean")
     parser.add_argument("--seed", type=int, default=0, help="of the drawn initial state")
     add_device(parser)
     return parser
 
 
-def read_histories(history: str | None, histories: str | None) -> list[tuple[str, list[str]]]:
-    """(place, raw ids) of every history asked for."""
+def read_histories(history: str | None, histories: str | None) -> list[History]:
+    """Return every history asked for, on the command line or in a file."""
     if (history is None) == (histories is None):
         raise ConfigError("give --history ID,ID,... or --histories FILE, one of them")
     if history is not None:
-        lines = [("--history", history)]
-    else:
-        path = Path(str(histories))
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} cannot be read: {error}") from error
-        lines = [(f"{path}, line {n}", line) for n, line in enumerate(text.splitlines(), 1)]
-    found = []
-    for place, line in lines:
-        ids = [part.strip() for part in line.split(",")]
-        if not all(ids):
-            raise DataError(
-                f"{place}: {line!r} is not a history; give item ids with commas between"
-            )
-        found.append((place, ids))
+        return list(_parsed([history], lambda line: "--history"))
+    path = Path(str(histories))
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            found = list(_parsed(file, lambda line: f"{path}, line {line}"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
     if not found:
-        raise DataError(f"{histories} holds no history")
+        raise DataError(f"{path} holds no history")
     return found
+
+
+def _parsed(lines: Iterable[str], place: Callable[[int], str]) -> Iterator[History]:
+    """Yield the histories in lines of CSV, where a quoted id may hold a line break.
+
+    Args:
+        lines: with their line breaks.
+        place: says where a line stands, by its number from 1.
+    """
+    reader = csv.reader(lines, skipinitialspace=True, strict=True)
+    while True:
+        where = place(reader.line_num + 1)
+        try:
+            ids = next(reader, None)
+        except csv.Error as error:
+            raise DataError(
+                f"{where}: {error}; an id that holds a comma or a quotation mark is quoted, and its "
+                'quotation marks doubled: "Duo 3, Live"'
+            ) from None
+        if ids is None:
+            return
+        if not ids or not all(part.strip() for part in ids):
+            raise DataError(
+                f"{where}: {','.join(ids)!r} is not a history; give item ids with commas between"
+            )
+        yield History(where, ids)
 
 
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares recommend``."""
     found = build_parser().parse_args(list(argv))
+    require_choice("--unknown", found.unknown, _UNKNOWN)
+    require_choice("--emptied", found.emptied, _EMPTIED)
     wanted = read_histories(found.history, found.histories)
     require_at_least("--k", found.k, 1)
-    require_at_least("--depth", found.depth, 1)
-    require_at_least("--num_threads", found.num_threads, 1)
+    require_in("--depth", found.depth, 1, MOST_STEPS)
+    require_seed("--seed", found.seed)
+    require_threads(found.num_threads)
     require_device(found.device)
     find_model(found.model)  # a wrong folder is told before torch is imported
+    popular = _popular(found.model, found.k) if found.emptied == "popular" else []
     device = choose_device(found.device, found.num_threads)
     # Imported here: it brings torch, which help and the checks above can do without.
     from lares.training.trained import load_trained
 
     model, vocabulary, _ = load_trained(found.model)
-    rows: list[list[int]] = []
-    for place, ids in wanted:
-        try:
-            rows.append(
-                [int(i) for i in ids] if vocabulary is None else vocabulary.encode(ids).tolist()
-            )
-        except DataError as error:
-            raise DataError(f"{place}: {error}") from error
-        except ValueError as error:
-            raise DataError(f"{place}: ids are whole numbers here; {error}") from error
+    rows, unknown = _rows_of(wanted, _row_numbers(model) if vocabulary is None else vocabulary)
+    if unknown:
+        if found.unknown == "error":
+            _refuse(unknown)
+        print(f"note: left out {_listed(unknown)}", file=sys.stderr)
+    served = [number for number, history in enumerate(rows) if history]
     try:
-        best = model.to(device).recommend(
-            rows,
+        best = model.to(device).recommend_rows(
+            [rows[number] for number in served],
             found.k,
             remove_seen=not found.keep_seen,
             num_steps=found.depth,
@@ -93,6 +155,78 @@ def run(argv: Sequence[str]) -> None:
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    for items in best:
-        raw = items if vocabulary is None else vocabulary.decode(items)
-        print(",".join(map(str, raw)))
+    lists: list[list[Any]] = [popular] * len(rows)
+    for number, items in zip(served, best, strict=True):
+        lists[number] = items if vocabulary is None else vocabulary.decode(items)
+    plain = csv.writer(sys.stdout, lineterminator="\n")
+    quoted = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for ids in lists:
+        # Blanks beside a comma are not read as part of an id unless it is quoted.
+        (quoted if any(str(each) != str(each).strip() for each in ids) else plain).writerow(ids)
+
+
+def _popular(model: str, k: int) -> list[Any]:
+    """Return the ``k`` most popular items of the data that the model's run was trained on."""
+    run = find_run(model)
+    record = None if run is None else DataRecord.load(run.record)
+    if record is None or not record.popular:
+        raise ConfigError(
+            f"--emptied popular: {model} does not say what is popular; give the folder of a run"
+        )
+    if k > len(record.popular):
+        raise ConfigError(
+            f"--k is {k}; {model} knows the {len(record.popular)} most popular items alone"
+        )
+    return record.popular[:k]
+
+
+def _row_numbers(model: LaresModel) -> Vocabulary:
+    """Return the ids of a model without a vocabulary: its rows' numbers."""
+    import numpy as np
+
+    from lares.data.vocabulary import Vocabulary
+
+    return Vocabulary(np.arange(1, model.config.n_items))
+
+
+def _rows_of(
+    wanted: Sequence[History], vocabulary: Vocabulary
+) -> tuple[list[list[int]], list[Unknown]]:
+    """Return the rows of histories' items, without those that are unknown, and these."""
+    found = vocabulary.find(item for history in wanted for item in history.ids).tolist()
+    rows: list[list[int]] = []
+    unknown, end = [], 0
+    for history in wanted:
+        start, end = end, end + len(history.ids)
+        rows.append([])
+        for item, row in zip(history.ids, found[start:end], strict=True):
+            # Blanks before a comma belong to no id, unless there is an id that ends in them.
+            known = row or int(vocabulary.find([item.strip()])[0])
+            if known:
+                rows[-1].append(known)
+            else:
+                unknown.append(_unknown(vocabulary, history.place, item.strip()))
+    return rows, unknown
+
+
+def _unknown(vocabulary: Vocabulary, place: str, item: str) -> Unknown:
+    from lares.data.ids import whole_number
+
+    number = whole_number(item) if vocabulary.is_numeric else None
+    return Unknown(place, item, vocabulary.unknown(item if number is None else number))
+
+
+def _refuse(unknown: Sequence[Unknown]) -> NoReturn:
+    first, more = unknown[0], len(unknown) > 1
+    raise DataError(
+        f"{first.place}: {first.error}"
+        + f"; {_listed(unknown)}" * more
+        + "; --unknown skip leaves out what is unknown"
+    )
+
+
+def _listed(unknown: Sequence[Unknown]) -> str:
+    """Return how many items are unknown, and the first of them with their places, in words."""
+    shown = ", ".join(f"{one.item!r} ({one.place})" for one in unknown[:_PLACES_SHOWN])
+    kind = "unknown item" if len(unknown) == 1 else "unknown items"
+    return f"{len(unknown):,} {kind}: {shown}" + ", ..." * (len(unknown) > _PLACES_SHOWN)

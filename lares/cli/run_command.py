@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 from lares.cli.options import OptionParser, command_parser, metrics_table
 from lares.config import LaresConfig
 from lares.errors import ConfigError
+from lares.folders import is_run
 from lares.training.config import (
     RECIPES_FOLDER,
     RunConfig,
     merge_options,
-    read_yaml,
+    read_run_options,
     recipes,
 )
+from lares.training.interrupts import Interrupted
+from lares.training.options_file import read_yaml
 from lares.training.run_folder import RunFolder
 
 SAMPLES_FLAG = {
@@ -37,6 +41,8 @@ class RunCommand:
         recipes: whether ``--recipe`` is offered.
         shortcuts: (section, option, help) by the flag that stands for it.
         defaults: options that come before those of files, from what the command line holds.
+        folders: where a run goes that is given no ``--out``, from what the command line holds; several
+            where that does not tell, none where it tells nothing.
     """
 
     name: str
@@ -46,19 +52,25 @@ class RunCommand:
     recipes: bool = False
     shortcuts: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     defaults: Callable[[Any], Options] = field(default=lambda found: {})
+    folders: Callable[[Any], list[Path]] = field(default=lambda found: [])
 
     def parser(self) -> OptionParser:
         """Options of the command."""
         parser = command_parser(self.name, self.summary)
         for shown, (_, option, text) in self.places.items():
             parser.add_argument(option, nargs="?", metavar=shown, help=text)
-        parser.add_argument("--config", metavar="FILE.yaml", help="options by section")
+        parser.add_argument(
+            "--config",
+            metavar="FILE.yaml",
+            action="append",
+            help="options by section; of several files a later one overrides",
+        )
         if self.recipes:
             parser.add_argument("--recipe", default=None, help=f"one of {', '.join(recipes())}")
         for flag, (_, _, text) in self.shortcuts.items():
             parser.add_argument(flag, default=None, help=text)
         parser.add_argument("--out", metavar="RUN", help="run folder; default under runs/")
-        parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+        parser.add_argument("--resume", action="store_true", help="go on with a run")
         parser.add_argument(
             "--no_progress", action="store_true", help="no bar and no line an epoch"
         )
@@ -71,23 +83,28 @@ class RunCommand:
         return parser
 
     def parse(self, argv: Sequence[str]) -> tuple[RunConfig, Any]:
-        """The configuration that the command line asks for, and the command's own options."""
+        """The configuration that the command line asks for, and the command's own options; ``out`` is
+        among them where a run is resumed."""
         # Once to find --recipe, --config and --resume; again with what they hold as defaults, so that
         # only what is given on the command line overrides it.
-        first = self.parser().parse_args(list(argv))
-        start = self._starting_options(first)
-        self.config.from_dict(start)  # names unknown options
         parser = self.parser()
+        first = found = parser.parse_args(list(argv))
+        resumed = self._resumed(first) if first.resume else None
+        start = self._starting_options(first, resumed)
+        self.config.from_dict(start)  # names unknown options
         placed = {(section, option) for section, option, _ in self.places.values()}
-        parser.set_defaults(
-            {
-                f"{section}.{name}": value
-                for section, given in start.items()
-                for name, value in (given or {}).items()
-                if (section, name) not in placed
-            }
-        )
-        found = parser.parse_args(list(argv))
+        if start:
+            parser.set_defaults(
+                {
+                    f"{section}.{name}": value
+                    for section, given in start.items()
+                    for name, value in (given or {}).items()
+                    if (section, name) not in placed
+                }
+            )
+            found = parser.parse_args(list(argv))
+        if resumed is not None:
+            found.out = str(resumed.path)
         options: Options = {name: found[name].as_dict() for name in self.config.SECTIONS}
         for section, option in placed:
             options[section][option] = found[option] or (start.get(section) or {}).get(option) or ""
@@ -98,24 +115,56 @@ class RunCommand:
             raise ConfigError("no data: give DATA, a file or folder of interactions")
         return self.config.from_dict(options), found
 
-    def _starting_options(self, first: Any) -> Options:
-        """Options before those of the command line: the run's that is resumed, else recipe and file."""
+    def _resumed(self, first: Any) -> RunFolder:
+        """Return the run to go on with."""
+        if first.out:
+            if not is_run(Path(first.out)):
+                raise ConfigError(f"--resume: there is no run in {first.out}")
+            return RunFolder(Path(first.out))
+        possible = self.folders(first)
+        runs = [folder for folder in possible if is_run(folder)]
+        if len(runs) == 1:
+            return RunFolder(runs[0])
+        named = " or ".join(map(str, runs or possible))
+        reason = "which of several runs" if runs else "there is no run in"
+        raise ConfigError("--resume needs --out RUN" + f": {reason} {named}" * bool(named))
+
+    def _starting_options(self, first: Any, resumed: RunFolder | None) -> Options:
+        """Return options that flags override: those of the resumed run, else of recipe and files."""
         recipe = first.recipe if self.recipes else None
-        if first.resume:
-            if first.config or recipe:
+        if resumed is not None:
+            if first.config or (recipe and first.out):
                 files = "--config and --recipe" if self.recipes else "--config"
                 raise ConfigError(f"--resume takes the run's own config.yaml: leave {files}")
-            if not first.out:
-                raise ConfigError("--resume needs --out RUN, the run to go on with")
-            return read_yaml(RunFolder(Path(first.out)).config)
+            return read_run_options(resumed.config)
         options = self.defaults(first)
         if recipe:
             if recipe not in recipes():
                 raise ConfigError(f"recipe is {recipe!r}; it must be one of {', '.join(recipes())}")
             options = merge_options(options, read_yaml(RECIPES_FOLDER / f"{recipe}.yaml"))
-        if first.config:
-            options = merge_options(options, read_yaml(Path(first.config)))
+        for file in first.config or []:
+            options = merge_options(options, read_yaml(Path(file)))
         return options
+
+
+@contextlib.contextmanager
+def saying_how_to_go_on(folder: Path, command: str, is_first: bool) -> Iterator[None]:
+    """Where a run is stopped at once, say how to go on with what it had saved.
+
+    Args:
+        folder: of the run.
+        command: that goes on, after lares.
+        is_first: of the run's processes, the one that speaks.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not is_first or not is_run(folder):
+            raise
+        raise Interrupted(
+            "stopped at once; what was saved last goes on with --resume: "
+            f"{RunFolder(folder).resume_command(command)}"
+        ) from None
 
 
 def print_metrics(test: Mapping[int, dict[str, float]]) -> None:

@@ -6,8 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lares.cli.run_command import SAMPLES_FLAG, RunCommand, print_metrics
-from lares.training.config import TrainConfig
+from lares.cli.run_command import SAMPLES_FLAG, RunCommand, print_metrics, saying_how_to_go_on
+from lares.training.config import TrainConfig, recipes
+
+
+def default_folder(path: str, recipe: str | None) -> Path:
+    """``runs/DATA-RECIPE``."""
+    return Path("runs") / f"{Path(path).name.split('.')[0]}-{recipe or 'lares'}"
+
+
+def _possible_folders(found: Any) -> list[Path]:
+    """Where a run on these data can be, by its recipe where that is given."""
+    if not found.path:
+        return []
+    names = [found.recipe] if found.recipe else [None, *recipes()]
+    return [default_folder(found.path, name) for name in names]
+
 
 COMMAND = RunCommand(
     name="train",
@@ -16,6 +30,7 @@ COMMAND = RunCommand(
     places={"DATA": ("data", "path", "file or folder of interactions")},
     recipes=True,
     shortcuts=SAMPLES_FLAG,
+    folders=_possible_folders,
 )
 
 
@@ -26,11 +41,6 @@ def parse(argv: Sequence[str]) -> tuple[TrainConfig, Any]:
     return config, found
 
 
-def default_folder(config: TrainConfig, recipe: str | None) -> Path:
-    """``runs/DATA-RECIPE``."""
-    return Path("runs") / f"{Path(config.data.path).name.split('.')[0]}-{recipe or 'lares'}"
-
-
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares train``."""
     config, found = parse(argv)
@@ -39,9 +49,10 @@ def run(argv: Sequence[str]) -> None:
     from lares.training.spt import train
 
     fabric = launch(config.trainer)
-    folder = Path(found.out) if found.out else default_folder(config, found.recipe)
+    folder = Path(found.out) if found.out else default_folder(config.data.path, found.recipe)
     show = not found.no_progress
-    result = train(config, folder, resume=found.resume, progress=show, fabric=fabric)
+    with saying_how_to_go_on(folder, COMMAND.name, fabric.is_global_zero):
+        result = train(config, folder, resume=found.resume, progress=show, fabric=fabric)
     if not fabric.is_global_zero:
         return
     print_metrics(result.test)

@@ -12,8 +12,8 @@ _ORDER_STREAM = 0x6F72646572  # keeps the order's draws apart from every other u
 
 def epoch_order(n_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """(n_samples,) permutation of an epoch, the same for the same seed and epoch."""
-    generator = np.random.Generator(np.random.Philox(key=[seed, _ORDER_STREAM + epoch]))
-    return generator.permutation(n_samples)
+    key = np.array([seed, _ORDER_STREAM + epoch], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).permutation(n_samples)
 
 
 def collate(

@@ -6,10 +6,13 @@ its history begins and where its target stands.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from lares.data.vocabulary import Vocabulary
@@ -23,14 +26,14 @@ class Sequences:
     Attributes:
         items: (N,) int32 catalogue rows.
         offsets: (U + 1,) int64; user ``u`` has ``items[offsets[u] : offsets[u + 1]]``.
-        user_ids: (U,) raw user ids.
+        user_ids: (U,) raw user ids, an Arrow array where they were read from a file.
         vocabulary: of the items.
         name: of the data, for tables and messages.
     """
 
     items: NDArray[np.int32]
     offsets: NDArray[np.int64]
-    user_ids: NDArray[Any]
+    user_ids: Any
     vocabulary: Vocabulary
     name: str
 
@@ -68,6 +71,9 @@ class Dataset:
         vocabulary: of the items.
         name: of the data.
         n_users, n_interactions: of the data read.
+        notes: what a reader of the data should be told, a sentence each: what was left out, or taken
+            to be so for want of a word.
+        source: how the file was understood, by subject: its format, its ids, its times.
     """
 
     train: Split
@@ -77,10 +83,33 @@ class Dataset:
     name: str
     n_users: int
     n_interactions: int
+    notes: tuple[str, ...] = ()
+    source: Mapping[str, str] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """Return a hash of samples and vocabulary, in hexadecimal digits.
+
+        The same data has the same hash on any machine, at any path, and in any form of file that
+        keeps its ids, its order and what is a number; name and notes do not count.
+        """
+        items: dict[int, bytes] = {}  # of arrays that splits share, each once
+        whole = hashlib.blake2b(self.vocabulary.digest(), digest_size=16)
+        for split in (self.train, self.valid, self.test):
+            if id(split.items) not in items:
+                items[id(split.items)] = _hashed(split.items)
+            whole.update(items[id(split.items)])
+            # A user's samples start at one place and end at one after the other: few runs say it all.
+            for places in (split.starts, split.ends - np.arange(len(split))):
+                first = np.flatnonzero(np.diff(places, prepend=-1))
+                whole.update(_hashed(places[first]) + _hashed(first))
+            whole.update(_hashed(np.array([len(split)])))
+        return whole.hexdigest()
 
     def item_counts(self) -> NDArray[np.int64]:
         """(V,) how often each item is the target of a training sample or opens a history."""
-        counted = np.unique(np.concatenate((self.train.starts, self.train.ends)))
+        # A history is opened where it has one item: samples may each carry a copy of their history.
+        opens = self.train.starts[self.train.ends - self.train.starts == 1]
+        counted = np.unique(np.concatenate((opens, self.train.ends)))
         counts: NDArray[np.int64] = np.bincount(
             self.train.items[counted], minlength=self.vocabulary.n_items
         )
@@ -92,14 +121,20 @@ class Dataset:
         Raises:
             DataError: it lacks an item of this data.
         """
-        if np.array_equal(self.vocabulary.ids, vocabulary.ids):
+        if self.vocabulary.equals(vocabulary):
             return self
         rows = np.zeros(self.vocabulary.n_items, dtype=np.int32)
-        rows[1:] = vocabulary.encode(self.vocabulary.ids)
-        train, valid, test = (
-            replace(split, items=rows[split.items]) for split in (self.train, self.valid, self.test)
-        )
+        rows[1:] = vocabulary.encode(self.vocabulary.ids.tolist())
+        splits = (self.train, self.valid, self.test)
+        moved = {id(split.items): rows[split.items] for split in splits}  # splits may share items
+        train, valid, test = (replace(split, items=moved[id(split.items)]) for split in splits)
         return replace(self, vocabulary=vocabulary, train=train, valid=valid, test=test)
+
+
+def _hashed(array: NDArray[Any]) -> bytes:
+    """Return a hash (32 bytes) of an array's numbers, the same on every machine."""
+    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return hashlib.blake2b(plain.data, digest_size=32).digest()
 
 
 @dataclass(frozen=True)
@@ -108,29 +143,32 @@ class Interactions:
 
     Attributes:
         users, items: (N,) int32 codes into the id arrays.
-        user_ids, item_ids: distinct raw ids, ascending.
+        user_ids, item_ids: distinct raw ids, ascending, as :mod:`lares.data.ids` has them.
         times: (N,) numbers to order a user's rows by, or None to keep the order of the rows.
         name: of the data.
+        notes, source: as of :class:`Dataset`.
     """
 
     users: NDArray[np.int32]
     items: NDArray[np.int32]
-    user_ids: NDArray[Any]
-    item_ids: NDArray[Any]
+    user_ids: pa.Array
+    item_ids: pa.Array
     times: NDArray[Any] | None
     name: str
+    notes: tuple[str, ...] = ()
+    source: Mapping[str, str] = field(default_factory=dict)
 
     def select(self, kept: NDArray[np.bool_]) -> Interactions:
         """The rows where ``kept`` (N,) holds, their codes counted anew."""
         users, user_codes = np.unique(self.users[kept], return_inverse=True)
         items, item_codes = np.unique(self.items[kept], return_inverse=True)
-        return Interactions(
-            user_codes.astype(np.int32),
-            item_codes.astype(np.int32),
-            self.user_ids[users],
-            self.item_ids[items],
-            None if self.times is None else self.times[kept],
-            self.name,
+        return replace(
+            self,
+            users=user_codes.astype(np.int32),
+            items=item_codes.astype(np.int32),
+            user_ids=self.user_ids.take(pa.array(users)),
+            item_ids=self.item_ids.take(pa.array(items)),
+            times=None if self.times is None else self.times[kept],
         )
 
 

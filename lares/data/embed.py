@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from lares.data.tables import read_delimited, read_parquet
+from lares.data.ids import encode_column, sort_codes
+from lares.data.readers import open_table
 from lares.errors import DataError
 from lares.text import write_text_features
 
@@ -28,34 +29,30 @@ class ItemTexts(NamedTuple):
 def read_item_texts(
     path: Path, item_column: str = "item_id", text_columns: Sequence[str] = ("title",)
 ) -> ItemTexts:
-    """The texts in a Parquet, CSV or TSV table with a row for every item.
+    """Return the texts in a Parquet or CSV table with a row for every item.
 
     Several columns are joined with spaces.
 
     Raises:
         DataError: the file or a column is missing, an id is empty or stands in two rows.
     """
-    path = Path(path)
-    columns = [item_column, *text_columns]
-    if path.suffix in (".parquet", ".pq"):
-        table = read_parquet(path, columns)
-    elif path.suffix in (".csv", ".tsv"):
-        delimiter = "\t" if path.suffix == ".tsv" else ","
-        types = dict.fromkeys(columns, pa.string())
-        table = read_delimited(path, columns, delimiter=delimiter, types=types)
-    else:
-        raise DataError(f"{path} must be a .parquet, .csv or .tsv table of items and their texts")
-    items: list[str] = []
-    seen: dict[str, int] = {}
-    for row, value in enumerate(table.column(item_column).to_pylist(), start=1):
-        item = "" if value is None else str(value)
-        if not item:
-            raise DataError(f"{path}, row {row}: column {item_column!r} is empty")
-        if item in seen:
-            raise DataError(f"{path}: item {item!r} stands in rows {seen[item]} and {row}")
-        seen[item] = row
-        items.append(item)
-    parts = [table.column(name).to_pylist() for name in text_columns]
+    table = open_table(Path(path), (item_column, *text_columns))
+    columns = table.read((item_column, *text_columns))
+    if columns.num_rows == 0:
+        raise DataError(f"{path} holds no item")
+    found = encode_column(columns.column(item_column), table.typed, table.problem(item_column))
+    if found.codes.min() < 0:
+        row = int(np.argmin(found.codes >= 0))
+        raise DataError(f"{table.place(row)}: column {item_column!r} is empty")
+    codes, ids = sort_codes(found, as_text=True)
+    items: list[str] = ids.take(pa.array(codes)).to_pylist()
+    if len(ids) < len(items):
+        twice = int(np.argmax(np.bincount(codes) > 1))
+        first, second = np.flatnonzero(codes == twice)[:2]
+        raise DataError(
+            f"{path}: item {ids[twice].as_py()!r} stands in rows {first + 1} and {second + 1}"
+        )
+    parts = [columns.column(name).to_pylist() for name in text_columns]
     texts = [
         " ".join(str(part).strip() for part in row if part is not None).strip()
         for row in zip(*parts, strict=True)

@@ -1,3 +1,41 @@
-"""Names of the forms of data that ``load_dataset`` reads."""
+"""Names of the forms of data that ``load_dataset`` reads, and what files' names say about theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
 
 FORMATS = ("auto", "parquet", "csv", "recbole", "amazon23", "movielens")
+
+_KINDS = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".inter": "recbole",
+}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+SPLITS = ("train", "valid", "test")
+
+
+def compression(path: Path) -> str | None:
+    """Return the compression that a file's name tells, as Arrow and DuckDB call it."""
+    return COMPRESSIONS.get(path.suffix.lower())
+
+
+def stem(path: Path) -> str:
+    """Return a file's name without the suffix of its form and that of its compression."""
+    return Path(_plain_name(path)).stem
+
+
+def suffix(path: Path) -> str:
+    """Return the suffix of a file's form in lower case, whatever compression's comes after it."""
+    return Path(_plain_name(path)).suffix.lower()
+
+
+def kind(path: Path) -> str | None:
+    """Return the format that a file's name tells: parquet, csv or recbole."""
+    return _KINDS.get(suffix(path))
+
+
+def _plain_name(path: Path) -> str:
+    return path.stem if compression(path) else path.name

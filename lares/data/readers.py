@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
-from lares.data.dataset import (
-    Dataset,
-    Interactions,
-    group_by_user,
-    keep_core,
-    leave_one_out,
+from lares.data.dataset import Dataset, Interactions, group_by_user, keep_core, leave_one_out
+from lares.data.delimited import DelimitedTable
+from lares.data.formats import FORMATS, SPLITS, kind, stem
+from lares.data.interactions import choose_time, read_interactions
+from lares.data.parquet import ParquetTable
+from lares.data.recbole import (
+    ATOMIC_SUFFIX,
+    AtomicTable,
+    atomic_file,
+    atomic_stem,
+    has_sequence_form,
+    read_sequence_form,
 )
-from lares.data.formats import FORMATS
-from lares.data.recbole import ATOMIC_SUFFIX, read_atomic_interactions, read_sequence_form
-from lares.data.tables import (
-    delimited_columns,
-    id_codes,
-    numbers,
-    parquet_columns,
-    read_delimited,
-    read_parquet,
-)
+from lares.data.tables import Table
 from lares.errors import DataError
+from lares.plain import plain
 
-_SPLIT_NAMES = ("train", "valid", "test")
+_MOVIELENS_FILE = "u.data"
 _MOVIELENS_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
-_DEFAULT_TIME = "timestamp"
+_ITEM, _AMAZON_ITEM = "item_id", "parent_asin"
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What ``load_dataset`` was asked for beside path and format."""
+
+    user: str
+    item: str
+    time: str | None
+    delimiter: str
+    text_ids: bool
+    drop_missing: bool
+    name: str | None
 
 
 def load_dataset(
@@ -36,23 +46,30 @@ def load_dataset(
     *,
     format: str = "auto",
     user_column: str = "user_id",
-    item_column: str = "item_id",
+    item_column: str = _ITEM,
     time_column: str | None = None,
     core: int = 0,
+    delimiter: str = "auto",
+    text_ids: bool = False,
+    drop_missing: bool = False,
     name: str | None = None,
 ) -> Dataset:
     """Read interactions and split them by leave-one-out.
 
     Args:
-        path: a Parquet or CSV file; a RecBole ``.inter`` file or the folder of one (plain
-            interactions, or sequence form with ``NAME.train.inter`` and its fellows, whose own split
-            is kept); an Amazon Reviews 2023 5-core CSV, or one of its ``last_out`` parts; MovieLens
-            ``u.data``.
-        format: one of ``FORMATS``; ``auto`` goes by name and columns.
-        user_column, item_column: of a Parquet or CSV file.
-        time_column: to order a user's rows by; None takes ``timestamp`` if there, else the order of
-            the rows. Ties keep the order of the rows.
+        path: a Parquet or CSV file, or a folder of such parts; a RecBole ``.inter`` file or the folder
+            of one (plain interactions, or sequence form with ``NAME.train.inter`` and its fellows,
+            whose own split is kept); an Amazon Reviews 2023 5-core CSV; MovieLens ``u.data``.
+        format: one of ``FORMATS``; ``auto`` goes by name and columns. ``amazon23`` joins the three
+            files of its ``last_out`` form where ``path`` is one of them.
+        user_column, item_column: of the ids.
+        time_column: to order a user's rows by: whole or real numbers, ISO 8601 dates, or Arrow's dates
+            and timestamps. None takes ``timestamp`` if there, else the order of the rows, which ``""``
+            asks for. Ties keep the order of the rows.
         core: keep only users and items with at least this many interactions; 0 keeps all.
+        delimiter: between the cells of text, ``tab`` for a tab; ``auto`` finds it.
+        text_ids: take ids for text even where all are whole numbers.
+        drop_missing: leave out rows that lack an id or a time; else they are an error.
         name: of the data in tables; by default the file's.
 
     Raises:
@@ -63,124 +80,170 @@ def load_dataset(
         raise DataError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
     if not path.exists():
         raise DataError(f"there is no file or folder {path}")
+    core = plain(core)
+    if isinstance(core, bool) or not isinstance(core, int):
+        raise DataError(f"core is {core!r}; it must be a whole number")
     if core < 0:
         raise DataError(f"core is {core}; it must be zero or more")
+    wanted = _Wanted(user_column, item_column, time_column, delimiter, text_ids, drop_missing, name)
     if format == "auto":
         format = _guess_format(path)
-    if format == "recbole":
-        stem = _atomic_stem(path)
-        if Path(f"{stem}.train{ATOMIC_SUFFIX}").is_file():
-            if core:
-                raise DataError(
-                    f"{path} is in sequence form, split already: core={core} cannot be applied"
-                )
-            return read_sequence_form(stem, name or stem.name)
-        interactions = read_atomic_interactions(Path(f"{stem}{ATOMIC_SUFFIX}"), name or stem.name)
-    elif format == "movielens":
-        interactions = _read_movielens(path / "u.data" if path.is_dir() else path, name)
-    else:
-        if format == "amazon23":
-            item_column, time_column = "parent_asin", time_column or _DEFAULT_TIME
-        interactions = _read_table(path, user_column, item_column, time_column, name)
+    if format == "recbole" and has_sequence_form(path, item_column, delimiter):
+        if core:
+            raise DataError(
+                f"{path} is in sequence form, split already: core={core} cannot be applied"
+            )
+        base = atomic_stem(path)
+        return read_sequence_form(
+            base,
+            name or base.name,
+            item=item_column,
+            delimiter=delimiter,
+            text_ids=text_ids,
+            drop_missing=drop_missing,
+        )
+    interactions = _READERS[format](path, wanted)
     if core:
         interactions = keep_core(interactions, core)
-    return leave_one_out(group_by_user(interactions))
+    dataset = leave_one_out(group_by_user(interactions))
+    return replace(dataset, notes=interactions.notes, source=interactions.source)
+
+
+def open_table(path: Path, wanted: Sequence[str]) -> Table:
+    """Return the table in a Parquet or CSV file, or in a folder of such parts.
+
+    Args:
+        path: file or folder.
+        wanted: columns that it should have.
+
+    Raises:
+        DataError: there is no such file, or its form is another.
+    """
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}")
+    found = _guess_format(path)
+    if found not in ("parquet", "csv"):
+        raise DataError(f"{path} is {found}; it must be a table in Parquet or CSV")
+    return ParquetTable(path) if found == "parquet" else DelimitedTable(path, wanted=wanted)
 
 
 def _guess_format(path: Path) -> str:
-    if path.is_dir():
-        if (path / "u.data").is_file():
+    """Return the format that the names of a file, or of those in a folder, tell."""
+    if not path.is_dir():
+        if path.name.lower() == _MOVIELENS_FILE:
             return "movielens"
-        if any(path.glob(f"*{ATOMIC_SUFFIX}")):
-            return "recbole"
-        raise DataError(f"folder {path} holds neither u.data nor a file ending in {ATOMIC_SUFFIX}")
-    if path.suffix == ATOMIC_SUFFIX:
-        return "recbole"
-    if path.name == "u.data":
-        return "movielens"
-    if path.suffix in (".parquet", ".pq"):
-        return "parquet"
-    if path.suffix in (".csv", ".tsv"):
-        delimiter = "\t" if path.suffix == ".tsv" else ","
-        return "amazon23" if "parent_asin" in delimited_columns(path, delimiter) else "csv"
-    raise DataError(
-        f"{path}: cannot tell the format of {path.suffix or 'a file without suffix'!r}; give format="
-    )
-
-
-def _atomic_stem(path: Path) -> Path:
-    """``folder/NAME`` of atomic files, from the folder, from any of its files, or from itself."""
-    if path.is_dir():
-        files = sorted(path.glob(f"*{ATOMIC_SUFFIX}"))
-        stems = {_atomic_stem(file) for file in files}
-        if len(stems) != 1:
+        found = kind(path)
+        if found is None:
             raise DataError(
-                f"folder {path} holds atomic files of several data sets "
-                f"({', '.join(sorted(stem.name for stem in stems))}); name one file"
+                f"{path}: cannot tell the format of {path.suffix or 'a file without suffix'!r}; "
+                f"--data.format names it ({', '.join(FORMATS[1:])})"
             )
-        return stems.pop()
-    stem = path.name.removesuffix(ATOMIC_SUFFIX)
-    for split in _SPLIT_NAMES:
-        stem = stem.removesuffix(f".{split}")
-    return path.with_name(stem)
-
-
-def _read_movielens(path: Path, name: str | None) -> Interactions:
-    """MovieLens 100K's ``u.data``: tab separated, without a header."""
-    whole = dict.fromkeys(_MOVIELENS_COLUMNS, pa.int64())
-    table = read_delimited(
-        path,
-        ("user_id", "item_id", "timestamp"),
-        delimiter="\t",
-        types=whole,
-        header=_MOVIELENS_COLUMNS,
+        return found
+    if (path / _MOVIELENS_FILE).is_file():
+        return "movielens"
+    kinds = {kind(file) for file in path.iterdir() if file.name[0] not in "._"} - {None}
+    for found in ("recbole", "parquet", "csv"):
+        if found in kinds:
+            return found
+    raise DataError(
+        f"folder {path} holds neither {_MOVIELENS_FILE}, nor a file ending in {ATOMIC_SUFFIX}, nor CSV "
+        "or Parquet files"
     )
-    return _interactions(table, "user_id", "item_id", "timestamp", path, name or "ml-100k")
 
 
-def _read_table(
-    path: Path, user: str, item: str, time: str | None, name: str | None
-) -> Interactions:
-    parts = _last_out_parts(path)
-    stem = parts[0].name.split(".train.")[0] if len(parts) > 1 else path.stem
-    if path.suffix in (".parquet", ".pq"):
-        present = parquet_columns(path)
-    else:
-        delimiter = "\t" if path.suffix == ".tsv" else ","
-        present = delimited_columns(path, delimiter)
-    if time is None and _DEFAULT_TIME in present:
-        time = _DEFAULT_TIME
-    columns = [user, item] + ([time] if time else [])
-    if path.suffix in (".parquet", ".pq"):
-        table = read_parquet(path, columns)
-    else:
-        types = {time: pa.float64()} if time else {}
-        table = pa.concat_tables(
-            read_delimited(part, columns, delimiter=delimiter, types=types) for part in parts
-        )
-    return _interactions(table, user, item, time, path, name or stem)
+def _interactions(table: Table, wanted: _Wanted, name: str, *notes: str) -> Interactions:
+    """Return the interactions of a table, and what was taken to be so as notes."""
+    table.require((wanted.user, wanted.item))
+    time, note = choose_time(table, wanted.time, (wanted.user, wanted.item))
+    found = read_interactions(
+        table,
+        wanted.user,
+        wanted.item,
+        time,
+        name=wanted.name or name,
+        text_ids=wanted.text_ids,
+        drop_missing=wanted.drop_missing,
+    )
+    return replace(found, notes=tuple(filter(None, (note, *notes))) + found.notes)
 
 
-def _last_out_parts(path: Path) -> list[Path]:
-    """All three files of Amazon's ``last_out`` form where ``path`` is one of them, else ``path``."""
-    for split in _SPLIT_NAMES:
-        if path.name.endswith(f".{split}.csv"):
-            stem = path.name.removesuffix(f".{split}.csv")
-            parts = [path.with_name(f"{stem}.{other}.csv") for other in _SPLIT_NAMES]
-            missing = [part.name for part in parts if not part.is_file()]
-            if missing:
-                raise DataError(f"{path} is one of three parts; beside it {missing} is missing")
-            return parts
-    return [path]
+def _read_parquet(path: Path, wanted: _Wanted) -> Interactions:
+    return _interactions(ParquetTable(path), wanted, _name(path), _companions_note(path))
 
 
-def _interactions(
-    table: pa.Table, user: str, item: str, time: str | None, path: Path, name: str
-) -> Interactions:
-    users, user_ids = id_codes(table, user, path)
-    items, item_ids = id_codes(table, item, path)
-    if item_ids.dtype.kind in "iu" and len(item_ids) and item_ids[0] < 0:
-        line = int(np.argmin(item_ids[items])) + 2
-        raise DataError(f"{path}, line {line}: item id {item_ids[0]} is negative")
-    times = None if time is None else numbers(table, time, path)
-    return Interactions(users, items, user_ids, item_ids, times, name)
+def _read_csv(path: Path, wanted: _Wanted) -> Interactions:
+    """CSV; with ``parent_asin`` for items where that is what Amazon Reviews 2023 has for them."""
+    table = DelimitedTable(path, delimiter=wanted.delimiter, wanted=(wanted.user, wanted.item))
+    if wanted.item == _ITEM and _ITEM not in table.names and _AMAZON_ITEM in table.names:
+        wanted = replace(wanted, item=_AMAZON_ITEM)
+        table.form = f"Amazon Reviews 2023, {table.form}"
+    return _interactions(table, wanted, _name(path), _companions_note(path))
+
+
+def _read_amazon(path: Path, wanted: _Wanted) -> Interactions:
+    """A CSV of Amazon Reviews 2023, or all three of its ``last_out`` form where ``path`` is one."""
+    name, split = _name(path), _split(path)
+    parts = None
+    if split is not None:
+        name = name.removesuffix(f".{split}")
+        parts = [_companion(path, split, other) for other in SPLITS]
+        missing = [part.name for part in parts if not part.is_file()]
+        if missing:
+            raise DataError(
+                f"{path} is one of three parts; beside it {', '.join(missing)} is missing"
+            )
+    table = DelimitedTable(path, parts=parts, delimiter=wanted.delimiter)
+    table.form = f"Amazon Reviews 2023, {table.form}"
+    return _interactions(table, replace(wanted, item=_AMAZON_ITEM), name)
+
+
+def _read_recbole(path: Path, wanted: _Wanted) -> Interactions:
+    """A plain atomic file."""
+    file = atomic_file(path)
+    table = AtomicTable(file, wanted.delimiter)
+    return _interactions(table, wanted, file.stem, _companions_note(file))
+
+
+def _read_movielens(path: Path, wanted: _Wanted) -> Interactions:
+    """MovieLens 100K's ``u.data``: tab separated, without a header."""
+    file = path / _MOVIELENS_FILE if path.is_dir() else path
+    table = DelimitedTable(file, delimiter="\t", quoted=False, header=_MOVIELENS_COLUMNS)
+    table.form = "MovieLens 100K"
+    return _interactions(table, wanted, "ml-100k")
+
+
+_READERS = {
+    "parquet": _read_parquet,
+    "csv": _read_csv,
+    "amazon23": _read_amazon,
+    "recbole": _read_recbole,
+    "movielens": _read_movielens,
+}
+
+
+def _name(path: Path) -> str:
+    return path.name if path.is_dir() else stem(path)
+
+
+def _split(path: Path) -> str | None:
+    """Return the split that a file's name ends in, as in ``x.train.csv``."""
+    if path.is_dir():
+        return None
+    return next((split for split in SPLITS if stem(path).endswith(f".{split}")), None)
+
+
+def _companion(path: Path, split: str, other: str) -> Path:
+    """Return the name of the file of another split beside ``path``."""
+    name = stem(path)
+    return path.with_name(name.removesuffix(split) + other + path.name.removeprefix(name))
+
+
+def _companions_note(path: Path) -> str:
+    """Return what to say about files of other splits beside one that is read alone; "" for none."""
+    split = _split(path)
+    others = [] if split is None else [_companion(path, split, o) for o in SPLITS if o != split]
+    there = [other.name for other in others if other.is_file()]
+    if not there:
+        return ""
+    joined = "; --data.format amazon23 joins them" if kind(path) == "csv" else ""
+    return f"{path.name} alone is read, not {' and '.join(there)} beside it{joined}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,122 +10,161 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lares.data.dataset import Dataset, Interactions, Split
-from lares.data.tables import delimited_columns, id_codes, numbers, read_delimited
+from lares.data.dataset import Dataset, Split
+from lares.data.delimited import DelimitedTable
+from lares.data.formats import SPLITS, suffix
+from lares.data.ids import encode_column, sort_codes
+from lares.data.interactions import describe_ids, kept_rows
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
 
 ATOMIC_SUFFIX = ".inter"
-_USER, _ITEM, _HISTORY, _TIME = "user_id", "item_id", "item_id_list", "timestamp"
-_TYPES = {"token": pa.string(), "float": pa.float64(), "token_seq": pa.string()}
 
 
-def _fields(path: Path) -> dict[str, str]:
-    """Field name -> type of an atomic file's header."""
-    fields = {}
-    for column in delimited_columns(path, "\t"):
-        name, _, kind = column.partition(":")
-        if not kind:
-            raise DataError(f"{path}, line 1: field {column!r} has no type; write NAME:TYPE")
-        fields[name] = kind
-    return fields
+class AtomicTable(DelimitedTable):
+    """An atomic file; its columns are called as its fields are, without their types.
 
-
-def _read(path: Path, wanted: tuple[str, ...]) -> pa.Table:
-    """Columns of an atomic file, named without their types."""
-    fields = _fields(path)
-    missing = [name for name in wanted if name not in fields]
-    if missing:
-        raise DataError(
-            f"{path} has no field {', '.join(map(repr, missing))}; its fields are "
-            f"{', '.join(map(repr, fields))}"
-        )
-    full = [f"{name}:{fields[name]}" for name in wanted]
-    types = {
-        column: _TYPES[fields[name]]
-        for column, name in zip(full, wanted, strict=True)
-        if fields[name] in _TYPES
-    }
-    return read_delimited(path, full, delimiter="\t", types=types).rename_columns(list(wanted))
-
-
-def _whole_numbers_if_possible(table: pa.Table, column: str) -> pa.Table:
-    """Tokens that are all plain whole numbers become such, so that they sort and print as numbers."""
-    values = table.column(column)
-    if (
-        len(values) == 0
-        or not pc.all(pc.match_substring_regex(values, "^(0|[1-9][0-9]{0,17})$")).as_py()
-    ):
-        return table
-    place = table.schema.get_field_index(column)
-    return table.set_column(place, column, values.cast(pa.int64()))
-
-
-def read_atomic_interactions(path: Path, name: str) -> Interactions:
-    """A plain ``.inter`` file: a user, an item, and a timestamp if there is one, in each row."""
-    has_time = _TIME in _fields(path)
-    table = _read(path, (_USER, _ITEM, _TIME) if has_time else (_USER, _ITEM))
-    for column in (_USER, _ITEM):
-        table = _whole_numbers_if_possible(table, column)
-    users, user_ids = id_codes(table, _USER, path)
-    items, item_ids = id_codes(table, _ITEM, path)
-    times = numbers(table, _TIME, path) if has_time else None
-    return Interactions(users, items, user_ids, item_ids, times, name)
-
-
-def read_sequence_form(stem: Path, name: str) -> Dataset:
-    """``NAME.train.inter`` and its fellows: each row is a sample, its history and its target.
+    Args:
+        path: the file.
+        delimiter: between cells; ``auto`` is a tab.
 
     Raises:
-        DataError: a file or a field is missing, or a history is empty.
+        DataError: the file cannot be read, or a field has no type.
     """
-    tables = {}
-    for split in ("train", "valid", "test"):
-        path = Path(f"{stem}.{split}{ATOMIC_SUFFIX}")
-        tables[split] = _read(path, (_HISTORY, _ITEM))
-        if tables[split].num_rows == 0:
-            raise DataError(f"{path} holds no sample")
 
-    flat, lengths = {}, {}
-    for split, table in tables.items():
-        path = Path(f"{stem}.{split}{ATOMIC_SUFFIX}")
-        histories = pc.utf8_trim_whitespace(table.column(_HISTORY).fill_null("")).combine_chunks()
-        empty = pc.equal(histories, "")
-        if pc.any(empty).as_py():
-            line = pc.index(empty, True).as_py() + 2
-            raise DataError(f"{path}, line {line}: the history is empty")
-        # History and target side by side, as one list a row.
-        joined = pc.binary_join_element_wise(histories, table.column(_ITEM).combine_chunks(), " ")
-        lists = pc.split_pattern_regex(joined, pattern=" +")
-        if isinstance(lists, pa.ChunkedArray):
-            lists = lists.combine_chunks()
-        if lists.null_count:
-            line = pc.index(pc.is_null(lists), True).as_py() + 2
-            raise DataError(f"{path}, line {line}: the target is empty")
-        lengths[split] = pc.list_value_length(lists).to_numpy()
-        flat[split] = lists.flatten()
+    def __init__(self, path: Path, delimiter: str = "auto") -> None:
+        super().__init__(path, delimiter="tab" if delimiter == "auto" else delimiter, quoted=False)
+        untyped = [column for column in self.names if not column.partition(":")[2]]
+        if untyped:
+            raise DataError(f"{path}, line 1: field {untyped[0]!r} has no type; write NAME:TYPE")
+        self.rename([column.partition(":")[0] for column in self.names])
+        self.form = "RecBole atomic file"
 
-    everything = pa.table({_ITEM: pa.chunked_array(list(flat.values()))})
-    codes, ids = id_codes(_whole_numbers_if_possible(everything, _ITEM), _ITEM, stem)
+
+def atomic_stem(path: Path) -> Path:
+    """Return ``folder/NAME`` of atomic files, from the folder, from any of its files, or from itself.
+
+    Raises:
+        DataError: the folder holds files of several data sets.
+    """
+    if path.is_dir():
+        stems = {atomic_stem(file) for file in path.iterdir() if suffix(file) == ATOMIC_SUFFIX}
+        if len(stems) != 1:
+            raise DataError(
+                f"folder {path} holds atomic files of several data sets "
+                f"({', '.join(sorted(stem.name for stem in stems))}); name one file"
+            )
+        return stems.pop()
+    name = path.stem if suffix(path) == ATOMIC_SUFFIX else path.name
+    for split in SPLITS:
+        name = name.removesuffix(f".{split}")
+    return path.with_name(name)
+
+
+def atomic_file(path: Path) -> Path:
+    """Return the plain atomic file that ``path`` is or, if it is a folder, holds.
+
+    Raises:
+        DataError: the folder holds files of several data sets.
+    """
+    return path if path.is_file() else Path(f"{atomic_stem(path)}{ATOMIC_SUFFIX}")
+
+
+def has_sequence_form(path: Path, item: str, delimiter: str) -> bool:
+    """Return whether ``path`` is data in sequence form: a file called as a split whose rows have
+    histories, or a folder with such files."""
+    if path.is_file():
+        is_split = suffix(path) == ATOMIC_SUFFIX and path.stem != atomic_stem(path).name
+        return is_split and _has_histories(path, item, delimiter)
+    train = Path(f"{atomic_stem(path)}.{SPLITS[0]}{ATOMIC_SUFFIX}")
+    return train.is_file() and _has_histories(train, item, delimiter)
+
+
+def _has_histories(path: Path, item: str, delimiter: str) -> bool:
+    return f"{item}_list" in AtomicTable(path, delimiter).names
+
+
+def read_sequence_form(
+    stem: Path,
+    name: str,
+    *,
+    item: str = "item_id",
+    delimiter: str = "auto",
+    text_ids: bool = False,
+    drop_missing: bool = False,
+) -> Dataset:
+    """Return the data of ``NAME.train.inter`` and its fellows, in which each row is a sample.
+
+    Args:
+        stem: ``folder/NAME``.
+        name: of the data.
+        item: field of the targets; that of the histories is the same with ``_list``.
+        delimiter: between cells; ``auto`` is a tab.
+        text_ids: keep ids text that could be numbers.
+        drop_missing: leave out samples without history or target; else they are an error.
+
+    Raises:
+        DataError: a file or a field is missing, or a history or a target is empty.
+    """
+    texts, lengths = [], []
+    notes: list[str] = []
+    for split in SPLITS:
+        table = AtomicTable(Path(f"{stem}.{split}{ATOMIC_SUFFIX}"), delimiter)
+        found, found_lengths, found_notes = _read_samples(table, item, drop_missing)
+        texts.append(found)
+        lengths.append(found_lengths)
+        notes += found_notes
+    found = encode_column(pa.chunked_array(texts), False, table.problem(item))
+    codes, ids = sort_codes(found, text_ids)
     rows = (codes + 1).astype(np.int32)
-    splits, first = {}, 0
-    for split in tables:
-        size = len(flat[split])
-        splits[split] = _row_samples(rows[first : first + size], lengths[split])
-        first += size
-    n_samples = sum(len(split) for split in splits.values())
+    ends = np.cumsum([len(found) for found in texts])
+    train, valid, test = (
+        _row_samples(rows[end - len(found) : end], size)
+        for end, found, size in zip(ends, texts, lengths, strict=True)
+    )
     return Dataset(
-        train=splits["train"],
-        valid=splits["valid"],
-        test=splits["test"],
+        train=train,
+        valid=valid,
+        test=test,
         vocabulary=Vocabulary(ids),
         name=name,
-        n_users=len(splits["test"]),
-        n_interactions=n_samples,
+        n_users=len(test),
+        n_interactions=len(train) + len(valid) + len(test),
+        notes=tuple(notes),
+        source={
+            "format": f"{table.form}s in sequence form",
+            "item ids": describe_ids(ids),
+            "times": "order of the histories",
+        },
     )
 
 
-def _row_samples(items: NDArray[np.int32], lengths: NDArray[np.int32]) -> Split:
-    """Samples that lie one after the other, each a history with its target behind it."""
+def _read_samples(
+    table: AtomicTable, item: str, drop_missing: bool
+) -> tuple[pa.Array, NDArray[np.int64], Sequence[str]]:
+    """Return raw items (n,) of all samples, a history and its target after the other, the number of
+    each (S,), and notes."""
+    columns = table.read((f"{item}_list", item)).combine_chunks()
+    if columns.num_rows == 0:
+        raise DataError(f"{table.path} holds no sample")
+    histories, targets = (
+        pc.utf8_trim_whitespace(column.fill_null("")).combine_chunks() for column in columns.columns
+    )
+    missing = {
+        name: pc.equal(cells, "").to_numpy(zero_copy_only=False)
+        for name, cells in zip(columns.column_names, (histories, targets), strict=True)
+    }
+    kept, notes = kept_rows(table, missing, drop_missing)
+    if notes:
+        histories, targets = (cells.filter(pa.array(kept)) for cells in (histories, targets))
+    # History and target side by side, as one list a row.
+    joined = pc.binary_join_element_wise(histories, targets, pa.scalar(" ", pa.large_string()))
+    lists = pc.split_pattern_regex(joined, pattern=" +")
+    sizes = pc.list_value_length(lists).to_numpy().astype(np.int64)
+    return lists.flatten(), sizes, notes
+
+
+def _row_samples(items: NDArray[np.int32], lengths: NDArray[np.int64]) -> Split:
+    """Return samples that lie one after the other, each a history with its target behind it."""
     stops = np.cumsum(lengths, dtype=np.int64)
     return Split(items, stops - lengths, stops - 1)

@@ -1,19 +1,96 @@
-"""Delimited and Parquet files as Arrow tables, with errors that say where."""
+"""Tables in files, CSV or Parquet, one file or a folder of parts: what every reader of them can do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
-from numpy.typing import NDArray
 
+from lares.data.formats import kind
+from lares.data.ids import Problem
 from lares.errors import DataError
+
+
+class ReadAgain(Exception):
+    """What a table has given so far is void; the next reading of it goes another way."""
+
+
+class Table(ABC):
+    """A table of one or several files.
+
+    Attributes:
+        path: file or folder, for messages.
+        names: of its columns.
+        form: of the files, in words.
+        typed: whether columns have types of their own; else every cell is text.
+    """
+
+    path: Path
+    names: list[str]
+    form: str
+    typed: bool
+
+    @abstractmethod
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Give the columns asked for, rows in the files' order.
+
+        Raises:
+            DataError: a column is missing or a file cannot be read; the message says where.
+            ReadAgain: forget what was given and call once more.
+        """
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """Return the columns asked for as :meth:`batches` gives them, at once.
+
+        Raises:
+            DataError: a column is missing or a file cannot be read; the message says where.
+        """
+        self.require(columns)
+        while True:
+            try:
+                return joined(list(columns), list(self.batches(columns)), self.path)
+            except ReadAgain:
+                continue
+
+    @abstractmethod
+    def head(self, rows: int) -> pa.Table:
+        """Return the first rows, all columns."""
+
+    @abstractmethod
+    def place(self, row: int) -> str:
+        """Return file and line (or row) of a row that was read, counted from 0, for messages."""
+
+    def require(self, columns: Sequence[str]) -> None:
+        """Raise ``DataError`` unless the table has the columns."""
+        missing = [name for name in columns if name not in self.names]
+        if missing:
+            raise DataError(
+                f"{self.path} has no column {', '.join(map(repr, missing))}; its columns are "
+                f"{', '.join(map(repr, self.names))}"
+            )
+
+    def problem(self, column: str) -> Problem:
+        """Return what makes the error for a message about a column, and a row of it if one is given."""
+
+        def made(message: str, row: int | None = None) -> DataError:
+            place = self.path if row is None else self.place(row)
+            return DataError(f"{place}: column {column!r} {message}")
+
+        return made
+
+
+def joined(names: list[str], batches: Sequence[pa.RecordBatch], path: Path) -> pa.Table:
+    """Return batches as one table; ``DataError`` if their types do not go together."""
+    if not batches:
+        return pa.table({name: pa.array([], pa.null()) for name in names})
+    tables = [pa.Table.from_batches([batch]) for batch in batches]
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(f"the files of {path} have columns of different types: {error}") from error
 
 
 def require_file(path: Path) -> None:
@@ -24,131 +101,40 @@ def require_file(path: Path) -> None:
         raise DataError(f"{path} is empty")
 
 
-def _require_columns(path: Path, present: Sequence[str], wanted: Sequence[str]) -> None:
-    missing = [name for name in wanted if name not in present]
-    if missing:
-        raise DataError(
-            f"{path} has no column {', '.join(map(repr, missing))}; its columns are "
-            f"{', '.join(map(repr, present))}"
-        )
+def require_once(path: Path, names: Sequence[str]) -> None:
+    """Raise ``DataError`` if two columns have the same name."""
+    twice = [name for place, name in enumerate(names) if name and name in names[:place]]
+    if twice:
+        raise DataError(f"{path} has two columns called {twice[0]!r}; rename one of them")
 
 
-def parquet_columns(path: Path) -> list[str]:
-    """Names of a Parquet file's columns."""
-    require_file(path)
-    try:
-        return list(pyarrow.parquet.read_schema(path).names)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
+def part_files(path: Path) -> list[Path]:
+    """Return the files of a table: ``path`` itself, or those in it if it is a folder.
 
-
-def read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Columns of a Parquet file."""
-    _require_columns(path, parquet_columns(path), columns)
-    try:
-        return pyarrow.parquet.read_table(path, columns=list(columns))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from error
-
-
-def delimited_columns(path: Path, delimiter: str) -> list[str]:
-    """Names in the header line of a delimited file."""
-    require_file(path)
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return file.readline().rstrip("\r\n").split(delimiter)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}, line 1: not UTF-8 text ({error.reason})") from error
-
-
-def read_delimited(
-    path: Path,
-    columns: Sequence[str],
-    *,
-    delimiter: str = ",",
-    types: dict[str, pa.DataType] | None = None,
-    header: Sequence[str] | None = None,
-) -> pa.Table:
-    """Columns of a delimited text file.
-
-    Args:
-        path: the file, UTF-8.
-        columns: names wanted.
-        delimiter: one character.
-        types: of columns whose type must not be guessed.
-        header: names of all columns where the file has no header line.
+    Parts come in the order of their names, in which numbers count as such. Hidden files and those that
+    writers of parts leave beside them (``_SUCCESS``) are passed over.
 
     Raises:
-        DataError: a column is missing, or a row is malformed; the message gives file and line.
+        DataError: the folder holds no such files, or CSV and Parquet.
     """
-    present = list(header) if header else delimited_columns(path, delimiter)
-    require_file(path)
-    _require_columns(path, present, columns)
-    try:
-        # One thread: only then does the reader know the number of a bad row.
-        return pyarrow.csv.read_csv(
-            path,
-            read_options=pyarrow.csv.ReadOptions(
-                use_threads=False, column_names=list(header) if header else None
-            ),
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter=delimiter, quote_char='"' if delimiter == "," else False
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=list(columns), column_types=types or {}
-            ),
-        )
-    except (pa.ArrowException, OSError) as error:
-        place = str(error).replace("Row #", "line ")
-        raise DataError(f"{path}: malformed row: {place}") from error
+    if not path.is_dir():
+        require_file(path)
+        return [path]
+    found = [file for file in path.iterdir() if file.is_file() and file.name[0] not in "._"]
+    parts = [file for file in found if kind(file) in ("parquet", "csv")]
+    kinds = {kind(part) for part in parts}
+    if len(kinds) > 1:
+        raise DataError(f"folder {path} holds both CSV and Parquet files; name one of them")
+    if not parts:
+        raise DataError(f"folder {path} holds no CSV or Parquet files")
+    parts.sort(key=_natural_order)
+    for part in parts:
+        require_file(part)
+    return parts
 
 
-def id_codes(table: pa.Table, column: str, path: Path) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """An id column as (codes (N,), distinct ids ascending): whole numbers or text.
-
-    Raises:
-        DataError: a cell is empty, or the ids are neither whole numbers nor text.
-    """
-    values = table.column(column)
-    if len(values) == 0:
-        raise DataError(f"{path} holds no interaction")
-    _require_filled(values, column, path)
-    if pa.types.is_integer(values.type):
-        ids, codes = np.unique(values.to_numpy(), return_inverse=True)
-        return codes.astype(np.int32), ids
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        raise DataError(
-            f"{path}: column {column!r} holds {values.type}; ids must be whole numbers or text"
-        )
-    encoded = values.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    ids = np.array(encoded.dictionary.to_pylist())
-    order = np.argsort(ids, kind="stable")
-    rank = np.empty(len(ids), dtype=np.int32)
-    rank[order] = np.arange(len(ids), dtype=np.int32)
-    return rank[encoded.indices.to_numpy()], ids[order]
-
-
-def numbers(table: pa.Table, column: str, path: Path) -> NDArray[Any]:
-    """A numeric column (N,); ``DataError`` if a cell is empty or not a number."""
-    values = table.column(column)
-    _require_filled(values, column, path)
-    if pa.types.is_timestamp(values.type):
-        values = values.cast(pa.int64())
-    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
-        raise DataError(f"{path}: column {column!r} holds {values.type}; it must be numbers")
-    found: NDArray[Any] = values.to_numpy()
-    if found.dtype.kind == "f" and np.isnan(found).any():
-        line = int(np.isnan(found).argmax()) + 2
-        raise DataError(f"{path}, line {line}: column {column!r} is NaN")
-    return found
-
-
-def _require_filled(values: pa.ChunkedArray, column: str, path: Path) -> None:
-    empty = pc.is_null(values)
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        empty = pc.or_(empty, pc.equal(pc.utf8_trim_whitespace(values), "").fill_null(True))
-    if len(values) and pc.any(empty).as_py():
-        row = pc.index(empty, True).as_py()
-        raise DataError(f"{path}, row {row + 1} (line {row + 2}): column {column!r} is empty")
+def _natural_order(path: Path) -> list[tuple[int, str]]:
+    return [
+        (int(piece), "") if piece.isdecimal() else (-1, piece)
+        for piece in re.split(r"([0-9]+)", path.name)
+    ]

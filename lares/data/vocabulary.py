@@ -1,17 +1,37 @@
-"""Raw item ids and the catalogue rows they stand for."""
+"""Raw ids and the catalogue rows they stand for."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lares.data.ids import as_ids, id_key, is_text
 from lares.errors import DataError
 from lares.files import atomic_write
+
+_FEW = 1000  # texts that are found one by one, without a table of all ids
+
+
+class _Texts(Sequence[str]):
+    """The texts of an Arrow array, one made when it is looked at."""
+
+    def __init__(self, array: pa.Array) -> None:
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._array[place].as_py()
 
 
 class Vocabulary:
@@ -20,65 +40,141 @@ class Vocabulary:
     Whole-number ids that are exactly ``1..n`` therefore keep their numbers.
 
     Args:
-        ids: distinct raw ids, ascending: whole numbers or strings.
+        ids: distinct raw ids, ascending: whole numbers of 64 bits or text, in a list, a NumPy or an
+            Arrow array.
+
+    Raises:
+        DataError: they are not ascending, or neither all whole numbers nor all text.
     """
 
-    def __init__(self, ids: NDArray[Any]) -> None:
-        self.ids = ids
+    def __init__(self, ids: Any) -> None:
+        self._ids: pa.Array = as_ids(ids)
+        ascending = pc.less(self._ids[:-1], self._ids[1:])
+        if not pc.all(ascending, min_count=0).as_py():
+            place = pc.index(ascending, False).as_py()
+            raise DataError(
+                f"ids must ascend, each standing there once: {self._ids[place].as_py()!r} stands "
+                f"before {self._ids[place + 1].as_py()!r}"
+            )
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._ids)
+
+    @property
+    def ids(self) -> NDArray[Any]:
+        """(n,) raw ids: int64 or uint64, or an object array of strings, which is made at every call."""
+        ids: NDArray[Any] = self._ids.to_numpy(zero_copy_only=False)
+        return ids
 
     @property
     def n_items(self) -> int:
         """Catalogue rows, padding row included."""
-        return len(self.ids) + 1
+        return len(self._ids) + 1
 
     @property
     def is_numeric(self) -> bool:
         """Whether raw ids are whole numbers."""
-        return self.ids.dtype.kind in "iu"
+        return not is_text(self._ids.type)
+
+    def equals(self, other: Vocabulary) -> bool:
+        """Return whether ``other`` has the same ids."""
+        return bool(self._ids.equals(other._ids))
+
+    def digest(self) -> bytes:
+        """Return a hash of the ids (32 bytes), the same on every machine."""
+        found = hashlib.blake2b(str(self._ids.type).encode(), digest_size=32)
+        if self.is_numeric:
+            found.update(self.ids.astype(self.ids.dtype.newbyteorder("<")).data)
+        else:
+            _, places, letters = self._ids.buffers()
+            ends = np.frombuffer(places, np.int64)[self._ids.offset :][: len(self) + 1]
+            found.update(np.diff(ends).astype("<i8").data)
+            found.update(memoryview(letters or b"")[ends[0] : ends[-1]])
+        return found.digest()
+
+    def find(self, raw: Iterable[Any]) -> NDArray[np.int64]:
+        """Return catalogue rows (n,) of raw ids, 0 for an id that is not in the catalogue.
+
+        Whole numbers may be given as numbers or as text, written as they are printed: ``"7"`` is 7,
+        ``"07"`` and ``"7.0"`` are not.
+        """
+        keys = [id_key(value, self._ids.type) for value in raw]
+        possible = np.array([key is not None for key in keys], dtype=bool)
+        rows = np.zeros(len(keys), dtype=np.int64)
+        rows[possible] = self._places([key for key in keys if key is not None]) + 1
+        return rows
+
+    def _places(self, keys: list[Any]) -> NDArray[np.int64]:
+        """Return places (n,) of keys among the ids, -1 for those that are not there."""
+        places: NDArray[np.int64]
+        if not len(self):
+            return np.full(len(keys), -1)
+        if self.is_numeric:
+            wanted = np.array(keys, dtype=self.ids.dtype)
+            places = np.minimum(np.searchsorted(self.ids, wanted), len(self) - 1)
+            places[self.ids[places] != wanted] = -1
+        elif len(keys) <= _FEW:
+            texts = _Texts(self._ids)
+            places = np.array([bisect_left(texts, key) for key in keys], dtype=np.int64)
+            places = np.minimum(places, len(self) - 1)
+            places[[texts[place] != key for place, key in zip(places, keys, strict=True)]] = -1
+        else:
+            found = pc.index_in(pa.array(keys, pa.large_string()), value_set=self._ids)
+            places = found.fill_null(-1).to_numpy().astype(np.int64)
+        return places
 
     def encode(self, raw: Iterable[Any]) -> NDArray[np.int64]:
-        """Catalogue rows of raw ids; strings of digits serve for whole numbers.
+        """Return catalogue rows (n,) of raw ids, given as for :meth:`find`.
 
         Raises:
             DataError: an id is not in the vocabulary.
         """
         wanted = list(raw)
-        if self.is_numeric:
-            try:
-                keys = np.array([int(value) for value in wanted], dtype=np.int64)
-            except (TypeError, ValueError):
-                bad = next(value for value in wanted if not str(value).lstrip("-").isdigit())
-                raise DataError(f"item {bad!r} is unknown: items are whole numbers here") from None
-        else:
-            keys = np.array([str(value) for value in wanted], dtype=self.ids.dtype.type)
-        places = np.searchsorted(self.ids, keys)
-        found = places < len(self.ids)
-        found[found] = self.ids[places[found]] == keys[found]
-        if not found.all():
-            bad = keys[int(np.argmin(found))].item()
-            raise DataError(f"item {bad!r} is unknown to this catalogue of {len(self)} items")
-        return places.astype(np.int64) + 1
+        rows = self.find(wanted)
+        if not rows.all():
+            raise self.unknown(wanted[int(np.argmin(rows != 0))])
+        return rows
+
+    def unknown(self, value: Any) -> DataError:
+        """Return the error for an id that :meth:`find` does not find."""
+        key = id_key(value, self._ids.type)
+        if key is None and self.is_numeric:
+            return DataError(
+                f"item {value!r} is unknown: items are whole numbers here, such as "
+                f"{self._ids[0].as_py()}"
+            )
+        shown = value if key is None else key
+        return DataError(f"item {shown!r} is unknown to this catalogue of {len(self)} items")
 
     def decode(self, rows: Iterable[int]) -> list[Any]:
-        """Raw ids of catalogue rows in ``1..n``."""
-        values: list[Any] = self.ids[np.fromiter(rows, dtype=np.int64) - 1].tolist()
+        """Return the raw ids of catalogue rows in ``1..n``.
+
+        Raises:
+            DataError: there is no such row.
+        """
+        wanted = np.fromiter(rows, dtype=np.int64)
+        outside = (wanted < 1) | (wanted > len(self))
+        if outside.any():
+            bad = wanted[int(np.argmax(outside))]
+            raise DataError(f"there is no item in row {bad}; rows of items are 1..{len(self)}")
+        values: list[Any] = self._ids.take(pa.array(wanted - 1)).to_pylist()
         return values
 
     def save(self, path: Path) -> None:
         """Write the ids as a JSON list, whole or not at all."""
         with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(self.ids.tolist()), encoding="utf-8")
+            temporary.write_text(json.dumps(self._ids.to_pylist()), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
         """The vocabulary in a file; ``DataError`` if it is missing or broken."""
         try:
             ids = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path} is not a readable list of items: {error}") from error
         if not isinstance(ids, list) or not ids:
             raise DataError(f"{path} holds no list of items")
-        return cls(np.array(ids))
+        try:
+            return cls(ids)
+        except DataError as error:
+            raise DataError(f"{path} is no list of items: {error}") from error

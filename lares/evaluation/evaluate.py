@@ -1,17 +1,29 @@
-"""Evaluation of a model on a split: all test depths from one pass over the trajectory."""
+"""Evaluation of a model on a split: all test depths from one pass over the trajectory.
+
+Which initial states samples start from is a choice (``states``): ``shared`` is what a model that serves
+does, one for all histories, so that a sample's rank depends on the sample alone; ``drawn`` is what the
+authors do, one for each row of the split.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from lares.config import EVALUATION_STATES, MOST_SEED
 from lares.data.batches import collate
 from lares.data.dataset import Split
+from lares.errors import ConfigError
 from lares.evaluation.ranking import DEFAULT_KS, catalogue_target_ranks, metrics_from_ranks
 from lares.model import LaresModel
+from lares.plain import whole
+from lares.seen import seen_items
+from lares.streams import batches, chunk_of, chunk_seed
+from lares_kernels.noise import MAX_SEQUENCES
 
 
 @torch.no_grad()
@@ -23,18 +35,28 @@ def depth_ranks(
     batch_size: int = 512,
     remove_history: bool = False,
     seed: int = 0,
+    states: str = "shared",
     first_id: int = 0,
 ) -> dict[int, Tensor]:
     """Rank of every sample's target at every depth: {depth: (S,) int64 on the model's device}.
 
-    Each sample's random draws are addressed by its number in the split (counted from ``first_id``
-    where the split is a part of a larger one), so that ranks do not depend on the batch size.
+    Args:
+        model, split, depths, batch_size, remove_history, seed, states: as in :func:`evaluate`.
+        first_id: with states ``drawn``, number of the split's first sample, where it is a part of a
+            larger one. Samples draw as :mod:`lares.streams` says.
 
     Raises:
-        ValueError: the depths do not fit the model, or the split is empty.
+        ValueError: the depths do not fit the model, the split is empty, or scores are NaN.
     """
+    if states not in EVALUATION_STATES:
+        allowed = ", ".join(EVALUATION_STATES)
+        raise ConfigError(f"states is {states!r}; it must be one of {allowed}")
     if len(split) == 0:
         raise ValueError("there is no sample to evaluate")
+    batch_size = whole("batch_size", batch_size, 1)
+    first_id = whole("first_id", first_id, 0)
+    depths = [whole("depth", depth, 0) for depth in depths]
+    seed = whole("seed", seed, 0, MOST_SEED)
     recurrent = model.config.is_recurrent
     if not depths or (min(depths) < 1 if recurrent else set(depths) != {0}):
         allowed = (
@@ -42,35 +64,47 @@ def depth_ranks(
         )
         raise ValueError(f"depths are {tuple(depths)}; they must be {allowed}")
     device = model.device
-    longest_history = int((split.ends - split.starts).max()) if remove_history else 0
     was_training = model.training
     model.eval()
-    ranks: dict[int, list[Tensor]] = {depth: [] for depth in depths}
+    ranks = {depth: torch.empty(len(split), dtype=torch.int64, device=device) for depth in depths}
+    drawn = states == "drawn"
     try:
-        for first in range(0, len(split), batch_size):
-            indices = np.arange(first, min(first + batch_size, len(split)))
+        for first, end in batches(len(split), batch_size, first_id if drawn else 0):
+            indices = np.arange(first, end)
             item_seq, lengths, targets = (
                 torch.from_numpy(part).to(device)
                 for part in collate(split, indices, model.config.max_length)
             )
-            excluded = None
-            if remove_history:
-                whole, _, _ = collate(split, indices, longest_history)
-                excluded = torch.from_numpy(whole).to(device)
+            numbers = first_id + indices if drawn else np.zeros_like(indices)
             out = model.encoder(
                 item_seq,
                 lengths,
                 max(depths),
-                seed=seed,
-                sequence_ids=torch.from_numpy(first_id + indices).to(device),
+                seed=chunk_seed(seed, chunk_of(int(numbers[0]))),
+                sequence_ids=torch.from_numpy(numbers % MAX_SEQUENCES).to(device),
                 return_trajectory=True,
             )
-            for depth in depths:
-                last = out.last if out.trajectory is None else out.trajectory[:, depth - 1]
-                ranks[depth].append(catalogue_target_ranks(model, last, targets, excluded))
+            for rows, excluded in _excluded(split, indices, device, remove_history):
+                for depth in depths:
+                    last = out.last if out.trajectory is None else out.trajectory[:, depth - 1]
+                    ranks[depth][first + rows] = catalogue_target_ranks(
+                        model, last[rows], targets[rows], excluded
+                    )
     finally:
         model.train(was_training)
-    return {depth: torch.cat(parts) for depth, parts in ranks.items()}
+    return ranks
+
+
+def _excluded(
+    split: Split, indices: NDArray[np.int64], device: torch.device, remove_history: bool
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Give the samples ``indices`` in groups: (n,) places among them, and items that do not rank."""
+    if not remove_history:
+        yield torch.arange(len(indices), device=device), None
+        return
+    histories = [split.items[split.starts[i] : split.ends[i]] for i in indices.tolist()]
+    for rows, items in seen_items(histories):
+        yield torch.from_numpy(rows).to(device), torch.from_numpy(items).to(device)
 
 
 def evaluate(
@@ -82,6 +116,7 @@ def evaluate(
     batch_size: int = 512,
     remove_history: bool = False,
     seed: int = 0,
+    states: str = "shared",
 ) -> dict[int, dict[str, float]]:
     """Recall and NDCG over the full catalogue, by reasoning depth.
 
@@ -93,6 +128,8 @@ def evaluate(
         batch_size: sequences a pass.
         remove_history: leave the items of a sample's whole history out of its ranking.
         seed: of drawn initial states.
+        states: ``shared``: all samples start from one drawn state, as :meth:`LaresModel.recommend` has
+            it; ``drawn``: each has its own, by its number in the split, as published.
 
     Returns:
         {depth: {"recall@10": ..., "ndcg@10": ...}}.
@@ -101,6 +138,12 @@ def evaluate(
         ValueError: the depths do not fit the model, the split is empty, or scores are NaN.
     """
     ranks = depth_ranks(
-        model, split, depths, batch_size=batch_size, remove_history=remove_history, seed=seed
+        model,
+        split,
+        depths,
+        batch_size=batch_size,
+        remove_history=remove_history,
+        seed=seed,
+        states=states,
     )
     return {depth: metrics_from_ranks(found, ks) for depth, found in ranks.items()}

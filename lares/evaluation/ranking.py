@@ -13,7 +13,9 @@ from torch import Tensor
 
 import lares_kernels as lk
 from lares.model import LaresModel
+from lares.plain import whole
 
+_MOST_RANK = 2**62
 DEFAULT_KS = (5, 10, 20, 50)
 
 
@@ -77,8 +79,8 @@ def metrics_from_ranks(ranks: Tensor, ks: Sequence[int] = DEFAULT_KS) -> dict[st
     """
     gains = 1.0 / torch.log2(ranks.double() + 2.0)
     found: dict[str, float] = {}
-    for k in ks:
-        hit = ranks < k
+    for k in (whole("k", k, 1) for k in ks):
+        hit = ranks < min(k, _MOST_RANK)
         found[f"recall@{k}"] = float(hit.double().mean())
         found[f"ndcg@{k}"] = float((gains * hit).mean())
     return found

@@ -5,9 +5,6 @@ Only names and shapes are translated; the arithmetic is the same (docs/architect
 
 from __future__ import annotations
 
-import io
-import pickle
-import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from torch import Tensor
 
 from lares.config import LaresConfig
 from lares.errors import CheckpointError, ConfigError
+from lares.integrations.safe_pickle import Inert, is_larger_than_stored, load_pickle
 from lares.model import LaresModel
 
 # Released option -> ours; options not listed belong to its trainer or to other models.
@@ -242,91 +240,45 @@ def load_official(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -
         ConfigError: the configuration asks for what this package does not have.
         CheckpointError: a tensor is missing, of another shape or not used.
     """
-    model = LaresModel(config_from_official(config))
+    ours = config_from_official(config)
+    _check_official(LaresModel.without_memory(ours), state_dict)
+    model = LaresModel(ours)
     if state_dict:
         model.to(next(iter(state_dict.values())).dtype)
     weights = _tensors(model)
-    used = set()
     with torch.no_grad():
-        for ours, pieces in _official_pieces(model):
+        for name, pieces in _official_pieces(model):
             for theirs, view in pieces:
-                target = view(weights[ours])
-                if theirs not in state_dict:
-                    raise CheckpointError(f"the released checkpoint has no tensor {theirs!r}")
-                source = state_dict[theirs]
-                if source.shape != target.shape:
-                    raise CheckpointError(
-                        f"tensor {theirs!r} has shape {tuple(source.shape)}; the configuration "
-                        f"needs {tuple(target.shape)}"
-                    )
-                target.copy_(source)
-                used.add(theirs)
+                view(weights[name]).copy_(state_dict[theirs])
+    return model.eval()
+
+
+def _check_official(model: LaresModel, state_dict: Mapping[str, Tensor]) -> None:
+    """Raise ``CheckpointError`` unless released weights are those of ``model``: their shapes."""
+    weights, used = _tensors(model), set()
+    for name, pieces in _official_pieces(model):
+        for theirs, view in pieces:
+            if theirs not in state_dict:
+                raise CheckpointError(f"the released checkpoint has no tensor {theirs!r}")
+            found, wanted = state_dict[theirs].shape, view(weights[name]).shape
+            if found != wanted:
+                raise CheckpointError(
+                    f"tensor {theirs!r} has shape {tuple(found)}; the configuration needs "
+                    f"{tuple(wanted)}"
+                )
+            used.add(theirs)
     unused = sorted(set(state_dict) - used)
     if unused:
         raise CheckpointError(
             f"the released checkpoint holds tensors that the configuration has no place for: {unused}"
         )
-    return model.eval()
-
-
-class _Inert:
-    """Stands for an object of a class that is not loaded: keeps its state, runs nothing."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        self.arguments = args
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-    def __setitem__(self, key: object, value: object) -> None:
-        pass
-
-    def append(self, value: object) -> None:
-        pass
-
-    def extend(self, values: object) -> None:
-        pass
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-_SAFE_BUILTINS = {"set": set, "frozenset": frozenset, "bytearray": bytearray, "complex": complex}
-_SAFE_TORCH = {
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("torch._utils", "_rebuild_parameter"),
-    ("torch", "Size"),
-    ("torch", "device"),
-}
-
-
-class _SafeUnpickler(pickle.Unpickler):
-    """Loads tensors and plain containers; every other class becomes :class:`_Inert`, never imported."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        if module == "builtins" and name in _SAFE_BUILTINS:
-            return _SAFE_BUILTINS[name]
-        if (module, name) in _SAFE_TORCH:
-            return super().find_class(module, name)
-        return _Inert
-
-
-def _safe_pickle() -> types.ModuleType:
-    """A ``pickle_module`` for ``torch.load`` that can run no code of a file."""
-    module = types.ModuleType("lares_safe_pickle")
-    module.Unpickler = _SafeUnpickler  # type: ignore[attr-defined]
-    module.load = lambda file, **_: _SafeUnpickler(file).load()  # type: ignore[attr-defined]
-    module.loads = lambda data, **_: _SafeUnpickler(io.BytesIO(data)).load()  # type: ignore[attr-defined]
-    return module
 
 
 def load_official_file(path: str | Path, n_items: int | None = None) -> LaresModel:
     """A model from a ``.pth`` file that the released program saved.
 
-    The file is a pickle. Tensors and plain containers are read; objects of any other class are
-    replaced by inert stand-ins, so that nothing in the file can run.
+    The file is a pickle, of which :func:`~lares.integrations.safe_pickle.load_pickle` reads tensors and
+    plain containers; nothing in it can run.
 
     Args:
         path: the file.
@@ -337,12 +289,7 @@ def load_official_file(path: str | Path, n_items: int | None = None) -> LaresMod
         ConfigError: as :func:`load_official`.
     """
     path = Path(path)
-    try:
-        saved = torch.load(
-            path, map_location="cpu", pickle_module=_safe_pickle(), weights_only=False
-        )
-    except Exception as error:  # a broken pickle can fail in any way
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+    saved = load_pickle(path)
     if not isinstance(saved, dict) or not isinstance(saved.get("state_dict"), dict):
         raise CheckpointError(
             f"{path} holds no 'state_dict'; it is not the released program's file"
@@ -350,11 +297,17 @@ def load_official_file(path: str | Path, n_items: int | None = None) -> LaresMod
     weights = saved["state_dict"]
     config = saved.get("config")
     options = config
-    if isinstance(config, _Inert):
+    if isinstance(config, Inert):
         state = getattr(config, "state", None)
         options = state.get("final_config_dict") if isinstance(state, dict) else None
     if not isinstance(options, dict):
         raise CheckpointError(f"{path} holds no configuration that can be read")
+    for name, tensor in weights.items():
+        real = isinstance(tensor, Tensor) and tensor.is_floating_point()
+        if not real or is_larger_than_stored(tensor):
+            raise CheckpointError(
+                f"{path}: {name!r} is no tensor of real numbers, all of them stored"
+            )
     if "item_embedding.weight" not in weights:
         raise CheckpointError(f"{path} has no tensor 'item_embedding.weight'")
     merged = {**options, "n_items": n_items or len(weights["item_embedding.weight"])}

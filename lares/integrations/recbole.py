@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from lares.integrations.swapped import SwappedLayers, swapped_layers
 from lares_kernels import CoreConfig, catalogue_cross_entropy
+from lares_kernels.seeds import DrawSeeds
 from lares_kernels.torch_layers import (
-    DrawSeeds,
     LayerTensors,
     check_norm,
     linear_tensors,
@@ -55,12 +55,12 @@ LARES_DEFAULTS: dict[str, Any] = {
     "n_pre_layers": 1,
     "mean_depth": 4,
     "depth_sampler": "poisson-lognormal",
-    "draw_seed": 0,
+    "draw_seed": None,
 }
 _ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "swish": "silu"}
 
 
-def accelerate(model: SASRec, seed: int = 0, catalogue_loss: bool = True) -> SASRec:
+def accelerate(model: SASRec, seed: int | None = None, catalogue_loss: bool = True) -> SASRec:
     """Let a RecBole SASRec run its layers on the op, on real items alone; gives ``model`` itself.
 
     Parameters, their names, ``full_sort_predict``, trainers and checkpoints stay RecBole's. Scores, and
@@ -69,14 +69,19 @@ def accelerate(model: SASRec, seed: int = 0, catalogue_loss: bool = True) -> SAS
 
     Args:
         model: an instance of RecBole's ``SASRec``.
-        seed: of the first training forward.
+        seed: None draws a seed from torch's generator in every training forward, so that training
+            goes on exactly from weights, optimiser and generator; a number is the first forward's, and
+            each one after takes the next.
         catalogue_loss: take the cross entropy of ``loss_type: CE`` by the catalogue op, which makes no
             matrix of scores.
 
     Raises:
         UnsupportedModuleError: an attribute, which the message names, is not what SASRec has.
     """
-    if swapped_layers(model) is not None:
+    before = swapped_layers(model)
+    if before is not None:
+        if seed is not None:
+            before.seeds = DrawSeeds(seed)
         return model
     layers = SwappedLayers(_config(model), _Tensors(model), model, DrawSeeds(seed))
     swap = _Swap(model, layers)
@@ -93,7 +98,7 @@ def make_recurrent(
     n_pre: int = 1,
     mean_depth: int = 4,
     depth_sampler: str = "poisson-lognormal",
-    seed: int = 0,
+    seed: int | None = None,
 ) -> SASRec:
     """Let the layers after the first ``n_pre`` refine their output step by step; gives ``model``.
 

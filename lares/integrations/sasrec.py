@@ -21,8 +21,8 @@ from torch.nn import functional
 from lares.integrations.swapped import SwappedLayers, swapped_layers
 from lares_kernels import CoreConfig, UnsupportedModuleError
 from lares_kernels.from_torch import activation_name
+from lares_kernels.seeds import DrawSeeds
 from lares_kernels.torch_layers import (
-    DrawSeeds,
     LayerTensors,
     attention_tensors,
     check_attention,
@@ -33,6 +33,7 @@ from lares_kernels.torch_layers import (
     require_equal,
     require_type,
 )
+from lares_kernels.whole import is_whole
 
 _LISTS = ("attention_layernorms", "attention_layers", "forward_layernorms", "forward_layers")
 _FEED_FORWARD = ("conv1", "conv2", "dropout1", "dropout2", "relu")
@@ -40,7 +41,7 @@ _TOLERANCE = 1e-4  # of features, relative to their size
 _PROBES, _PROBE_LENGTH = 4, 8
 
 
-def accelerate(model: nn.Module, seed: int = 0) -> nn.Module:
+def accelerate(model: nn.Module, seed: int | None = None) -> nn.Module:
     """Let ``model.log2feats`` run its layers on the op; gives ``model`` itself.
 
     Everything else stays the model's: parameters and their names, ``forward``, ``predict``, optimisers
@@ -51,13 +52,18 @@ def accelerate(model: nn.Module, seed: int = 0) -> nn.Module:
         model: ``item_emb``, ``pos_emb``, ``emb_dropout``, ``attention_layernorms``,
             ``attention_layers``, ``forward_layernorms``, ``forward_layers``, ``last_layernorm`` and
             ``log2feats(log_seqs)`` as SASRec.pytorch has them; padding is 0 and on the left.
-        seed: of the first training forward.
+        seed: None draws a seed from torch's generator in every training forward, so that training
+            goes on exactly from weights, optimiser and generator; a number is the first forward's, and
+            each one after takes the next.
 
     Raises:
         UnsupportedModuleError: an attribute, which the message names, is missing or something else, or
             ``log2feats`` computes something that the op does not.
     """
-    if swapped_layers(model) is not None:
+    before = swapped_layers(model)
+    if before is not None:
+        if seed is not None:
+            before.seeds = DrawSeeds(seed)
         return model
     base = _config(model)
     layers = SwappedLayers(base, _Tensors(model), model, DrawSeeds(seed))
@@ -93,7 +99,7 @@ def make_recurrent(
     n_pre: int = 1,
     mean_depth: int = 4,
     depth_sampler: str = "poisson-lognormal",
-    seed: int = 0,
+    seed: int | None = None,
 ) -> nn.Module:
     """Let the layers after the first ``n_pre`` refine their output step by step; gives ``model``.
 
@@ -150,6 +156,8 @@ class _Features:
         model = self.model
         device = model.item_emb.weight.device
         ids = torch.as_tensor(np.asarray(log_seqs) if isinstance(log_seqs, list) else log_seqs)
+        if not is_whole(ids):
+            raise ValueError(f"log_seqs must hold whole numbers; got {ids.dtype}")
         ids = ids.to(device, torch.int64)
         real = ids != 0
         x = _scaled_embedding(model.item_emb, ids) + self._positions(real)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lares.depth import sample_depth
 from lares.errors import ConfigError
 from lares_kernels import CoreConfig, refine
-from lares_kernels.torch_layers import DrawSeeds, LayerTensors, stack_layers
+from lares_kernels.seeds import DrawSeeds, drawn_seed
+from lares_kernels.torch_layers import LayerTensors, stack_layers
 
 CORE_NORM = "lares_core_norm"  # the model's attribute that holds LayerNorm_core
 
@@ -62,9 +63,11 @@ class SwappedLayers:
     ) -> Tensor:
         """Output of the layers: newest rows (B, d), or with ``every_row`` all, like ``hidden``."""
         training = self.model.training
-        seed = self.seeds.take() if training else 0
         layers = list(self.tensors())
         rec = self.recurrence
+        seed = self.seeds.take() if training else None
+        if seed is None and training and rec is not None:
+            seed = drawn_seed()  # one for its layers and its depth
 
         def call(
             config: CoreConfig,
@@ -93,7 +96,8 @@ class SwappedLayers:
             hidden = call(pre, stack_layers(layers[: rec.n_pre]), hidden, 1, True)
         steps = rec.num_steps
         if training:
-            draws = np.random.Generator(np.random.Philox(key=seed))
+            assert seed is not None
+            draws = np.random.Generator(np.random.Philox(key=int(seed) % (1 << 64)))
             steps = sample_depth(rec.depth_sampler, rec.mean_depth, draws)
         norm = cast("nn.LayerNorm", getattr(self.model, CORE_NORM))
         parameters = stack_layers(layers[rec.n_pre :])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lares.config import LaresConfig
 from lares.errors import ConfigError
+from lares.plain import settle_options
 
 KINDS = ("policy", "cross_entropy")
 PRE_BLOCKS = ("redrawn", "shared")
@@ -41,6 +42,7 @@ class SptConfig:
     mask_same_target: bool = False
 
     def __post_init__(self) -> None:
+        settle_options(self, "objective")
         for name in ("alpha", "gamma", "deep_supervision"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -107,6 +109,7 @@ class RptConfig:
     filter_passes: int = 3
 
     def __post_init__(self) -> None:
+        settle_options(self, "objective")
         for name, least in (
             ("rollouts", 2),
             ("k", 1),

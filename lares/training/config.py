@@ -13,20 +13,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import yaml
-
-from lares.config import LaresConfig
+from lares.config import EVALUATION_STATES, MOST_SEED, MOST_STEPS, MOST_THREADS, LaresConfig
 from lares.data.formats import FORMATS
 from lares.errors import ConfigError
 from lares.names import nearest
 from lares.objectives.config import RptConfig, SptConfig, check_has_steps
+from lares.plain import settle_options, whole
+from lares.training.options_file import read_yaml
 
 _Run = TypeVar("_Run", bound="RunConfig")
 
 RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
 SAMPLES = ("prefixes", "users")
 ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")  # as Lightning Fabric calls them
-PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true")
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")
+# Encodings of a step's samples have numbers of 24 bits; a last batch may be an eighth larger.
+MOST_ENCODINGS = 1 << 23
+MOST_BATCH = MOST_ENCODINGS // 4
+MOST_RANK = 2**31 - 1  # of any catalogue: its items are numbered in 32 bits
+MOST_ROLLOUTS = 256  # a draw's address has 8 bits for its rollout
+# Of runs whose config.yaml does not name them yet.
+_FORMER_OPTIONS = {"trainer": {"test_states": "drawn"}}
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,14 @@ class DataOptions:
     Attributes:
         path: file or folder.
         format: auto, parquet, csv, recbole, amazon23 or movielens.
-        user_column: of a Parquet or CSV file.
-        item_column: of a Parquet or CSV file.
-        time_column: to order a user's rows by; null takes 'timestamp' if there, else the row order.
+        user_column: users' ids.
+        item_column: items' ids.
+        time_column: to order a user's rows by; null takes 'timestamp' if there, else the order of the
+            rows, which "" asks for.
         core: keep only users and items with at least this many interactions; 0 keeps all.
+        delimiter: between the cells of text, such as ; or tab; auto finds it.
+        text_ids: take ids for text even where all are whole numbers.
+        drop_missing: leave out rows that lack an id or a time; else they are an error.
     """
 
     path: str = ""
@@ -48,13 +59,37 @@ class DataOptions:
     item_column: str = "item_id"
     time_column: str | None = None
     core: int = 0
+    delimiter: str = "auto"
+    text_ids: bool = False
+    drop_missing: bool = False
 
     def __post_init__(self) -> None:
+        settle_options(self, "data")
         if self.format not in FORMATS:
             raise ConfigError(
                 f"data.format is {self.format!r}; it must be one of {', '.join(FORMATS)}"
             )
-        _at_least("data.core", self.core, 0)
+        whole("data.core", self.core, 0)
+        self._check_columns()
+        if self.delimiter == "":
+            raise ConfigError(
+                "data.delimiter is empty; give what stands between cells, such as ; or tab"
+            )
+
+    def _check_columns(self) -> None:
+        columns: dict[str, str] = {}
+        for name in ("user_column", "item_column", "time_column"):
+            column = getattr(self, name)
+            if not column:
+                if name != "time_column":
+                    raise ConfigError(f"data.{name} is ''; give the name of a column")
+                continue
+            if column in columns:
+                raise ConfigError(
+                    f"data.{columns[column]} and data.{name} are both {column!r}; they must be "
+                    "different columns"
+                )
+            columns[column] = name
 
 
 @dataclass(frozen=True)
@@ -75,13 +110,14 @@ class SamplingOptions:
     aligned: int = 1024
 
     def __post_init__(self) -> None:
+        settle_options(self, "sampling")
         if self.samples not in SAMPLES:
             raise ConfigError(
                 f"sampling.samples is {self.samples!r}; it must be one of {', '.join(SAMPLES)}"
             )
         if self.overlap is not None:
-            _at_least("sampling.overlap", self.overlap, 0)
-        _at_least("sampling.aligned", self.aligned, 0)
+            whole("sampling.overlap", self.overlap, 0)
+        whole("sampling.aligned", self.aligned, 0)
 
     @property
     def whole_histories(self) -> bool:
@@ -114,12 +150,13 @@ class OptimizerOptions:
     batch_size: int = 1024
 
     def __post_init__(self) -> None:
+        settle_options(self, "optimizer")
         _positive("optimizer.lr", self.lr)
-        if self.weight_decay < 0 or not math.isfinite(self.weight_decay):
+        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
             raise ConfigError(
-                f"optimizer.weight_decay is {self.weight_decay}; it must be zero or more"
+                f"optimizer.weight_decay is {self.weight_decay!r}; it must be a number, zero or more"
             )
-        _at_least("optimizer.batch_size", self.batch_size, 1)
+        whole("optimizer.batch_size", self.batch_size, 1, MOST_BATCH)
 
 
 @dataclass(frozen=True)
@@ -133,11 +170,13 @@ class TrainerOptions:
         seed: of the initial weights and of every random draw.
         accelerator: auto, cpu, cuda, gpu, mps or tpu.
         devices: how many of them, one process each.
-        precision: 32-true, 64-true, bf16-mixed, 16-mixed, bf16-true or 16-true.
+        precision: 32-true, 64-true, bf16-mixed, 16-mixed or bf16-true.
         num_threads: of each process on the CPU; null leaves torch's setting.
         eval_batch_size: sequences in one evaluation pass.
         remove_history: leave a user's history out of the ranking. The authors do not.
         test_depths: reasoning depths the test metrics are reported for.
+        test_states: initial states that test metrics start from: shared, as ``lares evaluate`` and
+            ``lares recommend`` have it, or drawn for each sample, as published. Validation draws.
         checkpoint_every_steps: training state is also saved after this many steps inside an epoch; 0
             saves at the end of epochs only.
         log_every: steps between looks at the losses, which are then logged and checked for NaN.
@@ -155,11 +194,13 @@ class TrainerOptions:
     eval_batch_size: int = 512
     remove_history: bool = False
     test_depths: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 12, 16])
+    test_states: str = "shared"
     checkpoint_every_steps: int = 500
     log_every: int = 10
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
+        settle_options(self, "trainer")
         for name in (
             "max_epochs",
             "patience",
@@ -168,33 +209,43 @@ class TrainerOptions:
             "eval_batch_size",
             "log_every",
         ):
-            _at_least(f"trainer.{name}", getattr(self, name), 1)
-        for name in ("seed", "checkpoint_every_steps"):
-            _at_least(f"trainer.{name}", getattr(self, name), 0)
+            whole(f"trainer.{name}", getattr(self, name), 1)
+        whole("trainer.seed", self.seed, 0, MOST_SEED)
+        whole("trainer.checkpoint_every_steps", self.checkpoint_every_steps, 0)
         if self.num_threads is not None:
-            _at_least("trainer.num_threads", self.num_threads, 1)
+            whole("trainer.num_threads", self.num_threads, 1, MOST_THREADS)
         if self.accelerator not in ACCELERATORS:
             raise ConfigError(
                 f"trainer.accelerator is {self.accelerator!r}; it must be one of "
                 f"{', '.join(ACCELERATORS)}"
             )
+        if self.precision == "16-true":
+            raise ConfigError(
+                "trainer.precision is '16-true', in which Adam cannot train: in 16 bits its squared "
+                "gradients are 0, and weights become NaN in the first step; take '16-mixed', "
+                "'bf16-mixed' or 'bf16-true'"
+            )
         if self.precision not in PRECISIONS:
             raise ConfigError(
                 f"trainer.precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}"
             )
+        if self.test_states not in EVALUATION_STATES:
+            raise ConfigError(
+                f"trainer.test_states is {self.test_states!r}; it must be one of "
+                f"{', '.join(EVALUATION_STATES)}"
+            )
         if not self.test_depths:
             raise ConfigError("trainer.test_depths is empty; give at least one depth")
         for depth in self.test_depths:
-            _at_least("trainer.test_depths", depth, 1)
+            whole("trainer.test_depths", depth, 1, MOST_STEPS)
 
 
-def _at_least(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and not isinstance(value, bool)
 
 
 def _positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
+    if not (_is_number(value) and value > 0):
         raise ConfigError(f"{name} is {value!r}; it must be a positive number")
 
 
@@ -212,9 +263,10 @@ class StartOptions:
     attn_dropout: float | None = 0.1
 
     def __post_init__(self) -> None:
+        settle_options(self, "start")
         for name in ("dropout", "attn_dropout"):
             value = getattr(self, name)
-            if value is not None and not 0.0 <= value < 1.0:
+            if value is not None and not (_is_number(value) and 0.0 <= value < 1.0):
                 raise ConfigError(f"start.{name} is {value!r}; it must lie in 0 .. 1, 1 left out")
 
     def of_policy(self, model: LaresConfig) -> LaresConfig:
@@ -230,6 +282,7 @@ class StartOptions:
 class RunConfig:
     """What every run depends on; each kind of run adds its own sections."""
 
+    COMMAND: ClassVar[str]  # that starts such a run, after lares
     SECTIONS: ClassVar[dict[str, type]] = {}
 
     data: DataOptions
@@ -237,10 +290,14 @@ class RunConfig:
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
 
     def __post_init__(self) -> None:
-        if self.optimizer.batch_size < 8 * self.trainer.devices:
+        self.check_processes(self.trainer.devices)
+
+    def check_processes(self, n: int) -> None:
+        """Raise ``ConfigError`` unless a step's samples can be shared by ``n`` processes."""
+        if self.optimizer.batch_size < 8 * n:
             raise ConfigError(
-                f"optimizer.batch_size is {self.optimizer.batch_size}; {self.trainer.devices} devices "
-                f"need at least {8 * self.trainer.devices}"
+                f"optimizer.batch_size is {self.optimizer.batch_size}; {n} devices need at least "
+                f"{8 * n}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -273,6 +330,7 @@ class TrainConfig(RunConfig):
     """An SPT run. ``model`` holds the fields of :class:`lares.LaresConfig` but ``n_items``, which the
     data decide."""
 
+    COMMAND: ClassVar[str] = "train"
     SECTIONS: ClassVar[dict[str, type]] = {
         "data": DataOptions,
         "model": LaresConfig,
@@ -315,6 +373,7 @@ class RptOptimizerOptions(OptimizerOptions):
 class PosttrainConfig(RunConfig):
     """An RPT run: from a trained model, which decides everything about the model but dropout."""
 
+    COMMAND: ClassVar[str] = "posttrain"
     SECTIONS: ClassVar[dict[str, type]] = {
         "data": DataOptions,
         "start": StartOptions,
@@ -329,6 +388,17 @@ class PosttrainConfig(RunConfig):
     objective: RptConfig = field(default_factory=RptConfig)
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("objective.k", self.objective.k, 1, MOST_RANK)
+        whole("objective.filter_top", self.objective.filter_top, 0, MOST_RANK)
+        rollouts, size = self.objective.rollouts, self.optimizer.batch_size
+        if rollouts > MOST_ROLLOUTS or (rollouts + 2) * size > MOST_ENCODINGS:
+            raise ConfigError(
+                f"objective.rollouts is {rollouts} and optimizer.batch_size {size}; the most are "
+                f"{MOST_ROLLOUTS} rollouts, and {MOST_ENCODINGS // (rollouts + 2)} samples with so many"
+            )
+
 
 def check_known(given: Mapping[str, Any], known: list[str], what: str) -> None:
     """Raise ``ConfigError`` for a name that is not known, with the nearest one that is."""
@@ -342,29 +412,14 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES_FOLDER.glob("*.yaml"))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file of options.
-
-    Raises:
-        ConfigError: the file is missing or is not a mapping in YAML.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        place = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {place}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds {type(content).__name__}; it must hold options by section")
-    return content
+def read_run_options(path: Path) -> dict[str, Any]:
+    """Return the options in a run's ``config.yaml``; what it is too old to name as it was then."""
+    return merge_options(_FORMER_OPTIONS, read_yaml(path))
 
 
 def read_config(path: Path) -> RunConfig:
     """The configuration in the ``config.yaml`` of a run of any kind."""
-    options = read_yaml(path)
+    options = read_run_options(path)
     kind = PosttrainConfig if "start" in options else TrainConfig
     return kind.from_dict(options)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lares.errors import CheckpointError
 from lares.files import atomic_write
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 
 class CsvLog:
@@ -19,6 +17,9 @@ class CsvLog:
     Args:
         path: of the file.
         last_epoch: rows of later epochs, left by a run that was killed, are dropped.
+
+    Raises:
+        CheckpointError: the file that is there is damaged.
     """
 
     def __init__(self, path: Path, last_epoch: int) -> None:
@@ -32,7 +33,7 @@ class CsvLog:
         self._write()
 
     def _write(self) -> None:
-        names = list(self.rows[0]) if self.rows else []
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
         with (
             atomic_write(self.path) as temporary,
             open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -44,15 +45,90 @@ class CsvLog:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV log; none if it is not there."""
+    """The rows of a CSV log; none if it is not there.
+
+    Raises:
+        CheckpointError: it cannot be read, or a row is not as the header says, or not of an epoch.
+    """
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, strict=True)
+            names, rows = reader.fieldnames, list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _damaged(path, str(error)) from error
+    if names and "epoch" not in names:
+        raise _damaged(path, "there is no column epoch")
+    for number, row in enumerate(rows):
+        if None in row or None in row.values():
+            raise _damaged(path, f"row {number + 1} has not as many cells as the header")
+        if not row["epoch"].isdecimal():
+            raise _damaged(path, f"row {number + 1} has {row['epoch']!r} for its epoch")
+    return rows
 
 
-def open_tensorboard(folder: Path, first_step: int) -> SummaryWriter:
-    """A TensorBoard writer; what an interrupted run logged from ``first_step`` on is hidden."""
-    from torch.utils.tensorboard import SummaryWriter
+def _damaged(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is damaged ({reason}); restore it from a copy, or move it away to go on with a new one"
+    )
 
-    return SummaryWriter(str(folder), purge_step=first_step)
+
+class Board:
+    """TensorBoard logs, written by a thread whose failures :meth:`check` tells.
+
+    Args:
+        folder: of the logs.
+        first_step: what an interrupted run logged from it on is hidden.
+
+    Raises:
+        CheckpointError: as :meth:`check`.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._folder = folder
+        self._failed: BaseException | None = None
+        self._hook = threading.excepthook
+        threading.excepthook = self._thread_failed  # the thread writes at once
+        try:
+            self._writer = SummaryWriter(str(folder), purge_step=first_step)
+        except BaseException as error:
+            threading.excepthook = self._hook
+            if isinstance(error, OSError):
+                self._failed = error
+                self.check()
+            raise
+
+    def _thread_failed(self, args: threading.ExceptHookArgs) -> None:
+        if type(args.thread).__module__.startswith("tensorboard"):
+            self._failed = args.exc_value
+        else:
+            self._hook(args)
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Log a number of a step."""
+        self._trying(lambda: self._writer.add_scalar(name, value, step))
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._trying(self._writer.close)
+        threading.excepthook = self._hook
+
+    def check(self) -> None:
+        """Raise ``CheckpointError`` if the logs could not be written."""
+        if self._failed is not None:
+            reason = " ".join(str(self._failed).split())
+            raise CheckpointError(
+                f"{self._folder} could not be written: {reason}; make room, or go on with "
+                "--trainer.tensorboard false"
+            )
+
+    def _trying(self, action: Callable[[], object]) -> None:
+        if self._failed is not None:
+            return
+        try:
+            action()
+        except (OSError, ValueError) as error:  # the latter of a file that was closed by the former
+            self._failed = error

@@ -1,11 +1,34 @@
-"""How much memory a run has taken."""
+"""How much memory a run takes."""
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 
 import torch
+
+from lares.config import LaresConfig
+from lares.errors import ConfigError
+from lares.model import LaresModel
+
+_FLOAT_BYTES = 4
+_COPIES = 4  # of a weight in training: itself, its gradient, Adam's two moments
+
+
+def require_memory_for(config: LaresConfig, device: torch.device) -> None:
+    """Raise ``ConfigError`` if this machine lacks the memory to train a model, before any is taken."""
+    weights = sum(each.numel() for each in LaresModel.without_memory(config).state_dict().values())
+    copies = _COPIES if device.type == "cpu" else 1
+    needed = weights * copies * _FLOAT_BYTES
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ConfigError(
+            f"a model of {config.n_items - 1:,} items with model.d_model={config.d_model}, "
+            f"model.d_ff={config.d_ff}, model.max_length={config.max_length} has {weights:,} weights, "
+            f"which take {needed / 2**30:.0f} GiB; this machine has {there / 2**30:.0f}. Make it "
+            "smaller"
+        )
 
 
 def peak_memory_mib(device: torch.device) -> dict[str, float]:

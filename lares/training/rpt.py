@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,11 +13,13 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lares.arrays import read_array
 from lares.checkpoint import save_model
 from lares.config import CONFIG_FILE
 from lares.data.dataset import Dataset, Split
 from lares.data.readers import load_dataset
-from lares.errors import CheckpointError, ConfigError
+from lares.data.vocabulary import Vocabulary
+from lares.errors import CheckpointError, ConfigError, DataError
 from lares.evaluation.evaluate import depth_ranks
 from lares.files import atomic_write
 from lares.model import LaresModel
@@ -29,13 +32,15 @@ from lares.objectives.rpt import (
 )
 from lares.objectives.rpt_windows import WindowRptObjective
 from lares.training.config import PosttrainConfig
-from lares.training.engine import launch, place_of
+from lares.training.display import tell
+from lares.training.engine import all_do, first_does, launch, place_of
 from lares.training.phase import RPT_CURVES, Phase
+from lares.training.result import TrainResult
 from lares.training.rpt_windows import WindowRptPhase
-from lares.training.run_folder import RunFolder
+from lares.training.run_folder import RunFolder, find_run
 from lares.training.steps import Place, Purpose, ResidentSamples, generator_of_step, seed_of_step
-from lares.training.trained import load_trained
-from lares.training.trainer import Trainer, TrainResult
+from lares.training.trained import TrainedModel, load_trained
+from lares.training.trainer import Trainer
 
 Made = tuple[RptBatch, Sequence[int], int, int]
 
@@ -99,7 +104,9 @@ def promising_samples(
     found = torch.zeros(len(split), dtype=torch.bool)
     for evaluation in range(rpt.filter_passes):
         pass_seed = seed_of_step(seed, evaluation, Purpose.FILTER_SEED)
-        ranks = depth_ranks(model, split, [depth], batch_size=batch_size, seed=pass_seed)[depth]
+        ranks = depth_ranks(
+            model, split, [depth], batch_size=batch_size, seed=pass_seed, states="drawn"
+        )[depth]
         found |= ranks.cpu() < rpt.filter_top
     kept: NDArray[np.int64] = found.numpy().nonzero()[0]
     return kept
@@ -130,47 +137,89 @@ def posttrain(
         LaresError: anything that a user can act on; see its kinds in :mod:`lares.errors`.
     """
     fabric = launch(config.trainer) if fabric is None else fabric
-    folder, options = RunFolder(Path(run_dir)), config.trainer
-    # All that can be wrong is looked at before the folder is taken.
-    folder.check(config, resume)
-    started = (folder.start / CONFIG_FILE).is_file()
-    if not config.start.checkpoint and not started:
+    all_do(fabric, lambda: config.check_processes(fabric.world_size))
+    folder = RunFolder(Path(run_dir))
+    with contextlib.ExitStack() as stack:
+        first_does(fabric, lambda: stack.enter_context(folder.held(config, resume)))
+        started = (folder.start / CONFIG_FILE).is_file()
+        model = folder.start if started else config.start.checkpoint
+        trained = all_do(fabric, lambda: _load_start(model))
+        read = all_do(fabric, lambda: load_dataset(**dataclasses.asdict(config.data)))
+        if fabric.is_global_zero:
+            tell(read.notes)
+        source = None if started else find_run(config.start.checkpoint)
+        first_does(fabric, lambda: folder.belong(config, read, source))
+        dataset = all_do(fabric, lambda: trained.same_rows(read))
+        start = trained.model.to(fabric.device)
+        objective = all_do(fabric, lambda: _objective(config, start, dataset.vocabulary, fabric))
+        if started:
+            kept = all_do(fabric, lambda: _read_samples(folder.samples, len(dataset.train)))
+        else:
+            kept = all_do(
+                fabric,
+                lambda: _samples_to_keep(config, start, dataset.train, fabric.world_size),
+            )
+        phase = _phase(config, objective, dataset.train, kept, place_of(fabric))
+        trainer = Trainer(config, phase, dataset, folder, fabric, progress)
+
+        def prepare() -> None:
+            folder.prepare(config)
+            if not started:
+                _write_start(folder, dataset, start, kept)
+
+        if resume:
+            trainer.resume()
+        # All that can be wrong beforehand has been looked at.
+        first_does(fabric, prepare)
+        return trainer.run()
+
+
+def _load_start(path: str | Path) -> TrainedModel:
+    if not str(path):
         raise ConfigError("start.checkpoint is empty; give the folder of a trained model")
-    trained = load_trained(folder.start if started else config.start.checkpoint)
-    dataset = trained.same_rows(load_dataset(**dataclasses.asdict(config.data)))
-    config.sampling.check_model(trained.model.config)
-    start = trained.model.to(fabric.device)
-    policy = LaresModel(config.start.of_policy(start.config)).to(fabric.device, start.items.dtype)
+    return load_trained(path)
+
+
+def _objective(
+    config: PosttrainConfig, start: LaresModel, vocabulary: Vocabulary, fabric: Fabric
+) -> RptObjective:
+    """The objective, with a policy that begins as ``start``."""
+    config.sampling.check_model(start.config)
+    policy = LaresModel(config.start.of_policy(start.config), vocabulary=vocabulary)
+    policy.to(fabric.device, start.items.dtype)
     policy.load_state_dict(start.state_dict())
-    whole = config.sampling.whole_histories
-    kind = WindowRptObjective if whole else RptObjective
-    objective = kind(policy, config.objective, fabric.world_size, start)
-    if started:
-        kept = _read_samples(folder.samples, len(dataset.train))
-    else:
-        kept = promising_samples(
-            start, dataset.train, config.objective, options.seed, options.eval_batch_size
-        )
-    least = 8 * options.devices
+    kind = WindowRptObjective if config.sampling.whole_histories else RptObjective
+    return kind(policy, config.objective, fabric.world_size, start)
+
+
+def _samples_to_keep(
+    config: PosttrainConfig, start: LaresModel, split: Split, n_processes: int
+) -> NDArray[np.int64]:
+    """Numbers of the samples that pass the filter; ``ConfigError`` if they are too few."""
+    options = config.trainer
+    kept = promising_samples(start, split, config.objective, options.seed, options.eval_batch_size)
+    least = 8 * n_processes
     if len(kept) < least:
         raise ConfigError(
-            f"the target of only {len(kept)} of {len(dataset.train)} training samples ranks among the "
-            f"first {config.objective.filter_top}; {least} are needed. Train the model longer, or "
-            "raise objective.filter_top (0 keeps all samples)"
+            f"the target of only {len(kept)} of {len(split)} training samples ranks among the first "
+            f"{config.objective.filter_top}; {least} are needed. Train the model longer, or raise "
+            "objective.filter_top (0 keeps all samples)"
         )
-    if fabric.is_global_zero:
-        folder.prepare(config, resume)
-        if not started:
-            _write_start(folder, dataset, start, kept)
-    fabric.barrier()
-    place = place_of(fabric)
-    phase: Phase
+    return kept
+
+
+def _phase(
+    config: PosttrainConfig,
+    objective: RptObjective,
+    split: Split,
+    kept: NDArray[np.int64],
+    place: Place,
+) -> Phase:
+    seed = config.trainer.seed
     if isinstance(objective, WindowRptObjective):
-        phase = WindowRptPhase(objective, config.sampling, dataset.train, kept, options.seed, place)
-    else:
-        samples = Split(dataset.train.items, dataset.train.starts[kept], dataset.train.ends[kept])
-        phase = RptPhase(objective, samples, options.seed, place)
-    return Trainer(config, phase, dataset, folder, fabric, progress).run(resume)
+        return WindowRptPhase(objective, config.sampling, split, kept, seed, place)
+    samples = Split(split.items, split.starts[kept], split.ends[kept])
+    return RptPhase(objective, samples, seed, place)
 
 
 def _write_start(
@@ -180,18 +229,29 @@ def _write_start(
     folder.start.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder.samples) as temporary, open(temporary, "wb") as file:
         np.save(file, kept)
-    dataset.vocabulary.save(folder.start / folder.items.name)
-    save_model(start.state_dict(), start.config, folder.start)
+    save_model(start.state_dict(), start.config, folder.start, dataset.vocabulary)
 
 
 def _read_samples(path: Path, n_samples: int) -> NDArray[np.int64]:
     try:
-        kept: NDArray[np.int64] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if len(kept) and int(kept.max()) >= n_samples:
+        kept = read_array(path)
+    except DataError as error:
         raise CheckpointError(
-            f"{path} names training sample {int(kept.max())}, the data have {n_samples}: they have "
+            f"{error}; restore it from a copy, or begin a run of its own"
+        ) from error
+    if (
+        kept.ndim != 1
+        or kept.dtype.kind != "i"
+        or not len(kept)
+        or (np.diff(kept, prepend=-1) < 1).any()
+    ):
+        raise CheckpointError(
+            f"{path} holds no ascending numbers of training samples: it is damaged; restore it from a "
+            "copy, or begin a run of its own"
+        )
+    if int(kept[-1]) >= n_samples:
+        raise CheckpointError(
+            f"{path} names training sample {int(kept[-1])}, the data have {n_samples}: they have "
             "changed since the run began"
         )
-    return kept
+    return kept.astype(np.int64)

@@ -1,27 +1,40 @@
-"""The folder of a run: which file is where."""
+"""The folder of a run: which file is where, who may write into it, and which data it belongs to."""
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import yaml
-
-from lares.config import CONFIG_FILE
-from lares.errors import CheckpointError, ConfigError
-from lares.files import atomic_write
+from lares.errors import ConfigError, DataError
+from lares.files import atomic_write, remove_unfinished
+from lares.folders import BEST, ITEMS_FILE, RUN_CONFIG_FILE, is_run, model_folder
 from lares.training.config import DataOptions, RunConfig, differing_options, read_config
+from lares.training.data_record import DataRecord
+from lares.training.lock import LOCK_FILE, held
+from lares.training.options_file import yaml_text
 
-ITEMS_FILE = "items.json"
+if TYPE_CHECKING:
+    from lares.data.dataset import Dataset
 
 # What may change when a run goes on: none of it changes the numbers of the epochs already there.
 _MAY_CHANGE = {
     "trainer.max_epochs",
     "trainer.patience",
+    "trainer.devices",
     "trainer.num_threads",
     "trainer.checkpoint_every_steps",
     "trainer.log_every",
     "trainer.tensorboard",
     "trainer.test_depths",
+    "trainer.test_states",
+    # Where things lie; that data are the same is seen by their record.
+    "data.path",
+    "model.text_features",
+    "start.checkpoint",
 }
 
 
@@ -30,13 +43,17 @@ class RunFolder:
 
     Args:
         path: of the folder.
+
+    Attributes:
+        begun: whether a step was taken or a state saved, so that the folder is worth keeping.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.yaml"
+        self.config = path / RUN_CONFIG_FILE
+        self.record = path / "data.json"
         self.state = path / "checkpoints" / "last.safetensors"
-        self.best = path / "best"
+        self.best = path / BEST
         self.items = self.best / ITEMS_FILE
         self.start = path / "start"
         self.samples = self.start / "samples.npy"
@@ -45,6 +62,45 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.curves = path / "curves.png"
         self.result = path / "result.json"
+        self.begun = False
+        self._prepared = False
+        self._record: DataRecord | None = None
+
+    @contextlib.contextmanager
+    def held(self, config: RunConfig, resume: bool) -> Iterator[None]:
+        """Be the only writer, for a run that can have the folder.
+
+        What writers that were killed left unfinished is removed; a run that fails before its first step
+        leaves nothing, not even folders that were made for it.
+
+        Raises:
+            ConfigError: as :meth:`check`, or another process writes to it.
+        """
+        made = _make_folders(self.path)
+        try:
+            with held(self.path):
+                self.check(config, resume)
+                if is_run(self.path):  # what lies in another's folder is not ours to remove
+                    for folder in (self.path, self.best, self.state.parent, self.start):
+                        remove_unfinished(folder)
+                was_run, there = is_run(self.path), set(self.path.iterdir())
+                try:
+                    yield
+                except BaseException:
+                    if self._prepared and not was_run and not self.begun:
+                        self._forget(there)
+                    raise
+        finally:
+            for folder in made:
+                with contextlib.suppress(OSError):  # it holds something
+                    folder.rmdir()
+
+    def _forget(self, kept: set[Path]) -> None:
+        """Remove what a run writes before its first step, but for what was there before it."""
+        for folder in {self.tensorboard, self.start, self.best, self.state.parent} - kept:
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in {self.config, self.record, self.metrics, self.timing} - kept:
+            file.unlink(missing_ok=True)
 
     def check(self, config: RunConfig, resume: bool) -> None:
         """See that a run can have the folder, which is left as it is.
@@ -61,27 +117,86 @@ class RunFolder:
                 )
             before = read_config(self.config).to_dict()
             changed = set(differing_options(before, config.to_dict())) - _MAY_CHANGE
+            if self.record.exists():  # how a file is read may change with the file
+                changed = {name for name in changed if not name.startswith("data.")}
             if changed:
                 raise ConfigError(
                     f"{self.path} was started with other options ({', '.join(sorted(changed))}); "
                     "resume with the same ones, or give another --out"
                 )
-        elif resume and self.path.exists() and any(self.path.iterdir()):
+        elif resume and self.path.is_dir() and self._others():
             raise ConfigError(
                 f"{self.path} holds no run to resume (there is no {self.config.name})"
             )
 
-    def prepare(self, config: RunConfig, resume: bool) -> None:
-        """Take the folder for a run.
+    def _others(self) -> list[Path]:
+        """Return what lies there and is not left by a run that was killed as it took the folder."""
+        return [
+            path for path in self.path.iterdir() if path.name not in (LOCK_FILE, self.record.name)
+        ]
+
+    def belong(self, config: RunConfig, dataset: Dataset, source: RunFolder | None = None) -> None:
+        """See that data are those that the run began with, and the run before it.
+
+        Runs that are older than records are known by their items alone, or not at all.
+
+        Args:
+            config: of the run, which says where the data lie.
+            dataset: these data, as they were read.
+            source: the run whose model this one starts from, if it is yet to start.
 
         Raises:
-            ConfigError: as :meth:`check`.
+            DataError: they are others.
         """
-        self.check(config, resume)
-        with atomic_write(self.config) as temporary:
-            temporary.write_text(
-                yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8"
+        self._record = now = DataRecord.of(dataset)
+        path, before = config.data.path, DataRecord.load(self.record)
+        difference = ""
+        if self.config.exists() and before is not None:
+            difference = before.difference(now)
+        elif self.config.exists() and self.items.is_file() and config.COMMAND == "train":
+            same = type(dataset.vocabulary).load(self.items).equals(dataset.vocabulary)
+            difference = "" if same else "its items are others"
+        if difference:
+            raise DataError(
+                f"{path} is not the data that {self.path} began with: {difference}; give the same data "
+                "(it may have moved), or another --out for a run of its own"
             )
+        trained = None if source is None else DataRecord.load(source.record)
+        if source is not None and trained is not None and trained.difference(now):
+            raise DataError(
+                f"{path} is not the data that {source.path} was trained on: {trained.difference(now)}; "
+                f"to post-train its model on other data give {source.best}"
+            )
+
+    def prepare(self, config: RunConfig) -> None:
+        """Make the folder, which is :meth:`held`, that of a run on data it may :meth:`belong` to."""
+        assert self._record is not None
+        if not self.config.exists():  # else the run has a record, or is older than records
+            self._record.save(self.record)
+        self._prepared = True
+        with atomic_write(self.config) as temporary:
+            temporary.write_text(yaml_text(config.to_dict()), encoding="utf-8")
+
+    def resume_command(self, command: str) -> str:
+        """Return the line that goes on with the run, which ``lares COMMAND`` started."""
+        return f"lares {command} --out {shlex.quote(str(self.path))} --resume"
+
+
+def _make_folders(path: Path) -> list[Path]:
+    """Make a folder and those above it; return the ones that were not there, the innermost first."""
+    try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be made a run folder: {error.strerror or error}; give another --out"
+        ) from error
+    return missing
+
+
+def find_run(path: str | Path) -> RunFolder | None:
+    """Return the run whose folder ``path`` is, if it is one."""
+    return RunFolder(Path(path)) if is_run(Path(path)) else None
 
 
 def find_model(path: str | Path) -> tuple[Path, DataOptions | None]:
@@ -93,14 +208,5 @@ def find_model(path: str | Path) -> tuple[Path, DataOptions | None]:
     Raises:
         CheckpointError: the folder holds neither.
     """
-    folder = Path(path)
-    run = RunFolder(folder)
-    if run.config.is_file():
-        if not run.best.is_dir():
-            raise CheckpointError(f"run {folder} has no best model yet: it never validated")
-        return run.best, read_config(run.config).data
-    if not (folder / CONFIG_FILE).is_file():
-        raise CheckpointError(
-            f"{folder} is neither a run folder ({run.config.name}) nor a model folder ({CONFIG_FILE})"
-        )
-    return folder, None
+    run = find_run(path)
+    return model_folder(path), None if run is None else read_config(run.config).data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lares.data.dataset import Split
+from lares.data.dataset import Dataset, Split
 from lares.data.partners import PartnerIndex
 from lares.data.readers import load_dataset
 from lares.model import LaresModel
@@ -26,13 +27,16 @@ from lares.objectives.spt import (
 )
 from lares.text import read_text_features
 from lares.training.config import TrainConfig
+from lares.training.display import tell
 from lares.training.distributed import gather_rows
-from lares.training.engine import launch, place_of
+from lares.training.engine import all_do, first_does, launch, place_of
+from lares.training.memory import require_memory_for
 from lares.training.phase import SPT_CURVES, Phase
+from lares.training.result import TrainResult
 from lares.training.run_folder import RunFolder
 from lares.training.spt_windows import WindowSptPhase
 from lares.training.steps import Place, Purpose, ResidentSamples, generator_of_step, seed_of_step
-from lares.training.trainer import Trainer, TrainResult
+from lares.training.trainer import Trainer
 
 
 class SptPhase(Phase):
@@ -120,24 +124,35 @@ def train(
         LaresError: anything that a user can act on; see its kinds in :mod:`lares.errors`.
     """
     fabric = launch(config.trainer) if fabric is None else fabric
-    # Before the folder is taken: wrong data leaves nothing behind.
-    dataset = load_dataset(**dataclasses.asdict(config.data))
+    all_do(fabric, lambda: config.check_processes(fabric.world_size))
     folder = RunFolder(Path(run_dir))
-    if fabric.is_global_zero:
-        folder.prepare(config, resume)
-    fabric.barrier()
+    with contextlib.ExitStack() as stack:
+        first_does(fabric, lambda: stack.enter_context(folder.held(config, resume)))
+        dataset = all_do(fabric, lambda: load_dataset(**dataclasses.asdict(config.data)))
+        if fabric.is_global_zero:
+            tell(dataset.notes)
+        first_does(fabric, lambda: folder.belong(config, dataset))
+        phase = all_do(fabric, lambda: _phase(config, dataset, place_of(fabric)))
+        trainer = Trainer(config, phase, dataset, folder, fabric, progress)
+        if resume:
+            trainer.resume()
+        # All that can be wrong beforehand has been looked at.
+        first_does(fabric, lambda: folder.prepare(config))
+        return trainer.run()
+
+
+def _phase(config: TrainConfig, dataset: Dataset, place: Place) -> Phase:
+    """The phase of a new model."""
     seed = config.trainer.seed
-    torch.manual_seed(seed)
     shape = config.model_config(dataset.vocabulary.n_items)
     features = None
     if shape.text_features:
         ids = dataset.vocabulary.ids.tolist()
         features = read_text_features(shape.text_features, shape.n_items, ids)
-    model = LaresModel(shape, features)
-    place = place_of(fabric)
-    phase: Phase
+        shape = dataclasses.replace(shape, text_features="", text_width=features.shape[1])
+    require_memory_for(shape, place.device)
+    torch.manual_seed(seed)
+    model = LaresModel(shape, features, dataset.vocabulary)
     if config.sampling.whole_histories:
-        phase = WindowSptPhase(model, config.objective, config.sampling, dataset.train, seed, place)
-    else:
-        phase = SptPhase(model, config.objective, dataset.train, seed, place)
-    return Trainer(config, phase, dataset, folder, fabric, progress).run(resume)
+        return WindowSptPhase(model, config.objective, config.sampling, dataset.train, seed, place)
+    return SptPhase(model, config.objective, dataset.train, seed, place)

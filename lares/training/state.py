@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lares.checkpoint import check_weights, read_tensors, write_tensors
 from lares.errors import CheckpointError
+from lares.plain import settle_options
 
 _METADATA_KEY = "lares_training_state"
 _MODEL, _ADAM = "model.", "adam."
@@ -33,6 +34,7 @@ class Progress:
         seconds: spent training and validating, over all starts.
         parts: seconds by part of a step.
         samples: trained on, over all starts.
+        epoch_seconds, epoch_samples: of the steps of the epoch under way.
     """
 
     epoch: int = 0
@@ -45,6 +47,8 @@ class Progress:
     seconds: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
     samples: int = 0
+    epoch_seconds: float = 0.0
+    epoch_samples: int = 0
 
 
 def save_state(
@@ -76,8 +80,10 @@ def read_progress(path: Path) -> tuple[Progress, dict[str, Any], dict[str, Tenso
     tensors, metadata = read_tensors(path)
     try:
         content = json.loads(metadata[_METADATA_KEY])
-        return Progress(**content["progress"]), content["config"], tensors
-    except (KeyError, TypeError, ValueError) as error:
+        progress = Progress(**content["progress"])
+        settle_options(progress)
+        return progress, content["config"], tensors
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not the state of a training run: {error!r}") from error
 
 
@@ -99,8 +105,16 @@ def restore_state(
     for name, parameter in model.named_parameters():
         state = {}
         for saved, tensor in tensors.items():
-            if saved.startswith(_ADAM) and saved.split(".", 2)[2] == name:
-                key = saved.split(".", 2)[1]
+            if saved.startswith(_ADAM) and saved.endswith(f".{name}"):
+                key = saved.removeprefix(_ADAM).removesuffix(f".{name}")
+                if "." in key:  # of another, whose name ends in this one
+                    continue
+                shape = torch.Size() if key == "step" else parameter.shape
+                if tensor.shape != shape or not tensor.is_floating_point():
+                    raise CheckpointError(
+                        f"{path}: tensor {saved!r} is {tuple(tensor.shape)} of {tensor.dtype}; it must "
+                        f"be {tuple(shape)} real numbers"
+                    )
                 # Adam's step counter stays on the CPU, its moments go beside their parameter.
                 state[key] = tensor.clone() if key == "step" else tensor.to(parameter.device)
         if state:

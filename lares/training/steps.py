@@ -41,7 +41,9 @@ class Place(NamedTuple):
 
 def generator_of_step(seed: int, step: int, purpose: Purpose) -> np.random.Generator:
     """The generator of one purpose in one step of a run."""
-    return np.random.Generator(np.random.Philox(key=[seed, int(purpose) << 48 | step]))
+    # A list with a seed past 2^63 would become real numbers, and different seeds one.
+    key = np.array([seed, int(purpose) << 48 | step], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
 
 
 def seed_of_step(seed: int, step: int, purpose: Purpose) -> int:

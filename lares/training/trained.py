@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from lares.data.dataset import Dataset
+import numpy as np
+
+from lares.data.dataset import Dataset, Split
 from lares.data.vocabulary import Vocabulary
-from lares.errors import CheckpointError, DataError
+from lares.errors import DataError
+from lares.folders import ITEMS_FILE
 from lares.model import LaresModel
 from lares.training.config import DataOptions
-from lares.training.run_folder import ITEMS_FILE, find_model
+from lares.training.run_folder import find_model
 
 
 class TrainedModel(NamedTuple):
@@ -27,6 +31,13 @@ class TrainedModel(NamedTuple):
             DataError: they cannot be matched.
         """
         if self.vocabulary is not None:
+            unknown = self._unknown(dataset)
+            if unknown:
+                others = f" and {len(unknown) - 1} others are" if len(unknown) > 1 else " is"
+                raise DataError(
+                    f"{dataset.name}: item {unknown[0]!r}{others} unknown to this catalogue of "
+                    f"{len(self.vocabulary)} items"
+                )
             return dataset.with_vocabulary(self.vocabulary)
         if dataset.vocabulary.n_items != self.model.config.n_items:
             raise DataError(
@@ -34,6 +45,45 @@ class TrainedModel(NamedTuple):
                 f"{self.model.config.n_items - 1}, and no {ITEMS_FILE} lies beside it to match them"
             )
         return dataset
+
+    def known_samples(self, dataset: Dataset) -> tuple[Dataset, int]:
+        """Do as :meth:`same_rows` without samples with unknown items; also return how many are unknown.
+
+        Raises:
+            DataError: no item is known, or the model does not know its items' ids.
+        """
+        vocabulary = self.vocabulary
+        unknown = self._unknown(dataset)
+        if vocabulary is None or not unknown:
+            return self.same_rows(dataset), 0
+        if len(unknown) == len(dataset.vocabulary):
+            raise DataError(
+                f"not one of the {len(unknown)} items of {dataset.name} is among the "
+                f"{len(vocabulary)} that the model knows"
+            )
+        rows = np.zeros(dataset.vocabulary.n_items, dtype=np.int32)
+        rows[1:] = vocabulary.find(dataset.vocabulary.ids.tolist())
+        train, valid, test = (
+            _known(replace(split, items=rows[split.items]))
+            for split in (dataset.train, dataset.valid, dataset.test)
+        )
+        known = replace(dataset, vocabulary=vocabulary, train=train, valid=valid, test=test)
+        return known, len(unknown)
+
+    def _unknown(self, dataset: Dataset) -> list[Any]:
+        """Return raw ids of the items that the model does not know, though it knows ids."""
+        if self.vocabulary is None or dataset.vocabulary.equals(self.vocabulary):
+            return []
+        ids = dataset.vocabulary.ids.tolist()
+        rows = self.vocabulary.find(ids).tolist()
+        return [item for item, row in zip(ids, rows, strict=True) if row == 0]
+
+
+def _known(split: Split) -> Split:
+    """Return the samples that have no unknown item, row 0, in history or target."""
+    before = np.concatenate(([0], np.cumsum(split.items == 0)))
+    kept = before[split.ends + 1] == before[split.starts]
+    return Split(split.items, split.starts[kept], split.ends[kept])
 
 
 def load_trained(path: str | Path) -> TrainedModel:
@@ -43,12 +93,5 @@ def load_trained(path: str | Path) -> TrainedModel:
         CheckpointError: the folder holds neither.
     """
     folder, data = find_model(path)
-    items = folder / ITEMS_FILE
-    vocabulary = Vocabulary.load(items) if items.is_file() else None
     model = LaresModel.from_pretrained(folder)
-    if vocabulary is not None and vocabulary.n_items != model.config.n_items:
-        raise CheckpointError(
-            f"{items} lists {len(vocabulary)} items, but the model beside it knows "
-            f"{model.config.n_items - 1}"
-        )
-    return TrainedModel(model, vocabulary, data)
+    return TrainedModel(model, model.vocabulary, data)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
-import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,9 +12,9 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
-from lares.checkpoint import save_model, write_json
+import lares_kernels as lk
+from lares.checkpoint import save_model
 from lares.data.batches import epoch_order
 from lares.data.dataset import Dataset, Split
 from lares.errors import LaresError
@@ -25,12 +22,15 @@ from lares.evaluation.evaluate import depth_ranks
 from lares.evaluation.ranking import metrics_from_ranks
 from lares.model import LaresModel
 from lares.training.config import RunConfig
+from lares.training.display import Display
 from lares.training.distributed import all_gather_rows, shard
-from lares.training.interrupts import Interrupted, stop_flag
-from lares.training.loggers import CsvLog, open_tensorboard
+from lares.training.engine import all_do, as_started, first_does
+from lares.training.interrupts import Interrupted, StopRequest, stop_request
+from lares.training.loggers import Board, CsvLog, read_rows
 from lares.training.memory import peak_memory_mib
 from lares.training.phase import Phase
 from lares.training.plots import plot_run
+from lares.training.result import TrainResult
 from lares.training.run_folder import RunFolder
 from lares.training.state import Progress, read_progress, restore_state, save_state
 from lares.training.steps import batch_bounds
@@ -38,32 +38,6 @@ from lares.training.steps import batch_bounds
 _WATCHED = "ndcg@10"
 _COLUMNS = {"total": "loss"}  # of metrics.csv, where they have another name than the loss
 _TIMING = ("train_seconds", "valid_seconds", "samples_per_second")
-
-
-@dataclass
-class TrainResult:
-    """What a run came to.
-
-    Attributes:
-        test: metrics by depth of the best model; valid_best: its validation NDCG@10.
-        start: as ``test``, of the model that the run began with; empty if it began from nothing.
-        best_epoch, epochs: when it was reached (0 is the start), and how many were run.
-        seconds: spent training and validating; parts: by part of a step, on the host's clock.
-        samples_per_second: trained on, over the steps.
-        peak_memory_mib: of this process.
-        command: line that started it.
-    """
-
-    test: dict[int, dict[str, float]]
-    start: dict[int, dict[str, float]]
-    valid_best: float
-    best_epoch: int
-    epochs: int
-    seconds: float
-    parts: dict[str, float]
-    samples_per_second: float
-    peak_memory_mib: dict[str, float]
-    command: str = field(default_factory=lambda: " ".join(["lares", *sys.argv[1:]]))
 
 
 class _Clock:
@@ -87,7 +61,7 @@ class Trainer:
         dataset: read as ``config.data`` says.
         folder: of the run, prepared.
         fabric: launched engine.
-        progress_bar: show one.
+        progress_bar: show one, and a line an epoch.
     """
 
     def __init__(
@@ -102,7 +76,7 @@ class Trainer:
         self.config, self.dataset, self.folder, self.fabric = config, dataset, folder, fabric
         self.model = phase.model
         self._phase = phase
-        self._show = progress_bar and fabric.is_global_zero
+        self._display = Display(progress_bar and fabric.is_global_zero, config.trainer.max_epochs)
         optimizer = torch.optim.Adam(
             self.model.parameters(),
             lr=config.optimizer.lr,
@@ -113,35 +87,54 @@ class Trainer:
         self.progress = Progress()
         self._unread: list[Tensor] = []
 
-    def run(self, resume: bool = False) -> TrainResult:
-        """Train, from the saved state if ``resume``, and test the best model.
+    def run(self) -> TrainResult:
+        """Train, from where :meth:`resume` went back to, and test the best model.
+
+        A run that is finished already keeps its result.
 
         Raises:
             LaresError: as :meth:`fit` and :meth:`finish`.
         """
-        if resume:
-            self.resume()
+        self._display.say(all_do(self.fabric, self._start_line))
+        if self.finished:
+            kept = self._kept_result()
+            if kept is not None:
+                return kept
         self.fit()
         return self.finish()
 
     # --- state ------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Go back to the saved state, if there is one."""
+        """Go back to the saved state, if there is one.
+
+        Raises:
+            CheckpointError: the state or a log is damaged; nothing was changed.
+        """
         if self.folder.state.is_file():
-            self.progress, _, tensors = read_progress(self.folder.state)
-            restore_state(self.folder.state, tensors, self.model, self._optimizer.optimizer)
+            all_do(self.fabric, self._read_state)
+        first_does(self.fabric, self._check_logs)
+
+    def _read_state(self) -> None:
+        self.progress, _, tensors = read_progress(self.folder.state)
+        restore_state(self.folder.state, tensors, self.model, self._optimizer.optimizer)
+
+    def _check_logs(self) -> None:
+        for log in (self.folder.metrics, self.folder.timing):
+            read_rows(log)
 
     def _save(self) -> None:
-        if self.fabric.is_global_zero:
-            save_state(
-                self.folder.state,
-                self.model,
-                self._optimizer.optimizer,
-                self.progress,
-                self.config.to_dict(),
-            )
-        self.fabric.barrier()
+        first_does(self.fabric, self._write_state)
+
+    def _write_state(self) -> None:
+        save_state(
+            self.folder.state,
+            self.model,
+            self._optimizer.optimizer,
+            self.progress,
+            self.config.to_dict(),
+        )
+        self.folder.begun = True
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -155,22 +148,33 @@ class Trainer:
         options, progress = self.config.trainer, self.progress
         begins = progress.total_steps == 0 and progress.best < 0
         last_epoch = -1 if begins else progress.epoch
-        self._metrics = CsvLog(self.folder.metrics, last_epoch) if self._is_first else None
-        self._timing = CsvLog(self.folder.timing, last_epoch) if self._is_first else None
-        self._board = (
-            open_tensorboard(self.folder.tensorboard, progress.total_steps)
-            if options.tensorboard and self._is_first
-            else None
-        )
-        with stop_flag() as stop:
-            if begins and self._phase.start is not None:
-                self._begin()
-            while not self.finished:
-                started, samples = time.perf_counter(), progress.samples
-                self._epoch(stop)
-                self._finish_epoch(started, progress.samples - samples)
+        self._metrics = self._timing = self._board = None
+
+        def open_logs() -> None:
+            self._metrics = CsvLog(self.folder.metrics, last_epoch)
+            self._timing = CsvLog(self.folder.timing, last_epoch)
+            if options.tensorboard:
+                self._board = Board(self.folder.tensorboard, progress.total_steps)
+
+        first_does(self.fabric, open_logs)
+        try:
+            with stop_request(self._is_first) as stop:
+                if begins and self._phase.start is not None:
+                    self._begin()
+                    self._stop_if_asked(stop)
+                while not self.finished:
+                    self._epoch(stop)
+                    self._finish_epoch()
+                    if not self.finished:
+                        self._stop_if_asked(stop)
+        finally:
+            if self._board is not None:
+                self._board.close()
+        first_does(self.fabric, self._check_board)
+
+    def _check_board(self) -> None:
         if self._board is not None:
-            self._board.close()
+            self._board.check()
 
     @property
     def finished(self) -> bool:
@@ -183,7 +187,7 @@ class Trainer:
     def _is_first(self) -> bool:
         return self.fabric.is_global_zero
 
-    def _epoch(self, stop: threading.Event) -> None:
+    def _epoch(self, stop: StopRequest) -> None:
         """The steps of the epoch under way that are still to take."""
         options, progress = self.config.trainer, self.progress
         order = epoch_order(len(self._phase.sizes), options.seed, progress.epoch)
@@ -192,46 +196,55 @@ class Trainer:
         n_batches = len(self._bounds) - 1
         self._objective.train()
         progress.sums = progress.sums or dict.fromkeys(self._phase.losses, 0.0)
-        with tqdm(
-            total=int(sizes.sum()),
-            initial=int(sizes[: self._bounds[progress.step]].sum()),
-            desc=f"epoch {progress.epoch + 1}/{options.max_epochs}",
-            unit=" samples",
-            disable=not self._show,
-            leave=False,
-        ) as bar:
+        done = int(sizes[: self._bounds[progress.step]].sum())
+        with self._display.bar(progress.epoch + 1, int(sizes.sum()), done) as bar:
             while progress.step < n_batches:
                 first, end = self._bounds[progress.step : progress.step + 2]
                 started = time.perf_counter()
                 self._unread.append(self._step(order[first:end]))
+                self.folder.begun = True
                 progress.step += 1
                 progress.total_steps += 1
                 taken = int(sizes[first:end].sum())
                 progress.samples += taken
+                progress.epoch_samples += taken
                 last_step = progress.step == n_batches
-                interrupted = self._anyone(stop.is_set())
+                asked = self._asked(stop)
                 saves = options.checkpoint_every_steps
-                save = interrupted or (saves > 0 and progress.total_steps % saves == 0)
+                save = asked > 0 or (saves > 0 and progress.total_steps % saves == 0)
                 if last_step or save or progress.step % options.log_every == 0:
                     bar.set_postfix(loss=f"{self._read_losses():.4f}", refresh=False)
-                progress.seconds += time.perf_counter() - started
+                seconds = time.perf_counter() - started
+                progress.seconds += seconds
+                progress.epoch_seconds += seconds
                 bar.update(taken)
-                if save and not last_step:
+                if save and not (last_step and not asked):
                     self._save()
-                if interrupted:
-                    if last_step:
-                        self._save()
-                    raise Interrupted(
-                        f"stopped after step {progress.total_steps}; the run is saved in "
-                        f"{self.folder.path}, go on with --resume"
-                    )
+                if asked:
+                    raise self._interrupted(asked)
 
-    def _anyone(self, flag: bool) -> bool:
-        """Whether any process was asked to stop, so that all stop after the same step."""
+    def _asked(self, stop: StopRequest) -> int:
+        """Return the signal by which any process was asked to stop, so that all stop alike; or 0."""
         if self.fabric.world_size == 1:
-            return flag
-        told = all_gather_rows(torch.tensor([flag], device=self.fabric.device))
-        return bool(told.any())
+            return stop.number
+        told = all_gather_rows(torch.tensor([stop.number], device=self.fabric.device))
+        return int(told.max())
+
+    def _stop_if_asked(self, stop: StopRequest) -> None:
+        """Stop between epochs, where the state is saved."""
+        asked = self._asked(stop)
+        if asked:
+            raise self._interrupted(asked)
+
+    def _interrupted(self, number: int) -> BaseException:
+        if not self._is_first:
+            return SystemExit(128 + number)  # the first process says it
+        command = as_started(self.folder.resume_command(self.config.COMMAND))
+        return Interrupted(
+            f"stopped after step {self.progress.total_steps}; the run is saved in {self.folder.path}, "
+            f"go on with --resume: {command}",
+            number,
+        )
 
     def _step(self, indices: NDArray[np.int64]) -> Tensor:
         """Take one step; gives its losses, averaged over updates and not yet read."""
@@ -263,6 +276,8 @@ class Trainer:
         names = self._phase.losses
         for offset, row in enumerate(values):
             if not all(math.isfinite(value) for value in row):
+                if not self._is_first:
+                    raise SystemExit(LaresError.exit_status)  # the first process says it
                 named = ", ".join(f"{n} {v}" for n, v in zip(names, row, strict=True))
                 raise LaresError(
                     f"the loss of step {first_step + offset + 1} is not finite ({named}); the state "
@@ -272,49 +287,54 @@ class Trainer:
                 self.progress.sums[name] += value
         if self._board is not None:
             for name, value in zip(names, values[-1], strict=True):
-                self._board.add_scalar(f"train/{name}", value, self.progress.total_steps)
+                self._board.add(f"train/{name}", value, self.progress.total_steps)
         return float(values[-1][0])
 
     def _begin(self) -> None:
         """Validate the model that the run starts from, as epoch 0: what is best is never worse."""
-        started = time.perf_counter()
-        valid = self._validate()
-        seconds = time.perf_counter() - started
-        self.progress.seconds += seconds
+        valid, seconds = self._validate()
         self._log_epoch({}, valid, {"train_seconds": 0.0, "valid_seconds": round(seconds, 3)})
         self._save()
 
-    def _finish_epoch(self, started: float, samples: int) -> None:
+    def _finish_epoch(self) -> None:
         """Validate if it is time, log, decide on stopping, save."""
         options, progress = self.config.trainer, self.progress
-        steps_done = time.perf_counter()
         progress.epoch += 1
         n_batches = len(self._bounds) - 1
         losses = {name: progress.sums[name] / n_batches for name in self._phase.losses}
+        trained, samples = progress.epoch_seconds, progress.epoch_samples
         progress.sums, progress.step = {}, 0
+        progress.epoch_seconds, progress.epoch_samples = 0.0, 0
         last = progress.epoch == options.max_epochs
-        valid = self._validate() if progress.epoch % options.valid_every == 0 or last else {}
-        seconds = time.perf_counter() - steps_done
-        progress.seconds += seconds
+        valid: dict[str, float] = {}
+        seconds = 0.0
+        if progress.epoch % options.valid_every == 0 or last:
+            valid, seconds = self._validate()
         timing = {
-            "train_seconds": round(steps_done - started, 3),
+            "train_seconds": round(trained, 3),
             "valid_seconds": round(seconds, 3),
-            "samples_per_second": round(samples / max(steps_done - started, 1e-9), 1),
+            "samples_per_second": round(samples / max(trained, 1e-9), 1),
         }
         self._log_epoch(losses, valid, timing)
         self._save()
 
-    def _validate(self) -> dict[str, float]:
-        """Metrics on the validation samples; keeps the model if it is the best so far."""
-        progress = self.progress
-        valid = self.evaluate(self.model, self.dataset.valid, [self.default_depth])
+    def _validate(self) -> tuple[dict[str, float], float]:
+        """Metrics on the validation samples, and seconds; keeps the model if it is the best so far.
+
+        Initial states are drawn for each sample: over many of them a model is chosen less by the luck
+        of one.
+        """
+        started, progress = time.perf_counter(), self.progress
+        valid = self.evaluate(self.model, self.dataset.valid, [self.default_depth], "drawn")
         found = valid[self.default_depth]
         if found[_WATCHED] > progress.best:
             progress.best, progress.best_epoch, progress.stale = found[_WATCHED], progress.epoch, 0
             self._save_best()
         else:
             progress.stale += 1
-        return found
+        seconds = time.perf_counter() - started
+        progress.seconds += seconds
+        return found, seconds
 
     def _log_epoch(
         self, losses: Mapping[str, float], valid: Mapping[str, float], timing: Mapping[str, float]
@@ -324,25 +344,29 @@ class Trainer:
         row: dict[str, Any] = {"epoch": progress.epoch, "steps": progress.total_steps}
         row |= {_COLUMNS.get(name, name): losses.get(name, "") for name in self._phase.losses}
         row |= {f"valid_{name}": valid.get(name, "") for name in ("recall@10", "ndcg@10")}
-        if self._metrics is not None and self._timing is not None:
+        spent = {"epoch": progress.epoch} | {name: timing.get(name, "") for name in _TIMING}
+
+        def log() -> None:
+            assert self._metrics is not None  # in the first process
+            assert self._timing is not None
             self._metrics.append(row)
-            spent = {name: timing.get(name, "") for name in _TIMING}
-            self._timing.append({"epoch": progress.epoch, **spent})
-        if self._board is not None:
-            for name, value in valid.items():
-                self._board.add_scalar(f"valid/{name}", value, progress.total_steps)
-        if self._show and valid:
-            loss = f"loss {losses['total']:.4f}" if losses else "(start)    "
-            tqdm.write(
-                f"epoch {progress.epoch:3d}  {loss}  valid Recall@10 "
-                f"{valid['recall@10']:.4f}  NDCG@10 {valid['ndcg@10']:.4f}"
-                + ("  *" if progress.stale == 0 else "")
-            )
+            self._timing.append(spent)
+            if self._board is not None:
+                for name, value in valid.items():
+                    self._board.add(f"valid/{name}", value, progress.total_steps)
+                self._board.check()
+
+        first_does(self.fabric, log)
+        seconds = timing["train_seconds"] + timing["valid_seconds"]
+        best = bool(valid) and progress.stale == 0
+        self._display.epoch(progress.epoch, losses.get("total"), valid, seconds, best)
 
     def _save_best(self) -> None:
-        if self._is_first:
-            self.dataset.vocabulary.save(self.folder.items)
-            save_model(self.model.state_dict(), self.model.config, self.folder.best)
+        model, best = self.model, self.folder.best
+        first_does(
+            self.fabric,
+            lambda: save_model(model.state_dict(), model.config, best, model.vocabulary),
+        )
 
     # --- evaluation -------------------------------------------------------------------------------
 
@@ -352,41 +376,69 @@ class Trainer:
         return self.model.config.mean_depth if self.model.config.is_recurrent else 0
 
     def evaluate(
-        self, model: LaresModel, split: Split, depths: list[int]
+        self, model: LaresModel, split: Split, depths: list[int], states: str
     ) -> dict[int, dict[str, float]]:
-        """Metrics of a model as it is, by depth; the samples are shared among processes."""
+        """Metrics of a model as it is, by depth; the samples are shared among processes.
+
+        ``states`` are those of :func:`lares.evaluation.evaluate`.
+        """
         options = self.config.trainer
         first, end = shard(len(split), self.fabric.global_rank, self.fabric.world_size)
         part = Split(split.items, split.starts[first:end], split.ends[first:end])
-        try:
-            ranks = depth_ranks(
-                model,
-                part,
-                depths,
-                batch_size=options.eval_batch_size,
-                remove_history=options.remove_history,
-                seed=options.seed,
-                first_id=first,
-            )
-        except ValueError as error:
-            raise LaresError(
-                f"evaluation after step {self.progress.total_steps} failed: {error}"
-            ) from error
+
+        def ranks_of_part() -> dict[int, Tensor]:
+            if first == end:  # fewer samples than processes
+                return {
+                    depth: torch.empty(0, dtype=torch.int64, device=self.fabric.device)
+                    for depth in depths
+                }
+            try:
+                return depth_ranks(
+                    model,
+                    part,
+                    depths,
+                    batch_size=options.eval_batch_size,
+                    remove_history=options.remove_history,
+                    seed=options.seed,
+                    states=states,
+                    first_id=first,
+                )
+            except ValueError as error:
+                raise LaresError(
+                    f"evaluation after step {self.progress.total_steps} failed: {error}"
+                ) from error
+
+        ranks = all_do(self.fabric, ranks_of_part)
         if self.fabric.world_size > 1:
             ranks = {depth: all_gather_rows(found) for depth, found in ranks.items()}
         return {depth: metrics_from_ranks(found) for depth, found in ranks.items()}
 
+    @property
+    def _test_depths(self) -> list[int]:
+        return list(self.config.trainer.test_depths) if self.default_depth else [0]
+
+    def _kept_result(self) -> TrainResult | None:
+        """Return the result of this very run that is there already, if it is."""
+        kept = None
+        if self._is_first:
+            states = self.config.trainer.test_states
+            found = TrainResult.load(self.folder.result)
+            if found and found.answers(self.progress.epoch, self._test_depths, states):
+                kept = found
+        shared: TrainResult | None = self.fabric.broadcast(kept)
+        return shared
+
     def finish(self) -> TrainResult:
         """Test the best model, write ``result.json`` and ``curves.png``."""
-        best = LaresModel.from_pretrained(self.folder.best)
+        best = all_do(self.fabric, lambda: LaresModel.from_pretrained(self.folder.best))
         self.model.load_state_dict(best.state_dict())
-        depths = list(self.config.trainer.test_depths) if self.default_depth else [0]
-        start = self._phase.start
-        test = self.evaluate(self.model, self.dataset.test, depths)
+        depths, states = self._test_depths, self.config.trainer.test_states
+        start, split = self._phase.start, self.dataset.test
+        test = self.evaluate(self.model, split, depths, states)
         progress = self.progress
         result = TrainResult(
             test=test,
-            start={} if start is None else self.evaluate(start, self.dataset.test, depths),
+            start={} if start is None else self.evaluate(start, split, depths, states),
             valid_best=progress.best,
             best_epoch=progress.best_epoch,
             epochs=progress.epoch,
@@ -394,10 +446,32 @@ class Trainer:
             parts={name: round(value, 1) for name, value in progress.parts.items()},
             samples_per_second=round(progress.samples / max(progress.seconds, 1e-9), 1),
             peak_memory_mib=peak_memory_mib(self.fabric.device),
+            test_states=states,
         )
-        if self._is_first:
-            write_json(self.folder.result, result.__dict__)
+
+        def write() -> None:
+            result.save(self.folder.result)
             rows = CsvLog(self.folder.metrics, progress.epoch).rows
             title = f"{self.dataset.name}: {self.folder.path.name}"
             plot_run(rows, test, self.folder.curves, title, self._phase.curves, start=result.start)
+
+        first_does(self.fabric, write)
         return result
+
+    def _start_line(self) -> str:
+        """Return which data, model and device the run has, and where it goes."""
+        model, data = self.model, self.dataset
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        block = model.encoder.core or model.encoder.pre
+        assert block is not None  # a model has one of them
+        longest = [model.config.max_length]
+        kind, device = model.items.dtype, self.fabric.device
+        how = lk.explain(block.config, longest, 1, device, kind, training=True)
+        done = self.progress.total_steps
+        processes = f" in {self.fabric.world_size} processes" * (self.fabric.world_size > 1)
+        return (
+            f"{data.name}: {data.n_interactions:,} interactions of {data.n_users:,} users with "
+            f"{len(data.vocabulary):,} items, {int(self._phase.sizes.sum()):,} training samples\n"
+            f"{parameters:,} parameters on {device}{processes}, backend {how.backend}; "
+            f"run folder {self.folder.path}" + f", from step {done} on" * (done > 0)
+        )

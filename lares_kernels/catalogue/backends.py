@@ -90,6 +90,13 @@ _BACKENDS: dict[str, CatalogueBackend] = {
 }
 
 
+def check_serves(name: str, device_type: str, product_dtype: torch.dtype, width: int) -> None:
+    """Raise ``BackendError`` unless there is a backend of that name that can serve such calls."""
+    if name not in _BACKENDS:
+        raise BackendError(f"the operator names backend {name!r}; there are {', '.join(_BACKENDS)}")
+    _choose(name, "the operator", device_type, product_dtype, width)
+
+
 def catalogue_backend(name: str) -> CatalogueBackend:
     """The backend of that name."""
     return _BACKENDS[name]

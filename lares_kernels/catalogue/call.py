@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lares_kernels.call import FLOAT_TYPES, check_floats
+from lares_kernels.whole import whole_numbers
+
 SCORES = ("dot", "cosine")
 # As torch.nn.functional.normalize: shorter vectors are divided by this instead of their length.
 SHORTEST = 1e-12
-_FLOAT_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,17 @@ def check_options(scores: str, temperature: float) -> None:
     """Raise ``ValueError`` unless scores can be made so."""
     if scores not in SCORES:
         raise ValueError(f"scores is {scores!r}; it must be one of {', '.join(SCORES)}")
+    if isinstance(temperature, str):
+        raise TypeError(f"temperature is {temperature!r}; it must be a positive number")
     if not (math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature is {temperature}; it must be a positive number")
 
 
 def check_matrices(queries: Tensor, items: Tensor) -> None:
     """Raise unless ``queries`` (..., d) and ``items`` (V, d) are of types and shapes we serve."""
+    for name, tensor in (("queries", queries), ("items", items)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} is of type {type(tensor).__name__}; it must be a tensor")
     if items.dim() != 2 or items.shape[0] == 0 or items.shape[1] == 0:
         raise ValueError(f"items has shape {tuple(items.shape)}; it must be (V, d), not empty")
     if queries.dim() < 2 or queries.shape[-1] != items.shape[1]:
@@ -58,24 +66,85 @@ def check_matrices(queries: Tensor, items: Tensor) -> None:
             "as items"
         )
     for name, tensor in (("queries", queries), ("items", items)):
-        if tensor.dtype not in _FLOAT_TYPES:
+        if tensor.dtype not in FLOAT_TYPES:
             raise TypeError(
                 f"{name} is {tensor.dtype}; it must be float64, float32, bfloat16 or float16"
             )
+        if tensor.layout is not torch.strided:
+            raise TypeError(f"{name} is {tensor.layout}; it must be a dense tensor")
     if queries.device != items.device:
         raise ValueError(f"queries are on {queries.device}, items on {items.device}")
 
 
 def check_ids(name: str, ids: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
     """``ids`` as contiguous int64, if they are whole numbers of ``shape`` on ``device``."""
-    if tuple(ids.shape) != shape or ids.is_floating_point() or ids.dtype == torch.bool:
-        raise ValueError(
-            f"{name} must hold whole numbers of shape {shape}; got shape {tuple(ids.shape)} of "
-            f"{ids.dtype}"
-        )
+    found = whole_numbers(name, ids, (shape,))
     if ids.device != device:
         raise ValueError(f"{name} is on {ids.device}, queries are on {device}")
-    return ids.to(torch.int64).contiguous()
+    return found
+
+
+def check_excluded_shape(excluded: Tensor, n_rows: int, device: torch.device) -> Tensor:
+    """``excluded`` (R, H) as contiguous int64, if it holds whole numbers on ``device``."""
+    if not isinstance(excluded, Tensor) or excluded.dim() != 2:
+        shape = tuple(getattr(excluded, "shape", ()))
+        raise ValueError(
+            f"excluded has shape {shape}; it must be ({n_rows}, H), with -1 where there is none"
+        )
+    return check_ids("excluded", excluded, (n_rows, excluded.shape[1]), device)
+
+
+class Operands(NamedTuple):
+    """Tensors of an operator as kernels can read them: contiguous, ids in int64.
+
+    ``chosen`` is empty for an operator that takes none.
+    """
+
+    queries: Tensor
+    items: Tensor
+    chosen: Tensor
+    excluded: Tensor | None
+
+
+def operands(
+    name: str, queries: Tensor, items: Tensor, chosen: Tensor | None, excluded: Tensor | None
+) -> Operands:
+    """What an operator was given, if it fits together: R rows of as many queries each, (N, d) in all.
+
+    Args:
+        name: of ``chosen``.
+        queries, items, chosen, excluded: as of
+            :class:`lares_kernels.catalogue.backends.CatalogueBackend`.
+    """
+    check_matrices(queries, items)
+    if queries.dim() != 2:
+        raise ValueError(f"queries has shape {tuple(queries.shape)}; it must be (N, d)")
+    n_rows = queries.shape[0]
+    if chosen is None:
+        chosen = queries.new_empty(0, dtype=torch.int64)
+    else:
+        n_queries, n_rows = n_rows, chosen.numel()
+        chosen = check_ids(name, chosen, (n_rows,), queries.device)
+        if n_queries % n_rows if n_rows else n_queries:
+            raise ValueError(
+                f"{name} has shape ({n_rows},), but there are {n_queries} queries; each row must have "
+                "as many as the others"
+            )
+    if excluded is not None:
+        excluded = check_excluded_shape(excluded, n_rows, queries.device)
+    return Operands(queries.contiguous(), items.contiguous(), chosen, excluded)
+
+
+def of_queries(name: str, value: Tensor, queries: Tensor) -> Tensor:
+    """``value`` contiguous, if it holds a real number for each of the queries (N, d)."""
+    check_floats(name, value, queries.device, (queries.shape[0],))
+    return value.contiguous()
+
+
+def check_k(k: int, n_items: int) -> None:
+    """Raise ``ValueError`` unless the best ``k`` of a catalogue can be asked for."""
+    if not 1 <= k <= n_items:
+        raise ValueError(f"k is {k}; it must be in 1..{n_items}, the size of the catalogue")
 
 
 def checks_values(tensor: Tensor) -> bool:

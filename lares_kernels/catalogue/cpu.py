@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lares_kernels import cpu_library as lib
 from lares_kernels.catalogue.call import SCORES, CatalogueCall, in_order
-from lares_kernels.cpu_tensors import room, room_like
+from lares_kernels.cpu_tensors import Addressed, room, room_like
 from lares_kernels.errors import BackendError
 
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -115,7 +115,7 @@ class CpuCatalogue:
         return ranks
 
 
-class _Inputs:
+class _Inputs(Addressed):
     """The C struct of a call, and what its addresses point to."""
 
     def __init__(
@@ -129,7 +129,7 @@ class _Inputs:
         n_items = len(items)
         if n_items > _MOST_ITEMS:
             raise BackendError(f"the catalogue has {n_items} items; cpu serves {_MOST_ITEMS}")
-        self.alive: list[Tensor] = []
+        super().__init__()
         c = self.c = lib.LaresCatalogue()
         c.abi = lib.ABI
         c.n_queries, c.width = queries.shape
@@ -141,21 +141,13 @@ class _Inputs:
         c.queries = self.address(queries)
         # A table in bfloat16 is read as it is: another in float32 would be twice its size.
         c.items_are_bf16 = items.dtype == torch.bfloat16
-        c.items = items.data_ptr() if c.items_are_bf16 else self.address(items)
+        c.items = self.address(items, torch.bfloat16 if c.items_are_bf16 else torch.float32)
         if chosen is not None:
-            c.n_rows, c.chosen = len(chosen), chosen.data_ptr()
+            c.n_rows, c.chosen = len(chosen), self.address(chosen, torch.int64)
         if excluded is not None and excluded.numel():
             ordered = in_order(excluded, n_items)
-            self.alive.append(ordered)
             c.n_rows, c.n_excluded = ordered.shape
-            c.excluded = ordered.data_ptr()
-
-    def address(self, tensor: Tensor) -> int:
-        """Of ``tensor`` as contiguous float32."""
-        if tensor.dtype != torch.float32 or not tensor.is_contiguous():
-            tensor = tensor.to(torch.float32).contiguous()
-            self.alive.append(tensor)
-        return tensor.data_ptr()
+            c.excluded = self.address(ordered, torch.int64)
 
     def run(self, name: str) -> None:
         """Call the library; errors become exceptions."""

@@ -15,14 +15,31 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from lares_kernels.call import PRECISIONS, product_precision
 from lares_kernels.catalogue import ops
 from lares_kernels.catalogue.backends import choose_catalogue
-from lares_kernels.catalogue.call import CatalogueCall, check_ids, check_matrices, check_options
+from lares_kernels.catalogue.call import (
+    SHORTEST,
+    CatalogueCall,
+    check_excluded_shape,
+    check_ids,
+    check_k,
+    check_matrices,
+    check_options,
+    checks_values,
+    working_dtype,
+)
 from lares_kernels.catalogue.reference import log_probability_equations
 from lares_kernels.constant_result import constant_result
+from lares_kernels.dispatcher import only_run
+from lares_kernels.once_differentiable import (
+    differentiable_by,
+    not_differentiable,
+    without_gradient,
+)
+from lares_kernels.whole import whole_number
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -68,20 +85,20 @@ class CatalogueFunction(torch.autograd.Function):
         ctx.save_for_backward(queries, items, chosen, excluded, normaliser)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g_log_probability: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         wants_queries, wants_items = ctx.needs_input_grad[:2]
         if g_log_probability is None:
             return (None,) * 9
         queries, items, chosen, excluded, normaliser = ctx.saved_tensors
-        g_queries, g_items = torch.ops.lares_kernels.catalogue_gradients(
+        run = ops.operator_for("catalogue_gradients", queries, items, g_log_probability)
+        g_queries, g_items = run(
             queries,
             items,
             chosen,
             excluded,
             *ctx.options,
             normaliser,
-            g_log_probability.contiguous(),
+            g_log_probability,
             wants_queries,
             wants_items,
         )
@@ -90,6 +107,12 @@ class CatalogueFunction(torch.autograd.Function):
             g_items.to(items.dtype) if wants_items else None,
             *(None,) * 7,
         )
+
+
+differentiable_by(ops.library, "catalogue_log_probability", CatalogueFunction)
+not_differentiable(ops.library, "catalogue_gradients")
+without_gradient(ops.library, "catalogue_top_k")
+without_gradient(ops.library, "catalogue_ranks")
 
 
 @constant_result
@@ -111,19 +134,13 @@ def _check(
     items: Tensor,
     excluded: Tensor | None,
     scores: str,
-    temperature: float,
+    temperature: float | Tensor,
     precision: str | None,
 ) -> _Checked:
-    check_options(scores, temperature)
+    check_options(scores, 1.0 if isinstance(temperature, Tensor) else temperature)
     check_matrices(queries, items)
     if excluded is not None:
-        if excluded.dim() != 2:
-            raise ValueError(
-                f"excluded has shape {tuple(excluded.shape)}; it must be ({len(queries)}, H), with "
-                "-1 where there is none"
-            )
-        shape = (queries.shape[0], excluded.shape[1])
-        excluded = check_ids("excluded", excluded, shape, queries.device)
+        excluded = check_excluded_shape(excluded, queries.shape[0], queries.device)
     device_type = queries.device.type
     products = product_precision(precision, queries.dtype, device_type)
     if torch.float64 in (queries.dtype, items.dtype):
@@ -131,8 +148,30 @@ def _check(
     elif products == "fp64":
         raise ValueError(f"precision is 'fp64', but queries are {queries.dtype}")
     backend = _backend_name(device_type, products, items.shape[1])
-    flat = queries.reshape(-1, items.shape[1]).contiguous()
-    return _Checked(flat, items.contiguous(), excluded, (scores, temperature, backend, products))
+    if isinstance(temperature, Tensor):
+        queries, items = _heated(queries, items, scores, temperature)
+        scores, temperature = "dot", 1.0
+    flat = queries.reshape(-1, items.shape[1])
+    return _Checked(flat, items, excluded, (scores, float(temperature), backend, products))
+
+
+def _heated(
+    queries: Tensor, items: Tensor, scores: str, temperature: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Queries and items whose dot products are the scores: autograd differentiates a temperature."""
+    if temperature.numel() != 1 or not temperature.dtype.is_floating_point:
+        raise ValueError(
+            f"temperature has shape {tuple(temperature.shape)} of {temperature.dtype}; a tensor must "
+            "hold one floating-point number"
+        )
+    if only_run(temperature) and checks_values(temperature):
+        check_options(scores, float(temperature.detach()))
+    dtype = working_dtype(queries, items)
+    queries = queries.to(dtype)
+    if scores == "cosine":
+        queries = functional.normalize(queries, dim=-1, eps=SHORTEST)
+        items = functional.normalize(items.to(dtype), dim=-1, eps=SHORTEST)
+    return queries / temperature.reshape(()).to(dtype), items
 
 
 def catalogue_log_probability(
@@ -141,7 +180,7 @@ def catalogue_log_probability(
     chosen: Tensor,
     *,
     scores: str = "dot",
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     excluded: Tensor | None = None,
     precision: str | None = None,
     return_entropy: bool = False,
@@ -156,7 +195,7 @@ def catalogue_log_probability(
         items: (V, d), the catalogue; any ``V`` from 1.
         chosen: (R,) whole numbers in ``0..V-1``.
         scores: ``dot`` or ``cosine``.
-        temperature: positive; scores are divided by it.
+        temperature: positive; scores are divided by it. Gradients flow to a tensor of one number.
         excluded: (R, H) items that a row leaves out of the sum, -1 where there is none.
         precision: of products, as in :func:`lares_kernels.refine`; sums are at least float32.
         return_entropy: also ``-sum_v p_v log p_v`` of every query, without a gradient.
@@ -166,9 +205,11 @@ def catalogue_log_probability(
         is asked for.
 
     Raises:
-        ValueError: a tensor or an option does not fit, or a row excludes its chosen item; the message
-            names it.
+        ValueError, TypeError: a tensor or an option does not fit, or a row excludes its chosen item;
+            the message names it.
         BackendError: the backend asked for cannot serve this call.
+        RuntimeError: derivatives are asked for that only backend ``equations`` has: second ones, or
+            in forward mode.
     """
     checked = _check(queries, items, excluded, scores, temperature, precision)
     if queries.dim() not in (2, 3):
@@ -182,13 +223,15 @@ def catalogue_log_probability(
         nothing = (checked.queries.sum(1) + 0.0 * checked.items.sum()).float().reshape(shape)
         return LogProbability(nothing, nothing.detach()) if return_entropy else nothing
     if checked.options[2] == "equations":
-        options = CatalogueCall(scores, temperature, PRECISIONS[checked.options[3]])
+        made, divisor, _, products = checked.options
+        options = CatalogueCall(made, divisor, PRECISIONS[products])
         ops.check_values("chosen", items, chosen, checked.excluded)
         found, entropy = log_probability_equations(
             options, checked.queries, checked.items, chosen, checked.excluded
         )
     else:
-        found, _, entropy = CatalogueFunction.apply(  # type: ignore[no-untyped-call]
+        run = ops.operator_for("catalogue_log_probability", checked.queries, checked.items)
+        found, _, entropy = run(
             checked.queries,
             checked.items,
             chosen,
@@ -208,7 +251,7 @@ def catalogue_cross_entropy(
     targets: Tensor,
     *,
     scores: str = "dot",
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     excluded: Tensor | None = None,
     reduction: str = "mean",
     precision: str | None = None,
@@ -257,7 +300,7 @@ def catalogue_top_k(
     k: int,
     *,
     scores: str = "dot",
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     excluded: Tensor | None = None,
     precision: str | None = None,
 ) -> TopK:
@@ -279,10 +322,10 @@ def catalogue_top_k(
     """
     checked = _check(queries, items, excluded, scores, temperature, precision)
     _check_rows(queries)
-    if not 1 <= k <= items.shape[0]:
-        raise ValueError(f"k is {k}; it must be in 1..{items.shape[0]}, the size of the catalogue")
+    k = whole_number("k", k)
+    check_k(k, items.shape[0])
     return TopK(
-        *torch.ops.lares_kernels.catalogue_top_k(
+        *ops.operator_for("catalogue_top_k", checked.queries, checked.items)(
             checked.queries, checked.items, checked.excluded, *checked.options, k
         )
     )
@@ -295,7 +338,7 @@ def catalogue_ranks(
     targets: Tensor,
     *,
     scores: str = "dot",
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     excluded: Tensor | None = None,
     precision: str | None = None,
 ) -> Tensor:
@@ -321,7 +364,7 @@ def catalogue_ranks(
     checked = _check(queries, items, excluded, scores, temperature, precision)
     _check_rows(queries)
     targets = check_ids("targets", targets, tuple(queries.shape[:1]), queries.device)
-    found: Tensor = torch.ops.lares_kernels.catalogue_ranks(
+    found: Tensor = ops.operator_for("catalogue_ranks", checked.queries, checked.items)(
         checked.queries, checked.items, targets, checked.excluded, *checked.options
     )
     return found

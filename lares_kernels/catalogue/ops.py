@@ -1,39 +1,66 @@
-"""``torch.ops.lares_kernels.catalogue_*``: definitions, fakes, one implementation for all devices."""
+"""``torch.ops.lares_kernels.catalogue_*``: definitions, fakes, one implementation for all devices.
+
+The implementations check what they are given, since anybody may call them: kernels get addresses.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lares_kernels.call import PRECISIONS
-from lares_kernels.catalogue.backends import catalogue_backend
+from lares_kernels.call import PRECISIONS, product_precision
+from lares_kernels.catalogue.backends import CatalogueBackend, catalogue_backend, check_serves
 from lares_kernels.catalogue.call import (
     CatalogueCall,
     check_chosen,
     check_excluded,
+    check_k,
+    check_options,
     checks_values,
+    of_queries,
+    operands,
     working_dtype,
 )
+from lares_kernels.dispatcher import needs_no_dispatcher, same_device
 
 _OPTIONS = "str scores, float temperature, str backend, str precision"
-_library = torch.library.Library("lares_kernels", "FRAGMENT")
-_library.define(
+library = torch.library.Library("lares_kernels", "FRAGMENT")
+library.define(
     "catalogue_log_probability(Tensor queries, Tensor items, Tensor chosen, Tensor? excluded, "
     f"{_OPTIONS}, bool wants_entropy) -> (Tensor, Tensor normaliser, Tensor entropy)"
 )
-_library.define(
+library.define(
     "catalogue_gradients(Tensor queries, Tensor items, Tensor chosen, Tensor? excluded, "
     f"{_OPTIONS}, Tensor normaliser, Tensor g_log_probability, bool wants_queries, "
     "bool wants_items) -> (Tensor, Tensor)"
 )
-_library.define(
+library.define(
     f"catalogue_top_k(Tensor queries, Tensor items, Tensor? excluded, {_OPTIONS}, SymInt k) "
     "-> (Tensor scores, Tensor ids)"
 )
-_library.define(
+library.define(
     "catalogue_ranks(Tensor queries, Tensor items, Tensor targets, Tensor? excluded, "
     f"{_OPTIONS}) -> Tensor"
 )
+
+
+def _call(
+    queries: Tensor, items: Tensor, scores: str, temperature: float, backend: str, precision: str
+) -> tuple[CatalogueBackend, CatalogueCall]:
+    """What runs and how, if it can."""
+    check_options(scores, temperature)
+    product_precision(precision, queries.dtype, queries.device.type)  # raises for an unknown one
+    if (precision == "fp64") != (working_dtype(queries, items) == torch.float64):
+        raise ValueError(
+            f"precision is {precision!r}, but queries are {queries.dtype} and items {items.dtype}: "
+            "'fp64' goes with float64 and with nothing else"
+        )
+    products = PRECISIONS[precision]
+    check_serves(backend, queries.device.type, products, items.shape[1])
+    return catalogue_backend(backend), CatalogueCall(scores, temperature, products)
 
 
 def _log_probability(
@@ -47,11 +74,14 @@ def _log_probability(
     precision: str,
     wants_entropy: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    check_values("chosen", items, chosen, excluded)
-    call = CatalogueCall(scores, temperature, PRECISIONS[precision])
-    return catalogue_backend(backend).log_probability(
-        call, queries, items, chosen, excluded, wants_entropy
-    )
+    given = operands("chosen", queries, items, chosen, excluded)
+    runs, call = _call(queries, items, scores, temperature, backend, precision)
+    check_values("chosen", items, given.chosen, given.excluded)
+    if not len(queries):
+        nothing = queries.new_empty(0, dtype=working_dtype(queries, items))
+        return nothing, nothing.clone(), nothing.clone()
+    queries, items, chosen, excluded = given
+    return runs.log_probability(call, queries, items, chosen, excluded, wants_entropy)
 
 
 def _gradients(
@@ -68,17 +98,18 @@ def _gradients(
     wants_queries: bool,
     wants_items: bool,
 ) -> tuple[Tensor, Tensor]:
-    call = CatalogueCall(scores, temperature, PRECISIONS[precision])
-    return catalogue_backend(backend).gradients(
-        call,
-        queries,
-        items,
-        chosen,
-        excluded,
-        normaliser,
-        g_log_probability,
-        wants_queries,
-        wants_items,
+    given = operands("chosen", queries, items, chosen, excluded)
+    runs, call = _call(queries, items, scores, temperature, backend, precision)
+    check_values("chosen", items, given.chosen, given.excluded)
+    normaliser = of_queries("normaliser", normaliser, queries)
+    g = of_queries("g_log_probability", g_log_probability, queries)
+    if not len(queries):
+        dtype = working_dtype(queries, items)
+        zeros = items.new_zeros(items.shape if wants_items else (0,), dtype=dtype)
+        return queries.new_empty(queries.shape if wants_queries else (0,), dtype=dtype), zeros
+    queries, items, chosen, excluded = given
+    return runs.gradients(
+        call, queries, items, chosen, excluded, normaliser, g, wants_queries, wants_items
     )
 
 
@@ -92,10 +123,14 @@ def _top_k(
     precision: str,
     k: int,
 ) -> tuple[Tensor, Tensor]:
-    if excluded is not None and checks_values(items):
-        check_excluded(excluded, len(items))
-    call = CatalogueCall(scores, temperature, PRECISIONS[precision])
-    return catalogue_backend(backend).top_k(call, queries, items, excluded, k)
+    given = operands("", queries, items, None, excluded)
+    runs, call = _call(queries, items, scores, temperature, backend, precision)
+    check_k(k, len(items))
+    check_values("", items, None, given.excluded)
+    if not len(queries):
+        best = queries.new_empty((0, k), dtype=working_dtype(queries, items))
+        return best, best.to(torch.int64)
+    return runs.top_k(call, given.queries, given.items, given.excluded, k)
 
 
 def _ranks(
@@ -108,17 +143,26 @@ def _ranks(
     backend: str,
     precision: str,
 ) -> Tensor:
-    check_values("target", items, targets, excluded)
-    call = CatalogueCall(scores, temperature, PRECISIONS[precision])
-    return catalogue_backend(backend).ranks(call, queries, items, targets, excluded)
+    given = operands("targets", queries, items, targets, excluded)
+    if len(targets) != len(queries):
+        raise ValueError(
+            f"targets are {len(targets)}; there must be one for each query, {len(queries)}"
+        )
+    runs, call = _call(queries, items, scores, temperature, backend, precision)
+    check_values("target", items, given.chosen, given.excluded)
+    if not len(queries):
+        return queries.new_empty(0, dtype=torch.int64)
+    queries, items, targets, excluded = given
+    return runs.ranks(call, queries, items, targets, excluded)
 
 
-def check_values(name: str, items: Tensor, ids: Tensor, excluded: Tensor | None) -> None:
+def check_values(name: str, items: Tensor, ids: Tensor | None, excluded: Tensor | None) -> None:
     """Raise ``ValueError`` unless ``ids`` (R,) and ``excluded`` fit; on a CPU, or where asked for."""
     if checks_values(items):
         if excluded is not None:
             check_excluded(excluded, len(items))
-        check_chosen(name, ids, excluded, len(items))
+        if ids is not None:
+            check_chosen(name, ids, excluded, len(items))
 
 
 def _log_probability_fake(
@@ -132,6 +176,7 @@ def _log_probability_fake(
     precision: str,
     wants_entropy: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    same_device(queries, [items, chosen, excluded])
     dtype, n = working_dtype(queries, items), queries.shape[0]
     new = queries.new_empty
     size = n if wants_entropy else 0
@@ -139,6 +184,7 @@ def _log_probability_fake(
 
 
 def _gradients_fake(queries: Tensor, items: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
+    same_device(queries, [items, *(each for each in rest if isinstance(each, Tensor))])
     dtype = working_dtype(queries, items)
     *_, wants_queries, wants_items = rest
     return (
@@ -157,21 +203,43 @@ def _top_k_fake(
     precision: str,
     k: int,
 ) -> tuple[Tensor, Tensor]:
+    same_device(queries, [items, excluded])
     shape = (queries.shape[0], k)
     dtype = working_dtype(queries, items)
     return queries.new_empty(shape, dtype=dtype), queries.new_empty(shape, dtype=torch.int64)
 
 
 def _ranks_fake(queries: Tensor, items: Tensor, targets: Tensor, *rest: object) -> Tensor:
-    return torch.empty_like(targets)
+    excluded = rest[0]
+    assert excluded is None or isinstance(excluded, Tensor)
+    same_device(queries, [items, targets, excluded])
+    return torch.empty_like(targets, dtype=torch.int64)
 
 
-for _name, _run, _fake in (
-    ("catalogue_log_probability", _log_probability, _log_probability_fake),
-    ("catalogue_gradients", _gradients, _gradients_fake),
-    ("catalogue_top_k", _top_k, _top_k_fake),
-    ("catalogue_ranks", _ranks, _ranks_fake),
-):
-    for _key in ("CPU", "CUDA"):
-        _library.impl(_name, _run, _key)
-    torch.library.register_fake(f"lares_kernels::{_name}", _fake, lib=_library)
+_RUNS: dict[str, Callable[..., Any]] = {
+    "catalogue_log_probability": _log_probability,
+    "catalogue_gradients": _gradients,
+    "catalogue_top_k": _top_k,
+    "catalogue_ranks": _ranks,
+}
+_FAKES: dict[str, Callable[..., Any]] = {
+    "catalogue_log_probability": _log_probability_fake,
+    "catalogue_gradients": _gradients_fake,
+    "catalogue_top_k": _top_k_fake,
+    "catalogue_ranks": _ranks_fake,
+}
+for _name, _fake in _FAKES.items():
+    # For tensors of every kind, since what no kernel can read is refused in words of our own.
+    library.impl(_name, _RUNS[_name], "CompositeExplicitAutograd")
+    torch.library.register_fake(f"lares_kernels::{_name}", _fake, lib=library)
+
+
+def operator_for(name: str, *tensors: Tensor | None) -> Callable[..., Any]:
+    """``torch.ops.lares_kernels.<name>``, or what it runs where nothing looks on that needs more."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+    # A batch of gradients (is_grads_batched=True) has no memory of its own.
+    if needs_no_dispatcher(given) and not differentiated and all(map(torch._C._has_storage, given)):
+        return _RUNS[name]
+    operator: Callable[..., Any] = getattr(torch.ops.lares_kernels, name)
+    return operator

@@ -124,11 +124,6 @@ class Constants:
         return self.window // 2 + 1
 
     @property
-    def traced(self) -> bool:
-        """Whether attention looks at its rows for NaN, where registers are scarce; else at scores."""
-        return self.rows > 32 or self.precision == "ieee"
-
-    @property
     def exact(self) -> bool:
         """Whether functions are approximated to float32's own precision."""
         return self.precision != "half"

@@ -190,8 +190,7 @@ def fused_backward(
         if state is not None:
             new = zeros if call.padded_length else floats
             g_first = new(call.state_shape)
-        scratch = floats(programs * (c.tapes * c.layers + 2) * c.rows * c.d)
-        parts = torch.empty(programs, *plan.rows.shape[1:], dtype=torch.int32, device=hidden.device)
+        scratch = floats(programs * (c.tapes * c.layers + 1) * c.rows * c.d)
         gradients = zeros(programs, c.gradient_size)
         products_of = WeightGradients(call, launch, precision)
         for last_step in range(steps, 0, -group):
@@ -213,7 +212,6 @@ def fused_backward(
                 sides,
                 concat_rows,
                 scratch,
-                parts,
                 gradients,
                 *seed_halves(call.seed),
                 steps,

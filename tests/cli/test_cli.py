@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from lares import LaresModel, __version__
 from lares.cli import COMMANDS, main
 from lares.data import load_dataset
 from lares.evaluation import evaluate, popularity_tenths
+from lares.training.trainer import Trainer
 from tests.conftest import write_interactions
 
 SMALL = (
@@ -85,6 +87,8 @@ def test_train_errors(capsys, interactions: Path, tmp_path: Path) -> None:
     assert "recipe is 'sasrek'" in fails(capsys, "train", data, "--recipe", "sasrek")
     assert "trainer.patience" in fails(capsys, "train", data, "--trainer.patience", "many")
     assert "--resume needs --out" in fails(capsys, "train", data, "--resume")
+    nowhere = str(tmp_path / "nowhere")
+    assert f"there is no run in {nowhere}" in fails(capsys, "train", "--out", nowhere, "--resume")
     file = tmp_path / "c.yaml"
     file.write_text("model: {d_modle: 3}\n")
     message = fails(capsys, "train", data, "--config", str(file))
@@ -93,7 +97,9 @@ def test_train_errors(capsys, interactions: Path, tmp_path: Path) -> None:
     assert "c.yaml is not YAML" in fails(capsys, "train", data, "--config", str(file))
     bad = tmp_path / "bad.csv"
     bad.write_text("user_id,item_id\n1,2\n3\n")
-    assert "bad.csv: malformed row: CSV parse error: line 3" in fails(capsys, "train", str(bad))
+    assert "bad.csv, line 3: the row has 1 cell; the header has 2" in fails(
+        capsys, "train", str(bad)
+    )
 
 
 def test_options_override_file_and_file_overrides_recipe(tmp_path: Path, interactions) -> None:
@@ -290,6 +296,18 @@ def test_demo(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_interactions(tmp_path / "ml.parquet", n_users=80)
     monkeypatch.setattr(demo, "get_movielens_100k", lambda: data)
     argv = ["demo", "--out", str(tmp_path / "demo"), "--max_epochs=1", "--num_threads=1"]
+    step = Trainer._step
+
+    def stops(self, indices):
+        signal.raise_signal(signal.SIGINT)
+        return step(self, indices)
+
+    monkeypatch.setattr(Trainer, "_step", stops)
+    with pytest.raises(SystemExit) as stopped:
+        main(argv)
+    assert stopped.value.code == 130
+    assert f"go on with: lares {' '.join(argv)}" in capsys.readouterr().err
+    monkeypatch.setattr(Trainer, "_step", step)
     main(argv)
     first = capsys.readouterr().out
     for row in ("popularity", "depth 0 (SASRec)", "LARES depth 1", "LARES depth 8"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lares.data import load_dataset
+from lares.data import Vocabulary, load_dataset
 from lares.errors import DataError
 
 # Four users; u3's rows are out of time order, u1 and u3 tie once.
@@ -86,10 +87,22 @@ def test_amazon_2023_last_out(tmp_path: Path) -> None:
         parts["train"] += mine[:-2]
     for name, rows in parts.items():
         write_csv(tmp_path / f"Games.{name}.csv", header, rows)
-    check(load_dataset(tmp_path / "Games.valid.csv"))
+    dataset = load_dataset(tmp_path / "Games.valid.csv", format="amazon23")
+    check(dataset)
+    assert dataset.name == "Games"
+    assert dataset.notes == ()
+    assert dataset.source["format"].startswith("Amazon Reviews 2023, CSV")
+    write_csv(tmp_path / "Games.train.csv", header, [(u, i, 5.0, t) for u, i, t in ROWS])
+    alone = load_dataset(tmp_path / "Games.train.csv")  # a file is what it is called
+    check(alone)
+    assert alone.name == "Games.train"
+    assert alone.notes == (
+        "Games.train.csv alone is read, not Games.valid.csv and Games.test.csv beside it; "
+        "--data.format amazon23 joins them",
+    )
     (tmp_path / "Games.train.csv").unlink()
-    with pytest.raises(DataError, match=r"Games\.train\.csv"):
-        load_dataset(tmp_path / "Games.valid.csv")
+    with pytest.raises(DataError, match=r"beside it Games\.train\.csv is missing"):
+        load_dataset(tmp_path / "Games.valid.csv", format="amazon23")
 
 
 def test_recbole_interactions(tmp_path: Path) -> None:
@@ -114,8 +127,63 @@ def test_recbole_sequence_form(tmp_path: Path) -> None:
     (folder / "set.valid.inter").write_text(
         "user_id:token\titem_id_list:token_seq\titem_id:token\nu1\ta b\tc\nu2\t\tc\n"
     )
-    with pytest.raises(DataError, match=r"set\.valid\.inter, line 3: the history is empty"):
+    with pytest.raises(
+        DataError, match=r"set\.valid\.inter, line 3: column 'item_id_list' is empty"
+    ):
         load_dataset(folder)
+    dropped = load_dataset(folder, drop_missing=True)
+    assert len(dropped.valid) == 1
+    assert "left out: 1 of 2 rows lack a value (1 in 'item_id_list')" in dropped.notes[0]
+    (folder / "set.valid.inter").unlink()
+    with pytest.raises(DataError, match=r"there is no file .*set\.valid\.inter"):
+        load_dataset(folder)
+
+
+def test_recbole_has_no_quotes(tmp_path: Path) -> None:
+    items = ['5" disk', '"x', '"', 'say ""x""', "a,b"]
+    rows = [("u", item, time) for time, item in enumerate(items)]
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    dataset = load_dataset(write_csv(tmp_path / "x.inter", header, rows, delimiter="\t"))
+    assert samples(dataset, "test") == [(items[:-1], items[-1])]
+
+
+def test_recbole_files_of_one_split_that_are_plain(tmp_path: Path) -> None:
+    """Only rows with histories are samples; a file of interactions is one, whatever it is called."""
+    header = "user_id:token\titem_id:token\ttimestamp:float"
+    path = write_csv(tmp_path / "set.train.inter", header, delimiter="\t")
+    dataset = load_dataset(path)
+    check(dataset)
+    assert dataset.notes == ()
+    write_csv(tmp_path / "set.valid.inter", header, delimiter="\t")
+    (note,) = load_dataset(path).notes
+    assert note == "set.train.inter alone is read, not set.valid.inter beside it"
+
+
+@pytest.mark.parametrize("name", ["x.train.csv", "x.valid.tsv", "x.test.parquet", "x.train.csv.gz"])
+def test_a_file_is_what_it_is_called(tmp_path: Path, name: str) -> None:
+    """Names that end like a split's mean nothing, but what lies beside them is said."""
+    path = tmp_path / name
+    table = pa.table(
+        dict(zip(("user_id", "item_id", "timestamp"), zip(*ROWS, strict=True), strict=True))
+    )
+    if name.endswith("parquet"):
+        pq.write_table(table, path)
+    else:
+        write_csv(path, "user_id,item_id,timestamp")
+        if name.endswith("gz"):
+            path.write_bytes(gzip.compress(path.read_bytes()))
+    dataset = load_dataset(path)
+    check(dataset)
+    assert dataset.notes == ()
+    assert dataset.name == ".".join(name.split(".")[:2])
+    split = name.split(".")[1]
+    for other in {"train", "valid", "test"} - {split}:
+        path.with_name(name.replace(split, other)).write_text("not looked at")
+    dataset = load_dataset(path)
+    check(dataset)
+    (note,) = dataset.notes
+    assert note.startswith(f"{name} alone is read, not x.")
+    assert ("--data.format amazon23" in note) == ("parquet" not in name)
 
 
 def test_movielens(tmp_path: Path) -> None:
@@ -153,19 +221,13 @@ def test_five_core(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.csv", "", "x.csv is empty"),
-        ("x.csv", "user_id,item_id\n", "holds no interaction"),
-        ("x.csv", "user,item_id\n1,2\n", "has no column 'user_id'; its columns are 'user', 'item_id'"),
-        ("x.csv", "user_id,item_id\n1,2\n1\n", "x.csv: malformed row: CSV parse error: line 3"),
-        ("x.csv", "user_id,item_id\n1,2\n1,\n1,3\n", "(line 3): column 'item_id' is empty"),
-        ("x.csv", "user_id,item_id,timestamp\n1,2,3\n1,2,noon\n", "line 3"),
-        ("x.csv", "user_id,item_id,timestamp\n1,2,3\n1,2,\n", "column 'timestamp' is empty"),
-        ("x.csv", "user_id,item_id\n1,2.5\n", "ids must be whole numbers or text"),
         ("x.inter", "user_id\titem_id:token\n1\t2\n", "field 'user_id' has no type"),
         ("x.inter", "user_id:token\titem_id:token\n1\t2\t3\n", "line 2"),
+        ("x.inter", "user_id:token\tid:token\n1\t2\n", "its columns are 'user_id', 'id'"),
         ("x.parquet", "no parquet", "not a readable Parquet file"),
-        ("x.txt", "user_id,item_id\n", "cannot tell the format"),
-        ("u.data", "1\t2\t3\t4\n1\tx\t3\t4\n", "line 2"),
+        ("x.txt", "user_id,item_id\n", "cannot tell the format of '.txt'; --data.format names it"),
+        ("u.data", "1\t2\t3\t4\n1\t1\t3\tx\n", "line 2: 'x' is no time"),
+        ("u.data", "1\t2\t3\t4\n1\t1\t3\n", "line 2: the row has 3 cells; there are 4 columns"),
         ("x.csv", "user_id,item_id\n1,2\n1,3\n1,4\n2,3\n", "needs at least 4"),
     ],
 )  # fmt: skip
@@ -194,8 +256,107 @@ def test_empty_parquet(tmp_path: Path) -> None:
         load_dataset(tmp_path / "x.parquet")
 
 
-def test_not_utf8(tmp_path: Path) -> None:
-    path = tmp_path / "x.csv"
-    path.write_bytes(b"user_id,item_id\n1,caf\xe9\n")
-    with pytest.raises(DataError, match=r"x\.csv"):
+def test_a_folder_of_parquet_parts(tmp_path: Path) -> None:
+    users, items, times = zip(*ROWS, strict=True)
+    table = pa.table({"user_id": users, "item_id": items, "timestamp": times})
+    (tmp_path / "set").mkdir()
+    for part in range(3):
+        pq.write_table(table.slice(part * 5, 5), tmp_path / "set" / f"part-{part}.PARQUET")
+    dataset = load_dataset(tmp_path / "set")
+    check(dataset)
+    assert dataset.source["format"] == "Parquet, 3 files"
+    pq.write_table(
+        table.slice(10, 5).set_column(1, "item_id", pa.array(["a", None, "b", "c", "d"])),
+        tmp_path / "set" / "part-2.PARQUET",
+    )
+    with pytest.raises(DataError, match=r"part-2\.PARQUET, row 2: column 'item_id' is empty"):
+        load_dataset(tmp_path / "set")
+    pq.write_table(table.drop_columns("timestamp"), tmp_path / "set" / "part-2.PARQUET")
+    with pytest.raises(DataError, match=r"part-2\.PARQUET has other columns than part-0\.PARQUET"):
+        load_dataset(tmp_path / "set")
+
+
+def test_parts_of_whole_and_of_missing_numbers(tmp_path: Path) -> None:
+    """pandas writes whole numbers as real ones where one of them is missing."""
+    for part, items in enumerate(([5, 3, 4], [3.0, 5.0, None])):
+        table = pa.table({"user_id": [1, 1, 1], "item_id": items})
+        pq.write_table(table, tmp_path / f"part-{part}.parquet")
+    with pytest.raises(DataError, match=r"part-1\.parquet, row 3: column 'item_id' is empty"):
+        load_dataset(tmp_path)
+    dataset = load_dataset(tmp_path, drop_missing=True)
+    assert samples(dataset, "test") == [([5, 3, 4, 3], 5)]
+
+
+def test_missing_values(tmp_path: Path) -> None:
+    rows = [
+        ("u", "a", 1, ""), ("u", "b", 2, ""), ("", "x", 3, ""), ("u", "", 3, '"a\n\nb"'),
+        ("u", "c", 3, ""), ("u", "d", "", ""), ("", " ", "", ""), ("u", "d", 5, ""), ("u", "e", 4, ""),
+    ]  # fmt: skip
+    path = write_csv(tmp_path / "x.csv", "user_id,item_id,timestamp,note", rows)
+    with pytest.raises(DataError) as caught:
         load_dataset(path)
+    assert str(caught.value) == (
+        f"{path}, line 4: column 'user_id' is empty; also {path}, line 5; {path}, line 9. 4 of 9 rows "
+        "lack a value (2 in 'user_id', 2 in 'item_id', 2 in 'timestamp'); --data.drop_missing true "
+        "leaves such rows out"
+    )
+    dataset = load_dataset(path, drop_missing=True)
+    assert samples(dataset, "test") == [(["a", "b", "c", "e"], "d")]
+    assert dataset.vocabulary.ids.tolist() == list("abcde")  # x stood in a row left out
+    assert dataset.n_interactions == 5
+    assert dataset.notes == (
+        "left out: 4 of 9 rows lack a value (2 in 'user_id', 2 in 'item_id', 2 in 'timestamp')",
+    )
+    (tmp_path / "y.csv").write_text("user_id,item_id\n1,\n2,\n")
+    with pytest.raises(DataError, match="all 2 rows lack a value"):
+        load_dataset(tmp_path / "y.csv", drop_missing=True)
+
+
+def test_ids_that_only_rows_left_out_have_do_not_count(tmp_path: Path) -> None:
+    path = write_csv(
+        tmp_path / "x.csv", "user_id,item_id", [(1, 5), (1, 3), ("", "name"), (1, 4), (1, 9)]
+    )
+    assert load_dataset(path, drop_missing=True).vocabulary.ids.tolist() == [3, 4, 5, 9]
+
+
+def test_digest(tmp_path: Path) -> None:
+    """Data has one digest in every form that keeps its ids, and another as soon as anything differs."""
+    users, items, times = zip(*ROWS, strict=True)
+    names = ("user_id", "item_id", "timestamp")
+    pq.write_table(
+        pa.table(dict(zip(names, (users, items, times), strict=True))), tmp_path / "x.parquet"
+    )
+    digest = load_dataset(tmp_path / "x.parquet").digest()
+    assert digest == "93a1082931b1fd836114634380e9bab4"  # on every machine
+    write_csv(tmp_path / "y.csv", ",".join(names))
+    write_csv(
+        tmp_path / "z" / "z.inter", "\t".join(f"{name}:token" for name in names), delimiter="\t"
+    )
+    shuffled = sorted(ROWS, key=lambda row: row[2])
+    write_csv(tmp_path / "w.csv", ";".join(names[::-1]), [row[::-1] for row in shuffled], ";")
+    for other in ("y.csv", "z", "w.csv"):
+        assert load_dataset(tmp_path / other).digest() == digest, other
+    changed = {
+        "an item": [*ROWS[:-1], ("u4", "a", 5)],
+        "an order": [("u1", "b", 1), ("u1", "a", 2), *ROWS[2:]],
+        "a row more": [*ROWS, ("u4", "c", 9)],
+        "a row less": ROWS[:-1],
+        "a name": [(user, item.replace("e", "f"), time) for user, item, time in ROWS],
+    }
+    digests = {digest}
+    for rows in changed.values():
+        digests.add(load_dataset(write_csv(tmp_path / "v.csv", ",".join(names), rows)).digest())
+    assert len(digests) == 1 + len(changed)
+    numbers = [(1, 5), (1, 3), (1, 4), (1, 5)]
+    path = write_csv(tmp_path / "n.csv", "user_id,item_id", numbers)
+    kinds = {load_dataset(path).digest(), load_dataset(path, text_ids=True).digest()}
+    assert len(kinds) == 2
+    for kind in (pa.int8(), pa.int64(), pa.uint64(), pa.float64()):
+        table = pa.table({"user_id": [1] * 4, "item_id": pa.array([5, 3, 4, 5], kind)})
+        pq.write_table(table, tmp_path / "n.parquet")
+        assert load_dataset(tmp_path / "n.parquet").digest() in kinds
+    dataset = load_dataset(path)
+    moved = dataset.with_vocabulary(Vocabulary([1, 3, 4, 5]))
+    assert moved.digest() != dataset.digest()
+    wider = load_dataset(path).with_vocabulary(Vocabulary([1, 3, 4, 5]))
+    assert wider.digest() == moved.digest()

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from lares.data import PartnerIndex, collate, epoch_order, load_dataset
+from lares.data.dataset import Dataset, Split
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
 from tests.conftest import write_interactions
+from tests.data.tables import peak_megabytes
 
 
 def test_every_prefix_is_a_sample(interactions: Path) -> None:
@@ -91,10 +93,12 @@ def test_items_keep_the_rows_of_another_vocabulary(tmp_path: Path) -> None:
         dataset.with_vocabulary(Vocabulary(dataset.vocabulary.ids[1:]))
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak")
 def test_a_million_rows_stay_under_300_mb(tmp_path: Path) -> None:
     """Reading, splitting, indexing partners and making a batch, over the bare interpreter."""
     program = """
-        import resource, sys
+        import sys
+        from pathlib import Path
         import numpy as np, pyarrow as pa, pyarrow.parquet as pq
         path = sys.argv[1]
         if sys.argv[2] == "write":
@@ -105,16 +109,26 @@ def test_a_million_rows_stay_under_300_mb(tmp_path: Path) -> None:
             columns["timestamp"] = np.arange(1_000_000)
             pq.write_table(pa.table(columns), path)
             sys.exit()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(Path("/proc/self/status").read_text())
         from lares.data import PartnerIndex, collate, epoch_order, load_dataset
         dataset = load_dataset(path)
         order = epoch_order(len(dataset.train), 0, 0)[:1024]
         collate(dataset.train, PartnerIndex(dataset.train).draw(order, np.random.default_rng(0)), 20)
         assert len(dataset.train) > 950_000 and "torch" not in sys.modules
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+        print("AFTER", Path("/proc/self/status").read_text())
     """
     path = str(tmp_path / "million.parquet")
     run = [sys.executable, "-c", textwrap.dedent(program), path]
     subprocess.run([*run, "write"], check=True)
     done = subprocess.run([*run, "read"], check=True, capture_output=True, text=True)
-    assert float(done.stdout) < 300
+    before, after = map(peak_megabytes, done.stdout.split("AFTER"))
+    assert after - before < 300
+
+
+def test_counts_of_items_do_not_depend_on_how_samples_lie() -> None:
+    """One flat history of which samples are prefixes, and a copy of each prefix."""
+    shared = Split(np.array([1, 2, 3], np.int32), np.array([0, 0]), np.array([1, 2]))
+    copies = Split(np.array([1, 2, 1, 2, 3], np.int32), np.array([0, 2]), np.array([1, 4]))
+    for split in (shared, copies):
+        dataset = Dataset(split, split, split, Vocabulary([1, 2, 3]), "x", 1, 3)
+        assert dataset.item_counts().tolist() == [0, 1, 1, 1]

@@ -28,7 +28,7 @@ HIDES = torch.tensor([True, False, True, True, False, True, False])
 
 
 def catalogue(scores: str, hides: Tensor | None, n_items: int = N_ITEMS) -> CatalogueProblem:
-    """A problem in which rows exclude the items that will be broken; for None none excludes any."""
+    """A problem whose rows exclude the items that will be broken; for None none excludes any."""
     problem = make_catalogue(
         ROWS, n_items, WIDTH, steps=2, n_excluded=3, scores=scores, temperature=0.5
     )

@@ -89,6 +89,79 @@ def test_arguments_that_do_not_fit(op: str, changes: Any, error: type, text: str
         call(op, **changes)
 
 
+@backends
+@pytest.mark.parametrize("scores", ["dot", "cosine"])
+def test_a_temperature_that_learns(scores: str, backend: str) -> None:
+    """A tensor of one number gets the gradient that the equations have."""
+    problem = make_catalogue(5, 40, 8, n_excluded=3).to(torch.float32)
+    found = []
+    for name, dtype in ((backend, torch.float32), ("equations", torch.float64)):
+        queries, items = problem.queries[:, 0].to(dtype), problem.items.to(dtype)
+        inputs = [
+            t.clone().requires_grad_() for t in (queries, items, torch.tensor(0.7, dtype=dtype))
+        ]
+        if name == "equations":  # as plain PyTorch, which scores as a matrix
+            q, e = inputs[:2]
+            if scores == "cosine":
+                q, e = (torch.nn.functional.normalize(t, dim=-1) for t in (q, e))
+            hidden = torch.zeros(5, 41, dtype=torch.bool).scatter(1, problem.excluded % 41, True)
+            logits = (q @ e.mT / inputs[2]).masked_fill(hidden[:, :40], float("-inf"))
+            loss = torch.nn.functional.cross_entropy(logits, problem.chosen)
+        else:
+            with lk.use_backend(backend):
+                loss = lk.catalogue_cross_entropy(
+                    inputs[0],
+                    inputs[1],
+                    problem.chosen,
+                    scores=scores,
+                    temperature=inputs[2],
+                    excluded=problem.excluded,
+                )
+        found.append([loss, *torch.autograd.grad(loss, inputs)])
+    for mine, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(mine.double(), wanted, rtol=1e-4, atol=1e-5)
+    assert float(found[0][3].abs()) > 1e-3
+
+
+@backends
+@pytest.mark.parametrize("op", OPS)
+def test_a_temperature_is_a_number_or_a_tensor_of_one(op: str, backend: str) -> None:
+    with lk.use_backend(backend):
+        wanted = call(op, temperature=0.25, scores="cosine")
+        for temperature in (torch.tensor(0.25), torch.tensor([0.25]), torch.tensor(0.25).double()):
+            found = call(op, temperature=temperature, scores="cosine")
+            for mine, exact in zip(_all(found), _all(wanted), strict=True):
+                torch.testing.assert_close(mine, exact, rtol=1e-4, atol=1e-5)
+        for wrong, message in (
+            (torch.tensor([0.5, 0.5]), r"temperature has shape \(2,\)"),
+            (torch.tensor(1), "of torch.int64"),
+            (torch.tensor(-1.0), "temperature is -1.0"),
+            (torch.tensor(float("nan")), "temperature is nan"),
+            ("1", "temperature is '1'"),
+        ):
+            with pytest.raises((ValueError, TypeError), match=message):
+                call(op, temperature=wrong)
+
+
+def _all(found: Any) -> list[Tensor]:
+    return [found] if isinstance(found, Tensor) else list(found)
+
+
+def test_a_temperature_that_learns_compiles() -> None:
+    problem = make_catalogue(4, 50, 8).to(torch.float32)
+    temperature = torch.tensor(0.5, requires_grad=True)
+
+    def loss(temperature: Tensor) -> Tensor:
+        return lk.catalogue_cross_entropy(
+            problem.queries[:, 0], problem.items, problem.chosen, temperature=temperature
+        )
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    wanted = torch.autograd.grad(loss(temperature), [temperature])
+    torch.testing.assert_close(torch.autograd.grad(compiled(temperature), [temperature]), wanted)
+
+
 @pytest.mark.parametrize("op", OPS[:3])
 def test_targets_that_do_not_fit(op: str) -> None:
     for targets in (torch.tensor([1, 2]), torch.tensor([1.0, 2.0, 3.0, 4.0])):
@@ -99,6 +172,9 @@ def test_targets_that_do_not_fit(op: str) -> None:
 def test_options_of_single_ops() -> None:
     with pytest.raises(ValueError, match="reduction is 'max'"):
         call("cross_entropy", reduction="max")
+    for k in (2.0, True, "3"):
+        with pytest.raises(TypeError, match="k is .*; it must be a whole number"):
+            call("top_k", k=k)
     for k in (0, 51):
         with pytest.raises(ValueError, match=rf"k is {k}; it must be in 1\.\.50"):
             call("top_k", k=k)

@@ -137,3 +137,27 @@ def test_hooks_and_strangers_are_refused() -> None:
         from_torch(hooked)
     with pytest.raises(UnsupportedModuleError, match="encoder is 'GRU'"):
         from_torch(nn.GRU(4, 4))
+
+
+def test_it_drops_where_the_encoder_would_have() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.5, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    assert from_torch(encoder).training
+    assert not from_torch(encoder.eval()).training
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.tensor([[0.0, 0.0, -1e9]]),
+        torch.tensor([[0.0, 0.0, torch.finfo(torch.float32).min]]),
+        torch.tensor([[0, 0, 1]], dtype=torch.uint8),
+        torch.tensor([[0, 0, 1]]),
+    ],
+    ids=["-1e9", "least", "uint8", "int64"],
+)
+def test_masks_of_padding_that_hide_nothing_are_refused(mask: torch.Tensor) -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    swapped = from_torch(nn.TransformerEncoder(layer, 1, enable_nested_tensor=False))
+    with pytest.raises(ValueError, match="src_key_padding_mask"):
+        swapped(torch.randn(1, 3, 16), is_causal=True, src_key_padding_mask=mask)

@@ -34,7 +34,7 @@ def moved_left(padded: Tensor) -> Tensor:
 def test_left_is_right_moved(backend: str, rollouts: int) -> None:
     """Bit for bit, draws included, and so do gradients."""
     core = make_core(replace(SMALL, **RATES), scale=0.1).float()
-    other = RecurrentCore(replace(core.config, padding="left"))
+    other = make_core(replace(core.config, padding="left")).float()
     other.load_state_dict(core.state_dict())
     hidden = torch.randn(4, 9, 16)
     depths = torch.tensor([[2, 1, 3], [1, 1, 4], [4, 4, 4], [3, 2, 1]])[:, :rollouts]

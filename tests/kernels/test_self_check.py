@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from lares_kernels import BackendError, CoreConfig, backends, cpu_library, refine, self_check
+from lares_kernels import (
+    BackendError,
+    CoreConfig,
+    backends,
+    cpu_library,
+    explain,
+    refine,
+    self_check,
+)
 from lares_kernels.backends import Request, choose
 from lares_kernels.catalogue import backends as catalogue_backends
 from lares_kernels.verdicts import Verdict
@@ -83,6 +91,14 @@ def test_a_cache_that_cannot_be_written(checks: Path, monkeypatch: pytest.Monkey
 def test_every_core_passes(adapter: str, mixer: str, window: int, dtype: torch.dtype) -> None:
     config = CoreConfig(64, 2, 256, 2, adapter=adapter, mixer=mixer, window=window)
     assert choose(Request(config, "cpu", dtype)).backend.name == "cpu"
+
+
+@pytest.mark.parametrize("padding", ["left", "left-zeros"])
+@pytest.mark.usefixtures("checks")
+def test_every_padding_passes(padding: str) -> None:
+    config = CoreConfig(16, 2, 24, 2, norm="query", padding=padding)
+    assert choose(Request(config, "cpu", torch.float32)).backend.name == "cpu"
+    assert explain(config, [3, 1], 2).backend == "cpu"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

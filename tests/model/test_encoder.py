@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -116,3 +118,55 @@ def test_bad_options(options: dict, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         LaresConfig.from_dict(options)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ids", "lengths", "message"),
+    [
+        (ITEMS.double(), LENGTHS, r"item_seq must be .* whole numbers; got .*float64"),
+        (ITEMS > 0, LENGTHS, r"item_seq must be .*bool"),
+        (ITEMS.to(torch.complex64), LENGTHS, r"item_seq must be .*complex64"),
+        (ITEMS.double().numpy(), LENGTHS, r"item_seq must be .*float64"),
+        (ITEMS.numpy() > 0, LENGTHS, r"item_seq must be .*bool"),
+        ([[1.0, 2.0]], [2], r"item_seq must be .*float32"),
+        ([[1.5, float("nan")]], [2], r"item_seq must be .*float32"),
+        (ITEMS, LENGTHS.double(), r"lengths must be .* whole numbers, .*float64"),
+        (ITEMS, LENGTHS > 0, r"lengths must be .*bool"),
+        (ITEMS, LENGTHS.numpy().astype("float32"), r"lengths must be .*float32"),
+    ],
+)
+def test_histories_that_are_no_whole_numbers(ids: Any, lengths: Any, message: str) -> None:
+    encoder = make().eval()
+    for run in (
+        lambda: encoder(ids, lengths, 2),
+        lambda: encoder.token_states(ids, lengths, [1]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run()
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32])
+def test_histories_of_every_whole_type(dtype: torch.dtype) -> None:
+    encoder = make().eval()
+    wanted = encoder(ITEMS, LENGTHS, 2).last
+    assert torch.equal(encoder(ITEMS.to(dtype), LENGTHS.to(dtype), 2).last, wanted)
+    assert torch.equal(encoder(ITEMS.numpy(), LENGTHS.numpy(), 2).last, wanted)
+    assert torch.equal(encoder(ITEMS.tolist(), LENGTHS.tolist(), 2).last, wanted)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int8, torch.uint16, torch.int32, torch.uint64]
+)
+def test_ids_and_lengths_of_narrow_types(dtype: torch.dtype) -> None:
+    """They neither wrap round nor fail to compare."""
+    encoder = LaresEncoder(LaresConfig(n_items=30, max_length=20, d_model=16, d_ff=16)).eval()
+    ids, lengths = torch.randint(1, 30, (2, 25)), torch.tensor([25, 3])
+    found = encoder(ids.to(dtype), lengths.to(dtype), 2).last
+    assert torch.equal(found, encoder(ids, lengths, 2).last)
+
+
+def test_sequence_ids_are_whole_numbers() -> None:
+    encoder = LaresEncoder(LaresConfig(n_items=30, d_model=16, d_ff=16)).eval()
+    ids, lengths = torch.ones(2, 3, dtype=torch.int64), torch.tensor([3, 3])
+    with pytest.raises(ValueError, match="sequence_ids"):
+        encoder(ids, lengths, 2, sequence_ids=torch.tensor([0.9, 1.9]))

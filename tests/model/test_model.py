@@ -36,11 +36,7 @@ def test_recommend_is_the_top_of_the_scores() -> None:
     seen_kept = model.recommend(histories, 39, remove_seen=False)
     for row, history in enumerate(histories):
         recent = torch.tensor([history[-5:]])
-        scores = model.score_states(
-            model.encoder(
-                recent, torch.tensor([recent.shape[1]]), sequence_ids=torch.tensor([row])
-            ).last
-        )[0]
+        scores = model.score_states(model.encoder(recent, torch.tensor([recent.shape[1]])).last)[0]
         scores[0] = float("-inf")
         assert seen_kept[row] == scores.argsort(descending=True)[:39].tolist()
     removed = model.recommend(histories, 39)

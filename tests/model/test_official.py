@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import pickle
+import struct
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -78,6 +83,27 @@ def test_pth_file(released, tmp_path: Path, wrap) -> None:
         assert torch.equal(model.state_dict()[name], tensor), name
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_state_dict_as_a_module_gives_it(released, tmp_path: Path, legacy: bool) -> None:
+    """It is an ordered dictionary with an attribute, ``_metadata``."""
+    weights, config = released
+    holder = torch.nn.Module()
+    for name, tensor in weights.items():
+        *folders, last = name.split(".")
+        at = holder
+        for folder in folders:
+            if folder not in at._modules:
+                at.add_module(folder, torch.nn.Module())
+            at = at._modules[folder]
+        at.register_buffer(last, tensor)
+    saved = {"state_dict": holder.state_dict(), "config": config}
+    assert hasattr(saved["state_dict"], "_metadata")
+    torch.save(saved, tmp_path / "model.pth", _use_new_zipfile_serialization=not legacy)
+    model = load_official_file(tmp_path / "model.pth")
+    for name, tensor in load_official(weights, config).state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
 class Harmful:
     """Creates a file when unpickled carelessly."""
 
@@ -143,3 +169,101 @@ def test_what_does_not_fit(released) -> None:
     del lost["hidden_size"]
     with pytest.raises(ConfigError, match="'hidden_size'"):
         load_official(weights, lost)
+
+
+def pickled_with_build(path: Path, module: str, name: str, state: object, content: dict) -> None:
+    """``content`` as torch.save writes it, its pickle begun by setting a global's state."""
+    torch.save(content, path)
+    with zipfile.ZipFile(path) as archive:
+        records = {info.filename: archive.read(info) for info in archive.infolist()}
+    (main,) = [name for name in records if name.endswith("data.pkl")]
+    attack = f"c{module}\n{name}\n".encode() + pickle.dumps(state, 2)[2:-1] + b"b0"
+    records[main] = records[main][:2] + attack + records[main][2:]
+    with zipfile.ZipFile(path, "w") as archive:
+        for record, data in records.items():
+            archive.writestr(record, data)
+
+
+@pytest.mark.parametrize("state", [{"harm": 1}, (None, {"harm": 1}), (None, {"__name__": "harm"})])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("torch._utils", "_rebuild_tensor_v2"),
+        ("torch._utils", "_rebuild_parameter"),
+        ("torch", "Size"),
+        ("torch", "nn"),
+        ("torch.nn.functional", "linear"),
+        ("builtins", "print"),
+    ],
+)
+def test_pickles_cannot_change_torch(released, tmp_path: Path, module, name, state) -> None:
+    weights, config = released
+    path = tmp_path / "model.pth"
+    target = getattr(importlib.import_module(module), name)
+    before = (target.__name__, sorted(vars(target)) if hasattr(target, "__dict__") else [])
+    pickled_with_build(path, module, name, state, {"state_dict": weights, "config": config})
+    with contextlib.suppress(CheckpointError):  # an inert class may be set
+        load_official_file(path)
+    assert not hasattr(target, "harm")
+    assert before == (target.__name__, sorted(vars(target)) if hasattr(target, "__dict__") else [])
+
+
+def test_files_that_promise_more_than_they_hold(released, tmp_path: Path) -> None:
+    weights, config = released
+    path = tmp_path / "model.pth"
+    wide = {**weights, "item_embedding.weight": torch.zeros(1).expand(10**6, 10**6)}
+    torch.save({"state_dict": wide, "config": config}, path)
+    with pytest.raises(CheckpointError, match="larger than what is stored"):
+        load_official_file(path)
+    for absurd in (
+        {"hidden_size": 10**9},
+        {"MAX_ITEM_LIST_LENGTH": 10**12},
+        {"inner_size": 10**18},
+    ):
+        torch.save({"state_dict": weights, "config": {**config, **absurd}}, path)
+        with pytest.raises((CheckpointError, ConfigError)):
+            load_official_file(path)
+    # Compressed, it would grow on being read.
+    torch.save({"state_dict": weights, "config": config}, path)
+    with zipfile.ZipFile(path) as archive:
+        records = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for record, data in records.items():
+            archive.writestr(record, data)
+    with pytest.raises(CheckpointError, match="compressed"):
+        load_official_file(path)
+    # A record that is shorter than its tensor.
+    with zipfile.ZipFile(path, "w") as archive:
+        for record, data in records.items():
+            archive.writestr(record, data[:4] if "/data/" in record else data)
+    with pytest.raises(CheckpointError, match="are not there"):
+        load_official_file(path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.REGTYPE])
+def test_tar_files_are_refused(tmp_path: Path, kind: bytes) -> None:
+    path = tmp_path / "model.pth"
+    with tarfile.open(path, "w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, "/etc/passwd"
+            archive.addfile(member)
+    with pytest.raises(CheckpointError, match="tar file"):
+        load_official_file(path)
+
+
+def test_a_stream_that_promises_more_than_it_holds(released, tmp_path: Path) -> None:
+    weights, config = released
+    path = tmp_path / "model.pth"
+    torch.save(
+        {"state_dict": weights, "config": config}, path, _use_new_zipfile_serialization=False
+    )
+    count = weights["item_embedding.weight"].numel()
+    old, new = (b"J" + struct.pack("<i", n) for n in (count, 2**31 - 1))
+    if count < 2**16:
+        old = b"M" + struct.pack("<H", count)
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new))
+    with pytest.raises(CheckpointError, match="larger than the file"):
+        load_official_file(path)

@@ -127,3 +127,10 @@ def test_a_missing_attribute_and_another_program() -> None:
 
     with pytest.raises(UnsupportedModuleError, match=r"log2feats computes something else"):
         sasrec.accelerate(Reversed("query"))
+
+
+def test_a_seed_given_to_a_model_swapped_before_is_taken() -> None:
+    model = sasrec.accelerate(made(KINDS[0], rate=0.2))
+    assert sasrec.accelerate(model, seed=9).lares_layers.seeds.next == 9
+    assert sasrec.make_recurrent(model, seed=3).lares_layers.seeds.next == 3
+    assert sasrec.accelerate(model).lares_layers.seeds.next == 3

@@ -75,7 +75,7 @@ def test_learns_and_leaves_everything(interactions: Path, trained: Path, tmp_pat
     assert logged[0]["reward"] == ""
     dataset, start = load_dataset(interactions), LaresModel.from_pretrained(trained / "best")
     seed = config.trainer.seed
-    valid = evaluate(start, dataset.valid, depths=[4], seed=seed)[4]
+    valid = evaluate(start, dataset.valid, depths=[4], seed=seed, states="drawn")[4]
     assert float(logged[0]["valid_ndcg@10"]) == valid["ndcg@10"]
     assert max(float(row["valid_ndcg@10"]) for row in logged) == result.valid_best
 

@@ -55,17 +55,8 @@ LARES_DEVICE Word as_word(Int x) { return uint32_t(x); }
 LARES_DEVICE Word as_word(Float x) { return __float_as_uint(x); }
 LARES_DEVICE Float as_float(Word x) { return __uint_as_float(x); }
 LARES_DEVICE Float to_float(Int x) { return float(x); }
-// Of numbers: NaN if one of them is.
-LARES_DEVICE Float larger(Float a, Float b) {
-    float x;
-    asm("max.NaN.f32 %0, %1, %2;" : "=f"(x) : "f"(a), "f"(b));
-    return x;
-}
-LARES_DEVICE Float smaller(Float a, Float b) {
-    float x;
-    asm("min.NaN.f32 %0, %1, %2;" : "=f"(x) : "f"(a), "f"(b));
-    return x;
-}
+LARES_DEVICE Float larger(Float a, Float b) { return fmaxf(a, b); }
+LARES_DEVICE Float smaller(Float a, Float b) { return fminf(a, b); }
 LARES_DEVICE Int larger(Int a, Int b) { return max(a, b); }
 LARES_DEVICE Int smaller(Int a, Int b) { return min(a, b); }
 LARES_DEVICE Float multiply_add(Float a, Float b, Float c) { return fmaf(a, b, c); }
@@ -92,8 +83,8 @@ LARES_DEVICE Float quad_sum(Float x) {
     return x + __shfl_xor_sync(~0u, x, 2);
 }
 LARES_DEVICE Float quad_max(Float x) {
-    x = larger(x, __shfl_xor_sync(~0u, x, 1));
-    return larger(x, __shfl_xor_sync(~0u, x, 2));
+    x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+    return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
 }
 // Sum over eight neighbouring lanes.
 LARES_DEVICE Float octet_sum(Float x) {

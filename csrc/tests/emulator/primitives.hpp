@@ -70,8 +70,8 @@ inline Word as_word(Int x) { return (Word)x; }
 inline Word as_word(Float x) { return (Word)x; }
 inline Float as_float(Word x) { return (Float)x; }
 inline Float to_float(Int x) { return __builtin_convertvector(x, Float); }
-inline Float larger(Float a, Float b) { return a > b ? a : a != a ? a : b; }
-inline Float smaller(Float a, Float b) { return a < b ? a : a != a ? a : b; }
+inline Float larger(Float a, Float b) { return a > b ? a : b; }
+inline Float smaller(Float a, Float b) { return a < b ? a : b; }
 inline Int larger(Int a, Int b) { return a > b ? a : b; }
 inline Int smaller(Int a, Int b) { return a < b ? a : b; }
 inline Float multiply_add(Float a, Float b, Float c) {

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import apart, draws, elementwise, layer, tiles
+from lares_kernels.triton.kernels import draws, elementwise, layer, tiles
 from lares_kernels.triton.kernels.layer_backward import (
     layer_again,
     layer_backward,
@@ -90,11 +90,7 @@ def layers_backward(
 def load_hidden(hidden, info, C: tl.constexpr):
     """``H`` of a tile's rows."""
     hidden_row = field(info, tiles.HIDDEN_ROW, C)
-    there = shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
-    if C.recurrent:
-        return there
-    else:
-        return apart.whole(there, 0.0, info, C)
+    return shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
 
 
 @triton.jit
@@ -218,39 +214,6 @@ def output_gradients(g_trajectory, g_state, info, step, max_steps, C: tl.constex
     return g
 
 
-@triton.jit
-def begin_turn(
-    g, kept, hidden, g_trajectory, g_state, info, whole_info, waiting, start, step, max_steps,
-    kept_rows, C: tl.constexpr,
-):  # fmt: skip
-    """Gradient of ``s_t`` from that so far, ``g``, for rows whose turn it is: all, or see ``apart.py``.
-
-    What is zero instead of its own waits in ``waiting``.
-    """
-    if apart.part(info, C) <= 1:  # the step begins
-        g += output_gradients(g_trajectory, g_state, info, step, max_steps, C)
-        if apart.part(info, C) == 0:
-            read = load_hidden(hidden, info, C)
-            if C.recurrent:
-                read += load_state(kept, kept_rows, start, info, step, C)
-            apart.look(g + read, info, C)
-    if apart.part(info, C) > 0:
-        store_tile(waiting, 0, g, C)
-        apart.begin_part(info, whole_info, C)
-        g = tl.where(apart.in_part(info, C)[:, None], g, 0.0)
-    return g
-
-
-@triton.jit
-def end_turn(g, info, whole_info, waiting, C: tl.constexpr):
-    """(gradient of ``s_{t-1}``, of ``s_t`` where the turn is still to come; 1 if the step is done)."""
-    is_done = 1
-    if apart.part(info, C) > 0:
-        g = tl.where(apart.in_part(info, C)[:, None], g, load_tile(waiting, 0, C))
-        is_done = apart.end_part(info, whole_info, C)
-    return g, is_done
-
-
 @triton.jit(
     do_not_specialize=[
         "seed_low",
@@ -281,7 +244,6 @@ def backward_kernel(
     sides,
     concat_rows,
     scratch,
-    parts,
     gradients,
     seed_low,
     seed_high,
@@ -307,15 +269,12 @@ def backward_kernel(
             ``layer_backward.py``.
         sides: (steps, layers, kept_rows, 4 d) out, likewise.
         concat_rows: (steps, kept_rows, 3 d) out, likewise, or None.
-        scratch: (programs, tapes layers + 2, rows, d) float32.
-        parts: (programs, ROW_FIELDS, rows) int32 scratch, of tiles that are parted.
+        scratch: (programs, tapes layers + 1, rows, d) float32.
         gradients: (programs, gradient_size) float32, of LayerNorms, gate, filter and bands, added to.
         steps_done: as in forward.
     """
     seed = draws.join_seed(seed_low, seed_high)
-    scratch += tl.program_id(0).to(tl.int64) * ((C.tapes * C.layers + 2) * C.rows * C.d)
-    whole_info = parts + tl.program_id(0) * (tiles.ROW_FIELDS * C.rows)
-    waiting = scratch + (C.tapes * C.layers + 1) * C.rows * C.d
+    scratch += tl.program_id(0).to(tl.int64) * ((C.tapes * C.layers + 1) * C.rows * C.d)
     gradients += tl.program_id(0).to(tl.int64) * C.gradient_size
     tile = tl.program_id(0)
     while tile < tl.load(tile_count):
@@ -331,12 +290,8 @@ def backward_kernel(
             step = tl.minimum(tile_depth(info, C), last_step)
             while step >= first_step:
                 tl.debug_barrier()  # scratch and gradients of the step before are read and written
-                g = begin_turn(
-                    g, kept, hidden, g_trajectory, g_state, info, whole_info, waiting, start, step,
-                    max_steps, kept_rows, C,
-                )  # fmt: skip
                 g, g_here = step_backward(
-                    g,
+                    g + output_gradients(g_trajectory, g_state, info, step, max_steps, C),
                     kept,
                     hidden,
                     transforms,
@@ -360,8 +315,7 @@ def backward_kernel(
                 row = rollout * n_hidden_rows + field(info, tiles.HIDDEN_ROW, C)
                 running = field(info, tiles.DEPTH, C) >= step
                 store_rows(g_hidden, row, running, g_here + load_rows(g_hidden, row, running, C), C)
-                g, is_done = end_turn(g, info, whole_info, waiting, C)
-                step -= is_done
+                step -= 1
             state_row = field(info, tiles.STATE_ROW, C)
             if carry is not None:
                 packed = tl.load(start) + tl.arange(0, C.rows)
@@ -370,35 +324,26 @@ def backward_kernel(
                 first = (state_row >= 0) & (first_step + state_row * 0 == 1)
                 store_rows(g_first, state_row, first, g, C)
         else:
-            g = tl.zeros((C.rows, C.d), tl.float32)
-            step = 1
-            while step > 0:
-                tl.debug_barrier()
-                g = begin_turn(
-                    g, kept, hidden, g_trajectory, g_state, info, whole_info, waiting, start, 1, 1,
-                    kept_rows, C,
-                )  # fmt: skip
-                g = layers_backward(
-                    load_hidden(hidden, info, C),
-                    g,
-                    transforms,
-                    matrices,
-                    vectors,
-                    gradients,
-                    scratch,
-                    units,
-                    sides,
-                    0,
-                    kept_rows,
-                    start,
-                    info,
-                    0,
-                    0,
-                    seed,
-                    C,
-                )
-                hidden_row = field(info, tiles.HIDDEN_ROW, C)
-                store_rows(g_hidden, hidden_row, hidden_row >= 0, g, C)
-                g, is_done = end_turn(g, info, whole_info, waiting, C)
-                step -= is_done
+            tl.debug_barrier()
+            g = layers_backward(
+                load_hidden(hidden, info, C),
+                output_gradients(g_trajectory, g_state, info, 1, 1, C),
+                transforms,
+                matrices,
+                vectors,
+                gradients,
+                scratch,
+                units,
+                sides,
+                0,
+                kept_rows,
+                start,
+                info,
+                0,
+                0,
+                seed,
+                C,
+            )
+            hidden_row = field(info, tiles.HIDDEN_ROW, C)
+            store_rows(g_hidden, hidden_row, hidden_row >= 0, g, C)
         tile += tl.num_programs(0)

@@ -33,20 +33,6 @@ def tile_scores(
 
 
 @triton.jit
-def kept_finite(rows, EXCLUDED: tl.constexpr):
-    """(items (COLUMNS, D) as gradients by queries are sums of them, zeros or NaN (COLUMNS,)).
-
-    Zero times NaN is NaN: where rows may exclude items, those that are not finite count as zero in
-    these sums, and shares of those who do not exclude them are NaN.
-    """
-    if EXCLUDED:
-        trace = tl.sum(rows.to(tl.float32) * 0.0, 1)
-        return tl.where((trace == 0.0)[:, None], rows, tl.zeros_like(rows)), trace
-    else:
-        return rows, tl.zeros((rows.shape[0],), tl.float32)
-
-
-@triton.jit
 def leave_out(
     numbers, value, items, n_items, rows, n_rows, excluded, n_excluded, EXCLUDED: tl.constexpr
 ):
@@ -165,16 +151,13 @@ def score_gradients(
     each,
     n_items,
     n_excluded,
-    trace,
     COSINE: tl.constexpr,
     EXCLUDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The loss's gradient by a tile of scores; ``trace`` as :func:`kept_finite` gives it."""
+    """The loss's gradient by a tile of scores."""
     real = row < n_queries
     s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
-    if EXCLUDED:
-        s += trace[None, :]
     log_sum = tl.load(normaliser + row, mask=real, other=0.0)
     g = tl.load(g_log_probability + row, mask=real, other=0.0)
     wanted = tl.load(chosen + row // each, mask=real, other=-1)
@@ -227,7 +210,6 @@ def query_gradients_kernel(
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
         item = block * COLUMNS + tl.arange(0, COLUMNS)
         rows = load_rows(items, item, n_items, WIDTH, D)
-        taken, trace = kept_finite(rows, EXCLUDED)
         g_scores = score_gradients(
             query,
             rows,
@@ -242,17 +224,13 @@ def query_gradients_kernel(
             each,
             n_items,
             n_excluded,
-            trace,
             COSINE,
             EXCLUDED,
             PRECISION,
         )
         if COSINE:
-            inverse = tl.load(lengths + item, mask=item < n_items, other=0.0)
-            if EXCLUDED:
-                inverse = tl.where(trace == 0.0, inverse, 0.0)
-            g_scores *= inverse[None, :]
-        total += tl.dot(g_scores.to(query.dtype), taken.to(query.dtype), input_precision=PRECISION)
+            g_scores *= tl.load(lengths + item, mask=item < n_items, other=0.0)[None, :]
+        total += tl.dot(g_scores.to(query.dtype), rows.to(query.dtype), input_precision=PRECISION)
     column = tl.arange(0, D)[None, :]
     at = (split.to(tl.int64) * n_queries + row)[:, None] * WIDTH + column
     tl.store(g_queries + at, total, mask=(row < n_queries)[:, None] & (column < WIDTH))
@@ -288,7 +266,6 @@ def item_gradients_kernel(
     """
     item = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     rows = load_rows(items, item, n_items, WIDTH, D)
-    _, trace = kept_finite(rows, EXCLUDED)
     total = tl.zeros((COLUMNS, D), tl.float32)
     for block in range(0, tl.cdiv(n_queries, ROWS)):
         row = block * ROWS + tl.arange(0, ROWS)
@@ -307,7 +284,6 @@ def item_gradients_kernel(
             each,
             n_items,
             n_excluded,
-            trace,
             COSINE,
             EXCLUDED,
             PRECISION,
@@ -317,12 +293,7 @@ def item_gradients_kernel(
         inverse = tl.load(lengths + item, mask=item < n_items, other=0.0)
         unit = rows.to(tl.float32) * inverse[:, None]
         along = tl.where(inverse < longest, tl.sum(total * unit, 1), 0.0)
-        gradient = (total - along[:, None] * unit) * inverse[:, None]
-        if EXCLUDED:
-            # Of an item that is not finite and that everyone excludes zero, too.
-            has_any = tl.max((total != 0.0).to(tl.int32), 1) != 0
-            gradient = tl.where(has_any[:, None], gradient, 0.0)
-        total = gradient
+        total = (total - along[:, None] * unit) * inverse[:, None]
     column = tl.arange(0, D)[None, :]
     at = item.to(tl.int64)[:, None] * WIDTH + column
     tl.store(g_items + at, total, mask=(item < n_items)[:, None] & (column < WIDTH))
@@ -372,13 +343,12 @@ def ranks_kernel(
         item = block * ROWS + tl.arange(0, ROWS)
         rows = load_rows(items, item, n_items, WIDTH, D)
         s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
-        # A bit for an item that is ahead, another for one whose score is NaN.
-        found = tl.where(s >= wanted[:, None], 1, 0) + tl.where(s != s, 2, 0)
-        found = leave_out(
-            found, 0, item, n_items, row // each, n_queries // each, excluded, n_excluded, EXCLUDED
+        broken += tl.sum((s != s).to(tl.int32), 1)
+        s = leave_out(
+            s, NONE, item, n_items, row // each, n_queries // each, excluded, n_excluded, EXCLUDED
         )
-        count += tl.sum(found & 1, 1)
-        broken += tl.sum(found >> 1, 1)
+        ahead = (s >= wanted[:, None]) & (s > NONE)
+        count += tl.sum(ahead.to(tl.int32), 1)
     count = tl.where(broken > 0, MOST_ID, count)
     tl.store(counts + split.to(tl.int64) * n_queries + row, count, mask=real)
 

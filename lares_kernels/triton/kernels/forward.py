@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import apart, elementwise, layer, tiles
+from lares_kernels.triton.kernels import elementwise, layer, tiles
 from lares_kernels.triton.kernels.rows import (
     field,
     first_state,
@@ -133,9 +133,6 @@ def refine_tile(
         position = field(info, tiles.POSITION, C)
         x = first_state(state, state_row, stream, position, state_scale, seed, DRAWN, C)
         x = shown(x, info, C)
-        if C.window > 0:
-            hidden_row = field(info, tiles.HIDDEN_ROW, C)
-            x = apart.whole(x, load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
         if C.resident:
             for step in range(1, tile_depth(info, C) + 1):
                 x = refine_step(
@@ -153,7 +150,6 @@ def refine_tile(
     else:
         hidden_row = field(info, tiles.HIDDEN_ROW, C)
         x = shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
-        x = apart.whole(x, 0.0, info, C)
         x = all_layers(x, transforms, held, vectors, info, 0, seed, C)
         newest = field(info, tiles.NEWEST, C)
         store_rows(trajectory, newest, newest >= 0, x, C)

@@ -10,7 +10,7 @@ the kernel is compiled.
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import apart, draws, elementwise, mixing, tiles
+from lares_kernels.triton.kernels import draws, elementwise, mixing, tiles
 from lares_kernels.triton.kernels.rows import field, shown
 
 
@@ -125,10 +125,10 @@ def attention_words(info, index, step, pair, seed, C: tl.constexpr):
 
 @triton.jit
 def dropped(branch, low, high, C: tl.constexpr):
-    """Residual dropout of ``branch``: a factor of zero, so NaN that is dropped stays."""
+    """Residual dropout of ``branch``."""
     if C.planes > 0:
         kept = draws.kept_columns(low, high, C.d)
-        return branch * tl.where(kept, C.keep_scale, 0.0)
+        return tl.where(kept, branch * C.keep_scale, 0.0)
     else:
         return branch
 
@@ -147,7 +147,7 @@ def inner_dropped(x, info, index, step, column, seed, C: tl.constexpr):
         low = tl.where(block % 2 == 0, low, odd_low)
         high = tl.where(block % 2 == 0, high, odd_high)
         element = column % 64 + tl.arange(0, C.chunk)[None, :]
-        return x * tl.where(draws.kept(low, high, element), C.inner_keep_scale, 0.0)
+        return tl.where(draws.kept(low, high, element), x * C.inner_keep_scale, 0.0)
     else:
         return x
 
@@ -194,19 +194,12 @@ def probabilities(query, key, info, C: tl.constexpr):
 
 
 @triton.jit
-def head_branch(
-    x, of_queries, trace, matrices, vectors, info, index, step, seed, head, C: tl.constexpr
-):
-    """One head's part of ``W_o (Dropout_attn(A) V)``; ``trace`` is NaN for rows of ``x`` that are."""
+def head_branch(x, of_queries, matrices, vectors, info, index, step, seed, head, C: tl.constexpr):
+    """One head's part of ``W_o (Dropout_attn(A) V)``."""
     query = head_rows(of_queries, matrices, vectors, head, 0, C).to(x.dtype)
     key = head_rows(x, matrices, vectors, head, 1, C).to(x.dtype)
     value = head_rows(x, matrices, vectors, head, 2, C).to(x.dtype)
-    if C.traced:
-        value = tl.where((trace == 0.0)[:, None], value, 0.0)
     weights, scale = probabilities(query, key, info, C)
-    if not C.traced:
-        # A row that is NaN sees itself. Found so it costs nothing, but values are held for longer.
-        value = tl.where((scale == scale)[:, None], value, 0.0)
     if C.attn_planes > 0:
         low, high, odd_low, odd_high = attention_words(info, index, step, head // 2, seed, C)
         low = tl.where(head % 2 == 0, low, odd_low)
@@ -220,27 +213,20 @@ def head_branch(
 
 @triton.jit
 def attention(x, of_queries, matrices, vectors, info, index, step, seed, C: tl.constexpr):
-    """``W_o (Dropout_attn(A) V) + b_o`` of ``x``; its queries are of ``of_queries``, often the same.
-
-    A row of ``x`` is finite or NaN throughout. One that is NaN makes all scores so of queries that see
-    it; for those of other sequences, whose share of it is zero, its value is made zero, too.
-    """
-    trace = None
-    if C.traced:
-        trace = apart.trace(x)
+    """``W_o (Dropout_attn(A) V) + b_o`` of ``x``; its queries are of ``of_queries``, often the same."""
     x = to_products(x, matrices, C)
     of_queries = to_products(of_queries, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.out_bias_at, C.d)
     if C.resident:
         for head in tl.static_range(C.heads):
             branch += head_branch(
-                x, of_queries, trace, matrices, vectors, info, index, step, seed, head, C
+                x, of_queries, matrices, vectors, info, index, step, seed, head, C
             )
     else:
         # A loop that stays one: unrolled, the compiler mixes heads and runs out of registers.
         for head in tl.range(C.heads):
             branch += head_branch(
-                x, of_queries, trace, matrices, vectors, info, index, step, seed, head, C
+                x, of_queries, matrices, vectors, info, index, step, seed, head, C
             )
     return branch
 
@@ -273,7 +259,7 @@ def feed_forward(x, matrices, vectors, info, index, step, seed, C: tl.constexpr)
 def bands_sum(x, transforms, vectors, info, index, step, seed, C: tl.constexpr):
     """``x`` plus its rescaled bands, before the LayerNorm of the sum; ``x`` but for ``bsarec``."""
     if C.bands:
-        branch, _ = mixing.rescaled(x, apart.zeros_for_nan(x), transforms, vectors, C)
+        branch, _ = mixing.rescaled(x, transforms, vectors, C)
         if not C.spares_attention:
             low, high = band_words(info, index, step, seed, C)
             branch = dropped(branch, low, high, C)

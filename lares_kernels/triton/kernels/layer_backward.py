@@ -105,8 +105,7 @@ def attention_backward(
             kept = layer.kept_keys(low, high, field(info, tiles.FIRST, C), C.rows)
             # A dropped probability is kept as a negative one: a mask beside them takes registers.
             weights = tl.where(kept, weights, -weights)
-        kept_weights = tl.maximum(weights, 0.0, elementwise.PASS) * C.attn_keep_scale
-        kept_weights = kept_weights.to(source.dtype)
+        kept_weights = (tl.maximum(weights, 0.0) * C.attn_keep_scale).to(source.dtype)
         context = layer.product(kept_weights, value, C)
         out_row = C.out_row + head * C.head
         store_columns(units, info, step, out_row, context, C.layer_rows, C.head, C)
@@ -283,7 +282,7 @@ def bands_backward(
     if not C.spares_attention:
         low, high = layer.band_words(info, index, drawn_step, seed, C)
         g_branch = layer.dropped(g_branch, low, high, C)
-    g_x, g_high = mixing.rescaled(g_branch, g_branch, transforms, vectors, C)
+    g_x, g_high = mixing.rescaled(g_branch, transforms, vectors, C)
     tl.debug_barrier()  # no block is read ahead: registers are scarce
     # Of b^2: the gradient times the input's high band is the input times the gradient's.
     scale = layer.vector(vectors, C.band_scale_at, C.d)

@@ -9,7 +9,7 @@ here are taken of both halves of each number, which leaves float32's own error b
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import apart, tiles
+from lares_kernels.triton.kernels import tiles
 from lares_kernels.triton.kernels.rows import field
 
 COEFFICIENTS: tl.constexpr = tl.constexpr(0)  # of a window in the real Fourier basis
@@ -61,8 +61,8 @@ def filter_weight(vectors, info, C: tl.constexpr):
 
 @triton.jit
 def filtered(x, transforms, vectors, info, C: tl.constexpr):
-    """``irfft(rfft(x) W)`` along every window; of windows that are NaN throughout any number."""
-    own = mixed(transforms, COEFFICIENTS, apart.zeros_for_nan(x), False, None, C)
+    """``irfft(rfft(x) W)`` along every window."""
+    own = mixed(transforms, COEFFICIENTS, x, False, None, C)
     tl.debug_barrier()  # no weight is read ahead of here, where it would wait in registers
     real, imaginary = filter_weight(vectors, info, C)
     # Where a partner counts with one sign, it is counted with the other.
@@ -87,13 +87,12 @@ def filtered_backward(g_y, x, transforms, vectors, info, sums, C: tl.constexpr):
 
 
 @triton.jit
-def rescaled(x, multiplied, transforms, vectors, C: tl.constexpr):
+def rescaled(x, transforms, vectors, C: tl.constexpr):
     """(``low + b^2 high``, ``high``) along every window, ``x = low + high``.
 
-    The first is its own transpose, so backward is the same. ``multiplied`` is ``x``, too, with zeros
-    for windows that are NaN throughout.
+    The first is its own transpose, so backward is the same.
     """
-    low = mixed(transforms, LOW_PASS, multiplied, False, None, C)
+    low = mixed(transforms, LOW_PASS, x, False, None, C)
     scale = tl.load(vectors + C.band_scale_at + tl.arange(0, C.d))[None, :]
     high = x - low
     return low + scale * scale * high, high

@@ -32,15 +32,15 @@ def emulator_library(request: pytest.FixtureRequest) -> Path:
     """
     long = any(item.get_closest_marker("long") for item in request.session.items)
     shapes = build_cuda.SHAPES if long else tuple(s for s in build_cuda.SHAPES if s[1] == 32)
-    folder = ROOT / "build" / ("emulator" if long else "emulator_narrow")
-    target = folder / "tested" / "libemulator.so"
+    folder = ROOT / "build" / "emulator"
+    target = folder / ("all" if long else "narrow") / "libemulator.so"
     try:
         build.compiler()
         build.ninja()
     except build.BuildError as error:
         pytest.skip(f"the emulator needs a C++ compiler and ninja: {error}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_suffix(".lock")):  # other processes of this test run want it, too
+    with FileLock(folder / ".lock"):  # other processes of this test run want it, too
         build_cuda.build_emulator(target, folder, shapes)
     return target
 

@@ -1,0 +1,201 @@
+"""From the columns of a table to interactions: ids coded, times as numbers, empty cells counted."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lares.data.dataset import Interactions
+from lares.data.ids import Coder, Codes, is_text, sort_codes
+from lares.data.tables import ReadAgain, Table
+from lares.data.times import Times, compact, join_pieces, read_times
+from lares.errors import DataError
+
+DEFAULT_TIME = "timestamp"
+ROW_ORDER = ""  # the name of a time column that stands for none
+_SHOWN_PLACES = 3
+_SAMPLE_ROWS = 1000
+_TIME_WORDS = ("time", "date", "timestamp", "ts", "epoch", "unix", "when", "day", "at")
+# Seconds since 1970 in 1990 and 2100, by which numbers are taken for times; likewise in ms, us, ns.
+_EARLIEST, _LATEST = 631_152_000, 4_102_444_800
+
+
+def choose_time(table: Table, named: str | None, taken: tuple[str, str]) -> tuple[str | None, str]:
+    """Return the column of times, or None for the order of the rows, and what to say about it.
+
+    Args:
+        table: the interactions.
+        named: the column, "" for the order of the rows on purpose, None for ``timestamp`` if there.
+        taken: columns that hold ids.
+
+    Raises:
+        DataError: there is no column of that name.
+    """
+    if named == ROW_ORDER:
+        return None, ""
+    if named is not None:
+        table.require([named])
+        return named, ""
+    if DEFAULT_TIME in table.names:
+        return DEFAULT_TIME, ""
+    sample = table.head(_SAMPLE_ROWS)
+    likely = [
+        repr(name)
+        for name in sample.column_names
+        if name not in taken and looks_like_times(name, sample.column(name))
+    ]
+    found = (
+        f"columns that look like times: {', '.join(likely)}"
+        if likely
+        else "no column looks like times"
+    )
+    return None, (
+        f"rows are taken in the order of the file, as no time column was named and none is called "
+        f"{DEFAULT_TIME!r}; {found} (--data.time_column NAME orders by one, "
+        f'--data.time_column "" means the order of the file)'
+    )
+
+
+def looks_like_times(name: str, sample: pa.ChunkedArray) -> bool:
+    """Return whether a column seems to hold times: dates, numbers that would be times between 1990 and
+    2100, or anything that can be times under a name that says so."""
+    try:
+        times = read_times(sample, lambda row: "")
+    except (DataError, pa.ArrowException):  # the latter for types that have no times in them
+        return False
+    if times.missing.all():
+        return False
+    if "date" in times.form or "timestamp" in times.form:
+        return True
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
+    if any(word.lower().endswith(_TIME_WORDS[:3]) or word.lower() in _TIME_WORDS for word in words):
+        return True
+    values = times.values[~times.missing].astype(np.float64)
+    return any(
+        bool(((values >= _EARLIEST * unit) & (values <= _LATEST * unit)).all())
+        for unit in (1.0, 1e3, 1e6, 1e9)
+    )
+
+
+def read_interactions(
+    table: Table,
+    user: str,
+    item: str,
+    time: str | None,
+    *,
+    name: str,
+    text_ids: bool = False,
+    drop_missing: bool = False,
+) -> Interactions:
+    """Return the interactions in a table.
+
+    Args:
+        table: with a row for every interaction.
+        user, item: columns of ids.
+        time: column of times; None keeps the order of the rows.
+        name: of the data.
+        text_ids: keep ids text that could be numbers.
+        drop_missing: leave out rows that lack a value; else they are an error.
+
+    Raises:
+        DataError: the table is empty, a value is missing, or is no id or no time.
+    """
+    wanted = [user, item] + ([time] if time else [])
+    if len(set(wanted)) < len(wanted):
+        raise DataError(
+            f"columns of users, items and times must differ; they are {', '.join(wanted)}"
+        )
+    table.require(wanted)
+    while True:
+        try:
+            codes, times = _coded(table, wanted)
+            break
+        except ReadAgain:
+            continue
+    missing = {column: found.codes < 0 for column, found in codes.items()}
+    if times is not None:
+        missing[str(time)] = times.missing
+    if not len(missing[user]):
+        raise DataError(f"{table.path} holds no interaction")
+    kept, notes = kept_rows(table, missing, drop_missing)
+    user_codes, user_ids = sort_codes(codes.pop(user).select(kept), text_ids)
+    item_codes, item_ids = sort_codes(codes.pop(item).select(kept), text_ids)
+    return Interactions(
+        user_codes,
+        item_codes,
+        user_ids,
+        item_ids,
+        None if times is None else times.values[kept],
+        name,
+        notes=notes,
+        source={
+            "format": table.form,
+            "user ids": describe_ids(user_ids),
+            "item ids": describe_ids(item_ids),
+            "times": "order of the rows" if times is None else f"column {time!r}, {times.form}",
+        },
+    )
+
+
+def _coded(table: Table, wanted: list[str]) -> tuple[dict[str, Codes], Times | None]:
+    """Return the codes of the first two columns and the times of a third, if there is one.
+
+    Text of ids is coded batch by batch, so that all of it is never in memory.
+    """
+    coders = {column: Coder(table.typed, table.problem(column)) for column in wanted[:2]}
+    times: list[pa.Array] = []
+    for batch in table.batches(wanted):
+        for column, coder in coders.items():
+            coder.add(batch.column(column))
+        times += [compact(batch.column(column)) for column in wanted[2:]]
+    found = {column: coder.finish() for column, coder in coders.items()}
+    if not times:
+        return found, None
+    try:
+        return found, read_times(join_pieces(times), table.place)
+    except pa.ArrowException as error:
+        raise table.problem(wanted[2])(
+            f"has different types in different files: {error}"
+        ) from error
+
+
+def describe_ids(ids: pa.Array) -> str:
+    """Return what ids are, in words."""
+    return "text" if is_text(ids.type) else "whole numbers"
+
+
+def kept_rows(
+    table: Table, missing: dict[str, NDArray[np.bool_]], drop: bool
+) -> tuple[slice | NDArray[np.bool_], tuple[str, ...]]:
+    """Return the rows to keep, as an index, and what to say about the others.
+
+    Args:
+        table: that the rows are of.
+        missing: by column, rows (N,) that lack a value.
+        drop: whether such rows may be left out.
+
+    Raises:
+        DataError: values are missing and may not be, or no row is left.
+    """
+    rows = np.logical_or.reduce(list(missing.values()))
+    if not rows.any():
+        return slice(None), ()
+    counts = ", ".join(
+        f"{int(found.sum()):,} in {column!r}" for column, found in missing.items() if found.any()
+    )
+    count = f"{int(rows.sum()):,} of {len(rows):,} rows lack a value ({counts})"
+    if drop:
+        if rows.all():
+            raise DataError(f"{table.path}: all {len(rows):,} rows lack a value ({counts})")
+        return ~rows, (f"left out: {count}",)
+    first = int(np.argmax(rows))
+    column = next(column for column, found in missing.items() if found[first])
+    more = [table.place(int(row)) for row in np.flatnonzero(rows)[1:_SHOWN_PLACES]]
+    others = f"; also {'; '.join(more)}" if more else ""
+    raise DataError(
+        f"{table.place(first)}: column {column!r} is empty{others}. {count}; "
+        "--data.drop_missing true leaves such rows out"
+    )

@@ -1,0 +1,205 @@
+"""Checkpoints of others, which are pickles, read without trust in what is in them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+import types
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lares.errors import CheckpointError
+
+_BYTES = {
+    "DoubleStorage": 8,
+    "FloatStorage": 4,
+    "HalfStorage": 2,
+    "BFloat16Storage": 2,
+    "LongStorage": 8,
+    "IntStorage": 4,
+    "ShortStorage": 2,
+    "CharStorage": 1,
+    "ByteStorage": 1,
+    "BoolStorage": 1,
+}
+_PICKLES_BEFORE = 3  # of a file without zip: magic number, protocol, sizes of types
+
+
+class Inert:
+    """Stands for an object of a class that is not loaded: keeps its state, runs nothing."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        self.arguments = args
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def append(self, value: object) -> None:
+        pass
+
+    def extend(self, values: object) -> None:
+        pass
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class _Call:
+    """Calls a function, and has nothing of its own that a pickle could set."""
+
+    __slots__ = ("_function",)
+    _function: Callable[..., Any]
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise pickle.UnpicklingError(f"it sets attribute {name!r} of a function")
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("it sets the state of a function")
+
+
+def is_larger_than_stored(tensor: Tensor) -> bool:
+    """Return whether a tensor repeats what it stores: a copy of it may take any amount of memory."""
+    return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
+
+
+def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
+    found: Tensor = torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, {})
+    if is_larger_than_stored(found):
+        raise pickle.UnpicklingError("a tensor is larger than what is stored of it")
+    return found
+
+
+def _rebuild_parameter(data: object, *_: object) -> Tensor:
+    if not isinstance(data, Tensor):
+        raise pickle.UnpicklingError("a parameter is no tensor")
+    return data
+
+
+def _bytes_alone(*args: object) -> bytearray:
+    if not all(isinstance(arg, bytes) for arg in args):  # a number would be how much to allocate
+        raise pickle.UnpicklingError("a bytearray is not made of bytes")
+    return bytearray(b"".join(args))  # type: ignore[arg-type]
+
+
+class _Ordered(dict[Any, Any]):
+    """A dictionary whose attributes, such as ``_metadata`` of ``state_dict()``, are left out."""
+
+    def __setstate__(self, state: object) -> None:
+        """Leave what a pickle would set."""
+
+
+_SAFE: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): _Ordered,
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("builtins", "complex"): complex,
+    ("builtins", "bytearray"): _bytes_alone,
+    ("torch", "Size"): torch.Size,
+    ("torch", "device"): torch.device,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+}
+
+
+class _SafeUnpickler(pickle.Unpickler):
+    """Loads tensors and plain containers; every other class becomes :class:`Inert`, never imported."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _SAFE:
+            return _Call(_SAFE[module, name])
+        return type("Inert", (Inert,), {})
+
+
+class _Sizes(pickle.Unpickler):
+    """Goes through a pickle for the sizes of what is stored beside it, and makes nothing."""
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(file)
+        self.stored: dict[str, int] = {}  # bytes by key
+
+    def find_class(self, module: str, name: str) -> Any:
+        return type(name, (Inert,), {}) if name in _BYTES else type("Inert", (Inert,), {})
+
+    def persistent_load(self, saved_id: Any) -> Any:
+        _, kind, key, _, count, *_ = saved_id
+        width = _BYTES.get(getattr(kind, "__name__", ""))
+        if width is None or not isinstance(count, int) or count < 0:
+            raise pickle.UnpicklingError(f"it stores {count!r} of {kind!r}")
+        self.stored[str(key)] = max(self.stored.get(str(key), 0), width * count)
+        return Inert()
+
+
+def _safe_pickle() -> types.ModuleType:
+    """A ``pickle_module`` for ``torch.load`` that can run no code of a file."""
+    module = types.ModuleType("lares_safe_pickle")
+    module.Unpickler = _SafeUnpickler  # type: ignore[attr-defined]
+    module.load = lambda file, **_: _SafeUnpickler(file).load()  # type: ignore[attr-defined]
+    module.loads = lambda data, **_: _SafeUnpickler(io.BytesIO(data)).load()  # type: ignore[attr-defined]
+    return module
+
+
+def load_pickle(path: Path) -> Any:
+    """Return what ``torch.save`` wrote into a file: tensors and plain containers.
+
+    Objects of other classes are :class:`Inert`; nothing in the file can run or change anything, and no
+    tensor takes more memory than the file is large. Containers made to repeat themselves may.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        _check_sizes(path)
+        return torch.load(
+            path, map_location="cpu", pickle_module=_safe_pickle(), weights_only=False
+        )
+    except Exception as error:  # a broken pickle can fail in any way
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _check_sizes(path: Path) -> None:
+    """Raise an error if a file says that it holds more than it does."""
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            records = {info.filename: info for info in archive.infolist()}
+            if any(info.compress_type != zipfile.ZIP_STORED for info in records.values()):
+                raise pickle.UnpicklingError("it is compressed, which torch.save does not do")
+            if sum(info.file_size for info in records.values()) > size:
+                raise pickle.UnpicklingError("its records are larger than the file")
+            names = [name for name in records if name.split("/")[1:] == ["data.pkl"]]
+            if len(names) != 1:
+                raise pickle.UnpicklingError("it has no data.pkl")
+            scan = _Sizes(io.BytesIO(archive.read(names[0])))
+            scan.load()
+            folder = names[0].removesuffix(".pkl")
+            for key, wanted in scan.stored.items():
+                there = records.get(f"{folder}/{key}")
+                if there is None or there.file_size < wanted:
+                    raise pickle.UnpicklingError(f"{wanted} bytes of tensor {key} are not there")
+        return
+    if tarfile.is_tarfile(path):
+        raise pickle.UnpicklingError("it is a tar file, as no PyTorch since 2017 has written")
+    with open(path, "rb") as file:
+        for _ in range(_PICKLES_BEFORE):
+            _Sizes(file).load()
+        scan = _Sizes(file)
+        scan.load()
+    if sum(scan.stored.values()) > size:
+        raise pickle.UnpicklingError("its tensors are larger than the file")

@@ -1,0 +1,80 @@
+"""What a run shows while it goes: a line as it starts, a bar on a terminal, a line an epoch."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+
+def tell(notes: Iterable[str]) -> None:
+    """Print what must not go unsaid, wanted or not."""
+    for note in notes:
+        print(note, flush=True)
+
+
+class Display:
+    """Shows a run on standard output, and a bar on standard error where that is a terminal.
+
+    Args:
+        wanted: else nothing is shown.
+        max_epochs: of the run.
+    """
+
+    def __init__(self, wanted: bool, max_epochs: int) -> None:
+        self._wanted, self._max_epochs = wanted, max_epochs
+        self._estimated = False
+
+    def say(self, line: str) -> None:
+        """Show a line."""
+        if self._wanted:
+            tqdm.write(line)
+            sys.stdout.flush()  # for who follows a file
+
+    def bar(self, epoch: int, samples: int, done: int) -> tqdm[Any]:
+        """Return the bar of an epoch, counted from 1, of ``samples``, of which ``done`` are taken."""
+        return tqdm(
+            total=samples,
+            initial=done,
+            desc=f"epoch {epoch}/{self._max_epochs}",
+            unit=" samples",
+            # Into a file a bar is thousands of lines.
+            disable=not (self._wanted and sys.stderr is not None and sys.stderr.isatty()),
+            leave=False,
+        )
+
+    def epoch(
+        self, epoch: int, loss: float | None, valid: Mapping[str, float], seconds: float, best: bool
+    ) -> None:
+        """Show the line of an epoch, and after the first how long all may take.
+
+        Args:
+            epoch: counted from 1; 0 is what the run starts from.
+            loss: mean over its steps; None for epoch 0.
+            valid: metrics, empty where none were taken.
+            seconds: that it took, with validation.
+            best: whether it is the best so far.
+        """
+        parts = [f"epoch {epoch:3d}", "(start)    " if loss is None else f"loss {loss:.4f}"]
+        if valid:
+            parts.append(
+                f"valid Recall@10 {valid['recall@10']:.4f}  NDCG@10 {valid['ndcg@10']:.4f}"
+            )
+        self.say("  ".join(parts) + ("  *" if best else ""))
+        left = self._max_epochs - epoch
+        if epoch > 0 and left > 0 and not self._estimated:
+            self._estimated = True
+            self.say(
+                f"{seconds:.3g} s an epoch: at most {_span(seconds * left)} for the {left} to come"
+            )
+
+
+def _span(seconds: float) -> str:
+    """Return a time in hours, minutes and seconds."""
+    try:
+        return str(datetime.timedelta(seconds=round(seconds)))
+    except OverflowError:
+        return f"{seconds:.3g} s"

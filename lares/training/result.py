@@ -1,0 +1,59 @@
+"""What a run came to, and ``result.json``, which says so."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lares.checkpoint import read_json, write_json
+from lares.errors import CheckpointError
+
+Metrics = dict[int, dict[str, float]]
+
+
+@dataclass
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        test: metrics by depth of the best model; valid_best: its validation NDCG@10.
+        start: as ``test``, of the model that the run began with; empty if it began from nothing.
+        best_epoch, epochs: when it was reached (0 is the start), and how many were run.
+        seconds: spent training and validating; parts: by part of a step, on the host's clock.
+        samples_per_second: trained on, over the steps.
+        peak_memory_mib: of this process.
+        test_states: initial states that test metrics start from.
+        command: line that started it.
+    """
+
+    test: Metrics
+    start: Metrics
+    valid_best: float
+    best_epoch: int
+    epochs: int
+    seconds: float
+    parts: dict[str, float]
+    samples_per_second: float
+    peak_memory_mib: dict[str, float]
+    test_states: str = "drawn"  # of results that are older than the choice
+    command: str = field(default_factory=lambda: " ".join(["lares", *sys.argv[1:]]))
+
+    def save(self, path: Path) -> None:
+        """Write the result, whole or not at all."""
+        write_json(path, self.__dict__)
+
+    @classmethod
+    def load(cls, path: Path) -> TrainResult | None:
+        """Return the result in a file; None if there is none that can be read."""
+        try:
+            found = read_json(path)
+            for part in ("test", "start"):
+                found[part] = {int(depth): metrics for depth, metrics in found[part].items()}
+            return cls(**found)
+        except (CheckpointError, KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+    def answers(self, epochs: int, depths: list[int], test_states: str) -> bool:
+        """Return whether it is of a run of ``epochs``, tested at ``depths`` from ``test_states``."""
+        return (self.epochs, list(self.test), self.test_states) == (epochs, depths, test_states)

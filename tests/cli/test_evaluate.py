@@ -1,0 +1,96 @@
+"""``lares evaluate``: by default what the run says of itself, and where it may write."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from lares.cli import evaluate as command
+from lares.cli import main
+from lares.training.spt import train
+from tests.training.helpers import small_config
+
+
+@pytest.fixture(scope="module")
+def run(interactions: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a seed of its own, and another ranking than the usual one."""
+    folder = tmp_path_factory.mktemp("evaluate") / "run"
+    options = {"seed": 7, "remove_history": True, "max_epochs": 2}
+    train(small_config(interactions, trainer=options), folder, progress=False)
+    return folder
+
+
+def metrics(run: Path, data: Path, *options: str) -> dict[str, dict[str, float]]:
+    output = run.parent / "metrics.json"
+    main(["evaluate", str(run), str(data), "--depths=1,4", "--output", str(output), *options])
+    found: dict[str, dict[str, float]] = json.loads(output.read_text())
+    return found
+
+
+def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(["evaluate", *argv])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_the_result_of_a_run_is_what_evaluate_says(interactions: Path, run: Path, capsys) -> None:
+    result = json.loads((run / "result.json").read_text())["test"]
+    assert metrics(run, interactions) == result
+    assert metrics(run, interactions, "--batch_size=7") == result
+    told = capsys.readouterr().out
+    assert "one initial state for all, their history left out of the ranking" in told
+    assert metrics(run, interactions, "--states=drawn") != result
+    assert "an initial state for each" in capsys.readouterr().out
+    assert metrics(run, interactions, "--seed=8") != result
+    assert metrics(run, interactions, "--keep_history") != result
+    error = fails(capsys, str(run), str(interactions), "--keep_history", "--remove_history")
+    assert "opposites" in error
+    assert "--states is 'mine'" in fails(capsys, str(run), str(interactions), "--states=mine")
+    assert "--unknown is 'x'" in fails(capsys, str(run), str(interactions), "--unknown=x")
+
+
+def test_validation_is_drawn(interactions: Path, run: Path) -> None:
+    from lares.training.loggers import read_rows
+
+    best = max(float(row["valid_ndcg@10"]) for row in read_rows(run / "metrics.csv"))
+    assert metrics(run, interactions, "--split=valid", "--states=drawn")["4"]["ndcg@10"] == best
+
+
+def test_a_link_and_a_pipe_stay_what_they_are(
+    interactions: Path, run: Path, tmp_path: Path
+) -> None:
+    expected = metrics(run, interactions)
+    link, target, pipe = (tmp_path / name for name in ("link", "target", "pipe"))
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    heard: list[str] = []
+    reader = threading.Thread(target=lambda: heard.append(pipe.read_text()))
+    reader.start()
+    for place in (link, pipe, Path("/dev/null")):
+        main(["evaluate", str(run), str(interactions), "--depths=1,4", "--output", str(place)])
+    reader.join(10)
+    assert link.is_symlink()
+    assert json.loads(target.read_text()) == expected
+    assert json.loads(heard[0]) == expected
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_where_nothing_can_be_written_is_told_first(
+    interactions: Path, run: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "find_model", lambda path: pytest.fail("it went on"))
+    (tmp_path / "file").touch()
+    for output in (tmp_path, tmp_path / "file" / "x.json"):
+        error = fails(capsys, str(run), str(interactions), "--output", str(output))
+        assert f"--output {output} cannot be written" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

@@ -1,0 +1,114 @@
+"""Files that are whole or not there, and what may not be replaced by one."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from lares import LaresConfig, LaresModel
+from lares.data.vocabulary import Vocabulary
+from lares.files import atomic_write, remove_unfinished, require_writable
+
+
+def write(path: Path, text: str = "new") -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(text)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_the_umask_is_honoured(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "new" / "file")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new" / "file").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_the_umask_is_honoured_in_a_saved_model(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        model = LaresModel(LaresConfig(5, d_model=8, d_ff=8), vocabulary=Vocabulary([1, 2, 3, 4]))
+        model.save_pretrained(tmp_path / "model")
+    finally:
+        os.umask(before)
+    files = list((tmp_path / "model").iterdir())
+    assert len(files) == 3
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {mode}
+
+
+def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    for target, there in (("elsewhere/file", True), ("elsewhere/none", False)):
+        link = tmp_path / f"to {there}"
+        if there:
+            (tmp_path / target).write_text("old")
+        link.symlink_to(tmp_path / target)
+        write(link)
+        assert link.is_symlink()
+        assert (tmp_path / target).read_text() == "new"
+
+
+def test_a_pipe_is_written_into(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    found: list[str] = []
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text()))
+    reader.start()
+    write(pipe, "through")
+    reader.join(10)
+    assert found == ["through"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_device_is_written_into() -> None:
+    write(Path("/dev/null"))
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_standard_output_that_is_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with open(path, "w") as opened:
+        opened.write("before\n")
+        opened.flush()
+        write(Path(f"/proc/self/fd/{opened.fileno()}"), "within\n")
+    assert path.read_text() == "before\nwithin\n"
+
+
+@pytest.mark.parametrize("kind", ["folder", "below a file"])
+def test_what_cannot_be_written_is_told_beforehand(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "file").touch()
+    path = {"folder": tmp_path, "below a file": tmp_path / "file" / "new"}[kind]
+    for check in (require_writable, write):
+        with pytest.raises(OSError):
+            check(path)
+    require_writable(tmp_path / "a" / "b" / "c")
+    require_writable(Path("/dev/null"))
+    assert not (tmp_path / "a").exists()
+
+
+def test_unfinished_files_are_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".model.safetensors.0a1b2c3d.part"
+    others = [tmp_path / "mine.part", tmp_path / ".holiday.mkv.part", tmp_path / "a" / left.name]
+    others[-1].parent.mkdir()
+    for path in (left, *others):
+        path.touch()
+    remove_unfinished(tmp_path)
+    assert not left.exists()
+    assert all(path.exists() for path in others)
