@@ -114,7 +114,7 @@ def attention_kernel(
             scores = tl.dot(q, tl.trans(k), input_precision=C.input_precision)
             scores = scores * (C.score_scale * LOG2_E)
             scores = tl.where(visible(query, key, n_keys), scores, float("-inf"))
-            # Every query sees key 0: what is greatest so far is finite, or all that follows is NaN.
+            # Every query sees key 0, so what is greatest so far is finite.
             new_greatest = tl.maximum(greatest, tl.max(scores, 1))
             shrink = tl.exp2(greatest - new_greatest)
             weights = tl.exp2(scores - new_greatest[:, None])
@@ -165,9 +165,8 @@ def score_gradients(
     used = weights
     if C.attn_planes > 0:
         kept = kept_keys(stream, query, first_key, head, layer, step, seed, KEYS, C)
-        scale = tl.where(kept, C.attn_keep_scale, 0.0)
-        used = weights * scale
-        g_weights *= scale
+        used = tl.where(kept, weights * C.attn_keep_scale, 0.0)
+        g_weights = tl.where(kept, g_weights * C.attn_keep_scale, 0.0)
     return used, weights * (g_weights - delta[:, None]) * C.score_scale
 
 
