@@ -252,6 +252,11 @@ class Constants:
         return self.concat_bias_at + self.d
 
     @property
+    def spoilt_at(self) -> int:
+        """Of backward's gradients: zero, or NaN where all of them are (``kernels/apart.py``)."""
+        return self.gate_at + 1
+
+    @property
     def vector_size(self) -> int:
         return self.gate_at + LEAST_SIDE
 

@@ -226,6 +226,7 @@ def fused_backward(
             products_of.add(units, sides, concat_rows, first_step, last_step)
         g_matrices, g_vectors = products_of.sums()
         gathered = gradients.sum(0)
+        g_matrices += gathered[c.spoilt_at]
         g_vectors += gathered[: c.vector_size]
         if c.filters:
             add_filter_gradient(c, gathered[c.vector_size :], g_vectors)

@@ -137,6 +137,19 @@ RECURRENCES = [
         wants_state=False,
         options={"num_steps": 9, "seed": 2},
     ),
+    # Whose decisions of attention dropout do not depend on neighbours: of a sequence behind one that
+    # ends at a block of 64 key positions, and of one that goes past it in a vector it shares.
+    *(
+        Recurrence(
+            f"neighbours-{lengths[1]}",
+            CoreConfig(16, 2, 24, 1, dropout=0.25, attn_dropout=0.5),
+            lengths,
+            packed=True,
+            state="given",
+            options={"num_steps": 2, "seed": 13},
+        )
+        for lengths in ([5, 64, 4], [5, 60, 9])
+    ),
     Recurrence(
         "filter",
         CoreConfig(16, 2, 24, 2, "gate", "filter", window=20, dropout=0.5, inner_dropout=0.25),

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import elementwise, layer, tiles
+from lares_kernels.triton.kernels import apart, elementwise, layer, tiles
 from lares_kernels.triton.kernels.rows import (
     field,
     first_state,
@@ -43,6 +43,9 @@ def held_layers(matrices, C: tl.constexpr):
 @triton.jit
 def all_layers(x, transforms, held, vectors, info, step, seed, C: tl.constexpr):
     """The layers of one step."""
+    apart.look(apart.trace(x), info, None, C)
+    x = apart.replaced(x, 0.0, info, C)
+    tl.debug_barrier()  # nothing of the layers is read ahead of here, where it would wait in registers
     if C.resident:
         for index in tl.static_range(C.layers):
             own = vectors + index * C.layer_vector
@@ -52,7 +55,8 @@ def all_layers(x, transforms, held, vectors, info, step, seed, C: tl.constexpr):
             matrices = held + index * (C.layer_rows * C.d)
             own = vectors + index * C.layer_vector
             x = layer.layer_forward(x, transforms, matrices, own, info, index, step, seed, C)
-    return x
+    tl.debug_barrier()  # and the rows' numbers are read again
+    return apart.replaced(x, float("nan"), info, C)
 
 
 @triton.jit

@@ -125,10 +125,10 @@ def attention_words(info, index, step, pair, seed, C: tl.constexpr):
 
 @triton.jit
 def dropped(branch, low, high, C: tl.constexpr):
-    """Residual dropout of ``branch``."""
+    """Residual dropout of ``branch``: a factor of zero, so NaN that is dropped stays."""
     if C.planes > 0:
         kept = draws.kept_columns(low, high, C.d)
-        return tl.where(kept, branch * C.keep_scale, 0.0)
+        return branch * tl.where(kept, C.keep_scale, 0.0)
     else:
         return branch
 
@@ -147,7 +147,7 @@ def inner_dropped(x, info, index, step, column, seed, C: tl.constexpr):
         low = tl.where(block % 2 == 0, low, odd_low)
         high = tl.where(block % 2 == 0, high, odd_high)
         element = column % 64 + tl.arange(0, C.chunk)[None, :]
-        return tl.where(draws.kept(low, high, element), x * C.inner_keep_scale, 0.0)
+        return x * tl.where(draws.kept(low, high, element), C.inner_keep_scale, 0.0)
     else:
         return x
 

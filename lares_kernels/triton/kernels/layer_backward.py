@@ -105,7 +105,8 @@ def attention_backward(
             kept = layer.kept_keys(low, high, field(info, tiles.FIRST, C), C.rows)
             # A dropped probability is kept as a negative one: a mask beside them takes registers.
             weights = tl.where(kept, weights, -weights)
-        kept_weights = (tl.maximum(weights, 0.0) * C.attn_keep_scale).to(source.dtype)
+        kept_weights = tl.maximum(weights, 0.0, elementwise.PASS) * C.attn_keep_scale
+        kept_weights = kept_weights.to(source.dtype)
         context = layer.product(kept_weights, value, C)
         out_row = C.out_row + head * C.head
         store_columns(units, info, step, out_row, context, C.layer_rows, C.head, C)

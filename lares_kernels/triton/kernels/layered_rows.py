@@ -71,13 +71,13 @@ def kept_columns(stream, position, layer, step, seed, BRANCH: tl.constexpr, C: t
 def dropped(
     x, stream, position, row, mask, layer, step, seed, BRANCH: tl.constexpr, C: tl.constexpr
 ):
-    """Residual dropout of a branch, or of its gradient."""
+    """Residual dropout of a branch or its gradient: a factor of zero, so NaN that is dropped stays."""
     if C.planes > 0:
         if BRANCH != NO_BRANCH and not (C.spares_attention and BRANCH != FEED_FORWARD):
             streams = tl.load(stream + row, mask=mask, other=0)
             positions = tl.load(position + row, mask=mask, other=0)
             kept = kept_columns(streams, positions, layer, step, seed, BRANCH, C)
-            x = tl.where(kept, x * C.keep_scale, 0.0)
+            x *= tl.where(kept, C.keep_scale, 0.0)
     return x
 
 
@@ -393,7 +393,7 @@ def inner_dropped(
         low = tl.where(block % 2 == 0, low, odd_low)
         high = tl.where(block % 2 == 0, high, odd_high)
         word = tl.where(column % 64 < 32, low, high)
-        return tl.where(((word >> (column & 31)) & 1) != 0, x * C.inner_keep_scale, 0.0)
+        return x * tl.where(((word >> (column & 31)) & 1) != 0, C.inner_keep_scale, 0.0)
     else:
         return x
 

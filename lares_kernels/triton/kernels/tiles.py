@@ -18,7 +18,8 @@ FIRST: tl.constexpr = tl.constexpr(4)  # tile row of its sequence's first token
 DEPTH: tl.constexpr = tl.constexpr(5)  # steps that its sequence runs; 0 past a tile's last row
 NEWEST: tl.constexpr = tl.constexpr(6)  # its sequence's number if it is the newest token, else -1
 SHOWN: tl.constexpr = tl.constexpr(7)  # 0 if it is padding among a sequence's rows, else 1
-ROW_FIELDS: tl.constexpr = tl.constexpr(8)
+SPOILT: tl.constexpr = tl.constexpr(8)  # see `apart.py`
+ROW_FIELDS: tl.constexpr = tl.constexpr(9)
 
 
 @triton.jit
@@ -215,6 +216,7 @@ def rows_kernel(
                 last = count - 1
 
         at = rows + tile * (ROW_FIELDS * ROWS) + r
+        tl.store(at + SPOILT * ROWS, r * 0)
         tl.store(at + SHOWN * ROWS, tl.where(shown, 1, 0))
         tl.store(at + HIDDEN_ROW * ROWS, tl.where(real, hidden_row, -1))
         tl.store(at + STATE_ROW * ROWS, tl.where(real, state_row, -1))
