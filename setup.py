@@ -35,7 +35,7 @@ def why_left_out(name: str) -> str | None:
         )
     if name == CPU or asked == "1" or (asked == "" and build_cuda.present_architectures()):
         return None
-    found = "LARES_CUDA=0 was set" if asked else "there was no NVIDIA card (nvidia-smi lists none)"
+    found = "LARES_CUDA=0 was set" if asked else "there was no NVIDIA card that nvidia-smi names"
     return f"left out: {found}; installing with LARES_CUDA=1 builds the CUDA kernels with nvcc"
 
 
@@ -45,39 +45,58 @@ def note_of(library: Path) -> Path:
 
 
 class BuildKernels(build_ext):
-    """Hands an extension over to ninja; what comes out is a plain shared library, or a note."""
+    """Hands an extension over to ninja; what comes out is a plain shared library, or a note.
+
+    Attributes:
+        why_not: by library, why it was not built.
+    """
+
+    why_not: dict[str, str]
 
     def get_ext_filename(self, fullname: str) -> str:
         return fullname.replace(".", "/") + ".so"
 
+    def run(self) -> None:
+        # Not super().run(), which looks for a compiler of Python's extensions first and may fail at it.
+        self.why_not = {}
+        in_place, self.inplace = self.inplace, False
+        for ext in self.extensions:
+            self.build_extension(ext)
+        self.inplace = in_place
+        if in_place:
+            self.copy_extensions_to_source()
+
     def build_extension(self, ext: Extension) -> None:
         target = Path(self.get_ext_fullpath(ext.name))
         folder = ROOT / "build" / ("csrc" if ext.name == CPU else "cuda")
-        why = why_left_out(ext.name)
-        if why is None:
-            try:
+        try:
+            why = why_left_out(ext.name)
+            if why is None:
                 LIBRARIES[ext.name](target, folder)
-            except build.BuildError as error:
-                why = f"failed: {error}"
+        except Exception as error:  # whatever it is: installing goes on without
+            why = f"failed: {build.reason(error)}"
+        if why is not None:
+            self.why_not[ext.name] = why
+            print(f"warning: {target.name} was not built: {why}", file=sys.stderr)
         keep_one(target, why)
 
     def copy_extensions_to_source(self) -> None:
         super().copy_extensions_to_source()
         for ext in self.extensions:
-            made = note_of(Path(self.build_lib) / self.get_ext_filename(ext.name))
-            why = made.read_text(encoding="utf-8").strip() if made.is_file() else None
-            keep_one(ROOT / self.get_ext_filename(ext.name), why)
+            keep_one(ROOT / self.get_ext_filename(ext.name), self.why_not.get(ext.name))
 
 
 def keep_one(library: Path, why: str | None) -> None:
     """Leave a library, or the note why it was not built: never an old one beside new sources."""
-    if why is None:
-        note_of(library).unlink(missing_ok=True)
-        return
-    library.unlink(missing_ok=True)
-    library.parent.mkdir(parents=True, exist_ok=True)
-    note_of(library).write_text(why + "\n", encoding="utf-8")
-    print(f"warning: {library.name} was not built: {why}", file=sys.stderr)
+    try:
+        if why is None:
+            note_of(library).unlink(missing_ok=True)
+            return
+        library.unlink(missing_ok=True)
+        library.parent.mkdir(parents=True, exist_ok=True)
+        note_of(library).write_text(why + "\n", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:  # in a build folder that cannot be written, say
+        print(f"warning: no note of {library.name} was kept: {error}", file=sys.stderr)
 
 
 class PlatformWheel(bdist_wheel):

@@ -80,7 +80,7 @@ def enter(
 def number_from(name: str, command: Sequence[str]) -> int | str:
     """Return the number that a program prints, or why a peer's cannot: ours has to."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
     except subprocess.CalledProcessError as error:
         if is_ours(name):
             raise

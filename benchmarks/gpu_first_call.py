@@ -40,6 +40,7 @@ def first_call(backend: str, device: str, precision: str, seconds: float) -> flo
             env=environment,
             stdout=subprocess.PIPE,
             text=True,
+            errors="replace",
             check=True,
             timeout=max(0.0, ends - time.monotonic()),
         )

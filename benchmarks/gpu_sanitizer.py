@@ -48,6 +48,7 @@ def watch(out: Path, seconds: float) -> dict[str, str | None]:
                 env=environment,
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=seconds / len(TOOLS),
                 check=False,
             )

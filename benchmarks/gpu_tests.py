@@ -91,7 +91,13 @@ def _collected(files: Sequence[str], seconds: float) -> list[str]:
     command = [*_PYTEST, "--collect-only", *files]
     try:
         done = subprocess.run(
-            command, cwd=ROOT, env=_environment(), capture_output=True, text=True, timeout=seconds
+            command,
+            cwd=ROOT,
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired:
         return []

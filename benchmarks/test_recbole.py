@@ -49,6 +49,7 @@ class Peer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            errors="replace",
         )
         self.samples = int(self._answer("samples"))
 

@@ -48,7 +48,7 @@ def test_step_of_a_usual_process(benchmark, catalogue_recorder: Recorder) -> Non
 
     def seconds_of(names: list[str]) -> dict[str, list[float]]:
         command = [*COMMAND, str(EFFORT.fewest_steps), *names]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
         return json.loads(done.stdout)
 
     def measure() -> None:

@@ -129,7 +129,9 @@ def resources(compiled: Any) -> Resources:
         file.write(compiled.asm["cubin"])
         file.flush()
         command = [str(tool), "--dump-resource-usage", file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        text = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=True
+        ).stdout
     found = re.search(r"REG:(\d+) STACK:(\d+)", text)
     assert found is not None, text
     return Resources(int(found.group(1)), int(found.group(2)), shared)

@@ -60,15 +60,47 @@ class BuildError(Exception):
     """Says why there is no library."""
 
 
+def reason(error: Exception) -> str:
+    """Return why building failed: a :class:`BuildError`'s words, else with the kind of error first."""
+    return str(error) if isinstance(error, BuildError) else f"{type(error).__name__}: {error}"
+
+
 def compiler() -> str:
-    """Return the C++ compiler to use, as words for a shell."""
+    """Return the C++ compiler to use, as words for a shell.
+
+    Raises:
+        BuildError: there is none, or ``CXX`` is no command of one that is there.
+    """
     asked = os.environ.get("CXX")
     for name in (asked,) if asked else ("g++", "clang++", "c++"):
-        if shutil.which(shlex.split(name)[0]):
+        try:
+            words = shlex.split(name)
+        except ValueError as error:
+            raise BuildError(f"CXX is {name!r}, which a shell cannot read: {error}") from None
+        if not words:
+            raise BuildError(f"CXX is {name!r}, which names no compiler")
+        if shutil.which(words[0]):
             return name
     raise BuildError(
         f"CXX names {asked!r}, which is not there" if asked else "found no g++, clang++ or c++"
     )
+
+
+def run_compiler(
+    cxx: str, arguments: list[str], given: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run the compiler with ``given`` on its standard input, whatever it prints.
+
+    Raises:
+        BuildError: it cannot be run at all.
+    """
+    command = [*shlex.split(cxx), *arguments]
+    try:
+        return subprocess.run(
+            command, input=given, capture_output=True, text=True, errors="replace", check=False
+        )
+    except OSError as error:
+        raise BuildError(f"CXX names {cxx!r}, which cannot be run: {error.strerror}") from None
 
 
 def ninja() -> list[str]:
@@ -85,8 +117,7 @@ def ninja() -> list[str]:
 
 def processor(cxx: str) -> str:
     """Return the kind of processor that the compiler compiles for: a key of ``SETS``."""
-    command = [*shlex.split(cxx), "-dM", "-E", "-x", "c++", os.devnull]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_compiler(cxx, ["-dM", "-E", "-x", "c++", os.devnull])
     for kind in SETS:
         if f"#define __{kind}__ " in done.stdout:
             return kind
@@ -124,25 +155,45 @@ def compiles(cxx: str, flags: str, code: str) -> bool:
         tempfile.TemporaryDirectory() as folder
     ):  # for /dev/null zig writes a file beside the caller
         made = str(Path(folder) / "probe.o")
-        command = [*shlex.split(cxx), *flags.split(), "-x", "c++", "-c", "-", "-o", made]
-        return subprocess.run(command, input=code, capture_output=True, text=True).returncode == 0
+        arguments = [*flags.split(), "-x", "c++", "-c", "-", "-o", made]
+        return run_compiler(cxx, arguments, given=code).returncode == 0
 
 
-def escaped(path: Path | str) -> str:
-    """Return a path as a build.ninja file has it."""
-    text = str(path)
+def seen_from(folder: Path, path: Path) -> str:
+    """Return a path as a command that runs in ``folder`` names it.
+
+    So the name of a checkout stands in no build.ninja file, nor in what compilers write for ninja: not
+    all that a folder may be called can stand there.
+    """
+    return os.path.relpath(path.resolve(), folder.resolve())
+
+
+def escaped(path: str) -> str:
+    """Return a path as a build.ninja file has it.
+
+    Raises:
+        BuildError: no build.ninja file can have it.
+    """
+    if "|" in path or "\n" in path:
+        raise BuildError(f"ninja can have no file called {path!r}; build it in another folder")
     for special in "$ :":  # the dollar first
-        text = text.replace(special, f"${special}")
-    return text
+        path = path.replace(special, f"${special}")
+    return path
 
 
 def in_command(words: str) -> str:
-    """Return words for a shell as a command of a build.ninja file has them."""
+    """Return words for a shell as a command of a build.ninja file has them.
+
+    Raises:
+        BuildError: no build.ninja file can have them.
+    """
+    if "\n" in words:
+        raise BuildError(f"ninja can have no command of several lines: {words!r}")
     return words.replace("$", "$$")
 
 
-def rules(cxx: str, flags: str, link: str, target: str, stress: bool) -> str:
-    """Return the build.ninja file."""
+def rules(cxx: str, flags: str, link: str, target: str, folder: Path, stress: bool) -> str:
+    """Return the build.ninja file of ``folder``."""
     sets = instruction_sets(cxx)
     added = in_command(os.environ.get("LARES_CXXFLAGS", ""))
     macro = " ".join(f"LARES_SET({name})" for name in sets)
@@ -161,10 +212,14 @@ def rules(cxx: str, flags: str, link: str, target: str, stress: bool) -> str:
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
-        f"  command = $cxx {link} $in -o $out -pthread -ldl {added}",
+        # What an earlier link made is not taken for this one's.
+        f"  command = rm -f $out && $cxx {link} $in -o $out -pthread -ldl {added}",
     ]
     for name, (source, march) in objects.items():
-        lines += [f"build {name}: compile {escaped(source)}", f"  set = {march}"]
+        lines += [
+            f"build {name}: compile {escaped(seen_from(folder, source))}",
+            f"  set = {march}",
+        ]
     lines.append(f"build {target}: link {' '.join(objects)}")
     return "\n".join(lines) + "\n"
 
@@ -173,14 +228,20 @@ def run_ninja(folder: Path, text: str) -> None:
     """Write build.ninja in ``folder`` and run it."""
     command = ninja()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "build.ninja").write_text(text, encoding="utf-8")
+    (folder / "build.ninja").write_text(text, encoding="utf-8", errors="surrogateescape")
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         raise BuildError(f"the compiler failed:\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
 
 
 def put_in_place(made: Path, target: Path) -> None:
-    """Copy ``made`` to ``target``, whole or not at all, even where the old file is in use."""
+    """Copy ``made`` to ``target``, whole or not at all, even where the old file is in use.
+
+    Raises:
+        BuildError: there is no ``made``, though the compiler said that all is well.
+    """
+    if not made.is_file():
+        raise BuildError(f"the compiler failed: it made no {made.name}, and said nothing of it")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".partial")
     shutil.copy(made, partial)
@@ -190,7 +251,7 @@ def put_in_place(made: Path, target: Path) -> None:
 def build_cpu(target: Path, folder: Path) -> None:
     """Compile the CPU kernel in ``folder`` and put the library at ``target``."""
     name = "liblares_cpu.so"
-    run_ninja(folder, rules(compiler(), FLAGS, "-shared", name, stress=False))
+    run_ninja(folder, rules(compiler(), FLAGS, "-shared", name, folder, stress=False))
     put_in_place(folder / name, target)
 
 
@@ -198,7 +259,7 @@ def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
     """Compile the stress program with ``sanitizer`` in ``folder`` and put it at ``target``."""
     watch = f"-fsanitize={sanitizer} -fno-sanitize-recover=all"
     flags = f"{FLAGS.replace('-O3', '-O1 -g1')} {watch} -fno-omit-frame-pointer"
-    run_ninja(folder, rules(compiler(), flags, watch, "stress", stress=True))
+    run_ninja(folder, rules(compiler(), flags, watch, "stress", folder, stress=True))
     put_in_place(folder / "stress", target)
 
 
@@ -211,8 +272,8 @@ def main(arguments: list[str]) -> None:
         else:
             target, *folder = arguments
             build_cpu(Path(target), Path(folder[0] if folder else "build/csrc"))
-    except BuildError as error:
-        sys.exit(f"not built: {error}")
+    except (BuildError, OSError) as error:
+        sys.exit(f"not built: {reason(error)}")
 
 
 if __name__ == "__main__":

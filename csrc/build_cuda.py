@@ -19,9 +19,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from string import ascii_lowercase
 
 sys.path.insert(0, str(Path(__file__).parent))
-from build import BuildError, compiler, escaped, in_command, put_in_place, run_ninja
+from build import (
+    BuildError,
+    compiler,
+    escaped,
+    in_command,
+    put_in_place,
+    reason,
+    run_ninja,
+    seen_from,
+)
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_ARCHITECTURES = ("80", "90a", "100a")
@@ -51,7 +61,9 @@ def nvcc() -> str:
 
 def _output(command: list[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=60, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
@@ -64,9 +76,15 @@ def known_architectures(command: str) -> set[str]:
 
 
 def present_architectures() -> list[str]:
-    """Return the architectures of the NVIDIA cards that are here."""
+    """Return the architectures of the NVIDIA cards that are here, of those that nvidia-smi names.
+
+    There may be none on a line of it: ``No devices were found``, or ``[N/A]``.
+    """
     query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-    return sorted({line.strip().replace(".", "") for line in _output(query).split("\n")} - {""})
+    found = (
+        re.fullmatch(r"([0-9]+)\.([0-9]+)", line.strip()) for line in _output(query).split("\n")
+    )
+    return sorted({match[1] + match[2] for match in found if match})
 
 
 def architectures(command: str) -> list[str]:
@@ -80,7 +98,7 @@ def architectures(command: str) -> list[str]:
             f"LARES_CUDA_ARCHS asks for {' '.join(unknown)}, which {command} does not know; "
             f"it knows {' '.join(sorted(known))}"
         )
-    old = [name for name in wanted if int(name.rstrip("af")) < OLDEST]
+    old = [name for name in wanted if int(name.rstrip(ascii_lowercase)) < OLDEST]
     if old:
         raise BuildError(f"the kernels need sm_{OLDEST} or later, not sm_{' sm_'.join(old)}")
     if unknown:
@@ -116,17 +134,18 @@ def rules(
     flags: str,
     link: str,
     target: str,
+    folder: Path,
     launcher: Path,
     shapes: tuple[tuple[str, int], ...] = SHAPES,
     extra: tuple[str, ...] = (),
     device: bool = False,
 ) -> str:
-    """The build.ninja file; kernels see primitives.hpp and launch.hpp of folder ``launcher``.
+    """The build.ninja file of ``folder``; kernels see primitives.hpp and launch.hpp of ``launcher``.
 
     ``device``: for cards, by nvcc.
     """
-    folders = (ROOT, ROOT / "cuda", launcher)
-    includes = in_command(" ".join(shlex.quote(f"-I{folder}") for folder in folders))
+    seen = [seen_from(folder, path) for path in (ROOT, ROOT / "cuda", launcher)]
+    includes = in_command(" ".join(shlex.quote(f"-I{path}") for path in seen))
     command = in_command(command)
     # The others are the same whatever is compiled beside them, so that ninja can keep them.
     objects = {"refine.o": ("cuda/refine.cu", "" if device else of_shapes(shapes))}
@@ -143,10 +162,12 @@ def rules(
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
-        f"  command = {command.removesuffix(' -x c++')} {link} $in -o $out",
+        # What an earlier link made is not taken for this one's.
+        f"  command = rm -f $out && {command.removesuffix(' -x c++')} {link} $in -o $out",
     ]
     for name, (source, own) in objects.items():
-        lines += [f"build {name}: compile {escaped(ROOT / source)}", f"  own = {own}"]
+        path = escaped(seen_from(folder, ROOT / source))
+        lines += [f"build {name}: compile {path}", f"  own = {own}"]
     lines.append(f"build {target}: link {' '.join(objects)}")
     return "\n".join(lines) + "\n"
 
@@ -162,12 +183,13 @@ def build_cuda(target: Path, folder: Path) -> None:
         f"-DLARES_ARCHITECTURES='\"{' '.join(archs)}\"'"
     )
     # The runtime is linked in and hidden, so that torch's own does not matter.
-    hidden = shlex.quote(f"--version-script={ROOT / 'exports.map'}")
+    exports = seen_from(folder, ROOT / "exports.map")
+    hidden = in_command(shlex.quote(f"--version-script={exports}"))
     added = in_command(os.environ.get("LARES_CUDA_LINKFLAGS", ""))
     link = f"{code} -shared -cudart static -Xlinker {hidden} {added}"
     run_ninja(
         folder,
-        rules(shlex.quote(command), flags, link, name, ROOT / "cuda" / "device", device=True),
+        rules(shlex.quote(command), flags, link, name, folder, ROOT / "cuda/device", device=True),
     )
     put_in_place(folder / name, target)
 
@@ -183,7 +205,7 @@ def build_emulator(
 ) -> None:
     """Compile the kernels for the emulator in ``folder`` and put the library at ``target``."""
     name = "libemulator.so"
-    text = rules(emulating(), EMULATOR_FLAGS, "-shared -pthread", name, EMULATOR, shapes)
+    text = rules(emulating(), EMULATOR_FLAGS, "-shared -pthread", name, folder, EMULATOR, shapes)
     run_ninja(folder, text)
     put_in_place(folder / name, target)
 
@@ -193,7 +215,7 @@ def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
     watch = f"-fsanitize={sanitizer} -fno-sanitize-recover=all"
     flags = f"{EMULATOR_FLAGS} {watch} -g1 -fno-omit-frame-pointer"
     link, program = f"{watch} -pthread", ("tests/emulated.cpp",)
-    text = rules(emulating(), flags, link, "emulated", EMULATOR, FEW_SHAPES, program)
+    text = rules(emulating(), flags, link, "emulated", folder, EMULATOR, FEW_SHAPES, program)
     run_ninja(folder, text)
     put_in_place(folder / "emulated", target)
 
@@ -211,8 +233,8 @@ def main(arguments: list[str]) -> None:
         else:
             target, *folder = arguments
             build_cuda(Path(target), Path(folder[0] if folder else "build/cuda"))
-    except BuildError as error:
-        sys.exit(f"not built: {error}")
+    except (BuildError, OSError) as error:
+        sys.exit(f"not built: {reason(error)}")
 
 
 if __name__ == "__main__":

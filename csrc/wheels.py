@@ -15,7 +15,6 @@ import argparse
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
-from build import BuildError
+from build import BuildError, put_in_place, reason
 from build_cuda import DEFAULT_ARCHITECTURES, nvcc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +56,13 @@ def run(command: list[str | Path], **added: str) -> str:
     environment = {**os.environ, **added}
     # Not from csrc, whose build.py Python would take for the package of that name.
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
     )
     printed = done.stdout + done.stderr
     if done.returncode != 0:
@@ -120,8 +125,8 @@ def make_wheel(name: str, kernels: tuple[str, ...], sdist: Path, folder: Path) -
         printed = run(command, **settings(name, kernels, work))
         (made,) = (work / "made").iterdir()
         check(made, platform, kernels, printed)
-        folder.mkdir(parents=True, exist_ok=True)
-        return Path(shutil.move(made, folder / made.name))  # perhaps to another file system
+        put_in_place(made, folder / made.name)
+        return folder / made.name
 
 
 def check(wheel: Path, platform: str, kernels: tuple[str, ...], printed: str) -> None:
@@ -173,10 +178,10 @@ def main(arguments: list[str]) -> None:
                 kernels = tuple(k for k in WHEELS[name].kernels if k not in left_out)
                 report(make_wheel(name, kernels, sdist, options.folder))
             if SDIST in options.only:
-                options.folder.mkdir(parents=True, exist_ok=True)
-                report(sdist.replace(options.folder / sdist.name))
-    except BuildError as error:
-        sys.exit(f"not made: {error}")
+                put_in_place(sdist, options.folder / sdist.name)
+                report(options.folder / sdist.name)
+    except (BuildError, OSError) as error:
+        sys.exit(f"not made: {reason(error)}")
 
 
 def report(made: Path) -> None:

@@ -23,7 +23,7 @@ def note_of(library: Path) -> Path:
 def why_not_built(library: Path) -> str | None:
     """Return why installing did not build a library, in the compiler's words; None if not known."""
     try:
-        return note_of(library).read_text(encoding="utf-8").strip() or None
+        return note_of(library).read_text(encoding="utf-8", errors="replace").strip() or None
     except OSError:
         return None
 

@@ -60,7 +60,7 @@ def cpu_features() -> str:
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return "unknown on this system"
-    words = set(info.read_text(encoding="utf-8").split())
+    words = set(info.read_text(encoding="utf-8", errors="replace").split())
     return " ".join(feature for feature in _CPU_FEATURES if feature in words) or "none known"
 
 
@@ -118,6 +118,17 @@ def print_checks() -> bool:
     return good
 
 
+def asked_backend(name: str, backends: dict[str, str]) -> str:
+    """What becomes of calls where ``LARES_BACKEND`` is ``name``, in one line."""
+    if name not in backends:
+        return (
+            f"LARES_BACKEND is {name!r}: there is no such backend; there are {', '.join(backends)}"
+        )
+    if backends[name] != "usable":
+        return f"LARES_BACKEND is {name!r}, which cannot run here: every call fails"
+    return f"LARES_BACKEND={name} asks for that one in every call"
+
+
 def section(title: str, rows: dict[str, str]) -> None:
     """Print names and values under a title."""
     print(title)
@@ -151,9 +162,10 @@ def run(argv: Sequence[str]) -> None:
         tools["nvcc"] = _NO_NVCC
     section("compilers", tools)
     section("accelerators", accelerators())
-    section("backends", available_backends() | instruction_sets())
+    backends = available_backends()
+    section("backends", backends | instruction_sets())
     chosen = os.environ.get("LARES_BACKEND")
     if chosen:
-        print(f"LARES_BACKEND={chosen} asks for that one in every call")
+        print(asked_backend(chosen, backends))
     if "missing" in package_versions().values():
         print("some packages are missing: installing lares-kernels with pip again brings them")

@@ -14,6 +14,7 @@ import torch
 
 from lares import LaresModel, __version__
 from lares.cli import COMMANDS, main
+from lares.cli.doctor import asked_backend
 from lares.data import load_dataset
 from lares.evaluation import evaluate, popularity_tenths
 from lares.training.trainer import Trainer
@@ -285,6 +286,20 @@ def test_data_info(interactions: Path, capsys) -> None:
     text = capsys.readouterr().out
     assert "users" in text
     assert f"{len(load_dataset(interactions).train):,}" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("foo", "LARES_BACKEND is 'foo': there is no such backend; there are one, other"),
+        ("a\nb", "LARES_BACKEND is 'a\\nb': there is no such backend; there are one, other"),
+        ("One", "LARES_BACKEND is 'One': there is no such backend; there are one, other"),
+        ("other", "LARES_BACKEND is 'other', which cannot run here: every call fails"),
+        ("one", "LARES_BACKEND=one asks for that one in every call"),
+    ],
+)
+def test_doctor_says_what_the_backend_asked_for_is(name: str, said: str) -> None:
+    assert asked_backend(name, {"one": "usable", "other": "no card"}) == said
 
 
 def test_doctor(capsys) -> None:

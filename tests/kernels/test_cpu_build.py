@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "csrc"))
 import build
 
-RULES = ("", "", "target")
+RULES = ("", "", "target", Path())
 
 
 def compiler(folder: Path, processor: str, unknown: str = "-no-such-flag", body: str = "") -> str:

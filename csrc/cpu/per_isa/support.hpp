@@ -92,7 +92,7 @@ class Array {
         size_ = count;
     }
     // Without its memory, too.
-    void clear() {
+    void clear() noexcept {
         ::operator delete(data_);
         data_ = nullptr;
         size_ = capacity_ = 0;
