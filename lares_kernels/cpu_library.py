@@ -246,11 +246,13 @@ def cpu_peak(precision: str = "fp32") -> float | None:
 
 
 def _choose(library: ctypes.CDLL, name: str, asked_by: str) -> None:
-    if library.lares_use_isa(name.encode()) != 0:
-        found: bytes = library.lares_isas(PRECISIONS.index("bf16"))
+    names: bytes = library.lares_isas(PRECISIONS.index("bf16"))
+    found = names.decode().split()
+    # The library takes no name for whatever is best, and none for more than a C string holds.
+    if name not in found or library.lares_use_isa(name.encode()) != 0:
         raise BackendError(
             f"{asked_by} asks for instruction set {name!r}, which is not available here; "
-            f"available are {', '.join(found.decode().split())}"
+            f"available are {', '.join(found)}"
         )
 
 

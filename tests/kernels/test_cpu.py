@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -372,10 +373,14 @@ def test_no_memory_is_an_error_and_no_crash() -> None:
     assert "then: True" in done.stdout
 
 
-def test_unknown_instruction_set() -> None:
-    with pytest.raises(BackendError, match="'mmx', which is not available here; available are .*"):
-        with lib.use_instruction_set("mmx"):
+@pytest.mark.parametrize("name", ["mmx", "", " ", "generic\0x", "generic ", "GENERIC", "\udcff"])
+def test_unknown_instruction_set(name: str) -> None:
+    before = lib.instruction_set_in_use()
+    said = f"asks for instruction set {name!r}, which is not available here; available are "
+    with pytest.raises(BackendError, match=re.escape(said)):
+        with lib.use_instruction_set(name):
             pass
+    assert lib.instruction_set_in_use() == before
 
 
 def test_instruction_sets_nest() -> None:
