@@ -53,7 +53,8 @@ class TorchEncoder(nn.Module):
     def parameters_of_op(self) -> dict[str, Tensor]:
         """The layers' parameters as the op takes them, differentiable."""
         # Of one layer the modules are here, else those of a list of layers.
-        return stack_layers([_tensors(layer) for layer in self._modules.get("layers") or [self]])
+        layers = cast("list[nn.Module]", self._modules.get("layers") or [self])
+        return stack_layers([_tensors(layer) for layer in layers])
 
     def forward(
         self,

@@ -20,22 +20,16 @@ _CACHED_MATRICES = 64
 
 
 def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Keep what ``make`` gave, but not what it gives where somebody traces.
+    """Keep what ``make`` gave, but not what it gives where somebody traces, or in inference mode, which
+    training could not use."""
 
-    It is made outside of inference mode, so that training can use it, too.
-    """
-
-    @lru_cache(_CACHED_MATRICES)
-    def known(*key: Hashable) -> Tensor:
-        if not torch.is_inference_mode_enabled():
-            return make(*key)
-        with torch.inference_mode(False), torch.no_grad():
-            return make(*key)
+    known = lru_cache(_CACHED_MATRICES)(make)
 
     @wraps(make)
     def find(*key: Hashable) -> Tensor:
         return known(*key) if gives_plain_tensors() else make(*key)
 
+    vars(find)["cache_clear"] = known.cache_clear
     return find
 
 
