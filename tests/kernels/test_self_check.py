@@ -25,13 +25,12 @@ from lares_kernels import (
 from lares_kernels.backends import Request, choose
 from lares_kernels.catalogue import backends as catalogue_backends
 from lares_kernels.verdicts import Verdict
+from tests.kernels.tools import NEEDS_CPU_KERNEL
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "csrc"))
 import build
 
-pytestmark = pytest.mark.skipif(
-    isinstance(cpu_library.load(), str), reason=f"no CPU kernel: {cpu_library.load()}"
-)
+pytestmark = NEEDS_CPU_KERNEL
 CORE = CoreConfig(d_model=16, n_heads=2, d_ff=24, n_layers=1)
 REQUEST = Request(CORE, "cpu", torch.float32)
 
