@@ -81,7 +81,9 @@ def version_of(package: str) -> str:
 def processor_name() -> str:
     """Return what the system calls this processor."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        for line in (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        ):
             name, _, value = line.partition(":")
             if name.strip() in ("model name", "Model"):
                 return value.strip()
