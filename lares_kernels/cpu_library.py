@@ -245,6 +245,19 @@ def cpu_peak(precision: str = "fp32") -> float | None:
     return float(loaded().lares_measure_peak(PRECISIONS.index(precision)))
 
 
+# The set asked for each precision, as far as use_instruction_set has asked; read in every call.
+_asked: tuple[bytes, ...] = (b"",) * len(PRECISIONS)
+
+
+def asked_sets() -> tuple[bytes, ...]:
+    """Return what tells apart the instruction sets that blocks of :func:`use_instruction_set` chose."""
+    return _asked
+
+
+def _asked_of(library: ctypes.CDLL) -> tuple[bytes, ...]:
+    return tuple(library.lares_asked_isa(i) or b"" for i in range(len(PRECISIONS)))
+
+
 def _choose(library: ctypes.CDLL, name: str, asked_by: str) -> None:
     if library.lares_use_isa(name.encode()) != 0:
         found: bytes = library.lares_isas(PRECISIONS.index("bf16"))
@@ -264,9 +277,11 @@ def use_instruction_set(name: str) -> Iterator[None]:
     Raises:
         BackendError: the library has no such set, or this processor does not.
     """
+    global _asked
     library = loaded()
-    before: list[bytes] = [library.lares_asked_isa(i) for i in range(len(PRECISIONS))]
+    before = _asked_of(library)
     _choose(library, name, "use_instruction_set")
+    _asked = _asked_of(library)
     try:
         yield
     finally:
@@ -274,6 +289,7 @@ def use_instruction_set(name: str) -> Iterator[None]:
         for asked in before:  # a float32 set first, as it is for every precision
             if asked:
                 library.lares_use_isa(asked)
+        _asked = _asked_of(library)
 
 
 def instruction_sets(precision: str = "fp32") -> list[str]:

@@ -26,12 +26,13 @@ from torch.utils._python_dispatch import _disable_current_modes
 from lares_kernels import verdicts
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.catalogue.call import CatalogueCall
+from lares_kernels.circumstances import SELF_CHECK, is_capturing
 from lares_kernels.config import CoreConfig
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.verdicts import Verdict
 
-VARIABLE = "LARES_SELF_CHECK"
+VARIABLE = SELF_CHECK
 ISSUES = "the project's issue tracker, with what `lares doctor --check` prints"
 _LENGTHS, _WINDOW_LENGTHS, _STEPS, _SEED = [1, 5, 3, 9, 17, 2], [1, 5, 3], 2, 2026
 _SAID_AFTER_SECONDS = 2.0  # of compiling: as long as a user may wonder
@@ -95,7 +96,7 @@ def identity_of(
     """Return what a verdict on a backend's kernels depends on; None if nothing is to be checked."""
     build = backend.build(product_dtype) if is_on() else None
     # A kernel that is compiled and run inside a graph that is being recorded would be part of it.
-    if build is None or (device_type == "cuda" and torch.cuda.is_current_stream_capturing()):
+    if build is None or is_capturing(device_type):
         return None
     return {
         "backend": backend.name,
@@ -109,9 +110,8 @@ def identity_of(
     }
 
 
-@cache
 def device_name(device_type: str) -> str:
-    """Return the name of the device that calls of a type run on."""
+    """Return the name of the device that calls of a type run on, of torch's current one."""
     if device_type == "cuda":
         major, minor = torch.cuda.get_device_capability()
         return f"{torch.cuda.get_device_name()} ({major}.{minor})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ from lares_kernels import (
 from lares_kernels.backends import Request, choose
 from lares_kernels.catalogue import backends as catalogue_backends
 from lares_kernels.verdicts import Verdict
-from tests.kernels.tools import NEEDS_CPU_KERNEL
+from tests.kernels.tools import NEEDS_CPU_KERNEL, cpu_sets
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "csrc"))
 import build
@@ -48,8 +49,8 @@ def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     """Choose again, as a new process would."""
-    backends._choose.cache_clear()
-    catalogue_backends._choose.cache_clear()
+    backends._choices.clear()
+    catalogue_backends._choices.clear()
     backends._logged.clear()
 
 
@@ -81,6 +82,104 @@ def test_a_cache_that_cannot_be_written(checks: Path, monkeypatch: pytest.Monkey
     blocked.write_text("")
     monkeypatch.setenv("LARES_CACHE", str(blocked))
     assert choose(REQUEST).backend.name == "cpu"
+
+
+def sets_checked(folder: Path) -> set[str]:
+    """Return the instruction sets of the stored verdicts."""
+    identities = (json.loads(path.read_text())["identity"] for path in folder.glob("*.json"))
+    return {identity["build"].split()[-1] for identity in identities}
+
+
+PARAMETERS = {n: torch.zeros(shape) for n, shape in self_check.parameter_shapes(CORE).items()}
+CALLS = {
+    "refine": lambda: refine(CORE, PARAMETERS, torch.zeros(1, 2, 16), num_steps=2),
+    "choose": lambda: choose(REQUEST),
+    "catalogue": lambda: catalogue_backends.choose_catalogue("cpu", torch.float32, 16),
+    "explain": lambda: explain(CORE, [3, 1], 2),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@torch.no_grad()
+def test_every_instruction_set_is_checked(
+    call: str, checks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        for isa in cpu_sets():
+            with cpu_library.use_instruction_set(isa):
+                CALLS[call]()
+    assert sets_checked(checks) == set(cpu_sets())
+    # What has been checked once is remembered whichever set is in use.
+    monkeypatch.setattr(self_check, "identity_of", None)
+    for isa in cpu_sets():
+        with cpu_library.use_instruction_set(isa):
+            CALLS[call]()
+
+
+@pytest.mark.parametrize("call", CALLS)
+@torch.no_grad()
+def test_checks_may_be_turned_on_and_off(
+    call: str, checks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(self_check.VARIABLE, "0")
+    for _ in range(2):
+        CALLS[call]()
+    assert not checks.exists()
+    monkeypatch.setenv(self_check.VARIABLE, "1")
+    CALLS[call]()
+    assert sets_checked(checks)
+    monkeypatch.setenv(self_check.VARIABLE, "no")
+    with pytest.raises(BackendError, match="LARES_SELF_CHECK is 'no'"):
+        CALLS[call]()
+
+
+@pytest.mark.usefixtures("checks")
+def test_every_card_and_precision_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    current, capturing, precision = [0], [False], ["highest"]
+
+    @contextlib.contextmanager
+    def make_current(index: int) -> Iterator[None]:
+        before, current[0] = current[0], index
+        yield
+        current[0] = before
+
+    cuda = {
+        "is_initialized": lambda: True,
+        "is_available": lambda: True,
+        "is_current_stream_capturing": lambda: capturing[0],
+        "current_device": lambda: current[0],
+        "device": make_current,
+    }
+    for name, stand_in in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision[0])
+    asked: list[tuple[int, str]] = []
+
+    def why_not(*_: object) -> None:
+        asked.append((current[0], precision[0]))
+
+    monkeypatch.setattr(backends, "why_not", why_not)
+    monkeypatch.setattr(catalogue_backends, "why_not", why_not)
+    request = Request(CORE, "cuda", torch.float32)
+    for call in (
+        lambda index: choose(request, index),
+        lambda index: catalogue_backends.choose_catalogue("cuda", torch.float32, 16, index),
+    ):
+        asked.clear()
+        for index in (0, 1, None, 1, 0):
+            call(index)
+        assert asked == [(0, "highest"), (1, "highest")]
+        assert current == [0]
+        precision[0] = "high"
+        call(1)
+        call(1)
+        assert asked[2:] == [(1, "high")]
+        capturing[0] = True
+        call(1)  # was chosen already
+        call(2)
+        call(2)  # nothing that was chosen without a check is kept
+        assert asked[3:] == [(2, "high"), (2, "high")]
+        capturing[0], precision[0] = False, "highest"
 
 
 @pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
