@@ -43,7 +43,7 @@ def test_without_a_home_the_temporary_folder_keeps(homeless: Path) -> None:
     assert cache_folder() == cache_folder() == homeless / f"lares-{os.getuid()}"
     assert cache_folder().stat().st_mode & 0o777 == 0o700
     verdicts.store(IDENTITY, VERDICT)
-    assert list((cache_folder() / "self-check").iterdir())
+    assert verdicts.stored(IDENTITY, VERDICT.bounds) == VERDICT
 
 
 @pytest.mark.parametrize("kind", ["writable by all", "a link", "a file"])
@@ -79,7 +79,7 @@ def test_where_nothing_can_be_kept_nothing_fails(
 
         monkeypatch.setattr(tempfile, "gettempdir", none_usable)
     verdicts.store(IDENTITY, VERDICT)
-    assert verdicts.stored(IDENTITY) is None
+    assert verdicts.stored(IDENTITY, VERDICT.bounds) is None
     library = homeless / "liblares_cpu.so"
     built.note_of(library).write_text("failed: g++ is ill")
     built.say_once(library)

@@ -66,15 +66,77 @@ def test_a_good_kernel_is_checked_once(checks: Path, monkeypatch: pytest.MonkeyP
     assert choose(REQUEST).backend.name == "cpu"
 
 
-def test_a_damaged_verdict_is_made_anew(checks: Path) -> None:
+def damaged(whole: str) -> dict[str, str]:
+    """Return texts that are no whole verdict, but each in one way, from one that is."""
+    part = "up_weight's gradient"
+
+    def with_fields(**fields: object) -> str:
+        found = json.loads(whole)
+        return json.dumps({**found, "verdict": {**found["verdict"], **fields}})
+
+    def with_part(field: str, value: object) -> str:
+        return with_fields(**{field: {**json.loads(whole)["verdict"][field], part: value}})
+
+    without = json.loads(whole)
+    del without["verdict"]["bounds"][part], without["verdict"]["errors"][part]
+    missing = json.loads(whole)
+    del missing["verdict"]["seconds"]
+    return {
+        "empty": "",
+        "cut": whole[:40],
+        "another identity": whole.replace('"cpu"', '"gpu"'),
+        "a list": "[]",
+        "null": "null",
+        "deep": "[" * 100_000,
+        "deep inside": whole.replace('"seconds": ', '"seconds": ' + "[" * 100_000),
+        "no verdict": json.dumps({**json.loads(whole), "verdict": None}),
+        "a field too many": with_fields(more=1),
+        "a field too few": json.dumps(missing),
+        "no errors": with_fields(errors={}),
+        "no errors and bounds": with_fields(errors={}, bounds={}),
+        "errors null": with_fields(errors=None),
+        "errors a list": with_fields(errors=[1.0]),
+        "an error null": with_part("errors", None),
+        "an error in words": with_part("errors", "0.0"),
+        "an error true": with_part("errors", True),
+        "an error below zero": with_part("errors", -1.0),
+        "an error within bounds of its own": with_fields(errors={part: 0.5}, bounds={part: 1.0}),
+        "a wider bound": with_part("bounds", 1.0),
+        "a bound null": with_part("bounds", None),
+        "bounds null": with_fields(bounds=None),
+        "a part too few": json.dumps(without),
+        "seconds in words": with_fields(seconds="many"),
+        "a kernel of numbers": with_fields(kernel=[1]),
+        "raised": with_fields(raised="ValueError: no"),
+        "raised null": with_fields(raised=None),
+    }
+
+
+def test_a_damaged_verdict_is_made_anew(checks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choose(REQUEST)
     (path,) = checks.iterdir()
     whole = path.read_text()
-    for damaged in ("", whole[:40], whole.replace('"cpu"', '"gpu"'), "[]"):
-        path.write_text(damaged)
+    fresh = Verdict(**json.loads(whole)["verdict"])
+    checked = []
+    monkeypatch.setattr(self_check, "check_refine", lambda *_: checked.append(1) or fresh)
+    for kind, text in damaged(whole).items():
+        path.write_text(text)
         forget()
-        assert choose(REQUEST).backend.name == "cpu"
-        assert json.loads(path.read_text())["identity"] == json.loads(whole)["identity"]
+        checked.clear()
+        assert choose(REQUEST).backend.name == "cpu", kind
+        assert checked, kind
+        assert path.read_text() == whole, kind
+
+
+def test_a_stored_verdict_that_fails_is_believed(checks: Path) -> None:
+    choose(REQUEST)
+    (path,) = checks.iterdir()
+    for error in (float("nan"), float("inf"), 1e-3):
+        found = json.loads(path.read_text())
+        found["verdict"]["errors"]["up_weight's gradient"] = error
+        path.write_text(json.dumps(found))
+        forget()
+        assert "up_weight's gradient off by" in choose(REQUEST).passed_over["cpu"]
 
 
 def test_a_cache_that_cannot_be_written(checks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,8 +248,13 @@ def test_every_card_and_precision_is_checked(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(("mixer", "window"), [("attention", 0), ("filter", 7), ("bsarec", 30)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("checks")
-def test_every_core_passes(adapter: str, mixer: str, window: int, dtype: torch.dtype) -> None:
+def test_every_core_passes(
+    adapter: str, mixer: str, window: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = CoreConfig(64, 2, 256, 2, adapter=adapter, mixer=mixer, window=window)
+    assert choose(Request(config, "cpu", dtype)).backend.name == "cpu"
+    monkeypatch.setattr(self_check, "check_refine", None)  # its verdict is read
+    forget()
     assert choose(Request(config, "cpu", dtype)).backend.name == "cpu"
 
 
@@ -202,7 +269,12 @@ def test_every_padding_passes(padding: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("width", [1, 16, 64])
 @pytest.mark.usefixtures("checks")
-def test_the_catalogue_passes(width: int, dtype: torch.dtype) -> None:
+def test_the_catalogue_passes(
+    width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert catalogue_backends.choose_catalogue("cpu", dtype, width).name == "cpu"
+    monkeypatch.setattr(self_check, "check_catalogue", None)  # its verdict is read
+    forget()
     assert catalogue_backends.choose_catalogue("cpu", dtype, width).name == "cpu"
 
 
@@ -237,6 +309,7 @@ def test_what_is_not_finite_fails() -> None:
         assert Verdict("k", "d", {"x": error}, {"x": 1e-5}, 0.0).failed
     assert not Verdict("k", "d", {"x": 1e-5}, {"x": 1e-5}, 0.0).failed
     assert Verdict("k", "d", {}, {}, 0.0, raised="ValueError: no").failed
+    assert Verdict("k", "d", {}, {}, 0.0).failed  # nothing was compared
 
 
 # --- wrong kernels: the sources with one number changed, compiled.
