@@ -39,7 +39,7 @@ def whole_number(name: str, value: object) -> int:
 
 
 def real_number(name: str, value: object) -> float:
-    """``value`` as a float, as a compiler has it where one runs; ``TypeError`` unless it is a number."""
+    """``value`` as a float, as a compiler has it where one runs; ``TypeError`` unless it is one."""
     if type(value) is float or is_compiling():
         return value  # type: ignore[return-value]
     return one_number.real_number(name, value)
