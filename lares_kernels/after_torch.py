@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 
@@ -22,30 +23,53 @@ def after_torch(then: Callable[[], None]) -> None:
 
 
 class _TorchFinder(MetaPathFinder):
-    """Finds torch as Python does by itself, and adds ``then`` to what importing it does."""
+    """Finds torch as the other finders do, and adds ``then`` to what importing it does."""
 
     def __init__(self, then: Callable[[], None]) -> None:
         self._then = then
+        self._looking: set[int] = set()  # threads
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != "torch":
+        thread = threading.get_ident()
+        # A finder that asks all others, as this one does, may come back here.
+        if name != "torch" or thread in self._looking:
             return None
-        spec = PathFinder.find_spec(name)
-        if spec is None or spec.loader is None:
-            return None
-        execute = spec.loader.exec_module
+        self._looking.add(thread)
+        try:
+            spec = self._spec_of_others(name, path, target)
+        finally:
+            self._looking.discard(thread)
+        loader = None if spec is None else spec.loader
+        execute = getattr(loader, "exec_module", None)
+        if execute is None:
+            return spec
 
         def execute_and_then(module: ModuleType) -> None:
             execute(module)
-            sys.meta_path.remove(self)
-            if not _half_imported():
-                self._then()
+            # The loader may be one for many modules, and looked up more than once.
+            if module.__name__ == name and self in sys.meta_path:
+                sys.meta_path.remove(self)
+                if not _half_imported():
+                    self._then()
 
         # Looking torch up without importing it comes here, too: nothing else may change by that.
-        spec.loader.exec_module = execute_and_then  # type: ignore[method-assign]
+        loader.exec_module = execute_and_then  # type: ignore[union-attr, method-assign]
         return spec
+
+    def _spec_of_others(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> ModuleSpec | None:
+        """Return what import would find without this finder."""
+        for finder in list(sys.meta_path):
+            find = getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = None
+            if finder is not self and find is not None:
+                spec = find(name, path, target)
+            if spec is not None:
+                return spec
+        return None
 
 
 def _half_imported() -> bool:

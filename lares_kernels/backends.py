@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
-from functools import cache
 from typing import NamedTuple, Protocol
 
 import torch
@@ -16,7 +14,13 @@ from torch import Tensor
 
 from lares_kernels import self_check
 from lares_kernels.call import RefineCall, Request
-from lares_kernels.config import CoreConfig
+from lares_kernels.circumstances import (
+    Circumstances,
+    circumstances,
+    getenv,
+    is_capturing,
+    on_device,
+)
 from lares_kernels.cpu import CpuBackend
 from lares_kernels.cuda.backend import CudaBackend
 from lares_kernels.errors import BackendError
@@ -26,10 +30,6 @@ from lares_kernels.triton.backend import TritonBackend
 
 ENVIRONMENT_VARIABLE = "LARES_BACKEND"
 _log = logging.getLogger(__name__)
-# os.environ.get raises and catches two exceptions for a variable that is not set, in every call. This
-# one sees what is set through os.environ, too, and like that holds the interpreter's lock.
-_getenv = ctypes.PyDLL(None).getenv
-_getenv.argtypes, _getenv.restype = [ctypes.c_char_p], ctypes.c_char_p
 _IN_BYTES = ENVIRONMENT_VARIABLE.encode()
 _asked_for: ContextVar[str | None] = ContextVar("lares_backend", default=None)
 
@@ -193,9 +193,15 @@ def _known(name: str, source: str) -> Backend:
     return _BACKENDS[name]
 
 
-def check_serves(name: str, request: Request) -> None:
-    """Raise ``BackendError`` unless there is a backend of that name that can serve such calls."""
-    _choose(name, "the operator", *request)
+def check_serves(name: str, request: Request, index: int | None = None) -> None:
+    """Raise ``BackendError`` unless there is a backend of that name that can serve such calls.
+
+    Args:
+        name: of the backend.
+        request: what calls.
+        index: of the tensors' device; None for torch's current one.
+    """
+    _kept_choice(name, "the operator", request, index)
 
 
 @contextlib.contextmanager
@@ -219,7 +225,7 @@ def asked_backend() -> tuple[str | None, str]:
     """(name or None, what asked for it) of the backend that calls here are to run on."""
     name, source = _asked_for.get(), "use_backend"
     if name is None:
-        found, source = _getenv(_IN_BYTES), ENVIRONMENT_VARIABLE
+        found, source = getenv(_IN_BYTES), ENVIRONMENT_VARIABLE
         name = os.fsdecode(found) if found else None
     return None if name is None else _known(name, source).name, source
 
@@ -242,13 +248,17 @@ class Choice(NamedTuple):
     passed_over: dict[str, str]
 
 
-def choose(request: Request) -> Choice:
+def choose(request: Request, index: int | None = None) -> Choice:
     """The backend for a call: the one asked for, else the first that can serve it.
+
+    Args:
+        request: what calls.
+        index: of the tensors' device; None for torch's current one.
 
     Raises:
         BackendError: the backend asked for by name cannot serve the call.
     """
-    return _choose(*asked_backend(), *request)
+    return _kept_choice(*asked_backend(), request, index)
 
 
 def why_not(backend: Backend, request: Request) -> str | None:
@@ -260,11 +270,22 @@ def why_not(backend: Backend, request: Request) -> str | None:
     )
 
 
-@cache
-def _choose(
-    name: str | None, source: str, config: CoreConfig, device_type: str, product_dtype: torch.dtype
-) -> Choice:
-    request = Request(config, device_type, product_dtype)
+_Key = tuple[str | None, str, Request, Circumstances]
+_choices: dict[_Key, Choice] = {}
+
+
+def _kept_choice(name: str | None, source: str, request: Request, index: int | None) -> Choice:
+    key = name, source, request, circumstances(request.device_type, index)
+    choice = _choices.get(key)
+    if choice is None:
+        with on_device(request.device_type, index):
+            choice = _choose(name, source, request)
+            if not is_capturing(request.device_type):  # nothing is checked then
+                _choices[key] = choice
+    return choice
+
+
+def _choose(name: str | None, source: str, request: Request) -> Choice:
     if name is not None:
         backend = _known(name, source)
         reason = why_not(backend, request)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
-from lares_kernels.whole import real_number, whole_number
+from lares_kernels.one_number import real_number, whole_number
 
 ADAPTERS = ("add", "gate", "concat", "none")
 MIXERS = ("attention", "filter", "bsarec")

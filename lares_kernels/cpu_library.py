@@ -160,6 +160,21 @@ class LaresCatalogue(ctypes.Structure):
     ]
 
 
+# All that is called below: a library of another version may lack some.
+_FUNCTIONS_OF_LIBRARY = (
+    *("lares_refine_forward", "lares_refine_backward"),
+    *(f"lares_catalogue_{name}" for name in ("log_probability", "gradients", "top_k", "ranks")),
+    *(
+        "lares_look",
+        "lares_evaluate",
+        "lares_isas",
+        "lares_use_isa",
+        "lares_asked_isa",
+        "lares_measure_peak",
+    ),
+)
+
+
 @cache
 def load() -> ctypes.CDLL | str:
     """Return the library, or why there is none.
@@ -179,6 +194,7 @@ def load() -> ctypes.CDLL | str:
 
 
 def _load() -> ctypes.CDLL | str:
+    again = "run `pip install -e .`" if is_checkout() else "install lares-kernels"
     if not LIBRARY.is_file():
         why = why_not_built(LIBRARY)
         if not is_checkout() and why is None:
@@ -186,7 +202,6 @@ def _load() -> ctypes.CDLL | str:
                 "it is not in this wheel, which is for any platform: install the lares-kernels wheel "
                 "of this platform, or the sdist where there is a C++ compiler (g++ or clang++)"
             )
-        again = "run `pip install -e .`" if is_checkout() else "install lares-kernels"
         return (
             f"it was not built{f' ({why})' if why else ''}: install a C++ compiler (g++ or clang++) "
             f"and {again} again"
@@ -195,6 +210,9 @@ def _load() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(LIBRARY))
     except OSError as error:
         return f"{LIBRARY.name} does not load: {error}"
+    another = f"{LIBRARY.name} is of another version: {again} again"
+    if not all(hasattr(library, name) for name in _FUNCTIONS_OF_LIBRARY):
+        return another
     for name in ("lares_refine_forward", "lares_refine_backward"):
         function = getattr(library, name)
         function.argtypes = [ctypes.POINTER(LaresCall)]
@@ -211,7 +229,21 @@ def _load() -> ctypes.CDLL | str:
     library.lares_asked_isa.restype = ctypes.c_char_p
     library.lares_measure_peak.argtypes = [ctypes.c_int]
     library.lares_measure_peak.restype = ctypes.c_double
-    return library
+    return library if _takes_these_structs(library) else another
+
+
+def _takes_these_structs(library: ctypes.CDLL) -> bool:
+    """Return whether the library's structs have the number ``ABI``.
+
+    It refuses others before all else. Asked for is a call whose only fault is one that it looks for
+    later: rows that are not as many as the sequences have.
+    """
+    lengths, hidden = (ctypes.c_int64 * 1)(1), (ctypes.c_float * 16)()
+    call = LaresCall(abi=ABI, d_model=8, n_heads=1, d_ff=8, n_layers=1, eps=1e-12)
+    call.n_sequences, call.rollouts, call.n_rows, call.max_steps = 1, 1, 2, 1
+    call.state_mode, call.threads = STATE_ZERO, 1
+    call.hidden, call.lengths = ctypes.addressof(hidden), ctypes.addressof(lengths)
+    return bool(library.lares_refine_forward(call) == BAD_LENGTH)
 
 
 def loaded() -> ctypes.CDLL:
@@ -245,6 +277,19 @@ def cpu_peak(precision: str = "fp32") -> float | None:
     return float(loaded().lares_measure_peak(PRECISIONS.index(precision)))
 
 
+# The set asked for each precision, as far as use_instruction_set has asked; read in every call.
+_asked: tuple[bytes, ...] = (b"",) * len(PRECISIONS)
+
+
+def asked_sets() -> tuple[bytes, ...]:
+    """Return what tells apart the instruction sets that blocks of :func:`use_instruction_set` chose."""
+    return _asked
+
+
+def _asked_of(library: ctypes.CDLL) -> tuple[bytes, ...]:
+    return tuple(library.lares_asked_isa(i) or b"" for i in range(len(PRECISIONS)))
+
+
 def _choose(library: ctypes.CDLL, name: str, asked_by: str) -> None:
     names: bytes = library.lares_isas(PRECISIONS.index("bf16"))
     found = names.decode().split()
@@ -266,9 +311,11 @@ def use_instruction_set(name: str) -> Iterator[None]:
     Raises:
         BackendError: the library has no such set, or this processor does not.
     """
+    global _asked
     library = loaded()
-    before: list[bytes] = [library.lares_asked_isa(i) for i in range(len(PRECISIONS))]
+    before = _asked_of(library)
     _choose(library, name, "use_instruction_set")
+    _asked = _asked_of(library)
     try:
         yield
     finally:
@@ -276,6 +323,7 @@ def use_instruction_set(name: str) -> Iterator[None]:
         for asked in before:  # a float32 set first, as it is for every precision
             if asked:
                 library.lares_use_isa(asked)
+        _asked = _asked_of(library)
 
 
 def instruction_sets(precision: str = "fp32") -> list[str]:

@@ -83,8 +83,9 @@ def explain(
         keeps_padding=False,
     )
     call.check_values()
-    device_type = torch.device(device).type
-    choice = choose(Request(config, device_type, call.product_dtype))
+    where = torch.device(device)
+    device_type = where.type
+    choice = choose(Request(config, device_type, call.product_dtype), where.index)
     return Explanation(
         choice.backend.name, choice.backend.plan(call, device_type), choice.passed_over
     )

@@ -198,10 +198,10 @@ def _lengths(
 
 
 @constant_result
-def _backend_name(config: str, device_type: str, precision: str) -> str:
-    # Plain strings, since these alone are constants to every version of torch.compile.
+def _backend_name(config: str, device_type: str, precision: str, index: int | None) -> str:
+    # Plain values, since these alone are constants to every version of torch.compile.
     request = Request(CoreConfig.from_key(config), device_type, PRECISIONS[precision])
-    return choose(request).backend.name
+    return choose(request, index).backend.name
 
 
 def refine(
@@ -315,7 +315,7 @@ def refine(
 
     device_type = hidden.device.type
     products = product_precision(precision, hidden.dtype, device_type)
-    backend = _backend_name(config.key, device_type, products)
+    backend = _backend_name(config.key, device_type, products, hidden.device.index)
     differentiates = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
     )

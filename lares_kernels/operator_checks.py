@@ -84,7 +84,7 @@ def check_forward(
         check_state(core, state, device, shape)
     given_seed(seed)
     product_precision(precision, hidden.dtype, device.type)  # raises for one that is not known
-    check_serves(backend, Request(core, device.type, PRECISIONS[precision]))
+    check_serves(backend, Request(core, device.type, PRECISIONS[precision]), device.index)
 
 
 def check_backward(

@@ -7,7 +7,6 @@ the depth of the core.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from typing import TYPE_CHECKING
 
 from lares_kernels.config import CoreConfig
@@ -37,6 +36,7 @@ _OF_MIXER = {
     "filter": ("filter_weight", *_FILTER_NORM, *_FEED_FORWARD),
     "bsarec": ("band_scale", *_FILTER_NORM, *_ATTENTION, *_FEED_FORWARD),
 }
+_KEPT = "_parameter_shapes"
 LAYER_PARAMETERS = _OF_MIXER["attention"]
 
 
@@ -45,8 +45,16 @@ def layer_parameters_of(config: CoreConfig) -> tuple[str, ...]:
     return _OF_MIXER[config.mixer]
 
 
-@cache
 def _shapes(config: CoreConfig) -> dict[str, tuple[int, ...]]:
+    """Return them, kept with the core: torch.compile warns of the caches of functools."""
+    kept: dict[str, tuple[int, ...]] | None = vars(config).get(_KEPT)
+    if kept is None:
+        kept = _find_shapes(config)
+        vars(config)[_KEPT] = kept
+    return kept
+
+
+def _find_shapes(config: CoreConfig) -> dict[str, tuple[int, ...]]:
     n, d, f = config.n_layers, config.d_model, config.d_ff
     layers: dict[str, tuple[int, ...]] = {
         "qkv_weight": (n, 3 * d, d),

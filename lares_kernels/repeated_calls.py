@@ -17,6 +17,7 @@ from torch import Tensor
 from lares_kernels import cpu_library as lib
 from lares_kernels.backends import asked_backend
 from lares_kernels.call import RefineCall, RefineOutput
+from lares_kernels.circumstances import Circumstances, circumstances
 from lares_kernels.config import CoreConfig
 from lares_kernels.cpu import of_core, struct_without_tensors
 from lares_kernels.cpu_tensors import room_like
@@ -29,8 +30,9 @@ _MOST_KEPT = 1024  # signatures; a server's batches have few, and past that keep
 
 # What decides how a call runs, beside its parameters and the numbers in its tensors: key of the
 # configuration, shape of hidden, num_steps, state, whether the final state is wanted, precision and
-# backend asked for. A plain tuple: one with names takes three times as long to make.
-Signature = tuple[str, torch.Size, int, str | None, bool, str | None, str | None]
+# backend asked for, and what else the choice of a backend depends on. A plain tuple: one with names
+# takes three times as long to make.
+Signature = tuple[str, torch.Size, int, str | None, bool, str | None, str | None, Circumstances]
 
 
 @dataclass
@@ -83,7 +85,8 @@ def signature_of(
     ):
         return None
     backend, _ = asked_backend()
-    return config.key, hidden.shape, num_steps, state, wants_state, precision, backend
+    options = num_steps, state, wants_state, precision
+    return config.key, hidden.shape, *options, backend, circumstances("cpu", None)
 
 
 def is_kept(signature: Signature) -> bool:

@@ -14,7 +14,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any, Protocol
@@ -26,18 +26,23 @@ from torch.utils._python_dispatch import _disable_current_modes
 from lares_kernels import verdicts
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.catalogue.call import CatalogueCall
+from lares_kernels.circumstances import SELF_CHECK, is_capturing
 from lares_kernels.config import CoreConfig
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.verdicts import Verdict
 
-VARIABLE = "LARES_SELF_CHECK"
+VARIABLE = SELF_CHECK
 ISSUES = "the project's issue tracker, with what `lares doctor --check` prints"
 _LENGTHS, _WINDOW_LENGTHS, _STEPS, _SEED = [1, 5, 3, 9, 17, 2], [1, 5, 3], 2, 2026
 _SAID_AFTER_SECONDS = 2.0  # of compiling: as long as a user may wonder
 # Of a whole tensor, forward and gradients. float32 is the contract's; a product in fewer bits rounds
 # its factors by half of 2^-8 (bf16) or 2^-11 (fp16, tf32), and a few steps add such errors up.
 _BOUNDS = {"fp32": (1e-5, 1e-4), "tf32": (1e-2, 3e-2), "fp16": (1e-2, 3e-2), "bf16": (6e-2, 2e-1)}
+_CATALOGUE_PARTS = (
+    *("the log probability", "the normaliser", "the entropy"),
+    *("the queries' gradient", "the items' gradient", "top-k scores", "top-k items", "ranks"),
+)
 _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
@@ -71,6 +76,7 @@ def refine_failure(backend: Any, reference: Any, request: Request) -> str | None
     config = small_config(request.config) if backend.any_size else dropping(request.config)
     return _failure(
         {**identity, "op": "refine", "core": config.key},
+        _bounds(_refine_parts(config), request.device_type, request.product_dtype),
         lambda: check_refine(backend, reference, request._replace(config=config)),
     )
 
@@ -85,6 +91,7 @@ def catalogue_failure(
     width = min(width, 24) if backend.any_size else width
     return _failure(
         {**identity, "op": "catalogue", "width": str(width)},
+        _bounds(_CATALOGUE_PARTS, device_type, product_dtype),
         lambda: check_catalogue(backend, reference, device_type, product_dtype, width),
     )
 
@@ -95,7 +102,7 @@ def identity_of(
     """Return what a verdict on a backend's kernels depends on; None if nothing is to be checked."""
     build = backend.build(product_dtype) if is_on() else None
     # A kernel that is compiled and run inside a graph that is being recorded would be part of it.
-    if build is None or (device_type == "cuda" and torch.cuda.is_current_stream_capturing()):
+    if build is None or is_capturing(device_type):
         return None
     return {
         "backend": backend.name,
@@ -109,9 +116,8 @@ def identity_of(
     }
 
 
-@cache
 def device_name(device_type: str) -> str:
-    """Return the name of the device that calls of a type run on."""
+    """Return the name of the device that calls of a type run on, of torch's current one."""
     if device_type == "cuda":
         major, minor = torch.cuda.get_device_capability()
         return f"{torch.cuda.get_device_name()} ({major}.{minor})"
@@ -145,8 +151,22 @@ def small_config(config: CoreConfig) -> CoreConfig:
     return dropping(replace(small, n_layers=min(config.n_layers, 2)))
 
 
-def _failure(identity: dict[str, str], check: Callable[[], Verdict]) -> str | None:
-    verdict = verdicts.stored(identity)
+def _refine_parts(config: CoreConfig) -> tuple[str, ...]:
+    """Return what a check of a core compares."""
+    gradients = (f"{name}'s gradient" for name in ("hidden", *parameter_shapes(config)))
+    return "inference's trajectory", "training's trajectory", "the final state", *gradients
+
+
+def _bounds(parts: Iterable[str], device_type: str, product_dtype: torch.dtype) -> dict[str, float]:
+    """Return what the error of each part may be."""
+    forward, backward = _BOUNDS[precision_name(device_type, product_dtype)]
+    return {part: backward if part.endswith("gradient") else forward for part in parts}
+
+
+def _failure(
+    identity: dict[str, str], bounds: dict[str, float], check: Callable[[], Verdict]
+) -> str | None:
+    verdict = verdicts.stored(identity, bounds)
     if verdict is None:
         verdict = check()
         if not verdict.raised:  # what raises may be passing, as too little memory is
@@ -185,21 +205,21 @@ def _judge(
     kernel: str,
     device_type: str,
     product_dtype: torch.dtype,
-    compare: Callable[[], dict[str, tuple[float, bool]]],
+    compare: Callable[[], dict[str, float]],
 ) -> Verdict:
-    """Return the verdict on errors and whether each is a gradient's; an exception is a failure."""
-    start, raised, found = time.perf_counter(), "", {}
+    """Return the verdict on the errors of parts; an exception is a failure."""
+    start, raised = time.perf_counter(), ""
+    errors: dict[str, float] = {}
     try:
         with _plain_torch():
-            found = compare()
+            errors = compare()
     except Exception as error:
         raised = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-    forward, backward = _BOUNDS[precision_name(device_type, product_dtype)]
     return Verdict(
         kernel,
         device_name(device_type),
-        {part: error for part, (error, _) in found.items()},
-        {part: backward if of_gradient else forward for part, (_, of_gradient) in found.items()},
+        errors,
+        _bounds(errors, device_type, product_dtype),
         time.perf_counter() - start,
         raised,
     )
@@ -224,7 +244,7 @@ def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
     """Return the verdict on a backend's kernels for calls of a core."""
     config, device_type, product_dtype = request
 
-    def compare() -> dict[str, tuple[float, bool]]:
+    def compare() -> dict[str, float]:
         generator = torch.Generator().manual_seed(_SEED)
         # Padding that is computed, or read as zeros, is part of the input.
         is_padded = config.mixes_window or config.padding == "left-zeros"
@@ -271,7 +291,7 @@ def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
             return tensor.to(device_type, torch.float32)
 
         given = (there(hidden), None, [there(p) for p in parameters])
-        errors: dict[str, tuple[float, bool]] = {}
+        errors: dict[str, float] = {}
         # On a GPU inference is another kernel than training's forward.
         for what, training in (("inference", False), ("training", True)):
             asked, expected = (
@@ -280,15 +300,15 @@ def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
             )
             exact = reference.forward(expected, hidden, None, parameters)
             found = backend.forward(asked, *given)
-            errors[f"{what}'s trajectory"] = _distance(found[0], exact[0]), False
-        errors["the final state"] = _distance(found[1], exact[1]), False
+            errors[f"{what}'s trajectory"] = _distance(found[0], exact[0])
+        errors["the final state"] = _distance(found[1], exact[1])
         wanted = reference.backward(call, hidden, None, parameters, exact[2], g_trajectory, g_state)
         got = backend.backward(mine, *given, found[2], there(g_trajectory), there(g_state))
         # One that is zero but for rounding (a key's bias) is measured on the largest one's scale.
         least = 1e-3 * max(float(g.norm()) for g in wanted)
         names = ["hidden", *parameter_shapes(config)]
         for name, gradient, right in zip(names, got, wanted, strict=True):
-            errors[f"{name}'s gradient"] = _distance(gradient, right, least), True
+            errors[f"{name}'s gradient"] = _distance(gradient, right, least)
         return errors
 
     kernel = f"{backend.name} kernels of mixer {config.mixer} in {_NAMES[product_dtype]}"
@@ -300,7 +320,7 @@ def check_catalogue(
 ) -> Verdict:
     """Return the verdict on a backend's kernels of the catalogue ops."""
 
-    def compare() -> dict[str, tuple[float, bool]]:
+    def compare() -> dict[str, float]:
         generator = torch.Generator().manual_seed(_SEED)
         n, v, k = 5, 700, 7
         queries, items = _random(generator, n, width), _random(generator, v, width)
@@ -319,27 +339,27 @@ def check_catalogue(
         inputs = (there(queries), there(items))
         exact = reference.log_probability(exact_call, queries, items, chosen, excluded, True)
         found = backend.log_probability(call, *inputs, ids, left_out, True)
-        errors: dict[str, tuple[float, bool]] = {}
+        errors: dict[str, float] = {}
         for name, mine, right in zip(
             ("the log probability", "the normaliser", "the entropy"), found, exact, strict=True
         ):
-            errors[name] = _distance(mine, right), False
+            errors[name] = _distance(mine, right)
         wanted = reference.gradients(
             exact_call, queries, items, chosen, excluded, exact[1], g, True, True
         )
         got = backend.gradients(call, *inputs, ids, left_out, found[1], there(g), True, True)
         for name, mine, right in zip(("queries", "items"), got, wanted, strict=True):
-            errors[f"the {name}' gradient"] = _distance(mine, right), True
+            errors[f"the {name}' gradient"] = _distance(mine, right)
         scores, best = backend.top_k(call, *inputs, left_out, k)
         right_scores, _ = reference.top_k(exact_call, queries, items, excluded, k)
-        errors["top-k scores"] = _distance(scores, right_scores), False
+        errors["top-k scores"] = _distance(scores, right_scores)
         # By the ids' own scores: of nearly equal ones either may come first.
         of_ids = (queries @ items.T).gather(1, best.cpu())
-        errors["top-k items"] = _distance(of_ids, right_scores), False
+        errors["top-k items"] = _distance(of_ids, right_scores)
         ranks = backend.ranks(call, *inputs, ids, left_out).cpu()
         right_ranks = reference.ranks(exact_call, queries, items, chosen, excluded)
         off = (ranks - right_ranks).abs().max().item() / v
-        errors["ranks"] = float(off), False
+        errors["ranks"] = float(off)
         return errors
 
     kernel = f"{backend.name} kernels of the catalogue in {_NAMES[product_dtype]}"

@@ -10,8 +10,10 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -42,14 +44,19 @@ class Verdict:
     @property
     def failed(self) -> bool:
         """True unless every error is within its bound (NaN is not)."""
-        within = all(self.errors[part] <= bound for part, bound in self.bounds.items())
-        return bool(self.raised) or not within
+        within = [self.errors[part] <= bound for part, bound in self.bounds.items()]
+        return bool(self.raised) or not within or not all(within)
 
     def worst(self, most: int = 3) -> str:
         """Return the largest errors in words, by how near they are to their bounds or past them."""
         if self.raised:
             return self.raised
-        order = sorted(self.bounds, key=lambda part: -self.errors[part] / self.bounds[part])
+
+        def by_bound(part: str) -> float:
+            error = self.errors[part]
+            return math.inf if math.isnan(error) else error / self.bounds[part]
+
+        order = sorted(self.bounds, key=by_bound, reverse=True)
         return ", ".join(
             f"{part} off by {self.errors[part]:.1e} (bound {self.bounds[part]:.0e})"
             for part in order[:most]
@@ -81,7 +88,9 @@ def version_of(package: str) -> str:
 def processor_name() -> str:
     """Return what the system calls this processor."""
     try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        for line in (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        ):
             name, _, value = line.partition(":")
             if name.strip() in ("model name", "Model"):
                 return value.strip()
@@ -96,13 +105,42 @@ def _file_of(identity: dict[str, str]) -> Path:
     return cache_folder() / "self-check" / f"{name}.json"
 
 
-def stored(identity: dict[str, str]) -> Verdict | None:
-    """Return the verdict stored under an identity; None if there is none that can be read."""
+def stored(identity: dict[str, str], bounds: Mapping[str, float]) -> Verdict | None:
+    """Return the verdict stored under an identity.
+
+    Args:
+        identity: what the verdict depends on.
+        bounds: of every part that a check looks at. A verdict with others is of another check.
+
+    Returns:
+        The verdict; None if there is none that is whole.
+    """
     try:
         found = json.loads(_file_of(identity).read_text(encoding="utf-8"))
-        return Verdict(**found["verdict"]) if found["identity"] == identity else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError):
         return None
+    if not isinstance(found, dict) or found.get("identity") != identity:
+        return None
+    fields = found.get("verdict")
+    if not isinstance(fields, dict) or fields.keys() != Verdict.__dataclass_fields__.keys():
+        return None
+    verdict = Verdict(**fields)
+    return verdict if _is_whole(verdict, bounds) else None
+
+
+def _is_whole(verdict: Verdict, bounds: Mapping[str, float]) -> bool:
+    """Return whether a verdict is one that a check which came to its end can give."""
+    errors = verdict.errors
+    return (
+        isinstance(verdict.kernel, str)
+        and isinstance(verdict.device, str)
+        and verdict.raised == ""  # one that raised is not stored
+        and type(verdict.seconds) is float
+        and verdict.bounds == bounds
+        and isinstance(errors, dict)
+        and errors.keys() == bounds.keys()
+        and all(type(error) is float and not error < 0 for error in errors.values())
+    )
 
 
 def store(identity: dict[str, str], verdict: Verdict) -> None:

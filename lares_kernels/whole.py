@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import operator
-from numbers import Real
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
+
+from lares_kernels import one_number
 
 _WHOLE_TYPES = (
     torch.int64,
@@ -33,33 +31,18 @@ def described(tensor: Tensor) -> str:
     return f"shape {tuple(tensor.shape)} of {tensor.dtype}{layout}"
 
 
-def is_truth(value: object) -> bool:
-    """Whether ``value`` is a bool, of Python, NumPy or PyTorch, which is no number."""
-    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
-
-
 def whole_number(name: str, value: object) -> int:
-    """``value`` as an int; ``TypeError`` unless it is a whole number."""
+    """``value`` as an int, as a compiler has it where one runs; ``TypeError`` unless it is whole."""
     if type(value) is int or is_compiling():
         return value  # type: ignore[return-value]
-    if not is_truth(value):
-        try:
-            return operator.index(value)  # type: ignore[arg-type]
-        except TypeError:
-            pass
-    raise TypeError(f"{name} is {value!r}; it must be a whole number")
+    return one_number.whole_number(name, value)
 
 
-def real_number(name: str, value: Any) -> float:
-    """``value`` as a float; ``TypeError`` unless it is one number."""
+def real_number(name: str, value: object) -> float:
+    """``value`` as a float, as a compiler has it where one runs; ``TypeError`` unless it is one."""
     if type(value) is float or is_compiling():
-        return value  # type: ignore[no-any-return]
-    if not is_truth(value) and (isinstance(value, Real) or getattr(value, "ndim", None) == 0):
-        try:
-            return float(value)
-        except (TypeError, ValueError, OverflowError):
-            pass
-    raise TypeError(f"{name} is {value!r}; it must be a number")
+        return value  # type: ignore[return-value]
+    return one_number.real_number(name, value)
 
 
 def contiguous_int64(value: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from lares_kernels import use_backend
-from lares_kernels.cpu_library import instruction_sets, load, use_instruction_set
+from lares_kernels.cpu_library import load, use_instruction_set
+from tests.kernels.tools import cannot_run, cpu_sets
 from tests.tiers import longest_first, mark_long
 
 PROGRAMS = ("reference", "equations")
@@ -47,7 +48,14 @@ def program(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-@pytest.fixture(params=[] if isinstance(load(), str) else instruction_sets())
+@pytest.fixture(scope="session")
+def cpu_kernel() -> None:
+    """The compiled CPU kernel; where there is none, see :func:`tests.kernels.tools.cannot_run`."""
+    if isinstance(load(), str):
+        cannot_run(f"no CPU kernel: {load()}")
+
+
+@pytest.fixture(params=cpu_sets())
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every instruction set of the CPU kernel that this processor has, one after the other."""
     with use_instruction_set(request.param):

@@ -221,6 +221,64 @@ assert not [finder for finder in sys.meta_path if "lares" in type(finder).__modu
     output(f"{imports}\nimport lares_kernels\n{program}")
 
 
+# Finders that stand for an editable install of torch: Python's own do not find it there.
+FINDERS = {
+    "in front": "sys.meta_path.insert(0, finder); import lares_kernels",
+    "behind": "import lares_kernels; sys.meta_path.append(finder)",
+    "one that asks all others": ("import lares_kernels; sys.meta_path.insert(0, Asking())"),
+    "two look-ups": (
+        "import lares_kernels; sys.meta_path.append(finder)\n"
+        "import importlib.util\n"
+        "assert importlib.util.find_spec('torch') and importlib.util.find_spec('torch')"
+    ),
+    "one loader for all": (
+        "import lares_kernels; sys.meta_path.append(finder); finder.loader = finder"
+    ),
+}
+
+
+@pytest.mark.parametrize("order", FINDERS)
+def test_torch_that_another_finder_finds(order: str) -> None:
+    program = """
+import importlib.util, sys
+from importlib.machinery import PathFinder
+folder = sys.argv[1]
+class Finder:
+    loader = None
+    def find_spec(self, name, path, target=None):
+        spec = PathFinder.find_spec(name, [folder]) if name == "torch" else None
+        if spec is not None and self.loader:
+            self.own, spec.loader = spec.loader, self
+        return spec
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        self.own.exec_module(module)
+class Asking:
+    busy = False
+    def find_spec(self, name, path, target=None):
+        if name != "torch" or self.busy:
+            return None
+        self.busy = True
+        spec = importlib.util.find_spec(name)
+        self.busy = False
+        return spec
+finder = Finder()
+real = PathFinder.find_spec.__func__
+def without_torch(cls, name, path=None, target=None):
+    return None if name == "torch" and path is None else real(cls, name, path, target)
+if "Asking" not in sys.argv[2]:
+    PathFinder.find_spec = classmethod(without_torch)
+exec(sys.argv[2])
+assert "torch" not in sys.modules
+import torch
+torch.ops.lares_kernels.refine.default
+torch.ops.lares_kernels.catalogue_ranks.default
+assert not [finder for finder in sys.meta_path if "lares" in type(finder).__module__]
+"""
+    output(program, str(Path(torch.__file__).parent.parent), FINDERS[order])
+
+
 def test_compiling_first_and_loading_an_exported_program(tmp_path: Path) -> None:
     program = """
 import sys

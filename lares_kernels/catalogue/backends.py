@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Protocol
 
 import torch
@@ -13,6 +12,7 @@ from lares_kernels.backends import asked_backend, log_once
 from lares_kernels.catalogue.call import CatalogueCall
 from lares_kernels.catalogue.cpu import CpuCatalogue
 from lares_kernels.catalogue.reference import EquationsCatalogue, ReferenceCatalogue
+from lares_kernels.circumstances import Circumstances, circumstances, is_capturing, on_device
 from lares_kernels.errors import BackendError
 from lares_kernels.triton.catalogue import TritonCatalogue
 
@@ -90,11 +90,13 @@ _BACKENDS: dict[str, CatalogueBackend] = {
 }
 
 
-def check_serves(name: str, device_type: str, product_dtype: torch.dtype, width: int) -> None:
+def check_serves(
+    name: str, device_type: str, product_dtype: torch.dtype, width: int, index: int | None = None
+) -> None:
     """Raise ``BackendError`` unless there is a backend of that name that can serve such calls."""
     if name not in _BACKENDS:
         raise BackendError(f"the operator names backend {name!r}; there are {', '.join(_BACKENDS)}")
-    _choose(name, "the operator", device_type, product_dtype, width)
+    _kept_choice(name, "the operator", (device_type, product_dtype, width), index)
 
 
 def catalogue_backend(name: str) -> CatalogueBackend:
@@ -102,13 +104,21 @@ def catalogue_backend(name: str) -> CatalogueBackend:
     return _BACKENDS[name]
 
 
-def choose_catalogue(device_type: str, product_dtype: torch.dtype, width: int) -> CatalogueBackend:
+def choose_catalogue(
+    device_type: str, product_dtype: torch.dtype, width: int, index: int | None = None
+) -> CatalogueBackend:
     """The backend for a call: the one asked for, else the first that can serve it.
+
+    Args:
+        device_type: of the tensors.
+        product_dtype: of the products.
+        width: of an item.
+        index: of the tensors' device; None for torch's current one.
 
     Raises:
         BackendError: the backend asked for by name cannot serve the call.
     """
-    return _choose(*asked_backend(), device_type, product_dtype, width)
+    return _kept_choice(*asked_backend(), (device_type, product_dtype, width), index)
 
 
 def why_not(
@@ -123,7 +133,22 @@ def why_not(
     )
 
 
-@cache
+_Call = tuple[str, torch.dtype, int]  # device type, type of the products, width
+_choices: dict[tuple[str | None, str, _Call, Circumstances], CatalogueBackend] = {}
+
+
+def _kept_choice(name: str | None, source: str, call: _Call, index: int | None) -> CatalogueBackend:
+    device_type = call[0]
+    key = name, source, call, circumstances(device_type, index)
+    choice = _choices.get(key)
+    if choice is None:
+        with on_device(device_type, index):
+            choice = _choose(name, source, *call)
+            if not is_capturing(device_type):  # nothing is checked then
+                _choices[key] = choice
+    return choice
+
+
 def _choose(
     name: str | None, source: str, device_type: str, product_dtype: torch.dtype, width: int
 ) -> CatalogueBackend:

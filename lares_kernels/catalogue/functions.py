@@ -116,8 +116,8 @@ without_gradient(ops.library, "catalogue_ranks")
 
 
 @constant_result
-def _backend_name(device_type: str, precision: str, width: int) -> str:
-    return choose_catalogue(device_type, PRECISIONS[precision], width).name
+def _backend_name(device_type: str, precision: str, width: int, index: int | None) -> str:
+    return choose_catalogue(device_type, PRECISIONS[precision], width, index).name
 
 
 class _Checked(NamedTuple):
@@ -147,7 +147,7 @@ def _check(
         products = "fp64"
     elif products == "fp64":
         raise ValueError(f"precision is 'fp64', but queries are {queries.dtype}")
-    backend = _backend_name(device_type, products, items.shape[1])
+    backend = _backend_name(device_type, products, items.shape[1], queries.device.index)
     if isinstance(temperature, Tensor):
         queries, items = _heated(queries, items, scores, temperature)
         scores, temperature = "dot", 1.0

@@ -59,7 +59,8 @@ def _call(
             "'fp64' goes with float64 and with nothing else"
         )
     products = PRECISIONS[precision]
-    check_serves(backend, queries.device.type, products, items.shape[1])
+    where = queries.device
+    check_serves(backend, where.type, products, items.shape[1], where.index)
     return catalogue_backend(backend), CatalogueCall(scores, temperature, products)
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import lares_kernels as lk
 from lares_kernels.catalogue import reference
-from lares_kernels.cpu_library import instruction_sets, load, use_instruction_set
+from lares_kernels.cpu_library import load, use_instruction_set
 from tests.kernels.catalogues import (
     CatalogueProblem,
     make_catalogue,
@@ -20,9 +20,10 @@ from tests.kernels.catalogues import (
     top_k_by_hand,
     whole_numbers_catalogue,
 )
+from tests.kernels.tools import cpu_sets
 
 BACKENDS = ["reference"] + ([] if isinstance(load(), str) else ["cpu"])
-SETS = [] if isinstance(load(), str) else instruction_sets("bf16")
+SETS = cpu_sets("bf16")
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
 

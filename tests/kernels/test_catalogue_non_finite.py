@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 import lares_kernels as lk
-from lares_kernels.cpu_library import instruction_sets, load, use_instruction_set
+from lares_kernels.cpu_library import load, use_instruction_set
 from tests.kernels.catalogues import CatalogueProblem, make_catalogue
 from tests.kernels.non_finite import VALUES, put
+from tests.kernels.tools import cpu_sets
 
 BACKENDS = ["reference", "equations"] + ([] if isinstance(load(), str) else ["cpu"])
-SETS = [] if isinstance(load(), str) else instruction_sets("bf16")
+SETS = cpu_sets("bf16")
 backends = pytest.mark.parametrize("backend", BACKENDS)
 all_scores = pytest.mark.parametrize("scores", ["dot", "cosine"])
 values = pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)

@@ -28,8 +28,9 @@ from tests.kernels.problems import (
     outputs_and_gradients,
     relative,
 )
+from tests.kernels.tools import NEEDS_CPU_KERNEL, cpu_sets
 
-pytestmark = pytest.mark.skipif(isinstance(lib.load(), str), reason=f"no CPU kernel: {lib.load()}")
+pytestmark = NEEDS_CPU_KERNEL
 
 PUBLISHED = CoreConfig(d_model=64, n_heads=2, d_ff=256, n_layers=2, dropout=0.5, attn_dropout=0.5)
 LENGTHS = [1, 5, 3, 9, 20, 7, 16, 17, 2, 2, 40, 66]
@@ -398,7 +399,7 @@ def test_instruction_sets_nest() -> None:
     assert lib.instruction_set_in_use() == best
 
 
-@pytest.mark.parametrize("name", [n for n in lib.instruction_sets("bf16") if "bf16" in n])
+@pytest.mark.parametrize("name", [n for n in cpu_sets("bf16") if "bf16" in n])
 def test_a_bf16_set_leaves_float32_alone(name: str) -> None:
     single, half = (lib.instruction_set_in_use(precision) for precision in lib.PRECISIONS)
     with lib.use_instruction_set(name):
@@ -413,7 +414,7 @@ print(explain(CoreConfig(8, 1, 8, 1), [3], 2))
 """
 
 
-@pytest.mark.parametrize("name", [*lib.instruction_sets("bf16"), "mmx"])
+@pytest.mark.parametrize("name", [*cpu_sets("bf16"), "mmx"])
 def test_the_environment_chooses_an_instruction_set(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", CHOSEN],

@@ -23,11 +23,12 @@ from tests.kernels.problems import (
     relative,
 )
 from tests.kernels.test_cpu import LENGTHS, PUBLISHED
+from tests.kernels.tools import NEEDS_CPU_KERNEL, cpu_sets
 
-pytestmark = pytest.mark.skipif(isinstance(lib.load(), str), reason=f"no CPU kernel: {lib.load()}")
+pytestmark = NEEDS_CPU_KERNEL
 
 
-@pytest.fixture(params=[] if isinstance(lib.load(), str) else lib.instruction_sets("bf16"))
+@pytest.fixture(params=cpu_sets("bf16"))
 def bf16_set(request: pytest.FixtureRequest) -> Any:
     """Every instruction set that serves bf16, those that do not round among them."""
     with lib.use_instruction_set(request.param):

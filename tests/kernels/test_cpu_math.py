@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels.cpu_library import evaluate, load
+from lares_kernels.cpu_library import evaluate
+from tests.kernels.tools import NEEDS_CPU_KERNEL
 
-pytestmark = pytest.mark.skipif(isinstance(load(), str), reason=f"no CPU kernel: {load()}")
+pytestmark = NEEDS_CPU_KERNEL
 
 
 def grid(low: float, high: float) -> Tensor:

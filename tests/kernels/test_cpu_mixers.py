@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from lares_kernels import CoreConfig, use_backend
-from lares_kernels import cpu_library as lib
 from tests.kernels.problems import (
     FORWARD,
     assert_equal_to_equations,
@@ -17,8 +16,9 @@ from tests.kernels.problems import (
     outputs_and_gradients,
     relative,
 )
+from tests.kernels.tools import NEEDS_CPU_KERNEL
 
-pytestmark = pytest.mark.skipif(isinstance(lib.load(), str), reason=f"no CPU kernel: {lib.load()}")
+pytestmark = NEEDS_CPU_KERNEL
 
 FILTER = CoreConfig(
     d_model=64, n_heads=2, d_ff=256, n_layers=2, mixer="filter", window=20, dropout=0.5

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from lares_kernels import look
-from lares_kernels.cpu_library import LaresCall, load
+from lares_kernels.cpu_library import LaresCall
 from lares_kernels.look import Look, Place, look_for, word_of
+from tests.kernels.tools import NEEDS_CPU_KERNEL
 
-pytestmark = pytest.mark.skipif(isinstance(load(), str), reason=f"no CPU kernel: {load()}")
+pytestmark = NEEDS_CPU_KERNEL
 
 PLACES = [
     Place(word_of("hidden"), torch.float32, (2, 3)),

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from lares_kernels import cpu_library as lib
 from tests.kernels.neighbours import NEAR_A_BLOCK, assert_as_alone
 from tests.kernels.problems import SMALL, assert_equal_to_equations
+from tests.kernels.tools import cpu_sets
 
 DROPPING = replace(SMALL, n_layers=1, attn_dropout=0.5, dropout=0.25)
 # Those of bfloat16, too: attention is compiled for each.
-SETS = [] if isinstance(lib.load(), str) else lib.instruction_sets("bf16")
+SETS = cpu_sets("bf16")
 every_set = pytest.mark.parametrize("instruction_set", SETS)
 
 

@@ -6,6 +6,8 @@ What a program is made with says nothing of the numbers that it will run with.
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -376,3 +378,38 @@ def test_last_is_contiguous_and_saved_alone(
                 assert out.last.untyped_storage().nbytes() == out.last.numel() * 4
                 if trajectory:
                     assert torch.equal(out.last, out.trajectory[..., -1, :])
+
+
+COMPILED = """
+import sys, warnings
+import torch
+import lares_kernels as lk
+from lares_kernels.parameters import parameter_shapes
+warnings.simplefilter("error")
+torch._dynamo.config.error_on_recompile = True
+core = lk.RecurrentCore(lk.CoreConfig(8, 2, 8, 1)).eval()
+never_used = lk.CoreConfig(8, 2, 8, 1)
+parameters = dict(core.named_parameters())
+hidden, items = torch.randn(2, 3, 8), torch.randn(9, 8)
+functions = {
+    "a core": lambda h: core(h, num_steps=2).last,
+    "refine": lambda h: lk.refine(never_used, parameters, h, num_steps=2).last,
+    "shapes": lambda h: h + len(parameter_shapes(never_used)),
+    "catalogue": lambda h: lk.catalogue_top_k(h[0], items, 3).scores,
+}
+compiled = torch.compile(functions[sys.argv[1]], fullgraph=True, backend="eager")
+with torch.no_grad():
+    first = compiled(hidden)
+    torch.testing.assert_close(first, compiled(hidden))
+    torch.testing.assert_close(first, functions[sys.argv[1]](hidden))
+    compiled(hidden)
+"""
+
+
+@pytest.mark.parametrize("program", ["refine", "a core", "shapes", "catalogue"])
+def test_compilers_warn_of_nothing_and_compile_once(program: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED, program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr

@@ -25,10 +25,10 @@ from lares_kernels import (
     use_backend,
 )
 from lares_kernels import repeated_calls as repeated
-from lares_kernels.cpu_library import load
 from tests.kernels.problems import SMALL, VARIANTS, make_core, name
+from tests.kernels.tools import NEEDS_CPU_KERNEL
 
-pytestmark = pytest.mark.skipif(isinstance(load(), str), reason=f"no CPU kernel: {load()}")
+pytestmark = NEEDS_CPU_KERNEL
 
 WINDOWED = [
     CoreConfig(16, 2, 24, 2, mixer=mixer, window=9, adapter=adapter)

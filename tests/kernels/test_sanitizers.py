@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from lares_kernels.cpu_library import instruction_sets, load
+from lares_kernels.cpu_library import instruction_sets
+from tests.kernels.tools import NEEDS_CPU_KERNEL
 
 pytestmark = [
     pytest.mark.sanitizer,
-    pytest.mark.skipif(isinstance(load(), str), reason=f"no CPU kernel: {load()}"),
+    NEEDS_CPU_KERNEL,
 ]
 BUILD = Path(__file__).parent.parent.parent / "csrc" / "build.py"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -25,13 +26,12 @@ from lares_kernels import (
 from lares_kernels.backends import Request, choose
 from lares_kernels.catalogue import backends as catalogue_backends
 from lares_kernels.verdicts import Verdict
+from tests.kernels.tools import NEEDS_CPU_KERNEL, cpu_sets
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "csrc"))
 import build
 
-pytestmark = pytest.mark.skipif(
-    isinstance(cpu_library.load(), str), reason=f"no CPU kernel: {cpu_library.load()}"
-)
+pytestmark = NEEDS_CPU_KERNEL
 CORE = CoreConfig(d_model=16, n_heads=2, d_ff=24, n_layers=1)
 REQUEST = Request(CORE, "cpu", torch.float32)
 
@@ -49,8 +49,8 @@ def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     """Choose again, as a new process would."""
-    backends._choose.cache_clear()
-    catalogue_backends._choose.cache_clear()
+    backends._choices.clear()
+    catalogue_backends._choices.clear()
     backends._logged.clear()
 
 
@@ -66,15 +66,77 @@ def test_a_good_kernel_is_checked_once(checks: Path, monkeypatch: pytest.MonkeyP
     assert choose(REQUEST).backend.name == "cpu"
 
 
-def test_a_damaged_verdict_is_made_anew(checks: Path) -> None:
+def damaged(whole: str) -> dict[str, str]:
+    """Return texts that are no whole verdict, but each in one way, from one that is."""
+    part = "up_weight's gradient"
+
+    def with_fields(**fields: object) -> str:
+        found = json.loads(whole)
+        return json.dumps({**found, "verdict": {**found["verdict"], **fields}})
+
+    def with_part(field: str, value: object) -> str:
+        return with_fields(**{field: {**json.loads(whole)["verdict"][field], part: value}})
+
+    without = json.loads(whole)
+    del without["verdict"]["bounds"][part], without["verdict"]["errors"][part]
+    missing = json.loads(whole)
+    del missing["verdict"]["seconds"]
+    return {
+        "empty": "",
+        "cut": whole[:40],
+        "another identity": whole.replace('"cpu"', '"gpu"'),
+        "a list": "[]",
+        "null": "null",
+        "deep": "[" * 100_000,
+        "deep inside": whole.replace('"seconds": ', '"seconds": ' + "[" * 100_000),
+        "no verdict": json.dumps({**json.loads(whole), "verdict": None}),
+        "a field too many": with_fields(more=1),
+        "a field too few": json.dumps(missing),
+        "no errors": with_fields(errors={}),
+        "no errors and bounds": with_fields(errors={}, bounds={}),
+        "errors null": with_fields(errors=None),
+        "errors a list": with_fields(errors=[1.0]),
+        "an error null": with_part("errors", None),
+        "an error in words": with_part("errors", "0.0"),
+        "an error true": with_part("errors", True),
+        "an error below zero": with_part("errors", -1.0),
+        "an error within bounds of its own": with_fields(errors={part: 0.5}, bounds={part: 1.0}),
+        "a wider bound": with_part("bounds", 1.0),
+        "a bound null": with_part("bounds", None),
+        "bounds null": with_fields(bounds=None),
+        "a part too few": json.dumps(without),
+        "seconds in words": with_fields(seconds="many"),
+        "a kernel of numbers": with_fields(kernel=[1]),
+        "raised": with_fields(raised="ValueError: no"),
+        "raised null": with_fields(raised=None),
+    }
+
+
+def test_a_damaged_verdict_is_made_anew(checks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choose(REQUEST)
     (path,) = checks.iterdir()
     whole = path.read_text()
-    for damaged in ("", whole[:40], whole.replace('"cpu"', '"gpu"'), "[]"):
-        path.write_text(damaged)
+    fresh = Verdict(**json.loads(whole)["verdict"])
+    checked = []
+    monkeypatch.setattr(self_check, "check_refine", lambda *_: checked.append(1) or fresh)
+    for kind, text in damaged(whole).items():
+        path.write_text(text)
         forget()
-        assert choose(REQUEST).backend.name == "cpu"
-        assert json.loads(path.read_text())["identity"] == json.loads(whole)["identity"]
+        checked.clear()
+        assert choose(REQUEST).backend.name == "cpu", kind
+        assert checked, kind
+        assert path.read_text() == whole, kind
+
+
+def test_a_stored_verdict_that_fails_is_believed(checks: Path) -> None:
+    choose(REQUEST)
+    (path,) = checks.iterdir()
+    for error in (float("nan"), float("inf"), 1e-3):
+        found = json.loads(path.read_text())
+        found["verdict"]["errors"]["up_weight's gradient"] = error
+        path.write_text(json.dumps(found))
+        forget()
+        assert "up_weight's gradient off by" in choose(REQUEST).passed_over["cpu"]
 
 
 def test_a_cache_that_cannot_be_written(checks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,12 +146,115 @@ def test_a_cache_that_cannot_be_written(checks: Path, monkeypatch: pytest.Monkey
     assert choose(REQUEST).backend.name == "cpu"
 
 
+def sets_checked(folder: Path) -> set[str]:
+    """Return the instruction sets of the stored verdicts."""
+    identities = (json.loads(path.read_text())["identity"] for path in folder.glob("*.json"))
+    return {identity["build"].split()[-1] for identity in identities}
+
+
+PARAMETERS = {n: torch.zeros(shape) for n, shape in self_check.parameter_shapes(CORE).items()}
+CALLS = {
+    "refine": lambda: refine(CORE, PARAMETERS, torch.zeros(1, 2, 16), num_steps=2),
+    "choose": lambda: choose(REQUEST),
+    "catalogue": lambda: catalogue_backends.choose_catalogue("cpu", torch.float32, 16),
+    "explain": lambda: explain(CORE, [3, 1], 2),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@torch.no_grad()
+def test_every_instruction_set_is_checked(
+    call: str, checks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        for isa in cpu_sets():
+            with cpu_library.use_instruction_set(isa):
+                CALLS[call]()
+    assert sets_checked(checks) == set(cpu_sets())
+    # What has been checked once is remembered whichever set is in use.
+    monkeypatch.setattr(self_check, "identity_of", None)
+    for isa in cpu_sets():
+        with cpu_library.use_instruction_set(isa):
+            CALLS[call]()
+
+
+@pytest.mark.parametrize("call", CALLS)
+@torch.no_grad()
+def test_checks_may_be_turned_on_and_off(
+    call: str, checks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(self_check.VARIABLE, "0")
+    for _ in range(2):
+        CALLS[call]()
+    assert not checks.exists()
+    monkeypatch.setenv(self_check.VARIABLE, "1")
+    CALLS[call]()
+    assert sets_checked(checks)
+    monkeypatch.setenv(self_check.VARIABLE, "no")
+    with pytest.raises(BackendError, match="LARES_SELF_CHECK is 'no'"):
+        CALLS[call]()
+
+
+@pytest.mark.usefixtures("checks")
+def test_every_card_and_precision_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    current, capturing, precision = [0], [False], ["highest"]
+
+    @contextlib.contextmanager
+    def make_current(index: int) -> Iterator[None]:
+        before, current[0] = current[0], index
+        yield
+        current[0] = before
+
+    cuda = {
+        "is_initialized": lambda: True,
+        "is_available": lambda: True,
+        "is_current_stream_capturing": lambda: capturing[0],
+        "current_device": lambda: current[0],
+        "device": make_current,
+    }
+    for name, stand_in in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision[0])
+    asked: list[tuple[int, str]] = []
+
+    def why_not(*_: object) -> None:
+        asked.append((current[0], precision[0]))
+
+    monkeypatch.setattr(backends, "why_not", why_not)
+    monkeypatch.setattr(catalogue_backends, "why_not", why_not)
+    request = Request(CORE, "cuda", torch.float32)
+    for call in (
+        lambda index: choose(request, index),
+        lambda index: catalogue_backends.choose_catalogue("cuda", torch.float32, 16, index),
+    ):
+        asked.clear()
+        for index in (0, 1, None, 1, 0):
+            call(index)
+        assert asked == [(0, "highest"), (1, "highest")]
+        assert current == [0]
+        precision[0] = "high"
+        call(1)
+        call(1)
+        assert asked[2:] == [(1, "high")]
+        capturing[0] = True
+        call(1)  # was chosen already
+        call(2)
+        call(2)  # nothing that was chosen without a check is kept
+        assert asked[3:] == [(2, "high"), (2, "high")]
+        capturing[0], precision[0] = False, "highest"
+
+
 @pytest.mark.parametrize("adapter", ["add", "gate", "concat", "none"])
 @pytest.mark.parametrize(("mixer", "window"), [("attention", 0), ("filter", 7), ("bsarec", 30)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("checks")
-def test_every_core_passes(adapter: str, mixer: str, window: int, dtype: torch.dtype) -> None:
+def test_every_core_passes(
+    adapter: str, mixer: str, window: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = CoreConfig(64, 2, 256, 2, adapter=adapter, mixer=mixer, window=window)
+    assert choose(Request(config, "cpu", dtype)).backend.name == "cpu"
+    monkeypatch.setattr(self_check, "check_refine", None)  # its verdict is read
+    forget()
     assert choose(Request(config, "cpu", dtype)).backend.name == "cpu"
 
 
@@ -104,7 +269,12 @@ def test_every_padding_passes(padding: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("width", [1, 16, 64])
 @pytest.mark.usefixtures("checks")
-def test_the_catalogue_passes(width: int, dtype: torch.dtype) -> None:
+def test_the_catalogue_passes(
+    width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert catalogue_backends.choose_catalogue("cpu", dtype, width).name == "cpu"
+    monkeypatch.setattr(self_check, "check_catalogue", None)  # its verdict is read
+    forget()
     assert catalogue_backends.choose_catalogue("cpu", dtype, width).name == "cpu"
 
 
@@ -139,6 +309,7 @@ def test_what_is_not_finite_fails() -> None:
         assert Verdict("k", "d", {"x": error}, {"x": 1e-5}, 0.0).failed
     assert not Verdict("k", "d", {"x": 1e-5}, {"x": 1e-5}, 0.0).failed
     assert Verdict("k", "d", {}, {}, 0.0, raised="ValueError: no").failed
+    assert Verdict("k", "d", {}, {}, 0.0).failed  # nothing was compared
 
 
 # --- wrong kernels: the sources with one number changed, compiled.

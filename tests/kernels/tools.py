@@ -1,4 +1,4 @@
-"""Programs that some tests need and not every machine has."""
+"""Programs and kernels that some tests need and not every machine has."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import shutil
 from typing import NoReturn
 
 import pytest
+
+from lares_kernels import cpu_library
+
+# For tests, and whole files, that compute with the compiled CPU kernel.
+NEEDS_CPU_KERNEL = pytest.mark.usefixtures("cpu_kernel")
 
 
 def needs(tool: str) -> str:
@@ -20,3 +25,8 @@ def cannot_run(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def cpu_sets(precision: str = "fp32") -> list[str]:
+    """Return the instruction sets of the CPU kernel that serve a precision; none without a kernel."""
+    return [] if isinstance(cpu_library.load(), str) else cpu_library.instruction_sets(precision)

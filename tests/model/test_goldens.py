@@ -13,7 +13,6 @@ import lares_kernels
 from lares.integrations.official import load_official, official_gradients
 from lares.objectives.rpt import RptBatch, RptConfig, RptObjective
 from lares.objectives.spt import SptBatch, SptConfig, SptDepths, SptObjective
-from lares_kernels.cpu_library import load as load_library
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 BOUND = 1e-9
@@ -164,9 +163,8 @@ def test_other_cores(name: str) -> None:
     check_outputs_and_gradients(name, BOUND, BOUND, torch.float64)
 
 
-@pytest.mark.skipif(isinstance(load_library(), str), reason="no CPU kernel")
 @pytest.mark.parametrize("name", list(MODELS))
-@pytest.mark.usefixtures("instruction_set", "poisoned_memory")
+@pytest.mark.usefixtures("cpu_kernel", "instruction_set", "poisoned_memory")
 def test_other_cores_on_the_cpu_kernel(name: str) -> None:
     """In float32, to rounding."""
     with lares_kernels.use_backend("cpu"):

@@ -41,9 +41,9 @@ class LayeredBackend(TritonBackend):
 @pytest.fixture(autouse=True)
 def layered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(backends._BACKENDS, "layered", LayeredBackend())
-    backends._choose.cache_clear()
+    backends._choices.clear()
     yield
-    backends._choose.cache_clear()
+    backends._choices.clear()
 
 
 def in_float32(problem: Problem) -> Problem:

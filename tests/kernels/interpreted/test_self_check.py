@@ -30,11 +30,11 @@ def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Checks on, with a cache of their own."""
     monkeypatch.setenv("LARES_CACHE", str(tmp_path))
     monkeypatch.setenv(self_check.VARIABLE, "1")
-    for chosen in (backends._choose, catalogue_backends._choose):
-        chosen.cache_clear()
+    for kept in (backends._choices, catalogue_backends._choices):
+        kept.clear()
     yield
-    for chosen in (backends._choose, catalogue_backends._choose):
-        chosen.cache_clear()
+    for kept in (backends._choices, catalogue_backends._choices):
+        kept.clear()
 
 
 @triton.jit
