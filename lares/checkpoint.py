@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import xxhash
@@ -20,10 +20,10 @@ from torch import Tensor
 
 from lares.config import CONFIG_FILE, LaresConfig
 from lares.data.vocabulary import Vocabulary
-from lares.errors import CheckpointError, ConfigError, DataError
+from lares.errors import CheckpointError, DataError
 from lares.files import atomic_write, named_in_utf8
 from lares.finite import first_non_finite
-from lares.folders import ITEMS_FILE, WEIGHTS_FILE
+from lares.folders import ITEMS_FILE, WEIGHTS_FILE, read_model_config
 
 # Two keys, so that damage to the name of one does not make the file look like one without.
 _CHECKSUM, _CHECKED = "lares_checksum", "lares_checked_by"
@@ -139,11 +139,7 @@ def load_model(
         CheckpointError: a file is missing, broken, or does not fit the others; or ``vocabulary`` is not
             what the model was saved with.
     """
-    options = read_json(folder / CONFIG_FILE)
-    try:
-        config = LaresConfig.from_dict(options)
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
+    config = read_model_config(folder)
     weights, metadata = read_tensors(folder / WEIGHTS_FILE)
     for name, tensor in weights.items():
         if tensor.dtype not in _KINDS_OF_WEIGHTS:
@@ -221,16 +217,3 @@ def write_json(path: Path, content: object) -> None:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise _not_written(path, error) from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; ``CheckpointError`` if it is missing or broken."""
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object")
-    return content

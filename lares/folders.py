@@ -5,10 +5,12 @@ Without torch: the command line tells a wrong folder before it loads anything.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-from lares.config import CONFIG_FILE
-from lares.errors import CheckpointError
+from lares.config import CONFIG_FILE, LaresConfig
+from lares.errors import CheckpointError, ConfigError
 
 WEIGHTS_FILE = "model.safetensors"
 ITEMS_FILE = "items.json"
@@ -38,3 +40,29 @@ def model_folder(path: str | Path) -> Path:
             f"{folder} is neither a run folder ({RUN_CONFIG_FILE}) nor a model folder ({CONFIG_FILE})"
         )
     return folder
+
+
+def read_model_config(folder: Path) -> LaresConfig:
+    """Return the configuration of the model in a model folder.
+
+    Raises:
+        CheckpointError: the file is missing or broken.
+    """
+    options = read_json(folder / CONFIG_FILE)
+    try:
+        return LaresConfig.from_dict(options)
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; ``CheckpointError`` if it is missing or broken."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object")
+    return content

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import torch
 import lares
 import lares.data
 import lares_kernels
+from lares.config import LaresConfig
 from lares_kernels import activations, config
 from lares_kernels.constant_result import constant_result
 
@@ -25,10 +28,14 @@ HEAVY = (
 )
 
 
-def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(program: str, *arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run a Python program in a fresh process."""
     return subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 
@@ -70,7 +77,31 @@ HELP = [
     "doctor",
 ]
 
+# In a folder that is a run with a broken model, a model folder, and a file of data.
 MISTAKES = {
+    "train nope.parquet": "there is no file or folder nope.parquet",
+    "train nope.csv --recipe=sasrec": "there is no file or folder nope.csv",
+    "train data.csv --out=/proc/x/y": "/proc/x/y cannot be made a run folder",
+    "train data.csv --out=data.csv": "data.csv cannot be made a run folder",
+    "train data.csv --out=data.csv/run": "data.csv/run cannot be made a run folder",
+    "train data.csv --out=run": "run holds a run already; give --resume",
+    "train data.csv --out=model --resume": "there is no run in model",
+    "train data.csv --out=run --resume --trainer.seed=5": "run was started with other options",
+    "posttrain model nope.csv": "there is no file or folder nope.csv",
+    "posttrain model data.csv --out=/proc/x/y": "/proc/x/y cannot be made a run folder",
+    "posttrain run data.csv": "run/best/config.json is not readable JSON",
+    "data info nope": "there is no file or folder nope",
+    "data info nope/": "there is no file or folder nope",
+    "data embed nope.csv --model=m": "there is no file or folder nope.csv",
+    "data embed data.csv --model=m --text_columns=a,a": "they must be different columns",
+    "evaluate run data.csv": "run/best/config.json is not readable JSON",
+    "evaluate list data.csv": "list/config.json does not hold a JSON object",
+    "evaluate unknown data.csv": "unknown/config.json: ",
+    "evaluate weightless data.csv": "there is no file weightless/model.safetensors",
+    "evaluate model nope.csv": "there is no file or folder nope.csv",
+    "recommend run --history=3": "run/best/config.json is not readable JSON",
+    "recommend unknown --history=3": "unknown/config.json: ",
+    "recommend weightless --history=3": "there is no file weightless/model.safetensors",
     "tarin": "did you mean 'train'?",
     "data inf": "did you mean 'info'?",
     "data get": "required: name",
@@ -129,12 +160,12 @@ MISTAKES = {
 }
 
 
-def answer(command: str) -> subprocess.CompletedProcess[str]:
+def answer(command: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run ``lares COMMAND``, which must be quick and import nothing heavy."""
     taken = []
     for _ in range(3):  # a busy machine costs a process some of its own time, too
         before = processor_seconds()
-        done = run(COMMAND, *command.split())
+        done = run(COMMAND, *command.split(), folder=folder)
         taken.append(processor_seconds() - before)
         assert "AssertionError" not in done.stderr, done.stderr
         if taken[-1] <= MOST_SECONDS:
@@ -149,9 +180,32 @@ def test_help(command: str) -> None:
     assert f"usage: lares {command}".strip() in done.stdout
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where commands are given."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "data.csv").write_text("user_id,item_id\n1,2\n")
+    good = json.dumps(LaresConfig(n_items=5).to_dict())
+    configs = {
+        "run/best": "{",
+        "list": "[]",
+        "unknown": '{"n_itemz": 4}',
+        "weightless": good,
+        "model": good,
+    }
+    for name, text in configs.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text(text)
+    (folder / "model" / "model.safetensors").write_text("")
+    (folder / "run" / "config.yaml").write_text("trainer: {seed: 77}\ndata: {path: data.csv}\n")
+    return folder
+
+
 @pytest.mark.parametrize("command", MISTAKES)
-def test_mistakes(command: str) -> None:
-    done = answer(command)
+def test_mistakes(command: str, folder: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    done = answer(command, folder)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
     assert MISTAKES[command] in done.stderr

@@ -15,6 +15,7 @@ from lares.cli.options import (
     require_place,
 )
 from lares.data.download import get_amazon_2023, get_movielens_100k
+from lares.data.formats import require_there
 from lares.errors import ConfigError
 from lares.names import nearest
 from lares.training.config import DataOptions
@@ -61,9 +62,6 @@ def embed(argv: Sequence[str]) -> None:
     """``lares data embed``."""
     found = embed_parser().parse_args(list(argv))
     require_at_least("--batch_size", found.batch_size, 1)
-    # Imported here: it brings torch.
-    from lares.data.embed import embed_items, load_encoder, read_item_texts
-
     path = Path(found.table)
     out = Path(found.out) if found.out else path.with_suffix(".safetensors")
     require_output("--out", out)
@@ -74,6 +72,10 @@ def embed(argv: Sequence[str]) -> None:
             f"--text_columns is {found.text_columns!r} and --item_column {found.item_column!r}; they "
             "must be different columns"
         )
+    require_there(path)
+    # Imported here: it brings torch.
+    from lares.data.embed import embed_items, load_encoder, read_item_texts
+
     texts = read_item_texts(path, found.item_column, columns)
     encoder = load_encoder(found.model, found.device)
     n, width = embed_items(texts, encoder, out, model=found.model, batch_size=found.batch_size)
@@ -103,6 +105,7 @@ def info(argv: Sequence[str]) -> None:
     # Messages about data name options as train has them.
     plain = [re.sub("^--data[.]", "--", argument) for argument in argv]
     options = DataOptions(**info_parser().parse_args(plain).as_dict())
+    require_there(Path(options.path))
     # Imported here, as help and the checks above can do without.
     import numpy as np
 

@@ -25,6 +25,7 @@ from lares.cli.options import (
     whole_numbers,
 )
 from lares.config import EVALUATION_STATES, MOST_STEPS
+from lares.data.formats import require_there
 from lares.errors import ConfigError, DataError
 from lares.training.config import DataOptions, TrainerOptions, read_config
 from lares.training.data_record import DataRecord
@@ -114,7 +115,10 @@ def run(argv: Sequence[str]) -> None:
     output = None if found.output is None else Path(found.output)
     if output is not None:
         require_output("--output", output)
-    find_model(found.model)  # a wrong folder is told before torch is imported
+    find_model(
+        found.model
+    )  # a wrong folder, and data that are not there, are told before torch comes
+    require_there(Path(found.path))
     device = choose_device(found.device, found.num_threads)
     # Imported here: they bring torch, which help and the checks above can do without.
     from lares.checkpoint import write_json

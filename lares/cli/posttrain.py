@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lares.cli.run_command import SAMPLES_FLAG, RunCommand, print_metrics, saying_how_to_go_on
+from lares.cli.run_command import (
+    SAMPLES_FLAG,
+    RunCommand,
+    look_first,
+    print_metrics,
+    saying_how_to_go_on,
+)
 from lares.training.config import PosttrainConfig
 from lares.training.run_folder import find_model
 
@@ -47,12 +53,13 @@ def run(argv: Sequence[str]) -> None:
     """Entry of ``lares posttrain``."""
     config, found = COMMAND.parse(argv)
     assert isinstance(config, PosttrainConfig)
+    folder = Path(found.out) if found.out else default_folder(config.start.checkpoint)
+    look_first(config, folder, found.resume)
     # Imported here: the trainer brings the engine and its libraries, which --help can do without.
     from lares.training.engine import launch
     from lares.training.rpt import posttrain
 
     fabric = launch(config.trainer)
-    folder = Path(found.out) if found.out else default_folder(config.start.checkpoint)
     show = not found.no_progress
     with saying_how_to_go_on(folder, COMMAND.name, fabric.is_global_zero):
         result = posttrain(config, folder, resume=found.resume, progress=show, fabric=fabric)

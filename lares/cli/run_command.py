@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from lares.cli.options import OptionParser, command_parser, metrics_table
 from lares.config import LaresConfig
+from lares.data.formats import require_there
 from lares.errors import ConfigError
 from lares.folders import is_run
 from lares.training.config import (
@@ -145,6 +147,23 @@ class RunCommand:
         for file in first.config or []:
             options = merge_options(options, read_yaml(Path(file)))
         return options
+
+
+def look_first(config: RunConfig, folder: Path, resume: bool) -> None:
+    """See before the engine comes what can be wrong with folder and data; it has processes agree.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        resume: whether it is to go on.
+
+    Raises:
+        ConfigError, DataError: the run cannot have the folder, or there are no data.
+    """
+    if "LOCAL_RANK" in os.environ:
+        return
+    RunFolder(folder).look(config, resume)
+    require_there(Path(config.data.path))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lares.cli.run_command import SAMPLES_FLAG, RunCommand, print_metrics, saying_how_to_go_on
+from lares.cli.run_command import (
+    SAMPLES_FLAG,
+    RunCommand,
+    look_first,
+    print_metrics,
+    saying_how_to_go_on,
+)
 from lares.data.formats import last_name
 from lares.training.config import TrainConfig, recipes
 
@@ -46,12 +52,13 @@ def parse(argv: Sequence[str]) -> tuple[TrainConfig, Any]:
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares train``."""
     config, found = parse(argv)
+    folder = Path(found.out) if found.out else default_folder(config.data.path, found.recipe)
+    look_first(config, folder, found.resume)
     # Imported here: the trainer brings the engine and its libraries, which --help can do without.
     from lares.training.engine import launch
     from lares.training.spt import train
 
     fabric = launch(config.trainer)
-    folder = Path(found.out) if found.out else default_folder(config.data.path, found.recipe)
     show = not found.no_progress
     with saying_how_to_go_on(folder, COMMAND.name, fabric.is_global_zero):
         result = train(config, folder, resume=found.resume, progress=show, fabric=fabric)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lares.errors import DataError
+
 FORMATS = ("auto", "parquet", "csv", "recbole", "amazon23", "movielens")
 
 _KINDS = {
@@ -15,6 +17,12 @@ _KINDS = {
 }
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 SPLITS = ("train", "valid", "test")
+
+
+def require_there(path: Path) -> None:
+    """Raise ``DataError`` unless there is a file or folder of that name."""
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}")
 
 
 def compression(path: Path) -> str | None:

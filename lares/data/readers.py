@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lares.data.dataset import Dataset, Interactions, group_by_user, keep_core, leave_one_out
 from lares.data.delimited import DelimitedTable
-from lares.data.formats import FORMATS, SPLITS, kind, last_name, stem
+from lares.data.formats import FORMATS, SPLITS, kind, last_name, require_there, stem
 from lares.data.interactions import choose_time, read_interactions
 from lares.data.parquet import ParquetTable
 from lares.data.recbole import (
@@ -77,8 +77,7 @@ def load_dataset(
     path = Path(path)
     if format not in FORMATS:
         raise DataError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
-    if not path.exists():
-        raise DataError(f"there is no file or folder {path}")
+    require_there(path)
     core = plain(core)
     if isinstance(core, bool) or not isinstance(core, int):
         raise DataError(f"core is {core!r}; it must be a whole number")
@@ -117,8 +116,7 @@ def open_table(path: Path, wanted: Sequence[str]) -> Table:
     Raises:
         DataError: there is no such file, or its form is another.
     """
-    if not path.exists():
-        raise DataError(f"there is no file or folder {path}")
+    require_there(path)
     found = _guess_format(path)
     if found not in ("parquet", "csv"):
         raise DataError(f"{path} is {found}; it must be a table in Parquet or CSV")

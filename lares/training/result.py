@@ -6,8 +6,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lares.checkpoint import read_json, write_json
+from lares.checkpoint import write_json
 from lares.errors import CheckpointError
+from lares.folders import read_json
 
 Metrics = dict[int, dict[str, float]]
 

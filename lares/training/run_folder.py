@@ -8,9 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lares.errors import ConfigError, DataError
+from lares.errors import CheckpointError, ConfigError, DataError
 from lares.files import atomic_write, remove_unfinished
-from lares.folders import BEST, ITEMS_FILE, RUN_CONFIG_FILE, is_run, model_folder
+from lares.folders import (
+    BEST,
+    ITEMS_FILE,
+    RUN_CONFIG_FILE,
+    WEIGHTS_FILE,
+    is_run,
+    model_folder,
+    read_model_config,
+)
 from lares.names import shell_word
 from lares.training.config import DataOptions, RunConfig, differing_options, read_config
 from lares.training.data_record import DataRecord
@@ -76,24 +84,38 @@ class RunFolder:
         Raises:
             ConfigError: as :meth:`check`, or another process writes to it.
         """
+        with self._made(), held(self.path):
+            self.check(config, resume)
+            if is_run(self.path):  # what lies in another's folder is not ours to remove
+                for folder in (self.path, self.best, self.state.parent, self.start):
+                    remove_unfinished(folder)
+            was_run, there = is_run(self.path), set(self.path.iterdir())
+            try:
+                yield
+            except BaseException:
+                if self._prepared and not was_run and not self.begun:
+                    self._forget(there)
+                raise
+
+    @contextlib.contextmanager
+    def _made(self) -> Iterator[None]:
+        """Make the folder and those above it; remove those of them that stay empty."""
         made = _make_folders(self.path)
         try:
-            with held(self.path):
-                self.check(config, resume)
-                if is_run(self.path):  # what lies in another's folder is not ours to remove
-                    for folder in (self.path, self.best, self.state.parent, self.start):
-                        remove_unfinished(folder)
-                was_run, there = is_run(self.path), set(self.path.iterdir())
-                try:
-                    yield
-                except BaseException:
-                    if self._prepared and not was_run and not self.begun:
-                        self._forget(there)
-                    raise
+            yield
         finally:
             for folder in made:
                 with contextlib.suppress(OSError):  # it holds something
                     folder.rmdir()
+
+    def look(self, config: RunConfig, resume: bool) -> None:
+        """See beforehand, and without torch, that a run can have the folder, and leave it as it is.
+
+        Raises:
+            ConfigError: as :meth:`check`, or the folder cannot be made.
+        """
+        with self._made():
+            self.check(config, resume)
 
     def _forget(self, kept: set[Path]) -> None:
         """Remove what a run writes before its first step, but for what was there before it."""
@@ -211,7 +233,11 @@ def find_model(path: str | Path) -> tuple[Path, DataOptions | None]:
         path: a run folder, whose best model is taken, or a folder that ``save_pretrained`` wrote.
 
     Raises:
-        CheckpointError: the folder holds neither.
+        CheckpointError: the folder holds neither, or its model cannot be read for what can be told
+            without torch.
     """
-    run = find_run(path)
-    return model_folder(path), None if run is None else read_config(run.config).data
+    run, folder = find_run(path), model_folder(path)
+    read_model_config(folder)
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise CheckpointError(f"there is no file {folder / WEIGHTS_FILE}")
+    return folder, None if run is None else read_config(run.config).data
