@@ -22,6 +22,8 @@ _KINDS = {
 
 def plain(value: Any) -> Any:
     """Return the Python number of a scalar of NumPy or PyTorch, and anything else as it is."""
+    if type(value) is int:  # compilers ask no more of a symbol
+        return value
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         return value.item()
     return value
