@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from lares import __version__
 from lares.cli.output import takes_any_text
+from lares.cli.waiting import wait_briefly
 from lares.errors import LaresError, told
 from lares.names import nearest, one_line
 from lares_kernels.errors import BackendError
@@ -90,6 +91,7 @@ def _run(arguments: Sequence[str]) -> None:
     name, rest = arguments[0], arguments[1:]
     if name not in COMMANDS:
         raise LaresError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
+    wait_briefly()
     importlib.import_module(f"lares.cli.{name}").run(rest)
 
 
