@@ -28,6 +28,7 @@ ONE_CASE_EACH = (
     "tests/kernels/interpreted/test_self_check.py",
     "tests/kernels/interpreted/test_tile_plan.py",
     "tests/kernels/test_catalogue_compiled.py",
+    "tests/kernels/test_cpu_objects.py::test_the_names_do_not_depend_on_what_is_inlined",
     "tests/kernels/test_cpu.py::test_the_environment_chooses_an_instruction_set",
     "tests/kernels/test_cpu_bf16.py",
     "tests/kernels/test_gradients.py",
@@ -37,6 +38,7 @@ ONE_CASE_EACH = (
     "tests/kernels/test_triton_aot.py",
     "tests/kernels/test_triton_launches.py",
     "tests/test_startup.py",
+    "tests/test_tiers.py",
     "tests/training/test_processes.py",
     "tests/training/test_rpt.py",
 )
@@ -102,6 +104,7 @@ LONG = (
     "tests/kernels/test_triton_aot.py::test_other_cores_with_resident_weights_take_little_besides",
     "tests/kernels/test_triton_launches.py::test_every_adapter_compiles",
     "tests/kernels/test_triton_launches.py::test_products_and_sums_are_one_instruction",
+    "tests/test_tiers.py::test_without_a_cpu_kernel_all_tests_are_collected",
     "tests/training/test_resume.py::test_killed_at_any_moment[term]",
     "tests/training/test_rpt.py::test_two_processes_give_the_one_process_result",
 )

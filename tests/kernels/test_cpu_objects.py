@@ -156,10 +156,12 @@ def test_what_crosses(tmp_path: Path, names: tuple[str, ...], crosses: bool) -> 
     assert found == ({"_Z6sharedi": [path.name for path in objects]} if crosses else {})
 
 
-@pytest.mark.parametrize("cxx", sorted({build.compiler(), "g++", "clang++"}))
+@pytest.mark.parametrize("cxx", ["the usual", "g++", "clang++"])
 def test_the_names_do_not_depend_on_what_is_inlined(cxx: str, tmp_path: Path) -> None:
     needs("readelf")
-    if cxx != build.compiler() and shutil.which(cxx) is None:
+    if cxx == "the usual":
+        cxx = build.compiler()
+    elif shutil.which(cxx) is None:
         pytest.skip(f"there is no {cxx} here")
     for name, flags in [*build.instruction_sets(cxx).items()][-2:]:
         made = tmp_path / f"kernels_{name}.o"
