@@ -35,7 +35,12 @@ def require_type(where: str, module: object, *types: type) -> None:
     if kind_of(module) not in types:
         names = " or ".join(f"{t.__module__}.{t.__name__}" for t in types)
         refuse(where, type(module).__name__, f"it must be {names} itself")
-    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+    for hooks in (
+        "_forward_hooks",
+        "_forward_pre_hooks",
+        "_backward_hooks",
+        "_backward_pre_hooks",
+    ):
         found = (getattr(module, hooks, None) or {}).values()
         others = [hook for hook in found if not _makes_weights(hook)]
         if others:

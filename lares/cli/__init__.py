@@ -76,6 +76,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The reader of our output (head, less) has gone; keep the interpreter's flush from failing.
         sys.stdout = None
         sys.exit(0)
+    except (MemoryError, RuntimeError) as error:
+        reason = _of_the_system(error)
+        if reason is None:
+            raise
+        _end(f"error: {reason}", EXIT_USAGE)
     except OSError as error:
         _let_go_of_output()
         _end(f"error: {told(error)}", EXIT_USAGE)
@@ -93,6 +98,22 @@ def _run(arguments: Sequence[str]) -> None:
         raise LaresError(f"unknown command {name!r}; {nearest(name, COMMANDS)}")
     wait_briefly()
     importlib.import_module(f"lares.cli.{name}").run(rest)
+
+
+def _of_the_system(error: Exception) -> str | None:
+    """Return what to say of an error that is the machine's or the file system's; None of any other."""
+    first = str(error).partition("\n")[0]
+    if (
+        isinstance(error, MemoryError)
+        or "can't allocate memory" in first
+        or "out of memory" in first
+    ):
+        return (
+            f"memory does not suffice ({first or 'MemoryError'}): a smaller model.max_length, "
+            "model.d_ff or batch size takes less"
+        )
+    # Of Path.resolve, before Python 3.13.
+    return f"{first}: give another place" if first.startswith("Symlink loop") else None
 
 
 def _end(message: str, status: int) -> NoReturn:

@@ -55,7 +55,10 @@ def stop_request(says_so: bool = True) -> Iterator[StopRequest]:
         request.number = number
         restore()
         if says_so:  # not by print, in whose middle the signal may have come
-            os.write(_STDERR, b"\nstopping after this step; again to stop at once\n")
+            with contextlib.suppress(
+                OSError
+            ):  # nobody reads it, or it is full: the run stops as well
+                os.write(_STDERR, b"\nstopping after this step; again to stop at once\n")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
 

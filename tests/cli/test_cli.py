@@ -381,3 +381,41 @@ def test_demo(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "demo" / "curves.png").read_bytes().startswith(b"\x89PNG")
     main(argv)
     assert capsys.readouterr().out.split("Test,")[1] == first.split("Test,")[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), "error: memory does not suffice (MemoryError)"),
+        (
+            MemoryError("lares_refine_backward: no memory"),
+            "does not suffice (lares_refine_backward",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: 9\nmore"),
+            "allocate memory: 9)",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried 9 GiB\nmore"), "Tried 9 GiB)"),
+        (
+            RuntimeError("Symlink loop from '/x'"),
+            "error: Symlink loop from '/x': give another place",
+        ),
+    ],
+)
+def test_errors_of_the_system_are_one_line(
+    error: Exception, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(argv: object) -> None:
+        raise error
+
+    monkeypatch.setattr("lares.cli.doctor.run", run)
+    assert told in fails(capsys, "doctor")
+
+
+def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(argv: object) -> None:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr("lares.cli.doctor.run", run)
+    with pytest.raises(RuntimeError, match="of ours"):
+        main(["doctor"])

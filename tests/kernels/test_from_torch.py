@@ -157,10 +157,11 @@ def test_errors_name_the_attribute(name: str, value: object) -> None:
 
 
 def test_hooks_and_strangers_are_refused() -> None:
-    hooked = encoder()
-    hooked.layers[1].linear2.register_forward_hook(lambda *_: None)
-    with pytest.raises(UnsupportedModuleError, match=r"layers\.1\.linear2\._forward_hooks"):
-        from_torch(hooked)
+    for kind in ("forward_hook", "full_backward_hook", "full_backward_pre_hook"):
+        hooked = encoder()
+        getattr(hooked.layers[1].linear2, f"register_{kind}")(lambda *_: None)
+        with pytest.raises(UnsupportedModuleError, match=r"layers\.1\.linear2\._.*hooks"):
+            from_torch(hooked)
     with pytest.raises(UnsupportedModuleError, match="encoder is 'GRU'"):
         from_torch(nn.GRU(4, 4))
 

@@ -76,6 +76,17 @@ def late_openmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+def test_the_first_loop_runs_while_libraries_are_opened(tmp_path: Path) -> None:
+    once, program, library = CSRC / "cpu" / "once", tmp_path / "loading", tmp_path / "empty.so"
+    compiler = [needs("g++"), "-O1", "-std=c++17", "-pthread"]
+    sources = [CSRC / "tests" / "loading.cpp", once / "threads.cpp", once / "pool.cpp"]
+    subprocess.run([*compiler, f"-I{once}", *sources, "-ldl", "-o", program], check=True)
+    empty = [*compiler, "-shared", "-fPIC", "-x", "c++", "/dev/null", "-o", library]
+    subprocess.run(empty, check=True)
+    for _ in range(20):
+        subprocess.run([program, library], check=True, timeout=30)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="OpenMP is looked for on Linux")
 def test_openmp_is_left_alone_while_its_threads_are_late(harness: Path, late_openmp: Path) -> None:
     def calls(late_us: int, **more: str) -> int:

@@ -101,6 +101,16 @@ def test_the_first_signal_asks_and_the_second_is_as_before() -> None:
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
+def test_a_run_stops_also_where_nobody_reads_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(number: int, text: bytes) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("lares.training.interrupts.os.write", closed)
+    with stop_request() as request:
+        signal.raise_signal(signal.SIGINT)
+        assert request.number == signal.SIGINT
+
+
 @pytest.mark.parametrize("when", ["_validate", "_save"])
 def test_a_signal_between_epochs_is_heard_there(
     interactions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str

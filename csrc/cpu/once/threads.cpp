@@ -15,6 +15,8 @@
 #include <link.h>
 
 #include <cstring>
+#include <string>
+#include <vector>
 #endif
 
 #include "pool.hpp"
@@ -63,26 +65,30 @@ struct OpenMp {
 
 #if defined(__linux__)
 OpenMp find_openmp() {
-    OpenMp found;
+    // Only names are taken while the list of libraries is held: opening one there would wait for a
+    // thread that opens one and waits for the list.
+    std::vector<std::string> loaded;
     dl_iterate_phdr(
         [](dl_phdr_info* info, size_t, void* to) {
             const char* slash = std::strrchr(info->dlpi_name, '/');
             const char* name = slash ? slash + 1 : info->dlpi_name;
-            bool openmp = false;
             for (const char* prefix : {"libgomp", "libomp", "libiomp5"})
-                openmp = openmp || std::strncmp(name, prefix, std::strlen(prefix)) == 0;
-            if (!openmp) return 0;
-            void* library = dlopen(info->dlpi_name, RTLD_NOW | RTLD_NOLOAD);
-            if (!library) return 0;
-            auto& its = *static_cast<OpenMp*>(to);
-            its.parallel = reinterpret_cast<OpenMpParallel>(dlsym(library, "GOMP_parallel"));
-            const auto bind = reinterpret_cast<int (*)()>(dlsym(library, "omp_get_proc_bind"));
-            its.binds = bind && bind() != 0;
-            dlclose(library);  // it stays, for whoever loaded it
-            return its.parallel ? 1 : 0;
+                if (std::strncmp(name, prefix, std::strlen(prefix)) == 0)
+                    static_cast<std::vector<std::string>*>(to)->emplace_back(info->dlpi_name);
+            return 0;
         },
-        &found);
-    return found;
+        &loaded);
+    for (const std::string& name : loaded) {
+        void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_NOLOAD);
+        if (!library) continue;
+        OpenMp found;
+        found.parallel = reinterpret_cast<OpenMpParallel>(dlsym(library, "GOMP_parallel"));
+        const auto bind = reinterpret_cast<int (*)()>(dlsym(library, "omp_get_proc_bind"));
+        found.binds = bind && bind() != 0;
+        dlclose(library);  // it stays, for whoever loaded it
+        if (found.parallel) return found;
+    }
+    return {};
 }
 #else
 OpenMp find_openmp() { return {}; }
