@@ -1,9 +1,10 @@
 """What two threads take alone and beside other programs, by how OpenMP's threads wait for work.
 
-``python -m benchmarks.waiting [--beside 2] [--rounds 3] [--csv FILE]`` prints a table: the op alone,
-and between two layers of PyTorch's, at two sizes. Each measurement is a process of its own, since
-OpenMP reads its environment once; the ways to wait take turns. Other programs are loops that do
-nothing else.
+``python -m benchmarks.waiting [--beside 2] [--rounds 3] [--csv FILE] [--checkout OTHER]`` prints a
+table, of this checkout's kernels or of another's, whose CPU library is built: the op alone, and between
+two layers of PyTorch's, at two sizes, medians and ninth deciles in milliseconds. Each measurement is a
+process of its own, since OpenMP reads its environment once; the ways to wait take turns. Other
+programs are loops that do nothing else.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.revisions import ROOT, run_in
+
 # What the environment says. 3000 is what `lares` takes.
 WAYS = {
     "as torch comes": {},
@@ -27,8 +30,9 @@ WAYS = {
 }
 BATCHES = (8, 64)
 THREADS = 2
+MEASURE = "from benchmarks.waiting import measure; measure()"
 SECONDS = 1.5  # of each case
-FIELDS = ("beside", "way", "case", "batch", "milliseconds", "p90")
+FIELDS = ("revision", "beside", "way", "case", "batch", "milliseconds", "p90")
 
 
 def measure() -> None:
@@ -89,25 +93,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--beside", type=int, nargs="+", default=[0, 2], help="other programs")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--csv", type=Path)
+    parser.add_argument("--checkout", type=Path, default=ROOT)
     options = parser.parse_args(arguments)
     rows = []
     # Whatever the environment says of waiting already is not measured.
     plain = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
-    command = [sys.executable, "-c", "from benchmarks.waiting import measure; measure()"]
+    git = ["git", "-C", options.checkout, "rev-parse", "--short", "HEAD"]
+    revision = subprocess.check_output(git, text=True, errors="replace").strip()
     for beside in options.beside:
         with others(beside):
             for _ in range(options.rounds):
                 for way, says in WAYS.items():
-                    done = subprocess.run(
-                        command,
-                        env=plain | says,
-                        check=True,
-                        capture_output=True,
-                        text=True,
-                        errors="replace",
-                    )
-                    for line in done.stdout.splitlines():
-                        rows.append((str(beside), way, *line.split(",")))
+                    printed = run_in(options.checkout, MEASURE, plain | says)
+                    for line in printed.splitlines():
+                        rows.append((revision, str(beside), way, *line.split(",")))
                         print(*rows[-1], sep="\t", flush=True)
     if options.csv:
         with open(options.csv, "w", newline="", encoding="utf-8") as file:

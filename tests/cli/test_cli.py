@@ -158,12 +158,12 @@ def test_folders_of_runs_are_called_like_the_data(
 
 
 def test_the_folder_that_one_is_in_has_a_name(tmp_path: Path, capsys, monkeypatch) -> None:
-    (tmp_path / "work" / "b").mkdir(parents=True)
-    write_interactions(tmp_path / "work" / "x.parquet")
-    monkeypatch.chdir(tmp_path / "work")
-    for path in (".", "b/..", "../work/"):
+    (tmp_path / "shop" / "b").mkdir(parents=True)
+    write_interactions(tmp_path / "shop" / "x.parquet")
+    monkeypatch.chdir(tmp_path / "shop")
+    for path in (".", "b/..", "../shop/"):
         main(["data", "info", path])
-        assert "name               work\n" in capsys.readouterr().out
+        assert "name               shop\n" in capsys.readouterr().out
     for command in (["data", "info", ""], ["evaluate", "", "x"], ["evaluate", ".", ""]):
         assert "is ''; give the name of a file or folder" in fails(capsys, *command)
     assert "''" in fails(capsys, "train", "")

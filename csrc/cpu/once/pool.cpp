@@ -4,7 +4,7 @@
 #include <signal.h>
 
 #include <atomic>
-#include <system_error>
+#include <exception>
 #include <thread>
 
 namespace lares {
@@ -38,7 +38,7 @@ void Pool::start_threads(int most) {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
         for (; threads_ < most; ++threads_) std::thread([this] { serve(); }).detach();
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
         // No more threads to be had: those there are do the work.
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);

@@ -162,8 +162,7 @@ void run_pieces(int count, int threads, void (*piece)(void* data, int number), v
             if (!failed.exchange(true)) error = std::current_exception();
         }
     };
-    run_team(
-        threads, [](void* team) { (*static_cast<decltype(work)*>(team))(); }, &work);
+    run_team(threads, [](void* team) { (*static_cast<decltype(work)*>(team))(); }, &work);
     if (error) std::rethrow_exception(error);
 }
 
