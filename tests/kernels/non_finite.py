@@ -81,7 +81,7 @@ class Problem:
         """The same with one number of ``hidden``, ``state`` or a parameter of another value."""
         core = RecurrentCore(self.core.config, dtype=torch.float64)
         core.load_state_dict(self.core.double().state_dict())
-        core.train(self.core.training)
+        core.to(self.hidden.device).train(self.core.training)
         tensors = {"hidden": self.hidden.clone()}
         if self.state is not None:
             tensors["state"] = self.state.clone()
@@ -91,16 +91,20 @@ class Problem:
 
 
 def make_problem(
-    config: CoreConfig, lengths: list[int] = LENGTHS, given: bool = False, **options: Any
+    config: CoreConfig,
+    lengths: list[int] = LENGTHS,
+    given: bool = False,
+    device: str = "cpu",
+    **options: Any,
 ) -> Problem:
-    core, hidden, sizes = exact_problem(config, lengths)
+    core, hidden, sizes = exact_problem(config, lengths, device=device)
     if config.mixes_window:
         padding = torch.zeros(len(lengths), config.window - hidden.shape[1], config.d_model)
-        hidden = torch.cat([hidden, padding.double()], dim=1)
+        hidden = torch.cat([hidden, padding.to(hidden)], dim=1)
     state = None
     if given:
         generator = torch.Generator().manual_seed(4)
-        state = torch.randn(hidden.shape, generator=generator).double()
+        state = torch.randn(hidden.shape, generator=generator).to(hidden)
     if config.is_recurrent:
         options.setdefault("num_steps", 2)
     return Problem(core, hidden, state, sizes, {"seed": 7, **options})

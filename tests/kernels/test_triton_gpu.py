@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels import CoreConfig, RecurrentCore, explain, use_backend, warmup
+from tests.kernels.non_finite import VALUES, assert_stays_in_its_sequence, make_problem
 from tests.kernels.problems import (
     BACKWARD,
     FORWARD,
@@ -176,3 +177,19 @@ def test_no_wait_for_the_card() -> None:
 
 def test_it_is_chosen() -> None:
     assert explain(PUBLISHED, [20, 7], 4, "cuda").backend == "triton"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PUBLISHED,
+        replace(PUBLISHED, norm="query", padding="left-zeros", activation="relu"),
+        replace(PUBLISHED, mixer="bsarec", window=20),
+        replace(PUBLISHED, d_model=144, n_heads=2),  # the layered plan
+    ],
+    ids=["published", "sasrec", "window", "layered"],
+)
+@pytest.mark.parametrize("value", ["nan", "card's nan", "-inf"])
+def test_a_number_that_is_not_finite_stays_in_its_sequence(config: CoreConfig, value: str) -> None:
+    problem = make_problem(config, device="cuda")
+    assert_stays_in_its_sequence("triton", problem, "hidden", 1, 1, VALUES[value])
