@@ -9,4 +9,4 @@ from tests.fuzz import kernels, runner
 
 @pytest.mark.long
 def test_for_a_while() -> None:
-    assert runner.main("tests.fuzz.kernels", kernels.case, ["--seconds", "10"]) == 0
+    assert runner.main("tests.fuzz.kernels", kernels.case, ["--seconds", "15"]) == 0

@@ -19,7 +19,7 @@ pytestmark = [
 BUILD = Path(__file__).parent.parent.parent / "csrc" / "build.py"
 
 
-@pytest.mark.parametrize(("sanitizer", "calls"), [("address,undefined", 40), ("thread", 24)])
+@pytest.mark.parametrize(("sanitizer", "calls"), [("address,undefined", 60), ("thread", 24)])
 def test_random_calls(sanitizer: str, calls: int, tmp_path: Path) -> None:
     program = tmp_path / "stress"
     command = [sys.executable, BUILD, "--stress", sanitizer, program, tmp_path / "build"]

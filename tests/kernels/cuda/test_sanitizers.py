@@ -16,7 +16,7 @@ from tests.kernels.cuda.conftest import ROOT, build
 pytestmark = pytest.mark.sanitizer
 
 
-@pytest.mark.parametrize(("sanitizer", "calls"), [("address,undefined", 40), ("thread", 30)])
+@pytest.mark.parametrize(("sanitizer", "calls"), [("address,undefined", 60), ("thread", 30)])
 def test_random_calls(sanitizer: str, calls: int, tmp_path: Path) -> None:
     try:
         build.compiler()
