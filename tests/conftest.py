@@ -20,8 +20,6 @@ from tests.tiers import longest_first, mark_long
 PROGRAMS = ("reference", "equations")
 # Tests hold kernels to the reference themselves; tests/kernels/test_self_check.py is of these checks.
 os.environ.setdefault("LARES_SELF_CHECK", "0")
-# Nobody debugs what is compiled for cards here.
-os.environ.setdefault("TRITON_DISABLE_LINE_INFO", "1")
 # Triton's compiler and interpreter make millions of objects and no circles to speak of: looking for
 # these takes a twentieth of their time.
 gc.set_threshold(200_000, 50, 50)
