@@ -1,13 +1,14 @@
 """Saved models: a folder with ``config.json``, ``model.safetensors`` and ``items.json``; no pickle.
 
 Every safetensors file of ours carries a checksum of its names, types, shapes, bytes and metadata among
-the metadata; those of a model also say which items its rows are. Files without one are older, or
-others'.
+the metadata; those of a model also say which items its rows are, and the model's seed. Files without
+one are older, or others'.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,18 +19,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lares.config import CONFIG_FILE, LaresConfig
+from lares.config import CONFIG_FILE, MOST_SEED, LaresConfig
 from lares.data.vocabulary import Vocabulary
 from lares.errors import CheckpointError, DataError
 from lares.files import atomic_write, named_in_utf8
 from lares.finite import first_non_finite
 from lares.folders import ITEMS_FILE, WEIGHTS_FILE, read_model_config
+from lares.names import shown
+from lares.plain import whole
 
 # Two keys, so that damage to the name of one does not make the file look like one without.
 _CHECKSUM, _CHECKED = "lares_checksum", "lares_checked_by"
 _KINDS_OF_WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _ITEMS = "lares_items"  # of a model: which items it was saved with
 _NO_ITEMS = "none"  # none, or the model is older than this mark
+_SEED = "lares_seed"  # of a model, unless it is older than this mark
 
 
 def refuse_non_finite(tensors: Mapping[str, Tensor], consequence: str) -> None:
@@ -99,22 +103,30 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 class SavedModel(NamedTuple):
-    """Configuration and weights of a model, and its items by row, None for one that has none."""
+    """Configuration and weights of a model; its items by row, and its seed, None where it has none."""
 
     config: LaresConfig
     weights: dict[str, Tensor]
     vocabulary: Vocabulary | None
+    seed: int | None
 
 
 def save_model(
-    weights: Mapping[str, Tensor], config: LaresConfig, folder: Path, vocabulary: Vocabulary | None
+    weights: Mapping[str, Tensor],
+    config: LaresConfig,
+    folder: Path,
+    vocabulary: Vocabulary | None,
+    seed: int,
 ) -> None:
     """Write a model into ``folder``, each file whole or not at all; the configuration is the last.
 
     Raises:
         CheckpointError: a weight is not finite, or a file could not be written.
+        ConfigError: the seed is none of 64 bits.
     """
-    write_tensors(folder / WEIGHTS_FILE, weights, {"format": "pt", _ITEMS: _mark_of(vocabulary)})
+    seed = whole("seed", seed, 0, MOST_SEED)
+    marks = {"format": "pt", _ITEMS: _mark_of(vocabulary), _SEED: str(seed)}
+    write_tensors(folder / WEIGHTS_FILE, weights, marks)
     items = folder / ITEMS_FILE
     try:
         if vocabulary is None:
@@ -153,7 +165,7 @@ def load_model(
         vocabulary = _load_items(folder / ITEMS_FILE, mark)
     if vocabulary is not None:
         _check_items(vocabulary, config, mark, folder)
-    return SavedModel(config, weights, vocabulary)
+    return SavedModel(config, weights, vocabulary, _seed_of(metadata, folder / WEIGHTS_FILE))
 
 
 def _mark_of(vocabulary: Vocabulary | None) -> str:
@@ -161,6 +173,18 @@ def _mark_of(vocabulary: Vocabulary | None) -> str:
     if vocabulary is None:
         return _NO_ITEMS
     return f"{len(vocabulary)} {vocabulary.digest().hex()}"
+
+
+def _seed_of(metadata: Mapping[str, str], path: Path) -> int | None:
+    if _SEED not in metadata:
+        return None
+    said = metadata[_SEED]
+    if not re.fullmatch("[0-9]{1,20}", said) or int(said) > MOST_SEED:
+        raise CheckpointError(
+            f"{path}: its seed is {shown(said)}; it must be a whole number of 64 bits; save the model "
+            "again"
+        )
+    return int(said)
 
 
 def _load_items(path: Path, mark: str) -> Vocabulary | None:

@@ -9,8 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lares.config import CONFIG_FILE, LaresConfig
+from lares.config import CONFIG_FILE, MOST_SEED, LaresConfig
 from lares.errors import CheckpointError, ConfigError
+from lares.plain import whole
 
 WEIGHTS_FILE = "model.safetensors"
 ITEMS_FILE = "items.json"
@@ -40,6 +41,25 @@ def model_folder(path: str | Path) -> Path:
             f"{folder} is neither a run folder ({RUN_CONFIG_FILE}) nor a model folder ({CONFIG_FILE})"
         )
     return folder
+
+
+def seed_of_run(folder: Path) -> int:
+    """Return the seed of the run whose folder it is, for a model that does not say its own; else 0.
+
+    Raises:
+        CheckpointError: the run's file of options is broken.
+    """
+    if not is_run(folder):
+        return 0
+    import yaml  # most folders do without
+
+    path = folder / RUN_CONFIG_FILE
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return whole("trainer.seed", options["trainer"]["seed"], 0, MOST_SEED)
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} does not say the run's seed: {reason}") from error
 
 
 def read_model_config(folder: Path) -> LaresConfig:

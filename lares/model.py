@@ -60,22 +60,28 @@ class LaresModel(nn.Module):
         text_features: (V, D), as :class:`LaresEncoder` takes them.
         vocabulary: raw ids of the catalogue's rows; without one the rows' numbers ``1..V-1`` are the
             ids.
+        seed: of the state that every history starts from where a list is made or a model evaluated,
+            if it is drawn and no other seed is given.
 
     Attributes:
         config: of the encoder.
-        vocabulary: as given; it is saved with the model.
+        vocabulary, seed: as given; they are saved with the model.
 
     Raises:
-        ConfigError: ``vocabulary`` has not the items of ``config``.
+        ConfigError: ``vocabulary`` has not the items of ``config``, or ``seed`` is none of 64 bits.
     """
+
+    seed: int = 0  # of models that were pickled before they had one
 
     def __init__(
         self,
         config: LaresConfig,
         text_features: Tensor | None = None,
         vocabulary: Vocabulary | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
+        self.seed = whole("seed", seed, 0, MOST_SEED)
         if vocabulary is not None and vocabulary.n_items != config.n_items:
             raise ConfigError(
                 f"the vocabulary has {len(vocabulary)} items; n_items={config.n_items} is a model of "
@@ -164,7 +170,7 @@ class LaresModel(nn.Module):
         *,
         remove_seen: bool = True,
         num_steps: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         index: ItemIndex | None = None,
     ) -> list[list[Any]]:
         """Return the ``k`` best items for every history, best first, in raw ids.
@@ -178,7 +184,7 @@ class LaresModel(nn.Module):
             k: items wanted, in ``1..V-1``.
             remove_seen: leave out items of the whole history, also those beyond the window.
             num_steps: reasoning depth; None is ``mean_depth``.
-            seed: of the drawn initial state.
+            seed: of the drawn initial state; None is the model's.
             index: over the catalogue, instead of exact search: what it finds is returned, best or
                 not. :class:`lares.integrations.faiss_index.FaissIndex` is one.
 
@@ -209,7 +215,7 @@ class LaresModel(nn.Module):
         *,
         remove_seen: bool = True,
         num_steps: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         sequence_ids: Sequence[int] | None = None,
         index: ItemIndex | None = None,
     ) -> list[list[int]]:
@@ -223,7 +229,7 @@ class LaresModel(nn.Module):
         """
         n_items = self.config.n_items
         k, num_steps = plain(k), plain(num_steps)
-        seed = whole("seed", seed, 0, MOST_SEED)
+        seed = whole("seed", self.seed if seed is None else seed, 0, MOST_SEED)
         if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= n_items - 1:
             raise ConfigError(
                 f"k is {shown(k)}; it must be in 1..{n_items - 1}, the size of the catalogue"
@@ -330,7 +336,7 @@ class LaresModel(nn.Module):
         """
         from lares.checkpoint import save_model  # needs safetensors, which a model alone does not
 
-        save_model(self.state_dict(), self.config, Path(path), self.vocabulary)
+        save_model(self.state_dict(), self.config, Path(path), self.vocabulary, self.seed)
 
     @classmethod
     def without_memory(cls, config: LaresConfig) -> LaresModel:
@@ -363,14 +369,15 @@ class LaresModel(nn.Module):
             CheckpointError: a file is missing, broken or does not fit; the message names it.
         """
         from lares.checkpoint import check_weights, load_model
-        from lares.folders import WEIGHTS_FILE, model_folder
+        from lares.folders import WEIGHTS_FILE, model_folder, seed_of_run
 
         folder = model_folder(path)
         saved = load_model(folder, vocabulary)
         # First without memory: a damaged configuration may ask for any amount of it.
         shapes = cls.without_memory(saved.config).state_dict()
         check_weights(shapes, saved.weights, folder / WEIGHTS_FILE)
-        model = cls(saved.config, vocabulary=saved.vocabulary)
+        seed = seed_of_run(Path(path)) if saved.seed is None else saved.seed
+        model = cls(saved.config, vocabulary=saved.vocabulary, seed=seed)
         model.to(saved.weights["encoder.item_embedding.weight"].dtype)
         model.load_state_dict(saved.weights)
         return model.eval()

@@ -77,7 +77,7 @@ def build_parser() -> OptionParser:
         action="store_true",
         help="also by tenths of the samples, from those with the rarest targets to the most popular",
     )
-    parser.add_argument("--seed", type=int, help="of drawn initial states; default: the run's")
+    parser.add_argument("--seed", type=int, help="of drawn initial states; default: the model's")
     parser.add_argument("--output", metavar="FILE.json", help="write the metrics here, too")
     add_device(parser)
     # No defaults: options not given are those of the run, and null is a value.
@@ -145,7 +145,7 @@ def run(argv: Sequence[str]) -> None:
             depths,
             batch_size=found.batch_size,
             remove_history=remove_history,
-            seed=trainer.seed if found.seed is None else found.seed,
+            seed=found.seed,
             states=found.states,
         )
     except ValueError as error:

@@ -77,7 +77,7 @@ def build_parser() -> OptionParser:
         "items that training met most often",
     )
     parser.add_argument("--depth", type=int, help="reasoning depth; default: the training mean")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawn initial state (0)")
+    parser.add_argument("--seed", type=int, help="of the drawn initial state; default: the model's")
     add_device(parser)
     return parser
 

@@ -35,7 +35,7 @@ def depth_ranks(
     *,
     batch_size: int = 512,
     remove_history: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     states: str = "shared",
     first_id: int = 0,
 ) -> dict[int, Tensor]:
@@ -57,7 +57,7 @@ def depth_ranks(
     batch_size = whole("batch_size", batch_size, 1)
     first_id = whole("first_id", first_id, 0)
     depths = [whole("depth", depth, 0) for depth in depths]
-    seed = whole("seed", seed, 0, MOST_SEED)
+    seed = whole("seed", model.seed if seed is None else seed, 0, MOST_SEED)
     recurrent = model.config.is_recurrent
     if not depths or (min(depths) < 1 if recurrent else set(depths) != {0}):
         allowed = (
@@ -112,7 +112,7 @@ def evaluate(
     ks: Sequence[int] = DEFAULT_KS,
     batch_size: int = 512,
     remove_history: bool = False,
-    seed: int = 0,
+    seed: int | None = None,
     states: str = "shared",
 ) -> dict[int, dict[str, float]]:
     """Recall and NDCG over the full catalogue, by reasoning depth.
@@ -124,7 +124,7 @@ def evaluate(
         ks: cut-offs.
         batch_size: sequences a pass.
         remove_history: leave the items of a sample's whole history out of its ranking.
-        seed: of drawn initial states.
+        seed: of drawn initial states; None is the model's.
         states: ``shared``: all samples start from one drawn state, as :meth:`LaresModel.recommend` has
             it; ``drawn``: each has its own, by its number in the split, as published.
 

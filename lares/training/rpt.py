@@ -185,7 +185,8 @@ def _objective(
 ) -> RptObjective:
     """The objective, with a policy that begins as ``start``."""
     config.sampling.check_model(start.config)
-    policy = LaresModel(config.start.of_policy(start.config), vocabulary=vocabulary)
+    shape, seed = config.start.of_policy(start.config), config.trainer.seed
+    policy = LaresModel(shape, vocabulary=vocabulary, seed=seed)
     policy.to(fabric.device, start.items.dtype)
     policy.load_state_dict(start.state_dict())
     kind = WindowRptObjective if config.sampling.whole_histories else RptObjective
@@ -229,7 +230,7 @@ def _write_start(
     folder.start.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder.samples) as temporary, open(temporary, "wb") as file:
         np.save(file, kept)
-    save_model(start.state_dict(), start.config, folder.start, dataset.vocabulary)
+    save_model(start.state_dict(), start.config, folder.start, dataset.vocabulary, start.seed)
 
 
 def _read_samples(path: Path, n_samples: int) -> NDArray[np.int64]:

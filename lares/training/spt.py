@@ -152,7 +152,7 @@ def _phase(config: TrainConfig, dataset: Dataset, place: Place) -> Phase:
         shape = dataclasses.replace(shape, text_features="", text_width=features.shape[1])
     require_memory_for(shape, place.device)
     torch.manual_seed(seed)
-    model = LaresModel(shape, features, dataset.vocabulary)
+    model = LaresModel(shape, features, dataset.vocabulary, seed)
     if config.sampling.whole_histories:
         return WindowSptPhase(model, config.objective, config.sampling, dataset.train, seed, place)
     return SptPhase(model, config.objective, dataset.train, seed, place)

@@ -93,6 +93,6 @@ def load_trained(path: str | Path) -> TrainedModel:
     Raises:
         CheckpointError: the folder holds neither.
     """
-    folder, data = find_model(path)
-    model = LaresModel.from_pretrained(folder)
+    _, data = find_model(path)
+    model = LaresModel.from_pretrained(path)
     return TrainedModel(model, model.vocabulary, data)

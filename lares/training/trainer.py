@@ -365,7 +365,9 @@ class Trainer:
         model, best = self.model, self.folder.best
         first_does(
             self.fabric,
-            lambda: save_model(model.state_dict(), model.config, best, model.vocabulary),
+            lambda: save_model(
+                model.state_dict(), model.config, best, model.vocabulary, model.seed
+            ),
         )
 
     # --- evaluation -------------------------------------------------------------------------------

@@ -9,11 +9,15 @@ import stat
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lares import LaresModel
 from lares.cli import evaluate as command
 from lares.cli import main
+from lares.data import load_dataset
 from lares.training.spt import train
+from tests.model.test_same_list import without_seed
 from tests.training.helpers import small_config
 
 
@@ -57,6 +61,46 @@ def test_the_result_of_a_run_is_what_evaluate_says(interactions: Path, run: Path
     assert "opposites" in error
     assert "--states is 'mine'" in fails(capsys, str(run), str(interactions), "--states=mine")
     assert "--unknown is 'x'" in fails(capsys, str(run), str(interactions), "--unknown=x")
+
+
+KS = (1, 2, 4, 7, 10)
+
+
+def measured(place: Path, data: Path, capsys, *options: str) -> list[float]:
+    """NDCG of the test samples, as evaluate says it; its recall is that of the lists of recommend."""
+    output, file = place.parent / "one.json", place.parent / "histories.csv"
+    shared = [*options, "--device=cpu"]
+    main(
+        ["evaluate", str(place), str(data), "--depths=4", "--keep_history", *shared]
+        + [f"--ks={','.join(map(str, KS))}", f"--output={output}"]
+    )
+    dataset = load_dataset(data)
+    test, ids = dataset.test, dataset.vocabulary.decode
+    rows = [ids(test.items[a:b].tolist()) for a, b in zip(test.starts, test.ends, strict=True)]
+    targets = ids(test.items[test.ends].tolist())
+    file.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
+    capsys.readouterr()
+    main(["recommend", str(place), f"--histories={file}", "--k=10", "--keep-seen", *shared])
+    lists = [line.split(",") for line in capsys.readouterr().out.splitlines()]
+    hits = [
+        [str(target) in found[:k] for found, target in zip(lists, targets, strict=True)] for k in KS
+    ]
+    said = json.loads(output.read_text())["4"]
+    assert [said[f"recall@{k}"] for k in KS] == pytest.approx([np.mean(each) for each in hits])
+    return [said[f"ndcg@{k}"] for k in KS]
+
+
+def test_recommend_gives_what_evaluate_counts(
+    interactions: Path, run: Path, tmp_path: Path, capsys
+) -> None:
+    """Of a run, of its model, of a copy, with another seed, and of a run older than models' seeds."""
+    wanted = measured(run, interactions, capsys)
+    assert measured(run, interactions, capsys, "--seed=8") != wanted
+    LaresModel.from_pretrained(run).save_pretrained(tmp_path / "copy")
+    shutil.copytree(run, tmp_path / "old")
+    without_seed(tmp_path / "old" / "best")
+    for place in (run / "best", tmp_path / "copy", tmp_path / "old"):
+        assert measured(place, interactions, capsys) == wanted
 
 
 def test_validation_is_drawn(interactions: Path, run: Path) -> None:
