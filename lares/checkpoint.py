@@ -55,7 +55,7 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file whole, or leave the one that is there.
+    """Write a safetensors file whole, or leave the one that is there; equal content is equal bytes.
 
     Raises:
         CheckpointError: a tensor is not finite, or the disk took no more.
@@ -67,8 +67,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     try:
         with atomic_write(path) as temporary:
             save_file(contiguous, temporary, metadata=described)
+            _order_metadata(temporary)
     except (OSError, SafetensorError) as error:
         raise _not_written(path, error) from error
+
+
+def _order_metadata(path: Path) -> None:
+    """Sort the metadata in a safetensors file's header: the library has another order at every call."""
+    with open(path, "rb+") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(ordered) <= length  # both write JSON without blanks, and tensors stay in place
+        file.seek(8)
+        file.write(ordered.ljust(length))
 
 
 def _not_written(path: Path, error: Exception) -> CheckpointError:

@@ -34,6 +34,42 @@ def header_length(content: bytes) -> int:
     return 8 + struct.unpack("<Q", content[:8])[0]
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"format": "pt", "kind": "test"},
+        {f"{letter}{n}": 'é\x00\x1f\x7f"\\/\n\u2028😀' * n for n in range(9) for letter in "zaü"},
+    ],
+    ids=["none", "two", "many letters"],
+)
+def test_the_same_content_is_the_same_bytes(metadata: dict[str, str], tmp_path: Path) -> None:
+    """In whatever order names and marks were given; and what is read is what was written."""
+    written = []
+    for turn in range(6):
+        path = tmp_path / f"{turn}.safetensors"
+        backwards = turn % 2
+        write_tensors(
+            path,
+            dict(sorted(TENSORS.items(), reverse=backwards)),
+            dict(sorted(metadata.items(), reverse=backwards)),
+        )
+        tensors, found = read_tensors(path)
+        assert metadata.items() <= found.items()
+        assert all(tensors[name].equal(tensor) for name, tensor in TENSORS.items())
+        assert header_length(path.read_bytes()) % 8 == 0  # so that tensors stay aligned
+        written.append(path.read_bytes())
+    assert len(set(written)) == 1
+
+
+def test_equal_models_are_equal_files(tmp_path: Path) -> None:
+    for place in ("one", "two", "three"):
+        make().save_pretrained(tmp_path / place)
+    LaresModel.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "again")
+    for name in ("config.json", "items.json", "model.safetensors"):
+        assert len({file.read_bytes() for file in tmp_path.glob(f"*/{name}")}) == 1
+
+
 @pytest.mark.parametrize("change", [0x01, 0x80, 0xFF], ids=hex)
 def test_any_flipped_byte_is_noticed(tmp_path: Path, change: int) -> None:
     """Or changes nothing: a blank of the header that becomes another blank."""
