@@ -1,4 +1,4 @@
-"""``lares evaluate RUN_OR_MODEL DATA``: metrics of a trained model by reasoning depth."""
+"""``lares evaluate RUN_OR_MODEL [DATA]``: metrics of a trained model by reasoning depth."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def build_parser() -> OptionParser:
         "evaluate", "Full-ranking Recall and NDCG; all depths come from one pass."
     )
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, or a saved model's")
-    parser.add_argument("path", metavar="DATA", help="file or folder of interactions")
+    parser.add_argument(
+        "path", metavar="DATA", nargs="?", help="file or folder of interactions; default: the run's"
+    )
     parser.add_argument("--depths", type=str, help="default 1,2,4,8,12,16, or 0 if that is all")
     parser.add_argument("--split", default="test", help="valid or test")
     parser.add_argument("--ks", type=str, default="5,10,20,50", help="cut-offs")
@@ -115,10 +117,10 @@ def run(argv: Sequence[str]) -> None:
     output = None if found.output is None else Path(found.output)
     if output is not None:
         require_output("--output", output)
-    find_model(
-        found.model
-    )  # a wrong folder, and data that are not there, are told before torch comes
-    require_there(Path(found.path))
+    # A wrong folder, and data that are not there, are told before torch comes.
+    _, of_run = find_model(found.model)
+    path = _own_data(found.model, of_run) if found.path is None else found.path
+    require_there(Path(path))
     device = choose_device(found.device, found.num_threads)
     # Imported here: they bring torch, which help and the checks above can do without.
     from lares.checkpoint import write_json
@@ -129,10 +131,10 @@ def run(argv: Sequence[str]) -> None:
     from lares.training.trained import load_trained
 
     trained = load_trained(found.model)
-    options = dataclasses.replace(trained.data or DataOptions(), **given, path=found.path)
+    options = dataclasses.replace(trained.data or DataOptions(), **given, path=path)
     read = load_dataset(**dataclasses.asdict(options))
     dataset = _in_rows_of(trained, read, found.unknown == "skip")
-    _say_if_other_data(found.model, found.path, read)
+    _say_if_other_data(found.model, path, read)
     if depths is None:
         depths = [1, 2, 4, 8, 12, 16] if trained.model.config.is_recurrent else [0]
     split: Split = getattr(dataset, found.split)
@@ -168,6 +170,28 @@ def run(argv: Sequence[str]) -> None:
         results["by_popularity"] = by_tenth
     if output is not None:
         write_json(output, results)
+
+
+def _own_data(model: str, options: DataOptions | None) -> str:
+    """Return where the data lie that a run was trained on, for one that is asked about no other.
+
+    Args:
+        model: folder of the run.
+        options: how it read its data; None where ``model`` is no run.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if options is None:
+        raise ConfigError(f"no data: {model} is no run, whose data would be taken; give DATA")
+    path = Path(options.path)
+    if not path.exists():
+        seen_from = "" if path.is_absolute() else f" (seen from the folder {Path.cwd()})"
+        raise ConfigError(
+            f"{model} was trained on {path}, which is not there{seen_from}; give DATA, the place "
+            "where it is now"
+        )
+    return options.path
 
 
 def _trainer_of(model: str) -> TrainerOptions:

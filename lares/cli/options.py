@@ -51,6 +51,16 @@ class OptionParser(ArgumentParser):
                 found[name] = as_typed(found[name])
         return found
 
+    def _match_arguments_partial(self, actions: Any, pattern: str) -> list[int]:
+        """Keep an argument that may be left out for what stands behind further options.
+
+        Before 3.12.7 argparse has it left out as soon as an option comes, and refuses what follows.
+        """
+        counts: list[int] = super()._match_arguments_partial(actions, pattern)
+        while "O" in pattern and counts and counts[-1] == 0:
+            counts.pop()
+        return counts
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)
         if unknown:

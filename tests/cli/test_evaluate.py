@@ -103,6 +103,67 @@ def test_recommend_gives_what_evaluate_counts(
         assert measured(place, interactions, capsys) == wanted
 
 
+def test_without_data_a_run_has_its_own(
+    interactions: Path, run: Path, tmp_path: Path, capsys
+) -> None:
+    """As its options say that they were read."""
+    wanted = measured(run, interactions, capsys)
+    asked = ["--depths=4", "--keep_history", f"--ks={','.join(map(str, KS))}"]
+    output = tmp_path / "found.json"
+    for arguments in ([str(run), *asked], [*asked, str(run)]):
+        main(["evaluate", *arguments, f"--output={output}"])
+        found = json.loads(output.read_text())["4"]
+        assert [found[f"ndcg@{k}"] for k in KS] == wanted
+        assert "test: " in capsys.readouterr().out
+    for arguments in (
+        [str(run), "--depths", "1", str(interactions)],
+        ["--depths", "1", str(run), str(interactions)],
+        ["--keep_history", str(run), "--depths=1", str(interactions)],
+    ):
+        main(["evaluate", *arguments])
+    assert "unexpected argument" in fails(capsys, str(run), str(interactions), "more")
+
+
+def test_a_column_named_for_own_data_is_read(tmp_path: Path, run: Path, capsys) -> None:
+    films = "".join(f"{u},{(u + i) % 20},{i}\n" for u in range(30) for i in range(6))
+    (tmp_path / "films.csv").write_text("who,item_id,timestamp\n" + films)
+    config = small_config(
+        tmp_path / "films.csv", data={"user_column": "who"}, trainer={"max_epochs": 1}
+    )
+    train(config, tmp_path / "run", progress=False)
+    main(["evaluate", str(tmp_path / "run"), "--depths=1"])
+    assert "test: 30 samples" in capsys.readouterr().out
+    error = fails(capsys, str(tmp_path / "run"), "--data.user_column=whose")
+    assert "whose" in error
+
+
+def test_own_data_that_cannot_be_found(
+    interactions: Path, run: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    for path in ("gone.parquet", str(tmp_path / "gone")):
+        config.write_text(
+            "".join(
+                f"  path: {path}\n" if line.startswith("  path: ") else line
+                for line in config.read_text().splitlines(keepends=True)
+            )
+        )
+        error = fails(capsys, str(tmp_path / "run"))
+        assert f"{tmp_path / 'run'} was trained on {path}, which is not there" in error
+        assert "give DATA" in error
+        assert ("seen from the folder" in error) == (path == "gone.parquet")
+        main(["evaluate", str(tmp_path / "run"), str(interactions), "--depths=1"])
+        capsys.readouterr()
+    shutil.copy(interactions, tmp_path / "walks.parquet")
+    monkeypatch.chdir(tmp_path)
+    config.write_text(config.read_text().replace(str(tmp_path / "gone"), "walks.parquet"))
+    main(["evaluate", "run", "--depths=1"])
+    assert "test: " in capsys.readouterr().out
+    error = fails(capsys, str(run / "best"))
+    assert f"no data: {run / 'best'} is no run, whose data would be taken; give DATA" in error
+
+
 def test_validation_is_drawn(interactions: Path, run: Path) -> None:
     from lares.training.loggers import read_rows
 
