@@ -36,10 +36,11 @@ _UNKNOWN = ("error", "skip")
 _EMPTIED = ("nothing", "popular")
 _PLACES_SHOWN = 5
 _BLANKS = " \t\n\r\v\f"  # as in data; others are letters of an id
+_LONGEST_LINE = 2**27  # letters, so that a device that never ends its first line is no history
 
 
 class History(NamedTuple):
-    """A history as it was asked for: where it stands, and its raw ids as text."""
+    """A history as it was asked for: where it stands, and its raw ids as text, none in a blank line."""
 
     place: str
     ids: list[str]
@@ -62,13 +63,18 @@ def build_parser() -> OptionParser:
     )
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, or a saved model's")
     parser.add_argument("--history", metavar="ID,ID,...", help="one history, oldest item first")
-    parser.add_argument("--histories", metavar="FILE", help="one history a line, in the same form")
+    parser.add_argument(
+        "--histories",
+        metavar="FILE",
+        help="one history a line, in the same form; may be compressed (.gz, .zst)",
+    )
     parser.add_argument("--k", type=int, default=10, help="items wanted")
     parser.add_argument("--keep-seen", action="store_true", help="also recommend items in history")
     parser.add_argument(
         "--unknown",
         default="error",
-        help="error, or skip: leave out items that the model does not know",
+        help="error, or skip: leave out items that the model does not know, and take blank lines for "
+        "empty histories",
     )
     parser.add_argument(
         "--emptied",
@@ -83,20 +89,20 @@ def build_parser() -> OptionParser:
 
 
 def read_histories(history: str | None, histories: str | None) -> list[History]:
-    """Return every history asked for, on the command line or in a file."""
+    """Return every history asked for, on the command line or in a file.
+
+    Raises:
+        DataError: the file cannot be read, or a line is not CSV of ids.
+    """
     if (history is None) == (histories is None):
         raise ConfigError("give --history ID,ID,... or --histories FILE, one of them")
     if history is not None:
         return list(_parsed([history], lambda line: "--history"))
+    from lares.data.text_lines import text_lines  # brings pyarrow
+
     path = Path(str(histories))
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            found = list(_parsed(file, lambda line: f"{path}, line {line}"))
-    except (
-        OSError,
-        ValueError,
-    ) as error:  # the latter of bytes that are no text, or NUL in its name
-        raise DataError(f"{path} cannot be read: {error}") from error
+    lines = text_lines(path, _LONGEST_LINE)
+    found = list(_parsed(lines, lambda line: f"{path}, line {line}"))
     if not found:
         raise DataError(f"{path} holds no history")
     return found
@@ -122,11 +128,12 @@ def _parsed(lines: Iterable[str], place: Callable[[int], str]) -> Iterator[Histo
             ) from None
         if ids is None:
             return
-        if not ids or not all(part.strip(_BLANKS) for part in ids):
+        named = [part for part in ids if part.strip(_BLANKS)]
+        if named != ids and len(ids) > 1:
             raise DataError(
                 f"{where}: {shown(','.join(ids))} is not a history; give item ids with commas between"
             )
-        yield History(where, ids)
+        yield History(where, named)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -135,6 +142,7 @@ def run(argv: Sequence[str]) -> None:
     require_choice("--unknown", found.unknown, _UNKNOWN)
     require_choice("--emptied", found.emptied, _EMPTIED)
     wanted = read_histories(found.history, found.histories)
+    _require_ids(wanted, found.unknown == "skip")
     if sys.stdout is None:
         raise ConfigError("standard output is closed; lists are written there")
     require_at_least("--k", found.k, 1)
@@ -170,6 +178,25 @@ def run(argv: Sequence[str]) -> None:
         lists[number] = items if vocabulary is None else vocabulary.decode(items)
     with is_utf8():
         _write(lists)
+
+
+def _require_ids(wanted: Sequence[History], skip: bool) -> None:
+    """See that histories have ids; if ``skip``, those that have none may go without, and are told.
+
+    Raises:
+        DataError: one has none.
+    """
+    empty = [history.place for history in wanted if not history.ids]
+    if not empty:
+        return
+    if not skip:
+        raise DataError(
+            f"{empty[0]}: '' is not a history; give item ids with commas between, or --unknown skip, "
+            "with which it is an empty one"
+        )
+    places = ", ".join(empty[:_PLACES_SHOWN]) + ", ..." * (len(empty) > _PLACES_SHOWN)
+    histories = "empty history" if len(empty) == 1 else "empty histories"
+    print(f"note: {len(empty):,} {histories}: {places}", file=sys.stderr)
 
 
 def _write(lists: Iterable[Sequence[Any]]) -> None:

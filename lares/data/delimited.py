@@ -7,11 +7,9 @@ is stricter about than the rules are (ends of lines of several kinds, cells beyo
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import csv
 import glob
-import io
 import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,9 +22,10 @@ import pyarrow as pa
 
 from lares.csv_rows import rows_of
 from lares.data.formats import compression
-from lares.data.tables import ReadAgain, Table, arrow_file, part_files, require_once
+from lares.data.tables import ReadAgain, Table, part_files, require_once
+from lares.data.text_lines import text_lines
 from lares.errors import DataError
-from lares.names import shell_word, utf8_name
+from lares.names import utf8_name
 
 _GUESSES = ("::", ",", ";", "\t", "|")
 _NAMES = {"tab": "\t", "\\t": "\t"}
@@ -37,15 +36,6 @@ _LONGEST_LINE = 16 * 2**20  # bytes of a row that DuckDB makes room for
 _ROWS_AT_ONCE = 100_000  # that the csv module reads
 # What stands for no value: nothing in any file. DuckDB passes over such cells beyond the header's.
 _NO_CELL = secrets.token_hex(16)
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-# How files begin that are no text, and what to do about it.
-_PACKED = {
-    b"\x1f\x8b": "compressed with gzip; its name must end in .gz",
-    b"\x28\xb5\x2f\xfd": "compressed with Zstandard; its name must end in .zst",
-    b"PK\x03\x04": "a zip archive; unpack it first",
-    b"PAR1": "Parquet; its name must end in .parquet, or --data.format parquet say so",
-}
-_RECODE = "convert the file first, as with iconv -f {} -t UTF-8 {} > NEW_FILE"
 
 
 class Dialect(NamedTuple):
@@ -241,55 +231,13 @@ def _find_dialect(
     return max(found, key=lambda one: len(one[1]))
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Give the lines of a file with their ends, whichever those are.
-
-    Raises:
-        DataError: the file cannot be read, or is no UTF-8 text.
-    """
-    try:
-        with (
-            arrow_file(path) as opened,
-            pa.input_stream(opened, compression=compression(path)) as file,
-        ):
-            text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-            for number, line in enumerate(text, 1):
-                _require_utf8(line, path, number)
-                yield line
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-
-
-def _require_utf8(line: str, path: Path, number: int) -> None:
-    """Raise ``DataError`` if bytes of a line could not be decoded, and stand in it as surrogates."""
-    try:
-        line.encode()
-    except UnicodeEncodeError as error:
-        name = shell_word(str(path))
-        start = line[:2].encode(errors="surrogateescape")[:2]
-        if number == 1 and start in _UTF16:
-            raise DataError(
-                f"{path}, line 1: the file is UTF-16; {_RECODE.format('UTF-16', name)}"
-            ) from error
-        for magic, what in _PACKED.items():
-            if number == 1 and line[: len(magic)].encode(errors="surrogateescape").startswith(
-                magic
-            ):
-                raise DataError(f"{path}, line 1: the file is {what}") from error
-        byte = ord(line[error.start]) & 0xFF
-        raise DataError(
-            f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8; "
-            f"{_RECODE.format('LATIN1', name)}"
-        ) from error
-
-
 def _records(path: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:
     """Give the rows of a file, header included, each with the line it begins in; blank lines are none.
 
     Raises:
         DataError: the file cannot be read, is no UTF-8 text, or its quotes are not those of CSV.
     """
-    lines, delimiter = _lines(path), dialect.delimiter
+    lines, delimiter = text_lines(path), dialect.delimiter
     if len(delimiter) > 1:
         delimiter = _ONE_CHARACTER
         lines = (line.replace(dialect.delimiter, delimiter) for line in lines)

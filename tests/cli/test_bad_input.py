@@ -321,7 +321,7 @@ CASES = [
         for c, holds in (
             ("", ("no history",)),
             ("3,4\n5,,6\n", ("line 2",)),
-            (b"3,4\n\xff\n", ("utf-8",)),
+            (b"3,4\n\xff\n", ("line 2", "not UTF-8")),
             ('"3,4\n', ("line 1",)),
             ("3,999\n", ("999", "line 1")),
             (f"3,{HUGE}\n", ("line 1", "unknown")),

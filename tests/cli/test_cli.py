@@ -250,6 +250,14 @@ def test_recommend(run_folder: Path, tmp_path: Path, capsys) -> None:
     main(["recommend", str(run_folder), "--histories", str(file), "--k=5", "--keep-seen"])
     expected = model.recommend([[3, 4, 6], [10]], 5, remove_seen=False)
     assert capsys.readouterr().out.splitlines() == [",".join(map(str, row)) for row in expected]
+    file.write_text("3,4,6\n\n10\n999\n")
+    main(
+        ["recommend", str(run_folder), f"--histories={file}", "--k=5", "--keep-seen"]
+        + ["--unknown=skip", "--emptied=popular"]
+    )
+    popular = json.loads((run_folder / "data.json").read_text())["popular"][:5]
+    expected = [expected[0], popular, expected[1], popular]
+    assert capsys.readouterr().out.splitlines() == [",".join(map(str, row)) for row in expected]
 
 
 def test_recommend_speaks_raw_ids(tmp_path: Path, capsys) -> None:

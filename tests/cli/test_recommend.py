@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import io
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from lares import LaresConfig, LaresModel
 from lares.cli import main
+from lares.cli import recommend as command
+from lares.data.text_lines import text_lines
 from lares.data.vocabulary import Vocabulary
+from lares.errors import DataError
+
+Packer = Callable[[bytes], bytes]
 
 NAMES = [
     f'Duo {number:02d}, "Live"' if number % 3 else f"Solo {number:02d}" for number in range(20)
@@ -40,6 +50,11 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, LaresModel]:
 def numbers(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, LaresModel]:
     folder = tmp_path_factory.mktemp("numbers")
     return str(folder), save(folder, NUMBERS)
+
+
+def zstd(content: bytes) -> bytes:
+    found: bytes = pa.compress(content, codec="zstd", asbytes=True)
+    return found
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -172,13 +187,115 @@ def test_histories_that_cannot_be(history: str, message: str, numbers, capsys) -
         (b'5\n"8\n11\n', "line 2: unexpected end of data"),
         (b'5\n"8"x,11\n', "line 2: ',' expected"),
         (b"", "holds no history"),
-        (b"\xff\xfe", "cannot be read"),
+        (b"\xff\xfe5\x00", "line 1: the file is UTF-16; convert the file first"),
+        (b"5\n\xff\n", "line 2: byte 0xff is not UTF-8; convert"),
+        (gzip.compress(b"5\n"), "compressed with gzip; its name must end in .gz"),
+        (zstd(b"5\n"), "compressed with Zstandard; its name must end in .zst"),
     ],
 )
 def test_files_that_cannot_be(content: bytes, message: str, numbers, tmp_path, capsys) -> None:
     file = tmp_path / "h.txt"
     file.write_bytes(content)
     assert message in fails(capsys, numbers[0], "--histories", str(file))
+
+
+@pytest.mark.parametrize(
+    ("name", "packed"),
+    [("h.gz", gzip.compress), ("h.csv.GZ", gzip.compress), ("h.zst", zstd), ("h.txt.ZST", zstd)],
+)
+def test_compressed_files(name: str, packed: Packer, names, tmp_path: Path, capsys) -> None:
+    folder, model = names
+    file = tmp_path / name
+    file.write_bytes(packed(FILES["with a byte order mark"]))
+    main(["recommend", folder, "--histories", str(file), "--k=4"])
+    assert lists(capsys.readouterr().out) == model.recommend(ASKED, 4)
+    whole = packed(("5,8\n" * 100_000).encode())
+    for broken in (b"5,8\n", whole[: len(whole) // 2], b"\x00" * 100):
+        file.write_bytes(broken)
+        assert f"{file} cannot be read" in fails(capsys, folder, "--histories", str(file))
+
+
+def test_a_pipe_of_histories(names, tmp_path: Path, capsys) -> None:
+    folder, model = names
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(FILES["plain"]))
+    writer.start()
+    main(["recommend", folder, f"--histories={tmp_path / 'pipe'}", "--k=4"])
+    writer.join(10)
+    assert lists(capsys.readouterr().out) == model.recommend(ASKED, 4)
+
+
+@pytest.mark.parametrize("place", ["/dev/zero", "pipe", "zeros.gz"])
+def test_a_line_without_end(
+    place: str, names, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_LONGEST_LINE", 1_000_000)
+    file = tmp_path / place  # of /dev/zero itself
+    if place == "pipe":
+        os.mkfifo(file)
+
+        def write() -> None:
+            with contextlib.suppress(BrokenPipeError), open(file, "wb") as pipe:
+                pipe.write(b"5\n8,")
+                while True:
+                    pipe.write(b"1" * 1000)
+
+        threading.Thread(target=write, daemon=True).start()
+    elif place == "zeros.gz":
+        file.write_bytes(gzip.compress(b"5\n" + bytes(1_000_001)))
+    elif not file.exists():
+        pytest.skip("the system has no such device")
+    line = 1 if place == "/dev/zero" else 2
+    error = fails(capsys, names[0], f"--histories={file}")
+    assert f"{file}, line {line} has more than 1,000,000 letters" in error
+
+
+@pytest.mark.parametrize("content", ["x" * 999 + "\n", "x" * 1000])
+def test_the_longest_line_is_read(content: str, tmp_path: Path) -> None:
+    (tmp_path / "h.txt").write_text(content)
+    assert list(text_lines(tmp_path / "h.txt", 1000)) == [content]
+    with pytest.raises(DataError, match="line 1 has more than 999 letters"):
+        list(text_lines(tmp_path / "h.txt", 999))
+
+
+BLANK = {
+    "in between": ("5,8\n\n11\n", [[5, 8], [], [11]]),
+    "first": ("\n5\n", [[], [5]]),
+    "last": ("5\n\n", [[5], []]),
+    "several": ("5\n\n \t \n\n8\n", [[5], [], [], [], [8]]),
+    "quoted": ('5\n""\n8\n', [[5], [], [8]]),
+    "of Windows": ("5\r\n\r\n8\r\n", [[5], [], [8]]),
+    "nothing else": ("\n\n", [[], []]),
+    "beside an unknown item": ("999\n\n5\n", [[], [], [5]]),
+}
+
+
+@pytest.mark.parametrize("kind", BLANK)
+def test_a_blank_line_is_an_empty_history(kind: str, numbers, tmp_path: Path, capsys) -> None:
+    """Where items may be left out; a line of what comes out is always that of what goes in."""
+    content, asked = BLANK[kind]
+    folder, model = numbers
+    file = tmp_path / "h.txt"
+    file.write_text(content, newline="")
+    first = next(number for number, history in enumerate(asked, 1) if not history)
+    error = fails(capsys, folder, f"--histories={file}")
+    if kind == "beside an unknown item":
+        first += 1
+    assert f"{file}, line {first}: '' is not a history" in error
+    assert "--unknown skip" in error
+    main(["recommend", folder, f"--histories={file}", "--k=3", "--unknown=skip"])
+    printed = capsys.readouterr()
+    served = iter(model.recommend([history for history in asked if history], 3))
+    expected = [",".join(map(str, next(served))) if history else "" for history in asked]
+    assert printed.out == "".join(line + "\n" for line in expected)
+    count = asked.count([]) - (kind == "beside an unknown item")
+    assert f"note: {count} empty histor{'y' if count == 1 else 'ies'}: {file}, line" in printed.err
+
+
+def test_an_empty_history_on_the_command_line(numbers, capsys) -> None:
+    main(["recommend", numbers[0], "--history=", "--unknown=skip"])
+    assert capsys.readouterr().out == "\n"
+    assert "is not a history" in fails(capsys, numbers[0], "--history=,", "--unknown=skip")
 
 
 def test_unknown_items_are_counted_and_placed(numbers, tmp_path: Path, capsys) -> None:
