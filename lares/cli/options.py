@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from lares.config import MOST_SEED, MOST_THREADS
 from lares.errors import ConfigError
@@ -27,12 +27,26 @@ _MISTYPED = re.compile(
     r"<class '(int|float|bool|list)'>.*(?:Got|Given) value: ?(.*?)\s*",
     re.DOTALL,
 )
+_MISSING = re.compile(
+    r"the following arguments are required: ([^,\s]+).*|"
+    r'.*[Kk]ey "([^"]+)" is required but not included.*',
+    re.DOTALL,
+)
+_PARSERS_DEFAULT = re.compile(r" \(default: %\(default\)s\)|, default: %\(default\)s")
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
     "list": "a list, such as [1,2]",
 }
+
+
+class _HelpFormatter(DefaultHelpFormatter):
+    """Leaves the parser's default to those options whose help says nothing of a default."""
+
+    def _get_help_string(self, action: Any) -> str:
+        said: str = super()._get_help_string(action)
+        return said if said.lower().count("default:") < 2 else _PARSERS_DEFAULT.sub("", said)
 
 
 class OptionParser(ArgumentParser):
@@ -69,6 +83,12 @@ class OptionParser(ArgumentParser):
                 known = [flag for action in self._actions for flag in action.option_strings]
                 raise ConfigError(f"unknown option {given}; {nearest(given, known)}")
             raise ConfigError(f"unexpected argument {given!r}; see {self.prog} --help")
+        missing = _MISSING.fullmatch(message)
+        if missing:
+            name = (missing.group(1) or missing.group(2)).removeprefix("--")
+            action = next(action for action in self._actions if action.dest == name)
+            shown_as = (action.option_strings or [str(action.metavar)])[0]
+            raise ConfigError(f"{shown_as} is missing: give {action.help}; see {self.prog} --help")
         mistyped = _MISTYPED.fullmatch(message)
         if mistyped:
             name, kind, value = mistyped.groups()
@@ -134,7 +154,12 @@ def whole_numbers(option: str, text: str) -> list[int]:
 
 def command_parser(command: str, description: str) -> OptionParser:
     """Parser of ``lares COMMAND``."""
-    return OptionParser(prog=f"lares {command}", description=description, allow_abbrev=False)
+    return OptionParser(
+        prog=f"lares {command}",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
+    )
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")

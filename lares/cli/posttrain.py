@@ -43,6 +43,7 @@ COMMAND = RunCommand(
         "CHECKPOINT": ("start", "checkpoint", "run folder or model folder to start from"),
         "DATA": ("data", "path", "file or folder of interactions; default: the run's"),
     },
+    inherited="data",
     shortcuts=SAMPLES_FLAG,
     defaults=_options_of,
     folders=_possible_folders,

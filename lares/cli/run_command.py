@@ -28,6 +28,7 @@ from lares.training.run_folder import RunFolder
 SAMPLES_FLAG = {
     "--samples": ("sampling", "samples", "prefixes or users: short for --sampling.samples")
 }
+_PLACED = {"path": "data", "checkpoint": "model"}  # what options that have a place are
 _METRICS = ["recall@5", "recall@10", "ndcg@5", "ndcg@10"]
 Options = dict[str, Any]
 
@@ -40,6 +41,7 @@ class RunCommand:
         name, summary: of the command.
         config: kind of run.
         places: arguments without a flag, in order: (section, option, help) by the name that help shows.
+        inherited: section of options that are by default those of the run that a run starts from.
         recipes: whether ``--recipe`` is offered.
         shortcuts: (section, option, help) by the flag that stands for it.
         defaults: options that come before those of files, from what the command line holds.
@@ -51,6 +53,7 @@ class RunCommand:
     summary: str
     config: type[RunConfig]
     places: Mapping[str, tuple[str, str, str]]
+    inherited: str = ""
     recipes: bool = False
     shortcuts: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     defaults: Callable[[Any], Options] = field(default=lambda found: {})
@@ -82,6 +85,10 @@ class RunCommand:
             if section is LaresConfig:
                 skip.add("n_items")  # the data decide
             parser.add_class_arguments(section, name, skip=skip)
+        for action in parser._actions:
+            if self.inherited and action.dest.startswith(f"{self.inherited}."):
+                about = str(action.help).rstrip(".")
+                action.help = f"{about}; default: the run's, else %(default)s"
         return parser
 
     def parse(self, argv: Sequence[str]) -> tuple[RunConfig, Any]:
@@ -113,8 +120,10 @@ class RunCommand:
         for flag, (section, option, _) in self.shortcuts.items():
             if found[flag.lstrip("-")] is not None:
                 options[section][option] = found[flag.lstrip("-")]
-        if not options["data"]["path"]:
-            raise ConfigError("no data: give DATA, a file or folder of interactions")
+        for shown, (section, option, text) in self.places.items():
+            if not options[section][option]:
+                wanted = text.partition(";")[0]
+                raise ConfigError(f"no {_PLACED[option]}: give {shown}, {wanted}")
         return self.config.from_dict(options), found
 
     def _resumed(self, first: Any) -> RunFolder:

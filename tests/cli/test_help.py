@@ -1,0 +1,70 @@
+"""What help says of defaults, and what is said of an argument that is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from lares.cli import COMMANDS, main
+from lares.training.config import DataOptions
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> dict[str, str]:
+    """What is said of each option or argument, by its name."""
+    with pytest.raises(SystemExit):
+        main([*command, "--help"])
+    printed = capsys.readouterr().out
+    found = re.findall(r"^  (-?-?[A-Za-z][\w.]*)((?:.*\n)(?:    .*\n)*)", printed, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_default_is_said_once(command: str, capsys) -> None:
+    if command == "data":
+        return
+    for name, text in help_of(capsys, command).items():
+        assert len(re.findall("default:", text, re.IGNORECASE)) <= 1, f"{name}: {text}"
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(DataOptions), ids=lambda field: field.name)
+def test_data_of_post_training_are_read_as_the_run_did(field, capsys) -> None:
+    """As its help says; train's says what it does itself."""
+    if field.name == "path":
+        assert "default: the run's" in help_of(capsys, "posttrain")["DATA"]
+        return
+    usual = "null" if field.default is None else str(field.default)
+    name = f"--data.{field.name}"
+    assert f"default: the run's, else {usual}" in help_of(capsys, "posttrain")[name]
+    assert f"default: {usual})" in help_of(capsys, "train")[name]
+
+
+def test_other_options_of_post_training_have_their_own(capsys) -> None:
+    told = help_of(capsys, "posttrain")
+    assert "default: 4)" in told["--objective.rollouts"]
+    assert "default: 2025)" in told["--trainer.seed"]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("posttrain", "no model: give CHECKPOINT, run folder or model folder to start from"),
+        ("posttrain --trainer.seed=3", "no model: give CHECKPOINT"),
+        ("posttrain --resume", "--resume needs --out RUN"),
+        ("train", "no data: give DATA, file or folder of interactions"),
+        ("evaluate", "RUN_OR_MODEL is missing: give run folder, or a saved model's"),
+        ("recommend --history=3", "RUN_OR_MODEL is missing"),
+        ("data info", "DATA is missing: give file or folder of interactions"),
+        ("data get", "NAME is missing: give ml-100k, or amazon23 with a CATEGORY"),
+        ("data embed x", "--model is missing: give name of a sentence-transformers model"),
+        ("data embed --model x", "ITEMS is missing"),
+    ],
+)
+def test_what_is_missing_is_said(command: str, said: str, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(command.split())
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {said}")
+    assert error.count("\n") == 1
