@@ -42,11 +42,12 @@ _KINDS = {
 
 
 class _HelpFormatter(DefaultHelpFormatter):
-    """Leaves the parser's default to those options whose help says nothing of a default."""
+    """Tells the parser's default of options whose help says nothing of one, and of no argument."""
 
     def _get_help_string(self, action: Any) -> str:
         said: str = super()._get_help_string(action)
-        return said if said.lower().count("default:") < 2 else _PARSERS_DEFAULT.sub("", said)
+        says_itself = not action.option_strings or said.lower().count("default:") > 1
+        return _PARSERS_DEFAULT.sub("", said) if says_itself else said
 
 
 class OptionParser(ArgumentParser):

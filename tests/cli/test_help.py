@@ -25,6 +25,7 @@ def test_a_default_is_said_once(command: str, capsys) -> None:
     if command == "data":
         return
     for name, text in help_of(capsys, command).items():
+        assert name.startswith("-") or "null" not in text
         assert len(re.findall("default:", text, re.IGNORECASE)) <= 1, f"{name}: {text}"
 
 
