@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _SPLITS = ("valid", "test")
 _UNKNOWN = ("error", "skip")
+# Of a tenth by popularity: its samples, and how often training meets their targets.
+_COUNTS = ("samples", "least_met", "most_met")
 
 
 def build_parser() -> OptionParser:
@@ -77,7 +79,8 @@ def build_parser() -> OptionParser:
     parser.add_argument(
         "--by_popularity",
         action="store_true",
-        help="also by tenths of the samples, from those with the rarest targets to the most popular",
+        help="also by tenths of the samples, from those with the rarest targets to the most popular, "
+        "with how many there are and how often training meets their targets",
     )
     parser.add_argument("--seed", type=int, help="of drawn initial states; default: the model's")
     parser.add_argument("--output", metavar="FILE.json", help="write the metrics here, too")
@@ -163,10 +166,11 @@ def run(argv: Sequence[str]) -> None:
     )
     print(metrics_table("depth", results, columns))
     if found.by_popularity:
-        by_tenth = _by_popularity(ranks, popularity_tenths(dataset, split), ks)
+        tenths, met = popularity_tenths(dataset, split), dataset.item_counts()[split.targets]
+        by_tenth = _by_popularity(ranks, tenths, met, ks)
         for depth, rows in by_tenth.items():
             print(f"\ndepth {depth}, by popularity of the target")
-            print(metrics_table("tenth", rows, columns))
+            print(metrics_table("tenth", rows, [*_COUNTS, *columns]))
         results["by_popularity"] = by_tenth
     if output is not None:
         write_json(output, results)
@@ -233,19 +237,28 @@ def _in_rows_of(trained: TrainedModel, read: Dataset, skip: bool) -> Dataset:
 
 
 def _by_popularity(
-    ranks: dict[int, Tensor], tenths: NDArray[np.int64], ks: list[int]
+    ranks: dict[int, Tensor], tenths: NDArray[np.int64], met: NDArray[np.int64], ks: list[int]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Metrics of every depth by tenth, counted from 1, as far as there are samples."""
+    """Return metrics of every depth by tenth, counted from 1, as far as there are samples.
+
+    Args:
+        ranks: of the samples' targets, (S,), by depth.
+        tenths: (S,) of each sample, from 0.
+        met: (S,) how often training meets each target; the least and the most go with a tenth's
+            metrics, and its samples' number.
+        ks: cut-offs.
+    """
     import numpy as np
     import torch
 
     from lares.evaluation.ranking import metrics_from_ranks
 
-    groups = torch.from_numpy(tenths)
-    return {
-        str(depth): {
-            str(tenth + 1): metrics_from_ranks(found[(groups == tenth).to(found.device)], ks)
-            for tenth in np.unique(tenths).tolist()
-        }
-        for depth, found in ranks.items()
-    }
+    results: dict[str, dict[str, dict[str, float]]] = {str(depth): {} for depth in ranks}
+    for tenth in np.unique(tenths).tolist():
+        within = tenths == tenth
+        numbers = int(within.sum()), int(met[within].min()), int(met[within].max())
+        counts = dict(zip(_COUNTS, numbers, strict=True))
+        for depth, found in ranks.items():
+            of_tenth = found[torch.from_numpy(within).to(found.device)]
+            results[str(depth)][str(tenth + 1)] = counts | metrics_from_ranks(of_tenth, ks)
+    return results

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -211,11 +211,12 @@ def choose_device(name: str, num_threads: int | None) -> Any:
 
 
 def metrics_table(title: str, rows: dict[str, dict[str, float]], columns: list[str]) -> str:
-    """Metrics by row as a plain table."""
+    """Metrics by row, and whole numbers beside them, as a plain table."""
     width = max(len(title), *map(len, rows))
     header = f"{title:<{width}}" + "".join(f"  {name.upper():>10}" for name in columns)
     lines = [header, "-" * len(header)]
-    cell: Callable[[float], str] = "{:>12.4f}".format
     for name, metrics in rows.items():
-        lines.append(f"{name:<{width}}" + "".join(cell(metrics[column]) for column in columns))
+        values = (metrics[column] for column in columns)
+        cells = (f"{v:>12,}" if isinstance(v, int) else f"{v:>12.4f}" for v in values)
+        lines.append(f"{name:<{width}}" + "".join(cells))
     return "\n".join(lines)

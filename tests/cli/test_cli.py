@@ -18,6 +18,7 @@ from lares.cli.doctor import asked_backend
 from lares.data import load_dataset
 from lares.evaluation import evaluate, popularity_tenths
 from lares.training.trainer import Trainer
+from lares_kernels.cpu_library import PRECISIONS, instruction_sets, load
 from tests.conftest import write_interactions
 
 SMALL = (
@@ -218,12 +219,26 @@ def test_evaluate_by_popularity(run_folder: Path, tmp_path: Path, capsys) -> Non
     output = tmp_path / "metrics.json"
     arguments = [str(run_folder), str(data), "--depths=1,3", "--ks=5"]
     main(["evaluate", *arguments, "--by_popularity", "--output", str(output)])
-    assert "depth 3, by popularity of the target" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "depth 3, by popularity of the target" in printed
     dataset, found = load_dataset(data), json.loads(output.read_text())
     tenths = popularity_tenths(dataset, dataset.test)
+    met = dataset.item_counts()[dataset.test.targets]
     for depth, rows in found.pop("by_popularity").items():
         assert len(rows) > 1
         shares = {str(tenth + 1): np.mean(tenths == tenth) for tenth in np.unique(tenths)}
+        for tenth, row in rows.items():
+            within = met[tenths == int(tenth) - 1]
+            assert row["samples"] == len(within)
+            assert (row["least_met"], row["most_met"]) == (within.min(), within.max())
+            numbers = f"{len(within):,}", str(within.min()), str(within.max())
+            line = next(
+                text
+                for text in printed.split("depth ")[-1].splitlines()
+                if text.split()[0] == tenth
+            )
+            assert tuple(line.split()[1:4]) == numbers
+        assert sum(row["samples"] for row in rows.values()) == len(tenths)
         together = sum(shares[tenth] * row["ndcg@5"] for tenth, row in rows.items())
         assert together == pytest.approx(found[depth]["ndcg@5"], rel=1e-6)
 
@@ -353,13 +368,26 @@ def test_checks_are_a_table(failing: bool, capsys, monkeypatch: pytest.MonkeyPat
     assert lines[2].endswith("there is no GPU")
 
 
+@pytest.mark.skipif(isinstance(load(), str), reason="no CPU kernel here")
+def test_checks_are_of_every_precision_and_instruction_set(monkeypatch) -> None:
+    """Each of those that serve it, whether they multiply in it or not."""
+    from lares_kernels import machine
+
+    for name in ("check_refine", "check_catalogue"):
+        monkeypatch.setattr(machine.self_check, name, lambda *asked: "looked at")
+    rows = [row for row in machine.check_all() if row.verdict == "looked at"]
+    for precision in PRECISIONS:
+        for isa in instruction_sets(precision):
+            asked = [row.what for row in rows if row.kernels == f"cpu, {isa}"]
+            for what in ("attention", "filter", "bsarec", "catalogue"):
+                assert asked.count(f"{what} {precision}") == 1
+
+
 @pytest.mark.long
 def test_every_check_of_this_machine_is_good() -> None:
     from lares_kernels.machine import check_all
 
-    rows = list(check_all())
-    assert any(row.what == "catalogue fp32" for row in rows)
-    for row in rows:
+    for row in check_all():
         assert isinstance(row.verdict, str) or not row.verdict.failed, row
 
 
