@@ -19,13 +19,14 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Be the only one to write into ``folder``, which is there.
+    """Be the only one to write into ``folder``.
 
     The system lets go of the lock when the process ends, however it ends, so a file that is left
     locks nobody out.
 
     Raises:
         ConfigError: another process holds it, and the message says which; or the folder is read-only.
+        FileNotFoundError: there is no folder.
     """
     path = folder / LOCK_FILE
     handle = _open_and_lock(path)
@@ -42,6 +43,8 @@ def _open_and_lock(path: Path) -> int:
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            raise
         except OSError as error:
             raise ConfigError(
                 f"{path.parent} cannot be written to: {error.strerror or error}; give another --out"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,7 @@ _MAY_CHANGE = {
     "model.text_features",
     "start.checkpoint",
 }
+_ATTEMPTS = 100  # at a folder that others make and remove at the same time
 
 
 class RunFolder:
@@ -84,7 +85,7 @@ class RunFolder:
         Raises:
             ConfigError: as :meth:`check`, or another process writes to it.
         """
-        with self._made(), held(self.path):
+        with self._locked():
             self.check(config, resume)
             if is_run(self.path):  # what lies in another's folder is not ours to remove
                 for folder in (self.path, self.best, self.state.parent, self.start):
@@ -98,23 +99,31 @@ class RunFolder:
                 raise
 
     @contextlib.contextmanager
-    def _made(self) -> Iterator[None]:
-        """Make the folder and those above it; remove those of them that stay empty."""
-        made = _make_folders(self.path)
-        try:
+    def _locked(self) -> Iterator[None]:
+        """Make the folder and those above it, and be the only one there; remove those that stay empty.
+
+        Whoever made a folder removes it, even as another is about to lock it, who makes it anew.
+        """
+        made: set[Path] = set()
+        with contextlib.ExitStack() as stack:
+            stack.callback(lambda: _remove_empty(made))
+            for attempt in range(_ATTEMPTS):
+                _make_folders(self.path, made)
+                try:
+                    stack.enter_context(held(self.path))
+                    break
+                except FileNotFoundError as error:
+                    if attempt == _ATTEMPTS - 1:
+                        raise _cannot_be_made(self.path, error) from error
             yield
-        finally:
-            for folder in made:
-                with contextlib.suppress(OSError):  # it holds something
-                    folder.rmdir()
 
     def look(self, config: RunConfig, resume: bool) -> None:
         """See beforehand, and without torch, that a run can have the folder, and leave it as it is.
 
         Raises:
-            ConfigError: as :meth:`check`, or the folder cannot be made.
+            ConfigError: as :meth:`held`, or the folder cannot be made.
         """
-        with self._made():
+        with self._locked():
             self.check(config, resume)
 
     def _forget(self, kept: set[Path]) -> None:
@@ -209,16 +218,31 @@ class RunFolder:
         return f"lares {command} --out {shell_word(str(self.path))} --resume"
 
 
-def _make_folders(path: Path) -> list[Path]:
-    """Make a folder and those above it; return the ones that were not there, the innermost first."""
-    try:
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be made a run folder: {error.strerror or error}; give another --out"
-        ) from error
-    return missing
+def _make_folders(path: Path, made: set[Path]) -> None:
+    """Make a folder and those above it, and add those that were not there to ``made``."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            made.update(folder for folder in (path, *path.parents) if not folder.exists())
+            path.mkdir(parents=True, exist_ok=True)
+            return
+        except OSError as error:
+            # Another may remove an empty folder after it was found there, or before one is made in it.
+            passing = isinstance(error, FileNotFoundError | FileExistsError)
+            if attempt == _ATTEMPTS - 1 or not passing:
+                raise _cannot_be_made(path, error) from error
+
+
+def _cannot_be_made(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be made a run folder: {error.strerror or error}; give another --out"
+    )
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those folders, the innermost first, that hold nothing."""
+    for folder in sorted(folders, key=lambda one: len(one.parts), reverse=True):
+        with contextlib.suppress(OSError):  # it holds something, or is gone
+            folder.rmdir()
 
 
 def find_run(path: str | Path) -> RunFolder | None:

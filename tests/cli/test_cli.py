@@ -232,12 +232,8 @@ def test_evaluate_by_popularity(run_folder: Path, tmp_path: Path, capsys) -> Non
             assert row["samples"] == len(within)
             assert (row["least_met"], row["most_met"]) == (within.min(), within.max())
             numbers = f"{len(within):,}", str(within.min()), str(within.max())
-            line = next(
-                text
-                for text in printed.split("depth ")[-1].splitlines()
-                if text.split()[0] == tenth
-            )
-            assert tuple(line.split()[1:4]) == numbers
+            table = [line.split() for line in printed.split("depth ")[-1].splitlines()]
+            assert [tuple(line[1:4]) for line in table if line[0] == tenth] == [numbers]
         assert sum(row["samples"] for row in rows.values()) == len(tenths)
         together = sum(shares[tenth] * row["ndcg@5"] for tenth, row in rows.items())
         assert together == pytest.approx(found[depth]["ndcg@5"], rel=1e-6)

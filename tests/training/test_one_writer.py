@@ -6,13 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lares.errors import ConfigError, DataError, LaresError
 from lares.training.lock import LOCK_FILE, held
+from lares.training.options_file import yaml_text
+from lares.training.run_folder import RunFolder
 from lares.training.spt import train
 from lares.training.trainer import Trainer
 from tests.training.helpers import small_config
@@ -164,6 +168,91 @@ def test_a_run_that_fails_later_stays(
         train(config, tmp_path / "run", progress=False)
     monkeypatch.undo()
     assert train(config, tmp_path / "run", resume=True, progress=False).epochs == 2
+
+
+def test_two_who_begin_at_once(interactions: Path, tmp_path: Path) -> None:
+    """Exactly one goes on, whichever it is, and the other is told; folders above are there, too."""
+    config = small_config(interactions)
+
+    def begins(folder: Path, ready: threading.Barrier, told: list[str]) -> None:
+        ready.wait()
+        try:
+            RunFolder(folder).look(config, resume=False)
+            with RunFolder(folder).held(config, resume=False):
+                (folder / "config.yaml").write_text(yaml_text(config.to_dict()))
+                told.append("went on")
+        except ConfigError as error:
+            told.append(str(error))
+
+    for turn in range(60):
+        folder, ready, told = tmp_path / str(turn) / "runs" / "run", threading.Barrier(2), []
+        both = [threading.Thread(target=begins, args=(folder, ready, told)) for _ in range(2)]
+        for thread in both:
+            thread.start()
+        for thread in both:
+            thread.join()
+        assert told.count("went on") == 1
+        (other,) = (each for each in told if each != "went on")
+        assert "is in use: " in other or "holds a run already" in other
+        assert [path.name for path in folder.iterdir()] == ["config.yaml"]
+
+
+def test_who_looks_holds_the_folder(
+    interactions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, folder, check, told = small_config(interactions), tmp_path / "run", RunFolder.check, []
+
+    def meanwhile(self, config, resume):
+        monkeypatch.setattr(RunFolder, "check", check)
+        for other in (
+            lambda: RunFolder(folder).look(config, resume),
+            lambda: train(config, folder, resume=resume, progress=False),
+        ):
+            with pytest.raises(ConfigError, match="is in use") as caught:
+                other()
+            told.append(caught)
+        check(self, config, resume)
+
+    monkeypatch.setattr(RunFolder, "check", meanwhile)
+    RunFolder(folder).look(config, resume=False)
+    assert len(told) == 2
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("removed", ["run", "."])
+def test_a_folder_that_goes_as_another_leaves_it(
+    removed: str, interactions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making the folder and locking it."""
+    config, folder, opened = small_config(interactions), tmp_path / "runs" / "run", []
+
+    def opens(path: Path, *options: Any) -> int:
+        if not opened and path == folder / LOCK_FILE:
+            opened.append(path)
+            folder.rmdir()
+            if removed == ".":
+                folder.parent.rmdir()
+        return really(path, *options)
+
+    really = os.open
+    monkeypatch.setattr("lares.training.lock.os.open", opens)
+    with RunFolder(folder).held(config, resume=False):
+        assert (folder / LOCK_FILE).exists()
+    assert opened
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.long
+def test_two_commands_at_the_same_time(interactions: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lares", "train", str(interactions)]
+    command += ["--out", str(tmp_path / "run"), "--trainer.max_epochs=1", "--no_progress"]
+    command += ["--model.d_model=16", "--model.d_ff=16", "--optimizer.batch_size=64"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate(timeout=240)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2]
+    loser = errors[0] if both[0].returncode else errors[1]
+    assert loser.startswith("error: ")
+    assert loser.count("\n") == 1
 
 
 @pytest.mark.long
