@@ -13,12 +13,19 @@ import json
 import math
 import os
 import platform
+import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 from lares_kernels.cache import cache_folder
+
+_PARTIAL = ".part"  # ends the name of a file that is being written
+_WRITTEN_SECONDS = (
+    3600.0  # after which nobody writes a file any more; clocks of machines differ by less
+)
 
 
 @dataclass(frozen=True)
@@ -146,12 +153,27 @@ def _is_whole(verdict: Verdict, bounds: Mapping[str, float]) -> bool:
 def store(identity: dict[str, str], verdict: Verdict) -> None:
     """Keep a verdict, whole or not at all; nothing where the cache folder cannot be written."""
     path = _file_of(identity)
-    partial = path.with_suffix(f".{os.getpid()}.part")
+    # Machines that share a home folder may have processes of the same number.
+    host = platform.node().replace("/", "_")[:64]
+    writer = f"{host}.{os.getpid()}.{secrets.token_hex(4)}"
+    partial = path.with_name(f"{path.stem}.{writer}{_PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path.parent)
         text = json.dumps({"identity": identity, "verdict": asdict(verdict)}, indent=1)
-        partial.write_text(text, encoding="utf-8")
+        with open(partial, "x", encoding="utf-8") as file:
+            file.write(text)
         os.replace(partial, path)
     except OSError:
+        pass
+    finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what writers left that were killed: partial files older than any that is being written."""
+    for file in folder.glob(f"*{_PARTIAL}"):
+        with contextlib.suppress(OSError):  # another has removed it, or it is another user's
+            if time.time() - file.stat().st_mtime > _WRITTEN_SECONDS:
+                file.unlink()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -84,6 +87,67 @@ def test_where_nothing_can_be_kept_nothing_fails(
     built.note_of(library).write_text("failed: g++ is ill")
     built.say_once(library)
     assert "g++ is ill" in capsys.readouterr().err
+
+
+def test_writers_of_a_shared_home_write_files_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of two machines that have the same process number; and half a verdict is none."""
+    monkeypatch.setenv("LARES_CACHE", str(tmp_path))
+    monkeypatch.setattr(os, "getpid", lambda: 4711)
+    replace, partial = os.replace, []
+
+    def while_another_writes(source: Path, target: Path) -> None:
+        partial.append(Path(source).name)
+        if len(partial) < 3:
+            if len(partial) == 2:
+                monkeypatch.setattr(platform, "node", lambda: "an/other.host")
+            verdicts.store(IDENTITY, VERDICT)
+        assert json.loads(Path(source).read_text())["identity"] == IDENTITY
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", while_another_writes)
+    verdicts.store(IDENTITY, VERDICT)
+    assert len(set(partial)) == 3
+    assert all("4711" in name and name.endswith(".part") for name in partial)
+    assert platform.node().replace("/", "_") in partial[2]
+    assert [path.suffix for path in (tmp_path / "self-check").iterdir()] == [".json"]
+    assert verdicts.stored(IDENTITY, VERDICT.bounds) == VERDICT
+
+
+@pytest.mark.parametrize("error", [OSError("full"), KeyboardInterrupt()])
+def test_a_writer_that_is_stopped_leaves_nothing(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LARES_CACHE", str(tmp_path))
+
+    def stops(source: Path, target: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "replace", stops)
+    told = pytest.raises(KeyboardInterrupt)
+    with contextlib.nullcontext() if isinstance(error, OSError) else told:
+        verdicts.store(IDENTITY, VERDICT)
+    assert [*(tmp_path / "self-check").iterdir()] == []
+
+
+def test_what_killed_writers_left_is_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it is too old to be another's who is still writing, whatever machine that is on."""
+    monkeypatch.setenv("LARES_CACHE", str(tmp_path))
+    folder = tmp_path / "self-check"
+    folder.mkdir()
+    names = ["0123.4711.part", "0123.host.12.ab.part", "0123.json", "mine.txt"]
+    for name in names:
+        (folder / name).write_text("half")
+    verdicts.store(IDENTITY, VERDICT)
+    assert {path.name for path in folder.iterdir()} > set(names)
+    for name in names:
+        os.utime(folder / name, (1e9, 1e9))
+    verdicts.store(IDENTITY, VERDICT)
+    assert not [*folder.glob("*.part")]
+    assert {path.name for path in folder.iterdir()} > {"0123.json", "mine.txt"}
 
 
 UNKNOWN_USER = """
