@@ -13,7 +13,6 @@ import json
 import math
 import os
 import platform
-import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -155,7 +154,7 @@ def store(identity: dict[str, str], verdict: Verdict) -> None:
     path = _file_of(identity)
     # Machines that share a home folder may have processes of the same number.
     host = platform.node().replace("/", "_")[:64]
-    writer = f"{host}.{os.getpid()}.{secrets.token_hex(4)}"
+    writer = f"{host}.{os.getpid()}.{os.urandom(4).hex()}"
     partial = path.with_name(f"{path.stem}.{writer}{_PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
