@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from lares_kernels.from_torch import TorchEncoder, from_torch
     from lares_kernels.function import RefineFunction, refine
     from lares_kernels.module import RecurrentCore
+    from lares_kernels.parts import UnsupportedModuleError
     from lares_kernels.token_states import refine_states
-    from lares_kernels.torch_layers import UnsupportedModuleError
     from lares_kernels.warmup import warmup
 
 __all__ = [
@@ -78,7 +78,7 @@ _HOMES = {
     "RefineOutput": "call",
     "TopK": "catalogue.functions",
     "TorchEncoder": "from_torch",
-    "UnsupportedModuleError": "torch_layers",
+    "UnsupportedModuleError": "parts",
     "available_backends": "backends",
     "catalogue_cross_entropy": "catalogue.functions",
     "catalogue_log_probability": "catalogue.functions",

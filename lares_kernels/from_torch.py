@@ -11,6 +11,7 @@ from torch.nn import functional
 from lares_kernels.config import CoreConfig
 from lares_kernels.dispatcher import can_be_read, check_when_run
 from lares_kernels.function import refine
+from lares_kernels.parts import Drops, parts_of, refuse, refuse_hooks, stretches
 from lares_kernels.seeds import DrawSeeds
 from lares_kernels.torch_layers import (
     attention_tensors,
@@ -19,7 +20,6 @@ from lares_kernels.torch_layers import (
     kind_of,
     linear_tensors,
     norm_tensors,
-    refuse,
     renew_weights,
     require_equal,
     require_type,
@@ -33,6 +33,8 @@ class TorchEncoder(nn.Module):
     It takes the place of the encoder in a program: the arguments and the result are the encoder's.
     The encoder's modules are its own, under the names that they had, so checkpoints of before and
     after fit both. They keep their parameters, which are read at every call, and gradients reach them.
+    They keep their modes, too: what is in evaluation mode does not drop. Hooks on them are refused at
+    the call, as they would not run.
     Rows of padding come out as zeros, or as what the encoder's last LayerNorm makes of zeros.
 
     Args:
@@ -48,13 +50,15 @@ class TorchEncoder(nn.Module):
         for name, module in encoder.named_children():
             self.add_module(name, module)
         self.seeds = DrawSeeds(seed)
-        self.train(encoder.training)  # it drops where the encoder would have
+        self.training = encoder.training  # and each part keeps its own mode
 
     def parameters_of_op(self) -> dict[str, Tensor]:
         """The layers' parameters as the op takes them, differentiable."""
+        return stack_layers([_tensors(layer) for layer in self._own_layers()])
+
+    def _own_layers(self) -> list[nn.Module]:
         # Of one layer the modules are here, else those of a list of layers.
-        layers = cast("list[nn.Module]", self._modules.get("layers") or [self])
-        return stack_layers([_tensors(layer) for layer in layers])
+        return cast("list[nn.Module]", self._modules.get("layers") or [self])
 
     def forward(
         self,
@@ -78,6 +82,7 @@ class TorchEncoder(nn.Module):
 
         Raises:
             ValueError: a mask says something else.
+            UnsupportedModuleError: a layer has hooks, or layers have modes that the op cannot follow.
         """
         if src.dim() != 3:
             raise ValueError(
@@ -91,18 +96,25 @@ class TorchEncoder(nn.Module):
             if lengths is not None:
                 raise ValueError("src_key_padding_mask and lengths were given; give one")
             lengths = _lengths(src_key_padding_mask, (batch, length), self.config.padding)
-        if seed is None and self.training:
+        layers = self._own_layers()
+        for i, layer in enumerate(layers):
+            refuse_hooks(parts_of(layer, "" if layer is self else f"layers.{i}"))
+        tensors = [_tensors(layer) for layer in layers]
+        plan = stretches(self.config, [_drops(layer) for layer in layers], self.training)
+        if seed is None and any(stretch.training for stretch in plan):
             seed = self.seeds.take()
-        out = refine(
-            self.config,
-            self.parameters_of_op(),
-            src,
-            lengths=lengths,
-            seed=seed,
-            training=self.training,
-            return_state=True,
-        )
-        result = cast("Tensor", out.state)
+        result = src
+        for first, end, config, training in plan:
+            out = refine(
+                config,
+                stack_layers(tensors[first:end]),
+                result,
+                lengths=lengths,
+                seed=seed,
+                training=training,
+                return_state=True,
+            )
+            result = cast("Tensor", out.state)
         norm = self._modules.get("norm")
         if norm is not None:
             result = norm(result)
@@ -208,6 +220,16 @@ def activation_name(where: str, activation: object) -> str:
         name = getattr(activation, "__name__", type(activation).__name__)
         refuse(where, name, "it must be relu, gelu or silu of torch")
     return names[activation]  # type: ignore[index]
+
+
+def _drops(layer: Any) -> Drops:
+    """Which dropouts of a layer are on."""
+    return Drops(
+        attention=layer.self_attn.training,
+        mixed=layer.dropout1.training,
+        fed=layer.dropout2.training,
+        inner=layer.dropout.training,
+    )
 
 
 def _tensors(layer: Any) -> dict[str, Tensor]:

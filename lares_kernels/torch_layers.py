@@ -6,24 +6,15 @@ the modules' own parameters, and optimisers, checkpoints and ``state_dict`` go o
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
+
+from lares_kernels.parts import UnsupportedModuleError as UnsupportedModuleError
+from lares_kernels.parts import makes_weights, refuse, refuse_hooks
 
 LayerTensors = Mapping[str, Tensor]
-
-
-class UnsupportedModuleError(TypeError):
-    """A module computes what the op does not; the message names the attribute."""
-
-
-def refuse(where: str, found: object, wanted: str) -> None:
-    """Raise :class:`UnsupportedModuleError` for attribute ``where``."""
-    raise UnsupportedModuleError(f"{where} is {found!r}; {wanted}")
 
 
 def require_type(where: str, module: object, *types: type) -> None:
@@ -35,23 +26,8 @@ def require_type(where: str, module: object, *types: type) -> None:
     if kind_of(module) not in types:
         names = " or ".join(f"{t.__module__}.{t.__name__}" for t in types)
         refuse(where, type(module).__name__, f"it must be {names} itself")
-    for hooks in (
-        "_forward_hooks",
-        "_forward_pre_hooks",
-        "_backward_hooks",
-        "_backward_pre_hooks",
-    ):
-        found = (getattr(module, hooks, None) or {}).values()
-        others = [hook for hook in found if not _makes_weights(hook)]
-        if others:
-            refuse(f"{where}.{hooks}", len(others), "hooks would not run: remove them")
-
-
-def _makes_weights(hook: object) -> bool:
-    if isinstance(hook, WeightNorm | SpectralNorm):
-        return True
-    prune = sys.modules.get("torch.nn.utils.prune")  # imported by who prunes
-    return prune is not None and isinstance(hook, prune.BasePruningMethod)
+    assert isinstance(module, nn.Module)
+    refuse_hooks([(where, module)])
 
 
 def kind_of(module: object) -> type:
@@ -70,7 +46,7 @@ def renew_weights(*modules: nn.Module) -> None:
     for module in modules:
         if module._forward_pre_hooks:
             for hook in module._forward_pre_hooks.values():
-                if _makes_weights(hook):
+                if makes_weights(hook):
                     hook(module, None)
 
 

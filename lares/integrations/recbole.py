@@ -10,6 +10,7 @@ import functools
 import importlib.machinery
 import sys
 import types
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,15 +26,15 @@ from recbole.model.loss import BPRLoss
 from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import Tensor, nn
 
-from lares.integrations.swapped import SwappedLayers, swapped_layers
+from lares.integrations.swapped import SwappedLayers, checked_recurrence, swapped_layers
 from lares_kernels import CoreConfig, catalogue_cross_entropy
+from lares_kernels.parts import Drops, parts_of, refuse, refuse_hooks
 from lares_kernels.seeds import DrawSeeds
 from lares_kernels.torch_layers import (
     LayerTensors,
     check_norm,
     linear_tensors,
     norm_tensors,
-    refuse,
     renew_weights,
     require_equal,
     require_type,
@@ -113,6 +114,9 @@ def make_recurrent(
         UnsupportedModuleError: as :func:`accelerate`.
         ConfigError: an option is out of range.
     """
+    before = swapped_layers(model)
+    config = _config(model) if before is None else before.config
+    checked_recurrence(config, n_pre, mean_depth, depth_sampler)  # before anything is changed
     layers = swapped_layers(accelerate(model, seed))
     assert layers is not None
     layers.make_recurrent(n_pre, mean_depth, depth_sampler)
@@ -200,6 +204,7 @@ class _Swap:
     def cross_entropy(self, interaction: Any) -> Tensor:
         """``calculate_loss`` of ``loss_type: CE``."""
         model = self.model
+        refuse_hooks([("loss_fct", model.loss_fct)])
         found = model.forward(interaction[model.ITEM_SEQ], interaction[model.ITEM_SEQ_LEN])
         items = interaction[model.POS_ITEM_ID]
         return catalogue_cross_entropy(found, model.item_embedding.weight, items)
@@ -207,12 +212,42 @@ class _Swap:
 
 @dataclass
 class _Tensors:
-    """The layers' parameters, read anew at every call."""
+    """What the model has of its layers, read anew at every call."""
 
     model: Any
 
     def __call__(self) -> list[LayerTensors]:
         return [_layer_tensors(layer) for layer in self.model.trm_encoder.layer]
+
+    def drops(self) -> list[Drops]:
+        """Return which of the layers' dropouts are on."""
+        return [
+            Drops(
+                attention=layer.multi_head_attention.attn_dropout.training,
+                mixed=layer.multi_head_attention.out_dropout.training,
+                fed=layer.feed_forward.dropout.training,
+                inner=False,  # there is none
+            )
+            for layer in self.model.trm_encoder.layer
+        ]
+
+    def parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """Give the layers' modules, and those that are called with real items alone; without those by
+        whose hooks RecBole counts the operations of a copy, of which it does not have the layers'."""
+        encoder = self.model.trm_encoder
+        called = ("item_embedding", "position_embedding", "LayerNorm", "dropout")
+        for where, module in (
+            *parts_of(encoder, "trm_encoder"),
+            *((name, getattr(self.model, name)) for name in called),
+        ):
+            hooks = module._forward_hooks
+            if not hooks or not all(map(_counts, hooks.values())):
+                yield where, module
+
+
+def _counts(hook: Any) -> bool:
+    """Return whether a hook is one of ``recbole.utils.get_flops``."""
+    return str(getattr(hook, "__module__", "")).partition(".")[0] in ("recbole", "thop")
 
 
 def _layer_tensors(layer: Any) -> LayerTensors:

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lares.integrations.swapped import SwappedLayers, swapped_layers
+from lares.integrations.swapped import SwappedLayers, checked_recurrence, swapped_layers
+from lares.modes import evaluating
 from lares_kernels import CoreConfig, UnsupportedModuleError
 from lares_kernels.from_torch import activation_name
+from lares_kernels.parts import Drops, parts_of, refuse
 from lares_kernels.seeds import DrawSeeds
 from lares_kernels.torch_layers import (
     LayerTensors,
@@ -30,7 +32,6 @@ from lares_kernels.torch_layers import (
     kind_of,
     linear_tensors,
     norm_tensors,
-    refuse,
     renew_weights,
     require_equal,
     require_type,
@@ -74,22 +75,17 @@ def accelerate(model: nn.Module, seed: int | None = None) -> nn.Module:
     probe = _probe(model, width)
     real = torch.from_numpy(probe != 0)
     errors = {}
-    mode = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            wanted = cast("Any", own)(probe)
-            real = real.to(wanted.device)
-            for candidate in _candidates(model, layers, width):
-                found = candidate.log2feats(probe)
-                scale = float(wanted[real].abs().max())
-                error = float((found - wanted)[real].abs().max()) / max(scale, 1e-30)
-                if error < _TOLERANCE:
-                    _install(model, candidate)
-                    return model
-                errors[candidate.name] = error
-    finally:
-        model.train(mode)
+    with torch.no_grad(), evaluating(model):
+        wanted = cast("Any", own)(probe)
+        real = real.to(wanted.device)
+        for candidate in _candidates(model, layers, width):
+            found = candidate.log2feats(probe)
+            scale = float(wanted[real].abs().max())
+            error = float((found - wanted)[real].abs().max()) / max(scale, 1e-30)
+            if error < _TOLERANCE:
+                _install(model, candidate)
+                return model
+            errors[candidate.name] = error
     tried = "; ".join(f"{name}: {error:.1e}" for name, error in errors.items())
     raise UnsupportedModuleError(
         f"log2feats computes something else than the layers it holds: relative error by kind: {tried}"
@@ -119,6 +115,9 @@ def make_recurrent(
         UnsupportedModuleError: as :func:`accelerate`.
         ConfigError: an option is out of range.
     """
+    before = swapped_layers(model)
+    config = _config(model) if before is None else before.config
+    checked_recurrence(config, n_pre, mean_depth, depth_sampler)  # before anything is changed
     layers = swapped_layers(accelerate(model, seed))
     assert layers is not None
     layers.make_recurrent(n_pre, mean_depth, depth_sampler)
@@ -218,13 +217,34 @@ def _probe(model: Any, width: int) -> np.ndarray:
 
 @dataclass
 class _Tensors:
-    """The layers' parameters, read anew at every call."""
+    """What the model has of its layers, read anew at every call."""
 
     model: Any
 
     def __call__(self) -> list[LayerTensors]:
         lists = zip(*(getattr(self.model, name) for name in _LISTS), strict=True)
         return [_layer_tensors(*parts) for parts in lists]
+
+    def drops(self) -> list[Drops]:
+        """Return which of the layers' dropouts are on."""
+        pairs = zip(self.model.attention_layers, self.model.forward_layers, strict=True)
+        return [
+            Drops(
+                attention=attention.training,
+                mixed=fed.dropout2.training,  # there is none after the attention
+                fed=fed.dropout2.training,
+                inner=fed.dropout1.training,
+            )
+            for attention, fed in pairs
+        ]
+
+    def parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """Give the layers' modules, and the tables, which are not called with what they were."""
+        for name in _LISTS:
+            for i, module in enumerate(getattr(self.model, name)):
+                yield from parts_of(module, f"{name}.{i}")
+        for name in ("item_emb", "pos_emb"):
+            yield name, getattr(self.model, name)
 
 
 def _layer_tensors(attn_norm: Any, attention: Any, ffn_norm: Any, ffn: Any) -> LayerTensors:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from lares.depth import sample_depth
 from lares.errors import ConfigError
 from lares.plain import plain, whole
 from lares_kernels import CoreConfig, refine
+from lares_kernels.parts import Drops, Stretch, refuse, refuse_hooks, stretches
 from lares_kernels.seeds import DrawSeeds, drawn_seed
 from lares_kernels.torch_layers import LayerTensors, stack_layers
 
@@ -36,20 +37,33 @@ class Recurrence:
     num_steps: int
 
 
+class Layers(Protocol):
+    """What a model has of its layers, first to last, as it is now."""
+
+    def __call__(self) -> Sequence[LayerTensors]:
+        """Return the layers' parameters."""
+
+    def drops(self) -> Sequence[Drops]:
+        """Return which of the layers' dropouts are on."""
+
+    def parts(self) -> Iterable[tuple[str, nn.Module]]:
+        """Give the modules that nobody calls any more, or with other rows than before, by name."""
+
+
 @dataclass
 class SwappedLayers:
     """The layers of ``model`` as one op.
 
     Attributes:
         config: of all layers, run once.
-        tensors: the layers' parameters, first to last, read from the model at every call.
+        tensors: what the model has of the layers, read from it at every call.
         model: who owns them, and LayerNorm_core if there is a recurrence.
         seeds: of training forwards: dropout, depth and initial state follow from them.
         recurrence: None where all layers run once.
     """
 
     config: CoreConfig
-    tensors: Callable[[], Sequence[LayerTensors]]
+    tensors: Layers
     model: nn.Module
     seeds: DrawSeeds = field(default_factory=DrawSeeds)
     recurrence: Recurrence | None = None
@@ -62,39 +76,48 @@ class SwappedLayers:
         every_row: bool,
         cu_seqlens: Tensor | None = None,
     ) -> Tensor:
-        """Output of the layers: newest rows (B, d), or with ``every_row`` all, like ``hidden``."""
-        training = self.model.training
-        layers = list(self.tensors())
-        rec = self.recurrence
-        seed = self.seeds.take() if training else None
+        """Output of the layers: newest rows (B, d), or with ``every_row`` all, like ``hidden``.
+
+        Raises:
+            UnsupportedModuleError: a layer has hooks, which would not run, or layers have modes that
+                the op cannot follow.
+        """
+        refuse_hooks(self.tensors.parts())
+        training, rec = self.model.training, self.recurrence
+        layers, drops = list(self.tensors()), list(self.tensors.drops())
+        n_once = len(layers) if rec is None else rec.n_pre
+        once: list[Stretch] = []
+        if n_once:
+            config = replace(self.config, n_layers=n_once)
+            once = stretches(config, drops[:n_once], training)
+        reasoning = None if rec is None else self._reasoning(rec, drops, training)
+        dropping = any(part.training for part in (*once, *([reasoning] if reasoning else [])))
+        seed = self.seeds.take() if training or dropping else None
         if seed is None and training and rec is not None:
             seed = drawn_seed()  # one for its layers and its depth
 
         def call(
-            config: CoreConfig,
-            parameters: dict[str, Tensor],
-            x: Tensor,
-            steps: int,
-            every_row: bool,
+            part: Stretch, parameters: dict[str, Tensor], x: Tensor, steps: int, every_row: bool
         ) -> Tensor:
             out = refine(
-                config,
+                part.config,
                 parameters,
                 x,
                 lengths=lengths,
                 cu_seqlens=cu_seqlens,
                 num_steps=steps,
                 seed=seed,
-                training=training,
+                training=part.training,
                 return_state=every_row,
             )
             return cast("Tensor", out.state) if every_row else out.last
 
-        if rec is None:
-            return call(self.config, stack_layers(layers), hidden, 1, every_row)
-        if rec.n_pre:
-            pre = replace(self.config, n_layers=rec.n_pre)
-            hidden = call(pre, stack_layers(layers[: rec.n_pre]), hidden, 1, True)
+        for part in once:
+            last = rec is None and part is once[-1]
+            parameters = stack_layers(layers[part.first : part.end])
+            hidden = call(part, parameters, hidden, 1, every_row or not last)
+        if rec is None or reasoning is None:
+            return hidden
         steps = rec.num_steps
         if training:
             assert seed is not None
@@ -103,26 +126,45 @@ class SwappedLayers:
         norm = cast("nn.LayerNorm", getattr(self.model, CORE_NORM))
         parameters = stack_layers(layers[rec.n_pre :])
         parameters |= {"core_norm_weight": norm.weight, "core_norm_bias": norm.bias}
-        core = replace(self.config, n_layers=len(layers) - rec.n_pre, adapter="add")
-        return call(core, parameters, hidden, steps, every_row)
+        return call(reasoning, parameters, hidden, steps, every_row)
+
+    def _reasoning(self, rec: Recurrence, drops: Sequence[Drops], training: bool) -> Stretch:
+        """Return how the layers that reason are run, which is all at once."""
+        config = replace(self.config, n_layers=len(drops) - rec.n_pre, adapter="add")
+        parts = stretches(config, drops[rec.n_pre :], training)
+        if len(parts) > 1:
+            refuse("the modes of the layers that reason", "several", "they must drop alike")
+        return parts[0]
 
     def make_recurrent(self, n_pre: int, mean_depth: int, depth_sampler: str) -> None:
         """Let the layers after the first ``n_pre`` reason; adds LayerNorm_core to the model.
 
         Raises:
-            ConfigError: an option is out of range.
+            ConfigError: as :func:`checked_recurrence`.
         """
-        n_pre, mean_depth = plain(n_pre), whole("mean_depth", mean_depth, 1)
-        if type(n_pre) is not int or not 0 <= n_pre < self.config.n_layers:
-            raise ConfigError(
-                f"n_pre is {n_pre!r}; the model has {self.config.n_layers} layers, so it must be in "
-                f"0..{self.config.n_layers - 1}"
-            )
-        sample_depth(depth_sampler, mean_depth, np.random.default_rng(0))  # checks both
+        recurrence = checked_recurrence(self.config, n_pre, mean_depth, depth_sampler)
         like = self.tensors()[0]["qkv_weight"]
         norm = nn.LayerNorm(self.config.d_model, self.config.eps).to(like.device, like.dtype)
         self.model.add_module(CORE_NORM, norm)
-        self.recurrence = Recurrence(n_pre, mean_depth, depth_sampler, mean_depth)
+        self.recurrence = recurrence
+
+
+def checked_recurrence(
+    config: CoreConfig, n_pre: int, mean_depth: int, depth_sampler: str
+) -> Recurrence:
+    """Return a recurrence of layers of that configuration.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+    n_pre, mean_depth = plain(n_pre), whole("mean_depth", mean_depth, 1)
+    if type(n_pre) is not int or not 0 <= n_pre < config.n_layers:
+        raise ConfigError(
+            f"n_pre is {n_pre!r}; the model has {config.n_layers} layers, so it must be in "
+            f"0..{config.n_layers - 1}"
+        )
+    sample_depth(depth_sampler, mean_depth, np.random.default_rng(0))  # checks both
+    return Recurrence(n_pre, mean_depth, depth_sampler, mean_depth)
 
 
 def swapped_layers(model: nn.Module) -> SwappedLayers | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lares_kernels import UnsupportedModuleError, explain, from_torch
+from lares_kernels import UnsupportedModuleError, explain, from_torch, refine
 from tests.kernels.problems import relative
 
 CAUSAL = nn.Transformer.generate_square_subsequent_mask(7)
@@ -171,6 +172,138 @@ def test_it_drops_where_the_encoder_would_have() -> None:
     encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
     assert from_torch(encoder).training
     assert not from_torch(encoder.eval()).training
+
+
+def modes(module: nn.Module) -> dict[str, bool]:
+    return {name: part.training for name, part in module.named_modules()}
+
+
+FROZEN = {
+    "nothing": [],
+    "the first layer": ["layers.0"],
+    "the last layer": ["layers.2"],
+    "all layers": ["layers"],
+    "a part": ["layers.1.self_attn", "norm"],
+    "one kind of dropout": [f"layers.{i}.dropout" for i in range(3)],
+}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("frozen", FROZEN)
+def test_every_part_keeps_its_mode(frozen: str, whole: bool) -> None:
+    theirs = encoder(3, dropout=0.0).train(whole)
+    for name in FROZEN[frozen]:
+        part = theirs.get_submodule(name)
+        part.train(not whole)
+    before = modes(theirs)
+    ours = from_torch(theirs)
+    assert modes(ours) == before == modes(theirs)
+    ours(torch.randn(2, 7, 16), is_causal=True)
+    assert modes(ours) == before
+    single = theirs.layers[1].train(whole)
+    single.dropout2.train(not whole)
+    before = modes(single)
+    assert modes(from_torch(single)) == before
+
+
+def by_the_op(ours: nn.Module, x: Tensor, seed: int, *parts: tuple[int, int, dict]) -> Tensor:
+    """Layers first to end after each other, each time with other rates; {} drops nothing."""
+    tensors = ours.parameters_of_op()
+    for first, end, rates in parts:
+        off = {"dropout": 0.0, "attn_dropout": 0.0, "inner_dropout": 0.0}
+        config = replace(ours.config, n_layers=end - first, **{**off, **rates})
+        mine = {name: tensor[first:end] for name, tensor in tensors.items()}
+        x = refine(config, mine, x, seed=seed, training=True, return_state=True).state
+    return x if ours._modules.get("norm") is None else ours.norm(x)
+
+
+ON = {"dropout": 0.5, "attn_dropout": 0.5, "inner_dropout": 0.5}
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.parametrize(
+    ("frozen", "parts"),
+    [
+        (["layers"], [(0, 3, {})]),
+        (["layers.0"], [(0, 1, {}), (1, 3, ON)]),
+        (["layers.0", "layers.1"], [(0, 2, {}), (2, 3, ON)]),
+        (["layers.2"], [(0, 2, ON), (2, 3, {})]),
+        (["layers.0", "layers.2"], [(0, 1, {}), (1, 2, ON), (2, 3, {})]),
+        (["*.self_attn"], [(0, 3, {**ON, "attn_dropout": 0.0})]),
+        (["*.dropout"], [(0, 3, {**ON, "inner_dropout": 0.0})]),
+        (["*.dropout1"], [(0, 3, {**ON, "dropout_of": "feed-forward"})]),
+        (["*.dropout1", "*.dropout2"], [(0, 3, {**ON, "dropout": 0.0})]),
+        (["layers.0", "*.self_attn"], [(0, 1, {}), (1, 3, {**ON, "attn_dropout": 0.0})]),
+    ],
+    ids=str,
+)
+def test_parts_in_evaluation_mode_do_not_drop(
+    frozen: list[str], parts: list[tuple[int, int, dict]], norm_first: bool
+) -> None:
+    x = torch.randn(2, 7, 16)
+    ours = from_torch(encoder(3, dropout=0.5, norm_first=norm_first))
+    for name in frozen:
+        for each in (
+            [name] if "*" not in name else [name.replace("*", f"layers.{i}") for i in range(3)]
+        ):
+            ours.get_submodule(each).eval()
+    expected = by_the_op(ours, x, 9, *parts)
+    for whole in (True, False):  # its own mode, which no part has
+        ours.training = whole
+        torch.testing.assert_close(ours(x, is_causal=True, seed=9), expected)
+    if frozen == ["layers"]:
+        ours.eval()
+        torch.testing.assert_close(ours(x, is_causal=True), expected)
+    else:
+        assert not torch.equal(ours(x, is_causal=True), ours(x, is_causal=True))
+
+
+@pytest.mark.parametrize(
+    ("frozen", "said"),
+    [
+        (["layers.1"], "layer 2's dropouts is 'another'"),
+        (["layers.0.self_attn"], "layer 1's dropouts is 'another'"),
+        (
+            ["layers.0.dropout2", "layers.1.dropout2", "layers.2.dropout2"],
+            "after the feed-forward is off",
+        ),
+    ],
+)
+def test_modes_that_the_op_cannot_follow_are_refused(frozen: list[str], said: str) -> None:
+    ours = from_torch(encoder(3, dropout=0.5))
+    for name in frozen:
+        ours.get_submodule(name).eval()
+    with pytest.raises(UnsupportedModuleError, match=said):
+        ours(torch.randn(2, 7, 16), is_causal=True)
+    ours.eval()(torch.randn(2, 7, 16), is_causal=True)
+
+
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+@pytest.mark.parametrize("part", ["", ".linear2", ".self_attn", ".self_attn.out_proj", ".dropout1"])
+def test_hooks_that_come_later_are_refused(kind: str, part: str) -> None:
+    ours, x = from_torch(encoder()), torch.randn(2, 7, 16)
+    name = f"layers.1{part}"
+    handle = getattr(ours.get_submodule(name), f"register_{kind}_hook")(lambda *_: None)
+    for _ in range(2):
+        with pytest.raises(
+            UnsupportedModuleError, match=rf"{name}\._.*hooks is 1; hooks would not"
+        ):
+            ours(x, is_causal=True)
+    handle.remove()
+    ours(x, is_causal=True)
+    if part:
+        single = from_torch(encoder().layers[0])
+        getattr(single.get_submodule(part[1:]), f"register_{kind}_hook")(lambda *_: None)
+        with pytest.raises(UnsupportedModuleError, match=rf"{part[1:]}\._.*hooks is 1"):
+            single(x, is_causal=True)
+
+
+def test_hooks_of_what_is_called_run() -> None:
+    ours, called = from_torch(encoder()), []
+    for module in (ours, ours.norm):
+        module.register_forward_hook(lambda module, *_: called.append(type(module)))
+    ours(torch.randn(2, 7, 16), is_causal=True)
+    assert called == [nn.LayerNorm, type(ours)]
 
 
 @pytest.mark.parametrize(

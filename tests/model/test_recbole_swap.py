@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("recbole", reason="RecBole is not installed")
 
+from lares.errors import ConfigError
 from lares.integrations import recbole as swap
 from lares_kernels import UnsupportedModuleError
 from tests.model.recbole_options import ModelOptions, OneNumber
@@ -71,6 +72,56 @@ def test_recurrence() -> None:
     model.train()
     model.calculate_loss(given).backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"n_pre": 2}, {"mean_depth": 0}, {"depth_sampler": "x"}], ids=str
+)
+def test_a_recurrence_that_cannot_be_changes_nothing(wrong: dict[str, Any]) -> None:
+    model = made()
+    before = {*model.__dict__}, [*model.state_dict()]
+    with pytest.raises(ConfigError):
+        swap.make_recurrent(model, **wrong)
+    assert ({*model.__dict__}, [*model.state_dict()]) == before
+
+
+def test_parts_keep_their_modes_and_those_in_evaluation_do_not_drop() -> None:
+    rates = {"hidden_dropout_prob": 0.5, "attn_dropout_prob": 0.5}
+    given, model = interaction(), made(**rates)
+    model.dropout.eval()
+    model.trm_encoder.layer[0].eval()
+    before = [part.training for part in model.modules()]
+    swap.accelerate(model)
+    assert [part.training for part in model.modules()] == before
+    assert not torch.equal(model.full_sort_predict(given), model.full_sort_predict(given))
+    assert [part.training for part in model.modules()] == before
+    model.trm_encoder.eval()
+    assert model.training
+    assert torch.equal(model.full_sort_predict(given), model.eval().full_sort_predict(given))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["trm_encoder", "trm_encoder.layer.1", "trm_encoder.layer.0.feed_forward.dense_1"]
+    + ["item_embedding", "LayerNorm", "dropout", "loss_fct"],
+)
+def test_hooks_that_come_later_are_refused(name: str) -> None:
+    """But for those by which RecBole counts operations, in ``run_recbole``."""
+    model, given = swap.accelerate(made()), interaction()
+    module = model.get_submodule(name)
+    handle = module.register_forward_hook(lambda *_: None)
+    with pytest.raises(UnsupportedModuleError, match=rf"{name}\._forward_hooks is 1"):
+        model.calculate_loss(given)
+    handle.remove()
+    model.calculate_loss(given)
+
+    def counts(module: nn.Module, inputs: Any, output: Any) -> None:
+        pass
+
+    for where in ("thop.vision.basic_hooks", "recbole.utils.utils"):
+        counts.__module__ = where
+        module.register_forward_hook(counts)
+    model.full_sort_predict(given)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lares.errors import ConfigError
-from lares.integrations import sasrec
+from lares.integrations import sasrec, swapped
 from lares_kernels import UnsupportedModuleError
 from tests.model.sasrec_pytorch import KINDS, SequenceModel
 
@@ -101,6 +101,146 @@ def test_recurrence(kind: str) -> None:
         made(kind), n_pre=np.int64(1), mean_depth=torch.tensor(3)
     ).lares_layers.recurrence
     assert (type(recurrence.n_pre), recurrence.num_steps) == (int, 3)
+
+
+BAD_RECURRENCES = [
+    {"n_pre": 2},
+    {"n_pre": -1},
+    {"n_pre": None},
+    {"mean_depth": 0},
+    {"depth_sampler": "sometimes"},
+]
+
+
+@pytest.mark.parametrize("wrong", BAD_RECURRENCES, ids=str)
+def test_a_recurrence_that_cannot_be_changes_nothing(wrong: dict) -> None:
+    model = made("pre")
+    before = {*model.__dict__}, [*model.state_dict()]
+    with pytest.raises(ConfigError):
+        sasrec.make_recurrent(model, **wrong)
+    assert ({*model.__dict__}, [*model.state_dict()]) == before
+    sasrec.accelerate(model, seed=4)
+    with pytest.raises(ConfigError):
+        sasrec.make_recurrent(model, **wrong, seed=9)
+    assert (model.lares_layers.seeds.next, model.lares_layers.recurrence) == (4, None)
+    assert [*model.state_dict()] == before[1]
+
+
+def modes(model: nn.Module) -> dict[str, bool]:
+    return {name: part.training for name, part in model.named_modules()}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    "name", ["emb_dropout", "attention_layers.0", "forward_layers", "item_emb"]
+)
+def test_every_part_keeps_its_mode(name: str, whole: bool) -> None:
+    """Also where the swap is refused, and in a recurrence."""
+    model = made("query").train(whole)
+    model.get_submodule(name).train(not whole)
+    before = modes(model)
+    assert modes(sasrec.accelerate(copy.deepcopy(model))) == before
+
+    class Reversed(SequenceModel):
+        def log2feats(self, log_seqs: np.ndarray) -> Tensor:
+            return super().log2feats(log_seqs) * 2
+
+    model.__class__ = Reversed
+    with pytest.raises(UnsupportedModuleError):
+        sasrec.accelerate(model)
+    assert modes(model) == before
+
+
+def frozen(*names: str, **options: int) -> SequenceModel:
+    model = sasrec.accelerate(made("pre", 0.5, **options))
+    for name in names:
+        model.get_submodule(name).eval()
+    return model
+
+
+def test_parts_in_evaluation_mode_do_not_drop() -> None:
+    everything = frozen("emb_dropout", "attention_layers", "forward_layers")
+    still = everything.log2feats(SEQS)
+    assert everything.training
+    assert torch.equal(still, everything.eval().log2feats(SEQS))
+    first, last = (
+        ["emb_dropout", f"attention_layers.{i}", f"forward_layers.{i}"] for i in range(2)
+    )
+    for names in (first, [*first, "attention_layers.1"], [*last]):
+        model = frozen(*names)
+        assert not torch.equal(model.log2feats(SEQS), model.log2feats(SEQS))
+    # The first layer gives what it gives in evaluation: it is the second that differs.
+    kept: list[Tensor] = []
+    model = frozen(*first)
+    refine = swapped.refine
+
+    def watched(config, parameters, x, **options):
+        out = refine(config, parameters, x, **options)
+        kept.append(out.state)
+        return out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(swapped, "refine", watched)
+        model.log2feats(SEQS)
+        model.eval().log2feats(SEQS)
+    once, again, whole = kept
+    assert not torch.equal(again, whole)
+    alone = sasrec.accelerate(made("pre", 0.5))
+    for name in (
+        "attention_layernorms",
+        "attention_layers",
+        "forward_layernorms",
+        "forward_layers",
+    ):
+        setattr(alone, name, getattr(alone, name)[:1])
+    one = sasrec.accelerate(unswapped(alone)).eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(swapped, "refine", watched)
+        one.log2feats(SEQS)
+    torch.testing.assert_close(kept[-1], once)
+
+
+def unswapped(model: SequenceModel) -> SequenceModel:
+    for name in ("lares_layers", "log2feats"):
+        del model.__dict__[name]
+    return model
+
+
+def test_modes_that_the_op_cannot_follow_are_refused() -> None:
+    model = frozen("attention_layers.0", "forward_layers.0")
+    sasrec.make_recurrent(model, n_pre=1).log2feats(SEQS)
+    both = sasrec.make_recurrent(frozen(), n_pre=0)
+    for part in (both.attention_layers[1], both.forward_layers[1]):
+        part.eval()
+    with pytest.raises(UnsupportedModuleError, match="layers that reason"):
+        both.log2feats(SEQS)
+    both.eval().log2feats(SEQS)
+    three = frozen("attention_layers.1", "forward_layers.1", layers=3)
+    with pytest.raises(UnsupportedModuleError, match="layer 2's dropouts"):
+        three.log2feats(SEQS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attention_layers.1",
+        "attention_layers.0.out_proj",
+        "forward_layers.1",
+        "forward_layers.0.relu",
+    ]
+    + ["attention_layernorms.1", "item_emb", "pos_emb"],
+)
+def test_hooks_that_come_later_are_refused(name: str) -> None:
+    model, called = frozen(), []
+    for other in ("emb_dropout", "last_layernorm"):
+        model.get_submodule(other).register_forward_hook(lambda *_: called.append(1))
+    model.log2feats(SEQS)
+    assert called == [1, 1]
+    handle = model.get_submodule(name).register_forward_hook(lambda *_: None)
+    with pytest.raises(UnsupportedModuleError, match=rf"{name}\._forward_hooks is 1"):
+        model.log2feats(SEQS)
+    handle.remove()
+    model.log2feats(SEQS)
 
 
 @pytest.mark.parametrize(
