@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from lares import __version__
-from lares.cli.output import takes_any_text
+from lares.cli.output import keep_closed_streams, takes_any_text
 from lares.cli.waiting import wait_briefly
 from lares.errors import LaresError, told
 from lares.names import nearest, one_line
@@ -52,8 +52,7 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with status 2 where the user can mend the error."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if sys.stderr is None:  # closed: what is meant for it must not go to standard output
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for the process
+    keep_closed_streams()
     try:
         with takes_any_text():
             _run(arguments)

@@ -1,9 +1,10 @@
-"""Standard output takes what commands print, whatever encoding it has."""
+"""Standard streams: output takes what commands print in any encoding, and closed ones lead nowhere."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,23 @@ def _printed(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 codecs.register_error(_ERRORS, _printed)
+
+
+def keep_closed_streams() -> None:
+    """Have standard streams that are closed lead nowhere, here and in the processes started here.
+
+    Else files that are opened later would get their numbers, and what libraries and other processes
+    write for people.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):  # there is no such device
+                # The lowest number that is free is this one.
+                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stderr is None:  # what is meant for it must not go to standard output
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # for the process
 
 
 def takes_any_text() -> contextlib.AbstractContextManager[None]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from lares.training.trainer import Trainer
 from lares_kernels.cpu_library import PRECISIONS, instruction_sets, load
 from tests.conftest import write_interactions
 
+ROOT = Path(__file__).parent.parent.parent
 SMALL = (
     "--model.d_model=16 --model.d_ff=16 --model.max_length=8 --optimizer.batch_size=64 "
     "--trainer.num_threads=1 --trainer.tensorboard=false --trainer.accelerator=cpu"
@@ -451,3 +454,51 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("lares.cli.doctor.run", run)
     with pytest.raises(RuntimeError, match="of ours"):
         main(["doctor"])
+
+
+CLOSED = """
+import os, sys
+from lares.cli import main
+main(["--version"])
+opened = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+os.write(2, b"noise")  # as libraries write, which know no sys.stderr
+child = os.spawnlp(os.P_WAIT, "sh", "sh", "-c", "true <&0 >&1 2>&2")  # has them, too
+os._exit(opened if child == 0 else 99)
+"""
+
+
+@pytest.mark.parametrize(
+    "closed", ["0<&-", "1>&-", "2>&-", "0<&- 2>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"]
+)
+def test_closed_streams_are_no_place_for_files(closed: str, tmp_path: Path) -> None:
+    """A file that is opened would get their number, and what is meant for them."""
+    command = shlex.join([sys.executable, "-c", CLOSED, str(tmp_path / "file")])
+    done = subprocess.run(["sh", "-c", f"exec {command} {closed}"], cwd=ROOT, capture_output=True)
+    assert done.returncode > 2
+    assert done.returncode < 99
+    assert (tmp_path / "file").read_bytes() == b""
+    assert done.stdout == (b"" if "1>" in closed else f"lares {__version__}\n".encode())
+
+
+def test_a_run_without_a_standard_error(interactions: Path, tmp_path: Path) -> None:
+    """Its lock says who holds it, and nothing else."""
+    program = (
+        "import sys\nfrom lares.training.trainer import Trainer\nfrom lares.cli import main\n"
+        "import os\nstep = Trainer._step\n"
+        "def noisy(self, indices):\n"
+        "    os.write(2, b'noise')\n"
+        "    print(open(os.path.join(self.folder.path, '.lock')).read())\n"
+        "    return step(self, indices)\n"
+        "Trainer._step = noisy\nmain(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", program, "train", str(interactions), "--trainer.max_epochs=1"]
+    command += [f"--out={tmp_path / 'run'}", "--no_progress", *SMALL]
+    done = subprocess.run(
+        ["sh", "-c", f"exec {shlex.join(command)} 0<&- 2>&-"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert re.search(r"^process \d+ on \S+$", done.stdout, re.MULTILINE)
+    assert "noise" not in done.stdout
