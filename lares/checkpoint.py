@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lares.config import CONFIG_FILE, MOST_SEED, LaresConfig
 from lares.data.vocabulary import Vocabulary
-from lares.errors import CheckpointError, DataError
+from lares.errors import CheckpointError, DataError, NonFiniteError
 from lares.files import atomic_write, named_in_utf8
 from lares.finite import first_non_finite
 from lares.folders import ITEMS_FILE, WEIGHTS_FILE, read_model_config
@@ -37,10 +37,10 @@ _SEED = "lares_seed"  # of a model, unless it is older than this mark
 
 
 def refuse_non_finite(tensors: Mapping[str, Tensor], consequence: str) -> None:
-    """Raise ``CheckpointError`` with ``consequence`` if a tensor holds a NaN or an infinity."""
+    """Raise ``NonFiniteError`` with ``consequence`` if a tensor holds a NaN or an infinity."""
     broken = first_non_finite(tensors)
     if broken is not None:
-        raise CheckpointError(f"{broken}; {consequence}")
+        raise NonFiniteError(f"{broken}; {consequence}")
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -31,6 +31,10 @@ class CheckpointError(LaresError, RuntimeError):
     """A checkpoint is missing, broken, does not fit, or could not be written."""
 
 
+class NonFiniteError(CheckpointError):
+    """What is in a checkpoint, or was to be, is NaN or infinite."""
+
+
 class WeightsError(LaresError, ValueError):
     """A model's weights are no numbers: NaN or infinite."""
 

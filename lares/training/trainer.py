@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,15 @@ import lares_kernels as lk
 from lares.checkpoint import save_model
 from lares.data.batches import epoch_order
 from lares.data.dataset import Dataset, Split
-from lares.errors import LaresError
+from lares.errors import LaresError, NonFiniteError
 from lares.evaluation.evaluate import depth_ranks
 from lares.evaluation.ranking import metrics_from_ranks
+from lares.finite import first_non_finite
 from lares.model import LaresModel
 from lares.training.config import RunConfig
 from lares.training.display import Display
 from lares.training.distributed import all_gather_rows, shard
+from lares.training.diverged import diverged
 from lares.training.engine import all_do, as_started, first_does
 from lares.training.interrupts import Interrupted, StopRequest, stop_request
 from lares.training.loggers import Board, CsvLog, read_rows
@@ -127,14 +130,22 @@ class Trainer:
         first_does(self.fabric, self._write_state)
 
     def _write_state(self) -> None:
-        save_state(
-            self.folder.state,
-            self.model,
-            self._optimizer.optimizer,
-            self.progress,
-            self.config.to_dict(),
-        )
+        optimizer, config = self._optimizer.optimizer, self.config.to_dict()
+        with self._saying_what_to_try():
+            save_state(self.folder.state, self.model, optimizer, self.progress, config)
         self.folder.begun = True
+
+    @contextlib.contextmanager
+    def _saying_what_to_try(self) -> Iterator[None]:
+        """Where weights or moments cannot be saved as they are not finite, say what to do about it."""
+        try:
+            yield
+        except NonFiniteError as error:
+            found = f"after step {self.progress.total_steps} {error}"
+            raise self._diverged(found) from error
+
+    def _diverged(self, found: str) -> LaresError:
+        return diverged(found, self.folder.state, self.config, self.model.config)
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -279,9 +290,8 @@ class Trainer:
                 if not self._is_first:
                     raise SystemExit(LaresError.exit_status)  # the first process says it
                 named = ", ".join(f"{n} {v}" for n, v in zip(names, row, strict=True))
-                raise LaresError(
-                    f"the loss of step {first_step + offset + 1} is not finite ({named}); the state "
-                    f"saved before is kept in {self.folder.state}. A lower optimizer.lr may help"
+                raise self._diverged(
+                    f"the loss of step {first_step + offset + 1} is not finite ({named})"
                 )
             for name, value in zip(names, row, strict=True):
                 self.progress.sums[name] += value
@@ -363,12 +373,12 @@ class Trainer:
 
     def _save_best(self) -> None:
         model, best = self.model, self.folder.best
-        first_does(
-            self.fabric,
-            lambda: save_model(
-                model.state_dict(), model.config, best, model.vocabulary, model.seed
-            ),
-        )
+
+        def save() -> None:
+            with self._saying_what_to_try():
+                save_model(model.state_dict(), model.config, best, model.vocabulary, model.seed)
+
+        first_does(self.fabric, save)
 
     # --- evaluation -------------------------------------------------------------------------------
 
@@ -406,9 +416,9 @@ class Trainer:
                     first_id=first,
                 )
             except ValueError as error:
-                raise LaresError(
-                    f"evaluation after step {self.progress.total_steps} failed: {error}"
-                ) from error
+                said = f"evaluation after step {self.progress.total_steps} failed: {error}"
+                broken = first_non_finite(model.state_dict()) is not None
+                raise (self._diverged(said) if broken else LaresError(said)) from error
 
         ranks = all_do(self.fabric, ranks_of_part)
         if self.fabric.world_size > 1:
