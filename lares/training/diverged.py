@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from lares.config import LaresConfig
 from lares.errors import LaresError
 from lares.training.config import RunConfig, TrainConfig
 
-_SMALL_EPS = 1e-8  # below it a row of zeros makes gradients 10,000 times as large, or more
+_SMALL_EPS = (
+    1e-8  # LayerNorm makes the gradient of a row of zeros up to 1 / sqrt(eps) times as large
+)
+_LIKELY = 1e-9  # of a token, of which a run has millions
 
 
 def diverged(found: str, state: Path, config: RunConfig, model: LaresConfig) -> LaresError:
@@ -30,21 +32,19 @@ def diverged(found: str, state: Path, config: RunConfig, model: LaresConfig) -> 
 def remedies(config: RunConfig, model: LaresConfig) -> list[str]:
     """Return what is worth a try, the most likely first."""
     found = []
-    drops = max(model.dropout, model.attn_dropout) > 0
     if config.trainer.precision.startswith("16"):
         found.append("--trainer.precision 32-true")
-    if drops and model.eps < _SMALL_EPS:
-        factor = f"{1 / math.sqrt(model.eps):.0e}" if model.eps else "any number"
+    trains = isinstance(config, TrainConfig)  # else the model that is there decides about eps
+    # Dropout leaves a token all zeros, whose gradient LayerNorm divides by the root of eps.
+    if model.eps < _SMALL_EPS and model.dropout**model.d_model > _LIKELY:
         why = (
-            f"with model.eps {model.eps:g} LayerNorm multiplies gradients by {factor} where dropout "
-            f"leaves a token all zeros, as in few columns (model.d_model {model.d_model}) it does"
+            f"dropout leaves one token in {model.dropout**-model.d_model:,.0f} all zeros, as "
+            f"model.d_model is {model.d_model}, and with model.eps {model.eps:g} LayerNorm makes "
+            "far too much of its gradient"
         )
-        if isinstance(config, TrainConfig):
-            found.append(f"--model.eps 1e-5 ({why})")
-        else:  # the model decides about eps
-            found.append(f"--start.dropout 0 --start.attn_dropout 0 ({why})")
-    elif drops:
-        section = "model" if isinstance(config, TrainConfig) else "start"
+        found.append(f"--model.eps 1e-5 ({why})" if trains else f"--start.dropout 0 ({why})")
+    if model.dropout > 0:
+        section = "model" if trains else "start"
         found.append(f"a lower --{section}.dropout (now {model.dropout:g})")
     found.append(f"a lower --optimizer.lr (now {config.optimizer.lr:g})")
     return found

@@ -84,7 +84,7 @@ def test_learns_and_leaves_everything(interactions: Path, trained: Path, tmp_pat
     assert 0 < float(logged[-1]["reward"]) < 2
     assert result.start == evaluate(start, dataset.test, depths=[1, 4], seed=seed)
     best = LaresModel.from_pretrained(folder / "best")
-    assert result.test == evaluate(best, dataset.test, depths=[1, 4], seed=seed)
+    assert result.test == evaluate(best, dataset.test, depths=[1, 4])  # with its seed, the run's
     assert json.loads((folder / "result.json").read_text())["start"]["4"] == result.start[4]
     assert best.config.dropout == 0.1
     assert read_config(folder / "config.yaml") == config

@@ -60,7 +60,7 @@ def test_learns_and_leaves_everything(interactions: Path, tmp_path: Path) -> Non
 
     # The result is the best model's, which anybody can load and evaluate.
     model = LaresModel.from_pretrained(tmp_path / "run" / "best")
-    again = evaluate(model, dataset.test, depths=[1, 4], seed=config.trainer.seed)
+    again = evaluate(model, dataset.test, depths=[1, 4])  # with its seed, the run's
     assert again == result.test
     saved = json.loads((tmp_path / "run" / "result.json").read_text())
     assert saved["test"]["4"] == result.test[4]
