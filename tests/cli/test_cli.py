@@ -480,6 +480,7 @@ def test_closed_streams_are_no_place_for_files(closed: str, tmp_path: Path) -> N
     assert done.stdout == (b"" if "1>" in closed else f"lares {__version__}\n".encode())
 
 
+@pytest.mark.long
 def test_a_run_without_a_standard_error(interactions: Path, tmp_path: Path) -> None:
     """Its lock says who holds it, and nothing else."""
     program = (
