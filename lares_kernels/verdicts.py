@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -153,7 +154,7 @@ def store(identity: dict[str, str], verdict: Verdict) -> None:
     """Keep a verdict, whole or not at all; nothing where the cache folder cannot be written."""
     path = _file_of(identity)
     # Machines that share a home folder may have processes of the same number.
-    host = platform.node().replace("/", "_")[:64]
+    host = re.sub("[^A-Za-z0-9.-]", "_", platform.node())[:64]
     writer = f"{host}.{os.getpid()}.{os.urandom(4).hex()}"
     partial = path.with_name(f"{path.stem}.{writer}{_PARTIAL}")
     try:

@@ -36,7 +36,7 @@ _UNKNOWN = ("error", "skip")
 _EMPTIED = ("nothing", "popular")
 _PLACES_SHOWN = 5
 _BLANKS = " \t\n\r\v\f"  # as in data; others are letters of an id
-_LONGEST_LINE = 2**27  # letters, so that a device that never ends its first line is no history
+_LONGEST_LINE = 2**27  # letters, of a history, too: what never ends one is no file of histories
 
 
 class History(NamedTuple):
@@ -115,10 +115,23 @@ def _parsed(lines: Iterable[str], place: Callable[[int], str]) -> Iterator[Histo
         lines: with their line breaks.
         place: says where a line stands, by its number from 1.
     """
-    reader = csv.reader(lines, skipinitialspace=True, strict=True)
+    where, letters = "", 0  # of the history that is being read
+
+    def bounded() -> Iterator[str]:
+        nonlocal letters
+        for line in lines:
+            letters += len(line)
+            if letters > _LONGEST_LINE:
+                raise DataError(
+                    f"{where}: the history has more than {_LONGEST_LINE:,} letters; is there a "
+                    "quotation mark that none answers?"
+                )
+            yield line
+
+    reader = csv.reader(bounded(), skipinitialspace=True, strict=True)
     rows = rows_of(reader)
     while True:
-        where = place(reader.line_num + 1)
+        where, letters = place(reader.line_num + 1), 0
         try:
             ids = next(rows, None)
         except csv.Error as error:

@@ -250,6 +250,32 @@ def test_a_line_without_end(
     assert f"{file}, line {line} has more than 1,000,000 letters" in error
 
 
+def test_a_quoted_id_without_end(numbers, tmp_path: Path, capsys, monkeypatch) -> None:
+    """Of short lines, each of which would do."""
+    monkeypatch.setattr(command, "_LONGEST_LINE", 1_000_000)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as file:
+            file.write(b'5\n8,"')
+            while True:
+                file.write(b"11\n" * 100)
+
+    threading.Thread(target=write, daemon=True).start()
+    error = fails(capsys, numbers[0], f"--histories={pipe}")
+    assert f"{pipe}, line 2: the history has more than 1,000,000 letters" in error
+
+
+def test_gzip_in_several_parts(names, tmp_path: Path, capsys) -> None:
+    folder, model = names
+    file = tmp_path / "h.gz"
+    lines = FILES["plain"].splitlines(keepends=True)
+    file.write_bytes(b"".join(gzip.compress(line) for line in lines))
+    main(["recommend", folder, f"--histories={file}", "--k=4"])
+    assert lists(capsys.readouterr().out) == model.recommend(ASKED, 4)
+
+
 @pytest.mark.parametrize("content", ["x" * 999 + "\n", "x" * 1000])
 def test_the_longest_line_is_read(content: str, tmp_path: Path) -> None:
     (tmp_path / "h.txt").write_text(content)
