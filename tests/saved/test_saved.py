@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 MODELS = (
     "attention_add_double",
     "attention_concat",
+    "attention_concat_seeded",
     "attention_gate_cosine",
     "bsarec",
     "fmlp",
@@ -110,6 +111,21 @@ def test_recommends_on_the_command_line(folder: str, place: Path, capsys) -> Non
         assert found[0] == stored[0]
         if not draws:
             assert found == stored
+
+
+def test_takes_the_seed_that_it_was_saved_with(place: Path, capsys) -> None:
+    """Without being asked to; and one that was saved before there were seeds has 0."""
+    folder = "models/attention_concat_seeded"
+    expected = expected_of(folder)
+    model = LaresModel.from_pretrained(HERE / folder)
+    assert (model.seed, expected["seed"]) == (7, 7)
+    assert LaresModel.from_pretrained(HERE / "models/attention_concat").seed == 0
+    assert LaresModel.from_pretrained(HERE / "runs/train_prefixes").seed == 2025  # the run's
+    asked, k = expected["histories"][0], expected["k"]
+    stored = expected["recommend"][0]["items"][0]
+    assert model.recommend([asked], k) == [stored]
+    main(["recommend", str(HERE / folder), f"--history={','.join(map(str, asked))}", f"--k={k}"])
+    assert capsys.readouterr().out == ",".join(map(str, stored)) + "\n"
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
