@@ -1,5 +1,8 @@
 // The primitives of csrc/cuda/device/primitives.hpp on a CPU: 32 lanes in one vector, a thread for
 // every warp. What each does is written down from NVIDIA's PTX manual, not from the other header.
+//
+// Operations are functions of their own, and optimised whatever the kernels round them are:
+// inlined, 32 lanes made a kernel's compilation three times as long.
 #pragma once
 
 #include <barrier>
@@ -8,28 +11,94 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #define LARES_DEVICE inline
 #define LARES_UNROLL
 #define LARES_ROLLED
+#define LARES_APART [[gnu::noinline]]
+
+#ifndef __clang__  // which has no such thing
+#pragma GCC push_options
+#pragma GCC optimize("O2")
+#endif
 
 namespace lares::cuda {
 
 constexpr int kLanes = 32;
-typedef float Float __attribute__((vector_size(4 * kLanes)));
-typedef uint32_t Word __attribute__((vector_size(4 * kLanes)));
-typedef int32_t Int __attribute__((vector_size(4 * kLanes)));
+template <class E>
+struct Lanes {
+    E lane[kLanes];
+    E& operator[](int i) { return lane[i]; }
+    const E& operator[](int i) const { return lane[i]; }
+};
+using Float = Lanes<float>;
+using Word = Lanes<uint32_t>;
+using Int = Lanes<int32_t>;
 using Mask = Int;  // 0 or -1
 
 struct Bf16 {};
 struct Fp16 {};
 
 template <class V, class F>
-V each(F f) {
+[[gnu::always_inline]] inline V each(F f) {
     V v;
     for (int i = 0; i < kLanes; ++i) v[i] = f(i);
     return v;
+}
+
+// --- operators, of lanes and of lanes and one number ---
+
+#define LARES_OPERATOR(OP, RESULT, SIGN)                                           \
+    template <class E>                                                             \
+    LARES_APART RESULT operator OP(const Lanes<E>& a, const Lanes<E>& b) {         \
+        return each<RESULT>([&](int i) { return SIGN(a[i] OP b[i]); });            \
+    }                                                                              \
+    template <class E>                                                             \
+    LARES_APART RESULT operator OP(const Lanes<E>& a, std::type_identity_t<E> b) { \
+        return each<RESULT>([&](int i) { return SIGN(a[i] OP b); });               \
+    }                                                                              \
+    template <class E>                                                             \
+    LARES_APART RESULT operator OP(std::type_identity_t<E> a, const Lanes<E>& b) { \
+        return each<RESULT>([&](int i) { return SIGN(a OP b[i]); });               \
+    }
+#define LARES_ARITHMETIC(OP)                                \
+    LARES_OPERATOR(OP, Lanes<E>, +)                         \
+    template <class E, class Other>                         \
+    Lanes<E>& operator OP##=(Lanes<E>& a, const Other& b) { \
+        return a = a OP b;                                  \
+    }
+LARES_ARITHMETIC(+)
+LARES_ARITHMETIC(-)
+LARES_ARITHMETIC(*)
+LARES_ARITHMETIC(/)
+LARES_ARITHMETIC(%)
+LARES_ARITHMETIC(&)
+LARES_ARITHMETIC(|)
+LARES_ARITHMETIC(^)
+LARES_ARITHMETIC(<<)
+LARES_ARITHMETIC(>>)
+LARES_OPERATOR(<, Mask, -)
+LARES_OPERATOR(<=, Mask, -)
+LARES_OPERATOR(>, Mask, -)
+LARES_OPERATOR(>=, Mask, -)
+LARES_OPERATOR(==, Mask, -)
+LARES_OPERATOR(!=, Mask, -)
+#undef LARES_ARITHMETIC
+#undef LARES_OPERATOR
+
+template <class E>
+Lanes<E> operator-(const Lanes<E>& a) {
+    return a * E(-1);
+}
+template <class E>
+Lanes<E> operator~(const Lanes<E>& a) {
+    return a ^ E(-1);
+}
+template <class E>
+Mask operator!(const Lanes<E>& a) {
+    return a == E(0);
 }
 
 // --- where we are ---
@@ -51,96 +120,98 @@ struct Block {
     void fence() const {}
 };
 
-inline Int lane_number() {
+LARES_APART inline Int lane_number() {
     return each<Int>([](int i) { return i; });
 }
 
 // --- lanes ---
 
 template <class T>
-T select(Mask mask, T yes, T no) {
-    return mask ? yes : no;
+LARES_APART T select(Mask mask, T yes, T no) {
+    return each<T>([&](int i) { return mask[i] ? yes[i] : no[i]; });
 }
-inline Mask both(Mask a, Mask b) { return a & b; }
-inline Float wide(float x) { return Float{} + x; }
-inline Int wide(int x) { return Int{} + x; }
-inline Word wide(uint32_t x) { return Word{} + x; }
-inline Int as_int(Word x) { return (Int)x; }
-inline Word as_word(Int x) { return (Word)x; }
-inline Word as_word(Float x) { return (Word)x; }
-inline Float as_float(Word x) { return (Float)x; }
-inline Float to_float(Int x) { return __builtin_convertvector(x, Float); }
-inline Float larger(Float a, Float b) { return a > b ? a : b; }
-inline Float smaller(Float a, Float b) { return a < b ? a : b; }
-inline Int larger(Int a, Int b) { return a > b ? a : b; }
-inline Int smaller(Int a, Int b) { return a < b ? a : b; }
-inline Float multiply_add(Float a, Float b, Float c) {
+LARES_APART inline Mask both(Mask a, Mask b) { return a & b; }
+LARES_APART inline Float wide(float x) { return Float{} + x; }
+LARES_APART inline Int wide(int x) { return Int{} + x; }
+LARES_APART inline Word wide(uint32_t x) { return Word{} + x; }
+LARES_APART inline Int as_int(Word x) { return std::bit_cast<Int>(x); }
+LARES_APART inline Word as_word(Int x) { return std::bit_cast<Word>(x); }
+LARES_APART inline Word as_word(Float x) { return std::bit_cast<Word>(x); }
+LARES_APART inline Float as_float(Word x) { return std::bit_cast<Float>(x); }
+LARES_APART inline Float to_float(Int x) {
+    return each<Float>([&](int i) { return float(x[i]); });
+}
+LARES_APART inline Float larger(Float a, Float b) { return select(a > b, a, b); }
+LARES_APART inline Float smaller(Float a, Float b) { return select(a < b, a, b); }
+LARES_APART inline Int larger(Int a, Int b) { return select(a > b, a, b); }
+LARES_APART inline Int smaller(Int a, Int b) { return select(a < b, a, b); }
+LARES_APART inline Float multiply_add(Float a, Float b, Float c) {
     return each<Float>([&](int i) { return std::fma(a[i], b[i], c[i]); });
 }
-inline Word multiply_high(Word a, uint32_t b) {
+LARES_APART inline Word multiply_high(Word a, uint32_t b) {
     return each<Word>([&](int i) { return uint32_t((uint64_t(a[i]) * b) >> 32); });
 }
-inline Word funnel_right(Word low, Word high, Int shift) {
+LARES_APART inline Word funnel_right(Word low, Word high, Int shift) {
     return each<Word>(
         [&](int i) { return uint32_t((uint64_t(high[i]) << 32 | low[i]) >> (shift[i] & 31)); });
 }
-inline Float exp2(Float x) {
+LARES_APART inline Float exp2(Float x) {
     return each<Float>([&](int i) { return std::exp2(x[i]); });
 }
-inline Float inverse(Float x) { return 1.0f / x; }
-inline Float inverse_root(Float x) {
+LARES_APART inline Float inverse(Float x) { return 1.0f / x; }
+LARES_APART inline Float inverse_root(Float x) {
     return each<Float>([&](int i) { return 1.0f / std::sqrt(x[i]); });
 }
-inline Float logarithm(Float x) {
+LARES_APART inline Float logarithm(Float x) {
     return each<Float>([&](int i) { return std::log(x[i]); });
 }
 
 // --- between lanes ---
 
 template <class V>
-V from_lane_xor(V x, int bit) {
+LARES_APART V from_lane_xor(V x, int bit) {
     return each<V>([&](int i) { return x[i ^ bit]; });
 }
-inline Float quad_sum(Float x) {
+LARES_APART inline Float quad_sum(Float x) {
     x += from_lane_xor(x, 1);
     return x + from_lane_xor(x, 2);
 }
-inline Float quad_max(Float x) {
+LARES_APART inline Float quad_max(Float x) {
     x = larger(x, from_lane_xor(x, 1));
     return larger(x, from_lane_xor(x, 2));
 }
-inline Float octet_sum(Float x) {
+LARES_APART inline Float octet_sum(Float x) {
     x = quad_sum(x);
     return x + from_lane_xor(x, 4);
 }
-inline Float column_sum(Float x) {
+LARES_APART inline Float column_sum(Float x) {
     x += from_lane_xor(x, 4);
     x += from_lane_xor(x, 8);
     return x + from_lane_xor(x, 16);
 }
-inline Word quad_lane(Word x, int source) {
+LARES_APART inline Word quad_lane(Word x, int source) {
     return each<Word>([&](int i) { return x[(i & ~3) | source]; });
 }
-inline Word next_row(Word x) {
+LARES_APART inline Word next_row(Word x) {
     return each<Word>([&](int i) { return x[i + 4 < kLanes ? i + 4 : i]; });
 }
-inline Word swap_neighbours(Word x) { return from_lane_xor(x, 1); }
-inline bool any(Mask mask) {
+LARES_APART inline Word swap_neighbours(Word x) { return from_lane_xor(x, 1); }
+LARES_APART inline bool any(Mask mask) {
     for (int i = 0; i < kLanes; ++i)
         if (mask[i]) return true;
     return false;
 }
-inline int warp_max(Int x) {
+LARES_APART inline int warp_max(Int x) {
     int most = x[0];
     for (int i = 1; i < kLanes; ++i) most = x[i] > most ? x[i] : most;
     return most;
 }
-inline int warp_sum(Int x) {
+LARES_APART inline int warp_sum(Int x) {
     int sum = 0;
     for (int i = 0; i < kLanes; ++i) sum += x[i];
     return sum;
 }
-inline Int running_sum(Int x) {
+LARES_APART inline Int running_sum(Int x) {
     for (int i = 1; i < kLanes; ++i) x[i] += x[i - 1];
     return x;
 }
@@ -171,13 +242,13 @@ inline float widen<Fp16>(uint32_t half) {
 }
 
 template <class T>
-Word pack(Float low, Float high) {
+LARES_APART Word pack(Float low, Float high) {
     return each<Word>(
         [&](int i) { return uint32_t(round16<T>(low[i])) | uint32_t(round16<T>(high[i])) << 16; });
 }
 
 template <class T>
-void mma(Float (&c)[4], Word a0, Word a1, Word a2, Word a3, Word b0, Word b1) {
+LARES_APART void mma(Float (&c)[4], Word a0, Word a1, Word a2, Word a3, Word b0, Word b1) {
     float a[16][16], b[8][16];  // b by columns
     for (int lane = 0; lane < kLanes; ++lane) {
         const int g = lane / 4, t = lane % 4;
@@ -200,7 +271,7 @@ void mma(Float (&c)[4], Word a0, Word a1, Word a2, Word a3, Word b0, Word b1) {
     }
 }
 
-inline Word transpose(Word x) {
+LARES_APART inline Word transpose(Word x) {
     return each<Word>([&](int i) {
         const int g = i / 4, t = i % 4;
         const auto at = [&](int row, int column) {
@@ -212,73 +283,83 @@ inline Word transpose(Word x) {
 
 // --- memory ---
 
-inline void load_shared(Word (&to)[4], const unsigned char* from) {
+LARES_APART inline void load_shared(Word (&to)[4], const unsigned char* from) {
     for (int lane = 0; lane < kLanes; ++lane) {
         uint32_t words[4];
         std::memcpy(words, from + 16 * lane, 16);
         for (int i = 0; i < 4; ++i) to[i][lane] = words[i];
     }
 }
-inline void load_fragment(Word (&to)[4], const unsigned char* from) { load_shared(to, from); }
-inline void store_shared(unsigned char* to, const Word (&from)[4]) {
+LARES_APART inline void load_fragment(Word (&to)[4], const unsigned char* from) {
+    load_shared(to, from);
+}
+LARES_APART inline void store_shared(unsigned char* to, const Word (&from)[4]) {
     for (int lane = 0; lane < kLanes; ++lane) {
         const uint32_t words[4] = {from[0][lane], from[1][lane], from[2][lane], from[3][lane]};
         std::memcpy(to + 16 * lane, words, 16);
     }
 }
-inline void load_written(Word (&to)[4], const unsigned char* from) { load_shared(to, from); }
-inline void store_fragment(unsigned char* to, const Word (&from)[4]) { store_shared(to, from); }
-inline void forget_written() {}
-inline void copy16(unsigned char* to, const unsigned char* from, Int index, Mask mask) {
+LARES_APART inline void load_written(Word (&to)[4], const unsigned char* from) {
+    load_shared(to, from);
+}
+LARES_APART inline void store_fragment(unsigned char* to, const Word (&from)[4]) {
+    store_shared(to, from);
+}
+LARES_APART inline void forget_written() {}
+LARES_APART inline void copy16(unsigned char* to, const unsigned char* from, Int index, Mask mask) {
     for (int i = 0; i < kLanes; ++i)
         if (mask[i]) std::memcpy(to + 16 * index[i], from + int64_t(16) * index[i], 16);
 }
-inline void copies_done() {}
+LARES_APART inline void copies_done() {}
 
-inline void load_pair(Float& a, Float& b, const float* from, Int index, Mask mask) {
+LARES_APART inline void load_pair(Float& a, Float& b, const float* from, Int index, Mask mask) {
     for (int i = 0; i < kLanes; ++i) {
         a[i] = mask[i] ? from[index[i]] : 0.0f;
         b[i] = mask[i] ? from[index[i] + 1] : 0.0f;
     }
 }
-inline void load_pair(Float& a, Float& b, const float* from, Int index) {
+LARES_APART inline void load_pair(Float& a, Float& b, const float* from, Int index) {
     load_pair(a, b, from, index, ~Mask{});
 }
-inline void store_pair(float* to, Int index, Float a, Float b, Mask mask) {
+LARES_APART inline void store_pair(float* to, Int index, Float a, Float b, Mask mask) {
     for (int i = 0; i < kLanes; ++i)
         if (mask[i]) to[index[i]] = a[i], to[index[i] + 1] = b[i];
 }
-inline void store_pair(float* to, Int index, Float a, Float b) {
+LARES_APART inline void store_pair(float* to, Int index, Float a, Float b) {
     store_pair(to, index, a, b, ~Mask{});
 }
-inline void store_word(unsigned char* to, Int index, Word x) {
+LARES_APART inline void store_word(unsigned char* to, Int index, Word x) {
     for (int i = 0; i < kLanes; ++i) {
         const uint32_t word = x[i];
         std::memcpy(to + 4 * index[i], &word, 4);
     }
 }
-inline Float load(const float* from, Int index) {
+LARES_APART inline Float load(const float* from, Int index) {
     return each<Float>([&](int i) { return from[index[i]]; });
 }
-inline Float load(const float* from, Int index, Mask mask, float other) {
+LARES_APART inline Float load(const float* from, Int index, Mask mask, float other) {
     return each<Float>([&](int i) { return mask[i] ? from[index[i]] : other; });
 }
-inline Int load(const int32_t* from, Int index) {
+LARES_APART inline Int load(const int32_t* from, Int index) {
     return each<Int>([&](int i) { return from[index[i]]; });
 }
-inline Int load(const int32_t* from, Int index, Mask mask, int other) {
+LARES_APART inline Int load(const int32_t* from, Int index, Mask mask, int other) {
     return each<Int>([&](int i) { return mask[i] ? from[index[i]] : other; });
 }
-inline Int load(const int64_t* from, Int index, Mask mask, int other) {
+LARES_APART inline Int load(const int64_t* from, Int index, Mask mask, int other) {
     return each<Int>([&](int i) {
         if (!mask[i]) return other;
         const int64_t value = from[index[i]];
         return int(value < 0 ? 0 : value > 0x7fffffff ? 0x7fffffff : value);
     });
 }
-inline void store(int32_t* to, Int index, Int value, Mask mask) {
+LARES_APART inline void store(int32_t* to, Int index, Int value, Mask mask) {
     for (int i = 0; i < kLanes; ++i)
         if (mask[i]) to[index[i]] = value[i];
 }
 
 }  // namespace lares::cuda
+
+#ifndef __clang__
+#pragma GCC pop_options
+#endif
