@@ -42,7 +42,15 @@ CHECKS: list[Callable[[str], Any]] = [
 ]
 
 
-@pytest.mark.parametrize("check", CHECKS)
+def told(check: Any) -> str:
+    """Name of a check and what it is given."""
+    given = getattr(check, "keywords", {}).values()
+    return "-".join(
+        [getattr(check, "func", check).__name__.removeprefix("test_"), *map(str, given)]
+    )
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=told)
 def test_what_every_backend_does(check: Callable[[str], Any]) -> None:
     check("triton")
 
