@@ -27,7 +27,7 @@ SMALL = kernels.Sizes(
     sequences=3,
     rows=5,
     items=70,
-    width=40,
+    width=64,
     tolerance=1e-6,
 )
 
