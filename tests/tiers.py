@@ -20,6 +20,7 @@ ONE_CASE_EACH = (
     "tests/kernels/cuda/test_emulated_gradients.py",
     "tests/kernels/cuda/test_emulated_split.py",
     "tests/kernels/interpreted/test_catalogue.py",
+    "tests/kernels/interpreted/test_catalogue_non_finite.py",
     "tests/kernels/interpreted/test_device_functions.py",
     "tests/kernels/interpreted/test_fused.py",
     "tests/kernels/interpreted/test_layered.py",
@@ -65,6 +66,7 @@ LONG = (
     # A function of the interpreter takes as long as a thousand of PyTorch's.
     "tests/kernels/interpreted/test_catalogue.py::test_a_longer_list_than_a_tile_of_the_other_ops",
     "tests/kernels/interpreted/test_catalogue.py::test_what_every_backend_does",
+    "tests/kernels/interpreted/test_catalogue_non_finite.py::test_what_every_backend_does",
     "tests/kernels/interpreted/test_fused.py::test_a_run_that_goes_on_from_a_state",
     "tests/kernels/interpreted/test_fused.py::test_backward_of_the_other_plan",
     "tests/kernels/interpreted/test_fused.py::test_gradients_of_the_given_state_and_of_the_trajectory_alone",

@@ -37,6 +37,11 @@ def tile_of(width: int, precision: str) -> dict[str, int]:
     return {"ROWS": side, "COLUMNS": side, "num_warps": warps, "num_stages": 2, **FUSES}
 
 
+def slice_of(width: int) -> int:
+    """Columns of a slice of rows that are kept apart from items: what spills nothing."""
+    return min(width, 32 if width <= 64 else 64)
+
+
 class TritonCatalogue:
     """Tiles of queries and items; what is wider, and more than ``MOST_K`` best, is the reference's."""
 
@@ -117,6 +122,7 @@ class TritonCatalogue:
             item_gradients_kernel,
             query_gradients_kernel,
         )
+        from lares_kernels.triton.kernels.catalogue_apart import query_gradients_apart_kernel
 
         inputs = _Inputs(call, queries, items, len(chosen), excluded)
         floats = partial(torch.empty, dtype=torch.float32, device=items.device)
@@ -126,9 +132,13 @@ class TritonCatalogue:
             if wants_queries:
                 blocks, splits = inputs.grid()
                 parts = floats(splits, *queries.shape)
-                query_gradients_kernel[(blocks, splits)](
-                    *known, parts, *inputs.sizes, splits, **inputs.constants, **inputs.tile
-                )
+                given = (*known, parts, *inputs.sizes, splits)
+                query_gradients_kernel[(blocks, splits)](*given, **inputs.constants, **inputs.tile)
+                if inputs.excluded is not None:
+                    size = slice_of(inputs.constants["D"])
+                    query_gradients_apart_kernel[(blocks, splits, inputs.constants["D"] // size)](
+                        *given, SLICE=size, **inputs.constants, **inputs.tile
+                    )
                 g_queries = parts.sum(0) / call.temperature
                 if call.cosine:
                     g_queries = normalise_backward(g_queries, queries.float())

@@ -24,6 +24,12 @@ class CatalogueProblem:
     def to(self, dtype: torch.dtype) -> CatalogueProblem:
         return replace(self, queries=self.queries.to(dtype), items=self.items.to(dtype))
 
+    def on(self, device: str) -> CatalogueProblem:
+        tensors = {name: getattr(self, name) for name in ("queries", "items", "chosen", "excluded")}
+        return replace(
+            self, **{name: t if t is None else t.to(device) for name, t in tensors.items()}
+        )
+
     def results(self, backend: str, **changes: Any) -> dict[str, Tensor]:
         """Log-probability and entropy, and gradients of a linear function of the first."""
         queries, items = (t.clone().requires_grad_() for t in (self.queries, self.items))
@@ -33,7 +39,7 @@ class CatalogueProblem:
                 queries, items, self.chosen, return_entropy=True, **options
             )
             assert isinstance(out, lk.LogProbability)
-            weights = self.weights(out.log_probability.shape).to(out.log_probability.dtype)
+            weights = self.weights(out.log_probability.shape).to(out.log_probability)
             grads = torch.autograd.grad((out.log_probability * weights).sum(), [queries, items])
         return {
             "log_probability": out.log_probability.detach(),

@@ -16,8 +16,15 @@ from triton.compiler import ASTSource
 
 from benchmarks.triton_aot import TARGETS, resources
 from benchmarks.triton_bounds import SHARED_LIMIT
-from lares_kernels.triton.catalogue import LEAST_K, MOST_K, MOST_WIDTH, TOP_K_ROWS, tile_of
-from lares_kernels.triton.kernels import catalogue
+from lares_kernels.triton.catalogue import (
+    LEAST_K,
+    MOST_K,
+    MOST_WIDTH,
+    TOP_K_ROWS,
+    slice_of,
+    tile_of,
+)
+from lares_kernels.triton.kernels import catalogue, catalogue_apart
 from tests.kernels.test_layered_compiled import skip_without_linker
 
 NUMBERS = ("n_queries", "each", "n_items", "n_excluded", "splits")
@@ -25,6 +32,7 @@ PRODUCT_TYPE = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
 KERNELS = (
     "log_probability_kernel",
     "query_gradients_kernel",
+    "query_gradients_apart_kernel",
     "item_gradients_kernel",
     "ranks_kernel",
     "top_k_kernel",
@@ -43,7 +51,7 @@ def type_of(name: str, precision: str) -> str:
 
 
 def check(name: str, target: str, precision: str, width: int, k: int = LEAST_K) -> None:
-    kernel = getattr(catalogue, name)
+    kernel = getattr(catalogue_apart if "apart" in name else catalogue, name)
     tile = tile_of(width, precision)
     options = {key: tile[key] for key in ("num_warps", "num_stages")}
     values: dict[str, Any] = {
@@ -51,6 +59,7 @@ def check(name: str, target: str, precision: str, width: int, k: int = LEAST_K) 
         "D": width,
         "ROWS": tile["ROWS"],
         "COLUMNS": tile["COLUMNS"],
+        "SLICE": slice_of(width),
         "COSINE": True,
         "EXCLUDED": True,
         "ENTROPY": True,

@@ -30,7 +30,13 @@ INTERPRETED = Path(__file__).parent / "interpreted"
 # As many processes as take about equally long; each spends seconds on importing.
 GROUPS = {
     "fused": ("test_device_functions", "test_fused", "test_self_check", "test_tile_plan"),
-    "layered": ("test_catalogue", "test_layered", "test_mixers", "test_non_finite"),
+    "layered": (
+        "test_catalogue",
+        "test_catalogue_non_finite",
+        "test_layered",
+        "test_mixers",
+        "test_non_finite",
+    ),
 }
 
 

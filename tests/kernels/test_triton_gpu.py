@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels import CoreConfig, RecurrentCore, explain, use_backend, warmup
+from tests.kernels import test_catalogue_non_finite as catalogue
 from tests.kernels.non_finite import VALUES, assert_stays_in_its_sequence, make_problem
 from tests.kernels.problems import (
     BACKWARD,
@@ -193,3 +194,18 @@ def test_it_is_chosen() -> None:
 def test_a_number_that_is_not_finite_stays_in_its_sequence(config: CoreConfig, value: str) -> None:
     problem = make_problem(config, device="cuda")
     assert_stays_in_its_sequence("triton", problem, "hidden", 1, 1, VALUES[value])
+
+
+@pytest.mark.parametrize("scores", ["dot", "cosine"])
+@pytest.mark.parametrize("value", ["nan", "card's nan", "-inf"])
+def test_an_item_that_is_not_finite_stays_in_the_rows_that_see_it(scores: str, value: str) -> None:
+    hides = catalogue.HIDES
+    clean = catalogue.catalogue(scores, hides).to(torch.float32)
+    spoilt = catalogue.broken(clean, VALUES[value])
+    found, wanted = (problem.on("cuda").results("triton") for problem in (spoilt, clean))
+    catalogue.assert_same(found, wanted, hides.cuda())
+    exact = spoilt.to(torch.float64).results("equations")
+    catalogue.assert_seen({name: tensor.cpu() for name, tensor in found.items()}, exact)
+    ranks, ids, _ = catalogue.order(spoilt.on("cuda"), "triton")
+    for mine, theirs in zip((ranks, ids), catalogue.order_by_hand(spoilt), strict=True):
+        assert torch.equal(mine.cpu(), theirs)

@@ -293,7 +293,9 @@ def item_gradients_kernel(
         inverse = tl.load(lengths + item, mask=item < n_items, other=0.0)
         unit = rows.to(tl.float32) * inverse[:, None]
         along = tl.where(inverse < longest, tl.sum(total * unit, 1), 0.0)
-        total = (total - along[:, None] * unit) * inverse[:, None]
+        # Of an item that is not finite and that everyone excludes zero, too.
+        asked = tl.max((total != 0.0).to(tl.int32), 1) != 0
+        total = tl.where(asked[:, None], (total - along[:, None] * unit) * inverse[:, None], 0.0)
     column = tl.arange(0, D)[None, :]
     at = item.to(tl.int64)[:, None] * WIDTH + column
     tl.store(g_items + at, total, mask=(item < n_items)[:, None] & (column < WIDTH))
@@ -321,9 +323,9 @@ def ranks_kernel(
 ):
     """``counts`` (splits, N) int32 out: items that score at least as high as the target.
 
-    Itself among them; the greatest int32 for a row with a score that is NaN. The target's own score
-    comes from a tile of the same shape, so that it is made of the same bits. The grid is (blocks of
-    queries, splits).
+    Itself among them; the greatest int32 for a row that does not exclude a score that is NaN. The
+    target's own score comes from a tile of the same shape, so that it is made of the same bits. The
+    grid is (blocks of queries, splits).
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
@@ -343,12 +345,13 @@ def ranks_kernel(
         item = block * ROWS + tl.arange(0, ROWS)
         rows = load_rows(items, item, n_items, WIDTH, D)
         s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
-        broken += tl.sum((s != s).to(tl.int32), 1)
-        s = leave_out(
-            s, NONE, item, n_items, row // each, n_queries // each, excluded, n_excluded, EXCLUDED
+        # One for an item that is ahead, two for one whose score is NaN.
+        found = tl.where(s >= wanted[:, None], 1, 0) + tl.where(s != s, 2, 0)
+        found = leave_out(
+            found, 0, item, n_items, row // each, n_queries // each, excluded, n_excluded, EXCLUDED
         )
-        ahead = (s >= wanted[:, None]) & (s > NONE)
-        count += tl.sum(ahead.to(tl.int32), 1)
+        count += tl.sum(found & 1, 1)
+        broken += tl.sum(found >> 1, 1)
     count = tl.where(broken > 0, MOST_ID, count)
     tl.store(counts + split.to(tl.int64) * n_queries + row, count, mask=real)
 

@@ -1,0 +1,186 @@
+"""Gradients by queries where an item is not finite: rows that exclude it are kept apart from it.
+
+Zero times NaN is NaN, so in a product of gradients by scores and items such an item spoils all rows of
+a tile. Those tiles are made anew: it counts as zero in the product, and rows that do not exclude it get
+what it adds to them by itself; all else has the same bits. Widths are gone through in slices, since
+whole rows and what is made of them do not fit the registers.
+"""
+
+import triton
+import triton.language as tl
+
+from lares_kernels.triton.kernels.catalogue import load_rows, score_gradients
+
+
+@triton.jit
+def load_slice(table, rows, n_rows, column, WIDTH: tl.constexpr):
+    """(rows, columns) of a (n_rows, WIDTH) table, zeros past its ends."""
+    at = rows.to(tl.int64)[:, None] * WIDTH + column[None, :]
+    return tl.load(table + at, mask=(rows < n_rows)[:, None] & (column < WIDTH)[None, :], other=0.0)
+
+
+@triton.jit
+def load_numbers(items, one, column, WIDTH: tl.constexpr, DTYPE: tl.constexpr):
+    """Some numbers of item ``one`` in float32, as products take them."""
+    at = items + tl.cast(one, tl.int64) * WIDTH + column
+    return tl.load(at, mask=column < WIDTH, other=0.0).to(DTYPE).to(tl.float32)
+
+
+@triton.jit
+def traces(
+    items,
+    item,
+    n_items,
+    WIDTH: tl.constexpr,
+    D: tl.constexpr,
+    SLICE: tl.constexpr,
+    DTYPE: tl.constexpr,
+):
+    """(COLUMNS,): zero, and NaN for items of which products take a number that is not finite."""
+    found = tl.zeros_like(item).to(tl.float32)
+    for start in range(0, D, SLICE):
+        numbers = load_slice(items, item, n_items, start + tl.arange(0, SLICE), WIDTH)
+        found += tl.sum(numbers.to(DTYPE).to(tl.float32) * 0.0, 1)
+    return found
+
+
+@triton.jit
+def add_item(
+    queries,
+    items,
+    one,
+    row,
+    column,
+    chosen,
+    excluded,
+    normaliser,
+    g_log_probability,
+    g_queries,
+    n_queries,
+    each,
+    n_excluded,
+    WIDTH: tl.constexpr,
+    D: tl.constexpr,
+    SLICE: tl.constexpr,
+    COSINE: tl.constexpr,
+    DTYPE: tl.constexpr,
+):
+    """Add to (row, column) of ``g_queries`` what item ``one``, which is not finite, adds to them."""
+    real = row < n_queries
+    s = tl.zeros_like(row).to(tl.float32)
+    for start in range(0, D, SLICE):
+        part = start + tl.arange(0, SLICE)
+        query = load_slice(queries, row, n_queries, part, WIDTH).to(tl.float32)
+        s += tl.sum(query * load_numbers(items, one, part, WIDTH, DTYPE)[None, :], 1)
+    if COSINE:
+        s += float("nan")
+    g = tl.load(g_log_probability + row, mask=real, other=0.0)
+    log_sum = tl.load(normaliser + row, mask=real, other=0.0)
+    wanted = tl.load(chosen + row // each, mask=real, other=-1)
+    share = g * ((wanted == one).to(tl.float32) - tl.exp(s - log_sum))
+    sees = real
+    listed = excluded + (row // each).to(tl.int64) * n_excluded
+    for place in range(0, n_excluded):
+        sees = sees & (tl.load(listed + place, mask=real, other=-1) != one)
+    added = share[:, None] * load_numbers(items, one, column, WIDTH, DTYPE)[None, :]
+    at = g_queries + row.to(tl.int64)[:, None] * WIDTH + column[None, :]
+    inside = sees[:, None] & (column < WIDTH)[None, :]
+    # Another thread may have written these before.
+    tl.debug_barrier()
+    tl.store(at, tl.load(at, mask=inside, other=0.0) + added, mask=inside)
+
+
+@triton.jit(do_not_specialize=["n_queries", "each", "n_items", "n_excluded", "splits"])
+def query_gradients_apart_kernel(
+    queries,
+    items,
+    lengths,
+    chosen,
+    excluded,
+    normaliser,
+    g_log_probability,
+    g_queries,
+    n_queries,
+    each,
+    n_items,
+    n_excluded,
+    splits,
+    WIDTH: tl.constexpr,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SLICE: tl.constexpr,
+    COSINE: tl.constexpr,
+    EXCLUDED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Make what ``query_gradients_kernel`` left in ``g_queries`` anew where it is not finite.
+
+    The grid is (blocks of queries, splits, slices of the width); nearly all programs end at once.
+    """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    split = tl.program_id(1)
+    column = tl.program_id(2) * SLICE + tl.arange(0, SLICE)
+    g_queries += split.to(tl.int64) * n_queries * WIDTH
+    found = load_slice(g_queries, row, n_queries, column, WIDTH)
+    if tl.sum(tl.sum(found * 0.0, 1), 0) != 0.0:
+        query = load_rows(queries, row, n_queries, WIDTH, D)
+        total = tl.zeros((ROWS, SLICE), tl.float32)
+        blocks = tl.cdiv(n_items, COLUMNS)
+        begin = blocks.to(tl.int64) * split // splits
+        end = blocks.to(tl.int64) * (split + 1) // splits
+        for block in range(begin.to(tl.int32), end.to(tl.int32)):
+            item = block * COLUMNS + tl.arange(0, COLUMNS)
+            g_scores = score_gradients(
+                query,
+                load_rows(items, item, n_items, WIDTH, D),
+                lengths,
+                row,
+                item,
+                chosen,
+                excluded,
+                normaliser,
+                g_log_probability,
+                n_queries,
+                each,
+                n_items,
+                n_excluded,
+                COSINE,
+                EXCLUDED,
+                PRECISION,
+            )
+            finite = traces(items, item, n_items, WIDTH, D, SLICE, query.dtype) == 0.0
+            item = tl.where(finite, item, n_items)
+            if COSINE:
+                g_scores *= tl.load(lengths + item, mask=item < n_items, other=0.0)[None, :]
+            taken = load_slice(items, item, n_items, column, WIDTH).to(query.dtype)
+            total += tl.dot(g_scores.to(query.dtype), taken, input_precision=PRECISION)
+        at = row.to(tl.int64)[:, None] * WIDTH + column[None, :]
+        inside = (row < n_queries)[:, None] & (column < WIDTH)[None, :]
+        tl.store(g_queries + at, total, mask=inside)
+        for block in range(begin.to(tl.int32), end.to(tl.int32)):
+            item = block * COLUMNS + tl.arange(0, COLUMNS)
+            trace = traces(items, item, n_items, WIDTH, D, SLICE, query.dtype)
+            if tl.sum(trace, 0) != 0.0:
+                for one in range(block * COLUMNS, (block + 1) * COLUMNS):
+                    if tl.sum(tl.where(item == one, trace, 0.0), 0) != 0.0:
+                        add_item(
+                            queries,
+                            items,
+                            one,
+                            row,
+                            column,
+                            chosen,
+                            excluded,
+                            normaliser,
+                            g_log_probability,
+                            g_queries,
+                            n_queries,
+                            each,
+                            n_excluded,
+                            WIDTH,
+                            D,
+                            SLICE,
+                            COSINE,
+                            query.dtype,
+                        )
