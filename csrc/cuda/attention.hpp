@@ -26,11 +26,12 @@ struct KeptKeys {
     Word upper[2], lower[2];
 };
 
-// Bits from `shift` on, which lies in -31..63, of a 64-bit word.
+// Bits from `shift` >= -31 on of a 64-bit word that goes on with ones: sequences with more than 64
+// keys drop none.
 LARES_DEVICE Word window(const Word (&word)[2], Int shift) {
     const Mask far = shift >= 32;
     const Word right =
-        funnel_right(select(far, word[1], word[0]), select(far, wide(0u), word[1]), shift & 31);
+        funnel_right(select(far, word[1], word[0]), select(far, wide(~0u), word[1]), shift & 31);
     return select(shift < 0, word[0] << as_word(smaller(larger(-shift, wide(0)), wide(31))), right);
 }
 
