@@ -70,8 +70,8 @@ inline Word as_word(Int x) { return (Word)x; }
 inline Word as_word(Float x) { return (Word)x; }
 inline Float as_float(Word x) { return (Float)x; }
 inline Float to_float(Int x) { return __builtin_convertvector(x, Float); }
-inline Float larger(Float a, Float b) { return a > b ? a : b; }
-inline Float smaller(Float a, Float b) { return a < b ? a : b; }
+inline Float larger(Float a, Float b) { return a > b ? a : a != a ? a : b; }
+inline Float smaller(Float a, Float b) { return a < b ? a : a != a ? a : b; }
 inline Int larger(Int a, Int b) { return a > b ? a : b; }
 inline Int smaller(Int a, Int b) { return a < b ? a : b; }
 inline Float multiply_add(Float a, Float b, Float c) {
@@ -174,6 +174,17 @@ template <class T>
 Word pack(Float low, Float high) {
     return each<Word>(
         [&](int i) { return uint32_t(round16<T>(low[i])) | uint32_t(round16<T>(high[i])) << 16; });
+}
+
+template <class T>
+Word add_trace(Word sum, Word x) {
+    return each<Word>([&](int i) {
+        const auto half = [&](int e) {
+            const float added = widen<T>(x[i] >> 16 * e & 0xffff) * 0.0f;
+            return uint32_t(round16<T>(widen<T>(sum[i] >> 16 * e & 0xffff) + added)) << 16 * e;
+        };
+        return half(0) | half(1);
+    });
 }
 
 template <class T>
