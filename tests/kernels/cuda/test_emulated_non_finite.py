@@ -35,13 +35,18 @@ CONFIGS = [
     replace(DROPPING, norm="pre", adapter="none", activation="gelu_tanh"),
     replace(TINY, adapter="gate", dropout=0.25),
 ]
+# Rows that wait in shared memory, gradients that wait in memory.
+WIDE = [
+    replace(DROPPING, d_model=128, n_heads=2),
+    replace(TINY, d_model=64, n_heads=1, norm="pre", adapter="none"),
+]
 LENGTHS = [3, 5, 20, 9]  # of one warp and of two, which share tiles
 TOKENS = [(1, 0), (2, 19), (0, 1), (2, 7), (3, 8)]
 NAN = VALUES["nan"]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("config", CONFIGS, ids=name)
+@pytest.mark.parametrize("config", [*CONFIGS, *WIDE], ids=lambda c: f"{name(c)}-{c.d_model}")
 def test_inputs(config: CoreConfig, precision: str) -> None:
     problem = make_problem(config, LENGTHS, config.is_recurrent)
     clean = problem.results("cuda", torch.float32, precision=precision)
