@@ -119,7 +119,7 @@ def test_gradients_that_are_not_finite(config: CoreConfig, value: str) -> None:
     for number in (1.0, VALUES[value]):
         hidden = problem.hidden.float().requires_grad_()
         with use_backend("cuda"):
-            out = core(hidden, problem.lengths, seed=7, precision="bf16", **steps(problem))
+            out = core(hidden, problem.lengths, seed=7, precision="bf16", num_steps=steps(problem))
         weights = torch.ones_like(out.last)
         weights[1, 2] = number
         found.append(torch.autograd.grad(out.last, [hidden, *core.parameters()], weights))
@@ -129,8 +129,8 @@ def test_gradients_that_are_not_finite(config: CoreConfig, value: str) -> None:
     assert all(broken(tensor).any() for tensor in spoilt[1:])
 
 
-def steps(problem: Problem) -> dict[str, int]:
-    return {"num_steps": 2} if problem.core.config.is_recurrent else {}
+def steps(problem: Problem) -> int:
+    return 2 if problem.core.config.is_recurrent else 1
 
 
 @pytest.mark.parametrize("config", CONFIGS[1:3], ids=name)
@@ -144,8 +144,10 @@ def test_inference(config: CoreConfig, lengths: list[int]) -> None:
         core = which.core.float().eval()
         with use_backend("cuda"), torch.no_grad():
             hidden = which.hidden.float()
-            options = {"precision": "bf16", "return_state": True, **steps(which)}
-            plan = explain(core.config, which.lengths, precision="bf16", **steps(which)).plan
+            options = {"precision": "bf16", "return_state": True, "num_steps": steps(which)}
+            plan = explain(
+                core.config, which.lengths, num_steps=steps(which), precision="bf16"
+            ).plan
             assert ("low-latency" in plan) == (len(lengths) == 2)
             out = core(hidden, which.lengths, **options)
         return out.last, out.state
