@@ -130,7 +130,7 @@ LARES_CUDA_API const char* lares_cuda_backward(const LaresCudaCall* call);
 /* Inputs and outputs of every primitive of a warp, in lines of 32 words:
  * lares_kernels/cuda/probe.py. */
 #define LARES_CUDA_PROBE_INPUTS 8
-#define LARES_CUDA_PROBE_LINES 106
+#define LARES_CUDA_PROBE_LINES 111
 typedef struct {
     int32_t device, unit_warps; /* 2 */
     void* stream;

@@ -18,6 +18,7 @@ ONE_CASE_EACH = (
     "tests/benchmarks/test_gpu.py",
     "tests/kernels/cuda/test_emulated.py",
     "tests/kernels/cuda/test_emulated_gradients.py",
+    "tests/kernels/cuda/test_emulated_non_finite.py",
     "tests/kernels/cuda/test_emulated_split.py",
     "tests/kernels/interpreted/test_catalogue.py",
     "tests/kernels/interpreted/test_catalogue_non_finite.py",

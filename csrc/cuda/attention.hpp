@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "apart.hpp"
 #include "products.hpp"
 #include "tile.hpp"
 
@@ -26,11 +27,12 @@ struct KeptKeys {
     Word upper[2], lower[2];
 };
 
-// Bits from `shift` on, which lies in -31..63, of a 64-bit word.
+// Bits from `shift` >= -31 on of a 64-bit word that goes on with ones: sequences with more than 64
+// keys drop none.
 LARES_DEVICE Word window(const Word (&word)[2], Int shift) {
     const Mask far = shift >= 32;
     const Word right =
-        funnel_right(select(far, word[1], word[0]), select(far, wide(0u), word[1]), shift & 31);
+        funnel_right(select(far, word[1], word[0]), select(far, wide(~0u), word[1]), shift & 31);
     return select(shift < 0, word[0] << as_word(smaller(larger(-shift, wide(0)), wide(31))), right);
 }
 
@@ -183,23 +185,31 @@ LARES_DEVICE void head_query(Word (&query)[S::kHead][4], const Operand<S>& a, co
 }
 
 // One head's keys and values of 16 rows as second operands, of Q K^T and of P V, left in shared
-// memory. A lane writes what it will itself read of its own warp's.
+// memory, all finite but for keys that are NaN (apart.hpp). A lane writes what it will itself read
+// of its own warp's.
 template <class S, class W>
 LARES_DEVICE void head_keys(unsigned char* to, const Operand<S>& a, const W& weights,
                             const float* bias) {
-    Word made[4];
+    using T = typename S::Type;
+    Word made[4], trace = wide(0u);
+    const auto leave = [&](int place) {
+        store_shared(to + place * kFragment, made);
+        LARES_UNROLL
+        for (int i = 0; i < 4; ++i) trace = add_trace<T>(trace, made[i]);
+    };
     LARES_UNROLL
     for (int c = 0; c < S::kHead; ++c) {
         const int column = S::kHead + c;
         project_key<S>(made, a, weights, column * S::kChunks, bias + 16 * column);
-        store_shared(to + c * kFragment, made);
+        leave(c);
     }
     LARES_UNROLL
     for (int c = 0; c < S::kHead; ++c) {
         const int column = 2 * S::kHead + c;
         project_value<S>(made, a, weights, column * S::kChunks, bias + 16 * column);
-        store_shared(to + (S::kHead + c) * kFragment, made);
+        leave(S::kHead + c);
     }
+    if (any(spoilt(trace))) set_keys_apart<S>(to);
 }
 
 }  // namespace lares::cuda

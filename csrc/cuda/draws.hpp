@@ -108,8 +108,9 @@ LARES_DEVICE void add_dropped(Rows<S>& x, const Rows<S>& branch, const Word (&up
         LARES_UNROLL
         for (int e = 0; e < 2; ++e) {
             const uint32_t bit = 1u << (8 * (j % 4) + e);
-            x[j][e] += select((high & bit) != 0u, branch[j][e] * scale, wide(0.0f));
-            x[j][2 + e] += select((low & bit) != 0u, branch[j][2 + e] * scale, wide(0.0f));
+            // A factor of zero, as dropout is defined: NaN that is dropped stays.
+            x[j][e] += branch[j][e] * select((high & bit) != 0u, wide(scale), wide(0.0f));
+            x[j][2 + e] += branch[j][2 + e] * select((low & bit) != 0u, wide(scale), wide(0.0f));
         }
     }
 }

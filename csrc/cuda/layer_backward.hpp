@@ -27,7 +27,7 @@ LARES_DEVICE void activate_with_slope(int activation, Each each) {
         });
     } else if (activation == LARES_CUDA_RELU) {
         each([](Float x) -> ValueAndSlope {
-            return {larger(x, wide(0.0f)), select(x > 0.0f, wide(1.0f), wide(0.0f))};
+            return {larger(x, wide(0.0f)), select(x <= 0.0f, wide(0.0f), wide(1.0f))};
         });
     } else {
         each([](Float x) -> ValueAndSlope {
@@ -127,6 +127,34 @@ struct HeadBackward {
     KeptKeys kept;
     float score_scale, keep_scale;
 
+    // Zeros in place of rows that are not finite, whose probabilities become NaN (apart.hpp).
+    LARES_DEVICE void set_apart() {
+        Word trace = wide(0u);
+        LARES_UNROLL
+        for (int i = 0; i < 4 * S::kHead; ++i) {
+            trace = add_trace<T>(trace, query[i / 4][i % 4]);
+            trace = add_trace<T>(trace, g_mixed[i / 4][i % 4]);
+        }
+        if (!any(spoilt(trace))) return;
+        LARES_UNROLL
+        for (int r = 0; r < 2; ++r) {
+            trace = wide(0u);
+            LARES_UNROLL
+            for (int i = 0; i < 2 * S::kHead; ++i) {
+                trace = add_trace<T>(trace, query[i / 2][r + 2 * (i % 2)]);
+                trace = add_trace<T>(trace, g_mixed[i / 2][r + 2 * (i % 2)]);
+            }
+            const Float none = quad_sum(select(spoilt(trace), wide(NAN), wide(0.0f)));
+            share[r] = share[r] + none;
+            LARES_UNROLL
+            for (int i = 0; i < 2 * S::kHead; ++i) {
+                Word &q = query[i / 2][r + 2 * (i % 2)], &g = g_mixed[i / 2][r + 2 * (i % 2)];
+                q = select(none != 0.0f, wide(0u), q);
+                g = select(none != 0.0f, wide(0u), g);
+            }
+        }
+    }
+
     // Gradients through 16 more keys, columns 0..15, visible from first[r] to last[r]: adds to
     // those of the queries, and of these keys and values.
     LARES_DEVICE void add(Sums (&g_query)[S::kHead], Sums (&g_key)[S::kHead],
@@ -154,15 +182,14 @@ struct HeadBackward {
                     const int i = 2 * r + e;
                     const Int key = column + (8 * half + e);
                     const Mask visible = both(key >= first[r], key <= last[r]);
-                    const Float exponent =
-                        select(visible, score.c[half][i] * score_scale - most[r], wide(-INFINITY));
-                    const Float p = exp2(exponent) * share[r];
+                    const Float p = exp2(score.c[half][i] * score_scale - most[r]) * share[r];
                     const Float keeps =
                         select((bits & (1u << (8 * half + e))) != 0u, wide(keep_scale), wide(0.0f));
                     // Softmax: g_score = A (g_A - sum_j A_j g_A_j).
-                    g.c[half][i] =
+                    const Float g_score =
                         p * (g.c[half][i] * keeps - along[r]) * (score_scale * 0.6931471806f);
-                    score.c[half][i] = p * keeps;
+                    g.c[half][i] = select(visible, g_score, wide(0.0f));
+                    score.c[half][i] = select(visible, p * keeps, wide(0.0f));
                 }
             }
         }
@@ -173,6 +200,8 @@ struct HeadBackward {
         for (int c = 0; c < S::kHead; ++c) {
             Word b[4];
             load_shared(b, keys + c * kFragment);
+            LARES_UNROLL
+            for (int i = 0; i < 4; ++i) b[i] = select(b[i] == kSpoiltKey, wide(0u), b[i]);
             transpose(b);
             add_product<T>(g_query[c], g_score, b);
         }
@@ -302,6 +331,7 @@ struct StepBackward {
             pack_operand<typename S::Type>(back.g_mixed[c], g_mixed[c]);
         }
         forward_again(back, g_mixed, head, spill);
+        back.set_apart();
 
         const Int row = lane_number() >> 2;
         const Int first[2] = {tile.field(kFirst, tile.upper()) - 16 * tile.warp,

@@ -56,6 +56,9 @@ struct Probe {
         put(line, select(both(a < b, lane_number() >= 3), a, b));
         put(line, larger(a, b));
         put(line, smaller(a, b));
+        const Float none = a + wide(NAN);
+        put(line, select(both(larger(none, b) != b, larger(b, none) != b), wide(1), wide(0)) +
+                      select(both(smaller(none, b) != b, smaller(b, none) != b), wide(2), wide(0)));
         put(line, larger(i, j));
         put(line, smaller(i, j));
         put(line, to_float(i >> 8));
@@ -103,6 +106,10 @@ struct Probe {
         LARES_UNROLL
         for (int i = 0; i < 4; ++i) put(line, c[i]);
         put(line, transpose(a[1]));
+        // Of any bits, and of some whose lower number is not finite.
+        const Word x = input(4), low = select(lane_number() < 9, wide(0x7fffu), wide(0u));
+        put(line, select(add_trace<T>(wide(0u), x) != 0u, wide(1), wide(0)));
+        put(line, select(add_trace<T>(wide(0u), x | low) != 0u, wide(1), wide(0)));
     }
 
     LARES_DEVICE void memory(int& line) const {

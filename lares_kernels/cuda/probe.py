@@ -14,7 +14,7 @@ from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.device import index_of, stream_of
 from lares_kernels.philox import philox4x32
 
-LANES, LINES, WARPS = 32, 106, 4  # LINES: LARES_CUDA_PROBE_LINES
+LANES, LINES, WARPS = 32, 111, 4  # LINES: LARES_CUDA_PROBE_LINES
 _SEED = 17 | 0x80000001 << 32
 _APPROXIMATE = 2.0**-20  # relative: of 2^x, 1 / x, 1 / sqrt x, log x and sums
 _LANE = torch.arange(LANES)
@@ -90,6 +90,7 @@ def _expected(words: Tensor, wide: Tensor) -> Iterator[_Line]:
     yield from _between_lanes(words)
     for dtype in (torch.bfloat16, torch.float16):
         yield from _of_tensor_cores(words[:4].view(torch.float32), dtype)
+        yield from _of_traces(words[4], dtype)
     yield from _of_memory(words, wide)
     for warp in range(WARPS):
         for i, word in enumerate(words[4:]):
@@ -114,6 +115,7 @@ def _of_lanes(words: Tensor) -> Iterator[_Line]:
     yield _Line("select", torch.where((a < b) & (_LANE >= 3), a, b))
     yield _Line("larger, numbers", torch.maximum(a, b))
     yield _Line("smaller, numbers", torch.minimum(a, b))
+    yield _Line("larger and smaller of NaN", torch.full((LANES,), 3, dtype=torch.int32))
     yield _Line("larger, integers", torch.maximum(i, j))
     yield _Line("smaller, integers", torch.minimum(i, j))
     yield _Line("to_float", (i >> 8).float())
@@ -186,6 +188,14 @@ def _of_tensor_cores(numbers: Tensor, dtype: torch.dtype) -> Iterator[_Line]:
         square[_ROW, _COLUMN + e] = halves[:, e]
     turned = square[_COLUMN, _ROW] | square[_COLUMN + 1, _ROW] << 16
     yield _Line(f"transpose of {kind}", _wrapped(turned))
+
+
+def _of_traces(words: Tensor, dtype: torch.dtype) -> Iterator[_Line]:
+    low = torch.where(_LANE < 9, 0x7FFF, 0).int()
+    for what, these in (("any bits", words), ("NaN", words | low)):
+        finite = these[:, None].view(dtype).isfinite().all(1)
+        kind = str(dtype).removeprefix("torch.")
+        yield _Line(f"add_trace of {kind}, {what}", (~finite).int())
 
 
 def _of_memory(words: Tensor, wide: Tensor) -> Iterator[_Line]:

@@ -130,6 +130,17 @@ def rows_of(problem: Problem, sequence: int) -> slice:
     return slice(longest - n, longest) if left else slice(0, n)
 
 
+def assert_others_are_the_same(
+    found: dict[str, Tensor], clean: dict[str, Tensor], sequence: int, what: str
+) -> None:
+    """All results of the sequences but one, to the bit."""
+    others = [i for i in range(len(found["state"])) if i != sequence]
+    for key in ("trajectory", "state", "g_hidden", "g_state"):
+        if key in clean:
+            for i in others:
+                assert torch.equal(found[key][i], clean[key][i]), (what, key, i)
+
+
 def assert_stays_in_its_sequence(
     backend: str,
     problem: Problem,
@@ -160,11 +171,7 @@ def assert_stays_in_its_sequence(
     found = spoilt.results(backend, torch.float32, **options)
     exact = spoilt.results("equations", torch.float64)
     what = f"{backend}: {value} in {name} of token {token} of sequence {sequence}"
-    others = [i for i in range(len(problem.lengths)) if i != sequence]
-    for key in ("trajectory", "state", "g_hidden", "g_state"):
-        if key in clean:
-            for i in others:
-                assert torch.equal(found[key][i], clean[key][i]), (what, key, i)
+    assert_others_are_the_same(found, clean, sequence, what)
     own = {
         key: exact[key][sequence : sequence + 1] for key in ("trajectory", "g_hidden", "g_state")
         if key in exact

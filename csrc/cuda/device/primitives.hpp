@@ -55,8 +55,17 @@ LARES_DEVICE Word as_word(Int x) { return uint32_t(x); }
 LARES_DEVICE Word as_word(Float x) { return __float_as_uint(x); }
 LARES_DEVICE Float as_float(Word x) { return __uint_as_float(x); }
 LARES_DEVICE Float to_float(Int x) { return float(x); }
-LARES_DEVICE Float larger(Float a, Float b) { return fmaxf(a, b); }
-LARES_DEVICE Float smaller(Float a, Float b) { return fminf(a, b); }
+// Of numbers: NaN where one of them is.
+LARES_DEVICE Float larger(Float a, Float b) {
+    float x;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(x) : "f"(a), "f"(b));
+    return x;
+}
+LARES_DEVICE Float smaller(Float a, Float b) {
+    float x;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(x) : "f"(a), "f"(b));
+    return x;
+}
 LARES_DEVICE Int larger(Int a, Int b) { return max(a, b); }
 LARES_DEVICE Int smaller(Int a, Int b) { return min(a, b); }
 LARES_DEVICE Float multiply_add(Float a, Float b, Float c) { return fmaf(a, b, c); }
@@ -83,8 +92,8 @@ LARES_DEVICE Float quad_sum(Float x) {
     return x + __shfl_xor_sync(~0u, x, 2);
 }
 LARES_DEVICE Float quad_max(Float x) {
-    x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-    return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+    x = larger(x, __shfl_xor_sync(~0u, x, 1));
+    return larger(x, __shfl_xor_sync(~0u, x, 2));
 }
 // Sum over eight neighbouring lanes.
 LARES_DEVICE Float octet_sum(Float x) {
@@ -136,6 +145,21 @@ LARES_DEVICE Word pack<Fp16>(Float low, Float high) {
     Word word;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
     return word;
+}
+
+// x times zero, added to `sum`, of two numbers in 16 bits each: zero stays zero until one of an x
+// is not finite, and is NaN from there on.
+template <class T>
+LARES_DEVICE Word add_trace(Word sum, Word x);
+template <>
+LARES_DEVICE Word add_trace<Bf16>(Word sum, Word x) {
+    asm("fma.rn.bf16x2 %0, %1, %2, %0;" : "+r"(sum) : "r"(x), "r"(0u));
+    return sum;
+}
+template <>
+LARES_DEVICE Word add_trace<Fp16>(Word sum, Word x) {
+    asm("fma.rn.f16x2 %0, %1, %2, %0;" : "+r"(sum) : "r"(x), "r"(0u));
+    return sum;
 }
 
 // c (16 x 8) += a (16 x 16) b (16 x 8). With g = lane / 4 and t = lane % 4 a lane holds

@@ -141,8 +141,12 @@ LARES_APART inline Float as_float(Word x) { return std::bit_cast<Float>(x); }
 LARES_APART inline Float to_float(Int x) {
     return each<Float>([&](int i) { return float(x[i]); });
 }
-LARES_APART inline Float larger(Float a, Float b) { return select(a > b, a, b); }
-LARES_APART inline Float smaller(Float a, Float b) { return select(a < b, a, b); }
+LARES_APART inline Float larger(Float a, Float b) {
+    return select(a > b, a, select(a != a, a, b));
+}
+LARES_APART inline Float smaller(Float a, Float b) {
+    return select(a < b, a, select(a != a, a, b));
+}
 LARES_APART inline Int larger(Int a, Int b) { return select(a > b, a, b); }
 LARES_APART inline Int smaller(Int a, Int b) { return select(a < b, a, b); }
 LARES_APART inline Float multiply_add(Float a, Float b, Float c) {
@@ -245,6 +249,17 @@ template <class T>
 LARES_APART Word pack(Float low, Float high) {
     return each<Word>(
         [&](int i) { return uint32_t(round16<T>(low[i])) | uint32_t(round16<T>(high[i])) << 16; });
+}
+
+template <class T>
+LARES_APART Word add_trace(Word sum, Word x) {
+    return each<Word>([&](int i) {
+        const auto half = [&](int e) {
+            const float added = widen<T>(x[i] >> 16 * e & 0xffff) * 0.0f;
+            return uint32_t(round16<T>(widen<T>(sum[i] >> 16 * e & 0xffff) + added)) << 16 * e;
+        };
+        return half(0) | half(1);
+    });
 }
 
 template <class T>

@@ -24,6 +24,8 @@ PUBLISHED = CoreConfig(dropout=0.5, attn_dropout=0.5)
 SMALL = CoreConfig(d_model=32, n_heads=2, d_ff=40, n_layers=1, dropout=0.25, attn_dropout=0.1)
 WIDE = CoreConfig(d_model=128, n_heads=4, d_ff=64, n_layers=1, dropout=0.25, attn_dropout=0.1)
 LENGTHS = [20, 1, 9, 7, 3, 16, 17, 2, 20, 11]
+# Past 64 tokens a word of a query's decisions has no bit for a key.
+LONGER = [[30, 70], [1, 65], [40, 88], [63, 65], [17, 111], [15, 113], [9, 64, 20, 100]]
 YARDSTICKS = 2.0
 
 
@@ -130,6 +132,11 @@ def test_sequences_as_long_as_a_tile(length: int) -> None:
 @pytest.mark.parametrize("length", [65, 128])
 def test_longer_sequences_without_attention_dropout(length: int) -> None:
     check(replace(SMALL, attn_dropout=0.0), [length, 2, 40, length])
+
+
+@pytest.mark.parametrize("lengths", LONGER, ids=str)
+def test_longer_sequences_that_begin_anywhere_in_a_tile(lengths: list[int]) -> None:
+    check(replace(SMALL, dropout=0.5, attn_dropout=0.0), lengths)
 
 
 @pytest.mark.parametrize("rollouts", [1, 3])

@@ -15,7 +15,15 @@ from torch import Tensor
 from lares_kernels import CoreConfig, RecurrentCore, use_backend
 from lares_kernels.cuda import backend as cuda_backend
 from lares_kernels.cuda.plan import shapes_of
-from tests.kernels.cuda.test_emulated import LENGTHS, PUBLISHED, SMALL, WIDE, YARDSTICKS, problem
+from tests.kernels.cuda.test_emulated import (
+    LENGTHS,
+    LONGER,
+    PUBLISHED,
+    SMALL,
+    WIDE,
+    YARDSTICKS,
+    problem,
+)
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
 
@@ -114,6 +122,12 @@ def test_every_shape(width: int, heads: int, inner: int, layers: int) -> None:
 @pytest.mark.parametrize("length", [1, 16, 17, 33, 64])
 def test_sequences_as_long_as_a_tile(length: int) -> None:
     check(SMALL, [length, 2, length, max(1, 40 * length // 64)], "fp16")
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("lengths", LONGER, ids=str)
+def test_longer_sequences_that_begin_anywhere_in_a_tile(lengths: list[int], dropout: float) -> None:
+    check(replace(SMALL, dropout=dropout, attn_dropout=0.0), lengths, "fp16")
 
 
 @pytest.mark.parametrize("rollouts", [1, 3])

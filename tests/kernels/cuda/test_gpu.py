@@ -10,6 +10,12 @@ import torch
 from torch import Tensor
 
 from lares_kernels import CoreConfig, RecurrentCore, available_backends, explain, use_backend
+from tests.kernels.non_finite import (
+    VALUES,
+    assert_a_parameter_is_seen,
+    assert_stays_in_its_sequence,
+    make_problem,
+)
 from tests.kernels.problems import make_core
 
 pytestmark = [
@@ -193,6 +199,32 @@ def test_few_sequences(lengths: list[int], adapter: str) -> None:
 def test_sequences_as_long_as_a_tile(longest: int) -> None:
     config = replace(PUBLISHED, attn_dropout=0.5 if longest <= 64 else 0.0)
     check(config, [longest, 3, longest // 2, longest], "bf16", num_steps=2)
+
+
+@pytest.mark.parametrize("lengths", [[30, 70], [1, 65], [40, 88]], ids=str)
+def test_longer_sequences_that_begin_anywhere_in_a_tile(lengths: list[int]) -> None:
+    for dropout in (0.0, 0.5):
+        config = replace(SMALL, dropout=dropout)
+        check(config, lengths, "fp16", num_steps=2)
+        check_gradients(config, lengths, "fp16", num_steps=2)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("value", ["nan", "card's nan", "-inf"])
+@pytest.mark.parametrize(
+    "config", [PUBLISHED, replace(SMALL, adapter="none", activation="relu")], ids=["large", "small"]
+)
+def test_a_number_that_is_not_finite_stays_in_its_sequence(
+    config: CoreConfig, value: str, precision: str
+) -> None:
+    problem = make_problem(config, device="cuda")
+    assert_stays_in_its_sequence(
+        "cuda", problem, "hidden", 1, 1, VALUES[value], precision=precision
+    )
+    for parameter in ("qkv_weight", "up_weight"):
+        assert_a_parameter_is_seen(
+            "cuda", problem, parameter, 5, VALUES[value], precision=precision
+        )
 
 
 @pytest.mark.parametrize("rollouts", [1, 3])
