@@ -166,6 +166,15 @@ CASES = [
     case(TRAIN + f" --model.d_ff={10**30}", str(10**30)),
     case(TRAIN + " --model.d_model=wide", "model.d_model", "wide"),
     case(TRAIN + " --objective.alpha=much", "objective.alpha", "much"),
+    case(TRAIN + " --model.n_core_layers=300", "n_core_layers is 300", "256"),
+    case(TRAIN + " --model.n_pre_layers=300", "n_pre_layers is 300", "256"),
+    *(
+        case(TRAIN + f" --model.{name}=1e{digits}", name, f" 1e+{digits}", "1e+15")
+        for name in ("state_omega", "state_sigma")
+        for digits in (16, 30, 308)
+    ),
+    case(TRAIN + " --optimizer.weight_decay=1e308", "optimizer.weight_decay is 1e+308", "1e+30"),
+    case(POSTTRAIN + " --optimizer.weight_decay=1e39", "optimizer.weight_decay is 1e+39"),
     case(TRAIN + f" --data.core={10**30}", "core"),
     case(POSTTRAIN + " --objective.rollouts=300", "objective.rollouts is 300"),
     case(POSTTRAIN + " --objective.kind=ppo", "objective.kind is 'ppo'"),
@@ -355,6 +364,9 @@ CASES = [
             ("d_ff", 10**12),
             ("max_length", 10**15),
             ("n_pre_layers", 255),
+            ("n_pre_layers", 10**9),
+            ("n_core_layers", 10**9),
+            ("state_sigma", 1e300),
         )
     ),
     case(RECOMMEND, "items", before=options("run/best/config.json", n_items=10**9)),
@@ -373,6 +385,10 @@ CASES = [
             (weights(lambda tensor: tensor[None]), ("shape",)),
             (weights(lambda tensor: tensor * torch.nan), ("NaN",)),
         )
+    ),
+    *(
+        case(command, "too large for their precision", before=weights(lambda tensor: tensor * 1e35))
+        for command in (RECOMMEND, EVALUATE, POSTTRAIN)
     ),
     *(
         case(RECOMMEND, "run/best/items.json", before=written("run/best/items.json", content))
