@@ -102,7 +102,5 @@ def _sizes(lengths: Tensor | Sequence[int]) -> Tensor:
             f"lengths is {lengths!r}; it must hold whole numbers, one a sequence"
         ) from None
     if sizes.dim() != 1 or sizes.numel() == 0 or not is_whole(sizes):
-        raise ValueError(
-            f"lengths must hold whole numbers, one a sequence; got {described(sizes)}"
-        )
+        raise ValueError(f"lengths must hold whole numbers, one a sequence; got {described(sizes)}")
     return contiguous_int64(sizes)

@@ -104,8 +104,8 @@ class RunFolder:
         try:
             yield
         finally:
-            for folder in made:
-                with contextlib.suppress(OSError):  # it holds something
+            with contextlib.suppress(OSError):  # one holds something, and so do those above it
+                for folder in made:
                     folder.rmdir()
 
     def look(self, config: RunConfig, resume: bool) -> None:
@@ -206,7 +206,9 @@ class RunFolder:
 
     def resume_command(self, command: str) -> str:
         """Return the line that goes on with the run, which ``lares COMMAND`` started."""
-        return f"lares {command} --out {shell_word(str(self.path))} --resume"
+        name = str(self.path)
+        between = "=" if name.startswith("-") else " "  # else it would be an option
+        return f"lares {command} --out{between}{shell_word(name)} --resume"
 
 
 def _make_folders(path: Path) -> list[Path]:

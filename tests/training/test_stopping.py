@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -54,7 +53,15 @@ def ended(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "name"), [(signal.SIGINT, "a run's folder"), (signal.SIGTERM, "run")]
+    ("number", "name"),
+    [
+        (signal.SIGINT, "a run's folder"),
+        (signal.SIGTERM, "run"),
+        (signal.SIGINT, "-run"),
+        (signal.SIGINT, "--resume"),
+        (signal.SIGINT, "two\nlines\tand\x1b"),
+        (signal.SIGINT, "aside/../run"),
+    ],
 )
 def test_the_message_holds_the_command_that_goes_on(
     interactions: Path,
@@ -66,14 +73,18 @@ def test_the_message_holds_the_command_that_goes_on(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     stops_after(monkeypatch, 3, number)
-    status, told = ended(capfd, "train", str(interactions), "--out", name, *SMALL)
+    status, told = ended(capfd, "train", str(interactions), f"--out={name}", *SMALL)
     assert status == 128 + number
     assert "stopping after this step; again to stop at once" in told
     assert "error" not in told
     assert "stopped after step 3" in told
-    command = shlex.split(told[told.index("lares train") :].splitlines()[0])
-    assert command == ["lares", "train", "--out", name, "--resume"]
-    main(command[1:])
+    command = told[told.index("lares train") :].splitlines()[0].removeprefix("lares ")
+    words = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True, text=True
+    ).stdout.split("\0")[:-1]
+    out = [f"--out={name}"] if name.startswith("-") else ["--out", name]
+    assert words == ["train", *out, "--resume"]
+    main(words)
     assert "best epoch" in capfd.readouterr().out
 
 
