@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -248,6 +250,41 @@ def test_a_result_that_cannot_be_read_is_made_again(tmp_path: Path, content: str
     if content is not None:
         path.write_text(content)
     assert TrainResult.load(path) is None
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    """What ``result.json`` of a finished run holds."""
+    return json.loads((run / "result.json").read_text())
+
+
+def test_a_result_of_other_things_is_made_again(interactions: Path, tmp_path: Path) -> None:
+    config = small_config(interactions, trainer={"max_epochs": 1})
+    first = train(config, tmp_path / "run", progress=False)
+    path = tmp_path / "run" / "result.json"
+    whole = result_of(tmp_path / "run")
+    assert TrainResult.load(path) == first
+    depth, name = next(iter(whole["test"])), "recall@5"
+    lacking = {key: value for key, value in whole["test"][depth].items() if key != name}
+    wrong = [None, [], {}, "x", [[1]], True]
+    changes: list[dict[str, Any]] = [
+        *({"test": {depth: value}} for value in (*wrong, 1e308, 3)),
+        *({"test": {depth: {**whole["test"][depth], name: value}}} for value in wrong),
+        {"test": {depth: lacking}},
+        {"start": {depth: {}}},
+        *(
+            {key: value}
+            for key in whole
+            if key not in ("test", "start", "command", "test_states")
+            for value in wrong
+            if not (value == {} and isinstance(whole[key], dict))
+        ),
+        *({key: {"host": value}} for key in ("parts", "peak_memory_mib") for value in wrong),
+    ]
+    for change in changes:
+        path.write_text(json.dumps({**whole, **change}))
+        assert TrainResult.load(path) is None, change
+    again = train(config, tmp_path / "run", resume=True, progress=False)
+    assert (again.test, TrainResult.load(path)) == (first.test, again)
 
 
 def test_what_a_run_shows(interactions: Path, tmp_path: Path, capsys) -> None:
