@@ -92,6 +92,8 @@ def read_histories(history: str | None, histories: str | None) -> list[History]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             found = list(_parsed(file, lambda line: f"{path}, line {line}"))
+    except DataError:
+        raise
     except (
         OSError,
         ValueError,
