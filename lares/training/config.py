@@ -351,6 +351,11 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         model = self.model_config(2)  # checks the options; the catalogue does not matter for that
+        if model.text_width and not model.text_features:
+            raise ConfigError(
+                f"model.text_width is {model.text_width}, but there are no text features so wide: "
+                "name their file in model.text_features, and leave model.text_width"
+            )
         self.sampling.check_model(model)
         check_has_steps(model, self.objective)
 

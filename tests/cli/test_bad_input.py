@@ -90,6 +90,12 @@ def npy_of_shape(name: str, shape: str) -> Callable[[Path], object]:
     return written(name, b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
 
 
+def named_features(items: str, width: int) -> Callable[[Path], object]:
+    """What writes text features with the ids of their rows."""
+    features = {"features": torch.zeros(25, width)}
+    return lambda folder: save_file(features, folder / "f.safetensors", {"items": items})
+
+
 TRAIN = "train {data} --out {new} " + " ".join(SMALL)
 POSTTRAIN = "posttrain {run} {data} --out {new} --trainer.accelerator=cpu --trainer.max_epochs=1"
 EVALUATE = "evaluate {run} {data} --depths 1"
@@ -443,12 +449,38 @@ CASES = [
     ),
     # --- text features
     *(
+        case(
+            TRAIN + " --model.text_features={folder}/f.safetensors",
+            "f.safetensors",
+            *holds,
+            before=named_features(items, width),
+        )
+        for items, width, holds in (
+            ("[" * 10**5, 3, ("no JSON list",)),
+            ("{}", 3, ("0 item ids",)),
+            ("3", 3, ("0 item ids",)),
+            (json.dumps(list(range(1, 26))), 0, ("(26, 0)",)),
+            (json.dumps(list(range(2, 27))), 3, ("for 1 of 25 items",)),
+            (json.dumps([[i] for i in range(1, 26)]), 3, ("for 25 of 25 items",)),
+        )
+    ),
+    case(TRAIN + " --model.text_width=5", "model.text_width is 5", "model.text_features"),
+    case(
+        TRAIN + " --model.text_width=5 --model.text_features={folder}/f.npy",
+        "model.text_width is 5",
+        "f.npy",
+        "3 wide",
+        before=npy("f.npy", np.zeros((26, 3), np.float32)),
+    ),
+    *(
         case(TRAIN + " --model.text_features={folder}/f.npy", "f.npy", *holds, before=before)
         for before, holds in (
             (lambda folder: None, ()),
             (written("f.npy", "x"), ()),
             (npy("f.npy", np.array(["a"])), ("<U1",)),
             (npy("f.npy", np.zeros((3, 4))), ("(3, 4)",)),
+            (npy("f.npy", np.zeros((26, 0))), ()),
+            (npy("f.npy", np.full((26, 2), 1e300)), ("infinity",)),
             (npy_of_shape("f.npy", f"({10**9}, {10**9})"), ()),
         )
     ),
