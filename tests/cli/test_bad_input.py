@@ -214,6 +214,20 @@ CASES = [
                 TRAIN + " --trainer.num_threads=x",
                 ("--trainer.num_threads is 'x'; it must be a whole",),
             ),
+            (TRAIN + " --trainer.seed=1:30", ("--trainer.seed is '1:30'; it must be a whole",)),
+            (TRAIN + " --trainer.num_threads 1:30", ("--trainer.num_threads is '1:30'",)),
+            (
+                TRAIN + " --optimizer.lr=1:30.5",
+                ("--optimizer.lr is '1:30.5'; it must be a number",),
+            ),
+            (
+                TRAIN + " --trainer.test_depths=[1:30]",
+                ("test_depths is '[1:30]'; it must be a list",),
+            ),
+            (EVALUATE + " --batch_size 1:30", ("--batch_size is '1:30'",)),
+            (RECOMMEND + " --k=1:2", ("--k is '1:2'; it must be a whole number",)),
+            ("recommend {run} --history 1:30", ("item '1:30' is unknown",)),
+            (TRAIN + " --data.time_column 1:30", ("'1:30'", "columns")),
             (TRAIN + " --optimizer.lr=", ("--optimizer.lr is ''; it must be a number",)),
             (TRAIN + " --data.text_ids=maybe", ("--data.text_ids is 'maybe'; it must be true or",)),
             (
