@@ -139,7 +139,8 @@ def _let_go_of_output() -> None:
 
 def _is_first() -> bool:
     """Return whether this is the first of a run's processes on its machine, or the only one."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    rank = os.environ.get("LOCAL_RANK", "0")
+    return rank == "0" or not rank.isdecimal()  # else it is no rank
 
 
 def _speaks() -> bool:

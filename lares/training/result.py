@@ -75,6 +75,8 @@ class TrainResult:
             return None
         return result
 
-    def answers(self, epochs: int, depths: list[int], test_states: str) -> bool:
-        """Return whether it is of a run of ``epochs``, tested at ``depths`` from ``test_states``."""
-        return (self.epochs, list(self.test), self.test_states) == (epochs, depths, test_states)
+    def answers(self, epochs: int, depths: list[int], test_states: str, has_start: bool) -> bool:
+        """Return whether it is of a run of ``epochs``, tested at ``depths`` from ``test_states``, as is
+        what the run began with if it ``has_start``."""
+        tested = (self.epochs, list(self.test), list(self.start), self.test_states)
+        return tested == (epochs, depths, depths if has_start else [], test_states)

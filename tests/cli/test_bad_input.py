@@ -136,6 +136,18 @@ CASES = [
     case(POSTTRAIN, "LARES_BACKEND is 'foo'", LARES_BACKEND="foo"),
     case(EVALUATE, "LARES_BACKEND is 'foo'", LARES_BACKEND="foo"),
     case(RECOMMEND, "LARES_BACKEND is 'foo'", LARES_BACKEND="foo"),
+    # --- what a launcher says
+    *(
+        case(command, f"{name} is {value!r} in the environment", **{name: value})
+        for command in (TRAIN, POSTTRAIN)
+        for name, values in (
+            ("LOCAL_RANK", ("abc", "", "-1", "1.5", "²")),
+            ("RANK", ("abc",)),
+            ("WORLD_SIZE", ("0", "many")),
+            ("LOCAL_WORLD_SIZE", ("0", HUGE[:30] + "x")),
+        )
+        for value in values
+    ),
     # --- numbers
     *(
         case(

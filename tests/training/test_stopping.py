@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from lares.cli import main
+from lares.cli.run_command import saying_how_to_go_on
+from lares.errors import LaresError
 from lares.training.interrupts import Interrupted, stop_request
 from lares.training.loggers import read_rows
 from lares.training.result import TrainResult
@@ -100,6 +102,38 @@ def test_the_second_signal_stops_at_once(
     assert "stopped at once" in told
     assert "lares train --out run --resume" in told
     main(["train", "--out", "run", "--resume"])
+
+
+LOST = (
+    "[/x/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:5: Connection reset "
+    "by peer. This is typically caused by a remote worker\nmore",
+    "Connection closed by peer [127.0.0.1]:5",
+    "NCCL error in: x.cpp:3, remote process exited or there was a network error",
+)
+
+
+@pytest.mark.parametrize("reason", LOST)
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_process_that_is_gone(reason: str, begun: bool, tmp_path: Path) -> None:
+    if begun:
+        (tmp_path / "config.yaml").write_text("{}")
+    with (
+        pytest.raises(LaresError, match="another process of the run has ended") as caught,
+        saying_how_to_go_on(tmp_path, "train", is_first=True),
+    ):
+        raise RuntimeError(reason)
+    assert "\n" not in str(caught.value)
+    assert (f"lares train --out {tmp_path} --resume" in str(caught.value)) == begun
+    with (
+        pytest.raises(SystemExit, match="2"),
+        saying_how_to_go_on(tmp_path, "train", is_first=False),
+    ):
+        raise RuntimeError(reason)
+    with (
+        pytest.raises(RuntimeError, match="of another kind"),
+        saying_how_to_go_on(tmp_path, "train", is_first=True),
+    ):
+        raise RuntimeError("of another kind")
 
 
 def test_the_first_signal_asks_and_the_second_is_as_before() -> None:
@@ -285,6 +319,29 @@ def test_a_result_of_other_things_is_made_again(interactions: Path, tmp_path: Pa
         assert TrainResult.load(path) is None, change
     again = train(config, tmp_path / "run", resume=True, progress=False)
     assert (again.test, TrainResult.load(path)) == (first.test, again)
+
+
+def test_a_result_without_the_start_is_made_again(
+    interactions: Path, tmp_path: Path, capsys
+) -> None:
+    """Such as that of the run whose model was post-trained, copied there by mistake."""
+    small = {"max_epochs": 1}
+    train(small_config(interactions, trainer=small), tmp_path / "run", progress=False)
+    config = small_posttrain_config(interactions, tmp_path / "run", trainer=small)
+    first = posttrain(config, tmp_path / "rpt", progress=False)
+    path = tmp_path / "rpt" / "result.json"
+    whole = result_of(tmp_path / "rpt")
+    for content in (
+        {**whole, "start": {}},
+        {**whole, "start": {"3": next(iter(whole["start"].values()))}},
+        result_of(tmp_path / "run"),
+    ):
+        path.write_text(json.dumps(content))
+        main(["posttrain", f"--out={tmp_path / 'rpt'}", "--resume"])
+        assert "Before:" in capsys.readouterr().out
+        found = TrainResult.load(path)
+        assert found is not None
+        assert (found.start, found.test) == (first.start, first.test)
 
 
 def test_what_a_run_shows(interactions: Path, tmp_path: Path, capsys) -> None:
