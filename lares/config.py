@@ -126,10 +126,15 @@ class LaresConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} is {value!r}; it must be a positive number")
-        try:
-            self.core_config()
-        except ValueError as error:
-            raise ConfigError(str(error).replace("CoreConfig.", "")) from error
+        for block, layers in (
+            (self.core_config, "n_core_layers"),
+            (self.pre_config, "n_pre_layers"),
+        ):
+            try:
+                block()
+            except ValueError as error:
+                message = str(error).replace("CoreConfig.n_layers", layers)
+                raise ConfigError(message.replace("CoreConfig.", "")) from error
 
     def _require_int(self, name: str, least: int) -> None:
         whole(name, getattr(self, name), least)

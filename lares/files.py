@@ -25,8 +25,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; put it in ``path``'s place when the block succeeds.
 
     If the block raises (a full disk, an interrupt), the temporary file is removed and whatever was
-    at ``path`` stays as it was. New files have the permissions that the umask leaves them. A symbolic
-    link stays one: what it leads to is replaced. A device, a pipe or a socket is written into.
+    at ``path`` stays as it was. New files have the permissions that the umask leaves them, and one that
+    is replaced keeps its own. A symbolic link stays one: what it leads to is replaced. A device, a pipe
+    or a socket is written into.
     """
     path = Path(path)
     if _is_written_into(path):
@@ -41,8 +42,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         error.filename = str(path)
         raise
-    mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
+        mode = _mode_of(path, temporary)
+        os.chmod(temporary, mode | stat.S_IRUSR | stat.S_IWUSR)  # nobody else may read it meanwhile
         yield temporary
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
@@ -112,6 +114,12 @@ def _is_written_into(path: Path) -> bool:
     return opened or not stat.S_ISREG(mode)
 
 
+def _mode_of(*paths: Path) -> int:
+    """Return the permissions of the first of ``paths`` that is there."""
+    there = next(path for path in paths if path.exists())
+    return stat.S_IMODE(there.stat().st_mode)
+
+
 @contextlib.contextmanager
 def _copied_into(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
@@ -120,8 +128,12 @@ def _copied_into(path: Path) -> Iterator[Path]:
         yield temporary
         if sys.stdout is not None:  # it may lead to the same place
             sys.stdout.flush()
-        with open(temporary, "rb") as source, open(path, "ab") as target:
-            shutil.copyfileobj(source, target)
+        try:
+            with open(temporary, "rb") as source, open(path, "ab") as target:
+                shutil.copyfileobj(source, target)
+        except OSError as error:
+            error.filename = str(path)  # a system names none that takes no more
+            raise
 
 
 def _new_file_beside(path: Path) -> Path:

@@ -60,8 +60,8 @@ def utf8_name(path: str | os.PathLike[str]) -> str | None:
 
 
 def shell_word(word: str) -> str:
-    """Return a word as a shell reads it, also if it is no text."""
-    if utf8_name(word) is not None:
+    """Return a word as a shell reads it, on one line, also if it is no text."""
+    if utf8_name(word) is not None and word.isprintable():
         return shlex.quote(word)
     escaped = "".join(
         chr(byte)

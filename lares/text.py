@@ -150,12 +150,13 @@ def read_text_features(
     if not path.is_file():
         raise DataError(f"there is no file {path} of text features")
     if path.suffix == ".npy":
-        found = torch.from_numpy(read_array(path).astype(np.float32))
+        with np.errstate(over="ignore"):  # told below
+            found = torch.from_numpy(read_array(path).astype(np.float32))
     elif path.suffix == ".safetensors":
         found = _read_named(path, items)
     else:
         raise DataError(f"{path} must be a .npy or a .safetensors file of text features")
-    if found.dim() != 2 or len(found) != n_items:
+    if found.dim() != 2 or len(found) != n_items or found.shape[1] == 0:
         raise DataError(
             f"{path} has shape {tuple(found.shape)}; text features must be ({n_items}, D): a row for "
             f"each of {n_items - 1} items in catalogue order, after row 0 for padding"
@@ -183,7 +184,7 @@ def _read_named(path: Path, items: Sequence[object] | None) -> Tensor:
     features = tensors[FEATURES].float()
     try:
         names = json.loads(metadata[ITEMS])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} has {ITEMS!r} that are no JSON list: {error}") from error
     place = {str(name): row for row, name in enumerate(names if isinstance(names, list) else [])}
     if features.dim() != 2 or len(place) != len(features):

@@ -425,12 +425,15 @@ def check_hidden(config: CoreConfig, hidden: Tensor) -> None:
         )
     if hidden.numel() == 0:
         raise ValueError(f"hidden has shape {tuple(hidden.shape)}: there is nothing to refine")
-    if hidden.dtype not in FLOAT_TYPES:
-        raise TypeError(
-            f"hidden is {hidden.dtype}; it must be float64, float32, bfloat16 or float16"
-        )
+    check_floating("hidden", hidden.dtype)
     if hidden.layout is not torch.strided:
         raise TypeError(f"hidden is {hidden.layout}; it must be a dense tensor")
+
+
+def check_floating(name: str, dtype: torch.dtype) -> None:
+    """Raise ``TypeError`` unless ``dtype``, which the message calls ``name``, is one that we serve."""
+    if dtype not in FLOAT_TYPES:
+        raise TypeError(f"{name} is {dtype}; it must be float64, float32, bfloat16 or float16")
 
 
 def check_state(

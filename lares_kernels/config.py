@@ -18,6 +18,7 @@ NORMS = ("post", "pre", "query")
 PADDINGS = ("right", "left", "left-zeros")
 DROPOUT_OF = ("both", "feed-forward")
 MAX_LAYERS = 1 << 8  # a draw's address has 8 bits for its layer
+MAX_STATE_SCALE = 1e15  # float32 holds the sum of squares of states so large, and their LayerNorm
 DROPOUT_LEVELS = 256  # a dropout decision compares one 8-bit number with round(256 p)
 
 
@@ -72,7 +73,8 @@ class CoreConfig:
             multiple of 1/256.
         attn_dropout: rate on the attention probabilities, rounded likewise.
         state_omega, state_sigma: scale of the drawn initial state,
-            ``s_0 = omega * TruncatedNormal(0, sigma^2)`` cut at three sigma.
+            ``s_0 = omega * TruncatedNormal(0, sigma^2)`` cut at three sigma; their product is 1e15 at
+            most.
         window: rows ``L`` of every sequence, for ``filter`` and ``bsarec``; 0 for ``attention``, which
             takes any.
         band_share: of ``bsarec``: ``a`` in ``a bands + (1 - a) attention``.
@@ -138,7 +140,11 @@ class CoreConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"CoreConfig.{name} is {value!r}; it must be zero or more")
-
+        if self.state_omega * self.state_sigma > MAX_STATE_SCALE:
+            raise ValueError(
+                f"CoreConfig.state_omega is {self.state_omega!r} and state_sigma {self.state_sigma!r}; "
+                f"their product may be {MAX_STATE_SCALE:g} at most"
+            )
         _ = self.key  # found now: a compiler would stop where it is
 
     def _check_window(self) -> None:

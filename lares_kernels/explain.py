@@ -11,6 +11,7 @@ from torch import Tensor
 from lares_kernels.backends import choose
 from lares_kernels.call import (
     Request,
+    check_floating,
     check_lengths,
     check_rollouts,
     depths,
@@ -19,7 +20,7 @@ from lares_kernels.call import (
 )
 from lares_kernels.config import CoreConfig
 from lares_kernels.ops import make_call
-from lares_kernels.whole import whole_numbers
+from lares_kernels.whole import contiguous_int64, described, is_whole, whole_number
 
 
 class Explanation(NamedTuple):
@@ -51,11 +52,12 @@ def explain(
     Nothing runs and no memory on ``device`` is touched, so the device need not be there.
 
     Raises:
-        ValueError: an option is out of range.
+        TypeError, ValueError: an argument is of another type, or out of range.
         BackendError: the backend asked for (``use_backend``, ``LARES_BACKEND``) cannot serve it.
     """
-    sizes = torch.as_tensor(lengths)
-    sizes = whole_numbers("lengths", sizes, ((len(sizes),),))
+    check_floating("dtype", dtype)
+    rollouts = whole_number("rollouts", rollouts)
+    sizes = _sizes(lengths)
     window = config.window if config.mixes_window else None
     check_lengths(sizes, window)
     check_rollouts(config, rollouts)
@@ -89,3 +91,16 @@ def explain(
     return Explanation(
         choice.backend.name, choice.backend.plan(call, device_type), choice.passed_over
     )
+
+
+def _sizes(lengths: Tensor | Sequence[int]) -> Tensor:
+    """``lengths`` as (B,) int64."""
+    try:
+        sizes = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"lengths is {lengths!r}; it must hold whole numbers, one a sequence"
+        ) from None
+    if sizes.dim() != 1 or sizes.numel() == 0 or not is_whole(sizes):
+        raise ValueError(f"lengths must hold whole numbers, one a sequence; got {described(sizes)}")
+    return contiguous_int64(sizes)

@@ -42,6 +42,19 @@ def test_the_umask_is_honoured_in_a_saved_model(tmp_path: Path, umask: int, mode
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {mode}
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o400, 0o666])
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_replaced_keeps_its_permissions(tmp_path: Path, mode: int, linked: bool) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(mode)
+    (tmp_path / "link").symlink_to(path)
+    with atomic_write(tmp_path / "link" if linked else path) as temporary:
+        assert stat.S_IMODE(temporary.stat().st_mode) == mode | 0o600
+        temporary.write_text("new")
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", mode)
+
+
 def test_what_fails_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
@@ -80,6 +93,17 @@ def test_a_pipe_is_written_into(tmp_path: Path) -> None:
 def test_a_device_is_written_into() -> None:
     write(Path("/dev/null"))
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_device_that_takes_no_more_is_named(tmp_path: Path, linked: bool) -> None:
+    path = Path("/dev/full")
+    if linked:
+        path = tmp_path / "to it"
+        path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(path)
+    assert caught.value.filename == str(path)
 
 
 def test_standard_output_that_is_a_file(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from lares import __version__
 from lares.cli.output import keep_closed_streams, takes_any_text
+from lares.cli.stopping import STOPPED, stops_while_loading
 from lares.cli.waiting import wait_briefly
 from lares.errors import LaresError, told
 from lares.names import nearest, one_line
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     keep_closed_streams()
     try:
-        with takes_any_text():
+        with takes_any_text(), stops_while_loading(_is_first()):
             _run(arguments)
             if sys.stdout is not None:
                 sys.stdout.flush()  # a full disk is told here, not as the interpreter ends
@@ -69,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             EXIT_USAGE,
         )
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+        if _is_first():
+            print("stopped", file=sys.stderr)
+        sys.exit(STOPPED)
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; keep the interpreter's flush from failing.
         sys.stdout = None
@@ -134,10 +136,16 @@ def _let_go_of_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _is_first() -> bool:
+    """Return whether this is the first of a run's processes on its machine, or the only one."""
+    rank = os.environ.get("LOCAL_RANK", "0")
+    return rank == "0" or not rank.isdecimal()  # else it is no rank
+
+
 def _speaks() -> bool:
     """Return whether errors of this process are its own: before processes of a run know each other all
     of a machine make the same mistake."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if _is_first():
         return True
     distributed = sys.modules.get("torch.distributed")
     return distributed is not None and bool(

@@ -75,11 +75,13 @@ def run(argv: Sequence[str]) -> None:
     for name, config in configs.items():
         print(f"\n{name}" + (" (the same model without recurrence, SASRec)" * (name == "depth 0")))
         run_folder = runs[name]
+        again = " ".join(map(shell_word, ["lares", "demo", *argv]))
         try:
             results[name] = train(config, run_folder.path, resume=run_folder.config.is_file())
         except Interrupted as stopped:
-            again = " ".join(map(shell_word, ["lares", "demo", *argv]))
             raise Interrupted(f"stopped; go on with: {again}", stopped.signal_number) from None
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped at once; go on with: {again}") from None
     without = results["depth 0"].test[0]
     rows = {"popularity": popularity, "depth 0 (SASRec)": without}
     rows |= {f"LARES depth {d}": metrics for d, metrics in results["LARES"].test.items()}

@@ -33,6 +33,7 @@ _MISSING = re.compile(
     re.DOTALL,
 )
 _PARSERS_DEFAULT = re.compile(r" \(default: %\(default\)s\)|, default: %\(default\)s")
+_NUMBERS = re.compile("list|int|float")  # in how a type is written
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -56,6 +57,8 @@ class OptionParser(ArgumentParser):
 
     def parse_args(self, *args: Any, **options: Any) -> Any:
         """Parse arguments; those that are text are as they were typed, in UTF-8."""
+        if args and args[0]:
+            self._refuse_base_60(args[0])
         found = super().parse_args(*args, **options)
         for action in self._actions:
             if action.dest in _PLACES and found.get(action.dest) == "":
@@ -75,6 +78,20 @@ class OptionParser(ArgumentParser):
         while "O" in pattern and counts and counts[-1] == 0:
             counts.pop()
         return counts
+
+    def _refuse_base_60(self, words: Sequence[str]) -> None:
+        """Raise ``ConfigError`` for a number such as ``1:30``, which YAML 1.1 reads as 90."""
+        kinds = {
+            flag: str(getattr(action, "_typehint", ""))
+            for action in self._actions
+            for flag in action.option_strings
+        }
+        for word, following in zip(words, [*words[1:], ""], strict=True):
+            flag, equals, value = word.partition("=")
+            kind = _NUMBERS.search(kinds.get(flag, ""))
+            value = value if equals else following
+            if kind and ":" in value:
+                raise ConfigError(f"{flag} is {shown(value)}; it must be {_KINDS[kind.group()]}")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)

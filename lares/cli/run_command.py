@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 from lares.cli.options import OptionParser, command_parser, metrics_table
 from lares.config import LaresConfig
 from lares.data.formats import require_there
-from lares.errors import ConfigError
+from lares.errors import ConfigError, LaresError
 from lares.folders import is_run
+from lares.names import shown
 from lares.training.config import (
     RECIPES_FOLDER,
     RunConfig,
@@ -29,6 +31,10 @@ SAMPLES_FLAG = {
     "--samples": ("sampling", "samples", "prefixes or users: short for --sampling.samples")
 }
 _PLACED = {"path": "data", "checkpoint": "model"}  # what options that have a place are
+# In what torch.distributed's backends raise in the processes that are left.
+_OF_A_LOST_PROCESS = ("gloo/transport", "Connection closed by", "Connection reset by", "NCCL")
+# What a launcher tells each process, and the least that it can be.
+_OF_A_LAUNCHER = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
 _METRICS = ["recall@5", "recall@10", "ndcg@5", "ndcg@10"]
 Options = dict[str, Any]
 
@@ -62,8 +68,8 @@ class RunCommand:
     def parser(self) -> OptionParser:
         """Options of the command."""
         parser = command_parser(self.name, self.summary)
-        for shown, (_, option, text) in self.places.items():
-            parser.add_argument(option, nargs="?", metavar=shown, help=text)
+        for place, (_, option, text) in self.places.items():
+            parser.add_argument(option, nargs="?", metavar=place, help=text)
         parser.add_argument(
             "--config",
             metavar="FILE.yaml",
@@ -120,10 +126,10 @@ class RunCommand:
         for flag, (section, option, _) in self.shortcuts.items():
             if found[flag.lstrip("-")] is not None:
                 options[section][option] = found[flag.lstrip("-")]
-        for shown, (section, option, text) in self.places.items():
+        for place, (section, option, text) in self.places.items():
             if not options[section][option]:
                 wanted = text.partition(";")[0]
-                raise ConfigError(f"no {_PLACED[option]}: give {shown}, {wanted}")
+                raise ConfigError(f"no {_PLACED[option]}: give {place}, {wanted}")
         return self.config.from_dict(options), found
 
     def _resumed(self, first: Any) -> RunFolder:
@@ -158,6 +164,17 @@ class RunCommand:
         return options
 
 
+def require_launcher() -> None:
+    """Raise ``ConfigError`` if what tells processes of each other is no number."""
+    for name, least in _OF_A_LAUNCHER.items():
+        value = os.environ.get(name, str(least))
+        if not (value.isascii() and value.isdecimal() and int(value) >= least):
+            raise ConfigError(
+                f"{name} is {shown(value)} in the environment; torchrun sets it to a whole number of "
+                f"at least {least}, and a run by itself needs none: unset it"
+            )
+
+
 def look_first(config: RunConfig, folder: Path, resume: bool) -> None:
     """See before the engine comes what can be wrong with folder and data; it has processes agree.
 
@@ -167,8 +184,10 @@ def look_first(config: RunConfig, folder: Path, resume: bool) -> None:
         resume: whether it is to go on.
 
     Raises:
-        ConfigError, DataError: the run cannot have the folder, or there are no data.
+        ConfigError, DataError: the run cannot have the folder, there are no data, or the environment
+            says nonsense of a launcher.
     """
+    require_launcher()
     if "LOCAL_RANK" in os.environ:
         return
     RunFolder(folder).look(config, resume)
@@ -177,7 +196,8 @@ def look_first(config: RunConfig, folder: Path, resume: bool) -> None:
 
 @contextlib.contextmanager
 def saying_how_to_go_on(folder: Path, command: str, is_first: bool) -> Iterator[None]:
-    """Where a run is stopped at once, say how to go on with what it had saved.
+    """Where a run is stopped at once, or another of its processes is gone, say how to go on with what
+    it had saved.
 
     Args:
         folder: of the run.
@@ -193,6 +213,19 @@ def saying_how_to_go_on(folder: Path, command: str, is_first: bool) -> Iterator[
             "stopped at once; what was saved last goes on with --resume: "
             f"{RunFolder(folder).resume_command(command)}"
         ) from None
+    except RuntimeError as error:
+        reason = str(error)
+        lost = any(sign in reason for sign in _OF_A_LOST_PROCESS)
+        if not lost or isinstance(error, LaresError):
+            raise
+        if not is_first:
+            sys.exit(LaresError.exit_status)
+        again = RunFolder(folder).resume_command(command)
+        saved = f"; what was saved last goes on with --resume: {again}" * is_run(folder)
+        raise LaresError(
+            f"another process of the run has ended, or cannot be reached ({reason.splitlines()[0]})"
+            + saved
+        ) from error
 
 
 def print_metrics(test: Mapping[int, dict[str, float]]) -> None:

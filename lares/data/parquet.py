@@ -46,15 +46,24 @@ class ParquetTable(Table):
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         self.require(columns)
+        first = 0
         for part in self._parts:
             with _opened(part) as file:
                 for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+                    for name in columns:
+                        if not _is_whole(batch.column(name)):
+                            row = first + _first_that_is_not_text(batch.column(name))
+                            raise self.problem(name)(
+                                "is not UTF-8, as text is in Parquet files", row
+                            )
                     yield batch.select(list(columns))
+                    first += batch.num_rows
 
     def head(self, rows: int) -> pa.Table:
         with _opened(self._parts[0]) as file:
             for batch in file.iter_batches(rows):
-                return pa.Table.from_batches([batch])
+                whole = [name for name in batch.schema.names if _is_whole(batch.column(name))]
+                return pa.Table.from_batches([batch.select(whole)])
             return file.schema_arrow.empty_table()
 
     def place(self, row: int) -> str:
@@ -65,12 +74,31 @@ class ParquetTable(Table):
         return str(self.path)
 
 
+def _is_whole(column: pa.Array) -> bool:
+    """Return whether a column holds what its type says: a file may call any bytes text."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _first_that_is_not_text(column: pa.Array) -> int:
+    """Return the first row that holds other bytes than UTF-8, of a column that says it is text."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    for row in range(len(column)):
+        if not _is_whole(column.slice(row, 1)):
+            return row
+    return 0
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Give a Parquet file; whatever goes wrong with it in the block is a ``DataError``."""
     try:
         with arrow_file(path) as opened, pyarrow.parquet.ParquetFile(opened) as file:
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} is not a readable Parquet file: {reason}") from error

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import lares_kernels as lk
+from lares.errors import WeightsError
 from lares.model import LaresModel
 from lares.plain import whole
 
@@ -32,11 +33,9 @@ def target_ranks(scores: Tensor, targets: Tensor, excluded: Tensor | None = None
         (B,) int64: how many other items score at least as high.
 
     Raises:
-        ValueError: a score is NaN; the message says of which row.
+        WeightsError: (a ``ValueError``) a score is NaN; the message says of which row.
     """
-    bad = torch.isnan(scores).any(dim=1)
-    if bool(bad.any()):
-        raise ValueError(f"the scores of sequence {int(bad.nonzero()[0])} are NaN")
+    _require_numbers(torch.isnan(scores).any(dim=1))
     wanted = targets[:, None]
     ahead = scores >= scores.gather(1, wanted)
     ahead[:, 0] = False
@@ -57,7 +56,7 @@ def catalogue_target_ranks(
         targets, excluded: as in :func:`target_ranks`.
 
     Raises:
-        ValueError: a score is NaN; the message says of which row.
+        WeightsError: (a ``ValueError``) a score is NaN; the message says of which row.
     """
     if excluded is not None:
         excluded = excluded.masked_fill(excluded == targets[:, None], 0) - 1
@@ -65,10 +64,17 @@ def catalogue_target_ranks(
     ranks = lk.catalogue_ranks(
         states, model.items[1:], targets - 1, excluded=excluded, **model.scoring
     )
-    bad = ranks < 0
-    if bool(bad.any()):
-        raise ValueError(f"the scores of sequence {int(bad.nonzero()[0])} are NaN")
+    _require_numbers(ranks < 0)
     return ranks
+
+
+def _require_numbers(bad: Tensor) -> None:
+    """Raise ``WeightsError`` if there is a sequence with scores that are NaN: ``bad``, (B,) bool."""
+    if bool(bad.any()):
+        raise WeightsError(
+            f"the scores of sequence {int(bad.nonzero()[0])} are NaN: weights are, or are too large "
+            "for their precision"
+        )
 
 
 def metrics_from_ranks(ranks: Tensor, ks: Sequence[int] = DEFAULT_KS) -> dict[str, float]:

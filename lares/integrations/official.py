@@ -16,6 +16,8 @@ from lares.config import LaresConfig
 from lares.errors import CheckpointError, ConfigError
 from lares.integrations.safe_pickle import Inert, is_larger_than_stored, load_pickle
 from lares.model import LaresModel
+from lares.names import shown
+from lares.plain import whole
 
 # Released option -> ours; options not listed belong to its trainer or to other models.
 _OPTION_NAMES = {
@@ -127,6 +129,8 @@ def config_from_official(options: Mapping[str, Any]) -> LaresConfig:
     Raises:
         ConfigError: an option is missing, or asks for what this package does not have.
     """
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"the released configuration is {shown(options)}; it must be a mapping")
     given = str(options.get("model", "LARES"))
     models = {name.lower(): name for name in _CORES}
     if given.lower() not in models:
@@ -147,19 +151,21 @@ def config_from_official(options: Mapping[str, Any]) -> LaresConfig:
             continue
         value = options[theirs]
         if theirs in _VALUE_NAMES:
-            if value not in _VALUE_NAMES[theirs]:
+            if not isinstance(value, str) or value not in _VALUE_NAMES[theirs]:
                 served = ", ".join(_VALUE_NAMES[theirs])
-                raise ConfigError(f"{theirs} is {value!r}; served are {served}")
+                raise ConfigError(f"{theirs} is {shown(value)}; served are {served}")
             value = _VALUE_NAMES[theirs][value]
         ours[name] = value
     # Its attention layers are built with the hidden rate for both; the other option does nothing.
     if "dropout" in ours:
         ours["attn_dropout"] = ours["dropout"]
     if model == "FMLPRec":
-        ours |= {"d_ff": _FILTER_WIDENING * ours["d_model"], "n_heads": 1}
+        width = whole("hidden_size", ours["d_model"], 1)
+        ours |= {"d_ff": _FILTER_WIDENING * width, "n_heads": 1}
     return LaresConfig.from_dict(ours)
 
 
+_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _Pieces = list[tuple[str, Callable[[Tensor], Tensor]]]
 
 
@@ -238,9 +244,10 @@ def load_official(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -
 
     Raises:
         ConfigError: the configuration asks for what this package does not have.
-        CheckpointError: a tensor is missing, of another shape or not used.
+        CheckpointError: a tensor is missing, of another shape, not used, or none of real numbers.
     """
     ours = config_from_official(config)
+    _check_tensors(state_dict)
     _check_official(LaresModel.without_memory(ours), state_dict)
     model = LaresModel(ours)
     if state_dict:
@@ -251,6 +258,21 @@ def load_official(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -
             for theirs, view in pieces:
                 view(weights[name]).copy_(state_dict[theirs])
     return model.eval()
+
+
+def _check_tensors(state_dict: Mapping[str, Tensor]) -> None:
+    """Raise ``CheckpointError`` unless a state dict is one: real numbers by name."""
+    if not isinstance(state_dict, Mapping):
+        raise CheckpointError(
+            f"the released checkpoint is {shown(state_dict)}; it must hold tensors by name"
+        )
+    for name, tensor in state_dict.items():
+        real = isinstance(tensor, Tensor) and tensor.dtype in _REAL
+        dense = real and tensor.layout is torch.strided and not tensor.is_meta
+        if not isinstance(name, str) or not dense:
+            raise CheckpointError(
+                f"the released checkpoint: {shown(name)} is no tensor of real numbers"
+            )
 
 
 def _check_official(model: LaresModel, state_dict: Mapping[str, Tensor]) -> None:
@@ -302,13 +324,17 @@ def load_official_file(path: str | Path, n_items: int | None = None) -> LaresMod
         options = state.get("final_config_dict") if isinstance(state, dict) else None
     if not isinstance(options, dict):
         raise CheckpointError(f"{path} holds no configuration that can be read")
+    try:
+        _check_tensors(weights)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     for name, tensor in weights.items():
-        real = isinstance(tensor, Tensor) and tensor.is_floating_point()
-        if not real or is_larger_than_stored(tensor):
+        if is_larger_than_stored(tensor):
             raise CheckpointError(
-                f"{path}: {name!r} is no tensor of real numbers, all of them stored"
+                f"{path}: tensor {shown(name)} is larger than what is stored of it"
             )
-    if "item_embedding.weight" not in weights:
-        raise CheckpointError(f"{path} has no tensor 'item_embedding.weight'")
-    merged = {**options, "n_items": n_items or len(weights["item_embedding.weight"])}
+    table = weights.get("item_embedding.weight")
+    if table is None or table.ndim != 2:
+        raise CheckpointError(f"{path} has no matrix 'item_embedding.weight'")
+    merged = {**options, "n_items": len(table) if n_items is None else n_items}
     return load_official(weights, merged)

@@ -166,7 +166,10 @@ class _Sizes(pickle.Unpickler):
         width = _BYTES.get(getattr(kind, "__name__", ""))
         if width is None or not isinstance(count, int) or count < 0:
             raise pickle.UnpicklingError(f"it stores {count!r} of {kind!r}")
-        self.stored[str(key)] = max(self.stored.get(str(key), 0), width * count)
+        # Text, as torch.save writes: of other keys, such as NaN, each is read as another storage.
+        if type(key) is not str:
+            raise pickle.UnpicklingError(f"{key!r} is no key of what is stored")
+        self.stored[key] = max(self.stored.get(key, 0), width * count)
         return Inert()
 
 

@@ -30,6 +30,7 @@ PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")
 # Encodings of a step's samples have numbers of 24 bits; a last batch may be an eighth larger.
 MOST_ENCODINGS = 1 << 23
 MOST_BATCH = MOST_ENCODINGS // 4
+MOST_DECAY = 1e30  # float32 holds more, but no weight with it
 MOST_RANK = 2**31 - 1  # of any catalogue: its items are numbered in 32 bits
 MOST_ROLLOUTS = 256  # a draw's address has 8 bits for its rollout
 # Of runs whose config.yaml does not name them yet.
@@ -152,9 +153,10 @@ class OptimizerOptions:
     def __post_init__(self) -> None:
         settle_options(self, "optimizer")
         _positive("optimizer.lr", self.lr)
-        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
+        if not (_is_number(self.weight_decay) and 0 <= self.weight_decay <= MOST_DECAY):
             raise ConfigError(
-                f"optimizer.weight_decay is {self.weight_decay!r}; it must be a number, zero or more"
+                f"optimizer.weight_decay is {self.weight_decay!r}; it must be a number in "
+                f"0..{MOST_DECAY:g}"
             )
         whole("optimizer.batch_size", self.batch_size, 1, MOST_BATCH)
 
@@ -349,6 +351,11 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         model = self.model_config(2)  # checks the options; the catalogue does not matter for that
+        if model.text_width and not model.text_features:
+            raise ConfigError(
+                f"model.text_width is {model.text_width}, but there are no text features so wide: "
+                "name their file in model.text_features, and leave model.text_width"
+            )
         self.sampling.check_model(model)
         check_has_steps(model, self.objective)
 

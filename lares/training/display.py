@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,7 +15,22 @@ from tqdm import tqdm
 def tell(notes: Iterable[str]) -> None:
     """Print what must not go unsaid, wanted or not."""
     for note in notes:
-        print(note, flush=True)
+        _show(note)
+
+
+def _show(line: str) -> None:
+    """Write a line to standard output, for who follows a file.
+
+    A run goes on where nobody reads what it says: standard output is closed, or its reader (head) gone.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        tqdm.write(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):  # a program's own stream is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Display:
@@ -31,8 +48,7 @@ class Display:
     def say(self, line: str) -> None:
         """Show a line."""
         if self._wanted:
-            tqdm.write(line)
-            sys.stdout.flush()  # for who follows a file
+            _show(line)
 
     def bar(self, epoch: int, samples: int, done: int) -> tqdm[Any]:
         """Return the bar of an epoch, counted from 1, of ``samples``, of which ``done`` are taken."""

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lares.checkpoint import write_json
 from lares.errors import CheckpointError
+from lares.evaluation.ranking import DEFAULT_KS
 from lares.folders import read_json
+from lares_kernels.one_number import real_number, whole_number
 
 Metrics = dict[int, dict[str, float]]
+_NAMES = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in DEFAULT_KS]
+
+
+def _metrics(held: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of a depth in a file; raise unless all are there and are numbers."""
+    found = {name: real_number(name, value) for name, value in held.items()}
+    for name in _NAMES:
+        _ = found[name]
+    return found
 
 
 @dataclass
@@ -46,15 +58,25 @@ class TrainResult:
 
     @classmethod
     def load(cls, path: Path) -> TrainResult | None:
-        """Return the result in a file; None if there is none that can be read."""
+        """Return the result in a file; None if it holds none that can be read."""
         try:
             found = read_json(path)
             for part in ("test", "start"):
-                found[part] = {int(depth): metrics for depth, metrics in found[part].items()}
-            return cls(**found)
+                found[part] = {int(depth): _metrics(held) for depth, held in found[part].items()}
+            result = cls(**found)
+            for name in ("valid_best", "seconds", "samples_per_second"):
+                real_number(name, getattr(result, name))
+            for name in ("best_epoch", "epochs"):
+                whole_number(name, getattr(result, name))
+            for numbers in (result.parts, result.peak_memory_mib):
+                for name, value in numbers.items():
+                    real_number(name, value)
         except (CheckpointError, KeyError, TypeError, ValueError, AttributeError):
             return None
+        return result
 
-    def answers(self, epochs: int, depths: list[int], test_states: str) -> bool:
-        """Return whether it is of a run of ``epochs``, tested at ``depths`` from ``test_states``."""
-        return (self.epochs, list(self.test), self.test_states) == (epochs, depths, test_states)
+    def answers(self, epochs: int, depths: list[int], test_states: str, has_start: bool) -> bool:
+        """Return whether it is of a run of ``epochs``, tested at ``depths`` from ``test_states``, as is
+        what the run began with if it ``has_start``."""
+        tested = (self.epochs, list(self.test), list(self.start), self.test_states)
+        return tested == (epochs, depths, depths if has_start else [], test_states)

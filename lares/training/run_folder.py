@@ -215,7 +215,9 @@ class RunFolder:
 
     def resume_command(self, command: str) -> str:
         """Return the line that goes on with the run, which ``lares COMMAND`` started."""
-        return f"lares {command} --out {shell_word(str(self.path))} --resume"
+        name = str(self.path)
+        between = "=" if name.startswith("-") else " "  # else it would be an option
+        return f"lares {command} --out{between}{shell_word(name)} --resume"
 
 
 def _make_folders(path: Path, made: set[Path]) -> None:
@@ -239,10 +241,14 @@ def _cannot_be_made(path: Path, error: OSError) -> ConfigError:
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
-    """Remove those folders, the innermost first, that hold nothing."""
+    """Remove those folders, the innermost first, up to one that holds something."""
     for folder in sorted(folders, key=lambda one: len(one.parts), reverse=True):
-        with contextlib.suppress(OSError):  # it holds something, or is gone
+        try:
             folder.rmdir()
+        except FileNotFoundError:  # another removed it
+            continue
+        except OSError:  # and so do those above it, or it lies behind them, as y does in x/../y
+            return
 
 
 def find_run(path: str | Path) -> RunFolder | None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lares.data.dataset import Dataset, Split
 from lares.data.partners import PartnerIndex
 from lares.data.readers import load_dataset
+from lares.errors import ConfigError
 from lares.model import LaresModel
 from lares.objectives.config import SptConfig
 from lares.objectives.spt import (
@@ -149,6 +150,11 @@ def _phase(config: TrainConfig, dataset: Dataset, place: Place) -> Phase:
     if shape.text_features:
         ids = dataset.vocabulary.ids.tolist()
         features = read_text_features(shape.text_features, shape.n_items, ids)
+        if shape.text_width not in (0, features.shape[1]):
+            raise ConfigError(
+                f"model.text_width is {shape.text_width}, but {shape.text_features} holds features "
+                f"{features.shape[1]} wide; leave model.text_width, which follows from them"
+            )
         shape = dataclasses.replace(shape, text_features="", text_width=features.shape[1])
     require_memory_for(shape, place.device)
     torch.manual_seed(seed)

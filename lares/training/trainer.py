@@ -433,9 +433,9 @@ class Trainer:
         """Return the result of this very run that is there already, if it is."""
         kept = None
         if self._is_first:
-            states = self.config.trainer.test_states
+            states, begun = self.config.trainer.test_states, self._phase.start is not None
             found = TrainResult.load(self.folder.result)
-            if found and found.answers(self.progress.epoch, self._test_depths, states):
+            if found and found.answers(self.progress.epoch, self._test_depths, states, begun):
                 kept = found
         shared: TrainResult | None = self.fabric.broadcast(kept)
         return shared

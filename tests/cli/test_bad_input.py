@@ -90,6 +90,12 @@ def npy_of_shape(name: str, shape: str) -> Callable[[Path], object]:
     return written(name, b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
 
 
+def named_features(items: str, width: int) -> Callable[[Path], object]:
+    """What writes text features with the ids of their rows."""
+    features = {"features": torch.zeros(25, width)}
+    return lambda folder: save_file(features, folder / "f.safetensors", {"items": items})
+
+
 TRAIN = "train {data} --out {new} " + " ".join(SMALL)
 POSTTRAIN = "posttrain {run} {data} --out {new} --trainer.accelerator=cpu --trainer.max_epochs=1"
 EVALUATE = "evaluate {run} {data} --depths 1"
@@ -130,6 +136,18 @@ CASES = [
     case(POSTTRAIN, "LARES_BACKEND is 'foo'", LARES_BACKEND="foo"),
     case(EVALUATE, "LARES_BACKEND is 'foo'", LARES_BACKEND="foo"),
     case(RECOMMEND, "LARES_BACKEND is 'foo'", LARES_BACKEND="foo"),
+    # --- what a launcher says
+    *(
+        case(command, f"{name} is {value!r} in the environment", **{name: value})
+        for command in (TRAIN, POSTTRAIN)
+        for name, values in (
+            ("LOCAL_RANK", ("abc", "", "-1", "1.5", "²")),
+            ("RANK", ("abc",)),
+            ("WORLD_SIZE", ("0", "many")),
+            ("LOCAL_WORLD_SIZE", ("0", HUGE[:30] + "x")),
+        )
+        for value in values
+    ),
     # --- numbers
     *(
         case(
@@ -166,6 +184,15 @@ CASES = [
     case(TRAIN + f" --model.d_ff={10**30}", str(10**30)),
     case(TRAIN + " --model.d_model=wide", "model.d_model", "wide"),
     case(TRAIN + " --objective.alpha=much", "objective.alpha", "much"),
+    case(TRAIN + " --model.n_core_layers=300", "n_core_layers is 300", "256"),
+    case(TRAIN + " --model.n_pre_layers=300", "n_pre_layers is 300", "256"),
+    *(
+        case(TRAIN + f" --model.{name}=1e{digits}", name, f" 1e+{digits}", "1e+15")
+        for name in ("state_omega", "state_sigma")
+        for digits in (16, 30, 308)
+    ),
+    case(TRAIN + " --optimizer.weight_decay=1e308", "optimizer.weight_decay is 1e+308", "1e+30"),
+    case(POSTTRAIN + " --optimizer.weight_decay=1e39", "optimizer.weight_decay is 1e+39"),
     case(TRAIN + f" --data.core={10**30}", "core"),
     case(POSTTRAIN + " --objective.rollouts=300", "objective.rollouts is 300"),
     case(POSTTRAIN + " --objective.kind=ppo", "objective.kind is 'ppo'"),
@@ -199,6 +226,20 @@ CASES = [
                 TRAIN + " --trainer.num_threads=x",
                 ("--trainer.num_threads is 'x'; it must be a whole",),
             ),
+            (TRAIN + " --trainer.seed=1:30", ("--trainer.seed is '1:30'; it must be a whole",)),
+            (TRAIN + " --trainer.num_threads 1:30", ("--trainer.num_threads is '1:30'",)),
+            (
+                TRAIN + " --optimizer.lr=1:30.5",
+                ("--optimizer.lr is '1:30.5'; it must be a number",),
+            ),
+            (
+                TRAIN + " --trainer.test_depths=[1:30]",
+                ("test_depths is '[1:30]'; it must be a list",),
+            ),
+            (EVALUATE + " --batch_size 1:30", ("--batch_size is '1:30'",)),
+            (RECOMMEND + " --k=1:2", ("--k is '1:2'; it must be a whole number",)),
+            ("recommend {run} --history 1:30", ("item '1:30' is unknown",)),
+            (TRAIN + " --data.time_column 1:30", ("'1:30'", "columns")),
             (TRAIN + " --optimizer.lr=", ("--optimizer.lr is ''; it must be a number",)),
             (TRAIN + " --data.text_ids=maybe", ("--data.text_ids is 'maybe'; it must be true or",)),
             (
@@ -355,6 +396,9 @@ CASES = [
             ("d_ff", 10**12),
             ("max_length", 10**15),
             ("n_pre_layers", 255),
+            ("n_pre_layers", 10**9),
+            ("n_core_layers", 10**9),
+            ("state_sigma", 1e300),
         )
     ),
     case(RECOMMEND, "items", before=options("run/best/config.json", n_items=10**9)),
@@ -373,6 +417,10 @@ CASES = [
             (weights(lambda tensor: tensor[None]), ("shape",)),
             (weights(lambda tensor: tensor * torch.nan), ("NaN",)),
         )
+    ),
+    *(
+        case(command, "too large for their precision", before=weights(lambda tensor: tensor * 1e35))
+        for command in (RECOMMEND, EVALUATE, POSTTRAIN)
     ),
     *(
         case(RECOMMEND, "run/best/items.json", before=written("run/best/items.json", content))
@@ -427,12 +475,38 @@ CASES = [
     ),
     # --- text features
     *(
+        case(
+            TRAIN + " --model.text_features={folder}/f.safetensors",
+            "f.safetensors",
+            *holds,
+            before=named_features(items, width),
+        )
+        for items, width, holds in (
+            ("[" * 10**5, 3, ("no JSON list",)),
+            ("{}", 3, ("0 item ids",)),
+            ("3", 3, ("0 item ids",)),
+            (json.dumps(list(range(1, 26))), 0, ("(26, 0)",)),
+            (json.dumps(list(range(2, 27))), 3, ("for 1 of 25 items",)),
+            (json.dumps([[i] for i in range(1, 26)]), 3, ("for 25 of 25 items",)),
+        )
+    ),
+    case(TRAIN + " --model.text_width=5", "model.text_width is 5", "model.text_features"),
+    case(
+        TRAIN + " --model.text_width=5 --model.text_features={folder}/f.npy",
+        "model.text_width is 5",
+        "f.npy",
+        "3 wide",
+        before=npy("f.npy", np.zeros((26, 3), np.float32)),
+    ),
+    *(
         case(TRAIN + " --model.text_features={folder}/f.npy", "f.npy", *holds, before=before)
         for before, holds in (
             (lambda folder: None, ()),
             (written("f.npy", "x"), ()),
             (npy("f.npy", np.array(["a"])), ("<U1",)),
             (npy("f.npy", np.zeros((3, 4))), ("(3, 4)",)),
+            (npy("f.npy", np.zeros((26, 0))), ()),
+            (npy("f.npy", np.full((26, 2), 1e300)), ("infinity",)),
             (npy_of_shape("f.npy", f"({10**9}, {10**9})"), ()),
         )
     ),

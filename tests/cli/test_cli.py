@@ -390,6 +390,30 @@ def test_every_check_of_this_machine_is_good() -> None:
         assert isinstance(row.verdict, str) or not row.verdict.failed, row
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_demo_that_is_stopped(
+    at_once: bool, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lares.cli import demo
+    from lares.training import spt
+    from lares.training.interrupts import Interrupted
+
+    def stops(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt if at_once else Interrupted("stopped", 15)
+
+    data = write_interactions(tmp_path / "walks.parquet")
+    monkeypatch.setattr(demo, "get_movielens_100k", lambda: data)
+    monkeypatch.setattr(spt, "train", stops)
+    words = ["demo", "--out", str(tmp_path / "a demo"), "--num_threads=1"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == (130 if at_once else 143)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith("stopped at once; " if at_once else "stopped; ")
+    assert told.endswith(f"go on with: {shlex.join(['lares', *words])}\n")
+
+
 def test_demo(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole demo on data of the same form, twice: the second time nothing is trained again."""
     from lares.cli import demo

@@ -113,6 +113,24 @@ def test_output_into_a_full_disk(command: str, tmp_path: Path) -> None:
     assert done.stderr == "error: No space left on device; make room there\n"
 
 
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "without a reader"])
+def test_a_run_that_nobody_reads_goes_on(closed: bool, tmp_path: Path) -> None:
+    data, run = write_interactions(tmp_path / "walks.parquet"), tmp_path / "run"
+    words = [sys.executable, "-m", "lares", "train", str(data), f"--out={run}", *SMALL]
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(
+        ["bash", "-c", 'exec "$@"' + " >&-" * closed, "bash", *words],
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (run / "result.json").exists()
+
+
 @pytest.mark.parametrize("room", [0, 3])
 def test_logs_of_a_thread(room: int, tmp_path: Path, capsys, monkeypatch) -> None:
     from tensorboard.summary.writer.record_writer import RecordWriter

@@ -186,7 +186,9 @@ def test_output_that_has_no_encoding(stream, monkeypatch: pytest.MonkeyPatch) ->
         print("日")
 
 
-@pytest.mark.parametrize("word", ["a", "a b", "é日", "it's", "caf\udce9", "a'\\b \udce9\udcff$x\n"])
+@pytest.mark.parametrize(
+    "word", ["a", "a b", "é日", "it's", "caf\udce9", "a'\\b \udce9\udcff$x\n", "\tab", "\x1b[1m"]
+)
 def test_a_shell_reads_words_as_they_are(word: str) -> None:
     command = f"printf %s {shell_word(word)}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, check=True)

@@ -19,6 +19,7 @@ import torch
 from lares import LaresConfig, LaresModel
 from lares.cli import main
 from lares.cli import recommend as command
+from lares.cli.recommend import read_histories
 from lares.data.text_lines import text_lines
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
@@ -390,3 +391,13 @@ def test_a_full_disk_for_messages(numbers, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.undo()
         with contextlib.suppress(OSError):
             full.close()
+
+
+@pytest.mark.parametrize("content", ["3,4\n5,,6\n", '3,4\n"5\n', '3\n"4"x\n'])
+def test_a_place_is_named_once(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "histories.csv"
+    path.write_text(content)
+    with pytest.raises(DataError) as caught:
+        read_histories(None, str(path))
+    assert str(caught.value).startswith(f"{path}, line 2: ")
+    assert str(caught.value).count(str(path)) == 1

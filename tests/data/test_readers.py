@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lares.data import Vocabulary, load_dataset
+from lares.data.embed import read_item_texts
 from lares.errors import DataError
 
 # Four users; u3's rows are out of time order, u1 and u3 tie once.
@@ -389,6 +390,60 @@ def test_damaged_parquet(tmp_path: Path) -> None:
             assert "\n" not in str(error)
             damaged += "x.parquet is not a readable Parquet file" in str(error)
     assert damaged > 10
+
+
+KINDS = {
+    "string": pa.string(),
+    "large_string": pa.large_string(),
+    "string_view": pa.string_view(),
+    "categories": pa.dictionary(pa.int32(), pa.string()),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_parquet_that_calls_any_bytes_text(tmp_path: Path, kind: str) -> None:
+    """As writers of other languages do that take text as they find it."""
+    names = [item.encode() for _, item, _ in ROWS]
+    names[6] = "é".encode("latin-1")
+    wrong = pa.array(names, pa.binary()).view(pa.string())
+    if kind == "categories":
+        wrong = wrong.cast(pa.binary()).dictionary_encode()
+        wrong = pa.DictionaryArray.from_arrays(wrong.indices, wrong.dictionary.view(pa.string()))
+    elif kind == "large_string":
+        wrong = pa.array(names, pa.large_binary()).view(pa.large_string())
+    elif kind == "string_view":
+        wrong = pa.array(names, pa.binary_view()).view(pa.string_view())
+    columns = {
+        "user_id": pa.array([user for user, _, _ in ROWS]),
+        "item_id": pa.array([item for _, item, _ in ROWS]),
+        "timestamp": pa.array([time for _, _, time in ROWS]),
+        "title": pa.array(["text"] * len(ROWS)),
+    }
+    path = tmp_path / "x.parquet"
+    for name in ("user_id", "item_id", "timestamp"):
+        pq.write_table(pa.table({**columns, name: wrong}), path)
+        with pytest.raises(DataError, match=f"x.parquet, row 7: column '{name}' is not UTF-8"):
+            load_dataset(path)
+        # And where it is told which columns look like times.
+        if name != "timestamp":
+            pq.write_table(pa.table({**columns, name: wrong}).drop(["timestamp"]), path)
+            with pytest.raises(DataError, match="is not UTF-8"):
+                load_dataset(path)
+    pq.write_table(pa.table({**columns, "title": wrong}), path)
+    check(load_dataset(path))  # what is not read may hold anything
+    pq.write_table(pa.table({**columns, "title": wrong}).drop(["timestamp"]), path)
+    assert len(load_dataset(path).test)
+    with pytest.raises(DataError, match="column 'title' is not UTF-8"):
+        read_item_texts(path, "user_id", ["title"])
+
+
+def test_a_part_whose_text_is_none(tmp_path: Path) -> None:
+    table = pa.table({"user_id": ["a", "b"] * 5, "item_id": [f"{i}" for i in range(10)]})
+    pq.write_table(table, tmp_path / "0.parquet")
+    bad = pa.array([b"x"] * 9 + [b"\xff"], pa.binary()).view(pa.string())
+    pq.write_table(table.set_column(1, "item_id", bad), tmp_path / "1.parquet", row_group_size=3)
+    with pytest.raises(DataError, match="1.parquet, row 10: column 'item_id'"):
+        load_dataset(tmp_path)
 
 
 def test_empty_parquet(tmp_path: Path) -> None:

@@ -152,6 +152,36 @@ def test_backends(monkeypatch: pytest.MonkeyPatch) -> None:
         assert explain(SMALL, [3, 2], 4).backend == "reference"
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(({"lengths": wrong}, "lengths is") for wrong in (None, "abc", ["3"], {3}, [2**70])),
+        *(
+            ({"lengths": wrong}, "lengths must hold whole numbers, one a sequence")
+            for wrong in (3, [], [[1]], [1.5], [True], np.array([], int), torch.tensor(3))
+        ),
+        *(({"dtype": wrong}, "dtype is") for wrong in (torch.int64, torch.bool, "float32", None)),
+        ({"dtype": torch.complex64}, "torch.complex64; it must be float64, float32"),
+        *(({"rollouts": wrong}, "rollouts is") for wrong in (1.5, "2", None, True, 0, 257)),
+        *(({"num_steps": wrong}, "num_steps is") for wrong in (1.5, "2", None, [1], 0, 1 << 16)),
+        ({"precision": "high"}, "precision is 'high'"),
+    ],
+    ids=str,
+)
+def test_explain_refuses_what_a_call_does(change: dict[str, object], message: str) -> None:
+    given = {"lengths": [3, 2], "num_steps": 2, **change}
+    with pytest.raises((TypeError, ValueError)) as caught:
+        explain(SMALL, **given)  # type: ignore[arg-type]
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "lengths", [(3, 2), np.array([3, 2]), torch.tensor([3, 2], dtype=torch.uint8), range(2, 4)]
+)
+def test_explain_takes_lengths_of_any_form(lengths: object) -> None:
+    assert "5 packed tokens of 2 sequences" in str(explain(SMALL, lengths, rollouts=np.int64(1)))  # type: ignore[arg-type]
+
+
 def test_explain_says_what_would_run() -> None:
     text = str(explain(CoreConfig(), [3, 4], 5, device="cuda", dtype=torch.bfloat16))
     assert "7 packed tokens of 2 sequences" in text

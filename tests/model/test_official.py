@@ -10,6 +10,7 @@ import struct
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -169,6 +170,66 @@ def test_what_does_not_fit(released) -> None:
     del lost["hidden_size"]
     with pytest.raises(ConfigError, match="'hidden_size'"):
         load_official(weights, lost)
+
+
+@pytest.mark.parametrize("model", ["LARES", "FMLPRec", "BSARec", "TedRec"])
+@pytest.mark.parametrize("value", [None, [], {}, ["add"], "x", -1, 10**30, object(), torch.ones(2)])
+def test_options_of_other_types(released, model: str, value: object) -> None:
+    weights, config = released
+    config = {**config, "model": model, "plm_size": 4, "n_heads": 2, "inner_size": 16}
+    for name in ("hidden_size", "n_pre_layers", "n_core_layers", "adapter_type", "hidden_act"):
+        with pytest.raises((ConfigError, CheckpointError)):
+            load_official(weights, {**config, name: value})
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [1], torch.ones(2)])
+def test_what_is_no_checkpoint(released, value: Any) -> None:
+    weights, config = released
+    with pytest.raises(CheckpointError, match="it must hold tensors by name"):
+        load_official(value, config)
+    with pytest.raises(ConfigError, match="it must be a mapping"):
+        load_official(weights, value)
+
+
+NO_TENSORS = {
+    "none": lambda table: None,
+    "text": lambda table: "x",
+    "array": lambda table: table.numpy(),
+    "whole numbers": lambda table: table.long(),
+    "truth": lambda table: table.bool(),
+    "complex": lambda table: table.to(torch.complex64),
+    "eight bits": lambda table: table.to(torch.float8_e4m3fn),
+    "sparse": lambda table: table.to_sparse(),
+    "meta": lambda table: table.to("meta"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_TENSORS)
+@pytest.mark.parametrize("name", ["item_embedding.weight", "layernorm_1.weight"])
+def test_what_is_no_tensor_of_real_numbers(released, kind: str, name: str) -> None:
+    weights, config = released
+    wrong = {**weights, name: NO_TENSORS[kind](weights[name])}
+    with pytest.raises(CheckpointError, match=f"'{name}' is no tensor of real numbers"):
+        load_official(wrong, config)
+
+
+def test_files_of_other_tensors(released, tmp_path: Path) -> None:
+    weights, config = released
+    path = tmp_path / "model.pth"
+    for change, message in (
+        ({"item_embedding.weight": torch.tensor(1.0)}, "no matrix 'item_embedding.weight'"),
+        ({"item_embedding.weight": None}, "'item_embedding.weight' is no tensor"),
+        ({3: torch.zeros(1)}, "3 is no tensor"),
+        ({3: torch.zeros(1), "more": torch.zeros(1)}, "3 is no tensor"),
+    ):
+        torch.save({"state_dict": {**weights, **change}, "config": config}, path)
+        with pytest.raises(CheckpointError, match=message) as error:
+            load_official_file(path)
+        assert str(path) in str(error.value)
+    torch.save({"state_dict": weights, "config": config}, path)
+    for n_items in (0, -1, True, 9.5, "many"):
+        with pytest.raises(ConfigError, match="n_items is"):
+            load_official_file(path, n_items)  # type: ignore[arg-type]
 
 
 def pickled_with_build(path: Path, module: str, name: str, state: object, content: dict) -> None:

@@ -295,3 +295,43 @@ def test_a_zip_that_two_readers_read_differently(tmp_path: Path) -> None:
         archive.writestr("model/constants.pkl", other)
     with pytest.raises(CheckpointError, match="TorchScript"):
         load_pickle(path)
+
+
+KEYS = {
+    "NaN": b"G" + struct.pack(">d", float("nan")),
+    "a number": b"K\x00",
+    "bytes": b"C\x010",
+    "a tuple": b"K\x00\x85",
+    "nothing": b"N",
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_what_is_stored_is_named_by_text(kind: str, tmp_path: Path) -> None:
+    """A NaN is no other NaN: each would be read as a storage of its own, of the size of the file."""
+    names = {"NaN": "nan", "a number": "0", "bytes": "b'0'", "a tuple": "(0,)", "nothing": "None"}
+
+    def content(key: bytes, more: bytes = b"") -> bytes:
+        stored = (
+            b"(" + pickle.dumps("storage", 2)[2:-1] + named("torch", "FloatStorage") + key
+        ) + (pickle.dumps("cpu", 2)[2:-1] + b"K\x02" + more + b"tQ")
+        tensor = named("torch._utils", "_rebuild_tensor_v2") + b"(" + stored
+        tensor += b"K\x00K\x02\x85K\x01\x85\x89N" + b"tR"
+        return b"\x80\x03](" + tensor * 3 + b"e."
+
+    def archive(path: Path, key: bytes, name: str) -> None:
+        writer = torch._C.PyTorchFileWriter(str(path))
+        for record, data in (("data.pkl", content(key)), (f"data/{name}", b"\0" * 8)):
+            writer.write_record(record, data, len(data))
+        writer.write_record("version", b"3\n", 2)
+        writer.write_end_of_file()
+
+    path = tmp_path / "model.pth"
+    archive(path, b"X\x01\x00\x00\x000", "0")
+    assert [tensor.tolist() for tensor in load_pickle(path)] == [[0.0, 0.0]] * 3
+    archive(path, KEYS[kind], names[kind])
+    with pytest.raises(CheckpointError, match="is no key of what is stored"):
+        load_pickle(path)
+    in_a_stream(path, content(KEYS[kind], b"N"))
+    with pytest.raises(CheckpointError, match="is no key of what is stored"):
+        load_pickle(path)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lares.cli import main
+from lares.cli.run_command import saying_how_to_go_on
+from lares.errors import LaresError
 from lares.training.interrupts import Interrupted, stop_request
 from lares.training.loggers import read_rows
 from lares.training.result import TrainResult
@@ -54,7 +57,15 @@ def ended(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "name"), [(signal.SIGINT, "a run's folder"), (signal.SIGTERM, "run")]
+    ("number", "name"),
+    [
+        (signal.SIGINT, "a run's folder"),
+        (signal.SIGTERM, "run"),
+        (signal.SIGINT, "-run"),
+        (signal.SIGINT, "--resume"),
+        (signal.SIGINT, "two\nlines\tand\x1b"),
+        (signal.SIGINT, "aside/../run"),
+    ],
 )
 def test_the_message_holds_the_command_that_goes_on(
     interactions: Path,
@@ -66,14 +77,18 @@ def test_the_message_holds_the_command_that_goes_on(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     stops_after(monkeypatch, 3, number)
-    status, told = ended(capfd, "train", str(interactions), "--out", name, *SMALL)
+    status, told = ended(capfd, "train", str(interactions), f"--out={name}", *SMALL)
     assert status == 128 + number
     assert "stopping after this step; again to stop at once" in told
     assert "error" not in told
     assert "stopped after step 3" in told
-    command = shlex.split(told[told.index("lares train") :].splitlines()[0])
-    assert command == ["lares", "train", "--out", name, "--resume"]
-    main(command[1:])
+    command = told[told.index("lares train") :].splitlines()[0].removeprefix("lares ")
+    words = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True, text=True
+    ).stdout.split("\0")[:-1]
+    out = [f"--out={name}"] if name.startswith("-") else ["--out", name]
+    assert words == ["train", *out, "--resume"]
+    main(words)
     assert "best epoch" in capfd.readouterr().out
 
 
@@ -87,6 +102,38 @@ def test_the_second_signal_stops_at_once(
     assert "stopped at once" in told
     assert "lares train --out run --resume" in told
     main(["train", "--out", "run", "--resume"])
+
+
+LOST = (
+    "[/x/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:5: Connection reset "
+    "by peer. This is typically caused by a remote worker\nmore",
+    "Connection closed by peer [127.0.0.1]:5",
+    "NCCL error in: x.cpp:3, remote process exited or there was a network error",
+)
+
+
+@pytest.mark.parametrize("reason", LOST)
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_process_that_is_gone(reason: str, begun: bool, tmp_path: Path) -> None:
+    if begun:
+        (tmp_path / "config.yaml").write_text("{}")
+    with (
+        pytest.raises(LaresError, match="another process of the run has ended") as caught,
+        saying_how_to_go_on(tmp_path, "train", is_first=True),
+    ):
+        raise RuntimeError(reason)
+    assert "\n" not in str(caught.value)
+    assert (f"lares train --out {tmp_path} --resume" in str(caught.value)) == begun
+    with (
+        pytest.raises(SystemExit, match="2"),
+        saying_how_to_go_on(tmp_path, "train", is_first=False),
+    ):
+        raise RuntimeError(reason)
+    with (
+        pytest.raises(RuntimeError, match="of another kind"),
+        saying_how_to_go_on(tmp_path, "train", is_first=True),
+    ):
+        raise RuntimeError("of another kind")
 
 
 def test_the_first_signal_asks_and_the_second_is_as_before() -> None:
@@ -237,6 +284,64 @@ def test_a_result_that_cannot_be_read_is_made_again(tmp_path: Path, content: str
     if content is not None:
         path.write_text(content)
     assert TrainResult.load(path) is None
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    """What ``result.json`` of a finished run holds."""
+    return json.loads((run / "result.json").read_text())
+
+
+def test_a_result_of_other_things_is_made_again(interactions: Path, tmp_path: Path) -> None:
+    config = small_config(interactions, trainer={"max_epochs": 1})
+    first = train(config, tmp_path / "run", progress=False)
+    path = tmp_path / "run" / "result.json"
+    whole = result_of(tmp_path / "run")
+    assert TrainResult.load(path) == first
+    depth, name = next(iter(whole["test"])), "recall@5"
+    lacking = {key: value for key, value in whole["test"][depth].items() if key != name}
+    wrong = [None, [], {}, "x", [[1]], True]
+    changes: list[dict[str, Any]] = [
+        *({"test": {depth: value}} for value in (*wrong, 1e308, 3)),
+        *({"test": {depth: {**whole["test"][depth], name: value}}} for value in wrong),
+        {"test": {depth: lacking}},
+        {"start": {depth: {}}},
+        *(
+            {key: value}
+            for key in whole
+            if key not in ("test", "start", "command", "test_states")
+            for value in wrong
+            if not (value == {} and isinstance(whole[key], dict))
+        ),
+        *({key: {"host": value}} for key in ("parts", "peak_memory_mib") for value in wrong),
+    ]
+    for change in changes:
+        path.write_text(json.dumps({**whole, **change}))
+        assert TrainResult.load(path) is None, change
+    again = train(config, tmp_path / "run", resume=True, progress=False)
+    assert (again.test, TrainResult.load(path)) == (first.test, again)
+
+
+def test_a_result_without_the_start_is_made_again(
+    interactions: Path, tmp_path: Path, capsys
+) -> None:
+    """Such as that of the run whose model was post-trained, copied there by mistake."""
+    small = {"max_epochs": 1}
+    train(small_config(interactions, trainer=small), tmp_path / "run", progress=False)
+    config = small_posttrain_config(interactions, tmp_path / "run", trainer=small)
+    first = posttrain(config, tmp_path / "rpt", progress=False)
+    path = tmp_path / "rpt" / "result.json"
+    whole = result_of(tmp_path / "rpt")
+    for content in (
+        {**whole, "start": {}},
+        {**whole, "start": {"3": next(iter(whole["start"].values()))}},
+        result_of(tmp_path / "run"),
+    ):
+        path.write_text(json.dumps(content))
+        main(["posttrain", f"--out={tmp_path / 'rpt'}", "--resume"])
+        assert "Before:" in capsys.readouterr().out
+        found = TrainResult.load(path)
+        assert found is not None
+        assert (found.start, found.test) == (first.start, first.test)
 
 
 def test_what_a_run_shows(interactions: Path, tmp_path: Path, capsys) -> None:

@@ -141,9 +141,7 @@ LARES_APART inline Float as_float(Word x) { return std::bit_cast<Float>(x); }
 LARES_APART inline Float to_float(Int x) {
     return each<Float>([&](int i) { return float(x[i]); });
 }
-LARES_APART inline Float larger(Float a, Float b) {
-    return select(a > b, a, select(a != a, a, b));
-}
+LARES_APART inline Float larger(Float a, Float b) { return select(a > b, a, select(a != a, a, b)); }
 LARES_APART inline Float smaller(Float a, Float b) {
     return select(a < b, a, select(a != a, a, b));
 }
