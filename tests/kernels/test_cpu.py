@@ -279,6 +279,12 @@ def child_of(body):
 expected = run()
 def right():
     return torch.equal(run(), expected)
+assert right()  # so that no thread is at what torch makes at the first call as another forks
+def name(task):
+    try:
+        return open(f"/proc/self/task/{task}/comm").read()
+    except FileNotFoundError:
+        return "ended"
 def at_once():
     torch.set_num_threads(3)
     found = []
@@ -290,7 +296,7 @@ def at_once():
     grandchild = child_of(right)
     for caller in callers:
         caller.join()
-    names = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
+    names = [name(task) for task in os.listdir("/proc/self/task")]
     return grandchild and found == 20 * [True] and names.count("lares\\n") == 2
 print("child:", child_of(at_once))
 """
