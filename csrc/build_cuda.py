@@ -5,9 +5,10 @@ compiler against tests/emulator, which runs them on a CPU. ``--stress SANITIZER 
 makes tests/emulated.cpp with those kernels and a sanitizer (``address,undefined`` or ``thread``) into
 a program.
 
-``NVCC`` names the compiler, ``LARES_CUDA_ARCHS`` the architectures, such as ``"80 90a"``. Without it
-they are those of the cards that are here, else 80, 90a and 100a. What this nvcc does not know is left
-out, and said so: such a card translates the library's PTX when it first runs a kernel.
+``NVCC`` names the compiler, ``LARES_NVCCFLAGS`` flags for it, such as ``-lineinfo``, and
+``LARES_CUDA_ARCHS`` the architectures, such as ``"80 90a"``. Without these they are those of the
+cards that are here, else 80, 90a and 100a. What this nvcc does not know is left out, and said so:
+such a card translates the library's PTX when it first runs a kernel.
 """
 
 from __future__ import annotations
@@ -180,8 +181,9 @@ def build_cuda(target: Path, folder: Path) -> None:
     code = code_flags(archs)
     flags = (
         f"{DEVICE_FLAGS} {code} -Xcompiler -fPIC,-fvisibility=hidden "
-        f"-DLARES_ARCHITECTURES='\"{' '.join(archs)}\"'"
-    )
+        f"-DLARES_ARCHITECTURES='\"{' '.join(archs)}\"' "
+        + in_command(os.environ.get("LARES_NVCCFLAGS", ""))
+    ).rstrip()
     # The runtime is linked in and hidden, so that torch's own does not matter.
     exports = seen_from(folder, ROOT / "exports.map")
     hidden = in_command(shlex.quote(f"--version-script={exports}"))

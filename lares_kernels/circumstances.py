@@ -35,7 +35,15 @@ def circumstances(device_type: str, index: int | None) -> Circumstances:
         return getenv(_SELF_CHECK), asked_sets()
     if index is None and torch.cuda.is_initialized():
         index = torch.cuda.current_device()
-    return getenv(_SELF_CHECK), index, torch.get_float32_matmul_precision()
+    return getenv(_SELF_CHECK), index, tf32_allowed()
+
+
+def tf32_allowed() -> bool:
+    """Say whether torch lets float32 products on NVIDIA's cards round their operands to tf32."""
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # it was said by the newer switches, which this one does not read
+        return bool(torch.backends.cuda.matmul.fp32_precision == "tf32")
 
 
 def on_device(device_type: str, index: int | None) -> contextlib.AbstractContextManager[object]:

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from lares_kernels import verdicts
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.catalogue.call import CatalogueCall
-from lares_kernels.circumstances import SELF_CHECK, is_capturing
+from lares_kernels.circumstances import SELF_CHECK, is_capturing, tf32_allowed
 from lares_kernels.config import CoreConfig
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import parameter_shapes
@@ -134,8 +134,7 @@ def driver_version(device_type: str) -> str:
 def precision_name(device_type: str, product_dtype: torch.dtype) -> str:
     """Return a key of the bounds: how products of that type are taken on the device."""
     name = _NAMES[product_dtype]
-    may_truncate = torch.get_float32_matmul_precision() != "highest"
-    return "tf32" if name == "fp32" and device_type == "cuda" and may_truncate else name
+    return "tf32" if name == "fp32" and device_type == "cuda" and tf32_allowed() else name
 
 
 def dropping(config: CoreConfig) -> CoreConfig:

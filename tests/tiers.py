@@ -15,6 +15,7 @@ import pytest
 
 # Compilers for GPUs that are not here, their kernels interpreted or emulated, subprocesses that train.
 ONE_CASE_EACH = (
+    "tests/cli/test_letters.py",
     "tests/benchmarks/test_gpu.py",
     "tests/kernels/cuda/test_emulated.py",
     "tests/kernels/cuda/test_emulated_gradients.py",
@@ -47,6 +48,7 @@ ONE_CASE_EACH = (
 LONG = (
     "tests/benchmarks/test_gpu.py::test_the_page_has_a_part_for_cards_where_there_are_rows",
     "tests/benchmarks/test_gpu.py::test_the_whole_path",
+    "tests/cli/test_full_disk.py::test_a_run_that_nobody_reads_goes_on[closed]",
     "tests/kernels/cuda/test_compiled.py::test_backward",
     "tests/kernels/cuda/test_compiled.py::test_registers_spills_and_instructions",
     "tests/kernels/cuda/test_compiled.py::test_the_low_latency_plan[64]",
@@ -104,11 +106,14 @@ LONG = (
     "tests/kernels/test_layered_compiled.py::test_attention",
     "tests/kernels/test_layered_compiled.py::test_mixing",
     "tests/kernels/test_layered_compiled.py::test_rows",
+    "tests/kernels/test_programs.py::test_compilers_warn_of_nothing_and_compile_once[refine]",
+    "tests/kernels/test_programs.py::test_compilers_warn_of_nothing_and_compile_once[shapes]",
     "tests/kernels/test_triton_aot.py::test_other_cores_with_resident_weights_take_little_besides",
     "tests/kernels/test_triton_launches.py::test_every_adapter_compiles",
     "tests/kernels/test_triton_launches.py::test_products_and_sums_are_one_instruction",
     "tests/test_tiers.py::test_without_a_cpu_kernel_all_tests_are_collected",
-    "tests/training/test_resume.py::test_killed_at_any_moment[term]",
+    "tests/training/test_processes.py::test_two_processes_give_the_one_process_result",
+    "tests/training/test_resume.py::test_killed_at_any_moment",
     "tests/training/test_rpt.py::test_two_processes_give_the_one_process_result",
 )
 

@@ -135,6 +135,7 @@ struct Probe {
         load_shared(words, there);
         put(line, words);
         store_word(there, 31 - lane, input(4));
+        warp_barrier();  // each lane reads what another wrote
         auto* floats = reinterpret_cast<float*>(there);
         store_pair(floats, 32 + 2 * lane, number(0), number(1));
         Float c, d;
@@ -144,6 +145,7 @@ struct Probe {
         auto* output = reinterpret_cast<float*>(call.scratch);
         store_pair(output, 2 * lane, c, d, lane >= 0);
         store_pair(output, 2 * lane, number(0), number(1), lane < 9);
+        warp_barrier();
         put(line, load(output, lane));
         put(line, load(output, lane + 32));
         put(line, load(call.input, lane, lane < 7, -5));

@@ -31,6 +31,7 @@ from lares_kernels.verdicts import digest_of
 
 # Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
 SPILL_BYTES = 1 << 30
+LEAST_CAPABILITY = (8, 0)
 _PRODUCT_WARPS = 16  # of a multiprocessor, which multiply that
 _MOST_NUMBERS = 1 << 31  # the kernels count the numbers of a tensor in 32 bits
 
@@ -49,8 +50,19 @@ class CudaBackend:
         library = lib.load()
         if isinstance(library, str):
             return library
-        if lib.device_type() == "cuda" and not torch.cuda.is_available():
+        if lib.device_type() != "cuda":
+            return None
+        if not torch.cuda.is_available():
             return "there is no GPU"
+        # Asking torch which one is current would make a context there.
+        number = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+        try:
+            found = lib.card(number)
+        except BackendError as error:  # of a driver older than the runtime that is linked in, say
+            return str(error)
+        if found.capability < LEAST_CAPABILITY:
+            has, least = (".".join(map(str, pair)) for pair in (found.capability, LEAST_CAPABILITY))
+            return f"cuda:{number} has compute capability {has}; the kernels need {least}"
         return None
 
     def verify(self, request: Request) -> str | None:

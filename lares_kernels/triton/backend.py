@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall, Request
+from lares_kernels.circumstances import tf32_allowed
 from lares_kernels.triton.constants import interpreted, padded
 from lares_kernels.triton.fused import call_setting, fused_backward, fused_forward
 from lares_kernels.triton.layered import layered_forward, layered_reason, layered_text
@@ -31,9 +32,7 @@ def precision_of(product_dtype: torch.dtype) -> str:
     """How products are taken: ``half``, or for float32 ``ieee`` or ``tf32`` as torch allows it."""
     if product_dtype != torch.float32:
         return "half"
-    if torch.get_float32_matmul_precision() == "highest" or torch.version.hip is not None:
-        return "ieee"
-    return "tf32"
+    return "tf32" if tf32_allowed() and torch.version.hip is None else "ieee"
 
 
 @cache

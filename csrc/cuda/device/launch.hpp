@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
+
 #include "lares_cuda.h"
 #include "primitives.hpp"
 
@@ -20,19 +22,46 @@ __global__ void __launch_bounds__(32 * Kernel::kMostWarps, 1)
     Kernel(call, block, shared).run();
 }
 
+// NULL, or what went wrong. The runtime keeps the last error until it is asked for: left there, it
+// would be told of the next launch, which may be well.
 inline const char* error_text(cudaError_t error) {
-    return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+    if (error == cudaSuccess) return nullptr;
+    cudaGetLastError();
+    return cudaGetErrorString(error);
+}
+
+// Lets a kernel have all the shared memory that the current card gives a block. Once for each of
+// both: launches from several threads need different amounts of it, and one that set its own
+// would lower the other's.
+template <class Kernel, class Call>
+cudaError_t allow_shared_memory() {
+    static std::atomic<uint64_t> allowed{0};  // a bit a card
+    int card = 0, most = 0;
+    cudaError_t error = cudaGetDevice(&card);
+    if (error != cudaSuccess) return error;
+    const uint64_t bit = card < 64 ? uint64_t(1) << card : 0;
+    if (allowed & bit) return cudaSuccess;
+    error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, card);
+    if (error != cudaSuccess) return error;
+    error = cudaFuncSetAttribute(entry<Kernel, Call>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 most);
+    if (error == cudaSuccess) allowed |= bit;
+    return error;
 }
 
 // Start `blocks` blocks of `warps` warps on the call's stream. NULL, or what went wrong.
 template <class Kernel, class Call>
 const char* launch(const Call& call, int blocks, int warps, int shared_bytes) {
-    const cudaError_t error = cudaFuncSetAttribute(
-        entry<Kernel, Call>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    cudaError_t error = allow_shared_memory<Kernel, Call>();
     if (error != cudaSuccess) return error_text(error);
-    entry<Kernel, Call>
-        <<<blocks, 32 * warps, shared_bytes, static_cast<cudaStream_t>(call.stream)>>>(call);
-    return error_text(cudaGetLastError());
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(blocks);
+    config.blockDim = dim3(32 * warps);
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = static_cast<cudaStream_t>(call.stream);
+    // Its own result, not the last error, which may be of another call's kernel.
+    error = cudaLaunchKernelEx(&config, entry<Kernel, Call>, call);
+    return error_text(error);
 }
 
 inline const char* describe(int device, LaresCudaCard& card) {

@@ -172,10 +172,10 @@ LARES_DEVICE void mma(Float (&c)[4], Word a0, Word a1, Word a2, Word a3, Word b0
     template <>                                                                            \
     LARES_DEVICE void mma<TYPE>(Float(&c)[4], Word a0, Word a1, Word a2, Word a3, Word b0, \
                                 Word b1) {                                                 \
-        asm("mma.sync.aligned.m16n8k16.row.col.f32." NAME "." NAME                         \
-            ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                   \
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                               \
-            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));                       \
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." NAME "." NAME                \
+                     ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"          \
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                      \
+                     : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));              \
     }
 LARES_MMA(Bf16, "bf16")
 LARES_MMA(Fp16, "f16")
@@ -185,11 +185,14 @@ LARES_MMA(Fp16, "f16")
 // 1 of row g.
 LARES_DEVICE Word transpose(Word x) {
     Word y;
-    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
     return y;
 }
 
 // --- memory ---
+
+// What lanes wrote, other lanes of the warp can read behind it.
+LARES_DEVICE void warp_barrier() { __syncwarp(); }
 
 // A fragment is 512 bytes, of which lane i holds the i-th 16.
 LARES_DEVICE void load_shared(Word (&to)[4], const unsigned char* from) {

@@ -296,6 +296,8 @@ LARES_APART inline Word transpose(Word x) {
 
 // --- memory ---
 
+inline void warp_barrier() {}
+
 LARES_APART inline void load_shared(Word (&to)[4], const unsigned char* from) {
     for (int lane = 0; lane < kLanes; ++lane) {
         uint32_t words[4];

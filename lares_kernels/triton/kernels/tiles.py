@@ -199,16 +199,18 @@ def rows_kernel(
         state_row = tl.minimum(state_row, row_limit - 1)
         number = group
         if sequence_ids is not None:
-            number = tl.load(sequence_ids + group, mask=real, other=0).to(tl.int32)
+            # Where nobody looked at values an id may be any number; what is above addresses a rollout.
+            number = (tl.load(sequence_ids + group, mask=real, other=0) & 0xFFFFFF).to(tl.int32)
         depth = max_steps + r * 0
         if num_steps is not None:
-            depth = tl.load(num_steps + sequence, mask=real, other=0).to(tl.int32)
-            depth = tl.minimum(depth, max_steps)
+            depth = tl.load(num_steps + sequence, mask=real, other=0)
+            depth = tl.maximum(tl.minimum(depth, max_steps), 1).to(tl.int32)
 
         shown = position >= 0
         last = length - 1
         if tokens is not None:
-            count = tl.load(tokens + group, mask=real, other=0).to(tl.int32)
+            count = tl.load(tokens + group, mask=real, other=0)
+            count = tl.maximum(tl.minimum(count, length), 1).to(tl.int32)
             if ZEROS:
                 shown = real & (position >= length - count)
             else:

@@ -45,6 +45,19 @@ def test_an_old_compiler_says_what_it_leaves_out(
     assert "does not know sm_120" in capsys.readouterr().out
 
 
+def test_flags_of_the_environment_reach_the_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NVCC", compiler(tmp_path, CUDA_13_0))
+    monkeypatch.setenv("LARES_NVCCFLAGS", "-lineinfo")
+    written = []
+    monkeypatch.setattr(build_cuda, "run_ninja", lambda folder, text: written.append(text))
+    monkeypatch.setattr(build_cuda, "put_in_place", lambda made, target: None)
+    build_cuda.build_cuda(tmp_path / "library.so", tmp_path)
+    assert "compute_80" in written[0]
+    assert " -lineinfo " in written[0]
+
+
 def test_the_cards_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_cuda, "present_architectures", lambda: ["90"])
     assert build_cuda.architectures(compiler(tmp_path, CUDA_12_4)) == ["90"]

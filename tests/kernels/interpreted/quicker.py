@@ -11,6 +11,7 @@ def spare_time() -> None:
     """Change the interpreter of this process where its version is known."""
     patch_each_module_once()
     reduce_by_xor_at_once()
+    keep_types_of_arrays()
 
 
 def patch_each_module_once() -> None:
@@ -60,3 +61,24 @@ def reduce_by_xor_at_once() -> None:
         return self.to_tensor(found, numbers.dtype)
 
     reduction.apply_impl = apply_at_once
+
+
+def keep_types_of_arrays() -> None:
+    """Spare a twentieth: for every array the interpreter makes a table of all types anew."""
+    from triton.language import block_type, pointer_type
+    from triton.runtime import interpreter
+
+    look_up = getattr(interpreter, "_get_np_dtype", None)
+    if look_up is None:
+        return
+    kept: dict[str, Any] = {}
+
+    def keep(of: Any) -> Any:
+        number = of.element_ty if isinstance(of, block_type) else of
+        if isinstance(number, pointer_type):
+            return look_up(of)
+        if number.name not in kept:
+            kept[number.name] = look_up(of)
+        return kept[number.name]
+
+    interpreter._get_np_dtype = keep

@@ -12,6 +12,7 @@ from benchmarks.equality import check
 from benchmarks.gpu_cases import MAIN, quick
 from benchmarks.implementations import weights_of
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
+from lares_kernels.call import RefineCall
 from lares_kernels.triton import backend as triton_backend
 from lares_kernels.triton import fused
 from lares_kernels.triton.settings import WEIGHTS, use_weights
@@ -75,6 +76,27 @@ def test_depths_and_rollouts(rollouts: int) -> None:
     ids = torch.tensor([7, 2**24 - 1, 0, 3])
     options = {"num_steps": depths, "rollouts": rollouts, "sequence_ids": ids}
     assert_equal_to_equations("triton", config, [4, 9, 1, 15], **options)
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize(
+    ("field", "given", "taken"),
+    [("sequence_ids", [0, 1, 2**24 + 2], [0, 1, 2]), ("num_steps", [2, 0, 1], [2, 1, 1])],
+)
+def test_values_that_nobody_looked_at(
+    field: str, given: list[int], taken: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, which would have to be waited for: what is out of range counts as what is not."""
+    core, hidden, lengths = exact_problem(replace(DROPPING, n_layers=1), [4, 9, 2])
+    core.float()
+    options = {"num_steps": 2} | {field: torch.tensor(taken)}
+    with use_backend("triton"):
+        wanted, gradients = outputs_and_gradients(core, hidden.float(), lengths, **options)
+        monkeypatch.setattr(RefineCall, "check_values", lambda call: None)
+        options[field] = torch.tensor(given)
+        found, mine = outputs_and_gradients(core, hidden.float(), lengths, **options)
+    # Depths decide which row of a tile a sequence gets, and that how sums are rounded.
+    torch.testing.assert_close([*found, *mine], [*wanted, *gradients], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("poisoned_memory")

@@ -89,6 +89,30 @@ def test_bad_lengths_stay_in_bounds() -> None:
     assert int(rows[:, 1].max()) < call.n_hidden_rows
 
 
+def test_bad_ids_and_depths_stay_in_bounds() -> None:
+    """An id's upper bits would address another rollout's gradients; no step would leave no result."""
+    lengths = torch.tensor([3, 4, 5])
+    ids = torch.tensor([2**24 + 2, -1, 2**40 + 5])
+    call = call_of(lengths, torch.tensor([0, 9, -3]), 1, False, ids)
+    call.max_steps = 5
+    plan = make_plan(call, 16, 5)
+    at = {int(sequence): r for r, sequence in enumerate(plan.rows[0, 6]) if sequence >= 0}
+    assert [int(plan.rows[0, 2, at[s]]) for s in range(3)] == [2, 2**24 - 1, 5]
+    assert [int(plan.rows[0, 5, at[s]]) for s in range(3)] == [1, 5, 1]
+
+
+@pytest.mark.parametrize("mixer", ["filter", "bsarec"])
+def test_bad_lengths_of_windows_leave_each_a_newest_row(mixer: str) -> None:
+    config = CoreConfig(d_model=8, n_heads=1, mixer=mixer, window=8)
+    call = make_call(
+        torch.empty(3, 8, 8), torch.tensor([3, 4, 8]), None, None, config.key, "fp32",
+        1, 2, 0, 0, False, False, False, True, False,
+    )  # fmt: skip
+    call.lengths = torch.tensor([0, 2**40, -5])
+    rows = make_plan(call, 32, 8).rows[0]
+    assert sorted(int(s) for s in rows[6] if s >= 0) == [0, 1, 2]
+
+
 def test_most_tiles_is_a_bound() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
