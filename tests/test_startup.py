@@ -104,16 +104,16 @@ MISTAKES = {
     "recommend weightless --history=3": "there is no file weightless/model.safetensors",
     "tarin": "did you mean 'train'?",
     "data inf": "did you mean 'info'?",
-    "data get": "required: name",
+    "data get": "NAME is missing: give ml-100k",
     "data get ml100k": "did you mean 'ml-100k'?",
     "data get ml-100k Books": "no categories",
     "data get amazon23": "needs a CATEGORY",
     "data get amazon23 Bookz": "did you mean 'Books'?",
-    "data info": "required: path",
+    "data info": "DATA is missing: give file or folder",
     "data info x --format=excel": "data.format is 'excel'",
     "data info x --core=-1": "data.core is -1",
     "data info x --core=few": "few",
-    "data embed x": "required: model",
+    "data embed x": "--model is missing: give name",
     "data embed x --model=m --batch_size=0": "--batch_size is 0",
     "demo --max_epochs=0": "trainer.max_epochs is 0",
     "demo --num_threads=0": "trainer.num_threads is 0",
@@ -134,11 +134,11 @@ MISTAKES = {
     "train x --samples=most": "sampling.samples is 'most'",
     "train x --recipe=sasrek": "recipe is 'sasrek'",
     "train x --resume": "--resume needs --out",
-    "posttrain": "no data: give DATA",
+    "posttrain": "no model: give CHECKPOINT",
     "posttrain --resume": "--resume needs --out",
     "posttrain x y --objective.kind=ppo": "x is neither a run folder",
     "posttrain --start.dropout=much": "start.dropout",
-    "evaluate": "required: model, path",
+    "evaluate": "RUN_OR_MODEL is missing: give run folder",
     "evaluate a b": "a is neither a run folder",
     "evaluate a b --depth=3": "did you mean '--depths'?",
     "evaluate a b --depths=1;2": "--depths is '1;2'",
@@ -148,7 +148,7 @@ MISTAKES = {
     "evaluate a b --batch_size=0": "--batch_size is 0",
     "evaluate a b --num_threads=0": "--num_threads is 0",
     "evaluate a b --data.format=excel": "data.format is 'excel'",
-    "recommend": "required: model",
+    "recommend": "RUN_OR_MODEL is missing: give run folder",
     "recommend x": "give --history",
     "recommend x --history=3": "x is neither a run folder",
     "recommend x --history=3,,4": "is not a history",
@@ -201,11 +201,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def state_of(folder: Path) -> dict[Path, int | None]:
+    """When each file was last written; folders, in which a lock comes and goes, are there or not."""
+    return {path: path.stat().st_mtime_ns if path.is_file() else None for path in folder.rglob("*")}
+
+
 @pytest.mark.parametrize("command", MISTAKES)
 def test_mistakes(command: str, folder: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    before = state_of(folder)
     done = answer(command, folder)
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert state_of(folder) == before
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
     assert MISTAKES[command] in done.stderr
