@@ -14,6 +14,8 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from lares_kernels.config import CoreConfig
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 
 class UnsupportedModuleError(TypeError):
     """A module computes what the op does not; the message names the attribute."""
@@ -35,19 +37,7 @@ def makes_weights(hook: object) -> bool:
 def refuse_hooks(parts: Iterable[tuple[str, nn.Module]]) -> None:
     """Raise :class:`UnsupportedModuleError` if a part, by its name, has hooks that would not run."""
     for where, part in parts:
-        if not (
-            part._forward_hooks
-            or part._forward_pre_hooks
-            or part._backward_hooks
-            or part._backward_pre_hooks
-        ):
-            continue
-        for name in (
-            "_forward_hooks",
-            "_forward_pre_hooks",
-            "_backward_hooks",
-            "_backward_pre_hooks",
-        ):
+        for name in _HOOKS:
             others = [hook for hook in getattr(part, name).values() if not makes_weights(hook)]
             if others:
                 refuse(f"{where}.{name}", len(others), "hooks would not run: remove them")

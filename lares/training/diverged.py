@@ -8,9 +8,8 @@ from lares.config import LaresConfig
 from lares.errors import LaresError
 from lares.training.config import RunConfig, TrainConfig
 
-_SMALL_EPS = (
-    1e-8  # LayerNorm makes the gradient of a row of zeros up to 1 / sqrt(eps) times as large
-)
+# LayerNorm makes the gradient of a row of zeros up to 1 / sqrt(eps) times as large.
+_SMALL_EPS = 1e-8
 _LIKELY = 1e-9  # of a token, of which a run has millions
 
 

@@ -20,8 +20,9 @@ from lares.cli.doctor import asked_backend
 from lares.data import load_dataset
 from lares.evaluation import evaluate, popularity_tenths
 from lares.training.trainer import Trainer
-from lares_kernels.cpu_library import PRECISIONS, instruction_sets, load
+from lares_kernels.cpu_library import PRECISIONS, instruction_sets
 from tests.conftest import write_interactions
+from tests.kernels.tools import NEEDS_CPU_KERNEL
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = (
@@ -367,7 +368,7 @@ def test_checks_are_a_table(failing: bool, capsys, monkeypatch: pytest.MonkeyPat
     assert lines[2].endswith("there is no GPU")
 
 
-@pytest.mark.skipif(isinstance(load(), str), reason="no CPU kernel here")
+@NEEDS_CPU_KERNEL
 def test_checks_are_of_every_precision_and_instruction_set(monkeypatch) -> None:
     """Each of those that serve it, whether they multiply in it or not."""
     from lares_kernels import machine

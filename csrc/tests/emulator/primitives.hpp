@@ -1,8 +1,8 @@
-// The primitives of csrc/cuda/device/primitives.hpp on a CPU: 32 lanes in one vector, a thread for
+// The primitives of csrc/cuda/device/primitives.hpp on a CPU: an array of 32 lanes, a thread for
 // every warp. What each does is written down from NVIDIA's PTX manual, not from the other header.
 //
 // Operations are functions of their own, and optimised whatever the kernels round them are:
-// inlined, 32 lanes made a kernel's compilation three times as long.
+// inlined, 32 lanes made a kernel's compilation more than twice as long.
 #pragma once
 
 #include <barrier>
@@ -27,6 +27,7 @@
 namespace lares::cuda {
 
 constexpr int kLanes = 32;
+// A number of each lane.
 template <class E>
 struct Lanes {
     E lane[kLanes];
@@ -63,11 +64,11 @@ template <class V, class F>
     LARES_APART RESULT operator OP(std::type_identity_t<E> a, const Lanes<E>& b) { \
         return each<RESULT>([&](int i) { return SIGN(a OP b[i]); });               \
     }
-#define LARES_ARITHMETIC(OP)                                \
-    LARES_OPERATOR(OP, Lanes<E>, +)                         \
-    template <class E, class Other>                         \
-    Lanes<E>& operator OP##=(Lanes<E>& a, const Other& b) { \
-        return a = a OP b;                                  \
+#define LARES_ARITHMETIC(OP)                                   \
+    LARES_OPERATOR(OP, Lanes<E>, +)                            \
+    template <class E, class Other>                            \
+    Lanes<E>& operator OP## = (Lanes<E> & a, const Other& b) { \
+        return a = a OP b;                                     \
     }
 LARES_ARITHMETIC(+)
 LARES_ARITHMETIC(-)

@@ -14,13 +14,14 @@ from lares_kernels import BackendError
 from lares_kernels.cuda import library
 from lares_kernels.cuda.backend import CudaBackend
 from tests.kernels.cuda.conftest import ROOT, build, build_cuda
+from tests.kernels.tools import cannot_run
 
 
 def test_what_the_runtime_is_asked(tmp_path: Path) -> None:
     try:
         compiler = build_cuda.emulating()
     except build.BuildError as error:
-        pytest.skip(f"needs a C++ compiler: {error}")
+        cannot_run(f"needs a C++ compiler: {error}")
     # Away from the device's primitives.hpp, which it would take before any other.
     shutil.copy(ROOT / "csrc/cuda/device/launch.hpp", tmp_path)
     launcher = ROOT / "csrc/tests/launcher"
