@@ -1,6 +1,7 @@
 """The CUDA kernels compiled for cards that are not here: what they take, and what they are made of.
 
-One type stands for both: bf16 and fp16 differ in the products' instruction alone.
+One type stands for both: bf16 and fp16 differ in the products' instruction alone. With ``pytest -s``
+each kernel's registers and number of instructions are printed, those of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -124,6 +125,8 @@ def kernels(report: str) -> list[Kernel]:
                 int(used[2]),
             )
         )
+        card = re.search(r"for 'sm_(\w+)'", part)
+        print("registers:", card and card[1], *found[-1])
     return found
 
 
@@ -136,7 +139,13 @@ def disassembled(compiled: Compiled) -> list[str]:
         timeout=300,
         check=True,
     )
-    return done.stdout.split("Function :")[1:]
+    before, *functions = done.stdout.split("Function :")
+    card = ""  # is named before its first function
+    for previous, text in zip([before, *functions], functions, strict=False):
+        card = (re.findall(r"\.target\s+(\w+)", previous) or [card])[-1]
+        count = len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", text, re.MULTILINE))
+        print("instructions:", card, count, text.split()[0])
+    return functions
 
 
 def loses_nan(text: str) -> bool:
