@@ -17,6 +17,7 @@ from lares.errors import REFUSALS
 
 _PREFIX, _SUFFIX = ".", ".part"  # of a file that is being written
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # as _new_file_beside names them
+_LONGEST_NAME = 255  # bytes, of the file systems that people have
 _LINKS_OF_THE_SYSTEM = ("dev", "proc")
 
 
@@ -139,7 +140,11 @@ def _copied_into(path: Path) -> Iterator[Path]:
 def _new_file_beside(path: Path) -> Path:
     """Make an empty file of a name of its own, which ``tempfile`` would hide from all but its owner."""
     while True:
-        temporary = path.with_name(f"{_PREFIX}{path.name}.{secrets.token_hex(4)}{_SUFFIX}")
+        end = f".{secrets.token_hex(4)}{_SUFFIX}"
+        room = _LONGEST_NAME - len(_PREFIX) - len(end)
+        # Letters that do not fit as a whole are left away.
+        begin = os.fsencode(path.name)[:room].decode(errors="ignore")
+        temporary = path.with_name(f"{_PREFIX}{begin}{end}")
         with contextlib.suppress(FileExistsError):
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
             return temporary

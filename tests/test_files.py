@@ -11,7 +11,7 @@ import pytest
 
 from lares import LaresConfig, LaresModel
 from lares.data.vocabulary import Vocabulary
-from lares.files import atomic_write, remove_unfinished, require_writable
+from lares.files import _new_file_beside, atomic_write, remove_unfinished, require_writable
 
 
 def write(path: Path, text: str = "new") -> None:
@@ -27,6 +27,17 @@ def test_the_umask_is_honoured(tmp_path: Path, umask: int, mode: int) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "new" / "file").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ä" * 127, "x" + "語" * 84], ids=["x", "ä", "語"])
+def test_the_longest_names(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name)
+    assert (tmp_path / name).read_text() == "new"
+    temporary = os.fsencode(_new_file_beside(tmp_path / name).name)
+    assert len(temporary) <= 255
+    assert len(os.fsencode(name)) - len(temporary) < 3
+    remove_unfinished(tmp_path)
+    assert os.listdir(tmp_path) == [name]
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

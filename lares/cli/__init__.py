@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         _end(f"error: {reason}", EXIT_USAGE)
     except OSError as error:
-        _let_go_of_output()
+        if _let_go_of_output() and error.filename is None:
+            error.filename = "standard output"
         _end(f"error: {told(error)}", EXIT_USAGE)
 
 
@@ -127,13 +128,19 @@ def _end(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-def _let_go_of_output() -> None:
-    """Keep the interpreter from writing what is left for standard output, if that takes no more."""
+def _let_go_of_output() -> bool:
+    """Keep the interpreter from writing what is left for standard output, if that takes no more.
+
+    Returns:
+        Whether it takes no more.
+    """
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _is_first() -> bool:

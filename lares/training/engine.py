@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -55,12 +57,25 @@ def launch(options: TrainerOptions) -> Fabric:
             f"precision={options.precision} cannot be used here: {' '.join(str(error).split())}; "
             "trainer.accelerator=auto takes what there is, trainer.accelerator=cpu always runs"
         ) from error
-    fabric.launch()
+    with _said_by_the_run():
+        fabric.launch()
     if dist.is_initialized():
         # Its threads must be joined while Python still runs: one that asks for the interpreter at exit
         # ends the process with SIGABRT.
         atexit.register(_leave_processes)
     return fabric
+
+
+@contextlib.contextmanager
+def _said_by_the_run() -> Iterator[None]:
+    """Keep Fabric from telling how many processes there are, which the run's first line does."""
+    logger = logging.getLogger("lightning_fabric")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def started_by_torchrun() -> bool:

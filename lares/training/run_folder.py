@@ -12,6 +12,7 @@ from lares.errors import CheckpointError, ConfigError, DataError
 from lares.files import atomic_write, remove_unfinished
 from lares.folders import (
     BEST,
+    CONFIG_FILE,
     ITEMS_FILE,
     RUN_CONFIG_FILE,
     WEIGHTS_FILE,
@@ -138,8 +139,13 @@ class RunFolder:
 
         Raises:
             ConfigError: it holds a run already and ``resume`` is not asked for, or it is asked for
-                and the options differ from that run's.
+                and the options differ from that run's; or a file of its is none.
         """
+        for path in self._files():
+            if path.exists() and not path.is_file():
+                raise ConfigError(
+                    f"{path} is no file that a run can have there; move it away, or give another --out"
+                )
         if self.config.exists():
             if not resume:
                 raise ConfigError(
@@ -159,6 +165,14 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} holds no run to resume (there is no {self.config.name})"
             )
+
+    def _files(self) -> list[Path]:
+        """Return where a run's files lie, be they there or not."""
+        return [
+            *(self.config, self.record, self.state, self.items, self.best / WEIGHTS_FILE),
+            *(self.best / CONFIG_FILE, self.samples, self.metrics, self.timing, self.curves),
+            self.result,
+        ]
 
     def _others(self) -> list[Path]:
         """Return what lies there and is not left by a run that was killed as it took the folder."""

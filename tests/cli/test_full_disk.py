@@ -107,10 +107,14 @@ def test_metrics_of_an_evaluation(tmp_path: Path, capsys, disk: Disk) -> None:
 def test_output_into_a_full_disk(command: str, tmp_path: Path) -> None:
     data = write_interactions(tmp_path / "walks.parquet")
     argv = [sys.executable, "-m", "lares", *command.format(data=data).split()]
+    # Where Python writes at once, nothing is left to tell whose error it was.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment
+        )
     assert done.returncode == 2
-    assert done.stderr == "error: No space left on device; make room there\n"
+    assert done.stderr == "error: standard output: No space left on device; make room there\n"
 
 
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "without a reader"])

@@ -53,6 +53,7 @@ def test_two_processes_give_the_one_process_result(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run folder") == 1  # only the first process speaks
+    assert "distributed" not in done.stdout + done.stderr  # and no library
     for single, double in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         # The engine hands losses on in float32.
         assert double == pytest.approx(single, rel=2e-7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from lares.errors import CheckpointError
+from lares.errors import CheckpointError, ConfigError
 from lares.training.interrupts import Interrupted
 from lares.training.spt import train
 from lares.training.trainer import Trainer
@@ -107,6 +108,20 @@ def test_resuming_a_finished_run_changes_nothing(interactions: Path, tmp_path: P
     again = train(config, tmp_path / "run", resume=True, progress=False)
     assert again.test == first.test
     assert_same(outcome(tmp_path / "run"), before)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no such pipes")
+@pytest.mark.parametrize("name", ["checkpoints/last.safetensors", "result.json", "data.json"])
+@pytest.mark.parametrize("kind", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_file_is_refused(kind, name: str, interactions: Path, tmp_path: Path) -> None:
+    """Opening a pipe that nobody else has open waits for ever."""
+    config, place = small_config(interactions), tmp_path / "run" / name
+    place.parent.mkdir(parents=True)
+    kind(place)
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match=f"{name} is no file"):
+            train(config, tmp_path / "run", resume=resume, progress=False)
+    assert [path for path in (tmp_path / "run").rglob("*") if path != place.parent] == [place]
 
 
 def test_more_epochs_can_be_asked_for(interactions: Path, tmp_path: Path) -> None:
