@@ -37,7 +37,7 @@ def test_the_longest_names(tmp_path: Path, name: str) -> None:
     assert len(temporary) <= 255
     assert len(os.fsencode(name)) - len(temporary) < 3
     remove_unfinished(tmp_path)
-    assert os.listdir(tmp_path) == [name]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

@@ -128,7 +128,8 @@ def test_rows(target: str) -> None:
         check(layered_rows.first_state_kernel, c, "half", target, 4, DRAWN=True, state=None)
         check(layered_rows.join_kernel, c, "half", target, 4)
         check(layered_rows.split_kernel, c, "half", target, 4)
-        for branch in (0, 1, 2):
+        # The third is the first but for a number in the address of its draws: once is enough.
+        for branch in (0, 1, 2) if width == WIDTHS[0] else (0, 1):
             share = {"SHARE": 0.7}
             check(layered_rows.residual_kernel, c, "half", target, 4, BRANCH=branch, **share)
             for norm in (0, 1, 2):

@@ -401,6 +401,6 @@ def top_k_kernel(
         if tl.max((tl.max(key, 1) > worst).to(tl.int32), 0) > 0:
             # Of two descending lists, one turned round, the greater of each pair are the best.
             key = tl.sort(key, descending=False)
-            found = tl.sort(tl.maximum(found, key), descending=True)
+            found = tl.bitonic_merge(tl.maximum(found, key), descending=True)
     at = (split.to(tl.int64) * n_queries + row)[:, None] * K + tl.arange(0, K)[None, :]
     tl.store(best + at, found, mask=(row < n_queries)[:, None])
