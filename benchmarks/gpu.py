@@ -1,10 +1,10 @@
 """The op on a GPU: ``python -m benchmarks.gpu --out DIR``.
 
-Tests that need a GPU come first (and compute-sanitizer, where it is installed), then the card's own
-speed, then the cases with the most telling first, each raced against what one would run without the
-op, then profiles, plots and the goals. All of it ends within ``--minutes``; rows are written as they
-come, to DIR/rows.csv and benchmarks/results/gpu.csv, so what was measured survives a stop. What differs
-from float64 gets no row.
+What only a card can show comes first (:mod:`benchmarks.gpu_checks`), then tests that need a GPU (and
+compute-sanitizer, where it is installed), then the card's own speed, then the cases with the most
+telling first, each raced against what one would run without the op, then profiles, plots and the goals.
+All of it ends within ``--minutes``; rows are written as they come, to DIR/rows.csv and
+benchmarks/results/gpu.csv, so what was measured survives a stop. What differs from float64 gets no row.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from benchmarks.cases import Case
 from benchmarks.entry import reason_of
 from benchmarks.equality import check
 from benchmarks.gpu_card import Card, card_name, measure_card
+from benchmarks.gpu_checks import run_checks
 from benchmarks.gpu_clock import GRAPH, clock_of, limited, products
 from benchmarks.gpu_first_call import first_call
 from benchmarks.gpu_goals import verdicts
@@ -41,11 +42,8 @@ from benchmarks.recorder import Recorder
 from benchmarks.results import GpuRow, read_rows
 from benchmarks.settings import GPU_PUBLISHED
 from benchmarks.spt import SptStep, check_equal
-from lares_kernels import available_backends
-from lares_kernels.cuda.probe import LINES, differences
 
-TESTS_SHARE = 0.35  # of the time, at most
-SANITIZER_SHARE = 0.2  # likewise
+CHECKS_SHARE, TESTS_SHARE, SANITIZER_SHARE = 0.35, 0.25, 0.1  # of the time, at most
 RESERVE = 15.0  # seconds kept for the report
 LONGEST_CHECK, LONGEST_COMPILE = 30.0, 75.0  # seconds to get an implementation ready
 RACE_BUDGET, FEWEST_ROUNDS, MOST_ROUNDS = 1.2, 5, 60
@@ -98,15 +96,9 @@ class Run:
             self.say(f"tests: {line} (tests.txt)")
         self.broken += [f"tests: {line}" for line in found.wrong]
 
-    def probe(self) -> None:
-        """The primitives of the CUDA kernels, one by one."""
-        if self.device != "cuda" or available_backends()["cuda"] != "usable":
-            return
-        wrong = differences(torch.device(self.device))
-        self.say(f"primitives: {len(wrong)} of {LINES} lines differ")
-        for text in wrong:
-            self.say(f"primitives: {text}")
-        self.broken += [f"primitives: {text}" for text in wrong]
+    def check(self) -> None:
+        """What only a card can show (:mod:`benchmarks.gpu_checks`)."""
+        self.broken += run_checks(self.out, CHECKS_SHARE * self.seconds, self.device, self.say)
 
     def sanitize(self) -> None:
         """The CUDA kernels under compute-sanitizer, where there are both."""
@@ -257,7 +249,7 @@ class Run:
     def everything(self, tests: bool) -> None:
         """All there is to do, until the time is out."""
         if tests:
-            self.probe()
+            self.check()
             self.test()
             self.sanitize()
         card = self.measure()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 
 import torch
+from torch import Tensor
 
 from lares_kernels.config import CoreConfig
 from lares_kernels.module import RecurrentCore
+
+_FEW = 2  # sequences
 
 
 def warmup(
@@ -23,9 +26,10 @@ def warmup(
     """Run small calls of a core of ``config``, so that later ones find their kernels compiled.
 
     Kernels depend on the core, the types, the length of the longest sequence and which options a
-    call has; neither on the number of sequences, nor on the depth, nor on the seed. Run are: evaluation
-    and, where asked for, training with dropout, each with one depth for all and with a depth for
-    each sequence, with the final state and without. Triton keeps what it compiles on disk.
+    call has; not on the depth or the seed, and on the number of sequences only in that a card may have
+    a kernel of its own for no more than it has multiprocessors. Run are: evaluation and, where asked
+    for, training with dropout, each of few sequences and of many, with one depth for all and with a
+    depth for each sequence, with the final state and without. Triton keeps what it compiles on disk.
 
     Args:
         config: of the core.
@@ -36,17 +40,15 @@ def warmup(
         precision: of the products, as for :func:`lares_kernels.refine`.
     """
     core = RecurrentCore(config, device, dtype)
-    shape = (2 * longest, config.d_model) if packed else (2, longest, config.d_model)
-    hidden = torch.zeros(shape, device=device, dtype=dtype)
-    sizes = {"lengths": torch.full((2,), longest, device=device)}
-    if packed:
-        sizes = {"cu_seqlens": torch.arange(3, dtype=torch.int32, device=device) * longest}
-    depths: list[int | torch.Tensor] = [1]
-    if config.is_recurrent:
-        depths.append(torch.tensor([1, 1], device=device))
-    for trains, depth, state in itertools.product(
-        (False, True) if training else (False,), depths, (False, True)
+    n_depths = 2 if config.is_recurrent else 1
+    for n_sequences, trains, by_sequence, state in itertools.product(
+        sorted({_FEW, _FEW + _multiprocessors(device)}),
+        (False, True) if training else (False,),
+        (False, True)[:n_depths],
+        (False, True),
     ):
+        hidden, sizes = _batch(core, n_sequences, longest, packed)
+        depth = torch.ones(n_sequences, dtype=torch.int64, device=device) if by_sequence else 1
         core.train(trains)
         with torch.set_grad_enabled(trains):
             out = core(
@@ -62,3 +64,23 @@ def warmup(
                 loss.backward()
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _multiprocessors(device: torch.device | str) -> int:
+    """Of a card; 0 elsewhere, where no kernel depends on the number of sequences."""
+    if torch.device(device).type != "cuda":
+        return 0
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _batch(
+    core: RecurrentCore, n_sequences: int, longest: int, packed: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """``hidden`` of sequences of ``longest`` tokens, and what says how long they are."""
+    like = next(core.parameters())
+    if packed:
+        hidden = like.new_zeros(n_sequences * longest, core.config.d_model)
+        numbers = torch.arange(n_sequences + 1, dtype=torch.int32, device=like.device)
+        return hidden, {"cu_seqlens": numbers * longest}
+    hidden = like.new_zeros(n_sequences, longest, core.config.d_model)
+    return hidden, {"lengths": torch.full((n_sequences,), longest, device=like.device)}

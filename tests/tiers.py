@@ -17,6 +17,7 @@ import pytest
 ONE_CASE_EACH = (
     "tests/cli/test_letters.py",
     "tests/benchmarks/test_gpu.py",
+    "tests/benchmarks/test_gpu_checks.py",
     "tests/kernels/cuda/test_emulated.py",
     "tests/kernels/cuda/test_emulated_gradients.py",
     "tests/kernels/cuda/test_emulated_non_finite.py",

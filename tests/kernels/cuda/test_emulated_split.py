@@ -5,14 +5,17 @@ The emulated card has two multiprocessors, so calls of one or two sequences take
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 
 import pytest
 import torch
 
-from lares_kernels import CoreConfig, explain, use_backend
+from lares_kernels import CoreConfig, explain, use_backend, warmup
 from lares_kernels.cuda import backend as cuda_backend
+from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.packing import pack, places_of
+from lares_kernels.cuda.plan import LaunchPlan
 from lares_kernels.parameters import parameter_shapes
 from tests.kernels.cuda.test_emulated import check, outputs, problem
 from tests.kernels.problems import relative
@@ -29,6 +32,29 @@ def test_explain_names_the_plan() -> None:
     assert "low-latency" in few.plan
     assert "one launch" in few.plan
     assert "low-latency" not in many.plan
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_warming_up_is_of_few_and_of_many(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not warmed up is loaded by the first batch, maybe inside of a graph that is captured."""
+    plans = set()
+
+    def seen(*given: object, **named: object) -> LaunchPlan:
+        plan = plan_of(*given, **named)
+        plans.add((bool(plan.split_parts), named.get("backward", given[3:] == (True,))))
+        return plan
+
+    plan_of = cuda_backend.plan_of
+    monkeypatch.setattr(cuda_backend, "plan_of", seen)
+    emulated = lib.card(0).multiprocessors
+    monkeypatch.setattr(
+        importlib.import_module("lares_kernels.warmup"), "_multiprocessors", lambda device: emulated
+    )
+    with use_backend("cuda"):
+        warmup(SMALL, 9, "cpu", training=False, packed=packed, precision="bf16")
+        assert plans == {(True, False), (False, False)}
+        warmup(replace(SMALL, dropout=0.5), 9, "cpu", packed=packed, precision="bf16")
+    assert (False, True) in plans
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
