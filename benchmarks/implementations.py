@@ -15,7 +15,8 @@ from benchmarks.gpu_peers import PEERS, peer_core
 from benchmarks.plain_cores import plain_core
 from benchmarks.problem import Problem, Program
 from lares_kernels import BackendError, available_backends, explain, use_backend
-from lares_kernels.triton.settings import WEIGHTS, use_weights
+from lares_kernels.triton.rules import WEIGHTS
+from lares_kernels.triton.settings import use_weights
 
 SEED = 3
 PREFERRED = ("cuda", "triton", "cpu", "reference")  # fastest first

@@ -29,7 +29,8 @@ from lares_kernels.triton.fused import options_of
 from lares_kernels.triton.kernels.backward import backward_kernel
 from lares_kernels.triton.kernels.forward import forward_kernel
 from lares_kernels.triton.kernels.weight_gradients import weights_kernel
-from lares_kernels.triton.settings import BESIDES, Setting, settings
+from lares_kernels.triton.rules import Setting
+from lares_kernels.triton.settings import BESIDES, settings
 
 TARGETS = {
     "sm80": GPUTarget("cuda", 80, 32),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import triton
 
-from lares_kernels.triton.settings import Setting
+from lares_kernels.triton.rules import Setting
 
 # Shared memory that one program can have, bytes: of the family's smallest member, and of the largest,
 # to which rules with resident weights are left (lares_kernels/triton/settings.py looks before).

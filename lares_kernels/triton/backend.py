@@ -18,6 +18,7 @@ from lares_kernels.triton.layered import layered_forward, layered_reason, layere
 from lares_kernels.triton.layered_backward import layered_backward
 from lares_kernels.triton.settings import (
     family_of,
+    files_of_rules,
     longest_sequence,
     weights_asked_for,
 )
@@ -73,7 +74,7 @@ class TritonBackend:
         return layered_reason(request)
 
     def build(self, product_dtype: torch.dtype) -> str | None:
-        return digest_of(Path(__file__).parent)
+        return digest_of(Path(__file__).parent, *files_of_rules())
 
     def plan(self, call: RefineCall, device_type: str) -> str:
         device = torch.device(device_type)

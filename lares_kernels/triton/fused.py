@@ -19,8 +19,8 @@ from lares_kernels.triton.constants import (
     padded,
 )
 from lares_kernels.triton.packing import Packed, pack, unpack_gradients
+from lares_kernels.triton.rules import Setting
 from lares_kernels.triton.settings import (
-    Setting,
     family_of,
     multiprocessors,
     setting,
@@ -50,7 +50,8 @@ def call_setting(
 
 def options_of(rule: Setting) -> dict[str, int]:
     """Of Triton's launch."""
-    return {"num_warps": rule.warps, "num_stages": rule.stages, **FUSES}
+    limit = {"maxnreg": rule.registers} if rule.registers else {}
+    return {"num_warps": rule.warps, "num_stages": rule.stages, **limit, **FUSES}
 
 
 class Launch(NamedTuple):

@@ -1,70 +1,31 @@
 """How kernels are launched on each family of GPUs: data, found by the coarsest of keys.
 
 ``settings/FAMILY.json`` lists rules for each kernel; the first one serves that has room for the call.
-Nothing is tuned while a program runs. Some calls could keep their matrices on the chip or read them
-again for every layer: :func:`use_weights` asks for the one or the other.
+Nothing is tuned while a program runs: ``LARES_TRITON_SETTINGS`` names a folder whose files of these
+names, such as ``python -m benchmarks.gpu_sweep`` writes, take the place of those here. Some calls could
+keep their matrices on the chip or read them again for every layer: :func:`use_weights` asks for the one
+or the other.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from lares_kernels.config import MIXERS
+from lares_kernels.triton.rules import WEIGHTS, Setting, read_rules
 
+ENVIRONMENT_VARIABLE = "LARES_TRITON_SETTINGS"
 _FOLDER = Path(__file__).parent / "settings"
 # Shared memory that a forward program with resident matrices takes besides them, bytes: 8 KiB for the
 # published core, at most this for others (tests/kernels/test_triton_aot.py).
 BESIDES = 16 << 10
-WEIGHTS = ("resident", "streamed")
 _asked_for: ContextVar[str | None] = ContextVar("lares_triton_weights", default=None)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A way to launch a kernel, and which calls it serves.
-
-    Attributes:
-        kernel: ``forward``, ``backward`` or ``weights`` (the weights' gradients).
-        precision: of products, ``ieee``, ``tf32`` or ``half``.
-        most_width: greatest padded width ``d`` of a token.
-        most_layers: greatest number of layers.
-        rows: of a tile; sequences may be as long. (``weights``: tokens multiplied at a time.)
-        chunk: most columns of the feed-forward in registers at a time.
-        warps, stages: of a program, as Triton's ``num_warps`` and ``num_stages``.
-        programs: for each multiprocessor.
-        resident: whether forward keeps all matrices in shared memory, read once. Only where those of
-            all ``programs`` of a multiprocessor fit it.
-        mixers: cores served. A rule is for those whose kernel spills no registers by it
-            (docs/performance.md); calls that no rule is for are the layered plan's.
-    """
-
-    kernel: str
-    precision: str
-    most_width: int
-    most_layers: int
-    rows: int
-    chunk: int
-    warps: int
-    stages: int
-    programs: int
-    resident: bool = False
-    mixers: tuple[str, ...] = MIXERS
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "mixers", tuple(self.mixers))  # JSON has lists
-
-    @property
-    def weights(self) -> str:
-        """Where forward's matrices are, one of ``WEIGHTS``."""
-        return WEIGHTS[0] if self.resident else WEIGHTS[1]
 
 
 @contextlib.contextmanager
@@ -91,11 +52,57 @@ def weights_asked_for() -> str | None:
     return _asked_for.get()
 
 
+def rules_file(family: str) -> Path:
+    """Return the file with a family's rules: the user's, where ``LARES_TRITON_SETTINGS`` has one.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    given = os.environ.get(ENVIRONMENT_VARIABLE)
+    if given:
+        if not Path(given).is_dir():
+            raise ValueError(f"{ENVIRONMENT_VARIABLE} is {given!r}; there is no such folder")
+        if (own := Path(given) / f"{family}.json").exists():
+            return own
+    return _FOLDER / f"{family}.json"
+
+
+def files_of_rules() -> list[Path]:
+    """Return the files that rules may come from, for who wants to know what kernels are made of."""
+    given = os.environ.get(ENVIRONMENT_VARIABLE)
+    folders = [_FOLDER, Path(given)] if given else [_FOLDER]
+    return [path for folder in folders for path in sorted(folder.glob("*.json"))]
+
+
+_replaced: dict[str, tuple[Setting, ...]] = {}
+
+
 @cache
 def settings(family: str) -> tuple[Setting, ...]:
-    """All rules of a family of GPUs, the preferred ones first."""
-    path = _FOLDER / f"{family}.json"
-    return tuple(Setting(**rule) for rule in json.loads(path.read_text(encoding="utf-8")))
+    """All rules of a family of GPUs, the preferred ones first; files are read once in a process."""
+    if family in _replaced:
+        return _replaced[family]
+    return read_rules(rules_file(family))
+
+
+@contextlib.contextmanager
+def use_rules(family: str, rules: Sequence[Setting]) -> Iterator[None]:
+    """Within the block, in the whole process, ``rules`` are all there are for a family of GPUs."""
+    before = _replaced.get(family)
+    _replaced[family] = tuple(rules)
+    _forget()
+    try:
+        yield
+    finally:
+        _replaced.pop(family)
+        if before is not None:
+            _replaced[family] = before
+        _forget()
+
+
+def _forget() -> None:
+    for kept in (settings, setting, longest_sequence):
+        kept.cache_clear()
 
 
 def families() -> list[str]:

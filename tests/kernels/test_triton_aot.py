@@ -22,9 +22,9 @@ from benchmarks import triton_aot, triton_bounds
 from benchmarks.triton_aot import TARGETS, Compiled, Resources, compiled_rule, matrix_bytes
 from lares_kernels import CoreConfig
 from lares_kernels.config import MIXERS
+from lares_kernels.triton.rules import Setting
 from lares_kernels.triton.settings import (
     BESIDES,
-    Setting,
     families,
     longest_sequence,
     settings,
@@ -78,6 +78,16 @@ def test_other_cores_with_resident_weights_take_little_besides(config: CoreConfi
     compiled = triton_aot.compile_rule(rule, TARGETS["sm90"], config, dropout=True)
     shared = triton_aot.resources(compiled).shared
     assert matrix_bytes(config) <= shared <= matrix_bytes(config) + BESIDES
+
+
+@pytest.mark.long
+def test_a_rule_may_limit_registers() -> None:
+    """At 168 three programs of four warps fit a multiprocessor, by the compiler's own count two."""
+    rule = next(
+        r for r in settings("sm90") if r.kernel == "forward" and r.rows == 32 and not r.resident
+    )
+    found = compiled_rule("sm90", replace(rule, registers=168), dropout=True).found
+    assert 128 < found.registers <= 168
 
 
 def test_what_is_past_its_bound_is_told(

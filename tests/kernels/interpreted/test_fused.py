@@ -15,7 +15,8 @@ from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_
 from lares_kernels.call import RefineCall
 from lares_kernels.triton import backend as triton_backend
 from lares_kernels.triton import fused
-from lares_kernels.triton.settings import WEIGHTS, use_weights
+from lares_kernels.triton.rules import WEIGHTS
+from lares_kernels.triton.settings import use_weights
 from tests.kernels.problems import (
     BACKWARD,
     FEW_LAYERS,
