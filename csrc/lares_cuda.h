@@ -15,8 +15,12 @@
 extern "C" {
 #endif
 
-#define LARES_CUDA_ABI 3
+#define LARES_CUDA_ABI 4
 #define LARES_CUDA_FIELDS 8 /* room for what is known of each row of a tile, see cuda/tile.hpp */
+/* Of the tile plan, see cuda/tile_plan.hpp. */
+#define LARES_CUDA_BLOCK 128 /* sequences that are cut into tiles on their own */
+#define LARES_CUDA_PROGRAM_SUMS 3
+#define LARES_CUDA_SEQUENCE_FIELDS 5
 
 enum { LARES_CUDA_ADD, LARES_CUDA_GATE, LARES_CUDA_CONCAT, LARES_CUDA_NONE };
 enum { LARES_CUDA_GELU, LARES_CUDA_GELU_TANH, LARES_CUDA_RELU, LARES_CUDA_SILU };
@@ -56,6 +60,8 @@ typedef struct {
     int32_t resident;     /* weights stay in shared memory */
     int32_t shared_bytes; /* of a block */
     int32_t max_tiles;    /* tiles there can be */
+    int32_t programs;     /* that cut the batch into tiles, each so many blocks of sequences: */
+    int32_t program_blocks;
     /* 0, or: a block for each sequence, all of whose warps share its up to 16 unit_warps rows
      * (cuda/split.hpp), and the inputs of W_2 in so many parts. Forward without dropout; no
      * workspaces, `order` or `kept`. */
@@ -71,13 +77,11 @@ typedef struct {
     const void* matrices; /* packed, in the precision's type: lares_kernels/cuda/packing.py */
     const float* vectors; /* packed */
     /* workspaces: the tile plan */
-    int32_t* starts;        /* (S + 1,) */
-    int32_t* hidden_starts; /* (B + 1,) if packed */
-    int32_t* jumps;         /* (2, S + 1) */
-    int32_t* tile_sequence; /* (max_tiles + 1,) */
-    int32_t* tile_start;    /* (max_tiles,) */
-    int32_t* tile_count;    /* (1,) */
-    int32_t* rows;          /* (max_tiles, 16 unit_warps, LARES_CUDA_FIELDS) */
+    int32_t* sequences;  /* (LARES_CUDA_SEQUENCE_FIELDS, S) */
+    int32_t* sums;       /* (LARES_CUDA_PROGRAM_SUMS, programs) */
+    int32_t* tile_start; /* (max_tiles,) */
+    int32_t* tile_count; /* (1,) */
+    int32_t* rows;       /* (max_tiles, 16 unit_warps, LARES_CUDA_FIELDS) */
     /* outputs */
     float* trajectory;  /* (S, max_steps, d) */
     float* final_state; /* (B, G, L, d), padding is left alone, or (N, d); NULL: not wanted */

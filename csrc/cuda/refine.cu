@@ -11,12 +11,10 @@ using namespace lares::cuda;
 namespace {
 
 const char* cut_into_tiles(const LaresCudaCall& call) {
-    // Enough warps for a thread a sequence, as far as a block goes.
-    const int sequences = call.n_groups * call.rollouts;
-    int warps = (sequences + 31) / 32;
-    warps = warps < 1 ? 1 : warps > TilePlan::kMostWarps ? TilePlan::kMostWarps : warps;
-    const char* error = launch<TilePlan>(call, 1, warps, TilePlan::kMostWarps * sizeof(int32_t));
-    return error != nullptr ? error : launch<TileRows>(call, call.max_tiles, 1, 0);
+    const char* error = launch<TilePlan>(call, call.programs, TilePlan::kMostWarps, 0);
+    if (error != nullptr) return error;
+    const int sequences = call.n_groups * call.rollouts, warps = TileRows::kMostWarps;
+    return launch<TileRows>(call, (sequences + warps - 1) / warps, warps, 0);
 }
 
 #define LARES_CUDA_Bf16 LARES_CUDA_BF16

@@ -26,11 +26,9 @@ from lares_kernels.cuda.plan import (
 )
 from lares_kernels.errors import BackendError
 from lares_kernels.noise import threshold_and_planes
-from lares_kernels.tiles import most_tiles
+from lares_kernels.tiles import divided, most_tiles, spill_bytes
 from lares_kernels.verdicts import digest_of
 
-# Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
-SPILL_BYTES = 1 << 30
 LEAST_CAPABILITY = (8, 0)
 _PRODUCT_WARPS = 16  # of a multiprocessor, which multiply that
 _MOST_NUMBERS = 1 << 31  # the kernels count the numbers of a tensor in 32 bits
@@ -130,7 +128,8 @@ class CudaBackend:
         c.g_state = None if g_state is None else g_state.data_ptr()
 
         warps = c.blocks * plan.units * plan.unit_warps
-        group = steps_at_once(shapes, c.max_tiles * plan.unit_warps, steps)
+        room = spill_bytes(hidden.device)
+        group = steps_at_once(shapes, c.max_tiles * plan.unit_warps, steps, room)
         g_hidden = floats(call.rollouts, call.n_hidden_rows, width).zero_()
         g_first = None if state is None else launch.states()
         carry = floats(call.kept_rows, width) if group < steps else None
@@ -163,10 +162,10 @@ class CudaBackend:
         return grads if g_first is None else [*grads, g_first]
 
 
-def steps_at_once(shapes: Shapes, warp_tiles: int, steps: int) -> int:
-    """Steps of which what backward leaves fits ``SPILL_BYTES``; at least one."""
+def steps_at_once(shapes: Shapes, warp_tiles: int, steps: int, room: int) -> int:
+    """Steps of which what backward leaves fits ``room`` bytes; at least one."""
     bytes_of_step = warp_tiles * (shapes.layers * shapes.spill_bytes + shapes.concat_spill_bytes)
-    return max(1, min(steps, SPILL_BYTES // bytes_of_step))
+    return max(1, min(steps, room // bytes_of_step))
 
 
 class _Launch:
@@ -198,13 +197,15 @@ class _Launch:
         state = None if state is None else _floats_of(state)
         packed = pack(call.config, parameters, call.product_dtype)
         order = space = None
-        tiles = call.n_sequences
+        tiles, programs, program_blocks = call.n_sequences, 0, 0
         if not plan.split_parts:
             if call.num_steps is not None:
                 order = torch.argsort(call.num_steps, descending=True, stable=True)
-            tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows)
-            space = _Workspace(call, plan, tiles, device)
-        self.alive = (hidden, state, packed, order, space)
+            blocks, programs, program_blocks = divided(call.n_sequences, lib.BLOCK)
+            tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows, blocks)
+            space = _Workspace(call, plan, tiles, programs, device)
+        self.space = space
+        self.alive = (hidden, state, packed, order)
 
         self.c = c = lib.LaresCudaCall.from_buffer_copy(
             _template(call.config, call.dropout, call.product_dtype)
@@ -218,6 +219,7 @@ class _Launch:
         c.seed_low, c.seed_high = call.seed & 0xFFFFFFFF, call.seed >> 32
         c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
         c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
+        c.programs, c.program_blocks = programs, program_blocks
         c.blocks, c.split_parts = min(tiles, self.card.multiprocessors), plan.split_parts
         c.stream = stream_of(device)
         c.lengths = call.lengths.data_ptr()
@@ -245,26 +247,22 @@ class _Workspace:
     """Memory for the tile plan, one piece."""
 
     def __init__(
-        self, call: RefineCall, plan: LaunchPlan, tiles: int, device: torch.device
+        self, call: RefineCall, plan: LaunchPlan, tiles: int, programs: int, device: torch.device
     ) -> None:
-        groups, sequences = call.lengths.shape[0], call.n_sequences
         self.sizes = {
             "rows": tiles * lib.FIELDS * plan.tile_rows,
-            "starts": sequences + 1,
-            "hidden_starts": 0 if call.padded_length else groups + 1,
-            "jumps": 2 * (sequences + 1),
-            "tile_sequence": tiles + 1,
+            "sequences": lib.SEQUENCE_FIELDS * call.n_sequences,
+            "sums": lib.PROGRAM_SUMS * programs,
             "tile_start": tiles,
             "tile_count": 1,
         }
         self.numbers = torch.empty(sum(self.sizes.values()), dtype=torch.int32, device=device)
 
     def place(self, c: lib.LaresCudaCall) -> None:
-        """Give each part its place; those of no size stay NULL."""
+        """Give each part its place."""
         at = self.numbers.data_ptr()
         for name, size in self.sizes.items():
-            if size:
-                setattr(c, name, at)
+            setattr(c, name, at)
             at += size * self.numbers.element_size()
 
 

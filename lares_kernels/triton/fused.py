@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall
+from lares_kernels.tiles import spill_bytes
 from lares_kernels.triton.constants import (
     FUSES,
     LEAST_SIDE,
@@ -29,9 +30,6 @@ from lares_kernels.triton.settings import (
 )
 from lares_kernels.triton.tile_plan import TilePlan, make_plan
 from lares_kernels.triton.tile_transforms import add_filter_gradient, tile_transforms
-
-# Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
-SPILL_BYTES = 1 << 30
 
 
 def call_setting(
@@ -129,8 +127,7 @@ def fused_forward(
             *launch.packed,
             launch.transforms,
             plan.rows,
-            plan.tile_start,
-            plan.tile_count,
+            plan.totals,
             trajectory,
             final if call.wants_state else None,
             kept if call.kept_size else None,
@@ -146,10 +143,10 @@ def fused_forward(
     return trajectory, final, kept
 
 
-def steps_at_once(c: Constants, kept_rows: int, steps: int, itemsize: int) -> int:
-    """Steps whose units and sides fit ``SPILL_BYTES``; at least one."""
+def steps_at_once(c: Constants, kept_rows: int, steps: int, itemsize: int, room: int) -> int:
+    """Steps whose units and sides fit ``room`` bytes; at least one."""
     numbers = c.layers * (c.layer_rows + c.sides * c.d) + (3 * c.d if c.concat else 0)
-    return max(1, min(steps, SPILL_BYTES // (numbers * kept_rows * itemsize)))
+    return max(1, min(steps, room // (numbers * kept_rows * itemsize)))
 
 
 def fused_backward(
@@ -177,7 +174,8 @@ def fused_backward(
     with on(hidden.device):
         launch = prepare("backward", call, parameters, precision, longest)
         c, plan, programs = launch.c, launch.plan, launch.programs
-        group = steps_at_once(c, kept_rows, steps, call.product_dtype.itemsize)
+        room = spill_bytes(hidden.device)
+        group = steps_at_once(c, kept_rows, steps, call.product_dtype.itemsize, room)
         floats = partial(torch.empty, dtype=torch.float32, device=hidden.device)
         zeros = partial(torch.zeros, dtype=torch.float32, device=hidden.device)
         products = partial(torch.empty, dtype=call.product_dtype, device=hidden.device)
@@ -201,7 +199,7 @@ def fused_backward(
                 launch.transforms,
                 plan.rows,
                 plan.tile_start,
-                plan.tile_count,
+                plan.totals,
                 kept,
                 g_trajectory,
                 g_state,
@@ -271,10 +269,9 @@ class WeightGradients:
                 units,
                 sides,
                 self.plan.row_depth,
-                self.plan.starts,
+                self.plan.totals,
                 self.matrices,
                 self.vectors,
-                self.call.n_sequences,
                 self.call.kept_rows,
                 last_step - first_step + 1,
                 first_step,
