@@ -20,7 +20,7 @@ extern "C" {
 /* Of the tile plan, see cuda/tile_plan.hpp. */
 #define LARES_CUDA_BLOCK 128 /* sequences that are cut into tiles on their own */
 #define LARES_CUDA_PROGRAM_SUMS 3
-#define LARES_CUDA_SEQUENCE_FIELDS 5
+#define LARES_CUDA_SEQUENCE_FIELDS 6
 
 enum { LARES_CUDA_ADD, LARES_CUDA_GATE, LARES_CUDA_CONCAT, LARES_CUDA_NONE };
 enum { LARES_CUDA_GELU, LARES_CUDA_GELU_TANH, LARES_CUDA_RELU, LARES_CUDA_SILU };
@@ -85,7 +85,7 @@ typedef struct {
     /* outputs */
     float* trajectory;  /* (S, max_steps, d) */
     float* final_state; /* (B, G, L, d), padding is left alone, or (N, d); NULL: not wanted */
-    float* kept;        /* (max_steps, kept_rows, d), s_0 .. s_{T-1} by packed row, or NULL */
+    float* kept;        /* (max_steps, kept_rows, d), s_0 .. s_{T-1} by kKeptRow, or NULL */
     /* backward: of steps last_step .. first_step, in this order */
     const float* g_trajectory; /* (S, max_steps, d), or NULL for zero */
     const float* g_state;      /* like final_state, or NULL for zero */

@@ -32,6 +32,24 @@ class Request(NamedTuple):
     product_dtype: torch.dtype
 
 
+@dataclass(eq=False)
+class Handover:
+    """What a backend's forward leaves for backward of the same call, where autograd hands it on.
+
+    Nothing has to be there: backward makes it anew. It is saved as inputs are, so that it lives as long
+    as they do, and is of the values that forward saw.
+
+    Attributes:
+        by: name of the backend, which alone can read it.
+        tensors: saved for backward.
+        numbers: likewise.
+    """
+
+    by: str = ""
+    tensors: tuple[Tensor, ...] = ()
+    numbers: tuple[int, ...] = ()
+
+
 @dataclass(eq=False)  # not frozen: that would triple the cost of making one
 class RefineCall:
     """Everything about a call but its differentiable tensors.
@@ -59,6 +77,7 @@ class RefineCall:
         keeps_padding: what is kept has a place for padding too: its size depends on shapes alone.
         traced: no shape may depend on the numbers in a tensor, which nobody has seen yet. Padding
             right of the tokens is computed as well, from zeros, and is zero in what comes out.
+        handover: what forward leaves for backward; None where nothing hands it on.
     """
 
     config: CoreConfig
@@ -79,6 +98,11 @@ class RefineCall:
     differentiates: bool
     keeps_padding: bool = False
     traced: bool = False
+    handover: Handover | None = None
+
+    def handover_of(self, backend: str) -> Handover | None:
+        """What forward of that backend has handed over, or None."""
+        return self.handover if self.handover is not None and self.handover.by == backend else None
 
     def drawn_step(self, step: int) -> int:
         """Number that the draws of the call's ``step`` carry; 0 outside the recurrence."""

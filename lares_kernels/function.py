@@ -14,6 +14,7 @@ from lares_kernels import repeated_calls
 from lares_kernels.backends import choose
 from lares_kernels.call import (
     PRECISIONS,
+    Handover,
     RefineCall,
     RefineOutput,
     Request,
@@ -66,7 +67,12 @@ class RefineFunction(torch.autograd.Function):
         return found  # the operator has checked what it was given
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(
+        ctx: Any,
+        inputs: tuple[Any, ...],
+        output: tuple[Tensor, ...],
+        handover: Handover | None = None,
+    ) -> None:
         hidden, state, lengths, num_steps, sequence_ids, *rest = inputs
         options, parameters = rest[:_N_OPTIONS], rest[_N_OPTIONS:]
         kept = output[2]
@@ -76,8 +82,12 @@ class RefineFunction(torch.autograd.Function):
         if isinstance(options[_SEED], Tensor):
             seed, options[_SEED] = options[_SEED], None
         ctx.options = tuple(options)
+        tensors: tuple[Tensor, ...] = ()
+        if handover is not None:
+            tensors = handover.tensors
+            ctx.handover = (handover.by, len(tensors), handover.numbers)
         ctx.save_for_backward(
-            hidden, state, lengths, num_steps, sequence_ids, seed, kept, *parameters
+            hidden, state, lengths, num_steps, sequence_ids, seed, kept, *parameters, *tensors
         )
 
     @staticmethod
@@ -85,13 +95,19 @@ class RefineFunction(torch.autograd.Function):
         ctx: Any, g_trajectory: Tensor | None, g_state: Tensor | None, _: None
     ) -> tuple[Tensor | None, ...]:
         hidden, state, lengths, num_steps, sequence_ids, seed, kept, *parameters = ctx.saved_tensors
+        handover = Handover()
+        if hasattr(ctx, "handover"):
+            handover.by, n_tensors, handover.numbers = ctx.handover
+            n_parameters = len(parameters) - n_tensors
+            handover.tensors = tuple(parameters[n_parameters:])
+            del parameters[n_parameters:]
         options = list(ctx.options)
         if seed is not None:
             options[_SEED] = seed
         n_others = 3 + _N_OPTIONS
         if g_trajectory is None and g_state is None:
             return (None,) * (2 + n_others + len(parameters))
-        run = refine_backward_for(hidden, state, parameters, g_trajectory, g_state)
+        run = refine_backward_for(hidden, state, parameters, g_trajectory, g_state, handover)
         grads = run(
             hidden,
             state,
@@ -153,8 +169,10 @@ class _RefineNow(_SingleLevelFunction):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         arguments = _arguments_of(inputs)
-        output = refine_for(*arguments[:3])(*arguments)  # ``refine`` has checked them
-        RefineFunction.setup_context(ctx, inputs, output)
+        handover = Handover()
+        hidden, state, parameters, *_ = arguments  # which ``refine`` has checked
+        output = refine_for(hidden, state, parameters, handover)(*arguments)
+        RefineFunction.setup_context(ctx, inputs, output, handover)
         return output
 
     backward = staticmethod(RefineFunction.backward)

@@ -13,11 +13,12 @@ namespace lares::cuda {
 
 // What is known of each sequence, or of each tile there may be.
 enum SequenceField : int {
-    kMember,  // number, in the order taken, of the one that is placed here
-    kPlace,   // its tile among its program's << 8 | its first row there
-    kBefore,  // tokens of its program's sequences before it, in the caller's order
-    kFill,    // a tile's rows
-    kStart,   // rows of its program's tiles before it
+    kMember,         // number, in the order taken, of the one that is placed here
+    kPlace,          // its tile among its program's << 8 | its first row there
+    kBefore,         // tokens of its program's sequences before it, as taken
+    kBeforeAsGiven,  // and in the caller's order
+    kFill,           // a tile's rows
+    kStart,          // rows of its program's tiles before it
     kSequenceFields
 };
 static_assert(kSequenceFields == LARES_CUDA_SEQUENCE_FIELDS);
@@ -93,7 +94,7 @@ struct TilePlan {
         LARES_ROLLED
         for (int first = begin; first < begin + of_program && first < count;
              first += Programs::kBlock) {
-            Numbers key, length, given, fill, before;
+            Numbers key, length, given, fill, before, before_given;
             LARES_UNROLL
             for (int i = 0; i < kEach; ++i) {
                 const Int at = first + kEach * lane_number() + i;
@@ -108,11 +109,13 @@ struct TilePlan {
                 key[i] = select(inside, depth << 8 | length[i], wide(0));
                 fill[i] = wide(0);
             }
-            const int of_block = sums_before(before, given);
+            sums_before(before, length);
+            const int of_block = sums_before(before_given, given);
             LARES_UNROLL
             for (int i = 0; i < kEach; ++i) {
                 const Int at = first + kEach * lane_number() + i;
-                store(programs.field(kBefore), at, as_given + before[i], at < count);
+                store(programs.field(kBefore), at, tokens + before[i], at < count);
+                store(programs.field(kBeforeAsGiven), at, as_given + before_given[i], at < count);
             }
             as_given += of_block;
             fill_tiles(key, fill, first, tiles);
@@ -215,8 +218,9 @@ struct TileRows {
         const int member = programs.field(kMember)[at], place = programs.field(kPlace)[at];
         const int of_program = program * programs.of_program() + (place >> 8);
         const int tile = programs.sum_before(kTiles, program) + (place >> 8);
-        const int start =
-            programs.sum_before(kTokens, program) + programs.field(kStart)[of_program];
+        const int before = programs.sum_before(kTokens, program);
+        const int start = before + programs.field(kStart)[of_program];
+        const int kept = before + programs.field(kBefore)[member];
         if (tile >= call.max_tiles) return;
         const int row = place & 0xff;
         if (row == 0) store(call.tile_start, wide(tile), wide(start), lane_number() == 0);
@@ -229,18 +233,18 @@ struct TileRows {
         LARES_ROLLED
         for (int r = row; r < end; r += 32) {
             const Int here = r + lane_number();
-            write(info, here, here < end, here - row, sequence, length, start);
+            write(info, here, here < end, here - row, sequence, length, start, kept);
         }
     }
 
     LARES_DEVICE void write(int32_t* info, Int r, Mask inside, Int position, int sequence,
-                            int length, int start) const {
+                            int length, int start, int kept) const {
         const Mask real = both(position < length, start + r < row_limit());
         const int group = sequence / call.rollouts, rollout = sequence - group * call.rollouts;
         int first_hidden = group * call.padded_length, first_state = sequence * call.padded_length;
         if (call.padded_length == 0) {
             first_state = programs.sum_before(kTokensAsGiven, sequence / programs.of_program()) +
-                          programs.field(kBefore)[sequence];
+                          programs.field(kBeforeAsGiven)[sequence];
             first_hidden = (first_state - rollout * length) / call.rollouts;
         }
         // Where nobody looked at values an id may be any number; what is above addresses a rollout.
@@ -257,6 +261,7 @@ struct TileRows {
         put(kStream, wide(number | (rollout << 24)), 0);
         put(kPosition, position, 0);
         put(kDepth, wide(depth), 0);
+        put(kKeptRow, smaller(kept + position, wide(row_limit() - 1)), -1);
         put(kNewest, select(position == length - 1, wide(sequence), wide(-1)), -1);
         store(info + kFirst, r * LARES_CUDA_FIELDS, select(real, r - position, r), inside);
     }

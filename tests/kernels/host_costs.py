@@ -78,12 +78,6 @@ class HostCosts(TorchDispatchMode):
         )
 
 
-def costs_of(run: Callable[[], Any], costs: HostCosts) -> Any:
-    """What ``run`` gives; what it costs is in ``costs``."""
-    with costs:
-        return run()
-
-
 def make_inputs(width: int, packed: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Hidden that asks for a gradient, and lengths of its five sequences."""
     lengths = torch.tensor([3, 7, 1, 5, 20])

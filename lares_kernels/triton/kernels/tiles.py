@@ -93,8 +93,9 @@ def fill_tiles(key, first, tiles, member, place, ROWS: tl.constexpr):
     return fill
 
 
-@triton.jit(do_not_specialize=["n_sequences", "rollouts", "longest", "max_steps", "n_blocks"])
-def plan_kernel(
+@triton.jit
+def cut(
+    program,
     lengths,
     order,
     num_steps,
@@ -108,7 +109,7 @@ def plan_kernel(
     AS_GIVEN: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """Cut the sequences into tiles; a program for every ``n_blocks`` blocks of them.
+    """Cut one program's sequences into tiles, ``n_blocks`` blocks of them.
 
     Args:
         lengths: (n_groups,) int64, of the caller's sequences, each of which has ``rollouts``.
@@ -121,7 +122,7 @@ def plan_kernel(
     member = sequences + MEMBER * n_sequences
     place = sequences + PLACE * n_sequences
     in_block = tl.arange(0, BLOCK)
-    first_of_program = tl.program_id(0) * n_blocks * BLOCK
+    first_of_program = program * n_blocks * BLOCK
     tiles = 0
     tokens = 0
     as_given = 0
@@ -150,7 +151,7 @@ def plan_kernel(
         tl.store(to + START * n_sequences, tokens + tl.cumsum(fill, 0) - fill, mask=used)
         tiles += tl.sum(used.to(tl.int32), 0)
         tokens += tl.sum(length, 0)
-    of_program = sums + tl.program_id(0)
+    of_program = sums + program
     tl.store(of_program + TILES * PROGRAMS, tiles)
     tl.store(of_program + TOKENS * PROGRAMS, tokens)
     tl.store(of_program + TOKENS_AS_GIVEN * PROGRAMS, as_given)
@@ -208,7 +209,7 @@ def rows_kernel(
     """Write down what is known of each row of a tile; one program for ``GROUP`` neighbouring places.
 
     Args:
-        lengths, order, num_steps, sequences, sums, AS_GIVEN: of :func:`plan_kernel`, which ran as
+        lengths, order, num_steps, sequences, sums, AS_GIVEN: of :func:`cut`, which ran as
             ``n_programs`` of ``n_blocks`` blocks.
         sequence_ids: (n_groups,) int64 that address draws, or None for ``0, 1, ...``.
         tokens: (n_groups,) int64, how many of each sequence's rows are not padding; None: all.

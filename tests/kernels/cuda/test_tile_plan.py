@@ -16,7 +16,7 @@ from tests.kernels.plain_tiles import BLOCK, lengths_of_mean, rows_of_tiles
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
 
 CORE = CoreConfig(d_model=32, n_heads=2, d_ff=32, n_layers=1)
-FIELDS = ("hidden_row", "state_row", "stream", "position", "first", "depth", "newest")
+FIELDS = ("hidden_row", "state_row", "stream", "position", "first", "depth", "newest", "kept_row")
 
 
 def plan_of(
@@ -78,7 +78,7 @@ def test_plan(padded: bool, with_depths: bool, n: int, longest: int) -> None:
     for tile, start, wanted in zip(found, starts, expected, strict=True):
         assert start == packed
         assert tile[: len(wanted)] == [[getattr(row, f) for f in FIELDS] for row in wanted]
-        empty = [[-1, -1, 0, 0, r, 0, -1] for r in range(len(wanted), rows)]
+        empty = [[-1, -1, 0, 0, r, 0, -1, -1] for r in range(len(wanted), rows)]
         assert tile[len(wanted) :] == empty
         packed += len(wanted)
 
@@ -98,6 +98,7 @@ def test_bad_values_stay_in_bounds() -> None:
         starts, tiles, _ = plan_of(lengths, None, 2, padded, wrong=wrong)
         rows = 80 if padded else 33
         assert 0 < len(starts) <= 2 * BLOCK
-        for hidden, state, *_ in (row for tile in tiles for row in tile):
+        for hidden, state, *_, kept in (row for tile in tiles for row in tile):
             assert -1 <= hidden < rows
             assert -1 <= state < 2 * rows
+            assert -1 <= kept < 2 * rows
