@@ -62,6 +62,7 @@ typedef struct {
     int32_t max_tiles;    /* tiles there can be */
     int32_t programs;     /* that cut the batch into tiles, each so many blocks of sequences: */
     int32_t program_blocks;
+    int32_t planned; /* the tile plan is there, of a call before this one */
     /* 0, or: a block for each sequence, all of whose warps share its up to 16 unit_warps rows
      * (cuda/split.hpp), and the inputs of W_2 in so many parts. Forward without dropout; no
      * workspaces, `order` or `kept`. */
@@ -101,6 +102,8 @@ typedef struct {
     float* g_vectors;  /* (splits, numbers of vectors): parts of the biases' */
     int32_t first_step, last_step, scratch_bytes;
     int32_t splits, begins; /* begins: g_matrices and g_vectors are set, not added to */
+    /* of the host: packed with the tile plan, in one launch; or NULL: they are packed */
+    const struct LaresCudaPack* pack;
 } LaresCudaCall;
 
 /* What a card offers. */
@@ -112,7 +115,7 @@ typedef struct {
 
 /* Parameters brought into the order of `matrices` and `vectors`. */
 #define LARES_CUDA_PARAMETERS 16 /* the most there can be */
-typedef struct {
+typedef struct LaresCudaPack {
     int32_t device, unit_warps; /* 1 */
     int32_t precision, matrix_numbers, vector_numbers;
     int32_t sizes[LARES_CUDA_PARAMETERS]; /* numbers of each, 0 for those that are not there */
@@ -124,11 +127,25 @@ typedef struct {
     void* stream;
 } LaresCudaPack;
 
+/* Gradients of parameters from parts of those of the packed ones. */
+typedef struct {
+    int32_t device, unit_warps; /* 1 */
+    int32_t splits, warps;      /* parts of g_matrices and g_vectors; of gradients */
+    int32_t matrix_numbers, vector_numbers, count;
+    const int32_t* places;   /* (count,): where each lies in matrices, then vectors; -1: nowhere */
+    const float* g_matrices; /* (splits, matrix_numbers) */
+    const float* g_vectors;  /* (splits, vector_numbers) */
+    const float* gradients;  /* (warps, vector_numbers), added to those */
+    float* out;              /* (count,) */
+    void* stream;
+} LaresCudaUnpack;
+
 /* All return NULL, or what went wrong. */
 LARES_CUDA_API const char* lares_cuda_pack(const LaresCudaPack* call);
+LARES_CUDA_API const char* lares_cuda_unpack(const LaresCudaUnpack* call);
 LARES_CUDA_API const char* lares_cuda_card(int32_t device, LaresCudaCard* card);
 LARES_CUDA_API const char* lares_cuda_forward(const LaresCudaCall* call);
-/* Cuts the batch into tiles, as forward does, when last_step is max_steps. */
+/* Cuts the batch into tiles, as forward does, when last_step is max_steps and it is not planned. */
 LARES_CUDA_API const char* lares_cuda_backward(const LaresCudaCall* call);
 
 /* Inputs and outputs of every primitive of a warp, in lines of 32 words:

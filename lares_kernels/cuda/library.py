@@ -63,6 +63,7 @@ _LAUNCH = [
     "max_tiles",
     "programs",
     "program_blocks",
+    "planned",
     "split_parts",
 ]
 _POINTERS = [
@@ -112,6 +113,7 @@ class LaresCudaCall(ctypes.Structure):
         *((name, _Int) for name in _LAUNCH),
         *((name, _Pointer) for name in _POINTERS),
         *((name, _Int) for name in _STEPS),
+        ("pack", _Pointer),
     ]
 
 
@@ -151,7 +153,7 @@ def load() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         return f"{path.name} does not load: {error}"
-    for name in ("card", "pack", "forward", "backward", "probe"):
+    for name in ("card", "pack", "unpack", "forward", "backward", "probe"):
         if not hasattr(library, f"lares_cuda_{name}"):
             return f"{path.name} is of another version: run `pip install -e .` again"
         getattr(library, f"lares_cuda_{name}").restype = ctypes.c_char_p
@@ -199,7 +201,7 @@ def card(device: int) -> Card:
 
 
 def run(function: str, call: ctypes.Structure) -> None:
-    """Launch ``lares_cuda_pack``, ``_forward``, ``_backward`` or ``_probe`` with its struct.
+    """Launch ``lares_cuda_pack``, ``_unpack``, ``_forward``, ``_backward`` or ``_probe``.
 
     Raises:
         BackendError: with what the driver says.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lares_kernels.arrays import zeros_at_once
 from lares_kernels.call import RefineCall
 from lares_kernels.tiles import spill_bytes
 from lares_kernels.triton.constants import (
@@ -20,7 +20,7 @@ from lares_kernels.triton.constants import (
     constants,
     padded,
 )
-from lares_kernels.triton.packing import Packed, aligned, packing, unpack_gradients
+from lares_kernels.triton.packing import Packed, packing, unpack_gradients
 from lares_kernels.triton.settings import (
     Setting,
     family_of,
@@ -160,13 +160,6 @@ def steps_at_once(c: Constants, kept_rows: int, steps: int, itemsize: int, room:
     """Steps whose units and sides fit ``room`` bytes; at least one."""
     numbers = c.layers * (c.layer_rows + c.sides * c.d) + (3 * c.d if c.concat else 0)
     return max(1, min(steps, room // (numbers * kept_rows * itemsize)))
-
-
-def zeros_at_once(device: torch.device, *shapes: tuple[int, ...]) -> list[Tensor]:
-    """Zeros of every shape, float32, in one array and by one launch; each begins at 128 bytes."""
-    sizes = [math.prod(shape) for shape in shapes]
-    parts = torch.zeros(sum(map(aligned, sizes)), device=device).split([*map(aligned, sizes)])
-    return [part[:size].view(shape) for part, size, shape in zip(parts, sizes, shapes, strict=True)]
 
 
 def fused_backward(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lares_kernels.arrays import aligned, parts_of
 from lares_kernels.config import CoreConfig
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.triton.constants import LEAST_SIDE, Constants, constants
@@ -97,9 +98,7 @@ def unpack_gradients(
         VECTORS=vectors.shape[1],
         num_warps=4,
     )
-    shapes = parameter_shapes(config).values()
-    parts = flat.split([aligned(_numel(shape)) for shape in shapes])
-    return [part[: _numel(shape)].view(shape) for part, shape in zip(parts, shapes, strict=True)]
+    return parts_of(flat, tuple(parameter_shapes(config).values()))
 
 
 class _Index(NamedTuple):
@@ -110,11 +109,6 @@ class _Index(NamedTuple):
     ends: tuple[int, ...]  # place behind each parameter's last number
     places: Tensor  # int32, of all matrices' numbers, then of all vectors'; 0: a zero
     gradients: Tensor  # int32, the way back, parameters aligned; -1: between them
-
-
-def aligned(numbers: int) -> int:
-    """``numbers`` and as many as fill 128 bytes."""
-    return -(-numbers // 32) * 32
 
 
 def _numel(shape: tuple[int, ...]) -> int:

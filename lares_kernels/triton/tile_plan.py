@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lares_kernels.arrays import aligned
 from lares_kernels.call import RefineCall
 from lares_kernels.tiles import divided, most_tiles
-from lares_kernels.triton.packing import NOTHING, Packing, aligned
+from lares_kernels.triton.packing import NOTHING, Packing
 
 _GROUP = 8  # sequences whose rows one program writes down
 

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lares_kernels import ops
+from lares_kernels import CoreConfig, RecurrentCore, dispatcher, ops, use_backend
+from lares_kernels.call import RefineCall
 
 _ALLOCATIONS = frozenset({"empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided"})
 # What looks at a tensor's shape alone, or hands it on.
@@ -21,6 +23,15 @@ _VIEWS = frozenset(
 # What PyTorch makes of several kernels.
 _SEVERAL = {"select_backward": 2, "sort": 4}  # zeros and a copy; of a radix sort at least
 _WAITS = frozenset({"_local_scalar_dense", "is_nonzero", "equal", "nonzero"})
+
+
+def as_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls on the CPU ask of the host what they ask on a card, where nothing looks at values."""
+    monkeypatch.setattr(dispatcher, "_len_torch_dispatch_stack", lambda: 0)
+    monkeypatch.setattr(RefineCall, "check_values", lambda call: None)
+    rows = property(lambda call: call.n_hidden_rows * call.rollouts)
+    monkeypatch.setattr(RefineCall, "kept_rows", rows)
+    monkeypatch.setenv("LARES_SELF_CHECK", "0")
 
 
 class HostCosts(TorchDispatchMode):
@@ -86,3 +97,25 @@ def make_inputs(width: int, packed: bool) -> tuple[torch.Tensor, dict[str, torch
         starts[1:] = lengths.cumsum(0)
         return torch.randn(36, width, requires_grad=True), {"cu_seqlens": starts}
     return torch.randn(5, 20, width, requires_grad=True), {"lengths": lengths}
+
+
+def training_step(
+    backend: str, config: CoreConfig, costs: HostCosts, packed: bool = False, **options: Any
+) -> tuple[HostCosts, HostCosts]:
+    """Return the costs of a training step's forward and backward, the second of its kind."""
+    core = RecurrentCore(config)
+    hidden, lengths = make_inputs(config.d_model, packed)
+    options = {"seed": 3, "num_steps": 4, "precision": "bf16", **options}
+    with use_backend(backend):
+        for _ in range(2):
+            core.zero_grad()
+            hidden.grad = None
+            costs.taken()
+            with costs:
+                out = core(hidden, **lengths, **options)
+            forward = costs.taken()
+            gradient = torch.ones_like(out.last)
+            with costs:
+                out.last.backward(gradient)
+            backward = costs.taken()
+    return forward, backward
