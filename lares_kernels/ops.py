@@ -26,7 +26,7 @@ from lares_kernels.whole import contiguous_int64
 _OPTIONS = (
     "Tensor lengths, Tensor? num_steps, Tensor? sequence_ids, str config, str backend, "
     "str precision, int rollouts, SymInt max_steps, SymInt steps_done, Tensor seed, bool dropout, "
-    "bool zero_state, bool wants_state, bool differentiates, bool keeps_padding"
+    "bool zero_state, bool wants_state, bool differentiates, bool keeps_padding, SymInt max_length"
 )
 _SEED = 12  # its place among the arguments of both
 library = torch.library.Library("lares_kernels", "DEF")
@@ -56,6 +56,7 @@ def make_call(
     wants_state: bool,
     differentiates: bool,
     keeps_padding: bool,
+    max_length: int = 0,
     traced: bool = False,
 ) -> RefineCall:
     """The call that an operator's plain arguments describe, whose tensors kernels can read."""
@@ -82,6 +83,7 @@ def make_call(
         wants_state=wants_state,
         differentiates=differentiates,
         keeps_padding=keeps_padding,
+        max_length=max_length,
         traced=traced,
     )
 
@@ -179,7 +181,7 @@ def _refine_fake(
     max_steps: int,
     steps_done: int,
     seed: Tensor,
-    *flags: bool,
+    *flags: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     same_device(hidden, [state, *parameters, lengths, num_steps, sequence_ids], anywhere=seed)
     numbers = (rollouts, max_steps, steps_done, 0)

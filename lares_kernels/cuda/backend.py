@@ -303,7 +303,7 @@ def _longest(call: RefineCall) -> int:
     if handover is not None:
         return handover.numbers[0]
     # Packed sequences say how long they are on the device alone: this waits for it.
-    longest = call.padded_length or int(call.lengths.max())
+    longest = call.padded_length or call.max_length or int(call.lengths.max())
     if call.handover is not None:
         call.handover.by, call.handover.numbers = _NAME, (longest,)
     return longest

@@ -15,7 +15,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 from triton.runtime.jit import JITFunction
 
-from lares_kernels import CoreConfig, backends
+from lares_kernels import CoreConfig, backends, function
 from lares_kernels.triton import backend as triton_backend
 from lares_kernels.triton import fused
 from tests.kernels.host_costs import HostCosts, as_on_a_card, training_step
@@ -53,6 +53,16 @@ def test_a_packed_training_step(costs: HostCosts) -> None:
     assert forward.total <= 6, str(forward)
     assert backward.total <= 6, str(backward)
     assert (forward.waits, backward.waits) == (2, 0)
+
+
+def test_a_packed_training_step_that_says_its_greatest_length(
+    costs: HostCosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(function, "_is_free_to_read", lambda tensor: False)
+    forward, backward = training_step("triton", PUBLISHED, costs, packed=True, max_length=20)
+    assert forward.total <= 5, str(forward)  # the lengths are differences of cu_seqlens
+    assert backward.total <= 6, str(backward)
+    assert forward.waits == backward.waits == 0
 
 
 def test_depths_of_their_own(costs: HostCosts) -> None:

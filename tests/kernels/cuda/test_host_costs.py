@@ -7,7 +7,7 @@ import ctypes
 import pytest
 import torch
 
-from lares_kernels import CoreConfig, RecurrentCore, use_backend
+from lares_kernels import CoreConfig, RecurrentCore, function, use_backend
 from lares_kernels.cuda import library
 from tests.kernels.host_costs import HostCosts, as_on_a_card, training_step
 
@@ -42,6 +42,16 @@ def test_a_packed_training_step(costs: HostCosts) -> None:
     assert forward.total <= 6, str(forward)
     assert backward.total <= 6, str(backward)
     assert (forward.waits, backward.waits) == (2, 0)
+
+
+def test_a_packed_training_step_that_says_its_greatest_length(
+    costs: HostCosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(function, "_is_free_to_read", lambda tensor: False)
+    forward, backward = training_step("cuda", CORE, costs, packed=True, max_length=20)
+    assert forward.total <= 5, str(forward)  # the lengths are differences of cu_seqlens
+    assert backward.total <= 6, str(backward)
+    assert forward.waits == backward.waits == 0
 
 
 def test_depths_of_their_own(costs: HostCosts) -> None:
