@@ -62,12 +62,12 @@ def arguments(kernel: str, precision: str, mixes_window: bool = False) -> dict[s
     product = "*" + _TYPES[precision]
     if kernel == "weights":
         floats, products = ["g_matrices", "g_vectors"], ["units", "sides"]
-        tables = ["row_depth", "starts"]
-        numbers = ["n_sequences", "kept_rows", "n_steps", "first_step", "splits", "begins"]
+        tables = ["row_depth", "totals"]
+        numbers = ["kept_rows", "n_steps", "first_step", "splits", "begins"]
         absent: list[str] = []
     else:
         floats, products = ["vectors", "kept"], ["hidden", "matrices"]
-        tables = ["rows", "tile_start", "tile_count"]
+        tables = ["rows", "totals"]
         numbers = ["seed_low", "seed_high", "max_steps", "steps_done", "kept_rows"]
         if kernel == "forward":
             floats += ["trajectory"]
@@ -75,6 +75,7 @@ def arguments(kernel: str, precision: str, mixes_window: bool = False) -> dict[s
         else:
             floats += ["g_trajectory", "g_hidden", "scratch", "gradients"]
             products += ["units", "sides"]
+            tables += ["tile_start"]
             numbers += ["n_hidden_rows", "first_step", "last_step"]
             absent = ["g_state", "carry", "g_first", "concat_rows"]
         (products if mixes_window else absent).append("transforms")

@@ -15,8 +15,12 @@
 extern "C" {
 #endif
 
-#define LARES_CUDA_ABI 3
+#define LARES_CUDA_ABI 4
 #define LARES_CUDA_FIELDS 8 /* room for what is known of each row of a tile, see cuda/tile.hpp */
+/* Of the tile plan, see cuda/tile_plan.hpp. */
+#define LARES_CUDA_BLOCK 128 /* sequences that are cut into tiles on their own */
+#define LARES_CUDA_PROGRAM_SUMS 3
+#define LARES_CUDA_SEQUENCE_FIELDS 6
 
 enum { LARES_CUDA_ADD, LARES_CUDA_GATE, LARES_CUDA_CONCAT, LARES_CUDA_NONE };
 enum { LARES_CUDA_GELU, LARES_CUDA_GELU_TANH, LARES_CUDA_RELU, LARES_CUDA_SILU };
@@ -56,6 +60,9 @@ typedef struct {
     int32_t resident;     /* weights stay in shared memory */
     int32_t shared_bytes; /* of a block */
     int32_t max_tiles;    /* tiles there can be */
+    int32_t programs;     /* that cut the batch into tiles, each so many blocks of sequences: */
+    int32_t program_blocks;
+    int32_t planned; /* the tile plan is there, of a call before this one */
     /* 0, or: a block for each sequence, all of whose warps share its up to 16 unit_warps rows
      * (cuda/split.hpp), and the inputs of W_2 in so many parts. Forward without dropout; no
      * workspaces, `order` or `kept`. */
@@ -71,17 +78,15 @@ typedef struct {
     const void* matrices; /* packed, in the precision's type: lares_kernels/cuda/packing.py */
     const float* vectors; /* packed */
     /* workspaces: the tile plan */
-    int32_t* starts;        /* (S + 1,) */
-    int32_t* hidden_starts; /* (B + 1,) if packed */
-    int32_t* jumps;         /* (2, S + 1) */
-    int32_t* tile_sequence; /* (max_tiles + 1,) */
-    int32_t* tile_start;    /* (max_tiles,) */
-    int32_t* tile_count;    /* (1,) */
-    int32_t* rows;          /* (max_tiles, 16 unit_warps, LARES_CUDA_FIELDS) */
+    int32_t* sequences;  /* (LARES_CUDA_SEQUENCE_FIELDS, S) */
+    int32_t* sums;       /* (LARES_CUDA_PROGRAM_SUMS, programs) */
+    int32_t* tile_start; /* (max_tiles,) */
+    int32_t* tile_count; /* (1,) */
+    int32_t* rows;       /* (max_tiles, 16 unit_warps, LARES_CUDA_FIELDS) */
     /* outputs */
     float* trajectory;  /* (S, max_steps, d) */
     float* final_state; /* (B, G, L, d), padding is left alone, or (N, d); NULL: not wanted */
-    float* kept;        /* (max_steps, kept_rows, d), s_0 .. s_{T-1} by packed row, or NULL */
+    float* kept;        /* (max_steps, kept_rows, d), s_0 .. s_{T-1} by kKeptRow, or NULL */
     /* backward: of steps last_step .. first_step, in this order */
     const float* g_trajectory; /* (S, max_steps, d), or NULL for zero */
     const float* g_state;      /* like final_state, or NULL for zero */
@@ -97,6 +102,8 @@ typedef struct {
     float* g_vectors;  /* (splits, numbers of vectors): parts of the biases' */
     int32_t first_step, last_step, scratch_bytes;
     int32_t splits, begins; /* begins: g_matrices and g_vectors are set, not added to */
+    /* of the host: packed with the tile plan, in one launch; or NULL: they are packed */
+    const struct LaresCudaPack* pack;
 } LaresCudaCall;
 
 /* What a card offers. */
@@ -108,7 +115,7 @@ typedef struct {
 
 /* Parameters brought into the order of `matrices` and `vectors`. */
 #define LARES_CUDA_PARAMETERS 16 /* the most there can be */
-typedef struct {
+typedef struct LaresCudaPack {
     int32_t device, unit_warps; /* 1 */
     int32_t precision, matrix_numbers, vector_numbers;
     int32_t sizes[LARES_CUDA_PARAMETERS]; /* numbers of each, 0 for those that are not there */
@@ -120,11 +127,25 @@ typedef struct {
     void* stream;
 } LaresCudaPack;
 
+/* Gradients of parameters from parts of those of the packed ones. */
+typedef struct {
+    int32_t device, unit_warps; /* 1 */
+    int32_t splits, warps;      /* parts of g_matrices and g_vectors; of gradients */
+    int32_t matrix_numbers, vector_numbers, count;
+    const int32_t* places;   /* (count,): where each lies in matrices, then vectors; -1: nowhere */
+    const float* g_matrices; /* (splits, matrix_numbers) */
+    const float* g_vectors;  /* (splits, vector_numbers) */
+    const float* gradients;  /* (warps, vector_numbers), added to those */
+    float* out;              /* (count,) */
+    void* stream;
+} LaresCudaUnpack;
+
 /* All return NULL, or what went wrong. */
 LARES_CUDA_API const char* lares_cuda_pack(const LaresCudaPack* call);
+LARES_CUDA_API const char* lares_cuda_unpack(const LaresCudaUnpack* call);
 LARES_CUDA_API const char* lares_cuda_card(int32_t device, LaresCudaCard* card);
 LARES_CUDA_API const char* lares_cuda_forward(const LaresCudaCall* call);
-/* Cuts the batch into tiles, as forward does, when last_step is max_steps. */
+/* Cuts the batch into tiles, as forward does, when last_step is max_steps and it is not planned. */
 LARES_CUDA_API const char* lares_cuda_backward(const LaresCudaCall* call);
 
 /* Inputs and outputs of every primitive of a warp, in lines of 32 words:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -257,12 +257,14 @@ class LaresEncoder(nn.Module):
             rows = rows.masked_fill(layout.after_tokens, 0.0)
         return layout.pad(rows, width)
 
-    def _rows(self, hidden: Tensor, layout: Layout) -> dict[str, Tensor]:
+    def _rows(self, hidden: Tensor, layout: Layout) -> dict[str, Any]:
         """Rows (N, d) as the op takes them: packed, or as windows."""
         if layout.tokens is not None:
             return {"hidden": layout.pad(hidden), "lengths": layout.tokens}
         ends = layout.starts[-1:] + layout.lengths[-1:]
-        return {"hidden": hidden, "cu_seqlens": torch.cat((layout.starts, ends))}
+        rows = {"hidden": hidden, "cu_seqlens": torch.cat((layout.starts, ends))}
+        # A GPU would be waited for. The CPU reads lengths for nothing, and knows such calls again.
+        return rows if hidden.is_cpu else {**rows, "max_length": layout.max_length}
 
     def _embed(
         self, item_seq: Tensor, lengths: Tensor, layout: Layout, seed: int | Tensor

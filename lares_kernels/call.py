@@ -32,6 +32,24 @@ class Request(NamedTuple):
     product_dtype: torch.dtype
 
 
+@dataclass(eq=False)
+class Handover:
+    """What a backend's forward leaves for backward of the same call, where autograd hands it on.
+
+    Nothing has to be there: backward makes it anew. It is saved as inputs are, so that it lives as long
+    as they do, and is of the values that forward saw.
+
+    Attributes:
+        by: name of the backend, which alone can read it.
+        tensors: saved for backward.
+        numbers: likewise.
+    """
+
+    by: str = ""
+    tensors: tuple[Tensor, ...] = ()
+    numbers: tuple[int, ...] = ()
+
+
 @dataclass(eq=False)  # not frozen: that would triple the cost of making one
 class RefineCall:
     """Everything about a call but its differentiable tensors.
@@ -57,8 +75,10 @@ class RefineCall:
         wants_state: the final state of every row is read; else only the trajectory.
         differentiates: backward will be asked for, so forward keeps what it needs.
         keeps_padding: what is kept has a place for padding too: its size depends on shapes alone.
+        max_length: what no length of packed sequences exceeds, as the caller says; 0: nobody says.
         traced: no shape may depend on the numbers in a tensor, which nobody has seen yet. Padding
             right of the tokens is computed as well, from zeros, and is zero in what comes out.
+        handover: what forward leaves for backward; None where nothing hands it on.
     """
 
     config: CoreConfig
@@ -78,7 +98,13 @@ class RefineCall:
     wants_state: bool
     differentiates: bool
     keeps_padding: bool = False
+    max_length: int = 0
     traced: bool = False
+    handover: Handover | None = None
+
+    def handover_of(self, backend: str) -> Handover | None:
+        """What forward of that backend has handed over, or None."""
+        return self.handover if self.handover is not None and self.handover.by == backend else None
 
     def drawn_step(self, step: int) -> int:
         """Number that the draws of the call's ``step`` carry; 0 outside the recurrence."""
@@ -221,6 +247,7 @@ class RefineCall:
     def check_values(self) -> None:
         """Raise ``ValueError`` unless lengths, depths and ids are in range; reads the tensors."""
         check_lengths(self.lengths, self.padded_length or None)
+        check_lengths_given(self.lengths, self.max_length)
         self._check_padding()
         total = int(self.lengths.sum())
         if not self.padded_length and total != self.n_hidden_rows:
@@ -311,6 +338,22 @@ def check_lengths(lengths: Tensor, longest: int | None) -> None:
         where = int(lengths.argmax())
         raise ValueError(
             f"sequence {where} has length {int(lengths.max())}, more than the {longest} tokens given"
+        )
+
+
+def check_max_length(max_length: int, least: int = 0) -> None:
+    """Raise ``ValueError`` unless a call of packed sequences can have it; 0 stands for none."""
+    if max_length < least:
+        raise ValueError(f"max_length is {max_length}; it must be at least {least}")
+
+
+def check_lengths_given(lengths: Tensor, max_length: int) -> None:
+    """Raise ``ValueError`` unless no length exceeds ``max_length``, if there is one."""
+    if max_length and int(lengths.max()) > max_length:
+        where = int(lengths.argmax())
+        raise ValueError(
+            f"max_length is {max_length}, but sequence {where} has {int(lengths.max())} tokens: "
+            "give the greatest length, or leave it out"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,10 +15,13 @@ from lares_kernels import repeated_calls
 from lares_kernels.backends import choose
 from lares_kernels.call import (
     PRECISIONS,
+    Handover,
     RefineCall,
     RefineOutput,
     Request,
     check_hidden,
+    check_lengths_given,
+    check_max_length,
     check_rollouts,
     check_state,
     check_steps_done,
@@ -43,7 +47,7 @@ from lares_kernels.parameters import check_parameters
 from lares_kernels.seeds import given_seed, seed_of_call, signed
 from lares_kernels.whole import described, is_whole, whole_number, whole_numbers
 
-_N_OPTIONS = 11  # of RefineFunction, config .. keeps_padding
+_N_OPTIONS = 12  # of RefineFunction, config .. max_length
 _SEED = 6  # its place among them
 
 
@@ -51,9 +55,10 @@ class RefineFunction(torch.autograd.Function):
     """The differentiable op.
 
     ``apply(hidden, state, lengths, num_steps, sequence_ids, config, backend, precision, rollouts,
-    max_steps, steps_done, seed, dropout, zero_state, wants_state, keeps_padding, *parameters)``, as
-    :class:`lares_kernels.call.RefineCall` explains them, ``config`` as its ``key``, ``parameters`` in
-    the order of :func:`lares_kernels.parameters.parameter_shapes`, ``seed`` a number or a tensor ().
+    max_steps, steps_done, seed, dropout, zero_state, wants_state, keeps_padding, max_length,
+    *parameters)``, as :class:`lares_kernels.call.RefineCall` explains them, ``config`` as its
+    ``key``, ``parameters`` in the order of :func:`lares_kernels.parameters.parameter_shapes`,
+    ``seed`` a number or a tensor ().
     Gives (trajectory (S, T, d), final state, what backward needs) in the state's type. Gradients flow
     from the first two to ``hidden``, ``state`` and every parameter. It can be differentiated once.
     """
@@ -66,7 +71,12 @@ class RefineFunction(torch.autograd.Function):
         return found  # the operator has checked what it was given
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(
+        ctx: Any,
+        inputs: tuple[Any, ...],
+        output: tuple[Tensor, ...],
+        handover: Handover | None = None,
+    ) -> None:
         hidden, state, lengths, num_steps, sequence_ids, *rest = inputs
         options, parameters = rest[:_N_OPTIONS], rest[_N_OPTIONS:]
         kept = output[2]
@@ -76,8 +86,12 @@ class RefineFunction(torch.autograd.Function):
         if isinstance(options[_SEED], Tensor):
             seed, options[_SEED] = options[_SEED], None
         ctx.options = tuple(options)
+        tensors: tuple[Tensor, ...] = ()
+        if handover is not None:
+            tensors = handover.tensors
+            ctx.handover = (handover.by, len(tensors), handover.numbers)
         ctx.save_for_backward(
-            hidden, state, lengths, num_steps, sequence_ids, seed, kept, *parameters
+            hidden, state, lengths, num_steps, sequence_ids, seed, kept, *parameters, *tensors
         )
 
     @staticmethod
@@ -85,13 +99,19 @@ class RefineFunction(torch.autograd.Function):
         ctx: Any, g_trajectory: Tensor | None, g_state: Tensor | None, _: None
     ) -> tuple[Tensor | None, ...]:
         hidden, state, lengths, num_steps, sequence_ids, seed, kept, *parameters = ctx.saved_tensors
+        handover = Handover()
+        if hasattr(ctx, "handover"):
+            handover.by, n_tensors, handover.numbers = ctx.handover
+            n_parameters = len(parameters) - n_tensors
+            handover.tensors = tuple(parameters[n_parameters:])
+            del parameters[n_parameters:]
         options = list(ctx.options)
         if seed is not None:
             options[_SEED] = seed
         n_others = 3 + _N_OPTIONS
         if g_trajectory is None and g_state is None:
             return (None,) * (2 + n_others + len(parameters))
-        run = refine_backward_for(hidden, state, parameters, g_trajectory, g_state)
+        run = refine_backward_for(hidden, state, parameters, g_trajectory, g_state, handover)
         grads = run(
             hidden,
             state,
@@ -99,9 +119,9 @@ class RefineFunction(torch.autograd.Function):
             lengths,
             num_steps,
             sequence_ids,
-            *options[:-1],
+            *options[:-2],
             True,
-            options[-1],
+            *options[-2:],
             kept,
             g_trajectory,
             g_state,
@@ -119,9 +139,9 @@ class RefineFunction(torch.autograd.Function):
 def _arguments_of(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """The operator's, from those of :class:`RefineFunction`."""
     hidden, state, lengths, num_steps, sequence_ids, *rest = inputs
-    *options, keeps_padding = rest[:_N_OPTIONS]
+    *options, keeps_padding, max_length = rest[:_N_OPTIONS]
     parameters = rest[_N_OPTIONS:]
-    others = (lengths, num_steps, sequence_ids, *options, True, keeps_padding)
+    others = (lengths, num_steps, sequence_ids, *options, True, keeps_padding, max_length)
     return (hidden, state, parameters, *others)
 
 
@@ -129,14 +149,14 @@ def _inputs_of(
     hidden: Tensor, state: Tensor | None, parameters: list[Tensor], *others: Any
 ) -> tuple[Any, ...]:
     """Of :class:`RefineFunction`, from the operator's arguments."""
-    *options, _, keeps_padding = others
-    return (hidden, state, *options, keeps_padding, *parameters)
+    *options, _, keeps_padding, max_length = others
+    return (hidden, state, *options, keeps_padding, max_length, *parameters)
 
 
 def _keeping(*arguments: Any) -> tuple[Any, ...]:
     """The operator's arguments with ``differentiates``."""
-    *others, _, keeps_padding = arguments
-    return (*others, True, keeps_padding)
+    *others, _, keeps_padding, max_length = arguments
+    return (*others, True, keeps_padding, max_length)
 
 
 differentiable_by(library, "refine", RefineFunction, _inputs_of, _keeping)
@@ -153,8 +173,10 @@ class _RefineNow(_SingleLevelFunction):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         arguments = _arguments_of(inputs)
-        output = refine_for(*arguments[:3])(*arguments)  # ``refine`` has checked them
-        RefineFunction.setup_context(ctx, inputs, output)
+        handover = Handover()
+        hidden, state, parameters, *_ = arguments  # which ``refine`` has checked
+        output = refine_for(hidden, state, parameters, handover)(*arguments)
+        RefineFunction.setup_context(ctx, inputs, output, handover)
         return output
 
     backward = staticmethod(RefineFunction.backward)
@@ -165,10 +187,25 @@ def _as(like: Tensor, gradient: Tensor) -> Tensor:
     return gradient if gradient.dtype is like.dtype else gradient.to(like.dtype)
 
 
+def _is_free_to_read(tensor: Tensor) -> bool:
+    """Whether nothing is waited for where the numbers in ``tensor`` are looked at."""
+    return tensor.is_cpu
+
+
 def _lengths(
-    hidden: Tensor, lengths: Tensor | Sequence[int] | None, cu_seqlens: Tensor | None
+    hidden: Tensor,
+    lengths: Tensor | Sequence[int] | None,
+    cu_seqlens: Tensor | None,
+    max_length: int,
 ) -> Tensor:
-    """Length of each sequence, (B,) whole numbers on ``hidden``'s device, not looked at."""
+    """Length of each sequence, (B,) whole numbers on ``hidden``'s device.
+
+    Packed ones are looked at, but not on a device where ``max_length`` says what is needed of them.
+    """
+    if max_length and hidden.dim() == 3:
+        raise ValueError(
+            "max_length goes with packed hidden (N, d); of (B, L, d) the greatest length is L"
+        )
     if hidden.dim() == 3:
         if cu_seqlens is not None:
             raise ValueError(
@@ -189,7 +226,13 @@ def _lengths(
     if cu_seqlens is None or lengths is not None:
         raise ValueError("packed hidden (N, d) needs cu_seqlens (B + 1,), and no lengths")
     found = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
-    if can_be_read(cu_seqlens) and int(cu_seqlens[0]) != 0:
+    if not can_be_read(cu_seqlens):
+        return found
+    asked = os.environ.get("LARES_CHECK_VALUES") == "1"
+    if max_length and not (asked or _is_free_to_read(cu_seqlens)):
+        return found
+    check_lengths_given(found, max_length)
+    if int(cu_seqlens[0]) != 0:
         raise ValueError(
             f"cu_seqlens runs from {int(cu_seqlens[0])} to {int(cu_seqlens[-1])}; "
             f"it must run from 0 to the {len(hidden)} rows of hidden"
@@ -211,6 +254,7 @@ def refine(
     *,
     lengths: Tensor | Sequence[int] | None = None,
     cu_seqlens: Tensor | None = None,
+    max_length: int | None = None,
     num_steps: int | Tensor = 1,
     state: Tensor | str | None = None,
     steps_done: int = 0,
@@ -234,6 +278,8 @@ def refine(
             ``bsarec`` take the first form alone, ``L`` the core's ``window``, and read padding too.
         lengths: (B,) whole numbers in ``1..L``.
         cu_seqlens: (B + 1,) int32 offsets of packed sequences.
+        max_length: of packed sequences, what no length exceeds. On a GPU nothing is then waited for;
+            without it the greatest length is read there.
         num_steps: ``T``: a number, or (B,) or (B, rollouts) whole numbers, at least 1.
         state: ``s_0``, shaped like the output's ``state``; None or ``"normal"`` draws it from
             ``seed``, ``"zero"`` starts from zero.
@@ -271,7 +317,11 @@ def refine(
     rollouts = whole_number("rollouts", rollouts)
     steps_done = whole_number("steps_done", steps_done)
     signature = None
-    if not (compiling or training or rollouts != 1 or steps_done):
+    longest = 0
+    if max_length is not None:
+        longest = whole_number("max_length", max_length)
+        check_max_length(longest, least=1)
+    if not (compiling or training or rollouts != 1 or steps_done or longest):
         signature = repeated_calls.signature_of(
             config, hidden, cu_seqlens, num_steps, state, return_state, precision
         )
@@ -295,7 +345,7 @@ def refine(
     if not (state is None or is_named or isinstance(state, Tensor)):
         raise ValueError(f"state is {state!r}; it must be a tensor, None, 'normal' or 'zero'")
     check_rollouts(config, rollouts)
-    sizes = _lengths(hidden, lengths, cu_seqlens)
+    sizes = _lengths(hidden, lengths, cu_seqlens, longest)
     n_sequences = sizes.shape[0]
     padded = hidden.dim() == 3
     groups = (n_sequences,) if rollouts == 1 else (n_sequences, rollouts)
@@ -348,11 +398,18 @@ def refine(
         )
     elif differentiates and plain:
         trajectory, final, _ = _RefineNow.apply(  # type: ignore[attr-defined]
-            hidden, given_state, *tensors, *options, keeps_padding, *ordered
+            hidden, given_state, *tensors, *options, keeps_padding, longest, *ordered
         )
     else:
         trajectory, final, _ = refine_for(hidden, given_state, ordered)(
-            hidden, given_state, ordered, *tensors, *options, differentiates, keeps_padding
+            hidden,
+            given_state,
+            ordered,
+            *tensors,
+            *options,
+            differentiates,
+            keeps_padding,
+            longest,
         )
         if signature is not None and backend == "cpu" and not repeated_calls.is_kept(signature):
             repeated_calls.keep(signature, _call_of(config, hidden, tensors, options))
@@ -384,7 +441,16 @@ def _call_of(
 ) -> RefineCall:
     """The call with these options that runs here and now, or is ``traced``."""
     _, _, *others = options
-    arguments: tuple[Any, ...] = (hidden, *tensors, config, *others, differentiates, False, traced)
+    arguments: tuple[Any, ...] = (
+        hidden,
+        *tensors,
+        config,
+        *others,
+        differentiates,
+        False,
+        0,
+        traced,
+    )
     return make_call(*arguments)
 
 

@@ -7,6 +7,8 @@ tensor of another size than they are told would be memory of somebody else's.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from lares_kernels.call import (
     Request,
     check_floats,
     check_hidden,
+    check_max_length,
     check_max_steps,
     check_rollouts,
     check_state,
@@ -44,7 +47,7 @@ def check_forward(
     max_steps: int,
     steps_done: int,
     seed: Tensor,
-    *flags: bool,
+    *flags: Any,
 ) -> None:
     """Raise unless a kernel can be given these; values of ids, lengths and depths it checks itself.
 
@@ -65,6 +68,7 @@ def check_forward(
     check_rollouts(core, rollouts)
     check_max_steps(core, max_steps)
     check_steps_done(steps_done, max_steps, state is not None)
+    check_max_length(flags[-1])
     padded = hidden.dim() == 3
     n_sequences = hidden.shape[0] if padded else len(lengths)
     if not 1 <= n_sequences <= MAX_SEQUENCES:

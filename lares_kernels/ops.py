@@ -8,13 +8,14 @@ them by their own names is held to the same rules (``operator_checks.py``).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lares_kernels.backends import backend_named
-from lares_kernels.call import PRECISIONS, RefineCall
+from lares_kernels.call import PRECISIONS, Handover, RefineCall
 from lares_kernels.config import CoreConfig
 from lares_kernels.dispatcher import needs_no_dispatcher, same_device
 from lares_kernels.once_differentiable import refuse
@@ -25,7 +26,7 @@ from lares_kernels.whole import contiguous_int64
 _OPTIONS = (
     "Tensor lengths, Tensor? num_steps, Tensor? sequence_ids, str config, str backend, "
     "str precision, int rollouts, SymInt max_steps, SymInt steps_done, Tensor seed, bool dropout, "
-    "bool zero_state, bool wants_state, bool differentiates, bool keeps_padding"
+    "bool zero_state, bool wants_state, bool differentiates, bool keeps_padding, SymInt max_length"
 )
 _SEED = 12  # its place among the arguments of both
 library = torch.library.Library("lares_kernels", "DEF")
@@ -55,6 +56,7 @@ def make_call(
     wants_state: bool,
     differentiates: bool,
     keeps_padding: bool,
+    max_length: int = 0,
     traced: bool = False,
 ) -> RefineCall:
     """The call that an operator's plain arguments describe, whose tensors kernels can read."""
@@ -81,6 +83,7 @@ def make_call(
         wants_state=wants_state,
         differentiates=differentiates,
         keeps_padding=keeps_padding,
+        max_length=max_length,
         traced=traced,
     )
 
@@ -105,8 +108,10 @@ def _refine(
     config: str,
     backend: str,
     *options: Any,
+    handover: Handover | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     call = make_call(hidden, lengths, num_steps, sequence_ids, config, *options)
+    call.handover = handover
     return backend_named(backend).forward(call, hidden, state, parameters)
 
 
@@ -120,9 +125,11 @@ def _refine_backward(
     config: str,
     backend: str,
     *others: Any,
+    handover: Handover | None = None,
 ) -> list[Tensor]:
     *options, kept, g_trajectory, g_state = others
     call = make_call(hidden, lengths, num_steps, sequence_ids, config, *options)
+    call.handover = handover
     return backend_named(backend).backward(
         call,
         hidden,
@@ -174,7 +181,7 @@ def _refine_fake(
     max_steps: int,
     steps_done: int,
     seed: Tensor,
-    *flags: bool,
+    *flags: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     same_device(hidden, [state, *parameters, lengths, num_steps, sequence_ids], anywhere=seed)
     numbers = (rollouts, max_steps, steps_done, 0)
@@ -232,11 +239,18 @@ _dispatched_backward = _dispatched("refine_backward")
 
 
 def refine_for(
-    hidden: Tensor, state: Tensor | None, parameters: Sequence[Tensor]
+    hidden: Tensor,
+    state: Tensor | None,
+    parameters: Sequence[Tensor],
+    handover: Handover | None = None,
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """``torch.ops.lares_kernels.refine``, or what it runs, as a call with these tensors needs."""
+    """``torch.ops.lares_kernels.refine``, or what it runs, as a call with these tensors needs.
+
+    Operators hand nothing on to backward but what they return: only what runs without them fills
+    ``handover``.
+    """
     if needs_no_dispatcher([hidden, state, *parameters]):
-        return _refine
+        return _refine if handover is None else partial(_refine, handover=handover)
     return dispatched_refine
 
 
@@ -246,6 +260,7 @@ def refine_backward_for(
     parameters: Sequence[Tensor],
     g_trajectory: Tensor | None,
     g_state: Tensor | None,
+    handover: Handover,
 ) -> Callable[..., list[Tensor]]:
     """``torch.ops.lares_kernels.refine_backward``, or what it runs.
 
@@ -257,5 +272,5 @@ def refine_backward_for(
         for gradient in (g_trajectory, g_state):
             if gradient is not None and not torch._C._has_storage(gradient):
                 refuse("a batch of gradients (vectorize=True, is_grads_batched=True)")
-        return _refine_backward
+        return partial(_refine_backward, handover=handover)
     return _dispatched_backward

@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
+from functools import cache
 
-def most_tiles(n_rows: int, n_sequences: int, longest: int, tile_rows: int) -> int:
+import torch
+
+LEAST_SPILL = 1 << 30
+_SHARE = 16  # of a card's memory
+
+
+@cache
+def spill_bytes(device: torch.device) -> int:
+    """Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
+
+    A sixteenth of the card's memory, at least 1 GiB. The host does not know how many tokens there are,
+    so it counts padding; kernels touch what tokens need.
+    """
+    if device.type != "cuda":
+        return LEAST_SPILL
+    total = int(torch.cuda.get_device_properties(device).total_memory)
+    return max(LEAST_SPILL, total // _SHARE)
+
+
+MOST_PROGRAMS = 512
+
+
+def divided(n_sequences: int, block: int) -> tuple[int, int, int]:
+    """How blocks of sequences, each cut into tiles on its own, are divided among programs.
+
+    Returns:
+        (blocks, programs, blocks of a program): one each as far as ``MOST_PROGRAMS`` goes.
+    """
+    blocks = -(-n_sequences // block)
+    of_program = -(-blocks // MOST_PROGRAMS)
+    return blocks, -(-blocks // of_program), of_program
+
+
+def most_tiles(
+    n_rows: int, n_sequences: int, longest: int, tile_rows: int, n_blocks: int = 1
+) -> int:
     """Tiles that sequences of at most ``longest`` tokens, ``n_rows`` in all, can need.
 
-    A tile that another follows holds more than ``tile_rows - longest`` rows, and two neighbours
-    together more than ``tile_rows``.
+    They are put into tiles in ``n_blocks`` blocks, each on its own and first-fit. A tile of a block
+    that another follows holds more than ``tile_rows - longest`` rows, and two neighbours together more
+    than ``tile_rows``.
     """
-    by_fill = n_rows // (tile_rows - longest + 1) + 1
-    by_pairs = 2 * (n_rows // tile_rows) + 2
+    by_fill = n_rows // (tile_rows - longest + 1) + n_blocks
+    by_pairs = 2 * (n_rows // tile_rows) + 2 * n_blocks
     return min(n_sequences, by_fill, by_pairs)

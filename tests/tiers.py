@@ -22,6 +22,7 @@ ONE_CASE_EACH = (
     "tests/kernels/cuda/test_emulated_gradients.py",
     "tests/kernels/cuda/test_emulated_non_finite.py",
     "tests/kernels/cuda/test_emulated_split.py",
+    "tests/kernels/cuda/test_tile_plan.py",
     "tests/kernels/interpreted/test_catalogue.py",
     "tests/kernels/interpreted/test_catalogue_non_finite.py",
     "tests/kernels/interpreted/test_device_functions.py",

@@ -105,8 +105,8 @@ struct Backward : Forward<S> {
 
     LARES_DEVICE void kept_state(Rows<S>& x, const Tile& tile, int step) const {
         if (call.adapter == LARES_CUDA_NONE) return;
-        load_rows<S>(x, this->kept(tile, step), tile.upper(), tile.lower(),
-                     tile.field(kDepth, tile.upper()) >= step,
+        load_rows<S>(x, this->kept(step), tile.field(kKeptRow, tile.upper()),
+                     tile.field(kKeptRow, tile.lower()), tile.field(kDepth, tile.upper()) >= step,
                      tile.field(kDepth, tile.lower()) >= step);
     }
 

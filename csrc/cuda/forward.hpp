@@ -87,9 +87,9 @@ struct Forward {
     // Packed row of a tile's first.
     LARES_DEVICE int start_of(const Tile& tile) const { return call.tile_start[tile.number]; }
 
-    // The states before `step` of a tile's rows, kept for backward.
-    LARES_DEVICE float* kept(const Tile& tile, int step) const {
-        return call.kept + (int64_t(step - 1) * call.kept_rows + start_of(tile)) * S::kWidth;
+    // The states before `step`, kept for backward.
+    LARES_DEVICE float* kept(int step) const {
+        return call.kept + int64_t(step - 1) * call.kept_rows * S::kWidth;
     }
 
     // Draws of layers outside the recurrence carry step 0.
@@ -212,9 +212,9 @@ struct Forward {
 
     // The state before `step`, for backward.
     LARES_DEVICE void keep(const Rows<S>& x, const Tile& tile, int step) const {
-        store_rows<S>(kept(tile, step), tile.upper(), tile.lower(), x,
-                      tile.field(kDepth, tile.upper()) >= step,
-                      tile.field(kDepth, tile.lower()) >= step);
+        store_rows<S>(
+            kept(step), tile.field(kKeptRow, tile.upper()), tile.field(kKeptRow, tile.lower()), x,
+            tile.field(kDepth, tile.upper()) >= step, tile.field(kDepth, tile.lower()) >= step);
     }
 
     // What the call returns of a step. Sequences that are done run on with their warp's others, but

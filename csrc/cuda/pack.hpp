@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core.hpp"
+#include "tile_plan.hpp"
 
 namespace lares::cuda {
 
@@ -10,6 +11,8 @@ template <class T>
 struct Pack {
     static constexpr int kMostWarps = 8;
     static constexpr int kNumbers = 2;  // of a lane
+
+    static constexpr int of_block(int warps) { return 32 * warps * kNumbers; }
 
     const LaresCudaPack& call;
     const Block& block;
@@ -42,6 +45,37 @@ struct Pack {
             before += size;
         }
         return x;
+    }
+};
+
+// The same in the launch that cuts the batch into tiles: blocks of one warp, behind those that cut.
+struct PrepareCall {
+    LaresCudaCall call;
+    LaresCudaPack pack;
+    void* stream;
+    int32_t unit_warps;
+};
+
+template <class T>
+struct Prepare {
+    static constexpr int kMostWarps = 1;
+
+    const PrepareCall& call;
+    const Block& block;
+    unsigned char* shared;
+
+    LARES_DEVICE Prepare(const PrepareCall& call, const Block& block, unsigned char* shared)
+        : call(call), block(block), shared(shared) {}
+
+    LARES_DEVICE void run() const {
+        const int cutting = call.call.programs;
+        if (block.index < cutting) {
+            TilePlan(call.call, block, shared).run();
+        } else {
+            Block packing = block;
+            packing.index -= cutting;
+            Pack<T>(call.pack, packing, shared).run();
+        }
     }
 };
 

@@ -5,18 +5,31 @@
 #include "probe.hpp"
 #include "shapes.hpp"
 #include "tile_plan.hpp"
+#include "unpack.hpp"
 
 using namespace lares::cuda;
 
 namespace {
 
+// Blocks of `warps` warps that pack all parameters.
+int packing_blocks(const LaresCudaPack& pack, int warps) {
+    const int of_block = Pack<Bf16>::of_block(warps);
+    return (pack.matrix_numbers + pack.vector_numbers + of_block - 1) / of_block;
+}
+
+const char* cut_and_pack(const LaresCudaCall& call, const LaresCudaPack& pack) {
+    const PrepareCall both = {call, pack, call.stream, 1};
+    const int blocks = call.programs + packing_blocks(pack, 1);
+    return pack.precision == LARES_CUDA_BF16 ? launch<Prepare<Bf16>>(both, blocks, 1, 0)
+                                             : launch<Prepare<Fp16>>(both, blocks, 1, 0);
+}
+
 const char* cut_into_tiles(const LaresCudaCall& call) {
-    // Enough warps for a thread a sequence, as far as a block goes.
-    const int sequences = call.n_groups * call.rollouts;
-    int warps = (sequences + 31) / 32;
-    warps = warps < 1 ? 1 : warps > TilePlan::kMostWarps ? TilePlan::kMostWarps : warps;
-    const char* error = launch<TilePlan>(call, 1, warps, TilePlan::kMostWarps * sizeof(int32_t));
-    return error != nullptr ? error : launch<TileRows>(call, call.max_tiles, 1, 0);
+    const char* error = call.pack == nullptr ? launch<TilePlan>(call, call.programs, 1, 0)
+                                             : cut_and_pack(call, *call.pack);
+    if (error != nullptr) return error;
+    const int sequences = call.n_groups * call.rollouts, warps = TileRows::kMostWarps;
+    return launch<TileRows>(call, (sequences + warps - 1) / warps, warps, 0);
 }
 
 #define LARES_CUDA_Bf16 LARES_CUDA_BF16
@@ -56,22 +69,26 @@ const char* run(const LaresCudaCall& call, bool cuts, const char* (*pass)(const 
 }  // namespace
 
 const char* lares_cuda_forward(const LaresCudaCall* call) {
-    return run(*call, call->split_parts == 0, run_forward);
+    return run(*call, call->split_parts == 0 && !call->planned, run_forward);
 }
 
 const char* lares_cuda_backward(const LaresCudaCall* call) {
-    return run(*call, call->last_step == call->max_steps, run_backward);
+    return run(*call, call->last_step == call->max_steps && !call->planned, run_backward);
 }
 
 const char* lares_cuda_pack(const LaresCudaPack* call) {
     const DeviceGuard guard(call->device);
     if (guard.error != nullptr) return guard.error;
-    using Kernel = Pack<Bf16>;
-    const int of_block = 32 * Kernel::kMostWarps * Kernel::kNumbers;
-    const int blocks = (call->matrix_numbers + call->vector_numbers + of_block - 1) / of_block;
-    return call->precision == LARES_CUDA_BF16
-               ? launch<Kernel>(*call, blocks, Kernel::kMostWarps, 0)
-               : launch<Pack<Fp16>>(*call, blocks, Kernel::kMostWarps, 0);
+    const int warps = Pack<Bf16>::kMostWarps, blocks = packing_blocks(*call, warps);
+    return call->precision == LARES_CUDA_BF16 ? launch<Pack<Bf16>>(*call, blocks, warps, 0)
+                                              : launch<Pack<Fp16>>(*call, blocks, warps, 0);
+}
+
+const char* lares_cuda_unpack(const LaresCudaUnpack* call) {
+    const DeviceGuard guard(call->device);
+    if (guard.error != nullptr) return guard.error;
+    const int blocks = (call->count + Unpack::kNumbers - 1) / Unpack::kNumbers;
+    return launch<Unpack>(*call, blocks, Unpack::kMostWarps, Unpack::kSharedBytes);
 }
 
 const char* lares_cuda_probe(const LaresCudaProbe* call) {

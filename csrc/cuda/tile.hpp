@@ -17,8 +17,9 @@ enum Field : int {
     kFirst,      // tile row of its sequence's first token
     kDepth,      // steps that its sequence runs; 0 past a tile's last row
     kNewest,     // its sequence's number if it is the newest token, else -1
+    kKeptRow,    // of the states kept for backward, which lie in order of depth, not of tiles
 };
-static_assert(kNewest < LARES_CUDA_FIELDS);
+static_assert(kKeptRow < LARES_CUDA_FIELDS);
 
 // One warp's part of a tile.
 struct Tile {

@@ -1,188 +1,268 @@
 // The tile plan: which rows of which sequences share a tile.
 //
-// A tile is a few whole sequences, at most 16 rows for each warp of a unit. Sequences are taken in
-// order, deepest first, and a tile is closed by the first one that does not fit it (next-fit). Row
-// r of a tile that starts at packed row n is packed row n + r.
+// A tile is a few whole sequences, at most 16 rows for each warp of a unit. 128 neighbouring
+// sequences are cut into tiles on their own, first-fit: the deepest first, of those the longest,
+// each into the first tile that has room for it. So a tile's deepest sequence is its first, and
+// every row runs at least as many steps as the next. Tiles are numbered, and their rows packed,
+// block after block. Row r of a tile that starts at packed row n is packed row n + r.
 #pragma once
 
 #include "tile.hpp"
 
 namespace lares::cuda {
 
-// Cuts the sequences into tiles; one block.
-struct TilePlan {
-    static constexpr int kMostWarps = 32;
+// What is known of each sequence, or of each tile there may be.
+enum SequenceField : int {
+    kMember,         // number, in the order taken, of the one that is placed here
+    kPlace,          // its tile among its program's << 8 | its first row there
+    kBefore,         // tokens of its program's sequences before it, as taken
+    kBeforeAsGiven,  // and in the caller's order
+    kFill,           // a tile's rows
+    kStart,          // rows of its program's tiles before it
+    kSequenceFields
+};
+static_assert(kSequenceFields == LARES_CUDA_SEQUENCE_FIELDS);
+
+// What a program adds up: its tiles, its tokens, those of as many sequences in the caller's order.
+enum ProgramSum : int { kTiles, kTokens, kTokensAsGiven, kProgramSums };
+static_assert(kProgramSums == LARES_CUDA_PROGRAM_SUMS);
+
+// How sequences are divided among programs, which are blocks of the grid.
+struct Programs {
+    static constexpr int kBlock = LARES_CUDA_BLOCK;
 
     const LaresCudaCall& call;
-    const Block& block;
-    int32_t* totals;  // shared, one a warp
-
-    LARES_DEVICE TilePlan(const LaresCudaCall& call, const Block& block, unsigned char* shared)
-        : call(call), block(block), totals(reinterpret_cast<int32_t*>(shared)) {}
 
     LARES_DEVICE int sequences() const { return call.n_groups * call.rollouts; }
-
-    // f(numbers of 32 neighbours, which of them are below `count`), by all warps of the block.
-    template <class F>
-    LARES_DEVICE void for_all(int count, F f) const {
-        LARES_ROLLED
-        for (int first = 32 * block.warp; first < count; first += 32 * block.warps) {
-            const Int at = first + lane_number();
-            f(at, at < count);
-        }
+    LARES_DEVICE int of_program() const { return call.program_blocks * kBlock; }
+    LARES_DEVICE int32_t* field(SequenceField which) const {
+        return call.sequences + int64_t(which) * sequences();
     }
-
-    LARES_DEVICE void meet() const {
-        block.fence();
-        block.barrier();
+    LARES_DEVICE int32_t* sum(ProgramSum which) const { return call.sums + which * call.programs; }
+    // A sum of the programs before one.
+    LARES_DEVICE int sum_before(ProgramSum which, int program) const {
+        Int found = wide(0);
+        LARES_ROLLED
+        for (int base = 0; base < program; base += 32) {
+            const Int at = base + lane_number();
+            found += load(sum(which), at, at < program, 0);
+        }
+        return warp_sum(found);
     }
-
-    // out[i] = tokens of the sequences before the i-th, i = 0 .. count. A bad length is held to
-    // 1 .. longest, so that it leads out of no array.
-    LARES_DEVICE void prefix_sums(const int64_t* order, int rollouts, int count,
-                                  int32_t* out) const {
-        int before = 0;
-        LARES_ROLLED
-        for (int base = 0; base < count; base += 32 * block.warps) {
-            const Int at = base + 32 * block.warp + lane_number();
-            const Mask inside = at < count;
-            const Int sequence = order == nullptr ? at : load(order, at, inside, 0);
-            Int length = load(call.lengths, sequence / rollouts, inside, 0);
-            length = smaller(larger(length, wide(1)), wide(call.longest));
-            length = select(inside, length, wide(0));
-            const Int sum = running_sum(length);
-            const int total = warp_max(sum);
-            store(totals, wide(block.warp), wide(total), lane_number() == 0);
-            block.barrier();
-            const Int warp = lane_number();
-            const Int of_warp = load(totals, warp, warp < block.warps, 0);
-            const int mine = warp_sum(select(warp < block.warp, of_warp, wide(0)));
-            store(out, at, before + mine + sum - length, inside);
-            before += warp_sum(of_warp);
-            block.barrier();
-        }
-        if (block.warp == 0) store(out, wide(count), wide(before), lane_number() == 0);
+    // Bad values are held in range, so that they lead out of no array.
+    LARES_DEVICE static int held(int64_t value, int most) {
+        return value < 1 ? 1 : value > most ? most : int(value);
     }
-
-    LARES_DEVICE void run() const {
-        const int count = sequences(), rows = 16 * call.unit_warps;
-        prefix_sums(call.order, call.rollouts, count, call.starts);
-        if (call.hidden_starts != nullptr)
-            prefix_sums(nullptr, 1, call.n_groups, call.hidden_starts);
-        meet();
-
-        // The sequence that starts the next tile, if a tile starts here.
-        for_all(count + 1, [&](Int at, Mask inside) {
-            const Int end = load(call.starts, at, inside, 0) + rows;
-            Int low = at;  // starts[low] <= end; every sequence has a token: at most `rows` fit
-            LARES_ROLLED
-            for (int step = rows; step > 0; step /= 2) {
-                const Int probe = low + step;
-                const Mask valid = both(inside, probe <= count);
-                const Mask fits = both(valid, load(call.starts, probe, valid, 0) <= end);
-                low = select(fits, probe, low);
-            }
-            store(call.jumps, at, low, inside);
-        });
-
-        // Tile t starts after t jumps from sequence 0: as many of the 1st, 2nd, 4th, ... powers of
-        // the jump as t has bits.
-        for_all(call.max_tiles + 1,
-                [&](Int tile, Mask inside) { store(call.tile_sequence, tile, wide(0), inside); });
-        int32_t *here = call.jumps, *there = call.jumps + count + 1;
-        LARES_ROLLED
-        for (int power = 1; power <= call.max_tiles; power *= 2) {
-            meet();
-            for_all(call.max_tiles + 1, [&](Int tile, Mask inside) {
-                const Mask jumps = both(inside, (tile & power) != 0);
-                const Int sequence = load(call.tile_sequence, tile, jumps, 0);
-                store(call.tile_sequence, tile, load(here, sequence, jumps, 0), jumps);
-            });
-            for_all(count + 1, [&](Int at, Mask inside) {
-                store(there, at, load(here, load(here, at, inside, 0), inside, 0), inside);
-            });
-            int32_t* const swapped = here;
-            here = there;
-            there = swapped;
-        }
-        meet();
-
-        if (block.warp != 0) return;
-        int tiles = 0;
-        LARES_ROLLED
-        for (int base = 0; base < call.max_tiles; base += 32) {
-            const Int tile = base + lane_number();
-            const Int sequence = load(call.tile_sequence, tile, tile < call.max_tiles, count);
-            tiles += warp_sum(select(sequence < count, wide(1), wide(0)));
-        }
-        store(call.tile_count, wide(0), wide(tiles), lane_number() == 0);
+    LARES_DEVICE Int lengths(Int sequence, Mask inside) const {
+        const Int length = load(call.lengths, sequence / call.rollouts, inside, 0);
+        return select(inside, smaller(larger(length, wide(1)), wide(call.longest)), wide(0));
     }
 };
 
-// Writes down what is known of each row; one block for each tile there may be.
-struct TileRows {
+// Cuts the sequences into tiles; a warp for each program.
+struct TilePlan {
     static constexpr int kMostWarps = 1;
+    static constexpr int kEach = Programs::kBlock / 32;  // neighbours, which a lane takes
 
     const LaresCudaCall& call;
     const Block& block;
+    Programs programs;
 
-    LARES_DEVICE TileRows(const LaresCudaCall& call, const Block& block, unsigned char*)
-        : call(call), block(block) {}
+    LARES_DEVICE TilePlan(const LaresCudaCall& call, const Block& block, unsigned char*)
+        : call(call), block(block), programs{call} {}
+
+    using Numbers = Int[kEach];
+
+    // Sums of all numbers before each; gives the sum of all.
+    LARES_DEVICE static int sums_before(Numbers& before, const Numbers& x) {
+        Int sum = wide(0);
+        LARES_UNROLL
+        for (int i = 0; i < kEach; ++i) {
+            before[i] = sum;
+            sum += x[i];
+        }
+        const Int upto = running_sum(sum);
+        LARES_UNROLL
+        for (int i = 0; i < kEach; ++i) before[i] += upto - sum;
+        return warp_max(upto);
+    }
 
     LARES_DEVICE void run() const {
-        const int tile = block.index, rows = 16 * call.unit_warps;
-        if (tile >= *call.tile_count) return;
-        const int first = call.tile_sequence[tile], last = call.tile_sequence[tile + 1];
-        const int start = call.starts[first], end = call.starts[last];
-        store(call.tile_start, wide(tile), wide(start), lane_number() == 0);
-        int32_t* info = call.rows + tile * (LARES_CUDA_FIELDS * rows);
-        const int row_limit = call.n_hidden_rows * call.rollouts;
+        const int of_program = programs.of_program(), count = programs.sequences();
+        const int begin = block.index * of_program;
+        int tiles = 0, tokens = 0, as_given = 0;
         LARES_ROLLED
-        for (int base = 0; base < rows; base += 32) {
-            const Int r = base + lane_number(), row = start + r;
-            const Mask real = both(r < rows, row < smaller(wide(end), wide(row_limit)));
-            Int low = wide(first);  // starts[low] <= row
-            LARES_ROLLED
-            for (int step = rows / 2; step > 0; step /= 2) {
-                // A tile of n rows has at most n sequences.
-                const Int probe = smaller(low + step, wide(last));
-                low = select(both(real, load(call.starts, probe, real, 0) <= row), probe, low);
+        for (int first = begin; first < begin + of_program && first < count;
+             first += Programs::kBlock) {
+            Numbers key, length, given, fill, before, before_given;
+            LARES_UNROLL
+            for (int i = 0; i < kEach; ++i) {
+                const Int at = first + kEach * lane_number() + i;
+                const Mask inside = at < count;
+                const Int sequence = call.order == nullptr ? at : load(call.order, at, inside, 0);
+                length[i] = programs.lengths(sequence, inside);
+                given[i] = call.order == nullptr ? length[i] : programs.lengths(at, inside);
+                Int depth = wide(1);
+                if (call.num_steps != nullptr)
+                    depth = smaller(larger(load(call.num_steps, sequence, inside, 0), wide(1)),
+                                    wide(call.max_steps));
+                key[i] = select(inside, depth << 8 | length[i], wide(0));
+                fill[i] = wide(0);
             }
-            write(info, r, r < rows, real, low, row);
+            sums_before(before, length);
+            const int of_block = sums_before(before_given, given);
+            LARES_UNROLL
+            for (int i = 0; i < kEach; ++i) {
+                const Int at = first + kEach * lane_number() + i;
+                store(programs.field(kBefore), at, tokens + before[i], at < count);
+                store(programs.field(kBeforeAsGiven), at, as_given + before_given[i], at < count);
+            }
+            as_given += of_block;
+            fill_tiles(key, fill, first, tiles);
+            tokens += write_tiles(fill, begin, tiles, tokens);
+        }
+        const Mask once = lane_number() == 0;
+        store(programs.sum(kTiles), wide(block.index), wide(tiles), once);
+        store(programs.sum(kTokens), wide(block.index), wide(tokens), once);
+        store(programs.sum(kTokensAsGiven), wide(block.index), wide(as_given), once);
+    }
+
+    // Puts a block's sequences into tiles. Those of one key, which is their depth << 8 | length, at
+    // once: as many into each tile as it has room for.
+    LARES_DEVICE void fill_tiles(Numbers& key, Numbers& fill, int first, int tiles) const {
+        const int rows = 16 * call.unit_warps;
+        int done = first;
+        LARES_ROLLED
+        while (true) {
+            Int best = key[0];
+            LARES_UNROLL
+            for (int i = 1; i < kEach; ++i) best = larger(best, key[i]);
+            const int of_all = warp_max(best);
+            if (of_all == 0) return;
+            const int length = of_all & 0xff;
+            // x / length of x up to 128 is x inverse >> 16.
+            const int inverse = 65536 / length + 1;
+            Numbers same, rank, room, earlier;
+            LARES_UNROLL
+            for (int i = 0; i < kEach; ++i) {
+                same[i] = select(key[i] == of_all, wide(1), wide(0));
+                room[i] = (rows - fill[i]) * inverse >> 16;
+            }
+            const int count = sums_before(rank, same);
+            sums_before(earlier, room);
+            Int most = wide(0);
+            LARES_UNROLL
+            for (int i = 0; i < kEach; ++i) {
+                const Int at = first + kEach * lane_number() + i;
+                store(programs.field(kMember), done + rank[i], at, same[i] > 0);
+                key[i] = select(same[i] > 0, wide(0), key[i]);
+                room[i] = smaller(larger(count - earlier[i], wide(0)), room[i]);
+                most = larger(most, room[i]);
+            }
+            const int times = warp_max(most);
+            LARES_ROLLED
+            for (int k = 0; k < times; ++k) {
+                LARES_UNROLL
+                for (int i = 0; i < kEach; ++i) {
+                    const Int tile = tiles + kEach * lane_number() + i;
+                    const Mask has = room[i] > k;
+                    store(programs.field(kPlace), done + earlier[i] + k, tile << 8 | fill[i], has);
+                    fill[i] += select(has, wide(length), wide(0));
+                }
+            }
+            done += count;
         }
     }
 
-    LARES_DEVICE void write(int32_t* info, Int r, Mask inside, Mask real, Int taken,
-                            Int row) const {
-        const Int sequence = call.order == nullptr ? taken : load(call.order, taken, real, 0);
-        const Int start = load(call.starts, taken, real, 0);
-        const Int length = load(call.starts, taken + 1, real, 0) - start;
-        const Int position = row - start;
-        const Int group = sequence / call.rollouts, rollout = sequence - group * call.rollouts;
-        Int hidden_row = group * call.padded_length + position;
-        Int state_row = sequence * call.padded_length + position;
-        if (call.hidden_starts != nullptr) {
-            const Int hidden_start = load(call.hidden_starts, group, real, 0);
-            hidden_row = hidden_start + position;
-            state_row = call.rollouts * hidden_start + rollout * length + position;
+    // What is known of a block's tiles, which are added to `tiles`; gives their rows.
+    LARES_DEVICE int write_tiles(const Numbers& fill, int begin, int& tiles, int tokens) const {
+        Numbers before;
+        const int rows = sums_before(before, fill);
+        Int used = wide(0);
+        LARES_UNROLL
+        for (int i = 0; i < kEach; ++i) {
+            const Mask has = fill[i] > 0;
+            const Int at = begin + tiles + kEach * lane_number() + i;
+            store(programs.field(kFill), at, fill[i], has);
+            store(programs.field(kStart), at, tokens + before[i], has);
+            used += select(has, wide(1), wide(0));
         }
-        hidden_row = smaller(hidden_row, wide(call.n_hidden_rows - 1));
-        state_row = smaller(state_row, wide(call.n_hidden_rows * call.rollouts - 1));
-        const Int number =
-            call.sequence_ids == nullptr ? group : load(call.sequence_ids, group, real, 0);
-        Int depth = wide(call.max_steps);
-        if (call.num_steps != nullptr)
-            depth = smaller(load(call.num_steps, sequence, real, 0), depth);
+        tiles += warp_sum(used);
+        return rows;
+    }
+};
+
+// Writes down what is known of each row; a warp for each place that a sequence has.
+struct TileRows {
+    static constexpr int kMostWarps = 8;
+
+    const LaresCudaCall& call;
+    const Block& block;
+    Programs programs;
+
+    LARES_DEVICE TileRows(const LaresCudaCall& call, const Block& block, unsigned char*)
+        : call(call), block(block), programs{call} {}
+
+    LARES_DEVICE int row_limit() const { return call.n_hidden_rows * call.rollouts; }
+
+    LARES_DEVICE void run() const {
+        const int at = block.index * block.warps + block.warp;
+        if (at >= programs.sequences()) return;
+        if (at == 0) {
+            // Bad lengths of packed sequences may add up to more than there is room for.
+            const int tiles = programs.sum_before(kTiles, call.programs);
+            store(call.tile_count, wide(0), smaller(wide(tiles), wide(call.max_tiles)),
+                  lane_number() == 0);
+        }
+        const int program = at / programs.of_program();
+        const int member = programs.field(kMember)[at], place = programs.field(kPlace)[at];
+        const int of_program = program * programs.of_program() + (place >> 8);
+        const int tile = programs.sum_before(kTiles, program) + (place >> 8);
+        const int before = programs.sum_before(kTokens, program);
+        const int start = before + programs.field(kStart)[of_program];
+        const int kept = before + programs.field(kBefore)[member];
+        if (tile >= call.max_tiles) return;
+        const int row = place & 0xff;
+        if (row == 0) store(call.tile_start, wide(tile), wide(start), lane_number() == 0);
+        const int sequence = call.order == nullptr ? member : int(call.order[member]);
+        const int length = Programs::held(call.lengths[sequence / call.rollouts], call.longest);
+        // A tile's last sequence sees to the rows after it, too.
+        const int rows = 16 * call.unit_warps;
+        const int end = row + length == programs.field(kFill)[of_program] ? rows : row + length;
+        int32_t* info = call.rows + int64_t(tile) * (LARES_CUDA_FIELDS * rows);
+        LARES_ROLLED
+        for (int r = row; r < end; r += 32) {
+            const Int here = r + lane_number();
+            write(info, here, here < end, here - row, sequence, length, start, kept);
+        }
+    }
+
+    LARES_DEVICE void write(int32_t* info, Int r, Mask inside, Int position, int sequence,
+                            int length, int start, int kept) const {
+        const Mask real = both(position < length, start + r < row_limit());
+        const int group = sequence / call.rollouts, rollout = sequence - group * call.rollouts;
+        int first_hidden = group * call.padded_length, first_state = sequence * call.padded_length;
+        if (call.padded_length == 0) {
+            first_state = programs.sum_before(kTokensAsGiven, sequence / programs.of_program()) +
+                          programs.field(kBeforeAsGiven)[sequence];
+            first_hidden = (first_state - rollout * length) / call.rollouts;
+        }
+        // Where nobody looked at values an id may be any number; what is above addresses a rollout.
+        const int number =
+            call.sequence_ids == nullptr ? group : int(call.sequence_ids[group] & 0xffffff);
+        int depth = call.max_steps;
+        if (call.num_steps != nullptr) depth = Programs::held(call.num_steps[sequence], depth);
 
         const auto put = [&](Field field, Int value, int other) {
             store(info + field, r * LARES_CUDA_FIELDS, select(real, value, wide(other)), inside);
         };
-        put(kHiddenRow, hidden_row, -1);
-        put(kStateRow, state_row, -1);
-        put(kStream, number | (rollout << 24), 0);
+        put(kHiddenRow, smaller(first_hidden + position, wide(call.n_hidden_rows - 1)), -1);
+        put(kStateRow, smaller(first_state + position, wide(row_limit() - 1)), -1);
+        put(kStream, wide(number | (rollout << 24)), 0);
         put(kPosition, position, 0);
-        put(kDepth, depth, 0);
-        put(kNewest, select(position == length - 1, sequence, wide(-1)), -1);
+        put(kDepth, wide(depth), 0);
+        put(kKeptRow, smaller(kept + position, wide(row_limit() - 1)), -1);
+        put(kNewest, select(position == length - 1, wide(sequence), wide(-1)), -1);
         store(info + kFirst, r * LARES_CUDA_FIELDS, select(real, r - position, r), inside);
     }
 };

@@ -113,8 +113,9 @@ struct Problem {
         const bool drops = call.residual.planes > 0 || call.attention.planes > 0;
         c.shared_bytes = call.shared_bytes + c.units * unit_warps * of_warp(drops);
         c.max_tiles = tiles;
-        std::vector<int32_t> starts(sequences + 1), hidden_starts(call.n_groups + 1),
-            jumps(2 * (sequences + 1)), tile_sequence(tiles + 1), tile_start(tiles), tile_count(1),
+        c.programs = c.program_blocks = 1;
+        std::vector<int32_t> of_sequences(LARES_CUDA_SEQUENCE_FIELDS * sequences),
+            sums(LARES_CUDA_PROGRAM_SUMS), tile_start(tiles), tile_count(1),
             info(size_t(tiles) * LARES_CUDA_FIELDS * tile_rows);
         std::vector<float> trajectory(size_t(sequences) * call.max_steps * call.d_model, NAN),
             final_state(size_t(rows) * call.d_model),
@@ -125,10 +126,8 @@ struct Problem {
         c.hidden = hidden.data();
         c.matrices = matrices.data();
         c.vectors = vectors.data();
-        c.starts = starts.data();
-        c.hidden_starts = call.padded_length ? nullptr : hidden_starts.data();
-        c.jumps = jumps.data();
-        c.tile_sequence = tile_sequence.data();
+        c.sequences = of_sequences.data();
+        c.sums = sums.data();
         c.tile_start = tile_start.data();
         c.tile_count = tile_count.data();
         c.rows = info.data();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 from functools import cache, partial
@@ -9,11 +10,12 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
+from lares_kernels.arrays import zeros_at_once
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.config import ACTIVATIONS, ADAPTERS, CoreConfig
 from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
-from lares_kernels.cuda.packing import pack, unpack_gradients
+from lares_kernels.cuda.packing import Packed, packing, unpack_gradients
 from lares_kernels.cuda.plan import (
     SPLIT_WARPS,
     LaunchPlan,
@@ -26,11 +28,10 @@ from lares_kernels.cuda.plan import (
 )
 from lares_kernels.errors import BackendError
 from lares_kernels.noise import threshold_and_planes
-from lares_kernels.tiles import most_tiles
+from lares_kernels.tiles import divided, most_tiles, spill_bytes
 from lares_kernels.verdicts import digest_of
 
-# Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
-SPILL_BYTES = 1 << 30
+_NAME = "cuda"  # of the backend
 LEAST_CAPABILITY = (8, 0)
 _PRODUCT_WARPS = 16  # of a multiprocessor, which multiply that
 _MOST_NUMBERS = 1 << 31  # the kernels count the numbers of a tensor in 32 bits
@@ -42,7 +43,7 @@ class CudaBackend:
     Not chosen without being asked for: it has not run on a card yet.
     """
 
-    name = "cuda"
+    name = _NAME
     automatic = False
     any_size = False
 
@@ -130,18 +131,26 @@ class CudaBackend:
         c.g_state = None if g_state is None else g_state.data_ptr()
 
         warps = c.blocks * plan.units * plan.unit_warps
-        group = steps_at_once(shapes, c.max_tiles * plan.unit_warps, steps)
-        g_hidden = floats(call.rollouts, call.n_hidden_rows, width).zero_()
-        g_first = None if state is None else launch.states()
+        room = spill_bytes(hidden.device)
+        group = steps_at_once(shapes, c.max_tiles * plan.unit_warps, steps, room)
         carry = floats(call.kept_rows, width) if group < steps else None
         tiles = group * c.max_tiles * plan.unit_warps
         spill = launch.memory(tiles * shapes.layers * shapes.spill_bytes)
         concat_spill = launch.memory(tiles * shapes.concat_spill_bytes)
         scratch = launch.memory(warps * shapes.scratch_bytes(plan.unit_warps))
-        gradients = floats(warps, shapes.vector_size).zero_()
         splits = max(1, _PRODUCT_WARPS * launch.card.multiprocessors // shapes.units)
         g_matrices = floats(splits, shapes.matrix_fragments, 256)
-        g_vectors = floats(splits, shapes.vector_size).zero_()
+        pads = state is not None and call.padded_length > 0
+        g_hidden, gradients, g_vectors, g_padded = zeros_at_once(
+            hidden.device,
+            (call.rollouts, call.n_hidden_rows, width),
+            (warps, shapes.vector_size),
+            (splits, shapes.vector_size),
+            call.state_shape if pads else (0,),
+        )
+        g_first = None
+        if state is not None:
+            g_first = g_padded if pads else floats(call.state_shape)
 
         c.carry = None if carry is None else carry.data_ptr()
         c.g_hidden = g_hidden.data_ptr()
@@ -155,18 +164,16 @@ class CudaBackend:
             c.first_step, c.last_step = max(1, last_step - group + 1), last_step
             c.begins = last_step == steps
             lib.run("lares_cuda_backward", c)
-        g_parameters = unpack_gradients(
-            call.config, g_matrices.sum(0), g_vectors.sum(0) + gradients.sum(0)
-        )
+        g_parameters = unpack_gradients(call.config, g_matrices, g_vectors, gradients)
         g_rows = g_hidden[0] if call.rollouts == 1 else g_hidden.sum(0)
         grads = [g_rows.reshape(hidden.shape), *g_parameters]
         return grads if g_first is None else [*grads, g_first]
 
 
-def steps_at_once(shapes: Shapes, warp_tiles: int, steps: int) -> int:
-    """Steps of which what backward leaves fits ``SPILL_BYTES``; at least one."""
+def steps_at_once(shapes: Shapes, warp_tiles: int, steps: int, room: int) -> int:
+    """Steps of which what backward leaves fits ``room`` bytes; at least one."""
     bytes_of_step = warp_tiles * (shapes.layers * shapes.spill_bytes + shapes.concat_spill_bytes)
-    return max(1, min(steps, SPILL_BYTES // bytes_of_step))
+    return max(1, min(steps, room // bytes_of_step))
 
 
 class _Launch:
@@ -183,8 +190,7 @@ class _Launch:
         device = hidden.device
         if device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":
             call.check_values()
-        # Packed sequences say how long they are on the device alone: this waits for it.
-        self.longest = call.padded_length or int(call.lengths.max())
+        self.longest = _longest(call)
         self.call, self.device = call, device
         self.shapes = shapes_of(call.config)
         self.card = lib.card(index_of(device))
@@ -196,15 +202,30 @@ class _Launch:
 
         hidden = _floats_of(hidden)
         state = None if state is None else _floats_of(state)
-        packed = pack(call.config, parameters, call.product_dtype)
-        order = space = None
-        tiles = call.n_sequences
+        order = space = to_pack = None
+        of_plan = (self.longest, plan.unit_warps)
+        handover = call.handover_of(_NAME) if backward else None
+        planned = handover is not None and handover.numbers == of_plan
+        if handover is not None and planned:
+            packed = Packed(*handover.tensors[1:])
+        else:
+            to_pack = packing(call.config, parameters, call.product_dtype)
+            packed = to_pack.packed
+        tiles, programs, program_blocks = call.n_sequences, 0, 0
         if not plan.split_parts:
-            if call.num_steps is not None:
+            if call.num_steps is not None and not planned:
                 order = torch.argsort(call.num_steps, descending=True, stable=True)
-            tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows)
-            space = _Workspace(call, plan, tiles, device)
-        self.alive = (hidden, state, packed, order, space)
+            blocks, programs, program_blocks = divided(call.n_sequences, lib.BLOCK)
+            tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows, blocks)
+            given = handover.tensors[0] if handover is not None and planned else None
+            space = _Workspace(call, plan, tiles, programs, device, given)
+            if call.handover is not None and not backward:
+                call.handover.by, call.handover.numbers = _NAME, of_plan
+                call.handover.tensors = (space.numbers, *packed)
+        elif to_pack is not None:
+            to_pack.run()
+        self.space = space
+        self.alive = (hidden, state, packed, order, to_pack)
 
         self.c = c = lib.LaresCudaCall.from_buffer_copy(
             _template(call.config, call.dropout, call.product_dtype)
@@ -218,6 +239,9 @@ class _Launch:
         c.seed_low, c.seed_high = call.seed & 0xFFFFFFFF, call.seed >> 32
         c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
         c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
+        c.programs, c.program_blocks, c.planned = programs, program_blocks, planned
+        if to_pack is not None and space is not None:
+            c.pack = ctypes.addressof(to_pack.call)
         c.blocks, c.split_parts = min(tiles, self.card.multiprocessors), plan.split_parts
         c.stream = stream_of(device)
         c.lengths = call.lengths.data_ptr()
@@ -242,30 +266,47 @@ class _Launch:
 
 
 class _Workspace:
-    """Memory for the tile plan, one piece."""
+    """Memory for the tile plan, one piece; ``numbers`` has one already."""
 
     def __init__(
-        self, call: RefineCall, plan: LaunchPlan, tiles: int, device: torch.device
+        self,
+        call: RefineCall,
+        plan: LaunchPlan,
+        tiles: int,
+        programs: int,
+        device: torch.device,
+        numbers: Tensor | None = None,
     ) -> None:
-        groups, sequences = call.lengths.shape[0], call.n_sequences
         self.sizes = {
             "rows": tiles * lib.FIELDS * plan.tile_rows,
-            "starts": sequences + 1,
-            "hidden_starts": 0 if call.padded_length else groups + 1,
-            "jumps": 2 * (sequences + 1),
-            "tile_sequence": tiles + 1,
+            "sequences": lib.SEQUENCE_FIELDS * call.n_sequences,
+            "sums": lib.PROGRAM_SUMS * programs,
             "tile_start": tiles,
             "tile_count": 1,
         }
-        self.numbers = torch.empty(sum(self.sizes.values()), dtype=torch.int32, device=device)
+        size = sum(self.sizes.values())
+        if numbers is None:
+            numbers = torch.empty(size, dtype=torch.int32, device=device)
+        self.numbers = numbers
 
     def place(self, c: lib.LaresCudaCall) -> None:
-        """Give each part its place; those of no size stay NULL."""
+        """Give each part its place."""
         at = self.numbers.data_ptr()
         for name, size in self.sizes.items():
-            if size:
-                setattr(c, name, at)
+            setattr(c, name, at)
             at += size * self.numbers.element_size()
+
+
+def _longest(call: RefineCall) -> int:
+    """What no sequence's length exceeds."""
+    handover = call.handover_of(_NAME)
+    if handover is not None:
+        return handover.numbers[0]
+    # Packed sequences say how long they are on the device alone: this waits for it.
+    longest = call.padded_length or call.max_length or int(call.lengths.max())
+    if call.handover is not None:
+        call.handover.by, call.handover.numbers = _NAME, (longest,)
+    return longest
 
 
 def plan_of(

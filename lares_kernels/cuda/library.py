@@ -14,8 +14,11 @@ from lares_kernels.errors import BackendError
 # Names another library than the one that was installed: the tests' emulator, say.
 ENVIRONMENT_VARIABLE = "LARES_CUDA_LIBRARY"
 _INSTALLED = Path(__file__).parent.with_name("liblares_cuda.so")
-ABI = 3
+ABI = 4
 FIELDS = 8  # room for what is known of each row of a tile
+# Of the tile plan (csrc/cuda/tile_plan.hpp).
+BLOCK = 128  # sequences that are cut into tiles on their own
+PROGRAM_SUMS, SEQUENCE_FIELDS = 3, 6
 STATE_GIVEN, STATE_DRAWN, STATE_ZERO = range(3)
 
 _Int, _Word, _Float, _Pointer = ctypes.c_int32, ctypes.c_uint32, ctypes.c_float, ctypes.c_void_p
@@ -51,7 +54,18 @@ _BATCH = [
     "steps_done",
     "state_mode",
 ]
-_LAUNCH = ["unit_warps", "units", "blocks", "resident", "shared_bytes", "max_tiles", "split_parts"]
+_LAUNCH = [
+    "unit_warps",
+    "units",
+    "blocks",
+    "resident",
+    "shared_bytes",
+    "max_tiles",
+    "programs",
+    "program_blocks",
+    "planned",
+    "split_parts",
+]
 _POINTERS = [
     "stream",
     "lengths",
@@ -62,10 +76,8 @@ _POINTERS = [
     "state",
     "matrices",
     "vectors",
-    "starts",
-    "hidden_starts",
-    "jumps",
-    "tile_sequence",
+    "sequences",
+    "sums",
     "tile_start",
     "tile_count",
     "rows",
@@ -101,6 +113,7 @@ class LaresCudaCall(ctypes.Structure):
         *((name, _Int) for name in _LAUNCH),
         *((name, _Pointer) for name in _POINTERS),
         *((name, _Int) for name in _STEPS),
+        ("pack", _Pointer),
     ]
 
 
@@ -140,7 +153,7 @@ def load() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         return f"{path.name} does not load: {error}"
-    for name in ("card", "pack", "forward", "backward", "probe"):
+    for name in ("card", "pack", "unpack", "forward", "backward", "probe"):
         if not hasattr(library, f"lares_cuda_{name}"):
             return f"{path.name} is of another version: run `pip install -e .` again"
         getattr(library, f"lares_cuda_{name}").restype = ctypes.c_char_p
@@ -188,7 +201,7 @@ def card(device: int) -> Card:
 
 
 def run(function: str, call: ctypes.Structure) -> None:
-    """Launch ``lares_cuda_pack``, ``_forward``, ``_backward`` or ``_probe`` with its struct.
+    """Launch ``lares_cuda_pack``, ``_unpack``, ``_forward``, ``_backward`` or ``_probe``.
 
     Raises:
         BackendError: with what the driver says.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lares_kernels.arrays import aligned, parts_of
 from lares_kernels.config import CoreConfig
 from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
@@ -30,8 +31,20 @@ class Packed(NamedTuple):
     vectors: Tensor
 
 
-def pack(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtype) -> Packed:
-    """Pack ``parameters``, in the order of :func:`parameter_shapes`.
+class Packing(NamedTuple):
+    """Packing that is still to be done: where to, and as the library is told of it."""
+
+    packed: Packed
+    call: ctypes.Structure
+    alive: list[Tensor]  # what the struct points to
+
+    def run(self) -> None:
+        """Do it, in a launch of its own."""
+        lib.run("lares_cuda_pack", self.call)
+
+
+def packing(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtype) -> Packing:
+    """Find room for ``parameters``, in the order of :func:`parameter_shapes`, packed.
 
     Raises:
         BackendError: the library cannot be used.
@@ -47,8 +60,7 @@ def pack(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtyp
         call.sizes[i], call.parameters[i] = part.numel(), part.data_ptr()
     call.places, call.matrices = index.places.data_ptr(), matrices.data_ptr()
     call.vectors, call.stream = vectors.data_ptr(), stream_of(device)
-    lib.run("lares_cuda_pack", call)
-    return Packed(matrices, vectors)
+    return Packing(Packed(matrices, vectors), call, floats)
 
 
 class _Pack(ctypes.Structure):
@@ -64,13 +76,41 @@ class _Pack(ctypes.Structure):
     ]
 
 
-def unpack_gradients(config: CoreConfig, matrices: Tensor, vectors: Tensor) -> list[Tensor]:
-    """Gradients of the parameters, float32, from those of the packed arrays."""
-    index = places_of(config, matrices.device)
-    flat = torch.cat([matrices.reshape(-1), vectors])[index.parameters]
-    shapes = parameter_shapes(config).values()
-    parts = flat.split([prod(shape) for shape in shapes])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+class _Unpack(ctypes.Structure):
+    """``LaresCudaUnpack`` of csrc/lares_cuda.h."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("device", "unit_warps", "splits", "warps")),
+        *((name, ctypes.c_int32) for name in ("matrix_numbers", "vector_numbers", "count")),
+        *((name, ctypes.c_void_p) for name in ("places", "g_matrices", "g_vectors", "gradients")),
+        *((name, ctypes.c_void_p) for name in ("out", "stream")),
+    ]
+
+
+def unpack_gradients(
+    config: CoreConfig, matrices: Tensor, vectors: Tensor, gradients: Tensor
+) -> list[Tensor]:
+    """Gradients of the parameters from parts of those of the packed arrays.
+
+    Args:
+        matrices: (splits, fragments, 256) float32.
+        vectors: (splits, ``Shapes.vector_size``) float32.
+        gradients: (warps, ``Shapes.vector_size``) float32, added to those of vectors.
+
+    Returns:
+        float32, views of one array, each of which begins at 128 bytes.
+    """
+    device = matrices.device
+    index = places_of(config, device)
+    flat = vectors.new_empty(len(index.gradients))
+    call = _Unpack(index_of(device), 1, matrices.shape[0], gradients.shape[0])
+    call.matrix_numbers, call.vector_numbers = matrices[0].numel(), vectors.shape[1]
+    call.count, call.places = len(flat), index.gradients.data_ptr()
+    call.g_matrices, call.g_vectors = matrices.data_ptr(), vectors.data_ptr()
+    call.gradients, call.out = gradients.data_ptr(), flat.data_ptr()
+    call.stream = stream_of(device)
+    lib.run("lares_cuda_unpack", call)
+    return parts_of(flat, tuple(parameter_shapes(config).values()))
 
 
 class Places(NamedTuple):
@@ -78,7 +118,9 @@ class Places(NamedTuple):
 
     matrices: tuple[int, ...]  # shape
     places: Tensor  # int32, of all matrices, then all vectors
-    parameters: Tensor  # the way back: place of each parameter's number in both packed arrays
+    gradients: (
+        Tensor  # int32, the way back from both packed arrays, parameters aligned; -1: between
+    )
 
 
 @cache
@@ -97,7 +139,10 @@ def places_of(config: CoreConfig, device: torch.device) -> Places:
     back = torch.empty(sum(sizes), dtype=torch.int64)
     real = both > 0
     back[both[real] - 1] = torch.arange(len(both))[real]
-    return Places(tuple(matrices.shape), both.int().to(device), back.to(device))
+    gradients = torch.cat(
+        [pad(part, (0, aligned(len(part)) - len(part)), value=-1) for part in back.split(sizes)]
+    )
+    return Places(tuple(matrices.shape), both.int().to(device), gradients.int().to(device))
 
 
 def _padded(part: Tensor, rows: int, columns: int) -> Tensor:

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lares_kernels.arrays import zeros_at_once
 from lares_kernels.call import RefineCall
+from lares_kernels.tiles import spill_bytes
 from lares_kernels.triton.constants import (
     FUSES,
     LEAST_SIDE,
@@ -18,7 +20,7 @@ from lares_kernels.triton.constants import (
     constants,
     padded,
 )
-from lares_kernels.triton.packing import Packed, pack, unpack_gradients
+from lares_kernels.triton.packing import Packed, packing, unpack_gradients
 from lares_kernels.triton.rules import Setting
 from lares_kernels.triton.settings import (
     family_of,
@@ -27,11 +29,11 @@ from lares_kernels.triton.settings import (
     shared_memory,
     weights_asked_for,
 )
-from lares_kernels.triton.tile_plan import TilePlan, make_plan
+from lares_kernels.triton.tile_plan import TilePlan, make_plan, plan_in
 from lares_kernels.triton.tile_transforms import add_filter_gradient, tile_transforms
 
-# Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
-SPILL_BYTES = 1 << 30
+_NAME = "triton"  # of the backend
+_PRECISIONS = ("ieee", "tf32", "half")
 
 
 def call_setting(
@@ -88,12 +90,21 @@ def prepare(
     precision: str,
     longest: int,
 ) -> Launch:
-    """Tile plan and packed parameters for ``kernel``."""
+    """Tile plan and packed parameters for ``kernel``, which forward leaves for backward."""
     device = parameters[0].device
     rule = call_setting(kernel, call, precision, device, longest)
     c = constants(call.config, rule.rows, call.dropout, precision, rule.chunk, rule.resident)
-    plan = make_plan(call, rule.rows, longest)
-    packed = pack(call.config, parameters, call.product_dtype)
+    of_plan = (longest, rule.rows, _PRECISIONS.index(precision))
+    handover = call.handover_of(_NAME)
+    if kernel == "backward" and handover is not None and handover.numbers == of_plan:
+        memory, *packed_parts = handover.tensors
+        plan, packed = plan_in(memory, call, rule.rows, longest), Packed(*packed_parts)
+    else:
+        to_pack = packing(call.config, parameters, call.product_dtype)
+        plan, packed = make_plan(call, rule.rows, longest, to_pack), to_pack.packed
+        if kernel == "forward" and call.handover is not None:
+            call.handover.by, call.handover.numbers = _NAME, of_plan
+            call.handover.tensors = (plan.memory, *packed)
     programs = min(plan.max_tiles, rule.programs * multiprocessors(device))
     transforms = tile_transforms(call.config, rule.rows, call.product_dtype, device)
     return Launch(rule, c, plan, packed, transforms, programs)
@@ -130,8 +141,7 @@ def fused_forward(
             *launch.packed,
             launch.transforms,
             plan.rows,
-            plan.tile_start,
-            plan.tile_count,
+            plan.totals,
             trajectory,
             final if call.wants_state else None,
             kept if call.kept_size else None,
@@ -147,10 +157,10 @@ def fused_forward(
     return trajectory, final, kept
 
 
-def steps_at_once(c: Constants, kept_rows: int, steps: int, itemsize: int) -> int:
-    """Steps whose units and sides fit ``SPILL_BYTES``; at least one."""
+def steps_at_once(c: Constants, kept_rows: int, steps: int, itemsize: int, room: int) -> int:
+    """Steps whose units and sides fit ``room`` bytes; at least one."""
     numbers = c.layers * (c.layer_rows + c.sides * c.d) + (3 * c.d if c.concat else 0)
-    return max(1, min(steps, SPILL_BYTES // (numbers * kept_rows * itemsize)))
+    return max(1, min(steps, room // (numbers * kept_rows * itemsize)))
 
 
 def fused_backward(
@@ -178,22 +188,27 @@ def fused_backward(
     with on(hidden.device):
         launch = prepare("backward", call, parameters, precision, longest)
         c, plan, programs = launch.c, launch.plan, launch.programs
-        group = steps_at_once(c, kept_rows, steps, call.product_dtype.itemsize)
+        room = spill_bytes(hidden.device)
+        group = steps_at_once(c, kept_rows, steps, call.product_dtype.itemsize, room)
         floats = partial(torch.empty, dtype=torch.float32, device=hidden.device)
-        zeros = partial(torch.zeros, dtype=torch.float32, device=hidden.device)
         products = partial(torch.empty, dtype=call.product_dtype, device=hidden.device)
         units = products(group * c.layers * kept_rows * c.layer_rows)
         sides = products(group * c.layers * kept_rows * c.sides * c.d)
         concat_rows = products(group * kept_rows * 3 * c.d) if c.concat else None
         carry = floats(kept_rows, c.width) if group < steps else None
-        g_hidden = zeros(call.rollouts, call.n_hidden_rows, c.width)
+        scratch = floats(programs * (c.tapes * c.layers + 1) * c.rows * c.d)
+        products_of = WeightGradients(call, launch, precision)
+        pads = state is not None and call.padded_length > 0
+        g_hidden, gradients, products_of.vectors, g_padded = zeros_at_once(
+            hidden.device,
+            (call.rollouts, call.n_hidden_rows, c.width),
+            (programs, c.gradient_size),
+            (products_of.splits, c.vector_size),
+            call.state_shape if pads else (0,),
+        )
         g_first = None
         if state is not None:
-            new = zeros if call.padded_length else floats
-            g_first = new(call.state_shape)
-        scratch = floats(programs * (c.tapes * c.layers + 1) * c.rows * c.d)
-        gradients = zeros(programs, c.gradient_size)
-        products_of = WeightGradients(call, launch, precision)
+            g_first = g_padded if pads else floats(call.state_shape)
         for last_step in range(steps, 0, -group):
             first_step = max(1, last_step - group + 1)
             backward_kernel[(programs,)](
@@ -202,7 +217,7 @@ def fused_backward(
                 launch.transforms,
                 plan.rows,
                 plan.tile_start,
-                plan.tile_count,
+                plan.totals,
                 kept,
                 g_trajectory,
                 g_state,
@@ -225,13 +240,13 @@ def fused_backward(
                 **launch.options,
             )
             products_of.add(units, sides, concat_rows, first_step, last_step)
-        g_matrices, g_vectors = products_of.sums()
-        gathered = gradients.sum(0)
-        g_matrices += gathered[c.spoilt_at]
-        g_vectors += gathered[: c.vector_size]
         if c.filters:
-            add_filter_gradient(c, gathered[c.vector_size :], g_vectors)
-        g_parameters = unpack_gradients(config, g_matrices, g_vectors)
+            gradients = gradients.sum(0, keepdim=True)
+            of_program = gradients[0]
+            add_filter_gradient(c, of_program[c.vector_size :], of_program[: c.vector_size])
+        g_parameters = unpack_gradients(
+            config, c, products_of.matrices, products_of.vectors, gradients
+        )
         g_rows = g_hidden[0] if call.rollouts == 1 else g_hidden.sum(0)
     grads = [g_rows.reshape(hidden.shape), *g_parameters]
     return grads if g_first is None else [*grads, g_first]
@@ -249,7 +264,7 @@ class WeightGradients:
         most = call.max_steps * -(-call.kept_rows // self.rule.rows)
         self.splits = max(1, min(wanted // (self.blocks * c.layers), most))
         self.matrices = torch.empty(self.splits, c.matrix_rows, c.d, device=device)
-        self.vectors = torch.zeros(self.splits, c.vector_size, device=device)
+        self.vectors: Tensor  # (splits, vector_size), zeros to begin with
         self.begins = 1
 
     def add(
@@ -272,10 +287,9 @@ class WeightGradients:
                 units,
                 sides,
                 self.plan.row_depth,
-                self.plan.starts,
+                self.plan.totals,
                 self.matrices,
                 self.vectors,
-                self.call.n_sequences,
                 self.call.kept_rows,
                 last_step - first_step + 1,
                 first_step,
@@ -293,7 +307,3 @@ class WeightGradients:
             blocks = 2 * c.d // c.concat_block
             launch(concat_rows, concat_rows, blocks, 1, c.concat_block, True)
         self.begins = 0
-
-    def sums(self) -> tuple[Tensor, Tensor]:
-        """(matrices, vectors), the splits added in order."""
-        return self.matrices.sum(0), self.vectors.sum(0)

@@ -7,12 +7,14 @@ and read the other way it unpacks gradients.
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from lares_kernels.arrays import aligned, parts_of
 from lares_kernels.config import CoreConfig
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.triton.constants import LEAST_SIDE, Constants, constants
@@ -26,32 +28,87 @@ class Packed(NamedTuple):
     vectors: Tensor
 
 
-def pack(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtype) -> Packed:
-    """Pack ``parameters``, in the order of :func:`parameter_shapes`."""
+class Packing(NamedTuple):
+    """Packing that is still to be done, as :func:`kernels.packing.pack` is told of it.
+
+    Attributes:
+        packed: where to.
+        pointers: places, matrices, vectors, parameters.
+        sizes: compile-time arguments.
+        programs: to launch.
+    """
+
+    packed: Packed
+    pointers: tuple[Any, ...]
+    sizes: dict[str, Any]
+    programs: int
+
+
+# Compile-time arguments where nothing is packed.
+NOTHING = {"ENDS": (), "MATRICES": 0, "VECTORS": 0}
+
+
+def packing(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtype) -> Packing:
+    """Find room for ``parameters``, in the order of :func:`parameter_shapes`, packed."""
+    from lares_kernels.triton.kernels.packing import PACKED
+
     index = _index(config, parameters[0].device)
-    flat = torch.cat([index.zero, *(p.reshape(-1).to(torch.float32) for p in parameters)])
-    matrices = flat.to(product_dtype)[index.matrices]
-    return Packed(matrices, flat[index.vectors])
+    new = parameters[0].new_empty
+    packed = Packed(
+        new(index.matrices, dtype=product_dtype), new(index.vectors, dtype=torch.float32)
+    )
+    given = tuple(parameter.contiguous() for parameter in parameters)
+    return Packing(
+        packed,
+        (index.places, *packed, given),
+        {"ENDS": index.ends, "MATRICES": packed.matrices.numel(), "VECTORS": index.vectors},
+        -(-len(index.places) // PACKED.value),
+    )
 
 
-def unpack_gradients(config: CoreConfig, matrices: Tensor, vectors: Tensor) -> list[Tensor]:
-    """Gradients of the parameters from those of the packed arrays, float32."""
+def unpack_gradients(
+    config: CoreConfig, c: Constants, matrices: Tensor, vectors: Tensor, gradients: Tensor
+) -> list[Tensor]:
+    """Gradients of the parameters from parts of those of the packed arrays.
+
+    Args:
+        matrices: (splits, ``C.matrix_rows``, ``C.d``) float32.
+        vectors: (splits, ``C.vector_size``) float32.
+        gradients: (programs, ``C.gradient_size``) float32, of which the first are of vectors, too.
+
+    Returns:
+        float32, views of one array, each of whose parts begins at 128 bytes.
+    """
+    from lares_kernels.triton.kernels.packing import UNPACKED, unpack_kernel
+
     index = _index(config, matrices.device)
-    flat = torch.cat([matrices.reshape(-1), vectors])[index.parameters]
-    shapes = parameter_shapes(config).values()
-    parts = flat.split([_numel(shape) for shape in shapes])
-    grads = [flat.new_empty(shape) for shape in shapes]
-    torch._foreach_copy_(grads, [p.view(g.shape) for p, g in zip(parts, grads, strict=True)])
-    return grads
+    flat = vectors.new_empty(len(index.gradients))
+    unpack_kernel[(-(-len(flat) // UNPACKED.value),)](
+        index.gradients,
+        matrices,
+        vectors,
+        gradients,
+        flat,
+        matrices.shape[0],
+        gradients.shape[0],
+        len(flat),
+        SPOILT=c.spoilt_at,
+        GRADIENTS=gradients.shape[1],
+        MATRICES=matrices[0].numel(),
+        VECTORS=vectors.shape[1],
+        num_warps=4,
+    )
+    return parts_of(flat, tuple(parameter_shapes(config).values()))
 
 
 class _Index(NamedTuple):
-    """Where packed numbers come from in the flat parameters, of which number 0 is a zero."""
+    """Where packed numbers come from: places in all parameters, one after the other from 1 on."""
 
-    zero: Tensor  # (1,) float32
-    matrices: Tensor  # int64, shaped like the packed matrices
-    vectors: Tensor
-    parameters: Tensor  # the way back: place of each parameter's number in both packed arrays
+    matrices: tuple[int, ...]  # shape of the packed matrices
+    vectors: int  # numbers of the packed vectors
+    ends: tuple[int, ...]  # place behind each parameter's last number
+    places: Tensor  # int32, of all matrices' numbers, then of all vectors'; 0: a zero
+    gradients: Tensor  # int32, the way back, parameters aligned; -1: between them
 
 
 def _numel(shape: tuple[int, ...]) -> int:
@@ -64,8 +121,8 @@ def _numel(shape: tuple[int, ...]) -> int:
 @cache
 def _index(config: CoreConfig, device: torch.device) -> _Index:
     shapes = parameter_shapes(config)
-    size = sum(_numel(shape) for shape in shapes.values())
-    addresses = torch.arange(1, size + 1).split([_numel(shape) for shape in shapes.values()])
+    sizes = [_numel(shape) for shape in shapes.values()]
+    addresses = torch.arange(1, sum(sizes) + 1).split(sizes)
     by_name = {
         name: part.reshape(shape)
         for (name, shape), part in zip(shapes.items(), addresses, strict=True)
@@ -73,11 +130,18 @@ def _index(config: CoreConfig, device: torch.device) -> _Index:
     c = constants(config, LEAST_SIDE, False, "ieee")
     matrices, vectors = _arrange_matrices(c, by_name), _arrange_vectors(c, by_name)
     both = torch.cat([matrices.flatten(), vectors])
-    places = torch.empty(size, dtype=torch.int64)
+    places = torch.empty(sum(sizes), dtype=torch.int64)
     real = both > 0
     places[both[real] - 1] = torch.arange(len(both))[real]
+    gradients = torch.cat(
+        [pad(part, (0, aligned(len(part)) - len(part)), value=-1) for part in places.split(sizes)]
+    )
     return _Index(
-        torch.zeros(1, device=device), *(t.to(device) for t in (matrices, vectors, places))
+        tuple(matrices.shape),
+        len(vectors),
+        tuple(1 + end for end in accumulate(sizes)),
+        both.int().to(device),
+        gradients.int().to(device),
     )
 
 

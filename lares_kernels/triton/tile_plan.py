@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lares_kernels.arrays import aligned
 from lares_kernels.call import RefineCall
-from lares_kernels.tiles import most_tiles
+from lares_kernels.tiles import divided, most_tiles
+from lares_kernels.triton.packing import NOTHING, Packing
 
-_SCAN_BLOCK = 1024
+_GROUP = 8  # sequences whose rows one program writes down
 
 
 class TilePlan(NamedTuple):
@@ -18,84 +21,104 @@ class TilePlan(NamedTuple):
 
     Attributes:
         rows: (max_tiles, fields, tile rows) int32, what is known of each row.
-        row_depth: (kept rows,) int32, steps of each packed row.
-        starts: (S + 1,) int32, packed row of each sequence in the order taken; the last is their sum.
-        tile_start: (max_tiles,) int32, packed row of each tile's first row.
-        tile_count: (1,) int32, tiles there are.
+        row_depth: (rows,) int32, steps of each packed row.
+        tile_start: (tiles,) int32, packed row of each tile's first row.
+        totals: (2,) int32, tiles and packed rows there are.
         max_tiles: tiles there can be, by the shapes alone.
+        memory: in which all of these lie.
     """
 
     rows: Tensor
     row_depth: Tensor
-    starts: Tensor
     tile_start: Tensor
-    tile_count: Tensor
+    totals: Tensor
     max_tiles: int
+    memory: Tensor
 
 
-def make_plan(call: RefineCall, tile_rows: int, longest: int) -> TilePlan:
-    """Order the sequences by depth, deepest first, and cut them into tiles of ``tile_rows``.
+def _sizes(call: RefineCall, tile_rows: int, longest: int) -> tuple[int, list[int]]:
+    """Tiles there can be, and numbers of a plan's parts, aligned: kernels are compiled for that."""
+    from lares_kernels.triton.kernels import tiles
+
+    n_sequences, most_rows = call.n_sequences, call.n_hidden_rows * call.rollouts
+    blocks, _, _ = divided(n_sequences, tiles.BLOCK.value)
+    max_tiles = most_tiles(most_rows, n_sequences, longest, tile_rows, blocks)
+    of_row = tiles.ROW_FIELDS.value * tile_rows
+    return max_tiles, [*map(aligned, (max_tiles * of_row, most_rows, max_tiles, 2))]
+
+
+def plan_in(memory: Tensor, call: RefineCall, tile_rows: int, longest: int) -> TilePlan:
+    """The plan that :func:`make_plan` has made in ``memory`` for the same arguments."""
+    max_tiles, sizes = _sizes(call, tile_rows, longest)
+    rows, row_depth, tile_start, totals = memory.split(sizes)
+    rows = rows.view(max_tiles, -1, tile_rows)
+    return TilePlan(rows, row_depth, tile_start, totals[:2], max_tiles, memory)
+
+
+def make_plan(
+    call: RefineCall, tile_rows: int, longest: int, packing: Packing | None = None
+) -> TilePlan:
+    """Take the sequences in order of depth, deepest first, and put them into tiles of ``tile_rows``.
 
     Args:
         call: whose lengths, depths and ids lie on the device.
-        tile_rows: a power of two of at least 16.
+        tile_rows: a power of two from 16 to 128.
         longest: what no sequence's length exceeds; at most ``tile_rows``.
+        packing: of parameters, done by the same launch.
     """
-    from lares_kernels.triton.kernels.tiles import ROW_FIELDS, plan_kernel, rows_kernel
+    from lares_kernels.triton.kernels import tiles
+    from lares_kernels.triton.kernels.prepare import prepare_kernel
 
-    n_sequences, n_groups = call.n_sequences, call.lengths.shape[0]
-    most_rows = call.n_hidden_rows * call.rollouts
-    max_tiles = most_tiles(most_rows, n_sequences, longest, tile_rows)
+    n_sequences = call.n_sequences
+    _, programs, of_program = divided(n_sequences, tiles.BLOCK.value)
+    new = partial(call.lengths.new_empty, dtype=torch.int32)
+    _, sizes = _sizes(call, tile_rows, longest)
+    plan = plan_in(new(sum(sizes)), call, tile_rows, longest)
     order = None
     if call.num_steps is not None:
         order = torch.argsort(call.num_steps, descending=True, stable=True)
-    new = call.lengths.new_empty
-
-    def numbers(*shape: int) -> Tensor:
-        return new(shape, dtype=torch.int32)
-
-    starts = numbers(n_sequences + 1)
-    hidden_starts = None if call.padded_length else numbers(n_groups + 1)
-    tile_sequence, tile_count = numbers(max_tiles + 1), numbers(1)
-    plan_kernel[(1,)](
+    # Packed hidden is found by the tokens before it, which are the kept ones unless there is an order.
+    as_given = order is not None and not call.padded_length
+    sequences = new(tiles.SEQUENCE_FIELDS.value, n_sequences)
+    sums = new(tiles.SUMS.value, tiles.PROGRAMS.value)
+    shared = (n_sequences, call.rollouts, longest, call.max_steps, of_program)
+    prepare_kernel[(programs + (packing.programs if packing else 0),)](
         call.row_lengths,
         order,
-        starts,
-        hidden_starts,
-        numbers(2, n_sequences + 1),
-        tile_sequence,
-        tile_count,
-        n_sequences,
-        n_groups,
-        call.rollouts,
-        longest,
-        max_tiles,
-        ROWS=tile_rows,
-        BLOCK=_SCAN_BLOCK,
-        num_warps=8,
-    )
-    rows = numbers(max_tiles, ROW_FIELDS.value, tile_rows)
-    row_depth, tile_start = numbers(most_rows), numbers(max_tiles)
-    rows_kernel[(max_tiles,)](
-        starts,
-        hidden_starts,
-        order,
-        call.sequence_ids,
         call.num_steps,
+        sequences,
+        sums,
+        *shared,
+        programs,
+        *(packing.pointers if packing else (None, None, None, ())),
+        AS_GIVEN=as_given,
+        ROWS=tile_rows,
+        **(packing.sizes if packing else NOTHING),
+        num_warps=1,
+    )
+    tiles.rows_kernel[(-(-n_sequences // _GROUP),)](
+        call.row_lengths,
+        order,
+        call.num_steps,
+        call.sequence_ids,
         call.lengths if call.padding_is_computed else None,
-        tile_sequence,
-        tile_count,
-        tile_start,
-        rows,
-        row_depth,
-        call.rollouts,
+        sequences,
+        sums,
+        plan.totals,
+        plan.tile_start,
+        plan.rows,
+        plan.row_depth,
+        *shared,
+        programs,
+        plan.max_tiles,
         call.padded_length,
         call.n_hidden_rows,
-        most_rows,
-        call.max_steps,
+        call.n_hidden_rows * call.rollouts,
+        AS_GIVEN=as_given,
+        GROUP=_GROUP,
         ROWS=tile_rows,
         LEFT=call.left,
         ZEROS=call.padding_is_read,
-        num_warps=1,
+        num_warps=2,
     )
-    return TilePlan(rows, row_depth, starts, tile_start, tile_count, max_tiles)
+    return plan

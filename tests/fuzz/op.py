@@ -187,6 +187,7 @@ def _operator(rng: Random, generator: torch.Generator) -> None:
         "wants_state": flags[2],
         "differentiates": flags[3],
         "keeps_padding": flags[4],
+        "max_length": 0,
     }
     names = ["hidden", "state", "parameters", "lengths", "num_steps", "sequence_ids", "seed"]
     operator: Any = torch.ops.lares_kernels.refine

@@ -102,6 +102,33 @@ def test_offsets(offsets: list, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("packed", "max_length", "message"),
+    [
+        (True, 4, "max_length is 4, but sequence 1 has 5 tokens: give the greatest length, or"),
+        (True, 0, "max_length is 0; it must be at least 1"),
+        (True, -3, "max_length is -3; it must be at least 1"),
+        (True, 2.5, "max_length is 2.5; it must be a whole number"),
+        (False, 5, "max_length goes with packed hidden"),
+    ],
+)
+def test_max_length(packed: bool, max_length: object, message: str) -> None:
+    core = RecurrentCore(SMALL)
+    hidden = torch.zeros(8, 16) if packed else torch.zeros(2, 5, 16)
+    offsets = {"cu_seqlens": torch.tensor([0, 3, 8])} if packed else {}
+    with pytest.raises((ValueError, TypeError)) as caught:
+        core(hidden, **offsets, max_length=max_length)  # type: ignore[arg-type]
+    assert message in str(caught.value)
+
+
+def test_max_length_changes_nothing() -> None:
+    core, hidden = RecurrentCore(SMALL), torch.randn(8, 16)
+    packed = {"cu_seqlens": torch.tensor([0, 3, 8]), "seed": 3}
+    wanted = core(hidden, **packed).last
+    for max_length in (5, 6, 100):
+        assert torch.equal(core(hidden, **packed, max_length=max_length).last, wanted)
+
+
 def test_hidden() -> None:
     core = RecurrentCore(SMALL)
     with pytest.raises(ValueError, match=r"hidden has shape \(2, 3, 8\); it must be \(B, L, 16\)"):

@@ -42,6 +42,7 @@ def forward_arguments(backend: str, packed: bool = False, rollouts: int = 1) -> 
         "wants_state": True,
         "differentiates": True,
         "keeps_padding": False,
+        "max_length": 0,
     }
 
 
@@ -117,6 +118,7 @@ WRONG: list[tuple[Callable[[Arguments], Arguments], str]] = [
     (changed("max_steps", lambda _: 1 << 16), "num_steps is 65536"),
     (changed("max_steps", lambda _: 1), "num_steps is at most 2; the call's max_steps, 1"),
     (changed("steps_done", lambda _: -1), "steps_done is -1"),
+    (changed("max_length", lambda _: -1), "max_length is -1"),
     (changed("seed", lambda _: torch.tensor([1, 2])), "seed has shape"),
     (changed("seed", lambda _: torch.tensor(1.5)), "seed has shape"),
     *(
@@ -439,7 +441,7 @@ def test_every_parameter_is_named() -> None:
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_the_function_under_the_op_checks_too(backend: str) -> None:
     core = lk.RecurrentCore(lk.CoreConfig(d_model=16, n_heads=2, d_ff=32, n_layers=1))
-    options = (core.config.key, backend, "fp32", 1, 2, 0, 5, False, False, False, False)
+    options = (core.config.key, backend, "fp32", 1, 2, 0, 5, False, False, False, False, 0)
     hidden = torch.randn(1, 4, 16)
 
     def run(lengths: list[int], parameters: list) -> None:

@@ -24,7 +24,7 @@ def arguments(config: CoreConfig, backend: str, packed: bool) -> tuple[Any, ...]
     hidden = torch.randn(8, 16) if packed else torch.randn(3, 4, 16)
     tensors = (hidden, None, [p.detach() for p in core.parameters()], lengths, None, None)
     numbers = (config.key, backend, "fp32", 1, 3, 0, torch.tensor(7))
-    return (*tensors, *numbers, True, False, True, True, True)
+    return (*tensors, *numbers, True, False, True, True, True, 0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

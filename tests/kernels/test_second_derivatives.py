@@ -259,7 +259,7 @@ def operator_arguments(backend: str, differentiates: bool) -> list[Any]:
     return [
         hidden, None, [p.detach() for p in core.parameters()], torch.tensor([2]), None, None,
         CONFIG.key, backend, "fp32", 1, 2, 0, torch.tensor(7), False, False, True, differentiates,
-        False,
+        False, 0,
     ]  # fmt: skip
 
 

@@ -32,6 +32,7 @@ GROUPS = {
     "fused": (
         "test_device_functions",
         "test_fused",
+        "test_handover",
         "test_self_check",
         "test_sweep",
         "test_tile_plan",

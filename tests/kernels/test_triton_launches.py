@@ -29,10 +29,19 @@ from lares_kernels.ops import make_call
 from lares_kernels.triton import fused
 from lares_kernels.triton.kernels.backward import backward_kernel
 from lares_kernels.triton.kernels.forward import forward_kernel
-from lares_kernels.triton.kernels.tiles import plan_kernel, rows_kernel
+from lares_kernels.triton.kernels.packing import unpack_kernel
+from lares_kernels.triton.kernels.prepare import prepare_kernel
+from lares_kernels.triton.kernels.tiles import rows_kernel
 from lares_kernels.triton.kernels.weight_gradients import weights_kernel
 
-KERNELS = (forward_kernel, backward_kernel, weights_kernel, plan_kernel, rows_kernel)
+KERNELS = (
+    forward_kernel,
+    backward_kernel,
+    weights_kernel,
+    prepare_kernel,
+    rows_kernel,
+    unpack_kernel,
+)
 CONFIG = CoreConfig(16, 1, 16, 1, dropout=0.5, attn_dropout=0.5)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from lares import LaresConfig, LaresEncoder
 from lares.errors import ConfigError
+from lares_kernels.layout import Layout
 
 CONFIG = {"n_items": 30, "max_length": 6, "d_model": 16, "d_ff": 24}
 ITEMS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 0, 0, 0], [6, 5, 3, 5, 0]])
@@ -34,6 +35,14 @@ def test_shapes() -> None:
     out = make()(ITEMS, LENGTHS)
     assert out.trajectory is None
     assert out.state is None
+
+
+def test_a_gpu_is_told_the_greatest_length() -> None:
+    """It would be waited for; the CPU knows short calls again, which say nothing of it."""
+    layout = Layout.from_lengths(LENGTHS, torch.arange(3))
+    rows = make()._rows(torch.empty(11, 16, device="meta"), layout)
+    assert rows["max_length"] == 5
+    assert "max_length" not in make()._rows(torch.empty(11, 16), layout)
 
 
 def test_default_depth_is_the_training_mean() -> None:

@@ -112,14 +112,8 @@ LARES_DEVICE Word quad_lane(Word x, int source) { return __shfl_sync(~0u, x, sou
 LARES_DEVICE Word next_row(Word x) { return __shfl_down_sync(~0u, x, 4); }
 LARES_DEVICE Word swap_neighbours(Word x) { return __shfl_xor_sync(~0u, x, 1); }
 LARES_DEVICE bool any(Mask mask) { return __any_sync(~0u, mask); }
-LARES_DEVICE int warp_max(Int x) {
-    for (int step = 16; step > 0; step /= 2) x = max(x, __shfl_xor_sync(~0u, x, step));
-    return __shfl_sync(~0u, x, 0);
-}
-LARES_DEVICE int warp_sum(Int x) {
-    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(~0u, x, step);
-    return __shfl_sync(~0u, x, 0);
-}
+LARES_DEVICE int warp_max(Int x) { return __reduce_max_sync(~0u, x); }
+LARES_DEVICE int warp_sum(Int x) { return __reduce_add_sync(~0u, x); }
 // Sum over this and the lanes before it.
 LARES_DEVICE Int running_sum(Int x) {
     for (int step = 1; step < 32; step *= 2) {

@@ -96,14 +96,11 @@ def load_hidden(hidden, info, C: tl.constexpr):
 
 
 @triton.jit
-def load_state(kept, kept_rows, start, info, step, C: tl.constexpr):
+def load_state(kept, kept_rows, info, step, C: tl.constexpr):
     """The kept states ``s_{t-1}`` of a tile's rows that run ``step``."""
-    # By rows' numbers, the first of which is read here: rows counted from a tile's own first have
-    # addresses that never change, and those wait in registers.
-    packed = tl.load(start) + tl.arange(0, C.rows)
     before = kept + (step - 1) * kept_rows.to(tl.int64) * C.width
     running = field(info, tiles.DEPTH, C) >= step
-    return load_rows(before, packed, running, C)
+    return load_rows(before, field(info, tiles.KEPT_ROW, C), running, C)
 
 
 @triton.jit
@@ -151,7 +148,7 @@ def step_backward(
     Rows that do not run have g = 0, and keep it.
     """
     adapted = layer.adapt(
-        load_state(kept, kept_rows, start, info, step, C),
+        load_state(kept, kept_rows, info, step, C),
         load_hidden(hidden, info, C),
         matrices,
         vectors,
@@ -177,7 +174,7 @@ def step_backward(
         C,
     )
     # Read and adapted once more, rather than held in registers meanwhile.
-    state = load_state(kept, kept_rows, start, info, step, C)
+    state = load_state(kept, kept_rows, info, step, C)
     there = load_hidden(hidden, info, C)
     adapted = layer.adapt(state, there, matrices, vectors, C)
     normalised, inverse_std = elementwise.normalise(adapted, C.eps, C.d, C.width)
@@ -235,7 +232,7 @@ def backward_kernel(
     transforms,
     rows,
     tile_start,
-    tile_count,
+    totals,
     kept,
     g_trajectory,
     g_state,
@@ -260,7 +257,8 @@ def backward_kernel(
     """Differentiate steps ``last_step .. first_step`` of every tile; programs take tiles in turn.
 
     Args:
-        hidden, matrices, vectors, transforms, rows, tile_start, tile_count, kept: as in forward.
+        hidden, matrices, vectors, transforms, rows, totals, kept: as in forward.
+        tile_start: of the tile plan.
         g_trajectory: (S, max_steps, width) float32, or None for zero.
         g_state: gradient of the final states, rows like them, float32; or None for zero.
         carry: (kept_rows, width) float32, gradient of the state between two launches, or None where
@@ -279,7 +277,7 @@ def backward_kernel(
     scratch += tl.program_id(0).to(tl.int64) * ((C.tapes * C.layers + 1) * C.rows * C.d)
     gradients += tl.program_id(0).to(tl.int64) * C.gradient_size
     tile = tl.program_id(0)
-    while tile < tl.load(tile_count):
+    while tile < tl.load(totals):
         info = tile_info(rows, tile, C)
         start = tile_start + tile
         if C.recurrent:

@@ -67,7 +67,6 @@ def refine_step(
     hidden,
     matrices,
     vectors,
-    start,
     info,
     trajectory,
     final,
@@ -79,15 +78,14 @@ def refine_step(
     kept_rows,
     C: tl.constexpr,
 ):
-    """``s_t`` of a tile from ``s_{t-1}``; ``start`` points to the tile's first packed row.
+    """``s_t`` of a tile from ``s_{t-1}``.
 
     Sequences that are done run on with the others, but nothing of it is written.
     """
     if kept is not None:
-        packed = tl.load(start) + tl.arange(0, C.rows)
         running = field(info, tiles.DEPTH, C) >= step
         before = kept + (step - 1) * kept_rows.to(tl.int64) * C.width
-        store_rows(before, packed, running, x, C)
+        store_rows(before, field(info, tiles.KEPT_ROW, C), running, x, C)
     hidden_row = field(info, tiles.HIDDEN_ROW, C)
     there = shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
     x = shown(step_input(x, there, matrices, vectors, C), info, C)
@@ -116,7 +114,6 @@ def refine_tile(
     matrices,
     vectors,
     rows,
-    tile_start,
     trajectory,
     final,
     kept,
@@ -131,7 +128,6 @@ def refine_tile(
     """All steps of one tile."""
     info = tile_info(rows, tile, C)
     if C.recurrent:
-        start = tile_start + tile
         state_row = field(info, tiles.STATE_ROW, C)
         stream = field(info, tiles.STREAM, C)
         position = field(info, tiles.POSITION, C)
@@ -140,14 +136,14 @@ def refine_tile(
         if C.resident:
             for step in range(1, tile_depth(info, C) + 1):
                 x = refine_step(
-                    x, transforms, held, hidden, matrices, vectors, start, info, trajectory,
+                    x, transforms, held, hidden, matrices, vectors, info, trajectory,
                     final, kept, seed, step, max_steps, steps_done, kept_rows, C,
                 )  # fmt: skip
         else:
             step = 1
             while step <= tile_depth(info, C):
                 x = refine_step(
-                    x, transforms, held, hidden, matrices, vectors, start, info, trajectory,
+                    x, transforms, held, hidden, matrices, vectors, info, trajectory,
                     final, kept, seed, step, max_steps, steps_done, kept_rows, C,
                 )  # fmt: skip
                 step += 1
@@ -170,8 +166,7 @@ def forward_kernel(
     vectors,
     transforms,
     rows,
-    tile_start,
-    tile_count,
+    totals,
     trajectory,
     final,
     kept,
@@ -194,10 +189,10 @@ def forward_kernel(
         state: ``s_0`` likewise, or None: drawn where ``DRAWN``, else zero.
         matrices, vectors: packed parameters.
         transforms: as ``lares_kernels/triton/tile_transforms.py`` makes them; None for ``attention``.
-        rows, tile_start, tile_count: the tile plan.
+        rows, totals: the tile plan.
         trajectory: (S, max_steps, width) float32 out.
         final: rows like ``state`` float32 out, or None.
-        kept: (max_steps, kept_rows, width) float32 out, ``s_0 .. s_{T-1}`` by packed row, or None.
+        kept: (max_steps, kept_rows, width) float32 out, ``s_0 .. s_{T-1}`` by ``KEPT_ROW``, or None.
         seed_low, seed_high: halves of the key of all draws.
         state_scale: of the drawn ``s_0``.
         steps_done: added to the step that draws are addressed by.
@@ -205,16 +200,16 @@ def forward_kernel(
     seed = layer.draws.join_seed(seed_low, seed_high)
     held = held_layers(matrices, C)
     if C.resident:
-        for tile in range(tl.program_id(0), tl.load(tile_count), tl.num_programs(0)):
+        for tile in range(tl.program_id(0), tl.load(totals), tl.num_programs(0)):
             refine_tile(
-                tile, transforms, held, hidden, state, matrices, vectors, rows, tile_start,
+                tile, transforms, held, hidden, state, matrices, vectors, rows,
                 trajectory, final, kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
             )  # fmt: skip
     else:
         tile = tl.program_id(0)
-        while tile < tl.load(tile_count):
+        while tile < tl.load(totals):
             refine_tile(
-                tile, transforms, held, hidden, state, matrices, vectors, rows, tile_start,
+                tile, transforms, held, hidden, state, matrices, vectors, rows,
                 trajectory, final, kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
             )  # fmt: skip
             tile += tl.num_programs(0)

@@ -10,17 +10,14 @@ import triton.language as tl
 from lares_kernels.triton.kernels.layer_backward import QUERIES_INPUT
 
 
-@triton.jit(
-    do_not_specialize=["n_sequences", "kept_rows", "n_steps", "first_step", "splits", "begins"]
-)
+@triton.jit(do_not_specialize=["kept_rows", "n_steps", "first_step", "splits", "begins"])
 def weights_kernel(
     units,
     sides,
     row_depth,
-    starts,
+    totals,
     g_matrices,
     g_vectors,
-    n_sequences,
     kept_rows,
     n_steps,
     first_step,
@@ -38,7 +35,7 @@ def weights_kernel(
 
     Args:
         units, sides: of ``n_steps`` steps from ``first_step``.
-        row_depth, starts: of the tile plan.
+        row_depth, totals: of the tile plan.
         g_matrices: (splits, matrix_rows, d) float32 out.
         g_vectors: (splits, vector_size) float32 out, biases only.
         begins: whether to set them (1) or to add to them (0).
@@ -75,7 +72,7 @@ def weights_kernel(
     unit = unit_at + tl.arange(0, BLOCK)[None, :]
     column = side_at + tl.arange(0, C.d)[None, :]
 
-    n_rows = tl.minimum(tl.load(starts + n_sequences), kept_rows)
+    n_rows = tl.load(totals + 1)
     blocks = tl.cdiv(n_rows, TOKENS)
     total = tl.zeros((BLOCK, C.d), tl.float32)
     unit_total = tl.zeros((BLOCK,), tl.float32)

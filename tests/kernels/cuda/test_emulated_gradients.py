@@ -142,8 +142,8 @@ def test_depths_and_rollouts(rollouts: int) -> None:
 def test_steps_in_groups(adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where not all steps fit the memory set aside, backward takes several launches."""
     config = replace(SMALL, adapter=adapter)
-    monkeypatch.setattr(cuda_backend, "SPILL_BYTES", 1 << 18)
-    assert cuda_backend.steps_at_once(shapes_of(config), 8, 5) in (2, 3, 4)
+    monkeypatch.setattr(cuda_backend, "spill_bytes", lambda device: 1 << 18)
+    assert cuda_backend.steps_at_once(shapes_of(config), 8, 5, 1 << 18) in (2, 3, 4)
     depths = torch.tensor([2, 5, 1, 3])
     check(config, [4, 9, 1, 15], "fp16", num_steps=depths)
 

@@ -14,7 +14,7 @@ import torch
 from lares_kernels import CoreConfig, explain, use_backend, warmup
 from lares_kernels.cuda import backend as cuda_backend
 from lares_kernels.cuda import library as lib
-from lares_kernels.cuda.packing import pack, places_of
+from lares_kernels.cuda.packing import packing, places_of
 from lares_kernels.cuda.plan import LaunchPlan
 from lares_kernels.parameters import parameter_shapes
 from tests.kernels.cuda.test_emulated import check, outputs, problem
@@ -67,7 +67,9 @@ def test_parameters_are_packed(adapter: str, dtype: torch.dtype) -> None:
     parameters[1] = parameters[1].double()
     flat = torch.cat([torch.zeros(1), *(p.reshape(-1).float() for p in parameters)])
     wanted = flat[places_of(config, torch.device("cpu")).places]
-    packed = pack(config, parameters, dtype)
+    to_pack = packing(config, parameters, dtype)
+    to_pack.run()
+    packed = to_pack.packed
     size = packed.matrices.numel()
     assert torch.equal(packed.matrices.flatten(), wanted[:size].to(dtype))
     assert torch.equal(packed.vectors, wanted[size:])

@@ -106,8 +106,8 @@ def test_steps_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(DROPPING, n_layers=1, adapter="concat")
     c = fused.constants(config, 16, True, "ieee")
     one_step = 29 * 4 * (c.layer_rows + 4 * c.d + 3 * c.d)
-    monkeypatch.setattr(fused, "SPILL_BYTES", 3 * one_step)
-    assert fused.steps_at_once(c, 29, 4, 4) == 3
+    monkeypatch.setattr(fused, "spill_bytes", lambda device: 3 * one_step)
+    assert fused.steps_at_once(c, 29, 4, 4, 3 * one_step) == 3
     depths = torch.tensor([2, 4, 1, 3])
     assert_equal_to_equations("triton", config, [4, 9, 1, 15], num_steps=depths)
 

@@ -1,12 +1,16 @@
-"""The tile plan against a plain next-fit packing."""
+"""The tile plan against a plain first-fit packing."""
+
+import random
 
 import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels import CoreConfig
+from lares_kernels import CoreConfig, tiles
 from lares_kernels.ops import make_call
+from lares_kernels.triton.kernels import tiles as kernels
 from lares_kernels.triton.tile_plan import make_plan, most_tiles
+from tests.kernels.plain_tiles import cut, lengths_of_mean, rows_of_tiles
 
 
 def call_of(lengths: Tensor, depths: Tensor | None, rollouts: int, padded: bool, ids=None):
@@ -19,20 +23,23 @@ def call_of(lengths: Tensor, depths: Tensor | None, rollouts: int, padded: bool,
     )  # fmt: skip
 
 
-def plain_tiles(lengths: list[int], rows: int) -> list[list[int]]:
-    """Sequences of every tile."""
-    tiles: list[list[int]] = [[]]
-    for i, length in enumerate(lengths):
-        if sum(lengths[j] for j in tiles[-1]) + length > rows:
-            tiles.append([])
-        tiles[-1].append(i)
-    return tiles
+FIELDS = {
+    "hidden_row": kernels.HIDDEN_ROW,
+    "state_row": kernels.STATE_ROW,
+    "stream": kernels.STREAM,
+    "position": kernels.POSITION,
+    "first": kernels.FIRST,
+    "depth": kernels.DEPTH,
+    "newest": kernels.NEWEST,
+    "kept_row": kernels.KEPT_ROW,
+}
 
 
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("with_depths", [True, False])
 @pytest.mark.parametrize(("n", "longest", "rows"), [(1, 1, 16), (37, 20, 32), (300, 33, 64)])
 def test_plan(padded: bool, with_depths: bool, n: int, longest: int, rows: int) -> None:
+    """Every row of every sequence once, whole sequences, the deepest of a tile first."""
     generator = torch.Generator().manual_seed(n)
     lengths = torch.randint(1, longest + 1, (n,), generator=generator)
     rollouts = 3 if n == 37 else 1
@@ -41,39 +48,52 @@ def test_plan(padded: bool, with_depths: bool, n: int, longest: int, rows: int) 
     call = call_of(lengths, depths, rollouts, padded, ids)
     plan = make_plan(call, rows, longest)
 
-    steps = torch.full((n * rollouts,), 5) if depths is None else depths
-    order = torch.argsort(steps, descending=True, stable=True)
-    sizes = lengths.repeat_interleave(rollouts)
-    tiles = plain_tiles(sizes[order].tolist(), rows)
-    assert int(plan.tile_count) == len(tiles) <= plan.max_tiles
-    hidden_starts = lengths.cumsum(0) - lengths
+    steps = [5] * (n * rollouts) if depths is None else depths.tolist()
+    expected = rows_of_tiles(
+        lengths.tolist(),
+        steps,
+        rows,
+        rollouts,
+        call.padded_length,
+        None if ids is None else ids.tolist(),
+    )
+    assert plan.totals.tolist() == [len(expected), sum(map(len, expected))]
+    assert len(expected) <= plan.max_tiles
     packed = 0
-    for t, members in enumerate(tiles):
+    for t, tile in enumerate(expected):
         assert int(plan.tile_start[t]) == packed
-        r = 0
-        for member in members:
-            s = int(order[member])
-            b, g, length = s // rollouts, s % rollouts, int(sizes[s])
-            here = plan.rows[t, :, r : r + length]
-            position = torch.arange(length)
-            hidden = int(hidden_starts[b]) + position
-            state = rollouts * int(hidden_starts[b]) + g * length + position
-            if padded:
-                width = call.padded_length
-                hidden, state = b * width + position, s * width + position
-            stream = (b if ids is None else int(ids[b])) | g << 24
-            newest = torch.full((length,), -1)
-            newest[-1] = s
-            expected = [hidden, state, stream, position, r, int(steps[s]), newest]
-            for field, wanted in enumerate(expected):
-                assert (here[field] == wanted).all(), field
-            assert (plan.row_depth[packed : packed + length] == steps[s]).all()
-            r, packed = r + length, packed + length
-        rest = plan.rows[t, :, r:]
-        for field, wanted in ((0, -1), (5, 0), (6, -1)):
-            assert (rest[field] == wanted).all()
-        assert (rest[4] == torch.arange(r, rows)).all()
-    assert int(plan.starts[-1]) == packed
+        for field, at in FIELDS.items():
+            found = plan.rows[t, at.value, : len(tile)].tolist()
+            assert found == [getattr(row, field) for row in tile], (t, field)
+        assert plan.row_depth[packed : packed + len(tile)].tolist() == [row.depth for row in tile]
+        rest = plan.rows[t, :, len(tile) :]
+        for which, wanted in ((0, -1), (1, -1), (5, 0), (6, -1), (9, -1)):
+            assert (rest[which] == wanted).all()
+        assert (rest[4] == torch.arange(len(tile), rows)).all()
+        packed += len(tile)
+
+
+def test_many_sequences_to_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past so many blocks a program takes several, which changes nothing."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 5, (300,), generator=generator)
+    depths = torch.randint(1, 3, (300,), generator=generator)
+    call = call_of(lengths, depths, 1, False)  # of three blocks
+    alone = make_plan(call, 16, 8)
+    monkeypatch.setattr(tiles, "MOST_PROGRAMS", 2)
+    together = make_plan(call, 16, 8)
+    count, rows = alone.totals.tolist()
+    assert together.totals.tolist() == [count, rows]
+    assert (together.rows[:count] == alone.rows[:count]).all()
+    assert (together.tile_start[:count] == alone.tile_start[:count]).all()
+    assert (together.row_depth[:rows] == alone.row_depth[:rows]).all()
+
+
+def test_a_batch_of_the_published_mean_is_one_wave() -> None:
+    """Two programs on each of 132 multiprocessors hold 264 tiles; next-fit needs more than 290."""
+    lengths = torch.tensor(lengths_of_mean(8.0, 20, 1024))
+    plan = make_plan(call_of(lengths, None, 1, True), 32, 20)
+    assert 254 <= int(plan.totals[0]) <= 264
 
 
 def test_bad_lengths_stay_in_bounds() -> None:
@@ -82,11 +102,13 @@ def test_bad_lengths_stay_in_bounds() -> None:
     call = call_of(torch.tensor([3, 4, 5, 5, 1]), torch.tensor([1, 2, 9, 4, 3]), 1, False)
     call.lengths = lengths
     plan = make_plan(call, 16, 16)
-    count = int(plan.tile_count)
+    count = int(plan.totals[0])
     assert 0 < count <= plan.max_tiles
     rows = plan.rows[:count]
     assert int(rows[:, 0].max()) < call.n_hidden_rows
     assert int(rows[:, 1].max()) < call.n_hidden_rows
+    assert int(rows[:, 9].max()) < call.n_hidden_rows
+    assert int(plan.totals[1]) <= call.n_hidden_rows
 
 
 def test_bad_ids_and_depths_stay_in_bounds() -> None:
@@ -114,11 +136,11 @@ def test_bad_lengths_of_windows_leave_each_a_newest_row(mixer: str) -> None:
 
 
 def test_most_tiles_is_a_bound() -> None:
-    generator = torch.Generator().manual_seed(0)
+    draw = random.Random(0)
     for _ in range(200):
-        longest = int(torch.randint(1, 33, (), generator=generator))
-        lengths = torch.randint(1, longest + 1, (50,), generator=generator).tolist()
+        longest = draw.randint(1, 32)
+        lengths = [draw.randint(1, longest) for _ in range(300)]
         for rows in (32, 64):
-            tiles = plain_tiles(lengths, rows)
-            assert len(tiles) <= most_tiles(sum(lengths), len(lengths), longest, rows)
+            needed = len(cut(lengths, [1] * len(lengths), rows))
+            assert needed <= most_tiles(sum(lengths), len(lengths), longest, rows, 3)
     assert most_tiles(32 * 7, 7, 32, 32) == 7

@@ -1,0 +1,72 @@
+"""What a call of the CUDA backend asks of the host; the emulator counts the kernels that it runs."""
+
+from __future__ import annotations
+
+import ctypes
+
+import pytest
+import torch
+
+from lares_kernels import CoreConfig, RecurrentCore, function, use_backend
+from lares_kernels.cuda import library
+from tests.kernels.host_costs import HostCosts, as_on_a_card, training_step
+
+CORE = CoreConfig(d_model=32, n_heads=2, d_ff=32, n_layers=2, dropout=0.5, attn_dropout=0.5)
+
+
+@pytest.fixture
+def costs(emulator: None, monkeypatch: pytest.MonkeyPatch) -> HostCosts:
+    as_on_a_card(monkeypatch)
+    found = HostCosts()
+    run = library.run
+
+    def counted(function: str, call: ctypes.Structure) -> None:
+        launches = ctypes.c_int.in_dll(library.loaded(), "lares_emulated_launches")
+        before = launches.value
+        run(function, call)
+        found.launches[function] += launches.value - before
+
+    monkeypatch.setattr(library, "run", counted)
+    return found
+
+
+def test_a_padded_training_step(costs: HostCosts) -> None:
+    forward, backward = training_step("cuda", CORE, costs)
+    assert forward.total <= 4, str(forward)
+    assert backward.total <= 6, str(backward)
+    assert forward.waits == backward.waits == 0
+
+
+def test_a_packed_training_step(costs: HostCosts) -> None:
+    forward, backward = training_step("cuda", CORE, costs, packed=True)
+    assert forward.total <= 6, str(forward)
+    assert backward.total <= 6, str(backward)
+    assert (forward.waits, backward.waits) == (2, 0)
+
+
+def test_a_packed_training_step_that_says_its_greatest_length(
+    costs: HostCosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(function, "_is_free_to_read", lambda tensor: False)
+    forward, backward = training_step("cuda", CORE, costs, packed=True, max_length=20)
+    assert forward.total <= 5, str(forward)  # the lengths are differences of cu_seqlens
+    assert backward.total <= 6, str(backward)
+    assert forward.waits == backward.waits == 0
+
+
+def test_depths_of_their_own(costs: HostCosts) -> None:
+    """They are sorted, and the greatest of them is read."""
+    depths = torch.tensor([1, 4, 2, 3, 4])
+    forward, backward = training_step("cuda", CORE, costs, num_steps=depths)
+    assert forward.total <= 9, str(forward)
+    assert backward.total <= 6, str(backward)
+    assert (forward.waits, backward.waits) == (1, 0)
+
+
+def test_few_sequences(costs: HostCosts) -> None:
+    """Packing, the one kernel, and the last state in memory of its own."""
+    core, hidden, lengths = RecurrentCore(CORE).eval(), torch.zeros(1, 7, 32), torch.tensor([7])
+    with use_backend("cuda"), torch.no_grad(), costs:
+        core(hidden, lengths, num_steps=4, precision="bf16")
+    assert costs.total <= 3, str(costs)
+    assert costs.waits == 0
