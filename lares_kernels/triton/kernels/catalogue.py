@@ -22,6 +22,12 @@ def load_rows(table, rows, n_rows, WIDTH: tl.constexpr, D: tl.constexpr):
 
 
 @triton.jit
+def outside(ids, n_items):
+    """Which ids are no item's: where nobody looked at values, they may be any number."""
+    return (ids < 0) | (ids >= n_items)
+
+
+@triton.jit
 def tile_scores(
     query, item, lengths, items, n_items, COSINE: tl.constexpr, PRECISION: tl.constexpr
 ):
@@ -92,7 +98,7 @@ def log_probability_kernel(
     The grid is (blocks of queries, splits).
 
     Args:
-        chosen_score: (N,) out.
+        chosen_score: (N,) out; NaN for an id that is no item's.
         shifts, sums: (splits, N) out: the greatest score, and the sum above it.
         weighted: (splits, N) out for ``ENTROPY``: the sum of exp(s - shift) s.
         each: queries of a row, which share its chosen and its excluded items.
@@ -132,8 +138,11 @@ def log_probability_kernel(
     tl.store(sums + at, total, mask=real)
     if ENTROPY:
         tl.store(weighted + at, moment, mask=real)
-    here = (wanted >= begin * COLUMNS) & (wanted < end * COLUMNS)
-    tl.store(chosen_score + row, score, mask=real & here)
+    # One split writes each row; the first those of an id that no split has.
+    nowhere = outside(wanted, n_items)
+    at = tl.where(nowhere, 0, wanted)
+    here = (at >= begin * COLUMNS) & (at < end * COLUMNS)
+    tl.store(chosen_score + row, tl.where(nowhere, float("nan"), score), mask=real & here)
 
 
 @triton.jit
@@ -161,6 +170,7 @@ def score_gradients(
     log_sum = tl.load(normaliser + row, mask=real, other=0.0)
     g = tl.load(g_log_probability + row, mask=real, other=0.0)
     wanted = tl.load(chosen + row // each, mask=real, other=-1)
+    g = tl.where(outside(wanted, n_items), float("nan"), g)
     is_chosen = (item[None, :] == wanted[:, None]).to(tl.float32)
     g_scores = g[:, None] * (is_chosen - tl.exp(s - log_sum[:, None]))
     return leave_out(
@@ -323,21 +333,23 @@ def ranks_kernel(
 ):
     """``counts`` (splits, N) int32 out: items that score at least as high as the target.
 
-    Itself among them; the greatest int32 for a row that does not exclude a score that is NaN. The
-    target's own score comes from a tile of the same shape, so that it is made of the same bits. The
+    Itself among them; the greatest int32 for a row that does not exclude a score that is NaN, or whose
+    target is no item. The target's own score comes from a tile of the same shape, so that it is made of the same bits. The
     grid is (blocks of queries, splits).
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
     real = row < n_queries
     query = load_rows(queries, row, n_queries, WIDTH, D)
-    target = tl.load(targets + row // each, mask=real, other=0).to(tl.int32)
+    target = tl.load(targets + row // each, mask=real, other=0)
+    nowhere = outside(target, n_items)
+    target = tl.where(nowhere, 0, target).to(tl.int32)
     rows = load_rows(items, target, n_items, WIDTH, D)
     own = tile_scores(query, rows, lengths, target, n_items, COSINE, PRECISION)
     place = tl.arange(0, ROWS)
     wanted = tl.sum(tl.where(place[:, None] == place[None, :], own, 0.0), 1)
     count = tl.zeros((ROWS,), tl.int32)
-    broken = tl.zeros((ROWS,), tl.int32)
+    broken = nowhere.to(tl.int32)
     blocks = tl.cdiv(n_items, ROWS)
     begin = blocks.to(tl.int64) * split // splits
     end = blocks.to(tl.int64) * (split + 1) // splits
