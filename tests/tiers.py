@@ -28,6 +28,7 @@ ONE_CASE_EACH = (
     "tests/kernels/interpreted/test_layered.py",
     "tests/kernels/interpreted/test_mixers.py",
     "tests/kernels/interpreted/test_non_finite.py",
+    "tests/kernels/interpreted/test_scratch.py",
     "tests/kernels/interpreted/test_self_check.py",
     "tests/kernels/interpreted/test_tile_plan.py",
     "tests/kernels/test_catalogue_compiled.py",

@@ -20,6 +20,7 @@ from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.plan import Shapes, shapes_of
 from lares_kernels.parameters import parameter_shapes
+from lares_kernels.scratch import unfilled
 
 
 class Packed(NamedTuple):
@@ -39,8 +40,9 @@ def pack(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtyp
     device = parameters[0].device
     index = places_of(config, device)
     floats = [p.to(torch.float32).contiguous() for p in parameters]
-    matrices = torch.empty(index.matrices, dtype=product_dtype, device=device)
-    vectors = torch.empty(len(index.places) - matrices.numel(), device=device)
+    matrices = unfilled(index.matrices, dtype=product_dtype, device=device)
+    size = len(index.places) - matrices.numel()
+    vectors = unfilled(size, dtype=torch.float32, device=device)
     call = _Pack(index_of(device), 1, PRECISIONS.index(product_dtype), matrices.numel())
     call.vector_numbers = len(vectors)
     for i, part in enumerate(floats):
@@ -94,7 +96,7 @@ def places_of(config: CoreConfig, device: torch.device) -> Places:
     kernel = shapes_of(config)
     matrices, vectors = _arrange_matrices(kernel, by_name), _arrange_vectors(kernel, by_name)
     both = torch.cat([matrices.flatten(), vectors])
-    back = torch.empty(sum(sizes), dtype=torch.int64)
+    back = torch.zeros(sum(sizes), dtype=torch.int64)
     real = both > 0
     back[both[real] - 1] = torch.arange(len(both))[real]
     return Places(tuple(matrices.shape), both.int().to(device), back.to(device))

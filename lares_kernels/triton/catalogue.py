@@ -15,6 +15,7 @@ from lares_kernels.catalogue.reference import (
     normalise_backward,
     prepared_queries,
 )
+from lares_kernels.scratch import unfilled
 from lares_kernels.triton.backend import TritonBackend, precision_of
 from lares_kernels.triton.constants import FUSES, interpreted, padded
 from lares_kernels.triton.fused import on
@@ -81,7 +82,7 @@ class TritonCatalogue:
 
         inputs = _Inputs(call, queries, items, len(chosen), excluded)
         blocks, splits = inputs.grid()
-        floats = partial(torch.empty, dtype=torch.float32, device=items.device)
+        floats = partial(unfilled, dtype=torch.float32, device=items.device)
         score, shifts, sums = floats(len(queries)), *(floats(splits, len(queries)) for _ in "ab")
         weighted = floats(splits, len(queries)) if wants_entropy else None
         with on(items.device):
@@ -125,7 +126,7 @@ class TritonCatalogue:
         from lares_kernels.triton.kernels.catalogue_apart import query_gradients_apart_kernel
 
         inputs = _Inputs(call, queries, items, len(chosen), excluded)
-        floats = partial(torch.empty, dtype=torch.float32, device=items.device)
+        floats = partial(unfilled, dtype=torch.float32, device=items.device)
         g_queries, g_items = floats(0), floats(items.shape if wants_items else 0)
         known = (*inputs.tensors(chosen), normaliser, g_log_probability)
         with on(items.device):
@@ -169,7 +170,7 @@ class TritonCatalogue:
         inputs = _Inputs(call, queries, items, len(queries), excluded)
         rows, side = TOP_K_ROWS, max(LEAST_K, padded(k))
         blocks, splits = inputs.grid(rows, side)
-        keys = torch.empty(splits, len(queries), side, dtype=torch.int64, device=items.device)
+        keys = unfilled(splits, len(queries), side, dtype=torch.int64, device=items.device)
         n_queries, _, n_items, n_excluded = inputs.sizes
         with on(items.device):
             top_k_kernel[(blocks, splits)](
@@ -204,7 +205,7 @@ class TritonCatalogue:
 
         inputs = _Inputs(call, queries, items, len(targets), excluded)
         blocks, splits = inputs.grid()
-        counts = torch.empty(splits, len(queries), dtype=torch.int32, device=items.device)
+        counts = unfilled(splits, len(queries), dtype=torch.int32, device=items.device)
         tile = {name: value for name, value in inputs.tile.items() if name != "COLUMNS"}
         with on(items.device):
             ranks_kernel[(blocks, splits)](

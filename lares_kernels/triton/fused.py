@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall
+from lares_kernels.scratch import unfilled, zeroed
 from lares_kernels.triton.constants import (
     FUSES,
     LEAST_SIDE,
@@ -114,14 +115,15 @@ def fused_forward(
     state = None if state is None else state.contiguous()
     with on(hidden.device):
         launch = prepare("forward", call, parameters, precision, longest)
-        floats = partial(torch.empty, dtype=torch.float32, device=hidden.device)
-        zeros = partial(torch.zeros, dtype=torch.float32, device=hidden.device)
+        floats = partial(unfilled, dtype=torch.float32, device=hidden.device)
+        zeros = partial(zeroed, dtype=torch.float32, device=hidden.device)
         trajectory = floats(call.n_sequences, call.max_steps, config.d_model)
         final = floats(0)
         if call.wants_state:
             new = zeros if call.padded_length else floats
             final = new(call.state_shape)
-        kept = floats(call.kept_size)
+        # Steps that a sequence does not take leave theirs unwritten.
+        kept = torch.empty(call.kept_size, dtype=torch.float32, device=hidden.device)
         plan = launch.plan
         forward_kernel[(launch.programs,)](
             hidden,
@@ -178,9 +180,9 @@ def fused_backward(
         launch = prepare("backward", call, parameters, precision, longest)
         c, plan, programs = launch.c, launch.plan, launch.programs
         group = steps_at_once(c, kept_rows, steps, call.product_dtype.itemsize)
-        floats = partial(torch.empty, dtype=torch.float32, device=hidden.device)
-        zeros = partial(torch.zeros, dtype=torch.float32, device=hidden.device)
-        products = partial(torch.empty, dtype=call.product_dtype, device=hidden.device)
+        floats = partial(unfilled, dtype=torch.float32, device=hidden.device)
+        zeros = partial(zeroed, dtype=torch.float32, device=hidden.device)
+        products = partial(unfilled, dtype=call.product_dtype, device=hidden.device)
         units = products(group * c.layers * kept_rows * c.layer_rows)
         sides = products(group * c.layers * kept_rows * c.sides * c.d)
         concat_rows = products(group * kept_rows * 3 * c.d) if c.concat else None
@@ -247,8 +249,10 @@ class WeightGradients:
         wanted = self.rule.programs * multiprocessors(device)
         most = call.max_steps * -(-call.kept_rows // self.rule.rows)
         self.splits = max(1, min(wanted // (self.blocks * c.layers), most))
-        self.matrices = torch.empty(self.splits, c.matrix_rows, c.d, device=device)
-        self.vectors = torch.zeros(self.splits, c.vector_size, device=device)
+        self.matrices = unfilled(
+            self.splits, c.matrix_rows, c.d, dtype=torch.float32, device=device
+        )
+        self.vectors = zeroed(self.splits, c.vector_size, dtype=torch.float32, device=device)
         self.begins = 1
 
     def add(

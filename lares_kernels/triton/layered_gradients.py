@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.parameters import parameter_shapes
+from lares_kernels.scratch import unfilled_like, zeroed
 from lares_kernels.triton.layered_call import (
     FLAT_BLOCK,
     AttentionTape,
@@ -50,13 +51,13 @@ class Gradients:
         self.run = run
         device, d = run.device, run.config.d_model
         self.by_name = {
-            name: torch.zeros(shape, dtype=torch.float32, device=device)
+            name: zeroed(shape, dtype=torch.float32, device=device)
             for name, shape in parameter_shapes(run.config).items()
         }
         self.programs = min(_PROGRAMS * multiprocessors(device), -(-run.rows.n_rows // run.c.rows))
         self.branches = _NORM_AND_BIAS[run.config.mixer]
         sites = len(self.branches) * run.config.n_layers + 1  # one a LayerNorm, and the core's
-        self.sums = torch.zeros(sites, self.programs, _SUMS, d, dtype=torch.float32, device=device)
+        self.sums = zeroed(sites, self.programs, _SUMS, d, dtype=torch.float32, device=device)
 
     def site(self, layer: int, branch: int) -> Tensor:
         """Sums of a residual of a layer; of the adapter for layer -1."""
@@ -101,7 +102,8 @@ def spread(g: Tensor, newest: Tensor | None, n_rows: int) -> Tensor:
     """Gradients of the rows ``newest`` (None: of all) among ``n_rows``, the others' zero."""
     if newest is None:
         return g
-    return g.new_zeros(n_rows, g.shape[1]).index_copy_(0, newest, g)
+    rows = zeroed(n_rows, g.shape[1], dtype=g.dtype, device=g.device)
+    return rows.index_copy_(0, newest, g)
 
 
 def residual_backward(
@@ -205,7 +207,7 @@ def qkv_gradient(
     grads.product("out", layer, context, g_branch)
     g_context = torch.mm(g_branch, run.products["out_weight"][layer])
     g_context = spread(g_context, newest, len(tape.source))
-    g_qkv, delta = torch.empty_like(tape.qkv), torch.empty_like(tape.lse)
+    g_qkv, delta = unfilled_like(tape.qkv), unfilled_like(tape.lse)
     rows, drawn = run.rows, run.call.drawn_step(step)
     shared = (rows.starts, rows.keys, rows.streams, len(g_qkv), layer, drawn, *run.seed)
     blocks = run.blocks[1]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lares_kernels.config import CoreConfig
 from lares_kernels.mixing import fourier_basis
+from lares_kernels.scratch import unfilled
 from lares_kernels.triton.constants import FUSES, padded
 from lares_kernels.triton.layered_call import Layered
 
@@ -46,7 +47,7 @@ def spectrum_of(run: Layered, x: Tensor) -> Tensor:
 
     length, d, frequencies = run.config.window, run.config.d_model, n_frequencies(run.config)
     windows, blocks = len(x) // length, mixing_blocks(run.config)
-    spectrum = torch.empty(windows, 2, frequencies, d, dtype=torch.float32, device=x.device)
+    spectrum = unfilled(windows, 2, frequencies, d, dtype=torch.float32, device=x.device)
     grid = (windows, -(-frequencies // blocks["FREQUENCIES"]), -(-d // blocks["COLUMNS"]))
     spectrum_kernel[grid](
         x, _basis(run), spectrum, length, frequencies, **blocks, **FUSES, C=run.compiled
@@ -110,7 +111,7 @@ def filter_gradient(spectrum: Tensor, g_spectrum: Tensor, run: Layered) -> Tenso
 
     windows, _, frequencies, d = spectrum.shape
     size, parts = frequencies * d, min(_SUM_PARTS, windows)
-    sums = torch.empty(parts, frequencies, d, 2, dtype=torch.float32, device=spectrum.device)
+    sums = unfilled(parts, frequencies, d, 2, dtype=torch.float32, device=spectrum.device)
     filter_gradient_kernel[(-(-size // SUM_BLOCK), parts)](
         spectrum, g_spectrum, sums, windows, size, BLOCK=SUM_BLOCK, C=run.compiled
     )

@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 
 from lares_kernels.config import CoreConfig
 from lares_kernels.parameters import parameter_shapes
+from lares_kernels.scratch import unfilled
 from lares_kernels.triton.constants import LEAST_SIDE, Constants, constants
 
 
@@ -40,7 +41,7 @@ def unpack_gradients(config: CoreConfig, matrices: Tensor, vectors: Tensor) -> l
     flat = torch.cat([matrices.reshape(-1), vectors])[index.parameters]
     shapes = parameter_shapes(config).values()
     parts = flat.split([_numel(shape) for shape in shapes])
-    grads = [flat.new_empty(shape) for shape in shapes]
+    grads = [unfilled(shape, dtype=flat.dtype, device=flat.device) for shape in shapes]
     torch._foreach_copy_(grads, [p.view(g.shape) for p, g in zip(parts, grads, strict=True)])
     return grads
 
@@ -73,7 +74,7 @@ def _index(config: CoreConfig, device: torch.device) -> _Index:
     c = constants(config, LEAST_SIDE, False, "ieee")
     matrices, vectors = _arrange_matrices(c, by_name), _arrange_vectors(c, by_name)
     both = torch.cat([matrices.flatten(), vectors])
-    places = torch.empty(size, dtype=torch.int64)
+    places = torch.zeros(size, dtype=torch.int64)
     real = both > 0
     places[both[real] - 1] = torch.arange(len(both))[real]
     return _Index(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall
+from lares_kernels.scratch import unfilled
 from lares_kernels.tiles import most_tiles
 
 _SCAN_BLOCK = 1024
@@ -49,10 +50,9 @@ def make_plan(call: RefineCall, tile_rows: int, longest: int) -> TilePlan:
     order = None
     if call.num_steps is not None:
         order = torch.argsort(call.num_steps, descending=True, stable=True)
-    new = call.lengths.new_empty
 
     def numbers(*shape: int) -> Tensor:
-        return new(shape, dtype=torch.int32)
+        return unfilled(shape, dtype=torch.int32, device=call.lengths.device)
 
     starts = numbers(n_sequences + 1)
     hidden_starts = None if call.padded_length else numbers(n_groups + 1)

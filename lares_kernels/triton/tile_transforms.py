@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lares_kernels.config import CoreConfig
 from lares_kernels.mixing import fourier_basis, low_pass
+from lares_kernels.scratch import zeroed
 from lares_kernels.triton.constants import Constants
 
 
@@ -71,7 +72,7 @@ def add_filter_gradient(c: Constants, sums: Tensor, g_vectors: Tensor) -> None:
     # A frequency's cosine and sine share its weight; a cosine's partner counts with the imaginary part
     # negative, and frequency 0 has none.
     cosines, sines = coefficients[:, :, 1::2], coefficients[:, :, 2::2]
-    found = sums.new_zeros(c.layers, 2, c.frequencies, c.d)
+    found = zeroed(c.layers, 2, c.frequencies, c.d, dtype=sums.dtype, device=sums.device)
     found[:, 0, 0] = coefficients[:, 0, 0]
     found[:, 0, 1 : 1 + cosines.shape[2]] += cosines[:, 0]
     found[:, 1, 1 : 1 + cosines.shape[2]] -= cosines[:, 1]

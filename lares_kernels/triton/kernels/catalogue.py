@@ -334,8 +334,8 @@ def ranks_kernel(
     """``counts`` (splits, N) int32 out: items that score at least as high as the target.
 
     Itself among them; the greatest int32 for a row that does not exclude a score that is NaN, or whose
-    target is no item. The target's own score comes from a tile of the same shape, so that it is made of the same bits. The
-    grid is (blocks of queries, splits).
+    target is no item. The target's own score comes from a tile of the same shape, so that it is made of
+    the same bits. The grid is (blocks of queries, splits).
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
