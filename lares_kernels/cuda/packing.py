@@ -19,6 +19,7 @@ from lares_kernels.config import CoreConfig
 from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.plan import Shapes, shapes_of
+from lares_kernels.device_tables import to_device
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.scratch import unfilled
 
@@ -99,7 +100,7 @@ def places_of(config: CoreConfig, device: torch.device) -> Places:
     back = torch.zeros(sum(sizes), dtype=torch.int64)
     real = both > 0
     back[both[real] - 1] = torch.arange(len(both))[real]
-    return Places(tuple(matrices.shape), both.int().to(device), back.to(device))
+    return Places(tuple(matrices.shape), *to_device(device, both.int(), back))
 
 
 def _padded(part: Tensor, rows: int, columns: int) -> Tensor:

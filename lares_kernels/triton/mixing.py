@@ -7,10 +7,13 @@ float32, as the state is.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
 from lares_kernels.config import CoreConfig
+from lares_kernels.device_tables import to_device
 from lares_kernels.mixing import fourier_basis
 from lares_kernels.scratch import unfilled
 from lares_kernels.triton.constants import FUSES, padded
@@ -37,8 +40,10 @@ def mixing_blocks(config: CoreConfig) -> dict[str, int]:
     }
 
 
-def _basis(run: Layered) -> Tensor:
-    return fourier_basis(run.config.window, torch.float32, run.device)
+@cache
+def basis_of(length: int, device: torch.device) -> Tensor:
+    """:func:`lares_kernels.mixing.fourier_basis` of windows, as kernels read it; float32."""
+    return to_device(device, fourier_basis(length, torch.float32, torch.device("cpu")))[0]
 
 
 def spectrum_of(run: Layered, x: Tensor) -> Tensor:
@@ -50,7 +55,14 @@ def spectrum_of(run: Layered, x: Tensor) -> Tensor:
     spectrum = unfilled(windows, 2, frequencies, d, dtype=torch.float32, device=x.device)
     grid = (windows, -(-frequencies // blocks["FREQUENCIES"]), -(-d // blocks["COLUMNS"]))
     spectrum_kernel[grid](
-        x, _basis(run), spectrum, length, frequencies, **blocks, **FUSES, C=run.compiled
+        x,
+        basis_of(length, run.device),
+        spectrum,
+        length,
+        frequencies,
+        **blocks,
+        **FUSES,
+        C=run.compiled,
     )
     return spectrum
 
@@ -72,7 +84,7 @@ def _windows_of(
     out = run.new(windows * length, d)
     window_kernel[(windows, -(-length // blocks["ROWS"]), -(-d // blocks["COLUMNS"]))](
         spectrum,
-        _basis(run),
+        basis_of(length, run.device),
         weight,
         x,
         scale,

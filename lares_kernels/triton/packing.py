@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lares_kernels.config import CoreConfig
+from lares_kernels.device_tables import to_device
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.scratch import unfilled
 from lares_kernels.triton.constants import LEAST_SIDE, Constants, constants
@@ -77,9 +78,7 @@ def _index(config: CoreConfig, device: torch.device) -> _Index:
     places = torch.zeros(size, dtype=torch.int64)
     real = both > 0
     places[both[real] - 1] = torch.arange(len(both))[real]
-    return _Index(
-        torch.zeros(1, device=device), *(t.to(device) for t in (matrices, vectors, places))
-    )
+    return _Index(*to_device(device, torch.zeros(1), matrices, vectors, places))
 
 
 def _rows(part: Tensor, rows: int, width: int) -> Tensor:

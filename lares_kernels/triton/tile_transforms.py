@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.config import CoreConfig
+from lares_kernels.device_tables import to_device
 from lares_kernels.mixing import fourier_basis, low_pass
 from lares_kernels.scratch import zeroed
 from lares_kernels.triton.constants import Constants
@@ -53,9 +54,10 @@ def tile_transforms(
     for tile, matrix in zip(tiles, matrices, strict=True):
         tile[:used, :used] = torch.block_diag(*[matrix] * (rows // length))
     if dtype == torch.float32:
-        return tiles.to(device, dtype)
+        return to_device(device, tiles.to(dtype))[0]
     rounded = tiles.to(dtype)
-    return torch.stack([rounded, (tiles - rounded.double()).to(dtype)], 1).to(device)
+    halves = torch.stack([rounded, (tiles - rounded.double()).to(dtype)], 1)
+    return to_device(device, halves)[0]
 
 
 def add_filter_gradient(c: Constants, sums: Tensor, g_vectors: Tensor) -> None:
