@@ -40,6 +40,10 @@ _NORM_AND_BIAS: dict[str, dict[int, tuple[str, str | None]]] = {
 }
 
 
+# Whether products of 16-bit factors can be float32 on NVIDIA's cards: this PyTorch may be too old.
+_PRODUCTS_ARE_WIDE = torch.version.hip is None and "dtype" in torch.ops.aten.mm.overloads()
+
+
 class Gradients:
     """Gradients of the parameters, float32, added to step by step.
 
@@ -72,7 +76,7 @@ class Gradients:
         if x.dtype == torch.float32:
             weight.addmm_(g_y.mT, x)
         else:
-            weight += torch.mm(g_y.mT, x)
+            weight += wide_product(g_y.mT, x)
 
     def bias(self, name: str, layer: int, g_y: Tensor) -> None:
         self.by_name[f"{name}_bias"][layer] += g_y.sum(0, dtype=torch.float32)
@@ -96,6 +100,16 @@ class Gradients:
         elif config.adapter == "concat":
             found["concat_bias"] += sums[-1, 2]
         return list(found.values())
+
+
+def wide_product(a: Tensor, b: Tensor) -> Tensor:
+    """``a b`` of 16-bit numbers in float32, as it is summed.
+
+    Rounded to their own type a sum over many rows would lose bits, and in float16 could overflow.
+    """
+    if a.is_cuda and _PRODUCTS_ARE_WIDE:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.mm(a.float(), b.float())
 
 
 def spread(g: Tensor, newest: Tensor | None, n_rows: int) -> Tensor:
