@@ -30,6 +30,7 @@ ONE_CASE_EACH = (
     "tests/kernels/interpreted/test_non_finite.py",
     "tests/kernels/interpreted/test_scratch.py",
     "tests/kernels/interpreted/test_self_check.py",
+    "tests/kernels/interpreted/test_tf32.py",
     "tests/kernels/interpreted/test_tile_plan.py",
     "tests/kernels/test_catalogue_compiled.py",
     "tests/kernels/test_cpu_objects.py::test_the_names_do_not_depend_on_what_is_inlined",

@@ -93,9 +93,9 @@ def prepare(
     rule = call_setting(kernel, call, precision, device, longest)
     c = constants(call.config, rule.rows, call.dropout, precision, rule.chunk, rule.resident)
     plan = make_plan(call, rule.rows, longest)
-    packed = pack(call.config, parameters, call.product_dtype)
+    packed = pack(call.config, parameters, call.product_dtype, c.tf32)
     programs = min(plan.max_tiles, rule.programs * multiprocessors(device))
-    transforms = tile_transforms(call.config, rule.rows, call.product_dtype, device)
+    transforms = tile_transforms(call.config, rule.rows, call.product_dtype, device, c.tf32)
     return Launch(rule, c, plan, packed, transforms, programs)
 
 

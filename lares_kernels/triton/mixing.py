@@ -18,6 +18,7 @@ from lares_kernels.mixing import fourier_basis
 from lares_kernels.scratch import unfilled
 from lares_kernels.triton.constants import FUSES, padded
 from lares_kernels.triton.layered_call import Layered
+from lares_kernels.triton.rounding import rounded_table
 
 # Frequencies, rows and columns of a block: with more, ieee products spill registers on some GPUs.
 _MOST_SIDE = 32
@@ -41,9 +42,10 @@ def mixing_blocks(config: CoreConfig) -> dict[str, int]:
 
 
 @cache
-def basis_of(length: int, device: torch.device) -> Tensor:
-    """:func:`lares_kernels.mixing.fourier_basis` of windows, as kernels read it; float32."""
-    return to_device(device, fourier_basis(length, torch.float32, torch.device("cpu")))[0]
+def basis_of(length: int, device: torch.device, tf32: bool) -> Tensor:
+    """:func:`lares_kernels.mixing.fourier_basis` of windows in float32, as products read it."""
+    (basis,) = to_device(device, fourier_basis(length, torch.float32, torch.device("cpu")))
+    return rounded_table(basis) if tf32 else basis
 
 
 def spectrum_of(run: Layered, x: Tensor) -> Tensor:
@@ -56,7 +58,7 @@ def spectrum_of(run: Layered, x: Tensor) -> Tensor:
     grid = (windows, -(-frequencies // blocks["FREQUENCIES"]), -(-d // blocks["COLUMNS"]))
     spectrum_kernel[grid](
         x,
-        basis_of(length, run.device),
+        basis_of(length, run.device, run.c.tf32),
         spectrum,
         length,
         frequencies,
@@ -84,7 +86,7 @@ def _windows_of(
     out = run.new(windows * length, d)
     window_kernel[(windows, -(-length // blocks["ROWS"]), -(-d // blocks["COLUMNS"]))](
         spectrum,
-        basis_of(length, run.device),
+        basis_of(length, run.device, run.c.tf32),
         weight,
         x,
         scale,

@@ -18,6 +18,7 @@ from lares_kernels.device_tables import to_device
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.scratch import unfilled
 from lares_kernels.triton.constants import LEAST_SIDE, Constants, constants
+from lares_kernels.triton.rounding import round_to_tf32
 
 
 class Packed(NamedTuple):
@@ -28,12 +29,14 @@ class Packed(NamedTuple):
     vectors: Tensor
 
 
-def pack(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtype) -> Packed:
-    """Pack ``parameters``, in the order of :func:`parameter_shapes`."""
+def pack(
+    config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtype, tf32: bool
+) -> Packed:
+    """Pack ``parameters``, in the order of :func:`parameter_shapes`; rounded, where so are products."""
     index = _index(config, parameters[0].device)
     flat = torch.cat([index.zero, *(p.reshape(-1).to(torch.float32) for p in parameters)])
     matrices = flat.to(product_dtype)[index.matrices]
-    return Packed(matrices, flat[index.vectors])
+    return Packed(round_to_tf32(matrices) if tf32 else matrices, flat[index.vectors])
 
 
 def unpack_gradients(config: CoreConfig, matrices: Tensor, vectors: Tensor) -> list[Tensor]:

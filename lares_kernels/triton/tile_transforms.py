@@ -17,11 +17,12 @@ from lares_kernels.device_tables import to_device
 from lares_kernels.mixing import fourier_basis, low_pass
 from lares_kernels.scratch import zeroed
 from lares_kernels.triton.constants import Constants
+from lares_kernels.triton.rounding import rounded_table
 
 
 @cache
 def tile_transforms(
-    config: CoreConfig, rows: int, dtype: torch.dtype, device: torch.device
+    config: CoreConfig, rows: int, dtype: torch.dtype, device: torch.device, tf32: bool
 ) -> Tensor | None:
     """The matrices of ``kernels/mixing.py`` for tiles of ``rows``, or None.
 
@@ -32,6 +33,7 @@ def tile_transforms(
         rows: of a tile.
         dtype: of the products with weights.
         device: where they are wanted.
+        tf32: whether those products are in tf32, and so the matrices rounded to it.
 
     Returns:
         (n, rows, rows) float32; where ``dtype`` is of 16 bits (n, 2, rows, rows), two numbers of it
@@ -54,7 +56,8 @@ def tile_transforms(
     for tile, matrix in zip(tiles, matrices, strict=True):
         tile[:used, :used] = torch.block_diag(*[matrix] * (rows // length))
     if dtype == torch.float32:
-        return to_device(device, tiles.to(dtype))[0]
+        (found,) = to_device(device, tiles.to(dtype))
+        return rounded_table(found) if tf32 else found
     rounded = tiles.to(dtype)
     halves = torch.stack([rounded, (tiles - rounded.double()).to(dtype)], 1)
     return to_device(device, halves)[0]

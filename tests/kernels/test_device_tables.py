@@ -10,8 +10,9 @@ import torch
 
 from lares_kernels import CoreConfig, device_tables, mixing
 from lares_kernels.cuda.packing import places_of
-from lares_kernels.triton import packing, tile_transforms
+from lares_kernels.triton import packing
 from lares_kernels.triton.mixing import basis_of
+from lares_kernels.triton.tile_transforms import tile_transforms as transforms
 
 CPU = torch.device("cpu")
 # Of no other test, so that nothing is kept of it.
@@ -20,9 +21,9 @@ WINDOWS = CoreConfig(16, 2, 36, 1, mixer="filter", window=11)
 TABLES: dict[str, Callable[[], object]] = {
     "packing of the Triton kernels": lambda: packing._index(CORE, CPU),
     "packing of the CUDA kernels": lambda: places_of(CORE, CPU),
-    "transforms, float32": lambda: tile_transforms.tile_transforms(WINDOWS, 16, torch.float32, CPU),
-    "transforms, float16": lambda: tile_transforms.tile_transforms(WINDOWS, 16, torch.float16, CPU),
-    "basis of the layered plan": lambda: basis_of(23, CPU),
+    "transforms, float32": lambda: transforms(WINDOWS, 16, torch.float32, CPU, False),
+    "transforms, float16": lambda: transforms(WINDOWS, 16, torch.float16, CPU, False),
+    "basis of the layered plan": lambda: basis_of(23, CPU, False),
     "basis": lambda: mixing.fourier_basis(29, torch.float32, CPU),
     "low pass": lambda: mixing.low_pass(29, 5, torch.float32, CPU),
 }
