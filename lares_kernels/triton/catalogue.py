@@ -16,12 +16,11 @@ from lares_kernels.catalogue.reference import (
     prepared_queries,
 )
 from lares_kernels.scratch import unfilled
-from lares_kernels.triton.backend import TritonBackend, precision_of
+from lares_kernels.triton.backend import TritonBackend, cannot_multiply, precision_of
 from lares_kernels.triton.constants import FUSES, interpreted, padded
 from lares_kernels.triton.fused import on
 from lares_kernels.triton.settings import multiprocessors
 
-_PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
 # Wider ones spill; products of whole float32 have no tensor cores and need registers for them.
 MOST_WIDTH = {"half": 256, "tf32": 256, "ieee": 64}
 MOST_K = 256
@@ -56,9 +55,9 @@ class TritonCatalogue:
     def verify(self, device_type: str, product_dtype: torch.dtype, width: int) -> str | None:
         if device_type != "cuda" and not interpreted():
             return f"tensors are on {device_type}"
-        if product_dtype not in _PRODUCTS:
-            served = ", ".join(str(dtype) for dtype in _PRODUCTS)
-            return f"products in {product_dtype}; it serves {served}"
+        reason = cannot_multiply(product_dtype)
+        if reason is not None:
+            return reason
         most = MOST_WIDTH[precision_of(product_dtype)]
         if width > most:
             return (

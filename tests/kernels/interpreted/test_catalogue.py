@@ -1,6 +1,7 @@
 """The Triton kernels of the catalogue ops, by the tests that every backend passes.
 
-The interpreter multiplies bfloat16 wrongly; float16 goes the same way through the kernels.
+The interpreter cannot multiply bfloat16: float16, which goes the same way through the kernels, stands
+for it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from lares_kernels.triton import catalogue
 from tests.kernels import test_catalogue as shared
 from tests.kernels.catalogues import make_catalogue, ranks_by_hand, top_k_by_hand
 from tests.kernels.catalogues import whole_numbers_catalogue as whole_numbers
+from tests.kernels.problems import relative
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,20 @@ def test_two_runs_give_the_same_bits() -> None:
 def test_what_it_does_not_serve() -> None:
     with lk.use_backend("triton"), pytest.raises(lk.BackendError, match="items are 300 wide"):
         lk.catalogue_ranks(torch.ones(1, 300), torch.ones(2, 300), torch.tensor([0]))
+
+
+def test_products_in_bfloat16_are_left_to_cards() -> None:
+    """But not tables in it, which are read as they are."""
+    problem = make_catalogue(5, 70, 8)
+    exact = problem.to(torch.bfloat16).to(torch.float64).results("equations")
+    single, half = problem.to(torch.float32), problem.to(torch.bfloat16)
+    with pytest.raises(lk.BackendError, match="bits as whole numbers; float16 is as good"):
+        single.results("triton", precision="bf16")
+    with lk.use_backend("triton"), pytest.raises(lk.BackendError, match="interpreter"):
+        lk.catalogue_top_k(single.queries[:, 0], single.items, 3, precision="bf16")
+    for precision, bound in (("fp32", 1e-6), ("fp16", 1e-2)):
+        found = half.results("triton", precision=precision)["log_probability"]
+        assert relative(found.double(), exact["log_probability"]) < bound
 
 
 @pytest.fixture

@@ -254,7 +254,7 @@ def test_the_gradient_of_a_given_state() -> None:
 
 
 def test_half_precision_keeps_to_twice_the_reference() -> None:
-    # The interpreter multiplies bfloat16 wrongly; float16 goes the same way through the kernels.
+    # float16 stands for bfloat16, which the interpreter cannot multiply.
     problem = make_problem(replace(SMALL, n_layers=1, **DROPOUT), depth=2)
     problem.core.train()
     single = in_float32(problem)
