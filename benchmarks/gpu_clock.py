@@ -95,9 +95,19 @@ def limited(seconds: float, what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def products(precision: str) -> Iterator[None]:
     """float32 products as tf32 where ``precision`` says so, else as IEEE float32."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    wanted, matmul = precision == "tf32", torch.backends.cuda.matmul
     try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # it was told by the newer switch, and refuses the older one beside that
+        told = matmul.fp32_precision
+        matmul.fp32_precision = "tf32" if wanted else "ieee"
+        try:
+            yield
+        finally:
+            matmul.fp32_precision = told
+    else:
+        torch.set_float32_matmul_precision("high" if wanted else "highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)

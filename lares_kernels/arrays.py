@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from lares_kernels.scratch import zeroed
+
 _ALIGNED = 32  # numbers of 4 bytes: kernels are compiled for arrays that begin at 128
 
 
@@ -18,7 +20,7 @@ def aligned(numbers: int) -> int:
 def zeros_at_once(device: torch.device, *shapes: tuple[int, ...]) -> list[Tensor]:
     """Zeros of every shape, float32, in one array and by one launch; each begins at 128 bytes."""
     sizes = [math.prod(shape) for shape in shapes]
-    whole = torch.zeros(sum(map(aligned, sizes)), dtype=torch.float32, device=device)
+    whole = zeroed(sum(map(aligned, sizes)), dtype=torch.float32, device=device)
     return parts_of(whole, shapes)
 
 

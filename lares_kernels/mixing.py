@@ -14,6 +14,7 @@ from functools import lru_cache, wraps
 import torch
 from torch import Tensor
 
+from lares_kernels.device_tables import to_device
 from lares_kernels.dispatcher import gives_plain_tensors
 
 _CACHED_MATRICES = 64
@@ -48,7 +49,7 @@ def fourier_basis(length: int, dtype: torch.dtype, device: torch.device) -> Tens
     alone = (2 * frequency) % length == 0
     norm = torch.where(alone, 1.0, 2.0).to(torch.float64).div(length).sqrt()
     cosine, sine = norm * angle.cos(), torch.where(alone, 0.0, -norm * angle.sin())
-    return torch.stack((cosine, sine)).to(device, dtype)
+    return to_device(device, torch.stack((cosine, sine)).to(dtype))[0]
 
 
 @_kept
@@ -56,7 +57,7 @@ def low_pass(length: int, cutoff: int, dtype: torch.dtype, device: torch.device)
     """(L, L), symmetric: keeps the first ``c // 2 + 1`` frequencies of what it multiplies."""
     basis = fourier_basis(length, torch.float64, torch.device("cpu"))
     kept = basis[:, : cutoff // 2 + 1].flatten(0, 1)
-    return (kept.mT @ kept).to(device, dtype)
+    return to_device(device, (kept.mT @ kept).to(dtype))[0]
 
 
 def _rotate(real: Tensor, imaginary: Tensor, weight: Tensor, sign: float) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lares_kernels import use_backend
+from lares_kernels import scratch, use_backend
 from lares_kernels.cpu_library import load, use_instruction_set
 from tests.kernels.tools import cannot_run, cpu_sets
 from tests.tiers import longest_first, mark_long
@@ -67,8 +67,8 @@ def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def poisoned_memory() -> Iterator[None]:
-    """``torch.empty`` gives NaN, so that reading memory nobody wrote shows.
+def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """``torch.empty`` gives NaN, and so do kernels' scratch tensors: reading what nobody wrote shows.
 
     Only while PyTorch is asked to be deterministic; programs that cannot be, such as cuBLAS without a
     workspace of its own, may run all the same.
@@ -76,6 +76,7 @@ def poisoned_memory() -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     before = torch.utils.deterministic.fill_uninitialized_memory
     torch.utils.deterministic.fill_uninitialized_memory = True
+    monkeypatch.setattr(scratch, "_taken", torch.empty)
     try:
         yield
     finally:

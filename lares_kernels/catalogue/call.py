@@ -184,6 +184,8 @@ def check_excluded(excluded: Tensor, n_items: int) -> None:
 def in_order(excluded: Tensor, n_items: int) -> Tensor:
     """Excluded ids (R, H) ascending in every row, ``n_items`` where there is none.
 
-    Whoever walks over the catalogue then needs one place in each row, never a search.
+    Whoever walks over the catalogue then needs one place in each row, never a search. Where nobody
+    looked at values, what is no item counts as none.
     """
-    return excluded.where(excluded >= 0, n_items).sort(dim=1).values
+    items = (excluded >= 0) & (excluded < n_items)
+    return excluded.where(items, n_items).sort(dim=1).values

@@ -28,6 +28,7 @@ from lares_kernels.cuda.plan import (
 )
 from lares_kernels.errors import BackendError
 from lares_kernels.noise import threshold_and_planes
+from lares_kernels.scratch import unfilled
 from lares_kernels.tiles import divided, most_tiles, spill_bytes
 from lares_kernels.verdicts import digest_of
 
@@ -104,7 +105,8 @@ class CudaBackend:
         c, floats = launch.c, launch.floats
         trajectory = floats(call.n_sequences, call.max_steps, call.config.d_model)
         final = launch.states() if call.wants_state else floats(0)
-        kept = floats(call.kept_size)
+        # Steps that a sequence does not take leave theirs unwritten.
+        kept = torch.empty(call.kept_size, dtype=torch.float32, device=hidden.device)
         c.trajectory = trajectory.data_ptr()
         c.final_state = final.data_ptr() if call.wants_state else None
         c.kept = kept.data_ptr() if call.kept_size else None
@@ -195,7 +197,7 @@ class _Launch:
         self.shapes = shapes_of(call.config)
         self.card = lib.card(index_of(device))
         self.plan = plan = plan_of(call, self.longest, device, backward)
-        self.floats = partial(torch.empty, dtype=torch.float32, device=device)
+        self.floats = partial(unfilled, dtype=torch.float32, device=device)
         most_rows = call.n_hidden_rows * call.rollouts
         _check_size("hidden", most_rows * self.shapes.width)
         _check_size("the trajectory", call.n_sequences * call.max_steps * self.shapes.width)
@@ -262,7 +264,7 @@ class _Launch:
 
     def memory(self, size: int) -> Tensor:
         """``size`` bytes."""
-        return torch.empty(size, dtype=torch.uint8, device=self.device)
+        return unfilled(size, dtype=torch.uint8, device=self.device)
 
 
 class _Workspace:
@@ -286,7 +288,7 @@ class _Workspace:
         }
         size = sum(self.sizes.values())
         if numbers is None:
-            numbers = torch.empty(size, dtype=torch.int32, device=device)
+            numbers = unfilled(size, dtype=torch.int32, device=device)
         self.numbers = numbers
 
     def place(self, c: lib.LaresCudaCall) -> None:

@@ -20,7 +20,9 @@ from lares_kernels.config import CoreConfig
 from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.plan import Shapes, shapes_of
+from lares_kernels.device_tables import to_device
 from lares_kernels.parameters import parameter_shapes
+from lares_kernels.scratch import unfilled
 
 
 class Packed(NamedTuple):
@@ -52,8 +54,9 @@ def packing(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.d
     device = parameters[0].device
     index = places_of(config, device)
     floats = [p.to(torch.float32).contiguous() for p in parameters]
-    matrices = torch.empty(index.matrices, dtype=product_dtype, device=device)
-    vectors = torch.empty(len(index.places) - matrices.numel(), device=device)
+    matrices = unfilled(index.matrices, dtype=product_dtype, device=device)
+    size = len(index.places) - matrices.numel()
+    vectors = unfilled(size, dtype=torch.float32, device=device)
     call = _Pack(index_of(device), 1, PRECISIONS.index(product_dtype), matrices.numel())
     call.vector_numbers = len(vectors)
     for i, part in enumerate(floats):
@@ -102,7 +105,7 @@ def unpack_gradients(
     """
     device = matrices.device
     index = places_of(config, device)
-    flat = vectors.new_empty(len(index.gradients))
+    flat = unfilled(len(index.gradients), dtype=torch.float32, device=vectors.device)
     call = _Unpack(index_of(device), 1, matrices.shape[0], gradients.shape[0])
     call.matrix_numbers, call.vector_numbers = matrices[0].numel(), vectors.shape[1]
     call.count, call.places = len(flat), index.gradients.data_ptr()
@@ -136,13 +139,13 @@ def places_of(config: CoreConfig, device: torch.device) -> Places:
     kernel = shapes_of(config)
     matrices, vectors = _arrange_matrices(kernel, by_name), _arrange_vectors(kernel, by_name)
     both = torch.cat([matrices.flatten(), vectors])
-    back = torch.empty(sum(sizes), dtype=torch.int64)
+    back = torch.zeros(sum(sizes), dtype=torch.int64)
     real = both > 0
     back[both[real] - 1] = torch.arange(len(both))[real]
     gradients = torch.cat(
         [pad(part, (0, aligned(len(part)) - len(part)), value=-1) for part in back.split(sizes)]
     )
-    return Places(tuple(matrices.shape), both.int().to(device), gradients.int().to(device))
+    return Places(tuple(matrices.shape), *to_device(device, both.int(), gradients.int()))
 
 
 def _padded(part: Tensor, rows: int, columns: int) -> Tensor:

@@ -15,12 +15,12 @@ from lares_kernels.catalogue.reference import (
     normalise_backward,
     prepared_queries,
 )
-from lares_kernels.triton.backend import TritonBackend, precision_of
+from lares_kernels.scratch import unfilled
+from lares_kernels.triton.backend import TritonBackend, cannot_multiply, precision_of
 from lares_kernels.triton.constants import FUSES, interpreted, padded
 from lares_kernels.triton.fused import on
 from lares_kernels.triton.settings import multiprocessors
 
-_PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
 # Wider ones spill; products of whole float32 have no tensor cores and need registers for them.
 MOST_WIDTH = {"half": 256, "tf32": 256, "ieee": 64}
 MOST_K = 256
@@ -55,9 +55,9 @@ class TritonCatalogue:
     def verify(self, device_type: str, product_dtype: torch.dtype, width: int) -> str | None:
         if device_type != "cuda" and not interpreted():
             return f"tensors are on {device_type}"
-        if product_dtype not in _PRODUCTS:
-            served = ", ".join(str(dtype) for dtype in _PRODUCTS)
-            return f"products in {product_dtype}; it serves {served}"
+        reason = cannot_multiply(product_dtype)
+        if reason is not None:
+            return reason
         most = MOST_WIDTH[precision_of(product_dtype)]
         if width > most:
             return (
@@ -81,7 +81,7 @@ class TritonCatalogue:
 
         inputs = _Inputs(call, queries, items, len(chosen), excluded)
         blocks, splits = inputs.grid()
-        floats = partial(torch.empty, dtype=torch.float32, device=items.device)
+        floats = partial(unfilled, dtype=torch.float32, device=items.device)
         score, shifts, sums = floats(len(queries)), *(floats(splits, len(queries)) for _ in "ab")
         weighted = floats(splits, len(queries)) if wants_entropy else None
         with on(items.device):
@@ -125,7 +125,7 @@ class TritonCatalogue:
         from lares_kernels.triton.kernels.catalogue_apart import query_gradients_apart_kernel
 
         inputs = _Inputs(call, queries, items, len(chosen), excluded)
-        floats = partial(torch.empty, dtype=torch.float32, device=items.device)
+        floats = partial(unfilled, dtype=torch.float32, device=items.device)
         g_queries, g_items = floats(0), floats(items.shape if wants_items else 0)
         known = (*inputs.tensors(chosen), normaliser, g_log_probability)
         with on(items.device):
@@ -169,7 +169,7 @@ class TritonCatalogue:
         inputs = _Inputs(call, queries, items, len(queries), excluded)
         rows, side = TOP_K_ROWS, max(LEAST_K, padded(k))
         blocks, splits = inputs.grid(rows, side)
-        keys = torch.empty(splits, len(queries), side, dtype=torch.int64, device=items.device)
+        keys = unfilled(splits, len(queries), side, dtype=torch.int64, device=items.device)
         n_queries, _, n_items, n_excluded = inputs.sizes
         with on(items.device):
             top_k_kernel[(blocks, splits)](
@@ -204,7 +204,7 @@ class TritonCatalogue:
 
         inputs = _Inputs(call, queries, items, len(targets), excluded)
         blocks, splits = inputs.grid()
-        counts = torch.empty(splits, len(queries), dtype=torch.int32, device=items.device)
+        counts = unfilled(splits, len(queries), dtype=torch.int32, device=items.device)
         tile = {name: value for name, value in inputs.tile.items() if name != "COLUMNS"}
         with on(items.device):
             ranks_kernel[(blocks, splits)](

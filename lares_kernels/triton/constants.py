@@ -134,6 +134,11 @@ class Constants:
         return "tf32" if self.precision == "tf32" else "ieee"
 
     @property
+    def tf32(self) -> bool:
+        """Whether what products read is rounded to tf32."""
+        return self.precision == "tf32"
+
+    @property
     def keep_scale(self) -> float:
         """Of elements that dropout keeps."""
         return 1.0 / (1.0 - self.threshold / (1 << self.planes)) if self.planes else 1.0

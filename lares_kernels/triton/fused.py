@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lares_kernels.arrays import zeros_at_once
 from lares_kernels.call import RefineCall
+from lares_kernels.scratch import unfilled, zeroed
 from lares_kernels.tiles import spill_bytes
 from lares_kernels.triton.constants import (
     FUSES,
@@ -100,13 +101,13 @@ def prepare(
         memory, *packed_parts = handover.tensors
         plan, packed = plan_in(memory, call, rule.rows, longest), Packed(*packed_parts)
     else:
-        to_pack = packing(call.config, parameters, call.product_dtype)
+        to_pack = packing(call.config, parameters, call.product_dtype, c.tf32)
         plan, packed = make_plan(call, rule.rows, longest, to_pack), to_pack.packed
         if kernel == "forward" and call.handover is not None:
             call.handover.by, call.handover.numbers = _NAME, of_plan
             call.handover.tensors = (plan.memory, *packed)
     programs = min(plan.max_tiles, rule.programs * multiprocessors(device))
-    transforms = tile_transforms(call.config, rule.rows, call.product_dtype, device)
+    transforms = tile_transforms(call.config, rule.rows, call.product_dtype, device, c.tf32)
     return Launch(rule, c, plan, packed, transforms, programs)
 
 
@@ -126,14 +127,15 @@ def fused_forward(
     state = None if state is None else state.contiguous()
     with on(hidden.device):
         launch = prepare("forward", call, parameters, precision, longest)
-        floats = partial(torch.empty, dtype=torch.float32, device=hidden.device)
-        zeros = partial(torch.zeros, dtype=torch.float32, device=hidden.device)
+        floats = partial(unfilled, dtype=torch.float32, device=hidden.device)
+        zeros = partial(zeroed, dtype=torch.float32, device=hidden.device)
         trajectory = floats(call.n_sequences, call.max_steps, config.d_model)
         final = floats(0)
         if call.wants_state:
             new = zeros if call.padded_length else floats
             final = new(call.state_shape)
-        kept = floats(call.kept_size)
+        # Steps that a sequence does not take leave theirs unwritten.
+        kept = torch.empty(call.kept_size, dtype=torch.float32, device=hidden.device)
         plan = launch.plan
         forward_kernel[(launch.programs,)](
             hidden,
@@ -190,8 +192,8 @@ def fused_backward(
         c, plan, programs = launch.c, launch.plan, launch.programs
         room = spill_bytes(hidden.device)
         group = steps_at_once(c, kept_rows, steps, call.product_dtype.itemsize, room)
-        floats = partial(torch.empty, dtype=torch.float32, device=hidden.device)
-        products = partial(torch.empty, dtype=call.product_dtype, device=hidden.device)
+        floats = partial(unfilled, dtype=torch.float32, device=hidden.device)
+        products = partial(unfilled, dtype=call.product_dtype, device=hidden.device)
         units = products(group * c.layers * kept_rows * c.layer_rows)
         sides = products(group * c.layers * kept_rows * c.sides * c.d)
         concat_rows = products(group * kept_rows * 3 * c.d) if c.concat else None
@@ -263,7 +265,9 @@ class WeightGradients:
         wanted = self.rule.programs * multiprocessors(device)
         most = call.max_steps * -(-call.kept_rows // self.rule.rows)
         self.splits = max(1, min(wanted // (self.blocks * c.layers), most))
-        self.matrices = torch.empty(self.splits, c.matrix_rows, c.d, device=device)
+        self.matrices = unfilled(
+            self.splits, c.matrix_rows, c.d, dtype=torch.float32, device=device
+        )
         self.vectors: Tensor  # (splits, vector_size), zeros to begin with
         self.begins = 1
 

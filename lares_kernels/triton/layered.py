@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall, Request
+from lares_kernels.scratch import unfilled, zeroed
 from lares_kernels.triton.layered_call import AttentionTape, FeedForwardTape, Layered, Site
 from lares_kernels.triton.layered_rows import PackedRows
 from lares_kernels.triton.layered_window import WindowTape, window_layer
@@ -150,7 +151,7 @@ def layered_forward(
     run = Layered(call, hidden, state, parameters, precision)
     rows, d = run.rows, call.config.d_model
     kept = torch.empty(call.kept_size, dtype=torch.float32, device=run.device)
-    trajectory = torch.empty(
+    trajectory = unfilled(
         call.n_sequences, call.max_steps, d, dtype=torch.float32, device=run.device
     )
     with run.on_device():
@@ -179,5 +180,5 @@ def states_of(call: RefineCall, rows: PackedRows, kept: Tensor, step: int) -> Te
 def unpack(call: RefineCall, rows: PackedRows, values: Tensor) -> Tensor:
     """Packed rows (N, d) in the shape of the caller's states, zeros at padding."""
     shape = call.state_shape
-    flat = values.new_zeros(shape).view(-1, call.config.d_model)
+    flat = zeroed(shape, dtype=values.dtype, device=values.device).view(-1, call.config.d_model)
     return flat.index_copy_(0, rows.state_row, values).view(shape)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall
+from lares_kernels.scratch import unfilled_like, zeroed
 from lares_kernels.triton.layered import LayerTape, layers, states_of, unpack
 from lares_kernels.triton.layered_call import Layered
 from lares_kernels.triton.layered_gradients import (
@@ -58,7 +59,7 @@ def layered_backward(
             g_rows = _layers_backward(run, grads, tapes, g_current, 0)
             return [_of_hidden(run, g_rows).view(hidden.shape), *grads.ordered()]
 
-        g_rows = torch.zeros_like(g_current)
+        g_rows = unfilled_like(g_current).zero_()
         for step in range(call.max_steps, 0, -1):
             if g_trajectory is not None:
                 g_current[rows.newest] += g_trajectory[:, step - 1]
@@ -174,7 +175,7 @@ def _post_layer_backward(
         (FEED_FORWARD, tape.ffn_sum, "ffn_norm"),
         (MIXING, tape.attn_sum, "attn_norm"),
     ):
-        g_total = torch.empty_like(total)
+        g_total = unfilled_like(total)
         g_branch = run.new(len(total), run.config.d_model, run.dtype)
         residual_backward(
             *(run, grads, g_sum, g_input, total, run.norm_of(norm, layer)[0]),
@@ -216,7 +217,7 @@ def _pre_layer_backward(
         g_normalised = _branch_backward(run, grads, tape, g_branch, layer, step, branch)
         if branch == MIXING:
             g_sum = spread(g_sum, tape.newest, len(tape.x))
-        g_total = torch.empty_like(total)
+        g_total = unfilled_like(total)
         residual_backward(
             *(run, grads, g_sum, g_normalised, total, run.norm_of(norm, layer)[0]),
             g_total=g_total,
@@ -256,7 +257,7 @@ def _query_layer_backward(
     def through_norm(
         g: Tensor, g_more: Tensor, total: Tensor, name: str, norm: int, branch: int
     ) -> Tensor:
-        g_total = torch.empty_like(total)
+        g_total = unfilled_like(total)
         residual_backward(
             *(run, grads, g, g_more, total, run.norm_of(name, layer)[0]),
             g_total=g_total,
@@ -300,5 +301,7 @@ def _of_hidden(run: Layered, g_rows: Tensor) -> Tensor:
     """Gradient of ``hidden`` (rows of the caller, d): rollouts added up in order, padding zero."""
     rollouts, d = run.call.rollouts, run.config.d_model
     place = run.rows.hidden_row.to(torch.int64) * rollouts + run.rows.rollout
-    spread = g_rows.new_zeros(run.call.n_hidden_rows * rollouts, d).index_copy_(0, place, g_rows)
+    spread = zeroed(
+        run.call.n_hidden_rows * rollouts, d, dtype=g_rows.dtype, device=g_rows.device
+    ).index_copy_(0, place, g_rows)
     return spread if rollouts == 1 else spread.view(-1, rollouts, d).sum(1)

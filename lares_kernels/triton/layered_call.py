@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lares_kernels.call import RefineCall
 from lares_kernels.parameters import parameter_shapes
+from lares_kernels.scratch import unfilled, unfilled_like
 from lares_kernels.triton.constants import FUSES, Constants, compile_time, constants, padded
 from lares_kernels.triton.fused import on, seed_halves
 from lares_kernels.triton.layered_blocks import Blocks, attention_blocks
@@ -103,7 +104,7 @@ class Layered:
     # --- tensors and launches ---
 
     def new(self, n_rows: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(n_rows, width, dtype=dtype, device=self.device)
+        return unfilled(n_rows, width, dtype=dtype, device=self.device)
 
     def for_products(self, n_rows: int) -> Tensor | None:
         """A second place for rows that products read, or None where those read float32 anyway."""
@@ -304,7 +305,7 @@ class Layered:
         from lares_kernels.triton.kernels.layered_rows import activate_kernel
 
         inner = self.linear(source, "up", layer)
-        activated = torch.empty_like(inner)
+        activated = unfilled_like(inner)
         grid = (-(-inner.numel() // FLAT_BLOCK),)
         activate_kernel[grid](
             inner,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.parameters import parameter_shapes
+from lares_kernels.scratch import unfilled_like, zeroed
 from lares_kernels.triton.layered_call import (
     FLAT_BLOCK,
     AttentionTape,
@@ -39,6 +40,10 @@ _NORM_AND_BIAS: dict[str, dict[int, tuple[str, str | None]]] = {
 }
 
 
+# Whether products of 16-bit factors can be float32 on NVIDIA's cards: this PyTorch may be too old.
+_PRODUCTS_ARE_WIDE = torch.version.hip is None and "dtype" in torch.ops.aten.mm.overloads()
+
+
 class Gradients:
     """Gradients of the parameters, float32, added to step by step.
 
@@ -50,13 +55,13 @@ class Gradients:
         self.run = run
         device, d = run.device, run.config.d_model
         self.by_name = {
-            name: torch.zeros(shape, dtype=torch.float32, device=device)
+            name: zeroed(shape, dtype=torch.float32, device=device)
             for name, shape in parameter_shapes(run.config).items()
         }
         self.programs = min(_PROGRAMS * multiprocessors(device), -(-run.rows.n_rows // run.c.rows))
         self.branches = _NORM_AND_BIAS[run.config.mixer]
         sites = len(self.branches) * run.config.n_layers + 1  # one a LayerNorm, and the core's
-        self.sums = torch.zeros(sites, self.programs, _SUMS, d, dtype=torch.float32, device=device)
+        self.sums = zeroed(sites, self.programs, _SUMS, d, dtype=torch.float32, device=device)
 
     def site(self, layer: int, branch: int) -> Tensor:
         """Sums of a residual of a layer; of the adapter for layer -1."""
@@ -71,7 +76,7 @@ class Gradients:
         if x.dtype == torch.float32:
             weight.addmm_(g_y.mT, x)
         else:
-            weight += torch.mm(g_y.mT, x)
+            weight += wide_product(g_y.mT, x)
 
     def bias(self, name: str, layer: int, g_y: Tensor) -> None:
         self.by_name[f"{name}_bias"][layer] += g_y.sum(0, dtype=torch.float32)
@@ -97,11 +102,22 @@ class Gradients:
         return list(found.values())
 
 
+def wide_product(a: Tensor, b: Tensor) -> Tensor:
+    """``a b`` of 16-bit numbers in float32, as it is summed.
+
+    Rounded to their own type a sum over many rows would lose bits, and in float16 could overflow.
+    """
+    if a.is_cuda and _PRODUCTS_ARE_WIDE:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return torch.mm(a.float(), b.float())
+
+
 def spread(g: Tensor, newest: Tensor | None, n_rows: int) -> Tensor:
     """Gradients of the rows ``newest`` (None: of all) among ``n_rows``, the others' zero."""
     if newest is None:
         return g
-    return g.new_zeros(n_rows, g.shape[1]).index_copy_(0, newest, g)
+    rows = zeroed(n_rows, g.shape[1], dtype=g.dtype, device=g.device)
+    return rows.index_copy_(0, newest, g)
 
 
 def residual_backward(
@@ -205,7 +221,7 @@ def qkv_gradient(
     grads.product("out", layer, context, g_branch)
     g_context = torch.mm(g_branch, run.products["out_weight"][layer])
     g_context = spread(g_context, newest, len(tape.source))
-    g_qkv, delta = torch.empty_like(tape.qkv), torch.empty_like(tape.lse)
+    g_qkv, delta = unfilled_like(tape.qkv), unfilled_like(tape.lse)
     rows, drawn = run.rows, run.call.drawn_step(step)
     shared = (rows.starts, rows.keys, rows.streams, len(g_qkv), layer, drawn, *run.seed)
     blocks = run.blocks[1]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lares_kernels.call import RefineCall
 from lares_kernels.noise import MAX_SEQUENCES, STREAM_BITS
+from lares_kernels.scratch import unfilled_like, zeroed
 
 
 class PackedRows(NamedTuple):
@@ -67,7 +68,7 @@ def pack_rows(call: RefineCall) -> PackedRows:
     if call.num_steps is not None:
         order = torch.argsort(call.num_steps, descending=True, stable=True)
     ordered = lengths[order]
-    starts = torch.zeros(n_sequences + 1, dtype=torch.int64, device=device)
+    starts = zeroed(n_sequences + 1, dtype=torch.int64, device=device)
     torch.cumsum(ordered, 0, out=starts[1:])
     longest, n_rows, rows, sequences = _sizes(call, starts, order)
 
@@ -95,7 +96,7 @@ def pack_rows(call: RefineCall) -> PackedRows:
     if call.config.mixes_window:
         tokens = call.lengths[order // groups]
         keys, ends = tokens.to(torch.int32), starts[:-1] + tokens - 1
-    newest = torch.empty_like(order)
+    newest = unfilled_like(order)
     newest[order] = ends
     hidden_padding = None
     if call.padding_is_read:

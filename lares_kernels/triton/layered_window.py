@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lares_kernels.scratch import unfilled_like
 from lares_kernels.triton.layered_call import AttentionTape, FeedForwardTape, Layered, Site
 from lares_kernels.triton.layered_gradients import (
     BANDS,
@@ -71,7 +72,7 @@ def window_layer(
         return rows if newest is None else rows.index_select(0, newest)
 
     spectrum = spectrum_of(run, x)
-    high = torch.empty_like(x) if taped and not filters else None
+    high = unfilled_like(x) if taped and not filters else None
     mixed = filtered(run, spectrum, layer) if filters else rescaled(run, x, spectrum, layer, high)
     before, mixed = chosen(x), chosen(mixed)
     n_rows = len(before)
@@ -129,7 +130,7 @@ def window_layer_backward(
         share: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Gradients of a residual sum and of its branch, the second in ``dtype``."""
-        g_total = torch.empty_like(total)
+        g_total = unfilled_like(total)
         g_branch = run.new(len(total), run.config.d_model, dtype)
         residual_backward(
             *(run, grads, g_sum, g_input, total, run.norm_of(name, layer)[0]),

@@ -7,13 +7,18 @@ float32, as the state is.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
 from lares_kernels.config import CoreConfig
+from lares_kernels.device_tables import to_device
 from lares_kernels.mixing import fourier_basis
+from lares_kernels.scratch import unfilled
 from lares_kernels.triton.constants import FUSES, padded
 from lares_kernels.triton.layered_call import Layered
+from lares_kernels.triton.rounding import rounded_table
 
 # Frequencies, rows and columns of a block: with more, ieee products spill registers on some GPUs.
 _MOST_SIDE = 32
@@ -36,8 +41,11 @@ def mixing_blocks(config: CoreConfig) -> dict[str, int]:
     }
 
 
-def _basis(run: Layered) -> Tensor:
-    return fourier_basis(run.config.window, torch.float32, run.device)
+@cache
+def basis_of(length: int, device: torch.device, tf32: bool) -> Tensor:
+    """:func:`lares_kernels.mixing.fourier_basis` of windows in float32, as products read it."""
+    (basis,) = to_device(device, fourier_basis(length, torch.float32, torch.device("cpu")))
+    return rounded_table(basis) if tf32 else basis
 
 
 def spectrum_of(run: Layered, x: Tensor) -> Tensor:
@@ -46,10 +54,17 @@ def spectrum_of(run: Layered, x: Tensor) -> Tensor:
 
     length, d, frequencies = run.config.window, run.config.d_model, n_frequencies(run.config)
     windows, blocks = len(x) // length, mixing_blocks(run.config)
-    spectrum = torch.empty(windows, 2, frequencies, d, dtype=torch.float32, device=x.device)
+    spectrum = unfilled(windows, 2, frequencies, d, dtype=torch.float32, device=x.device)
     grid = (windows, -(-frequencies // blocks["FREQUENCIES"]), -(-d // blocks["COLUMNS"]))
     spectrum_kernel[grid](
-        x, _basis(run), spectrum, length, frequencies, **blocks, **FUSES, C=run.compiled
+        x,
+        basis_of(length, run.device, run.c.tf32),
+        spectrum,
+        length,
+        frequencies,
+        **blocks,
+        **FUSES,
+        C=run.compiled,
     )
     return spectrum
 
@@ -71,7 +86,7 @@ def _windows_of(
     out = run.new(windows * length, d)
     window_kernel[(windows, -(-length // blocks["ROWS"]), -(-d // blocks["COLUMNS"]))](
         spectrum,
-        _basis(run),
+        basis_of(length, run.device, run.c.tf32),
         weight,
         x,
         scale,
@@ -110,7 +125,7 @@ def filter_gradient(spectrum: Tensor, g_spectrum: Tensor, run: Layered) -> Tenso
 
     windows, _, frequencies, d = spectrum.shape
     size, parts = frequencies * d, min(_SUM_PARTS, windows)
-    sums = torch.empty(parts, frequencies, d, 2, dtype=torch.float32, device=spectrum.device)
+    sums = unfilled(parts, frequencies, d, 2, dtype=torch.float32, device=spectrum.device)
     filter_gradient_kernel[(-(-size // SUM_BLOCK), parts)](
         spectrum, g_spectrum, sums, windows, size, BLOCK=SUM_BLOCK, C=run.compiled
     )

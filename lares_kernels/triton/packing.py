@@ -6,7 +6,7 @@ and read the other way it unpacks gradients.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -16,7 +16,9 @@ from torch.nn.functional import pad
 
 from lares_kernels.arrays import aligned, parts_of
 from lares_kernels.config import CoreConfig
+from lares_kernels.device_tables import to_device
 from lares_kernels.parameters import parameter_shapes
+from lares_kernels.scratch import unfilled
 from lares_kernels.triton.constants import LEAST_SIDE, Constants, constants
 
 
@@ -45,15 +47,18 @@ class Packing(NamedTuple):
 
 
 # Compile-time arguments where nothing is packed.
-NOTHING = {"ENDS": (), "MATRICES": 0, "VECTORS": 0}
+NOTHING = {"ENDS": (), "MATRICES": 0, "VECTORS": 0, "TF32": False}
 
 
-def packing(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtype) -> Packing:
-    """Find room for ``parameters``, in the order of :func:`parameter_shapes`, packed."""
+def packing(
+    config: CoreConfig, parameters: list[Tensor], product_dtype: torch.dtype, tf32: bool
+) -> Packing:
+    """Find room for ``parameters``, in the order of :func:`parameter_shapes`, packed; rounded where
+    products are in ``tf32``."""
     from lares_kernels.triton.kernels.packing import PACKED
 
     index = _index(config, parameters[0].device)
-    new = parameters[0].new_empty
+    new = partial(unfilled, device=parameters[0].device)
     packed = Packed(
         new(index.matrices, dtype=product_dtype), new(index.vectors, dtype=torch.float32)
     )
@@ -61,7 +66,12 @@ def packing(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.d
     return Packing(
         packed,
         (index.places, *packed, given),
-        {"ENDS": index.ends, "MATRICES": packed.matrices.numel(), "VECTORS": index.vectors},
+        {
+            "ENDS": index.ends,
+            "MATRICES": packed.matrices.numel(),
+            "VECTORS": index.vectors,
+            "TF32": tf32,
+        },
         -(-len(index.places) // PACKED.value),
     )
 
@@ -82,7 +92,7 @@ def unpack_gradients(
     from lares_kernels.triton.kernels.packing import UNPACKED, unpack_kernel
 
     index = _index(config, matrices.device)
-    flat = vectors.new_empty(len(index.gradients))
+    flat = unfilled(len(index.gradients), dtype=torch.float32, device=vectors.device)
     unpack_kernel[(-(-len(flat) // UNPACKED.value),)](
         index.gradients,
         matrices,
@@ -130,7 +140,7 @@ def _index(config: CoreConfig, device: torch.device) -> _Index:
     c = constants(config, LEAST_SIDE, False, "ieee")
     matrices, vectors = _arrange_matrices(c, by_name), _arrange_vectors(c, by_name)
     both = torch.cat([matrices.flatten(), vectors])
-    places = torch.empty(sum(sizes), dtype=torch.int64)
+    places = torch.zeros(sum(sizes), dtype=torch.int64)
     real = both > 0
     places[both[real] - 1] = torch.arange(len(both))[real]
     gradients = torch.cat(
@@ -140,8 +150,7 @@ def _index(config: CoreConfig, device: torch.device) -> _Index:
         tuple(matrices.shape),
         len(vectors),
         tuple(1 + end for end in accumulate(sizes)),
-        both.int().to(device),
-        gradients.int().to(device),
+        *to_device(device, both.int(), gradients.int()),
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lares_kernels.arrays import aligned
 from lares_kernels.call import RefineCall
+from lares_kernels.scratch import unfilled
 from lares_kernels.tiles import divided, most_tiles
 from lares_kernels.triton.packing import NOTHING, Packing
 
@@ -71,7 +72,7 @@ def make_plan(
 
     n_sequences = call.n_sequences
     _, programs, of_program = divided(n_sequences, tiles.BLOCK.value)
-    new = partial(call.lengths.new_empty, dtype=torch.int32)
+    new = partial(unfilled, dtype=torch.int32, device=call.lengths.device)
     _, sizes = _sizes(call, tile_rows, longest)
     plan = plan_in(new(sum(sizes)), call, tile_rows, longest)
     order = None

@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from lares_kernels.config import CoreConfig
+from lares_kernels.device_tables import to_device
 from lares_kernels.mixing import fourier_basis, low_pass
+from lares_kernels.scratch import zeroed
 from lares_kernels.triton.constants import Constants
+from lares_kernels.triton.rounding import rounded_table
 
 
 @cache
 def tile_transforms(
-    config: CoreConfig, rows: int, dtype: torch.dtype, device: torch.device
+    config: CoreConfig, rows: int, dtype: torch.dtype, device: torch.device, tf32: bool
 ) -> Tensor | None:
     """The matrices of ``kernels/mixing.py`` for tiles of ``rows``, or None.
 
@@ -30,6 +33,7 @@ def tile_transforms(
         rows: of a tile.
         dtype: of the products with weights.
         device: where they are wanted.
+        tf32: whether those products are in tf32, and so the matrices rounded to it.
 
     Returns:
         (n, rows, rows) float32; where ``dtype`` is of 16 bits (n, 2, rows, rows), two numbers of it
@@ -52,9 +56,11 @@ def tile_transforms(
     for tile, matrix in zip(tiles, matrices, strict=True):
         tile[:used, :used] = torch.block_diag(*[matrix] * (rows // length))
     if dtype == torch.float32:
-        return tiles.to(device, dtype)
+        (found,) = to_device(device, tiles.to(dtype))
+        return rounded_table(found) if tf32 else found
     rounded = tiles.to(dtype)
-    return torch.stack([rounded, (tiles - rounded.double()).to(dtype)], 1).to(device)
+    halves = torch.stack([rounded, (tiles - rounded.double()).to(dtype)], 1)
+    return to_device(device, halves)[0]
 
 
 def add_filter_gradient(c: Constants, sums: Tensor, g_vectors: Tensor) -> None:
@@ -71,7 +77,7 @@ def add_filter_gradient(c: Constants, sums: Tensor, g_vectors: Tensor) -> None:
     # A frequency's cosine and sine share its weight; a cosine's partner counts with the imaginary part
     # negative, and frequency 0 has none.
     cosines, sines = coefficients[:, :, 1::2], coefficients[:, :, 2::2]
-    found = sums.new_zeros(c.layers, 2, c.frequencies, c.d)
+    found = zeroed(c.layers, 2, c.frequencies, c.d, dtype=sums.dtype, device=sums.device)
     found[:, 0, 0] = coefficients[:, 0, 0]
     found[:, 0, 1 : 1 + cosines.shape[2]] += cosines[:, 0]
     found[:, 1, 1 : 1 + cosines.shape[2]] -= cosines[:, 1]

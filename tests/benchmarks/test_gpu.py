@@ -185,13 +185,6 @@ def test_a_time_limit() -> None:
     time.sleep(0.1)
 
 
-def test_products_are_put_back() -> None:
-    before = torch.get_float32_matmul_precision()
-    with products("tf32"):
-        assert torch.get_float32_matmul_precision() == "high"
-    assert torch.get_float32_matmul_precision() == before
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_graphs_need_a_gpu() -> None:
     with pytest.raises(RuntimeError, match="need a GPU"):

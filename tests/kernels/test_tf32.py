@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
+from benchmarks.gpu_clock import products
 from lares_kernels.circumstances import circumstances, tf32_allowed
 from lares_kernels.self_check import precision_name
 from lares_kernels.triton.backend import precision_of
@@ -54,3 +55,12 @@ def test_what_torch_was_told(way: Callable[[], None], allowed: bool) -> None:
     assert precision_name("cuda", torch.float32) == ("tf32" if allowed else "fp32")
     assert precision_of(torch.float32) == ("tf32" if allowed else "ieee")
     assert precision_of(torch.bfloat16) == "half"
+
+
+@pytest.mark.parametrize(("way", "allowed"), [way[1:] for way in WAYS], ids=[w[0] for w in WAYS])
+def test_benchmarks_choose_and_put_back(way: Callable[[], None], allowed: bool) -> None:
+    way()
+    for precision in ("tf32", "fp32"):
+        with products(precision):
+            assert tf32_allowed() is (precision == "tf32")
+        assert tf32_allowed() is allowed

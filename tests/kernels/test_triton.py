@@ -43,6 +43,7 @@ GROUPS = {
         "test_layered",
         "test_mixers",
         "test_non_finite",
+        "test_scratch",
     ),
 }
 

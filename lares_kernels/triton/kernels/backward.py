@@ -12,6 +12,7 @@ from lares_kernels.triton.kernels.layer_backward import (
     store_columns,
     store_tile,
 )
+from lares_kernels.triton.kernels.rounding import operand
 from lares_kernels.triton.kernels.rows import (
     field,
     load_rows,
@@ -111,11 +112,13 @@ def concat_backward(g_adapted, state, hidden, matrices, concat_rows, info, step,
     state and ``H``.
     """
     dtype = matrices.dtype.element_ty
-    g_adapted = g_adapted.to(dtype)
+    g_adapted = operand(g_adapted, dtype, C.tf32)
+    state = operand(state, dtype, C.tf32)
+    hidden = operand(hidden, dtype, C.tf32)
     width: tl.constexpr = 3 * C.d
     store_columns(concat_rows, info, step, 0, g_adapted, width, C.d, C)
-    store_columns(concat_rows, info, step, C.d, state.to(dtype), width, C.d, C)
-    store_columns(concat_rows, info, step, 2 * C.d, hidden.to(dtype), width, C.d, C)
+    store_columns(concat_rows, info, step, C.d, state, width, C.d, C)
+    store_columns(concat_rows, info, step, 2 * C.d, hidden, width, C.d, C)
     of_state = layer.matrix(matrices, C.concat_row, C.d, C.d)
     of_hidden = layer.matrix(matrices, C.concat_row + C.d, C.d, C.d)
     return layer.product(g_adapted, of_state, C), layer.product(g_adapted, of_hidden, C)

@@ -8,6 +8,8 @@ Programs share a catalogue by ``splits`` of it; what each finds is put together 
 import triton
 import triton.language as tl
 
+from lares_kernels.triton.kernels.rounding import operand
+
 NONE: tl.constexpr = tl.constexpr(float("-inf"))
 NO_KEY: tl.constexpr = tl.constexpr(-(1 << 63))
 MOST_ID: tl.constexpr = tl.constexpr((1 << 31) - 1)
@@ -22,11 +24,31 @@ def load_rows(table, rows, n_rows, WIDTH: tl.constexpr, D: tl.constexpr):
 
 
 @triton.jit
+def load_operands(
+    table,
+    rows,
+    n_rows,
+    WIDTH: tl.constexpr,
+    D: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """:func:`load_rows` as products in ``DTYPE`` read them."""
+    return operand(load_rows(table, rows, n_rows, WIDTH, D), DTYPE, PRECISION == "tf32")
+
+
+@triton.jit
+def outside(ids, n_items):
+    """Which ids are no item's: where nobody looked at values, they may be any number."""
+    return (ids < 0) | (ids >= n_items)
+
+
+@triton.jit
 def tile_scores(
     query, item, lengths, items, n_items, COSINE: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """Scores (queries, items) of the ids ``items``."""
-    scores = tl.dot(query, tl.trans(item).to(query.dtype), input_precision=PRECISION)
+    """Scores (queries, items) of the ids ``items``; ``query`` and ``item`` are operands."""
+    scores = tl.dot(query, tl.trans(item), input_precision=PRECISION)
     if COSINE:
         scores *= tl.load(lengths + items, mask=items < n_items, other=0.0)[None, :]
     return scores
@@ -92,7 +114,7 @@ def log_probability_kernel(
     The grid is (blocks of queries, splits).
 
     Args:
-        chosen_score: (N,) out.
+        chosen_score: (N,) out; NaN for an id that is no item's.
         shifts, sums: (splits, N) out: the greatest score, and the sum above it.
         weighted: (splits, N) out for ``ENTROPY``: the sum of exp(s - shift) s.
         each: queries of a row, which share its chosen and its excluded items.
@@ -100,7 +122,7 @@ def log_probability_kernel(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
     real = row < n_queries
-    query = load_rows(queries, row, n_queries, WIDTH, D)
+    query = load_operands(queries, row, n_queries, WIDTH, D, queries.dtype.element_ty, PRECISION)
     wanted = tl.load(chosen + row // each, mask=real, other=-1)
     score = tl.zeros((ROWS,), tl.float32)
     most = tl.full((ROWS,), NONE, tl.float32)
@@ -111,7 +133,7 @@ def log_probability_kernel(
     end = blocks.to(tl.int64) * (split + 1) // splits
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
         item = block * COLUMNS + tl.arange(0, COLUMNS)
-        rows = load_rows(items, item, n_items, WIDTH, D)
+        rows = load_operands(items, item, n_items, WIDTH, D, query.dtype, PRECISION)
         s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
         score += tl.sum(tl.where(item[None, :] == wanted[:, None], s, 0.0), 1)
         s = leave_out(
@@ -132,8 +154,11 @@ def log_probability_kernel(
     tl.store(sums + at, total, mask=real)
     if ENTROPY:
         tl.store(weighted + at, moment, mask=real)
-    here = (wanted >= begin * COLUMNS) & (wanted < end * COLUMNS)
-    tl.store(chosen_score + row, score, mask=real & here)
+    # One split writes each row; the first those of an id that no split has.
+    nowhere = outside(wanted, n_items)
+    at = tl.where(nowhere, 0, wanted)
+    here = (at >= begin * COLUMNS) & (at < end * COLUMNS)
+    tl.store(chosen_score + row, tl.where(nowhere, float("nan"), score), mask=real & here)
 
 
 @triton.jit
@@ -161,6 +186,7 @@ def score_gradients(
     log_sum = tl.load(normaliser + row, mask=real, other=0.0)
     g = tl.load(g_log_probability + row, mask=real, other=0.0)
     wanted = tl.load(chosen + row // each, mask=real, other=-1)
+    g = tl.where(outside(wanted, n_items), float("nan"), g)
     is_chosen = (item[None, :] == wanted[:, None]).to(tl.float32)
     g_scores = g[:, None] * (is_chosen - tl.exp(s - log_sum[:, None]))
     return leave_out(
@@ -202,14 +228,14 @@ def query_gradients_kernel(
     """``g_queries`` (splits, N, WIDTH) float32 out, by the queries as they came. Grid as in forward."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
-    query = load_rows(queries, row, n_queries, WIDTH, D)
+    query = load_operands(queries, row, n_queries, WIDTH, D, queries.dtype.element_ty, PRECISION)
     total = tl.zeros((ROWS, D), tl.float32)
     blocks = tl.cdiv(n_items, COLUMNS)
     begin = blocks.to(tl.int64) * split // splits
     end = blocks.to(tl.int64) * (split + 1) // splits
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
         item = block * COLUMNS + tl.arange(0, COLUMNS)
-        rows = load_rows(items, item, n_items, WIDTH, D)
+        rows = load_operands(items, item, n_items, WIDTH, D, query.dtype, PRECISION)
         g_scores = score_gradients(
             query,
             rows,
@@ -230,7 +256,8 @@ def query_gradients_kernel(
         )
         if COSINE:
             g_scores *= tl.load(lengths + item, mask=item < n_items, other=0.0)[None, :]
-        total += tl.dot(g_scores.to(query.dtype), rows.to(query.dtype), input_precision=PRECISION)
+        g_scores = operand(g_scores, query.dtype, PRECISION == "tf32")
+        total += tl.dot(g_scores, rows, input_precision=PRECISION)
     column = tl.arange(0, D)[None, :]
     at = (split.to(tl.int64) * n_queries + row)[:, None] * WIDTH + column
     tl.store(g_queries + at, total, mask=(row < n_queries)[:, None] & (column < WIDTH))
@@ -265,11 +292,13 @@ def item_gradients_kernel(
         longest: inverse of the shortest length that is normalised.
     """
     item = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    rows = load_rows(items, item, n_items, WIDTH, D)
+    rows = load_operands(items, item, n_items, WIDTH, D, queries.dtype.element_ty, PRECISION)
     total = tl.zeros((COLUMNS, D), tl.float32)
     for block in range(0, tl.cdiv(n_queries, ROWS)):
         row = block * ROWS + tl.arange(0, ROWS)
-        query = load_rows(queries, row, n_queries, WIDTH, D)
+        query = load_operands(
+            queries, row, n_queries, WIDTH, D, queries.dtype.element_ty, PRECISION
+        )
         g_scores = score_gradients(
             query,
             rows,
@@ -288,10 +317,12 @@ def item_gradients_kernel(
             EXCLUDED,
             PRECISION,
         )
-        total += tl.dot(tl.trans(g_scores.to(query.dtype)), query, input_precision=PRECISION)
+        g_scores = operand(g_scores, query.dtype, PRECISION == "tf32")
+        total += tl.dot(tl.trans(g_scores), query, input_precision=PRECISION)
     if COSINE:
         inverse = tl.load(lengths + item, mask=item < n_items, other=0.0)
-        unit = rows.to(tl.float32) * inverse[:, None]
+        # As they lie in the table: read again rather than held meanwhile.
+        unit = load_rows(items, item, n_items, WIDTH, D).to(tl.float32) * inverse[:, None]
         along = tl.where(inverse < longest, tl.sum(total * unit, 1), 0.0)
         # Of an item that is not finite and that everyone excludes zero, too.
         asked = tl.max((total != 0.0).to(tl.int32), 1) != 0
@@ -323,27 +354,29 @@ def ranks_kernel(
 ):
     """``counts`` (splits, N) int32 out: items that score at least as high as the target.
 
-    Itself among them; the greatest int32 for a row that does not exclude a score that is NaN. The
-    target's own score comes from a tile of the same shape, so that it is made of the same bits. The
-    grid is (blocks of queries, splits).
+    Itself among them; the greatest int32 for a row that does not exclude a score that is NaN, or whose
+    target is no item. The target's own score comes from a tile of the same shape, so that it is made of
+    the same bits. The grid is (blocks of queries, splits).
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
     real = row < n_queries
-    query = load_rows(queries, row, n_queries, WIDTH, D)
-    target = tl.load(targets + row // each, mask=real, other=0).to(tl.int32)
-    rows = load_rows(items, target, n_items, WIDTH, D)
+    query = load_operands(queries, row, n_queries, WIDTH, D, queries.dtype.element_ty, PRECISION)
+    target = tl.load(targets + row // each, mask=real, other=0)
+    nowhere = outside(target, n_items)
+    target = tl.where(nowhere, 0, target).to(tl.int32)
+    rows = load_operands(items, target, n_items, WIDTH, D, query.dtype, PRECISION)
     own = tile_scores(query, rows, lengths, target, n_items, COSINE, PRECISION)
     place = tl.arange(0, ROWS)
     wanted = tl.sum(tl.where(place[:, None] == place[None, :], own, 0.0), 1)
     count = tl.zeros((ROWS,), tl.int32)
-    broken = tl.zeros((ROWS,), tl.int32)
+    broken = nowhere.to(tl.int32)
     blocks = tl.cdiv(n_items, ROWS)
     begin = blocks.to(tl.int64) * split // splits
     end = blocks.to(tl.int64) * (split + 1) // splits
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
         item = block * ROWS + tl.arange(0, ROWS)
-        rows = load_rows(items, item, n_items, WIDTH, D)
+        rows = load_operands(items, item, n_items, WIDTH, D, query.dtype, PRECISION)
         s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
         # One for an item that is ahead, two for one whose score is NaN.
         found = tl.where(s >= wanted[:, None], 1, 0) + tl.where(s != s, 2, 0)
@@ -382,14 +415,14 @@ def top_k_kernel(
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
-    query = load_rows(queries, row, n_queries, WIDTH, D)
+    query = load_operands(queries, row, n_queries, WIDTH, D, queries.dtype.element_ty, PRECISION)
     found = tl.full((ROWS, K), NO_KEY, tl.int64)
     blocks = tl.cdiv(n_items, K)
     begin = blocks.to(tl.int64) * split // splits
     end = blocks.to(tl.int64) * (split + 1) // splits
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
         item = block * K + tl.arange(0, K)
-        rows = load_rows(items, item, n_items, WIDTH, D)
+        rows = load_operands(items, item, n_items, WIDTH, D, query.dtype, PRECISION)
         s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
         s = leave_out(s, NONE, item, n_items, row, n_queries, excluded, n_excluded, EXCLUDED)
         s = tl.where(s == 0.0, 0.0, s)  # there are two zeros

@@ -9,21 +9,28 @@ whole rows and what is made of them do not fit the registers.
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels.catalogue import load_rows, score_gradients
+from lares_kernels.triton.kernels.catalogue import load_operands, score_gradients
+from lares_kernels.triton.kernels.rounding import operand
 
 
 @triton.jit
-def load_slice(table, rows, n_rows, column, WIDTH: tl.constexpr):
-    """(rows, columns) of a (n_rows, WIDTH) table, zeros past its ends."""
+def load_slice(
+    table, rows, n_rows, column, WIDTH: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr
+):
+    """(rows, columns) of a (n_rows, WIDTH) table as products read them, zeros past its ends."""
     at = rows.to(tl.int64)[:, None] * WIDTH + column[None, :]
-    return tl.load(table + at, mask=(rows < n_rows)[:, None] & (column < WIDTH)[None, :], other=0.0)
+    inside = (rows < n_rows)[:, None] & (column < WIDTH)[None, :]
+    return operand(tl.load(table + at, mask=inside, other=0.0), DTYPE, PRECISION == "tf32")
 
 
 @triton.jit
-def load_numbers(items, one, column, WIDTH: tl.constexpr, DTYPE: tl.constexpr):
-    """Some numbers of item ``one`` in float32, as products take them."""
+def load_numbers(
+    items, one, column, WIDTH: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr
+):
+    """Some numbers of item ``one`` as products read them, in float32."""
     at = items + tl.cast(one, tl.int64) * WIDTH + column
-    return tl.load(at, mask=column < WIDTH, other=0.0).to(DTYPE).to(tl.float32)
+    loaded = tl.load(at, mask=column < WIDTH, other=0.0)
+    return operand(loaded, DTYPE, PRECISION == "tf32").to(tl.float32)
 
 
 @triton.jit
@@ -35,12 +42,14 @@ def traces(
     D: tl.constexpr,
     SLICE: tl.constexpr,
     DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """(COLUMNS,): zero, and NaN for items of which products take a number that is not finite."""
     found = tl.zeros_like(item).to(tl.float32)
     for start in range(0, D, SLICE):
-        numbers = load_slice(items, item, n_items, start + tl.arange(0, SLICE), WIDTH)
-        found += tl.sum(numbers.to(DTYPE).to(tl.float32) * 0.0, 1)
+        column = start + tl.arange(0, SLICE)
+        numbers = load_slice(items, item, n_items, column, WIDTH, DTYPE, PRECISION)
+        found += tl.sum(numbers.to(tl.float32) * 0.0, 1)
     return found
 
 
@@ -64,14 +73,15 @@ def add_item(
     SLICE: tl.constexpr,
     COSINE: tl.constexpr,
     DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """Add to (row, column) of ``g_queries`` what item ``one``, which is not finite, adds to them."""
     real = row < n_queries
     s = tl.zeros_like(row).to(tl.float32)
     for start in range(0, D, SLICE):
         part = start + tl.arange(0, SLICE)
-        query = load_slice(queries, row, n_queries, part, WIDTH).to(tl.float32)
-        s += tl.sum(query * load_numbers(items, one, part, WIDTH, DTYPE)[None, :], 1)
+        query = load_slice(queries, row, n_queries, part, WIDTH, DTYPE, PRECISION).to(tl.float32)
+        s += tl.sum(query * load_numbers(items, one, part, WIDTH, DTYPE, PRECISION)[None, :], 1)
     if COSINE:
         s += float("nan")
     g = tl.load(g_log_probability + row, mask=real, other=0.0)
@@ -82,7 +92,7 @@ def add_item(
     listed = excluded + (row // each).to(tl.int64) * n_excluded
     for place in range(0, n_excluded):
         sees = sees & (tl.load(listed + place, mask=real, other=-1) != one)
-    added = share[:, None] * load_numbers(items, one, column, WIDTH, DTYPE)[None, :]
+    added = share[:, None] * load_numbers(items, one, column, WIDTH, DTYPE, PRECISION)[None, :]
     at = g_queries + row.to(tl.int64)[:, None] * WIDTH + column[None, :]
     inside = sees[:, None] & (column < WIDTH)[None, :]
     # Another thread may have written these before.
@@ -122,9 +132,10 @@ def query_gradients_apart_kernel(
     split = tl.program_id(1)
     column = tl.program_id(2) * SLICE + tl.arange(0, SLICE)
     g_queries += split.to(tl.int64) * n_queries * WIDTH
-    found = load_slice(g_queries, row, n_queries, column, WIDTH)
+    found = load_slice(g_queries, row, n_queries, column, WIDTH, tl.float32, "ieee")
     if tl.sum(tl.sum(found * 0.0, 1), 0) != 0.0:
-        query = load_rows(queries, row, n_queries, WIDTH, D)
+        dtype = queries.dtype.element_ty
+        query = load_operands(queries, row, n_queries, WIDTH, D, dtype, PRECISION)
         total = tl.zeros((ROWS, SLICE), tl.float32)
         blocks = tl.cdiv(n_items, COLUMNS)
         begin = blocks.to(tl.int64) * split // splits
@@ -133,7 +144,7 @@ def query_gradients_apart_kernel(
             item = block * COLUMNS + tl.arange(0, COLUMNS)
             g_scores = score_gradients(
                 query,
-                load_rows(items, item, n_items, WIDTH, D),
+                load_operands(items, item, n_items, WIDTH, D, dtype, PRECISION),
                 lengths,
                 row,
                 item,
@@ -149,18 +160,19 @@ def query_gradients_apart_kernel(
                 EXCLUDED,
                 PRECISION,
             )
-            finite = traces(items, item, n_items, WIDTH, D, SLICE, query.dtype) == 0.0
+            finite = traces(items, item, n_items, WIDTH, D, SLICE, dtype, PRECISION) == 0.0
             item = tl.where(finite, item, n_items)
             if COSINE:
                 g_scores *= tl.load(lengths + item, mask=item < n_items, other=0.0)[None, :]
-            taken = load_slice(items, item, n_items, column, WIDTH).to(query.dtype)
-            total += tl.dot(g_scores.to(query.dtype), taken, input_precision=PRECISION)
+            g_scores = operand(g_scores, dtype, PRECISION == "tf32")
+            taken = load_slice(items, item, n_items, column, WIDTH, dtype, PRECISION)
+            total += tl.dot(g_scores, taken, input_precision=PRECISION)
         at = row.to(tl.int64)[:, None] * WIDTH + column[None, :]
         inside = (row < n_queries)[:, None] & (column < WIDTH)[None, :]
         tl.store(g_queries + at, total, mask=inside)
         for block in range(begin.to(tl.int32), end.to(tl.int32)):
             item = block * COLUMNS + tl.arange(0, COLUMNS)
-            trace = traces(items, item, n_items, WIDTH, D, SLICE, query.dtype)
+            trace = traces(items, item, n_items, WIDTH, D, SLICE, dtype, PRECISION)
             if tl.sum(trace, 0) != 0.0:
                 for one in range(block * COLUMNS, (block + 1) * COLUMNS):
                     if tl.sum(tl.where(item == one, trace, 0.0), 0) != 0.0:
@@ -182,5 +194,6 @@ def query_gradients_apart_kernel(
                             D,
                             SLICE,
                             COSINE,
-                            query.dtype,
+                            dtype,
+                            PRECISION,
                         )

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from lares_kernels.triton.kernels import draws, elementwise, mixing, tiles
+from lares_kernels.triton.kernels.rounding import operand
 from lares_kernels.triton.kernels.rows import field, shown
 
 
@@ -47,11 +48,11 @@ def block(matrices, row, ROWS: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def to_products(x, matrices, C: tl.constexpr):
-    """``x`` in the type of the products."""
+    """``x`` as products with ``matrices`` read it."""
     if C.resident:
-        return x.to(matrices[0].dtype)
+        return operand(x, matrices[0].dtype, C.tf32)
     else:
-        return x.to(matrices.dtype.element_ty)
+        return operand(x, matrices.dtype.element_ty, C.tf32)
 
 
 @triton.jit
@@ -62,8 +63,8 @@ def vector(vectors, at, SIZE: tl.constexpr):
 
 @triton.jit
 def product(a, b, C: tl.constexpr):
-    """``a b`` in ``b``'s type, summed in float32."""
-    return tl.dot(a.to(b.dtype), b, input_precision=C.input_precision)
+    """``a b`` of two operands, summed in float32."""
+    return tl.dot(a, b, input_precision=C.input_precision)
 
 
 @triton.jit
@@ -174,16 +175,16 @@ def kept_keys(low, high, first, ROWS: tl.constexpr):
 
 @triton.jit
 def head_rows(x, matrices, vectors, head, which: tl.constexpr, C: tl.constexpr):
-    """Query (``which`` = 0), key (1) or value (2) of one head, (rows, head) float32."""
+    """Query (``which`` = 0), key (1) or value (2) of one head, (rows, head), an operand like ``x``."""
     weight = block(matrices, (3 * head + which) * C.head, C.head, C)
     bias = vector(vectors, (3 * head + which) * C.head, C.head)
-    return product(x, tl.trans(weight), C) + bias
+    return operand(product(x, tl.trans(weight), C) + bias, x.dtype, C.tf32)
 
 
 @triton.jit
 def probabilities(query, key, info, C: tl.constexpr):
     """(exponentials (rows, rows) of the scores less their row's greatest, 1 / their sums (rows,))."""
-    scores = tl.dot(query, tl.trans(key), input_precision=C.input_precision)
+    scores = product(query, tl.trans(key), C)
     scores = tl.where(visible(field(info, tiles.FIRST, C), C.rows), scores, float("-inf"))
     if C.bands:
         scores = tl.where(field(info, tiles.SHOWN, C)[None, :] != 0, scores, float("-inf"))
@@ -196,9 +197,9 @@ def probabilities(query, key, info, C: tl.constexpr):
 @triton.jit
 def head_branch(x, of_queries, matrices, vectors, info, index, step, seed, head, C: tl.constexpr):
     """One head's part of ``W_o (Dropout_attn(A) V)``."""
-    query = head_rows(of_queries, matrices, vectors, head, 0, C).to(x.dtype)
-    key = head_rows(x, matrices, vectors, head, 1, C).to(x.dtype)
-    value = head_rows(x, matrices, vectors, head, 2, C).to(x.dtype)
+    query = head_rows(of_queries, matrices, vectors, head, 0, C)
+    key = head_rows(x, matrices, vectors, head, 1, C)
+    value = head_rows(x, matrices, vectors, head, 2, C)
     weights, scale = probabilities(query, key, info, C)
     if C.attn_planes > 0:
         low, high, odd_low, odd_high = attention_words(info, index, step, head // 2, seed, C)
@@ -207,7 +208,9 @@ def head_branch(x, of_queries, matrices, vectors, info, index, step, seed, head,
         first = field(info, tiles.FIRST, C)
         weights = tl.where(kept_keys(low, high, first, C.rows), weights, 0.0)
         scale = scale * C.attn_keep_scale
+    weights = operand(weights, value.dtype, C.tf32)
     context = product(weights, value, C) * scale[:, None]
+    context = operand(context, value.dtype, C.tf32)
     return product(context, block(matrices, C.out_row + head * C.head, C.head, C), C)
 
 
@@ -238,6 +241,7 @@ def column_branch(x, matrices, vectors, info, index, step, seed, column, C: tl.c
     inner += vector(vectors, C.up_bias_at + column, C.chunk)
     activated = elementwise.activate(inner, C.activation, C.exact)
     activated = inner_dropped(activated, info, index, step, column, seed, C)
+    activated = operand(activated, x.dtype, C.tf32)
     return product(activated, block(matrices, C.down_row + column, C.chunk, C), C)
 
 
@@ -340,6 +344,9 @@ def layer_forward(x, transforms, matrices, vectors, info, index, step, seed, C: 
 def adapt(state, hidden, matrices, vectors, C: tl.constexpr):
     """The adapter; ``matrices`` and ``vectors`` point to the whole packed arrays."""
     if C.concat:
+        dtype = matrices.dtype.element_ty
+        state = operand(state, dtype, C.tf32)
+        hidden = operand(hidden, dtype, C.tf32)
         of_state = product(state, tl.trans(matrix(matrices, C.concat_row, C.d, C.d)), C)
         of_hidden = product(hidden, tl.trans(matrix(matrices, C.concat_row + C.d, C.d, C.d)), C)
         return of_state + of_hidden + vector(vectors, C.concat_bias_at, C.d)

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from lares_kernels.triton.kernels import elementwise, layer, mixing, tiles
+from lares_kernels.triton.kernels.rounding import operand
 from lares_kernels.triton.kernels.rows import field, shown
 
 ATTENTION_INPUT: tl.constexpr = tl.constexpr(0)
@@ -60,10 +61,12 @@ def feed_forward_backward(
         activated, slope = elementwise.activate_with_slope(inner, C.activation, C.exact)
         activated = layer.inner_dropped(activated, info, index, drawn_step, column, seed, C)
         slope = layer.inner_dropped(slope, info, index, drawn_step, column, seed, C)
+        activated = operand(activated, up.dtype, C.tf32)
         at = C.down_row + column
         store_columns(units, info, step, at, activated, C.layer_rows, C.chunk, C)
         down = layer.matrix(matrices, at, C.chunk, C.d)
-        g_inner = (layer.product(g_branch, tl.trans(down), C) * slope).to(up.dtype)
+        g_inner = layer.product(g_branch, tl.trans(down), C) * slope
+        g_inner = operand(g_inner, up.dtype, C.tf32)
         store_columns(units, info, step, C.up_row + column, g_inner, C.layer_rows, C.chunk, C)
         g_source += layer.product(g_inner, up, C)
     return g_source
@@ -91,9 +94,9 @@ def attention_backward(
     g_source = tl.zeros((C.rows, C.d), tl.float32)
     g_queries = g_source
     for head in tl.range(C.heads):
-        query = layer.head_rows(of_queries, matrices, vectors, head, 0, C).to(source.dtype)
-        key = layer.head_rows(source, matrices, vectors, head, 1, C).to(source.dtype)
-        value = layer.head_rows(source, matrices, vectors, head, 2, C).to(source.dtype)
+        query = layer.head_rows(of_queries, matrices, vectors, head, 0, C)
+        key = layer.head_rows(source, matrices, vectors, head, 1, C)
+        value = layer.head_rows(source, matrices, vectors, head, 2, C)
         weights, scale = layer.probabilities(query, key, info, C)
         weights = weights * scale[:, None]
         if C.attn_planes > 0:
@@ -106,15 +109,15 @@ def attention_backward(
             # A dropped probability is kept as a negative one: a mask beside them takes registers.
             weights = tl.where(kept, weights, -weights)
         kept_weights = tl.maximum(weights, 0.0, elementwise.PASS) * C.attn_keep_scale
-        kept_weights = kept_weights.to(source.dtype)
-        context = layer.product(kept_weights, value, C)
+        kept_weights = operand(kept_weights, source.dtype, C.tf32)
+        context = operand(layer.product(kept_weights, value, C), source.dtype, C.tf32)
         out_row = C.out_row + head * C.head
         store_columns(units, info, step, out_row, context, C.layer_rows, C.head, C)
         out = layer.matrix(matrices, out_row, C.head, C.d)
-        g_context = layer.product(g_branch, tl.trans(out), C).to(source.dtype)
+        g_context = operand(layer.product(g_branch, tl.trans(out), C), source.dtype, C.tf32)
 
         row = (3 * head + 2) * C.head
-        g_value = layer.product(tl.trans(kept_weights), g_context, C).to(source.dtype)
+        g_value = operand(layer.product(tl.trans(kept_weights), g_context, C), source.dtype, C.tf32)
         store_columns(units, info, step, row, g_value, C.layer_rows, C.head, C)
         g_source += layer.product(g_value, layer.matrix(matrices, row, C.head, C.d), C)
         g_weights = layer.product(g_context, tl.trans(value), C)
@@ -124,9 +127,9 @@ def attention_backward(
         # Softmax: g_score = A (g_A - sum_j A_j g_A_j); hidden keys have A = 0.
         along = tl.sum(g_weights * weights, 1)
         g_scores = weights * (g_weights - along[:, None]) * C.score_scale
-        g_scores = g_scores.to(source.dtype)
+        g_scores = operand(g_scores, source.dtype, C.tf32)
         row = 3 * head * C.head
-        g_query = layer.product(g_scores, key, C).to(source.dtype)
+        g_query = operand(layer.product(g_scores, key, C), source.dtype, C.tf32)
         store_columns(units, info, step, row, g_query, C.layer_rows, C.head, C)
         g_here = layer.product(g_query, layer.matrix(matrices, row, C.head, C.d), C)
         if C.query:
@@ -134,7 +137,7 @@ def attention_backward(
         else:
             g_source += g_here
         row += C.head
-        g_key = layer.product(tl.trans(g_scores), query, C).to(source.dtype)
+        g_key = operand(layer.product(tl.trans(g_scores), query, C), source.dtype, C.tf32)
         store_columns(units, info, step, row, g_key, C.layer_rows, C.head, C)
         g_source += layer.product(g_key, layer.matrix(matrices, row, C.head, C.d), C)
     return g_source, g_queries
@@ -207,16 +210,16 @@ def through_attention(
     and ``g_sum`` what goes past it."""
     dtype = matrices.dtype.element_ty
     side: tl.constexpr = C.sides * C.d
-    g_branch = g_branch.to(dtype)
+    g_branch = operand(g_branch, dtype, C.tf32)
     store_columns(sides, info, step, ATTENTION_GRADIENT * C.d, g_branch, side, C.d, C)
     x = load_tile(scratch, 0, C)
     of_queries = x
     if not C.post:
         of_queries = layer.norm(x, vectors, C.attn_norm_at, C)
-    of_queries = of_queries.to(dtype)
+    of_queries = operand(of_queries, dtype, C.tf32)
     source = of_queries
     if C.query:
-        source = x.to(dtype)
+        source = operand(x, dtype, C.tf32)
         store_columns(sides, info, step, QUERIES_INPUT * C.d, of_queries, side, C.d, C)
     store_columns(sides, info, step, ATTENTION_INPUT * C.d, source, side, C.d, C)
     replace_tile(gradient, 0, g_sum, C)
@@ -337,8 +340,8 @@ def layer_backward(
     if C.bands:
         bands_sum = load_tile(scratch, 3, C)
     _, source = layer.feed_forward_input(mixing_sum, bands_sum, vectors, C)
-    source = source.to(dtype)
-    g_branch = layer.dropped(g_sum, low, high, C).to(dtype)
+    source = operand(source, dtype, C.tf32)
+    g_branch = operand(layer.dropped(g_sum, low, high, C), dtype, C.tf32)
     store_columns(sides, info, step, FEED_FORWARD_GRADIENT * C.d, g_branch, side, C.d, C)
     store_columns(sides, info, step, FEED_FORWARD_INPUT * C.d, source, side, C.d, C)
     replace_tile(gradient, 0, g_sum, C)

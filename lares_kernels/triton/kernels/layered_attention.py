@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from lares_kernels.triton.kernels import draws
+from lares_kernels.triton.kernels.rounding import operand
 
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
@@ -28,6 +29,15 @@ def load_part(base, row, length, head, which: tl.constexpr, parts: tl.constexpr,
     """Positions ``row`` of one head, (rows, head), zeros where there are none."""
     at, real = part(base, row, length, head, which, parts, C)
     return tl.load(at, mask=real, other=0.0)
+
+
+@triton.jit
+def load_operand(
+    base, row, length, head, which: tl.constexpr, parts: tl.constexpr, C: tl.constexpr
+):
+    """:func:`load_part` as products read it."""
+    loaded = load_part(base, row, length, head, which, parts, C)
+    return operand(loaded, loaded.dtype, C.tf32)
 
 
 @triton.jit
@@ -103,14 +113,14 @@ def attention_kernel(
         stream = tl.load(streams + tl.program_id(0))
         qkv += start.to(tl.int64) * (3 * C.width)
         query = first_query + tl.arange(0, QUERIES)
-        q = load_part(qkv, query, length, head, 0, 3, C)
+        q = load_operand(qkv, query, length, head, 0, 3, C)
         greatest = tl.full((QUERIES,), float("-inf"), tl.float32)
         total = tl.zeros((QUERIES,), tl.float32)
         mixed = tl.zeros((QUERIES, C.head), tl.float32)
         for first_key in range(0, tl.minimum(first_query + QUERIES, n_keys), KEYS):
             key = first_key + tl.arange(0, KEYS)
-            k = load_part(qkv, key, length, head, 1, 3, C)
-            v = load_part(qkv, key, length, head, 2, 3, C)
+            k = load_operand(qkv, key, length, head, 1, 3, C)
+            v = load_operand(qkv, key, length, head, 2, 3, C)
             scores = tl.dot(q, tl.trans(k), input_precision=C.input_precision)
             scores = scores * (C.score_scale * LOG2_E)
             scores = tl.where(visible(query, key, n_keys), scores, float("-inf"))
@@ -123,7 +133,7 @@ def attention_kernel(
                 kept = kept_keys(stream, query, first_key, head, layer, step, seed, KEYS, C)
                 weights = tl.where(kept, weights, 0.0)
             mixed = mixed * shrink[:, None]
-            mixed += tl.dot(weights.to(v.dtype), v, input_precision=C.input_precision)
+            mixed += tl.dot(operand(weights, v.dtype, C.tf32), v, input_precision=C.input_precision)
             greatest = new_greatest
         mixed = mixed * (C.attn_keep_scale / total)[:, None]
         at, real = part(context + start.to(tl.int64) * C.width, query, length, head, 0, 1, C)
@@ -200,8 +210,8 @@ def query_gradient_kernel(
         wide = start.to(tl.int64)
         qkv += wide * (3 * C.width)
         query = first_query + tl.arange(0, QUERIES)
-        q = load_part(qkv, query, length, head, 0, 3, C)
-        g = load_part(g_context + wide * C.width, query, length, head, 0, 1, C)
+        q = load_operand(qkv, query, length, head, 0, 3, C)
+        g = load_operand(g_context + wide * C.width, query, length, head, 0, 1, C)
         mixed = load_part(context + wide * C.width, query, length, head, 0, 1, C)
         row = head.to(tl.int64) * n_rows + start + query
         own_delta = tl.sum(g.to(tl.float32) * mixed.to(tl.float32), 1)
@@ -210,13 +220,14 @@ def query_gradient_kernel(
         g_q = tl.zeros((QUERIES, C.head), tl.float32)
         for first_key in range(0, tl.minimum(first_query + QUERIES, n_keys), KEYS):
             key = first_key + tl.arange(0, KEYS)
-            k = load_part(qkv, key, length, head, 1, 3, C)
-            v = load_part(qkv, key, length, head, 2, 3, C)
+            k = load_operand(qkv, key, length, head, 1, 3, C)
+            v = load_operand(qkv, key, length, head, 2, 3, C)
             _, g_scores = score_gradients(
                 q, k, v, g, own_lse, own_delta, stream, query, first_key, n_keys, head, layer, step,
                 seed, KEYS, C,
             )  # fmt: skip
-            g_q += tl.dot(g_scores.to(k.dtype), k, input_precision=C.input_precision)
+            g_scores = operand(g_scores, k.dtype, C.tf32)
+            g_q += tl.dot(g_scores, k, input_precision=C.input_precision)
         at, real = part(g_qkv + wide * (3 * C.width), query, length, head, 0, 3, C)
         tl.store(at, g_q, mask=real)
 
@@ -250,14 +261,14 @@ def key_gradient_kernel(
         wide = start.to(tl.int64)
         qkv += wide * (3 * C.width)
         key = first_key + tl.arange(0, KEYS)
-        k = load_part(qkv, key, length, head, 1, 3, C)
-        v = load_part(qkv, key, length, head, 2, 3, C)
+        k = load_operand(qkv, key, length, head, 1, 3, C)
+        v = load_operand(qkv, key, length, head, 2, 3, C)
         g_k = tl.zeros((KEYS, C.head), tl.float32)
         g_v = tl.zeros((KEYS, C.head), tl.float32)
         for first_query in range(first_key // QUERIES * QUERIES, length, QUERIES):
             query = first_query + tl.arange(0, QUERIES)
-            q = load_part(qkv, query, length, head, 0, 3, C)
-            g = load_part(g_context + wide * C.width, query, length, head, 0, 1, C)
+            q = load_operand(qkv, query, length, head, 0, 3, C)
+            g = load_operand(g_context + wide * C.width, query, length, head, 0, 1, C)
             row = head.to(tl.int64) * n_rows + start + query
             own_lse = tl.load(lse + row, mask=query < length, other=0.0)
             own_delta = tl.load(delta + row, mask=query < length, other=0.0)
@@ -265,9 +276,9 @@ def key_gradient_kernel(
                 q, k, v, g, own_lse, own_delta, stream, query, first_key, n_keys, head, layer, step,
                 seed, KEYS, C,
             )  # fmt: skip
-            used = tl.trans(used.to(g.dtype))
+            used = tl.trans(operand(used, g.dtype, C.tf32))
             g_v += tl.dot(used, g, input_precision=C.input_precision)
-            g_scores = tl.trans(g_scores.to(q.dtype))
+            g_scores = tl.trans(operand(g_scores, q.dtype, C.tf32))
             g_k += tl.dot(g_scores, q, input_precision=C.input_precision)
         g_qkv += wide * (3 * C.width)
         at, real = part(g_qkv, key, length, head, 1, 3, C)

@@ -8,6 +8,8 @@ every window and column. Rows of a window lie next to each other; nothing else i
 import triton
 import triton.language as tl
 
+from lares_kernels.triton.kernels.rounding import operand
+
 
 @triton.jit
 def basis_block(basis, frequency, n_frequencies, row, length):
@@ -41,7 +43,7 @@ def spectrum_kernel(
 
     Args:
         x: float32.
-        basis: (2, L//2+1, L) float32.
+        basis: (2, L//2+1, L) float32, as products read it.
         spectrum: (S, 2, n_frequencies, width) float32 out.
         length: ``L``.
     """
@@ -56,6 +58,7 @@ def spectrum_kernel(
         cosine, sine = basis_block(basis, frequency, n_frequencies, row, length)
         mask = (row < length)[:, None] & has_column
         rows = tl.load(x + row[:, None] * C.width + column, mask=mask, other=0.0)
+        rows = operand(rows, tl.float32, C.tf32)
         real += tl.dot(cosine, rows, input_precision=C.input_precision)
         imaginary += tl.dot(sine, rows, input_precision=C.input_precision)
     spectrum += window * (2 * n_frequencies * C.width)
@@ -90,7 +93,7 @@ def window_kernel(
 
     Args:
         spectrum: (S, 2, n_frequencies, width) float32.
-        basis: (2, L//2+1, L) float32.
+        basis: (2, L//2+1, L) float32, as products read it.
         weight: (L//2+1, width, 2) real and imaginary parts, or None.
         x: (S L, width) float32; band_scale: (width,); or None.
         out: (S L, width) float32 out.
@@ -116,6 +119,8 @@ def window_kernel(
             turned = real * w_imaginary + imaginary * w_real
             real = real * w_real - imaginary * w_imaginary
             imaginary = turned
+        real = operand(real, tl.float32, C.tf32)
+        imaginary = operand(imaginary, tl.float32, C.tf32)
         value += tl.dot(tl.trans(cosine), real, input_precision=C.input_precision)
         value += tl.dot(tl.trans(sine), imaginary, input_precision=C.input_precision)
     mask = (row < length)[:, None] & has_column

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from lares_kernels.triton.kernels import tiles
+from lares_kernels.triton.kernels.rounding import operand
 from lares_kernels.triton.kernels.rows import field
 
 COEFFICIENTS: tl.constexpr = tl.constexpr(0)  # of a window in the real Fourier basis
@@ -33,6 +34,7 @@ def mixed(transforms, which: tl.constexpr, x, BACK: tl.constexpr, onto, C: tl.co
     """``onto`` plus the tile's transform ``which``, or its transpose, times ``x``; all float32."""
     if C.exact:
         matrix = transform(transforms, which, BACK, C)
+        x = operand(x, tl.float32, C.tf32)
         return tl.dot(matrix, x, onto, input_precision=C.input_precision)
     else:
         # Both halves of a transform lie there as such.

@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from lares_kernels.triton.kernels.rounding import operand
+
 PACKED: tl.constexpr = tl.constexpr(512)  # numbers that a program packs
 UNPACKED: tl.constexpr = tl.constexpr(128)  # and unpacks
 PARTS: tl.constexpr = tl.constexpr(16)  # of a sum, read at a time
@@ -27,6 +29,7 @@ def pack(
     ENDS: tl.constexpr,
     MATRICES: tl.constexpr,
     VECTORS: tl.constexpr,
+    TF32: tl.constexpr,
 ):
     """Gather ``PACKED`` numbers, first those of all matrices, then those of all vectors.
 
@@ -37,6 +40,7 @@ def pack(
         vectors: (VECTORS,) float32 out.
         parameters: tuple.
         ENDS: place behind the last number of each.
+        TF32: whether products round matrices to tf32.
     """
     at = program * PACKED + tl.arange(0, PACKED)
     is_matrix = at < MATRICES
@@ -45,7 +49,7 @@ def pack(
     found = tl.zeros((PACKED,), tl.float32)
     for i in tl.static_range(len(ENDS)):
         found = numbers_of(found, place, parameters[i], ENDS, i)
-    tl.store(matrices + at, found.to(matrices.dtype.element_ty), mask=is_matrix)
+    tl.store(matrices + at, operand(found, matrices.dtype.element_ty, TF32), mask=is_matrix)
     tl.store(vectors + (at - MATRICES), found, mask=inside & ~is_matrix)
 
 

@@ -30,6 +30,7 @@ def prepare_kernel(
     ENDS: tl.constexpr,
     MATRICES: tl.constexpr,
     VECTORS: tl.constexpr,
+    TF32: tl.constexpr,
 ):
     """The first ``n_programs`` programs are those of :func:`tiles.cut`, the others of
     :func:`packing.pack`, whose arguments these are; ``places`` is None where nothing is packed."""
@@ -41,5 +42,13 @@ def prepare_kernel(
         )  # fmt: skip
     elif places is not None:
         packing.pack(
-            program - n_programs, places, matrices, vectors, parameters, ENDS, MATRICES, VECTORS
+            program - n_programs,
+            places,
+            matrices,
+            vectors,
+            parameters,
+            ENDS,
+            MATRICES,
+            VECTORS,
+            TF32,
         )

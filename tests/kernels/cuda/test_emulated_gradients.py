@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels import CoreConfig, RecurrentCore, use_backend
+from lares_kernels import CoreConfig, RecurrentCore, scratch, use_backend
 from lares_kernels.cuda import backend as cuda_backend
 from lares_kernels.cuda.plan import shapes_of
 from tests.kernels.cuda.test_emulated import (
@@ -24,6 +24,7 @@ from tests.kernels.cuda.test_emulated import (
     YARDSTICKS,
     problem,
 )
+from tests.kernels.test_scratch import TAKEN, fills
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
 
@@ -199,3 +200,15 @@ def test_packed_equals_padded(rollouts: int) -> None:
             results.append(torch.autograd.grad(loss, [hidden, *core.parameters()]))
     for one, other in zip(*results, strict=True):
         assert torch.equal(one, other)
+
+
+def test_no_scratch_is_filled_under_deterministic_algorithms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """But the kept states, of which kernels do not write all."""
+    monkeypatch.setattr(scratch, "_taken", TAKEN)
+    core, hidden, sizes = problem(SMALL, LENGTHS)
+    core, hidden, options = core.float(), hidden.float(), {"num_steps": 2, "precision": "bf16"}
+    with use_backend("cuda"):
+        gradients(core, hidden, sizes, **options)  # what is made once is made
+        assert fills(lambda: gradients(core, hidden, sizes, **options), least=16) == ["empty"]

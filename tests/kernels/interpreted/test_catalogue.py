@@ -1,18 +1,24 @@
 """The Triton kernels of the catalogue ops, by the tests that every backend passes.
 
-The interpreter multiplies bfloat16 wrongly; float16 goes the same way through the kernels.
+The interpreter cannot multiply bfloat16: float16, which goes the same way through the kernels, stands
+for it.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 import lares_kernels as lk
+from lares_kernels.catalogue import ops
 from lares_kernels.triton import catalogue
 from tests.kernels import test_catalogue as shared
 from tests.kernels.catalogues import make_catalogue, ranks_by_hand, top_k_by_hand
 from tests.kernels.catalogues import whole_numbers_catalogue as whole_numbers
+from tests.kernels.problems import relative
 
 
 @pytest.mark.parametrize(
@@ -108,3 +114,78 @@ def test_two_runs_give_the_same_bits() -> None:
 def test_what_it_does_not_serve() -> None:
     with lk.use_backend("triton"), pytest.raises(lk.BackendError, match="items are 300 wide"):
         lk.catalogue_ranks(torch.ones(1, 300), torch.ones(2, 300), torch.tensor([0]))
+
+
+def test_products_in_bfloat16_are_left_to_cards() -> None:
+    """But not tables in it, which are read as they are."""
+    problem = make_catalogue(5, 70, 8)
+    exact = problem.to(torch.bfloat16).to(torch.float64).results("equations")
+    single, half = problem.to(torch.float32), problem.to(torch.bfloat16)
+    with pytest.raises(lk.BackendError, match="bits as whole numbers; float16 is as good"):
+        single.results("triton", precision="bf16")
+    with lk.use_backend("triton"), pytest.raises(lk.BackendError, match="interpreter"):
+        lk.catalogue_top_k(single.queries[:, 0], single.items, 3, precision="bf16")
+    for precision, bound in (("fp32", 1e-6), ("fp16", 1e-2)):
+        found = half.results("triton", precision=precision)["log_probability"]
+        assert relative(found.double(), exact["log_probability"]) < bound
+
+
+@pytest.fixture
+def values_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, which would have to be waited for."""
+    monkeypatch.setattr(ops, "checks_values", lambda tensor: False)
+
+
+OUTSIDE = [-1, -(2**40), 70, 95, 2**31 + 3, 2**62]  # of 70 items; 95 would be in the last block
+
+
+@pytest.mark.usefixtures("values_unchecked", "poisoned_memory")
+@pytest.mark.parametrize("options", [{}, {"scores": "cosine", "n_excluded": 3}], ids=str)
+def test_ids_that_nobody_looked_at_are_nan(options: dict[str, Any]) -> None:
+    """Their log-probability and all that it has a gradient by; other rows keep what they have."""
+    problem = make_catalogue(9, 70, 8, steps=2, **options).to(torch.float32)
+    wanted = problem.results("triton")
+    chosen = problem.chosen.clone()
+    chosen[: len(OUTSIDE)] = torch.tensor(OUTSIDE)
+    found = replace(problem, chosen=chosen).results("triton")
+    assert torch.equal(found["entropy"], wanted["entropy"])
+    for part in ("log_probability", "g_queries"):
+        assert found[part][: len(OUTSIDE)].isnan().all()
+        assert torch.equal(found[part][len(OUTSIDE) :], wanted[part][len(OUTSIDE) :])
+    assert found["g_items"].isnan().all()
+
+
+@pytest.mark.usefixtures("values_unchecked", "poisoned_memory")
+def test_targets_that_nobody_looked_at_have_no_rank() -> None:
+    problem = whole_numbers(9, 70, 5, n_excluded=3)
+    targets = problem.chosen.clone()
+    targets[: len(OUTSIDE)] = torch.tensor(OUTSIDE)
+    with lk.use_backend("triton"):
+        found = lk.catalogue_ranks(
+            problem.queries[:, 0].float(),
+            problem.items.float(),
+            targets,
+            excluded=problem.excluded,
+        )
+    wanted = ranks_by_hand(problem)
+    wanted[: len(OUTSIDE)] = -1
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.usefixtures("values_unchecked")
+def test_excluded_ids_that_nobody_looked_at_are_none() -> None:
+    problem = whole_numbers(9, 70, 5, n_excluded=3)
+    assert problem.excluded is not None
+    outside = torch.tensor([-7, 70, 2**31 - 1, 2**31 + 3, 2**32 + 4, -(2**40), 2**62])
+    more = torch.cat([outside.expand(9, -1), problem.excluded], dim=1)
+    queries, items = problem.queries[:, 0].float(), problem.items.float()
+    with lk.use_backend("triton"):
+        wanted, found = (
+            [
+                lk.catalogue_ranks(queries, items, problem.chosen, excluded=excluded),
+                *lk.catalogue_top_k(queries, items, 10, excluded=excluded),
+                replace(problem, excluded=excluded).to(torch.float32).results("triton"),
+            ]
+            for excluded in (problem.excluded, more)
+        )
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)

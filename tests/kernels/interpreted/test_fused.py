@@ -175,7 +175,8 @@ def test_a_sequence_alone_gives_the_same_bits() -> None:
 def test_half_precision_by_the_yardstick() -> None:
     """In float16 the error is at most twice that of plain PyTorch in the same precision.
 
-    Twice with an allowance, since both errors are draws of chance at this size.
+    It stands for bfloat16, too, which the interpreter cannot multiply. Twice with an allowance, since
+    both errors are draws of chance at this size.
     """
     core, hidden, lengths = exact_problem(DROPPING, [4, 9, 1, 15])
     options = {"num_steps": 2, "precision": "fp16"}
@@ -253,6 +254,28 @@ def test_explain_names_the_plan() -> None:
         found = explain(CoreConfig(), [20, 7], 4)
     assert found.backend == "triton"
     assert "tiles of 32 rows" in found.plan
+
+
+@pytest.mark.parametrize("width", [16, 12], ids=["fused", "layered"])
+def test_products_in_bfloat16_are_left_to_cards(width: int) -> None:
+    """But not states in it, which are read as they are."""
+    core, hidden, lengths = exact_problem(replace(SMALL, d_model=width, n_layers=1), [4, 2])
+    core.float()
+    half = hidden.bfloat16()
+    refused = pytest.raises(BackendError, match="bits as whole numbers; float16 is as good")
+    with use_backend("triton"):
+        with refused:
+            core(hidden.float(), lengths, num_steps=1, precision="bf16")
+        with refused, torch.autocast("cpu", torch.bfloat16):
+            core(hidden.float(), lengths, num_steps=1)
+        with refused:
+            core(half, lengths, num_steps=1)
+        with refused:
+            explain(core.config, lengths, 1, precision="bf16")
+        found = core(half, lengths, num_steps=1, precision="fp32").last
+    with use_backend("equations"):
+        wanted = core.double()(half.double(), lengths, num_steps=1).last
+    assert relative(found.double(), wanted) < 5e-3  # it is rounded to bfloat16
 
 
 def test_says_what_it_cannot_serve() -> None:

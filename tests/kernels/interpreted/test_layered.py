@@ -10,12 +10,22 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lares_kernels import BackendError, CoreConfig, backends, explain, use_backend
 from lares_kernels.triton.backend import TritonBackend, precision_of
 from lares_kernels.triton.layered import layered_forward
 from lares_kernels.triton.layered_backward import layered_backward
-from tests.kernels.problems import FEW_LAYERS, SMALL, Problem, make_problem, name, relative
+from lares_kernels.triton.layered_gradients import wide_product
+from tests.kernels.problems import (
+    FEW_LAYERS,
+    SMALL,
+    Problem,
+    exact_problem,
+    make_problem,
+    name,
+    relative,
+)
 
 DROPOUT = {"dropout": 0.5, "attn_dropout": 0.25}
 FORWARD, GRADIENT = 1e-5, 1e-4
@@ -244,7 +254,7 @@ def test_the_gradient_of_a_given_state() -> None:
 
 
 def test_half_precision_keeps_to_twice_the_reference() -> None:
-    # The interpreter multiplies bfloat16 wrongly; float16 goes the same way through the kernels.
+    # float16 stands for bfloat16, which the interpreter cannot multiply.
     problem = make_problem(replace(SMALL, n_layers=1, **DROPOUT), depth=2)
     problem.core.train()
     single = in_float32(problem)
@@ -281,3 +291,50 @@ def test_bad_values_are_named(changes: dict[str, list[int]], text: str) -> None:
     lengths = values.pop("lengths", problem.lengths)
     with use_backend("layered"), pytest.raises(ValueError, match=text):
         problem.core(problem.hidden, lengths, num_steps=2, **values)
+
+
+def test_weight_gradients_are_summed_in_float32() -> None:
+    """All rows are alike, so that sums pass float16's range where no row's gradient does.
+
+    As the fused plan sums them: neither may overflow, and errors are those of the rows alone.
+    """
+    config = replace(SMALL, n_layers=1, adapter="concat")
+    core = exact_problem(config, [16] * 2)[0]
+    generator = torch.Generator().manual_seed(1)
+    hidden = 1.0 + 0.01 * torch.randn(2, 16, config.d_model, generator=generator).double()
+    hidden *= torch.randn(config.d_model, generator=generator).double()
+    weights = 1e4 * torch.randn(config.d_model, generator=generator).double()
+
+    def gradients_of_weights(backend: str, dtype: torch.dtype, **options: Any) -> dict[str, Tensor]:
+        core.to(dtype)
+        with use_backend(backend):
+            out = core(hidden.to(dtype), state="zero", num_steps=1, return_state=True, **options)
+        found = torch.autograd.grad((out.state * weights).sum(), [*core.parameters()])
+        return dict(zip(dict(core.named_parameters()), found, strict=True))
+
+    exact = gradients_of_weights("equations", torch.float64)
+    found = {
+        plan: gradients_of_weights(plan, torch.float32, precision="fp16")
+        for plan in ("triton", "layered")
+    }
+    assert max(float(g.abs().max()) for g in exact.values()) > 65504
+    errors = {
+        plan: {name: relative(g[name].double(), wanted) for name, wanted in exact.items()}
+        for plan, g in found.items()
+    }
+    for parameter, wanted in exact.items():
+        if parameter.endswith("weight") and float(wanted.norm()) > 100:
+            assert errors["layered"][parameter] <= 2.0 * errors["triton"][parameter] + 1e-4, (
+                parameter
+            )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_product_of_16_bits_is_float32(dtype: torch.dtype) -> None:
+    a, b = (torch.randn(*shape).add(3).to(dtype) for shape in ((5, 9000), (9000, 3)))
+    found, exact = wide_product(a, b), a.double() @ b.double()
+    assert float(exact.max()) > 65504
+    assert relative(found.double(), exact) < 1e-6
+    with FakeTensorMode():  # the one that cards have
+        on_a_card = (torch.empty(t.shape, dtype=dtype, device="cuda") for t in (a, b))
+        assert wide_product(*on_a_card).dtype == torch.float32

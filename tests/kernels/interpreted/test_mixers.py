@@ -118,7 +118,7 @@ def test_only_the_newest_rows_are_computed_at_the_end(
 @PLANS
 @CORES
 def test_half_precision_keeps_to_twice_the_equations(plan: str, config: CoreConfig) -> None:
-    # The interpreter multiplies bfloat16 wrongly; float16 goes the same way through the kernels.
+    # float16 stands for bfloat16, which the interpreter cannot multiply.
     core, hidden, lengths = exact_problem(config, LENGTHS)
     with use_backend("equations"):
         exact = outputs_and_gradients(core, hidden, lengths, num_steps=2)
