@@ -133,6 +133,19 @@ class RefineCall:
             return self.n_hidden_rows * self.rollouts
         return self.n_rows
 
+    @kept_property
+    def kept_order(self) -> Tensor | None:
+        """(N,) number of each kept row among the rows: GPUs take the deepest sequences first. None
+        where all are as deep."""
+        if self.num_steps is None:
+            return None
+        order = torch.argsort(self.num_steps, descending=True, stable=True)
+        lengths = self.row_lengths.repeat_interleave(self.rollouts)
+        ordered = lengths[order]
+        moved = (lengths.cumsum(0) - lengths)[order] - (ordered.cumsum(0) - ordered)
+        rows = torch.arange(self.n_rows, device=order.device)
+        return rows + moved.repeat_interleave(ordered, output_size=self.n_rows)
+
     @property
     def kept_size(self) -> int:
         """Numbers kept for backward: a row of ``d`` and one more for every row and step."""

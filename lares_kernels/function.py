@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import _SingleLevelFunction
 
 from lares_kernels import repeated_calls
-from lares_kernels.backends import choose
+from lares_kernels.backends import choose, operators_name
 from lares_kernels.call import (
     PRECISIONS,
     RefineCall,
@@ -201,7 +201,7 @@ def _lengths(
 def _backend_name(config: str, device_type: str, precision: str, index: int | None) -> str:
     # Plain values, since these alone are constants to every version of torch.compile.
     request = Request(CoreConfig.from_key(config), device_type, PRECISIONS[precision])
-    return choose(request, index).backend.name
+    return operators_name(choose(request, index).backend)
 
 
 def refine(

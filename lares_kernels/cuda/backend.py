@@ -24,8 +24,9 @@ from lares_kernels.cuda.plan import (
     shapes_of,
     split_plan,
 )
-from lares_kernels.errors import BackendError
+from lares_kernels.errors import BackendError, PlanFailure
 from lares_kernels.noise import threshold_and_planes
+from lares_kernels.plan_failures import Plan, run_first
 from lares_kernels.tiles import most_tiles
 from lares_kernels.verdicts import digest_of
 
@@ -45,6 +46,7 @@ class CudaBackend:
     name = "cuda"
     automatic = False
     any_size = False
+    starts_kernels = True
 
     def availability(self) -> str | None:
         library = lib.load()
@@ -97,6 +99,14 @@ class CudaBackend:
     def forward(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
+        return run_first(
+            [_plan_named("forward", call, hidden.device)],
+            lambda _: self._forward(call, hidden, state, parameters),
+        )
+
+    def _forward(
+        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         launch = _Launch(call, hidden, state, parameters, backward=False)
         if call.differentiates:  # or the caller would learn of it too late
             plan_of(call, launch.longest, hidden.device, backward=True)
@@ -111,6 +121,22 @@ class CudaBackend:
         return trajectory, final, kept
 
     def backward(
+        self,
+        call: RefineCall,
+        hidden: Tensor,
+        state: Tensor | None,
+        parameters: list[Tensor],
+        kept: Tensor,
+        g_trajectory: Tensor | None,
+        g_state: Tensor | None,
+    ) -> list[Tensor]:
+        gradients = (kept, g_trajectory, g_state)
+        return run_first(
+            [_plan_named("backward", call, hidden.device)],
+            lambda _: self._backward(call, hidden, state, parameters, *gradients),
+        )
+
+    def _backward(
         self,
         call: RefineCall,
         hidden: Tensor,
@@ -268,10 +294,17 @@ class _Workspace:
             at += size * self.numbers.element_size()
 
 
+def _plan_named(kernel: str, call: RefineCall, device: torch.device) -> Plan:
+    """What is remembered of kernels that do not start."""
+    width, dtype = call.config.d_model, str(call.product_dtype).removeprefix("torch.")
+    words = f"the CUDA kernels ({kernel}, width {width}, {dtype})"
+    return Plan("cuda", words, device, (kernel, call.config.key, call.product_dtype, call.dropout))
+
+
 def plan_of(
     call: RefineCall, longest: int, device: torch.device, backward: bool = False
 ) -> LaunchPlan:
-    """The plan of a call's forward or backward; :class:`BackendError` if the card cannot run it."""
+    """The plan of a call's forward or backward; :class:`PlanFailure` if the card cannot run it."""
     config = call.config
     attention = call.dropout and threshold_and_planes(config.attn_dropout)[1] > 0
     residual = call.dropout and threshold_and_planes(config.dropout)[1] > 0
@@ -288,7 +321,7 @@ def plan_of(
         if isinstance(plan, LaunchPlan):
             return plan
         reason = plan
-    raise BackendError(f"backend 'cuda' cannot run this call: {reason}; use triton")
+    raise PlanFailure(f"backend 'cuda' cannot run this call: {reason}; use triton")
 
 
 def _floats_of(tensor: Tensor) -> Tensor:
@@ -299,7 +332,7 @@ def _floats_of(tensor: Tensor) -> Tensor:
 
 def _check_size(what: str, numbers: int) -> None:
     if numbers >= _MOST_NUMBERS:
-        raise BackendError(
+        raise PlanFailure(
             f"backend 'cuda' cannot run this call: {what} would have {numbers} numbers, "
             f"the most is {_MOST_NUMBERS - 1}; split the batch"
         )
