@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from lares_kernels.circumstances import (
 )
 from lares_kernels.cpu import CpuBackend
 from lares_kernels.cuda.backend import CudaBackend
-from lares_kernels.errors import BackendError
+from lares_kernels.errors import BackendError, PlanFailure
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.recurrence import refine_backward, refine_forward
 from lares_kernels.triton.backend import TritonBackend
@@ -40,6 +40,9 @@ class Backend(Protocol):
     name: str
     automatic: bool  # whether it is used without being asked for by name
     any_size: bool  # whether the same code runs whatever the sizes of a core
+    starts_kernels: (
+        bool  # whether a device may turn out to be unable to compile or start its kernels
+    )
 
     def availability(self) -> str | None:
         """None if the backend can run on this machine at all, else why not."""
@@ -67,7 +70,11 @@ class Backend(Protocol):
         Returns:
             trajectory (S, T, d); final state of ``call.state_shape``, empty where it is not wanted;
             ``call.kept_size`` numbers that ``backward`` of the same backend takes; all in the state's
-            type.
+            type. Those of ``starts_kernels`` and of ``reference`` take what any of them kept: see
+            :func:`kept_states`.
+
+        Raises:
+            PlanFailure: none of its plans could be compiled and started on the device.
         """
 
     def backward(
@@ -89,6 +96,7 @@ class ReferenceBackend:
     name = "reference"
     automatic = True
     any_size = True
+    starts_kernels = False
 
     def availability(self) -> str | None:
         return None
@@ -118,8 +126,9 @@ class ReferenceBackend:
             result, states = refine_forward(call, rows, first, named(call, parameters))
         final = call.unpack_state(result.state) if call.wants_state else states.new_empty(0)
         kept = states.new_empty(call.kept_size)
-        if call.differentiates:
-            kept[: states.numel()] = states.flatten()
+        if kept.numel():
+            order = call.kept_order
+            kept_states(call, kept).copy_(states if order is None else states[:, order])
         return result.trajectory, final, kept
 
     def backward(
@@ -134,15 +143,23 @@ class ReferenceBackend:
     ) -> list[Tensor]:
         call.check_values()
         rows = call.pack_hidden(hidden)
-        steps = call.max_steps if call.config.is_recurrent else 0
-        size = steps * call.n_rows * call.config.d_model
-        states = kept[:size].reshape(steps, call.n_rows, call.config.d_model)
+        states = kept_states(call, kept).to(call.state_dtype)
+        if call.kept_order is not None:
+            states = torch.empty_like(states).index_copy_(1, call.kept_order, states)
         g_rows = None if g_state is None else call.pack_state(g_state)
         by_name = named(call, parameters)
         with torch.autocast(hidden.device.type, enabled=False):
             grads = refine_backward(call, rows, by_name, states, g_trajectory, g_rows)
         g_first = [] if state is None or grads.state is None else [call.unpack_state(grads.state)]
         return [call.unpack_hidden(grads.hidden), *(grads.parameters[n] for n in by_name), *g_first]
+
+
+def kept_states(call: RefineCall, kept: Tensor) -> Tensor:
+    """Return ``s_0 .. s_{T-1}`` (T, N, d) where backends that may run each other's backward keep them:
+    the rows of a step by ``call.kept_order``, then room for padding."""
+    d, steps = call.config.d_model, call.max_steps if call.config.is_recurrent else 0
+    size = steps * call.kept_rows * d
+    return kept[:size].view(steps, call.kept_rows, d)[:, : call.n_rows]
 
 
 def named(call: RefineCall, parameters: list[Tensor]) -> dict[str, Tensor]:
@@ -187,6 +204,86 @@ def backend_named(name: str) -> Backend:
     return _BACKENDS[name]
 
 
+_CHOSEN = "auto:"  # before the name of a backend that nobody asked for
+_T = TypeVar("_T")
+_B = TypeVar("_B", bound="_Startable")
+
+
+class _Startable(Protocol):
+    name: str
+    automatic: bool
+    starts_kernels: bool
+
+
+def operators_name(backend: _Startable) -> str:
+    """Return how operators are told to run a call on ``backend``, or on the next one where it does not
+    start and nobody asked for it by name."""
+    asked, _ = asked_backend()
+    return _CHOSEN + backend.name if asked is None and backend.starts_kernels else backend.name
+
+
+def plain_name(name: str) -> str:
+    """Return the backend's own name of what :func:`operators_name` gave."""
+    return name.removeprefix(_CHOSEN)
+
+
+def may_pass_on(name: str) -> bool:
+    """Return whether :func:`operators_name` lets another backend run what does not start."""
+    return name.startswith(_CHOSEN)
+
+
+def first_that_starts(
+    name: str, among: Mapping[str, _B], check: Callable[[str], None], run: Callable[[_B], _T]
+) -> tuple[_T, dict[str, str]]:
+    """Run a call on a backend that was chosen for it, or on the next one where it does not start.
+
+    Args:
+        name: as :func:`operators_name` gives it.
+        among: all backends in order of preference.
+        check: raises ``BackendError`` if another one, of that name, cannot serve the call.
+        run: runs it on one.
+
+    Returns:
+        What ``run`` gives, and for each backend passed over why, which is logged once.
+
+    Raises:
+        BackendError: no automatic backend is left.
+    """
+    chosen = plain_name(name)
+    order = [*among]
+    passed_over: dict[str, str] = {}
+    for candidate in order[order.index(chosen) :]:
+        backend = among[candidate]
+        if candidate != chosen and not backend.automatic:
+            continue
+        try:
+            if candidate != chosen:
+                check(candidate)
+            result = run(backend)
+        except PlanFailure as failure:
+            passed_over[candidate] = str(failure)
+        except BackendError as error:
+            if candidate == chosen:
+                raise
+            passed_over[candidate] = str(error)
+        else:
+            log_once(candidate, passed_over)
+            return result, passed_over
+    raise BackendError(f"no backend can run this call: {passed_over}")
+
+
+def run_chosen(
+    name: str, call: RefineCall, device: torch.device, run: Callable[[Backend], _T]
+) -> tuple[_T, dict[str, str]]:
+    """Run a call's forward or backward likewise; ``device`` is that of its tensors."""
+    request = Request(call.config, device.type, call.product_dtype)
+
+    def check(candidate: str) -> None:
+        check_serves(candidate, request, device.index)
+
+    return first_that_starts(name, _BACKENDS, check, run)
+
+
 def _known(name: str, source: str) -> Backend:
     if name not in _BACKENDS:
         raise BackendError(f"{source} names backend {name!r}; there are {', '.join(_BACKENDS)}")
@@ -201,7 +298,7 @@ def check_serves(name: str, request: Request, index: int | None = None) -> None:
         request: what calls.
         index: of the tensors' device; None for torch's current one.
     """
-    _kept_choice(name, "the operator", request, index)
+    _kept_choice(plain_name(name), "the operator", request, index)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lares_kernels.config import CoreConfig
 from lares_kernels.dispatcher import can_be_read, check_when_run
+from lares_kernels.handover import Handover
 from lares_kernels.kept_property import kept_property
 from lares_kernels.layout import Layout
 from lares_kernels.noise import MAX_ROLLOUTS, MAX_SEQUENCES, MAX_STEPS, STREAM_BITS
@@ -30,24 +31,6 @@ class Request(NamedTuple):
     config: CoreConfig
     device_type: str
     product_dtype: torch.dtype
-
-
-@dataclass(eq=False)
-class Handover:
-    """What a backend's forward leaves for backward of the same call, where autograd hands it on.
-
-    Nothing has to be there: backward makes it anew. It is saved as inputs are, so that it lives as long
-    as they do, and is of the values that forward saw.
-
-    Attributes:
-        by: name of the backend, which alone can read it.
-        tensors: saved for backward.
-        numbers: likewise.
-    """
-
-    by: str = ""
-    tensors: tuple[Tensor, ...] = ()
-    numbers: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)  # not frozen: that would triple the cost of making one
@@ -158,6 +141,19 @@ class RefineCall:
         if self.keeps_padding:
             return self.n_hidden_rows * self.rollouts
         return self.n_rows
+
+    @kept_property
+    def kept_order(self) -> Tensor | None:
+        """(N,) number of each kept row among the rows: GPUs take the deepest sequences first. None
+        where all are as deep."""
+        if self.num_steps is None:
+            return None
+        order = torch.argsort(self.num_steps, descending=True, stable=True)
+        lengths = self.row_lengths.repeat_interleave(self.rollouts)
+        ordered = lengths[order]
+        moved = (lengths.cumsum(0) - lengths)[order] - (ordered.cumsum(0) - ordered)
+        rows = torch.arange(self.n_rows, device=order.device)
+        return rows + moved.repeat_interleave(ordered, output_size=self.n_rows)
 
     @property
     def kept_size(self) -> int:

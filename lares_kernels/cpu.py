@@ -36,6 +36,7 @@ class CpuBackend:
     name = "cpu"
     automatic = True
     any_size = True
+    starts_kernels = False  # they are compiled already
 
     def availability(self) -> str | None:
         library = lib.load()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lares_kernels.backends import choose
+from lares_kernels.backends import choose, may_pass_on, operators_name, run_chosen
 from lares_kernels.call import (
     Request,
     check_floating,
@@ -88,9 +88,14 @@ def explain(
     where = torch.device(device)
     device_type = where.type
     choice = choose(Request(config, device_type, call.product_dtype), where.index)
-    return Explanation(
-        choice.backend.name, choice.backend.plan(call, device_type), choice.passed_over
+    name = operators_name(choice.backend)
+    if not may_pass_on(name):
+        plan = choice.backend.plan(call, str(where))
+        return Explanation(choice.backend.name, plan, choice.passed_over)
+    (backend, plan), failed = run_chosen(
+        name, call, where, lambda runs: (runs.name, runs.plan(call, str(where)))
     )
+    return Explanation(backend, plan, {**choice.passed_over, **failed})
 
 
 def _sizes(lengths: Tensor | Sequence[int]) -> Tensor:

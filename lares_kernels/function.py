@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.autograd.function import _SingleLevelFunction
 
 from lares_kernels import repeated_calls
-from lares_kernels.backends import choose
+from lares_kernels.backends import choose, operators_name
 from lares_kernels.call import (
     PRECISIONS,
-    Handover,
     RefineCall,
     RefineOutput,
     Request,
@@ -35,6 +34,7 @@ from lares_kernels.config import CoreConfig
 from lares_kernels.constant_result import constant_result
 from lares_kernels.dispatcher import can_be_read, only_run
 from lares_kernels.equations import refine_equations
+from lares_kernels.handover import Handover
 from lares_kernels.once_differentiable import differentiable_by, not_differentiable
 from lares_kernels.ops import (
     dispatched_refine,
@@ -244,7 +244,7 @@ def _lengths(
 def _backend_name(config: str, device_type: str, precision: str, index: int | None) -> str:
     # Plain values, since these alone are constants to every version of torch.compile.
     request = Request(CoreConfig.from_key(config), device_type, PRECISIONS[precision])
-    return choose(request, index).backend.name
+    return operators_name(choose(request, index).backend)
 
 
 def refine(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from lares_kernels import backends, cpu_library, self_check
 from lares_kernels.call import Request
 from lares_kernels.catalogue import backends as catalogue_backends
 from lares_kernels.config import CoreConfig
+from lares_kernels.errors import PlanFailure
 from lares_kernels.verdicts import Verdict
 
 _WIDTH, _WINDOW = 64, 50
@@ -92,7 +94,12 @@ def _core(
     if backend.verify(Request(config, device_type, dtype)) is None:
         config = self_check.small_config(config) if backend.any_size else config
         request = Request(config, device_type, dtype)
-        yield Row(kernels, what, self_check.check_refine(backend, reference, request))
+        yield _row(
+            kernels,
+            what,
+            device_type,
+            partial(self_check.check_refine, backend, reference, request),
+        )
 
 
 def _catalogue(
@@ -103,4 +110,18 @@ def _catalogue(
     backend, reference = (catalogue_backends.catalogue_backend(n) for n in (name, "reference"))
     if backend.verify(device_type, dtype, _WIDTH) is None:
         call = (device_type, dtype, _WIDTH)
-        yield Row(kernels, what, self_check.check_catalogue(backend, reference, *call))
+        yield _row(
+            kernels,
+            what,
+            device_type,
+            partial(self_check.check_catalogue, backend, reference, *call),
+        )
+
+
+def _row(kernels: str, what: str, device_type: str, check: Callable[[], Verdict]) -> Row:
+    """Return what a check finds, or that the kernels do not start."""
+    try:
+        return Row(kernels, what, check())
+    except PlanFailure as failure:
+        device = self_check.device_name(device_type)
+        return Row(kernels, what, Verdict(kernels, device, {}, {}, 0.0, raised=str(failure)))

@@ -14,10 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lares_kernels.backends import backend_named
-from lares_kernels.call import PRECISIONS, Handover, RefineCall
+from lares_kernels.backends import (
+    Backend,
+    backend_named,
+    may_pass_on,
+    plain_name,
+    run_chosen,
+)
+from lares_kernels.call import PRECISIONS, RefineCall
 from lares_kernels.config import CoreConfig
 from lares_kernels.dispatcher import needs_no_dispatcher, same_device
+from lares_kernels.handover import Handover
 from lares_kernels.once_differentiable import refuse
 from lares_kernels.operator_checks import check_backward, check_forward
 from lares_kernels.seeds import given_seed, seed_tensor
@@ -112,7 +119,15 @@ def _refine(
 ) -> tuple[Tensor, Tensor, Tensor]:
     call = make_call(hidden, lengths, num_steps, sequence_ids, config, *options)
     call.handover = handover
-    return backend_named(backend).forward(call, hidden, state, parameters)
+    if not may_pass_on(backend):
+        return backend_named(backend).forward(call, hidden, state, parameters)
+
+    def run(runs: Backend) -> tuple[Tensor, Tensor, Tensor]:
+        return runs.forward(call, hidden, state, parameters)
+
+    dtype = _dtype_of(backend, hidden)
+    (trajectory, final, kept), _ = run_chosen(backend, call, hidden.device, run)
+    return trajectory.to(dtype), final.to(dtype), kept.to(dtype)
 
 
 def _refine_backward(
@@ -130,16 +145,17 @@ def _refine_backward(
     *options, kept, g_trajectory, g_state = others
     call = make_call(hidden, lengths, num_steps, sequence_ids, config, *options)
     call.handover = handover
-    return backend_named(backend).backward(
-        call,
-        hidden,
-        state,
-        parameters,
-        kept.contiguous(),
-        g_trajectory,
-        # Compiled graphs hand in zeros for an output that nobody read.
-        g_state if call.wants_state else None,
-    )
+    # Compiled graphs hand in zeros for an output that nobody read.
+    given = (kept.contiguous(), g_trajectory, g_state if call.wants_state else None)
+    if not may_pass_on(backend):
+        return backend_named(backend).backward(call, hidden, state, parameters, *given)
+
+    def run(runs: Backend) -> list[Tensor]:
+        return runs.backward(call, hidden, state, parameters, *given)
+
+    dtype = _dtype_of(backend, hidden)
+    found, _ = run_chosen(backend, call, hidden.device, run)
+    return [each.to(dtype) for each in found]
 
 
 def _refine_operator(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,7 +179,7 @@ def _refine_backward_operator(*arguments: Any) -> list[Tensor]:
 
 def _dtype_of(backend: str, hidden: Tensor) -> torch.dtype:
     """Type of what a backend gives back; kernels compute in float32 whatever they are given."""
-    plain = backend in ("reference", "equations")
+    plain = plain_name(backend) in ("reference", "equations")
     return torch.float64 if plain and hidden.dtype == torch.float64 else torch.float32
 
 

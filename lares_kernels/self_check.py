@@ -28,8 +28,9 @@ from lares_kernels.call import RefineCall, Request
 from lares_kernels.catalogue.call import CatalogueCall
 from lares_kernels.circumstances import SELF_CHECK, is_capturing, tf32_allowed
 from lares_kernels.config import CoreConfig
-from lares_kernels.errors import BackendError
+from lares_kernels.errors import BackendError, PlanFailure
 from lares_kernels.parameters import parameter_shapes
+from lares_kernels.plan_failures import failures_met
 from lares_kernels.verdicts import Verdict
 
 VARIABLE = SELF_CHECK
@@ -42,6 +43,12 @@ _BOUNDS = {"fp32": (1e-5, 1e-4), "tf32": (1e-2, 3e-2), "fp16": (1e-2, 3e-2), "bf
 _CATALOGUE_PARTS = (
     *("the log probability", "the normaliser", "the entropy"),
     *("the queries' gradient", "the items' gradient", "top-k scores", "top-k items", "ranks"),
+)
+_NOT_ABOUT_KERNELS = (
+    PlanFailure,
+    torch.OutOfMemoryError,
+    # Of what runs behind the host; older versions of torch have no name for it.
+    getattr(torch, "AcceleratorError", PlanFailure),
 )
 _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -167,8 +174,13 @@ def _failure(
 ) -> str | None:
     verdict = verdicts.stored(identity, bounds)
     if verdict is None:
-        verdict = check()
-        if not verdict.raised:  # what raises may be passing, as too little memory is
+        try:
+            with failures_met() as failures:
+                verdict = check()
+        except PlanFailure as failure:
+            return str(failure)
+        # What raises may be passing. So may be what keeps a plan from starting: it is not checked.
+        if not (verdict.raised or failures):
             verdicts.store(identity, verdict)
         # A CPU's kernels are compiled already.
         if verdict.seconds > _SAID_AFTER_SECONDS and identity["compiles"]:
@@ -206,12 +218,19 @@ def _judge(
     product_dtype: torch.dtype,
     compare: Callable[[], dict[str, float]],
 ) -> Verdict:
-    """Return the verdict on the errors of parts; an exception is a failure."""
+    """Return the verdict on the errors of parts; an exception of theirs is a failure.
+
+    Raises:
+        PlanFailure: the kernels do not start.
+        OutOfMemoryError, AcceleratorError: the device has no room for them, or is lost.
+    """
     start, raised = time.perf_counter(), ""
     errors: dict[str, float] = {}
     try:
         with _plain_torch():
             errors = compare()
+    except _NOT_ABOUT_KERNELS:
+        raise
     except Exception as error:
         raised = f"{type(error).__name__}: {error}".splitlines()[0][:300]
     return Verdict(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from lares_kernels import self_check
-from lares_kernels.backends import asked_backend, log_once
+from lares_kernels.backends import (
+    asked_backend,
+    first_that_starts,
+    log_once,
+    may_pass_on,
+    plain_name,
+)
 from lares_kernels.catalogue.call import CatalogueCall
 from lares_kernels.catalogue.cpu import CpuCatalogue
 from lares_kernels.catalogue.reference import EquationsCatalogue, ReferenceCatalogue
@@ -22,12 +29,16 @@ class CatalogueBackend(Protocol):
 
     ``queries`` (N, d) are the ``N / R`` queries of each of ``R`` rows, one row's after the other;
     ``chosen`` or ``targets`` (R,) int64 and ``excluded`` (R, H) int64, -1 where there is none, belong
-    to rows. Their values have been checked on a CPU. Results are at least float32.
+    to rows. Their values have been checked on a CPU. Results are at least float32. An op raises
+    ``PlanFailure`` where its kernels could not be compiled and started on the device.
     """
 
     name: str
     automatic: bool  # whether it is used without being asked for by name
     any_size: bool  # whether the same code runs whatever the width
+    starts_kernels: (
+        bool  # whether a device may turn out to be unable to compile or start its kernels
+    )
 
     def availability(self) -> str | None:
         """None if the backend can run on this machine at all, else why not."""
@@ -94,6 +105,7 @@ def check_serves(
     name: str, device_type: str, product_dtype: torch.dtype, width: int, index: int | None = None
 ) -> None:
     """Raise ``BackendError`` unless there is a backend of that name that can serve such calls."""
+    name = plain_name(name)
     if name not in _BACKENDS:
         raise BackendError(f"the operator names backend {name!r}; there are {', '.join(_BACKENDS)}")
     _kept_choice(name, "the operator", (device_type, product_dtype, width), index)
@@ -102,6 +114,30 @@ def check_serves(
 def catalogue_backend(name: str) -> CatalogueBackend:
     """The backend of that name."""
     return _BACKENDS[name]
+
+
+_T = TypeVar("_T")
+
+
+def run_catalogue(
+    name: str,
+    device: torch.device,
+    product_dtype: torch.dtype,
+    width: int,
+    run: Callable[[CatalogueBackend], _T],
+) -> _T:
+    """Run an op on a backend, or on the next one where it does not start and nobody asked for it.
+
+    ``name`` is as :func:`lares_kernels.backends.operators_name` gives it.
+    """
+    if not may_pass_on(name):
+        return run(_BACKENDS[name])
+
+    def check(candidate: str) -> None:
+        check_serves(candidate, device.type, product_dtype, width, device.index)
+
+    found, _ = first_that_starts(name, _BACKENDS, check, run)
+    return found
 
 
 def choose_catalogue(

@@ -23,6 +23,7 @@ class CpuCatalogue:
     name = "cpu"
     automatic = True
     any_size = True
+    starts_kernels = False  # they are compiled already
 
     def availability(self) -> str | None:
         library = lib.load()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lares_kernels.backends import operators_name
 from lares_kernels.call import PRECISIONS, product_precision
 from lares_kernels.catalogue import ops
 from lares_kernels.catalogue.backends import choose_catalogue
@@ -119,7 +120,7 @@ without_gradient(ops.library, "catalogue_ranks")
 
 @constant_result
 def _backend_name(device_type: str, precision: str, width: int, index: int | None) -> str:
-    return choose_catalogue(device_type, PRECISIONS[precision], width, index).name
+    return operators_name(choose_catalogue(device_type, PRECISIONS[precision], width, index))
 
 
 class _Checked(NamedTuple):

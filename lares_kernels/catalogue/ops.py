@@ -6,13 +6,14 @@ The implementations check what they are given, since anybody may call them: kern
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lares_kernels.call import PRECISIONS, product_precision
-from lares_kernels.catalogue.backends import CatalogueBackend, catalogue_backend, check_serves
+from lares_kernels.catalogue.backends import CatalogueBackend, check_serves, run_catalogue
 from lares_kernels.catalogue.call import (
     CatalogueCall,
     check_chosen,
@@ -49,8 +50,8 @@ library.define(
 
 def _call(
     queries: Tensor, items: Tensor, scores: str, temperature: float, backend: str, precision: str
-) -> tuple[CatalogueBackend, CatalogueCall]:
-    """What runs and how, if it can."""
+) -> tuple[Callable[[Callable[[CatalogueBackend], Any]], Any], CatalogueCall]:
+    """What runs a function of a backend, and how, if it can."""
     check_options(scores, temperature)
     product_precision(precision, queries.dtype, queries.device.type)  # raises for an unknown one
     if (precision == "fp64") != (working_dtype(queries, items) == torch.float64):
@@ -58,10 +59,11 @@ def _call(
             f"precision is {precision!r}, but queries are {queries.dtype} and items {items.dtype}: "
             "'fp64' goes with float64 and with nothing else"
         )
-    products = PRECISIONS[precision]
+    products, width = PRECISIONS[precision], items.shape[1]
     where = queries.device
-    check_serves(backend, where.type, products, items.shape[1], where.index)
-    return catalogue_backend(backend), CatalogueCall(scores, temperature, products)
+    check_serves(backend, where.type, products, width, where.index)
+    runs = partial(run_catalogue, backend, where, products, width)
+    return runs, CatalogueCall(scores, temperature, products)
 
 
 def _log_probability(
@@ -82,7 +84,10 @@ def _log_probability(
         nothing = queries.new_empty(0, dtype=working_dtype(queries, items))
         return nothing, nothing.clone(), nothing.clone()
     queries, items, chosen, excluded = given
-    return runs.log_probability(call, queries, items, chosen, excluded, wants_entropy)
+    found: tuple[Tensor, Tensor, Tensor] = runs(
+        lambda on: on.log_probability(call, queries, items, chosen, excluded, wants_entropy)
+    )
+    return found
 
 
 def _gradients(
@@ -109,9 +114,11 @@ def _gradients(
         zeros = items.new_zeros(items.shape if wants_items else (0,), dtype=dtype)
         return queries.new_empty(queries.shape if wants_queries else (0,), dtype=dtype), zeros
     queries, items, chosen, excluded = given
-    return runs.gradients(
-        call, queries, items, chosen, excluded, normaliser, g, wants_queries, wants_items
+    wanted = (wants_queries, wants_items)
+    found: tuple[Tensor, Tensor] = runs(
+        lambda on: on.gradients(call, queries, items, chosen, excluded, normaliser, g, *wanted)
     )
+    return found
 
 
 def _top_k(
@@ -131,7 +138,9 @@ def _top_k(
     if not len(queries):
         best = queries.new_empty((0, k), dtype=working_dtype(queries, items))
         return best, best.to(torch.int64)
-    return runs.top_k(call, given.queries, given.items, given.excluded, k)
+    inputs = (given.queries, given.items, given.excluded)
+    found: tuple[Tensor, Tensor] = runs(lambda on: on.top_k(call, *inputs, k))
+    return found
 
 
 def _ranks(
@@ -154,7 +163,8 @@ def _ranks(
     if not len(queries):
         return queries.new_empty(0, dtype=torch.int64)
     queries, items, targets, excluded = given
-    return runs.ranks(call, queries, items, targets, excluded)
+    found: Tensor = runs(lambda on: on.ranks(call, queries, items, targets, excluded))
+    return found
 
 
 def check_values(name: str, items: Tensor, ids: Tensor | None, excluded: Tensor | None) -> None:

@@ -141,6 +141,7 @@ class ReferenceCatalogue:
     name = "reference"
     automatic = True
     any_size = True
+    starts_kernels = False
 
     def availability(self) -> str | None:
         return None

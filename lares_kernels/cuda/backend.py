@@ -26,8 +26,9 @@ from lares_kernels.cuda.plan import (
     shapes_of,
     split_plan,
 )
-from lares_kernels.errors import BackendError
+from lares_kernels.errors import BackendError, PlanFailure
 from lares_kernels.noise import threshold_and_planes
+from lares_kernels.plan_failures import Plan, run_first
 from lares_kernels.scratch import unfilled
 from lares_kernels.tiles import divided, most_tiles, spill_bytes
 from lares_kernels.verdicts import digest_of
@@ -47,6 +48,7 @@ class CudaBackend:
     name = _NAME
     automatic = False
     any_size = False
+    starts_kernels = True
 
     def availability(self) -> str | None:
         library = lib.load()
@@ -99,6 +101,14 @@ class CudaBackend:
     def forward(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
+        return run_first(
+            [_plan_named("forward", call, hidden.device)],
+            lambda _: self._forward(call, hidden, state, parameters),
+        )
+
+    def _forward(
+        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         launch = _Launch(call, hidden, state, parameters, backward=False)
         if call.differentiates:  # or the caller would learn of it too late
             plan_of(call, launch.longest, hidden.device, backward=True)
@@ -111,9 +121,28 @@ class CudaBackend:
         c.final_state = final.data_ptr() if call.wants_state else None
         c.kept = kept.data_ptr() if call.kept_size else None
         lib.run("lares_cuda_forward", c)
+        if call.handover is not None and launch.hands_over:  # what did not start has made nothing
+            call.handover.by, call.handover.numbers = _NAME, launch.of_plan
+            call.handover.tensors = launch.hands_over
         return trajectory, final, kept
 
     def backward(
+        self,
+        call: RefineCall,
+        hidden: Tensor,
+        state: Tensor | None,
+        parameters: list[Tensor],
+        kept: Tensor,
+        g_trajectory: Tensor | None,
+        g_state: Tensor | None,
+    ) -> list[Tensor]:
+        gradients = (kept, g_trajectory, g_state)
+        return run_first(
+            [_plan_named("backward", call, hidden.device)],
+            lambda _: self._backward(call, hidden, state, parameters, *gradients),
+        )
+
+    def _backward(
         self,
         call: RefineCall,
         hidden: Tensor,
@@ -205,7 +234,8 @@ class _Launch:
         hidden = _floats_of(hidden)
         state = None if state is None else _floats_of(state)
         order = space = to_pack = None
-        of_plan = (self.longest, plan.unit_warps)
+        self.hands_over: tuple[Tensor, ...] = ()
+        self.of_plan = of_plan = (self.longest, plan.unit_warps)
         handover = call.handover_of(_NAME) if backward else None
         planned = handover is not None and handover.numbers == of_plan
         if handover is not None and planned:
@@ -221,9 +251,7 @@ class _Launch:
             tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows, blocks)
             given = handover.tensors[0] if handover is not None and planned else None
             space = _Workspace(call, plan, tiles, programs, device, given)
-            if call.handover is not None and not backward:
-                call.handover.by, call.handover.numbers = _NAME, of_plan
-                call.handover.tensors = (space.numbers, *packed)
+            self.hands_over = (space.numbers, *packed)
         elif to_pack is not None:
             to_pack.run()
         self.space = space
@@ -311,10 +339,17 @@ def _longest(call: RefineCall) -> int:
     return longest
 
 
+def _plan_named(kernel: str, call: RefineCall, device: torch.device) -> Plan:
+    """What is remembered of kernels that do not start."""
+    width, dtype = call.config.d_model, str(call.product_dtype).removeprefix("torch.")
+    words = f"the CUDA kernels ({kernel}, width {width}, {dtype})"
+    return Plan("cuda", words, device, (kernel, call.config.key, call.product_dtype, call.dropout))
+
+
 def plan_of(
     call: RefineCall, longest: int, device: torch.device, backward: bool = False
 ) -> LaunchPlan:
-    """The plan of a call's forward or backward; :class:`BackendError` if the card cannot run it."""
+    """The plan of a call's forward or backward; :class:`PlanFailure` if the card cannot run it."""
     config = call.config
     attention = call.dropout and threshold_and_planes(config.attn_dropout)[1] > 0
     residual = call.dropout and threshold_and_planes(config.dropout)[1] > 0
@@ -331,7 +366,7 @@ def plan_of(
         if isinstance(plan, LaunchPlan):
             return plan
         reason = plan
-    raise BackendError(f"backend 'cuda' cannot run this call: {reason}; use triton")
+    raise PlanFailure(f"backend 'cuda' cannot run this call: {reason}; use triton")
 
 
 def _floats_of(tensor: Tensor) -> Tensor:
@@ -342,7 +377,7 @@ def _floats_of(tensor: Tensor) -> Tensor:
 
 def _check_size(what: str, numbers: int) -> None:
     if numbers >= _MOST_NUMBERS:
-        raise BackendError(
+        raise PlanFailure(
             f"backend 'cuda' cannot run this call: {what} would have {numbers} numbers, "
             f"the most is {_MOST_NUMBERS - 1}; split the batch"
         )

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.circumstances import tf32_allowed
+from lares_kernels.plan_failures import by_name_alone, first_left, run_first
 from lares_kernels.triton.constants import interpreted, padded
 from lares_kernels.triton.fused import call_setting, fused_backward, fused_forward
 from lares_kernels.triton.layered import layered_forward, layered_reason, layered_text
 from lares_kernels.triton.layered_backward import layered_backward
+from lares_kernels.triton.rules import Setting
 from lares_kernels.triton.settings import (
     family_of,
     files_of_rules,
     longest_sequence,
+    use_weights,
     weights_asked_for,
 )
 from lares_kernels.verdicts import digest_of
 
 _PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST_TRITON = (3, 4)
+_LEAST_CAPABILITY = (8, 0)
 _MOST_FUSED_WIDTH = 64
 
 
@@ -63,19 +69,39 @@ def cannot_multiply(product_dtype: torch.dtype) -> str | None:
     return None
 
 
+class TritonPlan(NamedTuple):
+    """A :class:`lares_kernels.plan_failures.Plan`, and the rule of its tiles; None: layer by layer."""
+
+    backend: str
+    words: str
+    device: torch.device
+    code: tuple[Hashable, ...]
+    rule: Setting | None
+
+
 class TritonBackend:
     """Two plans: tiles of whole sequences whose state stays in registers, and layer by layer."""
 
     name = "triton"
     automatic = not interpreted()  # the interpreter is for tests
     any_size = False
+    starts_kernels = True
 
     def availability(self) -> str | None:
         reason = _missing()
-        if reason is not None:
+        if reason is not None or interpreted():
             return reason
-        if not (torch.cuda.is_available() or interpreted()):
+        if not torch.cuda.is_available():
             return "there is no GPU"
+        if torch.version.hip is not None:
+            return None  # Triton names no cards that it leaves out: the first launch says it
+        number = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+        capability = torch.cuda.get_device_capability(number)
+        if capability < _LEAST_CAPABILITY:
+            has, least = (".".join(map(str, pair)) for pair in (capability, _LEAST_CAPABILITY))
+            return (
+                f"cuda:{number} has compute capability {has}; Triton compiles for {least} and later"
+            )
         return None
 
     def verify(self, request: Request) -> str | None:
@@ -89,23 +115,54 @@ class TritonBackend:
     def plan(self, call: RefineCall, device_type: str) -> str:
         device = torch.device(device_type)
         longest = call.layout.max_length
-        if not self._forward_is_fused(call, device, longest):
+        rule = first_left(self._plans("forward", call, device, longest)).rule
+        if rule is None:
             return layered_text(call)
-        rule = call_setting("forward", call, precision_of(call.product_dtype), device, longest)
         backward = ""
-        if call.differentiates and not self._is_fused("backward", call, device, longest):
-            backward = "; backward layer by layer"
+        if call.differentiates:
+            tiles = first_left(self._plans("backward", call, device, longest)).rule
+            backward = "; backward layer by layer" if tiles is None else ""
         return (
             f"fused Triton kernels, tiles of {rule.rows} rows with {rule.warps} warps, "
             f"weights {rule.weights}, {call.n_rows} tokens of {call.n_sequences} sequences "
             f"in registers for all {call.max_steps} steps{backward}"
         )
 
-    def _is_fused(self, kernel: str, call: RefineCall, device: torch.device, longest: int) -> bool:
-        """Whether tiles of ``kernel`` hold the call, else it is the layered plan's.
+    def _plans(
+        self, kernel: str, call: RefineCall, device: torch.device, longest: int
+    ) -> list[TritonPlan]:
+        """Return the plans for ``kernel``, ``forward`` or ``backward``, the preferred one first.
 
-        Both plans keep the same states in the same order, so one may run backward after the other.
+        All of forward keep the same states in the same order, so any of backward may run after it.
         """
+        asked = weights_asked_for() if kernel == "forward" else None
+        precision = precision_of(call.product_dtype)
+        code = (kernel, precision, call.config.key, call.dropout)
+
+        def fused(rule: Setting) -> TritonPlan:
+            where = f", weights {rule.weights}" if kernel == "forward" else ""
+            words = f"fused {precision} kernels ({kernel}, tiles of {rule.rows} rows{where})"
+            return TritonPlan(self.name, words, device, (*code, rule), rule)
+
+        found: list[TritonPlan] = []
+        if self._is_fused(kernel, call, device, longest):
+            rule = call_setting(kernel, call, precision, device, longest)
+            found.append(fused(rule))
+            if rule.resident and asked is None:
+                with use_weights("streamed"):
+                    found.append(fused(call_setting(kernel, call, precision, device, longest)))
+        elif asked is not None:
+            raise ValueError(
+                f"weights are asked to be {asked}, but the layered plan runs this call of width "
+                f"{call.config.d_model} and {longest} tokens: leave use_weights out"
+            )
+        if asked is None:
+            words = f"{precision} kernels layer by layer ({kernel})"
+            found.append(TritonPlan(self.name, words, device, (*code, "layered"), None))
+        return found
+
+    def _is_fused(self, kernel: str, call: RefineCall, device: torch.device, longest: int) -> bool:
+        """Whether tiles of ``kernel`` hold the call, else it is the layered plan's."""
         config = call.config
         if config.d_model % 8 or config.d_model > _MOST_FUSED_WIDTH:
             return False
@@ -113,25 +170,23 @@ class TritonBackend:
         core = (padded(config.d_model), config.n_layers, config.mixer)
         return longest <= longest_sequence(*key, *core)
 
-    def _forward_is_fused(self, call: RefineCall, device: torch.device, longest: int) -> bool:
-        """Likewise of forward, which alone can be asked where its weights are."""
-        fused = self._is_fused("forward", call, device, longest)
-        asked = weights_asked_for()
-        if not fused and asked is not None:
-            raise ValueError(
-                f"weights are asked to be {asked}, but the layered plan runs this call of width "
-                f"{call.config.d_model} and {longest} tokens: leave use_weights out"
-            )
-        return fused
-
     def forward(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         longest = self._longest(call, hidden)
         precision = precision_of(call.product_dtype)
-        if not self._forward_is_fused(call, hidden.device, longest):
-            return layered_forward(call, hidden, state, parameters, precision)
-        return fused_forward(call, hidden, state, parameters, precision, longest)
+        tensors = (hidden, state, parameters)
+
+        def run(plan: TritonPlan) -> tuple[Tensor, Tensor, Tensor]:
+            if plan.rule is None:
+                return layered_forward(call, *tensors, precision)
+            with use_weights(plan.rule.weights):
+                return fused_forward(call, *tensors, precision, longest)
+
+        plans = self._plans("forward", call, hidden.device, longest)
+        if weights_asked_for() is None:
+            return run_first(plans, run)
+        return by_name_alone(lambda: run_first(plans, run))
 
     def backward(
         self,
@@ -146,9 +201,13 @@ class TritonBackend:
         longest = self._longest(call, hidden)
         precision = precision_of(call.product_dtype)
         tensors = (hidden, state, parameters, kept, g_trajectory, g_state)
-        if not self._is_fused("backward", call, hidden.device, longest):
-            return layered_backward(call, *tensors, precision)
-        return fused_backward(call, *tensors, precision, longest)
+
+        def run(plan: TritonPlan) -> list[Tensor]:
+            if plan.rule is None:
+                return layered_backward(call, *tensors, precision)
+            return fused_backward(call, *tensors, precision, longest)
+
+        return run_first(self._plans("backward", call, hidden.device, longest), run)
 
     def _longest(self, call: RefineCall, hidden: Tensor) -> int:
         if hidden.device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":

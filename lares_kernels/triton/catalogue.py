@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from lares_kernels.catalogue.reference import (
     normalise_backward,
     prepared_queries,
 )
+from lares_kernels.plan_failures import Plan, run_first
 from lares_kernels.scratch import unfilled
 from lares_kernels.triton.backend import TritonBackend, cannot_multiply, precision_of
 from lares_kernels.triton.constants import FUSES, interpreted, padded
@@ -42,12 +44,40 @@ def slice_of(width: int) -> int:
     return min(width, 32 if width <= 64 else 64)
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+_Op = Callable[Concatenate["TritonCatalogue", CatalogueCall, Tensor, Tensor, _P], _T]
+
+
+def _its_only_plan(op: _Op[_P, _T]) -> _Op[_P, _T]:
+    """Remember on which devices the kernels of ``op`` do not start."""
+
+    @wraps(op)
+    def run(
+        self: TritonCatalogue,
+        call: CatalogueCall,
+        queries: Tensor,
+        items: Tensor,
+        /,
+        *rest: _P.args,
+        **named: _P.kwargs,
+    ) -> _T:
+        precision = precision_of(call.product_dtype)
+        code = ("catalogue", op.__name__, precision, items.shape[1], call.cosine)
+        words = f"the catalogue's kernels ({op.__name__}, {precision} products)"
+        plan = Plan(self.name, words, items.device, code)
+        return run_first([plan], lambda _: op(self, call, queries, items, *rest, **named))
+
+    return run
+
+
 class TritonCatalogue:
     """Tiles of queries and items; what is wider, and more than ``MOST_K`` best, is the reference's."""
 
     name = "triton"
     automatic = not interpreted()
     any_size = False
+    starts_kernels = True
 
     def availability(self) -> str | None:
         return TritonBackend().availability()
@@ -68,6 +98,7 @@ class TritonCatalogue:
     def build(self, product_dtype: torch.dtype) -> str | None:
         return TritonBackend().build(product_dtype)
 
+    @_its_only_plan
     def log_probability(
         self,
         call: CatalogueCall,
@@ -106,6 +137,7 @@ class TritonCatalogue:
             entropy = normaliser - (weighted * scale).sum(0) / total
         return score - normaliser, normaliser, entropy
 
+    @_its_only_plan
     def gradients(
         self,
         call: CatalogueCall,
@@ -154,6 +186,7 @@ class TritonCatalogue:
                 )
         return g_queries, g_items
 
+    @_its_only_plan
     def top_k(
         self,
         call: CatalogueCall,
@@ -192,6 +225,7 @@ class TritonCatalogue:
         ids = 0x7FFFFFFF - (best & 0x7FFFFFFF)
         return scores.masked_fill(none, float("-inf")), ids.masked_fill(none, NO_ITEM)
 
+    @_its_only_plan
     def ranks(
         self,
         call: CatalogueCall,

@@ -66,6 +66,7 @@ class Launch(NamedTuple):
     packed: Packed
     transforms: Tensor | None
     programs: int
+    of_plan: tuple[int, ...]  # what plan and packed parameters depend on, beside the call
 
     @property
     def options(self) -> dict[str, int]:
@@ -91,7 +92,7 @@ def prepare(
     precision: str,
     longest: int,
 ) -> Launch:
-    """Tile plan and packed parameters for ``kernel``, which forward leaves for backward."""
+    """Tile plan and packed parameters for ``kernel``; backward takes those that forward left."""
     device = parameters[0].device
     rule = call_setting(kernel, call, precision, device, longest)
     c = constants(call.config, rule.rows, call.dropout, precision, rule.chunk, rule.resident)
@@ -103,12 +104,9 @@ def prepare(
     else:
         to_pack = packing(call.config, parameters, call.product_dtype, c.tf32)
         plan, packed = make_plan(call, rule.rows, longest, to_pack), to_pack.packed
-        if kernel == "forward" and call.handover is not None:
-            call.handover.by, call.handover.numbers = _NAME, of_plan
-            call.handover.tensors = (plan.memory, *packed)
     programs = min(plan.max_tiles, rule.programs * multiprocessors(device))
     transforms = tile_transforms(call.config, rule.rows, call.product_dtype, device, c.tf32)
-    return Launch(rule, c, plan, packed, transforms, programs)
+    return Launch(rule, c, plan, packed, transforms, programs, of_plan)
 
 
 def fused_forward(
@@ -156,6 +154,9 @@ def fused_forward(
             C=compile_time(launch.c),
             **launch.options,
         )
+        if call.handover is not None:  # not before: what did not start has made nothing
+            call.handover.by, call.handover.numbers = _NAME, launch.of_plan
+            call.handover.tensors = (plan.memory, *launch.packed)
     return trajectory, final, kept
 
 

@@ -33,6 +33,7 @@ GROUPS = {
         "test_device_functions",
         "test_fused",
         "test_handover",
+        "test_plan_failures",
         "test_self_check",
         "test_sweep",
         "test_tile_plan",

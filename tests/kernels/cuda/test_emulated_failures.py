@@ -1,0 +1,115 @@
+"""CUDA kernels that a card does not start, planted on the emulator: another backend runs the call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lares_kernels import (
+    BackendError,
+    CoreConfig,
+    RecurrentCore,
+    backends,
+    explain,
+    plan_failures,
+    use_backend,
+)
+from lares_kernels.cuda import library
+
+pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
+CORE = CoreConfig(32, 2, 64, 1, dropout=0.5)
+UNKNOWN = "no kernel image is available for execution on the device"
+ROOM = "too many resources requested for launch"
+
+
+@pytest.fixture(autouse=True)
+def automatic(emulator: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The CUDA kernels are the ones to choose, as in a new process."""
+    monkeypatch.setattr(backends._BACKENDS["cpu"], "automatic", False)
+    monkeypatch.setattr(backends._BACKENDS["cuda"], "automatic", True)
+    plan_failures.forget()
+    backends._logged.clear()
+    yield
+    plan_failures.forget()
+
+
+class Driver:
+    """Runs the library, but for functions that it refuses."""
+
+    def __init__(self, said: str, *refused: str) -> None:
+        self.said, self.refused, self.asked = said, refused, list[str]()
+        self.run = library.run
+
+    def __call__(self, function: str, call: Any) -> None:
+        if function in self.refused:
+            self.asked.append(function)
+            raise BackendError(f"the CUDA kernels did not start: {self.said}")
+        self.run(function, call)
+
+
+def step(core: RecurrentCore) -> list[Tensor]:
+    """Last states and gradients of sequences with depths of their own."""
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.randn(3, 5, 32, generator=generator).requires_grad_()
+    options = {"num_steps": torch.tensor([1, 3, 2]), "seed": 7, "precision": "fp16"}
+    last = core(hidden, lengths=torch.tensor([2, 5, 3]), **options).last
+    return [last.detach(), *torch.autograd.grad(last.square().sum(), [hidden, *core.parameters()])]
+
+
+def core_and_expected() -> tuple[RecurrentCore, list[Tensor]]:
+    torch.manual_seed(1)
+    core = RecurrentCore(CORE).train()
+    with use_backend("reference"):
+        return core, step(core)
+
+
+def assert_near(found: list[Tensor], expected: list[Tensor]) -> None:
+    least = 1e-2 * max(float(each.norm()) for each in expected)
+    for mine, right in zip(found, expected, strict=True):
+        assert float((mine - right).norm()) <= 1e-2 * max(float(right.norm()), least)
+
+
+@pytest.mark.parametrize("said", [UNKNOWN, ROOM])
+@pytest.mark.parametrize("kernel", ["forward", "backward"])
+def test_another_backend_runs_the_call(
+    kernel: str, said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    core, expected = core_and_expected()
+    assert explain(CORE, [5], 2, precision="fp16").backend == "cuda"
+    driver = Driver(said, f"lares_cuda_{kernel}")
+    monkeypatch.setattr(library, "run", driver)
+    for _ in range(2):
+        assert_near(step(core), expected)
+    assert len(driver.asked) == 1
+    warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    # Before that, others say why they do not serve what no emulator runs.
+    (told,) = [text for text in warned if said in text]
+    assert f"the CUDA kernels ({kernel}, width 32, float16): " in told
+    with use_backend("cuda"), pytest.raises(BackendError, match=f"on cpu .*{said}.*to use them"):
+        step(core)
+    assert len(driver.asked) == 1
+
+
+def test_faults_are_raised_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    core, expected = core_and_expected()
+    for said in ("out of memory", "an illegal memory access was encountered"):
+        with monkeypatch.context() as patched:
+            patched.setattr(library, "run", Driver(said, "lares_cuda_forward"))
+            with pytest.raises(BackendError, match=f"^the CUDA kernels did not start: {said}"):
+                step(core)
+    assert_near(step(core), expected)
+
+
+def test_sequences_too_long_for_a_tile() -> None:
+    core, _ = core_and_expected()
+    hidden = torch.randn(1, 200, 32)
+    with use_backend("reference"):
+        expected = core(hidden, seed=1, precision="fp16").last
+    torch.testing.assert_close(core(hidden, seed=1, precision="fp16").last, expected)
+    with use_backend("cuda"), pytest.raises(BackendError, match="sequences of up to 200 tokens"):
+        core(hidden, seed=1, precision="fp16")
