@@ -101,24 +101,20 @@ def launch(batch: int, steps: int, seed: int, depths: bool = False) -> None:
     fused.fused_backward(call, hidden, None, parameters, kept, trajectory, final, "half", 20)
 
 
-def test_depth_batch_and_seed_compile_nothing_new(compiled: Any) -> None:
+def test_depth_batch_and_seed_compile_nothing_new(
+    compiled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And products are added in one instruction, where that is not Triton's default, too."""
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "0")  # the default from 3.10 on
     launch(batch=2, steps=2, seed=3)
     first = compiled()
     assert first >= len(KERNELS)
-    for batch, steps, seed in ((1, 1, 0), (16, 16, 1), (17, 12, 2**32), (640, 5, 2**64 - 1)):
-        launch(batch, steps, seed)
-    assert compiled() == first
-
-
-def test_products_and_sums_are_one_instruction(
-    compiled: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where that is not Triton's default: by 3.10 it is no longer."""
-    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "0")
-    launch(batch=2, steps=2, seed=3)
     for kernel in (forward_kernel, backward_kernel, weights_kernel):
         for found in kernel.device_caches[0][0].values():
             assert found.metadata.enable_fp_fusion
+    for batch, steps, seed in ((1, 1, 0), (16, 16, 1), (17, 12, 2**32), (640, 5, 2**64 - 1)):
+        launch(batch, steps, seed)
+    assert compiled() == first
 
 
 def test_a_depth_for_each_sequence_compiles_once(compiled: Any) -> None:
