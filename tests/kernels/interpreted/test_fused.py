@@ -174,8 +174,8 @@ def test_a_sequence_alone_gives_the_same_bits() -> None:
 def test_half_precision_by_the_yardstick() -> None:
     """In float16 the error is at most twice that of plain PyTorch in the same precision.
 
-    It stands for bfloat16, too, which the interpreter cannot multiply. Twice with an allowance, since both
-    errors are draws of chance at this size.
+    It stands for bfloat16, too, which the interpreter cannot multiply. Twice with an allowance, since
+    both errors are draws of chance at this size.
     """
     core, hidden, lengths = exact_problem(DROPPING, [4, 9, 1, 15])
     options = {"num_steps": 2, "precision": "fp16"}
