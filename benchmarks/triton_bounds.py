@@ -11,23 +11,32 @@ from lares_kernels.triton.rules import Setting
 SHARED_LIMIT = {"sm80": 101_376, "sm90": 232_448, "sm100": 232_448, "gfx942": 65_536}
 _MOST_SHARED = {**SHARED_LIMIT, "sm80": 166_912}
 
-# By Triton 3.6, 3.7 and 3.9 no shipped setting spills of those that were compiled (docs/performance.md
-# says which). What others were seen to, by family, kernel, products and rows of a tile: bytes of stack
-# a thread.
+# What shipped settings were seen to spill, by version of Triton; by family, kernel, products and rows
+# of a tile: bytes of stack a thread (NVIDIA), vector registers (AMD). docs/performance.md says which of
+# them a version has compiled.
+SPILLED: dict[str, dict[tuple[str, str, str, int], int]] = {
+    "3.6": {
+        ("sm80", "forward", "half", 32): 64,
+        ("sm80", "forward", "ieee", 32): 8,
+        ("sm80", "backward", "half", 32): 8,
+        ("sm90", "forward", "half", 32): 8,
+        ("sm90", "backward", "half", 32): 8,
+    },
+    "3.7": {},
+    "3.9": {},
+}
 SPILLED_BY_OTHERS = {
     ("sm80", "backward", "half", 32): 24,
     ("sm90", "forward", "half", 32): 24,
     ("sm100", "forward", "half", 32): 24,
     ("sm100", "backward", "half", 32): 24,
 }
-_NONE_SPILLED = ("3.6.", "3.7.", "3.9.")
 
 
-def most_spilled(family: str, rule: Setting) -> int:
-    """That ``rule`` may spill, bytes of stack a thread (NVIDIA), vector registers (AMD)."""
-    if triton.__version__.startswith(_NONE_SPILLED):
-        return 0
-    return SPILLED_BY_OTHERS.get((family, rule.kernel, rule.precision, rule.rows), 0)
+def most_spilled(family: str, rule: Setting, version: str = triton.__version__) -> int:
+    """What ``rule`` may spill by a version of Triton."""
+    seen = SPILLED.get(".".join(version.split(".")[:2]), SPILLED_BY_OTHERS)
+    return seen.get((family, rule.kernel, rule.precision, rule.rows), 0)
 
 
 def shared_limit(family: str, rule: Setting) -> int:

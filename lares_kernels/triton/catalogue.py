@@ -21,6 +21,7 @@ from lares_kernels.scratch import unfilled
 from lares_kernels.triton.backend import TritonBackend, cannot_multiply, precision_of
 from lares_kernels.triton.constants import FUSES, interpreted, padded
 from lares_kernels.triton.fused import on
+from lares_kernels.triton.rounding import round_to_tf32
 from lares_kernels.triton.settings import multiprocessors
 
 # Wider ones spill; products of whole float32 have no tensor cores and need registers for them.
@@ -36,7 +37,9 @@ def tile_of(width: int, precision: str) -> dict[str, int]:
     """Queries and items of a tile, and the launch's options: what fits the registers."""
     side = 64 if width <= 64 and precision != "ieee" else 32
     warps = 4 if width <= 64 and precision == "half" else 8
-    return {"ROWS": side, "COLUMNS": side, "num_warps": warps, "num_stages": 2, **FUSES}
+    # Items that are rounded to tf32 wait in registers.
+    columns = min(side, 32) if precision == "tf32" else side
+    return {"ROWS": side, "COLUMNS": columns, "num_warps": warps, "num_stages": 2, **FUSES}
 
 
 def slice_of(width: int) -> int:
@@ -268,6 +271,9 @@ class _Inputs:
             raise ValueError(f"the catalogue has {len(items)} items; triton serves {_MOST_ITEMS}")
         precision = precision_of(call.product_dtype)
         self.queries = prepared_queries(call, queries.float()).to(call.product_dtype).contiguous()
+        if precision == "tf32":
+            with on(items.device):
+                self.queries = round_to_tf32(self.queries)
         self.items = items
         self.lengths = None
         if call.cosine:

@@ -16,6 +16,7 @@ from lares_kernels.triton.constants import FUSES, Constants, compile_time, const
 from lares_kernels.triton.fused import on, seed_halves
 from lares_kernels.triton.layered_blocks import Blocks, attention_blocks
 from lares_kernels.triton.layered_rows import PackedRows, pack_rows
+from lares_kernels.triton.rounding import round_to_tf32
 
 _NUMBERS = 2048  # of a block of rows
 _LEAST_ROWS, _MOST_ROWS = 2, 32
@@ -140,6 +141,13 @@ class Layered:
         d = self.config.d_model
         queries = torch.addmm(bias[:d], of_queries, weight[:d].mT)
         return torch.cat((queries, torch.addmm(bias[d:], x, weight[d:].mT)), dim=1)
+
+    def operand(self, x: Tensor) -> Tensor:
+        """``x``, which nobody else has, as products of our kernels read it.
+
+        Rounded in memory: in a kernel what all its products read would wait in registers.
+        """
+        return round_to_tf32(x) if self.c.tf32 else x
 
     def linear(self, x: Tensor, name: str, layer: int) -> Tensor:
         """``x W^T + b`` in the products' type."""
@@ -275,7 +283,7 @@ class Layered:
         """
         from lares_kernels.triton.kernels.layered_attention import attention_kernel
 
-        qkv = self.queries_keys_values(source, of_queries, layer)
+        qkv = self.operand(self.queries_keys_values(source, of_queries, layer))
         lse = self.new(self.config.n_heads, len(source)) if taped else None
         context = self.new(len(qkv), self.config.d_model, self.dtype)
         blocks = self.blocks[0]

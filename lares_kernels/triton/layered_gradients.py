@@ -26,8 +26,9 @@ _SUMS = 3  # vectors that such a kernel gathers
 NO_NORM, OF_SUM, OF_BRANCH = 0, 1, 2
 NO_BRANCH, MIXING, FEED_FORWARD, BANDS = -1, 0, 1, 2
 # Of the keys' gradient in ieee products, which are taken from registers: what is loaded ahead waits
-# there too, and with the usual stages Triton 3.9 spills kilobytes.
-KEY_STAGES = {"ieee": {"num_stages": 1}}
+# there too, and with the usual stages Triton 3.9 spills kilobytes; in tf32's, whose probabilities are
+# rounded there, 8 bytes (sm_80, heads of 32).
+KEY_STAGES = {"ieee": {"num_stages": 1}, "tf32": {"num_stages": 1}}
 # LayerNorm after each branch (pre-norm: before it) and the bias that is added last in it, by mixer.
 _NORM_AND_BIAS: dict[str, dict[int, tuple[str, str | None]]] = {
     "attention": {MIXING: ("attn_norm", "out_bias"), FEED_FORWARD: ("ffn_norm", "down_bias")},
@@ -220,7 +221,7 @@ def qkv_gradient(
     context = tape.context if newest is None else tape.context.index_select(0, newest)
     grads.product("out", layer, context, g_branch)
     g_context = torch.mm(g_branch, run.products["out_weight"][layer])
-    g_context = spread(g_context, newest, len(tape.source))
+    g_context = run.operand(spread(g_context, newest, len(tape.source)))
     g_qkv, delta = unfilled_like(tape.qkv), unfilled_like(tape.lse)
     rows, drawn = run.rows, run.call.drawn_step(step)
     shared = (rows.starts, rows.keys, rows.streams, len(g_qkv), layer, drawn, *run.seed)

@@ -117,7 +117,21 @@ def test_what_is_past_its_bound_is_told(
 
 def test_bounds_are_of_shipped_settings() -> None:
     shipped = {(f, r.kernel, r.precision, r.rows) for f in TARGETS for r in settings(f)}
-    assert {*triton_bounds.SPILLED_BY_OTHERS} <= shipped
+    for seen in (triton_bounds.SPILLED_BY_OTHERS, *triton_bounds.SPILLED.values()):
+        assert {*seen} <= shipped
+
+
+@pytest.mark.parametrize(
+    ("version", "bound"), [("3.6.0", 64), ("3.7.1", 0), ("3.9.0", 0), ("3.4.0", 0), ("3.60.0", 0)]
+)
+def test_bounds_are_those_of_a_version(version: str, bound: int) -> None:
+    """3.6, which PyTorch 2.11 brings, spills where others do not."""
+    rule = next(r for r in settings("sm80") if (r.kernel, r.precision) == ("forward", "half"))
+    assert triton_bounds.most_spilled("sm80", rule, version) == bound
+    others = next(r for r in settings("sm100") if (r.kernel, r.precision) == ("backward", "half"))
+    assert triton_bounds.most_spilled("sm100", others, version) == (
+        24 if version in ("3.4.0", "3.60.0") else 0
+    )
 
 
 NVIDIA = ["sm80", "sm90", "sm100"]

@@ -113,12 +113,10 @@ def concat_backward(g_adapted, state, hidden, matrices, concat_rows, info, step,
     """
     dtype = matrices.dtype.element_ty
     g_adapted = operand(g_adapted, dtype, C.tf32)
-    state = operand(state, dtype, C.tf32)
-    hidden = operand(hidden, dtype, C.tf32)
     width: tl.constexpr = 3 * C.d
     store_columns(concat_rows, info, step, 0, g_adapted, width, C.d, C)
-    store_columns(concat_rows, info, step, C.d, state, width, C.d, C)
-    store_columns(concat_rows, info, step, 2 * C.d, hidden, width, C.d, C)
+    store_columns(concat_rows, info, step, C.d, operand(state, dtype, C.tf32), width, C.d, C)
+    store_columns(concat_rows, info, step, 2 * C.d, operand(hidden, dtype, C.tf32), width, C.d, C)
     of_state = layer.matrix(matrices, C.concat_row, C.d, C.d)
     of_hidden = layer.matrix(matrices, C.concat_row + C.d, C.d, C.d)
     return layer.product(g_adapted, of_state, C), layer.product(g_adapted, of_hidden, C)

@@ -24,20 +24,6 @@ def load_rows(table, rows, n_rows, WIDTH: tl.constexpr, D: tl.constexpr):
 
 
 @triton.jit
-def load_operands(
-    table,
-    rows,
-    n_rows,
-    WIDTH: tl.constexpr,
-    D: tl.constexpr,
-    DTYPE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """:func:`load_rows` as products in ``DTYPE`` read them."""
-    return operand(load_rows(table, rows, n_rows, WIDTH, D), DTYPE, PRECISION == "tf32")
-
-
-@triton.jit
 def outside(ids, n_items):
     """Which ids are no item's: where nobody looked at values, they may be any number."""
     return (ids < 0) | (ids >= n_items)
@@ -47,8 +33,9 @@ def outside(ids, n_items):
 def tile_scores(
     query, item, lengths, items, n_items, COSINE: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """Scores (queries, items) of the ids ``items``; ``query`` and ``item`` are operands."""
-    scores = tl.dot(query, tl.trans(item), input_precision=PRECISION)
+    """Scores (queries, items) of the ids ``items``."""
+    item = operand(tl.trans(item), query.dtype, PRECISION == "tf32")
+    scores = tl.dot(query, item, input_precision=PRECISION)
     if COSINE:
         scores *= tl.load(lengths + items, mask=items < n_items, other=0.0)[None, :]
     return scores
@@ -122,7 +109,7 @@ def log_probability_kernel(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
     real = row < n_queries
-    query = load_operands(queries, row, n_queries, WIDTH, D, queries.dtype.element_ty, PRECISION)
+    query = load_rows(queries, row, n_queries, WIDTH, D)
     wanted = tl.load(chosen + row // each, mask=real, other=-1)
     score = tl.zeros((ROWS,), tl.float32)
     most = tl.full((ROWS,), NONE, tl.float32)
@@ -133,7 +120,7 @@ def log_probability_kernel(
     end = blocks.to(tl.int64) * (split + 1) // splits
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
         item = block * COLUMNS + tl.arange(0, COLUMNS)
-        rows = load_operands(items, item, n_items, WIDTH, D, query.dtype, PRECISION)
+        rows = load_rows(items, item, n_items, WIDTH, D)
         s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
         score += tl.sum(tl.where(item[None, :] == wanted[:, None], s, 0.0), 1)
         s = leave_out(
@@ -228,14 +215,14 @@ def query_gradients_kernel(
     """``g_queries`` (splits, N, WIDTH) float32 out, by the queries as they came. Grid as in forward."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
-    query = load_operands(queries, row, n_queries, WIDTH, D, queries.dtype.element_ty, PRECISION)
+    query = load_rows(queries, row, n_queries, WIDTH, D)
     total = tl.zeros((ROWS, D), tl.float32)
     blocks = tl.cdiv(n_items, COLUMNS)
     begin = blocks.to(tl.int64) * split // splits
     end = blocks.to(tl.int64) * (split + 1) // splits
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
         item = block * COLUMNS + tl.arange(0, COLUMNS)
-        rows = load_operands(items, item, n_items, WIDTH, D, query.dtype, PRECISION)
+        rows = load_rows(items, item, n_items, WIDTH, D)
         g_scores = score_gradients(
             query,
             rows,
@@ -257,7 +244,8 @@ def query_gradients_kernel(
         if COSINE:
             g_scores *= tl.load(lengths + item, mask=item < n_items, other=0.0)[None, :]
         g_scores = operand(g_scores, query.dtype, PRECISION == "tf32")
-        total += tl.dot(g_scores, rows, input_precision=PRECISION)
+        taken = operand(rows, query.dtype, PRECISION == "tf32")
+        total += tl.dot(g_scores, taken, input_precision=PRECISION)
     column = tl.arange(0, D)[None, :]
     at = (split.to(tl.int64) * n_queries + row)[:, None] * WIDTH + column
     tl.store(g_queries + at, total, mask=(row < n_queries)[:, None] & (column < WIDTH))
@@ -292,13 +280,11 @@ def item_gradients_kernel(
         longest: inverse of the shortest length that is normalised.
     """
     item = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    rows = load_operands(items, item, n_items, WIDTH, D, queries.dtype.element_ty, PRECISION)
+    rows = load_rows(items, item, n_items, WIDTH, D)
     total = tl.zeros((COLUMNS, D), tl.float32)
     for block in range(0, tl.cdiv(n_queries, ROWS)):
         row = block * ROWS + tl.arange(0, ROWS)
-        query = load_operands(
-            queries, row, n_queries, WIDTH, D, queries.dtype.element_ty, PRECISION
-        )
+        query = load_rows(queries, row, n_queries, WIDTH, D)
         g_scores = score_gradients(
             query,
             rows,
@@ -321,8 +307,7 @@ def item_gradients_kernel(
         total += tl.dot(tl.trans(g_scores), query, input_precision=PRECISION)
     if COSINE:
         inverse = tl.load(lengths + item, mask=item < n_items, other=0.0)
-        # As they lie in the table: read again rather than held meanwhile.
-        unit = load_rows(items, item, n_items, WIDTH, D).to(tl.float32) * inverse[:, None]
+        unit = rows.to(tl.float32) * inverse[:, None]
         along = tl.where(inverse < longest, tl.sum(total * unit, 1), 0.0)
         # Of an item that is not finite and that everyone excludes zero, too.
         asked = tl.max((total != 0.0).to(tl.int32), 1) != 0
@@ -361,11 +346,11 @@ def ranks_kernel(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
     real = row < n_queries
-    query = load_operands(queries, row, n_queries, WIDTH, D, queries.dtype.element_ty, PRECISION)
+    query = load_rows(queries, row, n_queries, WIDTH, D)
     target = tl.load(targets + row // each, mask=real, other=0)
     nowhere = outside(target, n_items)
     target = tl.where(nowhere, 0, target).to(tl.int32)
-    rows = load_operands(items, target, n_items, WIDTH, D, query.dtype, PRECISION)
+    rows = load_rows(items, target, n_items, WIDTH, D)
     own = tile_scores(query, rows, lengths, target, n_items, COSINE, PRECISION)
     place = tl.arange(0, ROWS)
     wanted = tl.sum(tl.where(place[:, None] == place[None, :], own, 0.0), 1)
@@ -376,7 +361,7 @@ def ranks_kernel(
     end = blocks.to(tl.int64) * (split + 1) // splits
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
         item = block * ROWS + tl.arange(0, ROWS)
-        rows = load_operands(items, item, n_items, WIDTH, D, query.dtype, PRECISION)
+        rows = load_rows(items, item, n_items, WIDTH, D)
         s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
         # One for an item that is ahead, two for one whose score is NaN.
         found = tl.where(s >= wanted[:, None], 1, 0) + tl.where(s != s, 2, 0)
@@ -415,14 +400,14 @@ def top_k_kernel(
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
-    query = load_operands(queries, row, n_queries, WIDTH, D, queries.dtype.element_ty, PRECISION)
+    query = load_rows(queries, row, n_queries, WIDTH, D)
     found = tl.full((ROWS, K), NO_KEY, tl.int64)
     blocks = tl.cdiv(n_items, K)
     begin = blocks.to(tl.int64) * split // splits
     end = blocks.to(tl.int64) * (split + 1) // splits
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
         item = block * K + tl.arange(0, K)
-        rows = load_operands(items, item, n_items, WIDTH, D, query.dtype, PRECISION)
+        rows = load_rows(items, item, n_items, WIDTH, D)
         s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
         s = leave_out(s, NONE, item, n_items, row, n_queries, excluded, n_excluded, EXCLUDED)
         s = tl.where(s == 0.0, 0.0, s)  # there are two zeros

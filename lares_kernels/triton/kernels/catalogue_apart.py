@@ -9,18 +9,18 @@ whole rows and what is made of them do not fit the registers.
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels.catalogue import load_operands, score_gradients
+from lares_kernels.triton.kernels.catalogue import load_rows, score_gradients
 from lares_kernels.triton.kernels.rounding import operand
+
+# The least of those that round to infinity in tf32.
+MOST_TF32: tl.constexpr = tl.constexpr((2.0 - 2.0**-11) * 2.0**127)
 
 
 @triton.jit
-def load_slice(
-    table, rows, n_rows, column, WIDTH: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr
-):
-    """(rows, columns) of a (n_rows, WIDTH) table as products read them, zeros past its ends."""
+def load_slice(table, rows, n_rows, column, WIDTH: tl.constexpr):
+    """(rows, columns) of a (n_rows, WIDTH) table, zeros past its ends."""
     at = rows.to(tl.int64)[:, None] * WIDTH + column[None, :]
-    inside = (rows < n_rows)[:, None] & (column < WIDTH)[None, :]
-    return operand(tl.load(table + at, mask=inside, other=0.0), DTYPE, PRECISION == "tf32")
+    return tl.load(table + at, mask=(rows < n_rows)[:, None] & (column < WIDTH)[None, :], other=0.0)
 
 
 @triton.jit
@@ -44,12 +44,16 @@ def traces(
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """(COLUMNS,): zero, and NaN for items of which products take a number that is not finite."""
+    """(COLUMNS,): zero, and NaN for items of which products read a number that is not finite."""
     found = tl.zeros_like(item).to(tl.float32)
     for start in range(0, D, SLICE):
-        column = start + tl.arange(0, SLICE)
-        numbers = load_slice(items, item, n_items, column, WIDTH, DTYPE, PRECISION)
-        found += tl.sum(numbers.to(tl.float32) * 0.0, 1)
+        numbers = load_slice(items, item, n_items, start + tl.arange(0, SLICE), WIDTH)
+        if PRECISION == "tf32":
+            # Rounded numbers would wait in registers.
+            finite = tl.abs(numbers.to(tl.float32)) < MOST_TF32
+            found += tl.sum(tl.where(finite, 0.0, float("nan")), 1)
+        else:
+            found += tl.sum(numbers.to(DTYPE).to(tl.float32) * 0.0, 1)
     return found
 
 
@@ -80,7 +84,7 @@ def add_item(
     s = tl.zeros_like(row).to(tl.float32)
     for start in range(0, D, SLICE):
         part = start + tl.arange(0, SLICE)
-        query = load_slice(queries, row, n_queries, part, WIDTH, DTYPE, PRECISION).to(tl.float32)
+        query = load_slice(queries, row, n_queries, part, WIDTH).to(tl.float32)
         s += tl.sum(query * load_numbers(items, one, part, WIDTH, DTYPE, PRECISION)[None, :], 1)
     if COSINE:
         s += float("nan")
@@ -132,10 +136,10 @@ def query_gradients_apart_kernel(
     split = tl.program_id(1)
     column = tl.program_id(2) * SLICE + tl.arange(0, SLICE)
     g_queries += split.to(tl.int64) * n_queries * WIDTH
-    found = load_slice(g_queries, row, n_queries, column, WIDTH, tl.float32, "ieee")
+    found = load_slice(g_queries, row, n_queries, column, WIDTH)
     if tl.sum(tl.sum(found * 0.0, 1), 0) != 0.0:
         dtype = queries.dtype.element_ty
-        query = load_operands(queries, row, n_queries, WIDTH, D, dtype, PRECISION)
+        query = load_rows(queries, row, n_queries, WIDTH, D)
         total = tl.zeros((ROWS, SLICE), tl.float32)
         blocks = tl.cdiv(n_items, COLUMNS)
         begin = blocks.to(tl.int64) * split // splits
@@ -144,7 +148,7 @@ def query_gradients_apart_kernel(
             item = block * COLUMNS + tl.arange(0, COLUMNS)
             g_scores = score_gradients(
                 query,
-                load_operands(items, item, n_items, WIDTH, D, dtype, PRECISION),
+                load_rows(items, item, n_items, WIDTH, D),
                 lengths,
                 row,
                 item,
@@ -165,7 +169,8 @@ def query_gradients_apart_kernel(
             if COSINE:
                 g_scores *= tl.load(lengths + item, mask=item < n_items, other=0.0)[None, :]
             g_scores = operand(g_scores, dtype, PRECISION == "tf32")
-            taken = load_slice(items, item, n_items, column, WIDTH, dtype, PRECISION)
+            taken = load_slice(items, item, n_items, column, WIDTH)
+            taken = operand(taken, dtype, PRECISION == "tf32")
             total += tl.dot(g_scores, taken, input_precision=PRECISION)
         at = row.to(tl.int64)[:, None] * WIDTH + column[None, :]
         inside = (row < n_queries)[:, None] & (column < WIDTH)[None, :]

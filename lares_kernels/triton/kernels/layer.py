@@ -210,8 +210,8 @@ def head_branch(x, of_queries, matrices, vectors, info, index, step, seed, head,
         scale = scale * C.attn_keep_scale
     weights = operand(weights, value.dtype, C.tf32)
     context = product(weights, value, C) * scale[:, None]
-    context = operand(context, value.dtype, C.tf32)
-    return product(context, block(matrices, C.out_row + head * C.head, C.head, C), C)
+    out = block(matrices, C.out_row + head * C.head, C.head, C)
+    return product(operand(context, out.dtype, C.tf32), out, C)
 
 
 @triton.jit
@@ -241,8 +241,8 @@ def column_branch(x, matrices, vectors, info, index, step, seed, column, C: tl.c
     inner += vector(vectors, C.up_bias_at + column, C.chunk)
     activated = elementwise.activate(inner, C.activation, C.exact)
     activated = inner_dropped(activated, info, index, step, column, seed, C)
-    activated = operand(activated, x.dtype, C.tf32)
-    return product(activated, block(matrices, C.down_row + column, C.chunk, C), C)
+    down = block(matrices, C.down_row + column, C.chunk, C)
+    return product(operand(activated, down.dtype, C.tf32), down, C)
 
 
 @triton.jit

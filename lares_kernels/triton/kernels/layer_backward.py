@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from lares_kernels.triton.kernels import elementwise, layer, mixing, tiles
-from lares_kernels.triton.kernels.rounding import operand
+from lares_kernels.triton.kernels.rounding import operand, to_store
 from lares_kernels.triton.kernels.rows import field, shown
 
 ATTENTION_INPUT: tl.constexpr = tl.constexpr(0)
@@ -61,7 +61,7 @@ def feed_forward_backward(
         activated, slope = elementwise.activate_with_slope(inner, C.activation, C.exact)
         activated = layer.inner_dropped(activated, info, index, drawn_step, column, seed, C)
         slope = layer.inner_dropped(slope, info, index, drawn_step, column, seed, C)
-        activated = operand(activated, up.dtype, C.tf32)
+        activated = to_store(activated, C.tf32)
         at = C.down_row + column
         store_columns(units, info, step, at, activated, C.layer_rows, C.chunk, C)
         down = layer.matrix(matrices, at, C.chunk, C.d)
@@ -110,7 +110,7 @@ def attention_backward(
             weights = tl.where(kept, weights, -weights)
         kept_weights = tl.maximum(weights, 0.0, elementwise.PASS) * C.attn_keep_scale
         kept_weights = operand(kept_weights, source.dtype, C.tf32)
-        context = operand(layer.product(kept_weights, value, C), source.dtype, C.tf32)
+        context = to_store(layer.product(kept_weights, value, C), C.tf32)
         out_row = C.out_row + head * C.head
         store_columns(units, info, step, out_row, context, C.layer_rows, C.head, C)
         out = layer.matrix(matrices, out_row, C.head, C.d)

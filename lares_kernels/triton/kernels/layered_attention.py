@@ -2,7 +2,8 @@
 
 As in FlashAttention-2 (Dao, 2023): a program holds a block of queries and walks over blocks of keys
 with a running softmax, or, for the gradients of keys and values, the other way round; probabilities are
-never stored. ``qkv`` is (N, 3 width): query, key and value of every row, head ``i`` in columns
+never stored. ``qkv`` and ``g_context`` hold what products read, for tf32 rounded. ``qkv`` is (N, 3
+width): query, key and value of every row, head ``i`` in columns
 ``i head_width ..`` of each.
 """
 
@@ -29,15 +30,6 @@ def load_part(base, row, length, head, which: tl.constexpr, parts: tl.constexpr,
     """Positions ``row`` of one head, (rows, head), zeros where there are none."""
     at, real = part(base, row, length, head, which, parts, C)
     return tl.load(at, mask=real, other=0.0)
-
-
-@triton.jit
-def load_operand(
-    base, row, length, head, which: tl.constexpr, parts: tl.constexpr, C: tl.constexpr
-):
-    """:func:`load_part` as products read it."""
-    loaded = load_part(base, row, length, head, which, parts, C)
-    return operand(loaded, loaded.dtype, C.tf32)
 
 
 @triton.jit
@@ -113,14 +105,14 @@ def attention_kernel(
         stream = tl.load(streams + tl.program_id(0))
         qkv += start.to(tl.int64) * (3 * C.width)
         query = first_query + tl.arange(0, QUERIES)
-        q = load_operand(qkv, query, length, head, 0, 3, C)
+        q = load_part(qkv, query, length, head, 0, 3, C)
         greatest = tl.full((QUERIES,), float("-inf"), tl.float32)
         total = tl.zeros((QUERIES,), tl.float32)
         mixed = tl.zeros((QUERIES, C.head), tl.float32)
         for first_key in range(0, tl.minimum(first_query + QUERIES, n_keys), KEYS):
             key = first_key + tl.arange(0, KEYS)
-            k = load_operand(qkv, key, length, head, 1, 3, C)
-            v = load_operand(qkv, key, length, head, 2, 3, C)
+            k = load_part(qkv, key, length, head, 1, 3, C)
+            v = load_part(qkv, key, length, head, 2, 3, C)
             scores = tl.dot(q, tl.trans(k), input_precision=C.input_precision)
             scores = scores * (C.score_scale * LOG2_E)
             scores = tl.where(visible(query, key, n_keys), scores, float("-inf"))
@@ -210,8 +202,8 @@ def query_gradient_kernel(
         wide = start.to(tl.int64)
         qkv += wide * (3 * C.width)
         query = first_query + tl.arange(0, QUERIES)
-        q = load_operand(qkv, query, length, head, 0, 3, C)
-        g = load_operand(g_context + wide * C.width, query, length, head, 0, 1, C)
+        q = load_part(qkv, query, length, head, 0, 3, C)
+        g = load_part(g_context + wide * C.width, query, length, head, 0, 1, C)
         mixed = load_part(context + wide * C.width, query, length, head, 0, 1, C)
         row = head.to(tl.int64) * n_rows + start + query
         own_delta = tl.sum(g.to(tl.float32) * mixed.to(tl.float32), 1)
@@ -220,8 +212,8 @@ def query_gradient_kernel(
         g_q = tl.zeros((QUERIES, C.head), tl.float32)
         for first_key in range(0, tl.minimum(first_query + QUERIES, n_keys), KEYS):
             key = first_key + tl.arange(0, KEYS)
-            k = load_operand(qkv, key, length, head, 1, 3, C)
-            v = load_operand(qkv, key, length, head, 2, 3, C)
+            k = load_part(qkv, key, length, head, 1, 3, C)
+            v = load_part(qkv, key, length, head, 2, 3, C)
             _, g_scores = score_gradients(
                 q, k, v, g, own_lse, own_delta, stream, query, first_key, n_keys, head, layer, step,
                 seed, KEYS, C,
@@ -261,14 +253,14 @@ def key_gradient_kernel(
         wide = start.to(tl.int64)
         qkv += wide * (3 * C.width)
         key = first_key + tl.arange(0, KEYS)
-        k = load_operand(qkv, key, length, head, 1, 3, C)
-        v = load_operand(qkv, key, length, head, 2, 3, C)
+        k = load_part(qkv, key, length, head, 1, 3, C)
+        v = load_part(qkv, key, length, head, 2, 3, C)
         g_k = tl.zeros((KEYS, C.head), tl.float32)
         g_v = tl.zeros((KEYS, C.head), tl.float32)
         for first_query in range(first_key // QUERIES * QUERIES, length, QUERIES):
             query = first_query + tl.arange(0, QUERIES)
-            q = load_operand(qkv, query, length, head, 0, 3, C)
-            g = load_operand(g_context + wide * C.width, query, length, head, 0, 1, C)
+            q = load_part(qkv, query, length, head, 0, 3, C)
+            g = load_part(g_context + wide * C.width, query, length, head, 0, 1, C)
             row = head.to(tl.int64) * n_rows + start + query
             own_lse = tl.load(lse + row, mask=query < length, other=0.0)
             own_delta = tl.load(delta + row, mask=query < length, other=0.0)

@@ -28,6 +28,18 @@ def operand(x, DTYPE: tl.constexpr, TF32: tl.constexpr):
         return x.to(DTYPE)
 
 
+@triton.jit
+def to_store(x, TF32: tl.constexpr):
+    """``x`` float32 as products will read it once it is stored in their type.
+
+    Without tf32 the store itself rounds: a type that comes before waits in other registers.
+    """
+    if TF32:
+        return to_tf32(x)
+    else:
+        return x
+
+
 @triton.jit(do_not_specialize=["size"])
 def round_kernel(numbers, size, BLOCK: tl.constexpr):
     """Round ``numbers`` (size,) float32 to tf32 where they are."""
