@@ -68,7 +68,7 @@ def arguments(kernel: str, precision: str, mixes_window: bool = False) -> dict[s
     else:
         floats, products = ["vectors", "kept"], ["hidden", "matrices"]
         tables = ["rows", "totals"]
-        numbers = ["seed_low", "seed_high", "max_steps", "steps_done", "kept_rows"]
+        numbers = ["max_steps", "steps_done", "kept_rows"]
         if kernel == "forward":
             floats += ["trajectory"]
             absent = ["state", "final"]
@@ -85,7 +85,7 @@ def arguments(kernel: str, precision: str, mixes_window: bool = False) -> dict[s
         | dict.fromkeys(tables, "*i32")
         | dict.fromkeys(numbers, "i32")
         | dict.fromkeys(absent)
-        | {"state_scale": "fp32"}
+        | {"state_scale": "fp32", "seed": "*i64"}
     )
 
 
@@ -109,7 +109,7 @@ def compile_rule(rule: Setting, target: GPUTarget, config: CoreConfig, dropout: 
             signature[name], constant[(i,)] = "constexpr", values.get(name)
             continue
         signature[name] = types[name]
-        if types[name].startswith("*"):
+        if types[name].startswith("*") and name != "seed":  # which is not specialised
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constant, attributes)
     return triton.compile(source, target=target, options=options_of(rule))

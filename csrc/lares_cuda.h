@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define LARES_CUDA_ABI 4
+#define LARES_CUDA_ABI 5
 #define LARES_CUDA_FIELDS 8 /* room for what is known of each row of a tile, see cuda/tile.hpp */
 /* Of the tile plan, see cuda/tile_plan.hpp. */
 #define LARES_CUDA_BLOCK 128 /* sequences that are cut into tiles on their own */
@@ -73,6 +73,9 @@ typedef struct {
     const int64_t* order;     /* (S,) order in which sequences are taken, deepest first, or NULL */
     const int64_t* num_steps; /* (S,) depth of each sequence, or NULL: all max_steps */
     const int64_t* sequence_ids; /* (B,), or NULL: 0..B-1 */
+    int64_t* seed; /* (): 64-bit key of all draws, read whenever the kernels run; of a call that is cut
+                      into tiles it is written there, from the next if there is one, else the words */
+    const int64_t* seed_given;   /* () or NULL */
     const float* hidden;         /* (n_hidden_rows, d) */
     const float* state;          /* like final_state, or NULL */
     const void* matrices; /* packed, in the precision's type: lares_kernels/cuda/packing.py */

@@ -18,7 +18,7 @@ from lares_kernels import RecurrentCore, refine_states
 from lares_kernels.dispatcher import can_be_read, check_when_run, only_run
 from lares_kernels.layout import Layout
 from lares_kernels.noise import Site, quantised_rate, row_keep, site_word
-from lares_kernels.seeds import seed_of_call, seed_tensor
+from lares_kernels.seeds import seed_for, seed_of_call, seed_tensor
 from lares_kernels.whole import is_whole, whole_number, whole_numbers
 
 
@@ -297,9 +297,13 @@ class LaresEncoder(nn.Module):
         config = self.config
         drops = config.dropout > 0 or config.attn_dropout > 0 or config.has_text
         draws_state = draws_state and config.is_recurrent and self._state_mode() == "normal"
-        seed = seed_of_call(seed, self.training and (drops or draws_state))
-        # A number costs less to draw by; a tensor is for programs that are compiled or traced.
-        return int(seed) if only_run(self.item_embedding.weight) else seed_tensor(seed)
+        weight = self.item_embedding.weight
+        seed = seed_of_call(seed, self.training and (drops or draws_state), weight.device)
+        # A number costs less to draw by; a tensor is for programs that are compiled or traced, and for
+        # graphs that are captured.
+        if only_run(weight):
+            return seed_for(seed, weight.device)
+        return seed_tensor(seed, weight.device)
 
     def _state_mode(self) -> str:
         mode = self.config.state_mode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -233,14 +233,15 @@ def may_pass_on(name: str) -> bool:
 
 
 def first_that_starts(
-    name: str, among: Mapping[str, _B], check: Callable[[str], None], run: Callable[[_B], _T]
+    name: str, among: Mapping[str, _B], refusal: Callable[[_B], str | None], run: Callable[[_B], _T]
 ) -> tuple[_T, dict[str, str]]:
     """Run a call on a backend that was chosen for it, or on the next one where it does not start.
 
     Args:
         name: as :func:`operators_name` gives it.
         among: all backends in order of preference.
-        check: raises ``BackendError`` if another one, of that name, cannot serve the call.
+        refusal: says why one cannot serve the call, or None; of the chosen one too, which another
+            machine may have chosen for a program that was exported there.
         run: runs it on one.
 
     Returns:
@@ -256,19 +257,16 @@ def first_that_starts(
         backend = among[candidate]
         if candidate != chosen and not backend.automatic:
             continue
-        try:
-            if candidate != chosen:
-                check(candidate)
-            result = run(backend)
-        except PlanFailure as failure:
-            passed_over[candidate] = str(failure)
-        except BackendError as error:
-            if candidate == chosen:
-                raise
-            passed_over[candidate] = str(error)
-        else:
-            log_once(candidate, passed_over)
-            return result, passed_over
+        reason = refusal(backend)
+        if reason is None:
+            try:
+                result = run(backend)
+            except PlanFailure as failure:
+                reason = str(failure)
+            else:
+                log_once(candidate, passed_over)
+                return result, passed_over
+        passed_over[candidate] = reason
     raise BackendError(f"no backend can run this call: {passed_over}")
 
 
@@ -277,11 +275,39 @@ def run_chosen(
 ) -> tuple[_T, dict[str, str]]:
     """Run a call's forward or backward likewise; ``device`` is that of its tensors."""
     request = Request(call.config, device.type, call.product_dtype)
+    now = circumstances(device.type, device.index)
 
-    def check(candidate: str) -> None:
-        check_serves(candidate, request, device.index)
+    def refusal(backend: Backend) -> str | None:
+        def ask() -> str | None:
+            with on_device(device.type, device.index):
+                return why_not(backend, request)
 
-    return first_that_starts(name, _BACKENDS, check, run)
+        return _refusals.of((backend.name, request, now), device.type, ask)
+
+    return first_that_starts(name, _BACKENDS, refusal, run)
+
+
+class Refusals:
+    """Why backends cannot serve calls, asked for once."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, str | None] = {}
+
+    def of(self, call: Hashable, device_type: str, ask: Callable[[], str | None]) -> str | None:
+        """Return why a backend cannot serve a kind of calls, or None; ``ask`` finds it out."""
+        if call not in self._known:
+            reason = ask()
+            if is_capturing(device_type):  # nothing is checked then
+                return reason
+            self._known[call] = reason
+        return self._known[call]
+
+    def forget(self) -> None:
+        """Ask again."""
+        self._known.clear()
+
+
+_refusals = Refusals()
 
 
 def _known(name: str, source: str) -> Backend:
@@ -294,11 +320,14 @@ def check_serves(name: str, request: Request, index: int | None = None) -> None:
     """Raise ``BackendError`` unless there is a backend of that name that can serve such calls.
 
     Args:
-        name: of the backend.
+        name: of the backend; :func:`run_chosen` asks about one that another may stand in for.
         request: what calls.
         index: of the tensors' device; None for torch's current one.
     """
-    _kept_choice(plain_name(name), "the operator", request, index)
+    if may_pass_on(name):
+        _known(plain_name(name), "the operator")
+    else:
+        _kept_choice(name, "the operator", request, index)
 
 
 @contextlib.contextmanager

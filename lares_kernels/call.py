@@ -13,8 +13,10 @@ from lares_kernels.dispatcher import can_be_read, check_when_run
 from lares_kernels.handover import Handover
 from lares_kernels.kept_property import kept_property
 from lares_kernels.layout import Layout
+from lares_kernels.lengths import check_lengths, check_lengths_given
 from lares_kernels.noise import MAX_ROLLOUTS, MAX_SEQUENCES, MAX_STEPS, STREAM_BITS
-from lares_kernels.whole import described, is_whole, whole_number, whole_numbers
+from lares_kernels.seeds import seed_memory
+from lares_kernels.whole import whole_number, whole_numbers
 
 PRECISIONS = {
     "fp64": torch.float64,
@@ -50,7 +52,8 @@ class RefineCall:
         num_steps: (S,) int64 depth of each sequence, or None where all run ``max_steps``.
         max_steps: ``T``, the greatest depth.
         steps_done: steps that the given state has behind it; draws are numbered on from there.
-        seed: 64-bit key of all draws; of a call that is traced a tensor ().
+        seed: 64-bit key of all draws: a number, or a tensor () int64 of a call that is traced, and of
+            one on a GPU whose seed lies there.
         dropout: whether dropout is on.
         product_dtype: in which matrix products are taken; everything else is at least float32.
         state_dtype: float64 for float64 input, else float32.
@@ -134,6 +137,11 @@ class RefineCall:
         if self.has_whole_windows:
             return torch.full_like(self.lengths, self.padded_length)
         return self.lengths
+
+    @kept_property
+    def seed_memory(self) -> Tensor:
+        """The seed, () int64, where kernels on the call's device read it when they run."""
+        return seed_memory(self.seed, self.lengths.device)
 
     @property
     def kept_rows(self) -> int:
@@ -320,47 +328,6 @@ def product_precision(precision: str | None, dtype: torch.dtype, device_type: st
     if may_cast and torch.is_autocast_enabled(device_type):
         return _PRECISION_OF[torch.get_autocast_dtype(device_type)]
     return _PRECISION_OF[dtype]
-
-
-def check_lengths(lengths: Tensor, longest: int | None) -> None:
-    """Raise ``ValueError`` unless ``lengths`` (B,) are each in ``1..longest``."""
-    shortest = int(lengths.min())
-    if shortest < 1:
-        where = int(lengths.argmin())
-        raise ValueError(
-            f"sequence {where} has length {shortest}; every sequence needs at least one token"
-        )
-    if longest is not None and int(lengths.max()) > longest:
-        where = int(lengths.argmax())
-        raise ValueError(
-            f"sequence {where} has length {int(lengths.max())}, more than the {longest} tokens given"
-        )
-
-
-def check_max_length(max_length: int, least: int = 0) -> None:
-    """Raise ``ValueError`` unless a call of packed sequences can have it; 0 stands for none."""
-    if max_length < least:
-        raise ValueError(f"max_length is {max_length}; it must be at least {least}")
-
-
-def check_lengths_given(lengths: Tensor, max_length: int) -> None:
-    """Raise ``ValueError`` unless no length exceeds ``max_length``, if there is one."""
-    if max_length and int(lengths.max()) > max_length:
-        where = int(lengths.argmax())
-        raise ValueError(
-            f"max_length is {max_length}, but sequence {where} has {int(lengths.max())} tokens: "
-            "give the greatest length, or leave it out"
-        )
-
-
-def lengths_of_cu_seqlens(cu_seqlens: Tensor) -> Tensor:
-    """Lengths (B,) int64 of packed sequences from their offsets (B + 1,)."""
-    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 2 or not is_whole(cu_seqlens):
-        raise ValueError(
-            "cu_seqlens must be a vector of at least two whole numbers, (B + 1,); "
-            f"got {described(cu_seqlens)}"
-        )
-    return cu_seqlens.to(torch.int64).diff()
 
 
 def check_depth(steps: int) -> None:

@@ -12,13 +12,13 @@ from lares_kernels.backends import choose, may_pass_on, operators_name, run_chos
 from lares_kernels.call import (
     Request,
     check_floating,
-    check_lengths,
     check_rollouts,
     depths,
     has_dropout,
     product_precision,
 )
 from lares_kernels.config import CoreConfig
+from lares_kernels.lengths import check_lengths
 from lares_kernels.ops import make_call
 from lares_kernels.whole import contiguous_int64, described, is_whole, whole_number
 

@@ -19,15 +19,12 @@ from lares_kernels.call import (
     RefineOutput,
     Request,
     check_hidden,
-    check_lengths_given,
-    check_max_length,
     check_rollouts,
     check_state,
     check_steps_done,
     depths,
     draws,
     has_dropout,
-    lengths_of_cu_seqlens,
     product_precision,
 )
 from lares_kernels.config import CoreConfig
@@ -35,6 +32,7 @@ from lares_kernels.constant_result import constant_result
 from lares_kernels.dispatcher import can_be_read, only_run
 from lares_kernels.equations import refine_equations
 from lares_kernels.handover import Handover
+from lares_kernels.lengths import check_lengths_given, check_max_length, lengths_of_cu_seqlens
 from lares_kernels.once_differentiable import differentiable_by, not_differentiable
 from lares_kernels.ops import (
     dispatched_refine,
@@ -372,7 +370,7 @@ def refine(
     dropout = training and has_dropout(config)
     plain = (differentiates or seed is None) and only_run(hidden)
     if seed is None:
-        seed = seed_of_call(None, draws(config, state, dropout))
+        seed = seed_of_call(None, draws(config, state, dropout), hidden.device)
         if plain and not hidden.is_cuda:
             seed = int(seed)
     options: tuple[Any, ...] = (

@@ -85,7 +85,7 @@ def dropout_words(
     x0, x1, x2, x3 = philox4x32(
         streams[:, None, None],
         positions[:, None, None],
-        torch.tensor(site, device=device),
+        torch.full((), site, dtype=torch.int64, device=device),
         block,
         seed,
     )
@@ -251,7 +251,11 @@ def normal_rows(
     device = streams.device
     block = torch.arange(-(-width // 4), device=device)[None]
     words = philox4x32(
-        streams[:, None], positions[:, None], torch.tensor(site, device=device), block, seed
+        streams[:, None],
+        positions[:, None],
+        torch.full((), site, dtype=torch.int64, device=device),
+        block,
+        seed,
     )
     return truncated_normal_from_words(torch.stack(words, dim=-1).flatten(1)[:, :width])
 

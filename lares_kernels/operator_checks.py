@@ -19,7 +19,6 @@ from lares_kernels.call import (
     Request,
     check_floats,
     check_hidden,
-    check_max_length,
     check_max_steps,
     check_rollouts,
     check_state,
@@ -27,6 +26,7 @@ from lares_kernels.call import (
     product_precision,
 )
 from lares_kernels.config import CoreConfig
+from lares_kernels.lengths import check_max_length
 from lares_kernels.noise import MAX_SEQUENCES
 from lares_kernels.parameters import check_parameters, parameter_shapes
 from lares_kernels.seeds import given_seed

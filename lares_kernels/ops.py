@@ -27,7 +27,7 @@ from lares_kernels.dispatcher import needs_no_dispatcher, same_device
 from lares_kernels.handover import Handover
 from lares_kernels.once_differentiable import refuse
 from lares_kernels.operator_checks import check_backward, check_forward
-from lares_kernels.seeds import given_seed, seed_tensor
+from lares_kernels.seeds import seed_for, seed_tensor
 from lares_kernels.whole import contiguous_int64
 
 _OPTIONS = (
@@ -71,7 +71,7 @@ def make_call(
     if traced:
         seed = seed_tensor(seed)
     elif isinstance(seed, Tensor):
-        seed = _number_of(seed, hidden)
+        seed = seed_for(seed, hidden.device)
     return RefineCall(
         config=CoreConfig.from_key(config) if isinstance(config, str) else config,
         lengths=contiguous_int64(lengths),
@@ -93,16 +93,6 @@ def make_call(
         max_length=max_length,
         traced=traced,
     )
-
-
-def _number_of(seed: Tensor, hidden: Tensor) -> int:
-    if hidden.is_cuda and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(
-            "the seed is a tensor, which the host reads: a graph that is captured now would repeat "
-            "the same draws in every replay. Give a number if that is wanted, or capture forwards "
-            "that draw nothing"
-        )
-    return int(given_seed(seed))
 
 
 def _refine(
@@ -244,7 +234,7 @@ def _dispatched(name: str) -> Callable[..., Any]:
     operator = getattr(torch.ops.lares_kernels, name).default
 
     def run(*arguments: Any) -> Any:
-        seed = seed_tensor(arguments[_SEED])
+        seed = seed_tensor(arguments[_SEED], arguments[0].device)
         return operator(*arguments[:_SEED], seed, *arguments[_SEED + 1 :])
 
     return run

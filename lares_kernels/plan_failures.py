@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import subprocess
-import sysconfig
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -127,6 +126,8 @@ def cause_of(error: BaseException) -> Cause | None:
     if isinstance(error, (torch.OutOfMemoryError, PlanFailure)):
         return None
     if isinstance(error, subprocess.CalledProcessError):  # the compiler of Triton's launchers
+        import sysconfig  # which nothing else needs
+
         header = Path(sysconfig.get_paths()["include"]) / "Python.h"
         return _STUB if header.is_file() else _HEADERS
     if isinstance(error, ImportError):  # of what was compiled for another Python, not of ours

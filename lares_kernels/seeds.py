@@ -1,19 +1,22 @@
 """The seed of a call: given as a number or a tensor, or drawn from torch's generator.
 
-A drawn seed is a tensor on the CPU, from the CPU's default generator, also where the call runs on a GPU
-(docs/random.md says why).
+Kernels of a GPU read it from memory there when they run. A drawn seed is a tensor on the CPU, from the
+CPU's default generator, also where the call runs on a GPU, but in programs that a GPU runs again by
+itself (docs/random.md says why).
 """
 
 from __future__ import annotations
 
 import operator
 import threading
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 from torch.compiler import is_compiling
 
+from lares_kernels.circumstances import is_capturing
 from lares_kernels.whole import described, is_whole
 
 _CPU = torch.device("cpu")
@@ -23,12 +26,18 @@ _DRAWN = (1 << 63) - 1  # below it lie drawn ones
 _COUNTING = threading.Lock()
 
 
-def drawn_seed() -> Tensor:
-    """A seed () int64 from torch's default generator of the CPU."""
+def drawn_seed(device: torch.device = _CPU) -> Tensor:
+    """A seed () int64 from torch's default generator of the CPU.
+
+    Where a graph is captured on ``device``, or a program compiled for it, it is from that device's
+    generator, of which each replay takes the next.
+    """
+    again = device.type == "cuda" and (is_compiling() or is_capturing(device.type))
+    place = device if again else _CPU
     if is_compiling() or peek_interpreter_stack() is None:
-        return torch.randint(_DRAWN, (), dtype=torch.int64, device=_CPU)
+        return torch.randint(_DRAWN, (), dtype=torch.int64, device=place)
     try:
-        return torch.randint(_DRAWN, (), dtype=torch.int64, device=_CPU)
+        return torch.randint(_DRAWN, (), dtype=torch.int64, device=place)
     except RuntimeError as error:
         raise RuntimeError(
             "seed is None, and torch.func.vmap (which hessian and jacfwd use) lets no seed be drawn: "
@@ -61,12 +70,12 @@ def given_seed(seed: int | Tensor) -> int | Tensor:
     return seed
 
 
-def seed_of_call(seed: int | Tensor | None, draws: bool) -> int | Tensor:
-    """The seed that a call runs with: the given one; where none is, a drawn one if it ``draws`` in
-    training, else 0."""
+def seed_of_call(seed: int | Tensor | None, draws: bool, device: torch.device) -> int | Tensor:
+    """The seed that a call on ``device`` runs with: the given one; where none is, a drawn one if it
+    ``draws`` in training, else 0."""
     if seed is not None:
         return given_seed(seed)
-    return drawn_seed() if draws else 0
+    return drawn_seed(device) if draws else 0
 
 
 def signed(seed: int) -> int:
@@ -74,11 +83,55 @@ def signed(seed: int) -> int:
     return seed if seed < 1 << 63 else seed - (1 << 64)
 
 
-def seed_tensor(seed: int | Tensor) -> Tensor:
-    """``seed`` as operators take it: a tensor ()."""
+def seed_for(seed: int | Tensor, device: torch.device) -> int | Tensor:
+    """``seed`` as a call on ``device`` takes it: a tensor that lies there, if it is a GPU, so that
+    nobody waits for it; else a number.
+
+    Raises:
+        RuntimeError: a graph is captured on ``device``, and the seed is a tensor somewhere else.
+    """
+    seed = given_seed(seed)
+    if not isinstance(seed, Tensor) or (device.type == "cuda" and seed.device == device):
+        return seed
+    if is_capturing(device.type):
+        raise RuntimeError(
+            f"the seed is a tensor on {seed.device}, which the host reads once: the graph that is "
+            "captured would repeat the same draws in every replay. Leave the seed out, for one to "
+            f"be drawn at each replay, or give a tensor on {device}, which is read at each; a "
+            "number repeats its draws"
+        )
+    return int(seed)
+
+
+def seed_memory(seed: int | Tensor, device: torch.device) -> Tensor:
+    """``seed`` () int64 in memory of ``device``. Nothing waits for it."""
+    if isinstance(seed, Tensor):
+        return seed.contiguous()
+    if is_capturing(device.type):
+        return _seed_in_memory(seed, device)  # which belongs to the graph
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    return _kept_seed(signed(seed), device, stream)
+
+
+@lru_cache(maxsize=64)
+def _kept_seed(seed: int, device: torch.device, stream: int) -> Tensor:
+    """Likewise, for as long as it is likely to be asked for again: by a backward, or by inference. By
+    stream, since it is written on one."""
+    return _seed_in_memory(seed, device)
+
+
+def _seed_in_memory(seed: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.full((), signed(seed), dtype=torch.int64, device=device)
+
+
+def seed_tensor(seed: int | Tensor, device: torch.device = _CPU) -> Tensor:
+    """``seed`` as operators take it: a tensor (), of a number one on the GPU where the call runs, or on
+    the CPU."""
     if isinstance(seed, Tensor):
         return seed
-    return torch.full((), signed(seed), dtype=torch.int64, device=_CPU)
+    place = device if device.type == "cuda" else _CPU
+    return torch.full((), signed(seed), dtype=torch.int64, device=place)
 
 
 class DrawSeeds:

@@ -8,8 +8,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lares_kernels.call import check_depth, draws, has_dropout, lengths_of_cu_seqlens
+from lares_kernels.call import check_depth, draws, has_dropout
 from lares_kernels.layout import Layout
+from lares_kernels.lengths import lengths_of_cu_seqlens
 from lares_kernels.module import RecurrentCore
 from lares_kernels.seeds import seed_of_call
 from lares_kernels.whole import whole_number, whole_numbers
@@ -57,7 +58,8 @@ def refine_states(
     if not steps or any(later <= step for step, later in pairwise(steps)):
         raise ValueError(f"steps are {list(steps)}; give at least one, in ascending order")
     # One for all parts of the run.
-    seed = seed_of_call(seed, core.training and draws(core.config, state, has_dropout(core.config)))
+    draws_any = core.training and draws(core.config, state, has_dropout(core.config))
+    seed = seed_of_call(seed, draws_any, hidden.device)
     lengths = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
     if sequence_ids is None:
         sequence_ids = torch.arange(len(lengths), device=hidden.device)

@@ -32,6 +32,7 @@ ONE_CASE_EACH = (
     "tests/kernels/interpreted/test_mixers.py",
     "tests/kernels/interpreted/test_non_finite.py",
     "tests/kernels/interpreted/test_scratch.py",
+    "tests/kernels/interpreted/test_seeds.py",
     "tests/kernels/interpreted/test_self_check.py",
     "tests/kernels/interpreted/test_tf32.py",
     "tests/kernels/interpreted/test_tile_plan.py",

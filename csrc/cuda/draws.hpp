@@ -11,6 +11,12 @@ struct Seed {
     uint32_t low, high;
 };
 
+// The key of all draws. It lies in memory, where a captured graph finds another at each replay.
+LARES_DEVICE Seed seed_at(const int64_t* key) {
+    const uint64_t bits = uint64_t(*key);
+    return {uint32_t(bits), uint32_t(bits >> 32)};
+}
+
 LARES_DEVICE uint32_t site_word(int site, int layer, int step) {
     return uint32_t(site) | uint32_t(layer) << 8 | uint32_t(step) << 16;
 }

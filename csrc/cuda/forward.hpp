@@ -139,7 +139,7 @@ struct Forward {
             const Int row = tile.shared_row();
             initial_state<S>(x, as_word(tile.field(kStream, row)),
                              as_word(tile.field(kPosition, row)), call.state_scale,
-                             {call.seed_low, call.seed_high});
+                             seed_at(call.seed));
         } else {
             clear<S>(x);
         }

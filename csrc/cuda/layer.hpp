@@ -30,7 +30,7 @@ struct LayerDraws {
     int layer, step;
     Word words[4];
 
-    LARES_DEVICE Seed seed() const { return {call.seed_low, call.seed_high}; }
+    LARES_DEVICE Seed seed() const { return seed_at(call.seed); }
 
     LARES_DEVICE void draw() {
         if constexpr (S::kWaits) return;

@@ -164,11 +164,12 @@ struct SplitRows {
         } else if (call.state_mode == LARES_CUDA_STATE_DRAWN) {
             const Int lane = lane_number();
             const Mask second = (lane & 1) == 1;
+            const Seed seed = seed_at(call.seed);
             LARES_UNROLL
             for (int j = 0; j < S::kChunks; ++j) {
                 Word c[4] = {wide(uint32_t(stream)), as_word(row),
                              wide(site_word(kSiteState, 0, 0)), as_word(((lane & 7) >> 1) + 4 * j)};
-                philox(c, {call.seed_low, call.seed_high});
+                philox(c, seed);
                 LARES_UNROLL
                 for (int e = 0; e < 2; ++e)
                     x[j][e] = truncated_normal(select(second, c[2 + e], c[e])) * call.state_scale;

@@ -7,6 +7,7 @@
 // block after block. Row r of a tile that starts at packed row n is packed row n + r.
 #pragma once
 
+#include "draws.hpp"
 #include "tile.hpp"
 
 namespace lares::cuda {
@@ -87,7 +88,17 @@ struct TilePlan {
         return warp_max(upto);
     }
 
+    // Where kernels find the key of all draws, so that none of the call's launches is for it alone.
+    LARES_DEVICE void write_seed() const {
+        const Seed key = call.seed_given == nullptr ? Seed{call.seed_low, call.seed_high}
+                                                    : seed_at(call.seed_given);
+        const Int lane = lane_number();
+        store(reinterpret_cast<int32_t*>(call.seed), lane,
+              select(lane == 0, wide(int(key.low)), wide(int(key.high))), lane < 2);
+    }
+
     LARES_DEVICE void run() const {
+        if (block.index == 0 && block.warp == 0) write_seed();
         const int of_program = programs.of_program(), count = programs.sequences();
         const int begin = block.index * of_program;
         int tiles = 0, tokens = 0, as_given = 0;

@@ -72,6 +72,8 @@ struct Problem {
         call.longest = longest;
         call.max_steps = number(1, 3);
         call.state_mode = LARES_CUDA_STATE_DRAWN;
+        static int64_t seed;
+        call.seed = &seed;
         call.seed_low = 17;
         sequences = call.n_groups * call.rollouts;
         int total = 0;

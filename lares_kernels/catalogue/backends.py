@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lares_kernels import self_check
 from lares_kernels.backends import (
+    Refusals,
     asked_backend,
     first_that_starts,
     log_once,
@@ -105,9 +106,11 @@ def check_serves(
     name: str, device_type: str, product_dtype: torch.dtype, width: int, index: int | None = None
 ) -> None:
     """Raise ``BackendError`` unless there is a backend of that name that can serve such calls."""
-    name = plain_name(name)
-    if name not in _BACKENDS:
+    plain = plain_name(name)
+    if plain not in _BACKENDS:
         raise BackendError(f"the operator names backend {name!r}; there are {', '.join(_BACKENDS)}")
+    if may_pass_on(name):
+        return  # run_catalogue() asks
     _kept_choice(name, "the operator", (device_type, product_dtype, width), index)
 
 
@@ -117,6 +120,7 @@ def catalogue_backend(name: str) -> CatalogueBackend:
 
 
 _T = TypeVar("_T")
+_refusals = Refusals()
 
 
 def run_catalogue(
@@ -133,10 +137,17 @@ def run_catalogue(
     if not may_pass_on(name):
         return run(_BACKENDS[name])
 
-    def check(candidate: str) -> None:
-        check_serves(candidate, device.type, product_dtype, width, device.index)
+    call = (device.type, product_dtype, width)
+    now = circumstances(device.type, device.index)
 
-    found, _ = first_that_starts(name, _BACKENDS, check, run)
+    def refusal(backend: CatalogueBackend) -> str | None:
+        def ask() -> str | None:
+            with on_device(device.type, device.index):
+                return why_not(backend, *call)
+
+        return _refusals.of((backend.name, call, now), device.type, ask)
+
+    found, _ = first_that_starts(name, _BACKENDS, refusal, run)
     return found
 
 

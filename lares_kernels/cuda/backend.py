@@ -266,7 +266,6 @@ class _Launch:
         c.kept_rows, c.longest, c.max_steps = call.kept_rows, self.longest, call.max_steps
         c.steps_done = call.steps_done
         c.state_mode = lib.STATE_ZERO if call.zero_state else lib.STATE_DRAWN
-        c.seed_low, c.seed_high = call.seed & 0xFFFFFFFF, call.seed >> 32
         c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
         c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
         c.programs, c.program_blocks, c.planned = programs, program_blocks, planned
@@ -278,11 +277,17 @@ class _Launch:
         c.order = None if order is None else order.data_ptr()
         c.num_steps = None if call.num_steps is None else call.num_steps.data_ptr()
         c.sequence_ids = None if call.sequence_ids is None else call.sequence_ids.data_ptr()
+        if isinstance(call.seed, Tensor):
+            c.seed_given = call.seed_memory.data_ptr()
+        else:
+            c.seed_low, c.seed_high = call.seed & 0xFFFFFFFF, call.seed >> 32
         c.hidden = hidden.data_ptr()
         if state is not None:
             c.state_mode, c.state = lib.STATE_GIVEN, state.data_ptr()
         c.matrices, c.vectors = packed.matrices.data_ptr(), packed.vectors.data_ptr()
-        if space is not None:
+        if space is None:
+            c.seed = call.seed_memory.data_ptr()
+        else:
             space.place(c)
 
     def states(self) -> Tensor:
@@ -308,6 +313,7 @@ class _Workspace:
         numbers: Tensor | None = None,
     ) -> None:
         self.sizes = {
+            "seed": 2,  # of 4 bytes; it comes first, since it is read in one piece
             "rows": tiles * lib.FIELDS * plan.tile_rows,
             "sequences": lib.SEQUENCE_FIELDS * call.n_sequences,
             "sums": lib.PROGRAM_SUMS * programs,

@@ -14,7 +14,7 @@ from lares_kernels.errors import BackendError
 # Names another library than the one that was installed: the tests' emulator, say.
 ENVIRONMENT_VARIABLE = "LARES_CUDA_LIBRARY"
 _INSTALLED = Path(__file__).parent.with_name("liblares_cuda.so")
-ABI = 4
+ABI = 5
 FIELDS = 8  # room for what is known of each row of a tile
 # Of the tile plan (csrc/cuda/tile_plan.hpp).
 BLOCK = 128  # sequences that are cut into tiles on their own
@@ -72,6 +72,8 @@ _POINTERS = [
     "order",
     "num_steps",
     "sequence_ids",
+    "seed",
+    "seed_given",
     "hidden",
     "state",
     "matrices",

@@ -74,12 +74,6 @@ class Launch(NamedTuple):
         return options_of(self.rule)
 
 
-def seed_halves(seed: int) -> tuple[int, int]:
-    """A 64-bit seed as two signed 32-bit numbers, low half first."""
-    low, high = seed & 0xFFFFFFFF, seed >> 32
-    return low - (low >> 31 << 32), high - (high >> 31 << 32)
-
-
 def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Launches inside go to ``device``."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
@@ -145,7 +139,7 @@ def fused_forward(
             trajectory,
             final if call.wants_state else None,
             kept if call.kept_size else None,
-            *seed_halves(call.seed),
+            plan.seed,
             config.state_omega * config.state_sigma,
             call.max_steps,
             call.steps_done,
@@ -232,7 +226,7 @@ def fused_backward(
                 concat_rows,
                 scratch,
                 gradients,
-                *seed_halves(call.seed),
+                plan.seed,
                 steps,
                 call.steps_done,
                 kept_rows,

@@ -13,7 +13,7 @@ from lares_kernels.call import RefineCall
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.scratch import unfilled, unfilled_like
 from lares_kernels.triton.constants import FUSES, Constants, compile_time, constants, padded
-from lares_kernels.triton.fused import on, seed_halves
+from lares_kernels.triton.fused import on
 from lares_kernels.triton.layered_blocks import Blocks, attention_blocks
 from lares_kernels.triton.layered_rows import PackedRows, pack_rows
 from lares_kernels.triton.rounding import round_to_tf32
@@ -90,7 +90,7 @@ class Layered:
         )
         self.compiled = compile_time(self.c)  # as kernels take it
         self.blocks = attention_blocks(precision, self.c.head, self.rows.longest)
-        self.seed = seed_halves(call.seed)
+        self.seed = call.seed_memory
         named = dict(zip(parameter_shapes(self.config), parameters, strict=True))
         # Small vectors are read as they come; matrices are rounded once a call.
         self.vectors = {
@@ -170,7 +170,7 @@ class Layered:
             out,
             config.state_omega * config.state_sigma,
             rows.n_rows,
-            *self.seed,
+            self.seed,
             DRAWN=not self.call.zero_state,
             C=self.compiled,
         )
@@ -249,7 +249,7 @@ class Layered:
             len(x),
             site.layer,
             site.step,
-            *self.seed,
+            self.seed,
             BRANCH=which,
             SHARE=self.config.band_share,
             C=self.compiled,
@@ -297,7 +297,7 @@ class Layered:
             len(qkv),
             layer,
             self.call.drawn_step(step),
-            *self.seed,
+            self.seed,
             **self.attention_options(blocks),
         )
         mixed = context if newest is None else context.index_select(0, newest)
@@ -329,7 +329,7 @@ class Layered:
     def inner_draws(self, site: Site) -> tuple[Any, ...]:
         """What kernels address the draws inside the feed-forward by."""
         where = (site.stream, site.position, self.config.d_ff, site.layer, site.step)
-        return (*where, *self.seed)
+        return (*where, self.seed)
 
     def site(self, layer: int, step: int, chosen: Tensor | None = None) -> Site:
         """Of all rows, or of those ``chosen``."""

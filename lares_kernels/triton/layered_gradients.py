@@ -152,7 +152,7 @@ def residual_backward(
         len(total),
         site.layer,
         site.step,
-        *run.seed,
+        run.seed,
         NORM=norm,
         BRANCH=branch,
         SHARE=share,
@@ -224,7 +224,7 @@ def qkv_gradient(
     g_context = run.operand(spread(g_context, newest, len(tape.source)))
     g_qkv, delta = unfilled_like(tape.qkv), unfilled_like(tape.lse)
     rows, drawn = run.rows, run.call.drawn_step(step)
-    shared = (rows.starts, rows.keys, rows.streams, len(g_qkv), layer, drawn, *run.seed)
+    shared = (rows.starts, rows.keys, rows.streams, len(g_qkv), layer, drawn, run.seed)
     blocks = run.blocks[1]
     grid, options = run.attention_grid(blocks, step), run.attention_options(blocks)
     query_gradient_kernel[grid](

@@ -25,6 +25,7 @@ class TilePlan(NamedTuple):
         row_depth: (rows,) int32, steps of each packed row.
         tile_start: (tiles,) int32, packed row of each tile's first row.
         totals: (2,) int32, tiles and packed rows there are.
+        seed: (1,) int64, key of all draws.
         max_tiles: tiles there can be, by the shapes alone.
         memory: in which all of these lie.
     """
@@ -33,8 +34,15 @@ class TilePlan(NamedTuple):
     row_depth: Tensor
     tile_start: Tensor
     totals: Tensor
+    seed: Tensor
     max_tiles: int
     memory: Tensor
+
+
+def seed_halves(seed: int) -> tuple[int, int]:
+    """A 64-bit seed as two signed 32-bit numbers, low half first."""
+    low, high = seed & 0xFFFFFFFF, seed >> 32
+    return low - (low >> 31 << 32), high - (high >> 31 << 32)
 
 
 def _sizes(call: RefineCall, tile_rows: int, longest: int) -> tuple[int, list[int]]:
@@ -45,15 +53,16 @@ def _sizes(call: RefineCall, tile_rows: int, longest: int) -> tuple[int, list[in
     blocks, _, _ = divided(n_sequences, tiles.BLOCK.value)
     max_tiles = most_tiles(most_rows, n_sequences, longest, tile_rows, blocks)
     of_row = tiles.ROW_FIELDS.value * tile_rows
-    return max_tiles, [*map(aligned, (max_tiles * of_row, most_rows, max_tiles, 2))]
+    return max_tiles, [*map(aligned, (max_tiles * of_row, most_rows, max_tiles, 2, 2))]
 
 
 def plan_in(memory: Tensor, call: RefineCall, tile_rows: int, longest: int) -> TilePlan:
     """The plan that :func:`make_plan` has made in ``memory`` for the same arguments."""
     max_tiles, sizes = _sizes(call, tile_rows, longest)
-    rows, row_depth, tile_start, totals = memory.split(sizes)
+    rows, row_depth, tile_start, totals, seed = memory.split(sizes)
     rows = rows.view(max_tiles, -1, tile_rows)
-    return TilePlan(rows, row_depth, tile_start, totals[:2], max_tiles, memory)
+    seed = seed[:2].view(torch.int64)
+    return TilePlan(rows, row_depth, tile_start, totals[:2], seed, max_tiles, memory)
 
 
 def make_plan(
@@ -91,6 +100,10 @@ def make_plan(
         sums,
         *shared,
         programs,
+        plan.seed,
+        call.seed_memory if isinstance(call.seed, Tensor) else plan.seed,
+        *(0, 0) if isinstance(call.seed, Tensor) else seed_halves(call.seed),
+        int(isinstance(call.seed, Tensor)),
         *(packing.pointers if packing else (None, None, None, ())),
         AS_GIVEN=as_given,
         ROWS=tile_rows,

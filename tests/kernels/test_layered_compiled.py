@@ -46,7 +46,7 @@ OF_PRODUCTS = (
 )
 INTEGERS = ("starts", "keys", "streams", "stream", "position", "hidden_row")
 SCALARS = (
-    *("n_rows", "layer", "step", "seed_low", "seed_high", "size", "width"),
+    *("n_rows", "layer", "step", "size", "width"),
     *("length", "n_frequencies", "n_windows"),
 )
 
@@ -56,7 +56,7 @@ def type_of(name: str, precision: str) -> str:
         return PRODUCT_TYPE[precision]
     if name in SCALARS:
         return "i32"
-    others = {"scale": "fp32", "state_row": "*i64"}
+    others = {"scale": "fp32", "state_row": "*i64", "seed": "*i64"}
     return others.get(name, "*i32" if name in INTEGERS else "*fp32")
 
 
@@ -73,7 +73,7 @@ def check(
             signature[argument], constant[(i,)] = "constexpr", values[argument]
             continue
         signature[argument] = types[argument]
-        if types[argument].startswith("*"):
+        if types[argument].startswith("*") and argument != "seed":  # which is not specialised
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constant, attributes)
     options = {"num_warps": warps}

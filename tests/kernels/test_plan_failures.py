@@ -47,9 +47,10 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def forget() -> None:
         plan_failures.forget()
-        backends._choices.clear()
         backends._logged.clear()
-        catalogue_backends._choices.clear()
+        for among in (backends, catalogue_backends):
+            among._choices.clear()
+            among._refusals.forget()
 
     forget()
     yield
@@ -282,6 +283,29 @@ def test_compiled_programs_find_the_way_too(compiler: str, planted: Planted) -> 
     for kernel in ("backward", "forward"):
         planted.raises |= {f"{plan} {kernel}": RuntimeError(ROOM) for plan in ("fast", "slow")}
         assert_same(step(compiled), expected)
+
+
+def test_programs_of_other_machines_find_the_way_too(
+    planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the backend that was chosen for them does not pass its check, too."""
+    core = core_of()
+    with use_backend("reference"):
+        expected = step(core)
+    compiled = torch.compile(core, backend="eager", fullgraph=True)
+    assert_same(step(compiled), expected)
+    monkeypatch.setenv(self_check.VARIABLE, "1")
+    monkeypatch.setenv("LARES_CACHE", str(tmp_path))
+    monkeypatch.setattr(planted, "build", lambda _: "planted")
+    monkeypatch.setattr(planted, "any_size", False)
+    planted.raises = {f"{plan} forward": RuntimeError(ROOM) for plan in ("fast", "slow")}
+    for _ in range(2):
+        assert_same(step(compiled), expected)
+    assert planted.ran.count("fast forward") == 2  # before, and in the check
+    request = Request(CORE, "cpu", torch.float32)
+    backends.check_serves("auto:triton", request)
+    with pytest.raises(BackendError, match="names backend 'nothing'"):
+        backends.check_serves("auto:nothing", request)
 
 
 def test_gradients_of_float64_states(planted: Planted) -> None:

@@ -15,17 +15,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from lares_kernels import RecurrentCore, from_torch, refine_states, use_backend
+from lares_kernels import RecurrentCore, from_torch, refine_states, seeds, use_backend
 from lares_kernels.cpu_library import load
-from lares_kernels.seeds import DrawSeeds
+from lares_kernels.ops import make_call
+from lares_kernels.seeds import DrawSeeds, drawn_seed, seed_for, seed_memory, seed_tensor
 from tests.kernels.problems import SMALL, make_core
 
 NOISY = replace(SMALL, dropout=0.5, attn_dropout=0.25, inner_dropout=0.25)
 BACKENDS = ["reference", "equations"] + ([] if isinstance(load(), str) else ["cpu"])
 backends = pytest.mark.parametrize("backend", BACKENDS)
 LENGTHS = torch.tensor([3, 1, 4])
+CPU, CARD = torch.device("cpu"), torch.device("cuda", 0)
 
 
 def noisy_core() -> RecurrentCore:
@@ -165,10 +168,10 @@ def test_counted_seeds_say_that_they_cannot_be_drawn_again(reentrant: bool) -> N
 
 
 def test_counted_seeds() -> None:
-    seeds = DrawSeeds((1 << 63) - 1)
-    assert [int(seeds.take()) for _ in range(2)] == [(1 << 63) - 1, -(1 << 63)]
-    twin = copy.deepcopy(seeds)
-    assert int(twin.take()) == int(seeds.take())
+    counted = DrawSeeds((1 << 63) - 1)
+    assert [int(counted.take()) for _ in range(2)] == [(1 << 63) - 1, -(1 << 63)]
+    twin = copy.deepcopy(counted)
+    assert int(twin.take()) == int(counted.take())
     assert DrawSeeds().next is None
 
 
@@ -259,3 +262,63 @@ def test_func_grad_draws() -> None:
     torch.testing.assert_close(found, torch.autograd.grad(loss(x), [x])[0])
     with use_backend("equations"), pytest.raises(RuntimeError, match="seed is None, and .*vmap"):
         torch.func.vmap(loss)(hidden[None])
+
+
+def test_kernels_get_the_seed_in_memory() -> None:
+    for seed in (7, (1 << 63) + 11):
+        with torch.inference_mode():
+            memory = seed_memory(seed, CPU)
+        assert int(memory) % (1 << 64) == seed
+        assert not memory.is_inference()
+        assert seed_memory(seed, CPU) is memory  # for backward
+    given = torch.tensor(5)
+    assert seed_memory(given, CPU).data_ptr() == given.data_ptr()
+
+
+def test_a_seed_on_a_card_is_not_read() -> None:
+    """Fake tensors raise where a number is asked of them."""
+    with FakeTensorMode():
+        hidden = torch.empty(2, 3, 16, device="cuda")
+        lengths = torch.empty(2, dtype=torch.int64, device="cuda")
+        for dtype in (torch.int64, torch.int32):
+            seed = torch.empty((), dtype=dtype, device="cuda")
+            call = make_call(
+                hidden, lengths, None, None, NOISY, "fp32", 1, 2, 0, seed, True, False,
+                False, True, True,
+            )  # fmt: skip
+            for found in (call.seed, call.seed_memory):
+                assert (found.shape, found.dtype, found.device) == ((), torch.int64, hidden.device)
+
+
+def test_where_a_seed_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    capturing, compiling = [False], [False]
+    monkeypatch.setattr(seeds, "is_capturing", lambda kind: kind == "cuda" and capturing[0])
+    monkeypatch.setattr(seeds, "is_compiling", lambda: compiling[0])
+    with FakeTensorMode():
+        for capturing[0], compiling[0] in ((False, False), (True, False), (False, True)):
+            on_card = capturing[0] or compiling[0]
+            assert drawn_seed(CARD).device.type == ("cuda" if on_card else "cpu")
+            assert drawn_seed(CPU).device.type == "cpu"
+        # Programs for a card are to hold no tensor on the CPU, which would keep them out of graphs.
+        assert seed_tensor(3, CARD).device.type == "cuda"
+        for other in (CPU, torch.device("meta")):
+            assert seed_tensor(3, other).device.type == "cpu"
+
+
+def test_what_a_captured_graph_would_repeat_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seeds, "is_capturing", lambda kind: kind == "cuda")
+    said = "on cpu, which the host reads once: .* give a tensor on cuda:0, which is read at each"
+    with pytest.raises(RuntimeError, match=said):
+        seed_for(torch.tensor(3), CARD)
+    assert seed_for(3, CARD) == 3
+    assert seed_for(torch.tensor(3), CPU) == 3
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "equations"])
+def test_a_seed_that_is_changed_before_backward_is_told(backend: str) -> None:
+    core, hidden, seed = noisy_core(), hidden_rows(), torch.tensor(3)
+    with use_backend(backend):
+        loss = core(hidden, LENGTHS, num_steps=2, seed=seed).last.sum()
+        seed.add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()

@@ -34,6 +34,7 @@ GROUPS = {
         "test_fused",
         "test_handover",
         "test_plan_failures",
+        "test_seeds",
         "test_self_check",
         "test_sweep",
         "test_tile_plan",

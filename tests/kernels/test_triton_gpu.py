@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels import CoreConfig, RecurrentCore, explain, use_backend, warmup
+from lares_kernels import (
+    CoreConfig,
+    RecurrentCore,
+    available_backends,
+    explain,
+    use_backend,
+    warmup,
+)
 from tests.kernels import test_catalogue_non_finite as catalogue
 from tests.kernels.non_finite import VALUES, assert_stays_in_its_sequence, make_problem
 from tests.kernels.problems import (
@@ -209,3 +216,49 @@ def test_an_item_that_is_not_finite_stays_in_the_rows_that_see_it(scores: str, v
     ranks, ids, _ = catalogue.order(spoilt.on("cuda"), "triton")
     for mine, theirs in zip((ranks, ids), catalogue.order_by_hand(spoilt), strict=True):
         assert torch.equal(mine.cpu(), theirs)
+
+
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_a_captured_step_draws_anew_at_each_replay(backend: str) -> None:
+    """By the seed in memory, as without a graph; by one of the GPU's where none is given."""
+    if available_backends()[backend] != "usable":
+        pytest.skip(available_backends()[backend])
+    core = RecurrentCore(PUBLISHED, "cuda")
+    hidden = torch.randn(8, 20, 64, device="cuda", requires_grad=True)
+    memory = torch.zeros((), dtype=torch.int64, device="cuda")
+
+    def step(seed: Any) -> list[Tensor]:
+        last = core(hidden, num_steps=2, seed=seed, precision="bf16").last
+        return [last, *torch.autograd.grad(last.float().square().sum(), [hidden])]
+
+    with use_backend(backend):
+        for given in (memory, None):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(2):
+                    step(given)
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                out = step(given)
+            found = []
+            for number in (3, 2**40, 7):
+                memory.fill_(number)
+                graph.replay()
+                found.append([each.clone() for each in out])
+                if given is not None:
+                    for mine, wanted in zip(found[-1], step(number), strict=True):
+                        assert torch.equal(mine, wanted)
+            for first, second in zip(found[0], found[1], strict=True):
+                assert not torch.equal(first, second)
+
+
+def test_compiled_steps_in_cuda_graphs_draw_anew() -> None:
+    core = RecurrentCore(PUBLISHED, "cuda")
+    hidden = torch.randn(8, 20, 64, device="cuda")
+    compiled = torch.compile(core, mode="reduce-overhead", fullgraph=True)
+    with use_backend("triton"):
+        found = [compiled(hidden, num_steps=2).last.detach().clone() for _ in range(5)]
+    for number, out in enumerate(found):
+        assert all(not torch.equal(out, other) for other in found[:number])

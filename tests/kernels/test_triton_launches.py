@@ -90,12 +90,13 @@ def call_of(hidden: torch.Tensor, steps: int, seed: int, depths: torch.Tensor | 
     )  # fmt: skip
 
 
-def launch(batch: int, steps: int, seed: int, depths: bool = False) -> None:
+def launch(batch: int, steps: int, seed: int | torch.Tensor, depths: bool = False) -> None:
     """Forward and backward of ``batch`` sequences of 20 tokens."""
     hidden = torch.zeros(batch, 20, CONFIG.d_model)
     parameters = [p.detach() for p in RecurrentCore(CONFIG).parameters()]
     numbers = torch.arange(batch) % steps + 1 if depths else None
-    call = call_of(hidden, steps, seed, numbers)
+    call = call_of(hidden, steps, 0, numbers)
+    call.seed = seed
     out = fused.fused_forward(call, hidden, None, parameters, "half", 20)
     trajectory, final, kept = out
     fused.fused_backward(call, hidden, None, parameters, kept, trajectory, final, "half", 20)
@@ -114,6 +115,7 @@ def test_depth_batch_and_seed_compile_nothing_new(
             assert found.metadata.enable_fp_fusion
     for batch, steps, seed in ((1, 1, 0), (16, 16, 1), (17, 12, 2**32), (640, 5, 2**64 - 1)):
         launch(batch, steps, seed)
+    launch(2, 2, torch.arange(3)[1])  # somewhere in memory, as a caller may have it
     assert compiled() == first
 
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import apart, draws, elementwise, layer, tiles
+from lares_kernels.triton.kernels import apart, elementwise, layer, tiles
 from lares_kernels.triton.kernels.layer_backward import (
     layer_again,
     layer_backward,
@@ -216,8 +216,7 @@ def output_gradients(g_trajectory, g_state, info, step, max_steps, C: tl.constex
 
 @triton.jit(
     do_not_specialize=[
-        "seed_low",
-        "seed_high",
+        "seed",
         "max_steps",
         "steps_done",
         "kept_rows",
@@ -245,8 +244,7 @@ def backward_kernel(
     concat_rows,
     scratch,
     gradients,
-    seed_low,
-    seed_high,
+    seed,
     max_steps,
     steps_done,
     kept_rows,
@@ -274,7 +272,6 @@ def backward_kernel(
         gradients: (programs, gradient_size) float32, of LayerNorms, gate, filter and bands, added to.
         steps_done: as in forward.
     """
-    seed = draws.join_seed(seed_low, seed_high)
     scratch += tl.program_id(0).to(tl.int64) * ((C.tapes * C.layers + 1) * C.rows * C.d)
     gradients += tl.program_id(0).to(tl.int64) * C.gradient_size
     tile = tl.program_id(0)

@@ -11,15 +11,6 @@ SITE_BANDS: tl.constexpr = tl.constexpr(5)
 
 
 @triton.jit
-def join_seed(low, high):
-    """The 64-bit key from its two halves, int32 each.
-
-    Halves, because Triton compiles a kernel anew when an integer no longer fits 32 bits.
-    """
-    return (high.to(tl.int64) << 32) | (low.to(tl.int64) & 0xFFFFFFFF)
-
-
-@triton.jit
 def site_word(site, layer, step):
     """The counter's third word."""
     return site | (layer << 8) | (step << 16)
@@ -36,18 +27,20 @@ def keep_words(stream, position, site, pair, seed, THRESHOLD: tl.constexpr, PLAN
         stream, position: int32 of any shape, address of every row.
         site: :func:`site_word`.
         pair: ``i`` of blocks ``2 i`` and ``2 i + 1``.
-        seed: int64 key.
+        seed: pointer to the int64 key. It is loaded here, so that the compiler cannot keep the
+            generator's twenty keys waiting in registers.
         THRESHOLD, PLANES: the rate as ``THRESHOLD / 2^PLANES`` in lowest terms.
 
     Returns:
         (low, high) of block ``2 i``, then of ``2 i + 1``: int32 of the rows' shape, bit ``j`` set
         where element ``j`` (low) or ``32 + j`` (high) is kept.
     """
+    key = tl.load(seed)
     zero = position ^ position
     below0, below1, below2, below3 = zero, zero, zero, zero
     equal0, equal1, equal2, equal3 = ~zero, ~zero, ~zero, ~zero
     for plane in tl.static_range(PLANES):
-        word0, word1, word2, word3 = tl.philox(seed, stream, position, site, pair * 8 + plane)
+        word0, word1, word2, word3 = tl.philox(key, stream, position, site, pair * 8 + plane)
         word0 = word0.to(tl.int32, bitcast=True)
         word1 = word1.to(tl.int32, bitcast=True)
         word2 = word2.to(tl.int32, bitcast=True)
@@ -112,12 +105,12 @@ def truncated_normal(words):
 def initial_state(stream, position, scale, seed, R: tl.constexpr, D: tl.constexpr):
     """``s_0`` (R, D) float32 of rows (R,): truncated normal numbers times ``scale``.
 
-    Columns ``4 i .. 4 i + 3`` are the four words of block ``i``.
+    Columns ``4 i .. 4 i + 3`` are the four words of block ``i``; ``seed`` is a pointer to the key.
     """
     block = tl.arange(0, D // 4)[None, :]
     rows = tl.zeros((R, D // 4), tl.int32)
     word0, word1, word2, word3 = tl.philox(
-        seed, rows + stream[:, None], rows + position[:, None], rows + 0, rows + block
+        tl.load(seed), rows + stream[:, None], rows + position[:, None], rows + 0, rows + block
     )
     # join() puts its arguments side by side in a new last dimension.
     words = tl.join(tl.join(word0, word2), tl.join(word1, word3))

@@ -158,7 +158,7 @@ def refine_tile(
             store_rows(final, state_row, state_row >= 0, x, C)
 
 
-@triton.jit(do_not_specialize=["seed_low", "seed_high", "max_steps", "steps_done", "kept_rows"])
+@triton.jit(do_not_specialize=["seed", "max_steps", "steps_done", "kept_rows"])
 def forward_kernel(
     hidden,
     state,
@@ -170,8 +170,7 @@ def forward_kernel(
     trajectory,
     final,
     kept,
-    seed_low,
-    seed_high,
+    seed,
     state_scale,
     max_steps,
     steps_done,
@@ -193,11 +192,11 @@ def forward_kernel(
         trajectory: (S, max_steps, width) float32 out.
         final: rows like ``state`` float32 out, or None.
         kept: (max_steps, kept_rows, width) float32 out, ``s_0 .. s_{T-1}`` by ``KEPT_ROW``, or None.
-        seed_low, seed_high: halves of the key of all draws.
+        seed: () int64, key of all draws: in memory, since a captured graph finds another at each
+            replay.
         state_scale: of the drawn ``s_0``.
         steps_done: added to the step that draws are addressed by.
     """
-    seed = layer.draws.join_seed(seed_low, seed_high)
     held = held_layers(matrices, C)
     if C.resident:
         for tile in range(tl.program_id(0), tl.load(totals), tl.num_programs(0)):

@@ -75,26 +75,12 @@ def norm(x, vectors, at, C: tl.constexpr):
 
 
 @triton.jit
-def seed_here(seed, info, C: tl.constexpr):
-    """``seed``, though the compiler cannot know: the generator's twenty keys would wait in registers.
-
-    A tile's first row is the first of its sequence, so what is added is zero. Beside resident weights
-    it took two registers more.
-    """
-    if C.resident:
-        return seed
-    else:
-        return seed + tl.load(info + tiles.FIRST * C.rows)
-
-
-@triton.jit
 def residual_words(info, index, step, seed, C: tl.constexpr):
     """Kept columns of the attention's output, then of the feed-forward's: two words of 32 each."""
     position = field(info, tiles.POSITION, C)
     if C.planes > 0:
         stream = field(info, tiles.STREAM, C)
         site = draws.site_word(draws.SITE_RESIDUAL, index, step)
-        seed = seed_here(seed, info, C)
         return draws.keep_words(stream, position, site, 0, seed, C.threshold, C.planes)
     else:
         return position, position, position, position
@@ -107,7 +93,6 @@ def band_words(info, index, step, seed, C: tl.constexpr):
     if C.planes > 0:
         stream = field(info, tiles.STREAM, C)
         site = draws.site_word(draws.SITE_BANDS, index, step)
-        seed = seed_here(seed, info, C)
         low, high, _, _ = draws.keep_words(stream, position, site, 0, seed, C.threshold, C.planes)
         return low, high
     else:
@@ -120,7 +105,6 @@ def attention_words(info, index, step, pair, seed, C: tl.constexpr):
     stream = field(info, tiles.STREAM, C)
     position = field(info, tiles.POSITION, C)
     site = draws.site_word(draws.SITE_ATTENTION, index, step)
-    seed = seed_here(seed, info, C)
     return draws.keep_words(stream, position, site, pair, seed, C.attn_threshold, C.attn_planes)
 
 

@@ -68,7 +68,7 @@ def sequence_of(starts, keys):
     return start, length, n_keys
 
 
-@triton.jit(do_not_specialize=["n_rows", "layer", "step", "seed_low", "seed_high"])
+@triton.jit(do_not_specialize=["n_rows", "layer", "step", "seed"])
 def attention_kernel(
     qkv,
     context,
@@ -79,8 +79,7 @@ def attention_kernel(
     n_rows,
     layer,
     step,
-    seed_low,
-    seed_high,
+    seed,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
     C: tl.constexpr,
@@ -101,7 +100,6 @@ def attention_kernel(
     first_query = tl.program_id(1) * QUERIES
     head = tl.program_id(2)
     if first_query < length:
-        seed = draws.join_seed(seed_low, seed_high)
         stream = tl.load(streams + tl.program_id(0))
         qkv += start.to(tl.int64) * (3 * C.width)
         query = first_query + tl.arange(0, QUERIES)
@@ -172,7 +170,7 @@ def score_gradients(
     return used, weights * (g_weights - delta[:, None]) * C.score_scale
 
 
-@triton.jit(do_not_specialize=["n_rows", "layer", "step", "seed_low", "seed_high"])
+@triton.jit(do_not_specialize=["n_rows", "layer", "step", "seed"])
 def query_gradient_kernel(
     qkv,
     context,
@@ -186,8 +184,7 @@ def query_gradient_kernel(
     n_rows,
     layer,
     step,
-    seed_low,
-    seed_high,
+    seed,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
     C: tl.constexpr,
@@ -197,7 +194,6 @@ def query_gradient_kernel(
     first_query = tl.program_id(1) * QUERIES
     head = tl.program_id(2)
     if first_query < length:
-        seed = draws.join_seed(seed_low, seed_high)
         stream = tl.load(streams + tl.program_id(0))
         wide = start.to(tl.int64)
         qkv += wide * (3 * C.width)
@@ -224,7 +220,7 @@ def query_gradient_kernel(
         tl.store(at, g_q, mask=real)
 
 
-@triton.jit(do_not_specialize=["n_rows", "layer", "step", "seed_low", "seed_high"])
+@triton.jit(do_not_specialize=["n_rows", "layer", "step", "seed"])
 def key_gradient_kernel(
     qkv,
     g_context,
@@ -237,8 +233,7 @@ def key_gradient_kernel(
     n_rows,
     layer,
     step,
-    seed_low,
-    seed_high,
+    seed,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
     C: tl.constexpr,
@@ -248,7 +243,6 @@ def key_gradient_kernel(
     first_key = tl.program_id(1) * KEYS
     head = tl.program_id(2)
     if first_key < length:
-        seed = draws.join_seed(seed_low, seed_high)
         stream = tl.load(streams + tl.program_id(0))
         wide = start.to(tl.int64)
         qkv += wide * (3 * C.width)

@@ -81,7 +81,7 @@ def dropped(
     return x
 
 
-@triton.jit(do_not_specialize=["n_rows", "seed_low", "seed_high"])
+@triton.jit(do_not_specialize=["n_rows", "seed"])
 def first_state_kernel(
     state,
     state_row,
@@ -90,8 +90,7 @@ def first_state_kernel(
     out,
     scale,
     n_rows,
-    seed_low,
-    seed_high,
+    seed,
     DRAWN: tl.constexpr,
     C: tl.constexpr,
 ):
@@ -101,7 +100,6 @@ def first_state_kernel(
     there = tl.load(state_row + row, mask=mask, other=-1)
     streams = tl.load(stream + row, mask=mask, other=0)
     positions = tl.load(position + row, mask=mask, other=0)
-    seed = draws.join_seed(seed_low, seed_high)
     value = first_state(state, there, streams, positions, scale, seed, DRAWN, C)
     store_rows(out, row, mask, value, C)
 
@@ -167,7 +165,7 @@ def join_kernel(state, hidden, hidden_row, kept, both, n_rows, C: tl.constexpr):
     store_rows(both, 2 * row + 1, mask, load_rows(hidden, there, mask, C), C)
 
 
-@triton.jit(do_not_specialize=["n_rows", "layer", "step", "seed_low", "seed_high"])
+@triton.jit(do_not_specialize=["n_rows", "layer", "step", "seed"])
 def residual_kernel(
     x,
     branch,
@@ -182,8 +180,7 @@ def residual_kernel(
     n_rows,
     layer,
     step,
-    seed_low,
-    seed_high,
+    seed,
     BRANCH: tl.constexpr,
     SHARE: tl.constexpr,
     C: tl.constexpr,
@@ -204,7 +201,6 @@ def residual_kernel(
     mask = row < n_rows
     value = load_rows(x, row, mask, C)
     if branch is not None:
-        seed = draws.join_seed(seed_low, seed_high)
         added = load_rows(branch, row, mask, C)
         value += dropped(added, stream, position, row, mask, layer, step, seed, BRANCH, C)
     if total is not None:
@@ -229,7 +225,7 @@ def add_sums(sums, which: tl.constexpr, found, C: tl.constexpr):
     tl.store(at, tl.load(at, mask=real) + tl.sum(found, 0), mask=real)
 
 
-@triton.jit(do_not_specialize=["n_rows", "layer", "step", "seed_low", "seed_high"])
+@triton.jit(do_not_specialize=["n_rows", "layer", "step", "seed"])
 def residual_backward_kernel(
     g_sum,
     g_branch_input,
@@ -243,8 +239,7 @@ def residual_backward_kernel(
     n_rows,
     layer,
     step,
-    seed_low,
-    seed_high,
+    seed,
     NORM: tl.constexpr,
     BRANCH: tl.constexpr,
     SHARE: tl.constexpr,
@@ -264,7 +259,6 @@ def residual_backward_kernel(
         g_total: (N, width) float32 out, or None.
         g_branch: (N, width) out of any type, gradient of the branch before dropout, or None.
     """
-    seed = draws.join_seed(seed_low, seed_high)
     g_weight = tl.zeros((C.rows, C.d), tl.float32)
     g_norm_bias = tl.zeros((C.rows, C.d), tl.float32)
     g_bias = tl.zeros((C.rows, C.d), tl.float32)
@@ -375,16 +369,13 @@ def split_kernel(g_both, g_state, g_hidden, n_rows, C: tl.constexpr):
 
 
 @triton.jit
-def inner_dropped(
-    x, at, size, stream, position, width, layer, step, seed_low, seed_high, C: tl.constexpr
-):
+def inner_dropped(x, at, size, stream, position, width, layer, step, seed, C: tl.constexpr):
     """Dropout inside the feed-forward of numbers ``at`` (BLOCK,) of rows of ``width``."""
     if C.inner_planes > 0:
         row = at // width
         column = (at - row * width).to(tl.int32)
         streams = tl.load(stream + row, mask=at < size, other=0)
         positions = tl.load(position + row, mask=at < size, other=0)
-        seed = draws.join_seed(seed_low, seed_high)
         site = draws.site_word(draws.SITE_INNER, layer, step)
         block = column // 64
         low, high, odd_low, odd_high = draws.keep_words(
@@ -398,7 +389,7 @@ def inner_dropped(
         return x
 
 
-@triton.jit(do_not_specialize=["width", "layer", "step", "seed_low", "seed_high"])
+@triton.jit(do_not_specialize=["width", "layer", "step", "seed"])
 def activate_kernel(
     inner,
     out,
@@ -408,8 +399,7 @@ def activate_kernel(
     width,
     layer,
     step,
-    seed_low,
-    seed_high,
+    seed,
     BLOCK: tl.constexpr,
     C: tl.constexpr,
 ):
@@ -417,11 +407,11 @@ def activate_kernel(
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(inner + at, mask=at < size, other=0.0).to(tl.float32)
     x = elementwise.activate(x, C.activation, C.exact)
-    x = inner_dropped(x, at, size, stream, position, width, layer, step, seed_low, seed_high, C)
+    x = inner_dropped(x, at, size, stream, position, width, layer, step, seed, C)
     tl.store(out + at, x, mask=at < size)
 
 
-@triton.jit(do_not_specialize=["width", "layer", "step", "seed_low", "seed_high"])
+@triton.jit(do_not_specialize=["width", "layer", "step", "seed"])
 def activate_backward_kernel(
     inner,
     g_out,
@@ -432,8 +422,7 @@ def activate_backward_kernel(
     width,
     layer,
     step,
-    seed_low,
-    seed_high,
+    seed,
     BLOCK: tl.constexpr,
     C: tl.constexpr,
 ):
@@ -442,7 +431,5 @@ def activate_backward_kernel(
     x = tl.load(inner + at, mask=at < size, other=0.0).to(tl.float32)
     g = tl.load(g_out + at, mask=at < size, other=0.0).to(tl.float32)
     _, slope = elementwise.activate_with_slope(x, C.activation, C.exact)
-    slope = inner_dropped(
-        slope, at, size, stream, position, width, layer, step, seed_low, seed_high, C
-    )
+    slope = inner_dropped(slope, at, size, stream, position, width, layer, step, seed, C)
     tl.store(g_inner + at, g * slope, mask=at < size)

@@ -23,6 +23,7 @@ def forget() -> None:
     for cached in (library.load, library.card):
         cached.cache_clear()
     backends._choices.clear()
+    backends._refusals.forget()
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,11 @@ import triton.language as tl
 
 from lares_kernels import noise
 from lares_kernels.activations import ACTIVATIONS
+from lares_kernels.seeds import seed_memory
 from lares_kernels.triton.kernels import draws, elementwise
 
+CPU = torch.device("cpu")
 SEEDS = [0, 1, 2**31, 2**32 - 1, 2**40 + 3, 2**63 - 1, 2**64 - 1]
-
-
-def halves(seed: int) -> tuple[int, int]:
-    """A seed as two signed 32-bit numbers."""
-    low, high = seed & 0xFFFFFFFF, seed >> 32
-    return low - (low >> 31 << 32), high - (high >> 31 << 32)
 
 
 @triton.jit
@@ -23,8 +19,7 @@ def keep_kernel(
     stream,
     position,
     out,
-    low,
-    high,
+    seed,
     layer,
     step,
     SITE: tl.constexpr,
@@ -35,7 +30,6 @@ def keep_kernel(
 ):
     rows = tl.arange(0, R)
     element = tl.arange(0, 64)[None, :]
-    seed = draws.join_seed(low, high)
     word0, word1, word2, word3 = draws.keep_words(
         tl.load(stream + rows),
         tl.load(position + rows),
@@ -51,11 +45,9 @@ def keep_kernel(
 
 
 @triton.jit
-def state_kernel(stream, position, out, scale, low, high, R: tl.constexpr, D: tl.constexpr):
+def state_kernel(stream, position, out, scale, seed, R: tl.constexpr, D: tl.constexpr):
     rows = tl.arange(0, R)
-    state = draws.initial_state(
-        tl.load(stream + rows), tl.load(position + rows), scale, draws.join_seed(low, high), R, D
-    )
+    state = draws.initial_state(tl.load(stream + rows), tl.load(position + rows), scale, seed, R, D)
     tl.store(out + rows[:, None] * D + tl.arange(0, D)[None, :], state)
 
 
@@ -107,7 +99,7 @@ def test_dropout_decisions_are_the_shared_ones(rate: float, seed: int) -> None:
     for pair in (0, 1, 3):
         out = torch.empty(16, 128, dtype=torch.int8)
         keep_kernel[(1,)](
-            as_int32(stream), as_int32(position), out, *halves(seed), 7, 300, 2, pair,
+            as_int32(stream), as_int32(position), out, seed_memory(seed, CPU), 7, 300, 2, pair,
             threshold, planes, 16,
         )  # fmt: skip
         site = noise.site_word(noise.Site.RESIDUAL, 7, 300)
@@ -120,7 +112,9 @@ def test_dropout_decisions_are_the_shared_ones(rate: float, seed: int) -> None:
 def test_initial_states_are_the_shared_ones(seed: int, width: int) -> None:
     stream, position = addresses(32)
     out = torch.empty(32, width)
-    state_kernel[(1,)](as_int32(stream), as_int32(position), out, 1.5, *halves(seed), 32, width)
+    state_kernel[(1,)](
+        as_int32(stream), as_int32(position), out, 1.5, seed_memory(seed, CPU), 32, width
+    )
     wanted = noise.initial_state(stream, position, width=width, omega=3.0, sigma=0.5, seed=seed)
     assert (out - wanted).abs().max() < 1.5e-6
 

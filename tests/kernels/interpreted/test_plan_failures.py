@@ -50,6 +50,8 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         plan_failures.forget()
         for kept in (backends._choices, backends._logged, catalogue_backends._choices):
             kept.clear()
+        for among in (backends, catalogue_backends):
+            among._refusals.forget()
 
     forget()
     yield
