@@ -29,7 +29,13 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 INTERPRETED = Path(__file__).parent / "interpreted"
 # As many processes as take about equally long; each spends seconds on importing.
 GROUPS = {
-    "fused": ("test_device_functions", "test_fused", "test_self_check", "test_tile_plan"),
+    "fused": (
+        "test_device_functions",
+        "test_fused",
+        "test_self_check",
+        "test_tf32",
+        "test_tile_plan",
+    ),
     "layered": (
         "test_catalogue",
         "test_catalogue_non_finite",
