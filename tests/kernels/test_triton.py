@@ -37,6 +37,7 @@ GROUPS = {
         "test_seeds",
         "test_self_check",
         "test_sweep",
+        "test_tf32",
         "test_tile_plan",
     ),
     "layered": (
