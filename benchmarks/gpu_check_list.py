@@ -119,6 +119,12 @@ def _dropping(*shape: int, rate: float = 0.5, **others: Any) -> CoreConfig:
     return CoreConfig(*shape, dropout=rate, attn_dropout=rate, **others)
 
 
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=90, check=False
+    )
+
+
 def machine(place: Place) -> None:
     """What the kernels stand on; Triton builds a launcher with a C compiler at its first launch."""
     compilers = [os.environ.get("CC"), *map(shutil.which, ("gcc", "cc", "clang"))]
@@ -134,7 +140,7 @@ def machine(place: Place) -> None:
             "--format=csv,noheader",
         ]
         if shutil.which(asked[0]):
-            print(subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip())
+            print(_run(asked).stdout.strip())
     assert place.backends, "no kernels are usable"
 
 
@@ -347,7 +353,7 @@ def graphs(place: Place) -> None:
     program = f"from {__name__} import capture_at_once; capture_at_once({{!r}})"
     for backend in place.backends:
         command = [sys.executable, "-c", program.format(backend)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        done = _run(command)
         assert done.returncode == 0, f"{backend}: {done.stderr.strip()[-300:]}"
         inputs = Inputs.of(place, _dropping(), [(7 * i) % 20 + 1 for i in range(place.many)])
         replay = captured(partial(inputs.step, backend))

@@ -58,6 +58,7 @@ class CountingModel(nn.Module):
             False,  # a state of zeros
             False,  # final states of all tokens
             False,  # keep padding
+            0,  # no greatest length, which goes with packed sequences
             *(self.core[name] for name in parameter_shapes(self.config)),
         )
         return trajectory[:, -1]

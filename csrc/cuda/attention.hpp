@@ -20,6 +20,11 @@ struct Unit {
     LARES_DEVICE void barrier() const {
         if (warps > 1) block.unit_barrier(index, warps);
     }
+    // Likewise, and what each wrote to memory is there for the others.
+    LARES_DEVICE void memory_barrier() const {
+        if (warps > 1) block.fence();
+        barrier();
+    }
 };
 
 // A query's bits of attention dropout, by key position, of rows g and g + 8.

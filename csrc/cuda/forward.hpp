@@ -232,12 +232,14 @@ struct Forward {
         }
         const Mask ends[2] = {depth[0] == step, depth[1] == step};
         if (!any(ends[0]) && !any(ends[1])) return;
-        // A trajectory repeats its last state.
+        // A trajectory repeats its last state; most warps have no sequence's newest row.
+        const Mask last[2] = {both(here[0], ends[0]), both(here[1], ends[1])};
+        const int repeats = any(last[0]) || any(last[1]) ? call.max_steps : step;
         LARES_ROLLED
-        for (int later = step + 1; later <= call.max_steps; ++later) {
+        for (int later = step + 1; later <= repeats; ++later) {
             float* to = call.trajectory + int64_t(later - 1) * S::kWidth;
-            store_rows<S>(to, newest[0] * call.max_steps, newest[1] * call.max_steps, x,
-                          both(here[0], ends[0]), both(here[1], ends[1]));
+            store_rows<S>(to, newest[0] * call.max_steps, newest[1] * call.max_steps, x, last[0],
+                          last[1]);
         }
         if (call.final_state != nullptr)
             store_rows<S>(call.final_state, tile.field(kStateRow, tile.upper()),

@@ -282,8 +282,7 @@ struct StepBackward {
                 through_keys(g_query, g_key, g_value, head, weights, bias, draws, spill);
                 if constexpr (S::kParks) keep_units(g_query, spill, head, 0);
             }
-            unit.block.fence();
-            unit.barrier();
+            unit.memory_barrier();
             if constexpr (S::kParks) clear<S>(g_source);
             if (runs) {
                 LARES_ROLLED

@@ -16,7 +16,7 @@ from torch import Tensor
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.scratch import unfilled, zeroed
 from lares_kernels.triton.layered_call import AttentionTape, FeedForwardTape, Layered, Site
-from lares_kernels.triton.layered_rows import PackedRows
+from lares_kernels.triton.layered_rows import PackedRows, hand_over
 from lares_kernels.triton.layered_window import WindowTape, window_layer
 
 MOST_WIDTH = 1024
@@ -166,6 +166,7 @@ def layered_forward(
                 current = run.written(current, layers(run, *start, step), step)
                 trajectory[:, step - 1] = current[rows.newest]
         final = unpack(call, rows, current) if call.wants_state else current.new_empty(0)
+    hand_over(call, rows)
     return trajectory, final, kept
 
 

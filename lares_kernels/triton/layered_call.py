@@ -15,7 +15,7 @@ from lares_kernels.scratch import unfilled, unfilled_like
 from lares_kernels.triton.constants import FUSES, Constants, compile_time, constants, padded
 from lares_kernels.triton.fused import on
 from lares_kernels.triton.layered_blocks import Blocks, attention_blocks
-from lares_kernels.triton.layered_rows import PackedRows, pack_rows
+from lares_kernels.triton.layered_rows import PackedRows, rows_of
 from lares_kernels.triton.rounding import round_to_tf32
 
 _NUMBERS = 2048  # of a block of rows
@@ -84,7 +84,7 @@ class Layered:
         self.hidden = hidden.contiguous()
         self.state = None if state is None else state.contiguous()
         self.device, self.dtype = hidden.device, call.product_dtype
-        self.rows: PackedRows = pack_rows(call)
+        self.rows: PackedRows = rows_of(call)
         self.c: Constants = constants(
             self.config, row_rows(self.config.d_model), call.dropout, precision
         )

@@ -53,6 +53,43 @@ class PackedRows(NamedTuple):
         return self.rows[0]
 
 
+# Stands second among the numbers of a handover whose tensors are a plan's rows.
+_ROWS = -1
+_BACKEND = "triton"
+
+
+def rows_of(call: RefineCall) -> PackedRows:
+    """The rows that forward of the same call has left for backward, or those of :func:`pack_rows`."""
+    handover = call.handover_of(_BACKEND)
+    if handover is None or handover.numbers[1:2] != (_ROWS,):
+        return pack_rows(call)
+    _, _, has_keys, has_padding, longest, *counts = handover.numbers
+    tensors = list(handover.tensors)
+    padding = tensors.pop() if has_padding else None
+    keys = tensors.pop() if has_keys else None
+    starts, *others = tensors
+    rows, sequences = counts[: call.max_steps], counts[call.max_steps :]
+    return PackedRows(starts, keys, *others, longest, rows, sequences, padding)
+
+
+def hand_over(call: RefineCall, rows: PackedRows) -> None:
+    """Leave ``rows`` for backward, which then need not wait for their sizes."""
+    if call.handover is None:
+        return
+    optional = (rows.keys, rows.hidden_padding)
+    given = [tensor for tensor in optional if tensor is not None]
+    flags = [int(tensor is not None) for tensor in optional]
+    always = (rows.ends, rows.streams, rows.stream, rows.position, rows.hidden_row)
+    call.handover.tensors = (
+        *(rows.starts, *always, rows.state_row, rows.rollout, rows.newest),
+        *given,
+    )
+    counts = (*rows.rows, *rows.sequences)
+    longest = call.padded_length or rows.longest  # as plans are chosen by
+    call.handover.by = _BACKEND
+    call.handover.numbers = (longest, _ROWS, *flags, rows.longest, *counts)
+
+
 def pack_rows(call: RefineCall) -> PackedRows:
     """Find every row's place. Waits for the device once, for the sizes that launches need.
 

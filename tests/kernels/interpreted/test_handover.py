@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType
+
 import pytest
 import torch
 from torch import Tensor
 
 from lares_kernels import CoreConfig, RecurrentCore, use_backend
-from lares_kernels.triton import fused
+from lares_kernels.triton import fused, layered_rows
+from lares_kernels.triton.settings import use_rules
 from tests.kernels.problems import make_core
 
 CONFIG = CoreConfig(16, 2, 24, 1, dropout=0.25, attn_dropout=0.25)
 
 
 def run(core: RecurrentCore) -> tuple[Tensor, Tensor]:
-    """A loss, and the hidden that it came from."""
+    """A loss, and the hidden that it came from; depths differ."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(3, 9, 16, generator=generator).requires_grad_()
     with use_backend("triton"):
-        out = core(hidden, torch.tensor([9, 2, 5]), num_steps=2)
+        out = core(hidden, torch.tensor([9, 2, 5]), num_steps=torch.tensor([1, 2, 2]))
     return (out.last * torch.arange(16.0)).sum(), hidden
 
 
-def test_nothing_is_planned_or_packed_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["fused", "layered"])
+def plan(request: pytest.FixtureRequest) -> Iterator[tuple[ModuleType, str]]:
+    """Which plan runs, and where it finds rows their places."""
+    if request.param == "fused":
+        yield fused, "make_plan"
+        return
+    with use_rules("interpreter", ()):
+        yield layered_rows, "pack_rows"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [CONFIG, replace(CONFIG, mixer="bsarec", window=9), replace(CONFIG, padding="left-zeros")],
+    ids=["attention", "window", "padding"],
+)
+def test_nothing_is_planned_or_packed_twice(
+    config: CoreConfig, plan: tuple[ModuleType, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where the graph is kept, and where hooks move what is saved."""
-    core = make_core(CONFIG).float()
+    core = make_core(config).float()
     loss, hidden = run(core)
     wanted = torch.autograd.grad(loss, [hidden, *core.parameters()])
 
     plans = []
-    make_plan = fused.make_plan
+    make_plan = getattr(*plan)
 
     def counted(*arguments: object) -> object:
         plans.append(1)
-        return make_plan(*arguments)  # type: ignore[arg-type]
+        return make_plan(*arguments)
 
-    monkeypatch.setattr(fused, "make_plan", counted)
+    monkeypatch.setattr(*plan, counted)
     with torch.autograd.graph.saved_tensors_hooks(Tensor.clone, lambda tensor: tensor):
         loss, hidden = run(core)
     for retain in (True, False):

@@ -18,7 +18,7 @@ WINDOWS = CoreConfig(16, 2, 24, 1, mixer="bsarec", window=5, dropout=0.5, attn_d
 
 
 @pytest.mark.parametrize("config", [DROPPING, WINDOWS], ids=["attention", "bsarec"])
-@pytest.mark.parametrize("plan", ["layered", "fused"])
+@pytest.mark.parametrize("plan", ["fused", "layered"])
 def test_draws_follow_memory(
     plan: str, config: CoreConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
