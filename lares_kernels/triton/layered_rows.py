@@ -67,9 +67,23 @@ def rows_of(call: RefineCall) -> PackedRows:
     tensors = list(handover.tensors)
     padding = tensors.pop() if has_padding else None
     keys = tensors.pop() if has_keys else None
-    starts, *others = tensors
-    rows, sequences = counts[: call.max_steps], counts[call.max_steps :]
-    return PackedRows(starts, keys, *others, longest, rows, sequences, padding)
+    starts, ends, streams, stream, position, hidden_row, state_row, rollout, newest = tensors
+    return PackedRows(
+        starts,
+        keys,
+        ends,
+        streams,
+        stream,
+        position,
+        hidden_row,
+        state_row,
+        rollout,
+        newest,
+        longest,
+        rows=counts[: call.max_steps],
+        sequences=counts[call.max_steps :],
+        hidden_padding=padding,
+    )
 
 
 def hand_over(call: RefineCall, rows: PackedRows) -> None:

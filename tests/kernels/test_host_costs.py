@@ -72,10 +72,3 @@ def test_depths_of_their_own(costs: HostCosts) -> None:
     assert forward.total <= 9, str(forward)
     assert backward.total <= 6, str(backward)
     assert (forward.waits, backward.waits) == (1, 0)
-
-
-def test_layer_by_layer(costs: HostCosts) -> None:
-    """Forward waits for the sizes of its launches, of which there are many; backward knows them."""
-    wide = CoreConfig(d_model=144, n_heads=2, d_ff=64, dropout=0.5, attn_dropout=0.5)
-    forward, backward = training_step("triton", wide, costs)
-    assert (forward.waits, backward.waits) == (1, 0)
