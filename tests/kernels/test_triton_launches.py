@@ -34,14 +34,8 @@ from lares_kernels.triton.kernels.prepare import prepare_kernel
 from lares_kernels.triton.kernels.tiles import rows_kernel
 from lares_kernels.triton.kernels.weight_gradients import weights_kernel
 
-KERNELS = (
-    forward_kernel,
-    backward_kernel,
-    weights_kernel,
-    prepare_kernel,
-    rows_kernel,
-    unpack_kernel,
-)
+OF_FORWARD = (prepare_kernel, rows_kernel, forward_kernel)
+KERNELS = (*OF_FORWARD, backward_kernel, weights_kernel, unpack_kernel)
 CONFIG = CoreConfig(16, 1, 16, 1, dropout=0.5, attn_dropout=0.5)
 
 
@@ -90,8 +84,10 @@ def call_of(hidden: torch.Tensor, steps: int, seed: int, depths: torch.Tensor | 
     )  # fmt: skip
 
 
-def launch(batch: int, steps: int, seed: int | torch.Tensor, depths: bool = False) -> None:
-    """Forward and backward of ``batch`` sequences of 20 tokens."""
+def launch(
+    batch: int, steps: int, seed: int | torch.Tensor, depths: bool = False, backward: bool = True
+) -> None:
+    """Forward, and backward, of ``batch`` sequences of 20 tokens."""
     hidden = torch.zeros(batch, 20, CONFIG.d_model)
     parameters = [p.detach() for p in RecurrentCore(CONFIG).parameters()]
     numbers = torch.arange(batch) % steps + 1 if depths else None
@@ -99,23 +95,26 @@ def launch(batch: int, steps: int, seed: int | torch.Tensor, depths: bool = Fals
     call.seed = seed
     out = fused.fused_forward(call, hidden, None, parameters, "half", 20)
     trajectory, final, kept = out
-    fused.fused_backward(call, hidden, None, parameters, kept, trajectory, final, "half", 20)
+    if backward:
+        fused.fused_backward(call, hidden, None, parameters, kept, trajectory, final, "half", 20)
 
 
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 def test_depth_batch_and_seed_compile_nothing_new(
-    compiled: Any, monkeypatch: pytest.MonkeyPatch
+    backward: bool, compiled: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And products are added in one instruction, where that is not Triton's default, too."""
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "0")  # the default from 3.10 on
-    launch(batch=2, steps=2, seed=3)
+    launch(batch=2, steps=2, seed=3, backward=backward)
     first = compiled()
-    assert first >= len(KERNELS)
+    assert first >= (len(KERNELS) if backward else len(OF_FORWARD))
     for kernel in (forward_kernel, backward_kernel, weights_kernel):
         for found in kernel.device_caches[0][0].values():
             assert found.metadata.enable_fp_fusion
     for batch, steps, seed in ((1, 1, 0), (16, 16, 1), (17, 12, 2**32), (640, 5, 2**64 - 1)):
-        launch(batch, steps, seed)
-    launch(2, 2, torch.arange(3)[1])  # somewhere in memory, as a caller may have it
+        launch(batch, steps, seed, backward=backward)
+    # Somewhere in memory, as a caller may have it.
+    launch(2, 2, torch.arange(3)[1], backward=backward)
     assert compiled() == first
 
 
