@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -457,21 +458,16 @@ def plans(place: Place) -> None:
     if "triton" not in place.backends:
         print("no Triton")
         return
-    from lares_kernels.triton.backend import TritonBackend
+    from lares_kernels.triton.settings import family_of, settings, use_rules
 
-    chooses = TritonBackend._is_fused
+    family = family_of(torch.device(place.device))
+    rules = {"as chosen": settings(family), "layered": ()}
     for longest, precision in ((20, "fp32"), (50, "bf16")):
         inputs = Inputs.of(place, place.case(dropped=True).config, [longest] * (3 * place.many))
-        for name in ("as chosen", "layered"):
-            if name == "layered":
-                TritonBackend._is_fused = lambda *given: False  # type: ignore[method-assign]
-            try:
-                for training in (False, True):
-                    what = f"{longest} tokens in {precision}, {name}, training {training}"
-                    call = partial(inputs.step, "triton", training, precision=precision)
-                    _show(place, what, call)
-            finally:
-                TritonBackend._is_fused = chooses  # type: ignore[method-assign]
+        for name, training in itertools.product(rules, (False, True)):
+            what = f"{longest} tokens in {precision}, {name}, training {training}"
+            with use_rules(family, rules[name]):
+                _show(place, what, partial(inputs.step, "triton", training, precision=precision))
 
 
 CHECKS = {
