@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 
 pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -15,10 +14,10 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 from triton.runtime.jit import JITFunction
 
-from lares_kernels import CoreConfig, backends, function
+from lares_kernels import CoreConfig, backends
 from lares_kernels.triton import backend as triton_backend
 from lares_kernels.triton import fused
-from tests.kernels.host_costs import HostCosts, as_on_a_card, training_step
+from tests.kernels.host_costs import HostCosts, StepCosts, as_on_a_card
 
 PUBLISHED = CoreConfig(dropout=0.5, attn_dropout=0.5)
 
@@ -41,34 +40,5 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostCosts]:
     backends._choices.clear()
 
 
-def test_a_padded_training_step(costs: HostCosts) -> None:
-    forward, backward = training_step("triton", PUBLISHED, costs)
-    assert forward.total <= 4, str(forward)
-    assert backward.total <= 6, str(backward)
-    assert forward.waits == backward.waits == 0
-
-
-def test_a_packed_training_step(costs: HostCosts) -> None:
-    forward, backward = training_step("triton", PUBLISHED, costs, packed=True)
-    assert forward.total <= 6, str(forward)
-    assert backward.total <= 6, str(backward)
-    assert (forward.waits, backward.waits) == (2, 0)
-
-
-def test_a_packed_training_step_that_says_its_greatest_length(
-    costs: HostCosts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(function, "_is_free_to_read", lambda tensor: False)
-    forward, backward = training_step("triton", PUBLISHED, costs, packed=True, max_length=20)
-    assert forward.total <= 5, str(forward)  # the lengths are differences of cu_seqlens
-    assert backward.total <= 6, str(backward)
-    assert forward.waits == backward.waits == 0
-
-
-def test_depths_of_their_own(costs: HostCosts) -> None:
-    """They are sorted, and the greatest of them is read."""
-    depths = torch.tensor([1, 4, 2, 3, 4])
-    forward, backward = training_step("triton", PUBLISHED, costs, num_steps=depths)
-    assert forward.total <= 9, str(forward)
-    assert backward.total <= 6, str(backward)
-    assert (forward.waits, backward.waits) == (1, 0)
+class TestSteps(StepCosts):
+    backend, config = "triton", PUBLISHED

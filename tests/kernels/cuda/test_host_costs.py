@@ -7,9 +7,9 @@ import ctypes
 import pytest
 import torch
 
-from lares_kernels import CoreConfig, RecurrentCore, function, use_backend
+from lares_kernels import CoreConfig, RecurrentCore, use_backend
 from lares_kernels.cuda import library
-from tests.kernels.host_costs import HostCosts, as_on_a_card, training_step
+from tests.kernels.host_costs import HostCosts, StepCosts, as_on_a_card
 
 CORE = CoreConfig(d_model=32, n_heads=2, d_ff=32, n_layers=2, dropout=0.5, attn_dropout=0.5)
 
@@ -30,37 +30,8 @@ def costs(emulator: None, monkeypatch: pytest.MonkeyPatch) -> HostCosts:
     return found
 
 
-def test_a_padded_training_step(costs: HostCosts) -> None:
-    forward, backward = training_step("cuda", CORE, costs)
-    assert forward.total <= 4, str(forward)
-    assert backward.total <= 6, str(backward)
-    assert forward.waits == backward.waits == 0
-
-
-def test_a_packed_training_step(costs: HostCosts) -> None:
-    forward, backward = training_step("cuda", CORE, costs, packed=True)
-    assert forward.total <= 6, str(forward)
-    assert backward.total <= 6, str(backward)
-    assert (forward.waits, backward.waits) == (2, 0)
-
-
-def test_a_packed_training_step_that_says_its_greatest_length(
-    costs: HostCosts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(function, "_is_free_to_read", lambda tensor: False)
-    forward, backward = training_step("cuda", CORE, costs, packed=True, max_length=20)
-    assert forward.total <= 5, str(forward)  # the lengths are differences of cu_seqlens
-    assert backward.total <= 6, str(backward)
-    assert forward.waits == backward.waits == 0
-
-
-def test_depths_of_their_own(costs: HostCosts) -> None:
-    """They are sorted, and the greatest of them is read."""
-    depths = torch.tensor([1, 4, 2, 3, 4])
-    forward, backward = training_step("cuda", CORE, costs, num_steps=depths)
-    assert forward.total <= 9, str(forward)
-    assert backward.total <= 6, str(backward)
-    assert (forward.waits, backward.waits) == (1, 0)
+class TestSteps(StepCosts):
+    backend, config = "cuda", CORE
 
 
 def test_few_sequences(costs: HostCosts) -> None:
