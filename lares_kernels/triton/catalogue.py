@@ -19,7 +19,7 @@ from lares_kernels.catalogue.reference import (
 from lares_kernels.plan_failures import Plan, run_first
 from lares_kernels.scratch import unfilled
 from lares_kernels.triton.backend import TritonBackend, cannot_multiply, precision_of
-from lares_kernels.triton.constants import FUSES, interpreted, padded
+from lares_kernels.triton.constants import LAUNCH_OPTIONS, interpreted, padded
 from lares_kernels.triton.fused import on
 from lares_kernels.triton.rounding import round_to_tf32
 from lares_kernels.triton.settings import multiprocessors
@@ -39,7 +39,7 @@ def tile_of(width: int, precision: str) -> dict[str, int]:
     warps = 4 if width <= 64 and precision == "half" else 8
     # Items that are rounded to tf32 wait in registers.
     columns = min(side, 32) if precision == "tf32" else side
-    return {"ROWS": side, "COLUMNS": columns, "num_warps": warps, "num_stages": 2, **FUSES}
+    return {"ROWS": side, "COLUMNS": columns, "num_warps": warps, "num_stages": 2, **LAUNCH_OPTIONS}
 
 
 def slice_of(width: int) -> int:

@@ -14,7 +14,7 @@ from lares_kernels.call import RefineCall
 from lares_kernels.scratch import unfilled, zeroed
 from lares_kernels.tiles import spill_bytes
 from lares_kernels.triton.constants import (
-    FUSES,
+    LAUNCH_OPTIONS,
     LEAST_SIDE,
     Constants,
     compile_time,
@@ -54,7 +54,7 @@ def call_setting(
 def options_of(rule: Setting) -> dict[str, int]:
     """Of Triton's launch."""
     limit = {"maxnreg": rule.registers} if rule.registers else {}
-    return {"num_warps": rule.warps, "num_stages": rule.stages, **limit, **FUSES}
+    return {"num_warps": rule.warps, "num_stages": rule.stages, **limit, **LAUNCH_OPTIONS}
 
 
 class Launch(NamedTuple):

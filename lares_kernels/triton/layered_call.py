@@ -12,7 +12,13 @@ from torch import Tensor
 from lares_kernels.call import RefineCall
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.scratch import unfilled, unfilled_like
-from lares_kernels.triton.constants import FUSES, Constants, compile_time, constants, padded
+from lares_kernels.triton.constants import (
+    LAUNCH_OPTIONS,
+    Constants,
+    compile_time,
+    constants,
+    padded,
+)
 from lares_kernels.triton.fused import on
 from lares_kernels.triton.layered_blocks import Blocks, attention_blocks
 from lares_kernels.triton.layered_rows import PackedRows, rows_of
@@ -121,8 +127,8 @@ class Layered:
         return (sequences, -(-self.rows.longest // blocks.side), self.config.n_heads)
 
     def attention_options(self, blocks: Blocks) -> dict[str, Any]:
-        options = {"QUERIES": blocks.side, "KEYS": blocks.side, "num_warps": blocks.warps, **FUSES}
-        return {**options, "C": self.compiled}
+        sides = {"QUERIES": blocks.side, "KEYS": blocks.side}
+        return {**sides, "num_warps": blocks.warps, "C": self.compiled, **LAUNCH_OPTIONS}
 
     def norm_of(self, name: str, layer: int) -> tuple[Tensor, Tensor]:
         """Weight and bias of one of a layer's LayerNorms, such as ``ffn_norm``."""

@@ -16,7 +16,7 @@ from lares_kernels.config import CoreConfig
 from lares_kernels.device_tables import to_device
 from lares_kernels.mixing import fourier_basis
 from lares_kernels.scratch import unfilled
-from lares_kernels.triton.constants import FUSES, padded
+from lares_kernels.triton.constants import LAUNCH_OPTIONS, padded
 from lares_kernels.triton.layered_call import Layered
 from lares_kernels.triton.rounding import rounded_table
 
@@ -63,7 +63,7 @@ def spectrum_of(run: Layered, x: Tensor) -> Tensor:
         length,
         frequencies,
         **blocks,
-        **FUSES,
+        **LAUNCH_OPTIONS,
         C=run.compiled,
     )
     return spectrum
@@ -96,7 +96,7 @@ def _windows_of(
         spectrum.shape[2],
         SIGN=sign,
         **blocks,
-        **FUSES,
+        **LAUNCH_OPTIONS,
         C=run.compiled,
     )
     return out

@@ -24,6 +24,7 @@ from lares_kernels.triton.catalogue import (
     slice_of,
     tile_of,
 )
+from lares_kernels.triton.constants import LAUNCH_OPTIONS
 from lares_kernels.triton.kernels import catalogue, catalogue_apart
 from tests.kernels.test_layered_compiled import skip_without_linker
 
@@ -77,6 +78,7 @@ def check(name: str, target: str, precision: str, width: int, k: int = LEAST_K) 
         if signature[argument].startswith("*"):
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constant, attributes)
+    options |= LAUNCH_OPTIONS
     found = resources(triton.compile(source, target=TARGETS[target], options=options))
     print(name, precision, target, f"d={width} k={k}", found)
     assert found.spilled <= MOST_SPILLED, found

@@ -12,6 +12,8 @@ def spare_time() -> None:
     patch_each_module_once()
     reduce_by_xor_at_once()
     keep_types_of_arrays()
+    keep_shapes()
+    look_for_no_overflow()
 
 
 def patch_each_module_once() -> None:
@@ -82,3 +84,69 @@ def keep_types_of_arrays() -> None:
         return kept[number.name]
 
     interpreter._get_np_dtype = keep
+
+
+def keep_shapes() -> None:
+    """Spare a third: for every result the interpreter made its type and the shape's numbers anew.
+
+    What a type and a tensor of it hold but for the numbers is made once and shared. Two tensors that
+    share a shape need no broadcasting.
+    """
+    from triton.language import block_type, core, dtype, tensor
+    from triton.language.semantic import TritonSemantic
+
+    by_shape: dict[tuple[Any, ...], dict[str, Any]] = {}
+    make_type, make_tensor = block_type.__init__, tensor.__init__
+    broadcast = TritonSemantic.broadcast_impl_value
+    scalar = tensor(None, core.int32)
+    if set(vars(scalar)) != {"handle", "shape", "numel", "type", "dtype"}:
+        return  # another version, which takes its time
+
+    def make_type_once(self: Any, element: Any, shape: Any) -> None:
+        sizes = tuple(getattr(size, "value", size) for size in shape)
+        key = (element.name, sizes)
+        if type(element) is not dtype:  # a pointer, whose name leaves out some of what it is
+            make_type(self, element, shape)
+        elif key in by_shape:
+            vars(self).update(by_shape[key])
+        else:
+            make_type(self, element, shape)
+            by_shape[key] = dict(vars(self))
+
+    def make_tensor_once(self: Any, handle: Any, kind: Any) -> None:
+        kept = vars(kind).get("of_a_tensor")
+        if kept is None:
+            make_tensor(self, handle, kind)
+            kept = {name: vars(self)[name] for name in ("shape", "numel", "dtype")}
+            vars(kind)["of_a_tensor"] = kept
+            if kind.is_block() and (
+                of_shape := by_shape.get((kind.scalar.name, tuple(kind.shape)))
+            ):
+                of_shape["of_a_tensor"] = kept
+        else:
+            vars(self).update(kept, handle=handle, type=kind)
+
+    def broadcast_where_shapes_differ(self: Any, left: Any, right: Any) -> Any:
+        shapes = [vars(each.type).get("shape") for each in (left, right)]
+        if shapes[0] is shapes[1] and shapes[0] is not None:
+            return left, right
+        return broadcast(self, left, right)
+
+    block_type.__init__ = make_type_once
+    tensor.__init__ = make_tensor_once
+    TritonSemantic.broadcast_impl_value = broadcast_where_shapes_differ
+
+
+def look_for_no_overflow() -> None:
+    """Spare a sixth: sums of whole numbers were made twice, and without ``debug`` nobody compared."""
+    from triton.language.semantic import TritonSemantic
+
+    look = getattr(TritonSemantic, "binary_op_sanitize_overflow_impl", None)
+    if look is None:
+        return
+
+    def look_where_it_is_said(self: Any, *given: Any) -> None:
+        if getattr(self.builder.options, "debug", True):
+            look(self, *given)
+
+    TritonSemantic.binary_op_sanitize_overflow_impl = look_where_it_is_said
