@@ -70,7 +70,7 @@ def arguments(kernel: str, precision: str, mixes_window: bool = False) -> dict[s
         tables = ["rows", "totals"]
         numbers = ["max_steps", "steps_done", "kept_rows"]
         if kernel == "forward":
-            floats += ["trajectory"]
+            floats += ["trajectory", "last"]
             absent = ["state", "final"]
         else:
             floats += ["g_trajectory", "g_hidden", "scratch", "gradients"]

@@ -15,7 +15,7 @@
 extern "C" {
 #endif
 
-#define LARES_CUDA_ABI 5
+#define LARES_CUDA_ABI 6
 #define LARES_CUDA_FIELDS 8 /* room for what is known of each row of a tile, see cuda/tile.hpp */
 /* Of the tile plan, see cuda/tile_plan.hpp. */
 #define LARES_CUDA_BLOCK 128 /* sequences that are cut into tiles on their own */
@@ -88,6 +88,7 @@ typedef struct {
     int32_t* rows;       /* (max_tiles, 16 unit_warps, LARES_CUDA_FIELDS) */
     /* outputs */
     float* trajectory;  /* (S, max_steps, d) */
+    float* last;        /* (S, d), the trajectory's last states, or NULL: not wanted */
     float* final_state; /* (B, G, L, d), padding is left alone, or (N, d); NULL: not wanted */
     float* kept;        /* (max_steps, kept_rows, d), s_0 .. s_{T-1} by kKeptRow, or NULL */
     /* backward: of steps last_step .. first_step, in this order */

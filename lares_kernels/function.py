@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -32,7 +31,7 @@ from lares_kernels.constant_result import constant_result
 from lares_kernels.dispatcher import can_be_read, only_run
 from lares_kernels.equations import refine_equations
 from lares_kernels.handover import Handover
-from lares_kernels.lengths import check_lengths_given, check_max_length, lengths_of_cu_seqlens
+from lares_kernels.lengths import check_max_length, lengths_of
 from lares_kernels.once_differentiable import differentiable_by, not_differentiable
 from lares_kernels.ops import (
     dispatched_refine,
@@ -43,10 +42,10 @@ from lares_kernels.ops import (
 )
 from lares_kernels.parameters import check_parameters
 from lares_kernels.seeds import given_seed, seed_of_call, signed
-from lares_kernels.whole import described, is_whole, whole_number, whole_numbers
+from lares_kernels.whole import whole_number, whole_numbers
 
 _N_OPTIONS = 12  # of RefineFunction, config .. max_length
-_SEED = 6  # its place among them
+_MAX_STEPS, _SEED = 4, 6  # their places among them
 
 
 class RefineFunction(torch.autograd.Function):
@@ -169,73 +168,42 @@ class _RefineNow(_SingleLevelFunction):
     """
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         arguments = _arguments_of(inputs)
         handover = Handover()
         hidden, state, parameters, *_ = arguments  # which ``refine`` has checked
         output = refine_for(hidden, state, parameters, handover)(*arguments)
         RefineFunction.setup_context(ctx, inputs, output, handover)
-        return output
+        # What did not go through the operator may have the last states in memory of their own.
+        return output if handover.last is None else (*output, handover.last)
 
-    backward = staticmethod(RefineFunction.backward)
+    @staticmethod
+    def backward(
+        ctx: Any,
+        g_trajectory: Tensor | None,
+        g_state: Tensor | None,
+        _: None,
+        g_last: Tensor | None = None,
+    ) -> tuple[Tensor | None, ...]:
+        if g_last is not None:
+            g_trajectory = _with_last(g_trajectory, g_last, ctx.options[_MAX_STEPS])
+        return RefineFunction.backward(ctx, g_trajectory, g_state, None)
+
+
+def _with_last(g_trajectory: Tensor | None, g_last: Tensor, steps: int) -> Tensor:
+    """Return the gradient (S, T, d) of a trajectory whose last states have ``g_last`` (S, d), too."""
+    if g_trajectory is None:
+        if steps == 1:
+            return g_last.unsqueeze(1)
+        whole = g_last.new_zeros(g_last.shape[0], steps, g_last.shape[1])
+        whole.select(1, -1).copy_(g_last)
+        return whole
+    return torch.cat((g_trajectory[:, :-1], g_trajectory[:, -1:] + g_last.unsqueeze(1)), dim=1)
 
 
 def _as(like: Tensor, gradient: Tensor) -> Tensor:
     """``gradient`` in the type of ``like``."""
     return gradient if gradient.dtype is like.dtype else gradient.to(like.dtype)
-
-
-def _is_free_to_read(tensor: Tensor) -> bool:
-    """Whether nothing is waited for where the numbers in ``tensor`` are looked at."""
-    return tensor.is_cpu
-
-
-def _lengths(
-    hidden: Tensor,
-    lengths: Tensor | Sequence[int] | None,
-    cu_seqlens: Tensor | None,
-    max_length: int,
-) -> Tensor:
-    """Length of each sequence, (B,) whole numbers on ``hidden``'s device.
-
-    Packed ones are looked at, but not on a device where ``max_length`` says what is needed of them.
-    """
-    if max_length and hidden.dim() == 3:
-        raise ValueError(
-            "max_length goes with packed hidden (N, d); of (B, L, d) the greatest length is L"
-        )
-    if hidden.dim() == 3:
-        if cu_seqlens is not None:
-            raise ValueError(
-                "cu_seqlens goes with packed hidden (N, d); give lengths for (B, L, d)"
-            )
-        n_sequences, longest = hidden.shape[:2]
-        if lengths is None:
-            return torch.full((n_sequences,), longest, dtype=torch.int64, device=hidden.device)
-        given = lengths
-        if not (isinstance(given, Tensor) and given.device == hidden.device):
-            given = torch.as_tensor(given, device=hidden.device)
-        if given.shape != (n_sequences,) or not is_whole(given):
-            raise ValueError(
-                f"lengths must hold {n_sequences} whole numbers, one a sequence; "
-                f"got {described(given)}"
-            )
-        return given
-    if cu_seqlens is None or lengths is not None:
-        raise ValueError("packed hidden (N, d) needs cu_seqlens (B + 1,), and no lengths")
-    found = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
-    if not can_be_read(cu_seqlens):
-        return found
-    asked = os.environ.get("LARES_CHECK_VALUES") == "1"
-    if max_length and not (asked or _is_free_to_read(cu_seqlens)):
-        return found
-    check_lengths_given(found, max_length)
-    if int(cu_seqlens[0]) != 0:
-        raise ValueError(
-            f"cu_seqlens runs from {int(cu_seqlens[0])} to {int(cu_seqlens[-1])}; "
-            f"it must run from 0 to the {len(hidden)} rows of hidden"
-        )
-    return found
 
 
 @constant_result
@@ -343,7 +311,7 @@ def refine(
     if not (state is None or is_named or isinstance(state, Tensor)):
         raise ValueError(f"state is {state!r}; it must be a tensor, None, 'normal' or 'zero'")
     check_rollouts(config, rollouts)
-    sizes = _lengths(hidden, lengths, cu_seqlens, longest)
+    sizes = lengths_of(hidden, lengths, cu_seqlens, longest)
     n_sequences = sizes.shape[0]
     padded = hidden.dim() == 3
     groups = (n_sequences,) if rollouts == 1 else (n_sequences, rollouts)
@@ -389,17 +357,19 @@ def refine(
     traced = not can_be_read(sizes)
     # Counting the real tokens would wait for the GPU; sizes of what is compiled follow from shapes.
     keeps_padding = traced or not hidden.is_cpu
+    own_last: list[Tensor] = []  # the last states, where a kernel has put them apart
     # How often a loop runs that nobody has counted yet cannot be traced: the operator loops inside.
     if backend == "equations" and not (traced and steps is not None):
         trajectory, final = _equations(
             config, hidden, given_state, parameters, tensors, options, traced
         )
     elif differentiates and plain:
-        trajectory, final, _ = _RefineNow.apply(  # type: ignore[attr-defined]
+        trajectory, final, _, *own_last = _RefineNow.apply(  # type: ignore[attr-defined]
             hidden, given_state, *tensors, *options, keeps_padding, longest, *ordered
         )
     else:
-        trajectory, final, _ = refine_for(hidden, given_state, ordered)(
+        handover = Handover()
+        trajectory, final, _ = refine_for(hidden, given_state, ordered, handover)(
             hidden,
             given_state,
             ordered,
@@ -409,12 +379,17 @@ def refine(
             keeps_padding,
             longest,
         )
+        own_last = [] if handover.last is None else [handover.last]
         if signature is not None and backend == "cpu" and not repeated_calls.is_kept(signature):
             repeated_calls.keep(signature, _call_of(config, hidden, tensors, options))
 
     if trajectory.dtype != hidden.dtype:
-        trajectory, final = trajectory.to(hidden.dtype), final.to(hidden.dtype)
-    if traced and steps is not None:
+        final = final.to(hidden.dtype)
+        if return_trajectory or not own_last:
+            trajectory = trajectory.to(hidden.dtype)
+    if own_last:
+        last = own_last[0].to(hidden.dtype)
+    elif traced and steps is not None:
         # How many steps there are is a symbol, which compilers cannot index by; a tensor they can.
         last = trajectory[torch.arange(steps.shape[0], device=hidden.device), steps - 1]
     else:

@@ -1,4 +1,4 @@
-"""What forward leaves for backward beside what the operator returns."""
+"""What a backend's forward leaves beside what the operator returns: for backward, and the caller."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from torch import Tensor
 class Handover:
     """What a backend's forward leaves for backward of the same call, where autograd hands it on.
 
-    Nothing has to be there: backward makes it anew. It is saved as inputs are, so that it lives as long
-    as they do, and is of the values that forward saw.
+    Nothing has to be there: who wants it makes it anew. What is for backward is saved as inputs are, so
+    that it lives as long as they do, and is of the values that forward saw.
 
     Attributes:
         by: name of the backend, which alone can read it.
         tensors: saved for backward.
         numbers: likewise.
+        last: (S, d) float32, the trajectory's last states in memory of their own, for the caller.
     """
 
     by: str = ""
     tensors: tuple[Tensor, ...] = ()
     numbers: tuple[int, ...] = ()
+    last: Tensor | None = None

@@ -241,6 +241,8 @@ struct Forward {
             store_rows<S>(to, newest[0] * call.max_steps, newest[1] * call.max_steps, x, last[0],
                           last[1]);
         }
+        if (call.last != nullptr && repeats == call.max_steps)
+            store_rows<S>(call.last, newest[0], newest[1], x, last[0], last[1]);
         if (call.final_state != nullptr)
             store_rows<S>(call.final_state, tile.field(kStateRow, tile.upper()),
                           tile.field(kStateRow, tile.lower()), x, ends[0], ends[1]);

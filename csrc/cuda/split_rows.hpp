@@ -226,6 +226,7 @@ struct SplitRows {
         LARES_ROLLED
         for (int at = step; at <= last; ++at)
             store(call.trajectory, wide(sequence * call.max_steps + at - 1), x, newest == 0);
+        if (step == depth && call.last != nullptr) store(call.last, wide(sequence), x, newest == 0);
         if (step == depth && call.final_state != nullptr)
             store(call.final_state, state_row, x, real);
     }

@@ -117,13 +117,17 @@ class CudaBackend:
         final = launch.states() if call.wants_state else floats(0)
         # Steps that a sequence does not take leave theirs unwritten.
         kept = torch.empty(call.kept_size, dtype=torch.float32, device=hidden.device)
+        last = None if call.handover is None else floats(call.n_sequences, call.config.d_model)
         c.trajectory = trajectory.data_ptr()
+        c.last = None if last is None else last.data_ptr()
         c.final_state = final.data_ptr() if call.wants_state else None
         c.kept = kept.data_ptr() if call.kept_size else None
         lib.run("lares_cuda_forward", c)
-        if call.handover is not None and launch.hands_over:  # what did not start has made nothing
-            call.handover.by, call.handover.numbers = _NAME, launch.of_plan
-            call.handover.tensors = launch.hands_over
+        if call.handover is not None:  # not before: what did not start has made nothing
+            call.handover.last = last
+            if launch.hands_over:
+                call.handover.by, call.handover.numbers = _NAME, launch.of_plan
+                call.handover.tensors = launch.hands_over
         return trajectory, final, kept
 
     def backward(

@@ -14,7 +14,7 @@ from lares_kernels.errors import BackendError
 # Names another library than the one that was installed: the tests' emulator, say.
 ENVIRONMENT_VARIABLE = "LARES_CUDA_LIBRARY"
 _INSTALLED = Path(__file__).parent.with_name("liblares_cuda.so")
-ABI = 5
+ABI = 6
 FIELDS = 8  # room for what is known of each row of a tile
 # Of the tile plan (csrc/cuda/tile_plan.hpp).
 BLOCK = 128  # sequences that are cut into tiles on their own
@@ -84,6 +84,7 @@ _POINTERS = [
     "tile_count",
     "rows",
     "trajectory",
+    "last",
     "final_state",
     "kept",
     "g_trajectory",

@@ -129,6 +129,7 @@ def fused_forward(
         # Steps that a sequence does not take leave theirs unwritten.
         kept = torch.empty(call.kept_size, dtype=torch.float32, device=hidden.device)
         plan = launch.plan
+        last = None if call.handover is None else floats(call.n_sequences, config.d_model)
         forward_kernel[(launch.programs,)](
             hidden,
             state,
@@ -137,6 +138,7 @@ def fused_forward(
             plan.rows,
             plan.totals,
             trajectory,
+            last,
             final if call.wants_state else None,
             kept if call.kept_size else None,
             plan.seed,
@@ -150,7 +152,7 @@ def fused_forward(
         )
         if call.handover is not None:  # not before: what did not start has made nothing
             call.handover.by, call.handover.numbers = _NAME, launch.of_plan
-            call.handover.tensors = (plan.memory, *launch.packed)
+            call.handover.tensors, call.handover.last = (plan.memory, *launch.packed), last
     return trajectory, final, kept
 
 

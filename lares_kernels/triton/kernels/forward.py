@@ -69,6 +69,7 @@ def refine_step(
     vectors,
     info,
     trajectory,
+    last,
     final,
     kept,
     seed,
@@ -99,6 +100,8 @@ def refine_step(
         for later in range(step + 1, max_steps + 1):
             at = newest * max_steps + (later - 1)
             store_rows(trajectory, at, (newest >= 0) & ending, x, C)
+        if last is not None:
+            store_rows(last, newest, (newest >= 0) & ending, x, C)
         if final is not None:
             store_rows(final, field(info, tiles.STATE_ROW, C), ending, x, C)
     return x
@@ -115,6 +118,7 @@ def refine_tile(
     vectors,
     rows,
     trajectory,
+    last,
     final,
     kept,
     seed,
@@ -136,14 +140,14 @@ def refine_tile(
         if C.resident:
             for step in range(1, tile_depth(info, C) + 1):
                 x = refine_step(
-                    x, transforms, held, hidden, matrices, vectors, info, trajectory,
+                    x, transforms, held, hidden, matrices, vectors, info, trajectory, last,
                     final, kept, seed, step, max_steps, steps_done, kept_rows, C,
                 )  # fmt: skip
         else:
             step = 1
             while step <= tile_depth(info, C):
                 x = refine_step(
-                    x, transforms, held, hidden, matrices, vectors, info, trajectory,
+                    x, transforms, held, hidden, matrices, vectors, info, trajectory, last,
                     final, kept, seed, step, max_steps, steps_done, kept_rows, C,
                 )  # fmt: skip
                 step += 1
@@ -153,6 +157,8 @@ def refine_tile(
         x = all_layers(x, transforms, held, vectors, info, 0, seed, C)
         newest = field(info, tiles.NEWEST, C)
         store_rows(trajectory, newest, newest >= 0, x, C)
+        if last is not None:
+            store_rows(last, newest, newest >= 0, x, C)
         if final is not None:
             state_row = field(info, tiles.STATE_ROW, C)
             store_rows(final, state_row, state_row >= 0, x, C)
@@ -168,6 +174,7 @@ def forward_kernel(
     rows,
     totals,
     trajectory,
+    last,
     final,
     kept,
     seed,
@@ -190,6 +197,7 @@ def forward_kernel(
         transforms: as ``lares_kernels/triton/tile_transforms.py`` makes them; None for ``attention``.
         rows, totals: the tile plan.
         trajectory: (S, max_steps, width) float32 out.
+        last: (S, width) float32 out, the trajectory's last states; or None.
         final: rows like ``state`` float32 out, or None.
         kept: (max_steps, kept_rows, width) float32 out, ``s_0 .. s_{T-1}`` by ``KEPT_ROW``, or None.
         seed: () int64, key of all draws: in memory, since a captured graph finds another at each
@@ -202,13 +210,15 @@ def forward_kernel(
         for tile in range(tl.program_id(0), tl.load(totals), tl.num_programs(0)):
             refine_tile(
                 tile, transforms, held, hidden, state, matrices, vectors, rows,
-                trajectory, final, kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
+                trajectory, last, final, kept, seed, state_scale, max_steps, steps_done, kept_rows,
+                DRAWN, C,
             )  # fmt: skip
     else:
         tile = tl.program_id(0)
         while tile < tl.load(totals):
             refine_tile(
                 tile, transforms, held, hidden, state, matrices, vectors, rows,
-                trajectory, final, kept, seed, state_scale, max_steps, steps_done, kept_rows, DRAWN, C,
+                trajectory, last, final, kept, seed, state_scale, max_steps, steps_done, kept_rows,
+                DRAWN, C,
             )  # fmt: skip
             tile += tl.num_programs(0)

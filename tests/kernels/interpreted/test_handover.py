@@ -90,3 +90,28 @@ def test_parameters_that_changed_are_refused() -> None:
         core.up_bias.add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+@pytest.mark.parametrize(("adapter", "rollouts"), [("add", 1), ("add", 2), ("none", 1)])
+def test_last_states_are_the_trajectorys_and_lie_apart(adapter: str, rollouts: int) -> None:
+    """They are written by the kernel; gradients of both come together as those of the equations."""
+    config = replace(CONFIG, adapter=adapter)
+    core = make_core(config).float()
+    lengths = torch.tensor([9, 2, 5])
+    depth: object = 1 if adapter == "none" else torch.tensor([1, 3, 2])
+    gradients = []
+    for backend in ("equations", "triton"):
+        hidden = torch.randn(3, 9, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        for trained in (True, False):
+            with use_backend(backend), torch.set_grad_enabled(trained):
+                out = core(
+                    hidden, lengths, num_steps=depth, rollouts=rollouts, return_trajectory=True
+                )
+            assert out.trajectory is not None
+            assert torch.equal(out.last, out.trajectory.select(-2, -1))
+            assert out.last.untyped_storage().nbytes() == out.last.numel() * 4
+            if trained:
+                loss = (out.last * torch.arange(16.0)).sum() + out.trajectory.square().sum()
+                gradients.append(torch.autograd.grad(loss, [hidden, *core.parameters()]))
+    for wanted, found in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted, atol=2e-3, rtol=2e-4)
