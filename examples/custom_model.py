@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lares_kernels import CoreConfig, RefineFunction, catalogue_cross_entropy, explain
+from lares_kernels.options import CallOptions, CallTensors
 from lares_kernels.parameters import parameter_shapes
 
 ITEMS, LENGTH = 50, 12
@@ -44,21 +45,8 @@ class CountingModel(nn.Module):
         trajectory, _, _ = RefineFunction.apply(
             self.items(ids),  # hidden (B, L, d)
             None,  # the initial state is drawn
-            lengths,
-            None,  # all sequences run `steps`
-            None,  # draws are addressed by the place in the batch
-            self.config.key,
-            self.backend,
-            "fp32",  # of the products
-            1,  # rollouts
-            self.steps,
-            0,  # steps done before, by which draws are numbered
-            seed,
-            False,  # dropout
-            False,  # a state of zeros
-            False,  # final states of all tokens
-            False,  # keep padding
-            0,  # no greatest length, which goes with packed sequences
+            *CallTensors(lengths, num_steps=None, sequence_ids=None, seed=seed),
+            CallOptions(self.config.key, self.backend, "fp32", max_steps=self.steps),
             *(self.core[name] for name in parameter_shapes(self.config)),
         )
         return trajectory[:, -1]

@@ -108,7 +108,7 @@ class ReferenceBackend:
         return None
 
     def plan(self, call: RefineCall, device_type: str) -> str:
-        kept = f"{call.max_steps} states kept, steps recomputed in backward"
+        kept = f"{call.options.max_steps} states kept, steps recomputed in backward"
         if not call.config.is_recurrent:
             kept = "layers recomputed in backward"
         return (
@@ -124,7 +124,7 @@ class ReferenceBackend:
         first = None if state is None else call.pack_state(state)
         with torch.autocast(hidden.device.type, enabled=False):
             result, states = refine_forward(call, rows, first, named(call, parameters))
-        final = call.unpack_state(result.state) if call.wants_state else states.new_empty(0)
+        final = call.unpack_state(result.state) if call.options.wants_state else states.new_empty(0)
         kept = states.new_empty(call.kept_size)
         if kept.numel():
             order = call.kept_order
@@ -157,7 +157,7 @@ class ReferenceBackend:
 def kept_states(call: RefineCall, kept: Tensor) -> Tensor:
     """Return ``s_0 .. s_{T-1}`` (T, N, d) where backends that may run each other's backward keep them:
     the rows of a step by ``call.kept_order``, then room for padding."""
-    d, steps = call.config.d_model, call.max_steps if call.config.is_recurrent else 0
+    d, steps = call.config.d_model, call.options.max_steps if call.config.is_recurrent else 0
     size = steps * call.kept_rows * d
     return kept[:size].view(steps, call.kept_rows, d)[:, : call.n_rows]
 

@@ -15,6 +15,7 @@ from lares_kernels.kept_property import kept_property
 from lares_kernels.layout import Layout
 from lares_kernels.lengths import check_lengths, check_lengths_given
 from lares_kernels.noise import MAX_ROLLOUTS, MAX_SEQUENCES, MAX_STEPS, STREAM_BITS
+from lares_kernels.options import CallOptions
 from lares_kernels.seeds import seed_memory
 from lares_kernels.whole import whole_number, whole_numbers
 
@@ -37,54 +38,38 @@ class Request(NamedTuple):
 
 @dataclass(eq=False)  # not frozen: that would triple the cost of making one
 class RefineCall:
-    """Everything about a call but its differentiable tensors.
+    """Everything about a call but its differentiable tensors, as backends take it.
 
     ``B`` sequences of ``hidden``, ``G`` rollouts of each: ``S = B G`` sequences to refine, the rollouts
     of one after the other, ``N`` rows in all.
 
     Attributes:
+        options: as the operator is given them.
         config: of the core.
         lengths: (B,) int64.
         padded_length: ``L`` of padded ``hidden``; 0 for packed.
         n_hidden_rows: rows of ``hidden``, padding included.
-        rollouts: ``G``.
         sequence_ids: (B,) int64 that address the random draws, or None for ``0..B-1``.
         num_steps: (S,) int64 depth of each sequence, or None where all run ``max_steps``.
-        max_steps: ``T``, the greatest depth.
-        steps_done: steps that the given state has behind it; draws are numbered on from there.
         seed: 64-bit key of all draws: a number, or a tensor () int64 of a call that is traced, and of
             one on a GPU whose seed lies there.
-        dropout: whether dropout is on.
         product_dtype: in which matrix products are taken; everything else is at least float32.
         state_dtype: float64 for float64 input, else float32.
-        zero_state: the state that is not given is zero instead of drawn.
-        wants_state: the final state of every row is read; else only the trajectory.
-        differentiates: backward will be asked for, so forward keeps what it needs.
-        keeps_padding: what is kept has a place for padding too: its size depends on shapes alone.
-        max_length: what no length of packed sequences exceeds, as the caller says; 0: nobody says.
         traced: no shape may depend on the numbers in a tensor, which nobody has seen yet. Padding
             right of the tokens is computed as well, from zeros, and is zero in what comes out.
         handover: what forward leaves for backward; None where nothing hands it on.
     """
 
+    options: CallOptions
     config: CoreConfig
     lengths: Tensor
     padded_length: int
     n_hidden_rows: int
-    rollouts: int
     sequence_ids: Tensor | None
     num_steps: Tensor | None
-    max_steps: int
-    steps_done: int
     seed: Any  # int, or Tensor
-    dropout: bool
     product_dtype: torch.dtype
     state_dtype: torch.dtype
-    zero_state: bool
-    wants_state: bool
-    differentiates: bool
-    keeps_padding: bool = False
-    max_length: int = 0
     traced: bool = False
     handover: Handover | None = None
 
@@ -94,12 +79,12 @@ class RefineCall:
 
     def drawn_step(self, step: int) -> int:
         """Number that the draws of the call's ``step`` carry; 0 outside the recurrence."""
-        return step + self.steps_done if step else 0
+        return step + self.options.steps_done if step else 0
 
     @property
     def n_sequences(self) -> int:
         """``S``."""
-        return self.lengths.shape[0] * self.rollouts
+        return self.lengths.shape[0] * self.options.rollouts
 
     @kept_property
     def n_rows(self) -> int:
@@ -108,8 +93,8 @@ class RefineCall:
             tokens = int(self.lengths.sum())
             if not 0 < tokens <= self.n_hidden_rows:
                 self.check_values()
-            return tokens * self.rollouts
-        return self.n_hidden_rows * self.rollouts
+            return tokens * self.options.rollouts
+        return self.n_hidden_rows * self.options.rollouts
 
     @property
     def left(self) -> bool:
@@ -146,8 +131,8 @@ class RefineCall:
     @property
     def kept_rows(self) -> int:
         """Rows that are kept of each step for backward."""
-        if self.keeps_padding:
-            return self.n_hidden_rows * self.rollouts
+        if self.options.keeps_padding:
+            return self.n_hidden_rows * self.options.rollouts
         return self.n_rows
 
     @kept_property
@@ -157,7 +142,7 @@ class RefineCall:
         if self.num_steps is None:
             return None
         order = torch.argsort(self.num_steps, descending=True, stable=True)
-        lengths = self.row_lengths.repeat_interleave(self.rollouts)
+        lengths = self.row_lengths.repeat_interleave(self.options.rollouts)
         ordered = lengths[order]
         moved = (lengths.cumsum(0) - lengths)[order] - (ordered.cumsum(0) - ordered)
         rows = torch.arange(self.n_rows, device=order.device)
@@ -166,18 +151,18 @@ class RefineCall:
     @property
     def kept_size(self) -> int:
         """Numbers kept for backward: a row of ``d`` and one more for every row and step."""
-        if not (self.differentiates and self.config.is_recurrent):
+        if not (self.options.differentiates and self.config.is_recurrent):
             return 0
-        return self.max_steps * self.kept_rows * (self.config.d_model + 1)
+        return self.options.max_steps * self.kept_rows * (self.config.d_model + 1)
 
     @property
     def state_shape(self) -> tuple[int, ...]:
         """Shape of states, given and returned."""
         d = self.config.d_model
         if not self.padded_length:
-            return (self.n_hidden_rows * self.rollouts, d)
+            return (self.n_hidden_rows * self.options.rollouts, d)
         n = self.lengths.shape[0]
-        groups = (n,) if self.rollouts == 1 else (n, self.rollouts)
+        groups = (n,) if self.options.rollouts == 1 else (n, self.options.rollouts)
         return (*groups, self.padded_length, d)
 
     @kept_property
@@ -186,9 +171,9 @@ class RefineCall:
         ids, device = self.sequence_ids, self.lengths.device
         if ids is None:
             ids = torch.arange(self.lengths.shape[0], device=device)
-        rollout = torch.arange(self.rollouts, device=device) << STREAM_BITS
+        rollout = torch.arange(self.options.rollouts, device=device) << STREAM_BITS
         streams = (ids[:, None] | rollout[None, :]).reshape(-1)
-        return self._layout_of(streams, self.rollouts)
+        return self._layout_of(streams, self.options.rollouts)
 
     def _layout_of(self, streams: Tensor, rollouts: int) -> Layout:
         """Of every sequence ``rollouts`` times, packed."""
@@ -204,16 +189,16 @@ class RefineCall:
     @kept_property
     def hidden_rows(self) -> Tensor | None:
         """(N,) packed row of ``hidden`` that each row reads, or None where ``G = 1``."""
-        if self.rollouts == 1:
+        if self.options.rollouts == 1:
             return None
         lengths = self.row_lengths
-        starts = (lengths.cumsum(0) - lengths).repeat_interleave(self.rollouts)
+        starts = (lengths.cumsum(0) - lengths).repeat_interleave(self.options.rollouts)
         return starts[self.layout.sequence] + self.layout.position
 
     @kept_property
     def _layout_of_hidden(self) -> Layout:
         """Of the ``B`` sequences, packed."""
-        return self.layout if self.rollouts == 1 else self._layout_of(self.lengths, 1)
+        return self.layout if self.options.rollouts == 1 else self._layout_of(self.lengths, 1)
 
     def _pack(self, layout: Layout, padded: Tensor) -> Tensor:
         """Arrays (S, L, d) as packed rows (N, d)."""
@@ -251,7 +236,7 @@ class RefineCall:
     def check_values(self) -> None:
         """Raise ``ValueError`` unless lengths, depths and ids are in range; reads the tensors."""
         check_lengths(self.lengths, self.padded_length or None)
-        check_lengths_given(self.lengths, self.max_length)
+        check_lengths_given(self.lengths, self.options.max_length)
         self._check_padding()
         total = int(self.lengths.sum())
         if not self.padded_length and total != self.n_hidden_rows:
@@ -262,9 +247,10 @@ class RefineCall:
         if self.num_steps is not None:
             check_depth(int(self.num_steps.min()))
             most = int(self.num_steps.max())
-            if most != self.max_steps:
+            if most != self.options.max_steps:
                 raise ValueError(
-                    f"num_steps is at most {most}; the call's max_steps, {self.max_steps}, must be that"
+                    f"num_steps is at most {most}; the call's max_steps, {self.options.max_steps}, "
+                    "must be that"
                 )
         if self.sequence_ids is not None:
             low, high = int(self.sequence_ids.min()), int(self.sequence_ids.max())

@@ -60,21 +60,21 @@ class CpuBackend:
         used = lib.instruction_set_in_use(_PRECISIONS[call.product_dtype])
         return (
             f"fused C++ kernel ({used}), {call.n_rows} packed tokens of "
-            f"{call.n_sequences} sequences in cache for all {call.max_steps} steps"
+            f"{call.n_sequences} sequences in cache for all {call.options.max_steps} steps"
         )
 
     def forward(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = _Inputs(call, hidden, state, parameters)
-        trajectory = room(call.n_sequences, call.max_steps, call.config.d_model)
-        final = room(*call.state_shape) if call.wants_state else room(0)
-        kept = room(call.kept_size if call.differentiates else 0)
+        trajectory = room(call.n_sequences, call.options.max_steps, call.config.d_model)
+        final = room(*call.state_shape) if call.options.wants_state else room(0)
+        kept = room(call.kept_size if call.options.differentiates else 0)
         c = inputs.c
         c.trajectory = trajectory.data_ptr()
-        if call.wants_state:
+        if call.options.wants_state:
             c.final_state = final.data_ptr()
-        if call.differentiates:
+        if call.options.differentiates:
             inputs.place_kept(kept)
         inputs.run("lares_refine_forward")
         return trajectory, final, kept
@@ -149,20 +149,20 @@ def _of_key(key: str, dropout: bool, product_dtype: torch.dtype) -> OfCore:
 
 def of_core(call: RefineCall) -> OfCore:
     """What the call has in common with others of its core."""
-    return _of_key(call.config.key, call.dropout, call.product_dtype)
+    return _of_key(call.config.key, call.options.dropout, call.product_dtype)
 
 
 def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
     """The C struct of a call but for its tensors, seed and threads."""
     c = lib.LaresCall.from_buffer_copy(of_core(call).template)
     c.n_sequences = call.lengths.shape[0]
-    c.rollouts = call.rollouts
+    c.rollouts = call.options.rollouts
     c.padded_length = call.padded_length
     c.n_rows = call.n_hidden_rows
-    c.max_steps = call.max_steps
-    c.steps_done = call.steps_done
-    c.keeps_padding = call.keeps_padding
-    c.state_mode = lib.STATE_ZERO if call.zero_state else lib.STATE_DRAWN
+    c.max_steps = call.options.max_steps
+    c.steps_done = call.options.steps_done
+    c.keeps_padding = call.options.keeps_padding
+    c.state_mode = lib.STATE_ZERO if call.options.zero_state else lib.STATE_DRAWN
     return c
 
 
@@ -195,7 +195,7 @@ class _Inputs(Addressed):
         """Where what is kept lies: states, then inverse deviations."""
         if kept.shape[0]:
             self.c.kept = self.address(kept)
-            states = self.call.max_steps * self.call.kept_rows * self.call.config.d_model
+            states = self.call.options.max_steps * self.call.kept_rows * self.call.config.d_model
             self.c.kept_rstd = self.c.kept + torch.float32.itemsize * states
 
     def run(self, name: str) -> None:

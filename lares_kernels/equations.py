@@ -63,7 +63,7 @@ def dropout_scale(keep: Tensor, rate: float, dtype: torch.dtype) -> Tensor:
 def attention_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
     """(S, h, L, L) factors of the attention probabilities, or None where dropout is off."""
     rate = call.config.attn_dropout
-    if not call.dropout or noise.quantised_rate(rate) == 0.0:
+    if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
         return None
     keep = noise.attention_keep(
         layout.row_streams,
@@ -86,7 +86,7 @@ def residual_dropout(
     """(N, d) factors of the mixing's (attention or filter) and of the feed-forward's output, or None
     where off."""
     rate = call.config.dropout
-    if not call.dropout or noise.quantised_rate(rate) == 0.0:
+    if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
         return None, None
     attention, feed_forward = noise.residual_keep(
         layout.row_streams,
@@ -108,7 +108,7 @@ def residual_dropout(
 def band_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
     """(N, d) factors of BSARec's rescaled bands, or None where off."""
     rate = call.config.dropout if call.config.dropout_of == "both" else 0.0
-    if not call.dropout or noise.quantised_rate(rate) == 0.0:
+    if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
         return None
     site = noise.site_word(noise.Site.BANDS, layer, call.drawn_step(step))
     keep = noise.row_keep(
@@ -120,7 +120,7 @@ def band_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Ten
 def inner_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
     """(N, f) factors of the feed-forward's activations, or None where off."""
     rate = call.config.inner_dropout
-    if not call.dropout or noise.quantised_rate(rate) == 0.0:
+    if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
         return None
     keep = noise.row_keep(
         layout.row_streams,
@@ -305,7 +305,7 @@ def first_state(call: RefineCall, state: Tensor | None) -> Tensor:
     layout, width = call.layout, call.config.d_model
     if state is not None:
         return shown(layout, state.to(call.state_dtype))
-    if call.zero_state:
+    if call.options.zero_state:
         device = layout.sequence.device
         return torch.zeros(layout.n_rows, width, dtype=call.state_dtype, device=device)
     drawn = noise.initial_state(
@@ -349,7 +349,7 @@ def refine_equations(
         return RefineResult(final[call.layout.last_rows][:, None], final)
     current = first_state(call, state)
     last_rows = []
-    for step in range(1, call.max_steps + 1):
+    for step in range(1, call.options.max_steps + 1):
         layout, rows = active_sequences(call, step)
         if rows is None:
             current = reasoning_step(call, layout, parameters, current, hidden, step)

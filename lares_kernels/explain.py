@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lares_kernels.backends import choose, may_pass_on, operators_name, run_chosen
 from lares_kernels.call import (
+    PRECISIONS,
     Request,
     check_floating,
     check_rollouts,
@@ -20,6 +21,7 @@ from lares_kernels.call import (
 from lares_kernels.config import CoreConfig
 from lares_kernels.lengths import check_lengths
 from lares_kernels.ops import make_call
+from lares_kernels.options import CallOptions, CallTensors
 from lares_kernels.whole import contiguous_int64, described, is_whole, whole_number
 
 
@@ -67,28 +69,21 @@ def explain(
         shape = (len(sizes), window or int(sizes.max()), 0)
     like = torch.empty(shape, dtype=dtype)
     products = product_precision(precision, dtype, like.device.type)
-    call = make_call(
-        like,
-        sizes,
-        steps,
-        None,
+    where = torch.device(device)
+    device_type = where.type
+    choice = choose(Request(config, device_type, PRECISIONS[products]), where.index)
+    name = operators_name(choice.backend)
+    options = CallOptions(
         config.key,
+        name,
         products,
         rollouts,
         max_steps,
-        steps_done=0,
-        seed=0,
         dropout=training and has_dropout(config),
-        zero_state=False,
-        wants_state=False,
         differentiates=training,
-        keeps_padding=False,
     )
+    call = make_call(like, CallTensors(sizes, steps, None, 0), options)
     call.check_values()
-    where = torch.device(device)
-    device_type = where.type
-    choice = choose(Request(config, device_type, call.product_dtype), where.index)
-    name = operators_name(choice.backend)
     if not may_pass_on(name):
         plan = choice.backend.plan(call, str(where))
         return Explanation(choice.backend.name, plan, choice.passed_over)

@@ -14,7 +14,6 @@ from lares_kernels import repeated_calls
 from lares_kernels.backends import choose, operators_name
 from lares_kernels.call import (
     PRECISIONS,
-    RefineCall,
     RefineOutput,
     Request,
     check_hidden,
@@ -40,22 +39,19 @@ from lares_kernels.ops import (
     refine_backward_for,
     refine_for,
 )
+from lares_kernels.options import CallOptions, CallTensors, unpack
 from lares_kernels.parameters import check_parameters
 from lares_kernels.seeds import given_seed, seed_of_call, signed
 from lares_kernels.whole import whole_number, whole_numbers
-
-_N_OPTIONS = 12  # of RefineFunction, config .. max_length
-_MAX_STEPS, _SEED = 4, 6  # their places among them
 
 
 class RefineFunction(torch.autograd.Function):
     """The differentiable op.
 
-    ``apply(hidden, state, lengths, num_steps, sequence_ids, config, backend, precision, rollouts,
-    max_steps, steps_done, seed, dropout, zero_state, wants_state, keeps_padding, max_length,
-    *parameters)``, as :class:`lares_kernels.call.RefineCall` explains them, ``config`` as its
-    ``key``, ``parameters`` in the order of :func:`lares_kernels.parameters.parameter_shapes`,
-    ``seed`` a number or a tensor ().
+    ``apply(hidden, state, *tensors, options, *parameters)``: ``tensors`` those of
+    :class:`lares_kernels.options.CallTensors`, ``options`` a
+    :class:`lares_kernels.options.CallOptions`, ``parameters`` in the order of
+    :func:`lares_kernels.parameters.parameter_shapes`.
     Gives (trajectory (S, T, d), final state, what backward needs) in the state's type. Gradients flow
     from the first two to ``hidden``, ``state`` and every parameter. It can be differentiated once.
     """
@@ -74,86 +70,75 @@ class RefineFunction(torch.autograd.Function):
         output: tuple[Tensor, ...],
         handover: Handover | None = None,
     ) -> None:
-        hidden, state, lengths, num_steps, sequence_ids, *rest = inputs
-        options, parameters = rest[:_N_OPTIONS], rest[_N_OPTIONS:]
+        hidden, state, *of_sequences, seed, options, parameters = _parts_of(inputs)
         kept = output[2]
         ctx.mark_non_differentiable(kept)
         ctx.set_materialize_grads(False)
-        seed = None
-        if isinstance(options[_SEED], Tensor):
-            seed, options[_SEED] = options[_SEED], None
-        ctx.options = tuple(options)
+        ctx.options = options
+        ctx.seed = None if isinstance(seed, Tensor) else seed
         tensors: tuple[Tensor, ...] = ()
         if handover is not None:
             tensors = handover.tensors
             ctx.handover = (handover.by, len(tensors), handover.numbers)
-        ctx.save_for_backward(
-            hidden, state, lengths, num_steps, sequence_ids, seed, kept, *parameters, *tensors
-        )
+        saved_seed = seed if ctx.seed is None else None
+        ctx.save_for_backward(hidden, state, *of_sequences, saved_seed, kept, *parameters, *tensors)
 
     @staticmethod
     def backward(
         ctx: Any, g_trajectory: Tensor | None, g_state: Tensor | None, _: None
     ) -> tuple[Tensor | None, ...]:
-        hidden, state, lengths, num_steps, sequence_ids, seed, kept, *parameters = ctx.saved_tensors
+        hidden, state, *of_sequences, seed, kept, parameters = _parts_of(ctx.saved_tensors)
         handover = Handover()
         if hasattr(ctx, "handover"):
             handover.by, n_tensors, handover.numbers = ctx.handover
             n_parameters = len(parameters) - n_tensors
             handover.tensors = tuple(parameters[n_parameters:])
             del parameters[n_parameters:]
-        options = list(ctx.options)
-        if seed is not None:
-            options[_SEED] = seed
-        n_others = 3 + _N_OPTIONS
         if g_trajectory is None and g_state is None:
-            return (None,) * (2 + n_others + len(parameters))
+            return (None,) * (2 + _N_OTHERS + len(parameters))
         run = refine_backward_for(hidden, state, parameters, g_trajectory, g_state, handover)
-        grads = run(
-            hidden,
-            state,
-            parameters,
-            lengths,
-            num_steps,
-            sequence_ids,
-            *options[:-2],
-            True,
-            *options[-2:],
-            kept,
-            g_trajectory,
-            g_state,
-        )
+        tensors = (*of_sequences, ctx.seed if seed is None else seed)
+        options = ctx.options._replace(differentiates=True)
+        of_call = (hidden, state, parameters, *tensors, *options)
+        grads = run(*of_call, kept, g_trajectory, g_state)
         state_grad = None if state is None else _as(state, grads.pop())
         hidden_grad, *parameter_grads = grads
         return (
             _as(hidden, hidden_grad),
             state_grad,
-            *(None,) * n_others,
+            *(None,) * _N_OTHERS,
             *map(_as, parameters, parameter_grads),
         )
 
 
-def _arguments_of(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The operator's, from those of :class:`RefineFunction`."""
-    hidden, state, lengths, num_steps, sequence_ids, *rest = inputs
-    *options, keeps_padding, max_length = rest[:_N_OPTIONS]
-    parameters = rest[_N_OPTIONS:]
-    others = (lengths, num_steps, sequence_ids, *options, True, keeps_padding, max_length)
-    return (hidden, state, parameters, *others)
+_N_OTHERS = len(CallTensors._fields) + 1  # of RefineFunction's inputs, without a gradient
+
+
+def _parts_of(inputs: Sequence[Any]) -> list[Any]:
+    """Return hidden, state, the :class:`CallTensors`, one thing more, and a list of the others."""
+    first = 2 + _N_OTHERS
+    return [*inputs[:first], list(inputs[first:])]
+
+
+def _arguments_of(inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the operator's arguments, from those of :class:`RefineFunction`, kept for backward."""
+    hidden, state, *tensors, options, parameters = _parts_of(inputs)
+    return (hidden, state, parameters, *tensors, *options._replace(differentiates=True))
 
 
 def _inputs_of(
     hidden: Tensor, state: Tensor | None, parameters: list[Tensor], *others: Any
 ) -> tuple[Any, ...]:
-    """Of :class:`RefineFunction`, from the operator's arguments."""
-    *options, _, keeps_padding, max_length = others
-    return (hidden, state, *options, keeps_padding, max_length, *parameters)
+    """Return the inputs of :class:`RefineFunction`, from the operator's arguments."""
+    tensors, options = unpack(others)
+    return (hidden, state, *tensors, options, *parameters)
 
 
-def _keeping(*arguments: Any) -> tuple[Any, ...]:
-    """The operator's arguments with ``differentiates``."""
-    *others, _, keeps_padding, max_length = arguments
-    return (*others, True, keeps_padding, max_length)
+def _keeping(
+    hidden: Tensor, state: Tensor | None, parameters: list[Tensor], *others: Any
+) -> tuple[Any, ...]:
+    """Return the operator's arguments with ``differentiates``."""
+    return _arguments_of(_inputs_of(hidden, state, parameters, *others))
 
 
 differentiable_by(library, "refine", RefineFunction, _inputs_of, _keeping)
@@ -186,7 +171,7 @@ class _RefineNow(_SingleLevelFunction):
         g_last: Tensor | None = None,
     ) -> tuple[Tensor | None, ...]:
         if g_last is not None:
-            g_trajectory = _with_last(g_trajectory, g_last, ctx.options[_MAX_STEPS])
+            g_trajectory = _with_last(g_trajectory, g_last, ctx.options.max_steps)
         return RefineFunction.backward(ctx, g_trajectory, g_state, None)
 
 
@@ -341,47 +326,40 @@ def refine(
         seed = seed_of_call(None, draws(config, state, dropout), hidden.device)
         if plain and not hidden.is_cuda:
             seed = int(seed)
-    options: tuple[Any, ...] = (
-        config.key,
-        backend,
-        products,
-        rollouts,
-        max_steps,
-        steps_done,
-        signed(seed) if isinstance(seed, int) else seed,
-        dropout,
-        isinstance(state, str) and state == "zero",
-        return_state,
+    tensors = CallTensors(
+        sizes, steps, sequence_ids, signed(seed) if isinstance(seed, int) else seed
     )
-    tensors = (sizes, steps, sequence_ids)
     traced = not can_be_read(sizes)
-    # Counting the real tokens would wait for the GPU; sizes of what is compiled follow from shapes.
-    keeps_padding = traced or not hidden.is_cpu
+    options = CallOptions(
+        config=config.key,
+        backend=backend,
+        precision=products,
+        rollouts=rollouts,
+        max_steps=max_steps,
+        steps_done=steps_done,
+        dropout=dropout,
+        zero_state=isinstance(state, str) and state == "zero",
+        wants_state=return_state,
+        differentiates=differentiates,
+        # Counting the real tokens would wait for the GPU; sizes of what is compiled follow from shapes.
+        keeps_padding=traced or not hidden.is_cpu,
+        max_length=longest,
+    )
     own_last: list[Tensor] = []  # the last states, where a kernel has put them apart
     # How often a loop runs that nobody has counted yet cannot be traced: the operator loops inside.
     if backend == "equations" and not (traced and steps is not None):
-        trajectory, final = _equations(
-            config, hidden, given_state, parameters, tensors, options, traced
-        )
+        trajectory, final = _equations(hidden, given_state, parameters, tensors, options, traced)
     elif differentiates and plain:
         trajectory, final, _, *own_last = _RefineNow.apply(  # type: ignore[attr-defined]
-            hidden, given_state, *tensors, *options, keeps_padding, longest, *ordered
+            hidden, given_state, *tensors, options, *ordered
         )
     else:
         handover = Handover()
-        trajectory, final, _ = refine_for(hidden, given_state, ordered, handover)(
-            hidden,
-            given_state,
-            ordered,
-            *tensors,
-            *options,
-            differentiates,
-            keeps_padding,
-            longest,
-        )
+        run = refine_for(hidden, given_state, ordered, handover)
+        trajectory, final, _ = run(hidden, given_state, ordered, *tensors, *options)
         own_last = [] if handover.last is None else [handover.last]
         if signature is not None and backend == "cpu" and not repeated_calls.is_kept(signature):
-            repeated_calls.keep(signature, _call_of(config, hidden, tensors, options))
+            repeated_calls.keep(signature, make_call(hidden, tensors, options))
 
     if trajectory.dtype != hidden.dtype:
         final = final.to(hidden.dtype)
@@ -404,40 +382,17 @@ def refine(
     )
 
 
-def _call_of(
-    config: CoreConfig,
-    hidden: Tensor,
-    tensors: tuple[Tensor, Tensor | None, Tensor | None],
-    options: tuple[Any, ...],
-    differentiates: bool = False,
-    traced: bool = False,
-) -> RefineCall:
-    """The call with these options that runs here and now, or is ``traced``."""
-    _, _, *others = options
-    arguments: tuple[Any, ...] = (
-        hidden,
-        *tensors,
-        config,
-        *others,
-        differentiates,
-        False,
-        0,
-        traced,
-    )
-    return make_call(*arguments)
-
-
 def _equations(
-    config: CoreConfig,
     hidden: Tensor,
     state: Tensor | None,
     parameters: Mapping[str, Tensor],
-    tensors: tuple[Tensor, Tensor | None, Tensor | None],
-    options: tuple[Any, ...],
+    tensors: CallTensors,
+    options: CallOptions,
     traced: bool,
 ) -> tuple[Tensor, Tensor]:
     """The equations, for autograd to differentiate."""
-    call = _call_of(config, hidden, tensors, options, True, traced)
+    options = options._replace(differentiates=True, keeps_padding=False, max_length=0)
+    call = make_call(hidden, tensors, options, traced)
     if traced:
         call.check_values_when_run()
     else:

@@ -7,8 +7,6 @@ tensor of another size than they are told would be memory of somebody else's.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -28,6 +26,7 @@ from lares_kernels.call import (
 from lares_kernels.config import CoreConfig
 from lares_kernels.lengths import check_max_length
 from lares_kernels.noise import MAX_SEQUENCES
+from lares_kernels.options import CallOptions, CallTensors
 from lares_kernels.parameters import check_parameters, parameter_shapes
 from lares_kernels.seeds import given_seed
 from lares_kernels.whole import whole_numbers
@@ -37,17 +36,8 @@ def check_forward(
     hidden: Tensor,
     state: Tensor | None,
     parameters: list[Tensor],
-    lengths: Tensor,
-    num_steps: Tensor | None,
-    sequence_ids: Tensor | None,
-    config: str,
-    backend: str,
-    precision: str,
-    rollouts: int,
-    max_steps: int,
-    steps_done: int,
-    seed: Tensor,
-    *flags: Any,
+    tensors: CallTensors,
+    options: CallOptions,
 ) -> None:
     """Raise unless a kernel can be given these; values of ids, lengths and depths it checks itself.
 
@@ -55,7 +45,8 @@ def check_forward(
         ValueError, TypeError: a tensor or an option does not fit; the message names it.
         BackendError: the backend cannot serve this call.
     """
-    core = core_of(config)
+    core, rollouts = core_of(options.config), options.rollouts
+    lengths, num_steps, sequence_ids, seed = tensors
     check_hidden(core, hidden)
     names = [*parameter_shapes(core)]
     if len(parameters) != len(names):
@@ -66,9 +57,9 @@ def check_forward(
     device = hidden.device
     check_parameters(core, dict(zip(names, parameters, strict=True)), hidden)
     check_rollouts(core, rollouts)
-    check_max_steps(core, max_steps)
-    check_steps_done(steps_done, max_steps, state is not None)
-    check_max_length(flags[-1])
+    check_max_steps(core, options.max_steps)
+    check_steps_done(options.steps_done, options.max_steps, state is not None)
+    check_max_length(options.max_length)
     padded = hidden.dim() == 3
     n_sequences = hidden.shape[0] if padded else len(lengths)
     if not 1 <= n_sequences <= MAX_SEQUENCES:
@@ -87,8 +78,9 @@ def check_forward(
         shape = (*group, *hidden.shape[1:]) if padded else (len(hidden) * rollouts, core.d_model)
         check_state(core, state, device, shape)
     given_seed(seed)
-    product_precision(precision, hidden.dtype, device.type)  # raises for one that is not known
-    check_serves(backend, Request(core, device.type, PRECISIONS[precision]), device.index)
+    product_precision(options.precision, hidden.dtype, device.type)  # raises for unknown ones
+    request = Request(core, device.type, PRECISIONS[options.precision])
+    check_serves(options.backend, request, device.index)
 
 
 def check_backward(
@@ -100,16 +92,16 @@ def check_backward(
     g_state: Tensor | None,
 ) -> None:
     """Raise ``ValueError`` unless the rest of what backward is given fits the call."""
-    if not call.differentiates:
+    if not call.options.differentiates:
         raise ValueError("differentiates is False: forward kept nothing for backward")
     device = hidden.device
     check_floats("kept", kept, device, (call.kept_size,))
     if kept.dtype is not kept_dtype:
         raise ValueError(f"kept is {kept.dtype}; forward of this backend gives {kept_dtype}")
     if g_trajectory is not None:
-        shape = (call.n_sequences, call.max_steps, call.config.d_model)
+        shape = (call.n_sequences, call.options.max_steps, call.config.d_model)
         check_floats("g_trajectory", g_trajectory, device, shape)
-    if g_state is not None and call.wants_state:
+    if g_state is not None and call.options.wants_state:
         check_floats("g_state", g_state, device, call.state_shape)
 
 

@@ -27,71 +27,48 @@ from lares_kernels.dispatcher import needs_no_dispatcher, same_device
 from lares_kernels.handover import Handover
 from lares_kernels.once_differentiable import refuse
 from lares_kernels.operator_checks import check_backward, check_forward
+from lares_kernels.options import SCHEMA, SEED_PLACE, CallOptions, CallTensors, unpack
 from lares_kernels.seeds import seed_for, seed_tensor
 from lares_kernels.whole import contiguous_int64
 
-_OPTIONS = (
-    "Tensor lengths, Tensor? num_steps, Tensor? sequence_ids, str config, str backend, "
-    "str precision, int rollouts, SymInt max_steps, SymInt steps_done, Tensor seed, bool dropout, "
-    "bool zero_state, bool wants_state, bool differentiates, bool keeps_padding, SymInt max_length"
-)
-_SEED = 12  # its place among the arguments of both
 library = torch.library.Library("lares_kernels", "DEF")
 library.define(
-    f"refine(Tensor hidden, Tensor? state, Tensor[] parameters, {_OPTIONS}) "
+    f"refine(Tensor hidden, Tensor? state, Tensor[] parameters, {SCHEMA}) "
     "-> (Tensor trajectory, Tensor state, Tensor kept)"
 )
 library.define(
-    f"refine_backward(Tensor hidden, Tensor? state, Tensor[] parameters, {_OPTIONS}, Tensor kept, "
+    f"refine_backward(Tensor hidden, Tensor? state, Tensor[] parameters, {SCHEMA}, Tensor kept, "
     "Tensor? g_trajectory, Tensor? g_state) -> Tensor[]"
 )
 
 
 def make_call(
     hidden: Tensor,
-    lengths: Tensor,
-    num_steps: Tensor | None,
-    sequence_ids: Tensor | None,
-    config: str | CoreConfig,
-    precision: str,
-    rollouts: int,
-    max_steps: int,
-    steps_done: int,
-    seed: int | Tensor,
-    dropout: bool,
-    zero_state: bool,
-    wants_state: bool,
-    differentiates: bool,
-    keeps_padding: bool,
-    max_length: int = 0,
+    tensors: CallTensors,
+    options: CallOptions,
     traced: bool = False,
+    handover: Handover | None = None,
 ) -> RefineCall:
     """The call that an operator's plain arguments describe, whose tensors kernels can read."""
     padded = hidden.dim() == 3
+    lengths, num_steps, sequence_ids, seed = tensors
     if traced:
         seed = seed_tensor(seed)
     elif isinstance(seed, Tensor):
         seed = seed_for(seed, hidden.device)
     return RefineCall(
-        config=CoreConfig.from_key(config) if isinstance(config, str) else config,
+        options=options,
+        config=CoreConfig.from_key(options.config),
         lengths=contiguous_int64(lengths),
         padded_length=hidden.shape[1] if padded else 0,
         n_hidden_rows=hidden.shape[0] * hidden.shape[1] if padded else hidden.shape[0],
-        rollouts=rollouts,
         sequence_ids=None if sequence_ids is None else contiguous_int64(sequence_ids),
         num_steps=None if num_steps is None else contiguous_int64(num_steps),
-        max_steps=max_steps,
-        steps_done=steps_done,
         seed=seed if isinstance(seed, Tensor) else seed & 0xFFFFFFFFFFFFFFFF,
-        dropout=dropout,
-        product_dtype=PRECISIONS[precision],
+        product_dtype=PRECISIONS[options.precision],
         state_dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
-        zero_state=zero_state,
-        wants_state=wants_state,
-        differentiates=differentiates,
-        keeps_padding=keeps_padding,
-        max_length=max_length,
         traced=traced,
+        handover=handover,
     )
 
 
@@ -99,16 +76,12 @@ def _refine(
     hidden: Tensor,
     state: Tensor | None,
     parameters: list[Tensor],
-    lengths: Tensor,
-    num_steps: Tensor | None,
-    sequence_ids: Tensor | None,
-    config: str,
-    backend: str,
-    *options: Any,
+    *others: Any,
     handover: Handover | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    call = make_call(hidden, lengths, num_steps, sequence_ids, config, *options)
-    call.handover = handover
+    tensors, options = unpack(others)
+    backend = options.backend
+    call = make_call(hidden, tensors, options, handover=handover)
     if not may_pass_on(backend):
         return backend_named(backend).forward(call, hidden, state, parameters)
 
@@ -124,19 +97,15 @@ def _refine_backward(
     hidden: Tensor,
     state: Tensor | None,
     parameters: list[Tensor],
-    lengths: Tensor,
-    num_steps: Tensor | None,
-    sequence_ids: Tensor | None,
-    config: str,
-    backend: str,
     *others: Any,
     handover: Handover | None = None,
 ) -> list[Tensor]:
-    *options, kept, g_trajectory, g_state = others
-    call = make_call(hidden, lengths, num_steps, sequence_ids, config, *options)
-    call.handover = handover
+    *of_call, kept, g_trajectory, g_state = others
+    tensors, options = unpack(of_call)
+    backend = options.backend
+    call = make_call(hidden, tensors, options, handover=handover)
     # Compiled graphs hand in zeros for an output that nobody read.
-    given = (kept.contiguous(), g_trajectory, g_state if call.wants_state else None)
+    given = (kept.contiguous(), g_trajectory, g_state if options.wants_state else None)
     if not may_pass_on(backend):
         return backend_named(backend).backward(call, hidden, state, parameters, *given)
 
@@ -148,18 +117,22 @@ def _refine_backward(
     return [each.to(dtype) for each in found]
 
 
-def _refine_operator(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    check_forward(*arguments)
-    return _refine(*arguments)
+def _refine_operator(
+    hidden: Tensor, state: Tensor | None, parameters: list[Tensor], *others: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    check_forward(hidden, state, parameters, *unpack(others))
+    return _refine(hidden, state, parameters, *others)
 
 
-def check_arguments_of_backward(*arguments: Any) -> None:
+def check_arguments_of_backward(
+    hidden: Tensor, state: Tensor | None, parameters: list[Tensor], *others: Any
+) -> None:
     """Raise unless ``torch.ops.lares_kernels.refine_backward`` can be given these."""
-    check_forward(*arguments[:-3])
-    *options, kept, g_trajectory, g_state = arguments
-    hidden, _, _, lengths, num_steps, sequence_ids, config, backend, *others = options
-    call = make_call(hidden, lengths, num_steps, sequence_ids, config, *others)
-    check_backward(call, hidden, kept, _dtype_of(backend, hidden), g_trajectory, g_state)
+    *of_call, kept, g_trajectory, g_state = others
+    tensors, options = unpack(of_call)
+    check_forward(hidden, state, parameters, tensors, options)
+    call = make_call(hidden, tensors, options)
+    check_backward(call, hidden, kept, _dtype_of(options.backend, hidden), g_trajectory, g_state)
 
 
 def _refine_backward_operator(*arguments: Any) -> list[Tensor]:
@@ -174,29 +147,17 @@ def _dtype_of(backend: str, hidden: Tensor) -> torch.dtype:
 
 
 def _refine_fake(
-    hidden: Tensor,
-    state: Tensor | None,
-    parameters: list[Tensor],
-    lengths: Tensor,
-    num_steps: Tensor | None,
-    sequence_ids: Tensor | None,
-    config: str,
-    backend: str,
-    precision: str,
-    rollouts: int,
-    max_steps: int,
-    steps_done: int,
-    seed: Tensor,
-    *flags: Any,
+    hidden: Tensor, state: Tensor | None, parameters: list[Tensor], *others: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    same_device(hidden, [state, *parameters, lengths, num_steps, sequence_ids], anywhere=seed)
-    numbers = (rollouts, max_steps, steps_done, 0)
-    call = make_call(hidden, lengths, num_steps, sequence_ids, config, precision, *numbers, *flags)
+    tensors, options = unpack(others)
+    *of_sequences, seed = tensors
+    same_device(hidden, [state, *parameters, *of_sequences], anywhere=seed)
+    call = make_call(hidden, tensors._replace(seed=0), options)
     new = hidden.new_empty
-    dtype = _dtype_of(backend, hidden)
-    trajectory = new((call.n_sequences, max_steps, call.config.d_model), dtype=dtype)
-    final = new(call.state_shape if call.wants_state else (0,), dtype=dtype)
-    if call.padded_length and not call.keeps_padding and call.differentiates:
+    dtype = _dtype_of(options.backend, hidden)
+    trajectory = new((call.n_sequences, options.max_steps, call.config.d_model), dtype=dtype)
+    final = new(call.state_shape if options.wants_state else (0,), dtype=dtype)
+    if call.padded_length and not options.keeps_padding and options.differentiates:
         # The number of real tokens is not in any shape.
         size = torch.library.get_ctx().new_dynamic_size()
         return trajectory, final, new((size,), dtype=dtype)
@@ -204,20 +165,13 @@ def _refine_fake(
 
 
 def _refine_backward_fake(
-    hidden: Tensor,
-    state: Tensor | None,
-    parameters: list[Tensor],
-    lengths: Tensor,
-    num_steps: Tensor | None,
-    sequence_ids: Tensor | None,
-    config: str,
-    backend: str,
-    *others: Any,
+    hidden: Tensor, state: Tensor | None, parameters: list[Tensor], *others: Any
 ) -> list[Tensor]:
-    numbers, kept_and_gradients = (lengths, num_steps, sequence_ids), others[-3:]
-    seed = others[4]
-    same_device(hidden, [state, *parameters, *numbers, *kept_and_gradients], anywhere=seed)
-    dtype = _dtype_of(backend, hidden)
+    *of_call, kept, g_trajectory, g_state = others
+    (*of_sequences, seed), options = unpack(of_call)
+    given = [state, *parameters, *of_sequences, kept, g_trajectory, g_state]
+    same_device(hidden, given, anywhere=seed)
+    dtype = _dtype_of(options.backend, hidden)
     like = [hidden, *parameters] if state is None else [hidden, *parameters, state]
     return [torch.empty_like(each, dtype=dtype).contiguous() for each in like]
 
@@ -234,8 +188,8 @@ def _dispatched(name: str) -> Callable[..., Any]:
     operator = getattr(torch.ops.lares_kernels, name).default
 
     def run(*arguments: Any) -> Any:
-        seed = seed_tensor(arguments[_SEED], arguments[0].device)
-        return operator(*arguments[:_SEED], seed, *arguments[_SEED + 1 :])
+        seed = seed_tensor(arguments[SEED_PLACE], arguments[0].device)
+        return operator(*arguments[:SEED_PLACE], seed, *arguments[SEED_PLACE + 1 :])
 
     return run
 

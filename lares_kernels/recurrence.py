@@ -122,7 +122,7 @@ def refine_forward(
         return result, final.new_empty((0, *final.shape))
     current = eq.first_state(call, state)
     states, last_rows = [], []
-    for step in range(1, call.max_steps + 1):
+    for step in range(1, call.options.max_steps + 1):
         states.append(current)
         layout, rows = eq.active_sequences(call, step)
         if rows is None:
@@ -168,7 +168,7 @@ def refine_backward(
         return RefineGradients(g_rows, None, grads)
 
     g_rows = torch.zeros_like(rows_hidden)
-    for step in range(call.max_steps, 0, -1):
+    for step in range(call.options.max_steps, 0, -1):
         if g_trajectory is not None:
             g_current[last_rows] += g_trajectory[:, step - 1].to(call.state_dtype)
         layout, rows = eq.active_sequences(call, step)

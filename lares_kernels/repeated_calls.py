@@ -102,7 +102,7 @@ def keep(signature: Signature, call: RefineCall) -> None:
     _, hidden_shape, *_ = signature
     order = of_core(call).in_places((*range(len(shapes)), None))
     n_sequences = call.n_sequences
-    steps = () if call.max_steps == 1 else (call.max_steps,)
+    steps = () if call.options.max_steps == 1 else (call.options.max_steps,)
     places = [
         Place(word_of("lengths"), torch.int64, (n_sequences,)),
         Place(word_of("sequence_ids"), torch.int64, (n_sequences,), may_be_none=True),
@@ -117,7 +117,7 @@ def keep(signature: Signature, call: RefineCall) -> None:
         [*shapes],
         torch.full_like(call.lengths, call.padded_length or call.n_hidden_rows),
         (n_sequences, *steps, call.config.d_model),
-        call.wants_state,
+        call.options.wants_state,
         lib.loaded().lares_refine_forward,
     )
 

@@ -29,6 +29,7 @@ from lares_kernels.catalogue.call import CatalogueCall
 from lares_kernels.circumstances import SELF_CHECK, is_capturing, tf32_allowed
 from lares_kernels.config import CoreConfig
 from lares_kernels.errors import BackendError, PlanFailure
+from lares_kernels.options import CallOptions
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.plan_failures import failures_met
 from lares_kernels.verdicts import Verdict
@@ -279,23 +280,26 @@ def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
         steps = _STEPS if config.is_recurrent else 1
         g_trajectory = _random(generator, len(lengths), steps, config.d_model)
         sizes = torch.tensor(lengths, dtype=torch.int64, device="cpu")
+        options = CallOptions(
+            config.key,
+            "",  # each is asked itself
+            "fp64",
+            max_steps=steps,
+            dropout=True,
+            wants_state=True,
+            differentiates=True,
+        )
         call = RefineCall(
+            options=options,
             config=config,
             lengths=sizes,
             padded_length=padded,
             n_hidden_rows=math.prod(rows),
-            rollouts=1,
             sequence_ids=None,
             num_steps=None,
-            max_steps=steps,
-            steps_done=0,
             seed=_SEED,
-            dropout=True,
             product_dtype=torch.float64,
             state_dtype=torch.float64,
-            zero_state=False,
-            wants_state=True,
-            differentiates=True,
         )
         g_state = _random(generator, *call.state_shape)
         mine = replace(
@@ -312,10 +316,8 @@ def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
         errors: dict[str, float] = {}
         # On a GPU inference is another kernel than training's forward.
         for what, training in (("inference", False), ("training", True)):
-            asked, expected = (
-                replace(c, dropout=training, differentiates=training, wants_state=training)
-                for c in (mine, call)
-            )
+            told = options._replace(dropout=training, differentiates=training, wants_state=training)
+            asked, expected = (replace(each, options=told) for each in (mine, call))
             exact = reference.forward(expected, hidden, None, parameters)
             found = backend.forward(asked, *given)
             errors[f"{what}'s trajectory"] = _distance(found[0], exact[0])

@@ -83,19 +83,19 @@ class CudaBackend:
     def plan(self, call: RefineCall, device_type: str) -> str:
         device = torch.device(device_type)
         plan = plan_of(call, call.layout.max_length, device)
-        if call.differentiates:
+        if call.options.differentiates:
             plan_of(call, call.layout.max_length, device, backward=True)
         where = "resident in shared memory" if plan.resident else "read again by every layer"
         if plan.split_parts:
             return (
                 f"low-latency CUDA kernel, a block for each of {call.n_sequences} sequences of up to "
                 f"{plan.tile_rows} tokens, its {SPLIT_WARPS} warps share a layer's columns, weights "
-                f"{where}, one launch for all {call.max_steps} steps"
+                f"{where}, one launch for all {call.options.max_steps} steps"
             )
         return (
             f"fused CUDA kernel, {plan.units} tiles of {plan.tile_rows} rows a multiprocessor, a warp "
             f"for 16 rows, weights {where}, {call.n_rows} tokens of {call.n_sequences} sequences in "
-            f"registers for all {call.max_steps} steps"
+            f"registers for all {call.options.max_steps} steps"
         )
 
     def forward(
@@ -110,17 +110,17 @@ class CudaBackend:
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         launch = _Launch(call, hidden, state, parameters, backward=False)
-        if call.differentiates:  # or the caller would learn of it too late
+        if call.options.differentiates:  # or the caller would learn of it too late
             plan_of(call, launch.longest, hidden.device, backward=True)
         c, floats = launch.c, launch.floats
-        trajectory = floats(call.n_sequences, call.max_steps, call.config.d_model)
-        final = launch.states() if call.wants_state else floats(0)
+        trajectory = floats(call.n_sequences, call.options.max_steps, call.config.d_model)
+        final = launch.states() if call.options.wants_state else floats(0)
         # Steps that a sequence does not take leave theirs unwritten.
         kept = torch.empty(call.kept_size, dtype=torch.float32, device=hidden.device)
         last = None if call.handover is None else floats(call.n_sequences, call.config.d_model)
         c.trajectory = trajectory.data_ptr()
         c.last = None if last is None else last.data_ptr()
-        c.final_state = final.data_ptr() if call.wants_state else None
+        c.final_state = final.data_ptr() if call.options.wants_state else None
         c.kept = kept.data_ptr() if call.kept_size else None
         lib.run("lares_cuda_forward", c)
         if call.handover is not None:  # not before: what did not start has made nothing
@@ -158,7 +158,7 @@ class CudaBackend:
     ) -> list[Tensor]:
         launch = _Launch(call, hidden, state, parameters, backward=True)
         c, shapes, plan, floats = launch.c, launch.shapes, launch.plan, launch.floats
-        width, steps = shapes.width, call.max_steps
+        width, steps = shapes.width, call.options.max_steps
         g_trajectory = None if g_trajectory is None else _floats_of(g_trajectory)
         g_state = None if g_state is None else _floats_of(g_state)
         c.kept = kept.data_ptr() if call.kept_size else None
@@ -178,7 +178,7 @@ class CudaBackend:
         pads = state is not None and call.padded_length > 0
         g_hidden, gradients, g_vectors, g_padded = zeros_at_once(
             hidden.device,
-            (call.rollouts, call.n_hidden_rows, width),
+            (call.options.rollouts, call.n_hidden_rows, width),
             (warps, shapes.vector_size),
             (splits, shapes.vector_size),
             call.state_shape if pads else (0,),
@@ -200,7 +200,7 @@ class CudaBackend:
             c.begins = last_step == steps
             lib.run("lares_cuda_backward", c)
         g_parameters = unpack_gradients(call.config, g_matrices, g_vectors, gradients)
-        g_rows = g_hidden[0] if call.rollouts == 1 else g_hidden.sum(0)
+        g_rows = g_hidden[0] if call.options.rollouts == 1 else g_hidden.sum(0)
         grads = [g_rows.reshape(hidden.shape), *g_parameters]
         return grads if g_first is None else [*grads, g_first]
 
@@ -231,9 +231,9 @@ class _Launch:
         self.card = lib.card(index_of(device))
         self.plan = plan = plan_of(call, self.longest, device, backward)
         self.floats = partial(unfilled, dtype=torch.float32, device=device)
-        most_rows = call.n_hidden_rows * call.rollouts
+        most_rows = call.n_hidden_rows * call.options.rollouts
         _check_size("hidden", most_rows * self.shapes.width)
-        _check_size("the trajectory", call.n_sequences * call.max_steps * self.shapes.width)
+        _check_size("the trajectory", call.n_sequences * call.options.max_steps * self.shapes.width)
 
         hidden = _floats_of(hidden)
         state = None if state is None else _floats_of(state)
@@ -262,14 +262,14 @@ class _Launch:
         self.alive = (hidden, state, packed, order, to_pack)
 
         self.c = c = lib.LaresCudaCall.from_buffer_copy(
-            _template(call.config, call.dropout, call.product_dtype)
+            _template(call.config, call.options.dropout, call.product_dtype)
         )
         c.device = index_of(device)
-        c.n_groups, c.rollouts = call.lengths.shape[0], call.rollouts
+        c.n_groups, c.rollouts = call.lengths.shape[0], call.options.rollouts
         c.padded_length, c.n_hidden_rows = call.padded_length, call.n_hidden_rows
-        c.kept_rows, c.longest, c.max_steps = call.kept_rows, self.longest, call.max_steps
-        c.steps_done = call.steps_done
-        c.state_mode = lib.STATE_ZERO if call.zero_state else lib.STATE_DRAWN
+        c.kept_rows, c.longest, c.max_steps = call.kept_rows, self.longest, call.options.max_steps
+        c.steps_done = call.options.steps_done
+        c.state_mode = lib.STATE_ZERO if call.options.zero_state else lib.STATE_DRAWN
         c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
         c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
         c.programs, c.program_blocks, c.planned = programs, program_blocks, planned
@@ -343,7 +343,7 @@ def _longest(call: RefineCall) -> int:
     if handover is not None:
         return handover.numbers[0]
     # Packed sequences say how long they are on the device alone: this waits for it.
-    longest = call.padded_length or call.max_length or int(call.lengths.max())
+    longest = call.padded_length or call.options.max_length or int(call.lengths.max())
     if call.handover is not None:
         call.handover.by, call.handover.numbers = _NAME, (longest,)
     return longest
@@ -353,7 +353,9 @@ def _plan_named(kernel: str, call: RefineCall, device: torch.device) -> Plan:
     """What is remembered of kernels that do not start."""
     width, dtype = call.config.d_model, str(call.product_dtype).removeprefix("torch.")
     words = f"the CUDA kernels ({kernel}, width {width}, {dtype})"
-    return Plan("cuda", words, device, (kernel, call.config.key, call.product_dtype, call.dropout))
+    return Plan(
+        "cuda", words, device, (kernel, call.config.key, call.product_dtype, call.options.dropout)
+    )
 
 
 def plan_of(
@@ -361,15 +363,15 @@ def plan_of(
 ) -> LaunchPlan:
     """The plan of a call's forward or backward; :class:`PlanFailure` if the card cannot run it."""
     config = call.config
-    attention = call.dropout and threshold_and_planes(config.attn_dropout)[1] > 0
-    residual = call.dropout and threshold_and_planes(config.dropout)[1] > 0
+    attention = call.options.dropout and threshold_and_planes(config.attn_dropout)[1] > 0
+    residual = call.options.dropout and threshold_and_planes(config.dropout)[1] > 0
     reason = length_reason(longest, attention)
     if reason is None:
         card = lib.card(index_of(device))
         # Few enough for a multiprocessor each; what trains or drops is not about latency.
-        few = call.n_sequences <= card.multiprocessors and not call.differentiates
+        few = call.n_sequences <= card.multiprocessors and not call.options.differentiates
         if few and not (attention or residual or backward):
-            split = split_plan(shapes_of(config), longest, call.max_steps, card)
+            split = split_plan(shapes_of(config), longest, call.options.max_steps, card)
             if split is not None:
                 return split
         plan = launch_plan(shapes_of(config), longest, attention or residual, card, backward)

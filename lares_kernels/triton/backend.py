@@ -119,13 +119,13 @@ class TritonBackend:
         if rule is None:
             return layered_text(call)
         backward = ""
-        if call.differentiates:
+        if call.options.differentiates:
             tiles = first_left(self._plans("backward", call, device, longest)).rule
             backward = "; backward layer by layer" if tiles is None else ""
         return (
             f"fused Triton kernels, tiles of {rule.rows} rows with {rule.warps} warps, "
             f"weights {rule.weights}, {call.n_rows} tokens of {call.n_sequences} sequences "
-            f"in registers for all {call.max_steps} steps{backward}"
+            f"in registers for all {call.options.max_steps} steps{backward}"
         )
 
     def _plans(
@@ -137,7 +137,7 @@ class TritonBackend:
         """
         asked = weights_asked_for() if kernel == "forward" else None
         precision = precision_of(call.product_dtype)
-        code = (kernel, precision, call.config.key, call.dropout)
+        code = (kernel, precision, call.config.key, call.options.dropout)
 
         def fused(rule: Setting) -> TritonPlan:
             where = f", weights {rule.weights}" if kernel == "forward" else ""
@@ -216,7 +216,7 @@ class TritonBackend:
         if handover is not None:
             return handover.numbers[0]
         # Packed sequences say how long they are on the device alone: this waits for it.
-        longest = call.padded_length or call.max_length or int(call.lengths.max())
+        longest = call.padded_length or call.options.max_length or int(call.lengths.max())
         if call.handover is not None:
             call.handover.by, call.handover.numbers = self.name, (longest,)
         return longest

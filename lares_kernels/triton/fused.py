@@ -89,7 +89,9 @@ def prepare(
     """Tile plan and packed parameters for ``kernel``; backward takes those that forward left."""
     device = parameters[0].device
     rule = call_setting(kernel, call, precision, device, longest)
-    c = constants(call.config, rule.rows, call.dropout, precision, rule.chunk, rule.resident)
+    c = constants(
+        call.config, rule.rows, call.options.dropout, precision, rule.chunk, rule.resident
+    )
     of_plan = (longest, rule.rows, _PRECISIONS.index(precision))
     handover = call.handover_of(_NAME)
     if kernel == "backward" and handover is not None and handover.numbers == of_plan:
@@ -121,9 +123,9 @@ def fused_forward(
         launch = prepare("forward", call, parameters, precision, longest)
         floats = partial(unfilled, dtype=torch.float32, device=hidden.device)
         zeros = partial(zeroed, dtype=torch.float32, device=hidden.device)
-        trajectory = floats(call.n_sequences, call.max_steps, config.d_model)
+        trajectory = floats(call.n_sequences, call.options.max_steps, config.d_model)
         final = floats(0)
-        if call.wants_state:
+        if call.options.wants_state:
             new = zeros if call.padded_length else floats
             final = new(call.state_shape)
         # Steps that a sequence does not take leave theirs unwritten.
@@ -139,14 +141,14 @@ def fused_forward(
             plan.totals,
             trajectory,
             last,
-            final if call.wants_state else None,
+            final if call.options.wants_state else None,
             kept if call.kept_size else None,
             plan.seed,
             config.state_omega * config.state_sigma,
-            call.max_steps,
-            call.steps_done,
+            call.options.max_steps,
+            call.options.steps_done,
             call.kept_rows,
-            DRAWN=not call.zero_state,
+            DRAWN=not call.options.zero_state,
             C=compile_time(launch.c),
             **launch.options,
         )
@@ -180,7 +182,7 @@ def fused_backward(
     """
     from lares_kernels.triton.kernels.backward import backward_kernel
 
-    config, steps, kept_rows = call.config, call.max_steps, call.kept_rows
+    config, steps, kept_rows = call.config, call.options.max_steps, call.kept_rows
     hidden = hidden.contiguous()
     g_trajectory = None if g_trajectory is None else g_trajectory.float().contiguous()
     g_state = None if g_state is None else g_state.float().contiguous()
@@ -200,7 +202,7 @@ def fused_backward(
         pads = state is not None and call.padded_length > 0
         g_hidden, gradients, products_of.vectors, g_padded = zeros_at_once(
             hidden.device,
-            (call.rollouts, call.n_hidden_rows, c.width),
+            (call.options.rollouts, call.n_hidden_rows, c.width),
             (programs, c.gradient_size),
             (products_of.splits, c.vector_size),
             call.state_shape if pads else (0,),
@@ -230,7 +232,7 @@ def fused_backward(
                 gradients,
                 plan.seed,
                 steps,
-                call.steps_done,
+                call.options.steps_done,
                 kept_rows,
                 call.n_hidden_rows,
                 first_step,
@@ -246,7 +248,7 @@ def fused_backward(
         g_parameters = unpack_gradients(
             config, c, products_of.matrices, products_of.vectors, gradients
         )
-        g_rows = g_hidden[0] if call.rollouts == 1 else g_hidden.sum(0)
+        g_rows = g_hidden[0] if call.options.rollouts == 1 else g_hidden.sum(0)
     grads = [g_rows.reshape(hidden.shape), *g_parameters]
     return grads if g_first is None else [*grads, g_first]
 
@@ -260,7 +262,7 @@ class WeightGradients:
         self.rule = call_setting("weights", call, precision, device, 0)
         self.blocks = c.layer_rows // c.row_block
         wanted = self.rule.programs * multiprocessors(device)
-        most = call.max_steps * -(-call.kept_rows // self.rule.rows)
+        most = call.options.max_steps * -(-call.kept_rows // self.rule.rows)
         self.splits = max(1, min(wanted // (self.blocks * c.layers), most))
         self.matrices = unfilled(
             self.splits, c.matrix_rows, c.d, dtype=torch.float32, device=device

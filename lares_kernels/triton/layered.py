@@ -152,7 +152,7 @@ def layered_forward(
     rows, d = run.rows, call.config.d_model
     kept = torch.empty(call.kept_size, dtype=torch.float32, device=run.device)
     trajectory = unfilled(
-        call.n_sequences, call.max_steps, d, dtype=torch.float32, device=run.device
+        call.n_sequences, call.options.max_steps, d, dtype=torch.float32, device=run.device
     )
     with run.on_device():
         if not call.config.is_recurrent:
@@ -160,12 +160,12 @@ def layered_forward(
             trajectory[:, 0] = current[rows.newest]
         else:
             current = run.first_state()
-            for step in range(1, call.max_steps + 1):
+            for step in range(1, call.options.max_steps + 1):
                 place = states_of(call, rows, kept, step)
                 start = run.step_input(current, run.running(step), place)
                 current = run.written(current, layers(run, *start, step), step)
                 trajectory[:, step - 1] = current[rows.newest]
-        final = unpack(call, rows, current) if call.wants_state else current.new_empty(0)
+        final = unpack(call, rows, current) if call.options.wants_state else current.new_empty(0)
     hand_over(call, rows)
     return trajectory, final, kept
 
@@ -174,8 +174,8 @@ def states_of(call: RefineCall, rows: PackedRows, kept: Tensor, step: int) -> Te
     """``s_{step-1}`` (N, d) within what is kept, or None where nothing is."""
     if not kept.numel():
         return None
-    size, d = call.max_steps * call.kept_rows * call.config.d_model, call.config.d_model
-    return kept[:size].view(call.max_steps, call.kept_rows, d)[step - 1, : rows.n_rows]
+    size, d = call.options.max_steps * call.kept_rows * call.config.d_model, call.config.d_model
+    return kept[:size].view(call.options.max_steps, call.kept_rows, d)[step - 1, : rows.n_rows]
 
 
 def unpack(call: RefineCall, rows: PackedRows, values: Tensor) -> Tensor:

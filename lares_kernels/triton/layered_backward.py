@@ -60,7 +60,7 @@ def layered_backward(
             return [_of_hidden(run, g_rows).view(hidden.shape), *grads.ordered()]
 
         g_rows = unfilled_like(g_current).zero_()
-        for step in range(call.max_steps, 0, -1):
+        for step in range(call.options.max_steps, 0, -1):
             if g_trajectory is not None:
                 g_current[rows.newest] += g_trajectory[:, step - 1]
             before = states_of(call, rows, kept, step)
@@ -299,7 +299,7 @@ def _branch_backward(
 
 def _of_hidden(run: Layered, g_rows: Tensor) -> Tensor:
     """Gradient of ``hidden`` (rows of the caller, d): rollouts added up in order, padding zero."""
-    rollouts, d = run.call.rollouts, run.config.d_model
+    rollouts, d = run.call.options.rollouts, run.config.d_model
     place = run.rows.hidden_row.to(torch.int64) * rollouts + run.rows.rollout
     spread = zeroed(
         run.call.n_hidden_rows * rollouts, d, dtype=g_rows.dtype, device=g_rows.device

@@ -92,7 +92,7 @@ class Layered:
         self.device, self.dtype = hidden.device, call.product_dtype
         self.rows: PackedRows = rows_of(call)
         self.c: Constants = constants(
-            self.config, row_rows(self.config.d_model), call.dropout, precision
+            self.config, row_rows(self.config.d_model), call.options.dropout, precision
         )
         self.compiled = compile_time(self.c)  # as kernels take it
         self.blocks = attention_blocks(precision, self.c.head, self.rows.longest)
@@ -177,7 +177,7 @@ class Layered:
             config.state_omega * config.state_sigma,
             rows.n_rows,
             self.seed,
-            DRAWN=not self.call.zero_state,
+            DRAWN=not self.call.options.zero_state,
             C=self.compiled,
         )
         return self.shown(out)
@@ -349,7 +349,7 @@ class Layered:
 
         Sequences that run at the greatest depth all end with it.
         """
-        if self.call.wants_state or step not in (0, self.call.max_steps):
+        if self.call.options.wants_state or step not in (0, self.call.options.max_steps):
             return None
         return self.rows.ends[: self.rows.sequences[-1]]
 

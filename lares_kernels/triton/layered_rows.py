@@ -80,8 +80,8 @@ def rows_of(call: RefineCall) -> PackedRows:
         rollout,
         newest,
         longest,
-        rows=counts[: call.max_steps],
-        sequences=counts[call.max_steps :],
+        rows=counts[: call.options.max_steps],
+        sequences=counts[call.options.max_steps :],
         hidden_padding=padding,
     )
 
@@ -110,7 +110,7 @@ def pack_rows(call: RefineCall) -> PackedRows:
     Raises:
         ValueError: a length, depth or id is out of range.
     """
-    device, groups = call.lengths.device, call.rollouts
+    device, groups = call.lengths.device, call.options.rollouts
     if call.padding_is_read:
         call.check_values()  # below, lengths are those with padding
     lengths = call.row_lengths.repeat_interleave(groups) if groups > 1 else call.row_lengths
@@ -180,22 +180,22 @@ def _sizes(
     found = [torch.stack(limits)]
     if call.num_steps is not None:
         depths = call.num_steps[order].flip(0)  # ascending
-        steps = torch.arange(1, call.max_steps + 1, device=starts.device)
+        steps = torch.arange(1, call.options.max_steps + 1, device=starts.device)
         sequences = len(order) - torch.searchsorted(depths, steps)
         found += [sequences, starts[sequences], depths[:1], depths[-1:]]
     longest, shortest, n_rows, *others = torch.cat(found).tolist()
     most = call.padded_length or call.n_hidden_rows
     wrong = shortest < 1 or longest > most
-    wrong |= not call.padded_length and n_rows != call.n_hidden_rows * call.rollouts
+    wrong |= not call.padded_length and n_rows != call.n_hidden_rows * call.options.rollouts
     if call.sequence_ids is not None:
         low, high, *others = others
         wrong |= low < 0 or high >= MAX_SEQUENCES
-    steps_run = [len(order)] * call.max_steps
-    rows = [n_rows] * call.max_steps
+    steps_run = [len(order)] * call.options.max_steps
+    rows = [n_rows] * call.options.max_steps
     if call.num_steps is not None:
         *others, least, greatest = others
-        steps_run, rows = others[: call.max_steps], others[call.max_steps :]
-        wrong |= least < 1 or greatest > call.max_steps
+        steps_run, rows = others[: call.options.max_steps], others[call.options.max_steps :]
+        wrong |= least < 1 or greatest > call.options.max_steps
     if wrong:
         call.check_values()
         raise ValueError("lengths, num_steps or sequence_ids are out of range")

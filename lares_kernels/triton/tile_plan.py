@@ -49,7 +49,7 @@ def _sizes(call: RefineCall, tile_rows: int, longest: int) -> tuple[int, list[in
     """Tiles there can be, and numbers of a plan's parts, aligned: kernels are compiled for that."""
     from lares_kernels.triton.kernels import tiles
 
-    n_sequences, most_rows = call.n_sequences, call.n_hidden_rows * call.rollouts
+    n_sequences, most_rows = call.n_sequences, call.n_hidden_rows * call.options.rollouts
     blocks, _, _ = divided(n_sequences, tiles.BLOCK.value)
     max_tiles = most_tiles(most_rows, n_sequences, longest, tile_rows, blocks)
     of_row = tiles.ROW_FIELDS.value * tile_rows
@@ -91,7 +91,7 @@ def make_plan(
     as_given = order is not None and not call.padded_length
     sequences = new(tiles.SEQUENCE_FIELDS.value, n_sequences)
     sums = new(tiles.SUMS.value, tiles.PROGRAMS.value)
-    shared = (n_sequences, call.rollouts, longest, call.max_steps, of_program)
+    shared = (n_sequences, call.options.rollouts, longest, call.options.max_steps, of_program)
     prepare_kernel[(programs + (packing.programs if packing else 0),)](
         call.row_lengths,
         order,
@@ -127,7 +127,7 @@ def make_plan(
         plan.max_tiles,
         call.padded_length,
         call.n_hidden_rows,
-        call.n_hidden_rows * call.rollouts,
+        call.n_hidden_rows * call.options.rollouts,
         AS_GIVEN=as_given,
         GROUP=_GROUP,
         ROWS=tile_rows,

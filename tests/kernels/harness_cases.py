@@ -21,6 +21,7 @@ from lares_kernels.call import RefineCall, depths, has_dropout
 from lares_kernels.catalogue import cpu as catalogue_cpu
 from lares_kernels.catalogue.call import CatalogueCall
 from lares_kernels.ops import make_call
+from lares_kernels.options import CallOptions, CallTensors
 from lares_kernels.parameters import parameter_shapes
 from tests.kernels import harness_file
 from tests.kernels.catalogues import CatalogueProblem, ranks_by_hand, top_k_by_hand
@@ -237,7 +238,9 @@ def run(case: Recurrence, call: RefineCall, dtype: torch.dtype, precision: str) 
             **case.options,
         )
     # One rollout after the other, as the library has them.
-    outputs = {"trajectory": out.trajectory.reshape(-1, call.max_steps, case.config.d_model)}
+    outputs = {
+        "trajectory": out.trajectory.reshape(-1, call.options.max_steps, case.config.d_model)
+    }
     if case.wants_state:
         outputs["final_state"] = out.state
     detached = {name: tensor.detach() for name, tensor in outputs.items()}
@@ -260,23 +263,21 @@ def call_of(case: Recurrence) -> RefineCall:
     options = case.options
     rollouts = options.get("rollouts", 1)
     steps, most = depths(case.config, options.get("num_steps", 1), len(case.lengths), rollouts)
-    return make_call(
-        hidden_of(case).float(),
-        torch.tensor(case.lengths),
-        steps,
-        options.get("sequence_ids"),
+    told = CallOptions(
         case.config.key,
+        "cpu",
         "fp32",
         rollouts,
         most,
-        options.get("steps_done", 0),
-        options.get("seed", 0),
-        has_dropout(case.config),
-        case.state == "zero",
-        case.wants_state,
-        case.differentiates,
-        False,
+        steps_done=options.get("steps_done", 0),
+        dropout=has_dropout(case.config),
+        zero_state=case.state == "zero",
+        wants_state=case.wants_state,
+        differentiates=case.differentiates,
     )
+    lengths, ids = torch.tensor(case.lengths), options.get("sequence_ids")
+    tensors = CallTensors(lengths, steps, ids, options.get("seed", 0))
+    return make_call(hidden_of(case).float(), tensors, told)
 
 
 def entries_of_recurrence(case: Recurrence) -> Iterator[Entry]:
@@ -305,7 +306,7 @@ def entries_of_recurrence(case: Recurrence) -> Iterator[Entry]:
         if tensor is not None:
             yield given(name, word_of(struct, *field_and_index), tensor)
     if call.kept_size:
-        rows = call.max_steps * call.kept_rows
+        rows = call.options.max_steps * call.kept_rows
         yield room("kept", word_of(struct, "kept"), rows * case.config.d_model)
         yield room("kept_rstd", word_of(struct, "kept_rstd"), rows)
 

@@ -29,7 +29,7 @@ def as_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls on the CPU ask of the host what they ask on a card, where nothing looks at values."""
     monkeypatch.setattr(dispatcher, "_len_torch_dispatch_stack", lambda: 0)
     monkeypatch.setattr(RefineCall, "check_values", lambda call: None)
-    rows = property(lambda call: call.n_hidden_rows * call.rollouts)
+    rows = property(lambda call: call.n_hidden_rows * call.options.rollouts)
     monkeypatch.setattr(RefineCall, "kept_rows", rows)
     monkeypatch.setenv("LARES_SELF_CHECK", "0")
 

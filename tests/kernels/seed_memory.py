@@ -10,6 +10,7 @@ from torch import Tensor
 from lares_kernels import CoreConfig, RecurrentCore
 from lares_kernels.call import PRECISIONS, RefineCall
 from lares_kernels.ops import make_call
+from lares_kernels.options import CallOptions, CallTensors
 from lares_kernels.seeds import signed
 
 SEEDS = (7, 2**63 + 5, 2**40 + 1)
@@ -19,23 +20,17 @@ def call_of(
     config: CoreConfig, hidden: Tensor, lengths: Tensor, seed: Any, precision: str, trains: bool
 ) -> RefineCall:
     """A call of two steps, on a drawn state, with dropout if it ``trains``."""
-    call = make_call(
-        hidden,
-        lengths,
-        None,
-        None,
-        config,
-        precision,
-        1,
-        2,
-        0,
-        0,
-        trains,
-        False,
-        True,
-        trains,
-        True,
+    options = CallOptions(
+        config.key,
+        backend="",
+        precision=precision,
+        max_steps=2,
+        dropout=trains,
+        wants_state=True,
+        differentiates=trains,
+        keeps_padding=True,
     )
+    call = make_call(hidden, CallTensors(lengths, None, None, 0), options)
     call.seed = seed
     return call
 
@@ -45,7 +40,7 @@ def results(
 ) -> list[Tensor]:
     """Trajectory, final state, and gradients if the call trains."""
     trajectory, final, kept = backend.forward(call, hidden, None, parameters)
-    if not call.differentiates:
+    if not call.options.differentiates:
         return [trajectory, final]
     gradients = (torch.ones_like(trajectory), torch.ones_like(final))
     return [trajectory, final, *backend.backward(call, hidden, None, parameters, kept, *gradients)]

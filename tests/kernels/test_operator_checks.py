@@ -12,6 +12,7 @@ from torch import Tensor
 
 import lares_kernels as lk
 from lares_kernels.cpu_library import load
+from lares_kernels.options import CallOptions, CallTensors
 from lares_kernels.parameters import parameter_shapes
 from tests.kernels.problems import SMALL, make_core
 
@@ -30,13 +31,13 @@ def forward_arguments(backend: str, packed: bool = False, rollouts: int = 1) -> 
         "lengths": torch.tensor([3, 1, 4]),
         "num_steps": torch.tensor([2, 1, 2]).repeat_interleave(rollouts),
         "sequence_ids": torch.tensor([5, 0, 9]),
+        "seed": torch.tensor(7),
         "config": SMALL.key,
         "backend": backend,
         "precision": "fp32",
         "rollouts": rollouts,
         "max_steps": 2,
         "steps_done": 0,
-        "seed": torch.tensor(7),
         "dropout": False,
         "zero_state": False,
         "wants_state": True,
@@ -441,12 +442,12 @@ def test_every_parameter_is_named() -> None:
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_the_function_under_the_op_checks_too(backend: str) -> None:
     core = lk.RecurrentCore(lk.CoreConfig(d_model=16, n_heads=2, d_ff=32, n_layers=1))
-    options = (core.config.key, backend, "fp32", 1, 2, 0, 5, False, False, False, False, 0)
+    options = CallOptions(core.config.key, backend, "fp32", max_steps=2)
     hidden = torch.randn(1, 4, 16)
 
     def run(lengths: list[int], parameters: list) -> None:
-        given = (hidden, None, torch.tensor(lengths), None, None)
-        lk.RefineFunction.apply(*given, *options, *parameters)
+        tensors = CallTensors(torch.tensor(lengths), None, None, 5)
+        lk.RefineFunction.apply(hidden, None, *tensors, options, *parameters)
 
     run([4], [*core.parameters()])
     with pytest.raises(ValueError, match="lengths must hold"):

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from lares_kernels import CoreConfig, RecurrentCore, refine, use_backend
 from lares_kernels.cpu_library import load
+from lares_kernels.options import CallOptions, CallTensors
 from tests.kernels.problems import SMALL, make_core
 
 NOISY = replace(SMALL, dropout=0.5, attn_dropout=0.5)
@@ -22,9 +23,12 @@ def arguments(config: CoreConfig, backend: str, packed: bool) -> tuple[Any, ...]
     core = make_core(config, scale=0.1).float()
     lengths = torch.tensor([3, 1, 4])
     hidden = torch.randn(8, 16) if packed else torch.randn(3, 4, 16)
-    tensors = (hidden, None, [p.detach() for p in core.parameters()], lengths, None, None)
-    numbers = (config.key, backend, "fp32", 1, 3, 0, torch.tensor(7))
-    return (*tensors, *numbers, True, False, True, True, True, 0)
+    options = CallOptions(
+        config.key, backend, "fp32", max_steps=3, dropout=True, wants_state=True,
+        differentiates=True, keeps_padding=True,
+    )  # fmt: skip
+    tensors = CallTensors(lengths, None, None, torch.tensor(7))
+    return (hidden, None, [p.detach() for p in core.parameters()], *tensors, *options)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

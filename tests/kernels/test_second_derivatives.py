@@ -13,6 +13,7 @@ from torch.autograd import forward_ad, functional
 import lares_kernels as lk
 from lares_kernels import CoreConfig, RecurrentCore
 from lares_kernels.cpu_library import load
+from lares_kernels.options import CallOptions, CallTensors
 from tests.kernels.problems import make_core
 
 BACKENDS = ["reference"] + ([] if isinstance(load(), str) else ["cpu"])
@@ -256,11 +257,11 @@ def test_a_loss_that_draws_says_so() -> None:
 def operator_arguments(backend: str, differentiates: bool) -> list[Any]:
     core = make_core(CONFIG).float()
     hidden = torch.randn(1, 2, 4).requires_grad_()
-    return [
-        hidden, None, [p.detach() for p in core.parameters()], torch.tensor([2]), None, None,
-        CONFIG.key, backend, "fp32", 1, 2, 0, torch.tensor(7), False, False, True, differentiates,
-        False, 0,
-    ]  # fmt: skip
+    tensors = CallTensors(torch.tensor([2]), None, None, torch.tensor(7))
+    options = CallOptions(
+        CONFIG.key, backend, "fp32", max_steps=2, wants_state=True, differentiates=differentiates
+    )
+    return [hidden, None, [p.detach() for p in core.parameters()], *tensors, *options]
 
 
 @pytest.mark.parametrize("differentiates", [True, False])

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from lares_kernels import RecurrentCore, from_torch, refine_states, seeds, use_backend
 from lares_kernels.cpu_library import load
 from lares_kernels.ops import make_call
+from lares_kernels.options import CallOptions, CallTensors
 from lares_kernels.seeds import DrawSeeds, drawn_seed, seed_for, seed_memory, seed_tensor
 from tests.kernels.problems import SMALL, make_core
 
@@ -282,10 +283,11 @@ def test_a_seed_on_a_card_is_not_read() -> None:
         lengths = torch.empty(2, dtype=torch.int64, device="cuda")
         for dtype in (torch.int64, torch.int32):
             seed = torch.empty((), dtype=dtype, device="cuda")
-            call = make_call(
-                hidden, lengths, None, None, NOISY, "fp32", 1, 2, 0, seed, True, False,
-                False, True, True,
+            options = CallOptions(
+                NOISY.key, "reference", "fp32", max_steps=2, dropout=True, differentiates=True,
+                keeps_padding=True,
             )  # fmt: skip
+            call = make_call(hidden, CallTensors(lengths, None, None, seed), options)
             for found in (call.seed, call.seed_memory):
                 assert (found.shape, found.dtype, found.device) == ((), torch.int64, hidden.device)
 

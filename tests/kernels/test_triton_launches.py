@@ -26,6 +26,7 @@ from triton.runtime.jit import JITFunction
 from lares_kernels import CoreConfig, RecurrentCore
 from lares_kernels.call import RefineCall
 from lares_kernels.ops import make_call
+from lares_kernels.options import CallOptions, CallTensors
 from lares_kernels.triton import fused
 from lares_kernels.triton.kernels.backward import backward_kernel
 from lares_kernels.triton.kernels.forward import forward_kernel
@@ -78,10 +79,11 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def call_of(hidden: torch.Tensor, steps: int, seed: int, depths: torch.Tensor | None) -> RefineCall:
     lengths = torch.full(hidden.shape[:1], hidden.shape[1])
-    return make_call(
-        hidden, lengths, depths, None, CONFIG.key, "bf16", 1, steps, 0, seed, True, False, True,
-        True, True,
+    options = CallOptions(
+        CONFIG.key, "triton", "bf16", max_steps=steps, dropout=True, wants_state=True,
+        differentiates=True, keeps_padding=True,
     )  # fmt: skip
+    return make_call(hidden, CallTensors(lengths, depths, None, seed), options)
 
 
 def launch(

@@ -10,6 +10,7 @@ from lares_kernels import CoreConfig
 from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.backend import _Launch
 from lares_kernels.ops import make_call
+from lares_kernels.options import CallOptions, CallTensors
 from lares_kernels.parameters import parameter_shapes
 from tests.kernels.plain_tiles import BLOCK, lengths_of_mean, rows_of_tiles
 
@@ -34,10 +35,11 @@ def plan_of(
     longest = int(lengths.max())
     shape = (len(lengths), longest, 32) if padded else (int(lengths.sum()), 32)
     most = 2 if depths is None else int(depths.max())
-    call = make_call(
-        torch.zeros(shape), lengths, depths, ids, CORE.key, "bf16",
-        rollouts, most, 0, 0, False, True, False, True, True,
+    options = CallOptions(
+        CORE.key, "cuda", "bf16", rollouts, most, zero_state=True, differentiates=True,
+        keeps_padding=True,
     )  # fmt: skip
+    call = make_call(torch.zeros(shape), CallTensors(lengths, depths, ids, 0), options)
     parameters = [torch.zeros(shape) for shape in parameter_shapes(CORE).values()]
     launch = _Launch(call, torch.zeros(shape), None, parameters, backward=False)
     if wrong is not None:

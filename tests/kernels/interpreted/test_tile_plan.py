@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lares_kernels import CoreConfig, tiles
 from lares_kernels.ops import make_call
+from lares_kernels.options import CallOptions, CallTensors
 from lares_kernels.triton.kernels import tiles as kernels
 from lares_kernels.triton.tile_plan import make_plan, most_tiles
 from tests.kernels.plain_tiles import cut, lengths_of_mean, rows_of_tiles
@@ -17,10 +18,9 @@ def call_of(lengths: Tensor, depths: Tensor | None, rollouts: int, padded: bool,
     longest = int(lengths.max())
     shape = (len(lengths), longest, 8) if padded else (int(lengths.sum()), 8)
     most = 5 if depths is None else int(depths.max())
-    return make_call(
-        torch.empty(shape), lengths, depths, ids, CoreConfig(d_model=8, n_heads=1).key, "fp32",
-        rollouts, most, 0, 0, False, False, False, True, False,
-    )  # fmt: skip
+    key = CoreConfig(d_model=8, n_heads=1).key
+    options = CallOptions(key, "triton", "fp32", rollouts, most, differentiates=True)
+    return make_call(torch.empty(shape), CallTensors(lengths, depths, ids, 0), options)
 
 
 FIELDS = {
@@ -116,7 +116,7 @@ def test_bad_ids_and_depths_stay_in_bounds() -> None:
     lengths = torch.tensor([3, 4, 5])
     ids = torch.tensor([2**24 + 2, -1, 2**40 + 5])
     call = call_of(lengths, torch.tensor([0, 9, -3]), 1, False, ids)
-    call.max_steps = 5
+    call.options.max_steps = 5
     plan = make_plan(call, 16, 5)
     at = {int(sequence): r for r, sequence in enumerate(plan.rows[0, 6]) if sequence >= 0}
     assert [int(plan.rows[0, 2, at[s]]) for s in range(3)] == [2, 2**24 - 1, 5]
@@ -126,10 +126,9 @@ def test_bad_ids_and_depths_stay_in_bounds() -> None:
 @pytest.mark.parametrize("mixer", ["filter", "bsarec"])
 def test_bad_lengths_of_windows_leave_each_a_newest_row(mixer: str) -> None:
     config = CoreConfig(d_model=8, n_heads=1, mixer=mixer, window=8)
-    call = make_call(
-        torch.empty(3, 8, 8), torch.tensor([3, 4, 8]), None, None, config.key, "fp32",
-        1, 2, 0, 0, False, False, False, True, False,
-    )  # fmt: skip
+    options = CallOptions(config.key, "triton", "fp32", max_steps=2, differentiates=True)
+    tensors = CallTensors(torch.tensor([3, 4, 8]), None, None, 0)
+    call = make_call(torch.empty(3, 8, 8), tensors, options)
     call.lengths = torch.tensor([0, 2**40, -5])
     rows = make_plan(call, 32, 8).rows[0]
     assert sorted(int(s) for s in rows[6] if s >= 0) == [0, 1, 2]
