@@ -66,14 +66,15 @@ class CallOptions(NamedTuple):
     max_length: SymInt = 0
 
 
-def _schema() -> str:
-    tensors = "Tensor lengths, Tensor? num_steps, Tensor? sequence_ids, Tensor seed"
-    kinds = CallOptions.__annotations__.items()  # which NamedTuple keeps as references to names
-    options = (f"{getattr(kind, '__forward_arg__', kind)} {name}" for name, kind in kinds)
-    return ", ".join((tensors, *options))
+def schema_of(options: type[tuple[Any, ...]]) -> str:
+    """Return the part of an operator's schema that a NamedTuple's fields are."""
+    kinds = options.__annotations__.items()  # which NamedTuple keeps as references to names
+    return ", ".join(f"{getattr(kind, '__forward_arg__', kind)} {name}" for name, kind in kinds)
 
 
-SCHEMA = _schema()
+SCHEMA = "Tensor lengths, Tensor? num_steps, Tensor? sequence_ids, Tensor seed, " + schema_of(
+    CallOptions
+)
 _N_TENSORS = len(CallTensors._fields)
 # What comes before: hidden, state and parameters.
 SEED_PLACE = 3 + CallTensors._fields.index("seed")

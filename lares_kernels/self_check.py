@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from lares_kernels import verdicts
 from lares_kernels.call import RefineCall, Request
-from lares_kernels.catalogue.call import CatalogueCall
+from lares_kernels.catalogue.call import CatalogueCall, Operands
 from lares_kernels.circumstances import SELF_CHECK, is_capturing, tf32_allowed
 from lares_kernels.config import CoreConfig
 from lares_kernels.errors import BackendError, PlanFailure
@@ -356,28 +356,27 @@ def check_catalogue(
             return tensor.to(device_type, torch.float32)
 
         ids, left_out = chosen.to(device_type), excluded.to(device_type)
-        inputs = (there(queries), there(items))
-        exact = reference.log_probability(exact_call, queries, items, chosen, excluded, True)
-        found = backend.log_probability(call, *inputs, ids, left_out, True)
+        given = Operands(queries, items, chosen, excluded)
+        inputs = Operands(there(queries), there(items), ids, left_out)
+        exact = reference.log_probability(exact_call, given, True)
+        found = backend.log_probability(call, inputs, True)
         errors: dict[str, float] = {}
         for name, mine, right in zip(
             ("the log probability", "the normaliser", "the entropy"), found, exact, strict=True
         ):
             errors[name] = _distance(mine, right)
-        wanted = reference.gradients(
-            exact_call, queries, items, chosen, excluded, exact[1], g, True, True
-        )
-        got = backend.gradients(call, *inputs, ids, left_out, found[1], there(g), True, True)
+        wanted = reference.gradients(exact_call, given, exact[1], g, (True, True))
+        got = backend.gradients(call, inputs, found[1], there(g), (True, True))
         for name, mine, right in zip(("queries", "items"), got, wanted, strict=True):
             errors[f"the {name}' gradient"] = _distance(mine, right)
-        scores, best = backend.top_k(call, *inputs, left_out, k)
-        right_scores, _ = reference.top_k(exact_call, queries, items, excluded, k)
+        scores, best = backend.top_k(call, inputs._replace(chosen=ids[:0]), k)
+        right_scores, _ = reference.top_k(exact_call, given, k)
         errors["top-k scores"] = _distance(scores, right_scores)
         # By the ids' own scores: of nearly equal ones either may come first.
         of_ids = (queries @ items.T).gather(1, best.cpu())
         errors["top-k items"] = _distance(of_ids, right_scores)
-        ranks = backend.ranks(call, *inputs, ids, left_out).cpu()
-        right_ranks = reference.ranks(exact_call, queries, items, chosen, excluded)
+        ranks = backend.ranks(call, inputs).cpu()
+        right_ranks = reference.ranks(exact_call, given)
         off = (ranks - right_ranks).abs().max().item() / v
         errors["ranks"] = float(off)
         return errors

@@ -17,7 +17,7 @@ from lares_kernels.backends import (
     may_pass_on,
     plain_name,
 )
-from lares_kernels.catalogue.call import CatalogueCall
+from lares_kernels.catalogue.call import CatalogueCall, Operands
 from lares_kernels.catalogue.cpu import CpuCatalogue
 from lares_kernels.catalogue.reference import EquationsCatalogue, ReferenceCatalogue
 from lares_kernels.circumstances import Circumstances, circumstances, is_capturing, on_device
@@ -28,9 +28,7 @@ from lares_kernels.triton.catalogue import TritonCatalogue
 class CatalogueBackend(Protocol):
     """One implementation of the catalogue ops.
 
-    ``queries`` (N, d) are the ``N / R`` queries of each of ``R`` rows, one row's after the other;
-    ``chosen`` or ``targets`` (R,) int64 and ``excluded`` (R, H) int64, -1 where there is none, belong
-    to rows. Their values have been checked on a CPU. Results are at least float32. An op raises
+    Ids of the operands have been checked on a CPU. Results are at least float32. An op raises
     ``PlanFailure`` where its kernels could not be compiled and started on the device.
     """
 
@@ -51,49 +49,25 @@ class CatalogueBackend(Protocol):
         """Identify the code that would run, by what it is made of; None if it needs no check."""
 
     def log_probability(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        chosen: Tensor,
-        excluded: Tensor | None,
-        wants_entropy: bool,
+        self, call: CatalogueCall, given: Operands, wants_entropy: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities of ``chosen`` (N,), log-normalisers (N,), entropies (N,) or (0,)."""
 
     def gradients(
         self,
         call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        chosen: Tensor,
-        excluded: Tensor | None,
+        given: Operands,
         normaliser: Tensor,
         g_log_probability: Tensor,
-        wants_queries: bool,
-        wants_items: bool,
+        wants: tuple[bool, bool],
     ) -> tuple[Tensor, Tensor]:
         """Gradients of queries (N, d) and items (V, d); (0,) for one that is not wanted."""
 
-    def top_k(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        excluded: Tensor | None,
-        k: int,
-    ) -> tuple[Tensor, Tensor]:
+    def top_k(self, call: CatalogueCall, given: Operands, k: int) -> tuple[Tensor, Tensor]:
         """The ``k`` best scores (R, k) and their ids, best first; -inf and -1 where items ran out."""
 
-    def ranks(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        targets: Tensor,
-        excluded: Tensor | None,
-    ) -> Tensor:
-        """How many other items score at least as high as the target, (R,) int64; -1 for NaN."""
+    def ranks(self, call: CatalogueCall, given: Operands) -> Tensor:
+        """How many other items score at least as high as the chosen one, (R,) int64; -1 for NaN."""
 
 
 _BACKENDS: dict[str, CatalogueBackend] = {

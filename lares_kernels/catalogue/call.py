@@ -18,6 +18,22 @@ SCORES = ("dot", "cosine")
 SHORTEST = 1e-12
 
 
+class CatalogueOptions(NamedTuple):
+    """What an operator is told beside its tensors: its schema has these, in this order.
+
+    Attributes:
+        scores: ``dot`` or ``cosine``.
+        temperature: scores are divided by it.
+        backend: that runs, as :func:`lares_kernels.backends.operators_name` calls it.
+        precision: of the products, one of ``PRECISIONS``.
+    """
+
+    scores: str
+    temperature: float
+    backend: str
+    precision: str
+
+
 @dataclass(frozen=True)
 class CatalogueCall:
     """How rows score items: ``s_rv = q_r . e_v / temperature``, both normalised first for cosine.
@@ -96,7 +112,14 @@ def check_excluded_shape(excluded: Tensor, n_rows: int, device: torch.device) ->
 class Operands(NamedTuple):
     """Tensors of an operator as kernels can read them: contiguous, ids in int64.
 
-    ``chosen`` is empty for an operator that takes none.
+    ``N / R`` queries of each of ``R`` rows, one row's after the other.
+
+    Attributes:
+        queries: (N, d).
+        items: (V, d).
+        chosen: (R,) ids, called targets where ranks are asked for; empty for an operator that takes
+            none.
+        excluded: (R, H) ids, -1 where there is none; or None.
     """
 
     queries: Tensor
@@ -112,8 +135,7 @@ def operands(
 
     Args:
         name: of ``chosen``.
-        queries, items, chosen, excluded: as of
-            :class:`lares_kernels.catalogue.backends.CatalogueBackend`.
+        queries, items, chosen, excluded: as :class:`Operands` has them, of any layout and whole type.
     """
     check_matrices(queries, items)
     if queries.dim() != 2:

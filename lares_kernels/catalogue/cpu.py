@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels import cpu_library as lib
-from lares_kernels.catalogue.call import SCORES, CatalogueCall, in_order
+from lares_kernels.catalogue.call import SCORES, CatalogueCall, Operands, in_order
 from lares_kernels.cpu_tensors import Addressed, room, room_like
 from lares_kernels.errors import BackendError
 
@@ -43,17 +43,11 @@ class CpuCatalogue:
         return lib.build(_PRECISIONS[product_dtype])
 
     def log_probability(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        chosen: Tensor,
-        excluded: Tensor | None,
-        wants_entropy: bool,
+        self, call: CatalogueCall, given: Operands, wants_entropy: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        inputs = _Inputs(call, queries, items, chosen, excluded)
-        found, normaliser = (room(len(queries)) for _ in range(2))
-        entropy = room(len(queries) if wants_entropy else 0)
+        inputs = _Inputs(call, given)
+        found, normaliser = (room(len(given.queries)) for _ in range(2))
+        entropy = room(len(given.queries) if wants_entropy else 0)
         inputs.c.log_probability = found.data_ptr()
         inputs.c.normaliser = normaliser.data_ptr()
         if wants_entropy:
@@ -64,20 +58,17 @@ class CpuCatalogue:
     def gradients(
         self,
         call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        chosen: Tensor,
-        excluded: Tensor | None,
+        given: Operands,
         normaliser: Tensor,
         g_log_probability: Tensor,
-        wants_queries: bool,
-        wants_items: bool,
+        wants: tuple[bool, bool],
     ) -> tuple[Tensor, Tensor]:
-        inputs = _Inputs(call, queries, items, chosen, excluded)
+        inputs = _Inputs(call, given)
         inputs.c.normaliser = inputs.address(normaliser)
         inputs.c.g_log_probability = inputs.address(g_log_probability)
-        g_queries = room_like(queries) if wants_queries else room(0)
-        g_items = room_like(items) if wants_items else room(0)
+        wants_queries, wants_items = wants
+        g_queries = room_like(given.queries) if wants_queries else room(0)
+        g_items = room_like(given.items) if wants_items else room(0)
         if wants_queries:
             inputs.c.g_queries = g_queries.data_ptr()
         if wants_items:
@@ -85,32 +76,18 @@ class CpuCatalogue:
         inputs.run("gradients")
         return g_queries, g_items
 
-    def top_k(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        excluded: Tensor | None,
-        k: int,
-    ) -> tuple[Tensor, Tensor]:
-        inputs = _Inputs(call, queries, items, None, excluded)
-        scores = room(len(queries), k)
-        ids = room(len(queries), k, dtype=torch.int64)
+    def top_k(self, call: CatalogueCall, given: Operands, k: int) -> tuple[Tensor, Tensor]:
+        inputs = _Inputs(call, given)
+        scores = room(len(given.queries), k)
+        ids = room(len(given.queries), k, dtype=torch.int64)
         inputs.c.k = k
         inputs.c.top_scores, inputs.c.top_ids = scores.data_ptr(), ids.data_ptr()
         inputs.run("top_k")
         return scores, ids
 
-    def ranks(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        targets: Tensor,
-        excluded: Tensor | None,
-    ) -> Tensor:
-        inputs = _Inputs(call, queries, items, targets, excluded)
-        ranks = room(len(queries), dtype=torch.int64)
+    def ranks(self, call: CatalogueCall, given: Operands) -> Tensor:
+        inputs = _Inputs(call, given)
+        ranks = room(len(given.queries), dtype=torch.int64)
         inputs.c.ranks = ranks.data_ptr()
         inputs.run("ranks")
         return ranks
@@ -119,14 +96,8 @@ class CpuCatalogue:
 class _Inputs(Addressed):
     """The C struct of a call, and what its addresses point to."""
 
-    def __init__(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        chosen: Tensor | None,
-        excluded: Tensor | None,
-    ) -> None:
+    def __init__(self, call: CatalogueCall, given: Operands) -> None:
+        queries, items, chosen, excluded = given
         n_items = len(items)
         if n_items > _MOST_ITEMS:
             raise BackendError(f"the catalogue has {n_items} items; cpu serves {_MOST_ITEMS}")
@@ -143,7 +114,7 @@ class _Inputs(Addressed):
         # A table in bfloat16 is read as it is: another in float32 would be twice its size.
         c.items_are_bf16 = items.dtype == torch.bfloat16
         c.items = self.address(items, torch.bfloat16 if c.items_are_bf16 else torch.float32)
-        if chosen is not None:
+        if len(chosen):
             c.n_rows, c.chosen = len(chosen), self.address(chosen, torch.int64)
         if excluded is not None and excluded.numel():
             ordered = in_order(excluded, n_items)

@@ -26,6 +26,8 @@ from lares_kernels.catalogue.backends import choose_catalogue
 from lares_kernels.catalogue.call import (
     SHORTEST,
     CatalogueCall,
+    CatalogueOptions,
+    Operands,
     check_excluded_shape,
     check_ids,
     check_k,
@@ -65,8 +67,7 @@ class LogProbability(NamedTuple):
 class CatalogueFunction(torch.autograd.Function):
     """The differentiable op: log-probabilities of given items.
 
-    ``apply(queries, items, chosen, excluded, scores, temperature, backend, precision,
-    wants_entropy)``, as :class:`lares_kernels.catalogue.backends.CatalogueBackend` explains them.
+    ``apply(*Operands(...), *CatalogueOptions(...), wants_entropy)``, of ``catalogue/call.py``.
     Gives (log-probability (N,), log-normaliser (N,), entropy (N,) or (0,)); gradients flow from the
     first to ``queries`` and ``items``. It can be differentiated once.
     """
@@ -129,7 +130,7 @@ class _Checked(NamedTuple):
     queries: Tensor
     items: Tensor
     excluded: Tensor | None
-    options: tuple[str, float, str, str]
+    options: CatalogueOptions
 
 
 def _check(
@@ -155,7 +156,8 @@ def _check(
         queries, items = _heated(queries, items, scores, temperature)
         scores, temperature = "dot", 1.0
     flat = queries.reshape(-1, items.shape[1])
-    return _Checked(flat, items, excluded, (scores, float(temperature), backend, products))
+    options = CatalogueOptions(scores, float(temperature), backend, products)
+    return _Checked(flat, items, excluded, options)
 
 
 def _heated(
@@ -240,13 +242,12 @@ def catalogue_log_probability(
         nothing = checked.queries.sum(1) + 0.0 * checked.items.sum()
         nothing = nothing.to(working_dtype(queries, items)).reshape(shape)
         return LogProbability(nothing, nothing.detach()) if return_entropy else nothing
-    if checked.options[2] == "equations":
+    if checked.options.backend == "equations":
         made, divisor, _, products = checked.options
         options = CatalogueCall(made, divisor, PRECISIONS[products])
         ops.check_values("chosen", items, chosen, checked.excluded)
-        found, entropy = log_probability_equations(
-            options, checked.queries, checked.items, chosen, checked.excluded
-        )
+        given = Operands(checked.queries, checked.items, chosen, checked.excluded)
+        found, entropy = log_probability_equations(options, given)
     else:
         run = ops.operator_for("catalogue_log_probability", checked.queries, checked.items)
         found, _, entropy = run(

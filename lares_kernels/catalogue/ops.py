@@ -5,9 +5,9 @@ The implementations check what they are given, since anybody may call them: kern
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from lares_kernels.call import PRECISIONS, product_precision
 from lares_kernels.catalogue.backends import CatalogueBackend, check_serves, run_catalogue
 from lares_kernels.catalogue.call import (
     CatalogueCall,
+    CatalogueOptions,
+    Operands,
     check_chosen,
     check_excluded,
     check_k,
@@ -26,8 +28,9 @@ from lares_kernels.catalogue.call import (
     working_dtype,
 )
 from lares_kernels.dispatcher import needs_no_dispatcher, same_device
+from lares_kernels.options import schema_of
 
-_OPTIONS = "str scores, float temperature, str backend, str precision"
+_OPTIONS = schema_of(CatalogueOptions)
 library = torch.library.Library("lares_kernels", "FRAGMENT")
 library.define(
     "catalogue_log_probability(Tensor queries, Tensor items, Tensor chosen, Tensor? excluded, "
@@ -48,11 +51,20 @@ library.define(
 )
 
 
-def _call(
-    queries: Tensor, items: Tensor, scores: str, temperature: float, backend: str, precision: str
-) -> tuple[Callable[[Callable[[CatalogueBackend], Any]], Any], CatalogueCall]:
-    """What runs a function of a backend, and how, if it can."""
+class _Call(NamedTuple):
+    """A call that fits together: what runs a function of a backend, how, on what."""
+
+    run: Callable[[Callable[[CatalogueBackend], Any]], Any]
+    call: CatalogueCall
+    given: Operands
+
+
+def _call(name: str, tensors: Sequence[Any], options: Sequence[Any]) -> _Call:
+    """Return the call, if a backend can run it; ``name`` is what ``chosen`` is called."""
+    given = operands(name, *tensors)
+    scores, temperature, backend, precision = CatalogueOptions(*options)
     check_options(scores, temperature)
+    queries, items, _, _ = given
     product_precision(precision, queries.dtype, queries.device.type)  # raises for an unknown one
     if (precision == "fp64") != (working_dtype(queries, items) == torch.float64):
         raise ValueError(
@@ -63,49 +75,29 @@ def _call(
     where = queries.device
     check_serves(backend, where.type, products, width, where.index)
     runs = partial(run_catalogue, backend, where, products, width)
-    return runs, CatalogueCall(scores, temperature, products)
+    return _Call(runs, CatalogueCall(scores, temperature, products), given)
 
 
 def _log_probability(
-    queries: Tensor,
-    items: Tensor,
-    chosen: Tensor,
-    excluded: Tensor | None,
-    scores: str,
-    temperature: float,
-    backend: str,
-    precision: str,
-    wants_entropy: bool,
+    queries: Tensor, items: Tensor, chosen: Tensor, excluded: Tensor | None, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    given = operands("chosen", queries, items, chosen, excluded)
-    runs, call = _call(queries, items, scores, temperature, backend, precision)
+    *options, wants_entropy = others
+    run, call, given = _call("chosen", (queries, items, chosen, excluded), options)
     check_values("chosen", items, given.chosen, given.excluded)
     if not len(queries):
         nothing = queries.new_empty(0, dtype=working_dtype(queries, items))
         return nothing, nothing.clone(), nothing.clone()
-    queries, items, chosen, excluded = given
-    found: tuple[Tensor, Tensor, Tensor] = runs(
-        lambda on: on.log_probability(call, queries, items, chosen, excluded, wants_entropy)
+    found: tuple[Tensor, Tensor, Tensor] = run(
+        lambda on: on.log_probability(call, given, wants_entropy)
     )
     return found
 
 
 def _gradients(
-    queries: Tensor,
-    items: Tensor,
-    chosen: Tensor,
-    excluded: Tensor | None,
-    scores: str,
-    temperature: float,
-    backend: str,
-    precision: str,
-    normaliser: Tensor,
-    g_log_probability: Tensor,
-    wants_queries: bool,
-    wants_items: bool,
+    queries: Tensor, items: Tensor, chosen: Tensor, excluded: Tensor | None, *others: Any
 ) -> tuple[Tensor, Tensor]:
-    given = operands("chosen", queries, items, chosen, excluded)
-    runs, call = _call(queries, items, scores, temperature, backend, precision)
+    *options, normaliser, g_log_probability, wants_queries, wants_items = others
+    run, call, given = _call("chosen", (queries, items, chosen, excluded), options)
     check_values("chosen", items, given.chosen, given.excluded)
     normaliser = of_queries("normaliser", normaliser, queries)
     g = of_queries("g_log_probability", g_log_probability, queries)
@@ -113,57 +105,37 @@ def _gradients(
         dtype = working_dtype(queries, items)
         zeros = items.new_zeros(items.shape if wants_items else (0,), dtype=dtype)
         return queries.new_empty(queries.shape if wants_queries else (0,), dtype=dtype), zeros
-    queries, items, chosen, excluded = given
-    wanted = (wants_queries, wants_items)
-    found: tuple[Tensor, Tensor] = runs(
-        lambda on: on.gradients(call, queries, items, chosen, excluded, normaliser, g, *wanted)
-    )
+    wants = (wants_queries, wants_items)
+    found: tuple[Tensor, Tensor] = run(lambda on: on.gradients(call, given, normaliser, g, wants))
     return found
 
 
 def _top_k(
-    queries: Tensor,
-    items: Tensor,
-    excluded: Tensor | None,
-    scores: str,
-    temperature: float,
-    backend: str,
-    precision: str,
-    k: int,
+    queries: Tensor, items: Tensor, excluded: Tensor | None, *others: Any
 ) -> tuple[Tensor, Tensor]:
-    given = operands("", queries, items, None, excluded)
-    runs, call = _call(queries, items, scores, temperature, backend, precision)
+    *options, k = others
+    run, call, given = _call("", (queries, items, None, excluded), options)
     check_k(k, len(items))
     check_values("", items, None, given.excluded)
     if not len(queries):
         best = queries.new_empty((0, k), dtype=working_dtype(queries, items))
         return best, best.to(torch.int64)
-    inputs = (given.queries, given.items, given.excluded)
-    found: tuple[Tensor, Tensor] = runs(lambda on: on.top_k(call, *inputs, k))
+    found: tuple[Tensor, Tensor] = run(lambda on: on.top_k(call, given, k))
     return found
 
 
 def _ranks(
-    queries: Tensor,
-    items: Tensor,
-    targets: Tensor,
-    excluded: Tensor | None,
-    scores: str,
-    temperature: float,
-    backend: str,
-    precision: str,
+    queries: Tensor, items: Tensor, targets: Tensor, excluded: Tensor | None, *options: Any
 ) -> Tensor:
-    given = operands("targets", queries, items, targets, excluded)
+    run, call, given = _call("targets", (queries, items, targets, excluded), options)
     if len(targets) != len(queries):
         raise ValueError(
             f"targets are {len(targets)}; there must be one for each query, {len(queries)}"
         )
-    runs, call = _call(queries, items, scores, temperature, backend, precision)
     check_values("target", items, given.chosen, given.excluded)
     if not len(queries):
         return queries.new_empty(0, dtype=torch.int64)
-    queries, items, targets, excluded = given
-    found: Tensor = runs(lambda on: on.ranks(call, queries, items, targets, excluded))
+    found: Tensor = run(lambda on: on.ranks(call, given))
     return found
 
 
@@ -177,20 +149,12 @@ def check_values(name: str, items: Tensor, ids: Tensor | None, excluded: Tensor 
 
 
 def _log_probability_fake(
-    queries: Tensor,
-    items: Tensor,
-    chosen: Tensor,
-    excluded: Tensor | None,
-    scores: str,
-    temperature: float,
-    backend: str,
-    precision: str,
-    wants_entropy: bool,
+    queries: Tensor, items: Tensor, chosen: Tensor, excluded: Tensor | None, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     same_device(queries, [items, chosen, excluded])
     dtype, n = working_dtype(queries, items), queries.shape[0]
     new = queries.new_empty
-    size = n if wants_entropy else 0
+    size = n if others[-1] else 0  # the entropy is wanted
     return new((n,), dtype=dtype), new((n,), dtype=dtype), new((size,), dtype=dtype)
 
 
@@ -205,17 +169,10 @@ def _gradients_fake(queries: Tensor, items: Tensor, *rest: object) -> tuple[Tens
 
 
 def _top_k_fake(
-    queries: Tensor,
-    items: Tensor,
-    excluded: Tensor | None,
-    scores: str,
-    temperature: float,
-    backend: str,
-    precision: str,
-    k: int,
+    queries: Tensor, items: Tensor, excluded: Tensor | None, *others: Any
 ) -> tuple[Tensor, Tensor]:
     same_device(queries, [items, excluded])
-    shape = (queries.shape[0], k)
+    shape = (queries.shape[0], others[-1])
     dtype = working_dtype(queries, items)
     return queries.new_empty(shape, dtype=dtype), queries.new_empty(shape, dtype=torch.int64)
 

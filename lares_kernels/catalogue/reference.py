@@ -19,7 +19,7 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 from torch.nn import functional
 
-from lares_kernels.catalogue.call import SHORTEST, CatalogueCall, in_order, working_dtype
+from lares_kernels.catalogue.call import SHORTEST, CatalogueCall, Operands, in_order, working_dtype
 
 # Scores in memory at a time.
 _SCORES_AT_ONCE = 1 << 21
@@ -153,14 +153,9 @@ class ReferenceCatalogue:
         return None
 
     def log_probability(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        chosen: Tensor,
-        excluded: Tensor | None,
-        wants_entropy: bool,
+        self, call: CatalogueCall, given: Operands, wants_entropy: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
+        queries, items, chosen, excluded = given
         prepared = prepared_queries(call, queries.to(working_dtype(queries, items)))
         normaliser = prepared.new_full((len(prepared),), float("-inf"))
         chosen = of_every_query(chosen, len(prepared))
@@ -181,15 +176,13 @@ class ReferenceCatalogue:
     def gradients(
         self,
         call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        chosen: Tensor,
-        excluded: Tensor | None,
+        given: Operands,
         normaliser: Tensor,
         g_log_probability: Tensor,
-        wants_queries: bool,
-        wants_items: bool,
+        wants: tuple[bool, bool],
     ) -> tuple[Tensor, Tensor]:
+        queries, items, chosen, excluded = given
+        wants_queries, wants_items = wants
         dtype = working_dtype(queries, items)
         queries = queries.to(dtype)
         prepared = prepared_queries(call, queries)
@@ -214,14 +207,8 @@ class ReferenceCatalogue:
                 g_queries = normalise_backward(g_queries, queries)
         return g_queries, g_items
 
-    def top_k(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        excluded: Tensor | None,
-        k: int,
-    ) -> tuple[Tensor, Tensor]:
+    def top_k(self, call: CatalogueCall, given: Operands, k: int) -> tuple[Tensor, Tensor]:
+        queries, items, _, excluded = given
         prepared = prepared_queries(call, queries.to(working_dtype(queries, items)))
         best = prepared.new_full((len(prepared), k), float("-inf"))
         ids = torch.full(best.shape, NO_ITEM, dtype=torch.int64, device=best.device)
@@ -236,14 +223,8 @@ class ReferenceCatalogue:
             best, ids = scores[:, :k], everywhere.gather(1, order[:, :k])
         return best.contiguous(), ids.where(best > float("-inf"), NO_ITEM)
 
-    def ranks(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        targets: Tensor,
-        excluded: Tensor | None,
-    ) -> Tensor:
+    def ranks(self, call: CatalogueCall, given: Operands) -> Tensor:
+        queries, items, targets, excluded = given
         prepared = prepared_queries(call, queries.to(working_dtype(queries, items)))
         wanted = prepared.new_zeros(len(prepared))
         for block in blocks(call, prepared, items, None):
@@ -270,10 +251,9 @@ class EquationsCatalogue(ReferenceCatalogue):
     automatic = False
 
 
-def log_probability_equations(
-    call: CatalogueCall, queries: Tensor, items: Tensor, chosen: Tensor, excluded: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def log_probability_equations(call: CatalogueCall, given: Operands) -> tuple[Tensor, Tensor]:
     """(log-probability (N,), entropy (N,)) of dense scores."""
+    queries, items, chosen, excluded = given
     dtype = working_dtype(queries, items)
     prepared, items = prepared_queries(call, queries.to(dtype)), items.to(dtype)
 

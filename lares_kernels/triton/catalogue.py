@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from lares_kernels.catalogue.call import SHORTEST, CatalogueCall, in_order
+from lares_kernels.catalogue.call import SHORTEST, CatalogueCall, Operands, in_order
 from lares_kernels.catalogue.reference import (
     NO_ITEM,
     ReferenceCatalogue,
@@ -49,7 +49,7 @@ def slice_of(width: int) -> int:
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_Op = Callable[Concatenate["TritonCatalogue", CatalogueCall, Tensor, Tensor, _P], _T]
+_Op = Callable[Concatenate["TritonCatalogue", CatalogueCall, Operands, _P], _T]
 
 
 def _its_only_plan(op: _Op[_P, _T]) -> _Op[_P, _T]:
@@ -59,17 +59,16 @@ def _its_only_plan(op: _Op[_P, _T]) -> _Op[_P, _T]:
     def run(
         self: TritonCatalogue,
         call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
+        given: Operands,
         /,
         *rest: _P.args,
         **named: _P.kwargs,
     ) -> _T:
         precision = precision_of(call.product_dtype)
-        code = ("catalogue", op.__name__, precision, items.shape[1], call.cosine)
+        code = ("catalogue", op.__name__, precision, given.items.shape[1], call.cosine)
         words = f"the catalogue's kernels ({op.__name__}, {precision} products)"
-        plan = Plan(self.name, words, items.device, code)
-        return run_first([plan], lambda _: op(self, call, queries, items, *rest, **named))
+        plan = Plan(self.name, words, given.items.device, code)
+        return run_first([plan], lambda _: op(self, call, given, *rest, **named))
 
     return run
 
@@ -103,24 +102,18 @@ class TritonCatalogue:
 
     @_its_only_plan
     def log_probability(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        chosen: Tensor,
-        excluded: Tensor | None,
-        wants_entropy: bool,
+        self, call: CatalogueCall, given: Operands, wants_entropy: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         from lares_kernels.triton.kernels.catalogue import log_probability_kernel
 
-        inputs = _Inputs(call, queries, items, len(chosen), excluded)
+        inputs, (queries, items, _, _) = _Inputs(call, given), given
         blocks, splits = inputs.grid()
         floats = partial(unfilled, dtype=torch.float32, device=items.device)
         score, shifts, sums = floats(len(queries)), *(floats(splits, len(queries)) for _ in "ab")
         weighted = floats(splits, len(queries)) if wants_entropy else None
         with on(items.device):
             log_probability_kernel[(blocks, splits)](
-                *inputs.tensors(chosen),
+                *inputs.tensors(given.chosen),
                 score,
                 shifts,
                 sums,
@@ -144,14 +137,10 @@ class TritonCatalogue:
     def gradients(
         self,
         call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        chosen: Tensor,
-        excluded: Tensor | None,
+        given: Operands,
         normaliser: Tensor,
         g_log_probability: Tensor,
-        wants_queries: bool,
-        wants_items: bool,
+        wants: tuple[bool, bool],
     ) -> tuple[Tensor, Tensor]:
         from lares_kernels.triton.kernels.catalogue import (
             item_gradients_kernel,
@@ -159,20 +148,21 @@ class TritonCatalogue:
         )
         from lares_kernels.triton.kernels.catalogue_apart import query_gradients_apart_kernel
 
-        inputs = _Inputs(call, queries, items, len(chosen), excluded)
+        inputs, (queries, items, _, _) = _Inputs(call, given), given
+        wants_queries, wants_items = wants
         floats = partial(unfilled, dtype=torch.float32, device=items.device)
         g_queries, g_items = floats(0), floats(items.shape if wants_items else 0)
-        known = (*inputs.tensors(chosen), normaliser, g_log_probability)
+        known = (*inputs.tensors(given.chosen), normaliser, g_log_probability)
         with on(items.device):
             if wants_queries:
                 blocks, splits = inputs.grid()
                 parts = floats(splits, *queries.shape)
-                given = (*known, parts, *inputs.sizes, splits)
-                query_gradients_kernel[(blocks, splits)](*given, **inputs.constants, **inputs.tile)
+                told = (*known, parts, *inputs.sizes, splits)
+                query_gradients_kernel[(blocks, splits)](*told, **inputs.constants, **inputs.tile)
                 if inputs.excluded is not None:
                     size = slice_of(inputs.constants["D"])
                     query_gradients_apart_kernel[(blocks, splits, inputs.constants["D"] // size)](
-                        *given, SLICE=size, **inputs.constants, **inputs.tile
+                        *told, SLICE=size, **inputs.constants, **inputs.tile
                     )
                 g_queries = parts.sum(0) / call.temperature
                 if call.cosine:
@@ -190,19 +180,12 @@ class TritonCatalogue:
         return g_queries, g_items
 
     @_its_only_plan
-    def top_k(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        excluded: Tensor | None,
-        k: int,
-    ) -> tuple[Tensor, Tensor]:
+    def top_k(self, call: CatalogueCall, given: Operands, k: int) -> tuple[Tensor, Tensor]:
         if k > MOST_K:
-            return ReferenceCatalogue().top_k(call, queries, items, excluded, k)
+            return ReferenceCatalogue().top_k(call, given, k)
         from lares_kernels.triton.kernels.catalogue import top_k_kernel
 
-        inputs = _Inputs(call, queries, items, len(queries), excluded)
+        inputs, (queries, items, _, _) = _Inputs(call, given), given
         rows, side = TOP_K_ROWS, max(LEAST_K, padded(k))
         blocks, splits = inputs.grid(rows, side)
         keys = unfilled(splits, len(queries), side, dtype=torch.int64, device=items.device)
@@ -229,17 +212,10 @@ class TritonCatalogue:
         return scores.masked_fill(none, float("-inf")), ids.masked_fill(none, NO_ITEM)
 
     @_its_only_plan
-    def ranks(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        targets: Tensor,
-        excluded: Tensor | None,
-    ) -> Tensor:
+    def ranks(self, call: CatalogueCall, given: Operands) -> Tensor:
         from lares_kernels.triton.kernels.catalogue import ranks_kernel
 
-        inputs = _Inputs(call, queries, items, len(targets), excluded)
+        inputs, (queries, items, targets, _) = _Inputs(call, given), given
         blocks, splits = inputs.grid()
         counts = unfilled(splits, len(queries), dtype=torch.int32, device=items.device)
         tile = {name: value for name, value in inputs.tile.items() if name != "COLUMNS"}
@@ -259,14 +235,8 @@ class TritonCatalogue:
 class _Inputs:
     """What every kernel takes."""
 
-    def __init__(
-        self,
-        call: CatalogueCall,
-        queries: Tensor,
-        items: Tensor,
-        n_rows: int,
-        excluded: Tensor | None,
-    ) -> None:
+    def __init__(self, call: CatalogueCall, given: Operands) -> None:
+        queries, items, chosen, excluded = given
         if len(items) > _MOST_ITEMS:
             raise ValueError(f"the catalogue has {len(items)} items; triton serves {_MOST_ITEMS}")
         precision = precision_of(call.product_dtype)
@@ -292,7 +262,8 @@ class _Inputs:
             "PRECISION": "ieee" if precision == "half" else precision,
         }
         n_excluded = 0 if self.excluded is None else self.excluded.shape[1]
-        self.sizes = (len(queries), max(1, len(queries) // max(1, n_rows)), len(items), n_excluded)
+        of_a_row = len(queries) // len(chosen) if len(chosen) else 1
+        self.sizes = (len(queries), max(1, of_a_row), len(items), n_excluded)
 
     def tensors(self, *chosen: Tensor) -> tuple[Tensor | None, ...]:
         """Queries, items, their inverse lengths, ids, excluded items."""

@@ -19,7 +19,7 @@ from lares_kernels import CoreConfig, cpu, refine, use_backend
 from lares_kernels import cpu_library as lib
 from lares_kernels.call import RefineCall, depths, has_dropout
 from lares_kernels.catalogue import cpu as catalogue_cpu
-from lares_kernels.catalogue.call import CatalogueCall
+from lares_kernels.catalogue.call import CatalogueCall, Operands
 from lares_kernels.ops import make_call
 from lares_kernels.options import CallOptions, CallTensors
 from lares_kernels.parameters import parameter_shapes
@@ -376,9 +376,8 @@ def struct_of(problem: CatalogueProblem) -> tuple[lib.LaresCatalogue, Tensor | N
         options.get("scores", "dot"), options.get("temperature", 1.0), torch.float32
     )
     queries = problem.queries.reshape(-1, problem.queries.shape[-1]).float()
-    inputs = catalogue_cpu._Inputs(
-        call, queries, problem.items.float(), problem.chosen, problem.excluded
-    )
+    operands = Operands(queries, problem.items.float(), problem.chosen, problem.excluded)
+    inputs = catalogue_cpu._Inputs(call, operands)
     return inputs.c, inputs.alive[-1] if problem.excluded is not None else None
 
 

@@ -347,12 +347,13 @@ def test_a_catalogue_op_falls_back(
         name = "triton"
         starts_kernels = True
 
-        def top_k(self, call: Any, queries: Tensor, *rest: Any) -> Any:
+        def top_k(self, call: Any, given: Any, k: int) -> Any:
             def fail(plan: Plan) -> Any:
                 tried.append(plan)
                 raise RuntimeError(ROOM)
 
-            return run_first([Plan("triton", "top-k", queries.device, ("top_k",))], fail)
+            where = given.queries.device
+            return run_first([Plan("triton", "top-k", where, ("top_k",))], fail)
 
     monkeypatch.setitem(catalogue_backends._BACKENDS, "triton", PlantedCatalogue())
     monkeypatch.setattr(catalogue_backends._BACKENDS["cpu"], "automatic", False)
