@@ -206,11 +206,16 @@ def _load() -> ctypes.CDLL | str:
             f"it was not built{f' ({why})' if why else ''}: install a C++ compiler (g++ or clang++) "
             f"and {again} again"
         )
+    return open_library(LIBRARY, f"{LIBRARY.name} is of another version: {again} again")
+
+
+def open_library(path: Path, another: str) -> ctypes.CDLL | str:
+    """Return the library at ``path``, or why it cannot be used: ``another`` where its interface is not
+    ours."""
     try:
-        library = ctypes.CDLL(str(LIBRARY))
+        library = ctypes.CDLL(str(path))
     except OSError as error:
-        return f"{LIBRARY.name} does not load: {error}"
-    another = f"{LIBRARY.name} is of another version: {again} again"
+        return f"{path.name} does not load: {error}"
     if not all(hasattr(library, name) for name in _FUNCTIONS_OF_LIBRARY):
         return another
     for name in ("lares_refine_forward", "lares_refine_backward"):

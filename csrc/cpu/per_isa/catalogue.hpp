@@ -366,7 +366,8 @@ inline void ranks(const LaresCatalogue& call) {
         int32_t* counts = found + size_t(part) * count;
         fill(counts, counts + count, 0);
         walk(
-            call, queries, blocks_of_part(blocks, part, parts), block, scores, [] {},
+            call, queries, blocks_of_part(blocks, part, parts), block, scores,
+            [&] { block.measure(); },
             [&](int, int from, int n) {
                 for (int i = 0; i < n; ++i)
                     if (!(reach[from + i] * block.largest < kSafe) &&

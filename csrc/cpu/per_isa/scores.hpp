@@ -133,7 +133,7 @@ class ItemBlock {
     int first, count;
     float* rows;     // (kBlockItems, padded), zeros past the last item
     float* lengths;  // (kBlockItems,), for cosine
-    float largest;   // magnitude of their numbers; NaN where one is
+    float largest;   // magnitude of their numbers, NaN where one is; since measure()
     Array<int> aside;  // places of the items that set_aside() found
 
     static size_t bytes(const LaresCatalogue& call) {
@@ -163,18 +163,21 @@ class ItemBlock {
         count = int(min<int64_t>(kBlockItems, call_.n_items - first));
         for (int i = 0; i < count; ++i)
             lengths[i] = take_item(first + i, rows + size_t(i) * padded_);
-        largest = largest_of(rows, count, padded_);
         // To the end of the panel, for the transpositions.
         fill(rows + size_t(count) * padded_, rows + size_t(round_up(count, kPanel)) * padded_,
              0.0f);
         for (int panel = 0; panel < columns(); panel += kPanel) pack(panel);
     }
 
+    // Finds `largest`: a pass over all numbers, which not every op has a use for.
+    void measure() { largest = largest_of(rows, count, padded_); }
+
     // Takes items that are not finite out of what the queries' gradients are products of, where
     // such an item would spoil those of queries that exclude it, too: zero times NaN is NaN.
     void set_aside() {
         aside.resize(0);
         aside_rows_.resize(0);
+        measure();
         for (int i = 0; i < count && !is_finite(largest); ++i) {
             float* row = rows + size_t(i) * padded_;
             if (is_finite(largest_of(row, 1, padded_))) continue;

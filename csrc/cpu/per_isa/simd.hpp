@@ -21,6 +21,7 @@
 #include "support.hpp"
 
 #define LARES_INLINE inline __attribute__((always_inline))
+#define LARES_APART inline __attribute__((noinline))
 #define LARES_INLINE_LAMBDA __attribute__((always_inline))
 
 #define LARES_TEXT2(x) #x
