@@ -73,13 +73,14 @@ typedef struct {
     const int64_t* order;     /* (S,) order in which sequences are taken, deepest first, or NULL */
     const int64_t* num_steps; /* (S,) depth of each sequence, or NULL: all max_steps */
     const int64_t* sequence_ids; /* (B,), or NULL: 0..B-1 */
-    int64_t* seed; /* (): 64-bit key of all draws, read whenever the kernels run; of a call that is cut
-                      into tiles it is written there, from the next if there is one, else the words */
-    const int64_t* seed_given;   /* () or NULL */
-    const float* hidden;         /* (n_hidden_rows, d) */
-    const float* state;          /* like final_state, or NULL */
-    const void* matrices; /* packed, in the precision's type: lares_kernels/cuda/packing.py */
-    const float* vectors; /* packed */
+    int64_t*
+        seed; /* (): 64-bit key of all draws, read whenever the kernels run; of a call that is cut
+                 into tiles it is written there, from the next if there is one, else the words */
+    const int64_t* seed_given; /* () or NULL */
+    const float* hidden;       /* (n_hidden_rows, d) */
+    const float* state;        /* like final_state, or NULL */
+    const void* matrices;      /* packed, in the precision's type: lares_kernels/cuda/packing.py */
+    const float* vectors;      /* packed */
     /* workspaces: the tile plan */
     int32_t* sequences;  /* (LARES_CUDA_SEQUENCE_FIELDS, S) */
     int32_t* sums;       /* (LARES_CUDA_PROGRAM_SUMS, programs) */

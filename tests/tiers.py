@@ -145,6 +145,12 @@ FIRST = (
     "tests/kernels/test_sanitizers.py",
     "tests/kernels/cuda/test_sanitizers.py",
     "tests/kernels/test_harness.py",
+    "tests/kernels/cuda/test_compiled.py",
+    "tests/training/test_processes.py",
+    "tests/kernels/cuda/test_emulated.py::test_published_core",
+    "tests/kernels/test_layered_compiled.py",
+    "tests/kernels/test_triton_aot.py",
+    "tests/kernels/test_triton_launches.py",
     "tests/test_wheels.py",
 )
 

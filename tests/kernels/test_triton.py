@@ -49,6 +49,13 @@ GROUPS = {
         "test_scratch",
     ),
 }
+_LONG_ALONE = ("test_fused", "test_layered", "test_mixers")
+_LONG_WITH_OTHERS = sorted({*GROUPS["fused"], *GROUPS["layered"]} - {*_LONG_ALONE})
+LONG_GROUPS = (
+    *((name,) for name in _LONG_ALONE),
+    _LONG_WITH_OTHERS[::2],
+    _LONG_WITH_OTHERS[1::2],
+)
 
 
 def test_every_file_is_in_a_group() -> None:
@@ -62,9 +69,9 @@ def test_under_the_interpreter(group: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [name for group in GROUPS.values() for name in group])
-def test_long_forms_under_the_interpreter(name: str) -> None:
-    run("long", name)
+@pytest.mark.parametrize("group", range(len(LONG_GROUPS)))
+def test_long_forms_under_the_interpreter(group: int) -> None:
+    run("long", *LONG_GROUPS[group])
 
 
 def run(tier: str, *names: str) -> None:

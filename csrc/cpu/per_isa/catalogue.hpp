@@ -217,7 +217,8 @@ inline void score_gradients(const LaresCatalogue& call, const ItemBlock& block, 
         const Vec scale = broadcast(-call.g_log_probability[from + i]);
         for (int c = 0; c < block.columns(); c += kLanes) {
             const Vec log_share = load(row + c) - normaliser;
-            // Zero itself, and not in effect: what it is multiplied with may be as large as floats go.
+            // Zero itself, and not in effect: what it is multiplied with may be as large as floats
+            // go.
             const Vec share = select(log_share < broadcast(-87.3f), Vec{}, exp(log_share));
             store(row + c, share * scale);
         }

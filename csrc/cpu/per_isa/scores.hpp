@@ -131,9 +131,9 @@ class Queries {
 class ItemBlock {
   public:
     int first, count;
-    float* rows;     // (kBlockItems, padded), zeros past the last item
-    float* lengths;  // (kBlockItems,), for cosine
-    float largest;   // magnitude of their numbers, NaN where one is; since measure()
+    float* rows;       // (kBlockItems, padded), zeros past the last item
+    float* lengths;    // (kBlockItems,), for cosine
+    float largest;     // magnitude of their numbers, NaN where one is; since measure()
     Array<int> aside;  // places of the items that set_aside() found
 
     static size_t bytes(const LaresCatalogue& call) {

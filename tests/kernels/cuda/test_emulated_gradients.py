@@ -24,6 +24,7 @@ from tests.kernels.cuda.test_emulated import (
     YARDSTICKS,
     problem,
 )
+from tests.kernels.last_states import check_last_states
 from tests.kernels.test_scratch import TAKEN, fills
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
@@ -212,3 +213,10 @@ def test_no_scratch_is_filled_under_deterministic_algorithms(
     with use_backend("cuda"):
         gradients(core, hidden, sizes, **options)  # what is made once is made
         assert fills(lambda: gradients(core, hidden, sizes, **options), least=16) == ["empty"]
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.0])
+def test_last_states(rate: float) -> None:
+    """By tiles in training; without gradients and dropout by the low-latency plan."""
+    config = replace(SMALL, dropout=rate, attn_dropout=rate)
+    check_last_states("cuda", config, 2, "bf16", 3e-2)

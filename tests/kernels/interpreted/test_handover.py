@@ -13,6 +13,7 @@ from torch import Tensor
 from lares_kernels import CoreConfig, RecurrentCore, use_backend
 from lares_kernels.triton import fused, layered_rows
 from lares_kernels.triton.settings import use_rules
+from tests.kernels.last_states import check_last_states
 from tests.kernels.problems import make_core
 
 CONFIG = CoreConfig(16, 2, 24, 1, dropout=0.25, attn_dropout=0.25)
@@ -93,25 +94,5 @@ def test_parameters_that_changed_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("adapter", "rollouts"), [("add", 1), ("add", 2), ("none", 1)])
-def test_last_states_are_the_trajectorys_and_lie_apart(adapter: str, rollouts: int) -> None:
-    """They are written by the kernel; gradients of both come together as those of the equations."""
-    config = replace(CONFIG, adapter=adapter)
-    core = make_core(config).float()
-    lengths = torch.tensor([9, 2, 5])
-    depth: object = 1 if adapter == "none" else torch.tensor([1, 3, 2])
-    gradients = []
-    for backend in ("equations", "triton"):
-        hidden = torch.randn(3, 9, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
-        for trained in (True, False):
-            with use_backend(backend), torch.set_grad_enabled(trained):
-                out = core(
-                    hidden, lengths, num_steps=depth, rollouts=rollouts, return_trajectory=True
-                )
-            assert out.trajectory is not None
-            assert torch.equal(out.last, out.trajectory.select(-2, -1))
-            assert out.last.untyped_storage().nbytes() == out.last.numel() * 4
-            if trained:
-                loss = (out.last * torch.arange(16.0)).sum() + out.trajectory.square().sum()
-                gradients.append(torch.autograd.grad(loss, [hidden, *core.parameters()]))
-    for wanted, found in zip(*gradients, strict=True):
-        torch.testing.assert_close(found, wanted, atol=2e-3, rtol=2e-4)
+def test_last_states(adapter: str, rollouts: int) -> None:
+    check_last_states("triton", replace(CONFIG, adapter=adapter), rollouts)
