@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lares_kernels import CoreConfig, RecurrentCore
 from lares_kernels.layout import Layout
-from lares_kernels.parameters import LAYER_PARAMETERS
+from lares_kernels.parameters import layer_parameters_of
 
 # oneDNN's call costs more than it saves on a few rows; MKL's product is taken there.
 FEWEST_ROWS_FOR_ONEDNN = 128
@@ -58,7 +58,8 @@ class PlainCore(nn.Module):
 
         Taken apart once: an index in every step would add a full-size gradient in every step.
         """
-        stacks = [getattr(self.core, name).unbind(0) for name in LAYER_PARAMETERS]
+        names = layer_parameters_of(self.core.config)
+        stacks = [getattr(self.core, name).unbind(0) for name in names]
         return list(zip(*stacks, strict=True))
 
     def step(self, layers: list[tuple[Tensor, ...]], state: Tensor, hidden: Tensor) -> Tensor:

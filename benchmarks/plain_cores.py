@@ -25,11 +25,6 @@ class _WindowCore(PlainCore):
         """What attention takes, where there is any."""
         return None
 
-    def layers(self) -> list[tuple[Tensor, ...]]:
-        names = layer_parameters_of(self.core.config)
-        stacks = [getattr(self.core, name).unbind(0) for name in names]
-        return list(zip(*stacks, strict=True))
-
     def drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.core.config.dropout, self.training)
 

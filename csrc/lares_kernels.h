@@ -70,11 +70,8 @@ typedef struct {
     const int64_t* sequence_ids; /* (B,), or NULL: 0..B-1 */
     const float* hidden;         /* (B, L, d) or (N / G, d) */
     const float* state;          /* like final_state; read if LARES_STATE_GIVEN */
-    /* Stacked over layers, as lares_kernels/parameters.py describes them: qkv_weight, qkv_bias,
-     * out_weight, out_bias, attn_norm_weight, attn_norm_bias, up_weight, up_bias, down_weight,
-     * down_bias, ffn_norm_weight, ffn_norm_bias, core_norm_weight, core_norm_bias, gate or
-     * concat_weight, concat_bias, filter_weight, filter_norm_weight, filter_norm_bias, band_scale
-     */
+    /* Those of layers are stacked over the layers, as lares_kernels/parameters.py describes them;
+     * for their places and sizes see parameters.inc */
     const float* parameters[LARES_PARAMETERS];
     /* forward */
     float* trajectory;  /* (S, T, d) */

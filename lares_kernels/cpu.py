@@ -23,7 +23,7 @@ from lares_kernels.config import (
 )
 from lares_kernels.cpu_tensors import Addressed, float32_addresses, room, room_like
 from lares_kernels.errors import BackendError
-from lares_kernels.parameters import parameter_shapes
+from lares_kernels.parameters import PLACES, parameter_shapes, parameters_of
 
 _MOST_WIDTH = 512
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -141,10 +141,13 @@ def _of_key(key: str, dropout: bool, product_dtype: torch.dtype) -> OfCore:
     c.padding = PADDINGS.index(config.padding)
     c.eps = config.eps
     c.state_scale = config.state_omega * config.state_sigma
-    names = ["concat_weight" if name == "gate" else name for name in parameter_shapes(config)]
-    none = len(names)
-    places = [names.index(place) if place in names else none for place in lib.PARAMETERS]
-    return OfCore(bytes(c), itemgetter(*places))
+    return OfCore(bytes(c), itemgetter(*order_of(config)))
+
+
+def order_of(config: CoreConfig) -> list[int]:
+    """Return which parameter goes to each of the struct's places; to the others the None after them."""
+    at = {parameter.place: i for i, parameter in enumerate(parameters_of(config))}
+    return [at.get(place, len(at)) for place in range(PLACES)]
 
 
 def of_core(call: RefineCall) -> OfCore:

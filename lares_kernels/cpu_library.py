@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lares_kernels.built import is_checkout, why_not_built
 from lares_kernels.errors import BackendError
+from lares_kernels.parameters import PLACES
 from lares_kernels.verdicts import digest_of
 
 if TYPE_CHECKING:
@@ -21,35 +22,12 @@ LIBRARY = Path(__file__).with_name("liblares_cpu.so")
 # Names the instruction set to use instead of the best one; read when the library is loaded.
 ISA_VARIABLE = "LARES_CPU_ISA"
 ABI = 6
-# Places of the parameters.
-PARAMETERS = (
-    "qkv_weight",
-    "qkv_bias",
-    "out_weight",
-    "out_bias",
-    "attn_norm_weight",
-    "attn_norm_bias",
-    "up_weight",
-    "up_bias",
-    "down_weight",
-    "down_bias",
-    "ffn_norm_weight",
-    "ffn_norm_bias",
-    "core_norm_weight",
-    "core_norm_bias",
-    "concat_weight",  # or the gate
-    "concat_bias",
-    "filter_weight",
-    "filter_norm_weight",
-    "filter_norm_bias",
-    "band_scale",
-)
 
 OK, BAD_ARGUMENT, BAD_LENGTH, BAD_STEPS, BAD_ID, NO_MEMORY, BAD_ITEM = range(7)
 STATE_GIVEN, STATE_DRAWN, STATE_ZERO = range(3)
 PRECISIONS = ("fp32", "bf16")  # of the products
 
-_Parameters = ctypes.c_void_p * len(PARAMETERS)
+_Parameters = ctypes.c_void_p * PLACES
 
 
 class LaresCall(ctypes.Structure):

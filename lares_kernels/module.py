@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -11,15 +11,22 @@ from torch import Tensor, nn
 from lares_kernels.call import RefineOutput
 from lares_kernels.config import CoreConfig
 from lares_kernels.function import refine
-from lares_kernels.parameters import parameter_shapes
+from lares_kernels.parameters import parameter_shapes, parameters_of
 
 DEFAULT_INITIALIZER_RANGE = 0.02
+# By Parameter.start, with the standard deviation of the model.
+_STARTS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "normal": lambda parameter, std: parameter.normal_(0.0, std),
+    "unit normal": lambda parameter, std: parameter.normal_(),
+    "ones": lambda parameter, std: parameter.fill_(1.0),
+    "zeros": lambda parameter, std: parameter.zero_(),
+}
 
 
 class RecurrentCore(nn.Module):
     """The recurrence of LARES with its parameters (arXiv 2505.16865, section 3.2).
 
-    Parameters are stacked over layers; :func:`lares_kernels.parameters.parameter_shapes` lists them.
+    :data:`lares_kernels.parameters.PARAMETERS` lists them; those of layers are stacked over the layers.
     Weights start normal with standard deviation 0.02 (BSARec's band scales with 1), biases 0,
     LayerNorms 1 and 0, the gate 0.
 
@@ -37,23 +44,19 @@ class RecurrentCore(nn.Module):
         super().__init__()
         self.config = config
         for name, shape in parameter_shapes(config).items():
-            self.register_parameter(
-                name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-            )
+            tensor = torch.empty(shape, device=device, dtype=dtype)
+            self.register_parameter(name, nn.Parameter(tensor))
         self.reset_parameters()
 
     @torch.no_grad()
     def reset_parameters(self, std: float = DEFAULT_INITIALIZER_RANGE) -> None:
-        """Draw the weights anew from ``N(0, std^2)``; biases 0, LayerNorms the identity."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("norm_weight"):
-                parameter.fill_(1.0)
-            elif name.endswith("_weight"):
-                parameter.normal_(0.0, std)
-            elif name == "band_scale":
-                parameter.normal_()
-            else:
-                parameter.zero_()
+        """Draw the weights anew from ``N(0, std^2)``; biases 0, LayerNorms the identity.
+
+        Raises:
+            AttributeError: a parameter is none of the module's any more, since it is parametrized.
+        """
+        for parameter in parameters_of(self.config):
+            _STARTS[parameter.start](self.get_parameter(parameter.name), std)
 
     def forward(
         self,

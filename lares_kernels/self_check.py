@@ -30,7 +30,7 @@ from lares_kernels.circumstances import SELF_CHECK, is_capturing, tf32_allowed
 from lares_kernels.config import CoreConfig
 from lares_kernels.errors import BackendError, PlanFailure
 from lares_kernels.options import CallOptions
-from lares_kernels.parameters import parameter_shapes
+from lares_kernels.parameters import parameter_shapes, parameters_of
 from lares_kernels.plan_failures import failures_met
 from lares_kernels.verdicts import Verdict
 
@@ -273,8 +273,8 @@ def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
         lengths = [min(length, config.window or length) for length in lengths]
         hidden = _random(generator, *rows, config.d_model)
         parameters = [
-            (1.0 if "norm_weight" in name else 0.0) + 0.15 * _random(generator, *shape)
-            for name, shape in parameter_shapes(config).items()
+            (1.0 if p.start == "ones" else 0.0) + 0.15 * _random(generator, *p.shape(config))
+            for p in parameters_of(config)
         ]
         parameters = [p.float().double() for p in parameters]
         steps = _STEPS if config.is_recurrent else 1

@@ -76,7 +76,7 @@ Problem make(unsigned seed, int precision) {
     c.padded_length = padded ? longest + pick(random, 0, 3) : 0;
     c.window = whole ? c.padded_length : 0;
     c.n_rows = total;
-    const int64_t sequences = c.n_sequences * c.rollouts, d = c.d_model, f = c.d_ff, n = c.n_layers;
+    const int64_t sequences = c.n_sequences * c.rollouts, d = c.d_model;
     const int64_t hidden_rows = padded ? c.n_sequences * c.padded_length : total;
     const int64_t state_rows = padded ? sequences * c.padded_length : total * c.rollouts;
     const int64_t rows = whole ? state_rows : total * c.rollouts;
@@ -86,39 +86,17 @@ Problem make(unsigned seed, int precision) {
 
     p.hidden = numbers(random, size_t(hidden_rows * d), 1.0f);
     p.state = numbers(random, size_t(state_rows * d), 1.0f);
-    const int64_t sizes[LARES_PARAMETERS] = {n * 3 * d * d,
-                                             n * 3 * d,
-                                             n * d * d,
-                                             n * d,
-                                             n * d,
-                                             n * d,
-                                             n * f * d,
-                                             n * f,
-                                             n * d * f,
-                                             n * d,
-                                             n * d,
-                                             n * d,
-                                             d,
-                                             d,
-                                             c.adapter == LARES_ADAPTER_CONCAT ? 2 * d * d : 1,
-                                             d,
-                                             n * (c.window / 2 + 1) * d * 2,
-                                             n * d,
-                                             n * d,
-                                             n * d};
-    const bool attends = c.mixer != LARES_MIXER_FILTER;
-    for (int i = 0; i < LARES_PARAMETERS; ++i) {
-        const bool there = i < 6     ? attends
-                           : i < 12  ? true
-                           : i < 14  ? recurrent
-                           : i == 14 ? recurrent && c.adapter != LARES_ADAPTER_ADD
-                           : i == 15 ? c.adapter == LARES_ADAPTER_CONCAT
-                           : i == 16 ? !attends
-                           : i == 19 ? c.mixer == LARES_MIXER_BSAREC
-                                     : whole;
-        const size_t size = there ? size_t(sizes[i]) : 0;
-        p.parameters.push_back(numbers(random, size, 0.2f));
-        p.g_parameters.emplace_back(size);
+    const int64_t mixer = c.mixer, adapter = c.adapter, layers = c.n_layers, f = c.d_ff;
+    const int64_t frequencies = c.window / 2 + 1, one_row = 1;
+    const auto side = [](int64_t groups, int64_t width) { return groups * width; };
+    int64_t sizes[LARES_PARAMETERS] = {};
+#define LARES_PARAMETER(name, place, layers, rows, columns, there) \
+    if (there) sizes[place] = (layers) * (rows) * (columns);
+#include "../parameters.inc"
+#undef LARES_PARAMETER
+    for (const int64_t size : sizes) {
+        p.parameters.push_back(numbers(random, size_t(size), 0.2f));
+        p.g_parameters.emplace_back(size_t(size));
     }
     const size_t steps = recurrent ? size_t(c.max_steps) : 0;
     p.trajectory.resize(size_t(sequences * c.max_steps * d));

@@ -1,26 +1,24 @@
 """Parameters as the kernels read them: matrices in fragments of 16 x 16, vectors one after the other.
 
-The order is that of csrc/cuda/core.hpp. Packing is a gather (csrc/cuda/pack.hpp), one launch, whose
-addresses are found once for each shape by packing them instead of values.
+The order is that of csrc/cuda/core.hpp. Packing is a gather (csrc/cuda/pack.hpp), one launch.
 """
 
 from __future__ import annotations
 
 import ctypes
 from functools import cache
-from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lares_kernels.arrays import aligned, parts_of
+from lares_kernels.arrays import parts_of
 from lares_kernels.config import CoreConfig
 from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.plan import Shapes, shapes_of
-from lares_kernels.device_tables import to_device
+from lares_kernels.packing import Places, find_places
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.scratch import unfilled
 
@@ -55,8 +53,7 @@ def packing(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.d
     index = places_of(config, device)
     floats = [p.to(torch.float32).contiguous() for p in parameters]
     matrices = unfilled(index.matrices, dtype=product_dtype, device=device)
-    size = len(index.places) - matrices.numel()
-    vectors = unfilled(size, dtype=torch.float32, device=device)
+    vectors = unfilled(index.vectors, dtype=torch.float32, device=device)
     call = _Pack(index_of(device), 1, PRECISIONS.index(product_dtype), matrices.numel())
     call.vector_numbers = len(vectors)
     for i, part in enumerate(floats):
@@ -116,36 +113,13 @@ def unpack_gradients(
     return parts_of(flat, tuple(parameter_shapes(config).values()))
 
 
-class Places(NamedTuple):
-    """Places of numbers in all parameters, one after the other, counted from 1; 0 is a zero."""
-
-    matrices: tuple[int, ...]  # shape
-    places: Tensor  # int32, of all matrices, then all vectors
-    gradients: (
-        Tensor  # int32, the way back from both packed arrays, parameters aligned; -1: between
-    )
-
-
 @cache
 def places_of(config: CoreConfig, device: torch.device) -> Places:
     """Where the packed numbers of a core come from."""
-    shapes = parameter_shapes(config)
-    sizes = [prod(shape) for shape in shapes.values()]
-    addresses = torch.arange(1, sum(sizes) + 1).split(sizes)
-    by_name = {
-        name: part.reshape(shape)
-        for (name, shape), part in zip(shapes.items(), addresses, strict=True)
-    }
-    kernel = shapes_of(config)
-    matrices, vectors = _arrange_matrices(kernel, by_name), _arrange_vectors(kernel, by_name)
-    both = torch.cat([matrices.flatten(), vectors])
-    back = torch.zeros(sum(sizes), dtype=torch.int64)
-    real = both > 0
-    back[both[real] - 1] = torch.arange(len(both))[real]
-    gradients = torch.cat(
-        [pad(part, (0, aligned(len(part)) - len(part)), value=-1) for part in back.split(sizes)]
+    shapes = shapes_of(config)
+    return find_places(
+        config, device, lambda p: (_arrange_matrices(shapes, p), _arrange_vectors(shapes, p))
     )
-    return Places(tuple(matrices.shape), *to_device(device, both.int(), gradients.int()))
 
 
 def _padded(part: Tensor, rows: int, columns: int) -> Tensor:

@@ -1,22 +1,17 @@
-"""Parameters as kernels read them: padded, matrices in one array and vectors in another.
-
-Packing is a gather. Its index is found once for each shape, by packing addresses instead of values,
-and read the other way it unpacks gradients.
-"""
+"""Parameters as kernels read them: padded, matrices in one array and vectors in another."""
 
 from __future__ import annotations
 
 from functools import cache, partial
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lares_kernels.arrays import aligned, parts_of
+from lares_kernels.arrays import parts_of
 from lares_kernels.config import CoreConfig
-from lares_kernels.device_tables import to_device
+from lares_kernels.packing import Places, find_places
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.scratch import unfilled
 from lares_kernels.triton.constants import LEAST_SIDE, Constants, constants
@@ -57,7 +52,7 @@ def packing(
     products are in ``tf32``."""
     from lares_kernels.triton.kernels.packing import PACKED
 
-    index = _index(config, parameters[0].device)
+    index = places_of(config, parameters[0].device)
     new = partial(unfilled, device=parameters[0].device)
     packed = Packed(
         new(index.matrices, dtype=product_dtype), new(index.vectors, dtype=torch.float32)
@@ -91,7 +86,7 @@ def unpack_gradients(
     """
     from lares_kernels.triton.kernels.packing import UNPACKED, unpack_kernel
 
-    index = _index(config, matrices.device)
+    index = places_of(config, matrices.device)
     flat = unfilled(len(index.gradients), dtype=torch.float32, device=vectors.device)
     unpack_kernel[(-(-len(flat) // UNPACKED.value),)](
         index.gradients,
@@ -111,47 +106,11 @@ def unpack_gradients(
     return parts_of(flat, tuple(parameter_shapes(config).values()))
 
 
-class _Index(NamedTuple):
-    """Where packed numbers come from: places in all parameters, one after the other from 1 on."""
-
-    matrices: tuple[int, ...]  # shape of the packed matrices
-    vectors: int  # numbers of the packed vectors
-    ends: tuple[int, ...]  # place behind each parameter's last number
-    places: Tensor  # int32, of all matrices' numbers, then of all vectors'; 0: a zero
-    gradients: Tensor  # int32, the way back, parameters aligned; -1: between them
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    size = 1
-    for side in shape:
-        size *= side
-    return size
-
-
 @cache
-def _index(config: CoreConfig, device: torch.device) -> _Index:
-    shapes = parameter_shapes(config)
-    sizes = [_numel(shape) for shape in shapes.values()]
-    addresses = torch.arange(1, sum(sizes) + 1).split(sizes)
-    by_name = {
-        name: part.reshape(shape)
-        for (name, shape), part in zip(shapes.items(), addresses, strict=True)
-    }
+def places_of(config: CoreConfig, device: torch.device) -> Places:
+    """Where the packed numbers of a core come from."""
     c = constants(config, LEAST_SIDE, False, "ieee")
-    matrices, vectors = _arrange_matrices(c, by_name), _arrange_vectors(c, by_name)
-    both = torch.cat([matrices.flatten(), vectors])
-    places = torch.zeros(sum(sizes), dtype=torch.int64)
-    real = both > 0
-    places[both[real] - 1] = torch.arange(len(both))[real]
-    gradients = torch.cat(
-        [pad(part, (0, aligned(len(part)) - len(part)), value=-1) for part in places.split(sizes)]
-    )
-    return _Index(
-        tuple(matrices.shape),
-        len(vectors),
-        tuple(1 + end for end in accumulate(sizes)),
-        *to_device(device, both.int(), gradients.int()),
-    )
+    return find_places(config, device, lambda p: (_arrange_matrices(c, p), _arrange_vectors(c, p)))
 
 
 def _rows(part: Tensor, rows: int, width: int) -> Tensor:
@@ -175,29 +134,33 @@ def _arrange_matrices(c: Constants, p: dict[str, Tensor]) -> Tensor:
 
 
 def _arrange_vectors(c: Constants, p: dict[str, Tensor]) -> Tensor:
-    """All vectors of ``p`` in the order of :class:`Constants`."""
+    """All vectors of ``p`` where :class:`Constants` has them."""
+    found = torch.zeros(c.vector_size, dtype=torch.int64)
+    layers = found[: c.core_norm_at].view(c.layers, c.layer_vector)
 
-    def wide(part: Tensor, size: int) -> Tensor:
-        return pad(part, (0, size - part.shape[-1]))
+    def put(whole: Tensor, at: int, *names: str) -> None:
+        """Put those that there are one after the other, padded to ``d``."""
+        for first, name in enumerate(names):
+            if name in p:
+                part = torch.atleast_1d(p[name])
+                whole[..., at + first * c.d :][..., : part.shape[-1]] = part
 
-    def norm(name: str) -> list[Tensor]:
-        return [wide(p[f"{name}_{part}"], c.d) for part in ("weight", "bias")]
-
-    by_layer = [wide(p["up_bias"], c.ff), wide(p["down_bias"], c.d), *norm("ffn_norm")]
+    put(layers, c.out_bias_at, "out_bias")
+    put(layers, c.attn_norm_at, "attn_norm_weight", "attn_norm_bias")
+    put(layers, c.up_bias_at, "up_bias")
+    put(layers, c.down_bias_at, "down_bias")
+    put(layers, c.ffn_norm_at, "ffn_norm_weight", "ffn_norm_bias")
+    filter_norm_at = c.bands_norm_at if c.bands else c.attn_norm_at
+    put(layers, filter_norm_at, "filter_norm_weight", "filter_norm_bias")
+    put(layers, c.band_scale_at, "band_scale")
+    put(found, c.core_norm_at, "core_norm_weight", "core_norm_bias")
+    put(found, c.concat_bias_at, "concat_bias")
+    put(found, c.gate_at, "gate")
     if c.filters:
-        no_bias = torch.zeros(c.layers, c.d, dtype=torch.int64)
-        parts = wide(p["filter_weight"].movedim(-1, 1), c.d)  # (layers, 2, frequencies, d)
-        by_layer = [no_bias, *norm("filter_norm"), *by_layer, parts.flatten(1)]
+        parts = pad(p["filter_weight"].movedim(-1, 1), (0, c.d - c.width))
+        layers[:, c.mixing_at :] = parts.flatten(1)  # of (layers, 2, frequencies, d)
     else:
         heads = p["qkv_bias"].reshape(c.layers, 3, c.heads, c.head_width).transpose(1, 2)
-        of_heads = wide(heads, c.head).reshape(c.layers, -1)
-        by_layer = [of_heads, wide(p["out_bias"], c.d), *norm("attn_norm"), *by_layer]
-    if c.bands:
-        by_layer += [*norm("filter_norm"), wide(p["band_scale"], c.d)]
-    vectors = [torch.cat(by_layer, dim=1).flatten()]
-    nothing = torch.zeros(c.width, dtype=torch.int64)
-    for name in ("core_norm_weight", "core_norm_bias", "concat_bias"):
-        vectors.append(wide(p.get(name, nothing), c.d))
-    gate = p.get("gate", torch.zeros((), dtype=torch.int64)).reshape(1)
-    vectors.append(wide(gate, c.vector_size - c.gate_at))
-    return torch.cat(vectors)
+        of_heads = pad(heads, (0, c.head - c.head_width))
+        layers[:, : c.out_bias_at] = of_heads.reshape(c.layers, -1)
+    return found

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lares_kernels import CoreConfig, device_tables, mixing
-from lares_kernels.cuda.packing import places_of
-from lares_kernels.triton import packing
+from lares_kernels.cuda import packing as cuda_packing
+from lares_kernels.triton import packing as triton_packing
 from lares_kernels.triton.mixing import basis_of
 from lares_kernels.triton.tile_transforms import tile_transforms as transforms
 
@@ -19,8 +19,8 @@ CPU = torch.device("cpu")
 CORE = CoreConfig(32, 2, 36, 1)
 WINDOWS = CoreConfig(16, 2, 36, 1, mixer="filter", window=11)
 TABLES: dict[str, Callable[[], object]] = {
-    "packing of the Triton kernels": lambda: packing._index(CORE, CPU),
-    "packing of the CUDA kernels": lambda: places_of(CORE, CPU),
+    "packing of the Triton kernels": lambda: triton_packing.places_of(CORE, CPU),
+    "packing of the CUDA kernels": lambda: cuda_packing.places_of(CORE, CPU),
     "transforms, float32": lambda: transforms(WINDOWS, 16, torch.float32, CPU, False),
     "transforms, float16": lambda: transforms(WINDOWS, 16, torch.float16, CPU, False),
     "basis of the layered plan": lambda: basis_of(23, CPU, False),

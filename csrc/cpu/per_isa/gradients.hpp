@@ -5,11 +5,10 @@
 
 namespace lares::LARES_ISA {
 
+// Of a layer, by place; null for parameters that it does not have.
 struct LayerGradients {
-    float *qkv, *qkv_bias, *out, *out_bias, *attn_norm_weight, *attn_norm_bias;
-    float *up, *up_bias, *down, *down_bias, *ffn_norm_weight, *ffn_norm_bias;
-    float *filter_norm_weight, *filter_norm_bias, *band_scale;
-    float* filter;  // (L, dp), of the convolution kernel
+    float* places[LARES_PARAMETERS];
+    float* operator[](Parameter parameter) const { return places[parameter]; }
 };
 
 // A gradient in the buffer and where it goes: `groups` blocks of `rows` x `columns` numbers.
@@ -24,95 +23,47 @@ struct GradientPlace {
 
 class GradientLayout {
   public:
-    explicit GradientLayout(const Shape& s) : shape_(s) {
-        const ptrdiff_t d = s.d, dp = s.dp, f = s.f, fp = s.fp;
-        for (int l = 0; l < s.layers; ++l) {
-            if (s.attends()) {
-                matrix(kQkvWeight, l, 3, s.d, s.d, dp, dp);
-                vector(kQkvBias, l, 3, s.d, dp);
-                matrix(kOutWeight, l, 1, s.d, s.d, dp, dp);
-                vector(kOutBias, l, 1, s.d, dp);
-                vector(kAttnNormWeight, l, 1, s.d, dp);
-                vector(kAttnNormBias, l, 1, s.d, dp);
-            }
-            matrix(kUpWeight, l, 1, s.f, s.d, fp, dp);
-            vector(kUpBias, l, 1, s.f, fp);
-            matrix(kDownWeight, l, 1, s.d, s.f, dp, fp);
-            vector(kDownBias, l, 1, s.d, dp);
-            vector(kFfnNormWeight, l, 1, s.d, dp);
-            vector(kFfnNormBias, l, 1, s.d, dp);
-            if (s.windowed()) {
-                vector(kFilterNormWeight, l, 1, s.d, dp);
-                vector(kFilterNormBias, l, 1, s.d, dp);
-            }
-            if (s.banded()) vector(kBandScale, l, 1, s.d, dp);
-            if (l == 0) layer_places_ = places.size();
-        }
-        if (!s.attends()) {
-            filters_ = size;
-            size += ptrdiff_t(s.layers) * s.window * dp;
-        }
-        (void)d, (void)f;
-        if (!s.recurrent()) return;
-        vector(kCoreNormWeight, 0, 1, s.d, dp);
-        vector(kCoreNormBias, 0, 1, s.d, dp);
-        if (s.adapter == LARES_ADAPTER_GATE) vector(kGate, 0, 1, 1, kLanes);
-        if (s.adapter == LARES_ADAPTER_CONCAT) {
-            // Groups are the columns of the state and those of H.
-            places.push_back({size, kConcatWeight, 0, 2, s.d, s.d, dp, 2 * dp, s.d, 2 * s.d});
-            size += 2 * dp * dp;
-            vector(kConcatBias, 0, 1, s.d, dp);
-        }
+    explicit GradientLayout(const Shape& s) {
+        fill(from_, from_ + LARES_PARAMETERS, ptrdiff_t(-1));
+        for_parameters(s, [&](const ParameterShape& p) {
+            // From the gradient of a filter's kernel (L, dp) that of its spectrum is made.
+            const bool is_kernel = p.parameter == kFilterWeight;
+            const int rows = is_kernel ? s.window : p.rows.total();
+            const ptrdiff_t numbers = ptrdiff_t(rows) * (is_kernel ? s.dp : p.columns.total());
+            from_[p.parameter] = size;
+            of_layer_[p.parameter] = p.layers > 1 ? numbers : 0;
+            for (int l = 0; l < p.layers; ++l, size += numbers)
+                if (!is_kernel) add_places(p, l);
+        });
     }
 
+    // Of a parameter's layer; null where a core does not have it.
+    float* at(float* buffer, Parameter parameter, int l = 0) const {
+        const ptrdiff_t from = from_[parameter];
+        return from < 0 ? nullptr : buffer + from + l * of_layer_[parameter];
+    }
     LayerGradients layer(float* buffer, int l) const {
-        size_t place = layer_places_ * size_t(l);
-        const auto next = [&] { return buffer + places[place++].from; };
-        LayerGradients g{};
-        float** const attention[] = {&g.qkv,      &g.qkv_bias,         &g.out,
-                                     &g.out_bias, &g.attn_norm_weight, &g.attn_norm_bias};
-        float** const feed_forward[] = {&g.up,        &g.up_bias,         &g.down,
-                                        &g.down_bias, &g.ffn_norm_weight, &g.ffn_norm_bias};
-        float** const window[] = {&g.filter_norm_weight, &g.filter_norm_bias};
-        if (shape_.attends())
-            for (float** at : attention) *at = next();
-        for (float** at : feed_forward) *at = next();
-        if (shape_.windowed())
-            for (float** at : window) *at = next();
-        if (shape_.banded()) g.band_scale = next();
-        if (!shape_.attends()) g.filter = filter(buffer, l);
+        LayerGradients g;
+        for (int p = 0; p < LARES_PARAMETERS; ++p) g.places[p] = at(buffer, Parameter(p), l);
         return g;
-    }
-    // The gradient of layer l's convolution kernel, from which its spectrum's is made.
-    float* filter(float* buffer, int l) const {
-        return buffer + filters_ + ptrdiff_t(l) * shape_.window * shape_.dp;
-    }
-    // The i-th place after the layers': the core's LayerNorm, then the adapter's.
-    float* core(float* buffer, int i) const {
-        return buffer + places[layer_places_ * size_t(shape_.layers) + size_t(i)].from;
     }
 
     Array<GradientPlace> places;
     ptrdiff_t size = 0;  // floats of a buffer, a multiple of kLanes
 
   private:
-    void matrix(int parameter, int l, int groups, int rows, int columns, ptrdiff_t rows_padded,
-                ptrdiff_t columns_padded) {
-        const ptrdiff_t block = ptrdiff_t(rows) * columns;
-        places.push_back({size, parameter, l * groups * block, groups, rows, columns,
-                          rows_padded * columns_padded, columns_padded, block, columns});
-        size += groups * rows_padded * columns_padded;
+    // Of layer l, whose gradient begins at `size`.
+    void add_places(const ParameterShape& p, int l) {
+        const Blocks &rows = p.rows, &columns = p.columns;
+        const ptrdiff_t stride = columns.total(), to_stride = columns.real();
+        for (int g = 0; g < columns.groups; ++g)
+            places.push_back({size + g * columns.padded, p.parameter,
+                              l * rows.real() * to_stride + g * columns.size, rows.groups,
+                              rows.size, columns.size, rows.padded * stride, stride,
+                              rows.size * to_stride, to_stride});
     }
 
-    void vector(int parameter, int l, int groups, int columns, ptrdiff_t padded) {
-        places.push_back({size, parameter, ptrdiff_t(l) * groups * columns, groups, 1, columns,
-                          padded, padded, columns, columns});
-        size += groups * padded;
-    }
-
-    Shape shape_;
-    size_t layer_places_ = 0;  // of each layer
-    ptrdiff_t filters_ = 0;    // where the kernels' gradients begin
+    ptrdiff_t from_[LARES_PARAMETERS], of_layer_[LARES_PARAMETERS];
 };
 
 }  // namespace lares::LARES_ISA

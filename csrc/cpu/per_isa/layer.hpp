@@ -206,12 +206,12 @@ inline void feed_forward(const Shape& s, const LayerWeights& w, int rows, const 
         product(rows, width, s.d, given, packed_panels(w.up, s.d, 0, first),
                 Store{inner, t.inner_stride});
         float* slope = t.slope ? t.slope + first : nullptr;
-        activate(s.activation, rows, width, w.up_bias + first, inner, slope, t.inner_stride);
+        activate(s.activation, rows, width, w[kUpBias] + first, inner, slope, t.inner_stride);
         drop_inner(keep, rows, first, width, inner, slope, t.inner_stride);
         if (!finish) continue;
         product(rows, s.dp, width, left_rows(inner, t.inner_stride, rows, width, t.room.rows[1]),
                 packed_panels(w.down, s.fp, first),
-                first ? add_to_rows(t.branch, s.dp) : StorePlus{t.branch, s.dp, w.down_bias, 0});
+                first ? add_to_rows(t.branch, s.dp) : StorePlus{t.branch, s.dp, w[kDownBias], 0});
     }
 }
 
@@ -233,7 +233,7 @@ inline void layer_forward(const Core& core, int layer, int step, const Rows& row
     const float* in = x;
     if (!s.post) {
         norm_rows(
-            rows.count, s.d, dp, s.eps, {w.attn_norm_weight, w.attn_norm_bias},
+            rows.count, s.d, dp, s.eps, {w[kAttnNormWeight], w[kAttnNormBias]},
             [&](int r, int c) LARES_INLINE_LAMBDA { return load(x + ptrdiff_t(r) * dp + c); },
             t.attn_in, t.attn_norm);
         in = t.attn_in;
@@ -241,10 +241,10 @@ inline void layer_forward(const Core& core, int layer, int step, const Rows& row
     const int first = s.query ? dp : 0;  // column of those that `w.qkv` gives
     if (s.query)
         product(rows.count, dp, s.d, left_rows(in, dp, rows.count, s.d, t.room.rows[0]),
-                packed_panels(w.q, s.d), StorePlus{t.qkv, 3 * dp, w.qkv_bias, 0});
+                packed_panels(w.q, s.d), StorePlus{t.qkv, 3 * dp, w[kQkvBias], 0});
     product(rows.count, 3 * dp - first, s.d,
             left_rows(s.query ? x : in, dp, rows.count, s.d, t.room.rows[0]),
-            packed_panels(w.qkv, s.d), StorePlus{t.qkv + first, 3 * dp, w.qkv_bias + first, 0});
+            packed_panels(w.qkv, s.d), StorePlus{t.qkv + first, 3 * dp, w[kQkvBias] + first, 0});
     transpose_rows(t.qkv, 3 * dp, rows.count, dp, t.q_columns, rows.lane_stride);
     attention_forward(core.attention(rows), rows.groups, rows.count, t.qkv, t.q_columns,
                       rows.starts, keep.keys, t.context_columns, t.scratch);
@@ -257,21 +257,21 @@ inline void layer_forward(const Core& core, int layer, int step, const Rows& row
         residual = t.residual;
     }
     product(live.count, dp, s.d, left_rows(t.context, dp, live.count, s.d, t.room.rows[0]),
-            packed_panels(w.out, s.d), StorePlus{t.branch, dp, w.out_bias, 0});
+            packed_panels(w.out, s.d), StorePlus{t.branch, dp, w[kOutBias], 0});
 
     const BranchSum attended{residual, t.branch, dp, keep.attention};
     if (s.post)
-        norm_rows(live.count, s.d, dp, s.eps, {w.attn_norm_weight, w.attn_norm_bias}, attended, t.u,
+        norm_rows(live.count, s.d, dp, s.eps, {w[kAttnNormWeight], w[kAttnNormBias]}, attended, t.u,
                   t.attn_norm);
     else
-        norm_rows(live.count, s.d, dp, s.eps, {w.ffn_norm_weight, w.ffn_norm_bias}, attended,
+        norm_rows(live.count, s.d, dp, s.eps, {w[kFfnNormWeight], w[kFfnNormBias]}, attended,
                   t.ffn_in, t.ffn_norm, s.query ? nullptr : t.u);
     if (s.banded()) mix_bands(core, w, live, t, x, residual, keep.bands);
     feed_forward(s, w, live.count, t.ffn_in, t, finish);
     if (!finish) return;
     const BranchSum fed{s.query ? t.ffn_in : t.u, t.branch, dp, keep.feed_forward};
     if (s.post) {
-        norm_rows(live.count, s.d, dp, s.eps, {w.ffn_norm_weight, w.ffn_norm_bias}, fed, y,
+        norm_rows(live.count, s.d, dp, s.eps, {w[kFfnNormWeight], w[kFfnNormBias]}, fed, y,
                   t.ffn_norm);
     } else {
         for (int r = 0; r < live.count; ++r)
@@ -316,13 +316,13 @@ inline void feed_forward_backward(const Shape& s, const LayerWeights& w, int row
         const float *inner = t.inner + first, *slope = t.slope + first;
         product(rows, width, s.d, g_rows, packed_panels(w.down_back, s.d, 0, first),
                 StoreTimes{b.g_inner, kChunk, slope, t.inner_stride});
-        add_column_sums(rows, width, b.g_inner, kChunk, grads.up_bias + first);
+        add_column_sums(rows, width, b.g_inner, kChunk, grads[kUpBias] + first);
         const Left activated = right_columns(inner, t.inner_stride, rows, width, room.columns[2]);
         product<true>(s.d, width, rows, g_columns, panels_of(activated),
-                      add_to_rows(grads.down + first, s.fp));
+                      add_to_rows(grads[kDownWeight] + first, s.fp));
         product<true>(width, dp, rows,
                       left_columns(b.g_inner, kChunk, rows, width, room.columns[3]), panels_of(in),
-                      add_to_rows(grads.up + ptrdiff_t(first) * dp, dp));
+                      add_to_rows(grads[kUpWeight] + ptrdiff_t(first) * dp, dp));
         const Left g_inner = left_rows(b.g_inner, kChunk, rows, width, room.rows[1]);
         const Panels up_back = packed_panels(w.up_back, s.fp, first);
         if (add || first)
@@ -355,21 +355,21 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
             add_to(bias + c, v);
         };
     };
-    const auto to_ffn = branch(keep.feed_forward, grads.down_bias);
-    const auto to_attention = branch(keep.attention, grads.out_bias);
+    const auto to_ffn = branch(keep.feed_forward, grads[kDownBias]);
+    const auto to_attention = branch(keep.attention, grads[kOutBias]);
 
     // The feed-forward and its LayerNorm; b.g_sum becomes the gradient of u.
     if (s.post) {
-        norm_rows_backward(live.count, s.d, dp, w.ffn_norm_weight, t.ffn_norm, g,
-                           grads.ffn_norm_weight, grads.ffn_norm_bias,
+        norm_rows_backward(live.count, s.d, dp, w[kFfnNormWeight], t.ffn_norm, g,
+                           grads[kFfnNormWeight], grads[kFfnNormBias],
                            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                                store(b.g_sum + ptrdiff_t(r) * dp + c, v);
                                to_ffn(r, c, v);
                            });
         feed_forward_backward(s, w, live.count, t, b, b.g_sum, true, grads);
         if (s.banded()) mix_bands_backward(core, w, rows, live, t, x, b, keep.bands, grads);
-        norm_rows_backward(live.count, s.d, dp, w.attn_norm_weight, t.attn_norm, b.g_sum,
-                           grads.attn_norm_weight, grads.attn_norm_bias,
+        norm_rows_backward(live.count, s.d, dp, w[kAttnNormWeight], t.attn_norm, b.g_sum,
+                           grads[kAttnNormWeight], grads[kAttnNormBias],
                            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                                store(b.g_sum + ptrdiff_t(r) * dp + c, v);
                                to_attention(r, c, v);
@@ -384,8 +384,8 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
         // Query-norm: the sum after the feed-forward holds the LayerNorm itself, not what it read.
         float* g_normed = s.query ? b.g_sum : b.g_in;
         feed_forward_backward(s, w, live.count, t, b, g_normed, s.query, grads);
-        norm_rows_backward(live.count, s.d, dp, w.ffn_norm_weight, t.ffn_norm, g_normed,
-                           grads.ffn_norm_weight, grads.ffn_norm_bias,
+        norm_rows_backward(live.count, s.d, dp, w[kFfnNormWeight], t.ffn_norm, g_normed,
+                           grads[kFfnNormWeight], grads[kFfnNormBias],
                            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                                float* at = b.g_sum + ptrdiff_t(r) * dp + c;
                                if (!s.query) v += load(at);
@@ -399,7 +399,7 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
     product<true>(s.d, dp, live.count,
                   left_columns(b.g_branch, dp, live.count, s.d, room.columns[0]),
                   panels_of(right_columns(t.context, dp, live.count, dp, room.columns[1])),
-                  add_to_rows(grads.out, dp));
+                  add_to_rows(grads[kOutWeight], dp));
     const size_t row_bytes = size_t(dp) * sizeof(float);
     if (live.map) {
         std::memset(b.g_context, 0, size_t(rows.count) * row_bytes);
@@ -421,13 +421,13 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
                        b.g_q_columns, t.scratch);
     transpose_rows(b.g_q_columns, rows.lane_stride, dp, rows.count, b.g_qkv, 3 * dp);
 
-    add_column_sums(rows.count, 3 * dp, b.g_qkv, 3 * dp, grads.qkv_bias);
+    add_column_sums(rows.count, 3 * dp, b.g_qkv, 3 * dp, grads[kQkvBias]);
     // Columns `from .. from + columns` of g_qkv, which products of `in` gave.
     const auto add_qkv = [&](int from, int columns, const float* in) {
         product<true>(columns, dp, rows.count,
                       left_columns(b.g_qkv + from, 3 * dp, rows.count, columns, room.columns[0]),
                       panels_of(right_columns(in, dp, rows.count, dp, room.columns[1])),
-                      add_to_rows(grads.qkv + ptrdiff_t(from) * dp, dp));
+                      add_to_rows(grads[kQkvWeight] + ptrdiff_t(from) * dp, dp));
     };
     if (s.query) {
         add_qkv(0, dp, t.attn_in);
@@ -437,8 +437,8 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
         product(rows.count, dp, 2 * dp,
                 left_rows(b.g_qkv + dp, 3 * dp, rows.count, 2 * dp, room.rows[0]),
                 packed_panels(w.qkv_back, 2 * dp), Store{b.g_in, dp});
-        norm_rows_backward(rows.count, s.d, dp, w.attn_norm_weight, t.attn_norm, g,
-                           grads.attn_norm_weight, grads.attn_norm_bias,
+        norm_rows_backward(rows.count, s.d, dp, w[kAttnNormWeight], t.attn_norm, g,
+                           grads[kAttnNormWeight], grads[kAttnNormBias],
                            [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                                const ptrdiff_t at = ptrdiff_t(r) * dp + c;
                                store(g + at, v + load(b.g_in + at));
@@ -457,8 +457,8 @@ inline void layer_backward(const Core& core, int layer, const Rows& rows, const 
         for (ptrdiff_t i = 0; i < ptrdiff_t(rows.count) * dp; i += kLanes)
             add_to(g + i, load(b.g_bands + i));
     if (!s.post)
-        norm_rows_backward(rows.count, s.d, dp, w.attn_norm_weight, t.attn_norm, b.g_in,
-                           grads.attn_norm_weight, grads.attn_norm_bias,
+        norm_rows_backward(rows.count, s.d, dp, w[kAttnNormWeight], t.attn_norm, b.g_in,
+                           grads[kAttnNormWeight], grads[kAttnNormBias],
                            [&](int r, int c, Vec v)
                                LARES_INLINE_LAMBDA { add_to(g + ptrdiff_t(r) * dp + c, v); });
 }

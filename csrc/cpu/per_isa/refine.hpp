@@ -59,7 +59,7 @@ inline void write_parameter_gradients(const LaresCall& call, const Shape& s,
                                       const GradientLayout& layout, float* grads) {
     const ptrdiff_t spectrum = ptrdiff_t(frequencies(max(s.window, 1))) * s.d * 2;
     for (int l = 0; l < s.layers && !s.attends(); ++l)
-        filter_kernel_backward(layout.filter(grads, l), s.window, s.d, s.dp,
+        filter_kernel_backward(layout.at(grads, kFilterWeight, l), s.window, s.d, s.dp,
                                call.g_parameters[kFilterWeight] + l * spectrum);
     for (const GradientPlace& p : layout.places)
         for (int g = 0; g < p.groups; ++g)

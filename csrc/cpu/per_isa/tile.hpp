@@ -169,11 +169,11 @@ inline void adapt(const Shape& s, const Weights& w, int rows, const float* state
                   const float* hidden, float* x, float* sum, const OperandRoom& room,
                   NormTape tape) {
     const int dp = s.dp;
-    const NormWeights norm{w.core_norm_weight, w.core_norm_bias};
+    const NormWeights norm{w[kCoreNormWeight], w[kCoreNormBias]};
     const auto at = [dp](int r, int c) { return ptrdiff_t(r) * dp + c; };
     if (s.adapter == LARES_ADAPTER_CONCAT) {
         product(rows, dp, s.d, left_rows(state, dp, rows, s.d, room.rows[0]),
-                packed_panels(w.concat, 2 * s.d), StorePlus{sum, dp, w.concat_bias, 0});
+                packed_panels(w.concat, 2 * s.d), StorePlus{sum, dp, w[kConcatBias], 0});
         product(rows, dp, s.d, left_rows(hidden, dp, rows, s.d, room.rows[0]),
                 packed_panels(w.concat, 2 * s.d, s.d), add_to_rows(sum, dp));
         norm_rows(
@@ -305,7 +305,7 @@ inline void read_state_before(const CallPlan& plan, const TileRows& tile, int ru
         for (int r = 0; r < q.length; ++r, to += s.dp)
             for (int c = 0; c < s.dp; c += kLanes)
                 store(to + c,
-                      load(to + c) * load(last.ffn_norm_weight + c) + load(last.ffn_norm_bias + c));
+                      load(to + c) * load(last[kFfnNormWeight] + c) + load(last[kFfnNormBias] + c));
     }
 }
 
@@ -357,7 +357,8 @@ inline void adapt_backward(const Shape& s, const Weights& w, int rows, const flo
     const int dp = s.dp;
     const ptrdiff_t size = ptrdiff_t(rows) * dp;
     if (s.adapter == LARES_ADAPTER_CONCAT) {
-        float *g_weight = layout.core(grads, 2), *g_bias = layout.core(grads, 3);
+        float* g_weight = layout.at(grads, kConcatWeight);
+        float* g_bias = layout.at(grads, kConcatBias);
         for (int half = 0; half < 2; ++half)
             product<true>(
                 s.d, dp, rows, left_columns(g_x, dp, rows, s.d, room.columns[0]),
@@ -375,10 +376,11 @@ inline void adapt_backward(const Shape& s, const Weights& w, int rows, const flo
     }
     const float share = s.adapter == LARES_ADAPTER_ADD ? 0.5f : w.gate;
     if (s.adapter == LARES_ADAPTER_GATE) {
+        float* g_gate = layout.at(grads, kGate);
         Vec sum{};
         for (ptrdiff_t i = 0; i < size; i += kLanes)
             sum += load(g_x + i) * (load(state + i) - load(hidden + i));
-        *layout.core(grads, 2) += sum_lanes(sum) * w.gate * (1.0f - w.gate);
+        *g_gate += sum_lanes(sum) * w.gate * (1.0f - w.gate);
     }
     for (ptrdiff_t i = 0; i < size; i += kLanes) {
         const Vec v = load(g_x + i);
@@ -469,8 +471,8 @@ inline void backward_tile(const CallPlan& plan, const Tile& place, const Gradien
             std::memcpy(g_hidden, g, size_t(count) * dp * sizeof(float));
             break;
         }
-        norm_rows_backward(count, d, dp, plan.weights.core_norm_weight, core_norm, g,
-                           layout.core(grads, 0), layout.core(grads, 1),
+        norm_rows_backward(count, d, dp, plan.weights[kCoreNormWeight], core_norm, g,
+                           layout.at(grads, kCoreNormWeight), layout.at(grads, kCoreNormBias),
                            [&](int r, int c, Vec v)
                                LARES_INLINE_LAMBDA { store(b.g_in + ptrdiff_t(r) * dp + c, v); });
         adapt_backward(s, plan.weights, count, state, hidden, b.g_in, g, g_hidden, room, layout,

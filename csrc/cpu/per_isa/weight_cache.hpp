@@ -18,24 +18,10 @@ struct Fingerprint {
 
 // How many numbers each parameter has, 0 for those that a core does not have.
 inline void parameter_sizes(const Shape& s, int64_t (&sizes)[LARES_PARAMETERS]) {
-    const int64_t d = s.d, f = s.f, n = s.layers;
-    const int64_t all[LARES_PARAMETERS] = {
-        3 * n * d * d, 3 * n * d, n * d * d, n * d, n * d, n * d, n * f * d, n * f,
-        n * d * f,     n * d,     n * d,     n * d, d,     d,     0,         0};
-    std::memcpy(sizes, all, sizeof all);
-    if (!s.attends())
-        for (int p = kQkvWeight; p <= kAttnNormBias; ++p) sizes[p] = 0;
-    if (s.windowed()) {
-        sizes[kFilterNormWeight] = sizes[kFilterNormBias] = n * d;
-        sizes[s.banded() ? kBandScale : kFilterWeight] =
-            s.banded() ? n * d : n * frequencies(s.window) * d * 2;
-    }
-    if (!s.recurrent()) sizes[kCoreNormWeight] = sizes[kCoreNormBias] = 0;
-    if (s.adapter == LARES_ADAPTER_GATE) sizes[kGate] = 1;
-    if (s.adapter == LARES_ADAPTER_CONCAT) {
-        sizes[kConcatWeight] = 2 * d * d;
-        sizes[kConcatBias] = d;
-    }
+    fill(sizes, sizes + LARES_PARAMETERS, int64_t(0));
+    for_parameters(s, [&](const ParameterShape& p) {
+        sizes[p.parameter] = p.layers * p.rows.real() * p.columns.real();
+    });
 }
 
 // Every step is a bijection of the lane's sum, and of the number that enters: one changed number

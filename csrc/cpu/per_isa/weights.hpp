@@ -70,53 +70,57 @@ struct Shape {
 
 // Places of the parameters in LaresCall.
 enum Parameter {
-    kQkvWeight,
-    kQkvBias,
-    kOutWeight,
-    kOutBias,
-    kAttnNormWeight,
-    kAttnNormBias,
-    kUpWeight,
-    kUpBias,
-    kDownWeight,
-    kDownBias,
-    kFfnNormWeight,
-    kFfnNormBias,
-    kCoreNormWeight,
-    kCoreNormBias,
-    kGate,
-    kConcatWeight = kGate,
-    kConcatBias,
-    kFilterWeight,
-    kFilterNormWeight,
-    kFilterNormBias,
-    kBandScale,
+#define LARES_PARAMETER(name, place, ...) name = place,
+#include "../../parameters.inc"
+#undef LARES_PARAMETER
 };
+
+// A side of a matrix that may come in several groups, each padded apart (query, key and value).
+struct Blocks {
+    int groups, size, padded;  // numbers of a group, and rounded up
+    int total() const { return groups * padded; }
+    int64_t real() const { return int64_t(groups) * size; }
+};
+
+// A parameter of a core; a vector has one row, which nothing pads.
+struct ParameterShape {
+    Parameter parameter;
+    int layers;  // 1 where it is not stacked
+    Blocks rows, columns;
+    bool is_vector() const { return rows.padded == 1; }
+};
+
+// Calls run(ParameterShape) for every parameter that a core has.
+template <class Run>
+inline void for_parameters(const Shape& s, const Run& run) {
+    const int mixer = s.mixer, adapter = s.adapter;
+    const int layers = s.layers, d = s.d, f = s.f, frequencies = LARES_ISA::frequencies(s.window);
+    constexpr Blocks one_row{1, 1, 1};
+    const auto side = [](int groups, int size) {
+        return Blocks{groups, size, round_up(size, kLanes)};
+    };
+#define LARES_PARAMETER(name, place, layers, rows, columns, there)           \
+    static_assert(place < LARES_PARAMETERS, "LaresCall has a place for it"); \
+    if (there) run(ParameterShape{name, layers, rows, columns});
+#include "../../parameters.inc"
+#undef LARES_PARAMETER
+}
 
 // Where queries have an input of their own, `qkv` is keys and values alone, and `q` queries.
 struct LayerWeights {
     const Operand *qkv, *q, *out, *up, *down;
-    const float *qkv_bias, *out_bias, *up_bias, *down_bias;
-    const float *attn_norm_weight, *attn_norm_bias, *ffn_norm_weight, *ffn_norm_bias;
     // For backward: the same matrices, panels over their other dimension.
     const Operand *qkv_back, *q_back, *out_back, *up_back, *down_back;
-    const float *filter_norm_weight, *filter_norm_bias;
     const float* filter;  // (2 L, dp): the convolution kernel, twice
-    const float *band_scale, *band_square;
-};
-
-// A matrix that may be stored in several row groups, each padded apart (query, key and value).
-struct Blocks {
-    int groups, size, padded;  // rows of a group, and rounded up
-    int total() const { return groups * padded; }
+    const float* band_square;
+    const float* vectors[LARES_PARAMETERS];  // padded, by place; null for what is no vector
+    const float* operator[](Parameter parameter) const { return vectors[parameter]; }
 };
 
 class Weights {
   public:
     Array<LayerWeights> layers;
-    const float *core_norm_weight = nullptr, *core_norm_bias = nullptr;
     const Operand *concat = nullptr, *concat_back = nullptr;
-    const float* concat_bias = nullptr;
     float gate = 0.0f;             // sigmoid of the parameter
     const float* basis = nullptr;  // (bands, L), of the low band
 
@@ -124,21 +128,33 @@ class Weights {
         const size_t dp = s.dp, fp = s.fp;
         const size_t matrices = s.d * 3 * dp + s.d * dp + s.d * fp + fp * dp;
         const size_t matrices_back = 3 * dp * dp + s.d * dp + fp * dp + s.d * fp;
-        size_t floats = s.layers * (matrices + (backward ? matrices_back : 0) + 9 * dp + fp);
-        floats += 2 * dp;
-        if (s.adapter == LARES_ADAPTER_CONCAT)
-            floats += 2 * s.d * dp + dp + (backward ? 2 * s.d * dp : 0);
-        if (s.windowed()) floats += size_t(s.layers) * (2 * s.window + 4) * dp;
+        size_t floats = s.layers * (matrices + (backward ? matrices_back : 0)), vectors = 0;
+        for_parameters(s, [&](const ParameterShape& p) {
+            if (!p.is_vector()) return;
+            floats += size_t(p.layers) * p.columns.total();
+            vectors += size_t(p.layers);
+        });
+        if (s.adapter == LARES_ADAPTER_CONCAT) floats += (backward ? 4 : 2) * s.d * dp;
+        if (s.windowed()) floats += size_t(s.layers) * (2 * s.window + 1) * dp;
         if (s.banded()) floats += size_t(s.bands()) * s.window;
-        return floats * sizeof(float) + (22 * s.layers + 9) * kAlignment;
+        return floats * sizeof(float) + (12 * s.layers + vectors + 9) * kAlignment;
     }
+    // A vector of the core's: those lie with the first layer's.
+    const float* operator[](Parameter parameter) const { return layers[0][parameter]; }
 
     Weights(const Shape& s, const float* const* p, bool backward, Arena& arena) : arena_(arena) {
         const Blocks d{1, s.d, s.dp}, f{1, s.f, s.fp}, qkv{3, s.d, s.dp}, both{2, s.d, s.dp};
         const Blocks together = s.query ? both : qkv;
         const int64_t dd = int64_t(s.d) * s.d, df = int64_t(s.d) * s.f;
+        layers.resize(size_t(s.layers));
+        for_parameters(s, [&](const ParameterShape& of) {
+            if (!of.is_vector()) return;
+            for (int l = 0; l < of.layers; ++l)
+                layers[size_t(l)].vectors[of.parameter] =
+                    vector(p[of.parameter] + l * of.columns.real(), of.columns);
+        });
         for (int l = 0; l < s.layers; ++l) {
-            LayerWeights w{};
+            LayerWeights& w = layers[size_t(l)];
             if (s.windowed()) mixing(s, p, l, w);
             const float* qkv_weight = s.attends() ? p[kQkvWeight] + l * 3 * dd : nullptr;
             const float* out_weight = s.attends() ? p[kOutWeight] + l * dd : nullptr;
@@ -148,18 +164,10 @@ class Weights {
             if (s.attends()) {
                 w.qkv = pack(together_weight, together, s.d, s.d);
                 if (s.query) w.q = pack(qkv_weight, d, s.d, s.d);
-                w.qkv_bias = vector(p[kQkvBias] + l * 3 * s.d, qkv);
                 w.out = pack(out_weight, d, s.d, s.d);
-                w.out_bias = vector(p[kOutBias] + l * s.d, d);
-                w.attn_norm_weight = vector(p[kAttnNormWeight] + l * s.d, d);
-                w.attn_norm_bias = vector(p[kAttnNormBias] + l * s.d, d);
             }
             w.up = pack(up_weight, f, s.d, s.d);
-            w.up_bias = vector(p[kUpBias] + l * s.f, f);
             w.down = pack(down_weight, d, s.f, s.fp);
-            w.down_bias = vector(p[kDownBias] + l * s.d, d);
-            w.ffn_norm_weight = vector(p[kFfnNormWeight] + l * s.d, d);
-            w.ffn_norm_bias = vector(p[kFfnNormBias] + l * s.d, d);
             if (backward) {
                 if (s.attends()) {
                     w.qkv_back = pack_back(together_weight, together, d);
@@ -169,20 +177,15 @@ class Weights {
                 w.up_back = pack_back(up_weight, f, d);
                 w.down_back = pack_back(down_weight, {1, s.d, s.d}, f);
             }
-            layers.push_back(w);
         }
         if (s.banded()) {
             float* to = arena_.take<float>(size_t(s.bands()) * s.window);
             band_basis(s.kept, s.window, to);
             basis = to;
         }
-        if (!s.recurrent()) return;
-        core_norm_weight = vector(p[kCoreNormWeight], d);
-        core_norm_bias = vector(p[kCoreNormBias], d);
         if (s.adapter == LARES_ADAPTER_GATE) gate = 1.0f / (1.0f + __builtin_expf(-*p[kGate]));
         if (s.adapter == LARES_ADAPTER_CONCAT) {
             concat = pack(p[kConcatWeight], d, 2 * s.d, 2 * s.d);
-            concat_bias = vector(p[kConcatBias], d);
             // Its two halves apart: one gives the state's gradient, the other H's.
             if (backward) concat_back = pack_back(p[kConcatWeight], {1, s.d, s.d}, both);
         }
@@ -191,13 +194,9 @@ class Weights {
   private:
     // What a layer has besides attention.
     void mixing(const Shape& s, const float* const* p, int l, LayerWeights& w) {
-        const Blocks d{1, s.d, s.dp};
-        w.filter_norm_weight = vector(p[kFilterNormWeight] + l * s.d, d);
-        w.filter_norm_bias = vector(p[kFilterNormBias] + l * s.d, d);
         if (s.banded()) {
-            w.band_scale = vector(p[kBandScale] + l * s.d, d);
             float* square = arena_.take<float>(size_t(s.dp));
-            for (int c = 0; c < s.dp; ++c) square[c] = w.band_scale[c] * w.band_scale[c];
+            for (int c = 0; c < s.dp; ++c) square[c] = w[kBandScale][c] * w[kBandScale][c];
             w.band_square = square;
             return;
         }

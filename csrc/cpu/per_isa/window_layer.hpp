@@ -41,7 +41,7 @@ inline void mix_bands(const Core& core, const LayerWeights& w, const LiveRows& l
     });
     const UVec bits = lane_bits();
     norm_rows(
-        live.count, s.d, dp, s.eps, {w.filter_norm_weight, w.filter_norm_bias},
+        live.count, s.d, dp, s.eps, {w[kFilterNormWeight], w[kFilterNormBias]},
         [&](int r, int c) LARES_INLINE_LAMBDA {
             const ptrdiff_t at = ptrdiff_t(r) * dp + c;
             const Vec own = load(residual + at), low = load(t.low + at);
@@ -77,14 +77,14 @@ inline void mix_bands_backward(const Core& core, const LayerWeights& w, const Ro
     const float* residual = live.map ? t.residual : x;
     const UVec bits = lane_bits();
     norm_rows_backward(
-        live.count, s.d, dp, w.filter_norm_weight, t.filter_norm, b.g_in, grads.filter_norm_weight,
-        grads.filter_norm_bias, [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+        live.count, s.d, dp, w[kFilterNormWeight], t.filter_norm, b.g_in, grads[kFilterNormWeight],
+        grads[kFilterNormBias], [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
             const ptrdiff_t at = ptrdiff_t(r) * dp + c;
             const ptrdiff_t to = ptrdiff_t(live.map ? live.map[r] : r) * dp + c;
             const Vec g = keep.words ? keep.apply(v, r, c, bits) : v;
             const Vec high = load(residual + at) - load(t.low + at),
                       square = load(w.band_square + c);
-            add_to(grads.band_scale + c, broadcast(2.0f) * load(w.band_scale + c) * g * high);
+            add_to(grads[kBandScale] + c, broadcast(2.0f) * load(w[kBandScale] + c) * g * high);
             store(direct + to, v + square * g);
             store(through_low + to, g - square * g);
         });
@@ -120,11 +120,11 @@ inline void filter_layer_forward(const Core& core, int layer, int step, const Ro
                          store(t.branch + ptrdiff_t(first + a - span.first) * dp + c, v);
                      });
     });
-    norm_rows(live.count, s.d, dp, s.eps, {w.filter_norm_weight, w.filter_norm_bias},
+    norm_rows(live.count, s.d, dp, s.eps, {w[kFilterNormWeight], w[kFilterNormBias]},
               BranchSum{residual, t.branch, dp, keep.attention}, t.u, t.filter_norm);
     feed_forward(s, w, live.count, t.ffn_in, t, finish);
     if (finish)
-        norm_rows(live.count, s.d, dp, s.eps, {w.ffn_norm_weight, w.ffn_norm_bias},
+        norm_rows(live.count, s.d, dp, s.eps, {w[kFfnNormWeight], w[kFfnNormBias]},
                   BranchSum{t.u, t.branch, dp, keep.feed_forward}, y, t.ffn_norm);
 }
 
@@ -137,19 +137,19 @@ inline void filter_layer_backward(const Core& core, int layer, const Rows& rows,
     const int dp = s.dp, length = s.window;
     const LayerKeep keep = layer_keep(s, t);
     const UVec bits = lane_bits();
-    norm_rows_backward(live.count, s.d, dp, w.ffn_norm_weight, t.ffn_norm, g, grads.ffn_norm_weight,
-                       grads.ffn_norm_bias, [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
+    norm_rows_backward(live.count, s.d, dp, w[kFfnNormWeight], t.ffn_norm, g, grads[kFfnNormWeight],
+                       grads[kFfnNormBias], [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                            store(b.g_sum + ptrdiff_t(r) * dp + c, v);
                            if (keep.feed_forward.words) v = keep.feed_forward.apply(v, r, c, bits);
                            store(b.g_branch + ptrdiff_t(r) * dp + c, v);
-                           add_to(grads.down_bias + c, v);
+                           add_to(grads[kDownBias] + c, v);
                        });
     feed_forward_backward(s, w, live.count, t, b, b.g_sum, true, grads);
     // g becomes the residual's part of all rows, b.g_branch the gradient of the live filtered ones.
     const size_t all = size_t(rows.count) * size_t(dp) * sizeof(float);
     if (live.map) std::memset(g, 0, all);
-    norm_rows_backward(live.count, s.d, dp, w.filter_norm_weight, t.filter_norm, b.g_sum,
-                       grads.filter_norm_weight, grads.filter_norm_bias,
+    norm_rows_backward(live.count, s.d, dp, w[kFilterNormWeight], t.filter_norm, b.g_sum,
+                       grads[kFilterNormWeight], grads[kFilterNormBias],
                        [&](int r, int c, Vec v) LARES_INLINE_LAMBDA {
                            store(g + ptrdiff_t(live.map ? live.map[r] : r) * dp + c, v);
                            if (keep.attention.words) v = keep.attention.apply(v, r, c, bits);
@@ -163,8 +163,9 @@ inline void filter_layer_backward(const Core& core, int layer, const Rows& rows,
                           LARES_INLINE_LAMBDA { add_to(g + start + ptrdiff_t(a) * dp + c, v); });
         double_window(x + start, length, dp, b.window);
         circulate<-1>(length, dp, {0, length}, span, g_y, b.window,
-                      [&](int a, int c, Vec v)
-                          LARES_INLINE_LAMBDA { add_to(grads.filter + ptrdiff_t(a) * dp + c, v); });
+                      [&](int a, int c, Vec v) LARES_INLINE_LAMBDA {
+                          add_to(grads[kFilterWeight] + ptrdiff_t(a) * dp + c, v);
+                      });
     });
 }
 
