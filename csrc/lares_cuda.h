@@ -9,23 +9,20 @@
 
 #include <stdint.h>
 
+#include "lares_enums.h"
+
 #define LARES_CUDA_API __attribute__((visibility("default")))
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#define LARES_CUDA_ABI 6
+#define LARES_CUDA_ABI 7
 #define LARES_CUDA_FIELDS 8 /* room for what is known of each row of a tile, see cuda/tile.hpp */
 /* Of the tile plan, see cuda/tile_plan.hpp. */
 #define LARES_CUDA_BLOCK 128 /* sequences that are cut into tiles on their own */
 #define LARES_CUDA_PROGRAM_SUMS 3
 #define LARES_CUDA_SEQUENCE_FIELDS 6
-
-enum { LARES_CUDA_ADD, LARES_CUDA_GATE, LARES_CUDA_CONCAT, LARES_CUDA_NONE };
-enum { LARES_CUDA_GELU, LARES_CUDA_GELU_TANH, LARES_CUDA_RELU, LARES_CUDA_SILU };
-enum { LARES_CUDA_BF16, LARES_CUDA_FP16 };
-enum { LARES_CUDA_STATE_GIVEN, LARES_CUDA_STATE_DRAWN, LARES_CUDA_STATE_ZERO };
 
 /* A dropout rate m / 2^planes: `bits` is m in the highest `planes` bits; planes = 0 is none. */
 typedef struct {
@@ -40,7 +37,8 @@ typedef struct {
     /* the core; d_ff is padded to a multiple of 32, head_tiles is the head's width in 16s, rounded
      * up */
     int32_t d_model, n_heads, head_tiles, d_ff, n_layers;
-    int32_t adapter, activation, pre_norm, precision;
+    int32_t adapter, activation, pre_norm;
+    int32_t precision; /* LARES_BF16 or LARES_FP16 */
     float eps, state_scale, score_scale; /* score_scale: of Q K^T, log2(e) / sqrt(d / h) */
     LaresCudaRate residual, attention;   /* dropout */
     /* the batch */

@@ -12,6 +12,8 @@
 
 #include <stdint.h>
 
+#include "lares_enums.h"
+
 #define LARES_API __attribute__((visibility("default")))
 
 #ifdef __cplusplus
@@ -21,22 +23,6 @@ extern "C" {
 #define LARES_ABI 6
 #define LARES_PARAMETERS 20 /* places; NULL for those that a core does not have */
 
-enum { LARES_ADAPTER_ADD, LARES_ADAPTER_GATE, LARES_ADAPTER_CONCAT, LARES_ADAPTER_NONE };
-enum { LARES_GELU, LARES_GELU_TANH, LARES_RELU, LARES_SILU };
-enum { LARES_NORM_POST, LARES_NORM_PRE, LARES_NORM_QUERY };
-/* Where padding stands in padded arrays; LEFT_ZEROS: its rows count among a sequence's, as zeros.
- */
-enum { LARES_PADDING_RIGHT, LARES_PADDING_LEFT, LARES_PADDING_LEFT_ZEROS };
-/* How rows of a sequence mix: causal attention; a learned circular filter (FMLP-Rec); attention
- * beside rescaled frequency bands (BSARec). The last two mix all padded_length rows of a sequence,
- * padding too; they need LARES_NORM_POST and padded input. */
-enum { LARES_MIXER_ATTENTION, LARES_MIXER_FILTER, LARES_MIXER_BSAREC };
-enum { LARES_STATE_GIVEN, LARES_STATE_DRAWN, LARES_STATE_ZERO };
-/* LARES_BF16: the factors of the products with weights, and of weight gradients, may be rounded to
- * bfloat16, and are where the processor gains by it; sums, attention, LayerNorm and the state stay
- * float32. */
-enum { LARES_FP32, LARES_BF16 };
-
 /* Every field is 8 bytes wide, so that any language can fill the struct as an array of words. */
 typedef struct {
     int64_t abi; /* LARES_ABI */
@@ -45,7 +31,7 @@ typedef struct {
     int64_t adapter, activation, norm;
     int64_t mixer, window, cutoff; /* window: L, else 0; cutoff: c of BSARec, whose low band is the
                                       first c / 2 + 1 frequencies */
-    int64_t precision;
+    int64_t precision;             /* LARES_FP32, or LARES_BF16, in which attention stays float32 */
     int64_t dropout_level, attn_dropout_level, inner_dropout_level; /* rates in 256ths; 0: off */
     int64_t spares_attention; /* 1: dropout_level is for the feed-forward's output alone */
     int64_t padding;
@@ -87,18 +73,7 @@ typedef struct {
     float* g_parameters[LARES_PARAMETERS];
 } LaresCall;
 
-enum {
-    LARES_OK,
-    LARES_BAD_ARGUMENT, /* an option or size that the kernel does not serve */
-    LARES_BAD_LENGTH,   /* a length is below 1 or above padded_length, or lengths do not add up to
-                           n_rows */
-    LARES_BAD_STEPS,    /* a depth is below 1 or above max_steps */
-    LARES_BAD_ID,       /* a sequence id is below 0 or above 2^24 - 1 */
-    LARES_NO_MEMORY,
-    LARES_BAD_ITEM, /* a chosen item is outside the catalogue */
-};
-
-/* Both return one of the codes above; on an error nothing useful is in the outputs. */
+/* Both return LARES_OK or what is wrong; on an error nothing useful is in the outputs. */
 LARES_API int lares_refine_forward(const LaresCall* call);
 LARES_API int lares_refine_backward(const LaresCall* call);
 
@@ -107,7 +82,6 @@ LARES_API int lares_refine_backward(const LaresCall* call);
  * takes longer than a small kernel. Neither Python's headers nor torch's are needed: LaresReader
  * hands over functions of the interpreter's stable ABI, and of torch the one by which DLPack's
  * exchange table (version 1) describes a tensor. */
-enum { LARES_FLOAT32, LARES_INT64 };
 #define LARES_DIMENSIONS 4 /* that a tensor has at most */
 
 typedef struct {
@@ -155,8 +129,6 @@ LARES_API int lares_look(const LaresPattern* pattern, void* list, LaresCall* cal
  * R rows ask with N / R queries each, one row's after the other; an item that a row excludes takes
  * no part. No matrix of scores is made: items are taken block by block. As above, every field is 8
  * bytes wide. */
-enum { LARES_DOT, LARES_COSINE };
-
 typedef struct {
     int64_t abi; /* LARES_ABI */
     int64_t n_queries, n_rows, n_items, width;
@@ -207,7 +179,6 @@ LARES_API double lares_measure_peak(int precision);
 
 /* y[i] = function(x[i]) as the kernel computes it, for holding it to its stated error. Returns 0,
  * or -1 for an unknown function. */
-enum { LARES_EXP, LARES_LOG, LARES_ERF_SCALED, LARES_GELU_SLOPE, LARES_SIGMOID };
 LARES_API int lares_evaluate(int function, int64_t count, const float* x, float* y);
 
 #ifdef __cplusplus

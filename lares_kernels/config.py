@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from lares_kernels.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
 from lares_kernels.one_number import real_number, whole_number
 
-ADAPTERS = ("add", "gate", "concat", "none")
-MIXERS = ("attention", "filter", "bsarec")
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
-NORMS = ("post", "pre", "query")
-PADDINGS = ("right", "left", "left-zeros")
-DROPOUT_OF = ("both", "feed-forward")
+ADAPTERS = Adapter.texts()
+MIXERS = Mixer.texts()
+ACTIVATIONS = Activation.texts()
+NORMS = Norm.texts()
+PADDINGS = Padding.texts()
+DROPOUT_OF = DropoutOf.texts()
 MAX_LAYERS = 1 << 8  # a draw's address has 8 bits for its layer
 MAX_STATE_SCALE = 1e15  # float32 holds the sum of squares of states so large, and their LayerNorm
 DROPOUT_LEVELS = 256  # a dropout decision compares one 8-bit number with round(256 p)

@@ -12,22 +12,25 @@ from torch import Tensor
 
 from lares_kernels import cpu_library as lib
 from lares_kernels.call import RefineCall, Request
-from lares_kernels.config import (
-    ACTIVATIONS,
-    ADAPTERS,
-    DROPOUT_LEVELS,
-    MIXERS,
-    NORMS,
-    PADDINGS,
-    CoreConfig,
+from lares_kernels.choices import (
+    Activation,
+    Adapter,
+    Code,
+    DropoutOf,
+    Mixer,
+    Norm,
+    Padding,
+    Precision,
+    StateMode,
 )
+from lares_kernels.config import DROPOUT_LEVELS, CoreConfig
 from lares_kernels.cpu_tensors import Addressed, float32_addresses, room, room_like
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import PLACES, parameter_shapes, parameters_of
 
 _MOST_WIDTH = 512
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-_BAD_VALUES = (lib.BAD_LENGTH, lib.BAD_STEPS, lib.BAD_ID)
+_BAD_VALUES = (Code.BAD_LENGTH, Code.BAD_STEPS, Code.BAD_ID)
 
 
 class CpuBackend:
@@ -127,18 +130,18 @@ def _of_key(key: str, dropout: bool, product_dtype: torch.dtype) -> OfCore:
     c.abi = lib.ABI
     c.d_model, c.n_heads, c.d_ff = config.d_model, config.n_heads, config.d_ff
     c.n_layers = config.n_layers
-    c.adapter = ADAPTERS.index(config.adapter)
-    c.activation = ACTIVATIONS.index(config.activation)
-    c.norm = NORMS.index(config.norm)
-    c.mixer, c.window, c.cutoff = MIXERS.index(config.mixer), config.window, config.cutoff
+    c.adapter = Adapter.of(config.adapter)
+    c.activation = Activation.of(config.activation)
+    c.norm = Norm.of(config.norm)
+    c.mixer, c.window, c.cutoff = Mixer.of(config.mixer), config.window, config.cutoff
     c.band_share = config.band_share
-    c.precision = lib.PRECISIONS.index(_PRECISIONS[product_dtype])
+    c.precision = Precision.of(_PRECISIONS[product_dtype])
     if dropout:
         c.dropout_level = round(DROPOUT_LEVELS * config.dropout)
         c.attn_dropout_level = round(DROPOUT_LEVELS * config.attn_dropout)
         c.inner_dropout_level = round(DROPOUT_LEVELS * config.inner_dropout)
-    c.spares_attention = config.dropout_of == "feed-forward"
-    c.padding = PADDINGS.index(config.padding)
+    c.spares_attention = DropoutOf.of(config.dropout_of) == DropoutOf.FEED_FORWARD
+    c.padding = Padding.of(config.padding)
     c.eps = config.eps
     c.state_scale = config.state_omega * config.state_sigma
     return OfCore(bytes(c), itemgetter(*order_of(config)))
@@ -165,7 +168,7 @@ def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
     c.max_steps = call.options.max_steps
     c.steps_done = call.options.steps_done
     c.keeps_padding = call.options.keeps_padding
-    c.state_mode = lib.STATE_ZERO if call.options.zero_state else lib.STATE_DRAWN
+    c.state_mode = StateMode.ZERO if call.options.zero_state else StateMode.DRAWN
     return c
 
 
@@ -187,7 +190,7 @@ class _Inputs(Addressed):
             c.steps = self.address(call.num_steps, torch.int64)
         c.hidden = self.address(hidden)
         if state is not None:
-            c.state_mode, c.state = lib.STATE_GIVEN, self.address(state)
+            c.state_mode, c.state = StateMode.GIVEN, self.address(state)
         addresses = float32_addresses(parameters)
         if addresses is None or 0 in addresses:
             named = zip(parameter_shapes(call.config), parameters, strict=True)
@@ -204,10 +207,10 @@ class _Inputs(Addressed):
     def run(self, name: str) -> None:
         """Call the library; errors become exceptions."""
         code = getattr(lib.loaded(), name)(self.c)
-        if code == lib.OK:
+        if code == Code.OK:
             return
         if code in _BAD_VALUES:
             self.call.check_values()
-        if code == lib.NO_MEMORY:
+        if code == Code.NO_MEMORY:
             raise MemoryError(f"{name}: no memory for the kernel's buffers")
         raise BackendError(f"{name} refused the call with code {code}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lares_kernels.built import is_checkout, why_not_built
+from lares_kernels.choices import Code, Function, Precision, StateMode
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import PLACES
 from lares_kernels.verdicts import digest_of
@@ -23,9 +24,8 @@ LIBRARY = Path(__file__).with_name("liblares_cpu.so")
 ISA_VARIABLE = "LARES_CPU_ISA"
 ABI = 6
 
-OK, BAD_ARGUMENT, BAD_LENGTH, BAD_STEPS, BAD_ID, NO_MEMORY, BAD_ITEM = range(7)
-STATE_GIVEN, STATE_DRAWN, STATE_ZERO = range(3)
-PRECISIONS = ("fp32", "bf16")  # of the products
+_SERVED = (Precision.FP32, Precision.BF16)  # of the products
+PRECISIONS = tuple(precision.text for precision in _SERVED)
 
 _Parameters = ctypes.c_void_p * PLACES
 
@@ -224,9 +224,9 @@ def _takes_these_structs(library: ctypes.CDLL) -> bool:
     lengths, hidden = (ctypes.c_int64 * 1)(1), (ctypes.c_float * 16)()
     call = LaresCall(abi=ABI, d_model=8, n_heads=1, d_ff=8, n_layers=1, eps=1e-12)
     call.n_sequences, call.rollouts, call.n_rows, call.max_steps = 1, 1, 2, 1
-    call.state_mode, call.threads = STATE_ZERO, 1
+    call.state_mode, call.threads = StateMode.ZERO, 1
     call.hidden, call.lengths = ctypes.addressof(hidden), ctypes.addressof(lengths)
-    return bool(library.lares_refine_forward(call) == BAD_LENGTH)
+    return bool(library.lares_refine_forward(call) == Code.BAD_LENGTH)
 
 
 def loaded() -> ctypes.CDLL:
@@ -237,14 +237,14 @@ def loaded() -> ctypes.CDLL:
     return library
 
 
-FUNCTIONS = ("exp", "log", "erf_scaled", "gelu_slope", "sigmoid")
+FUNCTIONS = Function.texts()
 
 
 def evaluate(function: str, x: Tensor) -> Tensor:
     """One of ``FUNCTIONS`` of float32 numbers as the kernel computes it; for tests of its error."""
     x = x.contiguous()
     y = x.new_empty(x.shape)
-    loaded().lares_evaluate(FUNCTIONS.index(function), x.numel(), x.data_ptr(), y.data_ptr())
+    loaded().lares_evaluate(Function.of(function), x.numel(), x.data_ptr(), y.data_ptr())
     return y
 
 
@@ -257,7 +257,7 @@ def cpu_peak(precision: str = "fp32") -> float | None:
     """
     if precision not in PRECISIONS or isinstance(load(), str):
         return None
-    return float(loaded().lares_measure_peak(PRECISIONS.index(precision)))
+    return float(loaded().lares_measure_peak(Precision.of(precision)))
 
 
 # The set asked for each precision, as far as use_instruction_set has asked; read in every call.
@@ -270,11 +270,11 @@ def asked_sets() -> tuple[bytes, ...]:
 
 
 def _asked_of(library: ctypes.CDLL) -> tuple[bytes, ...]:
-    return tuple(library.lares_asked_isa(i) or b"" for i in range(len(PRECISIONS)))
+    return tuple(library.lares_asked_isa(precision) or b"" for precision in _SERVED)
 
 
 def _choose(library: ctypes.CDLL, name: str, asked_by: str) -> None:
-    names: bytes = library.lares_isas(PRECISIONS.index("bf16"))
+    names: bytes = library.lares_isas(Precision.BF16)
     found = names.decode().split()
     # The library takes no name for whatever is best, and none for more than a C string holds.
     if name not in found or library.lares_use_isa(name.encode()) != 0:
@@ -316,7 +316,7 @@ def instruction_sets(precision: str = "fp32") -> list[str]:
     a set that multiplies bfloat16 (its name ends in ``_bf16``) only where that is faster than float32;
     there are processors where it takes twice as long.
     """
-    names: bytes = loaded().lares_isas(PRECISIONS.index(precision))
+    names: bytes = loaded().lares_isas(Precision.of(precision))
     return names.decode().split()
 
 
@@ -328,8 +328,8 @@ def build(precision: str) -> str:
 def instruction_set_in_use(precision: str = "fp32") -> str:
     """Return the name of the instruction set that calls in a precision run with now."""
     library = loaded()
-    for i in range(PRECISIONS.index(precision), -1, -1):
-        asked: bytes = library.lares_asked_isa(i)
+    for one in range(Precision.of(precision), -1, -1):
+        asked: bytes = library.lares_asked_isa(one)
         if asked:
             return asked.decode()
     return instruction_sets(precision)[0]

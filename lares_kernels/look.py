@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from lares_kernels import cpu_library as lib
+from lares_kernels.choices import NumberType
 
 _PLAIN = (Tensor, Parameter)  # a subclass may hold its numbers in its own way
-_TYPES = (torch.float32, torch.int64)  # places as in lares_kernels.h
+_TYPES = {torch.float32: NumberType.FLOAT32, torch.int64: NumberType.INT64}
 _MOST_DIMENSIONS = 4
 _DLPACK = 1  # version of the exchange table
 
@@ -163,7 +164,7 @@ class _ExchangeTable(ctypes.Structure):
 
 def _in_c(place: Place) -> _Place:
     shape = (*place.shape, *[1] * (_MOST_DIMENSIONS - len(place.shape)))
-    return _Place(place.word, _TYPES.index(place.dtype), place.may_be_none, len(place.shape), shape)
+    return _Place(place.word, _TYPES[place.dtype], place.may_be_none, len(place.shape), shape)
 
 
 @cache

@@ -17,6 +17,7 @@ from torch import Tensor
 from lares_kernels import cpu_library as lib
 from lares_kernels.backends import asked_backend
 from lares_kernels.call import RefineCall, RefineOutput
+from lares_kernels.choices import Code
 from lares_kernels.circumstances import Circumstances, circumstances
 from lares_kernels.config import CoreConfig
 from lares_kernels.cpu import of_core, struct_without_tensors
@@ -166,7 +167,7 @@ def run(
         c.final_state = final.data_ptr()
     c.seed = int(seed)
     c.threads = torch.get_num_threads()
-    if kept.forward(c) != lib.OK:
+    if kept.forward(c) != Code.OK:
         return None
     last = trajectory
     if trajectory.dim() == 3:

@@ -66,7 +66,7 @@ struct Backward : Forward<S> {
             park<S>(scratch.waiting(), g);  // nothing needs it before the last layer
             kept_state(x, tile, step);
             this->adapt(x, tile);
-            if (call.adapter != LARES_CUDA_NONE)
+            if (call.adapter != LARES_ADAPTER_NONE)
                 layer_norm<S>(x, this->vectors() + this->places.core_norm(call.n_layers), call.eps);
         }
         LARES_ROLLED
@@ -87,7 +87,7 @@ struct Backward : Forward<S> {
                               spill(tile, index, step));
         }
         if (!runs) return;
-        if (call.adapter == LARES_CUDA_NONE)
+        if (call.adapter == LARES_ADAPTER_NONE)
             add_to_hidden(g, tile, step, 1.0f);
         else
             adapter_backward(g, tile, scratch, step);
@@ -104,7 +104,7 @@ struct Backward : Forward<S> {
     }
 
     LARES_DEVICE void kept_state(Rows<S>& x, const Tile& tile, int step) const {
-        if (call.adapter == LARES_CUDA_NONE) return;
+        if (call.adapter == LARES_ADAPTER_NONE) return;
         load_rows<S>(x, this->kept(step), tile.field(kKeptRow, tile.upper()),
                      tile.field(kKeptRow, tile.lower()), tile.field(kDepth, tile.upper()) >= step,
                      tile.field(kDepth, tile.lower()) >= step);
@@ -164,12 +164,12 @@ struct Backward : Forward<S> {
         this->adapt(x, tile);
         fetch<S>(g, scratch.waiting());
         norm_backward<S>(g, x, this->vectors() + norm, gradients() + norm, call.eps);
-        if (call.adapter == LARES_CUDA_CONCAT) {
+        if (call.adapter == LARES_ADAPTER_CONCAT) {
             concat_backward(g, tile, step);
             return;
         }
         const float share = this->state_share();
-        if (call.adapter == LARES_CUDA_GATE) gate_backward(g, tile, step, share);
+        if (call.adapter == LARES_ADAPTER_GATE) gate_backward(g, tile, step, share);
         add_to_hidden(g, tile, step, 1.0f - share);
         LARES_UNROLL
         for (int j = 0; j < S::kBlocks; ++j) {

@@ -94,7 +94,7 @@ struct Forward {
 
     // Draws of layers outside the recurrence carry step 0.
     LARES_DEVICE int drawn_step(int step) const {
-        return call.adapter == LARES_CUDA_NONE ? 0 : step + call.steps_done;
+        return call.adapter == LARES_ADAPTER_NONE ? 0 : step + call.steps_done;
     }
 
     LARES_DEVICE void run() const { run_tiles(*this); }
@@ -104,7 +104,7 @@ struct Forward {
         Rows<S> x = {};
         const int last =
             warp_max(larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
-        if (last > 0 && call.adapter != LARES_CUDA_NONE) first_state(x, tile);
+        if (last > 0 && call.adapter != LARES_ADAPTER_NONE) first_state(x, tile);
         LARES_ROLLED
         for (int step = 1; step <= tile.depth(); ++step) {
             const bool runs = step <= last;
@@ -131,11 +131,11 @@ struct Forward {
     }
 
     LARES_DEVICE void first_state(Rows<S>& x, const Tile& tile) const {
-        if (call.state_mode == LARES_CUDA_STATE_GIVEN) {
+        if (call.state_mode == LARES_STATE_GIVEN) {
             const Int upper = tile.field(kStateRow, tile.upper());
             const Int lower = tile.field(kStateRow, tile.lower());
             load_rows<S>(x, call.state, upper, lower, upper >= 0, lower >= 0);
-        } else if (call.state_mode == LARES_CUDA_STATE_DRAWN) {
+        } else if (call.state_mode == LARES_STATE_DRAWN) {
             const Int row = tile.shared_row();
             initial_state<S>(x, as_word(tile.field(kStream, row)),
                              as_word(tile.field(kPosition, row)), call.state_scale,
@@ -149,7 +149,7 @@ struct Forward {
     LARES_DEVICE void step_input(Rows<S>& x, const Tile& tile, int step) const {
         if (call.kept != nullptr) keep(x, tile, step);
         adapt(x, tile);
-        if (call.adapter != LARES_CUDA_NONE)
+        if (call.adapter != LARES_ADAPTER_NONE)
             layer_norm<S>(x, vectors() + places.core_norm(call.n_layers), call.eps);
     }
 
@@ -161,19 +161,19 @@ struct Forward {
 
     // The state's share in the adapter's mean.
     LARES_DEVICE float state_share() const {
-        if (call.adapter != LARES_CUDA_GATE) return 0.5f;
+        if (call.adapter != LARES_ADAPTER_GATE) return 0.5f;
         return 1.0f / (1.0f + expf(-vectors()[places.gate(call.n_layers)]));
     }
 
     // The adapter of a state, in place; H alone where there is none.
     LARES_DEVICE void adapt(Rows<S>& x, const Tile& tile) const {
-        if (call.adapter == LARES_CUDA_NONE) {
+        if (call.adapter == LARES_ADAPTER_NONE) {
             load_hidden(x, tile);
             return;
         }
         Rows<S> hidden;
         load_hidden(hidden, tile);
-        if (call.adapter == LARES_CUDA_CONCAT) {
+        if (call.adapter == LARES_ADAPTER_CONCAT) {
             concat(x, hidden);
             return;
         }

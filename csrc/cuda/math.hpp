@@ -27,14 +27,14 @@ LARES_DEVICE Float sigmoid(Float x) {
 // The activation; which one is known to all lanes. `each` hands every number to a function.
 template <class Each>
 LARES_DEVICE void activate(int activation, Each each) {
-    if (activation == LARES_CUDA_GELU) {
+    if (activation == LARES_GELU) {
         each([](Float x) {
             const Float half = 0.5f * x;
             return multiply_add(half, erf_scaled(x), half);
         });
-    } else if (activation == LARES_CUDA_GELU_TANH) {
+    } else if (activation == LARES_GELU_TANH) {
         each([](Float x) { return x * sigmoid(x * (0.07135481282f * x * x + 1.5957691216f)); });
-    } else if (activation == LARES_CUDA_RELU) {
+    } else if (activation == LARES_RELU) {
         each([](Float x) { return larger(x, wide(0.0f)); });
     } else {
         each([](Float x) { return x * sigmoid(x); });

@@ -20,7 +20,7 @@ int packing_blocks(const LaresCudaPack& pack, int warps) {
 const char* cut_and_pack(const LaresCudaCall& call, const LaresCudaPack& pack) {
     const PrepareCall both = {call, pack, call.stream, 1};
     const int blocks = call.programs + packing_blocks(pack, 1);
-    return pack.precision == LARES_CUDA_BF16 ? launch<Prepare<Bf16>>(both, blocks, 1, 0)
+    return pack.precision == LARES_BF16 ? launch<Prepare<Bf16>>(both, blocks, 1, 0)
                                              : launch<Prepare<Fp16>>(both, blocks, 1, 0);
 }
 
@@ -32,10 +32,10 @@ const char* cut_into_tiles(const LaresCudaCall& call) {
     return launch<TileRows>(call, (sequences + warps - 1) / warps, warps, 0);
 }
 
-#define LARES_CUDA_Bf16 LARES_CUDA_BF16
-#define LARES_CUDA_Fp16 LARES_CUDA_FP16
+#define LARES_PRECISION_Bf16 LARES_BF16
+#define LARES_PRECISION_Fp16 LARES_FP16
 #define LARES_CHOOSE(TYPE, WIDTH, PASS)                                    \
-    if (call.d_model == WIDTH && call.precision == int(LARES_CUDA_##TYPE)) \
+    if (call.d_model == WIDTH && call.precision == int(LARES_PRECISION_##TYPE)) \
         return PASS<TYPE, WIDTH>(call);
 #define LARES_CHOOSE_FORWARD(TYPE, WIDTH) LARES_CHOOSE(TYPE, WIDTH, forward)
 #define LARES_CHOOSE_SPLIT(TYPE, WIDTH) LARES_CHOOSE(TYPE, WIDTH, split)
@@ -80,7 +80,7 @@ const char* lares_cuda_pack(const LaresCudaPack* call) {
     const DeviceGuard guard(call->device);
     if (guard.error != nullptr) return guard.error;
     const int warps = Pack<Bf16>::kMostWarps, blocks = packing_blocks(*call, warps);
-    return call->precision == LARES_CUDA_BF16 ? launch<Pack<Bf16>>(*call, blocks, warps, 0)
+    return call->precision == LARES_BF16 ? launch<Pack<Bf16>>(*call, blocks, warps, 0)
                                               : launch<Pack<Fp16>>(*call, blocks, warps, 0);
 }
 

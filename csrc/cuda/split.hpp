@@ -64,7 +64,7 @@ struct Split {
         copy_shared(block, shared + vectors_at, call.vectors, places.vectors(call.n_layers) * 4);
         const SplitRows<S> rows(call, block);
         OwnRow<S> x = {};
-        if (rows.any && call.adapter != LARES_CUDA_NONE) rows.first_state(x);
+        if (rows.any && call.adapter != LARES_ADAPTER_NONE) rows.first_state(x);
         copies_done();
         block.barrier();
         LARES_ROLLED
@@ -83,11 +83,11 @@ struct Split {
     LARES_DEVICE void step_input(OwnRow<S>& x, const SplitRows<S>& rows) const {
         OwnRow<S> hidden;
         rows.load(hidden, call.hidden, rows.hidden_row);
-        if (call.adapter == LARES_CUDA_NONE) {
+        if (call.adapter == LARES_ADAPTER_NONE) {
             copy_row<S>(x, hidden);
             return;
         }
-        if (call.adapter == LARES_CUDA_CONCAT) {
+        if (call.adapter == LARES_ADAPTER_CONCAT) {
             const Fragments<false> weights = {static_cast<const unsigned char*>(call.matrices) +
                                               call.n_layers * places.layer() * kFragment};
             const auto place = [](int n, int k) {
@@ -105,7 +105,7 @@ struct Split {
                 rows.add_sums(x, sums(at.sums), 1, vectors() + places.concat_bias(call.n_layers));
         } else {
             float share = 0.5f;
-            if (call.adapter == LARES_CUDA_GATE)
+            if (call.adapter == LARES_ADAPTER_GATE)
                 share = 1.0f / (1.0f + expf(-vectors()[places.gate(call.n_layers)]));
             mix_rows<S>(x, hidden, share);
         }

@@ -159,9 +159,9 @@ struct SplitRows {
     }
 
     LARES_DEVICE void first_state(OwnRow<S>& x) const {
-        if (call.state_mode == LARES_CUDA_STATE_GIVEN) {
+        if (call.state_mode == LARES_STATE_GIVEN) {
             load(x, call.state, state_row);
-        } else if (call.state_mode == LARES_CUDA_STATE_DRAWN) {
+        } else if (call.state_mode == LARES_STATE_DRAWN) {
             const Int lane = lane_number();
             const Mask second = (lane & 1) == 1;
             const Seed seed = seed_at(call.seed);

@@ -57,10 +57,10 @@ struct Problem {
         call.n_heads = d / (16 * head_tiles);
         call.d_ff = 32 * number(1, 3);
         call.n_layers = number(1, 2);
-        call.adapter = number(LARES_CUDA_ADD, LARES_CUDA_CONCAT);
-        call.activation = number(LARES_CUDA_GELU, LARES_CUDA_SILU);
+        call.adapter = number(LARES_ADAPTER_ADD, LARES_ADAPTER_CONCAT);
+        call.activation = number(LARES_GELU, LARES_SILU);
         call.pre_norm = number(0, 1);
-        call.precision = LARES_CUDA_BF16;
+        call.precision = LARES_BF16;
         call.eps = 1e-12f;
         call.state_scale = 3.0f;
         call.score_scale = 1.442695f / std::sqrt(16.0f * head_tiles);
@@ -71,7 +71,7 @@ struct Problem {
         call.rollouts = number(1, 2);
         call.longest = longest;
         call.max_steps = number(1, 3);
-        call.state_mode = LARES_CUDA_STATE_DRAWN;
+        call.state_mode = LARES_STATE_DRAWN;
         static int64_t seed;
         call.seed = &seed;
         call.seed_low = 17;
@@ -96,7 +96,7 @@ struct Problem {
                          [&](int64_t a, int64_t b) { return num_steps[a] > num_steps[b]; });
         const int chunks = d / 16;
         const int layer = 4 * call.n_heads * head_tiles * chunks + call.d_ff / 16 * 2 * chunks;
-        const int concat = call.adapter == LARES_CUDA_CONCAT ? 2 * chunks * chunks : 0;
+        const int concat = call.adapter == LARES_ADAPTER_CONCAT ? 2 * chunks * chunks : 0;
         matrices = halves(size_t(call.n_layers * layer + concat) * 256);
         const int vector = 48 * call.n_heads * head_tiles + 6 * d + call.d_ff;
         vectors = numbers(size_t(call.n_layers * vector + 3 * d + 4), 0.5f);
@@ -197,7 +197,7 @@ struct Problem {
         c.g_first = g_first.data();
         c.carry = carry.data();
         c.spill = spill.data();
-        c.concat_spill = call.adapter == LARES_CUDA_CONCAT ? concat_spill.data() : nullptr;
+        c.concat_spill = call.adapter == LARES_ADAPTER_CONCAT ? concat_spill.data() : nullptr;
         c.scratch = scratch.data();
         c.gradients = gradients.data();
         c.g_matrices = g_matrices.data();

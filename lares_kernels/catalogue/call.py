@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import FLOAT_TYPES, check_floats
+from lares_kernels.choices import Scores
 from lares_kernels.whole import real_number, whole_numbers
 
-SCORES = ("dot", "cosine")
+SCORES = Scores.texts()
 # As torch.nn.functional.normalize: shorter vectors are divided by this instead of their length.
 SHORTEST = 1e-12
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lares_kernels import cpu_library as lib
-from lares_kernels.catalogue.call import SCORES, CatalogueCall, Operands, in_order
+from lares_kernels.catalogue.call import CatalogueCall, Operands, in_order
+from lares_kernels.choices import Code, Precision, Scores
 from lares_kernels.cpu_tensors import Addressed, room, room_like
 from lares_kernels.errors import BackendError
 
@@ -106,8 +107,8 @@ class _Inputs(Addressed):
         c.abi = lib.ABI
         c.n_queries, c.width = queries.shape
         c.n_rows, c.n_items = c.n_queries, n_items
-        c.scores = SCORES.index(call.scores)
-        c.precision = lib.PRECISIONS.index(_PRECISIONS[call.product_dtype])
+        c.scores = Scores.of(call.scores)
+        c.precision = Precision.of(_PRECISIONS[call.product_dtype])
         c.threads = torch.get_num_threads()
         c.temperature = call.temperature
         c.queries = self.address(queries)
@@ -126,7 +127,7 @@ class _Inputs(Addressed):
         if self.c.n_queries == 0:
             return
         code = getattr(lib.loaded(), f"lares_catalogue_{name}")(ctypes.byref(self.c))
-        if code == lib.NO_MEMORY:
+        if code == Code.NO_MEMORY:
             raise MemoryError(f"{name}: no memory for the kernel's buffers")
-        if code != lib.OK:
+        if code != Code.OK:
             raise BackendError(f"the kernel refused {name} with code {code}")

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lares_kernels.arrays import zeros_at_once
 from lares_kernels.call import RefineCall, Request
-from lares_kernels.config import ACTIVATIONS, ADAPTERS, CoreConfig
+from lares_kernels.choices import Activation, Adapter, Norm, StateMode
+from lares_kernels.config import CoreConfig
 from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.packing import Packed, packing, unpack_gradients
@@ -269,7 +270,7 @@ class _Launch:
         c.padded_length, c.n_hidden_rows = call.padded_length, call.n_hidden_rows
         c.kept_rows, c.longest, c.max_steps = call.kept_rows, self.longest, call.options.max_steps
         c.steps_done = call.options.steps_done
-        c.state_mode = lib.STATE_ZERO if call.options.zero_state else lib.STATE_DRAWN
+        c.state_mode = StateMode.ZERO if call.options.zero_state else StateMode.DRAWN
         c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
         c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
         c.programs, c.program_blocks, c.planned = programs, program_blocks, planned
@@ -287,7 +288,7 @@ class _Launch:
             c.seed_low, c.seed_high = call.seed & 0xFFFFFFFF, call.seed >> 32
         c.hidden = hidden.data_ptr()
         if state is not None:
-            c.state_mode, c.state = lib.STATE_GIVEN, state.data_ptr()
+            c.state_mode, c.state = StateMode.GIVEN, state.data_ptr()
         c.matrices, c.vectors = packed.matrices.data_ptr(), packed.vectors.data_ptr()
         if space is None:
             c.seed = call.seed_memory.data_ptr()
@@ -403,10 +404,10 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
     c.abi = lib.ABI
     c.d_model, c.n_heads, c.head_tiles = shapes.width, shapes.heads, shapes.head_tiles
     c.d_ff, c.n_layers = shapes.ff, shapes.layers
-    c.adapter = ADAPTERS.index(config.adapter)
-    c.activation = ACTIVATIONS.index(config.activation)
-    c.pre_norm = config.norm == "pre"
-    c.precision = PRECISIONS.index(product_dtype)
+    c.adapter = Adapter.of(config.adapter)
+    c.activation = Activation.of(config.activation)
+    c.pre_norm = Norm.of(config.norm) == Norm.PRE
+    c.precision = PRECISIONS[product_dtype]
     c.eps = config.eps
     c.state_scale = config.state_omega * config.state_sigma
     c.score_scale = math.log2(math.e) * config.head_dim**-0.5

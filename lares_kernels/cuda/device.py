@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
-PRECISIONS = (torch.bfloat16, torch.float16)  # of products, in the order of LARES_CUDA_BF16, ...
+from lares_kernels.choices import Precision
+
+PRECISIONS = {torch.bfloat16: Precision.BF16, torch.float16: Precision.FP16}  # of products
 
 
 def index_of(device: torch.device) -> int:

@@ -14,12 +14,11 @@ from lares_kernels.errors import BackendError
 # Names another library than the one that was installed: the tests' emulator, say.
 ENVIRONMENT_VARIABLE = "LARES_CUDA_LIBRARY"
 _INSTALLED = Path(__file__).parent.with_name("liblares_cuda.so")
-ABI = 6
+ABI = 7
 FIELDS = 8  # room for what is known of each row of a tile
 # Of the tile plan (csrc/cuda/tile_plan.hpp).
 BLOCK = 128  # sequences that are cut into tiles on their own
 PROGRAM_SUMS, SEQUENCE_FIELDS = 3, 6
-STATE_GIVEN, STATE_DRAWN, STATE_ZERO = range(3)
 
 _Int, _Word, _Float, _Pointer = ctypes.c_int32, ctypes.c_uint32, ctypes.c_float, ctypes.c_void_p
 

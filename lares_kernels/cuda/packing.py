@@ -54,7 +54,7 @@ def packing(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.d
     floats = [p.to(torch.float32).contiguous() for p in parameters]
     matrices = unfilled(index.matrices, dtype=product_dtype, device=device)
     vectors = unfilled(index.vectors, dtype=torch.float32, device=device)
-    call = _Pack(index_of(device), 1, PRECISIONS.index(product_dtype), matrices.numel())
+    call = _Pack(index_of(device), 1, PRECISIONS[product_dtype], matrices.numel())
     call.vector_numbers = len(vectors)
     for i, part in enumerate(floats):
         call.sizes[i], call.parameters[i] = part.numel(), part.data_ptr()

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from lares_kernels.config import ACTIVATIONS, ADAPTERS, MIXERS, CoreConfig
+from lares_kernels.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
+from lares_kernels.config import CoreConfig
 from lares_kernels.noise import threshold_and_planes
 
 LEAST_SIDE = 16
@@ -44,18 +45,16 @@ class Constants:
         ff: padded width of the feed-forward, a multiple of ``chunk``.
         chunk: columns of the feed-forward in registers at a time.
         layers: of the core.
-        adapter, activation: numbered as in ``ADAPTERS`` and ``ACTIVATIONS``.
-        post: post-norm, else pre-norm.
+        adapter, activation, norm: numbers of ``Adapter``, ``Activation`` and ``Norm``.
         eps: of every LayerNorm.
         threshold, planes: the dropout rate as ``threshold / 2^planes``; planes = 0 is none.
         attn_threshold, attn_planes: likewise on attention probabilities.
         precision: of float32 products, ``ieee`` or ``tf32``; ``half`` if they are not float32.
         resident: whether forward reads all matrices once and keeps them on the chip.
-        query: query-norm, else as ``post`` says.
         inner_threshold, inner_planes: likewise inside the feed-forward.
         spares_attention: whether the attention's output is not dropped.
         zeros: whether padding counts among the rows, as zeros.
-        mixer: numbered as in ``MIXERS``; ``filter`` has no heads.
+        mixer: number of ``Mixer``; ``filter`` has no heads.
         window: rows of every sequence where they mix as a whole, else 0.
         share: of the bands in what goes on, ``bsarec``.
     """
@@ -71,7 +70,7 @@ class Constants:
     layers: int
     adapter: int
     activation: int
-    post: bool
+    norm: int
     eps: float
     threshold: int
     planes: int
@@ -79,7 +78,6 @@ class Constants:
     attn_planes: int
     precision: str
     resident: bool = False
-    query: bool = False
     inner_threshold: int = 0
     inner_planes: int = 0
     spares_attention: bool = False
@@ -100,25 +98,46 @@ class Constants:
 
     @property
     def recurrent(self) -> bool:
-        return self.adapter != ADAPTERS.index("none")
+        return self.adapter != Adapter.NONE
+
+    @property
+    def adds(self) -> bool:
+        return self.adapter == Adapter.ADD
 
     @property
     def concat(self) -> bool:
-        return self.adapter == ADAPTERS.index("concat")
+        return self.adapter == Adapter.CONCAT
 
     @property
     def gated(self) -> bool:
-        return self.adapter == ADAPTERS.index("gate")
+        return self.adapter == Adapter.GATE
+
+    @property
+    def post(self) -> bool:
+        return self.norm == Norm.POST
+
+    @property
+    def pre(self) -> bool:
+        return self.norm == Norm.PRE
+
+    @property
+    def query(self) -> bool:
+        return self.norm == Norm.QUERY
+
+    @property
+    def attends(self) -> bool:
+        """Whether there is attention, alone or beside frequency bands."""
+        return self.mixer in (Mixer.ATTENTION, Mixer.BSAREC)
 
     @property
     def filters(self) -> bool:
         """Whether a learned filter stands where attention does."""
-        return self.mixer == MIXERS.index("filter")
+        return self.mixer == Mixer.FILTER
 
     @property
     def bands(self) -> bool:
         """Whether frequency bands stand beside attention."""
-        return self.mixer == MIXERS.index("bsarec")
+        return self.mixer == Mixer.BSAREC
 
     @property
     def frequencies(self) -> int:
@@ -330,9 +349,9 @@ def constants(
         ff=ff,
         chunk=math.gcd(chunk, ff),
         layers=config.n_layers,
-        adapter=ADAPTERS.index(config.adapter),
-        activation=ACTIVATIONS.index(config.activation),
-        post=config.norm == "post",
+        adapter=int(Adapter.of(config.adapter)),
+        activation=int(Activation.of(config.activation)),
+        norm=int(Norm.of(config.norm)),
         eps=config.eps,
         threshold=threshold,
         planes=planes,
@@ -340,12 +359,11 @@ def constants(
         attn_planes=attn_planes,
         precision=precision,
         resident=resident,
-        query=config.norm == "query",
         inner_threshold=inner_threshold,
         inner_planes=inner_planes,
-        spares_attention=config.dropout_of == "feed-forward",
-        zeros=config.padding == "left-zeros",
-        mixer=MIXERS.index(config.mixer),
+        spares_attention=DropoutOf.of(config.dropout_of) == DropoutOf.FEED_FORWARD,
+        zeros=Padding.of(config.padding) == Padding.LEFT_ZEROS,
+        mixer=int(Mixer.of(config.mixer)),
         window=config.window,
         share=config.band_share if config.mixer == "bsarec" else 1.0,
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
 from lares_kernels import cpu_library as lib
+from lares_kernels.choices import Code, StateMode
 from tests.kernels.problems import (
     BACKWARD,
     FORWARD,
@@ -331,24 +332,24 @@ def test_says_why_it_cannot_serve() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "code"),
     [
-        ("abi", 99, lib.BAD_ARGUMENT),
-        ("d_model", 0, lib.BAD_ARGUMENT),
-        ("d_model", 1 << 40, lib.BAD_ARGUMENT),
-        ("n_heads", 3, lib.BAD_ARGUMENT),
-        ("adapter", 9, lib.BAD_ARGUMENT),
-        ("eps", float("nan"), lib.BAD_ARGUMENT),
-        ("hidden", None, lib.BAD_ARGUMENT),
-        ("n_sequences", 0, lib.BAD_ARGUMENT),
-        ("n_rows", 8, lib.BAD_LENGTH),
-        ("max_steps", 0, lib.BAD_STEPS),
-        ("max_steps", 1 << 16, lib.BAD_STEPS),
+        ("abi", 99, Code.BAD_ARGUMENT),
+        ("d_model", 0, Code.BAD_ARGUMENT),
+        ("d_model", 1 << 40, Code.BAD_ARGUMENT),
+        ("n_heads", 3, Code.BAD_ARGUMENT),
+        ("adapter", 9, Code.BAD_ARGUMENT),
+        ("eps", float("nan"), Code.BAD_ARGUMENT),
+        ("hidden", None, Code.BAD_ARGUMENT),
+        ("n_sequences", 0, Code.BAD_ARGUMENT),
+        ("n_rows", 8, Code.BAD_LENGTH),
+        ("max_steps", 0, Code.BAD_STEPS),
+        ("max_steps", 1 << 16, Code.BAD_STEPS),
     ],
 )
 def test_the_library_refuses_what_it_cannot_compute(field: str, value: Any, code: int) -> None:
     hidden, lengths = torch.zeros(7, 8), torch.tensor([3, 4])
     call = lib.LaresCall(abi=lib.ABI, d_model=8, n_heads=1, d_ff=8, n_layers=1, eps=1e-12)
     call.n_sequences, call.rollouts, call.n_rows, call.max_steps = 2, 1, 7, 1
-    call.state_mode, call.threads = lib.STATE_ZERO, 1
+    call.state_mode, call.threads = StateMode.ZERO, 1
     call.hidden, call.lengths = hidden.data_ptr(), lengths.data_ptr()
     setattr(call, field, value)
     assert lib.loaded().lares_refine_forward(call) == code

@@ -7,6 +7,7 @@ import triton.language as tl
 
 from lares_kernels import noise
 from lares_kernels.activations import ACTIVATIONS
+from lares_kernels.choices import Activation
 from lares_kernels.seeds import seed_memory
 from lares_kernels.triton.kernels import draws, elementwise
 
@@ -119,15 +120,13 @@ def test_initial_states_are_the_shared_ones(seed: int, width: int) -> None:
     assert (out - wanted).abs().max() < 1.5e-6
 
 
-@pytest.mark.parametrize(
-    ("name", "number"), [("gelu", 0), ("gelu_tanh", 1), ("relu", 2), ("silu", 3)]
-)
+@pytest.mark.parametrize("activation", Activation, ids=Activation.texts())
 @pytest.mark.parametrize("exact", [True, False])
-def test_activations(name: str, number: int, exact: bool) -> None:
-    n = 1 << 14
+def test_activations(activation: Activation, exact: bool) -> None:
+    n, name = 1 << 14, activation.text
     x = torch.linspace(-30, 30, n)
     value, slope = torch.empty(2, n), torch.empty(n)
-    activation_kernel[(1,)](x, value, slope, n, number, exact)
+    activation_kernel[(1,)](x, value, slope, n, activation.value, exact)
     wanted = ACTIVATIONS[name].value(x.double())
     bound = 6e-7 if exact or name != "gelu" else 6e-5
     scale = x.double().abs().clamp(min=1.0)

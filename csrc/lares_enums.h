@@ -1,0 +1,101 @@
+/* Made of lares_kernels/choices.py by `python csrc/enums.py`: change that, and run this. */
+
+#ifndef LARES_ENUMS_H
+#define LARES_ENUMS_H
+
+/* Says how the state meets H: their mean, a gated mean, a product with both, or not at all. */
+enum {
+    LARES_ADAPTER_ADD = 0,
+    LARES_ADAPTER_GATE = 1,
+    LARES_ADAPTER_CONCAT = 2,
+    LARES_ADAPTER_NONE = 3,
+};
+
+/* Says how rows of a sequence mix: causal attention; a learned circular filter (FMLP-Rec);
+ * attention beside rescaled frequency bands (BSARec). The last two mix all rows of a padded
+ * sequence, padding too; they need post-norm and padded input. */
+enum {
+    LARES_MIXER_ATTENTION = 0,
+    LARES_MIXER_FILTER = 1,
+    LARES_MIXER_BSAREC = 2,
+};
+
+/* Names the activation of the feed-forward. */
+enum {
+    LARES_GELU = 0,
+    LARES_GELU_TANH = 1,
+    LARES_RELU = 2,
+    LARES_SILU = 3,
+};
+
+/* Says where a layer's LayerNorms stand. */
+enum {
+    LARES_NORM_POST = 0,
+    LARES_NORM_PRE = 1,
+    LARES_NORM_QUERY = 2,
+};
+
+/* Says where padding stands in padded arrays. Of left-zeros its rows are a sequence's, as
+ * zeros. */
+enum {
+    LARES_PADDING_RIGHT = 0,
+    LARES_PADDING_LEFT = 1,
+    LARES_PADDING_LEFT_ZEROS = 2,
+};
+
+/* Says where the state before the first step comes from. */
+enum {
+    LARES_STATE_GIVEN = 0,
+    LARES_STATE_DRAWN = 1,
+    LARES_STATE_ZERO = 2,
+};
+
+/* Names the type of factors of products. Those with weights, and of weight gradients, may be
+ * rounded to it, and are where the processor gains by it; sums, LayerNorm and the state stay
+ * float32. */
+enum {
+    LARES_FP32 = 0,
+    LARES_BF16 = 1,
+    LARES_FP16 = 2,
+};
+
+/* Says how a query scores an item: dot product, or cosine. */
+enum {
+    LARES_DOT = 0,
+    LARES_COSINE = 1,
+};
+
+/* Says how a call of the CPU library ended; after an error nothing useful is in its outputs. */
+enum {
+    /* all is well */
+    LARES_OK = 0,
+    /* an option or size that the kernel does not serve */
+    LARES_BAD_ARGUMENT = 1,
+    /* a length below 1 or above padded_length, or lengths that do not add up to n_rows */
+    LARES_BAD_LENGTH = 2,
+    /* a depth below 1 or above max_steps */
+    LARES_BAD_STEPS = 3,
+    /* a sequence id below 0 or above 2^24 - 1 */
+    LARES_BAD_ID = 4,
+    /* no memory for the kernel's buffers */
+    LARES_NO_MEMORY = 5,
+    /* a chosen item outside the catalogue */
+    LARES_BAD_ITEM = 6,
+};
+
+/* Names the type of numbers that a tensor holds. */
+enum {
+    LARES_FLOAT32 = 0,
+    LARES_INT64 = 1,
+};
+
+/* Names an elementary function as the CPU kernel computes it. */
+enum {
+    LARES_EXP = 0,
+    LARES_LOG = 1,
+    LARES_ERF_SCALED = 2,
+    LARES_GELU_SLOPE = 3,
+    LARES_SIGMOID = 4,
+};
+
+#endif

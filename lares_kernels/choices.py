@@ -1,0 +1,167 @@
+"""Every choice that C or device code knows by number: its names, each with its number, once.
+
+Users write the texts (``CoreConfig(adapter="gate")``), C reads the numbers from csrc/lares_enums.h,
+which ``python csrc/enums.py`` writes from this file, and Triton's kernels take them from here. A number
+is its name's for good: a new name takes the next free number, wherever its line stands. Kernels refuse
+what they have never heard of.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, unique
+from typing import TypeVar
+
+_AnyChoice = TypeVar("_AnyChoice", bound="Choice")
+
+
+class Choice(IntEnum):
+    """Holds a number, and the text that stands for it where people read or write it.
+
+    Attributes:
+        text: what users write for it; of a :class:`Code`, what it means.
+    """
+
+    text: str
+
+    def __new__(cls: type[_AnyChoice], number: int, text: str) -> _AnyChoice:
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.text = text
+        return member
+
+    @classmethod
+    def texts(cls) -> tuple[str, ...]:
+        """Return the texts of all members, as they stand in this file."""
+        return tuple(member.text for member in cls)
+
+    @classmethod
+    def of(cls: type[_AnyChoice], text: str) -> _AnyChoice:
+        """Return the member with that text.
+
+        Raises:
+            ValueError: there is none.
+        """
+        for member in cls:
+            if member.text == text:
+                return member
+        raise ValueError(f"{cls.__name__} has no {text!r}; it has {', '.join(cls.texts())}")
+
+
+@unique
+class Adapter(Choice):
+    """Says how the state meets H: their mean, a gated mean, a product with both, or not at all."""
+
+    ADD = 0, "add"
+    GATE = 1, "gate"
+    CONCAT = 2, "concat"
+    NONE = 3, "none"
+
+
+@unique
+class Mixer(Choice):
+    """Says how rows of a sequence mix: causal attention; a learned circular filter (FMLP-Rec);
+    attention beside rescaled frequency bands (BSARec). The last two mix all rows of a padded
+    sequence, padding too; they need post-norm and padded input."""
+
+    ATTENTION = 0, "attention"
+    FILTER = 1, "filter"
+    BSAREC = 2, "bsarec"
+
+
+@unique
+class Activation(Choice):
+    """Names the activation of the feed-forward."""
+
+    GELU = 0, "gelu"
+    GELU_TANH = 1, "gelu_tanh"
+    RELU = 2, "relu"
+    SILU = 3, "silu"
+
+
+@unique
+class Norm(Choice):
+    """Says where a layer's LayerNorms stand."""
+
+    POST = 0, "post"
+    PRE = 1, "pre"
+    QUERY = 2, "query"
+
+
+@unique
+class Padding(Choice):
+    """Says where padding stands in padded arrays. Of left-zeros its rows are a sequence's, as zeros."""
+
+    RIGHT = 0, "right"
+    LEFT = 1, "left"
+    LEFT_ZEROS = 2, "left-zeros"
+
+
+@unique
+class DropoutOf(Choice):
+    """Says which branches' outputs are dropped; C has it as ``spares_attention``."""
+
+    BOTH = 0, "both"
+    FEED_FORWARD = 1, "feed-forward"
+
+
+@unique
+class StateMode(Choice):
+    """Says where the state before the first step comes from."""
+
+    GIVEN = 0, "given"
+    DRAWN = 1, "drawn"
+    ZERO = 2, "zero"
+
+
+@unique
+class Precision(Choice):
+    """Names the type of factors of products. Those with weights, and of weight gradients, may be
+    rounded to it, and are where the processor gains by it; sums, LayerNorm and the state stay
+    float32."""
+
+    FP32 = 0, "fp32"
+    BF16 = 1, "bf16"
+    FP16 = 2, "fp16"
+
+
+@unique
+class Scores(Choice):
+    """Says how a query scores an item: dot product, or cosine."""
+
+    DOT = 0, "dot"
+    COSINE = 1, "cosine"
+
+
+@unique
+class Code(Choice):
+    """Says how a call of the CPU library ended; after an error nothing useful is in its outputs."""
+
+    OK = 0, "all is well"
+    BAD_ARGUMENT = 1, "an option or size that the kernel does not serve"
+    BAD_LENGTH = (
+        2,
+        "a length below 1 or above padded_length, or lengths that do not add up to n_rows",
+    )
+    BAD_STEPS = 3, "a depth below 1 or above max_steps"
+    BAD_ID = 4, "a sequence id below 0 or above 2^24 - 1"
+    NO_MEMORY = 5, "no memory for the kernel's buffers"
+    BAD_ITEM = 6, "a chosen item outside the catalogue"
+
+
+@unique
+class NumberType(Choice):
+    """Names the type of numbers that a tensor holds."""
+
+    FLOAT32 = 0, "float32"
+    INT64 = 1, "int64"
+
+
+@unique
+class Function(Choice):
+    """Names an elementary function as the CPU kernel computes it."""
+
+    EXP = 0, "exp"
+    LOG = 1, "log"
+    ERF_SCALED = 2, "erf_scaled"
+    GELU_SLOPE = 3, "gelu_slope"
+    SIGMOID = 4, "sigmoid"
