@@ -1,9 +1,10 @@
-"""Which rules for Triton's kernels are fastest here: ``python -m benchmarks.gpu_sweep --out DIR``.
+"""Which rules for the GPU kernels are fastest here: ``python -m benchmarks.gpu_sweep --out DIR``.
 
-Candidates for each kernel are held to the reference, then timed beside the shipped rules in the cases
-that take the kernel, device time alone, in turns. What is faster by more than noise replaces the
-shipped rule in DIR/FAMILY.json, which ``LARES_TRITON_SETTINGS=DIR`` reads. All of it ends within
-``--minutes``; what is not reached stays as shipped, and is told. Rows go to DIR/sweep.csv.
+Candidates for each kernel of Triton's and of CUDA's are held to the reference, then timed beside the
+rules so far in the cases that take the kernel, device time alone, in turns. What is faster by more than
+noise goes to DIR/FAMILY.json and DIR/cuda_FAMILY.json, which ``LARES_TRITON_SETTINGS=DIR`` and
+``LARES_CUDA_SETTINGS=DIR`` read. All of it ends within ``--minutes``, which backends share; what is not
+reached stays as shipped, and is told. Rows go to DIR/sweep_BACKEND.csv.
 """
 
 from __future__ import annotations
@@ -14,156 +15,26 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.cases import Case
 from benchmarks.entry import reason_of
 from benchmarks.equality import check
-from benchmarks.gpu_cases import LENGTH_50, MAIN, quick
+from benchmarks.gpu_candidates import BACKENDS, TRITON, Launched, Question
+from benchmarks.gpu_cases import quick
 from benchmarks.gpu_clock import clock_of, limited, products
 from benchmarks.implementations import build, call_of
 from benchmarks.problem import problem_of
 from lares_kernels import available_backends
-from lares_kernels.triton.rules import Setting, write_rules
-from lares_kernels.triton.settings import family_of, settings, use_rules
 
-Rules = tuple[Setting, ...]
-OP = "op:triton"
 WORTH = 0.03  # of the time, from which on another rule is taken
 TURNS, CALLS_A_TURN = 4, 5
 LONGEST_CANDIDATE = 30.0  # seconds, most of them the compiler's
-TRAINING = replace(MAIN, backward=True)
-
-
-@dataclass(frozen=True)
-class Question:
-    """Which of some rules to take for one kernel.
-
-    Attributes:
-        kernel, precision, rows: of the shipped rule that candidates stand in for.
-        cases: to be fast in; the mean of their ratios decides.
-        candidates: by name, each of the shipped rules to those with the candidate.
-    """
-
-    kernel: str
-    precision: str
-    rows: int
-    cases: tuple[Case, ...]
-    candidates: dict[str, Callable[[Rules], Rules]]
-
-    def __str__(self) -> str:
-        return f"{self.kernel}, {self.precision}, {self.rows} rows"
-
-
-def changed(question: tuple[str, str, int], **values: object) -> Callable[[Rules], Rules]:
-    """Make what changes the first streamed rule of attention of a kernel, precision and rows."""
-
-    def change(rules: Rules) -> Rules:
-        at = _place(rules, *question)
-        return (*rules[:at], replace(rules[at], **values), *rules[at + 1 :])  # type: ignore[arg-type]
-
-    return change
-
-
-def preferred(question: tuple[str, str, int]) -> Callable[[Rules], Rules]:
-    """Make what prefers the resident rule for any number of layers to the streamed one."""
-
-    def prefer(rules: Rules) -> Rules:
-        at = _place(rules, *question)
-        resident = next(
-            rule
-            for rule in rules
-            if rule.resident and rule.most_layers > 1 and rule.kernel == question[0]
-        )
-        others = [rule for rule in rules[at:] if rule is not resident]
-        return (*rules[:at], resident, *others)
-
-    return prefer
-
-
-def added(**values: object) -> Callable[[Rules], Rules]:
-    """Make what adds a rule like the backward's of 32 rows, for longer sequences."""
-
-    def add(rules: Rules) -> Rules:
-        at = _place(rules, "backward", "half", 32)
-        return (*rules[: at + 1], replace(rules[at], **values), *rules[at + 1 :])  # type: ignore[arg-type]
-
-    return add
-
-
-def without(kernel: str, precision: str) -> Callable[[Rules], Rules]:
-    """Make what leaves a kernel's calls to the layered plan."""
-
-    def leave_out(rules: Rules) -> Rules:
-        return tuple(r for r in rules if (r.kernel, r.precision) != (kernel, precision))
-
-    return leave_out
-
-
-def _place(rules: Rules, kernel: str, precision: str, rows: int) -> int:
-    return next(
-        i
-        for i, rule in enumerate(rules)
-        if (rule.kernel, rule.precision) == (kernel, precision)
-        and (rule.rows == rows or kernel == "weights")
-        and not rule.resident
-        and "attention" in rule.mixers
-    )
-
-
-FORWARD, BACKWARD, WEIGHTS = (
-    ("forward", "half", 32),
-    ("backward", "half", 32),
-    ("weights", "half", 64),
-)
-IEEE = ("forward", "ieee", 32)
-
-
-def questions() -> list[Question]:
-    """What is not known without a card, the most telling first."""
-    long_training = replace(LENGTH_50, backward=True)
-    return [
-        Question(
-            *FORWARD,
-            (MAIN, TRAINING),
-            {
-                "resident": preferred(FORWARD),
-                "two stages": changed(FORWARD, stages=2),
-                "three stages": changed(FORWARD, stages=3),
-                "168 registers": changed(FORWARD, registers=168),
-            },
-        ),
-        Question(
-            *BACKWARD,
-            (TRAINING,),
-            {
-                "168 registers": changed(BACKWARD, registers=168),
-                "two stages": changed(BACKWARD, stages=2),
-                "eight warps": changed(BACKWARD, warps=8, programs=1),
-            },
-        ),
-        Question(
-            *WEIGHTS,
-            (TRAINING,),
-            {
-                "four programs": changed(WEIGHTS, programs=4),
-                "eight programs": changed(WEIGHTS, programs=8),
-            },
-        ),
-        Question(
-            *BACKWARD,
-            (long_training,),
-            {
-                "64 rows too": added(rows=64, chunk=32),
-                "64 rows of eight warps too": added(rows=64, chunk=32, warps=8, programs=1),
-            },
-        ),
-        Question(*IEEE, (replace(MAIN, precision="fp32"),), {"layered": without(*IEEE[:2])}),
-    ]
 
 
 class Sweep:
@@ -175,6 +46,7 @@ class Sweep:
         seconds: that all may take.
         is_quick: tiny shapes.
         say: takes a line for each candidate.
+        of: the backend.
     """
 
     def __init__(
@@ -184,9 +56,11 @@ class Sweep:
         seconds: float,
         is_quick: bool = False,
         say: Callable[[str], None] = print,
+        of: Launched = TRITON,
     ) -> None:
         self.family, self.device, self.is_quick, self.say = family, device, is_quick, say
-        self.rules, self.end = settings(family), time.monotonic() + seconds
+        self.of, self.op = of, f"op:{of.name}"
+        self.rules, self.end = of.rules(family), time.monotonic() + seconds
         self.rows: list[dict[str, object]] = []
 
     def answer(self, question: Question) -> None:
@@ -195,31 +69,34 @@ class Sweep:
         for name, change in question.candidates.items():
             left = self.end - time.monotonic()
             if left < 1:
-                self.say(f"{question}, {name}: not reached")
+                self._tell(question, name, "not reached")
                 continue
             try:
                 with limited(min(left, LONGEST_CANDIDATE), name):
                     rules = change(self.rules)
                     ratio = self._ratio(question, name, rules)
             except StopIteration:
-                self.say(f"{question}, {name}: no such rule is shipped")
+                self._tell(question, name, "no such rule is shipped")
                 continue
             except Exception as error:  # of compilers, launches, and what is not equal
-                self.say(f"{question}, {name}: {reason_of(error)}")
+                self._tell(question, name, reason_of(error))
                 continue
-            self.say(f"{question}, {name}: {ratio:.3f} of the time")
+            self._tell(question, name, f"{ratio:.3f} of the time")
             if ratio < least:
                 best, least = rules, ratio
         self.rules = best
 
-    def _ratio(self, question: Question, name: str, rules: Rules) -> float:
+    def _tell(self, question: Question, name: str, what: str) -> None:
+        self.say(f"{self.of.name}: {question}, {name}: {what}")
+
+    def _ratio(self, question: Question, name: str, rules: Any) -> float:
         """Device time by ``rules``, against those so far, over the question's cases."""
         ratios = []
         for case in question.cases:
             small = replace(quick(case) if self.is_quick else case, device=self.device)
             with products(small.precision):
-                with use_rules(self.family, rules):
-                    check(OP, small)
+                with self.of.use(self.family, rules):
+                    check(self.op, small)
                 before, after = self._times(small, rules)
             ratios.append(after / before)
             told = {"kernel": question.kernel, "precision": question.precision, "candidate": name}
@@ -229,14 +106,15 @@ class Sweep:
             )
         return statistics.geometric_mean(ratios)
 
-    def _times(self, case: Case, rules: Rules) -> tuple[float, float]:
+    def _times(self, case: Case, rules: Any) -> tuple[float, float]:
         """Medians of a call's seconds on the device, by the rules so far and by ``rules``, in turns."""
         problem, clock = problem_of(case), clock_of(self.device)
-        call = call_of(OP, problem, build(OP, problem, case.precision, case.drops), case.backward)
+        program = build(self.op, problem, case.precision, case.drops)
+        call = call_of(self.op, problem, program, case.backward)
         found: tuple[list[float], list[float]] = ([], [])
         for turn in range(1 if self.is_quick else TURNS):
             for times, these in zip(found, (self.rules, rules), strict=True):
-                with use_rules(self.family, these):
+                with self.of.use(self.family, these):
                     if turn == 0:
                         call()
                     for _ in range(CALLS_A_TURN):
@@ -250,26 +128,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the rules found")
     parser.add_argument("--minutes", type=float, default=2.0, help="that all may take")
     given = parser.parse_args(arguments)
-    if available_backends()["triton"] != "usable" or not torch.cuda.is_available():
-        parser.error(f"Triton's kernels cannot run here: {available_backends()['triton']}")
+    reasons = available_backends()
+    usable = [backend for backend in BACKENDS if reasons[backend.name] == "usable"]
+    if not usable or not torch.cuda.is_available():
+        said = "; ".join(f"{backend.name}: {reasons[backend.name]}" for backend in BACKENDS)
+        parser.error(f"the GPU kernels cannot run here: {said}")
     given.out.mkdir(parents=True, exist_ok=True)
-    family = family_of(torch.device("cuda"))
-    sweep = Sweep(family, "cuda", 60 * given.minutes, say=partial(print, flush=True))
-    for question in questions():
-        sweep.answer(question)
-    save(sweep, given.out)
+    say = partial(print, flush=True)
+    for backend in BACKENDS:
+        if backend not in usable:
+            say(f"{backend.name}: {reasons[backend.name]}")
+    end = time.monotonic() + 60 * given.minutes
+    for number, backend in enumerate(usable):
+        share = (end - time.monotonic()) / (len(usable) - number)
+        sweep = Sweep(backend.family(), "cuda", share, say=say, of=backend)
+        for question in backend.questions():
+            sweep.answer(question)
+        save(sweep, given.out)
     return 0
 
 
 def save(sweep: Sweep, out: Path) -> None:
     """Write the rules and the rows."""
-    write_rules(out / f"{sweep.family}.json", sweep.rules)
-    with (out / "sweep.csv").open("w", newline="", encoding="utf-8") as file:
+    backend, file = sweep.of, out / sweep.of.file(sweep.family)
+    backend.write(file, sweep.rules)
+    with (out / f"sweep_{backend.name}.csv").open("w", newline="", encoding="utf-8") as rows:
         names = list(sweep.rows[0]) if sweep.rows else ["candidate"]
-        writer = csv.DictWriter(file, names)
+        writer = csv.DictWriter(rows, names)
         writer.writeheader()
         writer.writerows(sweep.rows)
-    sweep.say(f"{out / sweep.family}.json; LARES_TRITON_SETTINGS={out} has kernels launched by it")
+    sweep.say(f"{file}; {backend.variable}={out} has kernels launched by it")
 
 
 if __name__ == "__main__":

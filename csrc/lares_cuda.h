@@ -65,6 +65,12 @@ typedef struct {
      * (cuda/split.hpp), and the inputs of W_2 in so many parts. Forward without dropout; no
      * workspaces, `order` or `kept`. */
     int32_t split_parts;
+    /* other ways to the same results: see lares_kernels/cuda/settings.py */
+    int32_t products_ahead; /* weights' gradients load operands a tile before they multiply them */
+    int32_t transposed; /* backward leaves their sides as they take them (cuda/spill.hpp); resident
+                           alone */
+    int32_t carveout; /* hundredths of the memory that cache and shared memory have in common which
+                         the latter shall have; 0: as the driver chooses */
     void* stream;
     /* inputs */
     const int64_t* lengths;   /* (B,) */

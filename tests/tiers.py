@@ -22,6 +22,7 @@ ONE_CASE_EACH = (
     "tests/kernels/cuda/test_emulated_failures.py",
     "tests/kernels/cuda/test_emulated_gradients.py",
     "tests/kernels/cuda/test_emulated_non_finite.py",
+    "tests/kernels/cuda/test_emulated_settings.py",
     "tests/kernels/cuda/test_emulated_split.py",
     "tests/kernels/cuda/test_tile_plan.py",
     "tests/kernels/interpreted/test_catalogue.py",
@@ -71,6 +72,10 @@ LONG = (
     "tests/kernels/cuda/test_emulated_gradients.py::test_published_core",
     "tests/kernels/cuda/test_emulated_gradients.py::test_wide_rows_of_long_sequences",
     "tests/kernels/cuda/test_emulated_gradients.py::test_without_dropout",
+    "tests/kernels/cuda/test_emulated_settings.py::test_steps_in_groups",
+    "tests/kernels/cuda/test_emulated_settings.py::test_the_products_of_wider_weights",
+    "tests/kernels/cuda/test_emulated_settings.py::test_tokens_in_other_parts",
+    "tests/kernels/cuda/test_emulated_settings.py::test_weights_that_are_read_again",
     "tests/kernels/cuda/test_emulated_split.py::test_published_core",
     "tests/kernels/cuda/test_emulated_split.py::test_the_drawn_state_and_the_result_are_those_of_tiles",
     # A function of the interpreter takes as long as a thousand of PyTorch's.

@@ -6,19 +6,31 @@
 
 namespace lares::cuda {
 
+template <bool Ahead, bool Transposed>
+static const char* launch_products(const LaresCudaCall& call, int units) {
+    using Products = WeightGradients<LARES_TYPE, LARES_WIDTH, Ahead, Transposed>;
+    const int groups = (units + Products::kMostWarps - 1) / Products::kMostWarps;
+    return launch<Products>(call, groups * call.splits, Products::kMostWarps, 0);
+}
+
 template <int Head, bool Resident>
 static const char* launch_backward(const LaresCudaCall& call) {
     using S = Shape<LARES_TYPE, LARES_WIDTH, Head, Resident, true>;
     const int warps = call.units * call.unit_warps;
     if (warps > S::kMostWarps) return "more warps to a block than the kernel is compiled for";
+    if (call.transposed && !Resident) return "sides are transposed with resident weights alone";
     const char* error = launch<Backward<S>>(call, call.blocks, warps, call.shared_bytes);
     if (error != nullptr) return error;
 
-    using Products = WeightGradients<LARES_TYPE, LARES_WIDTH>;
     const int units = call.n_layers * (4 * Head * call.n_heads + call.d_ff / 8) +
                       (call.concat_spill == nullptr ? 0 : LARES_WIDTH / 8);
-    const int groups = (units + Products::kMostWarps - 1) / Products::kMostWarps;
-    return launch<Products>(call, groups * call.splits, Products::kMostWarps, 0);
+    if constexpr (Resident) {
+        if (call.transposed)
+            return call.products_ahead ? launch_products<true, true>(call, units)
+                                       : launch_products<false, true>(call, units);
+    }
+    return call.products_ahead ? launch_products<true, false>(call, units)
+                               : launch_products<false, false>(call, units);
 }
 
 template <int Head>

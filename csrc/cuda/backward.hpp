@@ -100,7 +100,8 @@ struct Backward : Forward<S> {
         const int64_t row =
             (int64_t(step - call.first_step) * call.n_layers + layer) * warp_tiles() +
             tile.number * call.unit_warps + tile.warp;
-        return {static_cast<unsigned char*>(call.spill) + row * places.all() * kFragment, places};
+        return {static_cast<unsigned char*>(call.spill) + row * places.all() * kFragment, places,
+                call};
     }
 
     LARES_DEVICE void kept_state(Rows<S>& x, const Tile& tile, int step) const {
@@ -201,21 +202,19 @@ struct Backward : Forward<S> {
                             tile.number * call.unit_warps + tile.warp;
         unsigned char* to =
             static_cast<unsigned char*>(call.concat_spill) + row * 3 * S::kChunks * kFragment;
-        const auto leave = [&](const Operand<S>& rows, int which) {
-            LARES_UNROLL
-            for (int k = 0; k < S::kChunks; ++k)
-                store_fragment(to + (which * S::kChunks + k) * kFragment, rows[k]);
+        const auto leave = [&](const Operand<S>& rows, int which, bool transposed) {
+            store_side<S>(to + which * S::kChunks * kFragment, rows, transposed);
         };
         Operand<S> operand;
         Rows<S> x = {};
         kept_state(x, tile, step);
         pack_rows<S>(operand, x);
-        leave(operand, 0);
+        leave(operand, 0, false);
         this->load_hidden(x, tile);
         pack_rows<S>(operand, x);
-        leave(operand, 1);
+        leave(operand, 1, false);
         pack_rows<S>(operand, g);
-        leave(operand, 2);
+        leave(operand, 2, transposes_sides<S>(call));
         const Fragments<false> weights = this->concat_weights();
         LARES_ROLLED
         for (int half = 1; half >= 0; --half) {

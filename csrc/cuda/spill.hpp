@@ -7,6 +7,7 @@
 // gradient of its output, the same of the feed-forward.
 #pragma once
 
+#include "products.hpp"
 #include "tile.hpp"
 
 namespace lares::cuda {
@@ -28,24 +29,49 @@ struct SpillPlaces {
     LARES_DEVICE int all() const { return side(kSides); }
 };
 
+// Whether the quarters of sides lie transposed. Kernels that stream weights have no registers for
+// it.
+template <class S>
+LARES_DEVICE bool transposes_sides(const LaresCudaCall& call) {
+    return S::kResident && call.transposed;
+}
+
+template <class S>
+LARES_DEVICE void store_side(unsigned char* to, const Operand<S>& rows, bool transposed) {
+    if (transposed) {
+        LARES_UNROLL
+        for (int k = 0; k < S::kChunks; ++k) {
+            Word left[4] = {rows[k][0], rows[k][1], rows[k][2], rows[k][3]};
+            transpose_quarters(left);
+            store_fragment(to + k * kFragment, left);
+        }
+    } else {
+        LARES_UNROLL
+        for (int k = 0; k < S::kChunks; ++k) store_fragment(to + k * kFragment, rows[k]);
+    }
+}
+
 // Of one layer, step and warp.
 template <class S>
 struct Spill {
     unsigned char* base;
     SpillPlaces<S> places;
+    const LaresCudaCall& call;
 
     LARES_DEVICE void unit(int index, const Word (&operand)[4]) const {
         store_fragment(base + index * kFragment, operand);
     }
     LARES_DEVICE void side(int which, const Operand<S>& rows) const {
-        LARES_UNROLL
-        for (int k = 0; k < S::kChunks; ++k) unit(places.side(which) + k, rows[k]);
+        store_side<S>(base + places.side(which) * kFragment, rows, transposes_sides<S>(call));
         forget_written();
     }
     LARES_DEVICE void read_side(Operand<S>& rows, int which) const {
         LARES_UNROLL
         for (int k = 0; k < S::kChunks; ++k)
             load_written(rows[k], base + (places.side(which) + k) * kFragment);
+        if (!transposes_sides<S>(call)) return;
+        LARES_UNROLL
+        for (int k = 0; k < S::kChunks; ++k) transpose_quarters(rows[k]);
     }
 };
 

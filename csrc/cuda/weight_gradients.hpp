@@ -11,8 +11,10 @@
 namespace lares::cuda {
 
 // One kernel for heads of any width, which are counted in 16s: to `from` and `to` each 16 columns
-// are a head of their own, which comes to the same places.
-template <class T, int D>
+// are a head of their own, which comes to the same places. Ahead: operands of a tile are loaded
+// while those of the one before are multiplied. Transposed: backward left the sides so, of which
+// each is read by many warps, a unit by one. The sums are the same, in the same order.
+template <class T, int D, bool Ahead, bool Transposed>
 struct WeightGradients {
     using S = Shape<T, D, 1, false, true>;
     static constexpr int kMostWarps = 4;
@@ -108,39 +110,88 @@ struct WeightGradients {
         return unit;
     }
 
-    LARES_DEVICE void multiply(const Unit& unit, int split) const {
+    // What a unit takes of 16 tokens.
+    struct Operands {
+        Word own[4], side[S::kChunks][4];
+    };
+
+    // Tile `tile` of 16 rows at a step from first_step on. The depth of its first row is compared
+    // where it is needed, and not before: it has to come from memory.
+    struct Place {
+        int step, tile, depth;
+    };
+
+    // The i-th one of all steps; one that runs no step past the last.
+    LARES_DEVICE Place place_of(int i, int tiles, int end) const {
+        const int step = i < end ? i / tiles : 0, tile = i < end ? i - step * tiles : 0;
+        const int32_t* info = call.rows + int64_t(16) * tile * LARES_CUDA_FIELDS;
+        return {step, tile, i < end ? info[kDepth] : 0};
+    }
+    // Rows are in order of depth: if the first of 16 does not run, none does.
+    LARES_DEVICE bool runs(const Place& place) const {
+        return place.depth >= call.first_step + place.step;
+    }
+
+    LARES_DEVICE void load(Operands& to, const Unit& unit, const Place& place) const {
+        const int64_t at = place.step * unit.step + place.tile * unit.tile;
+        load_fragment(to.own, unit.units + at);
+        LARES_UNROLL
+        for (int k = 0; k < S::kChunks; ++k)
+            load_fragment(to.side[k], unit.sides + at + k * kFragment);
+    }
+
+    struct Products {
+        Sums sums[S::kChunks];
+        // Over tokens: of the unit if it is the gradient, else of each 16 columns of the side.
+        Sums totals[S::kChunks];
+    };
+
+    LARES_DEVICE void add(Products& to, const Unit& unit, Operands& of) const {
         const Word ones[4] = {pack<T>(wide(1.0f), wide(1.0f)), pack<T>(wide(1.0f), wide(1.0f)),
                               pack<T>(wide(1.0f), wide(1.0f)), pack<T>(wide(1.0f), wide(1.0f))};
-        Sums sums[S::kChunks];
-        // Sums over tokens: of the unit if it is the gradient, else of each 16 columns of the side.
-        Sums totals[S::kChunks];
-        const int tiles = *call.tile_count * call.unit_warps;
-        const int steps = call.last_step - call.first_step + 1;
-        LARES_ROLLED
-        for (int i = split; i < steps * tiles; i += call.splits) {
-            const int place = i / tiles, tile = i - place * tiles;
-            // Rows are in order of depth: if the first of 16 does not run, none does.
-            const int32_t* info = call.rows + int64_t(16) * tile * LARES_CUDA_FIELDS;
-            if (info[kDepth] < call.first_step + place) continue;
-            const int64_t at = place * unit.step + tile * unit.tile;
-            Word own[4];
-            load_fragment(own, unit.units + at);
-            transpose_quarters(own);
-            if (unit.gradient) add_outer<T>(totals[0], own, ones);
-            LARES_UNROLL
-            for (int k = 0; k < S::kChunks; ++k) {
-                Word side[4];
-                load_fragment(side, unit.sides + at + k * kFragment);
-                transpose_quarters(side);
-                if (unit.gradient) {
-                    add_outer<T>(sums[k], own, side);
-                } else {
-                    add_outer<T>(sums[k], side, own);
-                    if (unit.bias >= 0) add_outer<T>(totals[k], side, ones);
-                }
+        transpose_quarters(of.own);
+        if (unit.gradient) add_outer<T>(to.totals[0], of.own, ones);
+        LARES_UNROLL
+        for (int k = 0; k < S::kChunks; ++k) {
+            if constexpr (!Transposed) transpose_quarters(of.side[k]);
+            if (unit.gradient) {
+                add_outer<T>(to.sums[k], of.own, of.side[k]);
+            } else {
+                add_outer<T>(to.sums[k], of.side[k], of.own);
+                if (unit.bias >= 0) add_outer<T>(to.totals[k], of.side[k], ones);
             }
         }
-        write(unit, split, sums, totals);
+    }
+
+    LARES_DEVICE void multiply(const Unit& unit, int split) const {
+        Products products;
+        Operands operands = {};
+        const int tiles = *call.tile_count * call.unit_warps;
+        const int end = (call.last_step - call.first_step + 1) * tiles;
+        if constexpr (Ahead) {
+            Place here = place_of(split, tiles, end);
+            Place there = place_of(split + call.splits, tiles, end);
+            if (runs(here)) load(operands, unit, here);
+            LARES_ROLLED
+            for (int i = split; i < end; i += call.splits) {
+                Operands next = {};
+                if (runs(there)) load(next, unit, there);
+                const Place after = place_of(i + 2 * call.splits, tiles, end);
+                if (runs(here)) add(products, unit, operands);
+                operands = next;
+                here = there;
+                there = after;
+            }
+        } else {
+            LARES_ROLLED
+            for (int i = split; i < end; i += call.splits) {
+                const Place here = place_of(i, tiles, end);
+                if (!runs(here)) continue;
+                load(operands, unit, here);
+                add(products, unit, operands);
+            }
+        }
+        write(unit, split, products.sums, products.totals);
     }
 
     LARES_DEVICE void write(const Unit& unit, int split, const Sums (&sums)[S::kChunks],

@@ -184,6 +184,8 @@ struct Problem {
         c.scratch_bytes =
             ((3 * call.n_layers + 2) * d / 8 + 4 * call.head_tiles * (c.unit_warps - 1)) * 512;
         c.splits = 2;
+        c.products_ahead = number(0, 1);
+        c.transposed = c.resident && number(0, 1);
         const size_t steps = call.max_steps;
         std::vector<unsigned char> spill(steps * call.n_layers * warp_tiles *
                                          (unit_count + 4 * chunks) * 512),

@@ -21,12 +21,14 @@ from lares_kernels.cuda.plan import (
     SPLIT_WARPS,
     LaunchPlan,
     Shapes,
+    carveout,
     config_reason,
     launch_plan,
     length_reason,
     shapes_of,
     split_plan,
 )
+from lares_kernels.cuda.settings import family_of, files_of_settings, settings
 from lares_kernels.errors import BackendError, PlanFailure
 from lares_kernels.noise import threshold_and_planes
 from lares_kernels.plan_failures import Plan, run_first
@@ -36,7 +38,6 @@ from lares_kernels.verdicts import digest_of
 
 _NAME = "cuda"  # of the backend
 LEAST_CAPABILITY = (8, 0)
-_PRODUCT_WARPS = 16  # of a multiprocessor, which multiply that
 _MOST_NUMBERS = 1 << 31  # the kernels count the numbers of a tensor in 32 bits
 
 
@@ -79,7 +80,7 @@ class CudaBackend:
         return config_reason(request.config)
 
     def build(self, product_dtype: torch.dtype) -> str | None:
-        return digest_of(lib.library_path())
+        return digest_of(lib.library_path(), *files_of_settings())
 
     def plan(self, call: RefineCall, device_type: str) -> str:
         device = torch.device(device_type)
@@ -174,7 +175,8 @@ class CudaBackend:
         spill = launch.memory(tiles * shapes.layers * shapes.spill_bytes)
         concat_spill = launch.memory(tiles * shapes.concat_spill_bytes)
         scratch = launch.memory(warps * shapes.scratch_bytes(plan.unit_warps))
-        splits = max(1, _PRODUCT_WARPS * launch.card.multiprocessors // shapes.units)
+        ways = launch.ways
+        splits = max(1, ways.product_warps * launch.card.multiprocessors // shapes.units)
         g_matrices = floats(splits, shapes.matrix_fragments, 256)
         pads = state is not None and call.padded_length > 0
         g_hidden, gradients, g_vectors, g_padded = zeros_at_once(
@@ -188,6 +190,8 @@ class CudaBackend:
         if state is not None:
             g_first = g_padded if pads else floats(call.state_shape)
 
+        c.products_ahead = ways.products_ahead
+        c.transposed = ways.sides_transposed and plan.resident
         c.carry = None if carry is None else carry.data_ptr()
         c.g_hidden = g_hidden.data_ptr()
         c.g_first = None if g_first is None else g_first.data_ptr()
@@ -230,6 +234,7 @@ class _Launch:
         self.call, self.device = call, device
         self.shapes = shapes_of(call.config)
         self.card = lib.card(index_of(device))
+        self.ways = settings(family_of(self.card))
         self.plan = plan = plan_of(call, self.longest, device, backward)
         self.floats = partial(unfilled, dtype=torch.float32, device=device)
         most_rows = call.n_hidden_rows * call.options.rollouts
@@ -273,6 +278,8 @@ class _Launch:
         c.state_mode = StateMode.ZERO if call.options.zero_state else StateMode.DRAWN
         c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
         c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
+        if self.ways.largest_cache and not plan.split_parts:
+            c.carveout = carveout(plan.shared_bytes, self.card)
         c.programs, c.program_blocks, c.planned = programs, program_blocks, planned
         if to_pack is not None and space is not None:
             c.pack = ctypes.addressof(to_pack.call)
@@ -369,13 +376,15 @@ def plan_of(
     reason = length_reason(longest, attention)
     if reason is None:
         card = lib.card(index_of(device))
+        ways = settings(family_of(card))
         # Few enough for a multiprocessor each; what trains or drops is not about latency.
         few = call.n_sequences <= card.multiprocessors and not call.options.differentiates
         if few and not (attention or residual or backward):
             split = split_plan(shapes_of(config), longest, call.options.max_steps, card)
             if split is not None:
                 return split
-        plan = launch_plan(shapes_of(config), longest, attention or residual, card, backward)
+        drops = attention or residual
+        plan = launch_plan(shapes_of(config), longest, drops, card, backward, ways)
         if isinstance(plan, LaunchPlan):
             return plan
         reason = plan

@@ -64,6 +64,9 @@ _LAUNCH = [
     "program_blocks",
     "planned",
     "split_parts",
+    "products_ahead",
+    "transposed",
+    "carveout",
 ]
 _POINTERS = [
     "stream",

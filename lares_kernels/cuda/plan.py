@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lares_kernels.config import CoreConfig
 from lares_kernels.cuda.library import Card
+from lares_kernels.cuda.settings import SHIPPED, WEIGHTS, Settings
 
 WIDTHS = (32, 64, 128)
 LONGEST = 128  # tokens of a sequence
@@ -15,6 +16,7 @@ LONGEST_DROPPED = (
 _FRAGMENT_BYTES = 512  # 16 x 16 numbers of 16 bits
 _COLUMNS = 32  # what the feed-forward's width is padded to a multiple of
 _TILE_ROWS = 16  # of a warp
+_RESERVED = 1024  # bytes of shared memory that a block has for CUDA itself, beside the limit
 SPLIT_LONGEST = 64  # tokens of a sequence that one block takes: four rows a warp
 SPLIT_WARPS = 16  # of its block
 _MOST_HELD_WIDTH = 64  # wider rows wait in shared memory while a branch that drops is summed
@@ -172,17 +174,24 @@ def most_warps(shapes: Shapes, dropout: bool) -> int:
 
 
 def launch_plan(
-    shapes: Shapes, longest: int, dropout: bool, card: Card, backward: bool = False
+    shapes: Shapes,
+    longest: int,
+    dropout: bool,
+    card: Card,
+    backward: bool = False,
+    settings: Settings = SHIPPED,
 ) -> LaunchPlan | str:
     """The plan for sequences of up to ``longest`` tokens, or why there is none.
 
     As many units as fit, also for a small batch: those without a tile help to bring the weights.
+    Weights are where ``settings`` prefers them if that can be.
     """
     unit_warps = 1
     while _TILE_ROWS * unit_warps < longest:
         unit_warps *= 2
     vectors = 4 * shapes.vector_size
-    for resident in (True, False):
+    preferred = settings.backward_weights if backward else settings.forward_weights
+    for resident in (preferred == WEIGHTS[0], preferred != WEIGHTS[0]):
         if (shapes.width == 128 and resident) or (shapes.width == 32 and not resident):
             continue  # not compiled: the first never fits, the second is never needed
         if backward and resident and shapes.head_tiles > _MOST_RESIDENT_HEAD_TILES:
@@ -199,6 +208,11 @@ def launch_plan(
         f"{shapes.layers} layers of width {shapes.width} and a tile of {_TILE_ROWS * unit_warps} rows "
         f"do not fit the {card.shared_limit} bytes of shared memory of this card"
     )
+
+
+def carveout(shared_bytes: int, card: Card) -> int:
+    """Hundredths of a card's shared memory that one block of so many bytes takes, rounded up."""
+    return -(-100 * (shared_bytes + _RESERVED) // (card.shared_limit + _RESERVED))
 
 
 def split_plan(shapes: Shapes, longest: int, steps: int, card: Card) -> LaunchPlan | None:

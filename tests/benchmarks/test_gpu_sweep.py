@@ -9,20 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_sweep
+from benchmarks import gpu_candidates, gpu_sweep
 from benchmarks.equality import NotEqual
-from benchmarks.gpu_sweep import (
+from benchmarks.gpu_candidates import (
+    BACKENDS,
     BACKWARD,
+    CUDA,
     FORWARD,
     IEEE,
+    TRITON,
     WEIGHTS,
+    Launched,
     Question,
-    Sweep,
     changed,
-    questions,
-    save,
+    setting,
     without,
 )
+from benchmarks.gpu_cases import MAIN
+from benchmarks.gpu_sweep import Sweep, save
+from lares_kernels.cuda import settings as cuda_settings
 from lares_kernels.triton.settings import (
     ENVIRONMENT_VARIABLE,
     _forget,
@@ -37,7 +42,7 @@ said: list[str] = []
 
 
 def rule_of(rules, kernel: str, precision: str, rows: int):
-    return rules[gpu_sweep._place(rules, kernel, precision, rows)]
+    return rules[gpu_candidates._place(rules, kernel, precision, rows)]
 
 
 @pytest.fixture
@@ -55,7 +60,7 @@ def cost(rules) -> float:
 
 def ask(**stages: int) -> Question:
     candidates = {name: changed(FORWARD, stages=number) for name, number in stages.items()}
-    return Question(*FORWARD, (gpu_sweep.MAIN,), candidates)
+    return Question(*FORWARD, (MAIN,), candidates)
 
 
 def test_the_fastest_is_taken_if_it_is_worth_it(sweep: Sweep) -> None:
@@ -92,7 +97,7 @@ def test_what_is_not_reached_is_told(sweep: Sweep) -> None:
 def test_every_question_is_about_shipped_rules(family: str) -> None:
     """A candidate changes something, or its rule is one that only other families have."""
     rules = settings(family)
-    for question in questions():
+    for question in TRITON.questions():
         for change in question.candidates.values():
             try:
                 assert change(rules) not in ((), rules)
@@ -181,3 +186,82 @@ def test_a_folder_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         monkeypatch.undo()
         _forget()
+
+
+@pytest.fixture
+def cuda_sweep(monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """Operands loaded ahead save a tenth, those left transposed nothing, warps more or less."""
+    monkeypatch.setattr(gpu_sweep, "check", lambda name, case: None)
+
+    def cost(rules: cuda_settings.Settings) -> float:
+        ahead = 0.1 if rules.products_ahead else 0.0
+        return 1.0 - ahead + abs(rules.product_warps - 12) / 100
+
+    monkeypatch.setattr(Sweep, "_times", lambda self, case, rules: (cost(self.rules), cost(rules)))
+    return Sweep("sm90", "cpu", SECONDS, is_quick=True, say=said.append, of=CUDA)
+
+
+def test_what_the_cuda_kernels_gain_is_written_and_read(
+    cuda_sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said.clear()
+    for question in CUDA.questions():
+        cuda_sweep.answer(question)
+    found = cuda_settings.Settings(products_ahead=True, product_warps=12)
+    assert cuda_sweep.rules == found
+    candidates = [name for question in CUDA.questions() for name in question.candidates]
+    assert len(said) == len(candidates)
+    assert all(line.startswith("cuda: ") and "of the time" in line for line in said), said
+    save(cuda_sweep, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"cuda_sm90.json", "sweep_cuda.csv"}
+    monkeypatch.setenv(cuda_settings.ENVIRONMENT_VARIABLE, str(tmp_path))
+    cuda_settings.settings.cache_clear()
+    try:
+        assert cuda_settings.settings("sm90") == found
+        assert cuda_settings.settings("sm80") == cuda_settings.SHIPPED
+    finally:
+        monkeypatch.undo()
+        cuda_settings.settings.cache_clear()
+
+
+def test_every_question_changes_cuda_settings() -> None:
+    for question in CUDA.questions():
+        for change in question.candidates.values():
+            assert change(cuda_settings.SHIPPED) != cuda_settings.SHIPPED
+
+
+def test_what_is_wrong_by_other_settings_stays_away(
+    cuda_sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(name: str, case: object) -> None:
+        assert name == "op:cuda"
+        if cuda_settings.settings("sm90").products_ahead:
+            raise NotEqual("other numbers")
+
+    monkeypatch.setattr(gpu_sweep, "check", check)
+    candidates = {"ahead": setting(products_ahead=True), "fewer": setting(product_warps=12)}
+    cuda_sweep.answer(Question("weights", "half", 16, (MAIN,), candidates))
+    assert cuda_sweep.rules == cuda_settings.Settings(product_warps=12)
+
+
+def test_the_command_takes_the_backends_that_are_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reasons = {backend.name: "usable" for backend in BACKENDS} | {"cuda": "was not built"}
+    monkeypatch.setattr(gpu_sweep, "available_backends", lambda: reasons)
+    with pytest.raises(SystemExit):
+        gpu_sweep.main(["--out", str(tmp_path)])
+    assert "cannot run here: cuda: was not built; triton: usable" in capsys.readouterr().err
+    monkeypatch.setattr(gpu_sweep.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu_sweep, "BACKENDS", tuple(_of_sm90(backend) for backend in BACKENDS))
+    monkeypatch.setattr(Sweep, "_ratio", lambda self, question, name, rules: 1.0)
+    assert gpu_sweep.main(["--out", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"sm90.json", "sweep_triton.csv"}
+    reasons["cuda"] = "usable"
+    assert gpu_sweep.main(["--out", str(tmp_path)]) == 0
+    assert (tmp_path / "cuda_sm90.json").read_text() == "{}\n"
+    assert "cuda: was not built" in capsys.readouterr().out
+
+
+def _of_sm90(backend: Launched) -> Launched:
+    return replace(backend, family=lambda: "sm90")

@@ -49,6 +49,13 @@ cudaError_t allow_shared_memory() {
     return error;
 }
 
+// Hundredths of a multiprocessor's memory that a call wants to be shared memory, or 0.
+inline int carveout_of(const LaresCudaCall& call) { return call.carveout; }
+template <class Call>
+int carveout_of(const Call&) {
+    return 0;
+}
+
 // Start `blocks` blocks of `warps` warps on the call's stream. NULL, or what went wrong.
 template <class Kernel, class Call>
 const char* launch(const Call& call, int blocks, int warps, int shared_bytes) {
@@ -59,6 +66,16 @@ const char* launch(const Call& call, int blocks, int warps, int shared_bytes) {
     config.blockDim = dim3(32 * warps);
     config.dynamicSmemBytes = shared_bytes;
     config.stream = static_cast<cudaStream_t>(call.stream);
+#if CUDART_VERSION >= 12060
+    cudaLaunchAttribute carveout = {};
+    carveout.id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+    carveout.val.sharedMemCarveout = carveout_of(call);
+    config.attrs = &carveout;
+    config.numAttrs = carveout_of(call) > 0;
+#else
+    if (carveout_of(call) > 0)
+        return "setting largest_cache needs a library compiled by CUDA 12.6 or later";
+#endif
     // Its own result, not the last error, which may be of another call's kernel.
     error = cudaLaunchKernelEx(&config, entry<Kernel, Call>, call);
     return error_text(error);

@@ -28,10 +28,26 @@ struct dim3 {
     unsigned x;
     dim3(unsigned x = 1) : x(x) {}
 };
+#ifndef CUDART_VERSION
+#define CUDART_VERSION 13000
+#endif
+#if CUDART_VERSION >= 12060
+enum cudaLaunchAttributeID { cudaLaunchAttributePreferredSharedMemoryCarveout = 14 };
+struct cudaLaunchAttribute {
+    cudaLaunchAttributeID id;
+    struct {
+        unsigned sharedMemCarveout;
+    } val;
+};
+#else
+struct cudaLaunchAttribute;
+#endif
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
     size_t dynamicSmemBytes;
     cudaStream_t stream;
+    cudaLaunchAttribute* attrs;
+    unsigned numAttrs;
 };
 
 namespace stand_in {
@@ -41,6 +57,7 @@ inline cudaError_t last = cudaSuccess;
 inline std::map<const void*, std::map<int, int>> allowed;  // bytes, by kernel and card
 inline int times_set = 0;
 inline std::vector<cudaLaunchConfig_t> launched;
+inline std::vector<unsigned> carveouts;  // 0 where none was asked for
 inline cudaError_t keep(cudaError_t error) {
     if (error != cudaSuccess) last = error;
     return error;
@@ -72,6 +89,10 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     const int most = stand_in::allowed[reinterpret_cast<const void*>(kernel)][stand_in::card];
     if (config->dynamicSmemBytes > size_t(most)) return stand_in::keep(cudaErrorInvalidValue);
     stand_in::launched.push_back(*config);
+#if CUDART_VERSION >= 12060
+    stand_in::carveouts.push_back(config->numAttrs > 0 ? config->attrs[0].val.sharedMemCarveout
+                                                       : 0);
+#endif
     return cudaSuccess;
 }
 

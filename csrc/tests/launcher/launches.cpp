@@ -56,6 +56,18 @@ int main() {
     stand_in::most_shared = 232448;
     REQUIRE(launch<Nothing<2>>(call, 1, 1, 8) == nullptr);
 
+    // A call may ask for more cache; what it asks for ends with it.
+    call.carveout = 40;
+#if CUDART_VERSION >= 12060
+    REQUIRE(launch<Nothing<2>>(call, 1, 1, 8) == nullptr);
+    REQUIRE(stand_in::carveouts.back() == 40);
+#else
+    REQUIRE(std::strstr(launch<Nothing<2>>(call, 1, 1, 8), "largest_cache") != nullptr);
+#endif
+    call.carveout = 0;
+    REQUIRE(launch<Nothing<2>>(call, 1, 1, 8) == nullptr);
+    REQUIRE(stand_in::carveouts.empty() || stand_in::carveouts.back() == 0);
+
     // What another's kernel left is not this launch's error.
     stand_in::last = cudaErrorLaunchFailure;
     REQUIRE(launch<Nothing<2>>(call, 1, 1, 8) == nullptr);

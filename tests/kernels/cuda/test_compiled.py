@@ -211,8 +211,23 @@ def test_backward(compiled: Compiled) -> None:
     assert {kernel.kind for kernel in found} == {"Backward", "WeightGradients"}
     for kernel in found:
         assert kernel.spilled == 0, kernel
+    ways = set()
     for text in disassembled(compiled):
         assert "HMMA.16816.F32.BF16" in text
-        assert "MOVM" in text  # matrices with rows and columns exchanged
         assert not loses_nan(text)
         assert not re.search(r"\b(LDL|STL)\b", text)
+        products = re.search(r"WeightGradients\w*?Li(\d+)ELb([01])ELb([01])E", text.split()[0])
+        if products is None:
+            assert "MOVM" in text  # matrices with rows and columns exchanged
+            continue
+        ahead, transposed = (flag == "1" for flag in products.groups()[1:])
+        ways.add((ahead, transposed))
+        # A unit is transposed, and its side where backward did not do that.
+        quarters = 4 if transposed else 4 * (1 + int(products[1]) // 16)
+        assert len(re.findall(r"\bMOVM\b", text)) == quarters
+        # Operands of a tile are loaded before the first product; or of two, the loop's first and next.
+        before = text[: text.index("HMMA")]
+        loads = len(re.findall(r"\bLDG\.E\.128\.CONSTANT\b", before))
+        assert loads == (1 + int(products[1]) // 16) * (1 + ahead)
+    streamed = all(not kernel.resident for kernel in found)  # of which none transposes sides
+    assert len(ways) == (2 if streamed else 4)

@@ -17,7 +17,8 @@ from tests.kernels.cuda.conftest import ROOT, build, build_cuda
 from tests.kernels.tools import cannot_run
 
 
-def test_what_the_runtime_is_asked(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [13000, 12040])
+def test_what_the_runtime_is_asked(version: int, tmp_path: Path) -> None:
     try:
         compiler = build_cuda.emulating()
     except build.BuildError as error:
@@ -26,7 +27,7 @@ def test_what_the_runtime_is_asked(tmp_path: Path) -> None:
     shutil.copy(ROOT / "csrc/cuda/device/launch.hpp", tmp_path)
     launcher = ROOT / "csrc/tests/launcher"
     command = [
-        *shlex.split(compiler), "-std=c++17", "-Wall", "-Wextra",
+        *shlex.split(compiler), "-std=c++17", "-Wall", "-Wextra", f"-DCUDART_VERSION={version}",
         f"-I{tmp_path}", f"-I{launcher}", f"-I{ROOT / 'csrc'}",
         launcher / "launches.cpp", "-o", tmp_path / "launches",
     ]  # fmt: skip

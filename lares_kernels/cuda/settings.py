@@ -1,0 +1,148 @@
+"""Ways in which the CUDA kernels can run a call, of which only a card can tell the fastest.
+
+Results are the same but for the order in which some gradients are summed. Nothing is tuned while a
+program runs: ``LARES_CUDA_SETTINGS`` names a folder, whose file ``cuda_FAMILY.json``, such as
+``python -m benchmarks.gpu_sweep`` writes, is a JSON object with those fields of :class:`Settings` that
+are not as by default.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lares_kernels.cuda.library import Card
+
+ENVIRONMENT_VARIABLE = "LARES_CUDA_SETTINGS"
+WEIGHTS = ("resident", "streamed")
+_MOST_PRODUCT_WARPS = 64  # that a multiprocessor can hold
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How calls are launched on a family of cards.
+
+    Attributes:
+        forward_weights, backward_weights: where a layer's matrices are, if there is a choice: kept in
+            shared memory (``resident``) where all fit it, or read again by every layer (``streamed``),
+            which leaves more of that memory to the nearest cache. Rows of 32 are always resident, those
+            of 128 always streamed. Calls of few sequences (csrc/cuda/split.hpp) have their own rules.
+        products_ahead: weights' gradients are multiplied of operands that were loaded a tile before.
+        sides_transposed: backward leaves those operands that many warps multiply as the products take
+            them, so that each is transposed once. Only where backward's weights are resident: other
+            kernels have no registers for it.
+        product_warps: of a multiprocessor, that multiply them: tokens are split into as many parts.
+        largest_cache: of the memory that shared memory and the nearest cache have in common kernels ask
+            for no more than blocks take, rather than what the driver would choose.
+    """
+
+    forward_weights: str = WEIGHTS[0]
+    backward_weights: str = WEIGHTS[0]
+    products_ahead: bool = False
+    sides_transposed: bool = False
+    product_warps: int = 16
+    largest_cache: bool = False
+
+
+SHIPPED = Settings()
+
+
+def family_of(card: Card) -> str:
+    """Return the family of a card, by the first number of its compute capability: ``sm90``."""
+    return f"sm{card.capability[0]}0"
+
+
+def file_name(family: str) -> str:
+    """Return the name of a family's file."""
+    return f"cuda_{family}.json"
+
+
+def files_of_settings() -> list[Path]:
+    """Return the user's files, for who wants to know what kernels are launched by."""
+    given = os.environ.get(ENVIRONMENT_VARIABLE)
+    return sorted(Path(given).glob(file_name("*"))) if given else []
+
+
+_replaced: dict[str, Settings] = {}
+
+
+@cache
+def settings(family: str) -> Settings:
+    """Return the settings of a family of cards; a file is read once in a process.
+
+    Raises:
+        ValueError: ``LARES_CUDA_SETTINGS`` names no folder, or what its file holds cannot be.
+    """
+    if family in _replaced:
+        return _replaced[family]
+    given = os.environ.get(ENVIRONMENT_VARIABLE)
+    if not given:
+        return SHIPPED
+    if not Path(given).is_dir():
+        raise ValueError(
+            f"{ENVIRONMENT_VARIABLE} is {given!r}; there is no such folder: name one, or unset it"
+        )
+    own = Path(given) / file_name(family)
+    return read_settings(own) if own.exists() else SHIPPED
+
+
+@contextlib.contextmanager
+def use_settings(family: str, those: Settings) -> Iterator[None]:
+    """Within the block, in the whole process, launch a family's calls by ``those``."""
+    before = _replaced.get(family)
+    _replaced[family] = those
+    settings.cache_clear()
+    try:
+        yield
+    finally:
+        _replaced.pop(family)
+        if before is not None:
+            _replaced[family] = before
+        settings.cache_clear()
+
+
+def read_settings(path: Path) -> Settings:
+    """Return what a file holds.
+
+    Raises:
+        ValueError: it cannot be read, or a value cannot be; the message names file and field.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} does not hold an object of settings, such as {{}}")
+    known = [field.name for field in fields(Settings)]
+    for name, value in found.items():
+        if name not in known:
+            raise ValueError(f"{path} has a field {name!r}; there are {', '.join(known)}")
+        _require(path, name, value)
+    return Settings(**found)
+
+
+def _require(path: Path, name: str, value: Any) -> None:
+    default = getattr(SHIPPED, name)
+    if isinstance(default, str):
+        allowed, what = value in WEIGHTS, " or ".join(f'"{where}"' for where in WEIGHTS)
+    elif isinstance(default, bool):
+        allowed, what = isinstance(value, bool), "true or false"
+    else:
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        allowed = whole and 1 <= value <= _MOST_PRODUCT_WARPS
+        what = f"a whole number from 1 to {_MOST_PRODUCT_WARPS}"
+    if not allowed:
+        raise ValueError(f"{path}: {name} is {value!r}; it must be {what}")
+
+
+def write_settings(path: Path, those: Settings) -> None:
+    """Write settings, without the fields that are as by default."""
+    shipped = asdict(SHIPPED)
+    told = {name: value for name, value in asdict(those).items() if value != shipped[name]}
+    path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,159 @@
+"""Ways to launch the CUDA kernels, run by the emulator: none changes a result."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import gpu_sweep
+from benchmarks.gpu_candidates import CUDA, Question, setting
+from benchmarks.gpu_cases import MAIN
+from benchmarks.gpu_sweep import Sweep, save
+from lares_kernels import CoreConfig, use_backend
+from lares_kernels.cuda import library
+from lares_kernels.cuda.plan import LaunchPlan, carveout, launch_plan, shapes_of
+from lares_kernels.cuda.settings import (
+    ENVIRONMENT_VARIABLE,
+    SHIPPED,
+    Settings,
+    settings,
+    use_settings,
+)
+from tests.kernels.cuda.test_emulated import LENGTHS, PUBLISHED, SMALL, WIDE, problem
+from tests.kernels.cuda.test_emulated_gradients import check, gradients
+
+pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
+FAMILY = "sm90"  # of the card that the emulator is
+AHEAD, TRANSPOSED = Settings(products_ahead=True), Settings(sides_transposed=True)
+BOTH = Settings(products_ahead=True, sides_transposed=True)
+Flags = tuple[bool, bool]  # products are ahead, sides transposed
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[Flags]:
+    """By which settings each backward was launched."""
+    found: list[Flags] = []
+    run = library.run
+
+    def noted(function: str, call: ctypes.Structure) -> None:
+        if function == "lares_cuda_backward":
+            assert call.resident or not call.transposed
+            found.append((bool(call.products_ahead), bool(call.transposed)))
+        run(function, call)
+
+    monkeypatch.setattr(library, "run", noted)
+    return found
+
+
+def same_bits(config: CoreConfig, those: Settings, launched: list[Flags], **options: Any) -> None:
+    """Hold gradients by ``those`` to the shipped ones, of sequences that run one to three steps."""
+    core, hidden, sizes = problem(config, LENGTHS)
+    core, hidden = core.float(), hidden.float()
+    options.setdefault("num_steps", torch.arange(len(LENGTHS)) % 3 + 1)
+    with use_backend("cuda"):
+        shipped = gradients(core, hidden, sizes, precision="bf16", **options)
+        assert set(launched) == {(False, False)}
+        launched.clear()
+        with use_settings(FAMILY, those):
+            found = gradients(core, hidden, sizes, precision="bf16", **options)
+    shapes, card = shapes_of(config), library.card(0)
+    plan = launch_plan(shapes, max(LENGTHS), True, card, True)
+    assert isinstance(plan, LaunchPlan)
+    assert set(launched) == {(those.products_ahead, those.sides_transposed and plan.resident)}
+    for name, mine in found.items():
+        assert torch.equal(mine, shipped[name]), name
+
+
+@pytest.mark.parametrize("adapter", ["concat", "add"])
+@pytest.mark.parametrize("those", [BOTH, AHEAD, TRANSPOSED])
+def test_the_products_of_weights(those: Settings, adapter: str, launched: list[Flags]) -> None:
+    same_bits(replace(SMALL, adapter=adapter, n_layers=2), those, launched, rollouts=2)
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize("those", [AHEAD, TRANSPOSED, BOTH])
+def test_the_products_of_wider_weights(those: Settings, heads: int, launched: list[Flags]) -> None:
+    """Heads of 64 have their gradients read back where they were left."""
+    same_bits(replace(PUBLISHED, n_heads=heads), those, launched)
+    launched.clear()
+    same_bits(replace(WIDE, n_heads=max(2, heads), adapter="concat"), those, launched)
+
+
+def test_steps_in_groups(launched: list[Flags], monkeypatch: pytest.MonkeyPatch) -> None:
+    from lares_kernels.cuda import backend
+
+    monkeypatch.setattr(backend, "spill_bytes", lambda device: 1)
+    same_bits(SMALL, BOTH, launched)
+    assert len(launched) == 3
+
+
+@pytest.mark.parametrize("warps", [1, 64])
+def test_tokens_in_other_parts(warps: int) -> None:
+    with use_settings(FAMILY, Settings(product_warps=warps, products_ahead=True)):
+        check(SMALL, LENGTHS, "fp16")
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_weights_that_are_read_again(heads: int) -> None:
+    with use_settings(FAMILY, Settings("streamed", "streamed")):
+        check(replace(PUBLISHED, n_heads=heads), LENGTHS)
+
+
+def test_a_sweep_writes_what_calls_are_launched_by(
+    tmp_path: Path, launched: list[Flags], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Candidates are equal to the reference; whichever is the faster here, its file is read."""
+    case = replace(MAIN, d_model=32, n_heads=2, d_ff=32, batch=5, steps=2, backward=True)
+    monkeypatch.setattr(gpu_sweep, "TURNS", 1)
+    monkeypatch.setattr(gpu_sweep, "CALLS_A_TURN", 1)
+    monkeypatch.setattr(gpu_sweep, "WORTH", -100.0)
+    said: list[str] = []
+    sweep = Sweep(FAMILY, "cpu", 100.0, say=said.append, of=CUDA)
+    ways = {"both": setting(products_ahead=True, sides_transposed=True)}
+    sweep.answer(Question("weights", "half", 16, (case,), ways))
+    assert "of the time" in said[0], said
+    assert sweep.rules == BOTH
+    assert set(launched) == {(False, False), (True, True)}
+    save(sweep, tmp_path)
+
+    launched.clear()
+    core, hidden, sizes = problem(SMALL, [3, 5])
+    core, hidden = core.float(), hidden.float()
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
+    settings.cache_clear()
+    try:
+        with use_backend("cuda"):
+            gradients(core, hidden, sizes, num_steps=1, precision="bf16")
+        assert launched == [(True, True)]
+        (tmp_path / "cuda_sm90.json").write_text('{"product_warps": 0}')
+        settings.cache_clear()
+        with use_backend("cuda"), pytest.raises(ValueError, match="product_warps is 0"):
+            gradients(core, hidden, sizes, num_steps=1, precision="bf16")
+    finally:
+        monkeypatch.delenv(ENVIRONMENT_VARIABLE)
+        settings.cache_clear()
+    assert settings(FAMILY) == SHIPPED
+
+
+@pytest.mark.parametrize("largest", [True, False])
+def test_kernels_ask_for_what_a_block_takes(largest: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    run = library.run
+
+    def noted(function: str, call: ctypes.Structure) -> None:
+        if function in ("lares_cuda_forward", "lares_cuda_backward"):
+            asked.append((call.shared_bytes, call.carveout))
+        run(function, call)
+
+    monkeypatch.setattr(library, "run", noted)
+    core, hidden, sizes = problem(SMALL, [3, 5])
+    with use_backend("cuda"), use_settings(FAMILY, Settings(largest_cache=largest)):
+        gradients(core.float(), hidden.float(), sizes, num_steps=1, precision="bf16")
+    assert len(asked) == 2
+    for shared, hundredths in asked:
+        assert hundredths == (carveout(shared, library.card(0)) if largest else 0)
