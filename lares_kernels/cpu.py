@@ -27,9 +27,17 @@ from lares_kernels.config import DROPOUT_LEVELS, CoreConfig
 from lares_kernels.cpu_tensors import Addressed, float32_addresses, room, room_like
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import PLACES, parameter_shapes, parameters_of
+from lares_kernels.serves import Serves
 
 _MOST_WIDTH = 512
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+_SERVES = Serves(
+    adapters=(Adapter.ADD, Adapter.GATE, Adapter.CONCAT, Adapter.NONE),
+    activations=(Activation.GELU, Activation.GELU_TANH, Activation.RELU, Activation.SILU),
+    norms=(Norm.POST, Norm.PRE, Norm.QUERY),
+    mixers=(Mixer.ATTENTION, Mixer.FILTER, Mixer.BSAREC),
+    paddings=(Padding.RIGHT, Padding.LEFT, Padding.LEFT_ZEROS),
+)
 _BAD_VALUES = (Code.BAD_LENGTH, Code.BAD_STEPS, Code.BAD_ID)
 
 
@@ -54,7 +62,7 @@ class CpuBackend:
         width = request.config.d_model
         if width > _MOST_WIDTH:
             return f"d_model is {width}; it serves up to {_MOST_WIDTH}"
-        return None
+        return _SERVES.reason(request.config)
 
     def build(self, product_dtype: torch.dtype) -> str | None:
         return lib.build(_PRECISIONS[product_dtype])

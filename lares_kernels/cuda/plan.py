@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lares_kernels.choices import Activation, Adapter, Mixer, Norm, Padding
 from lares_kernels.config import CoreConfig
 from lares_kernels.cuda.library import Card
 from lares_kernels.cuda.settings import SHIPPED, WEIGHTS, Settings
+from lares_kernels.serves import Serves
 
+_SERVES = Serves(
+    adapters=(Adapter.ADD, Adapter.GATE, Adapter.CONCAT, Adapter.NONE),
+    activations=(Activation.GELU, Activation.GELU_TANH, Activation.RELU, Activation.SILU),
+    norms=(Norm.POST, Norm.PRE),
+    mixers=(Mixer.ATTENTION,),
+    paddings=(Padding.RIGHT,),
+)
 WIDTHS = (32, 64, 128)
 LONGEST = 128  # tokens of a sequence
 LONGEST_DROPPED = (
@@ -119,19 +128,16 @@ def shapes_of(config: CoreConfig) -> Shapes:
 
 def config_reason(config: CoreConfig) -> str | None:
     """Why no kernel is compiled for a core, or None."""
-    if config.mixes_window:
-        return f"mixer is {config.mixer!r}; it serves 'attention'"
+    reason = _SERVES.reason(config)
+    if reason is not None:
+        return reason
     if config.d_model not in WIDTHS:
         served = ", ".join(str(width) for width in WIDTHS)
         return f"d_model is {config.d_model}; it serves {served}"
     if config.head_dim > 64:
         return f"heads are {config.head_dim} wide; it serves up to 64"
-    if config.norm not in ("post", "pre"):
-        return f"norm is {config.norm}; it serves post and pre"
     if config.inner_dropout > 0 or config.dropout_of != "both":
         return "it has dropout after both branches alone: inner_dropout 0 and dropout_of 'both'"
-    if config.padding != "right":
-        return f"padding is {config.padding}; it serves right"
     return None
 
 

@@ -14,13 +14,24 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall, Request
+from lares_kernels.choices import Activation, Adapter, Mixer, Norm, Padding
 from lares_kernels.scratch import unfilled, zeroed
+from lares_kernels.serves import Serves
+from lares_kernels.triton.branches import FEED_FORWARD, MIXING
 from lares_kernels.triton.layered_call import AttentionTape, FeedForwardTape, Layered, Site
 from lares_kernels.triton.layered_rows import PackedRows, hand_over
 from lares_kernels.triton.layered_window import WindowTape, window_layer
 
 MOST_WIDTH = 1024
 MOST_HEAD = 256
+# Of both plans.
+_SERVES = Serves(
+    adapters=(Adapter.ADD, Adapter.GATE, Adapter.CONCAT, Adapter.NONE),
+    activations=(Activation.GELU, Activation.GELU_TANH, Activation.RELU, Activation.SILU),
+    norms=(Norm.POST, Norm.PRE, Norm.QUERY),
+    mixers=(Mixer.ATTENTION, Mixer.FILTER, Mixer.BSAREC),
+    paddings=(Padding.RIGHT, Padding.LEFT, Padding.LEFT_ZEROS),
+)
 
 
 def layered_reason(request: Request) -> str | None:
@@ -30,7 +41,7 @@ def layered_reason(request: Request) -> str | None:
         return f"d_model is {config.d_model}; it serves up to {MOST_WIDTH}"
     if config.attends and config.head_dim > MOST_HEAD:
         return f"heads are {config.head_dim} wide; it serves up to {MOST_HEAD}"
-    return None
+    return _SERVES.reason(config)
 
 
 def layered_text(call: RefineCall) -> str:
@@ -83,6 +94,7 @@ def attention_layer(
             assert normalised is not None
             before, of_queries = normalised, rows_in
         else:
+            assert run.c.pre, run.config.norm
             source = rows_in
     branch, attention = run.attention(source, of_queries, layer, step, newest, taped)
     site = run.site(layer, step, newest)
@@ -96,7 +108,7 @@ def attention_layer(
     rounded = run.for_products(n_rows)
     u = run.new(n_rows, d) if from_norm or rounded is None else None
     norm = run.norm_of("attn_norm" if post else "ffn_norm", layer)
-    run.residual(before, branch, norm, attn_sum, u, rounded, site, 0)
+    run.residual(before, branch, norm, attn_sum, u, rounded, site, MIXING)
     up_in = u if rounded is None else rounded
     residual = u if from_norm else attn_sum
     assert up_in is not None
@@ -106,7 +118,7 @@ def attention_layer(
     out, out_in = run.new(n_rows, d), run.for_products(n_rows) if from_norm else None
     ffn_sum = run.new(n_rows, d) if taped and post else None
     norm_after = run.norm_of("ffn_norm", layer) if post else None
-    run.residual(residual, branch, norm_after, ffn_sum, out, out_in, site, 1)
+    run.residual(residual, branch, norm_after, ffn_sum, out, out_in, site, FEED_FORWARD)
     tape = None
     if attention is not None:
         assert attn_sum is not None

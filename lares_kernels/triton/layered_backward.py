@@ -12,16 +12,19 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall
+from lares_kernels.choices import Norm
 from lares_kernels.scratch import unfilled_like, zeroed
-from lares_kernels.triton.layered import LayerTape, layers, states_of, unpack
-from lares_kernels.triton.layered_call import Layered
-from lares_kernels.triton.layered_gradients import (
+from lares_kernels.triton.branches import (
     FEED_FORWARD,
     MIXING,
     NO_BRANCH,
     NO_NORM,
     OF_BRANCH,
     OF_SUM,
+)
+from lares_kernels.triton.layered import LayerTape, layers, states_of, unpack
+from lares_kernels.triton.layered_call import Layered
+from lares_kernels.triton.layered_gradients import (
     Gradients,
     attention_backward,
     feed_forward_backward,
@@ -149,10 +152,8 @@ def _layers_gradient(
     g_y = run.shown(g_y)
     g_sum = g_y if newest is None else g_y.index_select(0, newest)
     g_input = None
-    backward: Any = _post_layer_backward if run.c.post else _pre_layer_backward
-    if run.c.query:
-        backward = _query_layer_backward
-    elif run.config.mixes_window:
+    backward = _LAYER_BACKWARD[run.c.norm]
+    if run.config.mixes_window:
         backward = window_layer_backward
     numbers = range(run.config.n_layers)
     for layer, tape in zip(reversed(numbers), reversed(tapes), strict=True):
@@ -280,6 +281,13 @@ def _query_layer_backward(
     g_queries = torch.mm(g_qkv[:, :d], weight[:d]) + spread(g_u, tape.newest, len(tape.x))
     g_others = torch.mm(g_qkv[:, d:], weight[d:])
     return through_norm(g_others, g_queries, tape.x, "attn_norm", OF_BRANCH, MIXING), None
+
+
+_LAYER_BACKWARD: dict[int, Any] = {
+    Norm.POST: _post_layer_backward,
+    Norm.PRE: _pre_layer_backward,
+    Norm.QUERY: _query_layer_backward,
+}
 
 
 def _branch_backward(

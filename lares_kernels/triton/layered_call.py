@@ -12,6 +12,7 @@ from torch import Tensor
 from lares_kernels.call import RefineCall
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.scratch import unfilled, unfilled_like
+from lares_kernels.triton.branches import NO_BRANCH
 from lares_kernels.triton.constants import (
     LAUNCH_OPTIONS,
     Constants,
@@ -203,7 +204,9 @@ class Layered:
         weight, bias = self.vectors["core_norm_weight"], self.vectors["core_norm_bias"]
         if self.c.concat:
             adapted = self.concat_product(self.joined(state, n_rows, kept))
-            self.residual(adapted, None, (weight, bias), None, out, rounded, self.site(-1, 0), -1)
+            self.residual(
+                adapted, None, (weight, bias), None, out, rounded, self.site(-1, 0), NO_BRANCH
+            )
         else:
             adapt_kernel[self.row_grid(n_rows)](
                 state,
@@ -267,9 +270,8 @@ class Layered:
         out = None
         if rounded is None or self.c.query:
             out = self.new(len(x), self.config.d_model)
-        self.residual(
-            x, None, self.norm_of(name, layer), None, out, rounded, self.site(layer, 0), -1
-        )
+        norm, site = self.norm_of(name, layer), self.site(layer, 0)
+        self.residual(x, None, norm, None, out, rounded, site, NO_BRANCH)
         return out, out if rounded is None else rounded  # type: ignore[return-value]
 
     def attention(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.scratch import unfilled_like, zeroed
+from lares_kernels.triton.branches import BANDS, FEED_FORWARD, MIXING
 from lares_kernels.triton.layered_call import (
     FLAT_BLOCK,
     AttentionTape,
@@ -22,9 +23,6 @@ from lares_kernels.triton.settings import multiprocessors
 
 _PROGRAMS = 4  # of a row kernel that gathers sums, for each multiprocessor
 _SUMS = 3  # vectors that such a kernel gathers
-# Numbered as in kernels/layered_rows.py.
-NO_NORM, OF_SUM, OF_BRANCH = 0, 1, 2
-NO_BRANCH, MIXING, FEED_FORWARD, BANDS = -1, 0, 1, 2
 # Of the keys' gradient in ieee products, which are taken from registers: what is loaded ahead waits
 # there too, and with the usual stages Triton 3.9 spills kilobytes; in tf32's, whose probabilities are
 # rounded there, 8 bytes (sm_80, heads of 32).

@@ -12,12 +12,9 @@ import torch
 from torch import Tensor
 
 from lares_kernels.scratch import unfilled_like
+from lares_kernels.triton.branches import BANDS, FEED_FORWARD, MIXING, OF_SUM
 from lares_kernels.triton.layered_call import AttentionTape, FeedForwardTape, Layered, Site
 from lares_kernels.triton.layered_gradients import (
-    BANDS,
-    FEED_FORWARD,
-    MIXING,
-    OF_SUM,
     Gradients,
     attention_backward,
     feed_forward_backward,
@@ -66,7 +63,8 @@ def window_layer(
 ) -> tuple[Tensor, Tensor, WindowTape | None]:
     """One layer; arguments and results as of :func:`lares_kernels.triton.layered.attention_layer`."""
     d, site = run.config.d_model, run.site(layer, step, newest)
-    filters = run.config.mixer == "filter"
+    filters = run.c.filters
+    assert filters or run.c.bands, run.config.mixer
 
     def chosen(rows: Tensor) -> Tensor:
         return rows if newest is None else rows.index_select(0, newest)

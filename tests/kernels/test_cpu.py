@@ -18,7 +18,16 @@ from torch import Tensor
 
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
 from lares_kernels import cpu_library as lib
-from lares_kernels.choices import Code, StateMode
+from lares_kernels.choices import (
+    Activation,
+    Adapter,
+    Code,
+    Mixer,
+    Norm,
+    Padding,
+    Precision,
+    StateMode,
+)
 from tests.kernels.problems import (
     BACKWARD,
     FORWARD,
@@ -336,7 +345,14 @@ def test_says_why_it_cannot_serve() -> None:
         ("d_model", 0, Code.BAD_ARGUMENT),
         ("d_model", 1 << 40, Code.BAD_ARGUMENT),
         ("n_heads", 3, Code.BAD_ARGUMENT),
-        ("adapter", 9, Code.BAD_ARGUMENT),
+        ("adapter", len(Adapter), Code.BAD_ARGUMENT),
+        ("adapter", -1, Code.BAD_ARGUMENT),
+        ("activation", len(Activation), Code.BAD_ARGUMENT),
+        ("norm", len(Norm), Code.BAD_ARGUMENT),
+        ("mixer", len(Mixer), Code.BAD_ARGUMENT),
+        ("padding", len(Padding), Code.BAD_ARGUMENT),
+        ("precision", Precision.FP16, Code.BAD_ARGUMENT),
+        ("state_mode", len(StateMode), Code.BAD_ARGUMENT),
         ("eps", float("nan"), Code.BAD_ARGUMENT),
         ("hidden", None, Code.BAD_ARGUMENT),
         ("n_sequences", 0, Code.BAD_ARGUMENT),

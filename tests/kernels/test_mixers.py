@@ -174,6 +174,6 @@ def test_explain_and_who_refuses() -> None:
         with use_backend("reference"):
             assert "36 packed tokens of 4 sequences" in explain(config, LENGTHS, 3).plan
         assert TritonBackend().verify(Request(config, "cuda", torch.float32)) is None
-        assert config_reason(config) == f"mixer is {config.mixer!r}; it serves 'attention'"
+        assert config_reason(config) == f"mixer is {config.mixer!r}; it serves attention"
     with pytest.raises(ValueError, match="sequence 1 has length 10, more than the 9"):
         explain(FILTER, [9, 10])

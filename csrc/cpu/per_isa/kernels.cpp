@@ -70,9 +70,10 @@ Vec evaluate(int function, Vec x) {
             return erf_scaled(x);
         case LARES_GELU_SLOPE:
             return Gelu::both(x).slope;
-        default:
+        case LARES_SIGMOID:
             return sigmoid(x);
     }
+    no_such_choice();
 }
 
 bool evaluate(int function, int64_t count, const float* x, float* y) {

@@ -176,9 +176,10 @@ inline void activate(int activation, int rows, int width, const float* bias, flo
             return activate<GeluTanh>(rows, width, bias, inner, slope, stride);
         case LARES_RELU:
             return activate<Relu>(rows, width, bias, inner, slope, stride);
-        default:
+        case LARES_SILU:
             return activate<Silu>(rows, width, bias, inner, slope, stride);
     }
+    no_such_choice();
 }
 
 // Dropout of columns `first` .. of the activations and, where they are kept, of their slopes.

@@ -51,6 +51,9 @@ inline void fill(T* from, T* end, T value) {
 
 constexpr float kInfinity = __builtin_inff();
 
+// Where a choice goes that no kernel has code for; once/dispatch.cpp refuses such calls.
+[[noreturn]] inline void no_such_choice() { __builtin_trap(); }
+
 // Numbers from `first` up to, not including, `end`.
 struct Range {
     int first, end;

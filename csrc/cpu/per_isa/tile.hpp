@@ -154,6 +154,7 @@ inline void read_first_state(const CallPlan& plan, const TileRows& tile, int row
             std::memset(to, 0, size_t(q.leading) * size_t(s.dp) * sizeof(float));
             continue;
         }
+        if (plan.call.state_mode != LARES_STATE_DRAWN) no_such_choice();
         float drawn[512 + 4 * kLanes];
         for (int p = 0; p < q.length; ++p) {
             initial_state(q.stream, uint32_t(p), s.d, s.state_scale, uint64_t(plan.call.seed),
@@ -162,6 +163,17 @@ inline void read_first_state(const CallPlan& plan, const TileRows& tile, int row
         }
         std::memset(to, 0, size_t(q.leading) * size_t(s.dp) * sizeof(float));
     }
+}
+
+// The state's share in an adapter that is a mean.
+inline float state_share(const Shape& s, const Weights& w) {
+    switch (s.adapter) {
+        case LARES_ADAPTER_ADD:
+            return 0.5f;
+        case LARES_ADAPTER_GATE:
+            return w.gate;
+    }
+    no_such_choice();
 }
 
 // x = LayerNorm_core(adapter(state, hidden)), (rows, dp). `sum` is scratch for the concat adapter.
@@ -181,8 +193,8 @@ inline void adapt(const Shape& s, const Weights& w, int rows, const float* state
             [&](int r, int c) LARES_INLINE_LAMBDA { return load(sum + at(r, c)); }, x, tape);
         return;
     }
-    const Vec of_state = broadcast(s.adapter == LARES_ADAPTER_ADD ? 0.5f : w.gate);
-    const Vec of_hidden = broadcast(s.adapter == LARES_ADAPTER_ADD ? 0.5f : 1.0f - w.gate);
+    const float share = state_share(s, w);
+    const Vec of_state = broadcast(share), of_hidden = broadcast(1.0f - share);
     norm_rows(
         rows, s.d, dp, s.eps, norm,
         [&](int r, int c) LARES_INLINE_LAMBDA {
@@ -374,7 +386,7 @@ inline void adapt_backward(const Shape& s, const Weights& w, int rows, const flo
                 });
         return;
     }
-    const float share = s.adapter == LARES_ADAPTER_ADD ? 0.5f : w.gate;
+    const float share = state_share(s, w);
     if (s.adapter == LARES_ADAPTER_GATE) {
         float* g_gate = layout.at(grads, kGate);
         Vec sum{};

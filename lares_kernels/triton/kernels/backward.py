@@ -190,9 +190,11 @@ def step_backward(
         to = gradients + C.gate_at
         tl.store(to, tl.load(to) + total)
         return gate * g_adapted, (1.0 - gate) * g_adapted
-    else:
+    elif C.adds:
         g_adapted = 0.5 * g_adapted
         return g_adapted, g_adapted
+    else:
+        tl.static_assert(False, "no kernel has this adapter")
 
 
 @triton.jit

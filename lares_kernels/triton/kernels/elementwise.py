@@ -3,12 +3,14 @@
 import triton
 import triton.language as tl
 
+from lares_kernels.choices import Activation
+
 # Of the greater and the lesser of two numbers: NaN if one of them is.
 PASS: tl.constexpr = tl.constexpr(tl.PropagateNan.ALL)
-GELU: tl.constexpr = tl.constexpr(0)
-GELU_TANH: tl.constexpr = tl.constexpr(1)
-RELU: tl.constexpr = tl.constexpr(2)
-SILU: tl.constexpr = tl.constexpr(3)
+GELU: tl.constexpr = tl.constexpr(Activation.GELU.value)
+GELU_TANH: tl.constexpr = tl.constexpr(Activation.GELU_TANH.value)
+RELU: tl.constexpr = tl.constexpr(Activation.RELU.value)
+SILU: tl.constexpr = tl.constexpr(Activation.SILU.value)
 
 
 @triton.jit
@@ -61,8 +63,10 @@ def activate(x, ACTIVATION: tl.constexpr, EXACT: tl.constexpr):
         return x * gelu_tanh_gate(x)
     elif ACTIVATION == RELU:
         return tl.maximum(x, 0.0, PASS)
-    else:
+    elif ACTIVATION == SILU:
         return x * tl.sigmoid(x)
+    else:
+        tl.static_assert(False, "no kernel has this activation")
 
 
 @triton.jit
@@ -78,9 +82,11 @@ def activate_with_slope(x, ACTIVATION: tl.constexpr, EXACT: tl.constexpr):
         return x * gate, x * gate * (1.0 - gate) * inner + gate
     elif ACTIVATION == RELU:
         return tl.maximum(x, 0.0, PASS), tl.where(x > 0.0, 1.0, 0.0)
-    else:
+    elif ACTIVATION == SILU:
         gate = tl.sigmoid(x)
         return x * gate, x * gate * (1.0 - gate) + gate
+    else:
+        tl.static_assert(False, "no kernel has this activation")
 
 
 @triton.jit

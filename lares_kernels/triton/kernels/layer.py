@@ -264,16 +264,21 @@ def mixing_sum(x, transforms, matrices, vectors, info, index, step, seed, C: tl.
     Also the words of the feed-forward's dropout, which the same call of the generator gives.
     """
     source = x
-    if not C.post:
+    of_queries = x
+    if C.pre:
         source = norm(x, vectors, C.attn_norm_at, C)
-    of_queries = source
-    if C.query:
-        source = x
+        of_queries = source
+    elif C.query:
+        of_queries = norm(x, vectors, C.attn_norm_at, C)
         x = of_queries
+    else:
+        tl.static_assert(C.post, "no kernel has this norm")
     if C.filters:
         branch = mixing.filtered(x, transforms, vectors, info, C)
-    else:
+    elif C.attends:
         branch = attention(source, of_queries, matrices, vectors, info, index, step, seed, C)
+    else:
+        tl.static_assert(False, "no kernel has this mixer")
     low, high, next_low, next_high = residual_words(info, index, step, seed, C)
     if not C.spares_attention:
         branch = dropped(branch, low, high, C)
@@ -288,12 +293,13 @@ def feed_forward_input(mixing_sum, bands_sum, vectors, C: tl.constexpr):
         if C.bands:
             u = C.share * norm(bands_sum, vectors, C.bands_norm_at, C) + (1.0 - C.share) * u
         return u, u
-    else:
+    elif C.query:
         source = norm(mixing_sum, vectors, C.ffn_norm_at, C)
-        if C.query:
-            return source, source
-        else:
-            return mixing_sum, source
+        return source, source
+    elif C.pre:
+        return mixing_sum, norm(mixing_sum, vectors, C.ffn_norm_at, C)
+    else:
+        tl.static_assert(False, "no kernel has this norm")
 
 
 @triton.jit
@@ -311,8 +317,10 @@ def layer_output(feed_forward_sum, vectors, C: tl.constexpr):
     """A layer's output from its second residual sum."""
     if C.post:
         return norm(feed_forward_sum, vectors, C.ffn_norm_at, C)
-    else:
+    elif C.pre or C.query:
         return feed_forward_sum
+    else:
+        tl.static_assert(False, "no kernel has this norm")
 
 
 @triton.jit
@@ -337,5 +345,7 @@ def adapt(state, hidden, matrices, vectors, C: tl.constexpr):
     elif C.gated:
         gate = tl.sigmoid(tl.load(vectors + C.gate_at))
         return gate * state + (1.0 - gate) * hidden
-    else:
+    elif C.adds:
         return (state + hidden) * 0.5
+    else:
+        tl.static_assert(False, "no kernel has this adapter")

@@ -249,6 +249,7 @@ def through_attention(
                 g_sum + g_queries, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
             )
         else:
+            tl.static_assert(C.pre, "no kernel has this norm")
             g_source = norm_backward(
                 g_source, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
             )
@@ -335,6 +336,7 @@ def layer_backward(
         g_y = load_tile(gradient, 0, C)
         g_sum = norm_backward(g_y, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C)
     else:
+        tl.static_assert(C.pre or C.query, "no kernel has this norm")
         g_sum = load_tile(gradient, 0, C)
     bands_sum = None
     if C.bands:
@@ -367,6 +369,7 @@ def layer_backward(
             g_sum + g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
         )
     else:
+        tl.static_assert(C.pre, "no kernel has this norm")
         g_sum += norm_backward(
             g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
         )
@@ -382,6 +385,7 @@ def layer_backward(
         )
         replace_tile(gradient, 0, shown(g_sum + g_source, info, C), C)
     else:
+        tl.static_assert(C.attends, "no kernel has this mixer")
         through_attention(
             g_sum,
             g_branch,

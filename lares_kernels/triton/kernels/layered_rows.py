@@ -8,19 +8,17 @@ hold is then not wanted.
 import triton
 import triton.language as tl
 
+from lares_kernels.triton import branches
 from lares_kernels.triton.kernels import draws, elementwise
 from lares_kernels.triton.kernels.rows import first_state, load_rows, store_rows
 
-# Which of a layer's residual branches, or none.
-NO_BRANCH: tl.constexpr = tl.constexpr(-1)
-MIXING: tl.constexpr = tl.constexpr(0)  # attention's, or the filter's where there is no attention
-FEED_FORWARD: tl.constexpr = tl.constexpr(1)
-BANDS: tl.constexpr = tl.constexpr(2)  # beside attention's
+NO_BRANCH: tl.constexpr = tl.constexpr(branches.NO_BRANCH)
+FEED_FORWARD: tl.constexpr = tl.constexpr(branches.FEED_FORWARD)
+BANDS: tl.constexpr = tl.constexpr(branches.BANDS)
 
-# Where the LayerNorm stands whose gradient is wanted.
-NO_NORM: tl.constexpr = tl.constexpr(0)
-OF_SUM: tl.constexpr = tl.constexpr(1)  # what followed read the normalised sum alone
-OF_BRANCH: tl.constexpr = tl.constexpr(2)  # what followed read the sum, and a branch its LayerNorm
+NO_NORM: tl.constexpr = tl.constexpr(branches.NO_NORM)
+OF_SUM: tl.constexpr = tl.constexpr(branches.OF_SUM)
+OF_BRANCH: tl.constexpr = tl.constexpr(branches.OF_BRANCH)
 
 # Gradients of vectors that a program gathers: LayerNorm's two, and a bias or the gate.
 SUMS: tl.constexpr = tl.constexpr(3)
@@ -110,8 +108,10 @@ def adapted(state, hidden, gate, C: tl.constexpr):
     if C.gated:
         g = tl.sigmoid(tl.load(gate).to(tl.float32))
         return g * state + (1.0 - g) * hidden
-    else:
+    elif C.adds:
         return (state + hidden) * 0.5
+    else:
+        tl.static_assert(False, "no kernel has this adapter")
 
 
 @triton.jit(do_not_specialize=["n_rows"])
@@ -273,6 +273,7 @@ def residual_backward_kernel(
             if NORM == OF_BRANCH:
                 g_y = load_rows(g_branch_input, row, mask, C)
             else:
+                tl.static_assert(NORM == OF_SUM, "no kernel has a LayerNorm in this place")
                 g_y = g
                 if g_branch_input is not None:
                     g_y += load_rows(g_branch_input, row, mask, C)
@@ -332,6 +333,8 @@ def adapt_backward_kernel(
     share = 0.5
     if C.gated:
         share = tl.sigmoid(tl.load(gate).to(tl.float32))
+    else:
+        tl.static_assert(C.adds, "no kernel has this adapter")
     for block in range(tl.program_id(0), tl.cdiv(n_rows, C.rows), tl.num_programs(0)):
         row = block * C.rows + tl.arange(0, C.rows)
         mask = row < n_rows
