@@ -132,8 +132,11 @@ struct WeightGradients {
         return place.depth >= call.first_step + place.step;
     }
 
+    LARES_DEVICE int64_t start_of(const Unit& unit, const Place& place) const {
+        return place.step * unit.step + place.tile * unit.tile;
+    }
     LARES_DEVICE void load(Operands& to, const Unit& unit, const Place& place) const {
-        const int64_t at = place.step * unit.step + place.tile * unit.tile;
+        const int64_t at = start_of(unit, place);
         load_fragment(to.own, unit.units + at);
         LARES_UNROLL
         for (int k = 0; k < S::kChunks; ++k)
@@ -146,29 +149,37 @@ struct WeightGradients {
         Sums totals[S::kChunks];
     };
 
-    LARES_DEVICE void add(Products& to, const Unit& unit, Operands& of) const {
+    // side_of(k, words) gives the k-th 16 columns of the side.
+    template <class Sides>
+    LARES_DEVICE void add(Products& to, const Unit& unit, Word (&own)[4], Sides side_of) const {
         const Word ones[4] = {pack<T>(wide(1.0f), wide(1.0f)), pack<T>(wide(1.0f), wide(1.0f)),
                               pack<T>(wide(1.0f), wide(1.0f)), pack<T>(wide(1.0f), wide(1.0f))};
-        transpose_quarters(of.own);
-        if (unit.gradient) add_outer<T>(to.totals[0], of.own, ones);
+        transpose_quarters(own);
+        if (unit.gradient) add_outer<T>(to.totals[0], own, ones);
         LARES_UNROLL
         for (int k = 0; k < S::kChunks; ++k) {
-            if constexpr (!Transposed) transpose_quarters(of.side[k]);
+            Word side[4];
+            side_of(k, side);
+            if constexpr (!Transposed) transpose_quarters(side);
             if (unit.gradient) {
-                add_outer<T>(to.sums[k], of.own, of.side[k]);
+                add_outer<T>(to.sums[k], own, side);
             } else {
-                add_outer<T>(to.sums[k], of.side[k], of.own);
-                if (unit.bias >= 0) add_outer<T>(to.totals[k], of.side[k], ones);
+                add_outer<T>(to.sums[k], side, own);
+                if (unit.bias >= 0) add_outer<T>(to.totals[k], side, ones);
             }
         }
     }
 
     LARES_DEVICE void multiply(const Unit& unit, int split) const {
         Products products;
-        Operands operands = {};
         const int tiles = *call.tile_count * call.unit_warps;
         const int end = (call.last_step - call.first_step + 1) * tiles;
         if constexpr (Ahead) {
+            Operands operands = {};
+            const auto side_of = [&](int k, Word(&side)[4]) {
+                LARES_UNROLL
+                for (int i = 0; i < 4; ++i) side[i] = operands.side[k][i];
+            };
             Place here = place_of(split, tiles, end);
             Place there = place_of(split + call.splits, tiles, end);
             if (runs(here)) load(operands, unit, here);
@@ -177,7 +188,7 @@ struct WeightGradients {
                 Operands next = {};
                 if (runs(there)) load(next, unit, there);
                 const Place after = place_of(i + 2 * call.splits, tiles, end);
-                if (runs(here)) add(products, unit, operands);
+                if (runs(here)) add(products, unit, operands.own, side_of);
                 operands = next;
                 here = there;
                 there = after;
@@ -187,8 +198,12 @@ struct WeightGradients {
             for (int i = split; i < end; i += call.splits) {
                 const Place here = place_of(i, tiles, end);
                 if (!runs(here)) continue;
-                load(operands, unit, here);
-                add(products, unit, operands);
+                const int64_t at = start_of(unit, here);
+                Word own[4];
+                load_fragment(own, unit.units + at);
+                add(products, unit, own, [&](int k, Word(&side)[4]) {
+                    load_fragment(side, unit.sides + at + k * kFragment);
+                });
             }
         }
         write(unit, split, products.sums, products.totals);
