@@ -168,7 +168,7 @@ struct Backward : Forward<S> {
             concat_backward(g, tile, step);
             return;
         }
-        const float share = this->state_share();
+        const float share = this->share_of_state();
         if (call.adapter == LARES_ADAPTER_GATE) gate_backward(g, tile, step, share);
         add_to_hidden(g, tile, step, 1.0f - share);
         LARES_UNROLL

@@ -140,8 +140,10 @@ struct Forward {
             initial_state<S>(x, as_word(tile.field(kStream, row)),
                              as_word(tile.field(kPosition, row)), call.state_scale,
                              seed_at(call.seed));
-        } else {
+        } else if (call.state_mode == LARES_STATE_ZERO) {
             clear<S>(x);
+        } else {
+            fault();
         }
     }
 
@@ -160,9 +162,8 @@ struct Forward {
     }
 
     // The state's share in the adapter's mean.
-    LARES_DEVICE float state_share() const {
-        if (call.adapter != LARES_ADAPTER_GATE) return 0.5f;
-        return 1.0f / (1.0f + expf(-vectors()[places.gate(call.n_layers)]));
+    LARES_DEVICE float share_of_state() const {
+        return state_share(call.adapter, vectors() + places.gate(call.n_layers));
     }
 
     // The adapter of a state, in place; H alone where there is none.
@@ -177,7 +178,7 @@ struct Forward {
             concat(x, hidden);
             return;
         }
-        const float share = state_share();
+        const float share = share_of_state();
         LARES_UNROLL
         for (int j = 0; j < S::kBlocks; ++j) {
             LARES_UNROLL

@@ -29,11 +29,13 @@ LARES_DEVICE void activate_with_slope(int activation, Each each) {
         each([](Float x) -> ValueAndSlope {
             return {larger(x, wide(0.0f)), select(x <= 0.0f, wide(0.0f), wide(1.0f))};
         });
-    } else {
+    } else if (activation == LARES_SILU) {
         each([](Float x) -> ValueAndSlope {
             const Float gate = sigmoid(x);
             return {x * gate, x * gate * (1.0f - gate) + gate};
         });
+    } else {
+        fault();
     }
 }
 

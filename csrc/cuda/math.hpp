@@ -36,9 +36,18 @@ LARES_DEVICE void activate(int activation, Each each) {
         each([](Float x) { return x * sigmoid(x * (0.07135481282f * x * x + 1.5957691216f)); });
     } else if (activation == LARES_RELU) {
         each([](Float x) { return larger(x, wide(0.0f)); });
-    } else {
+    } else if (activation == LARES_SILU) {
         each([](Float x) { return x * sigmoid(x); });
+    } else {
+        fault();
     }
+}
+
+// The state's share in an adapter that is a mean; `gate` is where its parameter lies.
+LARES_DEVICE float state_share(int adapter, const float* gate) {
+    if (adapter == LARES_ADAPTER_ADD) return 0.5f;
+    if (adapter != LARES_ADAPTER_GATE) fault();
+    return 1.0f / (1.0f + expf(-*gate));
 }
 
 // Rows with mean 0 and variance 1, in place; their inverse deviations in `inverse`.

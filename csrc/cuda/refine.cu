@@ -11,6 +11,20 @@ using namespace lares::cuda;
 
 namespace {
 
+const char kNoPrecision[] = "no kernel packs parameters in this precision";
+
+bool between(int value, int low, int high) { return value >= low && value <= high; }
+
+// What no kernel has code for, or NULL: kernels take the choices of a call for ones they know.
+const char* refused(const LaresCudaCall& call) {
+    if (!between(call.adapter, LARES_ADAPTER_ADD, LARES_ADAPTER_NONE))
+        return "no kernel has this adapter";
+    if (!between(call.activation, LARES_GELU, LARES_SILU)) return "no kernel has this activation";
+    if (!between(call.state_mode, LARES_STATE_GIVEN, LARES_STATE_ZERO))
+        return "no kernel has this state mode";
+    return nullptr;
+}
+
 // Blocks of `warps` warps that pack all parameters.
 int packing_blocks(const LaresCudaPack& pack, int warps) {
     const int of_block = Pack<Bf16>::of_block(warps);
@@ -20,8 +34,9 @@ int packing_blocks(const LaresCudaPack& pack, int warps) {
 const char* cut_and_pack(const LaresCudaCall& call, const LaresCudaPack& pack) {
     const PrepareCall both = {call, pack, call.stream, 1};
     const int blocks = call.programs + packing_blocks(pack, 1);
-    return pack.precision == LARES_BF16 ? launch<Prepare<Bf16>>(both, blocks, 1, 0)
-                                             : launch<Prepare<Fp16>>(both, blocks, 1, 0);
+    if (pack.precision == LARES_BF16) return launch<Prepare<Bf16>>(both, blocks, 1, 0);
+    if (pack.precision == LARES_FP16) return launch<Prepare<Fp16>>(both, blocks, 1, 0);
+    return kNoPrecision;
 }
 
 const char* cut_into_tiles(const LaresCudaCall& call) {
@@ -34,7 +49,7 @@ const char* cut_into_tiles(const LaresCudaCall& call) {
 
 #define LARES_PRECISION_Bf16 LARES_BF16
 #define LARES_PRECISION_Fp16 LARES_FP16
-#define LARES_CHOOSE(TYPE, WIDTH, PASS)                                    \
+#define LARES_CHOOSE(TYPE, WIDTH, PASS)                                         \
     if (call.d_model == WIDTH && call.precision == int(LARES_PRECISION_##TYPE)) \
         return PASS<TYPE, WIDTH>(call);
 #define LARES_CHOOSE_FORWARD(TYPE, WIDTH) LARES_CHOOSE(TYPE, WIDTH, forward)
@@ -57,6 +72,7 @@ const char* run_backward(const LaresCudaCall& call) {
 
 const char* run(const LaresCudaCall& call, bool cuts, const char* (*pass)(const LaresCudaCall&)) {
     if (call.abi != LARES_CUDA_ABI) return "the library is not of the same version as its caller";
+    if (const char* error = refused(call)) return error;
     const DeviceGuard guard(call.device);
     if (guard.error != nullptr) return guard.error;
     if (cuts) {
@@ -80,8 +96,9 @@ const char* lares_cuda_pack(const LaresCudaPack* call) {
     const DeviceGuard guard(call->device);
     if (guard.error != nullptr) return guard.error;
     const int warps = Pack<Bf16>::kMostWarps, blocks = packing_blocks(*call, warps);
-    return call->precision == LARES_BF16 ? launch<Pack<Bf16>>(*call, blocks, warps, 0)
-                                              : launch<Pack<Fp16>>(*call, blocks, warps, 0);
+    if (call->precision == LARES_BF16) return launch<Pack<Bf16>>(*call, blocks, warps, 0);
+    if (call->precision == LARES_FP16) return launch<Pack<Fp16>>(*call, blocks, warps, 0);
+    return kNoPrecision;
 }
 
 const char* lares_cuda_unpack(const LaresCudaUnpack* call) {

@@ -104,10 +104,8 @@ struct Split {
             if (rows.any)
                 rows.add_sums(x, sums(at.sums), 1, vectors() + places.concat_bias(call.n_layers));
         } else {
-            float share = 0.5f;
-            if (call.adapter == LARES_ADAPTER_GATE)
-                share = 1.0f / (1.0f + expf(-vectors()[places.gate(call.n_layers)]));
-            mix_rows<S>(x, hidden, share);
+            mix_rows<S>(x, hidden,
+                        state_share(call.adapter, vectors() + places.gate(call.n_layers)));
         }
         row_norm<S>(x, vectors() + places.core_norm(call.n_layers), call.eps);
     }

@@ -174,6 +174,8 @@ struct SplitRows {
                 for (int e = 0; e < 2; ++e)
                     x[j][e] = truncated_normal(select(second, c[2 + e], c[e])) * call.state_scale;
             }
+        } else if (call.state_mode != LARES_STATE_ZERO) {  // where x is as it was, zero
+            fault();
         }
     }
 

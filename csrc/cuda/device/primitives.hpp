@@ -38,6 +38,9 @@ struct Block {
     LARES_DEVICE void fence() const { __threadfence_block(); }
 };
 
+// Ends the kernel with an error.
+LARES_DEVICE void fault() { __trap(); }
+
 LARES_DEVICE Int lane_number() { return int(threadIdx.x) & 31; }
 
 // --- lanes ---

@@ -9,6 +9,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <type_traits>
@@ -120,6 +121,8 @@ struct Block {
     void unit_barrier(int unit, int) const { barriers->units.at(unit)->arrive_and_wait(); }
     void fence() const {}
 };
+
+[[noreturn]] inline void fault() { std::abort(); }
 
 LARES_APART inline Int lane_number() {
     return each<Int>([](int i) { return i; });

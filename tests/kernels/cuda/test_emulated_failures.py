@@ -19,6 +19,7 @@ from lares_kernels import (
     plan_failures,
     use_backend,
 )
+from lares_kernels.choices import Activation, Adapter, StateMode
 from lares_kernels.cuda import library
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
@@ -113,3 +114,18 @@ def test_sequences_too_long_for_a_tile() -> None:
     torch.testing.assert_close(core(hidden, seed=1, precision="fp16").last, expected)
     with use_backend("cuda"), pytest.raises(BackendError, match="sequences of up to 200 tokens"):
         core(hidden, seed=1, precision="fp16")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("adapter", len(Adapter)),
+        ("activation", len(Activation)),
+        ("state_mode", len(StateMode)),
+    ],
+)
+def test_a_choice_that_no_kernel_has(field: str, value: int) -> None:
+    for function in ("lares_cuda_forward", "lares_cuda_backward"):
+        call = library.LaresCudaCall(abi=library.ABI, **{field: value})
+        with pytest.raises(BackendError, match=f"no kernel has this {field.replace('_', ' ')}"):
+            library.run(function, call)
