@@ -16,6 +16,7 @@ import pytest
 
 from lares_kernels import cpu_library, look
 from lares_kernels.cuda import library, packing, probe
+from lares_kernels.parameters import PLACES
 from tests.kernels.tools import cannot_run
 
 CSRC = Path(__file__).parents[2] / "csrc"
@@ -38,7 +39,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
 }
 NUMBERS = {
     "LARES_ABI": cpu_library.ABI,
-    "LARES_PARAMETERS": len(cpu_library.PARAMETERS),
+    "LARES_PARAMETERS": PLACES,
     "LARES_DIMENSIONS": look._MOST_DIMENSIONS,
     "LARES_CUDA_ABI": library.ABI,
     "LARES_CUDA_FIELDS": library.FIELDS,
@@ -162,7 +163,7 @@ def test_a_change_in_a_header_is_seen(header: str, old: str, new: str, tmp_path:
 
 
 # Of all structs of a library, by the number that it is asked for.
-LAYOUTS = {"LARES_ABI": (6, "3c15914f0569ec34"), "LARES_CUDA_ABI": (7, "3264015fe3f71fa5")}
+LAYOUTS = {"LARES_ABI": (6, "3c15914f0569ec34"), "LARES_CUDA_ABI": (7, "efe6f991be58c15b")}
 
 
 @pytest.mark.parametrize("number", LAYOUTS)
