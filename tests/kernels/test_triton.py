@@ -46,6 +46,7 @@ GROUPS = {
         "test_layered",
         "test_mixers",
         "test_non_finite",
+        "test_pairs",
         "test_scratch",
     ),
 }
