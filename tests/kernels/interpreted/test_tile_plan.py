@@ -116,7 +116,7 @@ def test_bad_ids_and_depths_stay_in_bounds() -> None:
     lengths = torch.tensor([3, 4, 5])
     ids = torch.tensor([2**24 + 2, -1, 2**40 + 5])
     call = call_of(lengths, torch.tensor([0, 9, -3]), 1, False, ids)
-    call.options.max_steps = 5
+    call.options = call.options._replace(max_steps=5)
     plan = make_plan(call, 16, 5)
     at = {int(sequence): r for r, sequence in enumerate(plan.rows[0, 6]) if sequence >= 0}
     assert [int(plan.rows[0, 2, at[s]]) for s in range(3)] == [2, 2**24 - 1, 5]
