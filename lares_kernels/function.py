@@ -348,7 +348,9 @@ def refine(
     own_last: list[Tensor] = []  # the last states, where a kernel has put them apart
     # How often a loop runs that nobody has counted yet cannot be traced: the operator loops inside.
     if backend == "equations" and not (traced and steps is not None):
-        trajectory, final = _equations(hidden, given_state, parameters, tensors, options, traced)
+        trajectory, final = _equations(
+            config, hidden, given_state, parameters, tensors, options, traced
+        )
     elif differentiates and plain:
         trajectory, final, _, *own_last = _RefineNow.apply(  # type: ignore[attr-defined]
             hidden, given_state, *tensors, options, *ordered
@@ -383,6 +385,7 @@ def refine(
 
 
 def _equations(
+    config: CoreConfig,
     hidden: Tensor,
     state: Tensor | None,
     parameters: Mapping[str, Tensor],
@@ -392,7 +395,7 @@ def _equations(
 ) -> tuple[Tensor, Tensor]:
     """The equations, for autograd to differentiate."""
     options = options._replace(differentiates=True, keeps_padding=False, max_length=0)
-    call = make_call(hidden, tensors, options, traced)
+    call = make_call(hidden, tensors, options, traced, config=config)
     if traced:
         call.check_values_when_run()
     else:

@@ -48,8 +48,12 @@ def make_call(
     options: CallOptions,
     traced: bool = False,
     handover: Handover | None = None,
+    config: CoreConfig | None = None,
 ) -> RefineCall:
-    """The call that an operator's plain arguments describe, whose tensors kernels can read."""
+    """The call that an operator's plain arguments describe, whose tensors kernels can read.
+
+    ``config`` is the options', for those who have it: a compiler cannot follow how a key is read.
+    """
     padded = hidden.dim() == 3
     lengths, num_steps, sequence_ids, seed = tensors
     if traced:
@@ -58,7 +62,7 @@ def make_call(
         seed = seed_for(seed, hidden.device)
     return RefineCall(
         options=options,
-        config=CoreConfig.from_key(options.config),
+        config=CoreConfig.from_key(options.config) if config is None else config,
         lengths=contiguous_int64(lengths),
         padded_length=hidden.shape[1] if padded else 0,
         n_hidden_rows=hidden.shape[0] * hidden.shape[1] if padded else hidden.shape[0],
