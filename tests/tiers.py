@@ -47,6 +47,7 @@ ONE_CASE_EACH = (
     "tests/kernels/test_gradients.py",
     "tests/kernels/test_layered_compiled.py",
     "tests/kernels/test_mixers.py",
+    "tests/kernels/test_pairs.py",
     "tests/kernels/test_self_check.py",
     "tests/kernels/test_structs.py",
     "tests/kernels/test_triton_aot.py",
