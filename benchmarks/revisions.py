@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from unittest.mock import patch
 
 ROOT = Path(__file__).parents[1]
 FIELDS = ("round", "case", "other_ms", "this_ms", "ratio")
@@ -93,10 +94,10 @@ def measure_in_turns(library: Path, rounds: int) -> Iterator[dict[str, tuple[flo
     cases = make_cases()
 
     def best_ms(library: ctypes.CDLL, run: Callable[[], None]) -> float:
-        cpu_library.load = lambda: library  # type: ignore[assignment]
         repeated_calls._kept.clear()  # they hold a library's functions
-        run()
-        return min(median_ms(run, calls=1, before=0) for _ in range(3))
+        with patch.object(cpu_library, "load", lambda: library):
+            run()
+            return min(median_ms(run, calls=1, before=0) for _ in range(3))
 
     with kernels.use_backend("cpu"):
         for number in range(rounds):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
@@ -97,12 +98,9 @@ def _table(names: list[str], rows: Iterator[tuple[str, ...]]) -> str:
 
 def page() -> str:
     """Return the text of docs/support.md."""
-    kept = cuda_library.device_type
-    cuda_library.device_type = lambda: "cuda"  # of a library that is built for the emulator another
-    try:
+    # A library that is built for the emulator serves another device.
+    with patch.object(cuda_library, "device_type", lambda: "cuda"):
         of_op = _table([*DEVICES], _rows())
-    finally:
-        cuda_library.device_type = kept
     others = [name for name in DEVICES if name != "cuda"]
     catalogue = _table(others, _catalogue_rows())
     return f"{_TEXT}{of_op}\n## The catalogue ops\n\n`cuda` leaves them to `triton`.\n\n{catalogue}"

@@ -19,7 +19,7 @@ from lares_kernels.noise import threshold_and_planes
 LEAST_SIDE = 16
 # Of launches with products. A product and the sum it goes to are one instruction, not the default by
 # Triton 3.10. Sums of whole numbers are not made twice and compared: without ``debug`` nobody sees the
-# verdict, and the kernel is the same after a twelfth more time to compile it.
+# verdict, and the kernel is the same after more time to compile it.
 LAUNCH_OPTIONS = {"enable_fp_fusion": True, "sanitize_overflow": False}
 _CHUNK = 64  # what the feed-forward's width is padded to a multiple of
 

@@ -32,7 +32,7 @@ LARES_INLINE void product_block(const Operand* a, ptrdiff_t a_stride, const Oper
 }
 
 // A function of its own, whose registers are the loop's alone: inlined into a larger one, as
-// compilers now and then do, a product takes 4% longer.
+// compilers now and then do, the loop is slower.
 template <int M, int V, bool kTransposed, class Take>
 LARES_APART void product_blocks(int blocks, int depth, const Operand* a, ptrdiff_t a_stride,
                                 const Operand* b, ptrdiff_t b_stride, int row, int column,
