@@ -139,7 +139,6 @@ LONG = (
     "tests/kernels/test_programs.py::test_compilers_warn_of_nothing_and_compile_once[refine]",
     "tests/kernels/test_programs.py::test_compilers_warn_of_nothing_and_compile_once[shapes]",
     "tests/kernels/test_triton_aot.py::test_other_cores_with_resident_weights_take_little_besides",
-    "tests/kernels/test_triton_launches.py::test_a_depth_for_each_sequence_compiles_once",
     "tests/kernels/test_triton_launches.py::test_every_adapter_compiles",
     "tests/test_startup.py::test_compiling_first_and_loading_an_exported_program",
     "tests/test_tiers.py::test_without_a_cpu_kernel_all_tests_are_collected",

@@ -67,7 +67,7 @@ struct Problem {
         const bool drops = number(0, 2) > 0;
         call.residual = rate(drops && number(0, 1));
         call.attention = rate(drops);
-        call.n_groups = number(1, 9);
+        call.n_groups = number(1, 5);
         call.rollouts = number(1, 2);
         call.longest = longest;
         call.max_steps = number(1, 3);

@@ -46,7 +46,7 @@ Problem make(unsigned seed, int precision) {
     c.n_heads = pick(random, 1, 3);
     c.d_model = 8 * c.n_heads * pick(random, 1, 5);
     c.d_ff = pick(random, 1, 150);
-    c.n_layers = pick(random, 1, 3);
+    c.n_layers = pick(random, 1, 2);
     c.adapter = pick(random, 0, 3);
     c.activation = pick(random, 0, 3);
     c.mixer = std::max(0, pick(random, -1, 2));
@@ -59,10 +59,13 @@ Problem make(unsigned seed, int precision) {
     c.eps = 1e-12;
     c.state_scale = 3.0;
     c.seed = seed;
+    // One call is so large that its weights are packed for it alone; many that size take minutes.
+    const bool large = seed == 1;
+    if (large) c.n_heads = 3, c.d_model = 120, c.d_ff = 150, c.adapter = LARES_ADAPTER_GATE;
     const bool recurrent = c.adapter != LARES_ADAPTER_NONE;
-    c.n_sequences = pick(random, 1, 12);
-    c.rollouts = recurrent ? pick(random, 1, 3) : 1;
-    c.max_steps = recurrent ? pick(random, 1, 4) : 1;
+    c.n_sequences = large ? 16 : pick(random, 1, 8);
+    c.rollouts = recurrent ? pick(random, 1, 2) : 1;
+    c.max_steps = large ? 4 : recurrent ? pick(random, 1, 3) : 1;
     c.state_mode = pick(random, 0, 2);
     int64_t total = 0, longest = 0;
     for (int64_t b = 0; b < c.n_sequences; ++b) {

@@ -14,6 +14,7 @@ def spare_time() -> None:
     keep_types_of_arrays()
     keep_shapes()
     look_for_no_overflow()
+    draw_at_once()
 
 
 def patch_each_module_once() -> None:
@@ -150,3 +151,37 @@ def look_for_no_overflow() -> None:
             look(self, *given)
 
     TritonSemantic.binary_op_sanitize_overflow_impl = look_where_it_is_said
+
+
+def draw_at_once() -> None:
+    """Spare half: a draw is 120 operations of the interpreter.
+
+    tests/kernels/interpreted/test_device_functions.py holds the draws of Triton's own function, as
+    kernels compiled for a card take them, to the law.
+    """
+    import triton.language as tl
+
+    tl.philox = philox_at_once
+
+
+def philox_at_once(seed: Any, c0: Any, c1: Any, c2: Any, c3: Any) -> tuple[Any, ...]:
+    """Return what ``triton.language.random.philox`` does of int32 counters, of tensors and numbers."""
+    import torch
+    from triton.language import block_type, tensor, uint32
+    from triton.runtime.interpreter import TensorHandle
+
+    from lares_kernels.philox import philox4x32
+
+    def numbers(given: Any) -> torch.Tensor:
+        if isinstance(given, tensor):
+            return torch.from_numpy(given.handle.data.astype("int64"))
+        return torch.tensor([getattr(given, "value", given)])
+
+    words = philox4x32(*(numbers(given) & 0xFFFFFFFF for given in (c0, c1, c2, c3)), numbers(seed))
+    of_blocks = any(
+        isinstance(given, tensor) and given.type.is_block() for given in (c0, c1, c2, c3)
+    )
+    kind = block_type(uint32, [*words[0].shape]) if of_blocks else uint32
+    return tuple(
+        tensor(TensorHandle(word.numpy().astype("uint32"), uint32), kind) for word in words
+    )

@@ -86,10 +86,18 @@ def addresses(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     return stream, position
 
 
+@pytest.fixture(params=["as compiled", "at once"])
+def words_of_a_draw(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws with Triton's function, as kernels for cards do, then with the tests' quicker one."""
+    if request.param == "as compiled":
+        monkeypatch.setattr(tl, "philox", tl.random.philox)
+
+
 def as_int32(words: torch.Tensor) -> torch.Tensor:
     return (words - (words >> 31 << 32)).to(torch.int32)
 
 
+@pytest.mark.usefixtures("words_of_a_draw")
 @pytest.mark.parametrize(
     ("rate", "seed"),
     list(zip([0.5, 0.25, 0.1, 0.75, 1 / 256, 255 / 256, 0.5], SEEDS, strict=True)),
@@ -108,6 +116,7 @@ def test_dropout_decisions_are_the_shared_ones(rate: float, seed: int) -> None:
         assert torch.equal(out.bool(), wanted)
 
 
+@pytest.mark.usefixtures("words_of_a_draw")
 @pytest.mark.parametrize("seed", SEEDS[::2])
 @pytest.mark.parametrize("width", [16, 64])
 def test_initial_states_are_the_shared_ones(seed: int, width: int) -> None:
