@@ -28,8 +28,9 @@ from torch import Tensor
 from lares_kernels import self_check
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.catalogue.call import CatalogueCall, CatalogueRequest, Operands
-from lares_kernels.circumstances import circumstances, getenv, is_capturing, on_device
+from lares_kernels.circumstances import circumstances, getenv
 from lares_kernels.constant_result import constant_result
+from lares_kernels.devices import is_capturing, on_device
 from lares_kernels.errors import BackendError, PlanFailure
 from lares_kernels.options import CallOptions
 from lares_kernels.serves import Serves, ServesCatalogues, ServesCores

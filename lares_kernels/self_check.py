@@ -26,8 +26,9 @@ from torch.utils._python_dispatch import _disable_current_modes
 from lares_kernels import verdicts
 from lares_kernels.call import RefineCall, Request
 from lares_kernels.catalogue.call import CatalogueCall, CatalogueRequest, Operands
-from lares_kernels.circumstances import SELF_CHECK, is_capturing, tf32_allowed
+from lares_kernels.circumstances import SELF_CHECK
 from lares_kernels.config import CoreConfig
+from lares_kernels.devices import is_capturing, tf32_allowed
 from lares_kernels.errors import BackendError, PlanFailure
 from lares_kernels.options import CallOptions
 from lares_kernels.parameters import parameter_shapes, parameters_of

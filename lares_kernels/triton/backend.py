@@ -15,7 +15,7 @@ from torch import Tensor
 from lares_kernels.backends import register
 from lares_kernels.call import RefineCall
 from lares_kernels.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
-from lares_kernels.circumstances import tf32_allowed
+from lares_kernels.devices import tf32_allowed
 from lares_kernels.plan_failures import by_name_alone, first_left, run_first
 from lares_kernels.serves import ServesCores
 from lares_kernels.triton.constants import interpreted, padded

@@ -17,12 +17,12 @@ from lares_kernels.catalogue.reference import (
     normalise_backward,
     prepared_queries,
 )
+from lares_kernels.devices import on
 from lares_kernels.plan_failures import Plan, run_first
 from lares_kernels.scratch import unfilled
 from lares_kernels.serves import ServesCatalogues, check_items
 from lares_kernels.triton.backend import TritonBackend, devices, precision_of, product_types
 from lares_kernels.triton.constants import LAUNCH_OPTIONS, interpreted, padded
-from lares_kernels.triton.fused import on
 from lares_kernels.triton.rounding import round_to_tf32
 from lares_kernels.triton.settings import multiprocessors
 
