@@ -29,11 +29,29 @@ FLOAT_TYPES = tuple(PRECISIONS.values())
 
 
 class Request(NamedTuple):
-    """What a backend decides by, before there are any values: config, device, type of the products."""
+    """What a backend is chosen by, before there are any values.
+
+    Attributes:
+        config: of the core.
+        device_type: of the tensors.
+        product_dtype: of the factors of products.
+        options: of the call, not at their defaults, as :func:`lares_kernels.backends.options_of` says.
+    """
 
     config: CoreConfig
     device_type: str
     product_dtype: torch.dtype
+    options: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Of a row."""
+        return self.config.d_model
+
+    @property
+    def width_in_words(self) -> str:
+        """Says the width, as a part of a sentence."""
+        return f"d_model is {self.width}"
 
 
 @dataclass(eq=False)  # not frozen: that would triple the cost of making one

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lares_kernels import cpu_library as lib
-from lares_kernels.call import RefineCall, Request
+from lares_kernels.backends import register
+from lares_kernels.call import RefineCall
 from lares_kernels.choices import (
     Activation,
     Adapter,
@@ -27,16 +28,21 @@ from lares_kernels.config import DROPOUT_LEVELS, CoreConfig
 from lares_kernels.cpu_tensors import Addressed, float32_addresses, room, room_like
 from lares_kernels.errors import BackendError
 from lares_kernels.parameters import PLACES, parameter_shapes, parameters_of
-from lares_kernels.serves import Serves
+from lares_kernels.serves import ServesCores
 
-_MOST_WIDTH = 512
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-_SERVES = Serves(
+_SERVES = ServesCores(
+    widths=dict.fromkeys(_PRECISIONS, range(1, 512 + 1)),
     adapters=(Adapter.ADD, Adapter.GATE, Adapter.CONCAT, Adapter.NONE),
     activations=(Activation.GELU, Activation.GELU_TANH, Activation.RELU, Activation.SILU),
     norms=(Norm.POST, Norm.PRE, Norm.QUERY),
     mixers=(Mixer.ATTENTION, Mixer.FILTER, Mixer.BSAREC),
     paddings=(Padding.RIGHT, Padding.LEFT, Padding.LEFT_ZEROS),
+    dropout_of=(DropoutOf.BOTH, DropoutOf.FEED_FORWARD),
+    options=(
+        *("rollouts", "max_steps", "steps_done", "dropout", "zero_state", "wants_state"),
+        *("differentiates", "keeps_padding", "max_length"),
+    ),
 )
 _BAD_VALUES = (Code.BAD_LENGTH, Code.BAD_STEPS, Code.BAD_ID)
 
@@ -45,24 +51,16 @@ class CpuBackend:
     """One call is one kernel: state, activations and weights stay in cache over all steps."""
 
     name = "cpu"
+    preference = 30
     automatic = True
     any_size = True
     starts_kernels = False  # they are compiled already
+    devices = ("cpu",)
+    serves = _SERVES
 
     def availability(self) -> str | None:
         library = lib.load()
         return library if isinstance(library, str) else None
-
-    def verify(self, request: Request) -> str | None:
-        if request.device_type != "cpu":
-            return f"tensors are on {request.device_type}"
-        if request.product_dtype not in _PRECISIONS:
-            served = " and ".join(str(dtype) for dtype in _PRECISIONS)
-            return f"products in {request.product_dtype}; it serves {served}"
-        width = request.config.d_model
-        if width > _MOST_WIDTH:
-            return f"d_model is {width}; it serves up to {_MOST_WIDTH}"
-        return _SERVES.reason(request.config)
 
     def build(self, product_dtype: torch.dtype) -> str | None:
         return lib.build(_PRECISIONS[product_dtype])
@@ -222,3 +220,6 @@ class _Inputs(Addressed):
         if code == Code.NO_MEMORY:
             raise MemoryError(f"{name}: no memory for the kernel's buffers")
         raise BackendError(f"{name} refused the call with code {code}")
+
+
+register(CpuBackend())

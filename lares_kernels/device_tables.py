@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lares_kernels.circumstances import is_capturing
+from lares_kernels.devices import is_capturing
 
 
 def to_device(device: torch.device, *tables: Tensor) -> list[Tensor]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lares_kernels.backends import choose, may_pass_on, operators_name, run_chosen
+from lares_kernels.backends import REFINE, may_pass_on, operators_name, options_of
 from lares_kernels.call import (
     PRECISIONS,
     Request,
@@ -71,24 +71,23 @@ def explain(
     products = product_precision(precision, dtype, like.device.type)
     where = torch.device(device)
     device_type = where.type
-    choice = choose(Request(config, device_type, PRECISIONS[products]), where.index)
+    told: dict[str, Any] = {
+        "rollouts": rollouts,
+        "max_steps": max_steps,
+        "dropout": training and has_dropout(config),
+        "differentiates": training,
+    }
+    request = Request(config, device_type, PRECISIONS[products], options_of(told))
+    choice = REFINE.choose(request, where.index)
     name = operators_name(choice.backend)
-    options = CallOptions(
-        config.key,
-        name,
-        products,
-        rollouts,
-        max_steps,
-        dropout=training and has_dropout(config),
-        differentiates=training,
-    )
+    options = CallOptions(config.key, name, products, **told)
     call = make_call(like, CallTensors(sizes, steps, None, 0), options)
     call.check_values()
     if not may_pass_on(name):
         plan = choice.backend.plan(call, str(where))
         return Explanation(choice.backend.name, plan, choice.passed_over)
-    (backend, plan), failed = run_chosen(
-        name, call, where, lambda runs: (runs.name, runs.plan(call, str(where)))
+    (backend, plan), failed = REFINE.run(
+        name, request, where.index, lambda runs: (runs.name, runs.plan(call, str(where)))
     )
     return Explanation(backend, plan, {**choice.passed_over, **failed})
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import _SingleLevelFunction
 
 from lares_kernels import repeated_calls
-from lares_kernels.backends import choose, operators_name
+from lares_kernels.backends import REFINE, operators_name, options_of
 from lares_kernels.call import (
     PRECISIONS,
     RefineOutput,
@@ -192,10 +192,12 @@ def _as(like: Tensor, gradient: Tensor) -> Tensor:
 
 
 @constant_result
-def _backend_name(config: str, device_type: str, precision: str, index: int | None) -> str:
+def _backend_name(
+    config: str, device_type: str, precision: str, index: int | None, *told: str
+) -> str:
     # Plain values, since these alone are constants to every version of torch.compile.
-    request = Request(CoreConfig.from_key(config), device_type, PRECISIONS[precision])
-    return operators_name(choose(request, index).backend)
+    request = Request(CoreConfig.from_key(config), device_type, PRECISIONS[precision], told)
+    return operators_name(REFINE.choose(request, index).backend)
 
 
 def refine(
@@ -316,7 +318,6 @@ def refine(
 
     device_type = hidden.device.type
     products = product_precision(precision, hidden.dtype, device_type)
-    backend = _backend_name(config.key, device_type, products, hidden.device.index)
     differentiates = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
     )
@@ -330,21 +331,22 @@ def refine(
         sizes, steps, sequence_ids, signed(seed) if isinstance(seed, int) else seed
     )
     traced = not can_be_read(sizes)
-    options = CallOptions(
-        config=config.key,
-        backend=backend,
-        precision=products,
-        rollouts=rollouts,
-        max_steps=max_steps,
-        steps_done=steps_done,
-        dropout=dropout,
-        zero_state=isinstance(state, str) and state == "zero",
-        wants_state=return_state,
-        differentiates=differentiates,
+    told: dict[str, Any] = {
+        "rollouts": rollouts,
+        "max_steps": max_steps,
+        "steps_done": steps_done,
+        "dropout": dropout,
+        "zero_state": isinstance(state, str) and state == "zero",
+        "wants_state": return_state,
+        "differentiates": differentiates,
         # Counting the real tokens would wait for the GPU; sizes of what is compiled follow from shapes.
-        keeps_padding=traced or not hidden.is_cpu,
-        max_length=longest,
+        "keeps_padding": traced or not hidden.is_cpu,
+        "max_length": longest,
+    }
+    backend = _backend_name(
+        config.key, device_type, products, hidden.device.index, *options_of(told)
     )
+    options = CallOptions(config.key, backend, products, **told)
     own_last: list[Tensor] = []  # the last states, where a kernel has put them apart
     # How often a loop runs that nobody has counted yet cannot be traced: the operator loops inside.
     if backend == "equations" and not (traced and steps is not None):

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import torch
 
-from lares_kernels import backends, cpu_library, self_check
+from lares_kernels import cpu_library, self_check
+from lares_kernels.backends import CATALOGUE, REFINE, verify
 from lares_kernels.call import Request
-from lares_kernels.catalogue import backends as catalogue_backends
+from lares_kernels.catalogue.call import CatalogueRequest
 from lares_kernels.config import CoreConfig
 from lares_kernels.errors import PlanFailure
 from lares_kernels.verdicts import Verdict
@@ -58,7 +59,7 @@ def check_all() -> Iterator[Row]:
     """
     device_types = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     for name in ("cpu", "triton", "cuda"):
-        reason = backends.backend_named(name).availability()
+        reason = REFINE.named(name).availability()
         if reason is not None:
             yield Row(name, "", reason)
             continue
@@ -90,8 +91,8 @@ def _builds(name: str, precision: str) -> list[tuple[str, contextlib.AbstractCon
 def _core(
     name: str, kernels: str, what: str, config: CoreConfig, device_type: str, dtype: torch.dtype
 ) -> Iterator[Row]:
-    backend, reference = (backends.backend_named(n) for n in (name, "reference"))
-    if backend.verify(Request(config, device_type, dtype)) is None:
+    backend, reference = REFINE.named(name), REFINE.named("reference")
+    if verify(backend, Request(config, device_type, dtype)) is None:
         config = self_check.small_config(config) if backend.any_size else config
         request = Request(config, device_type, dtype)
         yield _row(
@@ -105,16 +106,16 @@ def _core(
 def _catalogue(
     name: str, kernels: str, what: str, device_type: str, dtype: torch.dtype
 ) -> Iterator[Row]:
-    if name == "cuda":
-        return  # its catalogue ops are Triton's
-    backend, reference = (catalogue_backends.catalogue_backend(n) for n in (name, "reference"))
-    if backend.verify(device_type, dtype, _WIDTH) is None:
-        call = (device_type, dtype, _WIDTH)
+    if name not in CATALOGUE.backends:
+        return
+    backend, reference = CATALOGUE.named(name), CATALOGUE.named("reference")
+    request = CatalogueRequest(_WIDTH, device_type, dtype)
+    if verify(backend, request) is None:
         yield _row(
             kernels,
             what,
             device_type,
-            partial(self_check.check_catalogue, backend, reference, *call),
+            partial(self_check.check_catalogue, backend, reference, request),
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lares_kernels.backends import check_serves
+from lares_kernels.backends import REFINE, options_of
 from lares_kernels.call import (
     PRECISIONS,
     RefineCall,
@@ -79,8 +79,9 @@ def check_forward(
         check_state(core, state, device, shape)
     given_seed(seed)
     product_precision(options.precision, hidden.dtype, device.type)  # raises for unknown ones
-    request = Request(core, device.type, PRECISIONS[options.precision])
-    check_serves(options.backend, request, device.index)
+    told = options_of(options._asdict())
+    request = Request(core, device.type, PRECISIONS[options.precision], told)
+    REFINE.check_serves(options.backend, request, device.index)
 
 
 def check_backward(

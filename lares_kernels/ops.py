@@ -14,14 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lares_kernels.backends import (
-    Backend,
-    backend_named,
-    may_pass_on,
-    plain_name,
-    run_chosen,
-)
-from lares_kernels.call import PRECISIONS, RefineCall
+from lares_kernels.backends import REFINE, Backend, may_pass_on, options_of, plain_name
+from lares_kernels.call import PRECISIONS, RefineCall, Request
 from lares_kernels.config import CoreConfig
 from lares_kernels.dispatcher import needs_no_dispatcher, same_device
 from lares_kernels.handover import Handover
@@ -76,6 +70,12 @@ def make_call(
     )
 
 
+def request_of(call: RefineCall, device_type: str) -> Request:
+    """Return what a backend for ``call`` is chosen by."""
+    told = options_of(call.options._asdict())
+    return Request(call.config, device_type, call.product_dtype, told)
+
+
 def _refine(
     hidden: Tensor,
     state: Tensor | None,
@@ -87,13 +87,16 @@ def _refine(
     backend = options.backend
     call = make_call(hidden, tensors, options, handover=handover)
     if not may_pass_on(backend):
-        return backend_named(backend).forward(call, hidden, state, parameters)
+        return REFINE.named(backend).forward(call, hidden, state, parameters)
 
     def run(runs: Backend) -> tuple[Tensor, Tensor, Tensor]:
         return runs.forward(call, hidden, state, parameters)
 
     dtype = _dtype_of(backend, hidden)
-    (trajectory, final, kept), _ = run_chosen(backend, call, hidden.device, run)
+    device = hidden.device
+    (trajectory, final, kept), _ = REFINE.run(
+        backend, request_of(call, device.type), device.index, run
+    )
     return trajectory.to(dtype), final.to(dtype), kept.to(dtype)
 
 
@@ -111,13 +114,14 @@ def _refine_backward(
     # Compiled graphs hand in zeros for an output that nobody read.
     given = (kept.contiguous(), g_trajectory, g_state if options.wants_state else None)
     if not may_pass_on(backend):
-        return backend_named(backend).backward(call, hidden, state, parameters, *given)
+        return REFINE.named(backend).backward(call, hidden, state, parameters, *given)
 
     def run(runs: Backend) -> list[Tensor]:
         return runs.backward(call, hidden, state, parameters, *given)
 
     dtype = _dtype_of(backend, hidden)
-    found, _ = run_chosen(backend, call, hidden.device, run)
+    device = hidden.device
+    found, _ = REFINE.run(backend, request_of(call, device.type), device.index, run)
     return [each.to(dtype) for each in found]
 
 
@@ -146,8 +150,10 @@ def _refine_backward_operator(*arguments: Any) -> list[Tensor]:
 
 def _dtype_of(backend: str, hidden: Tensor) -> torch.dtype:
     """Type of what a backend gives back; kernels compute in float32 whatever they are given."""
-    plain = plain_name(backend) in ("reference", "equations")
-    return torch.float64 if plain and hidden.dtype == torch.float64 else torch.float32
+    if hidden.dtype != torch.float64:
+        return torch.float32
+    served = REFINE.named(plain_name(backend)).serves.widths
+    return torch.float64 if torch.float64 in served else torch.float32
 
 
 def _refine_fake(

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 from torch.compiler import is_compiling
 
-from lares_kernels.circumstances import is_capturing
+from lares_kernels.devices import is_capturing
 from lares_kernels.whole import described, is_whole
 
 _CPU = torch.device("cpu")

@@ -25,9 +25,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from lares_kernels import verdicts
 from lares_kernels.call import RefineCall, Request
-from lares_kernels.catalogue.call import CatalogueCall, Operands
-from lares_kernels.circumstances import SELF_CHECK, is_capturing, tf32_allowed
+from lares_kernels.catalogue.call import CatalogueCall, CatalogueRequest, Operands
+from lares_kernels.circumstances import SELF_CHECK
 from lares_kernels.config import CoreConfig
+from lares_kernels.devices import is_capturing, tf32_allowed
 from lares_kernels.errors import BackendError, PlanFailure
 from lares_kernels.options import CallOptions
 from lares_kernels.parameters import parameter_shapes, parameters_of
@@ -89,10 +90,9 @@ def refine_failure(backend: Any, reference: Any, request: Request) -> str | None
     )
 
 
-def catalogue_failure(
-    backend: Any, reference: Any, device_type: str, product_dtype: torch.dtype, width: int
-) -> str | None:
+def catalogue_failure(backend: Any, reference: Any, request: CatalogueRequest) -> str | None:
     """Return why a backend must not serve such catalogue calls; None if it may."""
+    width, device_type, product_dtype = request
     identity = identity_of(backend, device_type, product_dtype)
     if identity is None:
         return None
@@ -100,7 +100,7 @@ def catalogue_failure(
     return _failure(
         {**identity, "op": "catalogue", "width": str(width)},
         _bounds(_CATALOGUE_PARTS, device_type, product_dtype),
-        lambda: check_catalogue(backend, reference, device_type, product_dtype, width),
+        lambda: check_catalogue(backend, reference, request._replace(width=width)),
     )
 
 
@@ -261,7 +261,7 @@ def _random(generator: torch.Generator, *shape: int) -> Tensor:
 
 def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
     """Return the verdict on a backend's kernels for calls of a core."""
-    config, device_type, product_dtype = request
+    config, device_type, product_dtype, _ = request
 
     def compare() -> dict[str, float]:
         generator = torch.Generator().manual_seed(_SEED)
@@ -335,10 +335,9 @@ def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
     return _judge(kernel, device_type, product_dtype, compare)
 
 
-def check_catalogue(
-    backend: Any, reference: Any, device_type: str, product_dtype: torch.dtype, width: int
-) -> Verdict:
+def check_catalogue(backend: Any, reference: Any, request: CatalogueRequest) -> Verdict:
     """Return the verdict on a backend's kernels of the catalogue ops."""
+    width, device_type, product_dtype = request
 
     def compare() -> dict[str, float]:
         generator = torch.Generator().manual_seed(_SEED)

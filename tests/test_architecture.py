@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,23 @@ def test_the_recommender_knows_no_backend() -> None:
     for path in MODULES:
         if not module_name(path).startswith("lares_kernels"):
             assert not imports(path) & private, path
+
+
+def test_the_registry_knows_no_backend() -> None:
+    """The module of each registers it; the registry names one module that imports those of ours."""
+    by_name = {module_name(path): path for path in MODULES}
+    registering = {
+        name for name, path in by_name.items() if re.search(r"^register", path.read_text(), re.M)
+    }
+    assert len(registering) == 7
+    assert imports(by_name["lares_kernels.own_backends"]) == registering
+    seen = {"lares_kernels.backends"}
+    left = [*seen]
+    while left:
+        found = imports(by_name[left.pop()]) - seen
+        seen |= found
+        left += found
+    assert not seen & (registering | {"lares_kernels.own_backends"})
 
 
 def test_no_circles() -> None:

@@ -35,6 +35,25 @@ class CatalogueOptions(NamedTuple):
     precision: str
 
 
+class CatalogueRequest(NamedTuple):
+    """What a backend is chosen by, before there are any values.
+
+    Attributes:
+        width: of an item.
+        device_type: of the tensors.
+        product_dtype: of the factors of products.
+    """
+
+    width: int
+    device_type: str
+    product_dtype: torch.dtype
+
+    @property
+    def width_in_words(self) -> str:
+        """Says the width, as a part of a sentence."""
+        return f"items are {self.width} wide"
+
+
 @dataclass(frozen=True)
 class CatalogueCall:
     """How rows score items: ``s_rv = q_r . e_v / temperature``, both normalised first for cosine.

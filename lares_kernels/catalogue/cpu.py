@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from lares_kernels import cpu_library as lib
+from lares_kernels.backends import register_catalogue
 from lares_kernels.catalogue.call import CatalogueCall, Operands, in_order
 from lares_kernels.choices import Code, Precision, Scores
 from lares_kernels.cpu_tensors import Addressed, room, room_like
 from lares_kernels.errors import BackendError
+from lares_kernels.serves import ServesCatalogues, check_items
 
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-_MOST_WIDTH = 4096
 _MOST_ITEMS = 1 << 30
 
 
@@ -22,23 +23,18 @@ class CpuCatalogue:
     """Blocks of items stay in the cache while all queries pass by them."""
 
     name = "cpu"
+    preference = 30
     automatic = True
     any_size = True
     starts_kernels = False  # they are compiled already
+    devices = ("cpu",)
+    serves = ServesCatalogues(
+        widths=dict.fromkeys(_PRECISIONS, range(1, 4096 + 1)), most_items=_MOST_ITEMS
+    )
 
     def availability(self) -> str | None:
         library = lib.load()
         return library if isinstance(library, str) else None
-
-    def verify(self, device_type: str, product_dtype: torch.dtype, width: int) -> str | None:
-        if device_type != "cpu":
-            return f"tensors are on {device_type}"
-        if product_dtype not in _PRECISIONS:
-            served = " and ".join(str(dtype) for dtype in _PRECISIONS)
-            return f"products in {product_dtype}; it serves {served}"
-        if width > _MOST_WIDTH:
-            return f"items are {width} wide; it serves up to {_MOST_WIDTH}"
-        return None
 
     def build(self, product_dtype: torch.dtype) -> str | None:
         return lib.build(_PRECISIONS[product_dtype])
@@ -100,8 +96,7 @@ class _Inputs(Addressed):
     def __init__(self, call: CatalogueCall, given: Operands) -> None:
         queries, items, chosen, excluded = given
         n_items = len(items)
-        if n_items > _MOST_ITEMS:
-            raise BackendError(f"the catalogue has {n_items} items; cpu serves {_MOST_ITEMS}")
+        check_items("cpu", n_items, _MOST_ITEMS)
         super().__init__()
         c = self.c = lib.LaresCatalogue()
         c.abi = lib.ABI
@@ -131,3 +126,6 @@ class _Inputs(Addressed):
             raise MemoryError(f"{name}: no memory for the kernel's buffers")
         if code != Code.OK:
             raise BackendError(f"the kernel refused {name} with code {code}")
+
+
+register_catalogue(CpuCatalogue())

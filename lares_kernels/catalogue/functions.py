@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lares_kernels.backends import operators_name
+from lares_kernels.backends import CATALOGUE, operators_name
 from lares_kernels.call import PRECISIONS, product_precision
 from lares_kernels.catalogue import ops
-from lares_kernels.catalogue.backends import choose_catalogue
 from lares_kernels.catalogue.call import (
     SHORTEST,
     CatalogueCall,
     CatalogueOptions,
+    CatalogueRequest,
     Operands,
     check_excluded_shape,
     check_ids,
@@ -121,7 +121,8 @@ without_gradient(ops.library, "catalogue_ranks")
 
 @constant_result
 def _backend_name(device_type: str, precision: str, width: int, index: int | None) -> str:
-    return operators_name(choose_catalogue(device_type, PRECISIONS[precision], width, index))
+    request = CatalogueRequest(width, device_type, PRECISIONS[precision])
+    return operators_name(CATALOGUE.choose(request, index).backend)
 
 
 class _Checked(NamedTuple):

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lares_kernels.backends import CATALOGUE, CatalogueBackend, may_pass_on
 from lares_kernels.call import PRECISIONS, product_precision
-from lares_kernels.catalogue.backends import CatalogueBackend, check_serves, run_catalogue
 from lares_kernels.catalogue.call import (
     CatalogueCall,
     CatalogueOptions,
+    CatalogueRequest,
     Operands,
     check_chosen,
     check_excluded,
@@ -71,11 +72,24 @@ def _call(name: str, tensors: Sequence[Any], options: Sequence[Any]) -> _Call:
             f"precision is {precision!r}, but queries are {queries.dtype} and items {items.dtype}: "
             "'fp64' goes with float64 and with nothing else"
         )
-    products, width = PRECISIONS[precision], items.shape[1]
-    where = queries.device
-    check_serves(backend, where.type, products, width, where.index)
-    runs = partial(run_catalogue, backend, where, products, width)
+    products, where = PRECISIONS[precision], queries.device
+    request = CatalogueRequest(items.shape[1], where.type, products)
+    CATALOGUE.check_serves(backend, request, where.index)
+    runs = partial(_run, backend, request, where.index)
     return _Call(runs, CatalogueCall(scores, temperature, products), given)
+
+
+def _run(
+    backend: str,
+    request: CatalogueRequest,
+    index: int | None,
+    run: Callable[[CatalogueBackend], Any],
+) -> Any:
+    """Run an op on a backend, or on the next one where it does not start and nobody asked for it."""
+    if not may_pass_on(backend):
+        return run(CATALOGUE.named(backend))
+    found, _ = CATALOGUE.run(backend, request, index, run)
+    return found
 
 
 def _log_probability(

@@ -19,7 +19,10 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 from torch.nn import functional
 
+from lares_kernels.backends import register_catalogue
+from lares_kernels.call import FLOAT_TYPES
 from lares_kernels.catalogue.call import SHORTEST, CatalogueCall, Operands, in_order, working_dtype
+from lares_kernels.serves import ANY_WIDTH, ServesCatalogues
 
 # Scores in memory at a time.
 _SCORES_AT_ONCE = 1 << 21
@@ -139,14 +142,14 @@ class ReferenceCatalogue:
     """Every op, streamed; the only backend for float64."""
 
     name = "reference"
+    preference = 0
     automatic = True
     any_size = True
     starts_kernels = False
+    devices = None
+    serves = ServesCatalogues(widths=dict.fromkeys(FLOAT_TYPES, ANY_WIDTH))
 
     def availability(self) -> str | None:
-        return None
-
-    def verify(self, device_type: str, product_dtype: torch.dtype, width: int) -> str | None:
         return None
 
     def build(self, product_dtype: torch.dtype) -> str | None:
@@ -248,6 +251,7 @@ class EquationsCatalogue(ReferenceCatalogue):
     """
 
     name = "equations"
+    preference = -10
     automatic = False
 
 
@@ -283,3 +287,7 @@ def log_probability_equations(call: CatalogueCall, given: Operands) -> tuple[Ten
     entropy = -(shares * every.masked_fill(shares == 0, 0.0)).sum(dim=1)
     chosen = of_every_query(chosen, len(prepared))
     return every.gather(1, chosen[:, None])[:, 0], entropy
+
+
+register_catalogue(ReferenceCatalogue())
+register_catalogue(EquationsCatalogue())

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 from lares_kernels.arrays import zeros_at_once
-from lares_kernels.call import RefineCall, Request
+from lares_kernels.backends import register
+from lares_kernels.call import RefineCall
 from lares_kernels.choices import Activation, Adapter, Norm, StateMode
 from lares_kernels.config import CoreConfig
 from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.packing import Packed, packing, unpack_gradients
 from lares_kernels.cuda.plan import (
+    SERVES,
     SPLIT_WARPS,
     LaunchPlan,
     Shapes,
     carveout,
-    config_reason,
     launch_plan,
-    length_reason,
     shapes_of,
     split_plan,
 )
@@ -48,9 +48,15 @@ class CudaBackend:
     """
 
     name = _NAME
+    preference = 20
     automatic = False
     any_size = False
     starts_kernels = True
+    serves = SERVES
+
+    @property
+    def devices(self) -> tuple[str]:
+        return (lib.device_type(),)
 
     def availability(self) -> str | None:
         library = lib.load()
@@ -70,14 +76,6 @@ class CudaBackend:
             has, least = (".".join(map(str, pair)) for pair in (found.capability, LEAST_CAPABILITY))
             return f"cuda:{number} has compute capability {has}; the kernels need {least}"
         return None
-
-    def verify(self, request: Request) -> str | None:
-        if request.device_type != lib.device_type():
-            return f"tensors are on {request.device_type}"
-        if request.product_dtype not in PRECISIONS:
-            served = " and ".join(str(dtype) for dtype in PRECISIONS)
-            return f"products in {request.product_dtype}; it serves {served}"
-        return config_reason(request.config)
 
     def build(self, product_dtype: torch.dtype) -> str | None:
         return digest_of(lib.library_path(), *files_of_settings())
@@ -373,7 +371,7 @@ def plan_of(
     config = call.config
     attention = call.options.dropout and threshold_and_planes(config.attn_dropout)[1] > 0
     residual = call.options.dropout and threshold_and_planes(config.dropout)[1] > 0
-    reason = length_reason(longest, attention)
+    reason = SERVES.length_reason(longest, attention)
     if reason is None:
         card = lib.card(index_of(device))
         ways = settings(family_of(card))
@@ -425,3 +423,6 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
         to.planes, to.scale = planes, 1.0 / (1.0 - threshold / (1 << planes))
         to.bits = threshold << (32 - planes) if planes else 0
     return bytes(c)
+
+
+register(CudaBackend())

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lares_kernels.choices import Activation, Adapter, Mixer, Norm, Padding
+from lares_kernels.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
 from lares_kernels.config import CoreConfig
+from lares_kernels.cuda.device import PRECISIONS
 from lares_kernels.cuda.library import Card
 from lares_kernels.cuda.settings import SHIPPED, WEIGHTS, Settings
-from lares_kernels.serves import Serves
+from lares_kernels.serves import ServesCores
 
-_SERVES = Serves(
+WIDTHS = (32, 64, 128)
+SERVES = ServesCores(
+    widths=dict.fromkeys(PRECISIONS, WIDTHS),
     adapters=(Adapter.ADD, Adapter.GATE, Adapter.CONCAT, Adapter.NONE),
     activations=(Activation.GELU, Activation.GELU_TANH, Activation.RELU, Activation.SILU),
     norms=(Norm.POST, Norm.PRE),
     mixers=(Mixer.ATTENTION,),
     paddings=(Padding.RIGHT,),
-)
-WIDTHS = (32, 64, 128)
-LONGEST = 128  # tokens of a sequence
-LONGEST_DROPPED = (
-    64  # likewise where attention probabilities are dropped: a row's bits are one word
+    dropout_of=(DropoutOf.BOTH,),
+    inner_dropout=False,
+    widest_head=64,
+    longest=128,
+    longest_dropping=64,  # a row's bits are one word
+    options=(
+        *("rollouts", "max_steps", "steps_done", "dropout", "zero_state", "wants_state"),
+        *("differentiates", "keeps_padding", "max_length"),
+    ),
 )
 _FRAGMENT_BYTES = 512  # 16 x 16 numbers of 16 bits
 _COLUMNS = 32  # what the feed-forward's width is padded to a multiple of
@@ -114,7 +121,7 @@ class Shapes:
 
 
 def shapes_of(config: CoreConfig) -> Shapes:
-    """The shapes of ``config``, which :func:`config_reason` must have passed."""
+    """The shapes of ``config``, which ``SERVES`` must have let pass."""
     head_tiles = max(-(-config.head_dim // 16), 1 if config.d_model <= _MOST_HELD_WIDTH else 2)
     return Shapes(
         width=config.d_model,
@@ -124,30 +131,6 @@ def shapes_of(config: CoreConfig) -> Shapes:
         layers=config.n_layers,
         concat=config.adapter == "concat",
     )
-
-
-def config_reason(config: CoreConfig) -> str | None:
-    """Why no kernel is compiled for a core, or None."""
-    reason = _SERVES.reason(config)
-    if reason is not None:
-        return reason
-    if config.d_model not in WIDTHS:
-        served = ", ".join(str(width) for width in WIDTHS)
-        return f"d_model is {config.d_model}; it serves {served}"
-    if config.head_dim > 64:
-        return f"heads are {config.head_dim} wide; it serves up to 64"
-    if config.inner_dropout > 0 or config.dropout_of != "both":
-        return "it has dropout after both branches alone: inner_dropout 0 and dropout_of 'both'"
-    return None
-
-
-def length_reason(longest: int, attn_dropout: bool) -> str | None:
-    """Why sequences of that length cannot be served, or None."""
-    most = LONGEST_DROPPED if attn_dropout else LONGEST
-    if longest > most:
-        what = " with attention dropout" if attn_dropout else ""
-        return f"sequences of up to {longest} tokens; it holds {most} in a tile{what}"
-    return None
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lares_kernels.call import RefineCall, Request
-from lares_kernels.circumstances import tf32_allowed
+from lares_kernels.backends import register
+from lares_kernels.call import RefineCall
+from lares_kernels.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
+from lares_kernels.devices import tf32_allowed
 from lares_kernels.plan_failures import by_name_alone, first_left, run_first
+from lares_kernels.serves import ServesCores
 from lares_kernels.triton.constants import interpreted, padded
 from lares_kernels.triton.fused import call_setting, fused_backward, fused_forward
-from lares_kernels.triton.layered import layered_forward, layered_reason, layered_text
+from lares_kernels.triton.layered import layered_forward, layered_text
 from lares_kernels.triton.layered_backward import layered_backward
 from lares_kernels.triton.rules import Setting
 from lares_kernels.triton.settings import (
@@ -56,17 +59,17 @@ def _missing() -> str | None:
     return None
 
 
-def cannot_multiply(product_dtype: torch.dtype) -> str | None:
-    """Why the kernels' products cannot be in a type here, or None."""
-    if product_dtype not in _PRODUCTS:
-        served = ", ".join(str(dtype) for dtype in _PRODUCTS)
-        return f"products in {product_dtype}; it serves {served}"
-    if interpreted() and product_dtype == torch.bfloat16:
-        return (
-            "Triton's interpreter multiplies bfloat16's bits as whole numbers; float16 is as good a "
-            "test of the kernels"
-        )
-    return None
+def devices() -> tuple[str, ...] | None:
+    """Return the types of devices that tensors may be on; None: all."""
+    return None if interpreted() else ("cuda",)
+
+
+def product_types() -> tuple[torch.dtype, ...]:
+    """Return the types that the kernels multiply in here.
+
+    Triton's interpreter multiplies bfloat16's bits as whole numbers; float16 is as good a test.
+    """
+    return tuple(each for each in _PRODUCTS if not (interpreted() and each == torch.bfloat16))
 
 
 class TritonPlan(NamedTuple):
@@ -83,9 +86,31 @@ class TritonBackend:
     """Two plans: tiles of whole sequences whose state stays in registers, and layer by layer."""
 
     name = "triton"
+    preference = 10
     automatic = not interpreted()  # the interpreter is for tests
     any_size = False
     starts_kernels = True
+
+    @property
+    def devices(self) -> tuple[str, ...] | None:
+        return devices()
+
+    @property
+    def serves(self) -> ServesCores:
+        return ServesCores(
+            widths=dict.fromkeys(product_types(), range(1, 1024 + 1)),
+            adapters=(Adapter.ADD, Adapter.GATE, Adapter.CONCAT, Adapter.NONE),
+            activations=(Activation.GELU, Activation.GELU_TANH, Activation.RELU, Activation.SILU),
+            norms=(Norm.POST, Norm.PRE, Norm.QUERY),
+            mixers=(Mixer.ATTENTION, Mixer.FILTER, Mixer.BSAREC),
+            paddings=(Padding.RIGHT, Padding.LEFT, Padding.LEFT_ZEROS),
+            dropout_of=(DropoutOf.BOTH, DropoutOf.FEED_FORWARD),
+            widest_head=256,
+            options=(
+                *("rollouts", "max_steps", "steps_done", "dropout", "zero_state", "wants_state"),
+                *("differentiates", "keeps_padding", "max_length"),
+            ),
+        )
 
     def availability(self) -> str | None:
         reason = _missing()
@@ -103,11 +128,6 @@ class TritonBackend:
                 f"cuda:{number} has compute capability {has}; Triton compiles for {least} and later"
             )
         return None
-
-    def verify(self, request: Request) -> str | None:
-        if request.device_type != "cuda" and not interpreted():
-            return f"tensors are on {request.device_type}"
-        return cannot_multiply(request.product_dtype) or layered_reason(request)
 
     def build(self, product_dtype: torch.dtype) -> str | None:
         return digest_of(Path(__file__).parent, *files_of_rules())
@@ -220,3 +240,6 @@ class TritonBackend:
         if call.handover is not None:
             call.handover.by, call.handover.numbers = self.name, (longest,)
         return longest
+
+
+register(TritonBackend())

@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from lares_kernels.backends import register_catalogue
 from lares_kernels.catalogue.call import SHORTEST, CatalogueCall, Operands, in_order
 from lares_kernels.catalogue.reference import (
     NO_ITEM,
@@ -16,11 +17,12 @@ from lares_kernels.catalogue.reference import (
     normalise_backward,
     prepared_queries,
 )
+from lares_kernels.devices import on
 from lares_kernels.plan_failures import Plan, run_first
 from lares_kernels.scratch import unfilled
-from lares_kernels.triton.backend import TritonBackend, cannot_multiply, precision_of
+from lares_kernels.serves import ServesCatalogues, check_items
+from lares_kernels.triton.backend import TritonBackend, devices, precision_of, product_types
 from lares_kernels.triton.constants import LAUNCH_OPTIONS, interpreted, padded
-from lares_kernels.triton.fused import on
 from lares_kernels.triton.rounding import round_to_tf32
 from lares_kernels.triton.settings import multiprocessors
 
@@ -77,25 +79,24 @@ class TritonCatalogue:
     """Tiles of queries and items; what is wider, and more than ``MOST_K`` best, is the reference's."""
 
     name = "triton"
+    preference = 10
     automatic = not interpreted()
     any_size = False
     starts_kernels = True
 
+    @property
+    def devices(self) -> tuple[str, ...] | None:
+        return devices()
+
+    @property
+    def serves(self) -> ServesCatalogues:
+        return ServesCatalogues(
+            widths={each: range(1, MOST_WIDTH[precision_of(each)] + 1) for each in product_types()},
+            most_items=_MOST_ITEMS,
+        )
+
     def availability(self) -> str | None:
         return TritonBackend().availability()
-
-    def verify(self, device_type: str, product_dtype: torch.dtype, width: int) -> str | None:
-        if device_type != "cuda" and not interpreted():
-            return f"tensors are on {device_type}"
-        reason = cannot_multiply(product_dtype)
-        if reason is not None:
-            return reason
-        most = MOST_WIDTH[precision_of(product_dtype)]
-        if width > most:
-            return (
-                f"items are {width} wide; it serves up to {most} with products in {product_dtype}"
-            )
-        return None
 
     def build(self, product_dtype: torch.dtype) -> str | None:
         return TritonBackend().build(product_dtype)
@@ -237,8 +238,7 @@ class _Inputs:
 
     def __init__(self, call: CatalogueCall, given: Operands) -> None:
         queries, items, chosen, excluded = given
-        if len(items) > _MOST_ITEMS:
-            raise ValueError(f"the catalogue has {len(items)} items; triton serves {_MOST_ITEMS}")
+        check_items("triton", len(items), _MOST_ITEMS)
         precision = precision_of(call.product_dtype)
         self.queries = prepared_queries(call, queries.float()).to(call.product_dtype).contiguous()
         if precision == "tf32":
@@ -275,3 +275,6 @@ class _Inputs:
         wanted = -(-_PROGRAMS * multiprocessors(self.items.device) // max(1, blocks))
         most = -(-len(self.items) // (columns or self.tile["COLUMNS"]))
         return blocks, max(1, min(wanted, most, 64))
+
+
+register_catalogue(TritonCatalogue())

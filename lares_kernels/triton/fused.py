@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from lares_kernels.arrays import zeros_at_once
 from lares_kernels.call import RefineCall
+from lares_kernels.devices import on
 from lares_kernels.scratch import unfilled, zeroed
 from lares_kernels.tiles import spill_bytes
 from lares_kernels.triton.constants import (
@@ -72,11 +72,6 @@ class Launch(NamedTuple):
     def options(self) -> dict[str, int]:
         """Of Triton's launch."""
         return options_of(self.rule)
-
-
-def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Launches inside go to ``device``."""
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def prepare(

@@ -13,35 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lares_kernels.call import RefineCall, Request
-from lares_kernels.choices import Activation, Adapter, Mixer, Norm, Padding
+from lares_kernels.call import RefineCall
 from lares_kernels.scratch import unfilled, zeroed
-from lares_kernels.serves import Serves
 from lares_kernels.triton.branches import FEED_FORWARD, MIXING
 from lares_kernels.triton.layered_call import AttentionTape, FeedForwardTape, Layered, Site
 from lares_kernels.triton.layered_rows import PackedRows, hand_over
 from lares_kernels.triton.layered_window import WindowTape, window_layer
-
-MOST_WIDTH = 1024
-MOST_HEAD = 256
-# Of both plans.
-_SERVES = Serves(
-    adapters=(Adapter.ADD, Adapter.GATE, Adapter.CONCAT, Adapter.NONE),
-    activations=(Activation.GELU, Activation.GELU_TANH, Activation.RELU, Activation.SILU),
-    norms=(Norm.POST, Norm.PRE, Norm.QUERY),
-    mixers=(Mixer.ATTENTION, Mixer.FILTER, Mixer.BSAREC),
-    paddings=(Padding.RIGHT, Padding.LEFT, Padding.LEFT_ZEROS),
-)
-
-
-def layered_reason(request: Request) -> str | None:
-    """None if the layered plan can serve such calls, else why not."""
-    config = request.config
-    if config.d_model > MOST_WIDTH:
-        return f"d_model is {config.d_model}; it serves up to {MOST_WIDTH}"
-    if config.attends and config.head_dim > MOST_HEAD:
-        return f"heads are {config.head_dim} wide; it serves up to {MOST_HEAD}"
-    return _SERVES.reason(config)
 
 
 def layered_text(call: RefineCall) -> str:

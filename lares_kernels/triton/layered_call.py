@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.call import RefineCall
+from lares_kernels.devices import on
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.scratch import unfilled, unfilled_like
 from lares_kernels.triton.branches import NO_BRANCH
@@ -20,7 +21,6 @@ from lares_kernels.triton.constants import (
     constants,
     padded,
 )
-from lares_kernels.triton.fused import on
 from lares_kernels.triton.layered_blocks import Blocks, attention_blocks
 from lares_kernels.triton.layered_rows import PackedRows, rows_of
 from lares_kernels.triton.rounding import round_to_tf32

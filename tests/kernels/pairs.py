@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lares_kernels import CoreConfig, use_backend
-from lares_kernels.backends import backend_named
+from lares_kernels.backends import REFINE, verify
 from lares_kernels.call import Request
 from lares_kernels.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
 from tests.kernels.problems import YARDSTICKS, make_core
@@ -54,14 +54,13 @@ def served_cores(
 
     Of all combinations those are asked for one after the other that have the most new pairs.
     """
-    verify = backend_named(backend).verify
     left: dict[CoreConfig, set[tuple[str, str]]] = {}
     for values in product(*CHOICES.values()):
         choice = dict(zip(CHOICES, values, strict=True))
         config = core_with(choice, width)
         if config is None:
             continue
-        reason = verify(Request(config, device_type, products))
+        reason = verify(REFINE.named(backend), Request(config, device_type, products))
         if reason is None:
             left[config] = {*combinations([f"{k}={v}" for k, v in choice.items()], 2)}
         else:

@@ -12,15 +12,16 @@ from lares_kernels import (
     CoreConfig,
     RecurrentCore,
     activations,
-    backends,
     config,
     explain,
     use_backend,
 )
 from lares_kernels.activations import Activation
+from lares_kernels.backends import REFINE, options_of, partly_served, verify
 from lares_kernels.call import Request
 from lares_kernels.cuda import library
 from lares_kernels.errors import BackendError
+from lares_kernels.options import CallOptions
 
 TUPLES = {
     "adapter": "ADAPTERS",
@@ -28,6 +29,7 @@ TUPLES = {
     "norm": "NORMS",
     "mixer": "MIXERS",
     "padding": "PADDINGS",
+    "dropout_of": "DROPOUT_OF",
 }
 DEVICES = {"cpu": "cpu", "triton": "cuda", "cuda": "cuda"}
 CORE = CoreConfig(32, 2, 64, 1)
@@ -47,14 +49,49 @@ def test_a_choice_that_a_backend_has_never_heard_of(
 ) -> None:
     monkeypatch.setattr(library, "device_type", lambda: "cuda")
     core = made_up(name, monkeypatch)
-    assert {*backends._BACKENDS} == {*DEVICES, "reference", "equations"}
+    assert {*REFINE.backends} == {*DEVICES, "reference", "equations"}
     for backend, device in DEVICES.items():
-        verify = backends._BACKENDS[backend].verify
-        assert verify(Request(CORE, device, torch.bfloat16)) is None
-        said = verify(Request(core, device, torch.bfloat16))
+        assert verify(REFINE.named(backend), Request(CORE, device, torch.bfloat16)) is None
+        said = verify(REFINE.named(backend), Request(core, device, torch.bfloat16))
         assert said is not None
         assert said.startswith(f"{name} is 'made-up'; it serves "), backend
-    assert backends._BACKENDS["reference"].verify(Request(core, "cpu", torch.float32)) is None
+    assert verify(REFINE.named("reference"), Request(core, "cpu", torch.float32)) is None
+
+
+@pytest.mark.parametrize("option", CallOptions._field_defaults)
+def test_an_option_of_a_call_that_a_backend_has_never_heard_of(
+    option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands for one that joined a moment ago is one that backend ``cpu`` does not name."""
+    cpu = REFINE.named("cpu")
+    served = cpu.serves
+    assert served.options is not None
+    fewer = tuple(name for name in served.options if name != option)
+    monkeypatch.setattr(cpu, "serves", replace(served, options=fewer), raising=False)
+    REFINE.forget()
+    try:
+        told = CallOptions(CORE.key, "cpu", "fp32")
+        with_it = told._replace(**{option: 2 if option == "rollouts" else True})
+        asked = options_of(with_it._asdict())
+        assert options_of(told._asdict()) == ()
+        assert asked == (
+            () if option == "max_steps" else (option,)
+        )  # one step is the default: True
+        for name in ("cpu", "reference"):
+            request = Request(CORE, "cpu", torch.float32, asked or (option,))
+            said = verify(REFINE.named(name), request)
+            assert (said is None) == (name == "reference")
+            assert said is None or said.startswith(
+                f"the call has {option}; of its options it serves"
+            )
+    finally:
+        monkeypatch.undo()
+        REFINE.forget()
+
+
+def test_every_option_of_a_call_is_known_to_this_packages_backends() -> None:
+    """So that calls need not say which they have."""
+    assert not partly_served()
 
 
 def test_the_reference_runs_what_the_others_refuse(monkeypatch: pytest.MonkeyPatch) -> None:

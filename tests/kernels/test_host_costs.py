@@ -35,9 +35,9 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostCosts]:
     monkeypatch.setattr(triton_backend, "interpreted", lambda: True)
     for module in (fused, triton_backend):
         monkeypatch.setattr(module, "family_of", lambda device: "sm90")
-    backends._choices.clear()
+    backends.REFINE.forget()
     yield found
-    backends._choices.clear()
+    backends.REFINE.forget()
 
 
 class TestSteps(StepCosts):

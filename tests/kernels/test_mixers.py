@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from lares_kernels import CoreConfig, RecurrentCore, explain, use_backend
+from lares_kernels.backends import verify
 from lares_kernels.call import Request
-from lares_kernels.cuda.plan import config_reason
+from lares_kernels.cuda.plan import SERVES
 from lares_kernels.mixing import circular_filter, fourier_basis, low_pass, rescale_bands
 from lares_kernels.triton.backend import TritonBackend
 from tests.kernels.problems import make_core, relative
@@ -173,7 +174,8 @@ def test_explain_and_who_refuses() -> None:
     for config in (FILTER, BSAREC):
         with use_backend("reference"):
             assert "36 packed tokens of 4 sequences" in explain(config, LENGTHS, 3).plan
-        assert TritonBackend().verify(Request(config, "cuda", torch.float32)) is None
-        assert config_reason(config) == f"mixer is {config.mixer!r}; it serves attention"
+        assert verify(TritonBackend(), Request(config, "cuda", torch.float32)) is None
+        said = SERVES.reason(Request(replace(config, d_model=32), "cuda", torch.bfloat16))
+        assert said == f"mixer is {config.mixer!r}; it serves attention"
     with pytest.raises(ValueError, match="sequence 1 has length 10, more than the 9"):
         explain(FILTER, [9, 10])

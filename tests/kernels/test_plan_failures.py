@@ -25,12 +25,13 @@ from lares_kernels import (
     self_check,
     use_backend,
 )
-from lares_kernels.backends import ReferenceBackend, choose
+from lares_kernels.backends import REFINE
 from lares_kernels.call import Request
-from lares_kernels.catalogue import backends as catalogue_backends
 from lares_kernels.catalogue.reference import ReferenceCatalogue
 from lares_kernels.errors import PlanFailure
 from lares_kernels.plan_failures import Plan, cause_of, run_first
+from lares_kernels.reference import ReferenceBackend
+from lares_kernels.serves import ANY_WIDTH, ServesCores
 from lares_kernels.verdicts import Verdict
 
 CPU = torch.device("cpu")
@@ -48,9 +49,8 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def forget() -> None:
         plan_failures.forget()
         backends._logged.clear()
-        for among in (backends, catalogue_backends):
-            among._choices.clear()
-            among._refusals.forget()
+        backends.REFINE.forget()
+        backends.CATALOGUE.forget()
 
     forget()
     yield
@@ -62,6 +62,7 @@ class Planted(ReferenceBackend):
 
     name = "triton"
     starts_kernels = True
+    serves = ServesCores(dict.fromkeys([torch.float32, torch.bfloat16], ANY_WIDTH))
 
     def __init__(self) -> None:
         self.raises: dict[str, Exception] = {}
@@ -100,8 +101,8 @@ class Planted(ReferenceBackend):
 def planted(monkeypatch: pytest.MonkeyPatch) -> Planted:
     """Stands where backend ``triton`` does, and is the first that is chosen."""
     backend = Planted()
-    monkeypatch.setitem(backends._BACKENDS, "triton", backend)
-    monkeypatch.setattr(backends._BACKENDS["cpu"], "automatic", False)
+    monkeypatch.setitem(backends.REFINE.backends, "triton", backend)
+    monkeypatch.setattr(backends.REFINE.backends["cpu"], "automatic", False)
     return backend
 
 
@@ -243,32 +244,32 @@ def test_the_self_check_and_calls_know_one_another(
     monkeypatch.setenv(self_check.VARIABLE, "1")
     monkeypatch.setenv("LARES_CACHE", str(tmp_path))
     monkeypatch.setattr(planted, "build", lambda _: "planted")
-    monkeypatch.setattr(planted, "verify", lambda r: None if r.device_type == "cpu" else "no")
+    monkeypatch.setattr(planted, "devices", ("cpu",))
     monkeypatch.setattr(planted, "any_size", False)
     request = Request(CORE, "cpu", torch.float32)
     planted.raises = {"fast forward": RuntimeError(ROOM)}
-    assert choose(request).backend.name == "triton"
+    assert REFINE.choose(request).backend.name == "triton"
     # Only the slow plan has been checked: no later process may take that for all.
     assert not [*tmp_path.rglob("*.json")]
     step(core_of())
     assert planted.ran.count("fast forward") == 1
-    backends._choices.clear()
+    backends.REFINE.forget()
     planted.raises["slow backward"] = planted.raises["fast backward"] = RuntimeError(ROOM)
-    found = choose(request)
+    found = REFINE.choose(request)
     assert found.backend.name == "reference"
     assert found.passed_over["triton"].startswith("its kernels do not start on cpu (fast backward")
     with (
         use_backend("triton"),
         pytest.raises(BackendError, match="cannot run this call: its kernels"),
     ):
-        choose(request)
-    backends._choices.clear()
+        REFINE.choose(request)
+    backends.REFINE.forget()
     plan_failures.forget()
     planted.raises = {"fast forward": torch.OutOfMemoryError("no room")}
     with pytest.raises(torch.OutOfMemoryError, match="no room"):
-        choose(request)
+        REFINE.choose(request)
     planted.raises = {}
-    assert choose(request).backend.name == "triton"
+    assert REFINE.choose(request).backend.name == "triton"
     assert [*tmp_path.rglob("*.json")]
     assert len(warnings_of(caplog)) == 2
 
@@ -303,9 +304,9 @@ def test_programs_of_other_machines_find_the_way_too(
         assert_same(step(compiled), expected)
     assert planted.ran.count("fast forward") == 2  # before, and in the check
     request = Request(CORE, "cpu", torch.float32)
-    backends.check_serves("auto:triton", request)
+    backends.REFINE.check_serves("auto:triton", request)
     with pytest.raises(BackendError, match="names backend 'nothing'"):
-        backends.check_serves("auto:nothing", request)
+        backends.REFINE.check_serves("auto:nothing", request)
 
 
 def test_gradients_of_float64_states(planted: Planted) -> None:
@@ -355,8 +356,8 @@ def test_a_catalogue_op_falls_back(
             where = given.queries.device
             return run_first([Plan("triton", "top-k", where, ("top_k",))], fail)
 
-    monkeypatch.setitem(catalogue_backends._BACKENDS, "triton", PlantedCatalogue())
-    monkeypatch.setattr(catalogue_backends._BACKENDS["cpu"], "automatic", False)
+    monkeypatch.setitem(backends.CATALOGUE.backends, "triton", PlantedCatalogue())
+    monkeypatch.setattr(backends.CATALOGUE.backends["cpu"], "automatic", False)
     queries, items = torch.randn(2, 16), torch.randn(9, 16)
     with use_backend("reference"):
         expected = catalogue_top_k(queries, items, 3)

@@ -23,8 +23,9 @@ from lares_kernels import (
     refine,
     self_check,
 )
-from lares_kernels.backends import Request, choose
-from lares_kernels.catalogue import backends as catalogue_backends
+from lares_kernels.backends import REFINE
+from lares_kernels.call import Request
+from lares_kernels.catalogue.call import CatalogueRequest
 from lares_kernels.verdicts import Verdict
 from tests.kernels.tools import NEEDS_CPU_KERNEL, cpu_sets
 
@@ -49,13 +50,13 @@ def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     """Choose again, as a new process would."""
-    backends._choices.clear()
-    catalogue_backends._choices.clear()
+    backends.REFINE.forget()
+    backends.CATALOGUE.forget()
     backends._logged.clear()
 
 
 def test_a_good_kernel_is_checked_once(checks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose(REQUEST).backend.name == "cpu"
+    assert REFINE.choose(REQUEST).backend.name == "cpu"
     (path,) = checks.iterdir()
     found = json.loads(path.read_text())
     assert found["identity"]["products"] == "fp32"
@@ -63,7 +64,7 @@ def test_a_good_kernel_is_checked_once(checks: Path, monkeypatch: pytest.MonkeyP
     assert 0 < errors["up_weight's gradient"] < bounds["up_weight's gradient"] == 1e-4
     monkeypatch.setattr(self_check, "check_refine", None)  # would raise if it were called
     forget()
-    assert choose(REQUEST).backend.name == "cpu"
+    assert REFINE.choose(REQUEST).backend.name == "cpu"
 
 
 def damaged(whole: str) -> dict[str, str]:
@@ -113,7 +114,7 @@ def damaged(whole: str) -> dict[str, str]:
 
 
 def test_a_damaged_verdict_is_made_anew(checks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choose(REQUEST)
+    REFINE.choose(REQUEST)
     (path,) = checks.iterdir()
     whole = path.read_text()
     fresh = Verdict(**json.loads(whole)["verdict"])
@@ -123,27 +124,27 @@ def test_a_damaged_verdict_is_made_anew(checks: Path, monkeypatch: pytest.Monkey
         path.write_text(text)
         forget()
         checked.clear()
-        assert choose(REQUEST).backend.name == "cpu", kind
+        assert REFINE.choose(REQUEST).backend.name == "cpu", kind
         assert checked, kind
         assert path.read_text() == whole, kind
 
 
 def test_a_stored_verdict_that_fails_is_believed(checks: Path) -> None:
-    choose(REQUEST)
+    REFINE.choose(REQUEST)
     (path,) = checks.iterdir()
     for error in (float("nan"), float("inf"), 1e-3):
         found = json.loads(path.read_text())
         found["verdict"]["errors"]["up_weight's gradient"] = error
         path.write_text(json.dumps(found))
         forget()
-        assert "up_weight's gradient off by" in choose(REQUEST).passed_over["cpu"]
+        assert "up_weight's gradient off by" in REFINE.choose(REQUEST).passed_over["cpu"]
 
 
 def test_a_cache_that_cannot_be_written(checks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocked = checks.parent.with_name("a-file")
     blocked.write_text("")
     monkeypatch.setenv("LARES_CACHE", str(blocked))
-    assert choose(REQUEST).backend.name == "cpu"
+    assert REFINE.choose(REQUEST).backend.name == "cpu"
 
 
 def sets_checked(folder: Path) -> set[str]:
@@ -155,8 +156,8 @@ def sets_checked(folder: Path) -> set[str]:
 PARAMETERS = {n: torch.zeros(shape) for n, shape in self_check.parameter_shapes(CORE).items()}
 CALLS = {
     "refine": lambda: refine(CORE, PARAMETERS, torch.zeros(1, 2, 16), num_steps=2),
-    "choose": lambda: choose(REQUEST),
-    "catalogue": lambda: catalogue_backends.choose_catalogue("cpu", torch.float32, 16),
+    "choose": lambda: REFINE.choose(REQUEST),
+    "catalogue": lambda: backends.CATALOGUE.choose(CatalogueRequest(16, "cpu", torch.float32)),
     "explain": lambda: explain(CORE, [3, 1], 2),
 }
 
@@ -220,12 +221,11 @@ def test_every_card_and_precision_is_checked(monkeypatch: pytest.MonkeyPatch) ->
     def why_not(*_: object) -> None:
         asked.append((current[0], precision[0]))
 
-    monkeypatch.setattr(backends, "why_not", why_not)
-    monkeypatch.setattr(catalogue_backends, "why_not", why_not)
+    monkeypatch.setattr(backends.Registry, "why_not", why_not)
     request = Request(CORE, "cuda", torch.float32)
     for call in (
-        lambda index: choose(request, index),
-        lambda index: catalogue_backends.choose_catalogue("cuda", torch.float32, 16, index),
+        lambda index: REFINE.choose(request, index),
+        lambda index: backends.CATALOGUE.choose(CatalogueRequest(16, "cuda", torch.float32), index),
     ):
         asked.clear()
         for index in (0, 1, None, 1, 0):
@@ -252,17 +252,17 @@ def test_every_core_passes(
     adapter: str, mixer: str, window: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = CoreConfig(64, 2, 256, 2, adapter=adapter, mixer=mixer, window=window)
-    assert choose(Request(config, "cpu", dtype)).backend.name == "cpu"
+    assert REFINE.choose(Request(config, "cpu", dtype)).backend.name == "cpu"
     monkeypatch.setattr(self_check, "check_refine", None)  # its verdict is read
     forget()
-    assert choose(Request(config, "cpu", dtype)).backend.name == "cpu"
+    assert REFINE.choose(Request(config, "cpu", dtype)).backend.name == "cpu"
 
 
 @pytest.mark.parametrize("padding", ["left", "left-zeros"])
 @pytest.mark.usefixtures("checks")
 def test_every_padding_passes(padding: str) -> None:
     config = CoreConfig(16, 2, 24, 2, norm="query", padding=padding)
-    assert choose(Request(config, "cpu", torch.float32)).backend.name == "cpu"
+    assert REFINE.choose(Request(config, "cpu", torch.float32)).backend.name == "cpu"
     assert explain(config, [3, 1], 2).backend == "cpu"
 
 
@@ -272,10 +272,10 @@ def test_every_padding_passes(padding: str) -> None:
 def test_the_catalogue_passes(
     width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert catalogue_backends.choose_catalogue("cpu", dtype, width).name == "cpu"
+    assert backends.CATALOGUE.choose(CatalogueRequest(width, "cpu", dtype)).backend.name == "cpu"
     monkeypatch.setattr(self_check, "check_catalogue", None)  # its verdict is read
     forget()
-    assert catalogue_backends.choose_catalogue("cpu", dtype, width).name == "cpu"
+    assert backends.CATALOGUE.choose(CatalogueRequest(width, "cpu", dtype)).backend.name == "cpu"
 
 
 @pytest.mark.usefixtures("checks")

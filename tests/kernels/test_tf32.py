@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benchmarks.gpu_clock import products
-from lares_kernels.circumstances import circumstances, tf32_allowed
+from lares_kernels.circumstances import circumstances
+from lares_kernels.devices import tf32_allowed
 from lares_kernels.self_check import precision_name
 from lares_kernels.triton.backend import precision_of
 

@@ -22,8 +22,7 @@ def forget() -> None:
     """Look for library and backends again."""
     for cached in (library.load, library.card):
         cached.cache_clear()
-    backends._choices.clear()
-    backends._refusals.forget()
+    backends.REFINE.forget()
 
 
 @pytest.fixture(scope="session")

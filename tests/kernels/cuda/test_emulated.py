@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, self_check, use_backend
-from lares_kernels.backends import Request, choose
+from lares_kernels.backends import REFINE
+from lares_kernels.call import Request
 from tests.kernels.problems import make_core, relative
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
@@ -69,7 +70,7 @@ def test_the_self_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv(self_check.VARIABLE, "1")
     request = Request(replace(SMALL, dropout=0.0, attn_dropout=0.0), "cpu", torch.bfloat16)
     with use_backend("cuda"):
-        assert choose(request).backend.name == "cuda"
+        assert REFINE.choose(request).backend.name == "cuda"
     (verdict,) = (tmp_path / "self-check").iterdir()
     assert "hidden's gradient" in verdict.read_text()
 

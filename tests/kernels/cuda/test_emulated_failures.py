@@ -31,8 +31,8 @@ ROOM = "too many resources requested for launch"
 @pytest.fixture(autouse=True)
 def automatic(emulator: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The CUDA kernels are the ones to choose, as in a new process."""
-    monkeypatch.setattr(backends._BACKENDS["cpu"], "automatic", False)
-    monkeypatch.setattr(backends._BACKENDS["cuda"], "automatic", True)
+    monkeypatch.setattr(backends.REFINE.backends["cpu"], "automatic", False)
+    monkeypatch.setattr(backends.REFINE.backends["cuda"], "automatic", True)
     plan_failures.forget()
     backends._logged.clear()
     yield

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from lares_kernels import CoreConfig
+from lares_kernels.call import Request
 from lares_kernels.cuda.library import Card
 from lares_kernels.cuda.packing import fragments, places_of
 from lares_kernels.cuda.plan import (
+    SERVES,
     LaunchPlan,
-    config_reason,
     launch_plan,
     shapes_of,
     split_plan,
@@ -89,9 +90,12 @@ def test_too_many_layers_for_a_card() -> None:
 
 
 def test_widths_that_are_not_compiled() -> None:
-    assert "d_model is 48" in str(config_reason(CoreConfig(d_model=48, n_heads=2)))
-    assert "128 wide" in str(config_reason(CoreConfig(d_model=128, n_heads=1)))
-    assert config_reason(PUBLISHED) is None
+    def reason(config: CoreConfig) -> str | None:
+        return SERVES.reason(Request(config, "cuda", torch.bfloat16))
+
+    assert "d_model is 48; it serves 32, 64, 128" in str(reason(CoreConfig(d_model=48, n_heads=2)))
+    assert "128 wide" in str(reason(CoreConfig(d_model=128, n_heads=1)))
+    assert reason(PUBLISHED) is None
 
 
 def test_a_fragment_is_in_the_order_of_the_lanes() -> None:

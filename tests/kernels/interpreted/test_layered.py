@@ -13,6 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lares_kernels import BackendError, CoreConfig, backends, explain, use_backend
+from lares_kernels.serves import ANY_WIDTH, ServesCores
 from lares_kernels.triton.backend import TritonBackend, precision_of
 from lares_kernels.triton.layered import layered_forward
 from lares_kernels.triton.layered_backward import layered_backward
@@ -37,9 +38,7 @@ class LayeredBackend(TritonBackend):
     """The layered plan for every call."""
 
     name = "layered"
-
-    def verify(self, request: Any) -> str | None:
-        return None
+    serves = ServesCores(dict.fromkeys([torch.float32, torch.bfloat16, torch.float16], ANY_WIDTH))
 
     def forward(self, call: Any, *arguments: Any) -> Any:
         return layered_forward(call, *arguments, precision_of(call.product_dtype))
@@ -50,10 +49,10 @@ class LayeredBackend(TritonBackend):
 
 @pytest.fixture(autouse=True)
 def layered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(backends._BACKENDS, "layered", LayeredBackend())
-    backends._choices.clear()
+    monkeypatch.setitem(backends.REFINE.backends, "layered", LayeredBackend())
+    backends.REFINE.forget()
     yield
-    backends._choices.clear()
+    backends.REFINE.forget()
 
 
 def in_float32(problem: Problem) -> Problem:

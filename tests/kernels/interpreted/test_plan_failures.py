@@ -22,7 +22,6 @@ from lares_kernels import (
     self_check,
     use_backend,
 )
-from lares_kernels.catalogue import backends as catalogue_backends
 from lares_kernels.triton import settings
 from lares_kernels.triton.kernels import (
     backward,
@@ -42,16 +41,15 @@ UNKNOWN = PTXASError("ptxas fatal   : Value 'sm_130a' is not defined for option 
 def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As in a new process, in which Triton's kernels are the ones to choose."""
     monkeypatch.setenv(self_check.VARIABLE, "0")
-    for among in (backends._BACKENDS, catalogue_backends._BACKENDS):
+    for among in (backends.REFINE.backends, backends.CATALOGUE.backends):
         monkeypatch.setattr(among["cpu"], "automatic", False)
         monkeypatch.setattr(among["triton"], "automatic", True)
 
     def forget() -> None:
         plan_failures.forget()
-        for kept in (backends._choices, backends._logged, catalogue_backends._choices):
-            kept.clear()
-        for among in (backends, catalogue_backends):
-            among._refusals.forget()
+        backends._logged.clear()
+        backends.REFINE.forget()
+        backends.CATALOGUE.forget()
 
     forget()
     yield

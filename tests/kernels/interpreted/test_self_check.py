@@ -17,8 +17,9 @@ from lares_kernels import (
     self_check,
     use_backend,
 )
-from lares_kernels.backends import Request, choose
-from lares_kernels.catalogue import backends as catalogue_backends
+from lares_kernels.backends import REFINE
+from lares_kernels.call import Request
+from lares_kernels.catalogue.call import CatalogueRequest
 from lares_kernels.triton.kernels import elementwise
 
 FUSED = CoreConfig(d_model=16, n_heads=2, d_ff=24, n_layers=1, activation="relu")
@@ -30,11 +31,11 @@ def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Checks on, with a cache of their own."""
     monkeypatch.setenv("LARES_CACHE", str(tmp_path))
     monkeypatch.setenv(self_check.VARIABLE, "1")
-    for kept in (backends._choices, catalogue_backends._choices):
-        kept.clear()
+    for registry in (backends.REFINE, backends.CATALOGUE):
+        registry.forget()
     yield
-    for kept in (backends._choices, catalogue_backends._choices):
-        kept.clear()
+    for registry in (backends.REFINE, backends.CATALOGUE):
+        registry.forget()
 
 
 @triton.jit
@@ -50,8 +51,9 @@ def a_relu_with_a_steep_slope(x, ACTIVATION: tl.constexpr, EXACT: tl.constexpr):
 @pytest.mark.parametrize("config", [FUSED, LAYERED], ids=["fused", "layered"])
 def test_good_kernels_pass(config: CoreConfig) -> None:
     with use_backend("triton"):
-        assert choose(Request(config, "cpu", torch.float32)).backend.name == "triton"
-        assert catalogue_backends.choose_catalogue("cpu", torch.float32, 16).name == "triton"
+        assert REFINE.choose(Request(config, "cpu", torch.float32)).backend.name == "triton"
+        request = CatalogueRequest(16, "cpu", torch.float32)
+        assert backends.CATALOGUE.choose(request).backend.name == "triton"
 
 
 @pytest.mark.parametrize("config", [FUSED, LAYERED], ids=["fused", "layered"])
@@ -70,6 +72,6 @@ def test_wrong_kernels_are_refused(
         use_backend("triton"),
         pytest.raises(BackendError, match="its self-check failed") as raised,
     ):
-        choose(Request(config, "cpu", torch.float32))
+        REFINE.choose(Request(config, "cpu", torch.float32))
     assert worst in str(raised.value)
     assert "off by" in str(raised.value)
