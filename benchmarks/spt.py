@@ -21,7 +21,7 @@ from benchmarks.baselines import PlainCore, draw_state, newest
 from benchmarks.equality import YARDSTICKS
 from benchmarks.spt_data import drawn_dataset
 from lares import LaresConfig, LaresModel
-from lares.encoder import EncoderOutput, LaresEncoder
+from lares.model.encoder import EncoderOutput, LaresEncoder
 from lares.objectives.spt import SptConfig, SptDepths, SptLosses, SptObjective
 from lares.training.spt import SptPhase
 from lares.training.steps import Place
@@ -32,7 +32,7 @@ GRADIENT_LIMIT = 1e-4
 
 
 class PlainEncoder(nn.Module):
-    """:class:`lares.encoder.LaresEncoder` in padded eager PyTorch, over the same parameters.
+    """:class:`lares.model.encoder.LaresEncoder` in padded eager PyTorch, over the same parameters.
 
     Like the program published with the paper it encodes the three roles of a batch one after the other.
     """

@@ -24,9 +24,9 @@ from lares.cli.options import (
     require_threads,
     whole_numbers,
 )
-from lares.config import EVALUATION_STATES, MOST_STEPS
 from lares.data.formats import require_there
 from lares.errors import ConfigError, DataError
+from lares.model.config import EVALUATION_STATES, MOST_STEPS
 from lares.training.config import DataOptions, TrainerOptions, read_config
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
@@ -126,11 +126,11 @@ def run(argv: Sequence[str]) -> None:
     require_there(Path(path))
     device = choose_device(found.device, found.num_threads)
     # Imported here: they bring torch, which help and the checks above can do without.
-    from lares.checkpoint import write_json
     from lares.data.readers import load_dataset
     from lares.evaluation.evaluate import depth_ranks
     from lares.evaluation.popularity import popularity_tenths
     from lares.evaluation.ranking import metrics_from_ranks
+    from lares.files import write_json
     from lares.training.trained import load_trained
 
     trained = load_trained(found.model)

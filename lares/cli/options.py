@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from lares.config import MOST_SEED, MOST_THREADS
 from lares.errors import ConfigError
 from lares.files import require_folder, require_writable
+from lares.model.config import MOST_SEED, MOST_THREADS
 from lares.names import as_typed, nearest, shown
 
 # Options whose values are no names of files, and may be of any letters.
@@ -209,7 +209,7 @@ def choose_device(name: str, num_threads: int | None) -> Any:
     """
     import torch
 
-    from lares.backend import require_backend
+    from lares.model.backend import require_backend
 
     require_backend()
     if num_threads is not None:

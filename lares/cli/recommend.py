@@ -21,16 +21,16 @@ from lares.cli.options import (
     require_threads,
 )
 from lares.cli.output import is_utf8
-from lares.config import MOST_STEPS
 from lares.csv_rows import rows_of
 from lares.errors import ConfigError, DataError
+from lares.model.config import MOST_STEPS
 from lares.names import shown
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
 
 if TYPE_CHECKING:
     from lares.data.vocabulary import Vocabulary
-    from lares.model import LaresModel
+    from lares.model.model import LaresModel
 
 _UNKNOWN = ("error", "skip")
 _EMPTIED = ("nothing", "popular")

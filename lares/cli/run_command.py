@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lares.cli.options import OptionParser, command_parser, metrics_table
-from lares.config import LaresConfig
 from lares.data.formats import require_there
 from lares.errors import ConfigError, LaresError
-from lares.folders import is_run
+from lares.model.config import LaresConfig
+from lares.model.folders import is_run
 from lares.names import shown
 from lares.training.config import (
     RECIPES_FOLDER,

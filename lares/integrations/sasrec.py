@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lares.integrations.swapped import SwappedLayers, checked_recurrence, swapped_layers
-from lares.modes import evaluating
+from lares.model.modes import evaluating
 from lares_kernels import CoreConfig, UnsupportedModuleError
 from lares_kernels.from_torch import activation_name
 from lares_kernels.parts import Drops, parts_of, refuse
@@ -109,7 +109,7 @@ def make_recurrent(
         model, seed: as for :func:`accelerate`, or a model that went through it.
         n_pre: layers that run once, before the recurrence.
         mean_depth: mean number of steps in training.
-        depth_sampler: one of ``lares.depth.DEPTH_SAMPLERS``.
+        depth_sampler: one of ``lares.model.depth.DEPTH_SAMPLERS``.
 
     Raises:
         UnsupportedModuleError: as :func:`accelerate`.

@@ -9,8 +9,8 @@ from typing import Protocol, cast
 import numpy as np
 from torch import Tensor, nn
 
-from lares.depth import sample_depth
 from lares.errors import ConfigError
+from lares.model.depth import sample_depth
 from lares.plain import plain, whole
 from lares_kernels import CoreConfig, refine
 from lares_kernels.parts import Drops, Stretch, refuse, refuse_hooks, stretches
@@ -27,7 +27,7 @@ class Recurrence:
     Attributes:
         n_pre: layers that run once, before; the others are the core-block.
         mean_depth: mean number of steps in training.
-        depth_sampler: one of ``lares.depth.DEPTH_SAMPLERS``.
+        depth_sampler: one of ``lares.model.depth.DEPTH_SAMPLERS``.
         num_steps: steps in evaluation, to be changed at will.
     """
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lares.config import LaresConfig
 from lares.errors import ConfigError
+from lares.model.config import LaresConfig
 from lares.plain import settle_options
 
 KINDS = ("policy", "cross_entropy")

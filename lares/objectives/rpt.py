@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 import lares_kernels as lk
-from lares.config import LaresConfig
-from lares.depth import sample_depth
-from lares.encoder import EncoderOutput
 from lares.errors import ConfigError
-from lares.model import LaresModel
+from lares.model.config import LaresConfig
+from lares.model.depth import sample_depth
+from lares.model.encoder import EncoderOutput
+from lares.model.model import LaresModel
 from lares.objectives.config import RptConfig
 
 _STD_FLOOR = 1e-4  # added to a group's deviation

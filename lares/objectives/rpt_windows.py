@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lares.model import LaresModel
+from lares.model.model import LaresModel
 from lares.objectives.rpt import RptBatch, RptObjective
 
 

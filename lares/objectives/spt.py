@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lares_kernels as lk
-from lares.config import LaresConfig
-from lares.depth import sample_depth
-from lares.model import LaresModel
+from lares.model.config import LaresConfig
+from lares.model.depth import sample_depth
+from lares.model.model import LaresModel
 from lares.objectives.config import SptConfig, check_has_steps
 
 

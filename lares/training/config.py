@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from lares.config import EVALUATION_STATES, MOST_SEED, MOST_STEPS, MOST_THREADS, LaresConfig
 from lares.data.formats import FORMATS
 from lares.errors import ConfigError
+from lares.model.config import EVALUATION_STATES, MOST_SEED, MOST_STEPS, MOST_THREADS, LaresConfig
 from lares.names import nearest
 from lares.objectives.config import RptConfig, SptConfig, check_has_steps
 from lares.plain import settle_options, whole

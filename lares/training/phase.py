@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lares.data.dataset import Split
-from lares.model import LaresModel
+from lares.model.model import LaresModel
 
 # Columns of ``metrics.csv`` that are drawn, and their labels.
 SPT_CURVES = {

@@ -13,16 +13,16 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lares.arrays import read_array
-from lares.checkpoint import save_model
-from lares.config import CONFIG_FILE
+from lares.data.arrays import read_array
 from lares.data.dataset import Dataset, Split
 from lares.data.readers import load_dataset
 from lares.data.vocabulary import Vocabulary
 from lares.errors import CheckpointError, ConfigError, DataError
 from lares.evaluation.evaluate import depth_ranks
 from lares.files import atomic_write
-from lares.model import LaresModel
+from lares.model.checkpoint import save_model
+from lares.model.config import CONFIG_FILE
+from lares.model.model import LaresModel
 from lares.objectives.config import RptConfig
 from lares.objectives.rpt import (
     RptBatch,

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from lares.data.dataset import Dataset, Split
 from lares.data.partners import PartnerIndex
 from lares.data.readers import load_dataset
+from lares.data.text_features import read_text_features
 from lares.errors import ConfigError
-from lares.model import LaresModel
+from lares.model.model import LaresModel
 from lares.objectives.config import SptConfig
 from lares.objectives.spt import (
     SptBatch,
@@ -26,7 +27,6 @@ from lares.objectives.spt import (
     SptObjective,
     draw_depths,
 )
-from lares.text import read_text_features
 from lares.training.config import TrainConfig
 from lares.training.display import tell
 from lares.training.distributed import gather_rows

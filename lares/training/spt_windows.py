@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lares.data.dataset import Split
 from lares.data.partners import PartnerIndex
-from lares.model import LaresModel
+from lares.model.model import LaresModel
 from lares.objectives.config import SptConfig
 from lares.objectives.spt import SptDepths, SptLosses, draw_depths
 from lares.objectives.spt_windows import WindowBatch, WindowSptObjective

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from lares import LaresConfig, LaresModel, seen
+from lares import LaresConfig, LaresModel
 from lares.data.dataset import Dataset, Split
 from lares.data.vocabulary import Vocabulary
 from lares.evaluation import evaluate_popularity, metrics_from_ranks, target_ranks
 from lares.evaluation.evaluate import depth_ranks
-from lares.seen import seen_items
+from lares.model import seen
+from lares.model.seen import seen_items
 
 N_ITEMS = 40
 

@@ -14,9 +14,9 @@ import torch
 from lares import LaresConfig, LaresModel
 from lares.cli import main
 from lares.data import load_dataset
+from lares.data.text_features import read_text_features, write_text_features
 from lares.errors import ConfigError, DataError
 from lares.evaluation import evaluate
-from lares.text import read_text_features, write_text_features
 from tests.cli.test_cli import SMALL, fails
 from tests.training.helpers import small_config
 

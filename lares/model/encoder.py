@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lares.config import LaresConfig
+from lares.data.text_features import read_text_features
 from lares.errors import ConfigError
+from lares.model.config import LaresConfig
+from lares.model.text_fusion import TextFusion
 from lares.plain import plain
-from lares.text import TextFusion, read_text_features
 from lares_kernels import RecurrentCore, refine_states
 from lares_kernels.dispatcher import can_be_read, check_when_run, only_run
 from lares_kernels.layout import Layout

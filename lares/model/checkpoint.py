@@ -1,118 +1,31 @@
 """Saved models: a folder with ``config.json``, ``model.safetensors`` and ``items.json``; no pickle.
 
-Every safetensors file of ours carries a checksum of its names, types, shapes, bytes and metadata among
-the metadata; those of a model also say which items its rows are, and the model's seed. Files without
-one are older, or others'.
+The metadata of ``model.safetensors`` also say which items its rows are, and the model's seed.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-import xxhash
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from lares.config import CONFIG_FILE, MOST_SEED, LaresConfig
 from lares.data.vocabulary import Vocabulary
-from lares.errors import CheckpointError, DataError, NonFiniteError
-from lares.files import atomic_write, named_in_utf8
-from lares.finite import first_non_finite
-from lares.folders import ITEMS_FILE, WEIGHTS_FILE, read_model_config
+from lares.errors import CheckpointError, DataError
+from lares.files import not_written, write_json
+from lares.model.config import CONFIG_FILE, MOST_SEED, LaresConfig
+from lares.model.folders import ITEMS_FILE, WEIGHTS_FILE, read_model_config
 from lares.names import shown
 from lares.plain import whole
+from lares.tensor_files import read_tensors, refuse_non_finite, write_tensors
 
-# Two keys, so that damage to the name of one does not make the file look like one without.
-_CHECKSUM, _CHECKED = "lares_checksum", "lares_checked_by"
 _KINDS_OF_WEIGHTS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _ITEMS = "lares_items"  # of a model: which items it was saved with
 _NO_ITEMS = "none"  # none, or the model is older than this mark
 _SEED = "lares_seed"  # of a model, unless it is older than this mark
-
-
-def refuse_non_finite(tensors: Mapping[str, Tensor], consequence: str) -> None:
-    """Raise ``NonFiniteError`` with ``consequence`` if a tensor holds a NaN or an infinity."""
-    broken = first_non_finite(tensors)
-    if broken is not None:
-        raise NonFiniteError(f"{broken}; {consequence}")
-
-
-def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """Return the XXH3 of tensors, contiguous on the CPU, and metadata, in hexadecimal digits."""
-    found = xxhash.xxh3_128()
-    others = sorted(item for item in metadata.items() if item[0] != _CHECKSUM)
-    found.update(json.dumps(others).encode())
-    for name, tensor in sorted(tensors.items()):
-        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file whole, or leave the one that is there; equal content is equal bytes.
-
-    Raises:
-        CheckpointError: a tensor is not finite, or the disk took no more.
-    """
-    refuse_non_finite(tensors, f"{path} was not written")
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    described = {**metadata, _CHECKED: "xxh3_128"}
-    described[_CHECKSUM] = _checksum(contiguous, described)
-    try:
-        with atomic_write(path) as temporary:
-            save_file(contiguous, temporary, metadata=described)
-            _order_metadata(temporary)
-    except (OSError, SafetensorError) as error:
-        raise _not_written(path, error) from error
-
-
-def _order_metadata(path: Path) -> None:
-    """Sort the metadata in a safetensors file's header: the library has another order at every call."""
-    with open(path, "rb+") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        ordered = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        assert len(ordered) <= length  # both write JSON without blanks, and tensors stay in place
-        file.seek(8)
-        file.write(ordered.ljust(length))
-
-
-def _not_written(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f"{path} could not be written ({error}); what was there before is untouched"
-    )
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file.
-
-    Raises:
-        CheckpointError: the file is missing, truncated or not a safetensors file.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
-    try:
-        with named_in_utf8(path) as name, safe_open(name, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is truncated or corrupt ({error}); restore it from a copy or train again"
-        ) from error
-    checked = _CHECKED in metadata or _CHECKSUM in metadata
-    if checked and metadata.get(_CHECKSUM) != _checksum(tensors, metadata):
-        raise CheckpointError(
-            f"{path} is corrupt: it does not have the checksum that it was written with; restore it "
-            "from a copy or train again"
-        )
-    return tensors, metadata
 
 
 class SavedModel(NamedTuple):
@@ -147,7 +60,7 @@ def save_model(
         else:
             vocabulary.save(items)
     except OSError as error:
-        raise _not_written(items, error) from error
+        raise not_written(items, error) from error
     write_json(folder / CONFIG_FILE, config.to_dict())
 
 
@@ -245,12 +158,3 @@ def check_weights(
                 f"{path}: tensor {name!r} has shape {tuple(weights[name].shape)}; the configuration "
                 f"needs {tuple(tensor.shape)}"
             )
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a JSON file whole, or leave the one that is there."""
-    try:
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise _not_written(path, error) from error

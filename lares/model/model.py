@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lares_kernels as lk
-from lares.config import MOST_SEED, LaresConfig
-from lares.encoder import LaresEncoder
 from lares.errors import ConfigError, DataError, WeightsError
 from lares.finite import NonFinite, first_non_finite
-from lares.histories import checked_items, checked_rows, elements
-from lares.modes import evaluating
+from lares.model.config import MOST_SEED, LaresConfig
+from lares.model.encoder import LaresEncoder
+from lares.model.histories import checked_items, checked_rows, elements
+from lares.model.modes import evaluating
+from lares.model.seen import seen_items
+from lares.model.streams import chunk_of, chunk_seed
 from lares.names import shown
 from lares.plain import plain, whole
-from lares.seen import seen_items
-from lares.streams import chunk_of, chunk_seed
 from lares_kernels.noise import MAX_SEQUENCES
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class LaresModel(nn.Module):
             histories: rows, oldest first.
             k, remove_seen, num_steps, seed, index: as in :meth:`recommend`.
             sequence_ids: number of the stream that each history draws its initial state from, as
-                :mod:`lares.streams` has them; None is 0 for all.
+                :mod:`lares.model.streams` has them; None is 0 for all.
         """
         n_items = self.config.n_items
         k, num_steps = plain(k), plain(num_steps)
@@ -334,7 +334,9 @@ class LaresModel(nn.Module):
         Raises:
             CheckpointError: the files cannot be written (older ones survive), or a weight is NaN.
         """
-        from lares.checkpoint import save_model  # needs safetensors, which a model alone does not
+        from lares.model.checkpoint import (
+            save_model,  # needs safetensors, which a model alone does not
+        )
 
         save_model(self.state_dict(), self.config, Path(path), self.vocabulary, self.seed)
 
@@ -368,8 +370,8 @@ class LaresModel(nn.Module):
         Raises:
             CheckpointError: a file is missing, broken or does not fit; the message names it.
         """
-        from lares.checkpoint import check_weights, load_model
-        from lares.folders import WEIGHTS_FILE, model_folder, seed_of_run
+        from lares.model.checkpoint import check_weights, load_model
+        from lares.model.folders import WEIGHTS_FILE, model_folder, seed_of_run
 
         folder = model_folder(path)
         saved = load_model(folder, vocabulary)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lares.depth import DEPTH_SAMPLERS, MOST_OVER_MEAN
 from lares.errors import ConfigError
+from lares.model.depth import DEPTH_SAMPLERS, MOST_OVER_MEAN
 from lares.names import nearest
 from lares.plain import settle_options, whole
 from lares_kernels.config import CoreConfig
@@ -43,7 +43,8 @@ class LaresConfig:
         band_share: of ``bsarec``: ``a`` in ``a bands + (1 - a) attention``.
         cutoff: of ``bsarec``: ``c``; the first ``c // 2 + 1`` frequencies are the low band.
         text_features: file of items' text features to fuse into the embedding (TedRec); see
-            :mod:`lares.text`. They become part of the model: a saved one does not need the file.
+            :mod:`lares.data.text_features`. They become part of the model: a saved one does not need
+            the file.
         text_width: width of the text features; 0 for a model without. Follows from the file.
         text_experts: experts that project them.
         text_dropout: rate on the text features.
@@ -54,7 +55,7 @@ class LaresConfig:
         dropout: rate on the embedding and on every sublayer's output.
         attn_dropout: rate on the attention probabilities.
         mean_depth: mean number of reasoning steps in training and the default at test time.
-        depth_sampler: how a training step draws its depth; see :mod:`lares.depth`.
+        depth_sampler: how a training step draws its depth; see :mod:`lares.model.depth`.
         state_mode: initial state: ``normal`` (drawn, also at test time), ``normal_zero`` (drawn in
             training, zero at test time) or ``zero``.
         state_omega: scale of a drawn state.

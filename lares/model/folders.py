@@ -5,12 +5,11 @@ Without torch: the command line tells a wrong folder before it loads anything.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from lares.config import CONFIG_FILE, MOST_SEED, LaresConfig
 from lares.errors import CheckpointError, ConfigError
+from lares.files import read_json
+from lares.model.config import CONFIG_FILE, MOST_SEED, LaresConfig
 from lares.plain import whole
 
 WEIGHTS_FILE = "model.safetensors"
@@ -73,16 +72,3 @@ def read_model_config(folder: Path) -> LaresConfig:
         return LaresConfig.from_dict(options)
     except (ConfigError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; ``CheckpointError`` if it is missing or broken."""
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object")
-    return content
