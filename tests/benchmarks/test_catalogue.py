@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from benchmarks import gpu_catalogue
-from benchmarks.catalogue import Batch, CatalogueCase, batch_of, check, plain, streamed
-from benchmarks.catalogue_report import section
-from benchmarks.memory import peak_growth
-from benchmarks.results import CatalogueRow, read_rows
+from benchmarks.cases.catalogue import Batch, CatalogueCase, batch_of, check, plain, streamed
+from benchmarks.core.memory import peak_growth
+from benchmarks.gpu import catalogue as gpu_catalogue
+from benchmarks.report.catalogue import section
+from benchmarks.report.results import CatalogueRow, read_rows
 
 CASES = [
     *(CatalogueCase("cross_entropy", 300, precision) for precision in ("fp32", "bf16")),

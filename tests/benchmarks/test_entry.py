@@ -11,16 +11,18 @@ from types import SimpleNamespace
 import pytest
 from torch import Tensor
 
-from benchmarks import cases, catalogue, conftest, entry, test_cpu
-from benchmarks.entry import enter, is_ours, number_from, reason_of
-from benchmarks.equality import NotEqual
-from benchmarks.implementations import build
-from benchmarks.race import Race, Sample
-from benchmarks.recorder import Recorder
-from benchmarks.report import section
-from benchmarks.results import CatalogueRow, read_rows
-from benchmarks.settings import DEFAULT, FULL, QUICK, effort_of
-from benchmarks.tables import run_table
+from benchmarks import conftest, test_cpu
+from benchmarks.cases import catalogue
+from benchmarks.cases import op as cases
+from benchmarks.cases.implementations import build
+from benchmarks.core import entry
+from benchmarks.core.entry import NotEqual, enter, is_ours, number_from, reason_of
+from benchmarks.core.race import Race, Sample
+from benchmarks.core.settings import DEFAULT, FULL, QUICK, effort_of
+from benchmarks.report.page import section
+from benchmarks.report.recorder import Recorder
+from benchmarks.report.results import CatalogueRow, read_rows
+from benchmarks.report.tables import run_table
 from tests.benchmarks.test_helpers import SMALL
 from tests.benchmarks.test_report import ROWS, row, timed
 

@@ -11,16 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_peers, gpu_tests
-from benchmarks.equality import check
-from benchmarks.gpu_card import Card
-from benchmarks.gpu_cases import MAIN, compiled_cases, first_cases, quick, sweep_cases
-from benchmarks.gpu_clock import captured, limited, products
-from benchmarks.gpu_goals import GOALS, verdicts
-from benchmarks.gpu_report import case_table, write_report
-from benchmarks.race import Race, Sample
-from benchmarks.report import GPU_BEGIN, main
-from benchmarks.results import GpuRow, Row, append_rows, read_rows
+from benchmarks.cases import gpu_peers
+from benchmarks.cases.equality import check
+from benchmarks.cases.gpu import MAIN, compiled_cases, first_cases, quick, sweep_cases
+from benchmarks.core.clock import captured, limited, products
+from benchmarks.core.race import Race, Sample
+from benchmarks.gpu import measure as gpu
+from benchmarks.gpu import tests as gpu_tests
+from benchmarks.gpu.card import Card
+from benchmarks.report.gpu import case_table, write_report
+from benchmarks.report.gpu_goals import GOALS, verdicts
+from benchmarks.report.page import GPU_BEGIN, main
+from benchmarks.report.results import GpuRow, Row, append_rows, read_rows
 from tests.benchmarks.test_report import ROWS
 
 RUN = {"date": "2026-01-03", "revision": "abc", "machine": "a card", "python": "3", "torch": "2"}

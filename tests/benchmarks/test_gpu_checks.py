@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_check_list, gpu_checks
-from benchmarks.gpu_check_list import CHECKS, Check, Place
+from benchmarks.gpu import check_list as gpu_check_list
+from benchmarks.gpu import checks as gpu_checks
+from benchmarks.gpu.check_list import CHECKS, Check, Place
 
 # Stands for the checks: one goes wrong, one ends its process, one never ends.
 PROGRAM = """

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_candidates, gpu_sweep
-from benchmarks.equality import NotEqual
-from benchmarks.gpu_candidates import (
+from benchmarks.cases.gpu import MAIN
+from benchmarks.core.entry import NotEqual
+from benchmarks.gpu import candidates as gpu_candidates
+from benchmarks.gpu import sweep as gpu_sweep
+from benchmarks.gpu.candidates import (
     BACKENDS,
     BACKWARD,
     CUDA,
@@ -25,8 +27,7 @@ from benchmarks.gpu_candidates import (
     setting,
     without,
 )
-from benchmarks.gpu_cases import MAIN
-from benchmarks.gpu_sweep import Sweep, save
+from benchmarks.gpu.sweep import Sweep, save
 from lares_kernels.cuda import settings as cuda_settings
 from lares_kernels.triton.settings import (
     ENVIRONMENT_VARIABLE,

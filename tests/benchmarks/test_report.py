@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.plots import like_main
-from benchmarks.report import BEGIN, END, main, rows_of_machine, with_section
-from benchmarks.results import COLUMNS, Row, append_rows, newest_rows, read_rows
+from benchmarks.report.page import BEGIN, END, main, rows_of_machine, with_section
+from benchmarks.report.plots import like_main
+from benchmarks.report.results import COLUMNS, Row, append_rows, newest_rows, read_rows
 
 RUN = {"revision": "abc", "machine": "m", "python": "3", "torch": "2", "threads": 1}
 SHAPE = {"d_model": 64, "n_heads": 2, "d_ff": 256, "n_layers": 2, "max_length": 20}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from benchmarks.gpu_clock import products
+from benchmarks.core.clock import products
 from lares_kernels.circumstances import circumstances, tf32_allowed
 from lares_kernels.self_check import precision_name
 from lares_kernels.triton.backend import precision_of
