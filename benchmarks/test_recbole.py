@@ -19,7 +19,7 @@ from benchmarks.steps.spt_data import USERS, drawn_dataset
 from lares import LaresConfig, LaresModel
 from lares.data.batches import epoch_order
 from lares.data.dataset import Dataset
-from lares.objectives.spt import SptConfig
+from lares.objectives.spt.config import SptConfig
 from lares.training.spt import SptPhase
 from lares.training.steps import Place, batch_bounds
 

@@ -26,7 +26,9 @@ from benchmarks.core.memory import peak_growth
 from benchmarks.steps.spt import PlainEncoder
 from benchmarks.steps.spt_data import drawn_dataset
 from lares import LaresConfig, LaresModel
-from lares.objectives.rpt import RptBatch, RptConfig, RptObjective, group_advantages
+from lares.objectives.rpt.config import RptConfig
+from lares.objectives.rpt.losses import group_advantages
+from lares.objectives.rpt.prefixes import RptBatch, RptObjective
 from lares.training.rpt import RptPhase
 from lares.training.steps import Place
 
@@ -39,7 +41,7 @@ CPU = Place(rank=0, n_processes=1, device=torch.device("cpu"))
 
 class PlainObjective(nn.Module):
     """The objective with all log-probabilities of all steps in memory; arguments as
-    :class:`lares.objectives.rpt.RptObjective`'s."""
+    :class:`lares.objectives.rpt.prefixes.RptObjective`'s."""
 
     def __init__(self, model: LaresModel, reference: LaresModel, rpt: RptConfig) -> None:
         super().__init__()

@@ -22,7 +22,9 @@ from benchmarks.cases.equality import YARDSTICKS
 from benchmarks.steps.spt_data import drawn_dataset
 from lares import LaresConfig, LaresModel
 from lares.model.encoder import EncoderOutput, LaresEncoder
-from lares.objectives.spt import SptConfig, SptDepths, SptLosses, SptObjective
+from lares.objectives.spt.config import SptConfig
+from lares.objectives.spt.losses import SptDepths, SptLosses
+from lares.objectives.spt.prefixes import SptObjective
 from lares.training.spt import SptPhase
 from lares.training.steps import Place
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lares.cli.options import OptionParser, command_parser, metrics_table, require_place
-from lares.data.download import get_movielens_100k
+from lares.data.fetch.movielens import get_movielens_100k
 from lares.names import shell_word
 from lares.training.config import RECIPES_FOLDER, DataOptions, TrainConfig, merge_options
 from lares.training.options_file import read_yaml

@@ -24,7 +24,7 @@ from lares.cli.options import (
     require_threads,
     whole_numbers,
 )
-from lares.data.formats import require_there
+from lares.data.file_names import require_there
 from lares.errors import ConfigError, DataError
 from lares.model.config import EVALUATION_STATES, MOST_STEPS
 from lares.training.config import DataOptions, TrainerOptions, read_config
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from lares.data.dataset import Dataset, Split
+    from lares.data.dataset import Dataset
+    from lares.data.split import Split
     from lares.training.trained import TrainedModel
 
 _SPLITS = ("valid", "test")

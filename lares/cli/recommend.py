@@ -21,7 +21,7 @@ from lares.cli.options import (
     require_threads,
 )
 from lares.cli.output import is_utf8
-from lares.csv_rows import rows_of
+from lares.data.formats.csv_rows import rows_of
 from lares.errors import ConfigError, DataError
 from lares.model.config import MOST_STEPS
 from lares.names import shown
@@ -98,7 +98,7 @@ def read_histories(history: str | None, histories: str | None) -> list[History]:
         raise ConfigError("give --history ID,ID,... or --histories FILE, one of them")
     if history is not None:
         return list(_parsed([history], lambda line: "--history"))
-    from lares.data.text_lines import text_lines  # brings pyarrow
+    from lares.data.formats.text_lines import text_lines  # brings pyarrow
 
     path = Path(str(histories))
     lines = text_lines(path, _LONGEST_LINE)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lares.cli.options import OptionParser, command_parser, metrics_table
-from lares.data.formats import require_there
+from lares.data.file_names import require_there
 from lares.errors import ConfigError, LaresError
 from lares.model.config import LaresConfig
 from lares.model.folders import is_run

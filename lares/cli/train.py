@@ -13,7 +13,7 @@ from lares.cli.run_command import (
     print_metrics,
     saying_how_to_go_on,
 )
-from lares.data.formats import last_name
+from lares.data.file_names import last_name
 from lares.training.config import TrainConfig, recipes
 
 

@@ -8,9 +8,10 @@ from lares.on_first_use import on_first_use
 
 if TYPE_CHECKING:
     from lares.data.batches import collate, epoch_order
-    from lares.data.dataset import Dataset, Sequences, Split, leave_one_out
+    from lares.data.dataset import Dataset, Sequences, leave_one_out
     from lares.data.partners import PartnerIndex
     from lares.data.readers import load_dataset
+    from lares.data.split import Split
     from lares.data.vocabulary import Vocabulary
 
 __all__ = [
@@ -29,7 +30,7 @@ _HOMES = {
     "Dataset": "lares.data.dataset",
     "PartnerIndex": "lares.data.partners",
     "Sequences": "lares.data.dataset",
-    "Split": "lares.data.dataset",
+    "Split": "lares.data.split",
     "Vocabulary": "lares.data.vocabulary",
     "collate": "lares.data.batches",
     "epoch_order": "lares.data.batches",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lares.data.batches import collate
-from lares.data.dataset import Split
+from lares.data.split import Split
 from lares.errors import ConfigError
 from lares.evaluation.ranking import DEFAULT_KS, catalogue_target_ranks, metrics_from_ranks
 from lares.model.config import EVALUATION_STATES, MOST_SEED

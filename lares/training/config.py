@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from lares.data.formats import FORMATS
+from lares.data.file_names import FORMATS
 from lares.errors import ConfigError
 from lares.model.config import EVALUATION_STATES, MOST_SEED, MOST_STEPS, MOST_THREADS, LaresConfig
 from lares.names import nearest
-from lares.objectives.config import RptConfig, SptConfig, check_has_steps
+from lares.objectives.rpt.config import RptConfig
+from lares.objectives.spt.config import SptConfig, check_has_steps
 from lares.plain import settle_options, whole
 from lares.training.options_file import read_yaml
 

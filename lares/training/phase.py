@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lares.data.dataset import Split
+from lares.data.split import Split
 from lares.model.model import LaresModel
 
 # Columns of ``metrics.csv`` that are drawn, and their labels.

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lares.data.arrays import read_array
-from lares.data.dataset import Dataset, Split
+from lares.data.dataset import Dataset
 from lares.data.readers import load_dataset
+from lares.data.split import Split
 from lares.data.vocabulary import Vocabulary
 from lares.errors import CheckpointError, ConfigError, DataError
 from lares.evaluation.evaluate import depth_ranks
@@ -23,14 +24,10 @@ from lares.files import atomic_write
 from lares.model.checkpoint import save_model
 from lares.model.config import CONFIG_FILE
 from lares.model.model import LaresModel
-from lares.objectives.config import RptConfig
-from lares.objectives.rpt import (
-    RptBatch,
-    RptLosses,
-    RptObjective,
-    draw_rollout_depths,
-)
-from lares.objectives.rpt_windows import WindowRptObjective
+from lares.objectives.rpt.config import RptConfig
+from lares.objectives.rpt.histories import WindowRptObjective
+from lares.objectives.rpt.losses import RptLosses, draw_rollout_depths
+from lares.objectives.rpt.prefixes import RptBatch, RptObjective
 from lares.training.config import PosttrainConfig
 from lares.training.display import tell
 from lares.training.engine import all_do, first_does, launch, place_of
@@ -182,7 +179,7 @@ def _load_start(path: str | Path) -> TrainedModel:
 
 def _objective(
     config: PosttrainConfig, start: LaresModel, vocabulary: Vocabulary, fabric: Fabric
-) -> RptObjective:
+) -> RptObjective | WindowRptObjective:
     """The objective, with a policy that begins as ``start``."""
     config.sampling.check_model(start.config)
     shape, seed = config.start.of_policy(start.config), config.trainer.seed
@@ -211,7 +208,7 @@ def _samples_to_keep(
 
 def _phase(
     config: PosttrainConfig,
-    objective: RptObjective,
+    objective: RptObjective | WindowRptObjective,
     split: Split,
     kept: NDArray[np.int64],
     place: Place,

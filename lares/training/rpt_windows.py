@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lares.data.dataset import Split
-from lares.objectives.rpt import RptLosses, draw_rollout_depths
-from lares.objectives.rpt_windows import WindowRptBatch, WindowRptObjective
+from lares.data.split import Split
+from lares.objectives.rpt.histories import WindowRptBatch, WindowRptObjective
+from lares.objectives.rpt.losses import RptLosses, draw_rollout_depths
 from lares.training.config import SamplingOptions
 from lares.training.phase import RPT_CURVES, Phase
 from lares.training.steps import Place, Purpose, generator_of_step, seed_of_step

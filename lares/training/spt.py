@@ -13,20 +13,16 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lares.data.dataset import Dataset, Split
+from lares.data.dataset import Dataset
 from lares.data.partners import PartnerIndex
 from lares.data.readers import load_dataset
+from lares.data.split import Split
 from lares.data.text_features import read_text_features
 from lares.errors import ConfigError
 from lares.model.model import LaresModel
-from lares.objectives.config import SptConfig
-from lares.objectives.spt import (
-    SptBatch,
-    SptDepths,
-    SptLosses,
-    SptObjective,
-    draw_depths,
-)
+from lares.objectives.spt.config import SptConfig
+from lares.objectives.spt.losses import SptDepths, SptLosses, draw_depths
+from lares.objectives.spt.prefixes import SptBatch, SptObjective
 from lares.training.config import TrainConfig
 from lares.training.display import tell
 from lares.training.distributed import gather_rows

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lares.data.dataset import Split
 from lares.data.partners import PartnerIndex
+from lares.data.split import Split
 from lares.model.model import LaresModel
-from lares.objectives.config import SptConfig
-from lares.objectives.spt import SptDepths, SptLosses, draw_depths
-from lares.objectives.spt_windows import WindowBatch, WindowSptObjective
+from lares.objectives.spt.config import SptConfig
+from lares.objectives.spt.histories import WindowBatch, WindowSptObjective
+from lares.objectives.spt.losses import SptDepths, SptLosses, draw_depths
 from lares.training.config import SamplingOptions
 from lares.training.distributed import gather_rows
 from lares.training.phase import SPT_CURVES, Phase

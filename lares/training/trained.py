@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lares.data.dataset import Dataset, Split
+from lares.data.dataset import Dataset
+from lares.data.split import Split
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
 from lares.model.folders import ITEMS_FILE

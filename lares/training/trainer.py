@@ -16,7 +16,8 @@ from torch import Tensor
 
 import lares_kernels as lk
 from lares.data.batches import epoch_order
-from lares.data.dataset import Dataset, Split
+from lares.data.dataset import Dataset
+from lares.data.split import Split
 from lares.errors import LaresError, NonFiniteError
 from lares.evaluation.evaluate import depth_ranks
 from lares.evaluation.ranking import metrics_from_ranks

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lares.data.dataset import Split
+from lares.data.split import Split
 from lares.data.windows import cut_windows
 from lares.errors import ConfigError
 from lares.training.steps import Place, ResidentSamples

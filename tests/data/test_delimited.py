@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from lares.data import load_dataset
-from lares.data.delimited import DelimitedTable
+from lares.data.formats.delimited import DelimitedTable
 from lares.errors import DataError
 from tests.data.tables import HEADER, four_of, history, items_of, write_text
 

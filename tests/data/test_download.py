@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from lares.data import download as module
 from lares.data import load_dataset
+from lares.data.fetch import movielens as module
+from lares.data.fetch.amazon import get_amazon_2023
 from lares.errors import DownloadError
 
 U_DATA = "1\t5\t3\t10\n1\t6\t3\t11\n1\t5\t4\t12\n1\t7\t1\t9\n"
@@ -138,7 +139,7 @@ def test_amazon_asks_the_hub_for_the_five_core_file(tmp_path, monkeypatch) -> No
         return str(path)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
-    path = module.get_amazon_2023("Video_Games", tmp_path)
+    path = get_amazon_2023("Video_Games", tmp_path)
     assert asked["repo_id"] == "McAuley-Lab/Amazon-Reviews-2023"
     assert asked["filename"] == "benchmark/5core/rating_only/Video_Games.csv"
     assert len(load_dataset(path).train) == 2
@@ -148,11 +149,11 @@ def test_amazon_errors(tmp_path, monkeypatch) -> None:
     import huggingface_hub
 
     with pytest.raises(DownloadError, match="unknown category 'Video_Game'; did you mean"):
-        module.get_amazon_2023("Video_Game", tmp_path)
+        get_amazon_2023("Video_Game", tmp_path)
 
     def unreachable(**_):
         raise OSError("no route")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
     with pytest.raises(DownloadError, match=r"Video_Games\.csv.*no route"):
-        module.get_amazon_2023("Video_Games", tmp_path)
+        get_amazon_2023("Video_Games", tmp_path)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lares import LaresConfig, LaresModel
-from lares.data.dataset import Dataset, Split
+from lares.data.dataset import Dataset
+from lares.data.split import Split
 from lares.data.vocabulary import Vocabulary
 from lares.evaluation import evaluate_popularity, metrics_from_ranks, target_ranks
 from lares.evaluation.evaluate import depth_ranks
@@ -145,7 +146,7 @@ def test_memory_of_half_a_million_events() -> None:
 import resource
 import numpy as np
 from lares import LaresConfig, LaresModel
-from lares.data.dataset import Split
+from lares.data.split import Split
 from lares.evaluation.evaluate import depth_ranks
 lengths = np.full(600, 8)
 lengths[5] = 500_000

@@ -11,8 +11,11 @@ from safetensors import safe_open
 
 import lares_kernels
 from lares.integrations.official import load_official, official_gradients
-from lares.objectives.rpt import RptBatch, RptConfig, RptObjective
-from lares.objectives.spt import SptBatch, SptConfig, SptDepths, SptObjective
+from lares.objectives.rpt.config import RptConfig
+from lares.objectives.rpt.prefixes import RptBatch, RptObjective
+from lares.objectives.spt.config import SptConfig
+from lares.objectives.spt.losses import SptDepths
+from lares.objectives.spt.prefixes import SptBatch, SptObjective
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 BOUND = 1e-9

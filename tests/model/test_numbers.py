@@ -16,7 +16,8 @@ from lares.data import load_dataset
 from lares.errors import ConfigError
 from lares.evaluation import evaluate, evaluate_popularity, metrics_from_ranks
 from lares.evaluation.evaluate import depth_ranks
-from lares.objectives.config import RptConfig, SptConfig
+from lares.objectives.rpt.config import RptConfig
+from lares.objectives.spt.config import SptConfig
 from lares.plain import plain
 from lares.training.config import (
     DataOptions,

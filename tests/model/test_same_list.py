@@ -13,7 +13,7 @@ import torch
 
 import lares_kernels as lk
 from lares import LaresConfig, LaresModel
-from lares.data.dataset import Split
+from lares.data.split import Split
 from lares.errors import CheckpointError
 from lares.evaluation.evaluate import depth_ranks, evaluate
 from lares.model.config import MOST_SEED

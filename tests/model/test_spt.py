@@ -8,13 +8,9 @@ import torch
 
 from lares import LaresConfig, LaresModel
 from lares.errors import ConfigError
-from lares.objectives.spt import (
-    SptBatch,
-    SptConfig,
-    SptDepths,
-    SptObjective,
-    draw_depths,
-)
+from lares.objectives.spt.config import SptConfig
+from lares.objectives.spt.losses import SptDepths, draw_depths
+from lares.objectives.spt.prefixes import SptBatch, SptObjective
 
 DEPTHS = SptDepths(2, 3, 3, 1)
 

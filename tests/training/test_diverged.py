@@ -9,7 +9,7 @@ import torch
 
 from lares.errors import LaresError
 from lares.model.config import LaresConfig
-from lares.objectives.spt import SptObjective
+from lares.objectives.spt.prefixes import SptObjective
 from lares.training.config import PosttrainConfig, RunConfig
 from lares.training.diverged import remedies
 from lares.training.rpt import posttrain

@@ -14,9 +14,11 @@ from lares import LaresConfig, LaresModel
 from lares.cli.train import parse
 from lares.data import load_dataset
 from lares.errors import ConfigError
-from lares.objectives.rpt import RptConfig, RptObjective
-from lares.objectives.rpt_windows import WindowRptObjective
-from lares.objectives.spt import SptConfig, SptDepths, symmetric_nce
+from lares.objectives.rpt.config import RptConfig
+from lares.objectives.rpt.histories import WindowRptObjective
+from lares.objectives.rpt.prefixes import RptObjective
+from lares.objectives.spt.config import SptConfig
+from lares.objectives.spt.losses import SptDepths, symmetric_nce
 from lares.training.config import SamplingOptions
 from lares.training.rpt import RptPhase, posttrain
 from lares.training.rpt_windows import WindowRptPhase

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lares.data.dataset import Dataset, Split
-from lares.data.delimited import DelimitedTable
-from lares.data.formats import SPLITS, stem, suffix
+from lares.data.dataset import Dataset
+from lares.data.file_names import SPLITS, stem, suffix
+from lares.data.formats.delimited import DelimitedTable
 from lares.data.ids import encode_column, sort_codes
 from lares.data.interactions import describe_ids, kept_rows
+from lares.data.split import Split
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
 from lares.names import shown

@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
-from lares.csv_rows import rows_of
-from lares.data.formats import compression
+from lares.data.file_names import compression
+from lares.data.formats.csv_rows import rows_of
+from lares.data.formats.text_lines import text_lines
 from lares.data.tables import ReadAgain, Table, part_files, require_once
-from lares.data.text_lines import text_lines
 from lares.errors import DataError
 from lares.names import utf8_name
 

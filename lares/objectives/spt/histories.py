@@ -1,9 +1,9 @@
-"""SPT (arXiv 2505.16865, section 3.3) on every prefix of a history in one pass.
+"""Pre-training on every prefix of a history in one pass.
 
 With a causal mask the state of a history's item is the state of the prefix that ends there. So one
-encoding of a window trains all its targets, where ``spt.py`` encodes a prefix for each. What prefixes
-of a window share is their dropout, noise and depth. Alignment compares some of the targets of a batch,
-each with its partner, which is a prefix encoded by itself.
+encoding of a window trains all its targets, where ``prefixes.py`` encodes a prefix for each. What
+prefixes of a window share is their dropout, noise and depth. Alignment compares some of the targets of
+a batch, each with its partner, which is a prefix encoded by itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lares.objectives.spt import SptDepths, SptLosses, SptLossesOf
+from lares.objectives.spt.losses import SptDepths, SptLosses, SptLossesOf
 
 
 @dataclass
@@ -47,7 +47,7 @@ class WindowBatch:
 
 
 class WindowSptObjective(SptLossesOf):
-    """The losses of whole windows; arguments as of :class:`lares.objectives.spt.SptLossesOf`."""
+    """The losses of whole windows; arguments as of :class:`lares.objectives.spt.losses.SptLossesOf`."""
 
     def forward(
         self, batch: WindowBatch, depths: SptDepths, seed: int, warmth: float = 1.0
@@ -59,7 +59,7 @@ class WindowSptObjective(SptLossesOf):
 
         Args:
             batch: windows of this process.
-            depths: as :func:`lares.objectives.spt.draw_depths` gives them.
+            depths: as :func:`lares.objectives.spt.losses.draw_depths` gives them.
             seed: 64-bit key of dropout and initial states.
             warmth: share of their weights that the alignment losses have.
         """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lares.data.formats import compression
+from lares.data.file_names import compression
 from lares.errors import DataError
 from lares.names import shell_word
 

@@ -1,4 +1,4 @@
-"""The reinforcement post-training objective (LARES, arXiv 2505.16865, section 3.4).
+"""The losses of post-training, whichever way rollouts are encoded.
 
 Every sample is encoded ``G`` times, each time to another depth and from another initial state: ``G``
 rollouts of a policy whose steps each give the catalogue probabilities. A rollout is rewarded by where
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,11 +21,23 @@ import lares_kernels as lk
 from lares.errors import ConfigError
 from lares.model.config import LaresConfig
 from lares.model.depth import sample_depth
-from lares.model.encoder import EncoderOutput
 from lares.model.model import LaresModel
-from lares.objectives.config import RptConfig
+from lares.objectives.rpt.config import RptConfig
 
 _STD_FLOOR = 1e-4  # added to a group's deviation
+
+
+class _Targets(Protocol):
+    """What every batch has: (P,) item ids of this process, and how many all processes have."""
+
+    @property
+    def targets(self) -> Tensor: ...
+
+    @property
+    def global_size(self) -> int: ...
+
+
+Samples = TypeVar("Samples", bound=_Targets)
 
 
 def rewards_of(rpt: RptConfig, ranks: Tensor) -> Tensor:
@@ -33,22 +45,6 @@ def rewards_of(rpt: RptConfig, ranks: Tensor) -> Tensor:
     rewarded = (ranks < rpt.k).float()
     gains = 1.0 / torch.log2(ranks.float() + 2.0)
     return rewarded * (rpt.recall_reward + rpt.ndcg_reward * gains)
-
-
-class RptBatch(NamedTuple):
-    """Samples of one step, or this process's part of them, on the training device.
-
-    Attributes:
-        item_seq: (B, L) int64, right padded; lengths: (B,); targets: (B,) item ids.
-        sequence_ids: (B,) number of each sample in the batch of all processes.
-        global_size: samples in the batch of all processes.
-    """
-
-    item_seq: Tensor
-    lengths: Tensor
-    targets: Tensor
-    sequence_ids: Tensor
-    global_size: int
 
 
 class Rollouts(NamedTuple):
@@ -131,8 +127,10 @@ class _Steps:
         return (values * self._weight.to(values.dtype)).sum(-1)
 
 
-class RptObjective(nn.Module):
-    """Policy, reference and objective as one module, so that an engine that wraps modules wraps the
+class RptLossesOf(nn.Module, Generic[Samples]):
+    """The losses of rollouts, whichever way these are encoded.
+
+    Policy, reference and objective are one module, so that an engine that wraps modules wraps the
     whole step.
 
     Args:
@@ -160,7 +158,7 @@ class RptObjective(nn.Module):
         self.rpt = rpt
         self._n_processes = n_processes
 
-    def train(self, mode: bool = True) -> RptObjective:
+    def train(self, mode: bool = True) -> RptLossesOf[Samples]:
         """As of any module, but the reference stays in evaluation mode."""
         super().train(mode)
         self.reference.eval()
@@ -168,7 +166,7 @@ class RptObjective(nn.Module):
 
     def forward(
         self,
-        batch: RptBatch,
+        batch: Samples,
         depths: Sequence[int],
         seed: int,
         reference_seed: int,
@@ -192,7 +190,7 @@ class RptObjective(nn.Module):
         policy_states, reference_states = initial_states or (None, None)
         steps = _Steps(depths, batch.targets.device)
         shares = self.rpt.pre_block == "shared" or not self.training
-        trajectory = self._encode(self.model, batch, depths, seed, policy_states, shares)
+        trajectory = self.encode(self.model, batch, depths, seed, policy_states, shares)
         states = steps.take(trajectory)
         policy = lk.catalogue_log_probability(
             states,
@@ -234,7 +232,7 @@ class RptObjective(nn.Module):
     @torch.no_grad()
     def _judge(
         self,
-        batch: RptBatch,
+        batch: Samples,
         steps: _Steps,
         last: Tensor,
         found: Tensor,
@@ -253,7 +251,7 @@ class RptObjective(nn.Module):
         )
         rewards = rewards_of(self.rpt, ranks).reshape(-1, n_groups)
         # Without dropout the pre-block's output is the same for all rollouts.
-        trajectory = self._encode(
+        trajectory = self.encode(
             self.reference, batch, steps.depths, reference_seed, reference_states, shares=True
         )
         reference = lk.catalogue_log_probability(
@@ -265,48 +263,26 @@ class RptObjective(nn.Module):
         assert isinstance(reference, Tensor)
         return Rollouts(group_advantages(rewards), rewards, found.detach(), reference)
 
-    def _encode(
+    def encode(
         self,
         model: LaresModel,
-        batch: RptBatch,
+        batch: Samples,
         depths: Sequence[int],
         seed: int,
         initial_states: Tensor | None,
         shares: bool,
     ) -> Tensor:
-        """States (B, G, T_max, d) of the newest item after every step of every rollout."""
-        size, n_groups = len(batch.targets), self.rpt.rollouts
-        device = batch.targets.device
-        each = torch.tensor(depths, dtype=torch.int32, device=device).expand(size, -1)
-        if shares:
-            out: EncoderOutput = model.encoder(
-                batch.item_seq,
-                batch.lengths,
-                each,
-                initial_states,
-                seed=seed,
-                sequence_ids=batch.sequence_ids,
-                rollouts=n_groups,
-                return_trajectory=True,
-            )
-            assert out.trajectory is not None
-            return out.trajectory
-        # Sequences of their own, next to each other, with random numbers of their own.
-        ids = (
-            batch.sequence_ids[:, None] + torch.arange(n_groups, device=device) * batch.global_size
-        )
-        out = model.encoder(
-            batch.item_seq.repeat_interleave(n_groups, dim=0),
-            batch.lengths.repeat_interleave(n_groups),
-            each.reshape(-1),
-            None if initial_states is None else initial_states.flatten(0, 1),
-            seed=seed,
-            sequence_ids=ids.reshape(-1),
-            return_trajectory=True,
-        )
-        trajectory = out.trajectory
-        assert trajectory is not None
-        return trajectory.reshape(size, n_groups, *trajectory.shape[1:])
+        """States (B, G, T_max, d) that predict each target after every step of every rollout.
+
+        Args:
+            model: the policy or the reference.
+            batch: samples of this process.
+            depths: steps of each of the ``G`` rollouts.
+            seed: 64-bit key of dropout and initial states.
+            initial_states: (B, G, L, d), to fix them.
+            shares: whether rollouts of a sample may share one pass of the pre-block.
+        """
+        raise NotImplementedError
 
     def _policy_gain(self, found: Tensor, old: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
         """(surrogate of every step, 1 where its ratio is cut off), both (B, N)."""

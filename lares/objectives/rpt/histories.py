@@ -1,8 +1,8 @@
-"""RPT (arXiv 2505.16865, section 3.4) on chosen targets of whole histories.
+"""Post-training on chosen targets of whole histories.
 
-As :class:`lares.objectives.rpt.RptObjective`, but a rollout encodes a window once for all its targets:
-its states after every step are read where targets are predicted. Targets of a window share dropout and
-noise of a rollout.
+As :class:`lares.objectives.rpt.prefixes.RptObjective`, but a rollout encodes a window once for all its
+targets: its states after every step are read where targets are predicted. Targets of a window share
+dropout and noise of a rollout.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lares.model.model import LaresModel
-from lares.objectives.rpt import RptBatch, RptObjective
+from lares.objectives.rpt.losses import RptLossesOf
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class WindowRptBatch:
     global_size: int
 
 
-class WindowRptObjective(RptObjective):
-    """The objective on windows; arguments as of :class:`lares.objectives.rpt.RptObjective`."""
+class WindowRptObjective(RptLossesOf[WindowRptBatch]):
+    """The objective on windows; arguments as of :class:`lares.objectives.rpt.losses.RptLossesOf`."""
 
-    def _encode(
+    def encode(
         self,
         model: LaresModel,
-        batch: RptBatch | WindowRptBatch,
+        batch: WindowRptBatch,
         depths: Sequence[int],
         seed: int,
         initial_states: Tensor | None,
@@ -55,7 +55,6 @@ class WindowRptObjective(RptObjective):
         Each rollout is an encoding of its own, also where those of a window could share the
         pre-block's output: that is a part of the recurrence's cost.
         """
-        assert isinstance(batch, WindowRptBatch)
         if initial_states is not None:
             raise ValueError("initial states of windows cannot be given")
         n_groups, size = len(depths), len(batch.lengths)
