@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("benchmarks", "lares", "lares_kernels")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 FOLDERS = [path.parent for path in MODULES if path.name == "__init__.py"]
-FOLDERS.remove(ROOT / "lares_kernels")  # its files lie flat, and triton and catalogue import each other
+# Its files lie flat, and triton and catalogue import each other.
+FOLDERS.remove(ROOT / "lares_kernels")
 # Inside lares each folder may use those to its right.
 FLOORS = ("cli", "training", "evaluation", "integrations", "objectives", "model", "data")
 
@@ -119,6 +120,15 @@ def test_floors_of_the_recommender(path: Path) -> None:
         floor = FLOORS.index(mine) if mine in FLOORS else len(FLOORS)
         above = {room_of(name, ROOT / "lares") for name in imports(path)} & set(FLOORS[:floor])
         assert not above, f"{path} imports {above}"
+
+
+def test_tests_mirror_the_tree() -> None:
+    """A folder of tests is named like that of what it tests, in ``lares`` or beside it."""
+    others = {"fuzz", "kernels", "saved"}
+    for file in (ROOT / "tests").rglob("__init__.py"):
+        folder = file.parent.relative_to(ROOT / "tests")
+        if folder.parts[:1] and folder.parts[0] not in others:
+            assert any((root / folder).is_dir() for root in (ROOT, ROOT / "lares")), folder
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from lares.data.dataset import Dataset
 from lares.integrations import sasrec
-from tests.model.recbole_options import ModelOptions, OneNumber
-from tests.model.sasrec_pytorch import SequenceModel
+from tests.integrations.recbole_options import ModelOptions, OneNumber
+from tests.integrations.sasrec_pytorch import SequenceModel
 
 Batch = dict[str, Any]
 

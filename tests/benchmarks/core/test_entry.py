@@ -23,8 +23,8 @@ from benchmarks.report.page import section
 from benchmarks.report.recorder import Recorder
 from benchmarks.report.results import CatalogueRow, read_rows
 from benchmarks.report.tables import run_table
+from tests.benchmarks.report.test_page import ROWS, row, timed
 from tests.benchmarks.test_helpers import SMALL
-from tests.benchmarks.test_report import ROWS, row, timed
 
 Maker = Callable[[], Callable[[], object]]
 

@@ -23,7 +23,7 @@ from benchmarks.report.gpu import case_table, write_report
 from benchmarks.report.gpu_goals import GOALS, verdicts
 from benchmarks.report.page import GPU_BEGIN, main
 from benchmarks.report.results import GpuRow, Row, append_rows, read_rows
-from tests.benchmarks.test_report import ROWS
+from tests.benchmarks.report.test_page import ROWS
 
 RUN = {"date": "2026-01-03", "revision": "abc", "machine": "a card", "python": "3", "torch": "2"}
 SMALL = replace(quick(MAIN), device="cpu", precision="fp32")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lares.errors import ConfigError
 from lares.integrations import sasrec, swapped
 from lares_kernels import UnsupportedModuleError
-from tests.model.sasrec_pytorch import KINDS, SequenceModel
+from tests.integrations.sasrec_pytorch import KINDS, SequenceModel
 
 SEQS = np.array([[0, 0, 0, 0, 7], [1, 2, 3, 4, 5], [0, 0, 9, 9, 30]])
 POSITIVE = np.array([[0, 0, 0, 0, 8], [2, 3, 4, 5, 6], [0, 0, 9, 30, 1]])

@@ -16,7 +16,7 @@ pytest.importorskip("recbole", reason="RecBole is not installed")
 from lares.errors import ConfigError
 from lares.integrations import recbole as swap
 from lares_kernels import UnsupportedModuleError
-from tests.model.recbole_options import ModelOptions, OneNumber
+from tests.integrations.recbole_options import ModelOptions, OneNumber
 
 ITEMS, LENGTH = 40, 10
 
