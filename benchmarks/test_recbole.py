@@ -20,7 +20,7 @@ from lares import LaresConfig, LaresModel
 from lares.data.batches import epoch_order
 from lares.data.dataset import Dataset
 from lares.objectives.spt.config import SptConfig
-from lares.training.spt import SptPhase
+from lares.training.spt_phases import SptPhase
 from lares.training.steps import Place, batch_bounds
 
 PYTHON = os.environ.get("LARES_RECBOLE_PYTHON", "")

@@ -35,33 +35,11 @@ class Effort(NamedTuple):
     longest_steps: float
 
 
-QUICK = Effort(
-    "quick",
-    budget=0.5,
-    fewest=2,
-    most=10,
-    fewest_steps=2,
-    longest=4.0,
-    longest_steps=8.0,
-)
+QUICK = Effort("quick", 0.5, fewest=2, most=10, fewest_steps=2, longest=4.0, longest_steps=8.0)
 DEFAULT = Effort(
-    "default",
-    budget=1.0,
-    fewest=3,
-    most=100,
-    fewest_steps=3,
-    longest=12.0,
-    longest_steps=40.0,
+    "default", 1.0, fewest=3, most=100, fewest_steps=3, longest=12.0, longest_steps=40.0
 )
-FULL = Effort(
-    "full",
-    budget=2.0,
-    fewest=5,
-    most=200,
-    fewest_steps=5,
-    longest=120.0,
-    longest_steps=600.0,
-)
+FULL = Effort("full", 2.0, fewest=5, most=200, fewest_steps=5, longest=120.0, longest_steps=600.0)
 
 
 def effort_of(environment: dict[str, str]) -> Effort:

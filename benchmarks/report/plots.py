@@ -83,67 +83,75 @@ def microseconds_a_token(row: Row) -> float:
     return (row.median_us or 0.0) / (row.tokens or 1)
 
 
-def plot_steps(rows: Sequence[Row], path: Path) -> None:
-    """Time against ``T``."""
-    figure, panels = two_panels(
-        "Cost against depth (fp32, one thread)", "steps T", "milliseconds a call"
-    )
+def _plot(
+    rows: Sequence[Row],
+    path: Path,
+    what: str,
+    units: tuple[str, str],
+    curves: Callable[[Axes, list[Row], str], None],
+    scale: Callable[[Axes], None],
+) -> None:
+    """Draw a panel for each pass, in it what ``curves`` makes of each implementation's rows."""
+    figure, panels = two_panels(f"Cost against {what} (fp32, one thread)", *units)
     for passes, axes in panels.items():
         for name in compared(rows):
-            chosen = [
-                row
-                for row in rows
-                if (row.implementation, row.passes) == (name, passes) and like_main(row, "steps")
-            ]
-            _curve(axes, chosen, "steps", milliseconds, name, "-")
-        axes.set_ylim(bottom=0)
-        axes.set_xlim(left=0)
+            chosen = [row for row in rows if (row.implementation, row.passes) == (name, passes)]
+            curves(axes, chosen, name)
+        scale(axes)
         _legend(axes)
     figure.savefig(path, dpi=DPI)
+
+
+def _from_zero(axes: Axes) -> None:
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+
+
+def _logarithmic(axes: Axes) -> None:
+    axes.set_xscale("log", base=4)
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set_yscale("log")
+
+
+def _plot_calls(
+    rows: Sequence[Row],
+    path: Path,
+    what: str,
+    column: str,
+    unit: str,
+    scale: Callable[[Axes], None],
+) -> None:
+    def curves(axes: Axes, chosen: list[Row], name: str) -> None:
+        near = [row for row in chosen if like_main(row, column)]
+        _curve(axes, near, column, milliseconds, name, "-")
+
+    _plot(rows, path, what, (unit, "milliseconds a call"), curves, scale)
+
+
+def plot_steps(rows: Sequence[Row], path: Path) -> None:
+    """Time against ``T``."""
+    _plot_calls(rows, path, "depth", "steps", "steps T", _from_zero)
 
 
 def plot_batch(rows: Sequence[Row], path: Path) -> None:
     """Time against the number of sequences, both on logarithmic axes."""
-    figure, panels = two_panels(
-        "Cost against batch (fp32, one thread)", "sequences B", "milliseconds a call"
-    )
-    for passes, axes in panels.items():
-        for name in compared(rows):
-            chosen = [
-                row
-                for row in rows
-                if (row.implementation, row.passes) == (name, passes) and like_main(row, "batch")
-            ]
-            _curve(axes, chosen, "batch", milliseconds, name, "-")
-        axes.set_xscale("log", base=4)
-        axes.xaxis.set_major_formatter("{x:.0f}")
-        axes.set_yscale("log")
-        _legend(axes)
-    figure.savefig(path, dpi=DPI)
+    _plot_calls(rows, path, "batch", "batch", "sequences B", _logarithmic)
 
 
 def plot_length(rows: Sequence[Row], path: Path) -> None:
     """Time of a real token against the width of the batch, full and with short sequences."""
-    figure, panels = two_panels(
-        "Cost against length (fp32, one thread)", "longest sequence L", "microseconds a real token"
-    )
-    for passes, axes in panels.items():
-        for name in compared(rows):
-            for kind, style in (("full", "-"), ("geometric", "--")):
-                chosen = [
-                    row
-                    for row in rows
-                    if (row.implementation, row.passes) == (name, passes)
-                    and row.case.startswith("length-")
-                    and row.lengths == kind
-                    and row.median_us is not None
-                ]
-                label = f"{name}, {kind} lengths"
-                _curve(axes, chosen, "max_length", microseconds_a_token, label, style)
-        axes.set_ylim(bottom=0)
-        axes.set_xlim(left=0)
-        _legend(axes)
-    figure.savefig(path, dpi=DPI)
+
+    def curves(axes: Axes, chosen: list[Row], name: str) -> None:
+        timed = [
+            row for row in chosen if row.case.startswith("length-") and row.median_us is not None
+        ]
+        for kind, style in (("full", "-"), ("geometric", "--")):
+            of_kind = [row for row in timed if row.lengths == kind]
+            label = f"{name}, {kind} lengths"
+            _curve(axes, of_kind, "max_length", microseconds_a_token, label, style)
+
+    units = ("longest sequence L", "microseconds a real token")
+    _plot(rows, path, "length", units, curves, _from_zero)
 
 
 def plot_ratios(rows: Sequence[Row], path: Path) -> None:

@@ -29,7 +29,7 @@ from lares import LaresConfig, LaresModel
 from lares.objectives.rpt.config import RptConfig
 from lares.objectives.rpt.losses import group_advantages
 from lares.objectives.rpt.prefixes import RptBatch, RptObjective
-from lares.training.rpt import RptPhase
+from lares.training.rpt_phases import RptPhase
 from lares.training.steps import Place
 
 DATA, N_ITEMS = "beauty14", 24_588  # lengths; the catalogue of Amazon 2023 Musical Instruments

@@ -25,7 +25,7 @@ from lares.model.encoder import EncoderOutput, LaresEncoder
 from lares.objectives.spt.config import SptConfig
 from lares.objectives.spt.losses import SptDepths, SptLosses
 from lares.objectives.spt.prefixes import SptObjective
-from lares.training.spt import SptPhase
+from lares.training.spt_phases import SptPhase
 from lares.training.steps import Place
 
 PARTS = ("data", "encoder", "losses", "optimizer")

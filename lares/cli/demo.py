@@ -59,7 +59,8 @@ def run(argv: Sequence[str]) -> None:
     from lares.training.interrupts import Interrupted
     from lares.training.loggers import CsvLog
     from lares.training.plots import plot_run
-    from lares.training.spt import SptPhase, train
+    from lares.training.spt import train
+    from lares.training.spt_phases import SptPhase
 
     data = DataOptions(path=str(path))
     configs = {name: dataclasses.replace(config, data=data) for name, config in configs.items()}

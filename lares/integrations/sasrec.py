@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lares.integrations.swapped import SwappedLayers, checked_recurrence, swapped_layers
+from lares.integrations.swapped import SwappedLayers, checked_recurrence, let_reason, swapped_layers
 from lares.model.modes import evaluating
 from lares_kernels import CoreConfig, UnsupportedModuleError
 from lares_kernels.from_torch import activation_name
@@ -115,13 +115,10 @@ def make_recurrent(
         UnsupportedModuleError: as :func:`accelerate`.
         ConfigError: an option is out of range.
     """
-    before = swapped_layers(model)
-    config = _config(model) if before is None else before.config
-    checked_recurrence(config, n_pre, mean_depth, depth_sampler)  # before anything is changed
-    layers = swapped_layers(accelerate(model, seed))
-    assert layers is not None
-    layers.make_recurrent(n_pre, mean_depth, depth_sampler)
-    return model
+    layers = swapped_layers(model)
+    config = _config(model) if layers is None else layers.config
+    recurrence = checked_recurrence(config, n_pre, mean_depth, depth_sampler)
+    return let_reason(accelerate(model, seed), recurrence)  # checked before anything is changed
 
 
 @dataclass

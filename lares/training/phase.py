@@ -13,20 +13,6 @@ from torch import Tensor, nn
 from lares.data.split import Split
 from lares.model.model import LaresModel
 
-# Columns of ``metrics.csv`` that are drawn, and their labels.
-SPT_CURVES = {
-    "loss": "total",
-    "recommendation": "recommendation",
-    "trajectory": "trajectory alignment",
-    "step": "step alignment",
-    "earlier": "recommendation, earlier step",
-}
-RPT_CURVES = {
-    "reward": "reward",
-    "divergence": "divergence",
-    "informative": "informative samples",
-}
-
 
 class Phase(ABC):
     """What the loop asks of a phase.

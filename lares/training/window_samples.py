@@ -35,6 +35,11 @@ class WindowPart(NamedTuple):
     end: int
     samples: NDArray[np.int64]
 
+    @property
+    def windows(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """``item_seq``, ``lengths``, ``window_ids``, ``rows`` and ``targets``."""
+        return self[:5]
+
 
 class WindowSamples:
     """Every prefix of every history, in windows whose items lie on the training device.
