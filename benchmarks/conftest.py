@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.allocator import keep_freed_memory
-from benchmarks.recorder import Recorder
-from benchmarks.results import CatalogueRow, Row
-from benchmarks.settings import CATALOGUE_PUBLISHED, CORES_PUBLISHED, PUBLISHED, results_file
-from benchmarks.tables import run_table
+from benchmarks.core.allocator import keep_freed_memory
+from benchmarks.core.settings import CATALOGUE_PUBLISHED, CORES_PUBLISHED, PUBLISHED, results_file
+from benchmarks.report.recorder import Recorder
+from benchmarks.report.results import CatalogueRow, Row
+from benchmarks.report.tables import run_table
 
 RECORDERS = pytest.StashKey[list[Recorder]]()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.catalogue import (
+from benchmarks.cases.catalogue import (
     MEMORY,
     MEMORY_FULL,
     CatalogueCase,
@@ -18,11 +18,11 @@ from benchmarks.catalogue import (
     programs,
     timed_cases,
 )
-from benchmarks.entry import Runner, enter, is_ours, number_from
-from benchmarks.machine import usable_cpus
-from benchmarks.recorder import Recorder
-from benchmarks.results import what_was_found
-from benchmarks.settings import EFFORT, FULL, QUICK
+from benchmarks.core.entry import Runner, enter, is_ours, number_from
+from benchmarks.core.machine import usable_cpus
+from benchmarks.core.settings import EFFORT, FULL, QUICK
+from benchmarks.report.recorder import Recorder
+from benchmarks.report.results import what_was_found
 
 
 @pytest.mark.parametrize("case", timed_cases(EFFORT.name), ids=str)
@@ -56,7 +56,7 @@ def test_memory(benchmark, catalogue_recorder: Recorder) -> None:
 
     def measure() -> None:
         for name, n_items in MEMORY_FULL if EFFORT is FULL else MEMORY:
-            command = [sys.executable, "-m", "benchmarks.catalogue", name, str(n_items)]
+            command = [sys.executable, "-m", "benchmarks.cases.catalogue", name, str(n_items)]
             found[name, n_items] = number_from(name, command)
 
     benchmark.pedantic(measure, rounds=1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.cases import Case, core_cases
-from benchmarks.recorder import Recorder
-from benchmarks.settings import EFFORT, QUICK
+from benchmarks.cases.op import Case, core_cases
+from benchmarks.core.settings import EFFORT, QUICK
+from benchmarks.report.recorder import Recorder
 from benchmarks.test_cpu import time_case
 
 pytestmark = pytest.mark.skipif(EFFORT is QUICK, reason="no case of a quick run")

@@ -12,16 +12,16 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.cases import MEMORY, Case, timed_cases
-from benchmarks.entry import Runner, enter
-from benchmarks.equality import check
-from benchmarks.implementations import build, names_of, op_of
-from benchmarks.machine import instruction_sets, usable_cpus
-from benchmarks.memory import bytes_saved
-from benchmarks.problem import problem_of
-from benchmarks.recorder import Recorder
-from benchmarks.results import what_was_found
-from benchmarks.settings import EFFORT, QUICK
+from benchmarks.cases.equality import check
+from benchmarks.cases.implementations import build, names_of, op_of
+from benchmarks.cases.op import MEMORY, Case, timed_cases
+from benchmarks.cases.problem import problem_of
+from benchmarks.core.entry import Runner, enter
+from benchmarks.core.machine import instruction_sets, usable_cpus
+from benchmarks.core.memory import bytes_saved
+from benchmarks.core.settings import EFFORT, QUICK
+from benchmarks.report.recorder import Recorder
+from benchmarks.report.results import what_was_found
 from lares_kernels.cpu_library import use_instruction_set
 
 

@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.entry import enter
-from benchmarks.equality import NotEqual
-from benchmarks.recorder import Recorder
-from benchmarks.settings import EFFORT, QUICK
-from benchmarks.spt_data import USERS, drawn_dataset
+from benchmarks.core.entry import NotEqual, enter
+from benchmarks.core.settings import EFFORT, QUICK
+from benchmarks.report.recorder import Recorder
+from benchmarks.steps.spt_data import USERS, drawn_dataset
 from lares import LaresConfig, LaresModel
 from lares.data.batches import epoch_order
 from lares.data.dataset import Dataset
-from lares.objectives.spt import SptConfig
-from lares.training.spt import SptPhase
+from lares.objectives.spt.config import SptConfig
+from lares.training.spt_phases import SptPhase
 from lares.training.steps import Place, batch_bounds
 
 PYTHON = os.environ.get("LARES_RECBOLE_PYTHON", "")
+PEER = Path(__file__).parent / "steps" / "recbole_peer.py"
 BATCH, ROUNDS = 1024, 3
 
 
@@ -39,7 +39,7 @@ class Peer:
             for user, (start, end) in enumerate(zip(test.starts, test.ends, strict=True)):
                 for place in range(start, end + 1):
                     file.write(f"u{user}\ti{test.items[place]}\t{place - start}\n")
-        command = [PYTHON, str(Path(__file__).with_name("recbole_peer.py")), str(folder), "drawn"]
+        command = [PYTHON, str(PEER), str(folder), "drawn"]
         # As keep_freed_memory does here: without it RecBole would lose time to page faults.
         keeps = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)}
         self.process = subprocess.Popen(

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.entry import Runner, enter, is_ours, number_from, reason_of
-from benchmarks.recorder import Recorder
-from benchmarks.results import what_was_found
-from benchmarks.rpt import BATCH, NAMES, RptStep, check_equal
-from benchmarks.settings import EFFORT, FULL, QUICK
+from benchmarks.core.entry import Runner, enter, is_ours, number_from, reason_of
+from benchmarks.core.settings import EFFORT, FULL, QUICK
+from benchmarks.report.recorder import Recorder
+from benchmarks.report.results import what_was_found
+from benchmarks.steps.rpt import BATCH, NAMES, RptStep, check_equal
 
 CHECKED = 24  # samples of the batch on which the two are compared
 # Plain takes 5 GB for the published batch, more than many a machine with two cores has to spare.
 SAMPLES = BATCH if EFFORT is FULL else 100
-COMMAND = [sys.executable, "-m", "benchmarks.rpt", str(SAMPLES)]
+COMMAND = [sys.executable, "-m", "benchmarks.steps.rpt", str(SAMPLES)]
 pytestmark = pytest.mark.skipif(EFFORT is QUICK, reason="SPT's is the training step of a quick run")
 
 

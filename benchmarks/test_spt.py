@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.entry import Runner, enter
-from benchmarks.recorder import Recorder
-from benchmarks.settings import EFFORT, QUICK
-from benchmarks.spt import SptStep, check_equal
-from benchmarks.spt_data import USERS
+from benchmarks.core.entry import Runner, enter
+from benchmarks.core.settings import EFFORT, QUICK
+from benchmarks.report.recorder import Recorder
+from benchmarks.steps.spt import SptStep, check_equal
+from benchmarks.steps.spt_data import USERS
 
 BATCH = 64 if EFFORT is QUICK else 1024  # as published
 CHECKED = 48  # samples of the batch on which the two are compared

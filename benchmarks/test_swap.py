@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import swap
-from benchmarks.race import Race
-from benchmarks.recorder import Recorder
-from benchmarks.settings import EFFORT, QUICK
+from benchmarks.core.race import Race
+from benchmarks.core.settings import EFFORT, QUICK
+from benchmarks.report.recorder import Recorder
+from benchmarks.steps import swap
 from lares.data.dataset import Dataset
 from lares.data.readers import load_dataset
 

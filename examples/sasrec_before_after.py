@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lares.data.dataset import Dataset
-from lares.data.download import get_movielens_100k
+from lares.data.fetch.movielens import get_movielens_100k
 from lares.data.readers import load_dataset
 from lares.integrations import sasrec  # lares
 

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lares.on_first_use import on_first_use
 
 if TYPE_CHECKING:
-    from lares.config import LaresConfig
-    from lares.encoder import LaresEncoder
-    from lares.model import LaresModel
+    from lares.model import LaresConfig, LaresEncoder, LaresModel
 
 __version__ = "0.1.0"
 __all__ = ["LaresConfig", "LaresEncoder", "LaresModel", "integrations"]
 
-# Loaded on first use: reading data and printing help must not wait for torch.
-_HOMES = {
-    "LaresConfig": "lares.config",
-    "LaresEncoder": "lares.encoder",
-    "LaresModel": "lares.model",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name == "integrations":
-        return importlib.import_module("lares.integrations")
-    raise AttributeError(f"module 'lares' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+_HOMES = dict.fromkeys(("LaresConfig", "LaresEncoder", "LaresModel"), "lares.model")
+__getattr__, __dir__ = on_first_use(__name__, {**_HOMES, "integrations": __name__})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -12,8 +13,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from lares.errors import REFUSALS
+from lares.errors import REFUSALS, CheckpointError
 
 _PREFIX, _SUFFIX = ".", ".part"  # of a file that is being written
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # as _new_file_beside names them
@@ -57,6 +59,35 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file whole, or leave the one that is there."""
+    try:
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; ``CheckpointError`` if it is missing or broken."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} does not hold a JSON object")
+    return content
+
+
+def not_written(path: Path, error: Exception) -> CheckpointError:
+    """Return the error that says that a file which is written whole could not be written."""
+    return CheckpointError(
+        f"{path} could not be written ({error}); what was there before is untouched"
+    )
 
 
 @contextlib.contextmanager

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("lares", "lares_kernels")
+PACKAGES = ("benchmarks", "lares", "lares_kernels")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-# Inside lares each layer may use those to its right.
-LAYERS = ("cli", "training", "evaluation", "integrations", "objectives", "data", "model")
+FOLDERS = [path.parent for path in MODULES if path.name == "__init__.py"]
+# Its files lie flat, and triton and catalogue import each other.
+FOLDERS.remove(ROOT / "lares_kernels")
+# Inside lares each folder may use those to its right.
+FLOORS = ("cli", "training", "evaluation", "integrations", "objectives", "model", "data")
 
 
 def module_name(path: Path) -> str:
@@ -20,15 +24,26 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path) -> set[str]:
-    """Modules of ours that a file imports, inside functions too, but not for type checkers alone."""
-    names = {module_name(module) for module in MODULES}
+NAMES = {module_name(module) for module in MODULES}
+
+
+def room_of(name: str, folder: Path) -> str:
+    """The file or folder in ``folder`` that a module lies in; empty for the folder's own and others."""
+    package = module_name(folder / "__init__.py")
+    return name[len(package) + 1 :].split(".")[0] if name.startswith(f"{package}.") else ""
+
+
+@functools.cache
+def imports(path: Path, typing: bool = False) -> set[str]:
+    """Modules of ours that a file imports, inside functions too; ``typing``: for type checkers, too."""
     found: set[str] = set()
     tree = ast.parse(path.read_text(encoding="utf-8"))
     skipped = {
         id(child)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        if isinstance(node, ast.If)
+        and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        and not typing
         for child in ast.walk(node)
     }
     for node in ast.walk(tree):
@@ -40,8 +55,8 @@ def imports(path: Path) -> set[str]:
             assert node.level == 0, f"{path}: relative import"
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             # Taking a submodule out of a package is not an import of the package's own names.
-            found |= inner & names if inner <= names else inner | {node.module or ""}
-    return {name for name in found if name in names}
+            found |= inner & NAMES if inner <= NAMES else inner | {node.module or ""}
+    return found & NAMES
 
 
 def test_the_kernels_know_no_recommender() -> None:
@@ -64,7 +79,7 @@ def test_the_recommender_knows_no_backend() -> None:
         )
     }
     for path in MODULES:
-        if not module_name(path).startswith("lares_kernels"):
+        if module_name(path).split(".")[0] == "lares":
             assert not imports(path) & private, path
 
 
@@ -85,14 +100,13 @@ def test_the_registry_knows_no_backend() -> None:
     assert not seen & (registering | {"lares_kernels.own_backends"})
 
 
-def test_no_circles() -> None:
-    graph = {module_name(path): imports(path) - {module_name(path)} for path in MODULES}
+def assert_one_way(graph: dict[str, set[str]]) -> None:
     done: set[str] = set()
 
     def visit(name: str, above: tuple[str, ...]) -> None:
         assert name not in above, " -> ".join([*above, name])
         if name not in done:
-            for other in graph[name]:
+            for other in graph.get(name, ()):
                 visit(other, (*above, name))
             done.add(name)
 
@@ -100,13 +114,39 @@ def test_no_circles() -> None:
         visit(name, ())
 
 
-@pytest.mark.parametrize("layer", range(len(LAYERS)))
-def test_layers_of_the_recommender(layer: int) -> None:
-    above = tuple(f"lares.{name}" for name in LAYERS[:layer])
+def test_no_circles() -> None:
+    assert_one_way({module_name(path): imports(path) - {module_name(path)} for path in MODULES})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_circles_of_rooms(folder: Path) -> None:
+    """What lies in a folder, files and folders, imports one way, for type checkers too."""
+    graph: dict[str, set[str]] = {}
     for path in MODULES:
-        if module_name(path).startswith(f"lares.{LAYERS[layer]}"):
-            wrong = [name for name in imports(path) if above and name.startswith(above)]
-            assert not wrong, f"{path} imports {wrong}"
+        if folder in path.parents:
+            mine = room_of(module_name(path), folder)
+            others = {room_of(name, folder) for name in imports(path, typing=True)}
+            graph.setdefault(mine, set()).update(others - {mine, ""})
+    assert_one_way(graph)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_floors_of_the_recommender(path: Path) -> None:
+    """A folder of ``lares`` imports those below it; single files stand on the ground."""
+    mine = room_of(module_name(path), ROOT / "lares")
+    if module_name(path).split(".")[0] == "lares" and mine not in ("", "__main__"):
+        floor = FLOORS.index(mine) if mine in FLOORS else len(FLOORS)
+        above = {room_of(name, ROOT / "lares") for name in imports(path)} & set(FLOORS[:floor])
+        assert not above, f"{path} imports {above}"
+
+
+def test_tests_mirror_the_tree() -> None:
+    """A folder of tests is named like that of what it tests, in ``lares`` or beside it."""
+    others = {"fuzz", "kernels", "saved"}
+    for file in (ROOT / "tests").rglob("__init__.py"):
+        folder = file.parent.relative_to(ROOT / "tests")
+        if folder.parts[:1] and folder.parts[0] not in others:
+            assert any((root / folder).is_dir() for root in (ROOT, ROOT / "lares")), folder
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -28,6 +29,21 @@ def test_links_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_commands_are_there() -> None:
+    """What pages, docstrings and programs run with ``-m`` is a module, or a package that runs."""
+    folders = ("docs", "benchmarks", "lares", "lares_kernels", "csrc", "tests", "examples")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.*")]
+    for file in [*files, *ROOT.glob("*.md")]:
+        text = file.read_text("utf-8") if file.suffix in (".md", ".py") else ""
+        for name in set(
+            re.findall(r"""\s"?-m"?,?\s+"?((?:benchmarks|lares|tests)[.\w]*\w)""", text)
+        ):
+            found = importlib.util.find_spec(name)
+            if found is not None and found.submodule_search_locations:
+                found = importlib.util.find_spec(f"{name}.__main__")
+            assert found is not None, f"{file.relative_to(ROOT)}: python -m {name}"
 
 
 def test_every_page_is_linked() -> None:

@@ -15,7 +15,7 @@ import torch
 import lares
 import lares.data
 import lares_kernels
-from lares.config import LaresConfig
+from lares.model.config import LaresConfig
 from lares_kernels import activations, config
 from lares_kernels.constant_result import constant_result
 
@@ -221,7 +221,7 @@ def test_mistakes(command: str, folder: Path) -> None:
     [
         "lares_kernels, lares_kernels.config, lares_kernels.errors, lares_kernels.parameters",
         "lares_kernels.cpu_library, lares_kernels.cuda.library",
-        "lares, lares.config, lares.depth, lares.errors, lares.data, lares.training.config",
+        "lares, lares.model.config, lares.model.depth, lares.errors, lares.data, lares.training.config",
     ],
 )
 def test_specification_and_binding_bring_nothing(modules: str) -> None:

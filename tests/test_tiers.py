@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lares_kernels.cpu_library import ISA_VARIABLE
+from tests import tiers
 
 ROOT = Path(__file__).parent.parent
 # Where the CPU kernel's library is nowhere, as in a checkout that no compiler has built.
@@ -34,6 +35,11 @@ def without_library(*arguments: str, ci: str = "") -> subprocess.CompletedProces
         timeout=300,
         check=False,
     )
+
+
+def test_files_of_the_tiers_are_there() -> None:
+    for name in (*tiers.ONE_CASE_EACH, *tiers.LONG, *tiers.FIRST):
+        assert (ROOT / name.split("::")[0]).is_file(), name
 
 
 def test_without_a_cpu_kernel_all_tests_are_collected() -> None:

@@ -16,8 +16,8 @@ import pytest
 # Compilers for GPUs that are not here, their kernels interpreted or emulated, subprocesses that train.
 ONE_CASE_EACH = (
     "tests/cli/test_letters.py",
-    "tests/benchmarks/test_gpu.py",
-    "tests/benchmarks/test_gpu_checks.py",
+    "tests/benchmarks/gpu/test_measure.py",
+    "tests/benchmarks/gpu/test_checks.py",
     "tests/kernels/cuda/test_emulated.py",
     "tests/kernels/cuda/test_emulated_failures.py",
     "tests/kernels/cuda/test_emulated_gradients.py",
@@ -59,8 +59,8 @@ ONE_CASE_EACH = (
     "tests/training/test_rpt.py",
 )
 LONG = (
-    "tests/benchmarks/test_gpu.py::test_the_page_has_a_part_for_cards_where_there_are_rows",
-    "tests/benchmarks/test_gpu.py::test_the_whole_path",
+    "tests/benchmarks/gpu/test_measure.py::test_the_page_has_a_part_for_cards_where_there_are_rows",
+    "tests/benchmarks/gpu/test_measure.py::test_the_whole_path",
     "tests/cli/test_full_disk.py::test_a_run_that_nobody_reads_goes_on",
     "tests/kernels/cuda/test_compiled.py::test_backward",
     "tests/kernels/cuda/test_compiled.py::test_registers_spills_and_instructions",

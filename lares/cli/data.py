@@ -14,8 +14,9 @@ from lares.cli.options import (
     require_output,
     require_place,
 )
-from lares.data.download import get_amazon_2023, get_movielens_100k
-from lares.data.formats import require_there
+from lares.data.fetch.amazon import get_amazon_2023
+from lares.data.fetch.movielens import get_movielens_100k
+from lares.data.file_names import require_there
 from lares.errors import ConfigError
 from lares.names import nearest
 from lares.training.config import DataOptions

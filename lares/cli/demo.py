@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lares.cli.options import OptionParser, command_parser, metrics_table, require_place
-from lares.data.download import get_movielens_100k
+from lares.data.fetch.movielens import get_movielens_100k
 from lares.names import shell_word
 from lares.training.config import RECIPES_FOLDER, DataOptions, TrainConfig, merge_options
 from lares.training.options_file import read_yaml
@@ -59,7 +59,8 @@ def run(argv: Sequence[str]) -> None:
     from lares.training.interrupts import Interrupted
     from lares.training.loggers import CsvLog
     from lares.training.plots import plot_run
-    from lares.training.spt import SptPhase, train
+    from lares.training.spt import train
+    from lares.training.spt_phases import SptPhase
 
     data = DataOptions(path=str(path))
     configs = {name: dataclasses.replace(config, data=data) for name, config in configs.items()}

@@ -16,7 +16,6 @@ from lares.cli.options import (
     command_parser,
     metrics_table,
     require_at_least,
-    require_choice,
     require_device,
     require_in,
     require_output,
@@ -24,9 +23,10 @@ from lares.cli.options import (
     require_threads,
     whole_numbers,
 )
-from lares.config import EVALUATION_STATES, MOST_STEPS
-from lares.data.formats import require_there
+from lares.data.file_names import require_there
 from lares.errors import ConfigError, DataError
+from lares.model.config import EVALUATION_STATES, MOST_STEPS
+from lares.plain import one_of
 from lares.training.config import DataOptions, TrainerOptions, read_config
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from lares.data.dataset import Dataset, Split
+    from lares.data.dataset import Dataset
+    from lares.data.split import Split
     from lares.training.trained import TrainedModel
 
 _SPLITS = ("valid", "test")
@@ -101,9 +102,9 @@ def build_parser() -> OptionParser:
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares evaluate``."""
     found = build_parser().parse_args(list(argv))
-    require_choice("--split", found.split, _SPLITS)
-    require_choice("--states", found.states, EVALUATION_STATES)
-    require_choice("--unknown", found.unknown, _UNKNOWN)
+    one_of("--split", found.split, _SPLITS)
+    one_of("--states", found.states, EVALUATION_STATES)
+    one_of("--unknown", found.unknown, _UNKNOWN)
     if found.remove_history and found.keep_history:
         raise ConfigError("--remove_history and --keep_history are opposites: leave one of them")
     ks = whole_numbers("--ks", found.ks)
@@ -126,11 +127,11 @@ def run(argv: Sequence[str]) -> None:
     require_there(Path(path))
     device = choose_device(found.device, found.num_threads)
     # Imported here: they bring torch, which help and the checks above can do without.
-    from lares.checkpoint import write_json
     from lares.data.readers import load_dataset
     from lares.evaluation.evaluate import depth_ranks
     from lares.evaluation.popularity import popularity_tenths
     from lares.evaluation.ranking import metrics_from_ranks
+    from lares.files import write_json
     from lares.training.trained import load_trained
 
     trained = load_trained(found.model)

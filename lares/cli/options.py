@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-from lares.config import MOST_SEED, MOST_THREADS
 from lares.errors import ConfigError
 from lares.files import require_folder, require_writable
+from lares.model.config import MOST_SEED, MOST_THREADS
 from lares.names import as_typed, nearest, shown
 
 # Options whose values are no names of files, and may be of any letters.
@@ -153,12 +153,6 @@ def require_place(option: str, folder: Path) -> None:
         raise ConfigError(f"{option} {folder} cannot be filled: {error}") from error
 
 
-def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ``ConfigError`` unless ``value`` of ``option`` is one of ``choices``."""
-    if value not in choices:
-        raise ConfigError(f"{option} is {shown(value)}; it must be one of {', '.join(choices)}")
-
-
 def whole_numbers(option: str, text: str) -> list[int]:
     """The numbers of ``option``, given with commas between them."""
     try:
@@ -209,7 +203,7 @@ def choose_device(name: str, num_threads: int | None) -> Any:
     """
     import torch
 
-    from lares.backend import require_backend
+    from lares.model.backend import require_backend
 
     require_backend()
     if num_threads is not None:

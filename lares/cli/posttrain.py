@@ -7,13 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lares.cli.run_command import (
-    SAMPLES_FLAG,
-    RunCommand,
-    look_first,
-    print_metrics,
-    saying_how_to_go_on,
-)
+from lares.cli.run_command import SAMPLES_FLAG, RunCommand, carry_out
 from lares.training.config import PosttrainConfig
 from lares.training.run_folder import find_model
 
@@ -55,25 +49,4 @@ def run(argv: Sequence[str]) -> None:
     config, found = COMMAND.parse(argv)
     assert isinstance(config, PosttrainConfig)
     folder = Path(found.out) if found.out else default_folder(config.start.checkpoint)
-    look_first(config, folder, found.resume)
-    # Imported here: the trainer brings the engine and its libraries, which --help can do without.
-    from lares.training.engine import launch
-    from lares.training.rpt import posttrain
-
-    fabric = launch(config.trainer)
-    show = not found.no_progress
-    with saying_how_to_go_on(folder, COMMAND.name, fabric.is_global_zero):
-        result = posttrain(config, folder, resume=found.resume, progress=show, fabric=fabric)
-    if not fabric.is_global_zero:
-        return
-    print("Before:")
-    print_metrics(result.start)
-    print("\nAfter:")
-    print_metrics(result.test)
-    best = f"best epoch {result.best_epoch} of {result.epochs}"
-    if result.best_epoch == 0:
-        best = f"no epoch of {result.epochs} was better than the start on the validation samples"
-    print(
-        f"{best}, {result.seconds:.0f} s, {result.samples_per_second:.0f} samples/s; "
-        f"run folder {folder}"
-    )
+    carry_out(COMMAND, "lares.training.rpt", config, folder, found)

@@ -14,23 +14,23 @@ from lares.cli.options import (
     choose_device,
     command_parser,
     require_at_least,
-    require_choice,
     require_device,
     require_in,
     require_seed,
     require_threads,
 )
 from lares.cli.output import is_utf8
-from lares.config import MOST_STEPS
-from lares.csv_rows import rows_of
+from lares.data.formats.csv_rows import rows_of
 from lares.errors import ConfigError, DataError
+from lares.model.config import MOST_STEPS
 from lares.names import shown
+from lares.plain import one_of
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
 
 if TYPE_CHECKING:
     from lares.data.vocabulary import Vocabulary
-    from lares.model import LaresModel
+    from lares.model.model import LaresModel
 
 _UNKNOWN = ("error", "skip")
 _EMPTIED = ("nothing", "popular")
@@ -98,7 +98,7 @@ def read_histories(history: str | None, histories: str | None) -> list[History]:
         raise ConfigError("give --history ID,ID,... or --histories FILE, one of them")
     if history is not None:
         return list(_parsed([history], lambda line: "--history"))
-    from lares.data.text_lines import text_lines  # brings pyarrow
+    from lares.data.formats.text_lines import text_lines  # brings pyarrow
 
     path = Path(str(histories))
     lines = text_lines(path, _LONGEST_LINE)
@@ -152,8 +152,8 @@ def _parsed(lines: Iterable[str], place: Callable[[int], str]) -> Iterator[Histo
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares recommend``."""
     found = build_parser().parse_args(list(argv))
-    require_choice("--unknown", found.unknown, _UNKNOWN)
-    require_choice("--emptied", found.emptied, _EMPTIED)
+    one_of("--unknown", found.unknown, _UNKNOWN)
+    one_of("--emptied", found.emptied, _EMPTIED)
     wanted = read_histories(found.history, found.histories)
     _require_ids(wanted, found.unknown == "skip")
     if sys.stdout is None:

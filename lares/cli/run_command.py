@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from lares.cli.options import OptionParser, command_parser, metrics_table
-from lares.config import LaresConfig
-from lares.data.formats import require_there
+from lares.data.file_names import require_there
 from lares.errors import ConfigError, LaresError
-from lares.folders import is_run
+from lares.model.config import LaresConfig
+from lares.model.folders import is_run
 from lares.names import shown
+from lares.plain import one_of
 from lares.training.config import (
     RECIPES_FOLDER,
     RunConfig,
@@ -156,8 +158,7 @@ class RunCommand:
             return read_run_options(resumed.config)
         options = self.defaults(first)
         if recipe:
-            if recipe not in recipes():
-                raise ConfigError(f"recipe is {recipe!r}; it must be one of {', '.join(recipes())}")
+            one_of("recipe", recipe, recipes())
             options = merge_options(options, read_yaml(RECIPES_FOLDER / f"{recipe}.yaml"))
         for file in first.config or []:
             options = merge_options(options, read_yaml(Path(file)))
@@ -226,6 +227,43 @@ def saying_how_to_go_on(folder: Path, command: str, is_first: bool) -> Iterator[
             f"another process of the run has ended, or cannot be reached ({reason.splitlines()[0]})"
             + saved
         ) from error
+
+
+def carry_out(
+    command: RunCommand, module: str, config: RunConfig, folder: Path, found: Any
+) -> None:
+    """Start a run, or go on with it, and print what it came to.
+
+    Args:
+        command: that does so.
+        module: where the function of the command's name is.
+        config: of the run.
+        folder: of the run.
+        found: the command's own options.
+    """
+    look_first(config, folder, found.resume)
+    # Imported here: the trainer brings the engine and its libraries, which --help can do without.
+    from lares.training.engine import launch
+
+    entry = getattr(importlib.import_module(module), command.name)
+    fabric = launch(config.trainer)
+    show = not found.no_progress
+    with saying_how_to_go_on(folder, command.name, fabric.is_global_zero):
+        result = entry(config, folder, resume=found.resume, progress=show, fabric=fabric)
+    if not fabric.is_global_zero:
+        return
+    if result.start:
+        print("Before:")
+        print_metrics(result.start)
+        print("\nAfter:")
+    print_metrics(result.test)
+    best = f"best epoch {result.best_epoch} of {result.epochs}"
+    if result.start and result.best_epoch == 0:
+        best = f"no epoch of {result.epochs} was better than the start on the validation samples"
+    print(
+        f"{best}, {result.seconds:.0f} s, {result.samples_per_second:.0f} samples/s; "
+        f"run folder {folder}"
+    )
 
 
 def print_metrics(test: Mapping[int, dict[str, float]]) -> None:

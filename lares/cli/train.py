@@ -6,14 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lares.cli.run_command import (
-    SAMPLES_FLAG,
-    RunCommand,
-    look_first,
-    print_metrics,
-    saying_how_to_go_on,
-)
-from lares.data.formats import last_name
+from lares.cli.run_command import SAMPLES_FLAG, RunCommand, carry_out
+from lares.data.file_names import last_name
 from lares.training.config import TrainConfig, recipes
 
 
@@ -53,19 +47,4 @@ def run(argv: Sequence[str]) -> None:
     """Entry of ``lares train``."""
     config, found = parse(argv)
     folder = Path(found.out) if found.out else default_folder(config.data.path, found.recipe)
-    look_first(config, folder, found.resume)
-    # Imported here: the trainer brings the engine and its libraries, which --help can do without.
-    from lares.training.engine import launch
-    from lares.training.spt import train
-
-    fabric = launch(config.trainer)
-    show = not found.no_progress
-    with saying_how_to_go_on(folder, COMMAND.name, fabric.is_global_zero):
-        result = train(config, folder, resume=found.resume, progress=show, fabric=fabric)
-    if not fabric.is_global_zero:
-        return
-    print_metrics(result.test)
-    print(
-        f"best epoch {result.best_epoch} of {result.epochs}, {result.seconds:.0f} s, "
-        f"{result.samples_per_second:.0f} samples/s; run folder {folder}"
-    )
+    carry_out(COMMAND, "lares.training.spt", config, folder, found)

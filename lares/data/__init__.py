@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from lares.on_first_use import on_first_use
 
 if TYPE_CHECKING:
     from lares.data.batches import collate, epoch_order
-    from lares.data.dataset import Dataset, Sequences, Split, leave_one_out
+    from lares.data.dataset import Dataset, Sequences, leave_one_out
     from lares.data.partners import PartnerIndex
     from lares.data.readers import load_dataset
+    from lares.data.split import Split
     from lares.data.vocabulary import Vocabulary
 
 __all__ = [
@@ -24,25 +26,15 @@ __all__ = [
     "load_dataset",
 ]
 
-# Loaded on first use: printing help must wait neither for numpy nor for pyarrow.
 _HOMES = {
-    "Dataset": "dataset",
-    "PartnerIndex": "partners",
-    "Sequences": "dataset",
-    "Split": "dataset",
-    "Vocabulary": "vocabulary",
-    "collate": "batches",
-    "epoch_order": "batches",
-    "leave_one_out": "dataset",
-    "load_dataset": "readers",
+    "Dataset": "lares.data.dataset",
+    "PartnerIndex": "lares.data.partners",
+    "Sequences": "lares.data.dataset",
+    "Split": "lares.data.split",
+    "Vocabulary": "lares.data.vocabulary",
+    "collate": "lares.data.batches",
+    "epoch_order": "lares.data.batches",
+    "leave_one_out": "lares.data.dataset",
+    "load_dataset": "lares.data.readers",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

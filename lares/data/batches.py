@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lares.data.dataset import Split
+from lares.data.split import Split
 
 _ORDER_STREAM = 0x6F72646572  # keeps the order's draws apart from every other use of the seed
 

@@ -1,8 +1,4 @@
-"""Sequences, and the leave-one-out samples in them (LARES, arXiv 2505.16865, section 4.1.2).
-
-A training sample is never written out: it is two numbers that say where in one flat array of items
-its history begins and where its target stands.
-"""
+"""Sequences, and the leave-one-out samples in them (LARES, arXiv 2505.16865, section 4.1.2)."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lares.data.digest import digest
+from lares.data.split import Split
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
 
@@ -36,30 +33,6 @@ class Sequences:
     user_ids: Any
     vocabulary: Vocabulary
     name: str
-
-
-@dataclass(frozen=True)
-class Split:
-    """Samples as places in a flat array.
-
-    Attributes:
-        items: (N,) int32 catalogue rows.
-        starts, ends: (S,) int64; sample ``i`` has history ``items[starts[i] : ends[i]]`` (at least one
-            item) and target ``items[ends[i]]``.
-    """
-
-    items: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    @property
-    def targets(self) -> NDArray[np.int32]:
-        """(S,) target of every sample."""
-        targets: NDArray[np.int32] = self.items[self.ends]
-        return targets
 
 
 @dataclass(frozen=True)
@@ -86,13 +59,18 @@ class Dataset:
     notes: tuple[str, ...] = ()
     source: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def splits(self) -> tuple[Split, Split, Split]:
+        """Train, valid and test."""
+        return self.train, self.valid, self.test
+
     def digest(self) -> str:
         """Return a hash of samples and vocabulary, in hexadecimal digits.
 
         The same samples in the same order have the same hash on any machine, at any path, and in any
         form of file that keeps their ids and what is a number; name and notes do not count.
         """
-        return digest(self)
+        return digest(self.vocabulary, self.splits)
 
     def item_counts(self) -> NDArray[np.int64]:
         """(V,) how often each item is the target of a training sample or opens a history."""
@@ -114,9 +92,10 @@ class Dataset:
             return self
         rows = np.zeros(self.vocabulary.n_items, dtype=np.int32)
         rows[1:] = vocabulary.encode(self.vocabulary.ids.tolist())
-        splits = (self.train, self.valid, self.test)
-        moved = {id(split.items): rows[split.items] for split in splits}  # splits may share items
-        train, valid, test = (replace(split, items=moved[id(split.items)]) for split in splits)
+        moved = {
+            id(split.items): rows[split.items] for split in self.splits
+        }  # which may share items
+        train, valid, test = (replace(split, items=moved[id(split.items)]) for split in self.splits)
         return replace(self, vocabulary=vocabulary, train=train, valid=valid, test=test)
 
 

@@ -9,22 +9,22 @@ those of plain interactions do, and where each has a copy of its own, as in RecB
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from lares.data.dataset import Dataset, Split
+from lares.data.split import Split
+from lares.data.vocabulary import Vocabulary
 
 _AT_ONCE = 1 << 20  # samples or items that are looked at together
 
 
-def digest(dataset: Dataset) -> str:
+def digest(vocabulary: Vocabulary, splits: Iterable[Split]) -> str:
     """Return a hash of samples, in their order, and vocabulary, in hexadecimal digits."""
-    whole = hashlib.blake2b(dataset.vocabulary.digest(), digest_size=16)
-    for split in (dataset.train, dataset.valid, dataset.test):
+    whole = hashlib.blake2b(vocabulary.digest(), digest_size=16)
+    for split in splits:
         heads = np.flatnonzero(~_extends(split))
         counts = np.diff(heads, append=len(split))
         whole.update(_hashed(np.array([len(split), len(heads)])))
@@ -37,11 +37,11 @@ def digest(dataset: Dataset) -> str:
     return whole.hexdigest()
 
 
-def former_digest(dataset: Dataset) -> str:
+def former_digest(vocabulary: Vocabulary, splits: Iterable[Split]) -> str:
     """Return the hash that runs kept before :func:`digest`, which also told how samples lie."""
     hashes: dict[int, bytes] = {}  # of arrays that splits share, each once
-    whole = hashlib.blake2b(dataset.vocabulary.digest(), digest_size=16)
-    for split in (dataset.train, dataset.valid, dataset.test):
+    whole = hashlib.blake2b(vocabulary.digest(), digest_size=16)
+    for split in splits:
         if id(split.items) not in hashes:
             hashes[id(split.items)] = _hashed(split.items)
         whole.update(hashes[id(split.items)])

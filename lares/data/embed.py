@@ -15,9 +15,9 @@ import torch
 
 from lares.data.ids import encode_column, sort_codes
 from lares.data.readers import open_table
+from lares.data.text_features import write_text_features
 from lares.errors import DataError
 from lares.names import shown
-from lares.text import write_text_features
 
 
 class ItemTexts(NamedTuple):

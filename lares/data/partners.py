@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lares.data.dataset import Split
+from lares.data.split import Split
 
 
 class PartnerIndex:

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lares.data.dataset import Dataset, Interactions, group_by_user, keep_core, leave_one_out
-from lares.data.delimited import DelimitedTable
-from lares.data.formats import FORMATS, SPLITS, kind, last_name, require_there, stem
-from lares.data.interactions import choose_time, read_interactions
-from lares.data.parquet import ParquetTable
-from lares.data.recbole import (
+from lares.data.file_names import FORMATS, SPLITS, kind, last_name, require_there, stem
+from lares.data.formats.delimited import DelimitedTable
+from lares.data.formats.parquet import ParquetTable
+from lares.data.formats.recbole import (
     ATOMIC_SUFFIX,
     AtomicTable,
     atomic_file,
     has_sequence_form,
     read_sequence_form,
 )
+from lares.data.interactions import choose_time, read_interactions
 from lares.data.tables import Table
 from lares.errors import DataError
 from lares.plain import plain

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lares.data.formats import kind
+from lares.data.file_names import kind
 from lares.data.ids import Problem
 from lares.errors import DataError
 

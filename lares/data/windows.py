@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lares.data.dataset import Split
+from lares.data.split import Split
 from lares.errors import ConfigError, DataError
 
 

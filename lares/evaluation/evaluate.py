@@ -14,16 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lares.config import EVALUATION_STATES, MOST_SEED
 from lares.data.batches import collate
-from lares.data.dataset import Split
-from lares.errors import ConfigError
+from lares.data.split import Split
 from lares.evaluation.ranking import DEFAULT_KS, catalogue_target_ranks, metrics_from_ranks
-from lares.model import LaresModel
-from lares.modes import evaluating
-from lares.plain import whole
-from lares.seen import seen_items
-from lares.streams import batches, chunk_of, chunk_seed
+from lares.model.config import EVALUATION_STATES, MOST_SEED
+from lares.model.model import LaresModel
+from lares.model.modes import evaluating
+from lares.model.seen import seen_items
+from lares.model.streams import batches, chunk_of, chunk_seed
+from lares.plain import one_of, whole
 from lares_kernels.noise import MAX_SEQUENCES
 
 
@@ -44,14 +43,12 @@ def depth_ranks(
     Args:
         model, split, depths, batch_size, remove_history, seed, states: as in :func:`evaluate`.
         first_id: with states ``drawn``, number of the split's first sample, where it is a part of a
-            larger one. Samples draw as :mod:`lares.streams` says.
+            larger one. Samples draw as :mod:`lares.model.streams` says.
 
     Raises:
         ValueError: the depths do not fit the model, the split is empty, or scores are NaN.
     """
-    if states not in EVALUATION_STATES:
-        allowed = ", ".join(EVALUATION_STATES)
-        raise ConfigError(f"states is {states!r}; it must be one of {allowed}")
+    one_of("states", states, EVALUATION_STATES)
     if len(split) == 0:
         raise ValueError("there is no sample to evaluate")
     batch_size = whole("batch_size", batch_size, 1)

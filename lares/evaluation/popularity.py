@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lares.data.dataset import Dataset, Split
+from lares.data.dataset import Dataset
+from lares.data.split import Split
 from lares.evaluation.ranking import DEFAULT_KS, metrics_from_ranks
 
 _MOST_ITEMS = 1 << 22  # of the histories that are looked at together

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import lares_kernels as lk
 from lares.errors import WeightsError
-from lares.model import LaresModel
+from lares.model.model import LaresModel
 from lares.plain import whole
 
 _MOST_RANK = 2**62

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lares.errors import ConfigError
-from lares.model import LaresModel
+from lares.model.model import LaresModel
 from lares.plain import whole
 
 _ITEMS_A_CENTROID = 64  # that k-means sees; FAISS warns below 39

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lares.config import LaresConfig
 from lares.errors import CheckpointError, ConfigError
 from lares.integrations.safe_pickle import Inert, is_larger_than_stored, load_pickle
-from lares.model import LaresModel
+from lares.model.config import LaresConfig
+from lares.model.model import LaresModel
 from lares.names import shown
 from lares.plain import whole
 

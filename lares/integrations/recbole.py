@@ -26,7 +26,7 @@ from recbole.model.loss import BPRLoss
 from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import Tensor, nn
 
-from lares.integrations.swapped import SwappedLayers, checked_recurrence, swapped_layers
+from lares.integrations.swapped import SwappedLayers, checked_recurrence, let_reason, swapped_layers
 from lares_kernels import CoreConfig, catalogue_cross_entropy
 from lares_kernels.parts import Drops, parts_of, refuse, refuse_hooks
 from lares_kernels.seeds import DrawSeeds
@@ -114,13 +114,10 @@ def make_recurrent(
         UnsupportedModuleError: as :func:`accelerate`.
         ConfigError: an option is out of range.
     """
-    before = swapped_layers(model)
-    config = _config(model) if before is None else before.config
-    checked_recurrence(config, n_pre, mean_depth, depth_sampler)  # before anything is changed
-    layers = swapped_layers(accelerate(model, seed))
-    assert layers is not None
-    layers.make_recurrent(n_pre, mean_depth, depth_sampler)
-    return model
+    layers = swapped_layers(model)
+    config = _config(model) if layers is None else layers.config
+    recurrence = checked_recurrence(config, n_pre, mean_depth, depth_sampler)
+    return let_reason(accelerate(model, seed), recurrence)  # checked before anything is changed
 
 
 class FusedSASRec(SASRec):  # type: ignore[misc]

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lares.integrations.swapped import SwappedLayers, checked_recurrence, swapped_layers
-from lares.modes import evaluating
+from lares.integrations.swapped import SwappedLayers, checked_recurrence, let_reason, swapped_layers
+from lares.model.modes import evaluating
 from lares_kernels import CoreConfig, UnsupportedModuleError
 from lares_kernels.from_torch import activation_name
 from lares_kernels.parts import Drops, parts_of, refuse
@@ -109,19 +109,16 @@ def make_recurrent(
         model, seed: as for :func:`accelerate`, or a model that went through it.
         n_pre: layers that run once, before the recurrence.
         mean_depth: mean number of steps in training.
-        depth_sampler: one of ``lares.depth.DEPTH_SAMPLERS``.
+        depth_sampler: one of ``lares.model.depth.DEPTH_SAMPLERS``.
 
     Raises:
         UnsupportedModuleError: as :func:`accelerate`.
         ConfigError: an option is out of range.
     """
-    before = swapped_layers(model)
-    config = _config(model) if before is None else before.config
-    checked_recurrence(config, n_pre, mean_depth, depth_sampler)  # before anything is changed
-    layers = swapped_layers(accelerate(model, seed))
-    assert layers is not None
-    layers.make_recurrent(n_pre, mean_depth, depth_sampler)
-    return model
+    layers = swapped_layers(model)
+    config = _config(model) if layers is None else layers.config
+    recurrence = checked_recurrence(config, n_pre, mean_depth, depth_sampler)
+    return let_reason(accelerate(model, seed), recurrence)  # checked before anything is changed
 
 
 @dataclass

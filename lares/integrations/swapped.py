@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import numpy as np
 from torch import Tensor, nn
 
-from lares.depth import sample_depth
 from lares.errors import ConfigError
+from lares.model.depth import sample_depth
 from lares.plain import plain, whole
 from lares_kernels import CoreConfig, refine
 from lares_kernels.parts import Drops, Stretch, refuse, refuse_hooks, stretches
 from lares_kernels.seeds import DrawSeeds, drawn_seed
 from lares_kernels.torch_layers import LayerTensors, stack_layers
 
+Model = TypeVar("Model", bound=nn.Module)
 CORE_NORM = "lares_core_norm"  # the model's attribute that holds LayerNorm_core
 
 
@@ -27,7 +28,7 @@ class Recurrence:
     Attributes:
         n_pre: layers that run once, before; the others are the core-block.
         mean_depth: mean number of steps in training.
-        depth_sampler: one of ``lares.depth.DEPTH_SAMPLERS``.
+        depth_sampler: one of ``lares.model.depth.DEPTH_SAMPLERS``.
         num_steps: steps in evaluation, to be changed at will.
     """
 
@@ -136,18 +137,6 @@ class SwappedLayers:
             refuse("the modes of the layers that reason", "several", "they must drop alike")
         return parts[0]
 
-    def make_recurrent(self, n_pre: int, mean_depth: int, depth_sampler: str) -> None:
-        """Let the layers after the first ``n_pre`` reason; adds LayerNorm_core to the model.
-
-        Raises:
-            ConfigError: as :func:`checked_recurrence`.
-        """
-        recurrence = checked_recurrence(self.config, n_pre, mean_depth, depth_sampler)
-        like = self.tensors()[0]["qkv_weight"]
-        norm = nn.LayerNorm(self.config.d_model, self.config.eps).to(like.device, like.dtype)
-        self.model.add_module(CORE_NORM, norm)
-        self.recurrence = recurrence
-
 
 def checked_recurrence(
     config: CoreConfig, n_pre: int, mean_depth: int, depth_sampler: str
@@ -170,3 +159,14 @@ def checked_recurrence(
 def swapped_layers(model: nn.Module) -> SwappedLayers | None:
     """Of a model that was swapped, else None."""
     return cast("SwappedLayers | None", model.__dict__.get("lares_layers"))
+
+
+def let_reason(model: Model, recurrence: Recurrence) -> Model:
+    """Let the last layers of a model that was swapped reason; adds LayerNorm_core to it."""
+    layers = swapped_layers(model)
+    assert layers is not None
+    like = layers.tensors()[0]["qkv_weight"]
+    norm = nn.LayerNorm(layers.config.d_model, layers.config.eps).to(like.device, like.dtype)
+    model.add_module(CORE_NORM, norm)
+    layers.recurrence = recurrence
+    return model

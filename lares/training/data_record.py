@@ -51,7 +51,9 @@ class DataRecord:
         vocabulary = dataset.vocabulary
         rows = (-dataset.item_counts()[1:]).argsort(kind="stable")[:_MOST_POPULAR] + 1
         popular = vocabulary.decode(rows.tolist())
-        digest = dataset.digest() if form == 2 else former_digest(dataset)
+        digest = (
+            dataset.digest() if form == 2 else former_digest(dataset.vocabulary, dataset.splits)
+        )
         return cls(digest, dataset.n_users, len(vocabulary), dataset.n_interactions, popular, form)
 
     def difference(self, now: DataRecord) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lares.config import LaresConfig
 from lares.errors import LaresError
+from lares.model.config import LaresConfig
 from lares.training.config import RunConfig, TrainConfig
 
 # LayerNorm makes the gradient of a row of zeros up to 1 / sqrt(eps) times as large.

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
-from lares.backend import require_backend
 from lares.errors import ConfigError, LaresError, told
+from lares.model.backend import require_backend
 from lares.training.config import TrainerOptions
 from lares.training.distributed import all_gather_rows
 from lares.training.steps import Place

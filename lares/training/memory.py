@@ -8,9 +8,9 @@ import sys
 
 import torch
 
-from lares.config import LaresConfig
 from lares.errors import ConfigError
-from lares.model import LaresModel
+from lares.model.config import LaresConfig
+from lares.model.model import LaresModel
 
 _FLOAT_BYTES = 4
 _COPIES = 4  # of a weight in training: itself, its gradient, Adam's two moments

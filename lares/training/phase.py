@@ -10,22 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lares.data.dataset import Split
-from lares.model import LaresModel
-
-# Columns of ``metrics.csv`` that are drawn, and their labels.
-SPT_CURVES = {
-    "loss": "total",
-    "recommendation": "recommendation",
-    "trajectory": "trajectory alignment",
-    "step": "step alignment",
-    "earlier": "recommendation, earlier step",
-}
-RPT_CURVES = {
-    "reward": "reward",
-    "divergence": "divergence",
-    "informative": "informative samples",
-}
+from lares.data.split import Split
+from lares.model.model import LaresModel
 
 
 class Phase(ABC):

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lares.checkpoint import write_json
 from lares.errors import CheckpointError
 from lares.evaluation.ranking import DEFAULT_KS
-from lares.folders import read_json
+from lares.files import read_json, write_json
 from lares_kernels.one_number import real_number, whole_number
 
 Metrics = dict[int, dict[str, float]]

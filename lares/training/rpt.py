@@ -1,93 +1,40 @@
-"""Reinforcement post-training (arXiv 2505.16865, section 3.4) as a phase, and :func:`posttrain`."""
+"""Reinforcement post-training (arXiv 2505.16865, section 3.4) from a trained model to a result."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from lares.arrays import read_array
-from lares.checkpoint import save_model
-from lares.config import CONFIG_FILE
-from lares.data.dataset import Dataset, Split
+from lares.data.arrays import read_array
+from lares.data.dataset import Dataset
 from lares.data.readers import load_dataset
+from lares.data.split import Split
 from lares.data.vocabulary import Vocabulary
 from lares.errors import CheckpointError, ConfigError, DataError
 from lares.evaluation.evaluate import depth_ranks
 from lares.files import atomic_write
-from lares.model import LaresModel
-from lares.objectives.config import RptConfig
-from lares.objectives.rpt import (
-    RptBatch,
-    RptLosses,
-    RptObjective,
-    draw_rollout_depths,
-)
-from lares.objectives.rpt_windows import WindowRptObjective
+from lares.model.checkpoint import save_model
+from lares.model.config import CONFIG_FILE
+from lares.model.model import LaresModel
+from lares.objectives.rpt.config import RptConfig
+from lares.objectives.rpt.histories import WindowRptObjective
+from lares.objectives.rpt.prefixes import RptObjective
 from lares.training.config import PosttrainConfig
 from lares.training.display import tell
 from lares.training.engine import all_do, first_does, launch, place_of
-from lares.training.phase import RPT_CURVES, Phase
+from lares.training.phase import Phase
 from lares.training.result import TrainResult
-from lares.training.rpt_windows import WindowRptPhase
+from lares.training.rpt_phases import RptPhase, WindowRptPhase
 from lares.training.run_folder import RunFolder, find_run
-from lares.training.steps import Place, Purpose, ResidentSamples, generator_of_step, seed_of_step
+from lares.training.steps import Place, Purpose, seed_of_step
 from lares.training.trained import TrainedModel, load_trained
 from lares.training.trainer import Trainer
-
-Made = tuple[RptBatch, Sequence[int], int, int]
-
-
-class RptPhase(Phase):
-    """RPT of a model.
-
-    Args:
-        objective: with the policy to train and the frozen model that it starts from.
-        samples: training samples, after the filter.
-        seed: of the run.
-        place: of this process.
-    """
-
-    losses = RptLosses._fields
-    curves = RPT_CURVES
-
-    def __init__(self, objective: RptObjective, samples: Split, seed: int, place: Place) -> None:
-        self.objective: nn.Module = objective
-        self.model, self.start = objective.model, objective.reference
-        self.samples = samples
-        self.sizes = np.ones(len(samples), dtype=np.int64)
-        self._resident = ResidentSamples(samples, self.model.config.max_length, place.device)
-        self._rpt, self._seed, self._place = objective.rpt, seed, place
-
-    def make(self, indices: NDArray[np.int64], step: int) -> Made:
-        """(batch of this process, depths, policy's seed, reference's seed) of the samples ``indices``
-        (B,) of all."""
-        first, end = self._place.part(len(indices))
-        depths = draw_rollout_depths(
-            self.model.config,
-            self._rpt.rollouts,
-            generator_of_step(self._seed, step, Purpose.DEPTHS),
-        )
-        item_seq, lengths, targets = self._resident.collate(indices[first:end])
-        sequence_ids = torch.arange(first, end, device=self._place.device)
-        batch = RptBatch(item_seq, lengths, targets, sequence_ids, len(indices))
-        policy_seed = seed_of_step(self._seed, step, Purpose.MODEL_SEED)
-        reference_seed = seed_of_step(self._seed, step, Purpose.REFERENCE_SEED)
-        return batch, depths, policy_seed, reference_seed
-
-    def updates(self, objective: nn.Module, made: Made) -> Iterator[tuple[Tensor, ...]]:
-        """The losses of a step's updates on the same rollouts."""
-        rollouts = None
-        for _ in range(self._rpt.updates):
-            losses, rollouts = objective(*made, rollouts)
-            yield losses
 
 
 def promising_samples(
@@ -182,7 +129,7 @@ def _load_start(path: str | Path) -> TrainedModel:
 
 def _objective(
     config: PosttrainConfig, start: LaresModel, vocabulary: Vocabulary, fabric: Fabric
-) -> RptObjective:
+) -> RptObjective | WindowRptObjective:
     """The objective, with a policy that begins as ``start``."""
     config.sampling.check_model(start.config)
     shape, seed = config.start.of_policy(start.config), config.trainer.seed
@@ -211,7 +158,7 @@ def _samples_to_keep(
 
 def _phase(
     config: PosttrainConfig,
-    objective: RptObjective,
+    objective: RptObjective | WindowRptObjective,
     split: Split,
     kept: NDArray[np.int64],
     place: Place,

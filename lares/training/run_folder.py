@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lares.config import CONFIG_FILE
 from lares.errors import CheckpointError, ConfigError, DataError
 from lares.files import atomic_write, remove_unfinished
-from lares.folders import (
+from lares.model.config import CONFIG_FILE
+from lares.model.folders import (
     BEST,
     ITEMS_FILE,
     RUN_CONFIG_FILE,

@@ -1,107 +1,29 @@
-"""Self-supervised pre-training (arXiv 2505.16865, section 3.3) as a phase, and :func:`train`."""
+"""Self-supervised pre-training (arXiv 2505.16865, section 3.3) from data to result."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from lares.data.dataset import Dataset, Split
-from lares.data.partners import PartnerIndex
+from lares.data.dataset import Dataset
 from lares.data.readers import load_dataset
+from lares.data.text_features import read_text_features
 from lares.errors import ConfigError
-from lares.model import LaresModel
-from lares.objectives.config import SptConfig
-from lares.objectives.spt import (
-    SptBatch,
-    SptDepths,
-    SptLosses,
-    SptObjective,
-    draw_depths,
-)
-from lares.text import read_text_features
+from lares.model.model import LaresModel
 from lares.training.config import TrainConfig
 from lares.training.display import tell
-from lares.training.distributed import gather_rows
 from lares.training.engine import all_do, first_does, launch, place_of
 from lares.training.memory import require_memory_for
-from lares.training.phase import SPT_CURVES, Phase
+from lares.training.phase import Phase
 from lares.training.result import TrainResult
 from lares.training.run_folder import RunFolder
-from lares.training.spt_windows import WindowSptPhase
-from lares.training.steps import Place, Purpose, ResidentSamples, generator_of_step, seed_of_step
+from lares.training.spt_phases import SptPhase, WindowSptPhase
+from lares.training.steps import Place
 from lares.training.trainer import Trainer
-
-
-class SptPhase(Phase):
-    """SPT of a model.
-
-    Args:
-        model: to train.
-        spt: weights of the losses.
-        samples: training samples.
-        seed: of the run.
-        place: of this process.
-    """
-
-    losses = SptLosses._fields
-    curves = SPT_CURVES
-    start = None
-
-    def __init__(
-        self, model: LaresModel, spt: SptConfig, samples: Split, seed: int, place: Place
-    ) -> None:
-        several = place.n_processes > 1
-        self.model, self.samples = model, samples
-        self.sizes = np.ones(len(samples), dtype=np.int64)
-        self.objective: nn.Module = SptObjective(
-            model, spt, gather_rows if several else None, place.n_processes
-        )
-        self._spt, self._seed, self._place = spt, seed, place
-        self._resident = ResidentSamples(samples, model.config.max_length, place.device)
-        self._partners = PartnerIndex(samples) if spt.aligns else None
-
-    def make(self, indices: NDArray[np.int64], step: int) -> tuple[SptBatch, SptDepths, int, float]:
-        """(batch of this process, depths, model seed, share of alignment) of the samples ``indices``
-        (B,) of all."""
-        first, end = self._place.part(len(indices))
-        depths = draw_depths(
-            self.model.config, self._spt, generator_of_step(self._seed, step, Purpose.DEPTHS)
-        )
-        item_seq, lengths, targets = self._resident.collate(indices[first:end])
-        partner_seq = partner_lengths = None
-        if self._partners is not None:
-            generator = generator_of_step(self._seed, step, Purpose.PARTNERS)
-            # Drawn for the whole batch, so that any number of processes draws the same.
-            partners = self._partners.draw(indices, generator)
-            partner_seq, partner_lengths, _ = self._resident.collate(partners[first:end])
-        batch = SptBatch(
-            item_seq=item_seq,
-            lengths=lengths,
-            targets=targets,
-            partner_seq=partner_seq,
-            partner_lengths=partner_lengths,
-            sequence_ids=torch.arange(first, end, device=self._place.device),
-            global_size=len(indices),
-            all_targets=self._resident.items_at(self.samples.ends[indices])
-            if self._spt.mask_same_target
-            else None,
-        )
-        model_seed = seed_of_step(self._seed, step, Purpose.MODEL_SEED)
-        return batch, depths, model_seed, self._spt.warmth(step)
-
-    def updates(
-        self, objective: nn.Module, made: tuple[SptBatch, SptDepths, int, float]
-    ) -> Iterator[tuple[Tensor, ...]]:
-        """The losses of a step's one update."""
-        yield objective(*made)
 
 
 def train(

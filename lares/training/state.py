@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lares.checkpoint import check_weights, read_tensors, write_tensors
 from lares.errors import CheckpointError
+from lares.model.checkpoint import check_weights
 from lares.plain import settle_options
+from lares.tensor_files import read_tensors, write_tensors
 
 _METADATA_KEY = "lares_training_state"
 _MODEL, _ADAM = "model.", "adam."

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lares.data.dataset import Split
+from lares.data.split import Split
 from lares.data.windows import Windows
 from lares.training.distributed import shard
 

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lares.data.dataset import Dataset, Split
+from lares.data.dataset import Dataset
+from lares.data.split import Split
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
-from lares.folders import ITEMS_FILE
-from lares.model import LaresModel
+from lares.model.folders import ITEMS_FILE
+from lares.model.model import LaresModel
 from lares.names import shown
 from lares.training.config import DataOptions
 from lares.training.run_folder import find_model

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import lares_kernels as lk
-from lares.checkpoint import save_model
 from lares.data.batches import epoch_order
-from lares.data.dataset import Dataset, Split
+from lares.data.dataset import Dataset
+from lares.data.split import Split
 from lares.errors import LaresError, NonFiniteError
 from lares.evaluation.evaluate import depth_ranks
 from lares.evaluation.ranking import metrics_from_ranks
 from lares.finite import first_non_finite
-from lares.model import LaresModel
+from lares.model.checkpoint import save_model
+from lares.model.model import LaresModel
 from lares.training.config import RunConfig
 from lares.training.display import Display
 from lares.training.distributed import all_gather_rows, shard

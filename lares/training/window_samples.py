@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lares.data.dataset import Split
+from lares.data.split import Split
 from lares.data.windows import cut_windows
 from lares.errors import ConfigError
 from lares.training.steps import Place, ResidentSamples
@@ -34,6 +34,11 @@ class WindowPart(NamedTuple):
     first: int
     end: int
     samples: NDArray[np.int64]
+
+    @property
+    def windows(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """``item_seq``, ``lengths``, ``window_ids``, ``rows`` and ``targets``."""
+        return self[:5]
 
 
 class WindowSamples:

@@ -2,7 +2,7 @@
 
 Results are the same but for the order in which some gradients are summed. Nothing is tuned while a
 program runs: ``LARES_CUDA_SETTINGS`` names a folder, whose file ``cuda_FAMILY.json``, such as
-``python -m benchmarks.gpu_sweep`` writes, is a JSON object with those fields of :class:`Settings` that
+``python -m benchmarks.gpu.sweep`` writes, is a JSON object with those fields of :class:`Settings` that
 are not as by default.
 """
 

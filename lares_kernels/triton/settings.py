@@ -2,7 +2,7 @@
 
 ``settings/FAMILY.json`` lists rules for each kernel; the first one serves that has room for the call.
 Nothing is tuned while a program runs: ``LARES_TRITON_SETTINGS`` names a folder whose files of these
-names, such as ``python -m benchmarks.gpu_sweep`` writes, take the place of those here. Some calls could
+names, such as ``python -m benchmarks.gpu.sweep`` writes, take the place of those here. Some calls could
 keep their matrices on the chip or read them again for every layer: :func:`use_weights` asks for the one
 or the other.
 """

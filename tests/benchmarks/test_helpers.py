@@ -6,15 +6,15 @@ import pytest
 import torch
 
 import lares_kernels
-from benchmarks import equality
-from benchmarks.cases import Case
-from benchmarks.flops import flop_count
-from benchmarks.implementations import build
-from benchmarks.lengths import DISTRIBUTIONS, PREFIXES, draw_lengths
-from benchmarks.memory import bytes_saved
-from benchmarks.problem import problem_of
-from benchmarks.race import Race
-from benchmarks.spt import SptStep
+from benchmarks.cases import equality
+from benchmarks.cases.flops import flop_count
+from benchmarks.cases.implementations import build
+from benchmarks.cases.lengths import DISTRIBUTIONS, PREFIXES, draw_lengths
+from benchmarks.cases.op import Case
+from benchmarks.cases.problem import problem_of
+from benchmarks.core.memory import bytes_saved
+from benchmarks.core.race import Race
+from benchmarks.steps.spt import SptStep
 
 SMALL = Case("small", d_model=16, n_heads=2, d_ff=32, steps=2, batch=6, max_length=20)
 

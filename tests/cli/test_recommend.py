@@ -20,7 +20,7 @@ from lares import LaresConfig, LaresModel
 from lares.cli import main
 from lares.cli import recommend as command
 from lares.cli.recommend import read_histories
-from lares.data.text_lines import text_lines
+from lares.data.formats.text_lines import text_lines
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
 

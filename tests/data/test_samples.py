@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from lares.data import PartnerIndex, collate, epoch_order, load_dataset
-from lares.data.dataset import Dataset, Split
+from lares.data.dataset import Dataset
+from lares.data.split import Split
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
 from tests.conftest import write_interactions

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lares.data import load_dataset
-from lares.data.dataset import Split
+from lares.data.split import Split
 from lares.data.windows import cut_windows
 from lares.errors import ConfigError, DataError
 

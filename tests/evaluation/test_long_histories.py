@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from lares import LaresConfig, LaresModel, seen
-from lares.data.dataset import Dataset, Split
+from lares import LaresConfig, LaresModel
+from lares.data.dataset import Dataset
+from lares.data.split import Split
 from lares.data.vocabulary import Vocabulary
 from lares.evaluation import evaluate_popularity, metrics_from_ranks, target_ranks
 from lares.evaluation.evaluate import depth_ranks
-from lares.seen import seen_items
+from lares.model import seen
+from lares.model.seen import seen_items
 
 N_ITEMS = 40
 
@@ -144,7 +146,7 @@ def test_memory_of_half_a_million_events() -> None:
 import resource
 import numpy as np
 from lares import LaresConfig, LaresModel
-from lares.data.dataset import Split
+from lares.data.split import Split
 from lares.evaluation.evaluate import depth_ranks
 lengths = np.full(600, 8)
 lengths[5] = 500_000

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lares import LaresConfig, LaresModel
-from lares.data.dataset import Split
+from lares.data.split import Split
 from lares.errors import ConfigError
 from lares.evaluation.evaluate import depth_ranks
-from lares.streams import batches, chunk_of, chunk_seed
+from lares.model.streams import batches, chunk_of, chunk_seed
 
 CHUNK = 1 << 24
 

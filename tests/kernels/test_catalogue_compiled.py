@@ -14,8 +14,8 @@ if importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRE
 import triton
 from triton.compiler import ASTSource
 
-from benchmarks.triton_aot import TARGETS, resources
-from benchmarks.triton_bounds import SHARED_LIMIT
+from benchmarks.gpu.triton_aot import TARGETS, resources
+from benchmarks.gpu.triton_bounds import SHARED_LIMIT
 from lares_kernels.triton.catalogue import (
     LEAST_K,
     MOST_K,

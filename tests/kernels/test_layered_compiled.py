@@ -15,8 +15,8 @@ if importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRE
 import triton
 from triton.compiler import ASTSource
 
-from benchmarks.triton_aot import TARGETS, resources
-from benchmarks.triton_bounds import SHARED_LIMIT
+from benchmarks.gpu.triton_aot import TARGETS, resources
+from benchmarks.gpu.triton_bounds import SHARED_LIMIT
 from lares_kernels import CoreConfig
 from lares_kernels.triton.constants import LAUNCH_OPTIONS, Constants, compile_time, constants
 from lares_kernels.triton.kernels import layered_attention, layered_mixing, layered_rows

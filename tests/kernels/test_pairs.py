@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.support import PAGE, page
+from benchmarks.report.support import PAGE, page
 from lares_kernels.cpu_library import load
 from lares_kernels.cuda import library
 from tests.kernels import pairs
@@ -32,5 +32,5 @@ def test_cards_backends_serve_a_combination_or_say_why_not(
 
 
 def test_the_page_of_what_is_supported_is_fresh() -> None:
-    """``python -m benchmarks.support`` writes it."""
+    """``python -m benchmarks.report.support`` writes it."""
     assert PAGE.read_text(encoding="utf-8") == page()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from benchmarks.gpu_clock import products
+from benchmarks.core.clock import products
 from lares_kernels.circumstances import circumstances
 from lares_kernels.devices import tf32_allowed
 from lares_kernels.self_check import precision_name

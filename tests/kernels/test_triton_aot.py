@@ -1,7 +1,7 @@
 """The fused Triton kernels compiled for GPUs that are not here: what they take must fit.
 
-Those of short sequences in half precision; ``python -m benchmarks.triton_aot --check`` holds every
-shipped setting to its bound (``benchmarks/triton_bounds.py``) and prints the table of
+Those of short sequences in half precision; ``python -m benchmarks.gpu.triton_aot --check`` holds every
+shipped setting to its bound (``benchmarks/gpu/triton_bounds.py``) and prints the table of
 docs/performance.md.
 """
 
@@ -18,8 +18,8 @@ if importlib.util.find_spec("triton") is None:
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("Triton interprets kernels here", allow_module_level=True)
 
-from benchmarks import triton_aot, triton_bounds
-from benchmarks.triton_aot import TARGETS, Compiled, Resources, compiled_rule, matrix_bytes
+from benchmarks.gpu import triton_aot, triton_bounds
+from benchmarks.gpu.triton_aot import TARGETS, Compiled, Resources, compiled_rule, matrix_bytes
 from lares_kernels import CoreConfig
 from lares_kernels.config import MIXERS
 from lares_kernels.triton.rules import Setting

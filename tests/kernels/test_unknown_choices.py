@@ -14,8 +14,8 @@ if importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRE
 
 from triton.compiler import CompilationError
 
-from benchmarks import triton_aot
-from benchmarks.triton_aot import TARGETS
+from benchmarks.gpu import triton_aot
+from benchmarks.gpu.triton_aot import TARGETS
 from lares_kernels import CoreConfig
 from lares_kernels.triton.constants import constants
 from lares_kernels.triton.kernels import layered_rows

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lares import LaresConfig, LaresModel
-from lares.checkpoint import read_tensors, write_tensors
 from lares.data.vocabulary import Vocabulary
 from lares.errors import CheckpointError, WeightsError
+from lares.tensor_files import read_tensors, write_tensors
 
 TENSORS = {
     "b": torch.arange(6, dtype=torch.float32).reshape(2, 3),
@@ -149,7 +149,7 @@ def test_weights_that_are_no_numbers(kind: str, value: float) -> None:
 
 
 def test_weights_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lares import model as module
+    from lares.model import model as module
 
     looks, look = [], module.first_non_finite
     monkeypatch.setattr(

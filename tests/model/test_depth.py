@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lares.depth import DEPTH_SAMPLERS, sample_depth
 from lares.errors import ConfigError
+from lares.model.depth import DEPTH_SAMPLERS, sample_depth
 
 
 def draws(sampler: str, mean: int, n: int = 20000) -> np.ndarray:

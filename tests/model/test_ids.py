@@ -14,7 +14,7 @@ import torch
 from lares import LaresConfig, LaresModel
 from lares.data.vocabulary import Vocabulary
 from lares.errors import CheckpointError, ConfigError, DataError
-from lares.folders import RUN_CONFIG_FILE
+from lares.model.folders import RUN_CONFIG_FILE
 
 NUMBERS = np.arange(5, 65, 3)
 NAMES = np.array([f"Duo {number:02d}, Live" for number in range(20)])

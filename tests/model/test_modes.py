@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from lares import LaresModel
-from lares.data.dataset import Split
+from lares.data.split import Split
 from lares.evaluation.evaluate import depth_ranks
-from lares.modes import evaluating
+from lares.model.modes import evaluating
 from tests.model.test_same_list import histories, make
 
 

@@ -13,11 +13,11 @@ import torch
 
 import lares_kernels as lk
 from lares import LaresConfig, LaresModel
-from lares.checkpoint import read_tensors, write_tensors
-from lares.config import MOST_SEED
-from lares.data.dataset import Split
+from lares.data.split import Split
 from lares.errors import CheckpointError
 from lares.evaluation.evaluate import depth_ranks, evaluate
+from lares.model.config import MOST_SEED
+from lares.tensor_files import read_tensors, write_tensors
 
 N_ITEMS = 200
 CASES = {

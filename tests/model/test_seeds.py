@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lares import LaresConfig, LaresEncoder
 from lares.integrations import sasrec
-from tests.model.sasrec_pytorch import SequenceModel
+from tests.integrations.sasrec_pytorch import SequenceModel
 
 IDS = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 0, 0, 0], [9, 9, 30, 0, 0]])
 LENGTHS = torch.tensor([5, 2, 3])

@@ -25,9 +25,9 @@ from lares import LaresModel
 from lares.cli import main
 from lares.data import load_dataset
 from lares.data.batches import collate
-from lares.data.dataset import Split
+from lares.data.split import Split
+from lares.data.text_features import write_text_features
 from lares.evaluation import evaluate
-from lares.text import write_text_features
 from lares.training.loggers import read_rows
 from lares.training.trained import load_trained
 from lares.training.trainer import Trainer

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lares.config import LaresConfig
 from lares.errors import LaresError
-from lares.objectives.spt import SptObjective
+from lares.model.config import LaresConfig
+from lares.objectives.spt.prefixes import SptObjective
 from lares.training.config import PosttrainConfig, RunConfig
 from lares.training.diverged import remedies
 from lares.training.rpt import posttrain

@@ -18,10 +18,12 @@ from lares import LaresModel
 from lares.data import load_dataset
 from lares.errors import CheckpointError, ConfigError
 from lares.evaluation import evaluate
-from lares.objectives.rpt import RptConfig, RptObjective
+from lares.objectives.rpt.config import RptConfig
+from lares.objectives.rpt.prefixes import RptObjective
 from lares.training.config import PosttrainConfig, read_config
 from lares.training.interrupts import Interrupted
-from lares.training.rpt import RptPhase, posttrain, promising_samples
+from lares.training.rpt import posttrain, promising_samples
+from lares.training.rpt_phases import RptPhase
 from lares.training.spt import train
 from lares.training.steps import Place
 from lares.training.trainer import Trainer

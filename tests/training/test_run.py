@@ -15,7 +15,7 @@ from lares.data import collate, load_dataset
 from lares.data.vocabulary import Vocabulary
 from lares.errors import CheckpointError, ConfigError, DataError, LaresError
 from lares.evaluation import evaluate, evaluate_popularity
-from lares.objectives.spt import SptObjective
+from lares.objectives.spt.prefixes import SptObjective
 from lares.training.config import TrainConfig, read_yaml, recipes
 from lares.training.spt import train
 from lares.training.steps import ResidentSamples

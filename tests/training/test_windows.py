@@ -14,14 +14,16 @@ from lares import LaresConfig, LaresModel
 from lares.cli.train import parse
 from lares.data import load_dataset
 from lares.errors import ConfigError
-from lares.objectives.rpt import RptConfig, RptObjective
-from lares.objectives.rpt_windows import WindowRptObjective
-from lares.objectives.spt import SptConfig, SptDepths, symmetric_nce
+from lares.objectives.rpt.config import RptConfig
+from lares.objectives.rpt.histories import WindowRptObjective
+from lares.objectives.rpt.prefixes import RptObjective
+from lares.objectives.spt.config import SptConfig
+from lares.objectives.spt.losses import SptDepths, symmetric_nce
 from lares.training.config import SamplingOptions
-from lares.training.rpt import RptPhase, posttrain
-from lares.training.rpt_windows import WindowRptPhase
-from lares.training.spt import SptPhase, train
-from lares.training.spt_windows import WindowSptPhase
+from lares.training.rpt import posttrain
+from lares.training.rpt_phases import RptPhase, WindowRptPhase
+from lares.training.spt import train
+from lares.training.spt_phases import SptPhase, WindowSptPhase
 from lares.training.steps import Place, batch_bounds
 from tests.training.helpers import small_config, small_posttrain_config
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import gpu_sweep
-from benchmarks.gpu_candidates import CUDA, Question, setting
-from benchmarks.gpu_cases import MAIN
-from benchmarks.gpu_sweep import Sweep, save
+from benchmarks.cases.gpu import MAIN
+from benchmarks.gpu import sweep as gpu_sweep
+from benchmarks.gpu.candidates import CUDA, Question, setting
+from benchmarks.gpu.sweep import Sweep, save
 from lares_kernels import CoreConfig, use_backend
 from lares_kernels.cuda import library
 from lares_kernels.cuda.plan import LaunchPlan, carveout, launch_plan, shapes_of

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.equality import check
-from benchmarks.gpu_cases import MAIN, quick
-from benchmarks.implementations import weights_of
+from benchmarks.cases.equality import check
+from benchmarks.cases.gpu import MAIN, quick
+from benchmarks.cases.implementations import weights_of
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
 from lares_kernels.call import RefineCall
 from lares_kernels.triton import backend as triton_backend

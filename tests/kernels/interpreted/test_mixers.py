@@ -17,7 +17,7 @@ from tests.kernels.problems import (
     exact_problem,
     outputs_and_gradients,
 )
-from tests.model.test_goldens import check_outputs_and_gradients
+from tests.objectives.test_goldens import check_outputs_and_gradients
 
 FILTER = CoreConfig(
     d_model=16, n_heads=2, d_ff=24, n_layers=1, mixer="filter", window=9, dropout=0.5

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu_candidates import IEEE, Question, changed, without
-from benchmarks.gpu_cases import MAIN
-from benchmarks.gpu_sweep import Sweep, save
+from benchmarks.cases.gpu import MAIN
+from benchmarks.gpu.candidates import IEEE, Question, changed, without
+from benchmarks.gpu.sweep import Sweep, save
 from lares_kernels.triton import backend as triton_backend
 from lares_kernels.triton.rules import read_rules
 

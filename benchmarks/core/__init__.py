@@ -1,0 +1,1 @@
+"""How things are timed: races, clocks, the machine, what a run may take."""

@@ -1,0 +1,5 @@
+import sys
+
+from benchmarks.gpu.measure import main
+
+sys.exit(main())

@@ -1,0 +1,247 @@
+"""Every shipped setting of the fused Triton kernels, compiled for GPUs that need not be there.
+
+``python -m benchmarks.gpu.triton_aot`` prints registers, spills and shared memory of each; with
+``--check`` it ends with an error where one is past its bound (:mod:`benchmarks.gpu.triton_bounds`). Run
+it again with Triton's cache filled and it takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from benchmarks.gpu.triton_bounds import most_spilled, shared_limit
+from lares_kernels import CoreConfig
+from lares_kernels.config import MIXERS
+from lares_kernels.triton.constants import LEAST_SIDE, Constants, compile_time, constants
+from lares_kernels.triton.fused import options_of
+from lares_kernels.triton.kernels.backward import backward_kernel
+from lares_kernels.triton.kernels.forward import forward_kernel
+from lares_kernels.triton.kernels.weight_gradients import weights_kernel
+from lares_kernels.triton.rules import Setting
+from lares_kernels.triton.settings import BESIDES, settings
+
+TARGETS = {
+    "sm80": GPUTarget("cuda", 80, 32),
+    "sm90": GPUTarget("cuda", 90, 32),
+    "sm100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+PUBLISHED = CoreConfig(dropout=0.5, attn_dropout=0.5)
+_TYPES = {"half": "bf16", "tf32": "fp32", "ieee": "fp32"}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a compiled kernel takes.
+
+    Attributes:
+        registers: a thread.
+        spilled: bytes of stack a thread (NVIDIA), vector registers (AMD).
+        shared: bytes a program.
+    """
+
+    registers: int
+    spilled: int
+    shared: int
+
+
+def arguments(kernel: str, precision: str, mixes_window: bool = False) -> dict[str, str | None]:
+    """Types of a training call's arguments, with a drawn state and a trajectory; None is left out."""
+    product = "*" + _TYPES[precision]
+    if kernel == "weights":
+        floats, products = ["g_matrices", "g_vectors"], ["units", "sides"]
+        tables = ["row_depth", "totals"]
+        numbers = ["kept_rows", "n_steps", "first_step", "splits", "begins"]
+        absent: list[str] = []
+    else:
+        floats, products = ["vectors", "kept"], ["hidden", "matrices"]
+        tables = ["rows", "totals"]
+        numbers = ["max_steps", "steps_done", "kept_rows"]
+        if kernel == "forward":
+            floats += ["trajectory", "last"]
+            absent = ["state", "final"]
+        else:
+            floats += ["g_trajectory", "g_hidden", "scratch", "gradients"]
+            products += ["units", "sides"]
+            tables += ["tile_start"]
+            numbers += ["n_hidden_rows", "first_step", "last_step"]
+            absent = ["g_state", "carry", "g_first", "concat_rows"]
+        (products if mixes_window else absent).append("transforms")
+    return (
+        dict.fromkeys(floats, "*fp32")
+        | dict.fromkeys(products, product)
+        | dict.fromkeys(tables, "*i32")
+        | dict.fromkeys(numbers, "i32")
+        | dict.fromkeys(absent)
+        | {"state_scale": "fp32", "seed": "*i64"}
+    )
+
+
+def compile_rule(rule: Setting, target: GPUTarget, config: CoreConfig, dropout: bool) -> Any:
+    """Compile the kernel that ``rule`` is for, as a launch would."""
+    rows = 32 if rule.kernel == "weights" else rule.rows
+    c: Constants = constants(config, rows, dropout, rule.precision, rule.chunk, rule.resident)
+    values: dict[str, Any] = {"C": compile_time(c)}
+    if rule.kernel == "forward":
+        kernel = forward_kernel
+        values["DRAWN"] = True
+    elif rule.kernel == "backward":
+        kernel = backward_kernel
+    else:
+        kernel = weights_kernel
+        values |= {"CONCAT": False, "BLOCK": c.row_block, "TOKENS": rule.rows}
+    types = arguments(rule.kernel, rule.precision, config.mixes_window)
+    signature, constant, attributes = {}, {}, {}
+    for i, name in enumerate(kernel.arg_names):
+        if name in values or types[name] is None:
+            signature[name], constant[(i,)] = "constexpr", values.get(name)
+            continue
+        signature[name] = types[name]
+        if types[name].startswith("*") and name != "seed":  # which is not specialised
+            attributes[(i,)] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, constant, attributes)
+    return triton.compile(source, target=target, options=options_of(rule))
+
+
+def resources(compiled: Any) -> Resources:
+    """Read from the binary."""
+    shared = compiled.metadata.shared
+    if "amdgcn" in compiled.asm:
+        text = compiled.asm["amdgcn"]
+        counts = [
+            int(found.group(1))
+            for name in ("vgpr_count", "vgpr_spill_count")
+            if (found := re.search(rf"\.{name}:\s+(\d+)", text))
+        ]
+        return Resources(counts[0], counts[1], shared)
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        command = [str(tool), "--dump-resource-usage", file.name]
+        text = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", text)
+    assert found is not None, text
+    return Resources(int(found.group(1)), int(found.group(2)), shared)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A rule, the core and the dropout it was compiled for, and what that takes."""
+
+    family: str
+    rule: Setting
+    config: CoreConfig
+    dropout: bool
+    found: Resources
+
+    def faults(self) -> list[str]:
+        """What is past its bound."""
+        rule, found = self.rule, self.found
+        texts = []
+        spilled = most_spilled(self.family, rule)
+        if found.spilled > spilled:
+            texts.append(f"{found.spilled} spilled, at most {spilled} were")
+        most = shared_limit(self.family, rule)
+        if found.shared > most:
+            texts.append(f"{found.shared} bytes of shared memory of {most}")
+        if rule.resident and found.shared < matrix_bytes(self.config):
+            texts.append(
+                f"{found.shared} bytes of shared memory do not hold matrices of "
+                f"{matrix_bytes(self.config)}: they are read again and again"
+            )
+        return texts
+
+
+def matrix_bytes(config: CoreConfig) -> int:
+    """Of the packed matrices of all layers in half precision."""
+    return 2 * constants(config, LEAST_SIDE, False, "half").layers_size
+
+
+def config_for(family: str, rule: Setting, mixer: str = "attention") -> CoreConfig:
+    """The published core, with as many layers as ``rule`` keeps on the chip if it does.
+
+    Of another ``mixer``, with windows of as many rows as a tile has.
+    """
+    if mixer != "attention":
+        return replace(PUBLISHED, mixer=mixer, window=rule.rows)
+    if not rule.resident:
+        return PUBLISHED
+    one = replace(PUBLISHED, n_layers=1)
+    layers = 1
+    while layers < rule.most_layers and rule.programs * (
+        (layers + 1) * matrix_bytes(one) + BESIDES
+    ) <= shared_limit(family, rule):
+        layers += 1
+    return replace(PUBLISHED, n_layers=layers)
+
+
+def compiled_rule(family: str, rule: Setting, dropout: bool, mixer: str = "attention") -> Compiled:
+    """``rule`` compiled for a GPU of its family and the core it is made for."""
+    config = config_for(family, rule, mixer)
+    found = resources(compile_rule(rule, TARGETS[family], config, dropout))
+    return Compiled(family, rule, config, dropout, found)
+
+
+def table(
+    families: list[str], precisions: list[str], most_rows: int, mixer: str = "attention"
+) -> Iterator[Compiled]:
+    """Every rule that is asked for, without dropout and with it."""
+    for family in families:
+        for rule in settings(family):
+            if mixer not in rule.mixers or rule.precision not in precisions:
+                continue
+            if rule.kernel != "weights" and rule.rows > most_rows:
+                continue
+            for dropout in (True,) if rule.kernel == "weights" else (False, True):
+                yield compiled_rule(family, rule, dropout, mixer)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--families", nargs="+", default=[*TARGETS], choices=[*TARGETS])
+    parser.add_argument("--precisions", nargs="+", default=[*_TYPES], choices=[*_TYPES])
+    parser.add_argument("--most-rows", type=int, default=64, help="of a tile")
+    parser.add_argument("--mixer", default="attention", choices=MIXERS, help="of the core")
+    parser.add_argument("--check", action="store_true", help="fail where a bound is passed")
+    options = parser.parse_args(arguments)
+    print(f"Triton {triton.__version__}, {PUBLISHED.d_model=}, mixer {options.mixer}\n")
+    print(
+        "| GPU | kernel | products | layers | rows | warps | weights | dropout | registers | spilled "
+        "| shared |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    faults = []
+    asked = (options.families, options.precisions, options.most_rows, options.mixer)
+    for row in table(*asked):
+        rule, found = row.rule, row.found
+        where = rule.weights if rule.kernel == "forward" else ""
+        print(
+            f"| {row.family} | {rule.kernel} | {rule.precision} | {row.config.n_layers} | {rule.rows} "
+            f"| {rule.warps} | {where} | {'on' if row.dropout else 'off'} | {found.registers} "
+            f"| {found.spilled} | {found.shared} |",
+            flush=True,
+        )
+        what = f"{row.family}, {rule.kernel}, {rule.precision}, {rule.rows} rows"
+        faults += [f"{what}: {text}" for text in row.faults()]
+    for text in faults:
+        print(f"past its bound: {text}")
+    return 1 if options.check and faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

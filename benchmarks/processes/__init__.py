@@ -1,0 +1,1 @@
+"""What whole processes take, and those of another checkout beside them."""

@@ -1,0 +1,1 @@
+"""From measurements to rows, and from rows to pages and plots."""

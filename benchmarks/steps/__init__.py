@@ -1,0 +1,1 @@
+"""Whole training steps: the project's own, and those of models that others wrote."""

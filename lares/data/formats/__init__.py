@@ -1,0 +1,1 @@
+"""Tables in files, each form of file in a module."""

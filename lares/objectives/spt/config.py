@@ -1,0 +1,67 @@
+"""Options of pre-training; as :mod:`lares.training.config`, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lares.errors import ConfigError
+from lares.model.config import LaresConfig
+from lares.plain import not_negative, settle_options
+
+
+@dataclass(frozen=True)
+class SptConfig:
+    """Weights of the losses beside the recommendation loss.
+
+    Attributes:
+        alpha: weight of trajectory-level alignment; 0 leaves it out.
+        gamma: weight of step-level alignment; 0 leaves it out.
+        deep_supervision: weight of the recommendation loss after an earlier step, drawn for each batch
+            from those before the last, so that every step learns to recommend (Lee et al., AISTATS
+            2015); 0, as published, leaves it out.
+        align_warmup: steps over which the weights of alignment grow from nothing, linearly; 0, as
+            published, has them from the first. States that say nothing yet are hard to tell apart,
+            and trying delays the recommendation loss.
+        one_encoding: alignment compares the states that recommend, and spares the second encoding, with
+            dropout, noise and a depth of its own, that it has as published.
+        same_step: the partner reasons to the same depth as the sequence it is aligned with.
+        mask_same_target: samples of a batch that have the same target are no negatives of each other.
+            The authors' are.
+    """
+
+    alpha: float = 0.1
+    gamma: float = 0.5
+    deep_supervision: float = 0.0
+    align_warmup: int = 0
+    one_encoding: bool = False
+    same_step: bool = True
+    mask_same_target: bool = False
+
+    def __post_init__(self) -> None:
+        settle_options(self, "objective")
+        for name in ("alpha", "gamma", "deep_supervision"):
+            not_negative(name, getattr(self, name))
+        if self.align_warmup < 0:
+            raise ConfigError(f"align_warmup is {self.align_warmup}; it must be zero or more steps")
+
+    @property
+    def aligns(self) -> bool:
+        """Whether alignment is wanted."""
+        return self.alpha > 0 or self.gamma > 0
+
+    def warmth(self, step: int) -> float:
+        """Share of the weights of alignment that the update ``step`` (from 0) has."""
+        return min(1.0, (step + 1) / (self.align_warmup + 1))
+
+
+def check_has_steps(config: LaresConfig, spt: SptConfig) -> None:
+    """Raise ``ConfigError`` if the losses ask for steps of a model that has none."""
+    if config.is_recurrent:
+        return
+    for name in ("gamma", "deep_supervision"):
+        if getattr(spt, name) > 0:
+            raise ConfigError(
+                f"objective.{name} is {getattr(spt, name)}, but a model without recurrence "
+                f"(model.n_core_layers=0) has no steps to learn from; set objective.{name}=0 "
+                "(the recipe 'sasrec' does)"
+            )
