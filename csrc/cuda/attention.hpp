@@ -138,22 +138,26 @@ struct Softmax {
 };
 
 // Sixteen columns of a head's projections of 16 rows; `weights` has their fragments from `first`,
-// `bias` is theirs. A query is the first operand of Q K^T,
+// `bias` is theirs.
+template <class S, class W>
+LARES_DEVICE Sums project(const Operand<S>& a, const W& weights, int first, const float* bias) {
+    Sums s = column_bias(bias);
+    add_product<S>(s, a, weights, first);
+    return s;
+}
+
+// A query is the first operand of Q K^T,
 template <class S, class W>
 LARES_DEVICE void project_query(Word (&query)[4], const Operand<S>& a, const W& weights, int first,
                                 const float* bias) {
-    Sums s = column_bias(bias);
-    add_product<S>(s, a, weights, first);
-    pack_operand<typename S::Type>(query, s);
+    pack_operand<typename S::Type>(query, project<S>(a, weights, first, bias));
 }
 
 // a key its second,
 template <class S, class W>
 LARES_DEVICE void project_key(Word (&key)[4], const Operand<S>& a, const W& weights, int first,
                               const float* bias) {
-    Sums s = column_bias(bias);
-    add_product<S>(s, a, weights, first);
-    pack_transposed<typename S::Type>(key, s);
+    pack_transposed<typename S::Type>(key, project<S>(a, weights, first, bias));
 }
 
 // and a value the second of P V, which has a pair of keys in a word where V itself has them in two

@@ -1,5 +1,6 @@
 // The backward kernels of one width and type, as forward.cu has the forward ones.
 #include "backward.hpp"
+#include "choose.hpp"
 #include "launch.hpp"
 #include "shapes.hpp"
 #include "weight_gradients.hpp"
@@ -33,31 +34,12 @@ static const char* launch_backward(const LaresCudaCall& call) {
                                : launch_products<false, false>(call, units);
 }
 
-template <int Head>
-static const char* choose_resident(const LaresCudaCall& call) {
-    // With heads that wide the weights are always read from memory: one kernel less to compile.
-    if constexpr (LARES_WIDTH <= 64 && Head <= 2)
-        if (call.resident) return launch_backward<Head, true>(call);
-    if constexpr (LARES_WIDTH >= 64)
-        if (!call.resident) return launch_backward<Head, false>(call);
-    return "weights of this width are not kept in shared memory, or always";
-}
-
 template <>
 const char* backward<LARES_TYPE, LARES_WIDTH>(const LaresCudaCall& call) {
-    switch (call.head_tiles) {
-#if LARES_WIDTH <= 64
-        case 1:
-            return choose_resident<1>(call);
-#endif
-        case 2:
-            return choose_resident<2>(call);
-#if LARES_WIDTH >= 64
-        case 4:
-            return choose_resident<4>(call);
-#endif
-    }
-    return "heads of this width are not compiled";
+    // With heads of four tiles weights are always read from memory: one kernel less to compile.
+    return choose_shape<2>(call, [&](auto head, auto resident) {
+        return launch_backward<decltype(head)::value, decltype(resident)::value>(call);
+    });
 }
 
 }  // namespace lares::cuda

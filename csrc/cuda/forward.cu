@@ -1,5 +1,6 @@
 // The forward kernels of one width and type: compiled once for each pair, given as LARES_TYPE (Bf16
 // or Fp16) and LARES_WIDTH.
+#include "choose.hpp"
 #include "forward.hpp"
 #include "launch.hpp"
 #include "shapes.hpp"
@@ -21,31 +22,11 @@ static const char* choose_drops(const LaresCudaCall& call) {
     return launch_forward<Head, Resident, false>(call);
 }
 
-template <int Head>
-static const char* choose_resident(const LaresCudaCall& call) {
-    // What never fits and what always does is not compiled.
-    if constexpr (LARES_WIDTH <= 64)
-        if (call.resident) return choose_drops<Head, true>(call);
-    if constexpr (LARES_WIDTH >= 64)
-        if (!call.resident) return choose_drops<Head, false>(call);
-    return "weights of this width are not kept in shared memory, or always";
-}
-
 template <>
 const char* forward<LARES_TYPE, LARES_WIDTH>(const LaresCudaCall& call) {
-    switch (call.head_tiles) {
-#if LARES_WIDTH <= 64
-        case 1:
-            return choose_resident<1>(call);
-#endif
-        case 2:
-            return choose_resident<2>(call);
-#if LARES_WIDTH >= 64
-        case 4:
-            return choose_resident<4>(call);
-#endif
-    }
-    return "heads of this width are not compiled";
+    return choose_shape<4>(call, [&](auto head, auto resident) {
+        return choose_drops<decltype(head)::value, decltype(resident)::value>(call);
+    });
 }
 
 }  // namespace lares::cuda

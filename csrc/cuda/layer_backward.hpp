@@ -6,39 +6,6 @@
 
 namespace lares::cuda {
 
-// The activation and its derivative; `each` hands every number to a function that gives both.
-struct ValueAndSlope {
-    Float value, slope;
-};
-
-template <class Each>
-LARES_DEVICE void activate_with_slope(int activation, Each each) {
-    if (activation == LARES_GELU) {
-        each([](Float x) -> ValueAndSlope {
-            const Float cdf = multiply_add(erf_scaled(x), wide(0.5f), wide(0.5f));
-            const Float density = 0.3989422804f * exp2(x * x * -0.7213475204f);
-            return {x * cdf, multiply_add(x, density, cdf)};
-        });
-    } else if (activation == LARES_GELU_TANH) {
-        each([](Float x) -> ValueAndSlope {
-            const Float gate = sigmoid(x * (0.07135481282f * x * x + 1.5957691216f));
-            const Float inner = 0.21406443846f * x * x + 1.5957691216f;
-            return {x * gate, x * gate * (1.0f - gate) * inner + gate};
-        });
-    } else if (activation == LARES_RELU) {
-        each([](Float x) -> ValueAndSlope {
-            return {larger(x, wide(0.0f)), select(x <= 0.0f, wide(0.0f), wide(1.0f))};
-        });
-    } else if (activation == LARES_SILU) {
-        each([](Float x) -> ValueAndSlope {
-            const Float gate = sigmoid(x);
-            return {x * gate, x * gate * (1.0f - gate) + gate};
-        });
-    } else {
-        fault();
-    }
-}
-
 // Add a number a column to a vector of the warp's own gradients.
 LARES_DEVICE void add_columns(float* to, Float a, Float b) {
     const Int column = first_column();
@@ -395,6 +362,12 @@ struct StepBackward {
         back.along[1] = quad_sum(along[1]);
     }
 
+    LARES_DEVICE void keep_unit(Word (&operand)[4], const Sums& g, const Spill<S>& spill, int head,
+                                int column) const {
+        pack_operand<typename S::Type>(operand, g);
+        spill.unit(spill.places.head(head) + column, operand);
+    }
+
     // Gradients of queries (0), keys (1) or values (2) of a head go to the input and are left.
     template <class W>
     LARES_DEVICE void leave(Rows<S>& g_source, const Sums (&g)[S::kHead], const W& weights,
@@ -402,8 +375,7 @@ struct StepBackward {
         LARES_UNROLL
         for (int c = 0; c < S::kHead; ++c) {
             Word operand[4];
-            pack_operand<typename S::Type>(operand, g[c]);
-            spill.unit(spill.places.head(head) + which * S::kHead + c, operand);
+            keep_unit(operand, g[c], spill, head, which * S::kHead + c);
             add_to_rows_back<S>(g_source, operand, weights, (which * S::kHead + c) * S::kChunks);
         }
     }
@@ -414,8 +386,7 @@ struct StepBackward {
         LARES_UNROLL
         for (int c = 0; c < S::kHead; ++c) {
             Word operand[4];
-            pack_operand<typename S::Type>(operand, g[c]);
-            spill.unit(spill.places.head(head) + which * S::kHead + c, operand);
+            keep_unit(operand, g[c], spill, head, which * S::kHead + c);
         }
         forget_written();
     }
@@ -453,12 +424,13 @@ LARES_DEVICE void layer_backward(Rows<S>& g, const Layer<S>& layer, int index,
     const int attn = layer.places.attn_norm(), ffn = layer.places.ffn_norm();
     Operand<S> source, g_branch;
     Rows<S> x, g_source;
+    const auto norm = [&](Rows<S>& of, int tape, int place) {
+        fetch<S>(x, scratch.tape(index, tape));
+        norm_backward<S>(of, x, layer.vectors + place, gradients + place, call.eps);
+    };
     if (at.runs) {
         draws.draw();
-        if (!call.pre_norm) {
-            fetch<S>(x, scratch.tape(index, 2));
-            norm_backward<S>(g, x, layer.vectors + ffn, gradients + ffn, call.eps);
-        }
+        if (!call.pre_norm) norm(g, 2, ffn);
         branch_gradient<S>(g_branch, g, draws, 1);
         spill.side(kInnerGradient, g_branch);
         park<S>(scratch.waiting(), g);
@@ -470,15 +442,13 @@ LARES_DEVICE void layer_backward(Rows<S>& g, const Layer<S>& layer, int index,
         feed_forward_backward<S>(g_source, source, g_branch, layer, call, spill);
         // Never three sets of rows at a time: wide ones do not fit registers.
         if (call.pre_norm) {
-            fetch<S>(x, scratch.tape(index, 1));
-            norm_backward<S>(g_source, x, layer.vectors + ffn, gradients + ffn, call.eps);
+            norm(g_source, 1, ffn);
             fetch<S>(g, scratch.waiting());
             add<S>(g, g_source);
         } else {
             fetch<S>(g, scratch.waiting());
             add<S>(g, g_source);
-            fetch<S>(x, scratch.tape(index, 1));
-            norm_backward<S>(g, x, layer.vectors + attn, gradients + attn, call.eps);
+            norm(g, 1, attn);
         }
 
         branch_gradient<S>(g_branch, g, draws, 0);
@@ -492,10 +462,7 @@ LARES_DEVICE void layer_backward(Rows<S>& g, const Layer<S>& layer, int index,
     at.attention(g_source, layer, draws, spill);
     clear<S>(g);  // as in Backward::run_step
     if (!at.runs) return;
-    if (call.pre_norm) {
-        fetch<S>(x, scratch.tape(index, 0));
-        norm_backward<S>(g_source, x, layer.vectors + attn, gradients + attn, call.eps);
-    }
+    if (call.pre_norm) norm(g_source, 0, attn);
     fetch<S>(g, scratch.waiting());
     add<S>(g, g_source);
 }
