@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lares.errors import REFUSALS, CheckpointError
+from lares_kernels import settings_files
 
 _PREFIX, _SUFFIX = ".", ".part"  # of a file that is being written
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # as _new_file_beside names them
@@ -75,12 +76,9 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no file {path}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} does not hold a JSON object")
-    return content
+        return settings_files.read_json(path, dict, "a JSON object")
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def not_written(path: Path, error: Exception) -> CheckpointError:

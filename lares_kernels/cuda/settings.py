@@ -8,16 +8,21 @@ are not as by default.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lares_kernels.cuda.library import Card
+from lares_kernels.settings_files import (
+    named_file,
+    named_files,
+    read_json,
+    replaced,
+    require_known,
+)
 
 ENVIRONMENT_VARIABLE = "LARES_CUDA_SETTINGS"
 WEIGHTS = ("resident", "streamed")
@@ -65,8 +70,7 @@ def file_name(family: str) -> str:
 
 def files_of_settings() -> list[Path]:
     """Return the user's files, for who wants to know what kernels are launched by."""
-    given = os.environ.get(ENVIRONMENT_VARIABLE)
-    return sorted(Path(given).glob(file_name("*"))) if given else []
+    return named_files(ENVIRONMENT_VARIABLE, file_name("*"))
 
 
 _replaced: dict[str, Settings] = {}
@@ -81,30 +85,13 @@ def settings(family: str) -> Settings:
     """
     if family in _replaced:
         return _replaced[family]
-    given = os.environ.get(ENVIRONMENT_VARIABLE)
-    if not given:
-        return SHIPPED
-    if not Path(given).is_dir():
-        raise ValueError(
-            f"{ENVIRONMENT_VARIABLE} is {given!r}; there is no such folder: name one, or unset it"
-        )
-    own = Path(given) / file_name(family)
-    return read_settings(own) if own.exists() else SHIPPED
+    own = named_file(ENVIRONMENT_VARIABLE, file_name(family))
+    return SHIPPED if own is None else read_settings(own)
 
 
-@contextlib.contextmanager
-def use_settings(family: str, those: Settings) -> Iterator[None]:
+def use_settings(family: str, those: Settings) -> AbstractContextManager[None]:
     """Within the block, in the whole process, launch a family's calls by ``those``."""
-    before = _replaced.get(family)
-    _replaced[family] = those
-    settings.cache_clear()
-    try:
-        yield
-    finally:
-        _replaced.pop(family)
-        if before is not None:
-            _replaced[family] = before
-        settings.cache_clear()
+    return replaced(_replaced, family, those, settings.cache_clear)
 
 
 def read_settings(path: Path) -> Settings:
@@ -113,16 +100,9 @@ def read_settings(path: Path) -> Settings:
     Raises:
         ValueError: it cannot be read, or a value cannot be; the message names file and field.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} does not hold an object of settings, such as {{}}")
-    known = [field.name for field in fields(Settings)]
+    found = read_json(path, dict, "an object of settings, such as {}")
+    require_known(str(path), found, [field.name for field in fields(Settings)])
     for name, value in found.items():
-        if name not in known:
-            raise ValueError(f"{path} has a field {name!r}; there are {', '.join(known)}")
         _require(path, name, value)
     return Settings(**found)
 

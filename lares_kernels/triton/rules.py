@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lares_kernels.config import MIXERS
+from lares_kernels.settings_files import read_json, require_known
 
 KERNELS = ("forward", "backward", "weights")
 PRECISIONS = ("half", "tf32", "ieee")
@@ -69,12 +70,7 @@ def read_rules(path: Path) -> tuple[Setting, ...]:
     Raises:
         ValueError: it cannot be read, or a rule is none; the message names file, rule and field.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, list):
-        raise ValueError(f"{path} does not hold an array of rules")
+    found = read_json(path, list, "an array of rules")
     return tuple(_rule(f"{path}, rule {number}", given) for number, given in enumerate(found, 1))
 
 
@@ -97,9 +93,7 @@ def _rule(where: str, given: Any) -> Setting:
     if not isinstance(given, dict):
         raise ValueError(f"{where} is no object")
     known = {field.name: field for field in fields(Setting)}
-    for name in given:
-        if name not in known:
-            raise ValueError(f"{where} has a field {name!r}; there are {', '.join(known)}")
+    require_known(where, given, known)
     for name, field in known.items():
         if field.default is MISSING and name not in given:
             raise ValueError(f"{where} lacks the field {name!r}")

@@ -10,14 +10,15 @@ or the other.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
 import torch
 
+from lares_kernels.settings_files import named_file, named_files, replaced
 from lares_kernels.triton.rules import WEIGHTS, Setting, read_rules
 
 ENVIRONMENT_VARIABLE = "LARES_TRITON_SETTINGS"
@@ -58,20 +59,13 @@ def rules_file(family: str) -> Path:
     Raises:
         ValueError: there is no such folder.
     """
-    given = os.environ.get(ENVIRONMENT_VARIABLE)
-    if given:
-        if not Path(given).is_dir():
-            raise ValueError(f"{ENVIRONMENT_VARIABLE} is {given!r}; there is no such folder")
-        if (own := Path(given) / f"{family}.json").exists():
-            return own
-    return _FOLDER / f"{family}.json"
+    name = f"{family}.json"
+    return named_file(ENVIRONMENT_VARIABLE, name) or _FOLDER / name
 
 
 def files_of_rules() -> list[Path]:
     """Return the files that rules may come from, for who wants to know what kernels are made of."""
-    given = os.environ.get(ENVIRONMENT_VARIABLE)
-    folders = [_FOLDER, Path(given)] if given else [_FOLDER]
-    return [path for folder in folders for path in sorted(folder.glob("*.json"))]
+    return [*sorted(_FOLDER.glob("*.json")), *named_files(ENVIRONMENT_VARIABLE, "*.json")]
 
 
 _replaced: dict[str, tuple[Setting, ...]] = {}
@@ -85,19 +79,9 @@ def settings(family: str) -> tuple[Setting, ...]:
     return read_rules(rules_file(family))
 
 
-@contextlib.contextmanager
-def use_rules(family: str, rules: Sequence[Setting]) -> Iterator[None]:
+def use_rules(family: str, rules: Sequence[Setting]) -> AbstractContextManager[None]:
     """Within the block, in the whole process, ``rules`` are all there are for a family of GPUs."""
-    before = _replaced.get(family)
-    _replaced[family] = tuple(rules)
-    _forget()
-    try:
-        yield
-    finally:
-        _replaced.pop(family)
-        if before is not None:
-            _replaced[family] = before
-        _forget()
+    return replaced(_replaced, family, tuple(rules), _forget)
 
 
 def _forget() -> None:

@@ -130,7 +130,7 @@ RULE = {"kernel": "forward", "precision": "half", "most_width": 64, "most_layers
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[", "cannot be read"),
+        ("[", "is not readable JSON"),
         ("{}", "does not hold an array of rules"),
         ([3], "rule 1 is no object"),
         ([RULE, {**RULE, "warp": 4}], "rule 2 has a field 'warp'"),

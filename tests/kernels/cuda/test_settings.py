@@ -64,7 +64,7 @@ def test_what_is_written_is_read(those: Settings, given: Given) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read"),
+        ("{", "is not readable JSON"),
         ([], "does not hold an object"),
         ({"products_ahed": True}, "has a field 'products_ahed'; there are forward_weights, "),
         ({"forward_weights": "global"}, 'is \'global\'; it must be "resident" or "streamed"'),
