@@ -21,6 +21,7 @@ from lares.data import load_dataset
 from lares.evaluation import evaluate, popularity_tenths
 from lares.training.trainer import Trainer
 from lares_kernels.cpu_library import PRECISIONS, instruction_sets
+from tests.cli.failing import fails
 from tests.conftest import write_interactions
 from tests.kernels.tools import NEEDS_CPU_KERNEL
 
@@ -29,17 +30,6 @@ SMALL = (
     "--model.d_model=16 --model.d_ff=16 --model.max_length=8 --optimizer.batch_size=64 "
     "--trainer.num_threads=1 --trainer.tensorboard=false --trainer.accelerator=cpu"
 ).split()
-
-
-def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line that a failing command prints."""
-    with pytest.raises(SystemExit) as caught:
-        main(argv)
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from lares.cli import evaluate as command
 from lares.cli import main
 from lares.data import load_dataset
 from lares.training.spt import train
+from tests.cli import failing
 from tests.model.test_same_list import without_seed
 from tests.training.helpers import small_config
 
@@ -38,13 +39,8 @@ def metrics(run: Path, data: Path, *options: str) -> dict[str, dict[str, float]]
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    with pytest.raises(SystemExit) as caught:
-        main(["evaluate", *argv])
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
+    """The one line that the command prints."""
+    return failing.fails(capsys, "evaluate", *argv)
 
 
 def test_the_result_of_a_run_is_what_evaluate_says(interactions: Path, run: Path, capsys) -> None:

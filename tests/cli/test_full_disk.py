@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lares.cli import main
+from tests.cli.failing import fails
 from tests.conftest import write_interactions
 
 SMALL = (
@@ -39,16 +40,6 @@ class Disk:
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return Disk(monkeypatch)
-
-
-def fails(capsys, *argv: str) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main(argv)
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def parts(folder: Path) -> list[Path]:

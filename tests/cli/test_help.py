@@ -9,6 +9,7 @@ import pytest
 
 from lares.cli import COMMANDS, main
 from lares.training.config import DataOptions
+from tests.cli.failing import fails
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> dict[str, str]:
@@ -63,9 +64,4 @@ def test_other_options_of_post_training_have_their_own(capsys) -> None:
     ],
 )
 def test_what_is_missing_is_said(command: str, said: str, capsys) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(command.split())
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {said}")
-    assert error.count("\n") == 1
+    assert fails(capsys, *command.split()).startswith(f"error: {said}")

@@ -23,6 +23,7 @@ from lares.cli.recommend import read_histories
 from lares.data.formats.text_lines import text_lines
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
+from tests.cli import failing
 
 Packer = Callable[[bytes], bytes]
 
@@ -59,13 +60,8 @@ def zstd(content: bytes) -> bytes:
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    with pytest.raises(SystemExit) as caught:
-        main(["recommend", *argv])
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
+    """The one line that the command prints."""
+    return failing.fails(capsys, "recommend", *argv)
 
 
 def lists(printed: str) -> list[list[str]]:
@@ -226,6 +222,19 @@ def test_a_pipe_of_histories(names, tmp_path: Path, capsys) -> None:
     assert lists(capsys.readouterr().out) == model.recommend(ASKED, 4)
 
 
+def pipe_without_end(path: Path, begin: bytes, more: bytes) -> None:
+    """Write ``begin`` to a new pipe, then ``more`` again and again while anybody reads."""
+    os.mkfifo(path)
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), open(path, "wb") as pipe:
+            pipe.write(begin)
+            while True:
+                pipe.write(more)
+
+    threading.Thread(target=write, daemon=True).start()
+
+
 @pytest.mark.parametrize("place", ["/dev/zero", "pipe", "zeros.gz"])
 def test_a_line_without_end(
     place: str, names, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
@@ -233,15 +242,7 @@ def test_a_line_without_end(
     monkeypatch.setattr(command, "_LONGEST_LINE", 1_000_000)
     file = tmp_path / place  # of /dev/zero itself
     if place == "pipe":
-        os.mkfifo(file)
-
-        def write() -> None:
-            with contextlib.suppress(BrokenPipeError), open(file, "wb") as pipe:
-                pipe.write(b"5\n8,")
-                while True:
-                    pipe.write(b"1" * 1000)
-
-        threading.Thread(target=write, daemon=True).start()
+        pipe_without_end(file, b"5\n8,", b"1" * 1000)
     elif place == "zeros.gz":
         file.write_bytes(gzip.compress(b"5\n" + bytes(1_000_001)))
     elif not file.exists():
@@ -255,15 +256,7 @@ def test_a_quoted_id_without_end(numbers, tmp_path: Path, capsys, monkeypatch) -
     """Of short lines, each of which would do."""
     monkeypatch.setattr(command, "_LONGEST_LINE", 1_000_000)
     pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-
-    def write() -> None:
-        with contextlib.suppress(BrokenPipeError), open(pipe, "wb") as file:
-            file.write(b'5\n8,"')
-            while True:
-                file.write(b"11\n" * 100)
-
-    threading.Thread(target=write, daemon=True).start()
+    pipe_without_end(pipe, b'5\n8,"', b"11\n" * 100)
     error = fails(capsys, numbers[0], f"--histories={pipe}")
     assert f"{pipe}, line 2: the history has more than 1,000,000 letters" in error
 

@@ -16,6 +16,8 @@ FORWARD, BACKWARD = 1e-5, 1e-4
 # With products in bfloat16 an error may be this many times that of plain PyTorch doing the same.
 YARDSTICKS = 2.0
 SMALL = CoreConfig(d_model=16, n_heads=2, d_ff=24, n_layers=2)
+# Of three rollouts of four sequences.
+DEPTHS = torch.tensor([[2, 1, 3], [1, 1, 4], [4, 4, 4], [3, 2, 1]])
 
 
 def _variants() -> Iterator[CoreConfig]:
@@ -64,6 +66,13 @@ def make_core(config: CoreConfig, seed: int = 0, scale: float = 0.3) -> Recurren
     return core
 
 
+def random_loss(*parts: Tensor) -> Tensor:
+    """One random linear function of all parts, the same in every type."""
+    generator = torch.Generator().manual_seed(9)
+    terms = [(part * torch.randn(part.shape, generator=generator).to(part)).sum() for part in parts]
+    return torch.stack([term.double() for term in terms]).sum()
+
+
 @dataclass
 class Problem:
     core: RecurrentCore
@@ -78,11 +87,7 @@ class Problem:
     def gradients(self, **changes: Any) -> list[Tensor]:
         """Of a random linear function of all outputs, for hidden and every parameter."""
         out = self.run(**changes)
-        generator = torch.Generator().manual_seed(9)
-        loss = sum(
-            (part * torch.randn(part.shape, generator=generator, dtype=part.dtype)).sum()
-            for part in (out.trajectory, out.state)
-        )
+        loss = random_loss(out.trajectory, out.state)
         return list(torch.autograd.grad(loss, [self.hidden, *self.core.parameters()]))
 
 
@@ -112,19 +117,48 @@ def exact_problem(
     return core, hidden.double().to(device), torch.tensor(lengths, device=device)
 
 
+def many_on_a_card(size: int) -> tuple[RecurrentCore, Tensor, Tensor, Tensor]:
+    """Published core with dropout in float32, hidden, lengths and depths of ``size`` sequences."""
+    core = make_core(CoreConfig(dropout=0.5, attn_dropout=0.5), scale=0.1).float().cuda()
+    number = torch.arange(size, device="cuda")
+    hidden = torch.randn(size, 20, 64, device="cuda")
+    return core, hidden, number * 7 % 20 + 1, number % 4 + 1
+
+
 def outputs_and_gradients(
     core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any
 ) -> tuple[list[Tensor], list[Tensor]]:
     """(trajectory and state, gradients of hidden and every parameter of a random loss)."""
     hidden = hidden.clone().requires_grad_()
     out = core(hidden, lengths, return_trajectory=True, return_state=True, **options)
-    generator = torch.Generator().manual_seed(9)
-    loss = sum(
-        (part * torch.randn(part.shape, generator=generator).to(part)).sum()
-        for part in (out.trajectory, out.state)
-    )
+    loss = random_loss(out.trajectory, out.state)
     grads = torch.autograd.grad(loss, [hidden, *core.parameters()])
     return [out.trajectory.detach(), out.state.detach()], list(grads)
+
+
+def gradients_of_the_given_state(
+    backend: str, config: CoreConfig, **options: Any
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Gradients of a given state and every parameter, by the backend and by the equations.
+
+    The loss knows the trajectory alone. The options are for the backend, which computes in float32.
+    """
+    core, hidden, lengths = exact_problem(config, [4, 9, 2])
+    state = torch.randn(hidden.shape, dtype=torch.float64)
+    found = []
+    for name, dtype, more in (
+        (backend, torch.float32, options),
+        ("equations", torch.float64, {}),
+    ):
+        core.to(dtype)
+        first = state.to(dtype).requires_grad_()
+        asked = {"num_steps": 2, "state": first, "return_trajectory": True, **more}
+        with use_backend(name):
+            out = core(hidden.to(dtype), lengths, **asked)
+        loss = out.last.square().sum() + out.trajectory[:, 0].sum()
+        found.append(torch.autograd.grad(loss, [first, *core.parameters()]))
+    assert found[0][0][0, 4:].abs().max() == 0  # of padding
+    return found[0], found[1]
 
 
 def assert_equal_to_equations(
@@ -171,9 +205,7 @@ def assert_newest_rows_alone_suffice(
                 state=inputs[1] if given else None,
                 return_trajectory=True,
             )
-        generator = torch.Generator().manual_seed(9)
-        loss = (out.trajectory * torch.randn(out.trajectory.shape, generator=generator)).sum()
-        grads = torch.autograd.grad(loss, [*inputs, *core.parameters()])
+        grads = torch.autograd.grad(random_loss(out.trajectory), [*inputs, *core.parameters()])
         found.append((out.trajectory, grads))
     (exact, exact_grads), (mine, grads) = found
     assert relative(mine.double(), exact) < FORWARD

@@ -75,6 +75,14 @@ def order_by_hand(problem: CatalogueProblem, k: int = 9) -> tuple[Tensor, Tensor
     return ranks, ids[:, :k].masked_fill(known[:, :k] == float("-inf"), -1)
 
 
+def assert_ordered(problem: CatalogueProblem, backend: str) -> None:
+    """Ranks and best items are those by hand."""
+    ranks, ids, _ = order(problem, backend)
+    exact_ranks, exact_ids = order_by_hand(problem)
+    assert torch.equal(ranks, exact_ranks)
+    assert torch.equal(ids, exact_ids)
+
+
 def results_by_hand(problem: CatalogueProblem) -> dict[str, Tensor]:
     """What ``results`` has, from plain PyTorch, each row with the items that it does not exclude."""
     queries, items = (t.clone().requires_grad_() for t in (problem.queries, problem.items))
@@ -181,10 +189,7 @@ def test_an_item_that_some_exclude_is_seen_by_the_others(
     assert not found["entropy"][seen].isfinite().any()
     if seen.any():
         assert not found["g_items"][BROKEN].isfinite().any()
-    ranks, ids, _ = order(spoilt, backend)
-    exact_ranks, exact_ids = order_by_hand(spoilt)
-    assert torch.equal(ranks, exact_ranks)
-    assert torch.equal(ids, exact_ids)
+    assert_ordered(spoilt, backend)
 
 
 @backends
@@ -193,10 +198,7 @@ def test_an_item_that_some_exclude_is_seen_by_the_others(
 def test_an_item_is_seen(backend: str, scores: str, value: float) -> None:
     spoilt = broken(catalogue(scores, None), value)
     assert_seen(spoilt.results(backend), spoilt.to(torch.float64).results("equations"))
-    ranks, ids, _ = order(spoilt, backend)
-    exact_ranks, exact_ids = order_by_hand(spoilt)
-    assert torch.equal(ranks, exact_ranks)
-    assert torch.equal(ids, exact_ids)
+    assert_ordered(spoilt, backend)
 
 
 @backends
@@ -230,10 +232,7 @@ def test_a_query_stays_in_its_row(
     for name in ("log_probability", "entropy", "g_queries"):
         assert torch.equal(found[name][3, 1], clean[name][3, 1]), name
     assert_seen(found, spoilt.to(torch.float64).results("equations"))
-    exact_ranks, exact_ids = order_by_hand(spoilt)
-    ranks, ids, _ = order(spoilt, backend)
-    assert torch.equal(ranks, exact_ranks)
-    assert torch.equal(ids, exact_ids)
+    assert_ordered(spoilt, backend)
 
 
 @backends

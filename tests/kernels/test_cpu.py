@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
@@ -38,6 +37,7 @@ from tests.kernels.problems import (
     outputs_and_gradients,
     relative,
 )
+from tests.kernels.random_calls import calls
 from tests.kernels.tools import NEEDS_CPU_KERNEL, cpu_sets
 
 pytestmark = NEEDS_CPU_KERNEL
@@ -219,32 +219,13 @@ def test_packed_weights_follow_the_parameters() -> None:
     assert not torch.equal(check(), before)
 
 
-@st.composite
-def calls(draw):
-    heads = draw(st.sampled_from([1, 2, 3]))
-    config = CoreConfig(
-        d_model=8 * heads * draw(st.integers(1, 4)),
-        n_heads=heads,
-        d_ff=draw(st.integers(1, 140)),
-        n_layers=draw(st.integers(1, 3)),
-        adapter=draw(st.sampled_from(["add", "gate", "concat"])),
-        activation=draw(st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"])),
-        norm=draw(st.sampled_from(["post", "pre"])),
-        dropout=draw(st.sampled_from([0.0, 0.1, 0.5])),
-        attn_dropout=draw(st.sampled_from([0.0, 0.25, 0.9])),
-    )
-    lengths = draw(st.lists(st.integers(1, 90), min_size=1, max_size=6))
-    depths = draw(st.lists(st.integers(1, 3), min_size=len(lengths), max_size=len(lengths)))
-    return config, lengths, depths, draw(st.integers(0, 2**64 - 1))
-
-
 @settings(
     max_examples=30,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(calls())
+@given(calls([8, 16, 24, 32], 140, 90, 6))
 def test_random_calls(call) -> None:
     config, lengths, depths, seed = call
     assert_equal_to_equations("cpu", config, lengths, num_steps=torch.tensor(depths), seed=seed)

@@ -13,7 +13,7 @@ from lares_kernels.call import Request
 from lares_kernels.cuda.plan import SERVES
 from lares_kernels.mixing import circular_filter, fourier_basis, low_pass, rescale_bands
 from lares_kernels.triton.backend import TritonBackend
-from tests.kernels.problems import make_core, relative
+from tests.kernels.problems import make_core, random_loss, relative
 
 FILTER = CoreConfig(d_model=16, n_heads=2, d_ff=24, n_layers=2, mixer="filter", window=9)
 BSAREC = replace(FILTER, mixer="bsarec")
@@ -25,13 +25,8 @@ def run(core: RecurrentCore, hidden: torch.Tensor, backend: str, **options):
     options = {"return_trajectory": True, "return_state": True, **options}
     with use_backend(backend):
         out = core(hidden, LENGTHS, **options)
-    generator = torch.Generator().manual_seed(9)
     parts = [part for part in (out.trajectory, out.state) if part is not None]
-    loss = sum(
-        (part * torch.randn(part.shape, generator=generator, dtype=torch.float64)).sum()
-        for part in parts
-    )
-    return parts, torch.autograd.grad(loss, [hidden, *core.parameters()])
+    return parts, torch.autograd.grad(random_loss(*parts), [hidden, *core.parameters()])
 
 
 def hidden_of(config: CoreConfig) -> torch.Tensor:

@@ -86,9 +86,7 @@ def test_every_option(call: str, way: str) -> None:
         *(
             pytest.param(*each, marks=pytest.mark.long)
             for each in (
-                ("export", "right", "state"),
-                ("export", "left", "state"),
-                ("export", "left-zeros", "state"),
+                *(("export", padding, "state") for padding in ("right", "left", "left-zeros")),
                 ("export", "left", "rollouts"),
                 ("export", "right", "packed rollouts"),
                 ("eager", "right", "depths"),

@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from lares_kernels import CoreConfig, use_backend
+from lares_kernels import use_backend
 from tests.kernels.problems import make_core, relative
-
-
-@st.composite
-def calls(draw):
-    heads = draw(st.sampled_from([1, 2, 3]))
-    config = CoreConfig(
-        d_model=heads * draw(st.sampled_from([2, 5, 8])),
-        n_heads=heads,
-        d_ff=draw(st.integers(1, 20)),
-        n_layers=draw(st.integers(1, 3)),
-        adapter=draw(st.sampled_from(["add", "gate", "concat"])),
-        activation=draw(st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"])),
-        norm=draw(st.sampled_from(["post", "pre"])),
-        dropout=draw(st.sampled_from([0.0, 0.1, 0.5])),
-        attn_dropout=draw(st.sampled_from([0.0, 0.25, 0.9])),
-    )
-    lengths = draw(st.lists(st.integers(1, 70), min_size=1, max_size=4))
-    depths = draw(st.lists(st.integers(1, 3), min_size=len(lengths), max_size=len(lengths)))
-    return config, lengths, depths, draw(st.integers(0, 2**64 - 1))
+from tests.kernels.random_calls import calls
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(calls())
+@given(calls([2, 5, 8], 20, 70, 4))
 def test_packed_equals_alone_and_programs_agree(call) -> None:
     config, lengths, depths, seed = call
     core = make_core(config)

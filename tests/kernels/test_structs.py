@@ -144,13 +144,26 @@ def test_a_change_in_python_is_seen(change: Callable[[Fields], Fields]) -> None:
 @pytest.mark.parametrize(
     ("header", "old", "new"),
     [
-        ("lares_kernels.h", "d_model, n_heads, d_ff,", "d_model, d_ff, n_heads,"),
-        ("lares_kernels.h", "int64_t padding;", "int64_t padding, more;"),
-        ("lares_kernels.h", "double eps, state_scale;", "double eps; int64_t state_scale;"),
-        ("lares_kernels.h", "#define LARES_ABI 6", "#define LARES_ABI 7"),
-        ("lares_cuda.h", "vector_numbers, count;", "vector_numbers, count, more;"),
+        pytest.param("lares_kernels.h", "d_model, n_heads,", "n_heads, d_model,", id="swapped"),
+        pytest.param(
+            "lares_kernels.h", "int64_t padding;", "int64_t padding, more;", id="inserted"
+        ),
+        pytest.param(
+            "lares_kernels.h",
+            "double eps, state_scale;",
+            "double eps; int64_t state_scale;",
+            id="retyped",
+        ),
+        pytest.param(
+            "lares_kernels.h", "#define LARES_ABI 6", "#define LARES_ABI 7", id="another number"
+        ),
+        pytest.param(
+            "lares_cuda.h",
+            "vector_numbers, count;",
+            "vector_numbers, count, more;",
+            id="filling a gap",
+        ),
     ],
-    ids=["swapped", "inserted", "retyped", "another number", "filling a gap"],
 )
 def test_a_change_in_a_header_is_seen(header: str, old: str, new: str, tmp_path: Path) -> None:
     for name in HEADERS:

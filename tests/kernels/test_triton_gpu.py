@@ -21,11 +21,13 @@ from tests.kernels import test_catalogue_non_finite as catalogue
 from tests.kernels.non_finite import VALUES, assert_stays_in_its_sequence, make_problem
 from tests.kernels.problems import (
     BACKWARD,
+    DEPTHS,
     FORWARD,
     MIXERS,
     VARIANTS,
     exact_problem,
     make_core,
+    many_on_a_card,
     name,
     outputs_and_gradients,
 )
@@ -117,17 +119,13 @@ def test_sequences_as_long_as_a_tile(longest: int, precision: str) -> None:
 
 @pytest.mark.parametrize("rollouts", [1, 3])
 def test_depths_and_rollouts(rollouts: int) -> None:
-    depths = torch.tensor([[2, 1, 3], [1, 1, 4], [4, 4, 4], [3, 2, 1]])[:, :rollouts]
-    options = {"num_steps": depths.cuda(), "rollouts": rollouts}
+    options = {"num_steps": DEPTHS[:, :rollouts].cuda(), "rollouts": rollouts}
     check(PUBLISHED, [4, 9, 1, 30], "fp32", **options)
 
 
 def test_many_sequences_and_the_same_bits_twice() -> None:
     """More tiles than programs, so that each takes several."""
-    core = make_core(PUBLISHED, scale=0.1).float().cuda()
-    lengths = (torch.arange(9000, device="cuda") * 7) % 20 + 1
-    hidden = torch.randn(9000, 20, 64, device="cuda")
-    depths = torch.arange(9000, device="cuda") % 4 + 1
+    core, hidden, lengths, depths = many_on_a_card(9000)
     runs = []
     for backend in ("reference", "triton", "triton"):
         with use_backend(backend):

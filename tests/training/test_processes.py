@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from safetensors.torch import load_file
 
 from lares.training.spt import train
-from tests.training.helpers import small_config
+from tests.training.helpers import assert_same_weights, by_the_command, small_config
 
 TRAINER = {"precision": "64-true", "max_epochs": 2}
 
@@ -41,30 +40,13 @@ def test_two_processes_give_the_one_process_result(
         small_config(interactions, trainer=TRAINER, **sections), tmp_path / "one", progress=False
     )
     config = small_config(interactions, trainer={**TRAINER, "devices": 2}, **sections)
-    file = tmp_path / "two.yaml"
-    file.write_text(yaml.safe_dump(config.to_dict()))
-    command = [sys.executable, "-m", "lares", "train", "--config", str(file)]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "two"), "--no_progress"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("run folder") == 1  # only the first process speaks
-    assert "distributed" not in done.stdout + done.stderr  # and no library
+    said = by_the_command("train", config, tmp_path / "two")
+    assert said.count("run folder") == 1  # only the first process speaks
+    assert "distributed" not in said  # and no library
     for single, double in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         # The engine hands losses on in float32.
         assert double == pytest.approx(single, rel=2e-7)
-    weights, others = (
-        load_file(tmp_path / name / "checkpoints" / "last.safetensors") for name in ("one", "two")
-    )
-    for name, tensor in weights.items():
-        if name.startswith("model."):
-            # Adam divides by the gradient's own size: where a gradient is all but zero (a key's bias)
-            # rounding is all there is to see.
-            assert (others[name] - tensor).abs().max() < 1e-6, name
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
     assert one.valid_best > 0
 
 

@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 from lares.errors import CheckpointError, ConfigError
 from lares.training.interrupts import Interrupted
 from lares.training.spt import train
-from lares.training.trainer import Trainer
-from tests.training.helpers import small_config
+from tests.training.helpers import small_config, stopped_after_every_step
 
 PROGRAM = """
 import sys, time
@@ -82,21 +81,11 @@ def test_killed_at_any_moment(interactions: Path, tmp_path: Path, how: signal.Si
 def test_stop_after_every_single_step(interactions: Path, tmp_path: Path, monkeypatch) -> None:
     config = small_config(interactions, trainer={"max_epochs": 2, "checkpoint_every_steps": 0})
     train(config, tmp_path / "whole", progress=False)
-    step, starts = Trainer._step, 0
 
-    def stops(self, indices):
-        found = step(self, indices)
-        signal.raise_signal(signal.SIGINT)
-        return found
+    def says(error: Interrupted) -> None:
+        assert "go on with --resume" in str(error)
 
-    monkeypatch.setattr(Trainer, "_step", stops)
-    while True:
-        starts += 1
-        try:
-            train(config, tmp_path / "cut", resume=starts > 1, progress=False)
-            break
-        except Interrupted as error:
-            assert "go on with --resume" in str(error)
+    starts = stopped_after_every_step(train, config, tmp_path / "cut", monkeypatch, says)
     assert starts > 5
     assert_same(outcome(tmp_path / "cut"), outcome(tmp_path / "whole"))
 

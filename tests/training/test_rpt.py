@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from lares import LaresModel
@@ -26,8 +23,15 @@ from lares.training.rpt import posttrain, promising_samples
 from lares.training.rpt_phases import RptPhase
 from lares.training.spt import train
 from lares.training.steps import Place
-from lares.training.trainer import Trainer
-from tests.training.helpers import small_config, small_posttrain_config
+from tests.training.helpers import (
+    FILES,
+    assert_same_weights,
+    by_the_command,
+    files_in,
+    small_config,
+    small_posttrain_config,
+    stopped_after_every_step,
+)
 
 PLACE = Place(0, 1, torch.device("cpu"))
 
@@ -55,20 +59,8 @@ def test_learns_and_leaves_everything(interactions: Path, trained: Path, tmp_pat
     )
     folder = tmp_path / "run"
     result = posttrain(config, folder, progress=False)
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*")}
-    assert {
-        "config.yaml",
-        "metrics.csv",
-        "timing.csv",
-        "curves.png",
-        "result.json",
-        "checkpoints/last.safetensors",
-        "best/model.safetensors",
-        "best/items.json",
-        "start/model.safetensors",
-        "start/items.json",
-        "start/samples.npy",
-    } <= found
+    found = files_in(folder)
+    assert FILES | {"start/model.safetensors", "start/items.json", "start/samples.npy"} <= found
     assert any(name.startswith("tensorboard/events") for name in found)
 
     # Epoch 0 is the model it started from, and the best is the best of all epochs.
@@ -200,27 +192,16 @@ def test_interrupted_after_every_step(
 ) -> None:
     """A resumed run ends as the whole one, even where the model that it started from is gone."""
     import shutil
-    import signal
 
     start = tmp_path / "start"
     shutil.copytree(trained, start)
     config = small_posttrain_config(interactions, start, objective={"updates": 2})
     posttrain(config, tmp_path / "whole", progress=False)
-    step, starts = Trainer._step, 0
 
-    def stops(self, indices):
-        found = step(self, indices)
-        signal.raise_signal(signal.SIGINT)
-        return found
+    def goes(_: Interrupted) -> None:
+        shutil.rmtree(start, ignore_errors=True)
 
-    monkeypatch.setattr(Trainer, "_step", stops)
-    while True:
-        starts += 1
-        try:
-            posttrain(config, tmp_path / "cut", resume=starts > 1, progress=False)
-            break
-        except Interrupted:
-            shutil.rmtree(start, ignore_errors=True)
+    starts = stopped_after_every_step(posttrain, config, tmp_path / "cut", monkeypatch, goes)
     assert starts > 5
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
     for name in ("checkpoints/last", "best/model"):
@@ -238,28 +219,12 @@ def test_two_processes_give_the_one_process_result(
     posttrain(config, tmp_path / "one", progress=False)
     trainer["devices"] = 2
     config = small_posttrain_config(interactions, trained, trainer=trainer, **options)
-    file = tmp_path / "two.yaml"
-    file.write_text(yaml.safe_dump(config.to_dict()))
-    command = [sys.executable, "-m", "lares", "posttrain", "--config", str(file)]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "two"), "--no_progress"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "After:" in done.stdout
+    assert "After:" in by_the_command("posttrain", config, tmp_path / "two")
     for single, double in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         for name, value in single.items():
             if value:
                 assert float(double[name]) == pytest.approx(float(value), rel=1e-6, abs=1e-7), name
-    weights, others = (
-        load_file(tmp_path / name / "checkpoints" / "last.safetensors") for name in ("one", "two")
-    )
-    for name, tensor in weights.items():
-        if name.startswith("model."):
-            assert (others[name] - tensor).abs().max() < 1e-6, name
+    assert_same_weights(tmp_path / "one", tmp_path / "two")
 
 
 def test_what_cannot_be(interactions: Path, trained: Path, tmp_path: Path) -> None:

@@ -58,14 +58,9 @@ def ended(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     ("number", "name"),
-    [
-        (signal.SIGINT, "a run's folder"),
-        (signal.SIGTERM, "run"),
-        (signal.SIGINT, "-run"),
-        (signal.SIGINT, "--resume"),
-        (signal.SIGINT, "two\nlines\tand\x1b"),
-        (signal.SIGINT, "aside/../run"),
-    ],
+    [(signal.SIGTERM, "run")]
+    + [(signal.SIGINT, name) for name in ("a run's folder", "-run", "--resume", "aside/../run")]
+    + [(signal.SIGINT, "two\nlines\tand\x1b")],
 )
 def test_the_message_holds_the_command_that_goes_on(
     interactions: Path,

@@ -6,9 +6,10 @@ same precision. A wrong mask, dropout decision or fragment is off by a hundred t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, self_check, use_backend
 from lares_kernels.backends import REFINE
 from lares_kernels.call import Request
-from tests.kernels.problems import make_core, relative
+from tests.kernels.problems import exact_problem, relative
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
 
@@ -28,14 +29,14 @@ LENGTHS = [20, 1, 9, 7, 3, 16, 17, 2, 20, 11]
 # Past 64 tokens a word of a query's decisions has no bit for a key.
 LONGER = [[30, 70], [1, 65], [40, 88], [63, 65], [17, 111], [15, 113], [9, 64, 20, 100]]
 YARDSTICKS = 2.0
+Results = TypeVar("Results")
 
 
-def problem(config: CoreConfig, lengths: list[int]) -> tuple[RecurrentCore, Tensor, Tensor]:
-    """Core in float64, hidden and lengths, all of which float32 holds exactly."""
-    core = make_core(config, scale=0.1).float().double()
-    generator = torch.Generator().manual_seed(3)
-    hidden = torch.randn(len(lengths), max(lengths), config.d_model, generator=generator)
-    return core, hidden.double(), torch.tensor(lengths)
+def each_shape(*widest: tuple[int, ...]) -> pytest.MarkDecorator:
+    """Width, heads, inner width and layers of cores; the widest ones are a plan's own."""
+    shapes = [(32, 1, 64, 2), (32, 4, 1, 1), (64, 1, 70, 1), (64, 4, 33, 3), (64, 8, 96, 2)]
+    shapes += [(128, 2, 100, 1), *widest]
+    return pytest.mark.parametrize(("width", "heads", "inner", "layers"), shapes)
 
 
 def outputs(core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any) -> list[Tensor]:
@@ -44,16 +45,29 @@ def outputs(core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any
     return [out.trajectory, out.state]
 
 
-def check(config: CoreConfig, lengths: list[int], precision: str = "bf16", **options: Any) -> None:
-    core, hidden, sizes = problem(config, lengths)
+def runs(
+    results: Callable[..., Results],
+    config: CoreConfig,
+    lengths: list[int],
+    precision: str,
+    **options: Any,
+) -> tuple[Results, Results, Results]:
+    """``results`` by the kernels and by plain PyTorch, both in ``precision``, and in float64."""
+    core, hidden, sizes = exact_problem(config, lengths)
     if config.is_recurrent:
         options.setdefault("num_steps", 2)
     with use_backend("equations"):
-        exact = outputs(core, hidden, sizes, **options)
-        core.float()
-        plain = outputs(core, hidden.float(), sizes, precision=precision, **options)
-    with use_backend("cuda"):
-        found = outputs(core, hidden.float(), sizes, precision=precision, **options)
+        exact = results(core, hidden, sizes, **options)
+    core.float()
+    found = []
+    for backend in ("cuda", "equations"):
+        with use_backend(backend):
+            found.append(results(core, hidden.float(), sizes, precision=precision, **options))
+    return found[0], found[1], exact
+
+
+def check(config: CoreConfig, lengths: list[int], precision: str = "bf16", **options: Any) -> None:
+    found, plain, exact = runs(outputs, config, lengths, precision, **options)
     for mine, yardstick, wanted in zip(found, plain, exact, strict=True):
         limit = YARDSTICKS * relative(yardstick.double(), wanted)
         assert relative(mine.double(), wanted) <= limit
@@ -107,19 +121,7 @@ def test_every_activation(activation: str) -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize(
-    ("width", "heads", "inner", "layers"),
-    [
-        (32, 1, 64, 2),
-        (32, 4, 1, 1),
-        (64, 1, 70, 1),
-        (64, 4, 33, 3),
-        (64, 8, 96, 2),
-        (128, 2, 100, 1),
-        (128, 4, 64, 1),
-        (128, 8, 64, 2),
-    ],
-)
+@each_shape((128, 4, 64, 1), (128, 8, 64, 2))
 def test_every_shape(width: int, heads: int, inner: int, layers: int, dropout: float) -> None:
     config = CoreConfig(width, heads, inner, layers, dropout=dropout, attn_dropout=dropout)
     check(config, [1, 18, 4, 32], "fp16")
@@ -149,7 +151,7 @@ def test_depths_and_rollouts(rollouts: int) -> None:
 
 def test_given_state_and_zero_state() -> None:
     state = torch.randn(len(LENGTHS), max(LENGTHS), SMALL.d_model).double()
-    core, hidden, sizes = problem(SMALL, LENGTHS)
+    core, hidden, sizes = exact_problem(SMALL, LENGTHS)
     results = []
     for backend, dtype in (("equations", torch.float64), ("cuda", torch.float32)):
         core.to(dtype)
@@ -186,7 +188,7 @@ def test_many_sequences_and_the_same_bits_twice() -> None:
     """More tiles than units, so that each takes several; a plan of more than one pass of its block."""
     config = replace(SMALL, n_layers=1)
     lengths = [(7 * i) % 20 + 1 for i in range(300)]
-    core, hidden, sizes = problem(config, lengths)
+    core, hidden, sizes = exact_problem(config, lengths)
     depths = torch.arange(300) % 3 + 1
     core, hidden = core.float(), hidden.float()
     with use_backend("reference"):
@@ -201,7 +203,7 @@ def test_many_sequences_and_the_same_bits_twice() -> None:
 
 @pytest.mark.parametrize("rollouts", [1, 2])
 def test_packed_equals_padded(rollouts: int) -> None:
-    core, hidden, lengths = problem(SMALL, LENGTHS)
+    core, hidden, lengths = exact_problem(SMALL, LENGTHS)
     core, hidden = core.float(), hidden.float()
     rows = torch.cat([row[:n] for row, n in zip(hidden, LENGTHS, strict=True)])
     offsets = torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
@@ -214,7 +216,7 @@ def test_packed_equals_padded(rollouts: int) -> None:
 
 def test_dead_rows_change_nothing() -> None:
     """Without whole states, warps that hold no newest row leave the last layer early."""
-    core, hidden, lengths = problem(PUBLISHED, [50, 3, 64, 30, 17, 33])
+    core, hidden, lengths = exact_problem(PUBLISHED, [50, 3, 64, 30, 17, 33])
     core, hidden = core.float(), hidden.float()
     depths = torch.tensor([3, 1, 2, 3, 1, 2])
     options = {"num_steps": depths, "precision": "bf16", "return_trajectory": True}
@@ -225,7 +227,7 @@ def test_dead_rows_change_nothing() -> None:
 
 
 def test_a_sequence_alone_gives_the_same_decisions() -> None:
-    core, hidden, lengths = problem(PUBLISHED, [4, 9, 1, 15])
+    core, hidden, lengths = exact_problem(PUBLISHED, [4, 9, 1, 15])
     core, hidden = core.float(), hidden.float()
     with use_backend("cuda"), torch.no_grad():
         together = core(hidden, lengths, num_steps=2, precision="fp16")

@@ -22,9 +22,15 @@ from tests.kernels.cuda.test_emulated import (
     SMALL,
     WIDE,
     YARDSTICKS,
-    problem,
+    runs,
 )
 from tests.kernels.last_states import check_last_states
+from tests.kernels.problems import (
+    DEPTHS,
+    exact_problem,
+    gradients_of_the_given_state,
+    random_loss,
+)
 from tests.kernels.test_scratch import TAKEN, fills
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
@@ -36,25 +42,13 @@ def gradients(
     """Of a random linear function of trajectory and state, for hidden and every parameter."""
     hidden = hidden.clone().requires_grad_()
     out = core(hidden, lengths, return_trajectory=True, return_state=True, **options)
-    generator = torch.Generator().manual_seed(9)
-    loss = sum(
-        (part * torch.randn(part.shape, generator=generator).to(part)).sum()
-        for part in (out.trajectory, out.state)
-    )
+    loss = random_loss(out.trajectory, out.state)
     named = {"hidden": hidden, **dict(core.named_parameters())}
     return dict(zip(named, torch.autograd.grad(loss, [*named.values()]), strict=True))
 
 
 def check(config: CoreConfig, lengths: list[int], precision: str = "bf16", **options: Any) -> None:
-    core, hidden, sizes = problem(config, lengths)
-    if config.is_recurrent:
-        options.setdefault("num_steps", 2)
-    with use_backend("equations"):
-        exact = gradients(core, hidden, sizes, **options)
-        core.float()
-        plain = gradients(core, hidden.float(), sizes, precision=precision, **options)
-    with use_backend("cuda"):
-        found = gradients(core, hidden.float(), sizes, precision=precision, **options)
+    found, plain, exact = runs(gradients, config, lengths, precision, **options)
     # A gradient that is next to nothing (a key's bias) is measured on the largest one's scale.
     floor = 1e-3 * max(float(g.norm()) for g in exact.values())
     scales = {name: max(float(g.norm()), floor) for name, g in exact.items()}
@@ -134,7 +128,7 @@ def test_longer_sequences_that_begin_anywhere_in_a_tile(lengths: list[int], drop
 
 @pytest.mark.parametrize("rollouts", [1, 3])
 def test_depths_and_rollouts(rollouts: int) -> None:
-    depths = torch.tensor([[2, 1, 3], [1, 1, 4], [4, 4, 4], [3, 2, 1]])[:, :rollouts]
+    depths = DEPTHS[:, :rollouts]
     ids = torch.tensor([7, 2**24 - 1, 0, 3])
     options = {"num_steps": depths, "rollouts": rollouts, "sequence_ids": ids}
     check(SMALL, [4, 9, 1, 30], "fp16", **options)
@@ -151,29 +145,15 @@ def test_steps_in_groups(adapter: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gradients_of_the_given_state_and_of_the_trajectory_alone() -> None:
-    core, hidden, lengths = problem(SMALL, [4, 9, 2])
-    state = torch.randn(hidden.shape, dtype=torch.float64)
-    results = []
-    for backend, dtype in (("equations", torch.float64), ("cuda", torch.float32)):
-        core.to(dtype)
-        first = state.to(dtype).requires_grad_()
-        options = {"num_steps": 2, "state": first, "return_trajectory": True}
-        if dtype == torch.float32:
-            options["precision"] = "fp16"
-        with use_backend(backend):
-            out = core(hidden.to(dtype), lengths, **options)
-        loss = out.last.square().sum() + out.trajectory[:, 0].sum()
-        results.append(torch.autograd.grad(loss, [first, *core.parameters()]))
-    floor = 1e-3 * max(float(g.norm()) for g in results[0])
-    for mine, wanted in zip(results[1], results[0], strict=True):
-        scale = max(float(wanted.norm()), floor)
-        assert float((mine.double() - wanted).norm()) < 5e-3 * scale
-    assert results[1][0][0, 4:].abs().max() == 0
+    found, exact = gradients_of_the_given_state("cuda", SMALL, precision="fp16")
+    floor = 1e-3 * max(float(g.norm()) for g in exact)
+    for mine, wanted in zip(found, exact, strict=True):
+        assert float((mine.double() - wanted).norm()) < 5e-3 * max(float(wanted.norm()), floor)
 
 
 def test_many_sequences_and_the_same_bits_twice() -> None:
     lengths = [(7 * i) % 20 + 1 for i in range(100)]
-    core, hidden, sizes = problem(SMALL, lengths)
+    core, hidden, sizes = exact_problem(SMALL, lengths)
     core, hidden = core.float(), hidden.float()
     options = {"num_steps": torch.arange(100) % 3 + 1, "precision": "fp16"}
     with use_backend("cuda"):
@@ -185,7 +165,7 @@ def test_many_sequences_and_the_same_bits_twice() -> None:
 
 @pytest.mark.parametrize("rollouts", [1, 2])
 def test_packed_equals_padded(rollouts: int) -> None:
-    core, hidden, lengths = problem(SMALL, LENGTHS)
+    core, hidden, lengths = exact_problem(SMALL, LENGTHS)
     core, hidden = core.float(), hidden.float().requires_grad_()
     options = {"num_steps": 2, "rollouts": rollouts, "precision": "bf16"}
     results = []
@@ -208,7 +188,7 @@ def test_no_scratch_is_filled_under_deterministic_algorithms(
 ) -> None:
     """But the kept states, of which kernels do not write all."""
     monkeypatch.setattr(scratch, "_taken", TAKEN)
-    core, hidden, sizes = problem(SMALL, LENGTHS)
+    core, hidden, sizes = exact_problem(SMALL, LENGTHS)
     core, hidden, options = core.float(), hidden.float(), {"num_steps": 2, "precision": "bf16"}
     with use_backend("cuda"):
         gradients(core, hidden, sizes, **options)  # what is made once is made

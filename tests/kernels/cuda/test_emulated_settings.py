@@ -24,8 +24,9 @@ from lares_kernels.cuda.settings import (
     settings,
     use_settings,
 )
-from tests.kernels.cuda.test_emulated import LENGTHS, PUBLISHED, SMALL, WIDE, problem
+from tests.kernels.cuda.test_emulated import LENGTHS, PUBLISHED, SMALL, WIDE
 from tests.kernels.cuda.test_emulated_gradients import check, gradients
+from tests.kernels.problems import exact_problem
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
 FAMILY = "sm90"  # of the card that the emulator is
@@ -52,7 +53,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[Flags]:
 
 def same_bits(config: CoreConfig, those: Settings, launched: list[Flags], **options: Any) -> None:
     """Hold gradients by ``those`` to the shipped ones, of sequences that run one to three steps."""
-    core, hidden, sizes = problem(config, LENGTHS)
+    core, hidden, sizes = exact_problem(config, LENGTHS)
     core, hidden = core.float(), hidden.float()
     options.setdefault("num_steps", torch.arange(len(LENGTHS)) % 3 + 1)
     with use_backend("cuda"):
@@ -122,7 +123,7 @@ def test_a_sweep_writes_what_calls_are_launched_by(
     save(sweep, tmp_path)
 
     launched.clear()
-    core, hidden, sizes = problem(SMALL, [3, 5])
+    core, hidden, sizes = exact_problem(SMALL, [3, 5])
     core, hidden = core.float(), hidden.float()
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, str(tmp_path))
     settings.cache_clear()
@@ -151,7 +152,7 @@ def test_kernels_ask_for_what_a_block_takes(largest: bool, monkeypatch: pytest.M
         run(function, call)
 
     monkeypatch.setattr(library, "run", noted)
-    core, hidden, sizes = problem(SMALL, [3, 5])
+    core, hidden, sizes = exact_problem(SMALL, [3, 5])
     with use_backend("cuda"), use_settings(FAMILY, Settings(largest_cache=largest)):
         gradients(core.float(), hidden.float(), sizes, num_steps=1, precision="bf16")
     assert len(asked) == 2

@@ -16,7 +16,12 @@ from tests.kernels.non_finite import (
     assert_stays_in_its_sequence,
     make_problem,
 )
-from tests.kernels.problems import make_core
+from tests.kernels.problems import (
+    DEPTHS,
+    exact_problem,
+    many_on_a_card,
+    outputs_and_gradients,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,13 +43,6 @@ def outputs(core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any
     return [out.trajectory, out.state]
 
 
-def problem(config: CoreConfig, lengths: list[int]) -> tuple[RecurrentCore, Tensor, Tensor]:
-    core = make_core(config, scale=0.1).float().double().cuda()
-    generator = torch.Generator().manual_seed(3)
-    hidden = torch.randn(len(lengths), max(lengths), config.d_model, generator=generator)
-    return core, hidden.double().cuda(), torch.tensor(lengths, device="cuda")
-
-
 def worst(found: list[Tensor], exact: list[Tensor]) -> float:
     """Greatest relative error."""
     return max(
@@ -55,19 +53,12 @@ def worst(found: list[Tensor], exact: list[Tensor]) -> float:
 
 def gradients(core: RecurrentCore, hidden: Tensor, lengths: Tensor, **options: Any) -> list[Tensor]:
     """Of a random linear function of trajectory and state, for hidden and every parameter."""
-    hidden = hidden.clone().requires_grad_()
-    out = core(hidden, lengths, return_trajectory=True, return_state=True, **options)
-    generator = torch.Generator().manual_seed(9)
-    loss = sum(
-        (part * torch.randn(part.shape, generator=generator).to(part)).sum()
-        for part in (out.trajectory, out.state)
-    )
-    return list(torch.autograd.grad(loss, [hidden, *core.parameters()]))
+    return outputs_and_gradients(core, hidden, lengths, **options)[1]
 
 
 def check_gradients(config: CoreConfig, lengths: list[int], precision: str, **options: Any) -> None:
     """Likewise within twice the error; what is next to nothing is measured on the others' scale."""
-    core, hidden, sizes = problem(config, lengths)
+    core, hidden, sizes = exact_problem(config, lengths, device="cuda")
     with use_backend("equations"):
         exact = gradients(core, hidden, sizes, **options)
     core.float()
@@ -110,7 +101,7 @@ def check(
     ``make_core`` leaves a core in training mode, so where it drops it always runs in tiles.
     """
     require_plan(plan, config, lengths, precision, **options)
-    core, hidden, sizes = problem(config, lengths)
+    core, hidden, sizes = exact_problem(config, lengths, device="cuda")
     with use_backend("equations"):
         exact = outputs(core, hidden, sizes, **options)
     core.float()
@@ -163,10 +154,7 @@ def test_gradients_of_every_shape(width: int, heads: int, inner: int, layers: in
 
 
 def test_the_same_gradients_twice() -> None:
-    core = make_core(PUBLISHED, scale=0.1).float().cuda()
-    lengths = (torch.arange(3000, device="cuda") * 7) % 20 + 1
-    hidden = torch.randn(3000, 20, 64, device="cuda")
-    depths = torch.arange(3000, device="cuda") % 4 + 1
+    core, hidden, lengths, depths = many_on_a_card(3000)
     with use_backend("cuda"):
         first, again = (
             gradients(core, hidden, lengths, num_steps=depths, precision="bf16") for _ in range(2)
@@ -193,14 +181,8 @@ def test_every_activation(activation: str) -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize(
     ("width", "heads", "inner", "layers"),
-    [
-        (32, 1, 64, 8),
-        (64, 1, 70, 1),
-        (64, 4, 33, 3),
-        (64, 8, 96, 2),
-        (128, 2, 512, 2),
-        (128, 8, 64, 1),
-    ],
+    [(32, 1, 64, 8), (64, 1, 70, 1), (64, 4, 33, 3), (64, 8, 96, 2)]
+    + [(128, 2, 512, 2), (128, 8, 64, 1)],
 )
 def test_every_shape(width: int, heads: int, inner: int, layers: int, precision: str) -> None:
     check(CoreConfig(width, heads, inner, layers), [1, 30, 9, 33] * 80, precision, num_steps=2)
@@ -252,17 +234,13 @@ def test_a_number_that_is_not_finite_stays_in_its_sequence(
 
 @pytest.mark.parametrize("rollouts", [1, 3])
 def test_depths_and_rollouts(rollouts: int) -> None:
-    depths = torch.tensor([[2, 1, 3], [1, 1, 4], [4, 4, 4], [3, 2, 1]])[:, :rollouts]
-    options = {"num_steps": depths.cuda(), "rollouts": rollouts}
+    options = {"num_steps": DEPTHS[:, :rollouts].cuda(), "rollouts": rollouts}
     check(PUBLISHED, [4, 9, 1, 30], "bf16", **options)
 
 
 def test_many_sequences_and_the_same_bits_twice() -> None:
     """More tiles than units, so that each takes several."""
-    core = make_core(PUBLISHED, scale=0.1).float().cuda()
-    lengths = (torch.arange(9000, device="cuda") * 7) % 20 + 1
-    hidden = torch.randn(9000, 20, 64, device="cuda")
-    depths = torch.arange(9000, device="cuda") % 4 + 1
+    core, hidden, lengths, depths = many_on_a_card(9000)
     runs = []
     for backend in ("reference", "cuda", "cuda"):
         with use_backend(backend):

@@ -19,10 +19,12 @@ from lares_kernels.triton.rules import WEIGHTS
 from lares_kernels.triton.settings import use_weights
 from tests.kernels.problems import (
     BACKWARD,
+    DEPTHS,
     FEW_LAYERS,
     SMALL,
     assert_equal_to_equations,
     exact_problem,
+    gradients_of_the_given_state,
     name,
     outputs_and_gradients,
     relative,
@@ -72,7 +74,7 @@ def test_sequences_as_long_as_a_tile(length: int) -> None:
 @pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("rollouts", [1, 3])
 def test_depths_and_rollouts(rollouts: int) -> None:
-    depths = torch.tensor([[2, 1, 3], [1, 1, 4], [4, 4, 4], [3, 2, 1]])[:, :rollouts]
+    depths = DEPTHS[:, :rollouts]
     config = replace(DROPPING, n_layers=1)
     ids = torch.tensor([7, 2**24 - 1, 0, 3])
     options = {"num_steps": depths, "rollouts": rollouts, "sequence_ids": ids}
@@ -113,20 +115,10 @@ def test_steps_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gradients_of_the_given_state_and_of_the_trajectory_alone() -> None:
-    core, hidden, lengths = exact_problem(DROPPING, [4, 9, 2])
-    state = torch.randn(hidden.shape, dtype=torch.float64)
-    results = []
-    for backend, dtype in (("equations", torch.float64), ("triton", torch.float32)):
-        core.to(dtype)
-        first = state.to(dtype).requires_grad_()
-        with use_backend(backend):
-            out = core(hidden.to(dtype), lengths, num_steps=2, state=first, return_trajectory=True)
-        loss = out.last.square().sum() + out.trajectory[:, 0].sum()
-        results.append(torch.autograd.grad(loss, [first, *core.parameters()]))
-    for mine, wanted in zip(results[1], results[0], strict=True):
+    found, exact = gradients_of_the_given_state("triton", DROPPING)
+    for mine, wanted in zip(found, exact, strict=True):
         scale = max(float(wanted.norm()), 1e-3)
         assert float((mine.double() - wanted).norm()) < BACKWARD * scale
-    assert results[1][0][0, 4:].abs().max() == 0
 
 
 def test_zero_state() -> None:
