@@ -54,6 +54,25 @@ class Request(NamedTuple):
         return f"d_model is {self.width}"
 
 
+class Given(NamedTuple):
+    """Tensors that forward of a call gets: hidden, first state if given, parameters in order."""
+
+    hidden: Tensor
+    state: Tensor | None
+    parameters: list[Tensor]
+
+
+class GivenBackward(NamedTuple):
+    """Tensors that backward gets: those of :class:`Given`, what forward kept, gradients of outputs."""
+
+    hidden: Tensor
+    state: Tensor | None
+    parameters: list[Tensor]
+    kept: Tensor
+    g_trajectory: Tensor | None
+    g_state: Tensor | None
+
+
 @dataclass(eq=False)  # not frozen: that would triple the cost of making one
 class RefineCall:
     """Everything about a call but its differentiable tensors, as backends take it.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.backends import register
-from lares_kernels.call import RefineCall
+from lares_kernels.call import Given, GivenBackward, RefineCall
 from lares_kernels.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
 from lares_kernels.devices import tf32_allowed
 from lares_kernels.plan_failures import by_name_alone, first_left, run_first
@@ -195,13 +195,13 @@ class TritonBackend:
     ) -> tuple[Tensor, Tensor, Tensor]:
         longest = self._longest(call, hidden)
         precision = precision_of(call.product_dtype)
-        tensors = (hidden, state, parameters)
+        given = Given(hidden, state, parameters)
 
         def run(plan: TritonPlan) -> tuple[Tensor, Tensor, Tensor]:
             if plan.rule is None:
-                return layered_forward(call, *tensors, precision)
+                return layered_forward(call, given, precision)
             with use_weights(plan.rule.weights):
-                return fused_forward(call, *tensors, precision, longest)
+                return fused_forward(call, given, precision, longest)
 
         plans = self._plans("forward", call, hidden.device, longest)
         if weights_asked_for() is None:
@@ -220,12 +220,12 @@ class TritonBackend:
     ) -> list[Tensor]:
         longest = self._longest(call, hidden)
         precision = precision_of(call.product_dtype)
-        tensors = (hidden, state, parameters, kept, g_trajectory, g_state)
+        given = GivenBackward(hidden, state, parameters, kept, g_trajectory, g_state)
 
         def run(plan: TritonPlan) -> list[Tensor]:
             if plan.rule is None:
-                return layered_backward(call, *tensors, precision)
-            return fused_backward(call, *tensors, precision, longest)
+                return layered_backward(call, given, precision)
+            return fused_backward(call, given, precision, longest)
 
         return run_first(self._plans("backward", call, hidden.device, longest), run)
 

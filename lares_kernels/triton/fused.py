@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.arrays import zeros_at_once
-from lares_kernels.call import RefineCall
+from lares_kernels.call import Given, GivenBackward, RefineCall
 from lares_kernels.devices import on
 from lares_kernels.scratch import unfilled, zeroed
 from lares_kernels.tiles import spill_bytes
@@ -101,21 +101,16 @@ def prepare(
 
 
 def fused_forward(
-    call: RefineCall,
-    hidden: Tensor,
-    state: Tensor | None,
-    parameters: list[Tensor],
-    precision: str,
-    longest: int,
+    call: RefineCall, given: Given, precision: str, longest: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Forward of :class:`lares_kernels.backends.Backend`."""
     from lares_kernels.triton.kernels.forward import forward_kernel
 
     config = call.config
-    hidden = hidden.contiguous()
-    state = None if state is None else state.contiguous()
+    hidden = given.hidden.contiguous()
+    state = None if given.state is None else given.state.contiguous()
     with on(hidden.device):
-        launch = prepare("forward", call, parameters, precision, longest)
+        launch = prepare("forward", call, given.parameters, precision, longest)
         floats = partial(unfilled, dtype=torch.float32, device=hidden.device)
         zeros = partial(zeroed, dtype=torch.float32, device=hidden.device)
         trajectory = floats(call.n_sequences, call.options.max_steps, config.d_model)
@@ -160,15 +155,7 @@ def steps_at_once(c: Constants, kept_rows: int, steps: int, itemsize: int, room:
 
 
 def fused_backward(
-    call: RefineCall,
-    hidden: Tensor,
-    state: Tensor | None,
-    parameters: list[Tensor],
-    kept: Tensor,
-    g_trajectory: Tensor | None,
-    g_state: Tensor | None,
-    precision: str,
-    longest: int,
+    call: RefineCall, given: GivenBackward, precision: str, longest: int
 ) -> list[Tensor]:
     """Backward of :class:`lares_kernels.backends.Backend`.
 
@@ -178,23 +165,26 @@ def fused_backward(
     from lares_kernels.triton.kernels.backward import backward_kernel
 
     config, steps, kept_rows = call.config, call.options.max_steps, call.kept_rows
-    hidden = hidden.contiguous()
-    g_trajectory = None if g_trajectory is None else g_trajectory.float().contiguous()
-    g_state = None if g_state is None else g_state.float().contiguous()
+    hidden = given.hidden.contiguous()
+    g_outputs = [
+        None if g is None else g.float().contiguous() for g in (given.g_trajectory, given.g_state)
+    ]
     with on(hidden.device):
-        launch = prepare("backward", call, parameters, precision, longest)
+        launch = prepare("backward", call, given.parameters, precision, longest)
         c, plan, programs = launch.c, launch.plan, launch.programs
         room = spill_bytes(hidden.device)
         group = steps_at_once(c, kept_rows, steps, call.product_dtype.itemsize, room)
         floats = partial(unfilled, dtype=torch.float32, device=hidden.device)
         products = partial(unfilled, dtype=call.product_dtype, device=hidden.device)
-        units = products(group * c.layers * kept_rows * c.layer_rows)
-        sides = products(group * c.layers * kept_rows * c.sides * c.d)
-        concat_rows = products(group * kept_rows * 3 * c.d) if c.concat else None
+        spilled = (
+            products(group * c.layers * kept_rows * c.layer_rows),
+            products(group * c.layers * kept_rows * c.sides * c.d),
+            products(group * kept_rows * 3 * c.d) if c.concat else None,
+        )
         carry = floats(kept_rows, c.width) if group < steps else None
         scratch = floats(programs * (c.tapes * c.layers + 1) * c.rows * c.d)
         products_of = WeightGradients(call, launch, precision)
-        pads = state is not None and call.padded_length > 0
+        pads = given.state is not None and call.padded_length > 0
         g_hidden, gradients, products_of.vectors, g_padded = zeros_at_once(
             hidden.device,
             (call.options.rollouts, call.n_hidden_rows, c.width),
@@ -203,7 +193,7 @@ def fused_backward(
             call.state_shape if pads else (0,),
         )
         g_first = None
-        if state is not None:
+        if given.state is not None:
             g_first = g_padded if pads else floats(call.state_shape)
         for last_step in range(steps, 0, -group):
             first_step = max(1, last_step - group + 1)
@@ -214,15 +204,10 @@ def fused_backward(
                 plan.rows,
                 plan.tile_start,
                 plan.totals,
-                kept,
-                g_trajectory,
-                g_state,
-                carry,
-                g_hidden,
-                g_first,
-                units,
-                sides,
-                concat_rows,
+                given.kept,
+                *g_outputs,
+                *(carry, g_hidden, g_first),
+                *spilled,
                 scratch,
                 gradients,
                 plan.seed,
@@ -235,7 +220,7 @@ def fused_backward(
                 C=compile_time(c),
                 **launch.options,
             )
-            products_of.add(units, sides, concat_rows, first_step, last_step)
+            products_of.add(*spilled, first_step, last_step)
         if c.filters:
             gradients = gradients.sum(0, keepdim=True)
             of_program = gradients[0]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lares_kernels.call import RefineCall
+from lares_kernels.call import Given, RefineCall
 from lares_kernels.scratch import unfilled, zeroed
 from lares_kernels.triton.branches import FEED_FORWARD, MIXING
 from lares_kernels.triton.layered_call import AttentionTape, FeedForwardTape, Layered, Site
@@ -33,11 +33,10 @@ class LayerTape(NamedTuple):
     """What the recomputation of an attention layer leaves for its backward.
 
     ``*_sum`` are the residual sums, float32. On ``site`` are the rows from ``attn_sum`` on, which in a
-    sequence's last layer are its newest alone; ``newest`` then says which, among all.
+    sequence's last layer are its newest alone.
     """
 
     site: Site
-    newest: Tensor | None
     x: Tensor
     attention: AttentionTape
     attn_sum: Tensor
@@ -46,23 +45,15 @@ class LayerTape(NamedTuple):
 
 
 def attention_layer(
-    run: Layered,
-    x: Tensor,
-    x_in: Tensor,
-    layer: int,
-    step: int,
-    newest: Tensor | None,
-    taped: bool,
+    run: Layered, x: Tensor, x_in: Tensor, site: Site, taped: bool
 ) -> tuple[Tensor, Tensor, LayerTape | None]:
     """One layer on ``x`` (n, d) float32, whose rounded copy for products is ``x_in``.
-
-    ``newest``: the only rows whose output is read, or None for all.
 
     Returns:
         The layer's output, float32 and for products (with pre-norm nothing reads the second), and its
         tape if that is wanted.
     """
-    d = run.config.d_model
+    d, layer, newest = run.config.d_model, site.layer, site.newest
     post, query = run.c.post, run.c.query
     source, of_queries, before = x_in, None, x
     if not post:
@@ -73,8 +64,7 @@ def attention_layer(
         else:
             assert run.c.pre, run.config.norm
             source = rows_in
-    branch, attention = run.attention(source, of_queries, layer, step, newest, taped)
-    site = run.site(layer, step, newest)
+    branch, attention = run.attention(source, of_queries, site, taped)
     if newest is not None:
         before = before.index_select(0, newest)
     n_rows = len(before)
@@ -91,7 +81,7 @@ def attention_layer(
     assert up_in is not None
     assert residual is not None
 
-    branch, feed_forward = run.feed_forward(up_in, layer, site, taped)
+    branch, feed_forward = run.feed_forward(up_in, site, taped)
     out, out_in = run.new(n_rows, d), run.for_products(n_rows) if from_norm else None
     ffn_sum = run.new(n_rows, d) if taped and post else None
     norm_after = run.norm_of("ffn_norm", layer) if post else None
@@ -101,7 +91,7 @@ def attention_layer(
         assert attn_sum is not None
         assert feed_forward is not None
         total = out if ffn_sum is None else ffn_sum
-        tape = LayerTape(site, newest, x, attention, attn_sum, feed_forward, total)
+        tape = LayerTape(site, x, attention, attn_sum, feed_forward, total)
     if newest is None:  # newest rows are never padding
         out, out_in = run.shown(out), None if out_in is None else run.shown(out_in)
     return out, out if out_in is None else out_in, tape
@@ -123,21 +113,17 @@ def layers(
     one: Any = window_layer if run.config.mixes_window else attention_layer
     for layer in range(run.config.n_layers):
         newest = run.newest_alone(step) if layer == last else None
-        x, x_in, tape = one(run, x, x_in, layer, step, newest, tapes is not None)
+        x, x_in, tape = one(run, x, x_in, run.site(layer, step, newest), tapes is not None)
         if tapes is not None:
             tapes.append(tape)
     return x
 
 
 def layered_forward(
-    call: RefineCall,
-    hidden: Tensor,
-    state: Tensor | None,
-    parameters: list[Tensor],
-    precision: str,
+    call: RefineCall, given: Given, precision: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Forward of :class:`lares_kernels.backends.Backend`."""
-    run = Layered(call, hidden, state, parameters, precision)
+    run = Layered(call, given, precision)
     rows, d = run.rows, call.config.d_model
     kept = torch.empty(call.kept_size, dtype=torch.float32, device=run.device)
     trajectory = unfilled(

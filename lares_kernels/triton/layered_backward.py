@@ -11,42 +11,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lares_kernels.call import RefineCall
+from lares_kernels.call import GivenBackward, RefineCall
 from lares_kernels.choices import Norm
 from lares_kernels.scratch import unfilled_like, zeroed
-from lares_kernels.triton.branches import (
-    FEED_FORWARD,
-    MIXING,
-    NO_BRANCH,
-    NO_NORM,
-    OF_BRANCH,
-    OF_SUM,
-)
+from lares_kernels.triton.branches import FEED_FORWARD, MIXING, NO_BRANCH, OF_BRANCH, OF_SUM
 from lares_kernels.triton.layered import LayerTape, layers, states_of, unpack
 from lares_kernels.triton.layered_call import Layered
 from lares_kernels.triton.layered_gradients import (
     Gradients,
+    TwoParts,
     attention_backward,
     feed_forward_backward,
+    of_branch,
     qkv_gradient,
     residual_backward,
     spread,
+    through_norm,
+    through_sum,
 )
 from lares_kernels.triton.layered_window import window_layer_backward
 
 
-def layered_backward(
-    call: RefineCall,
-    hidden: Tensor,
-    state: Tensor | None,
-    parameters: list[Tensor],
-    kept: Tensor,
-    g_trajectory: Tensor | None,
-    g_state: Tensor | None,
-    precision: str,
-) -> list[Tensor]:
+def layered_backward(call: RefineCall, given: GivenBackward, precision: str) -> list[Tensor]:
     """Backward of :class:`lares_kernels.backends.Backend`."""
-    run = Layered(call, hidden, state, parameters, precision)
+    run = Layered(call, given, precision)
+    hidden, g_trajectory, g_state = given.hidden, given.g_trajectory, given.g_state
     rows, d = run.rows, call.config.d_model
     with run.on_device():
         grads = Gradients(run)
@@ -66,11 +55,11 @@ def layered_backward(
         for step in range(call.options.max_steps, 0, -1):
             if g_trajectory is not None:
                 g_current[rows.newest] += g_trajectory[:, step - 1]
-            before = states_of(call, rows, kept, step)
+            before = states_of(call, rows, given.kept, step)
             assert before is not None
             _step_backward(run, grads, before, g_current, g_rows, step)
         found = [_of_hidden(run, g_rows).view(hidden.shape), *grads.ordered()]
-        return found if state is None else [*found, unpack(call, rows, g_current)]
+        return found if given.state is None else [*found, unpack(call, rows, g_current)]
 
 
 def _step_backward(
@@ -88,7 +77,7 @@ def _step_backward(
     layers(run, *run.step_input(state, n_rows, None), step, tapes)
     g_sum, g_input = _layers_gradient(run, grads, tapes, g_current, step)
     if run.c.concat:
-        _concat_backward(run, grads, state, g_sum, g_input, g_current, g_rows)
+        _concat_backward(run, grads, state, (g_sum, g_input), g_current, g_rows)
         return
     from lares_kernels.triton.kernels.layered_rows import adapt_backward_kernel
 
@@ -112,8 +101,7 @@ def _concat_backward(
     run: Layered,
     grads: Gradients,
     state: Tensor,
-    g_sum: Tensor,
-    g_input: Tensor | None,
+    g: TwoParts,
     g_current: Tensor,
     g_rows: Tensor,
 ) -> None:
@@ -123,14 +111,8 @@ def _concat_backward(
     both = run.joined(state, n_rows, None)
     g_adapted = run.new(n_rows, d, run.dtype)
     weight = run.vectors["core_norm_weight"]
-    residual_backward(
-        *(run, grads, g_sum, g_input, run.concat_product(both), weight),
-        g_total=None,
-        g_branch=g_adapted,
-        norm=OF_SUM,
-        site=run.site(-1, 0),
-        branch=NO_BRANCH,
-    )
+    total, site = run.concat_product(both), run.site(-1, 0)
+    residual_backward(grads, site, g, total, weight, None, g_adapted, OF_SUM, NO_BRANCH)
     grads.product("concat", None, both, g_adapted)
     g_both = torch.mm(g_adapted, run.products["concat_weight"])
     split_kernel[run.row_grid(n_rows)](g_both, g_current, g_rows, n_rows, C=run.compiled)
@@ -155,132 +137,65 @@ def _layers_gradient(
     backward = _LAYER_BACKWARD[run.c.norm]
     if run.config.mixes_window:
         backward = window_layer_backward
-    numbers = range(run.config.n_layers)
-    for layer, tape in zip(reversed(numbers), reversed(tapes), strict=True):
-        g_sum, g_input = backward(run, grads, tape, g_sum, g_input, layer, step)
+    for tape in reversed(tapes):
+        g_sum, g_input = backward(run, grads, tape, g_sum, g_input)
         g_sum, g_input = run.shown(g_sum), None if g_input is None else run.shown(g_input)
     return g_sum, g_input
 
 
 def _post_layer_backward(
-    run: Layered,
-    grads: Gradients,
-    tape: LayerTape,
-    g_sum: Tensor,
-    g_input: Tensor | None,
-    layer: int,
-    step: int,
+    run: Layered, grads: Gradients, tape: LayerTape, g_sum: Tensor, g_input: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Of ``y = LN(u + ffn(u)), u = LN(x + attention(x))``, ``y``'s gradient given in two parts."""
+    site = tape.site
     for branch, total, norm in (
         (FEED_FORWARD, tape.ffn_sum, "ffn_norm"),
         (MIXING, tape.attn_sum, "attn_norm"),
     ):
-        g_total = unfilled_like(total)
-        g_branch = run.new(len(total), run.config.d_model, run.dtype)
-        residual_backward(
-            *(run, grads, g_sum, g_input, total, run.norm_of(norm, layer)[0]),
-            g_total=g_total,
-            g_branch=g_branch,
-            norm=OF_SUM,
-            site=tape.site,
-            branch=branch,
-        )
-        g_sum = g_total
-        g_input = _branch_backward(run, grads, tape, g_branch, layer, step, branch)
-    return spread(g_sum, tape.newest, len(tape.x)), g_input
+        g_sum, g_branch = through_sum(grads, site, (g_sum, g_input), total, norm, branch)
+        g_input = _branch_backward(run, grads, tape, g_branch, branch)
+    return spread(g_sum, site.newest, len(tape.x)), g_input
 
 
 def _pre_layer_backward(
-    run: Layered,
-    grads: Gradients,
-    tape: LayerTape,
-    g_sum: Tensor,
-    g_input: Tensor | None,
-    layer: int,
-    step: int,
+    run: Layered, grads: Gradients, tape: LayerTape, g_sum: Tensor, g_input: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Of ``y = u + ffn(LN(u)), u = x + attention(LN(x))``; both gradients are whole."""
     assert g_input is None
+    site = tape.site
     for branch, total, norm in (
         (FEED_FORWARD, tape.attn_sum, "ffn_norm"),
         (MIXING, tape.x, "attn_norm"),
     ):
-        g_branch = run.new(len(g_sum), run.config.d_model, run.dtype)
-        residual_backward(
-            *(run, grads, g_sum, None, g_sum, None),
-            g_total=None,
-            g_branch=g_branch,
-            norm=NO_NORM,
-            site=tape.site,
-            branch=branch,
-        )
-        g_normalised = _branch_backward(run, grads, tape, g_branch, layer, step, branch)
+        g_branch = of_branch(grads, site, g_sum, branch)
+        g_normalised = _branch_backward(run, grads, tape, g_branch, branch)
         if branch == MIXING:
-            g_sum = spread(g_sum, tape.newest, len(tape.x))
-        g_total = unfilled_like(total)
-        residual_backward(
-            *(run, grads, g_sum, g_normalised, total, run.norm_of(norm, layer)[0]),
-            g_total=g_total,
-            g_branch=None,
-            norm=OF_BRANCH,
-            site=tape.site,
-            branch=branch,
-        )
-        g_sum = g_total
+            g_sum = spread(g_sum, site.newest, len(tape.x))
+        g = (g_sum, g_normalised)
+        g_sum = through_norm(grads, site, g, total, norm, branch, OF_BRANCH)
     return g_sum, None
 
 
 def _query_layer_backward(
-    run: Layered,
-    grads: Gradients,
-    tape: LayerTape,
-    g_sum: Tensor,
-    g_input: Tensor | None,
-    layer: int,
-    step: int,
+    run: Layered, grads: Gradients, tape: LayerTape, g_sum: Tensor, g_input: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Of ``y = v + ffn(v), v = LN(q + attention(q; x)), q = LN(x)``; both gradients are whole."""
     assert g_input is None
-
-    def of_branch(g: Tensor, branch: int) -> Tensor:
-        g_branch = run.new(len(g), run.config.d_model, run.dtype)
-        residual_backward(
-            *(run, grads, g, None, g, None),
-            g_total=None,
-            g_branch=g_branch,
-            norm=NO_NORM,
-            site=tape.site,
-            branch=branch,
-        )
-        return g_branch
-
-    def through_norm(
-        g: Tensor, g_more: Tensor, total: Tensor, name: str, norm: int, branch: int
-    ) -> Tensor:
-        g_total = unfilled_like(total)
-        residual_backward(
-            *(run, grads, g, g_more, total, run.norm_of(name, layer)[0]),
-            g_total=g_total,
-            g_branch=None,
-            norm=norm,
-            site=tape.site,
-            branch=branch,
-        )
-        return g_total
-
-    g_branch = of_branch(g_sum, FEED_FORWARD)
-    g_v = feed_forward_backward(run, grads, tape.feed_forward, tape.site, g_branch, layer)
-    g_u = through_norm(g_sum, g_v, tape.attn_sum, "ffn_norm", OF_SUM, FEED_FORWARD)
-    g_branch, attention = of_branch(g_u, MIXING), tape.attention
-    g_qkv = qkv_gradient(run, grads, attention, tape.newest, g_branch, layer, step)
+    site, attention = tape.site, tape.attention
+    layer = site.layer
+    g_branch = of_branch(grads, site, g_sum, FEED_FORWARD)
+    g_v = feed_forward_backward(run, grads, tape.feed_forward, site, g_branch)
+    g = (g_sum, g_v)
+    g_u = through_norm(grads, site, g, tape.attn_sum, "ffn_norm", FEED_FORWARD, OF_SUM)
+    g_branch = of_branch(grads, site, g_u, MIXING)
+    g_qkv = qkv_gradient(run, grads, attention, site, g_branch)
     d, weight = run.config.d_model, run.products["qkv_weight"][layer]
     assert attention.of_queries is not None
     grads.product("qkv", layer, attention.of_queries, g_qkv[:, :d], rows=slice(0, d))
     grads.product("qkv", layer, attention.source, g_qkv[:, d:], rows=slice(d, 3 * d))
-    g_queries = torch.mm(g_qkv[:, :d], weight[:d]) + spread(g_u, tape.newest, len(tape.x))
-    g_others = torch.mm(g_qkv[:, d:], weight[d:])
-    return through_norm(g_others, g_queries, tape.x, "attn_norm", OF_BRANCH, MIXING), None
+    g_queries = torch.mm(g_qkv[:, :d], weight[:d]) + spread(g_u, site.newest, len(tape.x))
+    g = (torch.mm(g_qkv[:, d:], weight[d:]), g_queries)
+    return through_norm(grads, site, g, tape.x, "attn_norm", MIXING, OF_BRANCH), None
 
 
 _LAYER_BACKWARD: dict[int, Any] = {
@@ -291,18 +206,12 @@ _LAYER_BACKWARD: dict[int, Any] = {
 
 
 def _branch_backward(
-    run: Layered,
-    grads: Gradients,
-    tape: LayerTape,
-    g_branch: Tensor,
-    layer: int,
-    step: int,
-    branch: int,
+    run: Layered, grads: Gradients, tape: LayerTape, g_branch: Tensor, branch: int
 ) -> Tensor:
     """Gradient of what a branch's first product read, in the products' type."""
     if branch == MIXING:
-        return attention_backward(run, grads, tape.attention, tape.newest, g_branch, layer, step)
-    return feed_forward_backward(run, grads, tape.feed_forward, tape.site, g_branch, layer)
+        return attention_backward(run, grads, tape.attention, tape.site, g_branch)
+    return feed_forward_backward(run, grads, tape.feed_forward, tape.site, g_branch)
 
 
 def _of_hidden(run: Layered, g_rows: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lares_kernels.call import RefineCall
+from lares_kernels.call import Given, GivenBackward, RefineCall
 from lares_kernels.devices import on
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.scratch import unfilled, unfilled_like
@@ -38,12 +38,22 @@ def row_rows(width: int) -> int:
 
 
 class Site(NamedTuple):
-    """Where a residual's draws are addressed: its rows' streams and positions, layer and step."""
+    """A layer of a step, -1 being the adapter: where its draws are addressed, and for which rows.
+
+    Attributes:
+        stream, position: of the rows that the residuals have.
+        layer: number of the layer.
+        step: as draws have it.
+        sequences: how many run at the step.
+        newest: the only rows, among all that run, whose output is read; None for all.
+    """
 
     stream: Tensor
     position: Tensor
     layer: int
     step: int
+    sequences: int
+    newest: Tensor | None
 
 
 class AttentionTape(NamedTuple):
@@ -71,19 +81,13 @@ class Layered:
     """A call laid out: its rows, its weights in the products' type, its constants.
 
     Args:
-        call, hidden, state, parameters: as a backend gets them.
+        call, given: as a backend gets them.
         precision: of the products, as :func:`lares_kernels.triton.constants.constants` takes it.
     """
 
-    def __init__(
-        self,
-        call: RefineCall,
-        hidden: Tensor,
-        state: Tensor | None,
-        parameters: list[Tensor],
-        precision: str,
-    ) -> None:
+    def __init__(self, call: RefineCall, given: Given | GivenBackward, precision: str) -> None:
         self.call, self.config = call, call.config
+        hidden, state = given.hidden, given.state
         if call.padding_is_read:
             columns = torch.arange(call.padded_length, device=hidden.device)
             padding = columns < call.padded_length - call.lengths[:, None]
@@ -98,7 +102,7 @@ class Layered:
         self.compiled = compile_time(self.c)  # as kernels take it
         self.blocks = attention_blocks(precision, self.c.head, self.rows.longest)
         self.seed = call.seed_memory
-        named = dict(zip(parameter_shapes(self.config), parameters, strict=True))
+        named = dict(zip(parameter_shapes(self.config), given.parameters, strict=True))
         # Small vectors are read as they come; matrices are rounded once a call.
         self.vectors = {
             name: p.contiguous() for name, p in named.items() if not name.startswith(_PRODUCTS)
@@ -123,9 +127,8 @@ class Layered:
     def row_grid(self, n_rows: int) -> tuple[int]:
         return (-(-n_rows // self.c.rows),)
 
-    def attention_grid(self, blocks: Blocks, step: int) -> tuple[int, int, int]:
-        sequences = self.rows.sequences[max(step - 1, 0)]
-        return (sequences, -(-self.rows.longest // blocks.side), self.config.n_heads)
+    def attention_grid(self, blocks: Blocks, site: Site) -> tuple[int, int, int]:
+        return (site.sequences, -(-self.rows.longest // blocks.side), self.config.n_heads)
 
     def attention_options(self, blocks: Blocks) -> dict[str, Any]:
         sides = {"QUERIES": blocks.side, "KEYS": blocks.side}
@@ -275,27 +278,22 @@ class Layered:
         return out, out if rounded is None else rounded  # type: ignore[return-value]
 
     def attention(
-        self,
-        source: Tensor,
-        of_queries: Tensor | None,
-        layer: int,
-        step: int,
-        newest: Tensor | None,
-        taped: bool,
+        self, source: Tensor, of_queries: Tensor | None, site: Site, taped: bool
     ) -> tuple[Tensor, AttentionTape | None]:
         """``W_o (Dropout_attn(A) V) + b_o`` in the products' type; its tape if that is wanted.
 
         Args:
             source, of_queries: (n, d) in the products' type; queries are of the second if given.
-            newest: the only rows that are wanted, or None for all.
+            site: of the layer.
+            taped: whether the tape is wanted.
         """
         from lares_kernels.triton.kernels.layered_attention import attention_kernel
 
-        qkv = self.operand(self.queries_keys_values(source, of_queries, layer))
+        qkv = self.operand(self.queries_keys_values(source, of_queries, site.layer))
         lse = self.new(self.config.n_heads, len(source)) if taped else None
         context = self.new(len(qkv), self.config.d_model, self.dtype)
         blocks = self.blocks[0]
-        attention_kernel[self.attention_grid(blocks, step)](
+        attention_kernel[self.attention_grid(blocks, site)](
             qkv,
             context,
             lse,
@@ -303,24 +301,24 @@ class Layered:
             self.rows.keys,
             self.rows.streams,
             len(qkv),
-            layer,
-            self.call.drawn_step(step),
+            site.layer,
+            site.step,
             self.seed,
             **self.attention_options(blocks),
         )
-        mixed = context if newest is None else context.index_select(0, newest)
-        branch = self.linear(mixed, "out", layer)
+        mixed = context if site.newest is None else context.index_select(0, site.newest)
+        branch = self.linear(mixed, "out", site.layer)
         if lse is None:
             return branch, None
         return branch, AttentionTape(source, of_queries, qkv, lse, context)
 
     def feed_forward(
-        self, source: Tensor, layer: int, site: Site, taped: bool
+        self, source: Tensor, site: Site, taped: bool
     ) -> tuple[Tensor, FeedForwardTape | None]:
         """``W_2 Dropout_inner(act(W_1 x + b_1)) + b_2``; its tape if that is wanted."""
         from lares_kernels.triton.kernels.layered_rows import activate_kernel
 
-        inner = self.linear(source, "up", layer)
+        inner = self.linear(source, "up", site.layer)
         activated = unfilled_like(inner)
         grid = (-(-inner.numel() // FLAT_BLOCK),)
         activate_kernel[grid](
@@ -331,7 +329,7 @@ class Layered:
             BLOCK=FLAT_BLOCK,
             C=self.compiled,
         )
-        branch = self.linear(activated, "down", layer)
+        branch = self.linear(activated, "down", site.layer)
         return branch, FeedForwardTape(source, inner, activated) if taped else None
 
     def inner_draws(self, site: Site) -> tuple[Any, ...]:
@@ -339,12 +337,13 @@ class Layered:
         where = (site.stream, site.position, self.config.d_ff, site.layer, site.step)
         return (*where, self.seed)
 
-    def site(self, layer: int, step: int, chosen: Tensor | None = None) -> Site:
-        """Of all rows, or of those ``chosen``."""
+    def site(self, layer: int, step: int, newest: Tensor | None = None) -> Site:
+        """Of all rows, or of those ``newest``."""
         stream, position = self.rows.stream, self.rows.position
-        if chosen is not None:
-            stream, position = stream[chosen], position[chosen]
-        return Site(stream, position, layer, self.call.drawn_step(step))
+        if newest is not None:
+            stream, position = stream[newest], position[newest]
+        sequences = self.rows.sequences[max(step - 1, 0)]
+        return Site(stream, position, layer, self.call.drawn_step(step), sequences, newest)
 
     def newest_alone(self, step: int) -> Tensor | None:
         """Newest row of each sequence that runs, (s,) int64, where a step's output is read there alone.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lares_kernels.parameters import parameter_shapes
 from lares_kernels.scratch import unfilled_like, zeroed
-from lares_kernels.triton.branches import BANDS, FEED_FORWARD, MIXING
+from lares_kernels.triton.branches import BANDS, FEED_FORWARD, MIXING, NO_NORM, OF_SUM
 from lares_kernels.triton.layered_call import (
     FLAT_BLOCK,
     AttentionTape,
@@ -38,7 +38,8 @@ _NORM_AND_BIAS: dict[str, dict[int, tuple[str, str | None]]] = {
     },
 }
 
-
+# Gradients of rows: a float32 part, and one that products gave, or None.
+TwoParts = tuple[Tensor, Tensor | None]
 # Whether products of 16-bit factors can be float32 on NVIDIA's cards: this PyTorch may be too old.
 _PRODUCTS_ARE_WIDE = torch.version.hip is None and "dtype" in torch.ops.aten.mm.overloads()
 
@@ -120,17 +121,14 @@ def spread(g: Tensor, newest: Tensor | None, n_rows: int) -> Tensor:
 
 
 def residual_backward(
-    run: Layered,
     grads: Gradients,
-    g_sum: Tensor,
-    g_input: Tensor | None,
+    site: Site,
+    g: TwoParts,
     total: Tensor,
     weight: Tensor | None,
-    *,
     g_total: Tensor | None,
     g_branch: Tensor | None,
     norm: int,
-    site: Site,
     branch: int,
     share: float = 1.0,
 ) -> None:
@@ -138,37 +136,61 @@ def residual_backward(
     from lares_kernels.triton.kernels.layered_rows import residual_backward_kernel
 
     residual_backward_kernel[(grads.programs,)](
-        g_sum,
-        g_input,
-        total,
-        weight,
-        grads.site(site.layer, branch),
-        g_total,
-        g_branch,
-        site.stream,
-        site.position,
-        len(total),
-        site.layer,
-        site.step,
-        run.seed,
+        *(*g, total, weight, grads.site(site.layer, branch), g_total, g_branch),
+        *(site.stream, site.position, len(total), site.layer, site.step, grads.run.seed),
         NORM=norm,
         BRANCH=branch,
         SHARE=share,
-        C=run.compiled,
+        C=grads.run.compiled,
     )
 
 
-def feed_forward_backward(
-    run: Layered,
+def through_sum(
     grads: Gradients,
-    tape: FeedForwardTape,
     site: Site,
-    g_branch: Tensor,
-    layer: int,
+    g: TwoParts,
+    total: Tensor,
+    name: str,
+    branch: int,
+    dtype: torch.dtype | None = None,
+    share: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of a residual sum ``total``, whose LayerNorm is ``name``, and of its branch.
+
+    The second is in ``dtype``, by default the products'; ``share`` is the branch's in the sum.
+    """
+    run = grads.run
+    g_total = unfilled_like(total)
+    g_branch = run.new(len(total), run.config.d_model, dtype or run.dtype)
+    weight = run.norm_of(name, site.layer)[0]
+    residual_backward(grads, site, g, total, weight, g_total, g_branch, OF_SUM, branch, share)
+    return g_total, g_branch
+
+
+def through_norm(
+    grads: Gradients, site: Site, g: TwoParts, total: Tensor, name: str, branch: int, norm: int
+) -> Tensor:
+    """Gradient of what the LayerNorm ``name`` is of, ``total``; ``norm`` says where that stands."""
+    g_total = unfilled_like(total)
+    weight = grads.run.norm_of(name, site.layer)[0]
+    residual_backward(grads, site, g, total, weight, g_total, None, norm, branch)
+    return g_total
+
+
+def of_branch(grads: Gradients, site: Site, g: Tensor, branch: int) -> Tensor:
+    """Gradient of a branch, in the products' type, from that of a sum without a LayerNorm."""
+    g_branch = grads.run.new(len(g), grads.run.config.d_model, grads.run.dtype)
+    residual_backward(grads, site, (g, None), g, None, None, g_branch, NO_NORM, branch)
+    return g_branch
+
+
+def feed_forward_backward(
+    run: Layered, grads: Gradients, tape: FeedForwardTape, site: Site, g_branch: Tensor
 ) -> Tensor:
     """Gradient of the feed-forward's input, in the products' type."""
     from lares_kernels.triton.kernels.layered_rows import activate_backward_kernel
 
+    layer = site.layer
     grads.product("down", layer, tape.activated, g_branch)
     g_inner = torch.mm(g_branch, run.products["down_weight"][layer])
     size = g_inner.numel()
@@ -187,44 +209,33 @@ def feed_forward_backward(
 
 
 def attention_backward(
-    run: Layered,
-    grads: Gradients,
-    tape: AttentionTape,
-    newest: Tensor | None,
-    g_branch: Tensor,
-    layer: int,
-    step: int,
+    run: Layered, grads: Gradients, tape: AttentionTape, site: Site, g_branch: Tensor
 ) -> Tensor:
     """Gradient of the attention's input, in the products' type."""
-    g_qkv = qkv_gradient(run, grads, tape, newest, g_branch, layer, step)
-    grads.product("qkv", layer, tape.source, g_qkv)
-    return torch.mm(g_qkv, run.products["qkv_weight"][layer])
+    g_qkv = qkv_gradient(run, grads, tape, site, g_branch)
+    grads.product("qkv", site.layer, tape.source, g_qkv)
+    return torch.mm(g_qkv, run.products["qkv_weight"][site.layer])
 
 
 def qkv_gradient(
-    run: Layered,
-    grads: Gradients,
-    tape: AttentionTape,
-    newest: Tensor | None,
-    g_branch: Tensor,
-    layer: int,
-    step: int,
+    run: Layered, grads: Gradients, tape: AttentionTape, site: Site, g_branch: Tensor
 ) -> Tensor:
-    """Gradient (n, 3 d) of queries, keys and values from that of the rows ``newest``, or of all."""
+    """Gradient (n, 3 d) of queries, keys and values from that of the branch at the site's rows."""
     from lares_kernels.triton.kernels.layered_attention import (
         key_gradient_kernel,
         query_gradient_kernel,
     )
 
+    layer, newest = site.layer, site.newest
     context = tape.context if newest is None else tape.context.index_select(0, newest)
     grads.product("out", layer, context, g_branch)
     g_context = torch.mm(g_branch, run.products["out_weight"][layer])
     g_context = run.operand(spread(g_context, newest, len(tape.source)))
     g_qkv, delta = unfilled_like(tape.qkv), unfilled_like(tape.lse)
-    rows, drawn = run.rows, run.call.drawn_step(step)
-    shared = (rows.starts, rows.keys, rows.streams, len(g_qkv), layer, drawn, run.seed)
+    rows = run.rows
+    shared = (rows.starts, rows.keys, rows.streams, len(g_qkv), layer, site.step, run.seed)
     blocks = run.blocks[1]
-    grid, options = run.attention_grid(blocks, step), run.attention_options(blocks)
+    grid, options = run.attention_grid(blocks, site), run.attention_options(blocks)
     query_gradient_kernel[grid](
         tape.qkv, tape.context, g_context, tape.lse, delta, g_qkv, *shared, **options
     )

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from lares_kernels.scratch import unfilled_like
-from lares_kernels.triton.branches import BANDS, FEED_FORWARD, MIXING, OF_SUM
+from lares_kernels.triton.branches import BANDS, FEED_FORWARD, MIXING
 from lares_kernels.triton.layered_call import AttentionTape, FeedForwardTape, Layered, Site
 from lares_kernels.triton.layered_gradients import (
     Gradients,
+    TwoParts,
     attention_backward,
     feed_forward_backward,
-    residual_backward,
     spread,
+    through_sum,
 )
 from lares_kernels.triton.mixing import filter_gradient, filtered, rescaled, spectrum_of
 
@@ -38,12 +39,11 @@ class BesideTape(NamedTuple):
 class WindowTape(NamedTuple):
     """What a layer's recomputation leaves for its backward.
 
-    ``*_sum`` are the residual sums, float32, on the rows of ``site``: all, or ``newest`` among them.
+    ``*_sum`` are the residual sums, float32, on the rows of ``site``.
     ``spectrum`` is that of ``x``.
     """
 
     site: Site
-    newest: Tensor | None
     x: Tensor
     spectrum: Tensor
     filter_sum: Tensor
@@ -53,16 +53,10 @@ class WindowTape(NamedTuple):
 
 
 def window_layer(
-    run: Layered,
-    x: Tensor,
-    x_in: Tensor,
-    layer: int,
-    step: int,
-    newest: Tensor | None,
-    taped: bool,
+    run: Layered, x: Tensor, x_in: Tensor, site: Site, taped: bool
 ) -> tuple[Tensor, Tensor, WindowTape | None]:
     """One layer; arguments and results as of :func:`lares_kernels.triton.layered.attention_layer`."""
-    d, site = run.config.d_model, run.site(layer, step, newest)
+    d, layer, newest = run.config.d_model, site.layer, site.newest
     filters = run.c.filters
     assert filters or run.c.bands, run.config.mixer
 
@@ -86,11 +80,11 @@ def window_layer(
     else:
         bands, attn_sum = run.new(n_rows, d), total()
         run.residual(before, mixed, norm, filter_sum, bands, None, site, BANDS)
-        branch, attention = run.attention(x_in, None, layer, step, newest, taped)
+        branch, attention = run.attention(x_in, None, site, taped)
         norm = run.norm_of("attn_norm", layer)
         run.residual(before, branch, norm, attn_sum, u, rounded, site, MIXING, bands)
 
-    branch, feed_forward = run.feed_forward(u if rounded is None else rounded, layer, site, taped)
+    branch, feed_forward = run.feed_forward(u if rounded is None else rounded, site, taped)
     out, out_in, ffn_sum = run.new(n_rows, d), run.for_products(n_rows), total()
     norm = run.norm_of("ffn_norm", layer)
     run.residual(u, branch, norm, ffn_sum, out, out_in, site, FEED_FORWARD)
@@ -103,66 +97,41 @@ def window_layer(
             assert high is not None
             assert attn_sum is not None
             beside = BesideTape(high, attention, attn_sum)
-        tape = WindowTape(site, newest, x, spectrum, filter_sum, beside, feed_forward, ffn_sum)
+        tape = WindowTape(site, x, spectrum, filter_sum, beside, feed_forward, ffn_sum)
     return out, out if out_in is None else out_in, tape
 
 
 def window_layer_backward(
-    run: Layered,
-    grads: Gradients,
-    tape: WindowTape,
-    g_sum: Tensor,
-    g_input: Tensor | None,
-    layer: int,
-    step: int,
+    run: Layered, grads: Gradients, tape: WindowTape, g_sum: Tensor, g_input: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Gradient of the layer's input in two parts, as that of its output is given."""
-
-    def through_norm(
-        g_sum: Tensor,
-        g_input: Tensor | None,
-        total: Tensor,
-        name: str,
-        branch: int,
-        dtype: torch.dtype,
-        share: float = 1.0,
-    ) -> tuple[Tensor, Tensor]:
-        """Gradients of a residual sum and of its branch, the second in ``dtype``."""
-        g_total = unfilled_like(total)
-        g_branch = run.new(len(total), run.config.d_model, dtype)
-        residual_backward(
-            *(run, grads, g_sum, g_input, total, run.norm_of(name, layer)[0]),
-            g_total=g_total,
-            g_branch=g_branch,
-            norm=OF_SUM,
-            site=tape.site,
-            branch=branch,
-            share=share,
-        )
-        return g_total, g_branch
+    site, layer = tape.site, tape.site.layer
 
     def everywhere(g: Tensor) -> Tensor:
-        return spread(g, tape.newest, len(tape.x))
+        return spread(g, site.newest, len(tape.x))
 
-    g_total, g_branch = through_norm(
-        g_sum, g_input, tape.ffn_sum, "ffn_norm", FEED_FORWARD, run.dtype
+    def of_filter(g_u: TwoParts, branch: int, share: float = 1.0) -> tuple[Tensor, Tensor]:
+        name = "filter_norm"
+        return through_sum(grads, site, g_u, tape.filter_sum, name, branch, torch.float32, share)
+
+    g_total, g_branch = through_sum(
+        grads, site, (g_sum, g_input), tape.ffn_sum, "ffn_norm", FEED_FORWARD
     )
-    g_u = (
-        g_total,
-        feed_forward_backward(run, grads, tape.feed_forward, tape.site, g_branch, layer),
-    )
+    g_u = (g_total, feed_forward_backward(run, grads, tape.feed_forward, site, g_branch))
     if tape.beside is None:
-        g_x, g_y = through_norm(*g_u, tape.filter_sum, "filter_norm", MIXING, torch.float32)
+        g_x, g_y = of_filter(g_u, MIXING)
         g_spectrum = spectrum_of(run, everywhere(g_y))
         grads.by_name["filter_weight"][layer] += filter_gradient(tape.spectrum, g_spectrum, run)
         return everywhere(g_x), filtered(run, g_spectrum, layer, sign=-1.0)
 
     share, (high, attention, attn_sum) = run.config.band_share, tape.beside
-    g_bands, g_y = through_norm(*g_u, tape.filter_sum, "filter_norm", BANDS, torch.float32, share)
+    g_bands, g_y = of_filter(g_u, BANDS, share)
     g_y = everywhere(g_y)
     scale = run.vectors["band_scale"][layer].to(torch.float32)
     grads.by_name["band_scale"][layer] += 2.0 * scale * (g_y * high).sum(0)
     g_windows = rescaled(run, g_y, spectrum_of(run, g_y), layer)
-    g_attended, g_branch = through_norm(*g_u, attn_sum, "attn_norm", MIXING, run.dtype, 1.0 - share)
+    g_attended, g_branch = through_sum(
+        grads, site, g_u, attn_sum, "attn_norm", MIXING, share=1.0 - share
+    )
     g_x = everywhere(g_bands + g_attended) + g_windows
-    return g_x, attention_backward(run, grads, attention, tape.newest, g_branch, layer, step)
+    return g_x, attention_backward(run, grads, attention, site, g_branch)

@@ -24,7 +24,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from lares_kernels import CoreConfig, RecurrentCore
-from lares_kernels.call import RefineCall
+from lares_kernels.call import Given, GivenBackward, RefineCall
 from lares_kernels.ops import make_call
 from lares_kernels.options import CallOptions, CallTensors
 from lares_kernels.triton import fused
@@ -95,10 +95,11 @@ def launch(
     numbers = torch.arange(batch) % steps + 1 if depths else None
     call = call_of(hidden, steps, 0, numbers)
     call.seed = seed
-    out = fused.fused_forward(call, hidden, None, parameters, "half", 20)
+    out = fused.fused_forward(call, Given(hidden, None, parameters), "half", 20)
     trajectory, final, kept = out
     if backward:
-        fused.fused_backward(call, hidden, None, parameters, kept, trajectory, final, "half", 20)
+        given = GivenBackward(hidden, None, parameters, kept, trajectory, final)
+        fused.fused_backward(call, given, "half", 20)
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lares_kernels import BackendError, CoreConfig, backends, explain, use_backend
+from lares_kernels.call import Given, GivenBackward
 from lares_kernels.serves import ANY_WIDTH, ServesCores
 from lares_kernels.triton.backend import TritonBackend, precision_of
 from lares_kernels.triton.layered import layered_forward
@@ -41,10 +42,10 @@ class LayeredBackend(TritonBackend):
     serves = ServesCores(dict.fromkeys([torch.float32, torch.bfloat16, torch.float16], ANY_WIDTH))
 
     def forward(self, call: Any, *arguments: Any) -> Any:
-        return layered_forward(call, *arguments, precision_of(call.product_dtype))
+        return layered_forward(call, Given(*arguments), precision_of(call.product_dtype))
 
     def backward(self, call: Any, *arguments: Any) -> Any:
-        return layered_backward(call, *arguments, precision_of(call.product_dtype))
+        return layered_backward(call, GivenBackward(*arguments), precision_of(call.product_dtype))
 
 
 @pytest.fixture(autouse=True)
@@ -65,23 +66,12 @@ def in_float32(problem: Problem) -> Problem:
     return Problem(core, hidden, problem.lengths, options)
 
 
-def gradients(problem: Problem, **changes: Any) -> list[Tensor]:
-    """Of one random linear function of all outputs, the same in every type."""
-    out = problem.run(**changes)
-    generator = torch.Generator().manual_seed(9)
-    loss = sum(
-        (part * torch.randn(part.shape, generator=generator, dtype=torch.float64)).sum()
-        for part in (out.trajectory, out.state)
-    )
-    return list(torch.autograd.grad(loss, [problem.hidden, *problem.core.parameters()]))
-
-
 def check(problem: Problem, steps: int = 1, **limits: float) -> None:
     """Outputs and gradients of the layered plan are the reference's."""
     with use_backend("reference"):
-        wanted, wanted_grads = problem.run(), gradients(problem)
+        wanted, wanted_grads = problem.run(), problem.gradients()
     with use_backend("layered"):
-        found, found_grads = (single := in_float32(problem)).run(), gradients(single)
+        found, found_grads = (single := in_float32(problem)).run(), single.gradients()
     for part in ("last", "trajectory", "state"):
         error = relative(getattr(found, part).double(), getattr(wanted, part))
         assert error < limits.get("forward", FORWARD) * steps, (part, error)
@@ -258,10 +248,10 @@ def test_half_precision_keeps_to_twice_the_reference() -> None:
     problem.core.train()
     single = in_float32(problem)
     with use_backend("reference"):
-        exact = [problem.run().last, *gradients(problem)]
-        rough = [single.run(precision="fp16").last, *gradients(single, precision="fp16")]
+        exact = [problem.run().last, *problem.gradients()]
+        rough = [single.run(precision="fp16").last, *single.gradients(precision="fp16")]
     with use_backend("layered"):
-        found = [single.run(precision="fp16").last, *gradients(single, precision="fp16")]
+        found = [single.run(precision="fp16").last, *single.gradients(precision="fp16")]
     largest = max(float(g.norm()) for g in exact[1:])
     for mine, theirs, wanted in zip(found, rough, exact, strict=True):
         error, allowed = (
@@ -276,7 +266,7 @@ def test_two_runs_give_the_same_bits() -> None:
     problem.core.train()
     single = in_float32(problem)
     with use_backend("layered"):
-        for mine, again in zip(gradients(single), gradients(single), strict=True):
+        for mine, again in zip(single.gradients(), single.gradients(), strict=True):
             assert torch.equal(mine, again)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lares_kernels import CoreConfig, RecurrentCore
+from lares_kernels.call import Given, GivenBackward
 from lares_kernels.triton import fused
 from lares_kernels.triton.backend import TritonBackend
 from tests.kernels.seed_memory import assert_draws_follow_memory, call_of
@@ -43,7 +44,8 @@ def test_nobody_reads_the_seed_on_the_host() -> None:
     seed = torch.tensor(3)
     call = call_of(DROPPING, hidden, torch.tensor([2, 5]), seed, "fp32", True)
     with Watch():
-        out = fused.fused_forward(call, hidden, None, parameters, "ieee", 5)
-        fused.fused_backward(call, hidden, None, parameters, out[2], out[0], out[1], "ieee", 5)
+        out = fused.fused_forward(call, Given(hidden, None, parameters), "ieee", 5)
+        given = GivenBackward(hidden, None, parameters, out[2], out[0], out[1])
+        fused.fused_backward(call, given, "ieee", 5)
     assert read == []
     assert call.seed_memory.data_ptr() == seed.data_ptr()
