@@ -115,12 +115,8 @@ class TritonCatalogue:
         with on(items.device):
             log_probability_kernel[(blocks, splits)](
                 *inputs.tensors(given.chosen),
-                score,
-                shifts,
-                sums,
-                weighted,
-                *inputs.sizes,
-                splits,
+                *(score, shifts, sums, weighted),
+                *(*inputs.sizes, splits),
                 ENTROPY=wants_entropy,
                 **inputs.constants,
                 **inputs.tile,
@@ -194,11 +190,7 @@ class TritonCatalogue:
         with on(items.device):
             top_k_kernel[(blocks, splits)](
                 *inputs.tensors(),
-                keys,
-                n_queries,
-                n_items,
-                n_excluded,
-                splits,
+                *(keys, n_queries, n_items, n_excluded, splits),
                 ROWS=rows,
                 K=side,
                 **inputs.constants,

@@ -248,20 +248,8 @@ class Layered:
 
         weight, bias = norm or (None, None)
         residual_kernel[self.row_grid(len(x))](
-            x,
-            branch,
-            weight,
-            bias,
-            blended,
-            total,
-            out,
-            rounded,
-            site.stream,
-            site.position,
-            len(x),
-            site.layer,
-            site.step,
-            self.seed,
+            *(x, branch, weight, bias, blended, total, out, rounded),
+            *(site.stream, site.position, len(x), site.layer, site.step, self.seed),
             BRANCH=which,
             SHARE=self.config.band_share,
             C=self.compiled,
@@ -322,9 +310,7 @@ class Layered:
         activated = unfilled_like(inner)
         grid = (-(-inner.numel() // FLAT_BLOCK),)
         activate_kernel[grid](
-            inner,
-            activated,
-            inner.numel(),
+            *(inner, None, activated, inner.numel()),
             *self.inner_draws(site),
             BLOCK=FLAT_BLOCK,
             C=self.compiled,

@@ -188,17 +188,14 @@ def feed_forward_backward(
     run: Layered, grads: Gradients, tape: FeedForwardTape, site: Site, g_branch: Tensor
 ) -> Tensor:
     """Gradient of the feed-forward's input, in the products' type."""
-    from lares_kernels.triton.kernels.layered_rows import activate_backward_kernel
+    from lares_kernels.triton.kernels.layered_rows import activate_kernel
 
     layer = site.layer
     grads.product("down", layer, tape.activated, g_branch)
     g_inner = torch.mm(g_branch, run.products["down_weight"][layer])
     size = g_inner.numel()
-    activate_backward_kernel[(-(-size // FLAT_BLOCK),)](
-        tape.inner,
-        g_inner,
-        g_inner,
-        size,
+    activate_kernel[(-(-size // FLAT_BLOCK),)](
+        *(tape.inner, g_inner, g_inner, size),
         *run.inner_draws(site),
         BLOCK=FLAT_BLOCK,
         C=run.compiled,

@@ -42,7 +42,7 @@ else:
 PRODUCT_TYPE = {"half": "*bf16", "tf32": "*fp32", "ieee": "*fp32"}
 OF_PRODUCTS = (
     *("qkv", "context", "g_context", "g_qkv", "branch", "g_branch", "g_branch_input"),
-    *("out_product", "both", "g_both", "inner", "g_inner", "g_out"),
+    *("out_product", "both", "g_both", "inner", "g_out", "result"),
 )
 INTEGERS = ("starts", "keys", "streams", "stream", "position", "hidden_row")
 SCALARS = (
@@ -144,8 +144,9 @@ def test_activations(target: str, activation: str) -> None:
     for precision in ("half", "ieee"):
         config = CoreConfig(activation=activation, inner_dropout=RATE)
         c = constants(config, 16, activation == "relu", precision)
-        for kernel in (layered_rows.activate_kernel, layered_rows.activate_backward_kernel):
-            check(kernel, c, precision, target, 4, BLOCK=FLAT_BLOCK)
+        for forward in ({"g_out": None}, {}):
+            kernel = layered_rows.activate_kernel
+            check(kernel, c, precision, target, 4, BLOCK=FLAT_BLOCK, **forward)
 
 
 @pytest.mark.parametrize("target", TARGETS)

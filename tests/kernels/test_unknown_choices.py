@@ -52,17 +52,16 @@ def test_of_the_fused_plan(choice: str, kernel: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("kernel", "choice"),
+    ("kernel", "choice", "values"),
     [
-        (layered_rows.adapt_kernel, "adapter"),
-        (layered_rows.adapt_backward_kernel, "adapter"),
-        (layered_rows.activate_kernel, "activation"),
-        (layered_rows.activate_backward_kernel, "activation"),
+        (layered_rows.adapt_kernel, "adapter", {}),
+        (layered_rows.adapt_backward_kernel, "adapter", {}),
+        (layered_rows.activate_kernel, "activation", {"BLOCK": FLAT_BLOCK, "g_out": None}),
+        (layered_rows.activate_kernel, "activation", {"BLOCK": FLAT_BLOCK}),
     ],
-    ids=lambda value: getattr(value, "__name__", value),
+    ids=["adapter", "adapter backward", "activation", "activation backward"],
 )
-def test_of_the_layered_plan(kernel: Any, choice: str) -> None:
+def test_of_the_layered_plan(kernel: Any, choice: str, values: dict[str, Any]) -> None:
     c = replace(constants(CoreConfig(), 16, False, "half"), **{choice: UNKNOWN})
-    sizes = {"BLOCK": FLAT_BLOCK} if "BLOCK" in kernel.arg_names else {}
-    said = refusal(lambda: check(kernel, c, "half", "sm80", 4, **sizes))
+    said = refusal(lambda: check(kernel, c, "half", "sm80", 4, **values))
     assert f"no kernel has this {choice}" in said

@@ -5,6 +5,7 @@ import triton.language as tl
 
 from lares_kernels.triton.kernels import apart, elementwise, layer, tiles
 from lares_kernels.triton.kernels.layer_backward import (
+    Memory,
     layer_again,
     layer_backward,
     load_tile,
@@ -24,68 +25,42 @@ from lares_kernels.triton.kernels.rows import (
 
 
 @triton.jit
-def layers_backward(
-    x,
-    g,
-    transforms,
-    matrices,
-    vectors,
-    gradients,
-    scratch,
-    units,
-    sides,
-    place,
-    kept_rows,
-    start,
-    info,
-    step,
-    drawn_step,
-    seed,
-    C: tl.constexpr,
-):
+def layers_backward(x, g, memory, place, kept_rows, start, info, step, at, C: tl.constexpr):
     """Compute all layers of a step again from ``x`` and differentiate them.
 
     ``place`` is the step's number among those that units and sides are written for; ``start`` points to
-    the tile's first packed row; ``drawn_step`` is the number that draws carry.
+    the tile's first packed row; ``at`` says where the step's draws are addressed.
     """
     tile_size: tl.constexpr = C.tapes * C.rows * C.d
-    gradient = scratch + C.layers * tile_size
-    apart.look(apart.trace(x) + apart.trace(g), info, gradients, C)
+    gradient = memory.scratch + C.layers * tile_size
+    apart.look(apart.trace(x) + apart.trace(g), info, memory.gradients, C)
     x = apart.replaced(x, 0.0, info, C)
     store_tile(gradient, 0, shown(apart.replaced(g, 0.0, info, C), info, C), C)
     for index in tl.range(C.layers):
-        x = layer_again(
-            x,
-            transforms,
-            matrices + index * (C.layer_rows * C.d),
-            vectors + index * C.layer_vector,
-            scratch + index * tile_size,
-            info,
-            index,
-            drawn_step,
-            seed,
-            C,
+        own = Memory(
+            memory.transforms,
+            memory.matrices + index * (C.layer_rows * C.d),
+            memory.vectors + index * C.layer_vector,
+            None,
+            memory.scratch + index * tile_size,
+            None,
+            None,
         )
+        x = layer_again(x, own, info, layer.At(index, at.step, at.seed), C)
     tl.debug_barrier()  # what one thread has left in scratch another may read
     for back in tl.range(C.layers):
         index = C.layers - 1 - back
         row = (place * C.layers + index) * kept_rows.to(tl.int64) + tl.load(start)
-        layer_backward(
-            gradient,
-            transforms,
-            matrices + index * (C.layer_rows * C.d),
-            vectors + index * C.layer_vector,
-            gradients + index * C.layer_vector,
-            scratch + index * tile_size,
-            units + row * C.layer_rows,
-            sides + row * (C.sides * C.d),
-            info,
-            index,
-            step,
-            drawn_step,
-            seed,
-            C,
+        own = Memory(
+            memory.transforms,
+            memory.matrices + index * (C.layer_rows * C.d),
+            memory.vectors + index * C.layer_vector,
+            memory.gradients + index * C.layer_vector,
+            memory.scratch + index * tile_size,
+            memory.units + row * C.layer_rows,
+            memory.sides + row * (C.sides * C.d),
         )
+        layer_backward(gradient, own, info, layer.At(index, at.step, at.seed), step, C)
     return shown(apart.replaced(load_tile(gradient, 0, C), float("nan"), info, C), info, C)
 
 
@@ -124,30 +99,13 @@ def concat_backward(g_adapted, state, hidden, matrices, concat_rows, info, step,
 
 @triton.jit
 def step_backward(
-    g,
-    kept,
-    hidden,
-    transforms,
-    matrices,
-    vectors,
-    gradients,
-    scratch,
-    units,
-    sides,
-    concat_rows,
-    place,
-    kept_rows,
-    start,
-    info,
-    step,
-    drawn_step,
-    seed,
-    C: tl.constexpr,
+    g, kept, hidden, memory, concat_rows, place, kept_rows, start, info, step, at, C: tl.constexpr
 ):
     """Differentiate ``s_t`` with respect to ``s_{t-1}`` and ``H``: (g_state, g_hidden).
 
     Rows that do not run have g = 0, and keep it.
     """
+    matrices, vectors = memory.matrices, memory.vectors
     adapted = layer.adapt(
         load_state(kept, kept_rows, info, step, C),
         load_hidden(hidden, info, C),
@@ -157,29 +115,14 @@ def step_backward(
     )
     g_x = layers_backward(
         shown(layer.norm(adapted, vectors, C.core_norm_at, C), info, C),
-        g,
-        transforms,
-        matrices,
-        vectors,
-        gradients,
-        scratch,
-        units,
-        sides,
-        place,
-        kept_rows,
-        start,
-        info,
-        step,
-        drawn_step,
-        seed,
-        C,
+        *(g, memory, place, kept_rows, start, info, step, at, C),
     )
     # Read and adapted once more, rather than held in registers meanwhile.
     state = load_state(kept, kept_rows, info, step, C)
     there = load_hidden(hidden, info, C)
     adapted = layer.adapt(state, there, matrices, vectors, C)
     normalised, inverse_std = elementwise.normalise(adapted, C.eps, C.d, C.width)
-    g_adapted = norm_backward(g_x, normalised, inverse_std, vectors, gradients, C.core_norm_at, C)
+    g_adapted = norm_backward(g_x, normalised, inverse_std, memory, C.core_norm_at, C)
     if C.concat:
         rows = concat_rows + (place * kept_rows.to(tl.int64) + tl.load(start)) * (3 * C.d)
         return concat_backward(g_adapted, state, there, matrices, rows, info, step, C)
@@ -187,7 +130,7 @@ def step_backward(
         gate = tl.sigmoid(tl.load(vectors + C.gate_at))
         # Padded columns of both are zero, so what the gradient has there does not count.
         total = tl.sum(tl.sum(g_adapted * (state - there), 1), 0) * gate * (1.0 - gate)
-        to = gradients + C.gate_at
+        to = memory.gradients + C.gate_at
         tl.store(to, tl.load(to) + total)
         return gate * g_adapted, (1.0 - gate) * g_adapted
     elif C.adds:
@@ -276,6 +219,7 @@ def backward_kernel(
     """
     scratch += tl.program_id(0).to(tl.int64) * ((C.tapes * C.layers + 1) * C.rows * C.d)
     gradients += tl.program_id(0).to(tl.int64) * C.gradient_size
+    memory = Memory(transforms, matrices, vectors, gradients, scratch, units, sides)
     tile = tl.program_id(0)
     while tile < tl.load(totals):
         info = tile_info(rows, tile, C)
@@ -292,24 +236,8 @@ def backward_kernel(
                 tl.debug_barrier()  # scratch and gradients of the step before are read and written
                 g, g_here = step_backward(
                     g + output_gradients(g_trajectory, g_state, info, step, max_steps, C),
-                    kept,
-                    hidden,
-                    transforms,
-                    matrices,
-                    vectors,
-                    gradients,
-                    scratch,
-                    units,
-                    sides,
-                    concat_rows,
-                    step - first_step,
-                    kept_rows,
-                    start,
-                    info,
-                    step,
-                    step + steps_done,
-                    seed,
-                    C,
+                    *(kept, hidden, memory, concat_rows, step - first_step, kept_rows, start, info),
+                    *(step, layer.At(0, step + steps_done, seed), C),
                 )
                 rollout = (field(info, tiles.STREAM, C) >> 24) & 0xFF
                 row = rollout * n_hidden_rows + field(info, tiles.HIDDEN_ROW, C)
@@ -328,21 +256,7 @@ def backward_kernel(
             g = layers_backward(
                 load_hidden(hidden, info, C),
                 output_gradients(g_trajectory, g_state, info, 1, 1, C),
-                transforms,
-                matrices,
-                vectors,
-                gradients,
-                scratch,
-                units,
-                sides,
-                0,
-                kept_rows,
-                start,
-                info,
-                0,
-                0,
-                seed,
-                C,
+                *(memory, 0, kept_rows, start, info, 0, layer.At(0, 0, seed), C),
             )
             hidden_row = field(info, tiles.HIDDEN_ROW, C)
             store_rows(g_hidden, hidden_row, hidden_row >= 0, g, C)

@@ -5,6 +5,8 @@ table, with the inverse of their lengths beside them for cosine. Excluded ids as
 Programs share a catalogue by ``splits`` of it; what each finds is put together on the host, in order.
 """
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -21,6 +23,15 @@ def load_rows(table, rows, n_rows, WIDTH: tl.constexpr, D: tl.constexpr):
     column = tl.arange(0, D)[None, :]
     at = rows.to(tl.int64)[:, None] * WIDTH + column
     return tl.load(table + at, mask=(rows < n_rows)[:, None] & (column < WIDTH), other=0.0)
+
+
+@triton.jit
+def bounds(split, splits, n_items, COLUMNS: tl.constexpr):
+    """(first block of ``COLUMNS`` items of a split of the catalogue, end), int64."""
+    blocks = tl.cdiv(n_items, COLUMNS)
+    begin = blocks.to(tl.int64) * split // splits
+    end = blocks.to(tl.int64) * (split + 1) // splits
+    return begin, end
 
 
 @triton.jit
@@ -115,9 +126,7 @@ def log_probability_kernel(
     most = tl.full((ROWS,), NONE, tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     moment = tl.zeros((ROWS,), tl.float32)
-    blocks = tl.cdiv(n_items, COLUMNS)
-    begin = blocks.to(tl.int64) * split // splits
-    end = blocks.to(tl.int64) * (split + 1) // splits
+    begin, end = bounds(split, splits, n_items, COLUMNS)
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
         item = block * COLUMNS + tl.arange(0, COLUMNS)
         rows = load_rows(items, item, n_items, WIDTH, D)
@@ -148,44 +157,45 @@ def log_probability_kernel(
     tl.store(chosen_score + row, tl.where(nowhere, float("nan"), score), mask=real & here)
 
 
+class Asked(NamedTuple):
+    """What every tile of gradients needs: arguments of :func:`query_gradients_kernel`."""
+
+    lengths: Any
+    chosen: Any
+    excluded: Any
+    normaliser: Any
+    g_log_probability: Any
+    n_queries: Any
+    each: Any
+    n_items: Any
+    n_excluded: Any
+
+
 @triton.jit
 def score_gradients(
     query,
     rows,
-    lengths,
     row,
     item,
-    chosen,
-    excluded,
-    normaliser,
-    g_log_probability,
-    n_queries,
-    each,
-    n_items,
-    n_excluded,
+    asked,
     COSINE: tl.constexpr,
     EXCLUDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """The loss's gradient by a tile of scores."""
-    real = row < n_queries
-    s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
-    log_sum = tl.load(normaliser + row, mask=real, other=0.0)
-    g = tl.load(g_log_probability + row, mask=real, other=0.0)
-    wanted = tl.load(chosen + row // each, mask=real, other=-1)
-    g = tl.where(outside(wanted, n_items), float("nan"), g)
+    real = row < asked.n_queries
+    s = tile_scores(query, rows, asked.lengths, item, asked.n_items, COSINE, PRECISION)
+    log_sum = tl.load(asked.normaliser + row, mask=real, other=0.0)
+    g = tl.load(asked.g_log_probability + row, mask=real, other=0.0)
+    wanted = tl.load(asked.chosen + row // asked.each, mask=real, other=-1)
+    g = tl.where(outside(wanted, asked.n_items), float("nan"), g)
     is_chosen = (item[None, :] == wanted[:, None]).to(tl.float32)
     g_scores = g[:, None] * (is_chosen - tl.exp(s - log_sum[:, None]))
+    g_scores = tl.where(real[:, None], g_scores, 0.0)
+    queries, n_rows = row // asked.each, asked.n_queries // asked.each
     return leave_out(
-        tl.where(real[:, None], g_scores, 0.0),
-        0.0,
-        item,
-        n_items,
-        row // each,
-        n_queries // each,
-        excluded,
-        n_excluded,
-        EXCLUDED,
+        *(g_scores, 0.0, item, asked.n_items, queries, n_rows),
+        *(asked.excluded, asked.n_excluded, EXCLUDED),
     )
 
 
@@ -216,31 +226,16 @@ def query_gradients_kernel(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
     query = load_rows(queries, row, n_queries, WIDTH, D)
+    asked = Asked(
+        *(lengths, chosen, excluded, normaliser, g_log_probability),
+        *(n_queries, each, n_items, n_excluded),
+    )
     total = tl.zeros((ROWS, D), tl.float32)
-    blocks = tl.cdiv(n_items, COLUMNS)
-    begin = blocks.to(tl.int64) * split // splits
-    end = blocks.to(tl.int64) * (split + 1) // splits
+    begin, end = bounds(split, splits, n_items, COLUMNS)
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
         item = block * COLUMNS + tl.arange(0, COLUMNS)
         rows = load_rows(items, item, n_items, WIDTH, D)
-        g_scores = score_gradients(
-            query,
-            rows,
-            lengths,
-            row,
-            item,
-            chosen,
-            excluded,
-            normaliser,
-            g_log_probability,
-            n_queries,
-            each,
-            n_items,
-            n_excluded,
-            COSINE,
-            EXCLUDED,
-            PRECISION,
-        )
+        g_scores = score_gradients(query, rows, row, item, asked, COSINE, EXCLUDED, PRECISION)
         if COSINE:
             g_scores *= tl.load(lengths + item, mask=item < n_items, other=0.0)[None, :]
         g_scores = operand(g_scores, query.dtype, PRECISION == "tf32")
@@ -281,28 +276,15 @@ def item_gradients_kernel(
     """
     item = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     rows = load_rows(items, item, n_items, WIDTH, D)
+    asked = Asked(
+        *(lengths, chosen, excluded, normaliser, g_log_probability),
+        *(n_queries, each, n_items, n_excluded),
+    )
     total = tl.zeros((COLUMNS, D), tl.float32)
     for block in range(0, tl.cdiv(n_queries, ROWS)):
         row = block * ROWS + tl.arange(0, ROWS)
         query = load_rows(queries, row, n_queries, WIDTH, D)
-        g_scores = score_gradients(
-            query,
-            rows,
-            lengths,
-            row,
-            item,
-            chosen,
-            excluded,
-            normaliser,
-            g_log_probability,
-            n_queries,
-            each,
-            n_items,
-            n_excluded,
-            COSINE,
-            EXCLUDED,
-            PRECISION,
-        )
+        g_scores = score_gradients(query, rows, row, item, asked, COSINE, EXCLUDED, PRECISION)
         g_scores = operand(g_scores, query.dtype, PRECISION == "tf32")
         total += tl.dot(tl.trans(g_scores), query, input_precision=PRECISION)
     if COSINE:
@@ -356,9 +338,7 @@ def ranks_kernel(
     wanted = tl.sum(tl.where(place[:, None] == place[None, :], own, 0.0), 1)
     count = tl.zeros((ROWS,), tl.int32)
     broken = nowhere.to(tl.int32)
-    blocks = tl.cdiv(n_items, ROWS)
-    begin = blocks.to(tl.int64) * split // splits
-    end = blocks.to(tl.int64) * (split + 1) // splits
+    begin, end = bounds(split, splits, n_items, ROWS)
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
         item = block * ROWS + tl.arange(0, ROWS)
         rows = load_rows(items, item, n_items, WIDTH, D)
@@ -402,9 +382,7 @@ def top_k_kernel(
     split = tl.program_id(1)
     query = load_rows(queries, row, n_queries, WIDTH, D)
     found = tl.full((ROWS, K), NO_KEY, tl.int64)
-    blocks = tl.cdiv(n_items, K)
-    begin = blocks.to(tl.int64) * split // splits
-    end = blocks.to(tl.int64) * (split + 1) // splits
+    begin, end = bounds(split, splits, n_items, K)
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
         item = block * K + tl.arange(0, K)
         rows = load_rows(items, item, n_items, WIDTH, D)

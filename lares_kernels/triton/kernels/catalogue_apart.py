@@ -9,7 +9,7 @@ whole rows and what is made of them do not fit the registers.
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels.catalogue import load_rows, score_gradients
+from lares_kernels.triton.kernels.catalogue import Asked, bounds, load_rows, score_gradients
 from lares_kernels.triton.kernels.rounding import operand
 
 # The least of those that round to infinity in tf32.
@@ -64,14 +64,8 @@ def add_item(
     one,
     row,
     column,
-    chosen,
-    excluded,
-    normaliser,
-    g_log_probability,
+    asked,
     g_queries,
-    n_queries,
-    each,
-    n_excluded,
     WIDTH: tl.constexpr,
     D: tl.constexpr,
     SLICE: tl.constexpr,
@@ -80,21 +74,21 @@ def add_item(
     PRECISION: tl.constexpr,
 ):
     """Add to (row, column) of ``g_queries`` what item ``one``, which is not finite, adds to them."""
-    real = row < n_queries
+    real = row < asked.n_queries
     s = tl.zeros_like(row).to(tl.float32)
     for start in range(0, D, SLICE):
         part = start + tl.arange(0, SLICE)
-        query = load_slice(queries, row, n_queries, part, WIDTH).to(tl.float32)
+        query = load_slice(queries, row, asked.n_queries, part, WIDTH).to(tl.float32)
         s += tl.sum(query * load_numbers(items, one, part, WIDTH, DTYPE, PRECISION)[None, :], 1)
     if COSINE:
         s += float("nan")
-    g = tl.load(g_log_probability + row, mask=real, other=0.0)
-    log_sum = tl.load(normaliser + row, mask=real, other=0.0)
-    wanted = tl.load(chosen + row // each, mask=real, other=-1)
+    g = tl.load(asked.g_log_probability + row, mask=real, other=0.0)
+    log_sum = tl.load(asked.normaliser + row, mask=real, other=0.0)
+    wanted = tl.load(asked.chosen + row // asked.each, mask=real, other=-1)
     share = g * ((wanted == one).to(tl.float32) - tl.exp(s - log_sum))
     sees = real
-    listed = excluded + (row // each).to(tl.int64) * n_excluded
-    for place in range(0, n_excluded):
+    listed = asked.excluded + (row // asked.each).to(tl.int64) * asked.n_excluded
+    for place in range(0, asked.n_excluded):
         sees = sees & (tl.load(listed + place, mask=real, other=-1) != one)
     added = share[:, None] * load_numbers(items, one, column, WIDTH, DTYPE, PRECISION)[None, :]
     at = g_queries + row.to(tl.int64)[:, None] * WIDTH + column[None, :]
@@ -140,29 +134,18 @@ def query_gradients_apart_kernel(
     if tl.sum(tl.sum(found * 0.0, 1), 0) != 0.0:
         dtype = queries.dtype.element_ty
         query = load_rows(queries, row, n_queries, WIDTH, D)
+        asked = Asked(
+            *(lengths, chosen, excluded, normaliser, g_log_probability),
+            *(n_queries, each, n_items, n_excluded),
+        )
         total = tl.zeros((ROWS, SLICE), tl.float32)
-        blocks = tl.cdiv(n_items, COLUMNS)
-        begin = blocks.to(tl.int64) * split // splits
-        end = blocks.to(tl.int64) * (split + 1) // splits
+        begin, end = bounds(split, splits, n_items, COLUMNS)
         for block in range(begin.to(tl.int32), end.to(tl.int32)):
             item = block * COLUMNS + tl.arange(0, COLUMNS)
             g_scores = score_gradients(
                 query,
                 load_rows(items, item, n_items, WIDTH, D),
-                lengths,
-                row,
-                item,
-                chosen,
-                excluded,
-                normaliser,
-                g_log_probability,
-                n_queries,
-                each,
-                n_items,
-                n_excluded,
-                COSINE,
-                EXCLUDED,
-                PRECISION,
+                *(row, item, asked, COSINE, EXCLUDED, PRECISION),
             )
             finite = traces(items, item, n_items, WIDTH, D, SLICE, dtype, PRECISION) == 0.0
             item = tl.where(finite, item, n_items)
@@ -182,23 +165,6 @@ def query_gradients_apart_kernel(
                 for one in range(block * COLUMNS, (block + 1) * COLUMNS):
                     if tl.sum(tl.where(item == one, trace, 0.0), 0) != 0.0:
                         add_item(
-                            queries,
-                            items,
-                            one,
-                            row,
-                            column,
-                            chosen,
-                            excluded,
-                            normaliser,
-                            g_log_probability,
-                            g_queries,
-                            n_queries,
-                            each,
-                            n_excluded,
-                            WIDTH,
-                            D,
-                            SLICE,
-                            COSINE,
-                            dtype,
-                            PRECISION,
+                            *(queries, items, one, row, column, asked, g_queries),
+                            *(WIDTH, D, SLICE, COSINE, dtype, PRECISION),
                         )

@@ -63,6 +63,15 @@ def keep_words(stream, position, site, pair, seed, THRESHOLD: tl.constexpr, PLAN
 
 
 @triton.jit
+def block_words(stream, position, site, block, seed, THRESHOLD: tl.constexpr, PLANES: tl.constexpr):
+    """(low, high) of :func:`keep_words` for one block of 64 elements."""
+    low, high, odd_low, odd_high = keep_words(
+        stream, position, site, block // 2, seed, THRESHOLD, PLANES
+    )
+    return tl.where(block % 2 == 0, low, odd_low), tl.where(block % 2 == 0, high, odd_high)
+
+
+@triton.jit
 def kept(low, high, element):
     """Whether each ``element`` (1, C) of 0..63 of rows (R,) is kept, (R, C) bool."""
     word = tl.where(element < 32, low[:, None], high[:, None])

@@ -7,6 +7,8 @@ tile's rows. Padded columns are zero. Where ``C.resident``, ``matrices`` is inst
 the kernel is compiled.
 """
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -74,38 +76,42 @@ def norm(x, vectors, at, C: tl.constexpr):
     return normalised * vector(vectors, at, C.d) + vector(vectors, at + C.d, C.d)
 
 
+class At(NamedTuple):
+    """Where draws of a layer are addressed.
+
+    Attributes:
+        index: number of the layer, where one is meant.
+        step: as draws have it.
+        seed: pointer to their key.
+    """
+
+    index: Any
+    step: Any
+    seed: Any
+
+
 @triton.jit
-def residual_words(info, index, step, seed, C: tl.constexpr):
-    """Kept columns of the attention's output, then of the feed-forward's: two words of 32 each."""
+def kept_words(info, at, SITE: tl.constexpr, C: tl.constexpr):
+    """Kept columns of residuals at ``SITE``: two words of 32 each of the first one, then the second.
+
+    Of ``SITE_RESIDUAL`` the attention's output is the first and the feed-forward's the second.
+    """
     position = field(info, tiles.POSITION, C)
     if C.planes > 0:
         stream = field(info, tiles.STREAM, C)
-        site = draws.site_word(draws.SITE_RESIDUAL, index, step)
-        return draws.keep_words(stream, position, site, 0, seed, C.threshold, C.planes)
+        site = draws.site_word(SITE, at.index, at.step)
+        return draws.keep_words(stream, position, site, 0, at.seed, C.threshold, C.planes)
     else:
         return position, position, position, position
 
 
 @triton.jit
-def band_words(info, index, step, seed, C: tl.constexpr):
-    """Kept columns of the rescaled bands."""
-    position = field(info, tiles.POSITION, C)
-    if C.planes > 0:
-        stream = field(info, tiles.STREAM, C)
-        site = draws.site_word(draws.SITE_BANDS, index, step)
-        low, high, _, _ = draws.keep_words(stream, position, site, 0, seed, C.threshold, C.planes)
-        return low, high
-    else:
-        return position, position
-
-
-@triton.jit
-def attention_words(info, index, step, pair, seed, C: tl.constexpr):
-    """Kept key positions of heads ``2 pair`` and ``2 pair + 1``: two words of 32 each."""
+def attention_words(info, at, head, C: tl.constexpr):
+    """Kept key positions of a head: two words of 32."""
     stream = field(info, tiles.STREAM, C)
     position = field(info, tiles.POSITION, C)
-    site = draws.site_word(draws.SITE_ATTENTION, index, step)
-    return draws.keep_words(stream, position, site, pair, seed, C.attn_threshold, C.attn_planes)
+    site = draws.site_word(draws.SITE_ATTENTION, at.index, at.step)
+    return draws.block_words(stream, position, site, head, at.seed, C.attn_threshold, C.attn_planes)
 
 
 @triton.jit
@@ -119,18 +125,15 @@ def dropped(branch, low, high, C: tl.constexpr):
 
 
 @triton.jit
-def inner_dropped(x, info, index, step, column, seed, C: tl.constexpr):
+def inner_dropped(x, info, at, column, C: tl.constexpr):
     """Dropout of ``C.chunk`` columns of the activations, or of their gradient."""
     if C.inner_planes > 0:
         stream = field(info, tiles.STREAM, C)
         position = field(info, tiles.POSITION, C)
-        site = draws.site_word(draws.SITE_INNER, index, step)
-        block = column // 64
-        low, high, odd_low, odd_high = draws.keep_words(
-            stream, position, site, block // 2, seed, C.inner_threshold, C.inner_planes
+        site = draws.site_word(draws.SITE_INNER, at.index, at.step)
+        low, high = draws.block_words(
+            stream, position, site, column // 64, at.seed, C.inner_threshold, C.inner_planes
         )
-        low = tl.where(block % 2 == 0, low, odd_low)
-        high = tl.where(block % 2 == 0, high, odd_high)
         element = column % 64 + tl.arange(0, C.chunk)[None, :]
         return x * tl.where(draws.kept(low, high, element), C.inner_keep_scale, 0.0)
     else:
@@ -179,16 +182,14 @@ def probabilities(query, key, info, C: tl.constexpr):
 
 
 @triton.jit
-def head_branch(x, of_queries, matrices, vectors, info, index, step, seed, head, C: tl.constexpr):
+def head_branch(x, of_queries, matrices, vectors, info, at, head, C: tl.constexpr):
     """One head's part of ``W_o (Dropout_attn(A) V)``."""
     query = head_rows(of_queries, matrices, vectors, head, 0, C)
     key = head_rows(x, matrices, vectors, head, 1, C)
     value = head_rows(x, matrices, vectors, head, 2, C)
     weights, scale = probabilities(query, key, info, C)
     if C.attn_planes > 0:
-        low, high, odd_low, odd_high = attention_words(info, index, step, head // 2, seed, C)
-        low = tl.where(head % 2 == 0, low, odd_low)
-        high = tl.where(head % 2 == 0, high, odd_high)
+        low, high = attention_words(info, at, head, C)
         first = field(info, tiles.FIRST, C)
         weights = tl.where(kept_keys(low, high, first, C.rows), weights, 0.0)
         scale = scale * C.attn_keep_scale
@@ -199,57 +200,53 @@ def head_branch(x, of_queries, matrices, vectors, info, index, step, seed, head,
 
 
 @triton.jit
-def attention(x, of_queries, matrices, vectors, info, index, step, seed, C: tl.constexpr):
+def attention(x, of_queries, matrices, vectors, info, at, C: tl.constexpr):
     """``W_o (Dropout_attn(A) V) + b_o`` of ``x``; its queries are of ``of_queries``, often the same."""
     x = to_products(x, matrices, C)
     of_queries = to_products(of_queries, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.out_bias_at, C.d)
     if C.resident:
         for head in tl.static_range(C.heads):
-            branch += head_branch(
-                x, of_queries, matrices, vectors, info, index, step, seed, head, C
-            )
+            branch += head_branch(x, of_queries, matrices, vectors, info, at, head, C)
     else:
         # A loop that stays one: unrolled, the compiler mixes heads and runs out of registers.
         for head in tl.range(C.heads):
-            branch += head_branch(
-                x, of_queries, matrices, vectors, info, index, step, seed, head, C
-            )
+            branch += head_branch(x, of_queries, matrices, vectors, info, at, head, C)
     return branch
 
 
 @triton.jit
-def column_branch(x, matrices, vectors, info, index, step, seed, column, C: tl.constexpr):
+def column_branch(x, matrices, vectors, info, at, column, C: tl.constexpr):
     """The part of ``W_2 act(W_1 x + b_1)`` by ``C.chunk`` columns of the inner layer."""
     inner = product(x, tl.trans(block(matrices, C.up_row + column, C.chunk, C)), C)
     inner += vector(vectors, C.up_bias_at + column, C.chunk)
     activated = elementwise.activate(inner, C.activation, C.exact)
-    activated = inner_dropped(activated, info, index, step, column, seed, C)
+    activated = inner_dropped(activated, info, at, column, C)
     down = block(matrices, C.down_row + column, C.chunk, C)
     return product(operand(activated, down.dtype, C.tf32), down, C)
 
 
 @triton.jit
-def feed_forward(x, matrices, vectors, info, index, step, seed, C: tl.constexpr):
+def feed_forward(x, matrices, vectors, info, at, C: tl.constexpr):
     """``W_2 act(W_1 x + b_1) + b_2``, a few columns of the inner layer at a time."""
     x = to_products(x, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.down_bias_at, C.d)
     if C.resident:
         for column in tl.static_range(0, C.ff, C.chunk):
-            branch += column_branch(x, matrices, vectors, info, index, step, seed, column, C)
+            branch += column_branch(x, matrices, vectors, info, at, column, C)
     else:
         for column in tl.range(0, C.ff, C.chunk):
-            branch += column_branch(x, matrices, vectors, info, index, step, seed, column, C)
+            branch += column_branch(x, matrices, vectors, info, at, column, C)
     return branch
 
 
 @triton.jit
-def bands_sum(x, transforms, vectors, info, index, step, seed, C: tl.constexpr):
+def bands_sum(x, transforms, vectors, info, at, C: tl.constexpr):
     """``x`` plus its rescaled bands, before the LayerNorm of the sum; ``x`` but for ``bsarec``."""
     if C.bands:
         branch, _ = mixing.rescaled(x, transforms, vectors, C)
         if not C.spares_attention:
-            low, high = band_words(info, index, step, seed, C)
+            low, high, _, _ = kept_words(info, at, draws.SITE_BANDS, C)
             branch = dropped(branch, low, high, C)
         return x + branch
     else:
@@ -257,7 +254,7 @@ def bands_sum(x, transforms, vectors, info, index, step, seed, C: tl.constexpr):
 
 
 @triton.jit
-def mixing_sum(x, transforms, matrices, vectors, info, index, step, seed, C: tl.constexpr):
+def mixing_sum(x, transforms, matrices, vectors, info, at, C: tl.constexpr):
     """``x`` (query-norm: its LayerNorm) plus what attention or the filter makes of it, before any
     LayerNorm of the sum.
 
@@ -276,10 +273,10 @@ def mixing_sum(x, transforms, matrices, vectors, info, index, step, seed, C: tl.
     if C.filters:
         branch = mixing.filtered(x, transforms, vectors, info, C)
     elif C.attends:
-        branch = attention(source, of_queries, matrices, vectors, info, index, step, seed, C)
+        branch = attention(source, of_queries, matrices, vectors, info, at, C)
     else:
         tl.static_assert(False, "no kernel has this mixer")
-    low, high, next_low, next_high = residual_words(info, index, step, seed, C)
+    low, high, next_low, next_high = kept_words(info, at, draws.SITE_RESIDUAL, C)
     if not C.spares_attention:
         branch = dropped(branch, low, high, C)
     return x + branch, next_low, next_high
@@ -304,11 +301,11 @@ def feed_forward_input(mixing_sum, bands_sum, vectors, C: tl.constexpr):
 
 @triton.jit
 def feed_forward_sum(
-    mixing_sum, bands_sum, matrices, vectors, info, index, step, seed, low, high, C: tl.constexpr
+    mixing_sum, bands_sum, matrices, vectors, info, at, low, high, C: tl.constexpr
 ):
     """The feed-forward branch and its residual, before any LayerNorm of the sum."""
     u, source = feed_forward_input(mixing_sum, bands_sum, vectors, C)
-    branch = feed_forward(source, matrices, vectors, info, index, step, seed, C)
+    branch = feed_forward(source, matrices, vectors, info, at, C)
     return u + dropped(branch, low, high, C)
 
 
@@ -324,11 +321,11 @@ def layer_output(feed_forward_sum, vectors, C: tl.constexpr):
 
 
 @triton.jit
-def layer_forward(x, transforms, matrices, vectors, info, index, step, seed, C: tl.constexpr):
+def layer_forward(x, transforms, matrices, vectors, info, at, C: tl.constexpr):
     """One layer, post-, pre- or query-norm."""
-    mixed, low, high = mixing_sum(x, transforms, matrices, vectors, info, index, step, seed, C)
-    bands = bands_sum(x, transforms, vectors, info, index, step, seed, C)
-    x = feed_forward_sum(mixed, bands, matrices, vectors, info, index, step, seed, low, high, C)
+    mixed, low, high = mixing_sum(x, transforms, matrices, vectors, info, at, C)
+    bands = bands_sum(x, transforms, vectors, info, at, C)
+    x = feed_forward_sum(mixed, bands, matrices, vectors, info, at, low, high, C)
     return shown(layer_output(x, vectors, C), info, C)
 
 

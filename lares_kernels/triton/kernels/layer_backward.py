@@ -8,10 +8,12 @@ query-norm a fifth, the queries' input). The gradient of matrix row ``i`` is the
 ``i`` times the side of its product.
 """
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
-from lares_kernels.triton.kernels import elementwise, layer, mixing, tiles
+from lares_kernels.triton.kernels import draws, elementwise, layer, mixing, tiles
 from lares_kernels.triton.kernels.rounding import operand, to_store
 from lares_kernels.triton.kernels.rows import field, shown
 
@@ -39,54 +41,59 @@ def add_to(gradients, at, rows, D: tl.constexpr):
     tl.store(to, tl.load(to) + tl.sum(rows, 0))
 
 
+class Memory(NamedTuple):
+    """What backward reads and writes, of all layers or of one.
+
+    Attributes:
+        transforms: of the tile's windows.
+        matrices, vectors: parameters.
+        gradients: the program's own gradients of LayerNorms, laid out like ``vectors``.
+        scratch: what :func:`layer_again` leaves.
+        units, sides: of a step, a layer's from the tile's first row.
+    """
+
+    transforms: Any
+    matrices: Any
+    vectors: Any
+    gradients: Any
+    scratch: Any
+    units: Any
+    sides: Any
+
+
 @triton.jit
-def norm_backward(g_y, normalised, inverse_std, vectors, gradients, at, C: tl.constexpr):
+def norm_backward(g_y, normalised, inverse_std, own, at, C: tl.constexpr):
     """Gradient of a LayerNorm's input; adds those of its weight and bias."""
-    add_to(gradients, at, g_y * normalised, C.d)
-    add_to(gradients, at + C.d, g_y, C.d)
-    g_normalised = g_y * layer.vector(vectors, at, C.d)
+    add_to(own.gradients, at, g_y * normalised, C.d)
+    add_to(own.gradients, at + C.d, g_y, C.d)
+    g_normalised = g_y * layer.vector(own.vectors, at, C.d)
     return elementwise.normalise_backward(g_normalised, normalised, inverse_std, C.width)
 
 
 @triton.jit
-def feed_forward_backward(
-    g_branch, source, matrices, vectors, units, info, index, step, drawn_step, seed, C: tl.constexpr
-):
+def feed_forward_backward(g_branch, source, own, info, at, step, C: tl.constexpr):
     """Gradient of the feed-forward's input ``source``; writes its units."""
     g_source = tl.zeros((C.rows, C.d), tl.float32)
     for column in tl.range(0, C.ff, C.chunk):
-        up = layer.matrix(matrices, C.up_row + column, C.chunk, C.d)
+        up = layer.matrix(own.matrices, C.up_row + column, C.chunk, C.d)
         inner = layer.product(source, tl.trans(up), C)
-        inner += layer.vector(vectors, C.up_bias_at + column, C.chunk)
+        inner += layer.vector(own.vectors, C.up_bias_at + column, C.chunk)
         activated, slope = elementwise.activate_with_slope(inner, C.activation, C.exact)
-        activated = layer.inner_dropped(activated, info, index, drawn_step, column, seed, C)
-        slope = layer.inner_dropped(slope, info, index, drawn_step, column, seed, C)
+        activated = layer.inner_dropped(activated, info, at, column, C)
+        slope = layer.inner_dropped(slope, info, at, column, C)
         activated = to_store(activated, C.tf32)
-        at = C.down_row + column
-        store_columns(units, info, step, at, activated, C.layer_rows, C.chunk, C)
-        down = layer.matrix(matrices, at, C.chunk, C.d)
+        row = C.down_row + column
+        store_columns(own.units, info, step, row, activated, C.layer_rows, C.chunk, C)
+        down = layer.matrix(own.matrices, row, C.chunk, C.d)
         g_inner = layer.product(g_branch, tl.trans(down), C) * slope
         g_inner = operand(g_inner, up.dtype, C.tf32)
-        store_columns(units, info, step, C.up_row + column, g_inner, C.layer_rows, C.chunk, C)
+        store_columns(own.units, info, step, C.up_row + column, g_inner, C.layer_rows, C.chunk, C)
         g_source += layer.product(g_inner, up, C)
     return g_source
 
 
 @triton.jit
-def attention_backward(
-    g_branch,
-    source,
-    of_queries,
-    matrices,
-    vectors,
-    units,
-    info,
-    index,
-    step,
-    drawn_step,
-    seed,
-    C: tl.constexpr,
-):
+def attention_backward(g_branch, source, of_queries, own, info, at, step, C: tl.constexpr):
     """Gradients of the attention's input ``source`` and, with query-norm, of its queries' input.
 
     Writes its units.
@@ -94,17 +101,13 @@ def attention_backward(
     g_source = tl.zeros((C.rows, C.d), tl.float32)
     g_queries = g_source
     for head in tl.range(C.heads):
-        query = layer.head_rows(of_queries, matrices, vectors, head, 0, C)
-        key = layer.head_rows(source, matrices, vectors, head, 1, C)
-        value = layer.head_rows(source, matrices, vectors, head, 2, C)
+        query = layer.head_rows(of_queries, own.matrices, own.vectors, head, 0, C)
+        key = layer.head_rows(source, own.matrices, own.vectors, head, 1, C)
+        value = layer.head_rows(source, own.matrices, own.vectors, head, 2, C)
         weights, scale = layer.probabilities(query, key, info, C)
         weights = weights * scale[:, None]
         if C.attn_planes > 0:
-            low, high, odd_low, odd_high = layer.attention_words(
-                info, index, drawn_step, head // 2, seed, C
-            )
-            low = tl.where(head % 2 == 0, low, odd_low)
-            high = tl.where(head % 2 == 0, high, odd_high)
+            low, high = layer.attention_words(info, at, head, C)
             kept = layer.kept_keys(low, high, field(info, tiles.FIRST, C), C.rows)
             # A dropped probability is kept as a negative one: a mask beside them takes registers.
             weights = tl.where(kept, weights, -weights)
@@ -112,14 +115,14 @@ def attention_backward(
         kept_weights = operand(kept_weights, source.dtype, C.tf32)
         context = to_store(layer.product(kept_weights, value, C), C.tf32)
         out_row = C.out_row + head * C.head
-        store_columns(units, info, step, out_row, context, C.layer_rows, C.head, C)
-        out = layer.matrix(matrices, out_row, C.head, C.d)
+        store_columns(own.units, info, step, out_row, context, C.layer_rows, C.head, C)
+        out = layer.matrix(own.matrices, out_row, C.head, C.d)
         g_context = operand(layer.product(g_branch, tl.trans(out), C), source.dtype, C.tf32)
 
         row = (3 * head + 2) * C.head
         g_value = operand(layer.product(tl.trans(kept_weights), g_context, C), source.dtype, C.tf32)
-        store_columns(units, info, step, row, g_value, C.layer_rows, C.head, C)
-        g_source += layer.product(g_value, layer.matrix(matrices, row, C.head, C.d), C)
+        store_columns(own.units, info, step, row, g_value, C.layer_rows, C.head, C)
+        g_source += layer.product(g_value, layer.matrix(own.matrices, row, C.head, C.d), C)
         g_weights = layer.product(g_context, tl.trans(value), C)
         if C.attn_planes > 0:
             g_weights = tl.where(weights > 0.0, g_weights * C.attn_keep_scale, 0.0)
@@ -130,16 +133,16 @@ def attention_backward(
         g_scores = operand(g_scores, source.dtype, C.tf32)
         row = 3 * head * C.head
         g_query = operand(layer.product(g_scores, key, C), source.dtype, C.tf32)
-        store_columns(units, info, step, row, g_query, C.layer_rows, C.head, C)
-        g_here = layer.product(g_query, layer.matrix(matrices, row, C.head, C.d), C)
+        store_columns(own.units, info, step, row, g_query, C.layer_rows, C.head, C)
+        g_here = layer.product(g_query, layer.matrix(own.matrices, row, C.head, C.d), C)
         if C.query:
             g_queries += g_here
         else:
             g_source += g_here
         row += C.head
         g_key = operand(layer.product(tl.trans(g_scores), query, C), source.dtype, C.tf32)
-        store_columns(units, info, step, row, g_key, C.layer_rows, C.head, C)
-        g_source += layer.product(g_key, layer.matrix(matrices, row, C.head, C.d), C)
+        store_columns(own.units, info, step, row, g_key, C.layer_rows, C.head, C)
+        g_source += layer.product(g_key, layer.matrix(own.matrices, row, C.head, C.d), C)
     return g_source, g_queries
 
 
@@ -166,240 +169,158 @@ def replace_tile(scratch, which: tl.constexpr, block, C: tl.constexpr):
 
 
 @triton.jit
-def layer_again(
-    x, transforms, matrices, vectors, scratch, info, index, step, seed, C: tl.constexpr
-):
-    """The layer forward, leaving its input and its residual sums in ``scratch``."""
+def layer_again(x, own, info, at, C: tl.constexpr):
+    """The layer forward, leaving its input and its residual sums in ``own.scratch``."""
+    scratch = own.scratch
     store_tile(scratch, 0, x, C)
-    mixed, low, high = layer.mixing_sum(
-        x, transforms, matrices, vectors, info, index, step, seed, C
-    )
+    mixed, low, high = layer.mixing_sum(x, own.transforms, own.matrices, own.vectors, info, at, C)
     store_tile(scratch, 1, mixed, C)
     if C.bands:
         tl.debug_barrier()
-    bands = layer.bands_sum(x, transforms, vectors, info, index, step, seed, C)
+    bands = layer.bands_sum(x, own.transforms, own.vectors, info, at, C)
     if C.bands:
         store_tile(scratch, 3, bands, C)
         mixed = load_tile(scratch, 1, C)  # read again rather than held meanwhile
-    x = layer.feed_forward_sum(
-        mixed, bands, matrices, vectors, info, index, step, seed, low, high, C
-    )
+    x = layer.feed_forward_sum(mixed, bands, own.matrices, own.vectors, info, at, low, high, C)
     store_tile(scratch, 2, x, C)
-    return shown(layer.layer_output(x, vectors, C), info, C)
+    return shown(layer.layer_output(x, own.vectors, C), info, C)
 
 
 @triton.jit
-def through_attention(
-    g_sum,
-    g_branch,
-    gradient,
-    matrices,
-    vectors,
-    gradients,
-    scratch,
-    units,
-    sides,
-    info,
-    index,
-    step,
-    drawn_step,
-    seed,
-    C: tl.constexpr,
-):
+def through_attention(g_sum, g_branch, gradient, own, info, at, step, C: tl.constexpr):
     """Turn ``gradient`` into that of the layer's input, where ``g_branch`` is the attention's output's
     and ``g_sum`` what goes past it."""
-    dtype = matrices.dtype.element_ty
+    dtype = own.matrices.dtype.element_ty
     side: tl.constexpr = C.sides * C.d
     g_branch = operand(g_branch, dtype, C.tf32)
-    store_columns(sides, info, step, ATTENTION_GRADIENT * C.d, g_branch, side, C.d, C)
-    x = load_tile(scratch, 0, C)
+    store_columns(own.sides, info, step, ATTENTION_GRADIENT * C.d, g_branch, side, C.d, C)
+    x = load_tile(own.scratch, 0, C)
     of_queries = x
     if not C.post:
-        of_queries = layer.norm(x, vectors, C.attn_norm_at, C)
+        of_queries = layer.norm(x, own.vectors, C.attn_norm_at, C)
     of_queries = operand(of_queries, dtype, C.tf32)
     source = of_queries
     if C.query:
         source = operand(x, dtype, C.tf32)
-        store_columns(sides, info, step, QUERIES_INPUT * C.d, of_queries, side, C.d, C)
-    store_columns(sides, info, step, ATTENTION_INPUT * C.d, source, side, C.d, C)
+        store_columns(own.sides, info, step, QUERIES_INPUT * C.d, of_queries, side, C.d, C)
+    store_columns(own.sides, info, step, ATTENTION_INPUT * C.d, source, side, C.d, C)
     replace_tile(gradient, 0, g_sum, C)
-    g_source, g_queries = attention_backward(
-        g_branch,
-        source,
-        of_queries,
-        matrices,
-        vectors,
-        units,
-        info,
-        index,
-        step,
-        drawn_step,
-        seed,
-        C,
-    )
+    g_source, g_queries = attention_backward(g_branch, source, of_queries, own, info, at, step, C)
     g_sum = load_tile(gradient, 0, C)
     if C.bands:
-        g_sum += load_tile(scratch, 3, C)
+        g_sum += load_tile(own.scratch, 3, C)
     if not C.post:
         normalised, inverse_std = elementwise.normalise(
-            load_tile(scratch, 0, C), C.eps, C.d, C.width
+            load_tile(own.scratch, 0, C), C.eps, C.d, C.width
         )
         if C.query:
             g_sum = norm_backward(
-                g_sum + g_queries, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
+                g_sum + g_queries,
+                normalised,
+                inverse_std,
+                own,
+                C.attn_norm_at,
+                C,
             )
         else:
             tl.static_assert(C.pre, "no kernel has this norm")
-            g_source = norm_backward(
-                g_source, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C
-            )
+            g_source = norm_backward(g_source, normalised, inverse_std, own, C.attn_norm_at, C)
     replace_tile(gradient, 0, shown(g_sum + g_source, info, C), C)
 
 
 @triton.jit
-def bands_backward(
-    gradient,
-    transforms,
-    vectors,
-    gradients,
-    scratch,
-    info,
-    index,
-    drawn_step,
-    seed,
-    C: tl.constexpr,
-):
-    """Leave in block 3 of ``scratch`` the gradient of the layer's input by way of the bands.
+def bands_backward(gradient, own, info, at, C: tl.constexpr):
+    """Leave in block 3 of ``own.scratch`` the gradient of the layer's input by way of the bands.
 
     ``gradient`` is that of what their LayerNorm's result has a share in.
     """
-    normalised, inverse_std = elementwise.normalise(load_tile(scratch, 3, C), C.eps, C.d, C.width)
+    normalised, inverse_std = elementwise.normalise(
+        load_tile(own.scratch, 3, C), C.eps, C.d, C.width
+    )
     g_branch = norm_backward(
         C.share * load_tile(gradient, 0, C),
         normalised,
         inverse_std,
-        vectors,
-        gradients,
+        own,
         C.bands_norm_at,
         C,
     )
-    replace_tile(scratch, 3, g_branch, C)
+    replace_tile(own.scratch, 3, g_branch, C)
     if not C.spares_attention:
-        low, high = layer.band_words(info, index, drawn_step, seed, C)
+        low, high, _, _ = layer.kept_words(info, at, draws.SITE_BANDS, C)
         g_branch = layer.dropped(g_branch, low, high, C)
-    g_x, g_high = mixing.rescaled(g_branch, transforms, vectors, C)
+    g_x, g_high = mixing.rescaled(g_branch, own.transforms, own.vectors, C)
     tl.debug_barrier()  # no block is read ahead: registers are scarce
     # Of b^2: the gradient times the input's high band is the input times the gradient's.
-    scale = layer.vector(vectors, C.band_scale_at, C.d)
-    add_to(gradients, C.band_scale_at, 2.0 * scale * g_high * load_tile(scratch, 0, C), C.d)
-    replace_tile(scratch, 3, load_tile(scratch, 3, C) + g_x, C)
+    scale = layer.vector(own.vectors, C.band_scale_at, C.d)
+    add_to(own.gradients, C.band_scale_at, 2.0 * scale * g_high * load_tile(own.scratch, 0, C), C.d)
+    replace_tile(own.scratch, 3, load_tile(own.scratch, 3, C) + g_x, C)
 
 
 @triton.jit
-def layer_backward(
-    gradient,
-    transforms,
-    matrices,
-    vectors,
-    gradients,
-    scratch,
-    units,
-    sides,
-    info,
-    index,
-    step,
-    drawn_step,
-    seed,
-    C: tl.constexpr,
-):
+def layer_backward(gradient, own, info, at, step, C: tl.constexpr):
     """Gradient of a layer's input.
 
     Args:
         gradient: a block in memory, the gradient of the layer's output, then of its input. There it
             waits while others need the registers.
-        transforms: of the tile's windows.
-        matrices, vectors, gradients: the layer's parameters, and the program's own gradients of
-            LayerNorm's, laid out like ``vectors``.
-        scratch: what :func:`layer_again` left.
-        units, sides: of the step and layer, from the tile's first row.
+        own: the layer's.
         info: fields of the tile's rows.
-        step, drawn_step: of this call, and as draws are addressed.
+        at, step: where its draws are addressed, and the step as this call counts.
     """
-    dtype = matrices.dtype.element_ty
+    dtype = own.matrices.dtype.element_ty
     side: tl.constexpr = C.sides * C.d
-    _, _, low, high = layer.residual_words(info, index, drawn_step, seed, C)
-    mixing_sum = load_tile(scratch, 1, C)
+    _, _, low, high = layer.kept_words(info, at, draws.SITE_RESIDUAL, C)
+    mixing_sum = load_tile(own.scratch, 1, C)
     if C.post:
         normalised, inverse_std = elementwise.normalise(
-            load_tile(scratch, 2, C), C.eps, C.d, C.width
+            load_tile(own.scratch, 2, C), C.eps, C.d, C.width
         )
         g_y = load_tile(gradient, 0, C)
-        g_sum = norm_backward(g_y, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C)
+        g_sum = norm_backward(g_y, normalised, inverse_std, own, C.ffn_norm_at, C)
     else:
         tl.static_assert(C.pre or C.query, "no kernel has this norm")
         g_sum = load_tile(gradient, 0, C)
     bands_sum = None
     if C.bands:
-        bands_sum = load_tile(scratch, 3, C)
-    _, source = layer.feed_forward_input(mixing_sum, bands_sum, vectors, C)
+        bands_sum = load_tile(own.scratch, 3, C)
+    _, source = layer.feed_forward_input(mixing_sum, bands_sum, own.vectors, C)
     source = operand(source, dtype, C.tf32)
     g_branch = operand(layer.dropped(g_sum, low, high, C), dtype, C.tf32)
-    store_columns(sides, info, step, FEED_FORWARD_GRADIENT * C.d, g_branch, side, C.d, C)
-    store_columns(sides, info, step, FEED_FORWARD_INPUT * C.d, source, side, C.d, C)
+    store_columns(own.sides, info, step, FEED_FORWARD_GRADIENT * C.d, g_branch, side, C.d, C)
+    store_columns(own.sides, info, step, FEED_FORWARD_INPUT * C.d, source, side, C.d, C)
     replace_tile(gradient, 0, g_sum, C)
-    g_source = feed_forward_backward(
-        g_branch, source, matrices, vectors, units, info, index, step, drawn_step, seed, C
-    )
+    g_source = feed_forward_backward(g_branch, source, own, info, at, step, C)
     g_sum = load_tile(gradient, 0, C)
-    normalised, inverse_std = elementwise.normalise(load_tile(scratch, 1, C), C.eps, C.d, C.width)
+    normalised, inverse_std = elementwise.normalise(
+        load_tile(own.scratch, 1, C), C.eps, C.d, C.width
+    )
     if C.post:
         g_u = g_sum + g_source
         if C.bands:
             replace_tile(gradient, 0, g_u, C)
-            bands_backward(
-                gradient, transforms, vectors, gradients, scratch, info, index, drawn_step, seed, C
-            )
+            bands_backward(gradient, own, info, at, C)
             g_u = (1.0 - C.share) * load_tile(gradient, 0, C)
             normalised, inverse_std = elementwise.normalise(
-                load_tile(scratch, 1, C), C.eps, C.d, C.width
+                load_tile(own.scratch, 1, C), C.eps, C.d, C.width
             )
-        g_sum = norm_backward(g_u, normalised, inverse_std, vectors, gradients, C.attn_norm_at, C)
+        g_sum = norm_backward(g_u, normalised, inverse_std, own, C.attn_norm_at, C)
     elif C.query:
-        g_sum = norm_backward(
-            g_sum + g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
-        )
+        g_sum = norm_backward(g_sum + g_source, normalised, inverse_std, own, C.ffn_norm_at, C)
     else:
         tl.static_assert(C.pre, "no kernel has this norm")
-        g_sum += norm_backward(
-            g_source, normalised, inverse_std, vectors, gradients, C.ffn_norm_at, C
-        )
+        g_sum += norm_backward(g_source, normalised, inverse_std, own, C.ffn_norm_at, C)
 
-    low, high, _, _ = layer.residual_words(info, index, drawn_step, seed, C)
+    low, high, _, _ = layer.kept_words(info, at, draws.SITE_RESIDUAL, C)
     g_branch = g_sum
     if not C.spares_attention:
         g_branch = layer.dropped(g_sum, low, high, C)
     if C.filters:
-        sums = gradients + C.vector_size - index * C.layer_vector + index * C.filter_sums
+        sums = own.gradients + C.vector_size - at.index * C.layer_vector + at.index * C.filter_sums
         g_source = mixing.filtered_backward(
-            g_branch, load_tile(scratch, 0, C), transforms, vectors, info, sums, C
+            g_branch, load_tile(own.scratch, 0, C), own.transforms, own.vectors, info, sums, C
         )
         replace_tile(gradient, 0, shown(g_sum + g_source, info, C), C)
     else:
         tl.static_assert(C.attends, "no kernel has this mixer")
-        through_attention(
-            g_sum,
-            g_branch,
-            gradient,
-            matrices,
-            vectors,
-            gradients,
-            scratch,
-            units,
-            sides,
-            info,
-            index,
-            step,
-            drawn_step,
-            seed,
-            C,
-        )
+        through_attention(g_sum, g_branch, gradient, own, info, at, step, C)

@@ -380,12 +380,9 @@ def inner_dropped(x, at, size, stream, position, width, layer, step, seed, C: tl
         streams = tl.load(stream + row, mask=at < size, other=0)
         positions = tl.load(position + row, mask=at < size, other=0)
         site = draws.site_word(draws.SITE_INNER, layer, step)
-        block = column // 64
-        low, high, odd_low, odd_high = draws.keep_words(
-            streams, positions, site, block // 2, seed, C.inner_threshold, C.inner_planes
+        low, high = draws.block_words(
+            streams, positions, site, column // 64, seed, C.inner_threshold, C.inner_planes
         )
-        low = tl.where(block % 2 == 0, low, odd_low)
-        high = tl.where(block % 2 == 0, high, odd_high)
         word = tl.where(column % 64 < 32, low, high)
         return x * tl.where(((word >> (column & 31)) & 1) != 0, C.inner_keep_scale, 0.0)
     else:
@@ -395,30 +392,8 @@ def inner_dropped(x, at, size, stream, position, width, layer, step, seed, C: tl
 @triton.jit(do_not_specialize=["width", "layer", "step", "seed"])
 def activate_kernel(
     inner,
-    out,
-    size,
-    stream,
-    position,
-    width,
-    layer,
-    step,
-    seed,
-    BLOCK: tl.constexpr,
-    C: tl.constexpr,
-):
-    """The activation, number by number, dropped; ``stream`` and ``position`` are its rows' (n,)."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(inner + at, mask=at < size, other=0.0).to(tl.float32)
-    x = elementwise.activate(x, C.activation, C.exact)
-    x = inner_dropped(x, at, size, stream, position, width, layer, step, seed, C)
-    tl.store(out + at, x, mask=at < size)
-
-
-@triton.jit(do_not_specialize=["width", "layer", "step", "seed"])
-def activate_backward_kernel(
-    inner,
     g_out,
-    g_inner,
+    result,
     size,
     stream,
     position,
@@ -429,10 +404,22 @@ def activate_backward_kernel(
     BLOCK: tl.constexpr,
     C: tl.constexpr,
 ):
-    """Gradient of the activation's argument; ``g_inner`` may be ``g_out`` itself."""
+    """The activation, number by number, dropped; where there is ``g_out``, its argument's gradient.
+
+    Args:
+        inner: (size,) of any type, the argument.
+        g_out: (size,) of any type, gradient of the result; or None.
+        result: (size,) out of any type; it may be ``g_out`` itself.
+        stream, position: (n,) int32, of the rows of ``width`` numbers.
+    """
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(inner + at, mask=at < size, other=0.0).to(tl.float32)
-    g = tl.load(g_out + at, mask=at < size, other=0.0).to(tl.float32)
-    _, slope = elementwise.activate_with_slope(x, C.activation, C.exact)
-    slope = inner_dropped(slope, at, size, stream, position, width, layer, step, seed, C)
-    tl.store(g_inner + at, g * slope, mask=at < size)
+    if g_out is None:
+        x = elementwise.activate(x, C.activation, C.exact)
+        x = inner_dropped(x, at, size, stream, position, width, layer, step, seed, C)
+        tl.store(result + at, x, mask=at < size)
+    else:
+        g = tl.load(g_out + at, mask=at < size, other=0.0).to(tl.float32)
+        _, slope = elementwise.activate_with_slope(x, C.activation, C.exact)
+        slope = inner_dropped(slope, at, size, stream, position, width, layer, step, seed, C)
+        tl.store(result + at, g * slope, mask=at < size)
