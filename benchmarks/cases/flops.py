@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from benchmarks.cases import Case
+
 BACKWARD_FACTOR = (
     3  # forward, and twice as much for the gradients; recomputation is not work asked for
 )
@@ -36,3 +38,16 @@ def flop_count(
     attention = tokens * 8 * d_model**2 + pairs * 4 * d_model
     per_layer = tokens * 4 * d_model * d_ff + (0 if mixer == "filter" else attention)
     return per_layer * n_layers * steps * (BACKWARD_FACTOR if backward else 1)
+
+
+def case_flops(case: Case, lengths: Iterable[int], mixer: str = "attention") -> int:
+    """:func:`flop_count` of a case with those lengths."""
+    return flop_count(
+        lengths,
+        d_model=case.d_model,
+        d_ff=case.d_ff,
+        n_layers=case.n_layers,
+        steps=case.steps,
+        backward=case.backward,
+        mixer=mixer,
+    )

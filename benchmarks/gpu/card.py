@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.cases.flops import flop_count
-from benchmarks.cases.implementations import DTYPES
-from benchmarks.cases.op import Case
+from benchmarks.cases.op.flops import case_flops
+from benchmarks.cases.op.implementations import DTYPES
+from benchmarks.cases.op.op import Case
 from benchmarks.core.clock import clock_of, products
 from benchmarks.core.machine import machine_name
 from benchmarks.core.race import Sample
@@ -47,14 +47,7 @@ class Card(NamedTuple):
         Bytes are those that must pass through memory: input, parameters and result; with backward also
         one state a step written and read, the input and parameters again, and their gradients.
         """
-        flops = flop_count(
-            lengths,
-            d_model=case.d_model,
-            d_ff=case.d_ff,
-            n_layers=case.n_layers,
-            steps=case.steps,
-            backward=case.backward,
-        )
+        flops = case_flops(case, lengths)
         rows = sum(lengths) * case.d_model
         weights = case.n_layers * case.d_model * (4 * case.d_model + 2 * case.d_ff)
         numbers = rows + weights + len(lengths) * case.d_model

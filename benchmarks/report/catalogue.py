@@ -11,6 +11,7 @@ from benchmarks.report.tables import (
     left_out_text,
     markdown_table,
     median_text,
+    origin_text,
     peak_text,
     peaks_of,
     quartiles_text,
@@ -82,12 +83,9 @@ def rpt_table(rows: Sequence[CatalogueRow]) -> str:
 
 def section(rows: Sequence[CatalogueRow]) -> str:
     """The measured part, without its markers."""
-    newest = max(rows, key=lambda row: row.date)
-    runs = sorted({f"{row.revision} of {row.date[:10]}" for row in rows})
     parts = [
         "## The catalogue on the CPU",
-        f"{newest.machine}; Python {newest.python}, torch {newest.torch}; revision "
-        f"{', '.join(runs)}.",
+        origin_text(rows),
         HOW,
         time_table(rows),
     ]

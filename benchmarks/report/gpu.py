@@ -12,6 +12,7 @@ from benchmarks.report.tables import (
     gflops_text,
     is_step,
     markdown_table,
+    origin_text,
     quartiles_text,
     speedup_text,
     step_table,
@@ -90,12 +91,9 @@ def of_floor(row: GpuRow) -> str:
 
 def section(rows: Sequence[GpuRow], plots_folder: str, plots: Sequence[str]) -> str:
     """The part of a page about one card, without markers; ``plots`` are the files that were drawn."""
-    newest = max(rows, key=lambda row: row.date)
-    runs = sorted({f"{row.revision} of {row.date[:10]}" for row in rows})
     parts = [
         "## Measured on a GPU",
-        f"{newest.machine}; Python {newest.python}, torch {newest.torch}; revision "
-        f"{', '.join(runs)}.",
+        origin_text(rows),
         card_text(rows),
         "Goals, set for an H200 in bf16:",
         "\n".join(f"- {verdict}" for verdict in verdicts(rows)),

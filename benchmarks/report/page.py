@@ -24,6 +24,7 @@ from benchmarks.report.tables import (
     left_out_text,
     main_table,
     memory_table,
+    origin_text,
     peaks_of,
     small_table,
     step_table,
@@ -87,12 +88,9 @@ def rows_of_machine(rows: Sequence[AnyRow], machine: str | None = None) -> list[
 def section(rows: Sequence[Row], plots_folder: str) -> str:
     """The measured part of the page, without its markers."""
     peaks = peaks_of(rows)
-    newest = max(rows, key=lambda row: row.date)
-    runs = sorted({f"{row.revision} of {row.date[:10]}" for row in rows})
     parts = [
         "## Measured on the CPU",
-        f"{newest.machine}; Python {newest.python}, torch {newest.torch}; revision "
-        f"{', '.join(runs)}.",
+        origin_text(rows),
     ]
     if peaks:
         values = [f"{value:.0f} GFLOP/s in {name}" for name, value in peaks.items()]

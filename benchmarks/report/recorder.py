@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cases.catalogue import ROWS, WIDTH, CatalogueCase
-from benchmarks.cases.flops import flop_count
-from benchmarks.cases.op import DROPOUT, Case
-from benchmarks.cases.problem import problem_of
+from benchmarks.cases.op.catalogue import ROWS, CatalogueCase
+from benchmarks.cases.op.flops import case_flops
+from benchmarks.cases.op.op import DROPOUT, Case
+from benchmarks.cases.op.problem import problem_of
 from benchmarks.core.machine import instruction_sets, machine_name, peak, revision
-from benchmarks.core.race import Race, speedup
-from benchmarks.report.results import GpuRow, Row, append_rows
+from benchmarks.core.race import Race, Summary, speedup
+from benchmarks.report.page.results import GpuRow, Row, append_rows
 from benchmarks.steps import rpt
 from lares_kernels.cpu_library import use_instruction_set
 
@@ -71,15 +71,7 @@ class Recorder:
         lengths = problem_of(case).lengths.tolist()
         if case.config.mixes_window:
             lengths = [case.max_length] * len(lengths)
-        gflop = 1e-9 * flop_count(
-            lengths,
-            d_model=case.d_model,
-            d_ff=case.d_ff,
-            n_layers=case.n_layers,
-            steps=case.steps,
-            backward=case.backward,
-            mixer=case.mixer,
-        )
+        gflop = 1e-9 * case_flops(case, lengths, case.mixer)
         rows = {
             name: self._case_row(case, name, left_out=why) for name, why in race.left_out.items()
         }
@@ -93,15 +85,8 @@ class Recorder:
             rows[name] = self._case_row(
                 case,
                 name,
-                median_us=1e6 * found.median,
-                q1_us=1e6 * found.q1,
-                q3_us=1e6 * found.q3,
-                cpu_median_us=1e6 * found.cpu_median if case.threads == 1 else None,
-                rounds=found.rounds,
                 tokens=sum(lengths),
-                gflop=gflop,
-                gflops=gflop / found.median,
-                speedup=found.speedup,
+                **_measured(found, gflop, case.threads),
                 **device,
             )
         self._append(rows.values())
@@ -169,17 +154,7 @@ class Recorder:
         rows = {name: row(name, left_out=why) for name, why in race.left_out.items()}
         for name in race.runners:
             found = race.summary(name)
-            rows[name] = row(
-                name,
-                median_us=1e6 * found.median,
-                q1_us=1e6 * found.q1,
-                q3_us=1e6 * found.q3,
-                cpu_median_us=1e6 * found.cpu_median if case.threads == 1 else None,
-                rounds=found.rounds,
-                gflop=gflop,
-                gflops=gflop / found.median,
-                speedup=found.speedup,
-            )
+            rows[name] = row(name, **_measured(found, gflop, case.threads))
         self._append(rows.values())
         return rows
 
@@ -271,6 +246,20 @@ def _times(own: Sequence[float], base: Sequence[float] | None) -> dict[str, obje
     q1, median, q3 = statistics.quantiles(own, n=4, method="inclusive")
     times = {"median_us": 1e6 * median, "q1_us": 1e6 * q1, "q3_us": 1e6 * q3}
     return {**times, "rounds": len(own), "speedup": speedup(base, own)}
+
+
+def _measured(found: Summary, gflop: float, threads: int) -> dict[str, object]:
+    """Cells of a row from what a race found of its runner."""
+    return {
+        "median_us": 1e6 * found.median,
+        "q1_us": 1e6 * found.q1,
+        "q3_us": 1e6 * found.q3,
+        "cpu_median_us": 1e6 * found.cpu_median if threads == 1 else None,
+        "rounds": found.rounds,
+        "gflop": gflop,
+        "gflops": gflop / found.median,
+        "speedup": found.speedup,
+    }
 
 
 def _bytes(taken: int | str) -> dict[str, object]:

@@ -9,6 +9,16 @@ from benchmarks.report.results import CatalogueRow, Row
 PASSES = ("forward", "forward+backward")
 
 
+def origin_text(rows: Sequence[Row]) -> str:
+    """On what machine, with what programs and of which revisions rows were measured."""
+    newest = max(rows, key=lambda row: row.date)
+    runs = sorted({f"{row.revision} of {row.date[:10]}" for row in rows})
+    return (
+        f"{newest.machine}; Python {newest.python}, torch {newest.torch}; revision "
+        f"{', '.join(runs)}."
+    )
+
+
 def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]], text_columns: int) -> str:
     """A table whose first ``text_columns`` columns stand left and whose others stand right."""
     ruler = ["---" if i < text_columns else "--:" for i in range(len(header))]

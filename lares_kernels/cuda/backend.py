@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lares_kernels.arrays import zeros_at_once
 from lares_kernels.backends import register
-from lares_kernels.call import RefineCall
+from lares_kernels.call import Given, GivenBackward, RefineCall
 from lares_kernels.choices import Activation, Adapter, Norm, StateMode
 from lares_kernels.config import CoreConfig
 from lares_kernels.cuda import library as lib
@@ -101,15 +101,12 @@ class CudaBackend:
     def forward(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return run_first(
-            [_plan_named("forward", call, hidden.device)],
-            lambda _: self._forward(call, hidden, state, parameters),
-        )
+        given = Given(hidden, state, parameters)
+        plans = [_plan_named("forward", call, hidden.device)]
+        return run_first(plans, lambda _: self._forward(call, given))
 
-    def _forward(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        launch = _Launch(call, hidden, state, parameters, backward=False)
+    def _forward(self, call: RefineCall, given: Given) -> tuple[Tensor, Tensor, Tensor]:
+        launch, hidden = _Launch(call, given, backward=False), given.hidden
         if call.options.differentiates:  # or the caller would learn of it too late
             plan_of(call, launch.longest, hidden.device, backward=True)
         c, floats = launch.c, launch.floats
@@ -140,23 +137,13 @@ class CudaBackend:
         g_trajectory: Tensor | None,
         g_state: Tensor | None,
     ) -> list[Tensor]:
-        gradients = (kept, g_trajectory, g_state)
-        return run_first(
-            [_plan_named("backward", call, hidden.device)],
-            lambda _: self._backward(call, hidden, state, parameters, *gradients),
-        )
+        given = GivenBackward(hidden, state, parameters, kept, g_trajectory, g_state)
+        plans = [_plan_named("backward", call, hidden.device)]
+        return run_first(plans, lambda _: self._backward(call, given))
 
-    def _backward(
-        self,
-        call: RefineCall,
-        hidden: Tensor,
-        state: Tensor | None,
-        parameters: list[Tensor],
-        kept: Tensor,
-        g_trajectory: Tensor | None,
-        g_state: Tensor | None,
-    ) -> list[Tensor]:
-        launch = _Launch(call, hidden, state, parameters, backward=True)
+    def _backward(self, call: RefineCall, given: GivenBackward) -> list[Tensor]:
+        launch = _Launch(call, given, backward=True)
+        hidden, state, _, kept, g_trajectory, g_state = given
         c, shapes, plan, floats = launch.c, launch.shapes, launch.plan, launch.floats
         width, steps = shapes.width, call.options.max_steps
         g_trajectory = None if g_trajectory is None else _floats_of(g_trajectory)
@@ -217,15 +204,8 @@ def steps_at_once(shapes: Shapes, warp_tiles: int, steps: int, room: int) -> int
 class _Launch:
     """What forward and backward of a call have in common: the C struct and what it points to."""
 
-    def __init__(
-        self,
-        call: RefineCall,
-        hidden: Tensor,
-        state: Tensor | None,
-        parameters: list[Tensor],
-        backward: bool,
-    ) -> None:
-        device = hidden.device
+    def __init__(self, call: RefineCall, given: Given | GivenBackward, backward: bool) -> None:
+        device = given.hidden.device
         if device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":
             call.check_values()
         self.longest = _longest(call)
@@ -239,8 +219,8 @@ class _Launch:
         _check_size("hidden", most_rows * self.shapes.width)
         _check_size("the trajectory", call.n_sequences * call.options.max_steps * self.shapes.width)
 
-        hidden = _floats_of(hidden)
-        state = None if state is None else _floats_of(state)
+        hidden = _floats_of(given.hidden)
+        state = None if given.state is None else _floats_of(given.state)
         order = space = to_pack = None
         self.hands_over: tuple[Tensor, ...] = ()
         self.of_plan = of_plan = (self.longest, plan.unit_warps)
@@ -249,7 +229,7 @@ class _Launch:
         if handover is not None and planned:
             packed = Packed(*handover.tensors[1:])
         else:
-            to_pack = packing(call.config, parameters, call.product_dtype)
+            to_pack = packing(call.config, given.parameters, call.product_dtype)
             packed = to_pack.packed
         tiles, programs, program_blocks = call.n_sequences, 0, 0
         if not plan.split_parts:
@@ -257,8 +237,8 @@ class _Launch:
                 order = torch.argsort(call.num_steps, descending=True, stable=True)
             blocks, programs, program_blocks = divided(call.n_sequences, lib.BLOCK)
             tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows, blocks)
-            given = handover.tensors[0] if handover is not None and planned else None
-            space = _Workspace(call, plan, tiles, programs, device, given)
+            numbers = handover.tensors[0] if handover is not None and planned else None
+            space = _Workspace(call, plan, tiles, programs, device, numbers)
             self.hands_over = (space.numbers, *packed)
         elif to_pack is not None:
             to_pack.run()

@@ -32,23 +32,19 @@ CORES = [
     replace(ATTENTION, adapter=adapter, mixer=mixer, window=0 if mixer == "attention" else 11)
     for mixer, adapter in product(config.MIXERS, config.ADAPTERS)
 ]
-ATTENDS = {
-    "qkv_weight": (3, 36, 12),
-    "qkv_bias": (3, 36),
-    "out_weight": (3, 12, 12),
-    "out_bias": (3, 12),
-    "attn_norm_weight": (3, 12),
-    "attn_norm_bias": (3, 12),
-}
-FEEDS = {
-    "up_weight": (3, 20, 12),
-    "up_bias": (3, 20),
-    "down_weight": (3, 12, 20),
-    "down_bias": (3, 12),
-    "ffn_norm_weight": (3, 12),
-    "ffn_norm_bias": (3, 12),
-}
-FILTER_NORM = {"filter_norm_weight": (3, 12), "filter_norm_bias": (3, 12)}
+
+
+def linear(name: str, rows: int, columns: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}_weight": (3, rows, columns), f"{name}_bias": (3, rows)}
+
+
+def norm(name: str) -> dict[str, tuple[int, ...]]:
+    return {f"{name}_norm_weight": (3, 12), f"{name}_norm_bias": (3, 12)}
+
+
+ATTENDS = {**linear("qkv", 36, 12), **linear("out", 12, 12), **norm("attn")}
+FEEDS = {**linear("up", 20, 12), **linear("down", 12, 20), **norm("ffn")}
+FILTER_NORM = norm("filter")
 OF_MIXER = {
     "attention": {**ATTENDS, **FEEDS},
     "filter": {"filter_weight": (3, 6, 12, 2), **FILTER_NORM, **FEEDS},

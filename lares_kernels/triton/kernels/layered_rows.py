@@ -114,6 +114,18 @@ def adapted(state, hidden, gate, C: tl.constexpr):
         tl.static_assert(False, "no kernel has this adapter")
 
 
+@triton.jit
+def states_before(state, hidden_row, kept, n_rows, C: tl.constexpr):
+    """(rows of this program, which there are, their rows of ``hidden``, their states); fills ``kept``."""
+    row = tl.program_id(0) * C.rows + tl.arange(0, C.rows)
+    mask = row < n_rows
+    there = tl.load(hidden_row + row, mask=mask, other=0)
+    before = load_rows(state, row, mask, C)
+    if kept is not None:
+        store_rows(kept, row, mask, before, C)
+    return row, mask, there, before
+
+
 @triton.jit(do_not_specialize=["n_rows"])
 def adapt_kernel(
     state,
@@ -138,12 +150,7 @@ def adapt_kernel(
         kept: (N, width) float32 out, a copy of ``s`` for backward.
         out, out_product: (N, width) out, float32 and in the products' type.
     """
-    row = tl.program_id(0) * C.rows + tl.arange(0, C.rows)
-    mask = row < n_rows
-    there = tl.load(hidden_row + row, mask=mask, other=0)
-    before = load_rows(state, row, mask, C)
-    if kept is not None:
-        store_rows(kept, row, mask, before, C)
+    row, mask, there, before = states_before(state, hidden_row, kept, n_rows, C)
     value = adapted(before, load_rows(hidden, there, mask, C), gate, C)
     value, _ = elementwise.normalise(value, C.eps, C.d, C.width)
     value = value * columns(weight, C) + columns(bias, C)
@@ -155,12 +162,7 @@ def adapt_kernel(
 @triton.jit(do_not_specialize=["n_rows"])
 def join_kernel(state, hidden, hidden_row, kept, both, n_rows, C: tl.constexpr):
     """``[s ; H]`` (N, 2 width) in the products' type, for adapter ``concat``."""
-    row = tl.program_id(0) * C.rows + tl.arange(0, C.rows)
-    mask = row < n_rows
-    there = tl.load(hidden_row + row, mask=mask, other=0)
-    before = load_rows(state, row, mask, C)
-    if kept is not None:
-        store_rows(kept, row, mask, before, C)
+    row, mask, there, before = states_before(state, hidden_row, kept, n_rows, C)
     store_rows(both, 2 * row, mask, before, C)
     store_rows(both, 2 * row + 1, mask, load_rows(hidden, there, mask, C), C)
 
