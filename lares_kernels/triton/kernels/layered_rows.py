@@ -116,7 +116,7 @@ def adapted(state, hidden, gate, C: tl.constexpr):
 
 @triton.jit
 def states_before(state, hidden_row, kept, n_rows, C: tl.constexpr):
-    """(rows of this program, which there are, their rows of ``hidden``, their states); fills ``kept``."""
+    """(rows, which are real, rows of ``hidden``, states) of this program; fills ``kept``."""
     row = tl.program_id(0) * C.rows + tl.arange(0, C.rows)
     mask = row < n_rows
     there = tl.load(hidden_row + row, mask=mask, other=0)
