@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -263,18 +264,25 @@ def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
     put_in_place(folder / "stress", target)
 
 
-def main(arguments: list[str]) -> None:
-    """Entry of the command line."""
+def run_job(arguments: list[str], jobs: dict[str, tuple[Callable[..., None], str]]) -> None:
+    """Do what a command line asks for, or end with what is wrong.
+
+    Args:
+        arguments: an option or none, with ``--stress`` a sanitizer, the target, and a folder or none.
+        jobs: by option, what makes the target in a folder, and the folder that it is by default.
+    """
+    option = arguments.pop(0) if arguments[0].startswith("--") else ""
+    job, default = jobs[option]
+    words = [arguments.pop(0)] if option == "--stress" else []
+    target, *folder = arguments
     try:
-        if arguments[0] == "--stress":
-            sanitizer, target, *folder = arguments[1:]
-            build_stress(sanitizer, Path(target), Path(folder[0] if folder else "build/stress"))
-        else:
-            target, *folder = arguments
-            build_cpu(Path(target), Path(folder[0] if folder else "build/csrc"))
+        job(*words, Path(target), Path(folder[0] if folder else default))
     except (BuildError, OSError) as error:
         sys.exit(f"not built: {reason(error)}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_job(
+        sys.argv[1:],
+        {"": (build_cpu, "build/csrc"), "--stress": (build_stress, "build/stress")},
+    )

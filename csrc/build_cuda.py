@@ -29,7 +29,7 @@ from build import (
     escaped,
     in_command,
     put_in_place,
-    reason,
+    run_job,
     run_ninja,
     seen_from,
 )
@@ -225,22 +225,12 @@ def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
     put_in_place(folder / "emulated", target)
 
 
-def main(arguments: list[str]) -> None:
-    """Entry of the command line."""
-    option = arguments.pop(0) if arguments[0].startswith("--") else ""
-    try:
-        if option == "--stress":
-            sanitizer, target, *folder = arguments
-            build_stress(sanitizer, Path(target), Path(folder[0] if folder else "build/emulated"))
-        elif option == "--emulator":
-            target, *folder = arguments
-            build_emulator(Path(target), Path(folder[0] if folder else "build/emulator"))
-        else:
-            target, *folder = arguments
-            build_cuda(Path(target), Path(folder[0] if folder else "build/cuda"))
-    except (BuildError, OSError) as error:
-        sys.exit(f"not built: {reason(error)}")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_job(
+        sys.argv[1:],
+        {
+            "": (build_cuda, "build/cuda"),
+            "--emulator": (build_emulator, "build/emulator"),
+            "--stress": (build_stress, "build/emulated"),
+        },
+    )

@@ -105,32 +105,33 @@ def residual_dropout(
     )
 
 
+def row_dropout(
+    call: RefineCall,
+    layout: Layout,
+    site: noise.Site,
+    layer: int,
+    step: int,
+    rate: float,
+    width: int,
+) -> Tensor | None:
+    """(N, ``width``) factors of rows at a site of their own, or None where off."""
+    if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
+        return None
+    word = noise.site_word(site, layer, call.drawn_step(step))
+    keep = noise.row_keep(layout.row_streams, layout.position, word, rate, width, call.seed)
+    return dropout_scale(keep, rate, call.state_dtype)
+
+
 def band_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
     """(N, d) factors of BSARec's rescaled bands, or None where off."""
     rate = call.config.dropout if call.config.dropout_of == "both" else 0.0
-    if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
-        return None
-    site = noise.site_word(noise.Site.BANDS, layer, call.drawn_step(step))
-    keep = noise.row_keep(
-        layout.row_streams, layout.position, site, rate, call.config.d_model, call.seed
-    )
-    return dropout_scale(keep, rate, call.state_dtype)
+    return row_dropout(call, layout, noise.Site.BANDS, layer, step, rate, call.config.d_model)
 
 
 def inner_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
     """(N, f) factors of the feed-forward's activations, or None where off."""
-    rate = call.config.inner_dropout
-    if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
-        return None
-    keep = noise.row_keep(
-        layout.row_streams,
-        layout.position,
-        noise.site_word(noise.Site.INNER, layer, call.drawn_step(step)),
-        rate,
-        call.config.d_ff,
-        call.seed,
-    )
-    return dropout_scale(keep, rate, call.state_dtype)
+    rate, width = call.config.inner_dropout, call.config.d_ff
+    return row_dropout(call, layout, noise.Site.INNER, layer, step, rate, width)
 
 
 def shown(layout: Layout, x: Tensor) -> Tensor:

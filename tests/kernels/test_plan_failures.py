@@ -128,6 +128,13 @@ def core_of(config: CoreConfig = CORE) -> RecurrentCore:
     return RecurrentCore(config).train()
 
 
+def core_and_step() -> tuple[RecurrentCore, list[Tensor]]:
+    """A core, and what a step of it is by the reference."""
+    core = core_of()
+    with use_backend("reference"):
+        return core, step(core)
+
+
 def assert_same(found: list[Tensor], expected: list[Tensor]) -> None:
     for mine, right in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, right, rtol=1e-5, atol=1e-6)
@@ -140,9 +147,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_the_next_plan_runs_and_says_so_once(
     planted: Planted, caplog: pytest.LogCaptureFixture
 ) -> None:
-    core = core_of()
-    with use_backend("reference"):
-        expected = step(core)
+    core, expected = core_and_step()
     planted.raises = {"fast forward": RuntimeError(ROOM), "fast backward": RuntimeError(ROOM)}
     for _ in range(3):
         assert_same(step(core), expected)
@@ -163,9 +168,7 @@ def test_the_next_plan_runs_and_says_so_once(
 def test_the_reference_runs_what_no_plan_does(
     kernel: str, planted: Planted, caplog: pytest.LogCaptureFixture
 ) -> None:
-    core = core_of()
-    with use_backend("reference"):
-        expected = step(core)
+    core, expected = core_and_step()
     planted.raises = {f"{plan} {kernel}": RuntimeError(ROOM) for plan in ("fast", "slow")}
     for _ in range(2):
         assert_same(step(core), expected)
@@ -276,9 +279,7 @@ def test_the_self_check_and_calls_know_one_another(
 
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
 def test_compiled_programs_find_the_way_too(compiler: str, planted: Planted) -> None:
-    core = core_of()
-    with use_backend("reference"):
-        expected = step(core)
+    core, expected = core_and_step()
     compiled = torch.compile(core, backend=compiler, fullgraph=True)
     assert_same(step(compiled), expected)
     for kernel in ("backward", "forward"):
@@ -290,9 +291,7 @@ def test_programs_of_other_machines_find_the_way_too(
     planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the backend that was chosen for them does not pass its check, too."""
-    core = core_of()
-    with use_backend("reference"):
-        expected = step(core)
+    core, expected = core_and_step()
     compiled = torch.compile(core, backend="eager", fullgraph=True)
     assert_same(step(compiled), expected)
     monkeypatch.setenv(self_check.VARIABLE, "1")
