@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from benchmarks.cases import Case
+from benchmarks.cases.op import Case
 
 BACKWARD_FACTOR = (
     3  # forward, and twice as much for the gradients; recomputation is not work asked for

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import torch
 
-from benchmarks.cases.op.flops import case_flops
-from benchmarks.cases.op.implementations import DTYPES
-from benchmarks.cases.op.op import Case
+from benchmarks.cases.flops import case_flops
+from benchmarks.cases.implementations import DTYPES
+from benchmarks.cases.op import Case
 from benchmarks.core.clock import clock_of, products
 from benchmarks.core.machine import machine_name
 from benchmarks.core.race import Sample

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.cases.op.catalogue import ROWS, CatalogueCase
-from benchmarks.cases.op.flops import case_flops
-from benchmarks.cases.op.op import DROPOUT, Case
-from benchmarks.cases.op.problem import problem_of
+from benchmarks.cases.catalogue import ROWS, WIDTH, CatalogueCase
+from benchmarks.cases.flops import case_flops
+from benchmarks.cases.op import DROPOUT, Case
+from benchmarks.cases.problem import problem_of
 from benchmarks.core.machine import instruction_sets, machine_name, peak, revision
 from benchmarks.core.race import Race, Summary, speedup
 from benchmarks.report.page.results import GpuRow, Row, append_rows
