@@ -16,7 +16,7 @@ from benchmarks.cases.op import DROPOUT, Case
 from benchmarks.cases.problem import problem_of
 from benchmarks.core.machine import instruction_sets, machine_name, peak, revision
 from benchmarks.core.race import Race, Summary, speedup
-from benchmarks.report.page.results import GpuRow, Row, append_rows
+from benchmarks.report.results import GpuRow, Row, append_rows
 from benchmarks.steps import rpt
 from lares_kernels.cpu_library import use_instruction_set
 
