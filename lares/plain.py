@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+from collections.abc import Collection
 from typing import Any
 
 from lares.errors import ConfigError
@@ -45,6 +47,24 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
         allowed = f"of at least {least}" if most is None else f"in {least}..{most}"
         raise ConfigError(f"{name} is {shown(found)}; it must be a whole number {allowed}")
     return found
+
+
+def positive(name: str, value: float) -> None:
+    """Raise ``ConfigError`` unless ``value`` is finite and above zero."""
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{name} is {value!r}; it must be a positive number")
+
+
+def not_negative(name: str, value: float) -> None:
+    """Raise ``ConfigError`` unless ``value`` is finite and not below zero."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ConfigError(f"{name} is {value!r}; it must be zero or more")
+
+
+def one_of(name: str, value: object, choices: Collection[str]) -> None:
+    """Raise ``ConfigError`` unless ``value`` is one of ``choices``; the message calls it ``name``."""
+    if value not in choices:
+        raise ConfigError(f"{name} is {shown(value)}; it must be one of {', '.join(choices)}")
 
 
 def settle_options(options: Any, section: str = "") -> None:

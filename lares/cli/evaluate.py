@@ -16,7 +16,6 @@ from lares.cli.options import (
     command_parser,
     metrics_table,
     require_at_least,
-    require_choice,
     require_device,
     require_in,
     require_output,
@@ -27,6 +26,7 @@ from lares.cli.options import (
 from lares.data.file_names import require_there
 from lares.errors import ConfigError, DataError
 from lares.model.config import EVALUATION_STATES, MOST_STEPS
+from lares.plain import one_of
 from lares.training.config import DataOptions, TrainerOptions, read_config
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
@@ -102,9 +102,9 @@ def build_parser() -> OptionParser:
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares evaluate``."""
     found = build_parser().parse_args(list(argv))
-    require_choice("--split", found.split, _SPLITS)
-    require_choice("--states", found.states, EVALUATION_STATES)
-    require_choice("--unknown", found.unknown, _UNKNOWN)
+    one_of("--split", found.split, _SPLITS)
+    one_of("--states", found.states, EVALUATION_STATES)
+    one_of("--unknown", found.unknown, _UNKNOWN)
     if found.remove_history and found.keep_history:
         raise ConfigError("--remove_history and --keep_history are opposites: leave one of them")
     ks = whole_numbers("--ks", found.ks)

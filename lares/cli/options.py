@@ -153,12 +153,6 @@ def require_place(option: str, folder: Path) -> None:
         raise ConfigError(f"{option} {folder} cannot be filled: {error}") from error
 
 
-def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
-    """Raise ``ConfigError`` unless ``value`` of ``option`` is one of ``choices``."""
-    if value not in choices:
-        raise ConfigError(f"{option} is {shown(value)}; it must be one of {', '.join(choices)}")
-
-
 def whole_numbers(option: str, text: str) -> list[int]:
     """The numbers of ``option``, given with commas between them."""
     try:

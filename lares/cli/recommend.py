@@ -14,7 +14,6 @@ from lares.cli.options import (
     choose_device,
     command_parser,
     require_at_least,
-    require_choice,
     require_device,
     require_in,
     require_seed,
@@ -25,6 +24,7 @@ from lares.data.formats.csv_rows import rows_of
 from lares.errors import ConfigError, DataError
 from lares.model.config import MOST_STEPS
 from lares.names import shown
+from lares.plain import one_of
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
 
@@ -152,8 +152,8 @@ def _parsed(lines: Iterable[str], place: Callable[[int], str]) -> Iterator[Histo
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares recommend``."""
     found = build_parser().parse_args(list(argv))
-    require_choice("--unknown", found.unknown, _UNKNOWN)
-    require_choice("--emptied", found.emptied, _EMPTIED)
+    one_of("--unknown", found.unknown, _UNKNOWN)
+    one_of("--emptied", found.emptied, _EMPTIED)
     wanted = read_histories(found.history, found.histories)
     _require_ids(wanted, found.unknown == "skip")
     if sys.stdout is None:

@@ -16,14 +16,13 @@ from torch import Tensor
 
 from lares.data.batches import collate
 from lares.data.split import Split
-from lares.errors import ConfigError
 from lares.evaluation.ranking import DEFAULT_KS, catalogue_target_ranks, metrics_from_ranks
 from lares.model.config import EVALUATION_STATES, MOST_SEED
 from lares.model.model import LaresModel
 from lares.model.modes import evaluating
 from lares.model.seen import seen_items
 from lares.model.streams import batches, chunk_of, chunk_seed
-from lares.plain import whole
+from lares.plain import one_of, whole
 from lares_kernels.noise import MAX_SEQUENCES
 
 
@@ -49,9 +48,7 @@ def depth_ranks(
     Raises:
         ValueError: the depths do not fit the model, the split is empty, or scores are NaN.
     """
-    if states not in EVALUATION_STATES:
-        allowed = ", ".join(EVALUATION_STATES)
-        raise ConfigError(f"states is {states!r}; it must be one of {allowed}")
+    one_of("states", states, EVALUATION_STATES)
     if len(split) == 0:
         raise ValueError("there is no sample to evaluate")
     batch_size = whole("batch_size", batch_size, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from lares.errors import ConfigError
 from lares.model.depth import DEPTH_SAMPLERS, MOST_OVER_MEAN
 from lares.names import nearest
-from lares.plain import settle_options, whole
+from lares.plain import one_of, positive, settle_options, whole
 from lares_kernels.config import CoreConfig
 
 CONFIG_FILE = "config.json"  # of a saved model
@@ -99,34 +98,32 @@ class LaresConfig:
 
     def __post_init__(self) -> None:
         settle_options(self)
-        self._require_int("n_items", 2)
+        whole("n_items", self.n_items, 2)
         for name in ("max_length", "mean_depth"):
-            self._require_int(name, 1)
+            whole(name, getattr(self, name), 1)
         if self.mean_depth > MOST_STEPS // MOST_OVER_MEAN:
             raise ConfigError(
                 f"mean_depth is {self.mean_depth}; the most is {MOST_STEPS // MOST_OVER_MEAN}"
             )
         for name in ("n_pre_layers", "n_core_layers", "text_width"):
-            self._require_int(name, 0)
-        self._require_int("text_experts", 1)
+            whole(name, getattr(self, name), 0)
+        whole("text_experts", self.text_experts, 1)
         if self.text_experts > MOST_EXPERTS:
             raise ConfigError(f"text_experts is {self.text_experts}; the most is {MOST_EXPERTS}")
         if not 0.0 <= self.text_dropout < 0.99:
             raise ConfigError(f"text_dropout is {self.text_dropout!r}; it must lie in 0 .. 0.99")
         if self.n_pre_layers + self.n_core_layers == 0:
             raise ConfigError("n_pre_layers and n_core_layers are both 0: the model has no layer")
-        self._require_choice("depth_sampler", DEPTH_SAMPLERS)
-        self._require_choice("state_mode", STATE_MODES)
-        self._require_choice("scores", SCORES)
-        self._require_choice("core", tuple(CORES))
+        one_of("depth_sampler", self.depth_sampler, DEPTH_SAMPLERS)
+        one_of("state_mode", self.state_mode, STATE_MODES)
+        one_of("scores", self.scores, SCORES)
+        one_of("core", self.core, CORES)
         if self.adapter == "none":
             raise ConfigError(
                 "adapter is 'none'; for a model without recurrence set n_core_layers=0"
             )
         for name in ("tau", "initializer_range"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"{name} is {value!r}; it must be a positive number")
+            positive(name, getattr(self, name))
         for block, layers in (
             (self.core_config, "n_core_layers"),
             (self.pre_config, "n_pre_layers"),
@@ -136,15 +133,6 @@ class LaresConfig:
             except ValueError as error:
                 message = str(error).replace("CoreConfig.n_layers", layers)
                 raise ConfigError(message.replace("CoreConfig.", "")) from error
-
-    def _require_int(self, name: str, least: int) -> None:
-        whole(name, getattr(self, name), least)
-
-    def _require_choice(self, name: str, choices: tuple[str, ...]) -> None:
-        if getattr(self, name) not in choices:
-            raise ConfigError(
-                f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}"
-            )
 
     @property
     def is_recurrent(self) -> bool:

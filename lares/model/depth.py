@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lares.errors import ConfigError
+from lares.plain import one_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,10 +43,7 @@ def sample_depth(sampler: str, mean: int, generator: np.random.Generator) -> int
     Raises:
         ConfigError: there is no such sampler, or the mean is below 1.
     """
-    if sampler not in _SAMPLERS:
-        raise ConfigError(
-            f"depth_sampler is {sampler!r}; it must be one of {', '.join(DEPTH_SAMPLERS)}"
-        )
+    one_of("depth_sampler", sampler, DEPTH_SAMPLERS)
     if mean < 1:
         raise ConfigError(f"mean_depth is {mean}; it must be at least 1")
     return max(1, _SAMPLERS[sampler](mean, generator))

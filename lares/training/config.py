@@ -7,7 +7,6 @@ options from these classes, and jsonargparse runs what is imported for type chec
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from lares.model.config import EVALUATION_STATES, MOST_SEED, MOST_STEPS, MOST_TH
 from lares.names import nearest
 from lares.objectives.rpt.config import RptConfig
 from lares.objectives.spt.config import SptConfig, check_has_steps
-from lares.plain import settle_options, whole
+from lares.plain import one_of, positive, settle_options, whole
 from lares.training.options_file import read_yaml
 
 _Run = TypeVar("_Run", bound="RunConfig")
@@ -67,10 +66,7 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         settle_options(self, "data")
-        if self.format not in FORMATS:
-            raise ConfigError(
-                f"data.format is {self.format!r}; it must be one of {', '.join(FORMATS)}"
-            )
+        one_of("data.format", self.format, FORMATS)
         whole("data.core", self.core, 0)
         self._check_columns()
         if self.delimiter == "":
@@ -113,10 +109,7 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         settle_options(self, "sampling")
-        if self.samples not in SAMPLES:
-            raise ConfigError(
-                f"sampling.samples is {self.samples!r}; it must be one of {', '.join(SAMPLES)}"
-            )
+        one_of("sampling.samples", self.samples, SAMPLES)
         if self.overlap is not None:
             whole("sampling.overlap", self.overlap, 0)
         whole("sampling.aligned", self.aligned, 0)
@@ -153,8 +146,8 @@ class OptimizerOptions:
 
     def __post_init__(self) -> None:
         settle_options(self, "optimizer")
-        _positive("optimizer.lr", self.lr)
-        if not (_is_number(self.weight_decay) and 0 <= self.weight_decay <= MOST_DECAY):
+        positive("optimizer.lr", self.lr)
+        if not 0 <= self.weight_decay <= MOST_DECAY:
             raise ConfigError(
                 f"optimizer.weight_decay is {self.weight_decay!r}; it must be a number in "
                 f"0..{MOST_DECAY:g}"
@@ -217,39 +210,19 @@ class TrainerOptions:
         whole("trainer.checkpoint_every_steps", self.checkpoint_every_steps, 0)
         if self.num_threads is not None:
             whole("trainer.num_threads", self.num_threads, 1, MOST_THREADS)
-        if self.accelerator not in ACCELERATORS:
-            raise ConfigError(
-                f"trainer.accelerator is {self.accelerator!r}; it must be one of "
-                f"{', '.join(ACCELERATORS)}"
-            )
+        one_of("trainer.accelerator", self.accelerator, ACCELERATORS)
         if self.precision == "16-true":
             raise ConfigError(
                 "trainer.precision is '16-true', in which Adam cannot train: in 16 bits its squared "
                 "gradients are 0, and weights become NaN in the first step; take '16-mixed', "
                 "'bf16-mixed' or 'bf16-true'"
             )
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"trainer.precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}"
-            )
-        if self.test_states not in EVALUATION_STATES:
-            raise ConfigError(
-                f"trainer.test_states is {self.test_states!r}; it must be one of "
-                f"{', '.join(EVALUATION_STATES)}"
-            )
+        one_of("trainer.precision", self.precision, PRECISIONS)
+        one_of("trainer.test_states", self.test_states, EVALUATION_STATES)
         if not self.test_depths:
             raise ConfigError("trainer.test_depths is empty; give at least one depth")
         for depth in self.test_depths:
             whole("trainer.test_depths", depth, 1, MOST_STEPS)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and not isinstance(value, bool)
-
-
-def _positive(name: str, value: float) -> None:
-    if not (_is_number(value) and value > 0):
-        raise ConfigError(f"{name} is {value!r}; it must be a positive number")
 
 
 @dataclass(frozen=True)
@@ -269,7 +242,7 @@ class StartOptions:
         settle_options(self, "start")
         for name in ("dropout", "attn_dropout"):
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and 0.0 <= value < 1.0):
+            if value is not None and not 0.0 <= value < 1.0:
                 raise ConfigError(f"start.{name} is {value!r}; it must lie in 0 .. 1, 1 left out")
 
     def of_policy(self, model: LaresConfig) -> LaresConfig:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from lares.errors import ConfigError
-from lares.plain import settle_options
+from lares.plain import not_negative, one_of, settle_options, whole
 
 KINDS = ("policy", "cross_entropy")
 PRE_BLOCKS = ("redrawn", "shared")
@@ -49,29 +48,14 @@ class RptConfig:
 
     def __post_init__(self) -> None:
         settle_options(self, "objective")
-        for name, least in (
-            ("rollouts", 2),
-            ("k", 1),
-            ("updates", 1),
-            ("filter_top", 0),
-            ("filter_passes", 1),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(
-                    f"objective.{name} is {value!r}; it must be a whole number of at least {least}"
-                )
+        least_of = {"rollouts": 2, "k": 1, "updates": 1, "filter_top": 0, "filter_passes": 1}
+        for name, least in least_of.items():
+            whole(f"objective.{name}", getattr(self, name), least)
         for name in ("beta", "recall_reward", "ndcg_reward"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"objective.{name} is {value!r}; it must be zero or more")
+            not_negative(f"objective.{name}", getattr(self, name))
         if not 0 < self.clip < 1:
             raise ConfigError(f"objective.clip is {self.clip!r}; it must lie between 0 and 1")
-        for name, choices in (("kind", KINDS), ("pre_block", PRE_BLOCKS)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(
-                    f"objective.{name} is {getattr(self, name)!r}; "
-                    f"it must be one of {', '.join(choices)}"
-                )
+        one_of("objective.kind", self.kind, KINDS)
+        one_of("objective.pre_block", self.pre_block, PRE_BLOCKS)
         if self.kind == "policy" and self.recall_reward + self.ndcg_reward == 0:
             raise ConfigError("objective.recall_reward and objective.ndcg_reward are both 0")

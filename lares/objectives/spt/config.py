@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from lares.errors import ConfigError
 from lares.model.config import LaresConfig
-from lares.plain import settle_options
+from lares.plain import not_negative, settle_options
 
 
 @dataclass(frozen=True)
@@ -41,9 +40,7 @@ class SptConfig:
     def __post_init__(self) -> None:
         settle_options(self, "objective")
         for name in ("alpha", "gamma", "deep_supervision"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name} is {value!r}; it must be zero or more")
+            not_negative(name, getattr(self, name))
         if self.align_warmup < 0:
             raise ConfigError(f"align_warmup is {self.align_warmup}; it must be zero or more steps")
 
