@@ -2,7 +2,7 @@
 
 The kernels use neither torch nor Python's headers: one build serves every version of both. Where there
 is no compiler the package installs without them; a note beside the package says why, which the first
-import and ``lares doctor`` read out (lares_kernels/built.py).
+import and ``lares doctor`` read out (lares_kernels/binding/built.py).
 
 CUDA kernels are compiled where there is an NVIDIA card, or where ``LARES_CUDA=1`` asks for them, and
 never with ``LARES_CUDA=0``. ``LARES_KERNELS`` names the libraries that there are to be at all, for who
@@ -40,7 +40,7 @@ def why_left_out(name: str) -> str | None:
 
 
 def note_of(library: Path) -> Path:
-    """Return where lares_kernels/built.py looks for the note of a library."""
+    """Return where lares_kernels/binding/built.py looks for the note of a library."""
     return library.with_suffix(".not-built.txt")
 
 

@@ -22,7 +22,7 @@ from benchmarks.core.memory import bytes_saved
 from benchmarks.core.settings import EFFORT, QUICK
 from benchmarks.report.recorder import Recorder
 from benchmarks.report.results import what_was_found
-from lares_kernels.cpu_library import use_instruction_set
+from lares_kernels.binding.cpu_library import use_instruction_set
 
 
 @pytest.mark.parametrize("case", timed_cases(EFFORT.name), ids=str)

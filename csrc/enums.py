@@ -1,4 +1,4 @@
-"""Writes lares_enums.h, C's names of lares_kernels/choices.py: ``python csrc/enums.py``."""
+"""Writes lares_enums.h, C's names of lares_kernels/spec/choices.py: ``python csrc/enums.py``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from lares_kernels import choices  # noqa: E402
+from lares_kernels.spec import choices  # noqa: E402
 
 HEADER = HERE / "lares_enums.h"
 # What stands before a member's name in C.
@@ -47,7 +47,7 @@ def enum(choice: type[choices.Choice], prefix: str) -> str:
 def header() -> str:
     """Return the text of lares_enums.h."""
     parts = [
-        "/* Made of lares_kernels/choices.py by `python csrc/enums.py`: change that, and run this. */",
+        "/* Made of lares_kernels/spec/choices.py by `python csrc/enums.py`: change that, run this. */",
         "#ifndef LARES_ENUMS_H\n#define LARES_ENUMS_H",
         *(enum(choice, prefix) for choice, prefix in PREFIXES.items()),
         "#endif",

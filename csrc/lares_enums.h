@@ -1,4 +1,4 @@
-/* Made of lares_kernels/choices.py by `python csrc/enums.py`: change that, and run this. */
+/* Made of lares_kernels/spec/choices.py by `python csrc/enums.py`: change that, run this. */
 
 #ifndef LARES_ENUMS_H
 #define LARES_ENUMS_H

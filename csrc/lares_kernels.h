@@ -56,7 +56,7 @@ typedef struct {
     const int64_t* sequence_ids; /* (B,), or NULL: 0..B-1 */
     const float* hidden;         /* (B, L, d) or (N / G, d) */
     const float* state;          /* like final_state; read if LARES_STATE_GIVEN */
-    /* Those of layers are stacked over the layers, as lares_kernels/parameters.py describes them;
+    /* Those of layers are stacked over the layers, as lares_kernels/spec/parameters.py describes them;
      * for their places and sizes see parameters.inc */
     const float* parameters[LARES_PARAMETERS];
     /* forward */

@@ -1,6 +1,6 @@
 """Writes parameters.inc, the parameters of a core as C reads them: ``python csrc/parameters.py``.
 
-It is made of the table of lares_kernels/parameters.py, and made again when that changes.
+It is made of the table of lares_kernels/spec/parameters.py, and made again when that changes.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-from lares_kernels.parameters import PARAMETERS, Parameter, Side  # noqa: E402
+from lares_kernels.spec.parameters import PARAMETERS, Parameter, Side  # noqa: E402
 
 TARGET = HERE / "parameters.inc"
 HEAD = """\
-/* Made by parameters.py from lares_kernels/parameters.py; not to be changed by hand.
+/* Made by parameters.py from lares_kernels/spec/parameters.py; not to be changed by hand.
  *
  * Of every parameter LARES_PARAMETER(name, place, layers, rows, columns, there): its place in
  * LaresCall, over how many layers it is stacked, the sides of a layer's, and whether a core has it.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lares.errors import REFUSALS, CheckpointError
-from lares_kernels import settings_files
+from lares_kernels.common import settings_files
 
 _PREFIX, _SUFFIX = ".", ".part"  # of a file that is being written
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # as _new_file_beside names them

@@ -3,8 +3,8 @@
 ``refine`` runs ``s_t = Layers(LayerNorm(adapter(s_{t-1}, H)))`` for ``T`` steps over packed or padded
 sequences; ``RecurrentCore`` owns its parameters. Nothing here knows what a recommender is.
 
-Importing the package imports no torch: what needs none (``config``, ``parameters``, ``errors``, the C
-binding ``cpu_library``) answers at once. All else comes with torch, whoever imports that and in
+Importing the package imports no torch: what needs none (``spec``'s cores and parameters,
+``binding``) answers at once. All else comes with torch, whoever imports that and in
 whichever order: from then on every name is here and ``torch.ops.lares_kernels`` is registered. A name
 that is asked for earlier brings torch if it needs it.
 """
@@ -16,12 +16,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from lares_kernels.after_torch import after_torch
-from lares_kernels.built import FOLDER, say_once
+from lares_kernels.binding.built import FOLDER, say_once
 
 if TYPE_CHECKING:
-    from lares_kernels.backends import available_backends, use_backend
-    from lares_kernels.call import RefineOutput
-    from lares_kernels.catalogue.functions import (
+    from lares_kernels.binding.cpu_library import cpu_peak
+    from lares_kernels.catalogue import (
         CatalogueFunction,
         LogProbability,
         TopK,
@@ -30,14 +29,15 @@ if TYPE_CHECKING:
         catalogue_ranks,
         catalogue_top_k,
     )
-    from lares_kernels.config import CoreConfig
-    from lares_kernels.cpu_library import cpu_peak
-    from lares_kernels.errors import BackendError
     from lares_kernels.explain import Explanation, explain
-    from lares_kernels.from_torch import TorchEncoder, from_torch
     from lares_kernels.function import RefineFunction, refine
+    from lares_kernels.interop.from_torch import TorchEncoder, from_torch
+    from lares_kernels.interop.parts import UnsupportedModuleError
     from lares_kernels.module import RecurrentCore
-    from lares_kernels.parts import UnsupportedModuleError
+    from lares_kernels.registry.backends import available_backends, use_backend
+    from lares_kernels.spec.call import RefineOutput
+    from lares_kernels.spec.config import CoreConfig
+    from lares_kernels.spec.errors import BackendError
     from lares_kernels.token_states import refine_states
     from lares_kernels.warmup import warmup
 
@@ -68,28 +68,28 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BackendError": "errors",
-    "CatalogueFunction": "catalogue.functions",
-    "CoreConfig": "config",
+    "BackendError": "spec.errors",
+    "CatalogueFunction": "catalogue",
+    "CoreConfig": "spec.config",
     "Explanation": "explain",
-    "LogProbability": "catalogue.functions",
+    "LogProbability": "catalogue",
     "RecurrentCore": "module",
     "RefineFunction": "function",
-    "RefineOutput": "call",
-    "TopK": "catalogue.functions",
-    "TorchEncoder": "from_torch",
-    "UnsupportedModuleError": "parts",
-    "available_backends": "backends",
-    "catalogue_cross_entropy": "catalogue.functions",
-    "catalogue_log_probability": "catalogue.functions",
-    "catalogue_ranks": "catalogue.functions",
-    "catalogue_top_k": "catalogue.functions",
-    "cpu_peak": "cpu_library",
+    "RefineOutput": "spec.call",
+    "TopK": "catalogue",
+    "TorchEncoder": "interop.from_torch",
+    "UnsupportedModuleError": "interop.parts",
+    "available_backends": "registry.backends",
+    "catalogue_cross_entropy": "catalogue",
+    "catalogue_log_probability": "catalogue",
+    "catalogue_ranks": "catalogue",
+    "catalogue_top_k": "catalogue",
+    "cpu_peak": "binding.cpu_library",
     "explain": "explain",
-    "from_torch": "from_torch",
+    "from_torch": "interop.from_torch",
     "refine": "function",
     "refine_states": "token_states",
-    "use_backend": "backends",
+    "use_backend": "registry.backends",
     "warmup": "warmup",
 }
 

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lares_kernels.backends import REFINE, may_pass_on, operators_name, options_of
-from lares_kernels.call import (
+from lares_kernels.common.whole import contiguous_int64, described, is_whole, whole_number
+from lares_kernels.operators.refine import make_call
+from lares_kernels.registry.backends import REFINE, may_pass_on, operators_name, options_of
+from lares_kernels.spec.call import (
     PRECISIONS,
     Request,
     check_floating,
@@ -18,11 +20,9 @@ from lares_kernels.call import (
     has_dropout,
     product_precision,
 )
-from lares_kernels.config import CoreConfig
-from lares_kernels.lengths import check_lengths
-from lares_kernels.ops import make_call
-from lares_kernels.options import CallOptions, CallTensors
-from lares_kernels.whole import contiguous_int64, described, is_whole, whole_number
+from lares_kernels.spec.config import CoreConfig
+from lares_kernels.spec.lengths import check_lengths
+from lares_kernels.spec.options import CallOptions, CallTensors
 
 
 class Explanation(NamedTuple):

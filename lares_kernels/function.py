@@ -10,9 +10,21 @@ import torch
 from torch import Tensor
 from torch.autograd.function import _SingleLevelFunction
 
-from lares_kernels import repeated_calls
-from lares_kernels.backends import REFINE, operators_name, options_of
-from lares_kernels.call import (
+from lares_kernels.common.constant_result import constant_result
+from lares_kernels.common.dispatcher import can_be_read, only_run
+from lares_kernels.common.whole import whole_number, whole_numbers
+from lares_kernels.cpu import repeated_calls
+from lares_kernels.operators.once_differentiable import differentiable_by, not_differentiable
+from lares_kernels.operators.refine import (
+    dispatched_refine,
+    library,
+    make_call,
+    refine_backward_for,
+    refine_for,
+)
+from lares_kernels.reference.equations import refine_equations
+from lares_kernels.registry.backends import REFINE, operators_name, options_of
+from lares_kernels.spec.call import (
     PRECISIONS,
     RefineOutput,
     Request,
@@ -25,33 +37,21 @@ from lares_kernels.call import (
     has_dropout,
     product_precision,
 )
-from lares_kernels.config import CoreConfig
-from lares_kernels.constant_result import constant_result
-from lares_kernels.dispatcher import can_be_read, only_run
-from lares_kernels.equations import refine_equations
-from lares_kernels.handover import Handover
-from lares_kernels.lengths import check_max_length, lengths_of
-from lares_kernels.once_differentiable import differentiable_by, not_differentiable
-from lares_kernels.ops import (
-    dispatched_refine,
-    library,
-    make_call,
-    refine_backward_for,
-    refine_for,
-)
-from lares_kernels.options import CallOptions, CallTensors, unpack
-from lares_kernels.parameters import check_parameters
-from lares_kernels.seeds import given_seed, seed_of_call, signed
-from lares_kernels.whole import whole_number, whole_numbers
+from lares_kernels.spec.config import CoreConfig
+from lares_kernels.spec.handover import Handover
+from lares_kernels.spec.lengths import check_max_length, lengths_of
+from lares_kernels.spec.options import CallOptions, CallTensors, unpack
+from lares_kernels.spec.parameters import check_parameters
+from lares_kernels.spec.seeds import given_seed, seed_of_call, signed
 
 
 class RefineFunction(torch.autograd.Function):
     """The differentiable op.
 
     ``apply(hidden, state, *tensors, options, *parameters)``: ``tensors`` those of
-    :class:`lares_kernels.options.CallTensors`, ``options`` a
-    :class:`lares_kernels.options.CallOptions`, ``parameters`` in the order of
-    :func:`lares_kernels.parameters.parameter_shapes`.
+    :class:`lares_kernels.spec.options.CallTensors`, ``options`` a
+    :class:`lares_kernels.spec.options.CallOptions`, ``parameters`` in the order of
+    :func:`lares_kernels.spec.parameters.parameter_shapes`.
     Gives (trajectory (S, T, d), final state, what backward needs) in the state's type. Gradients flow
     from the first two to ``hidden``, ``state`` and every parameter. It can be differentiated once.
     """
@@ -225,7 +225,7 @@ def refine(
 
     Args:
         config: of the core.
-        parameters: by name, as :func:`lares_kernels.parameters.parameter_shapes` lists them.
+        parameters: by name, as :func:`lares_kernels.spec.parameters.parameter_shapes` lists them.
         hidden: ``H``: (B, L, d), padded on the right, with ``lengths`` (None: all ``L``); or packed
             (N, d) with ``cu_seqlens``. float64, float32, bfloat16 or float16. Mixers ``filter`` and
             ``bsarec`` take the first form alone, ``L`` the core's ``window``, and read padding too.

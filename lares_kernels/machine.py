@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import torch
 
-from lares_kernels import cpu_library, self_check
-from lares_kernels.backends import CATALOGUE, REFINE, verify
-from lares_kernels.call import Request
-from lares_kernels.catalogue.call import CatalogueRequest
-from lares_kernels.config import CoreConfig
-from lares_kernels.errors import PlanFailure
-from lares_kernels.verdicts import Verdict
+from lares_kernels.binding import cpu_library
+from lares_kernels.common.verdicts import Verdict
+from lares_kernels.registry import self_check
+from lares_kernels.registry.backends import CATALOGUE, REFINE, verify
+from lares_kernels.spec.call import Request
+from lares_kernels.spec.catalogue_call import CatalogueRequest
+from lares_kernels.spec.config import CoreConfig
+from lares_kernels.spec.errors import PlanFailure
 
 _WIDTH, _WINDOW = 64, 50
 _CORES = {

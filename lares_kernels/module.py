@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lares_kernels.call import RefineOutput
-from lares_kernels.config import CoreConfig
 from lares_kernels.function import refine
-from lares_kernels.parameters import parameter_shapes, parameters_of
+from lares_kernels.spec.call import RefineOutput
+from lares_kernels.spec.config import CoreConfig
+from lares_kernels.spec.parameters import parameter_shapes, parameters_of
 
 DEFAULT_INITIALIZER_RANGE = 0.02
 # By Parameter.start, with the standard deviation of the model.
@@ -26,7 +26,8 @@ _STARTS: dict[str, Callable[[Tensor, float], Tensor]] = {
 class RecurrentCore(nn.Module):
     """The recurrence of LARES with its parameters (arXiv 2505.16865, section 3.2).
 
-    :data:`lares_kernels.parameters.PARAMETERS` lists them; those of layers are stacked over the layers.
+    :data:`lares_kernels.spec.parameters.PARAMETERS` lists them; those of layers are stacked over
+    the layers.
     Weights start normal with standard deviation 0.02 (BSARec's band scales with 1), biases 0,
     LayerNorms 1 and 0, the gate 0.
 

@@ -8,12 +8,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lares_kernels.call import check_depth, draws, has_dropout
-from lares_kernels.layout import Layout
-from lares_kernels.lengths import lengths_of_cu_seqlens
+from lares_kernels.common.whole import whole_number, whole_numbers
 from lares_kernels.module import RecurrentCore
-from lares_kernels.seeds import seed_of_call
-from lares_kernels.whole import whole_number, whole_numbers
+from lares_kernels.spec.call import check_depth, draws, has_dropout
+from lares_kernels.spec.layout import Layout
+from lares_kernels.spec.lengths import lengths_of_cu_seqlens
+from lares_kernels.spec.seeds import seed_of_call
 
 
 def refine_states(

@@ -7,8 +7,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from lares_kernels.config import CoreConfig
 from lares_kernels.module import RecurrentCore
+from lares_kernels.spec.config import CoreConfig
 
 _FEW = 2  # sequences
 

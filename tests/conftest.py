@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from lares_kernels import scratch, use_backend
-from lares_kernels.cpu_library import load, use_instruction_set
+from lares_kernels import use_backend
+from lares_kernels.binding.cpu_library import load, use_instruction_set
+from lares_kernels.gpu import scratch
 from tests.kernels.tools import cannot_run, cpu_sets
 from tests.tiers import longest_first, mark_long
 

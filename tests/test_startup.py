@@ -16,8 +16,9 @@ import lares
 import lares.data
 import lares_kernels
 from lares.model.config import LaresConfig
-from lares_kernels import activations, config
-from lares_kernels.constant_result import constant_result
+from lares_kernels.common.constant_result import constant_result
+from lares_kernels.reference import activations
+from lares_kernels.spec import config
 
 ROOT = Path(__file__).parent.parent
 MOST_SECONDS = 0.7  # of an answer of the command line
@@ -219,8 +220,9 @@ def test_mistakes(command: str, folder: Path) -> None:
 @pytest.mark.parametrize(
     "modules",
     [
-        "lares_kernels, lares_kernels.config, lares_kernels.errors, lares_kernels.parameters",
-        "lares_kernels.cpu_library, lares_kernels.cuda.library",
+        "lares_kernels, lares_kernels.spec.config, lares_kernels.spec.errors",
+        "lares_kernels.spec.options, lares_kernels.spec.parameters, lares_kernels.spec.serves",
+        "lares_kernels.binding.cpu_library, lares_kernels.binding.cuda_library",
         "lares, lares.model.config, lares.model.depth, lares.errors, lares.data, lares.training.config",
     ],
 )
@@ -233,7 +235,7 @@ def test_the_binding_works_without_torch() -> None:
     program = """
 import sys
 from lares_kernels import CoreConfig, cpu_peak
-from lares_kernels.cpu_library import instruction_sets, load
+from lares_kernels.binding.cpu_library import instruction_sets, load
 if not isinstance(load(), str):
     assert cpu_peak() > 0
     assert instruction_sets()
@@ -264,7 +266,7 @@ assert not [name for name in brought if name.split(".")[0] != "lares_kernels"], 
         "import lares_kernels, importlib.util; importlib.util.find_spec('torch'); import torch",
         "from lares_kernels import *; import torch",
         "import lares_kernels; lares_kernels.refine; import torch",
-        "import lares_kernels.call; lares_kernels.refine; import torch",
+        "import lares_kernels.spec.call; lares_kernels.refine; import torch",
     ],
 )
 def test_operators_and_names_are_there_in_any_order(imports: str) -> None:

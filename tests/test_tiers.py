@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lares_kernels.cpu_library import ISA_VARIABLE
+from lares_kernels.binding.cpu_library import ISA_VARIABLE
 from tests import tiers
 
 ROOT = Path(__file__).parent.parent
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 WITHOUT_LIBRARY = """
 import sys
 from pathlib import Path
-from lares_kernels import cpu_library
+from lares_kernels.binding import cpu_library
 cpu_library.LIBRARY = Path("nowhere")
 import pytest
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", *sys.argv[1:]]))

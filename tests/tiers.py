@@ -184,7 +184,7 @@ def _of_another_set(item: pytest.Item) -> bool:
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     if "instruction_set" not in parameters:
         return False
-    from lares_kernels.cpu_library import instruction_set_in_use, load
+    from lares_kernels.binding.cpu_library import instruction_set_in_use, load
 
     # Without a library there are no sets, and pytest skips the one test that stands for all of them.
     if isinstance(load(), str):

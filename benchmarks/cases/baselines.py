@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lares_kernels import CoreConfig, RecurrentCore
-from lares_kernels.layout import Layout
-from lares_kernels.parameters import layer_parameters_of
+from lares_kernels.spec.layout import Layout
+from lares_kernels.spec.parameters import layer_parameters_of
 
 # oneDNN's call costs more than it saves on a few rows; MKL's product is taken there.
 FEWEST_ROWS_FOR_ONEDNN = 128

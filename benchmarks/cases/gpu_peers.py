@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from benchmarks.cases.baselines import PlainCore
 from lares_kernels import RecurrentCore
-from lares_kernels.layout import Layout
+from lares_kernels.spec.layout import Layout
 
 _MODES = {
     "step-compiled": "default",

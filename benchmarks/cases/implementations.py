@@ -15,8 +15,8 @@ from benchmarks.cases.plain_cores import plain_core
 from benchmarks.cases.problem import Problem, Program
 from benchmarks.core.clock import GRAPH, captured
 from lares_kernels import BackendError, available_backends, explain, use_backend
-from lares_kernels.triton.rules import WEIGHTS
-from lares_kernels.triton.settings import use_weights
+from lares_kernels.triton.launch.rules import WEIGHTS
+from lares_kernels.triton.launch.settings import use_weights
 
 SEED = 3
 PREFERRED = ("cuda", "triton", "cpu", "reference")  # fastest first

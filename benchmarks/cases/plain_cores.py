@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from benchmarks.cases.baselines import PlainCore
 from lares_kernels import RecurrentCore
-from lares_kernels.parameters import layer_parameters_of
+from lares_kernels.spec.parameters import layer_parameters_of
 
 
 class _WindowCore(PlainCore):

@@ -11,7 +11,7 @@ import torch
 
 import lares_kernels
 from benchmarks.core.settings import ROOT
-from lares_kernels import cpu_library
+from lares_kernels.binding import cpu_library
 
 
 def processor() -> str:

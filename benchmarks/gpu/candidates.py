@@ -12,10 +12,10 @@ import torch
 
 from benchmarks.cases.gpu import LENGTH_50, MAIN, wide_main
 from benchmarks.cases.op import Case
-from lares_kernels.cuda import library
+from lares_kernels.binding import cuda_library as library
 from lares_kernels.cuda import settings as cuda
-from lares_kernels.triton import settings as triton
-from lares_kernels.triton.rules import Setting, write_rules
+from lares_kernels.triton.launch import settings as triton
+from lares_kernels.triton.launch.rules import Setting, write_rules
 
 Rules = tuple[Setting, ...]
 TRAINING = replace(MAIN, backward=True)

@@ -458,7 +458,7 @@ def plans(place: Place) -> None:
     if "triton" not in place.backends:
         print("no Triton")
         return
-    from lares_kernels.triton.settings import family_of, settings, use_rules
+    from lares_kernels.triton.launch.settings import family_of, settings, use_rules
 
     family = family_of(torch.device(place.device))
     rules = {"as chosen": settings(family), "layered": ()}

@@ -23,14 +23,14 @@ from triton.compiler import ASTSource
 
 from benchmarks.gpu.triton_bounds import most_spilled, shared_limit
 from lares_kernels import CoreConfig
-from lares_kernels.config import MIXERS
-from lares_kernels.triton.constants import LEAST_SIDE, Constants, compile_time, constants
-from lares_kernels.triton.fused import options_of
-from lares_kernels.triton.kernels.backward import backward_kernel
-from lares_kernels.triton.kernels.forward import forward_kernel
-from lares_kernels.triton.kernels.weight_gradients import weights_kernel
-from lares_kernels.triton.rules import Setting
-from lares_kernels.triton.settings import BESIDES, settings
+from lares_kernels.spec.config import MIXERS
+from lares_kernels.triton.fused.kernels.backward import backward_kernel
+from lares_kernels.triton.fused.kernels.forward import forward_kernel
+from lares_kernels.triton.fused.kernels.weight_gradients import weights_kernel
+from lares_kernels.triton.fused.launch import options_of
+from lares_kernels.triton.launch.constants import LEAST_SIDE, Constants, compile_time, constants
+from lares_kernels.triton.launch.rules import Setting
+from lares_kernels.triton.launch.settings import BESIDES, settings
 
 TARGETS = {
     "sm80": GPUTarget("cuda", 80, 32),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import triton
 
-from lares_kernels.triton.rules import Setting
+from lares_kernels.triton.launch.rules import Setting
 
 # Shared memory that one program can have, bytes: of the family's smallest member, and of the largest,
-# to which rules with resident weights are left (lares_kernels/triton/settings.py looks before).
+# to which rules with resident weights are left (lares_kernels/triton/launch/settings.py looks before).
 SHARED_LIMIT = {"sm80": 101_376, "sm90": 232_448, "sm100": 232_448, "gfx942": 65_536}
 _MOST_SHARED = {**SHARED_LIMIT, "sm80": 166_912}
 

@@ -86,7 +86,8 @@ def measure_in_turns(library: Path, rounds: int) -> Iterator[dict[str, tuple[flo
         SystemExit: the library is not there, or its interface is another.
     """
     import lares_kernels as kernels
-    from lares_kernels import cpu_library, repeated_calls
+    from lares_kernels.binding import cpu_library
+    from lares_kernels.cpu import repeated_calls
 
     other = cpu_library.open_library(library, "its C interface is another than this checkout's")
     if isinstance(other, str):

@@ -18,7 +18,7 @@ from benchmarks.core.machine import instruction_sets, machine_name, peak, revisi
 from benchmarks.core.race import Race, Summary, speedup
 from benchmarks.report.results import GpuRow, Row, append_rows
 from benchmarks.steps import rpt
-from lares_kernels.cpu_library import use_instruction_set
+from lares_kernels.binding.cpu_library import use_instruction_set
 
 
 class Recorder:

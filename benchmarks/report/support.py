@@ -13,12 +13,12 @@ import torch
 
 from benchmarks.core.settings import ROOT
 from lares_kernels import CoreConfig
-from lares_kernels.backends import CATALOGUE, REFINE, verify
-from lares_kernels.call import PRECISIONS, Request
-from lares_kernels.catalogue.call import CatalogueRequest
-from lares_kernels.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
-from lares_kernels.cuda import library as cuda_library
-from lares_kernels.options import CallOptions
+from lares_kernels.binding import cuda_library
+from lares_kernels.registry.backends import CATALOGUE, REFINE, verify
+from lares_kernels.spec.call import PRECISIONS, Request
+from lares_kernels.spec.catalogue_call import CatalogueRequest
+from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
+from lares_kernels.spec.options import CallOptions
 
 PAGE = ROOT / "docs" / "support.md"
 BACKENDS = ("cpu", "triton", "cuda", "reference", "equations")
@@ -32,7 +32,7 @@ Written by `python -m benchmarks.report.support`, which asks the backends. What 
 refuses with the reason; without a backend asked for by name the next one runs, at last the reference.
 `cpu` is C++, for processors; `triton` and `cuda` are for cards, and have not run on one yet;
 `reference` and `equations` are PyTorch, for every device. Somebody else's backend declares the same of
-itself, is made known by `register` of `lares_kernels/backends.py`, and held to it.
+itself, is made known by `register` of `lares_kernels/registry/backends.py`, and held to it.
 
 ## The op
 

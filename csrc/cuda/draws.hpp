@@ -1,4 +1,4 @@
-// Random decisions by address, with the bits of lares_kernels/noise.py (docs/random.md).
+// Random decisions by address, with the bits of lares_kernels/spec/noise.py (docs/random.md).
 #pragma once
 
 #include "math.hpp"
@@ -59,7 +59,7 @@ LARES_DEVICE void keep_words(Word (&keep)[4], Word stream, Word position, Word s
     for (int k = 0; k < 4; ++k) keep[k] = ~below[k];
 }
 
-// Standard normal numbers cut at three sigma from words; lares_kernels/noise.py derives the
+// Standard normal numbers cut at three sigma from words; lares_kernels/spec/noise.py derives the
 // formula.
 LARES_DEVICE Float truncated_normal(Word word) {
     const Float t = (to_float(as_int(word) >> 8) + 0.5f) * 1.1920928955078125e-07f;

@@ -1,4 +1,4 @@
-// One layer backward, from the tape of its forward: lares_kernels/backward.py in registers.
+// One layer backward, from the tape of its forward: lares_kernels/reference/backward.py in registers.
 #pragma once
 
 #include "layer.hpp"

@@ -16,7 +16,7 @@ from lares.cli.stopping import STOPPED, stops_while_loading
 from lares.cli.waiting import wait_briefly
 from lares.errors import LaresError, told
 from lares.names import nearest, one_line
-from lares_kernels.errors import BackendError
+from lares_kernels.spec.errors import BackendError
 
 # Modules are imported when their command is called: help must not wait for torch.
 COMMANDS = {

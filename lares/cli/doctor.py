@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lares import __version__
 from lares.cli.options import OptionParser, command_parser
-from lares_kernels.cache import cache_folder
+from lares_kernels.common.cache import cache_folder
 
 _PACKAGES = (
     "torch",

@@ -23,7 +23,7 @@ from lares.model.modes import evaluating
 from lares.model.seen import seen_items
 from lares.model.streams import batches, chunk_of, chunk_seed
 from lares.plain import one_of, whole
-from lares_kernels.noise import MAX_SEQUENCES
+from lares_kernels.spec.noise import MAX_SEQUENCES
 
 
 @torch.no_grad()

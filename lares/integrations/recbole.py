@@ -28,9 +28,8 @@ from torch import Tensor, nn
 
 from lares.integrations.swapped import SwappedLayers, checked_recurrence, let_reason, swapped_layers
 from lares_kernels import CoreConfig, catalogue_cross_entropy
-from lares_kernels.parts import Drops, parts_of, refuse, refuse_hooks
-from lares_kernels.seeds import DrawSeeds
-from lares_kernels.torch_layers import (
+from lares_kernels.interop.parts import Drops, parts_of, refuse, refuse_hooks
+from lares_kernels.interop.torch_layers import (
     LayerTensors,
     check_norm,
     linear_tensors,
@@ -39,6 +38,7 @@ from lares_kernels.torch_layers import (
     require_equal,
     require_type,
 )
+from lares_kernels.spec.seeds import DrawSeeds
 
 # What RecBole's own file says of SASRec, and the recurrence; for ``config_dict`` of ``run_recbole``.
 DEFAULTS: dict[str, Any] = {

@@ -21,10 +21,10 @@ from torch.nn import functional
 from lares.integrations.swapped import SwappedLayers, checked_recurrence, let_reason, swapped_layers
 from lares.model.modes import evaluating
 from lares_kernels import CoreConfig, UnsupportedModuleError
-from lares_kernels.from_torch import activation_name
-from lares_kernels.parts import Drops, parts_of, refuse
-from lares_kernels.seeds import DrawSeeds
-from lares_kernels.torch_layers import (
+from lares_kernels.common.whole import is_whole
+from lares_kernels.interop.from_torch import activation_name
+from lares_kernels.interop.parts import Drops, parts_of, refuse
+from lares_kernels.interop.torch_layers import (
     LayerTensors,
     attention_tensors,
     check_attention,
@@ -36,7 +36,7 @@ from lares_kernels.torch_layers import (
     require_equal,
     require_type,
 )
-from lares_kernels.whole import is_whole
+from lares_kernels.spec.seeds import DrawSeeds
 
 _LISTS = ("attention_layernorms", "attention_layers", "forward_layernorms", "forward_layers")
 _FEED_FORWARD = ("conv1", "conv2", "dropout1", "dropout2", "relu")

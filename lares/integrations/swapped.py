@@ -13,9 +13,9 @@ from lares.errors import ConfigError
 from lares.model.depth import sample_depth
 from lares.plain import plain, whole
 from lares_kernels import CoreConfig, refine
-from lares_kernels.parts import Drops, Stretch, refuse, refuse_hooks, stretches
-from lares_kernels.seeds import DrawSeeds, drawn_seed
-from lares_kernels.torch_layers import LayerTensors, stack_layers
+from lares_kernels.interop.parts import Drops, Stretch, refuse, refuse_hooks, stretches
+from lares_kernels.interop.torch_layers import LayerTensors, stack_layers
+from lares_kernels.spec.seeds import DrawSeeds, drawn_seed
 
 Model = TypeVar("Model", bound=nn.Module)
 CORE_NORM = "lares_core_norm"  # the model's attribute that holds LayerNorm_core

@@ -11,7 +11,7 @@ from lares.errors import ConfigError
 from lares.model.depth import DEPTH_SAMPLERS, MOST_OVER_MEAN
 from lares.names import nearest
 from lares.plain import one_of, positive, settle_options, whole
-from lares_kernels.config import CoreConfig
+from lares_kernels.spec.config import CoreConfig
 
 CONFIG_FILE = "config.json"  # of a saved model
 STATE_MODES = ("normal", "normal_zero", "zero")

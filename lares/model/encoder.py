@@ -16,11 +16,11 @@ from lares.model.config import LaresConfig
 from lares.model.text_fusion import TextFusion
 from lares.plain import plain
 from lares_kernels import RecurrentCore, refine_states
-from lares_kernels.dispatcher import can_be_read, check_when_run, only_run
-from lares_kernels.layout import Layout
-from lares_kernels.noise import Site, quantised_rate, row_keep, site_word
-from lares_kernels.seeds import seed_for, seed_of_call, seed_tensor
-from lares_kernels.whole import is_whole, whole_number, whole_numbers
+from lares_kernels.common.dispatcher import can_be_read, check_when_run, only_run
+from lares_kernels.common.whole import is_whole, whole_number, whole_numbers
+from lares_kernels.spec.layout import Layout
+from lares_kernels.spec.noise import Site, quantised_rate, row_keep, site_word
+from lares_kernels.spec.seeds import seed_for, seed_of_call, seed_tensor
 
 
 class EncoderOutput(NamedTuple):

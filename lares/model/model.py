@@ -21,7 +21,7 @@ from lares.model.seen import seen_items
 from lares.model.streams import chunk_of, chunk_seed
 from lares.names import shown
 from lares.plain import plain, whole
-from lares_kernels.noise import MAX_SEQUENCES
+from lares_kernels.spec.noise import MAX_SEQUENCES
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lares_kernels.noise import MAX_SEQUENCES, STREAM_BITS
+from lares_kernels.spec.noise import MAX_SEQUENCES, STREAM_BITS
 
 _CHUNKS = 0x6368756E6B << 24  # keeps these draws apart from every other use of the seed
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lares.model.config import LaresConfig
-from lares_kernels.noise import Site, normal_rows, quantised_rate, row_keep, site_word
+from lares_kernels.spec.noise import Site, normal_rows, quantised_rate, row_keep, site_word
 
 _LEAST_NOISE = 0.01
 

@@ -20,7 +20,7 @@ from lares.model.backend import require_backend
 from lares.training.config import TrainerOptions
 from lares.training.distributed import all_gather_rows
 from lares.training.steps import Place
-from lares_kernels.errors import BackendError
+from lares_kernels.spec.errors import BackendError
 
 _Result = TypeVar("_Result")
 _LET_GO_SECONDS = 0.2

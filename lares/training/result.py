@@ -10,7 +10,7 @@ from pathlib import Path
 from lares.errors import CheckpointError
 from lares.evaluation.ranking import DEFAULT_KS
 from lares.files import read_json, write_json
-from lares_kernels.one_number import real_number, whole_number
+from lares_kernels.common.one_number import real_number, whole_number
 
 Metrics = dict[int, dict[str, float]]
 _NAMES = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in DEFAULT_KS]

@@ -10,12 +10,8 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from lares_kernels.arrays import zeros_at_once
-from lares_kernels.backends import register
-from lares_kernels.call import Given, GivenBackward, RefineCall
-from lares_kernels.choices import Activation, Adapter, Norm, StateMode
-from lares_kernels.config import CoreConfig
-from lares_kernels.cuda import library as lib
+from lares_kernels.binding import cuda_library as lib
+from lares_kernels.common.verdicts import digest_of
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.packing import Packed, packing, unpack_gradients
 from lares_kernels.cuda.plan import (
@@ -29,12 +25,16 @@ from lares_kernels.cuda.plan import (
     split_plan,
 )
 from lares_kernels.cuda.settings import family_of, files_of_settings, settings
-from lares_kernels.errors import BackendError, PlanFailure
-from lares_kernels.noise import threshold_and_planes
-from lares_kernels.plan_failures import Plan, run_first
-from lares_kernels.scratch import unfilled
-from lares_kernels.tiles import divided, most_tiles, spill_bytes
-from lares_kernels.verdicts import digest_of
+from lares_kernels.gpu.arrays import zeros_at_once
+from lares_kernels.gpu.scratch import unfilled
+from lares_kernels.gpu.tiles import divided, most_tiles, spill_bytes
+from lares_kernels.registry.backends import register
+from lares_kernels.registry.plan_failures import Plan, run_first
+from lares_kernels.spec.call import Given, GivenBackward, RefineCall
+from lares_kernels.spec.choices import Activation, Adapter, Norm, StateMode
+from lares_kernels.spec.config import CoreConfig
+from lares_kernels.spec.errors import BackendError, PlanFailure
+from lares_kernels.spec.noise import threshold_and_planes
 
 _NAME = "cuda"  # of the backend
 LEAST_CAPABILITY = (8, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lares_kernels.choices import Precision
+from lares_kernels.spec.choices import Precision
 
 PRECISIONS = {torch.bfloat16: Precision.BF16, torch.float16: Precision.FP16}  # of products
 

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lares_kernels.arrays import parts_of
-from lares_kernels.config import CoreConfig
-from lares_kernels.cuda import library as lib
+from lares_kernels.binding import cuda_library as lib
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.plan import Shapes, shapes_of
-from lares_kernels.packing import Places, find_places
-from lares_kernels.parameters import parameter_shapes
-from lares_kernels.scratch import unfilled
+from lares_kernels.gpu.arrays import parts_of
+from lares_kernels.gpu.packing import Places, find_places
+from lares_kernels.gpu.scratch import unfilled
+from lares_kernels.spec.config import CoreConfig
+from lares_kernels.spec.parameters import parameter_shapes
 
 
 class Packed(NamedTuple):

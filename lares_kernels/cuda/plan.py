@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lares_kernels.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
-from lares_kernels.config import CoreConfig
+from lares_kernels.binding.cuda_library import Card
 from lares_kernels.cuda.device import PRECISIONS
-from lares_kernels.cuda.library import Card
 from lares_kernels.cuda.settings import SHIPPED, WEIGHTS, Settings
-from lares_kernels.serves import ServesCores
+from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
+from lares_kernels.spec.config import CoreConfig
+from lares_kernels.spec.serves import ServesCores
 
 WIDTHS = (32, 64, 128)
 SERVES = ServesCores(

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lares_kernels.cuda import library as lib
+from lares_kernels.binding import cuda_library as lib
 from lares_kernels.cuda.device import index_of, stream_of
-from lares_kernels.philox import philox4x32
+from lares_kernels.spec.philox import philox4x32
 
 LANES, LINES, WARPS = 32, 111, 4  # LINES: LARES_CUDA_PROBE_LINES
 _SEED = 17 | 0x80000001 << 32

@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lares_kernels.cuda.library import Card
-from lares_kernels.settings_files import (
+from lares_kernels.binding.cuda_library import Card
+from lares_kernels.common.settings_files import (
     named_file,
     named_files,
     read_json,

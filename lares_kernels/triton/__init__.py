@@ -1,5 +1,6 @@
 """Backend ``triton``: the recurrence in a GPU's registers and shared memory, through Triton.
 
-``backend.py`` and its neighbours are host code and import without Triton; ``kernels/`` is device code
-and imports Triton. Everything here reads like the equations of ``lares_kernels/equations.py``.
+``fused/`` and ``layered/`` are its two plans, ``launch/`` is what both know of a launch. Folders
+``kernels/`` are device code and import Triton; all else is host code and imports without it.
+Everything here reads like the equations of ``reference/equations.py``.
 """

@@ -12,25 +12,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lares_kernels.backends import register
-from lares_kernels.call import Given, GivenBackward, RefineCall
-from lares_kernels.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
-from lares_kernels.devices import tf32_allowed
-from lares_kernels.plan_failures import by_name_alone, first_left, run_first
-from lares_kernels.serves import ServesCores
-from lares_kernels.triton.constants import interpreted, padded
-from lares_kernels.triton.fused import call_setting, fused_backward, fused_forward
-from lares_kernels.triton.layered import layered_forward, layered_text
-from lares_kernels.triton.layered_backward import layered_backward
-from lares_kernels.triton.rules import Setting
-from lares_kernels.triton.settings import (
+from lares_kernels.common.devices import tf32_allowed
+from lares_kernels.common.verdicts import digest_of
+from lares_kernels.registry.backends import register
+from lares_kernels.registry.plan_failures import by_name_alone, first_left, run_first
+from lares_kernels.spec.call import Given, GivenBackward, RefineCall
+from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
+from lares_kernels.spec.serves import ServesCores
+from lares_kernels.triton.fused.launch import call_setting, fused_backward, fused_forward
+from lares_kernels.triton.launch.constants import interpreted, padded
+from lares_kernels.triton.launch.rules import Setting
+from lares_kernels.triton.launch.settings import (
     family_of,
     files_of_rules,
     longest_sequence,
     use_weights,
     weights_asked_for,
 )
-from lares_kernels.verdicts import digest_of
+from lares_kernels.triton.layered.backward import layered_backward
+from lares_kernels.triton.layered.forward import layered_forward, layered_text
 
 _PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST_TRITON = (3, 4)
@@ -73,7 +73,7 @@ def product_types() -> tuple[torch.dtype, ...]:
 
 
 class TritonPlan(NamedTuple):
-    """A :class:`lares_kernels.plan_failures.Plan`, and the rule of its tiles; None: layer by layer."""
+    """A ``Plan`` of registry/plan_failures.py, and the rule of its tiles; None: layer by layer."""
 
     backend: str
     words: str

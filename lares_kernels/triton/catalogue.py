@@ -9,22 +9,22 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from lares_kernels.backends import register_catalogue
-from lares_kernels.catalogue.call import SHORTEST, CatalogueCall, Operands, in_order
-from lares_kernels.catalogue.reference import (
+from lares_kernels.common.devices import on
+from lares_kernels.gpu.scratch import unfilled
+from lares_kernels.reference.catalogue import (
     NO_ITEM,
     ReferenceCatalogue,
     normalise_backward,
     prepared_queries,
 )
-from lares_kernels.devices import on
-from lares_kernels.plan_failures import Plan, run_first
-from lares_kernels.scratch import unfilled
-from lares_kernels.serves import ServesCatalogues, check_items
+from lares_kernels.registry.backends import register_catalogue
+from lares_kernels.registry.plan_failures import Plan, run_first
+from lares_kernels.spec.catalogue_call import SHORTEST, CatalogueCall, Operands, in_order
+from lares_kernels.spec.serves import ServesCatalogues, check_items
 from lares_kernels.triton.backend import TritonBackend, devices, precision_of, product_types
-from lares_kernels.triton.constants import LAUNCH_OPTIONS, interpreted, padded
-from lares_kernels.triton.rounding import round_to_tf32
-from lares_kernels.triton.settings import multiprocessors
+from lares_kernels.triton.launch.constants import LAUNCH_OPTIONS, interpreted, padded
+from lares_kernels.triton.launch.rounding import round_to_tf32
+from lares_kernels.triton.launch.settings import multiprocessors
 
 # Wider ones spill; products of whole float32 have no tensor cores and need registers for them.
 MOST_WIDTH = {"half": 256, "tf32": 256, "ieee": 64}

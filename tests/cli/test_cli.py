@@ -20,7 +20,7 @@ from lares.cli.doctor import asked_backend
 from lares.data import load_dataset
 from lares.evaluation import evaluate, popularity_tenths
 from lares.training.trainer import Trainer
-from lares_kernels.cpu_library import PRECISIONS, instruction_sets
+from lares_kernels.binding.cpu_library import PRECISIONS, instruction_sets
 from tests.cli.failing import fails
 from tests.conftest import write_interactions
 from tests.kernels.tools import NEEDS_CPU_KERNEL
@@ -324,7 +324,7 @@ def test_doctor(capsys) -> None:
 
 
 def test_an_instruction_set_that_is_not_there(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lares_kernels import cpu_library
+    from lares_kernels.binding import cpu_library
 
     monkeypatch.setenv(cpu_library.ISA_VARIABLE, "mmx")
     cpu_library.load.cache_clear()
@@ -339,7 +339,7 @@ def test_an_instruction_set_that_is_not_there(capsys, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("failing", [False, True])
 def test_checks_are_a_table(failing: bool, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     from lares_kernels import machine
-    from lares_kernels.verdicts import Verdict
+    from lares_kernels.common.verdicts import Verdict
 
     error = 1.0 if failing else 1e-7
     rows = [

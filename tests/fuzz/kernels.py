@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels import CoreConfig
-from lares_kernels import cpu_library as lib
+from lares_kernels.binding import cpu_library as lib
 from tests.fuzz.runner import Failure, main
 from tests.kernels.catalogues import CatalogueProblem, make_catalogue, whole_numbers_catalogue
 from tests.kernels.neighbours import assert_as_alone

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 import lares_kernels as lk
-from lares_kernels.cpu_library import load
-from lares_kernels.parameters import parameter_shapes
+from lares_kernels.binding.cpu_library import load
+from lares_kernels.spec.parameters import parameter_shapes
 from tests.fuzz.runner import Failure, main
 from tests.fuzz.tensors import Outcome, changed, contiguous, outcome, same
 

@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lares_kernels import CoreConfig, cpu, refine, use_backend
-from lares_kernels import cpu_library as lib
-from lares_kernels.call import RefineCall, depths, has_dropout
-from lares_kernels.catalogue import cpu as catalogue_cpu
-from lares_kernels.catalogue.call import CatalogueCall, Operands
-from lares_kernels.ops import make_call
-from lares_kernels.options import CallOptions, CallTensors
-from lares_kernels.parameters import parameter_shapes
+from lares_kernels import CoreConfig, refine, use_backend
+from lares_kernels.binding import cpu_library as lib
+from lares_kernels.cpu import backend as cpu
+from lares_kernels.cpu import catalogue as catalogue_cpu
+from lares_kernels.operators.refine import make_call
+from lares_kernels.spec.call import RefineCall, depths, has_dropout
+from lares_kernels.spec.catalogue_call import CatalogueCall, Operands
+from lares_kernels.spec.options import CallOptions, CallTensors
+from lares_kernels.spec.parameters import parameter_shapes
 from tests.kernels import harness_file
 from tests.kernels.catalogues import CatalogueProblem, ranks_by_hand, top_k_by_hand
 from tests.kernels.harness_file import Entry, given, result, room, word_of, write

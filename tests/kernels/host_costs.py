@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lares_kernels import CoreConfig, RecurrentCore, dispatcher, lengths, ops, use_backend
-from lares_kernels.call import RefineCall
+from lares_kernels import CoreConfig, RecurrentCore, use_backend
+from lares_kernels.common import dispatcher
+from lares_kernels.operators import refine as ops
+from lares_kernels.spec import lengths
+from lares_kernels.spec.call import RefineCall
 
 _ALLOCATIONS = frozenset({"empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided"})
 # What looks at a tensor's shape alone, or hands it on.

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from lares_kernels import CoreConfig, use_backend
-from lares_kernels.backends import REFINE, verify
-from lares_kernels.call import Request
-from lares_kernels.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
+from lares_kernels.registry.backends import REFINE, verify
+from lares_kernels.spec.call import Request
+from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
 from tests.kernels.problems import YARDSTICKS, make_core
 
 WINDOW = 9

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lares_kernels import CoreConfig, RecurrentCore
-from lares_kernels.call import PRECISIONS, RefineCall
-from lares_kernels.ops import make_call
-from lares_kernels.options import CallOptions, CallTensors
-from lares_kernels.seeds import signed
+from lares_kernels.operators.refine import make_call
+from lares_kernels.spec.call import PRECISIONS, RefineCall
+from lares_kernels.spec.options import CallOptions, CallTensors
+from lares_kernels.spec.seeds import signed
 
 SEEDS = (7, 2**63 + 5, 2**40 + 1)
 

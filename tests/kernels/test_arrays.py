@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lares_kernels.arrays import parts_of, zeros_at_once
+from lares_kernels.gpu.arrays import parts_of, zeros_at_once
 
 
 def test_zeros_at_once() -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from lares_kernels import built, verdicts
-from lares_kernels.cache import NOWHERE, cache_folder
-from lares_kernels.verdicts import Verdict
+from lares_kernels.binding import built
+from lares_kernels.common import verdicts
+from lares_kernels.common.cache import NOWHERE, cache_folder
+from lares_kernels.common.verdicts import Verdict
 
 IDENTITY = {"backend": "cpu"}
 VERDICT = Verdict("k", "d", {"x": 1e-6}, {"x": 1e-5}, 0.5)

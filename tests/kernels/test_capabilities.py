@@ -8,20 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from lares_kernels import (
-    CoreConfig,
-    RecurrentCore,
-    activations,
-    config,
-    explain,
-    use_backend,
-)
-from lares_kernels.activations import Activation
-from lares_kernels.backends import REFINE, options_of, partly_served, verify
-from lares_kernels.call import Request
-from lares_kernels.cuda import library
-from lares_kernels.errors import BackendError
-from lares_kernels.options import CallOptions
+from lares_kernels import CoreConfig, RecurrentCore, explain, use_backend
+from lares_kernels.binding import cuda_library as library
+from lares_kernels.reference import activations
+from lares_kernels.reference.activations import Activation
+from lares_kernels.registry.backends import REFINE, options_of, partly_served, verify
+from lares_kernels.spec import config
+from lares_kernels.spec.call import Request
+from lares_kernels.spec.errors import BackendError
+from lares_kernels.spec.options import CallOptions
 
 TUPLES = {
     "adapter": "ADAPTERS",

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 import lares_kernels as lk
-from lares_kernels.catalogue import reference
-from lares_kernels.cpu_library import load, use_instruction_set
+from lares_kernels.binding.cpu_library import load, use_instruction_set
+from lares_kernels.reference import catalogue as reference
+from lares_kernels.spec.call import FLOAT_TYPES
 from tests.kernels.catalogues import (
     CatalogueProblem,
     make_catalogue,
@@ -368,8 +369,8 @@ def test_reductions_and_inputs_without_gradient(backend: str) -> None:
             assert torch.equal(grad.reshape(full[key].shape), full[key])
 
 
-@pytest.mark.parametrize("queries_dtype", lk.call.FLOAT_TYPES)
-@pytest.mark.parametrize("items_dtype", lk.call.FLOAT_TYPES)
+@pytest.mark.parametrize("queries_dtype", FLOAT_TYPES)
+@pytest.mark.parametrize("items_dtype", FLOAT_TYPES)
 @pytest.mark.parametrize("shape", [(0, 4), (0, 3, 4), (2, 0, 4)])
 def test_no_rows_have_the_type_of_rows(
     shape: tuple[int, ...], queries_dtype: torch.dtype, items_dtype: torch.dtype

@@ -24,8 +24,8 @@ from lares_kernels.triton.catalogue import (
     slice_of,
     tile_of,
 )
-from lares_kernels.triton.constants import LAUNCH_OPTIONS
 from lares_kernels.triton.kernels import catalogue, catalogue_apart
+from lares_kernels.triton.launch.constants import LAUNCH_OPTIONS
 from tests.kernels.test_layered_compiled import skip_without_linker
 
 NUMBERS = ("n_queries", "each", "n_items", "n_excluded", "splits")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import lares_kernels as lk
-from lares_kernels.cpu_library import load, use_instruction_set
+from lares_kernels.binding.cpu_library import load, use_instruction_set
 from tests.kernels.catalogues import CatalogueProblem, make_catalogue
 from tests.kernels.non_finite import VALUES, put
 from tests.kernels.tools import cpu_sets

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lares_kernels import choices, config, cpu_library
-from lares_kernels.catalogue import call
-from lares_kernels.choices import Activation, Adapter, Choice, Padding
+from lares_kernels.binding import cpu_library
+from lares_kernels.spec import catalogue_call as call
+from lares_kernels.spec import choices, config
+from lares_kernels.spec.choices import Activation, Adapter, Choice, Padding
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "csrc"))
 import enums

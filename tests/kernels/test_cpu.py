@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from torch import Tensor
 
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
-from lares_kernels import cpu_library as lib
-from lares_kernels.choices import (
+from lares_kernels.binding import cpu_library as lib
+from lares_kernels.spec.choices import (
     Activation,
     Adapter,
     Code,

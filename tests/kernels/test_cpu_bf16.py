@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lares_kernels import CoreConfig, cpu_peak, explain, use_backend
-from lares_kernels import cpu_library as lib
+from lares_kernels.binding import cpu_library as lib
 from tests.kernels.problems import (
     VARIANTS,
     YARDSTICKS,

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from lares_kernels import cpu_library
+from lares_kernels.binding import cpu_library
 from tests.kernels.tools import needs
 
 HEADER = (Path(__file__).parents[2] / "csrc" / "lares_kernels.h").read_text()
 USES = """
 import sys
 from pathlib import Path
-from lares_kernels import cpu_library
+from lares_kernels.binding import cpu_library
 cpu_library.LIBRARY = Path(sys.argv[1])
 import torch
 from lares_kernels import BackendError, CoreConfig, RecurrentCore

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels.cpu_library import evaluate
+from lares_kernels.binding.cpu_library import evaluate
 from tests.kernels.tools import NEEDS_CPU_KERNEL
 
 pytestmark = NEEDS_CPU_KERNEL

@@ -8,11 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lares_kernels import CoreConfig, device_tables, mixing
+from lares_kernels import CoreConfig
+from lares_kernels.common import device_tables
 from lares_kernels.cuda import packing as cuda_packing
-from lares_kernels.triton import packing as triton_packing
-from lares_kernels.triton.mixing import basis_of
-from lares_kernels.triton.tile_transforms import tile_transforms as transforms
+from lares_kernels.reference import mixing
+from lares_kernels.triton.fused import packing as triton_packing
+from lares_kernels.triton.fused.tile_transforms import tile_transforms as transforms
+from lares_kernels.triton.layered.mixing import basis_of
 
 CPU = torch.device("cpu")
 # Of no other test, so that nothing is kept of it.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lares_kernels import cpu_library as lib
+from lares_kernels.binding import cpu_library as lib
 from tests.kernels import harness_cases, harness_file
 from tests.kernels.problems import relative
 from tests.kernels.tools import cannot_run, needs

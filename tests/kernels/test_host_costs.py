@@ -14,9 +14,10 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 from triton.runtime.jit import JITFunction
 
-from lares_kernels import CoreConfig, backends
+from lares_kernels import CoreConfig
+from lares_kernels.registry import backends
 from lares_kernels.triton import backend as triton_backend
-from lares_kernels.triton import fused
+from lares_kernels.triton.fused import launch as fused
 from tests.kernels.host_costs import HostCosts, StepCosts, as_on_a_card
 
 PUBLISHED = CoreConfig(dropout=0.5, attn_dropout=0.5)

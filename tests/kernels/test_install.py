@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lares_kernels import built
+from lares_kernels.binding import built
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "csrc"))

@@ -18,12 +18,20 @@ from triton.compiler import ASTSource
 from benchmarks.gpu.triton_aot import TARGETS, resources
 from benchmarks.gpu.triton_bounds import SHARED_LIMIT
 from lares_kernels import CoreConfig
-from lares_kernels.triton.constants import LAUNCH_OPTIONS, Constants, compile_time, constants
-from lares_kernels.triton.kernels import layered_attention, layered_mixing, layered_rows
-from lares_kernels.triton.layered_blocks import attention_blocks
-from lares_kernels.triton.layered_call import FLAT_BLOCK, row_rows
-from lares_kernels.triton.layered_gradients import KEY_STAGES
-from lares_kernels.triton.mixing import SUM_BLOCK, mixing_blocks
+from lares_kernels.triton.launch.constants import LAUNCH_OPTIONS, Constants, compile_time, constants
+from lares_kernels.triton.layered.attention_blocks import attention_blocks
+from lares_kernels.triton.layered.call import FLAT_BLOCK, row_rows
+from lares_kernels.triton.layered.gradients import KEY_STAGES
+from lares_kernels.triton.layered.kernels import (
+    attention as layered_attention,
+)
+from lares_kernels.triton.layered.kernels import (
+    mixing as layered_mixing,
+)
+from lares_kernels.triton.layered.kernels import (
+    rows as layered_rows,
+)
+from lares_kernels.triton.layered.mixing import SUM_BLOCK, mixing_blocks
 
 FORWARD = (layered_attention.attention_kernel,)
 BACKWARD = (layered_attention.query_gradient_kernel, layered_attention.key_gradient_kernel)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels import look
-from lares_kernels.cpu_library import LaresCall
-from lares_kernels.look import Look, Place, look_for, word_of
+from lares_kernels.binding.cpu_library import LaresCall
+from lares_kernels.cpu import tensor_reader as look
+from lares_kernels.cpu.tensor_reader import Look, Place, look_for, word_of
 from tests.kernels.tools import NEEDS_CPU_KERNEL
 
 pytestmark = NEEDS_CPU_KERNEL

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from lares_kernels import CoreConfig, RecurrentCore, explain, use_backend
-from lares_kernels.backends import verify
-from lares_kernels.call import Request
 from lares_kernels.cuda.plan import SERVES
-from lares_kernels.mixing import circular_filter, fourier_basis, low_pass, rescale_bands
+from lares_kernels.reference.mixing import circular_filter, fourier_basis, low_pass, rescale_bands
+from lares_kernels.registry.backends import verify
+from lares_kernels.spec.call import Request
 from lares_kernels.triton.backend import TritonBackend
 from tests.kernels.problems import make_core, random_loss, relative
 

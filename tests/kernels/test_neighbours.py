@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lares_kernels import cpu_library as lib
+from lares_kernels.binding import cpu_library as lib
 from tests.kernels.neighbours import NEAR_A_BLOCK, assert_as_alone
 from tests.kernels.problems import SMALL, assert_equal_to_equations
 from tests.kernels.tools import cpu_sets

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from lares_kernels import CoreConfig, use_backend
-from lares_kernels import cpu_library as lib
-from lares_kernels.cpu_library import evaluate
+from lares_kernels.binding import cpu_library as lib
+from lares_kernels.binding.cpu_library import evaluate
 from tests.kernels.non_finite import (
     LENGTHS,
     VALUES,

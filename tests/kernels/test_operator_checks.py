@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import lares_kernels as lk
-from lares_kernels.cpu_library import load
-from lares_kernels.options import CallOptions, CallTensors
-from lares_kernels.parameters import parameter_shapes
+from lares_kernels.binding.cpu_library import load
+from lares_kernels.spec.options import CallOptions, CallTensors
+from lares_kernels.spec.parameters import parameter_shapes
 from tests.kernels.problems import SMALL, make_core
 
 BACKENDS = ["reference"] + ([] if isinstance(load(), str) else ["cpu"])

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lares_kernels import CoreConfig, RecurrentCore, refine, use_backend
-from lares_kernels.cpu_library import load
-from lares_kernels.options import CallOptions, CallTensors
+from lares_kernels.binding.cpu_library import load
+from lares_kernels.spec.options import CallOptions, CallTensors
 from tests.kernels.problems import SMALL, make_core
 
 NOISY = replace(SMALL, dropout=0.5, attn_dropout=0.5)

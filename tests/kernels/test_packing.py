@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from lares_kernels import CoreConfig, parameters
+from lares_kernels import CoreConfig
 from lares_kernels.cuda import packing as cuda_packing
-from lares_kernels.parameters import PARAMETERS, Parameter, Side
-from lares_kernels.triton import packing as triton_packing
+from lares_kernels.spec import parameters
+from lares_kernels.spec.parameters import PARAMETERS, Parameter, Side
+from lares_kernels.triton.fused import packing as triton_packing
 from tests.kernels.test_parameters import CORES
 
 CPU = torch.device("cpu")

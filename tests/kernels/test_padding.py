@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels import CoreConfig, RecurrentCore, cpu_library, use_backend
+from lares_kernels import CoreConfig, RecurrentCore, use_backend
+from lares_kernels.binding import cpu_library
 from tests.kernels.problems import SMALL, make_core
 
 RATES = {"dropout": 0.5, "attn_dropout": 0.25, "inner_dropout": 0.25}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks.report.support import PAGE, page
-from lares_kernels.cpu_library import load
-from lares_kernels.cuda import library
+from lares_kernels.binding import cuda_library as library
+from lares_kernels.binding.cpu_library import load
 from tests.kernels import pairs
 
 BACKENDS = ["reference"] + ([] if isinstance(load(), str) else ["cpu"])

@@ -12,9 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels import CoreConfig, RecurrentCore, config, cpu, equations, recurrence, use_backend
-from lares_kernels import parameters as table
-from lares_kernels.parameters import (
+from lares_kernels import CoreConfig, RecurrentCore, use_backend
+from lares_kernels.cpu import backend as cpu
+from lares_kernels.reference import equations, recurrence
+from lares_kernels.spec import config
+from lares_kernels.spec import parameters as table
+from lares_kernels.spec.parameters import (
     PLACES,
     Parameter,
     Side,

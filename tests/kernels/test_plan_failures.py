@@ -17,22 +17,20 @@ from lares_kernels import (
     BackendError,
     CoreConfig,
     RecurrentCore,
-    backends,
     catalogue_top_k,
     explain,
     machine,
-    plan_failures,
-    self_check,
     use_backend,
 )
-from lares_kernels.backends import REFINE
-from lares_kernels.call import Request
-from lares_kernels.catalogue.reference import ReferenceCatalogue
-from lares_kernels.errors import PlanFailure
-from lares_kernels.plan_failures import Plan, cause_of, run_first
-from lares_kernels.reference import ReferenceBackend
-from lares_kernels.serves import ANY_WIDTH, ServesCores
-from lares_kernels.verdicts import Verdict
+from lares_kernels.common.verdicts import Verdict
+from lares_kernels.reference.backend import ReferenceBackend
+from lares_kernels.reference.catalogue import ReferenceCatalogue
+from lares_kernels.registry import backends, plan_failures, self_check
+from lares_kernels.registry.backends import REFINE
+from lares_kernels.registry.plan_failures import Plan, cause_of, run_first
+from lares_kernels.spec.call import Request
+from lares_kernels.spec.errors import PlanFailure
+from lares_kernels.spec.serves import ANY_WIDTH, ServesCores
 
 CPU = torch.device("cpu")
 CORE = CoreConfig(16, 2, 24, 1, dropout=0.5, attn_dropout=0.25)

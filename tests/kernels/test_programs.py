@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import Dim
 
 from lares_kernels import CoreConfig, RecurrentCore, from_torch, use_backend
-from lares_kernels.cpu_library import load
+from lares_kernels.binding.cpu_library import load
 from tests.kernels.problems import SMALL, make_core
 
 BACKENDS = ["reference", "equations"] + ([] if isinstance(load(), str) else ["cpu"])
@@ -382,7 +382,7 @@ COMPILED = """
 import sys, warnings
 import torch
 import lares_kernels as lk
-from lares_kernels.parameters import parameter_shapes
+from lares_kernels.spec.parameters import parameter_shapes
 warnings.simplefilter("error")
 torch._dynamo.config.error_on_recompile = True
 core = lk.RecurrentCore(lk.CoreConfig(8, 2, 8, 1)).eval()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lares_kernels import noise
-from lares_kernels.philox import philox4x32
+from lares_kernels.spec import noise
+from lares_kernels.spec.philox import philox4x32
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from torch import Tensor
 
 import lares_kernels as lk
 from lares_kernels import CoreConfig, RecurrentCore, use_backend
-from lares_kernels.backends import CATALOGUE, REFINE, register, register_catalogue
-from lares_kernels.catalogue.reference import ReferenceCatalogue
-from lares_kernels.choices import Adapter
-from lares_kernels.errors import BackendError
-from lares_kernels.options import CallOptions
-from lares_kernels.reference import ReferenceBackend
-from lares_kernels.serves import ServesCatalogues, ServesCores
+from lares_kernels.reference.backend import ReferenceBackend
+from lares_kernels.reference.catalogue import ReferenceCatalogue
+from lares_kernels.registry.backends import CATALOGUE, REFINE, register, register_catalogue
+from lares_kernels.spec.choices import Adapter
+from lares_kernels.spec.errors import BackendError
+from lares_kernels.spec.options import CallOptions
+from lares_kernels.spec.serves import ServesCatalogues, ServesCores
 
 CORE = CoreConfig(16, 2, 24, 1)
 
@@ -167,9 +167,13 @@ def test_a_name_is_taken_once() -> None:
 
 
 def test_the_order_does_not_depend_on_who_is_imported_first() -> None:
-    for first in ("lares_kernels.triton.catalogue", "lares_kernels.reference", "lares_kernels.cpu"):
+    for first in (
+        "lares_kernels.triton.catalogue",
+        "lares_kernels.reference.backend",
+        "lares_kernels.cpu.backend",
+    ):
         program = (
-            f"import {first}; from lares_kernels.backends import CATALOGUE, REFINE\n"
+            f"import {first}; from lares_kernels.registry.backends import CATALOGUE, REFINE\n"
             "print(*REFINE.backends, *CATALOGUE.backends)"
         )
         said = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

@@ -15,16 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lares_kernels import (
-    CoreConfig,
-    RecurrentCore,
-    RefineOutput,
-    function,
-    look,
-    refine,
-    use_backend,
-)
-from lares_kernels import repeated_calls as repeated
+from lares_kernels import CoreConfig, RecurrentCore, RefineOutput, function, refine, use_backend
+from lares_kernels.cpu import repeated_calls as repeated
+from lares_kernels.cpu import tensor_reader as look
 from tests.kernels.problems import SMALL, VARIANTS, make_core, name
 from tests.kernels.tools import NEEDS_CPU_KERNEL
 

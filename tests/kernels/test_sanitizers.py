@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lares_kernels.cpu_library import instruction_sets
+from lares_kernels.binding.cpu_library import instruction_sets
 from tests.kernels.tools import NEEDS_CPU_KERNEL
 
 pytestmark = [

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import lares_kernels
-from lares_kernels import scratch
-from lares_kernels.scratch import unfilled, unfilled_like, zeroed
+from lares_kernels.gpu import scratch
+from lares_kernels.gpu.scratch import unfilled, unfilled_like, zeroed
 
 TAKEN = scratch._taken  # which poisoned memory replaces
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ NAMES = {
     "full",
 }
 # What callers get and kernels do not write whole.
-HANDED_ON = {"triton/fused.py": 1, "triton/layered.py": 1, "cuda/backend.py": 1}
+HANDED_ON = {"triton/fused/launch.py": 1, "triton/layered/forward.py": 1, "cuda/backend.py": 1}
 
 
 @pytest.fixture
@@ -104,13 +104,13 @@ def test_backends_take_scratch_from_here() -> None:
     package = Path(lares_kernels.__file__).parent
     asked = ("empty", "empty_like", "empty_strided", "new_empty")
     found = {}
-    for path in sorted([*(package / "triton").glob("*.py"), *(package / "cuda").glob("*.py")]):
+    for path in sorted([*(package / "triton").rglob("*.py"), *(package / "cuda").glob("*.py")]):
         names = [
             node.attr
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             if isinstance(node, ast.Attribute) and node.attr in asked
         ]
         if names:
-            found[f"{path.parent.name}/{path.name}"] = len(names)
-    found["triton/layered.py"] -= 1  # of no numbers
+            found[path.relative_to(package).as_posix()] = len(names)
+    found["triton/layered/forward.py"] -= 1  # of no numbers
     assert found == HANDED_ON

@@ -12,8 +12,8 @@ from torch.autograd import forward_ad, functional
 
 import lares_kernels as lk
 from lares_kernels import CoreConfig, RecurrentCore
-from lares_kernels.cpu_library import load
-from lares_kernels.options import CallOptions, CallTensors
+from lares_kernels.binding.cpu_library import load
+from lares_kernels.spec.options import CallOptions, CallTensors
 from tests.kernels.problems import make_core
 
 BACKENDS = ["reference"] + ([] if isinstance(load(), str) else ["cpu"])

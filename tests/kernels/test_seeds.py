@@ -18,11 +18,12 @@ from torch._dynamo.testing import CompileCounter
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from lares_kernels import RecurrentCore, from_torch, refine_states, seeds, use_backend
-from lares_kernels.cpu_library import load
-from lares_kernels.ops import make_call
-from lares_kernels.options import CallOptions, CallTensors
-from lares_kernels.seeds import DrawSeeds, drawn_seed, seed_for, seed_memory, seed_tensor
+from lares_kernels import RecurrentCore, from_torch, refine_states, use_backend
+from lares_kernels.binding.cpu_library import load
+from lares_kernels.operators.refine import make_call
+from lares_kernels.spec import seeds
+from lares_kernels.spec.options import CallOptions, CallTensors
+from lares_kernels.spec.seeds import DrawSeeds, drawn_seed, seed_for, seed_memory, seed_tensor
 from tests.kernels.problems import SMALL, make_core
 
 NOISY = replace(SMALL, dropout=0.5, attn_dropout=0.25, inner_dropout=0.25)

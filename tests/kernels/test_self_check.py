@@ -14,19 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from lares_kernels import (
-    BackendError,
-    CoreConfig,
-    backends,
-    cpu_library,
-    explain,
-    refine,
-    self_check,
-)
-from lares_kernels.backends import REFINE
-from lares_kernels.call import Request
-from lares_kernels.catalogue.call import CatalogueRequest
-from lares_kernels.verdicts import Verdict
+from lares_kernels import BackendError, CoreConfig, explain, refine
+from lares_kernels.binding import cpu_library
+from lares_kernels.common.verdicts import Verdict
+from lares_kernels.registry import backends, self_check
+from lares_kernels.registry.backends import REFINE
+from lares_kernels.spec.call import Request
+from lares_kernels.spec.catalogue_call import CatalogueRequest
 from tests.kernels.tools import NEEDS_CPU_KERNEL, cpu_sets
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "csrc"))
@@ -343,7 +337,8 @@ def planted(name: str, folder: Path) -> Path:
 USES = """
 import logging, sys, torch
 logging.basicConfig(format="%(message)s")
-from lares_kernels import CoreConfig, RecurrentCore, catalogue_top_k, cpu_library, explain, use_backend
+from lares_kernels import CoreConfig, RecurrentCore, catalogue_top_k, explain, use_backend
+from lares_kernels.binding import cpu_library
 cpu_library.LIBRARY = type(cpu_library.LIBRARY)(sys.argv[1])
 core = RecurrentCore(CoreConfig(16, 2, 24, 1))
 for length in (3, 4):
@@ -376,7 +371,9 @@ def test_a_wrong_kernel_is_refused(name: str, tmp_path: Path) -> None:
         assert "off by" in warning
         assert "lares doctor --check" in warning
         assert done.stdout.startswith("reference: "), done.stdout
-        assert said[-1].startswith("lares_kernels.errors.BackendError: backend 'cpu', asked for by")
+        assert said[-1].startswith(
+            "lares_kernels.spec.errors.BackendError: backend 'cpu', asked for by"
+        )
     environment[self_check.VARIABLE] = "0"
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=120, check=False

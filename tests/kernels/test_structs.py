@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from lares_kernels import cpu_library, look
-from lares_kernels.cuda import library, packing, probe
-from lares_kernels.parameters import PLACES
+from lares_kernels.binding import cpu_library
+from lares_kernels.binding import cuda_library as library
+from lares_kernels.cpu import tensor_reader as look
+from lares_kernels.cuda import packing, probe
+from lares_kernels.spec.parameters import PLACES
 from tests.kernels.tools import cannot_run
 
 CSRC = Path(__file__).parents[2] / "csrc"

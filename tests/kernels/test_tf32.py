@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from benchmarks.core.clock import products
-from lares_kernels.circumstances import circumstances
-from lares_kernels.devices import tf32_allowed
-from lares_kernels.self_check import precision_name
+from lares_kernels.common.devices import tf32_allowed
+from lares_kernels.registry.circumstances import circumstances
+from lares_kernels.registry.self_check import precision_name
 from lares_kernels.triton.backend import precision_of
 
 

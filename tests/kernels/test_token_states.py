@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lares_kernels import RecurrentCore, refine_states, use_backend
-from lares_kernels.call import MAX_STEPS
+from lares_kernels.spec.call import MAX_STEPS
 from tests.kernels.problems import SMALL, assert_equal_to_equations, make_problem, relative
 
 NOISY = replace(SMALL, dropout=0.5, attn_dropout=0.3)

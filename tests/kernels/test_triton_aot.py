@@ -21,14 +21,9 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 from benchmarks.gpu import triton_aot, triton_bounds
 from benchmarks.gpu.triton_aot import TARGETS, Compiled, Resources, compiled_rule, matrix_bytes
 from lares_kernels import CoreConfig
-from lares_kernels.config import MIXERS
-from lares_kernels.triton.rules import Setting
-from lares_kernels.triton.settings import (
-    BESIDES,
-    families,
-    longest_sequence,
-    settings,
-)
+from lares_kernels.spec.config import MIXERS
+from lares_kernels.triton.launch.rules import Setting
+from lares_kernels.triton.launch.settings import BESIDES, families, longest_sequence, settings
 
 SHORT = [
     (family, rule)

@@ -149,8 +149,8 @@ def test_packed_equals_padded() -> None:
 
 
 def test_any_depth_and_batch_after_warmup_without_compiling() -> None:
-    from lares_kernels.triton.kernels.backward import backward_kernel
-    from lares_kernels.triton.kernels.forward import forward_kernel
+    from lares_kernels.triton.fused.kernels.backward import backward_kernel
+    from lares_kernels.triton.fused.kernels.forward import forward_kernel
 
     kernels = (forward_kernel, backward_kernel)
 

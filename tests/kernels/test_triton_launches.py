@@ -24,16 +24,16 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from lares_kernels import CoreConfig, RecurrentCore
-from lares_kernels.call import Given, GivenBackward, RefineCall
-from lares_kernels.ops import make_call
-from lares_kernels.options import CallOptions, CallTensors
-from lares_kernels.triton import fused
-from lares_kernels.triton.kernels.backward import backward_kernel
-from lares_kernels.triton.kernels.forward import forward_kernel
-from lares_kernels.triton.kernels.packing import unpack_kernel
-from lares_kernels.triton.kernels.prepare import prepare_kernel
+from lares_kernels.operators.refine import make_call
+from lares_kernels.spec.call import Given, GivenBackward, RefineCall
+from lares_kernels.spec.options import CallOptions, CallTensors
+from lares_kernels.triton.fused import launch as fused
+from lares_kernels.triton.fused.kernels.backward import backward_kernel
+from lares_kernels.triton.fused.kernels.forward import forward_kernel
+from lares_kernels.triton.fused.kernels.packing import unpack_kernel
+from lares_kernels.triton.fused.kernels.prepare import prepare_kernel
+from lares_kernels.triton.fused.kernels.weight_gradients import weights_kernel
 from lares_kernels.triton.kernels.tiles import rows_kernel
-from lares_kernels.triton.kernels.weight_gradients import weights_kernel
 
 OF_FORWARD = (prepare_kernel, rows_kernel, forward_kernel)
 KERNELS = (*OF_FORWARD, backward_kernel, weights_kernel, unpack_kernel)

@@ -17,10 +17,10 @@ from triton.compiler import CompilationError
 from benchmarks.gpu import triton_aot
 from benchmarks.gpu.triton_aot import TARGETS
 from lares_kernels import CoreConfig
-from lares_kernels.triton.constants import constants
-from lares_kernels.triton.kernels import layered_rows
-from lares_kernels.triton.layered_call import FLAT_BLOCK
-from lares_kernels.triton.settings import settings
+from lares_kernels.triton.launch.constants import constants
+from lares_kernels.triton.launch.settings import settings
+from lares_kernels.triton.layered.call import FLAT_BLOCK
+from lares_kernels.triton.layered.kernels import rows as layered_rows
 from tests.kernels.test_layered_compiled import check
 
 UNKNOWN = 99

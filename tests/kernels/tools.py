@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from lares_kernels import cpu_library
+from lares_kernels.binding import cpu_library
 
 # For tests, and whole files, that compute with the compiled CPU kernel.
 NEEDS_CPU_KERNEL = pytest.mark.usefixtures("cpu_kernel")

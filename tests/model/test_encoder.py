@@ -9,7 +9,7 @@ import torch
 
 from lares import LaresConfig, LaresEncoder
 from lares.errors import ConfigError
-from lares_kernels.layout import Layout
+from lares_kernels.spec.layout import Layout
 
 CONFIG = {"n_items": 30, "max_length": 6, "d_model": 16, "d_ff": 24}
 ITEMS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 0, 0, 0], [6, 5, 3, 5, 0]])

@@ -100,7 +100,7 @@ inline void keep_words(const uint32_t* streams, const uint32_t* positions, int r
     }
 }
 
-// Standard normal numbers cut at three sigma from words; lares_kernels/noise.py derives the
+// Standard normal numbers cut at three sigma from words; lares_kernels/spec/noise.py derives the
 // formula.
 LARES_INLINE Vec truncated_normal(UVec words) {
     constexpr float c[] = {2.117580972424287f,      0.3478603869914019f,    -0.005891808852105128f,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lares.errors import DownloadError
 from lares.names import nearest
-from lares_kernels.cache import cache_folder
+from lares_kernels.common.cache import cache_folder
 
 AMAZON_REPOSITORY = "McAuley-Lab/Amazon-Reviews-2023"
 AMAZON_CATEGORIES = (

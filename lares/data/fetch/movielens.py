@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lares.data.fetch.download import check_digest, download, extract_member
 from lares.errors import DownloadError
-from lares_kernels.cache import cache_folder
+from lares_kernels.common.cache import cache_folder
 
 MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 MOVIELENS_MD5 = "0e33842e24a9c977be4e0107933c0723"  # published beside the archive

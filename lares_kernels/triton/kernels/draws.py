@@ -1,4 +1,4 @@
-"""Random decisions by address on the device, with the bits of ``lares_kernels/noise.py``."""
+"""Random decisions by address on the device, with the bits of ``lares_kernels/spec/noise.py``."""
 
 import triton
 import triton.language as tl

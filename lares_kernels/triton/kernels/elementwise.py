@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from lares_kernels.choices import Activation
+from lares_kernels.spec.choices import Activation
 
 # Of the greater and the lesser of two numbers: NaN if one of them is.
 PASS: tl.constexpr = tl.constexpr(tl.PropagateNan.ALL)

@@ -11,7 +11,7 @@ everything that backward keeps for itself.
 import triton
 import triton.language as tl
 
-from lares_kernels.tiles import MOST_PROGRAMS
+from lares_kernels.gpu.tiles import MOST_PROGRAMS
 
 # What is known of a row: int32 arrays of ``ROWS`` for each tile.
 HIDDEN_ROW: tl.constexpr = tl.constexpr(0)  # of the caller's hidden; -1 past a tile's last row

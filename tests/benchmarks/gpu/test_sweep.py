@@ -29,7 +29,7 @@ from benchmarks.gpu.candidates import (
 )
 from benchmarks.gpu.sweep import Sweep, save
 from lares_kernels.cuda import settings as cuda_settings
-from lares_kernels.triton.settings import (
+from lares_kernels.triton.launch.settings import (
     ENVIRONMENT_VARIABLE,
     _forget,
     longest_sequence,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock  # torch depends on it
 
-from lares_kernels import backends
-from lares_kernels.cuda import library
+from lares_kernels.binding import cuda_library as library
+from lares_kernels.registry import backends
 
 ROOT = Path(__file__).parent.parent.parent.parent
 sys.path.insert(0, str(ROOT / "csrc"))

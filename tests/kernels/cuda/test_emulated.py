@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, self_check, use_backend
-from lares_kernels.backends import REFINE
-from lares_kernels.call import Request
+from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
+from lares_kernels.registry import self_check
+from lares_kernels.registry.backends import REFINE
+from lares_kernels.spec.call import Request
 from tests.kernels.problems import exact_problem, relative
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")

@@ -10,17 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels import (
-    BackendError,
-    CoreConfig,
-    RecurrentCore,
-    backends,
-    explain,
-    plan_failures,
-    use_backend,
-)
-from lares_kernels.choices import Activation, Adapter, StateMode
-from lares_kernels.cuda import library
+from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
+from lares_kernels.binding import cuda_library as library
+from lares_kernels.registry import backends, plan_failures
+from lares_kernels.spec.choices import Activation, Adapter, StateMode
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
 CORE = CoreConfig(32, 2, 64, 1, dropout=0.5)

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels import CoreConfig, RecurrentCore, scratch, use_backend
+from lares_kernels import CoreConfig, RecurrentCore, use_backend
 from lares_kernels.cuda import backend as cuda_backend
 from lares_kernels.cuda.plan import shapes_of
+from lares_kernels.gpu import scratch
 from tests.kernels.cuda.test_emulated import (
     LENGTHS,
     LONGER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lares_kernels.cuda import library
+from lares_kernels.binding import cuda_library as library
 from tests.kernels import pairs
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")

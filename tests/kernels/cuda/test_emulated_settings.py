@@ -15,7 +15,7 @@ from benchmarks.gpu import sweep as gpu_sweep
 from benchmarks.gpu.candidates import CUDA, Question, setting
 from benchmarks.gpu.sweep import Sweep, save
 from lares_kernels import CoreConfig, use_backend
-from lares_kernels.cuda import library
+from lares_kernels.binding import cuda_library as library
 from lares_kernels.cuda.plan import LaunchPlan, carveout, launch_plan, shapes_of
 from lares_kernels.cuda.settings import (
     ENVIRONMENT_VARIABLE,

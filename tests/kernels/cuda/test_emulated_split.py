@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from lares_kernels import CoreConfig, explain, use_backend, warmup
+from lares_kernels.binding import cuda_library as lib
 from lares_kernels.cuda import backend as cuda_backend
-from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.packing import packing, places_of
 from lares_kernels.cuda.plan import LaunchPlan
-from lares_kernels.parameters import parameter_shapes
+from lares_kernels.spec.parameters import parameter_shapes
 from tests.kernels.cuda.test_emulated import check, each_shape, outputs
 from tests.kernels.problems import exact_problem, relative
 

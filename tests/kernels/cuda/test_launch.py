@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lares_kernels import BackendError
-from lares_kernels.cuda import library
+from lares_kernels.binding import cuda_library as library
 from lares_kernels.cuda.backend import CudaBackend
 from tests.kernels.cuda.conftest import ROOT, build, build_cuda
 from tests.kernels.tools import cannot_run

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from lares_kernels import CoreConfig
-from lares_kernels.call import Request
-from lares_kernels.cuda.library import Card
+from lares_kernels.binding.cuda_library import Card
 from lares_kernels.cuda.packing import fragments, places_of
 from lares_kernels.cuda.plan import (
     SERVES,
@@ -19,7 +18,8 @@ from lares_kernels.cuda.plan import (
     shapes_of,
     split_plan,
 )
-from lares_kernels.parameters import parameter_shapes
+from lares_kernels.spec.call import Request
+from lares_kernels.spec.parameters import parameter_shapes
 
 H200 = Card(132, 232448, (9, 0))
 A100 = Card(108, 166912, (8, 0))

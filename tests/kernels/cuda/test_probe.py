@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lares_kernels import available_backends
-from lares_kernels.cuda import library, probe
+from lares_kernels.binding import cuda_library as library
+from lares_kernels.cuda import probe
 
 
 @pytest.mark.usefixtures("emulator")

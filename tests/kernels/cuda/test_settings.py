@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lares_kernels import CoreConfig
-from lares_kernels.cuda.library import Card
+from lares_kernels.binding.cuda_library import Card
 from lares_kernels.cuda.plan import LaunchPlan, carveout, launch_plan, shapes_of
 from lares_kernels.cuda.settings import (
     ENVIRONMENT_VARIABLE,

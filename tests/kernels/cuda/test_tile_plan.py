@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from lares_kernels import CoreConfig
-from lares_kernels.cuda import library as lib
+from lares_kernels.binding import cuda_library as lib
 from lares_kernels.cuda.backend import _Launch
-from lares_kernels.ops import make_call
-from lares_kernels.options import CallOptions, CallTensors
-from lares_kernels.parameters import parameter_shapes
+from lares_kernels.operators.refine import make_call
+from lares_kernels.spec.options import CallOptions, CallTensors
+from lares_kernels.spec.parameters import parameter_shapes
 from tests.kernels.plain_tiles import BLOCK, lengths_of_mean, rows_of_tiles
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")

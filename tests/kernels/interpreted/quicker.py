@@ -170,7 +170,7 @@ def philox_at_once(seed: Any, c0: Any, c1: Any, c2: Any, c3: Any) -> tuple[Any, 
     from triton.language import block_type, tensor, uint32
     from triton.runtime.interpreter import TensorHandle
 
-    from lares_kernels.philox import philox4x32
+    from lares_kernels.spec.philox import philox4x32
 
     def numbers(given: Any) -> torch.Tensor:
         if isinstance(given, tensor):

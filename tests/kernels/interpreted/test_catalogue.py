@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import lares_kernels as lk
-from lares_kernels.catalogue import ops
+from lares_kernels.operators import catalogue as ops
 from lares_kernels.triton import catalogue
 from tests.kernels import test_catalogue as shared
 from tests.kernels.catalogues import make_catalogue, ranks_by_hand, top_k_by_hand

@@ -5,10 +5,10 @@ import torch
 import triton
 import triton.language as tl
 
-from lares_kernels import noise
-from lares_kernels.activations import ACTIVATIONS
-from lares_kernels.choices import Activation
-from lares_kernels.seeds import seed_memory
+from lares_kernels.reference.activations import ACTIVATIONS
+from lares_kernels.spec import noise
+from lares_kernels.spec.choices import Activation
+from lares_kernels.spec.seeds import seed_memory
 from lares_kernels.triton.kernels import draws, elementwise
 
 CPU = torch.device("cpu")

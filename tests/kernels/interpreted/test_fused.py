@@ -12,11 +12,11 @@ from benchmarks.cases.equality import check
 from benchmarks.cases.gpu import MAIN, quick
 from benchmarks.cases.implementations import weights_of
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
-from lares_kernels.call import RefineCall
+from lares_kernels.spec.call import RefineCall
 from lares_kernels.triton import backend as triton_backend
-from lares_kernels.triton import fused
-from lares_kernels.triton.rules import WEIGHTS
-from lares_kernels.triton.settings import use_weights
+from lares_kernels.triton.fused import launch as fused
+from lares_kernels.triton.launch.rules import WEIGHTS
+from lares_kernels.triton.launch.settings import use_weights
 from tests.kernels.problems import (
     BACKWARD,
     DEPTHS,
@@ -254,7 +254,9 @@ def test_products_in_bfloat16_are_left_to_cards(width: int) -> None:
     core, hidden, lengths = exact_problem(replace(SMALL, d_model=width, n_layers=1), [4, 2])
     core.float()
     half = hidden.bfloat16()
-    refused = pytest.raises(BackendError, match=r"bfloat16; it serves torch\.float32, torch\.float16")
+    refused = pytest.raises(
+        BackendError, match=r"bfloat16; it serves torch\.float32, torch\.float16"
+    )
     with use_backend("triton"):
         with refused:
             core(hidden.float(), lengths, num_steps=1, precision="bf16")

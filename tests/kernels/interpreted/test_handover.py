@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from lares_kernels import CoreConfig, RecurrentCore, use_backend
-from lares_kernels.triton import fused, layered_rows
-from lares_kernels.triton.settings import use_rules
+from lares_kernels.triton.fused import launch as fused
+from lares_kernels.triton.launch.settings import use_rules
+from lares_kernels.triton.layered import packed_rows as layered_rows
 from tests.kernels.last_states import check_last_states
 from tests.kernels.problems import make_core
 

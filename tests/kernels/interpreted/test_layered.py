@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lares_kernels import BackendError, CoreConfig, backends, explain, use_backend
-from lares_kernels.call import Given, GivenBackward
-from lares_kernels.serves import ANY_WIDTH, ServesCores
+from lares_kernels import BackendError, CoreConfig, explain, use_backend
+from lares_kernels.registry import backends
+from lares_kernels.spec.call import Given, GivenBackward
+from lares_kernels.spec.serves import ANY_WIDTH, ServesCores
 from lares_kernels.triton.backend import TritonBackend, precision_of
-from lares_kernels.triton.layered import layered_forward
-from lares_kernels.triton.layered_backward import layered_backward
-from lares_kernels.triton.layered_gradients import wide_product
+from lares_kernels.triton.layered.backward import layered_backward
+from lares_kernels.triton.layered.forward import layered_forward
+from lares_kernels.triton.layered.gradients import wide_product
 from tests.kernels.problems import (
     FEW_LAYERS,
     SMALL,

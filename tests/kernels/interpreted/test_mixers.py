@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lares_kernels import CoreConfig, explain, use_backend, warmup
-from lares_kernels.triton.settings import use_weights
+from lares_kernels.triton.launch.settings import use_weights
 from tests.kernels.interpreted.test_layered import layered  # noqa: F401
 from tests.kernels.problems import (
     assert_equal_to_equations,

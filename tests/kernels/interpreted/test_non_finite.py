@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lares_kernels import CoreConfig, explain, use_backend
-from lares_kernels.triton.rules import WEIGHTS
-from lares_kernels.triton.settings import use_weights
+from lares_kernels.triton.launch.rules import WEIGHTS
+from lares_kernels.triton.launch.settings import use_weights
 from tests.kernels.neighbours import assert_as_alone
 from tests.kernels.non_finite import (
     VALUES,

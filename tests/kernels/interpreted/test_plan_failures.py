@@ -15,22 +15,16 @@ from lares_kernels import (
     BackendError,
     CoreConfig,
     RecurrentCore,
-    backends,
     catalogue_ranks,
     explain,
-    plan_failures,
-    self_check,
     use_backend,
 )
-from lares_kernels.triton import settings
-from lares_kernels.triton.kernels import (
-    backward,
-    catalogue,
-    forward,
-    layered_rows,
-    prepare,
-)
-from lares_kernels.triton.settings import use_weights
+from lares_kernels.registry import backends, plan_failures, self_check
+from lares_kernels.triton.fused.kernels import backward, forward, prepare
+from lares_kernels.triton.kernels import catalogue
+from lares_kernels.triton.launch import settings
+from lares_kernels.triton.launch.settings import use_weights
+from lares_kernels.triton.layered.kernels import rows as layered_rows
 
 CORE = CoreConfig(16, 2, 24, 2, dropout=0.5)
 ROOM = OutOfResources(300_000, 232_448, "shared memory")

@@ -9,9 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lares_kernels import CoreConfig, RecurrentCore
-from lares_kernels.call import Given, GivenBackward
-from lares_kernels.triton import fused
+from lares_kernels.spec.call import Given, GivenBackward
 from lares_kernels.triton.backend import TritonBackend
+from lares_kernels.triton.fused import launch as fused
 from tests.kernels.seed_memory import assert_draws_follow_memory, call_of
 
 DROPPING = CoreConfig(16, 2, 24, 1, dropout=0.5, attn_dropout=0.25, inner_dropout=0.25)

@@ -10,16 +10,11 @@ import torch
 import triton
 import triton.language as tl
 
-from lares_kernels import (
-    BackendError,
-    CoreConfig,
-    backends,
-    self_check,
-    use_backend,
-)
-from lares_kernels.backends import REFINE
-from lares_kernels.call import Request
-from lares_kernels.catalogue.call import CatalogueRequest
+from lares_kernels import BackendError, CoreConfig, use_backend
+from lares_kernels.registry import backends, self_check
+from lares_kernels.registry.backends import REFINE
+from lares_kernels.spec.call import Request
+from lares_kernels.spec.catalogue_call import CatalogueRequest
 from lares_kernels.triton.kernels import elementwise
 
 FUSED = CoreConfig(d_model=16, n_heads=2, d_ff=24, n_layers=1, activation="relu")

@@ -11,7 +11,7 @@ from benchmarks.cases.gpu import MAIN
 from benchmarks.gpu.candidates import IEEE, Question, changed, without
 from benchmarks.gpu.sweep import Sweep, save
 from lares_kernels.triton import backend as triton_backend
-from lares_kernels.triton.rules import read_rules
+from lares_kernels.triton.launch.rules import read_rules
 
 CASE = replace(MAIN, precision="fp32", batch=2, steps=1)
 

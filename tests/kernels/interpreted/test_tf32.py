@@ -21,8 +21,8 @@ from triton.runtime import interpreter
 import lares_kernels as lk
 from lares_kernels import CoreConfig, use_backend
 from lares_kernels.triton import backend as triton_backend
-from lares_kernels.triton.rounding import round_to_tf32
-from lares_kernels.triton.settings import use_weights
+from lares_kernels.triton.launch.rounding import round_to_tf32
+from lares_kernels.triton.launch.settings import use_weights
 from tests.kernels.catalogues import make_catalogue
 from tests.kernels.interpreted.test_layered import layered
 from tests.kernels.interpreted.test_mixers import BSAREC, FILTER

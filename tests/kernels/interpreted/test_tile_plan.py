@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lares_kernels import CoreConfig, tiles
-from lares_kernels.ops import make_call
-from lares_kernels.options import CallOptions, CallTensors
+from lares_kernels import CoreConfig
+from lares_kernels.gpu import tiles
+from lares_kernels.operators.refine import make_call
+from lares_kernels.spec.options import CallOptions, CallTensors
+from lares_kernels.triton.fused.tile_plan import make_plan, most_tiles
 from lares_kernels.triton.kernels import tiles as kernels
-from lares_kernels.triton.tile_plan import make_plan, most_tiles
 from tests.kernels.plain_tiles import cut, lengths_of_mean, rows_of_tiles
 
 

@@ -1,0 +1,1 @@
+"""The C libraries: what installing built, and their structs and functions. None of it imports torch."""

@@ -1,0 +1,1 @@
+"""Backend ``cpu``: tensors and calls around the C++ kernels of csrc/cpu."""

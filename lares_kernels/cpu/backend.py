@@ -1,0 +1,225 @@
+"""Backend ``cpu``: the fused C++ kernel of csrc/cpu."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from operator import itemgetter
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lares_kernels.binding import cpu_library as lib
+from lares_kernels.cpu.tensors import Addressed, float32_addresses, room, room_like
+from lares_kernels.registry.backends import register
+from lares_kernels.spec.call import RefineCall
+from lares_kernels.spec.choices import (
+    Activation,
+    Adapter,
+    Code,
+    DropoutOf,
+    Mixer,
+    Norm,
+    Padding,
+    Precision,
+    StateMode,
+)
+from lares_kernels.spec.config import DROPOUT_LEVELS, CoreConfig
+from lares_kernels.spec.errors import BackendError
+from lares_kernels.spec.parameters import PLACES, parameter_shapes, parameters_of
+from lares_kernels.spec.serves import ServesCores
+
+_PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+_SERVES = ServesCores(
+    widths=dict.fromkeys(_PRECISIONS, range(1, 512 + 1)),
+    adapters=(Adapter.ADD, Adapter.GATE, Adapter.CONCAT, Adapter.NONE),
+    activations=(Activation.GELU, Activation.GELU_TANH, Activation.RELU, Activation.SILU),
+    norms=(Norm.POST, Norm.PRE, Norm.QUERY),
+    mixers=(Mixer.ATTENTION, Mixer.FILTER, Mixer.BSAREC),
+    paddings=(Padding.RIGHT, Padding.LEFT, Padding.LEFT_ZEROS),
+    dropout_of=(DropoutOf.BOTH, DropoutOf.FEED_FORWARD),
+    options=(
+        *("rollouts", "max_steps", "steps_done", "dropout", "zero_state", "wants_state"),
+        *("differentiates", "keeps_padding", "max_length"),
+    ),
+)
+_BAD_VALUES = (Code.BAD_LENGTH, Code.BAD_STEPS, Code.BAD_ID)
+
+
+class CpuBackend:
+    """One call is one kernel: state, activations and weights stay in cache over all steps."""
+
+    name = "cpu"
+    preference = 30
+    automatic = True
+    any_size = True
+    starts_kernels = False  # they are compiled already
+    devices = ("cpu",)
+    serves = _SERVES
+
+    def availability(self) -> str | None:
+        library = lib.load()
+        return library if isinstance(library, str) else None
+
+    def build(self, product_dtype: torch.dtype) -> str | None:
+        return lib.build(_PRECISIONS[product_dtype])
+
+    def plan(self, call: RefineCall, device_type: str) -> str:
+        used = lib.instruction_set_in_use(_PRECISIONS[call.product_dtype])
+        return (
+            f"fused C++ kernel ({used}), {call.n_rows} packed tokens of "
+            f"{call.n_sequences} sequences in cache for all {call.options.max_steps} steps"
+        )
+
+    def forward(
+        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        inputs = _Inputs(call, hidden, state, parameters)
+        trajectory = room(call.n_sequences, call.options.max_steps, call.config.d_model)
+        final = room(*call.state_shape) if call.options.wants_state else room(0)
+        kept = room(call.kept_size if call.options.differentiates else 0)
+        c = inputs.c
+        c.trajectory = trajectory.data_ptr()
+        if call.options.wants_state:
+            c.final_state = final.data_ptr()
+        if call.options.differentiates:
+            inputs.place_kept(kept)
+        inputs.run("lares_refine_forward")
+        return trajectory, final, kept
+
+    def backward(
+        self,
+        call: RefineCall,
+        hidden: Tensor,
+        state: Tensor | None,
+        parameters: list[Tensor],
+        kept: Tensor,
+        g_trajectory: Tensor | None,
+        g_state: Tensor | None,
+    ) -> list[Tensor]:
+        inputs = _Inputs(call, hidden, state, parameters)
+        c = inputs.c
+        inputs.place_kept(kept)
+        if g_trajectory is not None:
+            c.g_trajectory = inputs.address(g_trajectory)
+        if g_state is not None:
+            c.g_state = inputs.address(g_state)
+        grads = [room_like(tensor) for tensor in (hidden, *parameters)]
+        c.g_hidden = grads[0].data_ptr()
+        addresses = (grad.data_ptr() for grad in grads[1:])
+        c.g_parameters[:] = of_core(call).in_places((*addresses, None))
+        if state is not None:
+            grads.append(room(*call.state_shape))
+            c.g_first_state = grads[-1].data_ptr()
+        inputs.run("lares_refine_backward")
+        return grads
+
+
+class OfCore(NamedTuple):
+    """What calls of a core have in common.
+
+    Attributes:
+        template: the C struct with the core's fields filled in.
+        in_places: from something of every parameter, and a None after them, to the struct's places.
+    """
+
+    template: bytes
+    in_places: Callable[[tuple[int | None, ...]], tuple[int | None, ...]]
+
+
+@cache
+def _of_key(key: str, dropout: bool, product_dtype: torch.dtype) -> OfCore:
+    """Of the core whose configuration has that ``key``."""
+    config = CoreConfig.from_key(key)
+    c = lib.LaresCall()
+    c.abi = lib.ABI
+    c.d_model, c.n_heads, c.d_ff = config.d_model, config.n_heads, config.d_ff
+    c.n_layers = config.n_layers
+    c.adapter = Adapter.of(config.adapter)
+    c.activation = Activation.of(config.activation)
+    c.norm = Norm.of(config.norm)
+    c.mixer, c.window, c.cutoff = Mixer.of(config.mixer), config.window, config.cutoff
+    c.band_share = config.band_share
+    c.precision = Precision.of(_PRECISIONS[product_dtype])
+    if dropout:
+        c.dropout_level = round(DROPOUT_LEVELS * config.dropout)
+        c.attn_dropout_level = round(DROPOUT_LEVELS * config.attn_dropout)
+        c.inner_dropout_level = round(DROPOUT_LEVELS * config.inner_dropout)
+    c.spares_attention = DropoutOf.of(config.dropout_of) == DropoutOf.FEED_FORWARD
+    c.padding = Padding.of(config.padding)
+    c.eps = config.eps
+    c.state_scale = config.state_omega * config.state_sigma
+    return OfCore(bytes(c), itemgetter(*order_of(config)))
+
+
+def order_of(config: CoreConfig) -> list[int]:
+    """Return which parameter goes to each of the struct's places; to the others the None after them."""
+    at = {parameter.place: i for i, parameter in enumerate(parameters_of(config))}
+    return [at.get(place, len(at)) for place in range(PLACES)]
+
+
+def of_core(call: RefineCall) -> OfCore:
+    """What the call has in common with others of its core."""
+    return _of_key(call.config.key, call.options.dropout, call.product_dtype)
+
+
+def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
+    """The C struct of a call but for its tensors, seed and threads."""
+    c = lib.LaresCall.from_buffer_copy(of_core(call).template)
+    c.n_sequences = call.lengths.shape[0]
+    c.rollouts = call.options.rollouts
+    c.padded_length = call.padded_length
+    c.n_rows = call.n_hidden_rows
+    c.max_steps = call.options.max_steps
+    c.steps_done = call.options.steps_done
+    c.keeps_padding = call.options.keeps_padding
+    c.state_mode = StateMode.ZERO if call.options.zero_state else StateMode.DRAWN
+    return c
+
+
+class _Inputs(Addressed):
+    """The C struct of a call, and what its addresses point to."""
+
+    def __init__(
+        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
+    ) -> None:
+        self.call = call
+        super().__init__()
+        c = self.c = struct_without_tensors(call)
+        c.seed = call.seed if call.seed < 1 << 63 else call.seed - (1 << 64)
+        c.threads = torch.get_num_threads()
+        c.lengths = self.address(call.lengths, torch.int64)
+        if call.sequence_ids is not None:
+            c.sequence_ids = self.address(call.sequence_ids, torch.int64)
+        if call.num_steps is not None:
+            c.steps = self.address(call.num_steps, torch.int64)
+        c.hidden = self.address(hidden)
+        if state is not None:
+            c.state_mode, c.state = StateMode.GIVEN, self.address(state)
+        addresses = float32_addresses(parameters)
+        if addresses is None or 0 in addresses:
+            named = zip(parameter_shapes(call.config), parameters, strict=True)
+            addresses = [self.address(p, name=f"parameter {name}") for name, p in named]
+        c.parameters[:] = of_core(call).in_places((*addresses, None))
+
+    def place_kept(self, kept: Tensor) -> None:
+        """Where what is kept lies: states, then inverse deviations."""
+        if kept.shape[0]:
+            self.c.kept = self.address(kept)
+            states = self.call.options.max_steps * self.call.kept_rows * self.call.config.d_model
+            self.c.kept_rstd = self.c.kept + torch.float32.itemsize * states
+
+    def run(self, name: str) -> None:
+        """Call the library; errors become exceptions."""
+        code = getattr(lib.loaded(), name)(self.c)
+        if code == Code.OK:
+            return
+        if code in _BAD_VALUES:
+            self.call.check_values()
+        if code == Code.NO_MEMORY:
+            raise MemoryError(f"{name}: no memory for the kernel's buffers")
+        raise BackendError(f"{name} refused the call with code {code}")
+
+
+register(CpuBackend())

@@ -1,0 +1,177 @@
+"""Inference on the CPU that repeats an earlier call: what its shapes and options come to is kept.
+
+Beside the arithmetic of one sequence stands Python. Most of it looks at shapes, types and options,
+which a server repeats call after call. The C struct that they come to is kept here; left to do is to
+look at the tensors. The checks stay in function.py: only a call like one that has passed them runs
+here; one that differs in any way, or that the kernel refuses, goes through function.py in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lares_kernels.binding import cpu_library as lib
+from lares_kernels.common.dispatcher import only_run
+from lares_kernels.cpu.backend import of_core, struct_without_tensors
+from lares_kernels.cpu.tensor_reader import Look, Place, look_for, word_of
+from lares_kernels.cpu.tensors import room_like
+from lares_kernels.registry.backends import asked_backend
+from lares_kernels.registry.circumstances import Circumstances, circumstances
+from lares_kernels.spec.call import RefineCall, RefineOutput
+from lares_kernels.spec.choices import Code
+from lares_kernels.spec.config import CoreConfig
+from lares_kernels.spec.parameters import parameter_shapes
+
+_MOST_KEPT = 1024  # signatures; a server's batches have few, and past that keeping starts anew
+
+
+# What decides how a call runs, beside its parameters and the numbers in its tensors: key of the
+# configuration, shape of hidden, num_steps, state, whether the final state is wanted, precision and
+# backend asked for, and what else the choice of a backend depends on. A plain tuple: one with names
+# takes three times as long to make.
+Signature = tuple[str, torch.Size, int, str | None, bool, str | None, str | None, Circumstances]
+
+
+@dataclass
+class _Kept:
+    """What calls of one signature have in common.
+
+    Attributes:
+        look: at lengths, sequence ids, hidden and the parameters, in that order. A weight may be
+            replaced between calls, or turned where it lies, so that no call can do without.
+        names: of the parameters.
+        full: (B,) lengths of sequences without padding.
+        trajectory: (B, T, d), its shape; (B, d) where there is one step, whose state is the last.
+        wants_state: whether the final state is wanted.
+        forward: of the library.
+    """
+
+    look: Look
+    names: list[str]
+    full: Tensor
+    trajectory: tuple[int, ...]
+    wants_state: bool
+    forward: Callable[[lib.LaresCall], int]
+
+
+_kept: dict[Signature, _Kept] = {}
+
+
+def signature_of(
+    config: CoreConfig,
+    hidden: Tensor,
+    cu_seqlens: Tensor | None,
+    num_steps: int | Tensor,
+    state: Tensor | str | None,
+    wants_state: bool,
+    precision: str | None,
+) -> Signature | None:
+    """Of a call with one rollout and without dropout; None if it is not of the kind that is kept.
+
+    Of packed ones those of one sequence are: with more, hardly a batch has the size of another.
+    """
+    if (
+        torch.is_grad_enabled()
+        or not only_run(hidden)
+        or hidden.dtype is not torch.float32
+        or not hidden.is_cpu
+        or torch.is_autocast_enabled("cpu")
+        or not (cu_seqlens is None or cu_seqlens.shape == (2,))
+        or type(num_steps) is not int
+        or not (state is None or type(state) is str)
+    ):
+        return None
+    backend, _ = asked_backend()
+    options = num_steps, state, wants_state, precision
+    return config.key, hidden.shape, *options, backend, circumstances("cpu", None)
+
+
+def is_kept(signature: Signature) -> bool:
+    """Whether a call of this signature has been kept."""
+    return signature in _kept
+
+
+def keep(signature: Signature, call: RefineCall) -> None:
+    """Keep what ``call``, which has run on the CPU kernel, came to."""
+    if len(_kept) >= _MOST_KEPT:
+        _kept.clear()
+    shapes = parameter_shapes(call.config)
+    _, hidden_shape, *_ = signature
+    order = of_core(call).in_places((*range(len(shapes)), None))
+    n_sequences = call.n_sequences
+    steps = () if call.options.max_steps == 1 else (call.options.max_steps,)
+    places = [
+        Place(word_of("lengths"), torch.int64, (n_sequences,)),
+        Place(word_of("sequence_ids"), torch.int64, (n_sequences,), may_be_none=True),
+        Place(word_of("hidden"), torch.float32, tuple(hidden_shape)),
+        *(
+            Place(word_of("parameters", order.index(place)), torch.float32, shape)
+            for place, shape in enumerate(shapes.values())
+        ),
+    ]
+    _kept[signature] = _Kept(
+        look_for(bytes(struct_without_tensors(call)), places),
+        [*shapes],
+        torch.full_like(call.lengths, call.padded_length or call.n_hidden_rows),
+        (n_sequences, *steps, call.config.d_model),
+        call.options.wants_state,
+        lib.loaded().lares_refine_forward,
+    )
+
+
+def _lengths(
+    kept: _Kept,
+    hidden: Tensor,
+    lengths: Tensor | Sequence[int] | None,
+    cu_seqlens: Tensor | None,
+) -> Tensor | Sequence[int] | None:
+    """(B,) lengths, not looked at; None if these are not of the kind that is kept."""
+    if cu_seqlens is None:
+        if hidden.dim() == 2:
+            return None
+        return kept.full if lengths is None else lengths
+    if hidden.dim() != 2 or lengths is not None or cu_seqlens.is_floating_point():
+        return None
+    return kept.full if cu_seqlens.tolist() == [0, len(hidden)] else None
+
+
+def run(
+    signature: Signature,
+    parameters: Mapping[str, Tensor],
+    hidden: Tensor,
+    lengths: Tensor | Sequence[int] | None,
+    cu_seqlens: Tensor | None,
+    sequence_ids: Tensor | None,
+    seed: int | Tensor,
+    return_trajectory: bool,
+) -> RefineOutput | None:
+    """What comes out; None if the call must run in full."""
+    kept = _kept.get(signature)
+    if kept is None or [*parameters] != kept.names:
+        return None
+    sizes = _lengths(kept, hidden, lengths, cu_seqlens)
+    # The list keeps what lies at the addresses, even if another thread replaces a parameter.
+    tensors: list[object] = [sizes, sequence_ids, hidden, *parameters.values()]
+    c = lib.LaresCall()
+    if not kept.look(tensors, c):
+        return None
+    trajectory = hidden.new_empty(*kept.trajectory)
+    c.trajectory = trajectory.data_ptr()
+    final = None
+    if kept.wants_state:
+        final = room_like(hidden)
+        c.final_state = final.data_ptr()
+    c.seed = int(seed)
+    c.threads = torch.get_num_threads()
+    if kept.forward(c) != Code.OK:
+        return None
+    last = trajectory
+    if trajectory.dim() == 3:
+        last = trajectory.select(-2, -1).clone(memory_format=torch.contiguous_format)
+    elif return_trajectory:
+        trajectory = trajectory.unsqueeze(1)
+    return RefineOutput(last, trajectory if return_trajectory else None, final)

@@ -1,0 +1,1 @@
+"""``torch.ops.lares_kernels``: definitions, fakes, checks, how they are differentiated."""

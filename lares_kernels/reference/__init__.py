@@ -1,0 +1,1 @@
+"""Backends ``reference`` and ``equations``: plain PyTorch."""

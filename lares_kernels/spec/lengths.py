@@ -1,0 +1,106 @@
+"""Lengths of sequences: how packed ones come by them, and what they may be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lares_kernels.common.dispatcher import can_be_read
+from lares_kernels.common.whole import described, is_whole
+
+
+def check_lengths(lengths: Tensor, longest: int | None) -> None:
+    """Raise ``ValueError`` unless ``lengths`` (B,) are each in ``1..longest``."""
+    shortest = int(lengths.min())
+    if shortest < 1:
+        where = int(lengths.argmin())
+        raise ValueError(
+            f"sequence {where} has length {shortest}; every sequence needs at least one token"
+        )
+    if longest is not None and int(lengths.max()) > longest:
+        where = int(lengths.argmax())
+        raise ValueError(
+            f"sequence {where} has length {int(lengths.max())}, more than the {longest} tokens given"
+        )
+
+
+def check_max_length(max_length: int, least: int = 0) -> None:
+    """Raise ``ValueError`` unless a call of packed sequences can have it; 0 stands for none."""
+    if max_length < least:
+        raise ValueError(f"max_length is {max_length}; it must be at least {least}")
+
+
+def check_lengths_given(lengths: Tensor, max_length: int) -> None:
+    """Raise ``ValueError`` unless no length exceeds ``max_length``, if there is one."""
+    if max_length and int(lengths.max()) > max_length:
+        where = int(lengths.argmax())
+        raise ValueError(
+            f"max_length is {max_length}, but sequence {where} has {int(lengths.max())} tokens: "
+            "give the greatest length, or leave it out"
+        )
+
+
+def lengths_of_cu_seqlens(cu_seqlens: Tensor) -> Tensor:
+    """Lengths (B,) int64 of packed sequences from their offsets (B + 1,)."""
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 2 or not is_whole(cu_seqlens):
+        raise ValueError(
+            "cu_seqlens must be a vector of at least two whole numbers, (B + 1,); "
+            f"got {described(cu_seqlens)}"
+        )
+    return cu_seqlens.to(torch.int64).diff()
+
+
+def is_free_to_read(tensor: Tensor) -> bool:
+    """Whether nothing is waited for where the numbers in ``tensor`` are looked at."""
+    return tensor.is_cpu
+
+
+def lengths_of(
+    hidden: Tensor,
+    lengths: Tensor | Sequence[int] | None,
+    cu_seqlens: Tensor | None,
+    max_length: int,
+) -> Tensor:
+    """Length of each sequence, (B,) whole numbers on ``hidden``'s device.
+
+    Packed ones are looked at, but not on a device where ``max_length`` says what is needed of them.
+    """
+    if max_length and hidden.dim() == 3:
+        raise ValueError(
+            "max_length goes with packed hidden (N, d); of (B, L, d) the greatest length is L"
+        )
+    if hidden.dim() == 3:
+        if cu_seqlens is not None:
+            raise ValueError(
+                "cu_seqlens goes with packed hidden (N, d); give lengths for (B, L, d)"
+            )
+        n_sequences, longest = hidden.shape[:2]
+        if lengths is None:
+            return torch.full((n_sequences,), longest, dtype=torch.int64, device=hidden.device)
+        given = lengths
+        if not (isinstance(given, Tensor) and given.device == hidden.device):
+            given = torch.as_tensor(given, device=hidden.device)
+        if given.shape != (n_sequences,) or not is_whole(given):
+            raise ValueError(
+                f"lengths must hold {n_sequences} whole numbers, one a sequence; "
+                f"got {described(given)}"
+            )
+        return given
+    if cu_seqlens is None or lengths is not None:
+        raise ValueError("packed hidden (N, d) needs cu_seqlens (B + 1,), and no lengths")
+    found = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
+    if not can_be_read(cu_seqlens):
+        return found
+    asked = os.environ.get("LARES_CHECK_VALUES") == "1"
+    if max_length and not (asked or is_free_to_read(cu_seqlens)):
+        return found
+    check_lengths_given(found, max_length)
+    if int(cu_seqlens[0]) != 0:
+        raise ValueError(
+            f"cu_seqlens runs from {int(cu_seqlens[0])} to {int(cu_seqlens[-1])}; "
+            f"it must run from 0 to the {len(hidden)} rows of hidden"
+        )
+    return found

@@ -1,0 +1,85 @@
+"""What a call is told beside its differentiable tensors, said once: fields, schema, order.
+
+An operator takes plain values, and its schema cannot nest them. So the operator's arguments are those
+of :class:`CallTensors` and :class:`CallOptions`, one after the other: a new option is a new field here,
+and a line where ``refine`` gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SymInt = int  # in a schema: a number that may be a symbol while a program is traced
+
+
+class CallTensors(NamedTuple):
+    """Tensors of a call that have no gradients.
+
+    ``B`` sequences of ``hidden``, ``G`` rollouts of each: ``S = B G``.
+
+    Attributes:
+        lengths: (B,) whole numbers.
+        num_steps: (S,) whole numbers, the depth of each sequence; None: all run ``max_steps``.
+        sequence_ids: (B,) whole numbers that address the random draws; None for ``0..B-1``.
+        seed: 64-bit key of all draws: () int64, or a number where no dispatcher is asked.
+    """
+
+    lengths: Tensor
+    num_steps: Tensor | None
+    sequence_ids: Tensor | None
+    seed: Any  # Tensor, or int
+
+
+class CallOptions(NamedTuple):
+    """Options of a call.
+
+    Attributes:
+        config: ``key`` of the core's configuration.
+        backend: that runs, as :func:`lares_kernels.registry.backends.operators_name` calls it.
+        precision: of the matrix products, one of ``PRECISIONS``; all else is at least float32.
+        rollouts: ``G``, runs of every sequence.
+        max_steps: ``T``, the greatest depth.
+        steps_done: steps that a given state has behind it; draws are numbered on from there.
+        dropout: whether dropout is on.
+        zero_state: a state that is not given is zero instead of drawn.
+        wants_state: the final state of every row is read; else only the trajectory.
+        differentiates: backward will be asked for, so forward keeps what it needs.
+        keeps_padding: what is kept has a place for padding too: its size depends on shapes alone.
+        max_length: what no length of packed sequences exceeds, as the caller says; 0: nobody says.
+    """
+
+    config: str
+    backend: str
+    precision: str
+    rollouts: int = 1
+    max_steps: SymInt = 1
+    steps_done: SymInt = 0
+    dropout: bool = False
+    zero_state: bool = False
+    wants_state: bool = False
+    differentiates: bool = False
+    keeps_padding: bool = False
+    max_length: SymInt = 0
+
+
+def schema_of(options: type[tuple[Any, ...]]) -> str:
+    """Return the part of an operator's schema that a NamedTuple's fields are."""
+    kinds = options.__annotations__.items()  # which NamedTuple keeps as references to names
+    return ", ".join(f"{getattr(kind, '__forward_arg__', kind)} {name}" for name, kind in kinds)
+
+
+SCHEMA = "Tensor lengths, Tensor? num_steps, Tensor? sequence_ids, Tensor seed, " + schema_of(
+    CallOptions
+)
+_N_TENSORS = len(CallTensors._fields)
+# What comes before: hidden, state and parameters.
+SEED_PLACE = 3 + CallTensors._fields.index("seed")
+
+
+def unpack(arguments: Sequence[Any]) -> tuple[CallTensors, CallOptions]:
+    """Return tensors and options from an operator's arguments, without those before them."""
+    return CallTensors(*arguments[:_N_TENSORS]), CallOptions(*arguments[_N_TENSORS:])

@@ -1,0 +1,190 @@
+"""How kernels are launched on each family of GPUs: data, found by the coarsest of keys.
+
+``settings/FAMILY.json`` lists rules for each kernel; the first one serves that has room for the call.
+Nothing is tuned while a program runs: ``LARES_TRITON_SETTINGS`` names a folder whose files of these
+names, such as ``python -m benchmarks.gpu.sweep`` writes, take the place of those here. Some calls could
+keep their matrices on the chip or read them again for every layer: :func:`use_weights` asks for the one
+or the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from lares_kernels.common.settings_files import named_file, named_files, replaced
+from lares_kernels.triton.launch.rules import WEIGHTS, Setting, read_rules
+
+ENVIRONMENT_VARIABLE = "LARES_TRITON_SETTINGS"
+_FOLDER = Path(__file__).parent / "settings"
+# Shared memory that a forward program with resident matrices takes besides them, bytes: 8 KiB for the
+# published core, at most this for others (tests/kernels/test_triton_aot.py).
+BESIDES = 16 << 10
+_asked_for: ContextVar[str | None] = ContextVar("lares_triton_weights", default=None)
+
+
+@contextlib.contextmanager
+def use_weights(where: str) -> Iterator[None]:
+    """Choose among forward's rules those whose matrices are ``where``, in this thread or task.
+
+    Args:
+        where: ``resident`` or ``streamed``.
+
+    Raises:
+        ValueError: there is no such place, or (from the call) no such rule has room for it.
+    """
+    if where not in WEIGHTS:
+        raise ValueError(f"weights are {' or '.join(WEIGHTS)}, not {where!r}")
+    token = _asked_for.set(where)
+    try:
+        yield
+    finally:
+        _asked_for.reset(token)
+
+
+def weights_asked_for() -> str | None:
+    """What :func:`use_weights` asks for here."""
+    return _asked_for.get()
+
+
+def rules_file(family: str) -> Path:
+    """Return the file with a family's rules: the user's, where ``LARES_TRITON_SETTINGS`` has one.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    name = f"{family}.json"
+    return named_file(ENVIRONMENT_VARIABLE, name) or _FOLDER / name
+
+
+def files_of_rules() -> list[Path]:
+    """Return the files that rules may come from, for who wants to know what kernels are made of."""
+    return [*sorted(_FOLDER.glob("*.json")), *named_files(ENVIRONMENT_VARIABLE, "*.json")]
+
+
+_replaced: dict[str, tuple[Setting, ...]] = {}
+
+
+@cache
+def settings(family: str) -> tuple[Setting, ...]:
+    """All rules of a family of GPUs, the preferred ones first; files are read once in a process."""
+    if family in _replaced:
+        return _replaced[family]
+    return read_rules(rules_file(family))
+
+
+def use_rules(family: str, rules: Sequence[Setting]) -> AbstractContextManager[None]:
+    """Within the block, in the whole process, ``rules`` are all there are for a family of GPUs."""
+    return replaced(_replaced, family, tuple(rules), _forget)
+
+
+def _forget() -> None:
+    for kept in (settings, setting, longest_sequence):
+        kept.cache_clear()
+
+
+def families() -> list[str]:
+    """Every family there are settings for."""
+    return sorted(path.stem for path in _FOLDER.glob("*.json"))
+
+
+@cache
+def longest_sequence(
+    family: str, kernel: str, precision: str, width: int, layers: int, mixer: str
+) -> int:
+    """Tokens of the longest sequence that fits a tile of ``kernel``; 0 if none does."""
+    return max(
+        (
+            rule.rows
+            for rule in settings(family)
+            if not rule.resident and _fits(rule, kernel, precision, width, layers, mixer)
+        ),
+        default=0,
+    )
+
+
+def _fits(rule: Setting, kernel: str, precision: str, width: int, layers: int, mixer: str) -> bool:
+    return (
+        rule.kernel == kernel
+        and rule.precision == precision
+        and width <= rule.most_width
+        and layers <= rule.most_layers
+        and mixer in rule.mixers
+    )
+
+
+@cache
+def setting(
+    family: str,
+    kernel: str,
+    precision: str,
+    width: int,
+    layers: int,
+    mixer: str,
+    longest: int,
+    matrix_bytes: int = 0,
+    shared: int = 0,
+    weights: str | None = None,
+) -> Setting:
+    """The rule for a call whose sequences have up to ``longest`` tokens.
+
+    Args:
+        family, kernel, precision, width, layers, mixer: what rules are found by.
+        longest: tokens of a sequence.
+        matrix_bytes: of the packed matrices of all layers, for forward.
+        shared: memory that a program of the device can have, bytes.
+        weights: where forward's matrices must be; None: where the first rule with room has them.
+
+    Raises:
+        ValueError: no rule of the family has room for it.
+    """
+    for rule in settings(family):
+        if not _fits(rule, kernel, precision, width, layers, mixer) or longest > rule.rows:
+            continue
+        if rule.resident and rule.programs * (matrix_bytes + BESIDES) > shared:
+            continue
+        if kernel != "forward" or weights in (None, rule.weights):
+            return rule
+    asked = "" if weights is None else f" and {weights} weights of {matrix_bytes} bytes"
+    raise ValueError(
+        f"no setting of {family} for kernel {kernel} in {precision} with width {width}, "
+        f"{layers} layers, mixer {mixer}, sequences of {longest} tokens{asked}"
+    )
+
+
+@cache
+def family_of(device: torch.device) -> str:
+    """The family whose settings serve a device; the CPU is Triton's interpreter."""
+    if device.type == "cpu":
+        return "interpreter"
+    if torch.version.hip is not None:
+        return "gfx942"
+    major, _ = torch.cuda.get_device_capability(device)
+    # Consumer cards (major 12) have the shared memory of Ampere's.
+    return {9: "sm90", 10: "sm100", 11: "sm100"}.get(major, "sm80")
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """Of a device; the interpreter runs programs one after the other, and a few show the loop."""
+    if device.type == "cpu":
+        return 3
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@cache
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that a program of a device can have; the interpreter has a H100's.
+
+    0 for AMD's, of which torch does not tell it and whose settings do not ask.
+    """
+    if device.type == "cpu":
+        return 232_448
+    properties = torch.cuda.get_device_properties(device)
+    return int(getattr(properties, "shared_memory_per_block_optin", 0))

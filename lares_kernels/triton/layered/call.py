@@ -1,0 +1,370 @@
+"""A call of the layered plan laid out, and what its layers are made of: products and launches."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lares_kernels.common.devices import on
+from lares_kernels.gpu.scratch import unfilled, unfilled_like
+from lares_kernels.spec.call import Given, GivenBackward, RefineCall
+from lares_kernels.spec.parameters import parameter_shapes
+from lares_kernels.triton.launch.constants import (
+    LAUNCH_OPTIONS,
+    Constants,
+    compile_time,
+    constants,
+    padded,
+)
+from lares_kernels.triton.launch.rounding import round_to_tf32
+from lares_kernels.triton.layered.attention_blocks import Blocks, attention_blocks
+from lares_kernels.triton.layered.kernels.branches import NO_BRANCH
+from lares_kernels.triton.layered.packed_rows import PackedRows, rows_of
+
+_NUMBERS = 2048  # of a block of rows
+_LEAST_ROWS, _MOST_ROWS = 2, 32
+FLAT_BLOCK = 1024
+_PRODUCTS = ("qkv", "out", "up", "down", "concat")  # first part of their parameters' names
+
+
+@cache
+def row_rows(width: int) -> int:
+    """Rows that a program of a row kernel takes at once."""
+    return max(_LEAST_ROWS, min(_MOST_ROWS, _NUMBERS // padded(width)))
+
+
+class Site(NamedTuple):
+    """A layer of a step, -1 being the adapter: where its draws are addressed, and for which rows.
+
+    Attributes:
+        stream, position: of the rows that the residuals have.
+        layer: number of the layer.
+        step: as draws have it.
+        sequences: how many run at the step.
+        newest: the only rows, among all that run, whose output is read; None for all.
+    """
+
+    stream: Tensor
+    position: Tensor
+    layer: int
+    step: int
+    sequences: int
+    newest: Tensor | None
+
+
+class AttentionTape(NamedTuple):
+    """What attention's recomputation leaves for its backward; ``source`` in the products' type.
+
+    ``of_queries`` is what queries are of where they have an input of their own.
+    """
+
+    source: Tensor
+    of_queries: Tensor | None
+    qkv: Tensor
+    lse: Tensor
+    context: Tensor
+
+
+class FeedForwardTape(NamedTuple):
+    """Likewise of the feed-forward, all in the products' type."""
+
+    source: Tensor
+    inner: Tensor
+    activated: Tensor
+
+
+class Layered:
+    """A call laid out: its rows, its weights in the products' type, its constants.
+
+    Args:
+        call, given: as a backend gets them.
+        precision: of the products, as :func:`lares_kernels.triton.launch.constants.constants` takes it.
+    """
+
+    def __init__(self, call: RefineCall, given: Given | GivenBackward, precision: str) -> None:
+        self.call, self.config = call, call.config
+        hidden, state = given.hidden, given.state
+        if call.padding_is_read:
+            columns = torch.arange(call.padded_length, device=hidden.device)
+            padding = columns < call.padded_length - call.lengths[:, None]
+            hidden = hidden.masked_fill(padding[..., None], 0.0)
+        self.hidden = hidden.contiguous()
+        self.state = None if state is None else state.contiguous()
+        self.device, self.dtype = hidden.device, call.product_dtype
+        self.rows: PackedRows = rows_of(call)
+        self.c: Constants = constants(
+            self.config, row_rows(self.config.d_model), call.options.dropout, precision
+        )
+        self.compiled = compile_time(self.c)  # as kernels take it
+        self.blocks = attention_blocks(precision, self.c.head, self.rows.longest)
+        self.seed = call.seed_memory
+        named = dict(zip(parameter_shapes(self.config), given.parameters, strict=True))
+        # Small vectors are read as they come; matrices are rounded once a call.
+        self.vectors = {
+            name: p.contiguous() for name, p in named.items() if not name.startswith(_PRODUCTS)
+        }
+        self.products = {
+            name: p.to(self.dtype).contiguous()
+            for name, p in named.items()
+            if name not in self.vectors
+        }
+
+    # --- tensors and launches ---
+
+    def new(self, n_rows: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return unfilled(n_rows, width, dtype=dtype, device=self.device)
+
+    def for_products(self, n_rows: int) -> Tensor | None:
+        """A second place for rows that products read, or None where those read float32 anyway."""
+        if self.dtype == torch.float32:
+            return None
+        return self.new(n_rows, self.config.d_model, self.dtype)
+
+    def row_grid(self, n_rows: int) -> tuple[int]:
+        return (-(-n_rows // self.c.rows),)
+
+    def attention_grid(self, blocks: Blocks, site: Site) -> tuple[int, int, int]:
+        return (site.sequences, -(-self.rows.longest // blocks.side), self.config.n_heads)
+
+    def attention_options(self, blocks: Blocks) -> dict[str, Any]:
+        sides = {"QUERIES": blocks.side, "KEYS": blocks.side}
+        return {**sides, "num_warps": blocks.warps, "C": self.compiled, **LAUNCH_OPTIONS}
+
+    def norm_of(self, name: str, layer: int) -> tuple[Tensor, Tensor]:
+        """Weight and bias of one of a layer's LayerNorms, such as ``ffn_norm``."""
+        return self.vectors[f"{name}_weight"][layer], self.vectors[f"{name}_bias"][layer]
+
+    def shown(self, x: Tensor) -> Tensor:
+        """``x``, the first rows of all, with zeros in rows of padding."""
+        padding = self.rows.hidden_padding
+        return x if padding is None else x.masked_fill(padding[: len(x)], 0.0)
+
+    def queries_keys_values(self, x: Tensor, of_queries: Tensor | None, layer: int) -> Tensor:
+        """(n, 3 d) in the products' type; queries of ``of_queries`` where that is given."""
+        if of_queries is None:
+            return self.linear(x, "qkv", layer)
+        weight, bias = self.products["qkv_weight"][layer], self.products["qkv_bias"][layer]
+        d = self.config.d_model
+        queries = torch.addmm(bias[:d], of_queries, weight[:d].mT)
+        return torch.cat((queries, torch.addmm(bias[d:], x, weight[d:].mT)), dim=1)
+
+    def operand(self, x: Tensor) -> Tensor:
+        """``x``, which nobody else has, as products of our kernels read it.
+
+        Rounded in memory: in a kernel what all its products read would wait in registers.
+        """
+        return round_to_tf32(x) if self.c.tf32 else x
+
+    def linear(self, x: Tensor, name: str, layer: int) -> Tensor:
+        """``x W^T + b`` in the products' type."""
+        weight = self.products[f"{name}_weight"][layer]
+        return torch.addmm(self.products[f"{name}_bias"][layer], x, weight.mT)
+
+    # --- one step ---
+
+    def first_state(self) -> Tensor:
+        """``s_0`` (N, d) float32."""
+        from lares_kernels.triton.layered.kernels.rows import first_state_kernel
+
+        rows, config = self.rows, self.config
+        out = self.new(rows.n_rows, config.d_model)
+        first_state_kernel[self.row_grid(rows.n_rows)](
+            self.state,
+            rows.state_row,
+            rows.stream,
+            rows.position,
+            out,
+            config.state_omega * config.state_sigma,
+            rows.n_rows,
+            self.seed,
+            DRAWN=not self.call.options.zero_state,
+            C=self.compiled,
+        )
+        return self.shown(out)
+
+    def joined(self, state: Tensor, n_rows: int, kept: Tensor | None) -> Tensor:
+        """``[s ; H]`` (n, 2 d) of adapter ``concat``."""
+        from lares_kernels.triton.layered.kernels.rows import join_kernel
+
+        both = self.new(n_rows, 2 * self.config.d_model, self.dtype)
+        join_kernel[self.row_grid(n_rows)](
+            state, self.hidden, self.rows.hidden_row, kept, both, n_rows, C=self.compiled
+        )
+        return both
+
+    def step_input(self, state: Tensor, n_rows: int, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``LayerNorm_core(adapter(s, H))`` of the first ``n_rows``: float32, and for products.
+
+        ``kept`` gets a copy of ``s``.
+        """
+        from lares_kernels.triton.layered.kernels.rows import adapt_kernel
+
+        out, rounded = self.new(n_rows, self.config.d_model), self.for_products(n_rows)
+        weight, bias = self.vectors["core_norm_weight"], self.vectors["core_norm_bias"]
+        if self.c.concat:
+            adapted = self.concat_product(self.joined(state, n_rows, kept))
+            self.residual(
+                adapted, None, (weight, bias), None, out, rounded, self.site(-1, 0), NO_BRANCH
+            )
+        else:
+            adapt_kernel[self.row_grid(n_rows)](
+                state,
+                self.hidden,
+                self.rows.hidden_row,
+                self.vectors.get("gate"),
+                weight,
+                bias,
+                kept,
+                out,
+                rounded,
+                n_rows,
+                C=self.compiled,
+            )
+        out = self.shown(out)
+        return out, out if rounded is None else self.shown(rounded)
+
+    def concat_product(self, both: Tensor) -> Tensor:
+        weight = self.products["concat_weight"]
+        return torch.addmm(self.products["concat_bias"], both, weight.mT)
+
+    def residual(
+        self,
+        x: Tensor,
+        branch: Tensor | None,
+        norm: tuple[Tensor, Tensor] | None,
+        total: Tensor | None,
+        out: Tensor | None,
+        rounded: Tensor | None,
+        site: Site,
+        which: int,
+        blended: Tensor | None = None,
+    ) -> None:
+        """Launch :func:`residual_kernel`."""
+        from lares_kernels.triton.layered.kernels.rows import residual_kernel
+
+        weight, bias = norm or (None, None)
+        residual_kernel[self.row_grid(len(x))](
+            *(x, branch, weight, bias, blended, total, out, rounded),
+            *(site.stream, site.position, len(x), site.layer, site.step, self.seed),
+            BRANCH=which,
+            SHARE=self.config.band_share,
+            C=self.compiled,
+        )
+
+    def normalised(self, x: Tensor, name: str, layer: int) -> tuple[Tensor | None, Tensor]:
+        """LayerNorm of ``x``: float32 (None where nothing reads that), and for products."""
+        rounded = self.for_products(len(x))
+        out = None
+        if rounded is None or self.c.query:
+            out = self.new(len(x), self.config.d_model)
+        norm, site = self.norm_of(name, layer), self.site(layer, 0)
+        self.residual(x, None, norm, None, out, rounded, site, NO_BRANCH)
+        return out, out if rounded is None else rounded  # type: ignore[return-value]
+
+    def attention(
+        self, source: Tensor, of_queries: Tensor | None, site: Site, taped: bool
+    ) -> tuple[Tensor, AttentionTape | None]:
+        """``W_o (Dropout_attn(A) V) + b_o`` in the products' type; its tape if that is wanted.
+
+        Args:
+            source, of_queries: (n, d) in the products' type; queries are of the second if given.
+            site: of the layer.
+            taped: whether the tape is wanted.
+        """
+        from lares_kernels.triton.layered.kernels.attention import attention_kernel
+
+        qkv = self.operand(self.queries_keys_values(source, of_queries, site.layer))
+        lse = self.new(self.config.n_heads, len(source)) if taped else None
+        context = self.new(len(qkv), self.config.d_model, self.dtype)
+        blocks = self.blocks[0]
+        attention_kernel[self.attention_grid(blocks, site)](
+            qkv,
+            context,
+            lse,
+            self.rows.starts,
+            self.rows.keys,
+            self.rows.streams,
+            len(qkv),
+            site.layer,
+            site.step,
+            self.seed,
+            **self.attention_options(blocks),
+        )
+        mixed = context if site.newest is None else context.index_select(0, site.newest)
+        branch = self.linear(mixed, "out", site.layer)
+        if lse is None:
+            return branch, None
+        return branch, AttentionTape(source, of_queries, qkv, lse, context)
+
+    def feed_forward(
+        self, source: Tensor, site: Site, taped: bool
+    ) -> tuple[Tensor, FeedForwardTape | None]:
+        """``W_2 Dropout_inner(act(W_1 x + b_1)) + b_2``; its tape if that is wanted."""
+        from lares_kernels.triton.layered.kernels.rows import activate_kernel
+
+        inner = self.linear(source, "up", site.layer)
+        activated = unfilled_like(inner)
+        grid = (-(-inner.numel() // FLAT_BLOCK),)
+        activate_kernel[grid](
+            *(inner, None, activated, inner.numel()),
+            *self.inner_draws(site),
+            BLOCK=FLAT_BLOCK,
+            C=self.compiled,
+        )
+        branch = self.linear(activated, "down", site.layer)
+        return branch, FeedForwardTape(source, inner, activated) if taped else None
+
+    def inner_draws(self, site: Site) -> tuple[Any, ...]:
+        """What kernels address the draws inside the feed-forward by."""
+        where = (site.stream, site.position, self.config.d_ff, site.layer, site.step)
+        return (*where, self.seed)
+
+    def site(self, layer: int, step: int, newest: Tensor | None = None) -> Site:
+        """Of all rows, or of those ``newest``."""
+        stream, position = self.rows.stream, self.rows.position
+        if newest is not None:
+            stream, position = stream[newest], position[newest]
+        sequences = self.rows.sequences[max(step - 1, 0)]
+        return Site(stream, position, layer, self.call.drawn_step(step), sequences, newest)
+
+    def newest_alone(self, step: int) -> Tensor | None:
+        """Newest row of each sequence that runs, (s,) int64, where a step's output is read there alone.
+
+        Sequences that run at the greatest depth all end with it.
+        """
+        if self.call.options.wants_state or step not in (0, self.call.options.max_steps):
+            return None
+        return self.rows.ends[: self.rows.sequences[-1]]
+
+    def written(self, before: Tensor | None, refined: Tensor, step: int) -> Tensor:
+        """All rows (N, d) after a step: those refined, and the others as they were before."""
+        newest = self.newest_alone(step)
+        if newest is None and len(refined) == self.rows.n_rows:
+            return refined
+        if before is None:
+            before = self.new(self.rows.n_rows, self.config.d_model)
+        if newest is None:
+            before[: len(refined)] = refined
+            return before
+        return before.index_copy_(0, newest, refined)
+
+    def hidden_rows(self) -> tuple[Tensor, Tensor]:
+        """``H`` of every row, float32 and for products: the input of a core without state."""
+        flat = self.hidden.reshape(-1, self.config.d_model)
+        x = flat.index_select(0, self.rows.hidden_row).to(torch.float32)
+        return x, x.to(self.dtype)
+
+    def running(self, step: int) -> int:
+        """Rows that run at a step."""
+        return self.rows.rows[step - 1]
+
+    def on_device(self) -> contextlib.ExitStack:
+        """Launches inside go to the call's device, and products are taken in the type asked for."""
+        stack = contextlib.ExitStack()
+        stack.enter_context(on(self.device))
+        stack.enter_context(torch.autocast(self.device.type, enabled=False))
+        return stack

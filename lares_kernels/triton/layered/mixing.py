@@ -1,0 +1,132 @@
+"""Mixing along whole windows in the layered plan: launches of ``kernels/mixing.py``.
+
+A window's rows become a spectrum and its rows again, as ``reference/mixing.py`` has it; backward
+goes the same way. BSARec's low band needs the spectrum's first frequencies alone. Everything is
+float32, as the state is.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from lares_kernels.common.device_tables import to_device
+from lares_kernels.gpu.scratch import unfilled
+from lares_kernels.reference.mixing import fourier_basis
+from lares_kernels.spec.config import CoreConfig
+from lares_kernels.triton.launch.constants import LAUNCH_OPTIONS, padded
+from lares_kernels.triton.launch.rounding import rounded_table
+from lares_kernels.triton.layered.call import Layered
+
+# Frequencies, rows and columns of a block: with more, ieee products spill registers on some GPUs.
+_MOST_SIDE = 32
+SUM_BLOCK = 256
+_SUM_PARTS = 32
+
+
+def n_frequencies(config: CoreConfig) -> int:
+    """Frequencies that a layer computes with: all of the filter's, the low band's of BSARec."""
+    every = config.window // 2 + 1
+    return every if config.mixer == "filter" else min(every, config.cutoff // 2 + 1)
+
+
+def mixing_blocks(config: CoreConfig) -> dict[str, int]:
+    """Sides of a block, as kernels take them."""
+    return {
+        "FREQUENCIES": min(_MOST_SIDE, padded(n_frequencies(config))),
+        "ROWS": min(_MOST_SIDE, padded(config.window)),
+        "COLUMNS": min(_MOST_SIDE, padded(config.d_model)),
+    }
+
+
+@cache
+def basis_of(length: int, device: torch.device, tf32: bool) -> Tensor:
+    """``fourier_basis`` of reference/mixing.py, of windows in float32, as products read it."""
+    (basis,) = to_device(device, fourier_basis(length, torch.float32, torch.device("cpu")))
+    return rounded_table(basis) if tf32 else basis
+
+
+def spectrum_of(run: Layered, x: Tensor) -> Tensor:
+    """(S, 2, F, d) float32 of whole windows ``x`` (S L, d) float32."""
+    from lares_kernels.triton.layered.kernels.mixing import spectrum_kernel
+
+    length, d, frequencies = run.config.window, run.config.d_model, n_frequencies(run.config)
+    windows, blocks = len(x) // length, mixing_blocks(run.config)
+    spectrum = unfilled(windows, 2, frequencies, d, dtype=torch.float32, device=x.device)
+    grid = (windows, -(-frequencies // blocks["FREQUENCIES"]), -(-d // blocks["COLUMNS"]))
+    spectrum_kernel[grid](
+        x,
+        basis_of(length, run.device, run.c.tf32),
+        spectrum,
+        length,
+        frequencies,
+        **blocks,
+        **LAUNCH_OPTIONS,
+        C=run.compiled,
+    )
+    return spectrum
+
+
+def _windows_of(
+    run: Layered,
+    spectrum: Tensor,
+    weight: Tensor | None,
+    x: Tensor | None,
+    scale: Tensor | None,
+    high: Tensor | None,
+    sign: float,
+) -> Tensor:
+    """Launch :func:`window_kernel`; (S L, d) float32."""
+    from lares_kernels.triton.layered.kernels.mixing import window_kernel
+
+    length, d, blocks = run.config.window, run.config.d_model, mixing_blocks(run.config)
+    windows = len(spectrum)
+    out = run.new(windows * length, d)
+    window_kernel[(windows, -(-length // blocks["ROWS"]), -(-d // blocks["COLUMNS"]))](
+        spectrum,
+        basis_of(length, run.device, run.c.tf32),
+        weight,
+        x,
+        scale,
+        out,
+        high,
+        length,
+        spectrum.shape[2],
+        SIGN=sign,
+        **blocks,
+        **LAUNCH_OPTIONS,
+        C=run.compiled,
+    )
+    return out
+
+
+def filtered(run: Layered, spectrum: Tensor, layer: int, sign: float = 1.0) -> Tensor:
+    """``irfft(spectrum W)``, or (sign -1) with ``W``'s conjugate, which is the way back; (S L, d)."""
+    weight = run.vectors["filter_weight"][layer]
+    return _windows_of(run, spectrum, weight, None, None, None, sign)
+
+
+def rescaled(
+    run: Layered, x: Tensor, spectrum: Tensor, layer: int, high: Tensor | None = None
+) -> Tensor:
+    """``low + b^2 (x - low)`` of windows and their spectrum, (S L, d); ``high`` gets ``x - low``.
+
+    This is its own way back.
+    """
+    scale = run.vectors["band_scale"][layer]
+    return _windows_of(run, spectrum, None, x, scale, high, 1.0)
+
+
+def filter_gradient(spectrum: Tensor, g_spectrum: Tensor, run: Layered) -> Tensor:
+    """Gradient (L//2+1, d, 2) float32 of a layer's filter."""
+    from lares_kernels.triton.layered.kernels.mixing import filter_gradient_kernel
+
+    windows, _, frequencies, d = spectrum.shape
+    size, parts = frequencies * d, min(_SUM_PARTS, windows)
+    sums = unfilled(parts, frequencies, d, 2, dtype=torch.float32, device=spectrum.device)
+    filter_gradient_kernel[(-(-size // SUM_BLOCK), parts)](
+        spectrum, g_spectrum, sums, windows, size, BLOCK=SUM_BLOCK, C=run.compiled
+    )
+    return sums.sum(0)
