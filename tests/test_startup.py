@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -222,6 +223,7 @@ def test_mistakes(command: str, folder: Path) -> None:
     [
         "lares_kernels, lares_kernels.spec.config, lares_kernels.spec.errors",
         "lares_kernels.spec.options, lares_kernels.spec.parameters, lares_kernels.spec.serves",
+        "lares_kernels.config, lares_kernels.errors, lares_kernels.options, lares_kernels.parameters",
         "lares_kernels.binding.cpu_library, lares_kernels.binding.cuda_library",
         "lares, lares.model.config, lares.model.depth, lares.errors, lares.data, lares.training.config",
     ],
@@ -398,6 +400,33 @@ def test_every_public_name_has_a_home(package) -> None:
     assert all(getattr(package, name) is not None for name in package.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'refien'"):
         package.refien  # noqa: B018
+
+
+PUBLIC = {
+    "backends": (
+        "register",
+        "register_catalogue",
+        "use_backend",
+        "ServesCores",
+        "ServesCatalogues",
+    ),
+    "config": ("CoreConfig",),
+    "cpu_library": ("cpu_peak", "instruction_sets", "use_instruction_set"),
+    "errors": ("BackendError",),
+    "options": ("CallOptions", "CallTensors"),
+    "parameters": ("parameter_shapes",),
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_public_paths_are_those_of_the_rooms(module: str) -> None:
+    found = importlib.import_module(f"lares_kernels.{module}")
+    assert set(PUBLIC[module]) <= set(found.__all__)
+    for name in found.__all__:
+        home = getattr(getattr(found, name), "__module__", "")
+        assert home != found.__name__
+        if name in lares_kernels.__all__:
+            assert getattr(lares_kernels, name) is getattr(found, name)
 
 
 def test_activations_are_those_of_the_specification() -> None:

@@ -32,7 +32,7 @@ Written by `python -m benchmarks.report.support`, which asks the backends. What 
 refuses with the reason; without a backend asked for by name the next one runs, at last the reference.
 `cpu` is C++, for processors; `triton` and `cuda` are for cards, and have not run on one yet;
 `reference` and `equations` are PyTorch, for every device. Somebody else's backend declares the same of
-itself, is made known by `register` of `lares_kernels/registry/backends.py`, and held to it.
+itself, is made known by `register` of `lares_kernels/backends.py`, and held to it.
 
 ## The op
 

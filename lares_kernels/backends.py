@@ -1,0 +1,23 @@
+"""Public path of what a backend of one's own needs; ``registry/backends.py`` says how it is used."""
+
+from lares_kernels.registry.backends import (
+    Backend,
+    CatalogueBackend,
+    available_backends,
+    register,
+    register_catalogue,
+    use_backend,
+)
+from lares_kernels.spec.serves import ANY_WIDTH, ServesCatalogues, ServesCores
+
+__all__ = [
+    "ANY_WIDTH",
+    "Backend",
+    "CatalogueBackend",
+    "ServesCatalogues",
+    "ServesCores",
+    "available_backends",
+    "register",
+    "register_catalogue",
+    "use_backend",
+]

@@ -1,0 +1,5 @@
+"""Public path of options of a call, which ``spec/options.py`` has."""
+
+from lares_kernels.spec.options import CallOptions, CallTensors
+
+__all__ = ["CallOptions", "CallTensors"]
