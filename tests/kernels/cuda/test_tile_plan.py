@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels import CoreConfig
+from lares_kernels.call import Given
 from lares_kernels.cuda import library as lib
 from lares_kernels.cuda.backend import _Launch
 from lares_kernels.ops import make_call
@@ -41,7 +42,7 @@ def plan_of(
     )  # fmt: skip
     call = make_call(torch.zeros(shape), CallTensors(lengths, depths, ids, 0), options)
     parameters = [torch.zeros(shape) for shape in parameter_shapes(CORE).values()]
-    launch = _Launch(call, torch.zeros(shape), None, parameters, backward=False)
+    launch = _Launch(call, Given(torch.zeros(shape), None, parameters), backward=False)
     if wrong is not None:
         launch.c.lengths = wrong.data_ptr()
     trajectory = torch.empty(call.n_sequences, most, 32)
