@@ -185,17 +185,13 @@ inline void log_probability(const LaresCatalogue& call) {
     const size_t count = size_t(call.n_queries);
     const int blocks = item_blocks(call);
     const int parts = parts_of(blocks, 4.0 * double(count));
-    Arena arena;
-    Queries queries(call);
     float *wanted, *shift;
     PartSum* found;
-    arena.carve([&] {
-        queries.carve(arena);
+    const Queries queries(call, false, threads, [&](Arena& arena) {
         wanted = arena.take<float>(count);
         shift = arena.take<float>(count);
         found = arena.take<PartSum>(count * size_t(parts));
     });
-    queries.read(call, false, threads);
     chosen_scores(call, queries, threads, wanted);
     for (size_t n = 0; n < count; ++n) shift[n] = is_finite(wanted[n]) ? wanted[n] : kLeast;
     run_pieces(parts, threads, [&](int part) {
@@ -337,14 +333,10 @@ inline void gradients(const LaresCatalogue& call) {
     const int blocks = item_blocks(call);
     const size_t size = size_t(call.n_queries) * size_t(round_up(int(call.width), kLanes));
     const int parts = parts_of(blocks, double(size));
-    Arena arena;
-    Queries queries(call);
     float* found = nullptr;
-    arena.carve([&] {
-        queries.carve(arena);
+    const Queries queries(call, true, threads, [&](Arena& arena) {
         if (call.g_queries) found = arena.take<float>(size * size_t(parts));
     });
-    queries.read(call, true, threads);
     run_pieces(parts, threads, [&](int part) {
         gradients_of_part(call, queries, blocks_of_part(blocks, part, parts),
                           found ? found + size_t(part) * size : nullptr);
@@ -361,17 +353,13 @@ inline void ranks(const LaresCatalogue& call) {
     const size_t count = size_t(call.n_queries);
     const int blocks = item_blocks(call);
     const int parts = parts_of(blocks, double(count));
-    Arena arena;
-    Queries queries(call);
     float *wanted, *reach;
     int32_t* found;
-    arena.carve([&] {
-        queries.carve(arena);
+    const Queries queries(call, false, threads, [&](Arena& arena) {
         wanted = arena.take<float>(count);
         reach = arena.take<float>(count);
         found = arena.take<int32_t>(count * size_t(parts));
     });
-    queries.read(call, false, threads);
     chosen_scores(call, queries, threads, wanted);
     // Times an item's largest number, what no sum on the way to its score exceeds: below
     // kSafe none is infinite, and no score NaN.
@@ -416,10 +404,7 @@ inline void ranks(const LaresCatalogue& call) {
 inline void top_k(const LaresCatalogue& call) {
     const int threads = threads_for(call.threads, product_operations(call));
     const int blocks = item_blocks(call);
-    Arena arena;
-    Queries queries(call);
-    arena.carve([&] { queries.carve(arena); });
-    queries.read(call, false, threads);
+    const Queries queries(call, false, threads, [](Arena&) {});
     // Whatever the parts are, the best of all are the same.
     const int parts = min(blocks, threads == 1 ? 1 : 2 * threads);
     const int k = int(call.k);

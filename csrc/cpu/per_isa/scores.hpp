@@ -59,18 +59,19 @@ class Queries {
     float* rows;               // (N, padded): normalised if asked for, divided by the temperature
     float* lengths;            // (N,) what each was divided by, for cosine
 
-    explicit Queries(const LaresCatalogue& call)
-        : count(int(call.n_queries)), width(int(call.width)), padded(round_up(width, kLanes)) {}
-
-    void carve(Arena& arena) {
-        // bfloat16 operands are made from pairs of vectors: room for one past the last row.
-        rows = arena.take<float>(size_t(count) * padded + 2 * kLanes);
-        lengths = arena.take<float>(size_t(count));
-        left_room_ = arena.take<Operand>(row_operands(count, padded));
-        right_room_ = arena.take<Operand>(tiles(count) * column_operands(kTileQueries, padded));
-    }
-
-    void read(const LaresCatalogue& call, bool backward, int threads) {
+    // `carve(arena)` takes what the op needs besides.
+    template <class Carve>
+    Queries(const LaresCatalogue& call, bool backward, int threads, const Carve& carve)
+        : count(int(call.n_queries)), width(int(call.width)), padded(round_up(width, kLanes)) {
+        arena_.carve([&] {
+            // bfloat16 operands are made from pairs of vectors: room for one past the last row.
+            rows = arena_.take<float>(size_t(count) * padded + 2 * kLanes);
+            lengths = arena_.take<float>(size_t(count));
+            left_room_ = arena_.take<Operand>(row_operands(count, padded));
+            right_room_ =
+                arena_.take<Operand>(tiles(count) * column_operands(kTileQueries, padded));
+            carve(arena_);
+        });
         const float scale = float(1.0 / call.temperature);
         for (int i = 0; i < 2 * kLanes; ++i) rows[size_t(count) * padded + i] = 0.0f;
         run_pieces(int(tiles(count)), threads, [&](int tile) {
@@ -120,6 +121,7 @@ class Queries {
     Operand* columns_room(int tile) const {
         return right_room_ + size_t(tile) * column_operands(kTileQueries, padded);
     }
+    Arena arena_;
     Operand *left_room_, *right_room_;
 };
 

@@ -46,6 +46,17 @@ inline void read_hidden(const CallPlan& plan, const TileRows& tile, float* hidde
     hide_padding(plan, tile, tile.sequences(), hidden);
 }
 
+// s_0 of a sequence's rows, as random numbers.
+inline void draw_rows(const CallPlan& plan, const Sequence& q, float* state) {
+    const Shape& s = plan.shape;
+    const uint64_t seed = uint64_t(plan.call.seed);
+    float drawn[512 + 4 * kLanes];
+    for (int p = 0; p < q.length; ++p, state += s.dp) {
+        initial_state(q.stream, uint32_t(p), s.d, s.state_scale, seed, drawn);
+        read_rows(drawn, 1, s.d, s.dp, state);
+    }
+}
+
 // s_0 of the tile's rows.
 inline void read_first_state(const CallPlan& plan, const TileRows& tile, int rows, float* state) {
     const Shape& s = plan.shape;
@@ -56,18 +67,12 @@ inline void read_first_state(const CallPlan& plan, const TileRows& tile, int row
     for (int i = 0; i < tile.sequences() && tile.first_row(i) < rows; ++i) {
         const Sequence& q = tile.sequence(i);
         float* to = state + ptrdiff_t(tile.first_row(i)) * s.dp;
-        if (plan.call.state_mode == LARES_STATE_GIVEN) {
+        if (plan.call.state_mode == LARES_STATE_GIVEN)
             read_rows(plan.call.state + q.state_row * s.d, q.length, s.d, s.dp, to);
-            std::memset(to, 0, size_t(q.leading) * size_t(s.dp) * sizeof(float));
-            continue;
-        }
-        if (plan.call.state_mode != LARES_STATE_DRAWN) no_such_choice();
-        float drawn[512 + 4 * kLanes];
-        for (int p = 0; p < q.length; ++p) {
-            initial_state(q.stream, uint32_t(p), s.d, s.state_scale, uint64_t(plan.call.seed),
-                          drawn);
-            read_rows(drawn, 1, s.d, s.dp, to + ptrdiff_t(p) * s.dp);
-        }
+        else if (plan.call.state_mode == LARES_STATE_DRAWN)
+            draw_rows(plan, q, to);
+        else
+            no_such_choice();
         std::memset(to, 0, size_t(q.leading) * size_t(s.dp) * sizeof(float));
     }
 }
