@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 
 import torch
-from lares_kernels.options import CallOptions, CallTensors
-from lares_kernels.parameters import parameter_shapes
 from torch import Tensor, nn
 
 from lares_kernels import CoreConfig, RefineFunction, catalogue_cross_entropy, explain
+from lares_kernels.options import CallOptions, CallTensors
+from lares_kernels.parameters import parameter_shapes
 
 ITEMS, LENGTH = 50, 12
 

@@ -10,6 +10,55 @@ namespace {
 constexpr int64_t kMostIds = int64_t(1) << 24, kMostRollouts = 256;
 constexpr int64_t kMostSteps = (1 << 16) - 1, kLongest = 1 << 20;
 
+bool between(int64_t value, int64_t low, int64_t high) { return value >= low && value <= high; }
+
+void check(const LaresCall& call) {
+    if (!between(call.n_sequences, 1, kMostIds) || !between(call.rollouts, 1, kMostRollouts))
+        throw CallError{LARES_BAD_ARGUMENT};
+    const bool once = call.adapter == LARES_ADAPTER_NONE;
+    if (!between(call.max_steps, 1, once ? 1 : kMostSteps) ||
+        !between(call.steps_done, 0, once ? 0 : kMostSteps - call.max_steps))
+        throw CallError{LARES_BAD_STEPS};
+    if (call.padding == LARES_PADDING_LEFT_ZEROS && !call.padded_length)
+        throw CallError{LARES_BAD_LENGTH};
+}
+
+// What the rollouts of sequence b share, and where the first of them lies. `start` is the first of
+// its packed rows.
+Sequence sequence_of(const LaresCall& call, int64_t b, int64_t start) {
+    const int64_t padded = call.padded_length, tokens = call.lengths[b];
+    const bool zeros = call.padding == LARES_PADDING_LEFT_ZEROS;
+    const bool whole = call.mixer != LARES_MIXER_ATTENTION;  // windows, padding too
+    const int64_t length = zeros || whole ? padded : tokens;
+    if (tokens < 1 || length > kLongest || (padded && tokens > padded))
+        throw CallError{LARES_BAD_LENGTH};
+    const int64_t before = padded && call.padding != LARES_PADDING_RIGHT ? padded - length : 0;
+    const int64_t id = call.sequence_ids ? call.sequence_ids[b] : b;
+    if (!between(id, 0, kMostIds - 1)) throw CallError{LARES_BAD_ID};
+    Sequence s{};
+    s.index = b * call.rollouts;
+    s.length = int(length);
+    s.newest = int(whole ? tokens - 1 : length - 1);
+    s.leading = zeros ? int(length - tokens) : 0;
+    s.hidden_row = padded ? b * padded + before : start;
+    s.row = start * call.rollouts;
+    s.state_row = padded ? s.index * padded + before : s.row;
+    s.stream = uint32_t(id);
+    return s;
+}
+
+Sequence rollout_of(const LaresCall& call, Sequence s, int64_t g) {
+    s.index += g;
+    s.row += g * s.length;
+    s.state_row += g * (call.padded_length ? call.padded_length : s.length);
+    s.kept_row = call.keeps_padding ? s.state_row : s.row;
+    s.stream |= uint32_t(g) << 24;
+    const int64_t depth = call.steps ? call.steps[s.index] : call.max_steps;
+    if (!between(depth, 1, call.max_steps)) throw CallError{LARES_BAD_STEPS};
+    s.depth = int(depth);
+    return s;
+}
+
 }  // namespace
 
 struct Batch::Lists {
@@ -21,50 +70,20 @@ struct Batch::Lists {
 };
 
 void Batch::Lists::read(const LaresCall& call, Batch& batch) {
-    const int64_t b_count = call.n_sequences, g_count = call.rollouts;
-    if (b_count < 1 || g_count < 1 || g_count > kMostRollouts || b_count > kMostIds)
-        throw CallError{LARES_BAD_ARGUMENT};
-    if (call.max_steps < 1 || call.max_steps > kMostSteps) throw CallError{LARES_BAD_STEPS};
-    if (call.steps_done < 0 || call.steps_done + call.max_steps > kMostSteps)
-        throw CallError{LARES_BAD_STEPS};
-    if (call.adapter == LARES_ADAPTER_NONE && (call.max_steps != 1 || call.steps_done != 0))
-        throw CallError{LARES_BAD_STEPS};
-    const int64_t padded = call.padded_length;
-    const bool left = call.padding != LARES_PADDING_RIGHT;
-    const bool zeros = call.padding == LARES_PADDING_LEFT_ZEROS;
-    const bool whole = call.mixer != LARES_MIXER_ATTENTION;  // windows, padding too
-    if (zeros && !padded) throw CallError{LARES_BAD_LENGTH};
-    sequences.reserve(size_t(b_count * g_count));
+    check(call);
+    sequences.reserve(size_t(call.n_sequences * call.rollouts));
     int64_t start = 0;
-    for (int64_t b = 0; b < b_count; ++b) {
-        const int64_t tokens = call.lengths[b], length = zeros || whole ? padded : tokens;
-        if (tokens < 1 || length > kLongest || (padded && tokens > padded))
-            throw CallError{LARES_BAD_LENGTH};
-        const int64_t before = padded && left ? padded - length : 0;
-        const int64_t id = call.sequence_ids ? call.sequence_ids[b] : b;
-        if (id < 0 || id >= kMostIds) throw CallError{LARES_BAD_ID};
-        for (int64_t g = 0; g < g_count; ++g) {
-            Sequence s;
-            s.index = b * g_count + g;
-            s.length = int(length);
-            s.newest = int(whole ? tokens - 1 : length - 1);
-            s.leading = zeros ? int(length - tokens) : 0;
-            s.hidden_row = padded ? b * padded + before : start;
-            s.row = start * g_count + g * length;
-            s.state_row = padded ? s.index * padded + before : s.row;
-            s.kept_row = call.keeps_padding ? s.state_row : s.row;
-            const int64_t depth = call.steps ? call.steps[s.index] : call.max_steps;
-            if (depth < 1 || depth > call.max_steps) throw CallError{LARES_BAD_STEPS};
-            s.depth = int(depth);
-            s.stream = uint32_t(id) | uint32_t(g) << 24;
-            sequences.push_back(s);
-        }
-        start += length;
+    for (int64_t b = 0; b < call.n_sequences; ++b) {
+        const Sequence shared = sequence_of(call, b, start);
+        for (int64_t g = 0; g < call.rollouts; ++g)
+            sequences.push_back(rollout_of(call, shared, g));
+        start += shared.length;
     }
+    const int64_t padded = call.padded_length;
     if (!padded && start != call.n_rows) throw CallError{LARES_BAD_LENGTH};
-    batch.hidden_rows = padded ? b_count * padded : start;
-    batch.rows = start * g_count;
-    batch.kept_rows = call.keeps_padding ? batch.hidden_rows * g_count : batch.rows;
+    batch.hidden_rows = padded ? call.n_sequences * padded : start;
+    batch.rows = start * call.rollouts;
+    batch.kept_rows = call.keeps_padding ? batch.hidden_rows * call.rollouts : batch.rows;
 }
 
 // Returns the rows of the longest tile.

@@ -8,28 +8,16 @@
 #include <vector>
 
 namespace lares {
-namespace {
 
-// What a count of bytes takes in a block.
-size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-}  // namespace
-
-void Scratch::reserve(size_t bytes) {
-    used_ = 0;
-    if (bytes <= size_) return;
+char* Scratch::reserve(size_t bytes) {
+    if (bytes <= size_) return memory_;
     std::free(memory_);
     size_ = 0;
-    memory_ = static_cast<char*>(std::aligned_alloc(kAlignment, aligned(bytes)));
+    bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    memory_ = static_cast<char*>(std::aligned_alloc(kAlignment, bytes));
     if (!memory_) throw std::bad_alloc();
-    size_ = aligned(bytes);
-}
-
-void* Scratch::take(size_t bytes) {
-    char* at = memory_ + used_;
-    used_ += aligned(bytes);
-    if (used_ > size_) throw std::bad_alloc();
-    return at;
+    size_ = bytes;
+    return memory_;
 }
 
 Scratch::~Scratch() { std::free(memory_); }

@@ -1,4 +1,4 @@
-// Scratch memory: a block, carved from the front, that outlives the call that borrowed it.
+// Scratch memory: a block that outlives the call that borrowed it.
 #pragma once
 
 #include <cstddef>
@@ -9,10 +9,8 @@ constexpr size_t kAlignment = 64;  // a cache line, and the widest vector
 
 class Scratch {
   public:
-    // Room for `bytes` at least; what was carved before is gone. Throws std::bad_alloc.
-    void reserve(size_t bytes);
-    // The next `bytes`; throws std::bad_alloc if fewer were reserved.
-    void* take(size_t bytes);
+    // Memory of `bytes` at least; that of an earlier reserve() is gone. Throws std::bad_alloc.
+    char* reserve(size_t bytes);
 
     Scratch() noexcept = default;
     ~Scratch();
@@ -21,7 +19,7 @@ class Scratch {
 
   private:
     char* memory_ = nullptr;
-    size_t size_ = 0, used_ = 0;
+    size_t size_ = 0;
 };
 
 // A block at rest, or a new one. A call gives back what it borrowed, so that the pages of one call

@@ -24,8 +24,8 @@ struct LaneGroup {
     int keep_blocks() const { return keep_block(keys() - 1) + 1; }
 };
 
-// A tile's rows in groups: as many in each as there are lanes, and the same cut where sequences end,
-// with which every query gets the same numbers to the bit.
+// A tile's rows in groups: as many in each as there are lanes, and the same cut where sequences
+// end, with which every query gets the same numbers to the bit.
 struct Groups {
     const LaneGroup *shared, *apart;
     int n_shared, n_apart;
@@ -36,6 +36,16 @@ struct Groups {
     bool cut_for(const float* from, ptrdiff_t stride, int rows, int width) const {
         return n_apart > n_shared && !all_finite(from, stride, rows, width);
     }
+};
+
+// Addresses of a tile's rows; arrays reach kLanes past the last row.
+struct Rows {
+    int count;
+    const uint32_t *streams, *positions;
+    // First row of the row's sequence in the tile, one past its last, and the last one it may see.
+    const int32_t *starts, *ends, *lasts;
+    Groups groups;
+    ptrdiff_t lane_stride;
 };
 
 struct AttentionShape {
@@ -149,21 +159,26 @@ inline void probabilities(const AttentionShape& s, LaneGroup group, int head,
     for (int j = 0; j < count; ++j) store(p + j * kLanes, load(p + j * kLanes) * inverse);
 }
 
-// context^T = (Dropout(softmax(Q K^T scale)) V)^T for every group.
-//
-// qkv: (rows, 3 dp) query, key, value; q_columns: the query transposed, (dp, lane_stride);
-// starts: (rows,) first row of each row's sequence; scratch: keys x kLanes.
-inline void attention_forward(const AttentionShape& s, const Groups& groups, int rows,
-                              const float* qkv, const float* q_columns, const int32_t* starts,
-                              const KeyKeep& keep, float* context_columns, float* scratch) {
+// What attention's forward and backward read of a layer.
+struct AttentionInputs {
+    const float *qkv, *q_columns;  // (rows, 3 dp) query, key, value; the query transposed
+    KeyKeep keep;
+};
+
+// context^T = (Dropout(softmax(Q K^T scale)) V)^T for every group. scratch: keys x kLanes.
+inline void attention_forward(const AttentionShape& s, const Rows& rows, const AttentionInputs& in,
+                              float* context_columns, float* scratch) {
+    const float* qkv = in.qkv;
+    const KeyKeep& keep = in.keep;
+    const Groups& groups = rows.groups;
     const ptrdiff_t row_stride = 3 * s.d_padded;
-    const bool cut = groups.cut_for(qkv + 2 * s.d_padded, row_stride, rows, s.d_padded);
+    const bool cut = groups.cut_for(qkv + 2 * s.d_padded, row_stride, rows.count, s.d_padded);
     for (const LaneGroup *g = groups.begin(cut), *end = groups.end(cut); g < end; ++g) {
         const LaneGroup group = *g;
-        const IVec start = load(starts + group.row);
+        const IVec start = load(rows.starts + group.row);
         const float* keys = qkv + group.first_key * row_stride + s.d_padded;
         for (int head = 0; head < s.heads; ++head) {
-            probabilities(s, group, head, q_columns, keys, row_stride, start, scratch);
+            probabilities(s, group, head, in.q_columns, keys, row_stride, start, scratch);
             if (keep.words)
                 for (int j = 0; j < group.keys(); ++j)
                     store(scratch + j * kLanes,
@@ -231,31 +246,34 @@ LARES_INLINE void add_key_rows(const float* weights, const float* rows, ptrdiff_
     if (c < width) add_key_columns<1>(weights, rows, row_stride, count, width, c, to, to_stride);
 }
 
-// Gradients of attention_forward.
-//
-// g_context (rows, dp) and its transpose g_columns; g_qkv (rows, 3 dp): key and value parts must
-// come in as zero and are added to, the query part is left alone; g_q_columns takes the query's
-// gradient, transposed. ends: (rows,) one past the last row of each row's sequence. scratch: 3 keys
-// x kLanes.
-inline void attention_backward(const AttentionShape& s, const Groups& groups, int rows,
-                               const float* qkv, const float* q_columns, const int32_t* starts,
-                               const int32_t* ends, const KeyKeep& keep, const float* g_context,
-                               const float* g_columns, float* g_qkv, float* g_q_columns,
-                               float* scratch) {
+struct AttentionGradients {
+    const float *context, *columns;  // (rows, dp) of the context, and its transpose
+    // (rows, 3 dp): key and value parts come in as zero and are added to, the query part is left
+    // alone; the query's, transposed.
+    float *qkv, *q_columns;
+};
+
+// Gradients of attention_forward. scratch: 3 keys x kLanes.
+inline void attention_backward(const AttentionShape& s, const Rows& rows, const AttentionInputs& in,
+                               const AttentionGradients& g, float* scratch) {
+    const float* qkv = in.qkv;
+    const KeyKeep& keep = in.keep;
+    const Groups& groups = rows.groups;
+    const int32_t* ends = rows.ends;
     const ptrdiff_t row_stride = 3 * s.d_padded;
     // Keys, of which zeros are multiples here; a query's other numbers stay in its own lane.
-    const bool cut = groups.cut_for(qkv + s.d_padded, row_stride, rows, s.d_padded);
-    for (const LaneGroup *g = groups.begin(cut), *end = groups.end(cut); g < end; ++g) {
-        const LaneGroup group = *g;
+    const bool cut = groups.cut_for(qkv + s.d_padded, row_stride, rows.count, s.d_padded);
+    for (const LaneGroup *at = groups.begin(cut), *end = groups.end(cut); at < end; ++at) {
+        const LaneGroup group = *at;
         const int count = group.keys();
-        const IVec start = load(starts + group.row);
+        const IVec start = load(rows.starts + group.row);
         const float* keys = qkv + group.first_key * row_stride + s.d_padded;
         const float* values = keys + s.d_padded;
         float *p = scratch, *dropped = scratch + count * kLanes, *g_p = dropped + count * kLanes;
         for (int head = 0; head < s.heads; ++head) {
             const int column = head * s.head_dim;
-            probabilities(s, group, head, q_columns, keys, row_stride, start, p);
-            for_keys(count, g_columns + column * s.lane_stride + group.row, s.lane_stride,
+            probabilities(s, group, head, in.q_columns, keys, row_stride, start, p);
+            for_keys(count, g.columns + column * s.lane_stride + group.row, s.lane_stride,
                      values + column, row_stride, s.head_dim,
                      [&](int j, Vec v) LARES_INLINE_LAMBDA { store(g_p + j * kLanes, v); });
             // Softmax: g_score = P (g_P - sum_j P_j g_P_j).
@@ -277,18 +295,18 @@ inline void attention_backward(const AttentionShape& s, const Groups& groups, in
                 const Vec pj = load(p + j * kLanes);
                 store(g_p + j * kLanes, pj * (load(g_p + j * kLanes) - along) * broadcast(s.scale));
             }
-            float* to = g_q_columns + column * s.lane_stride + group.row;
+            float* to = g.q_columns + column * s.lane_stride + group.row;
             for_columns(s.head_dim, g_p, count, keys + column, row_stride,
                         [&](int c, Vec v)
                             LARES_INLINE_LAMBDA { store(to + c * s.lane_stride, v); });
             int j = 0;
             // Keys of earlier groups that all queries of this one see.
             for (; !group.shared && group.first_key + j + kKeyBlock <= group.row; j += kKeyBlock) {
-                float* g_key = g_qkv + (group.first_key + j) * row_stride + s.d_padded + column;
+                float* g_key = g.qkv + (group.first_key + j) * row_stride + s.d_padded + column;
                 add_key_rows(g_p + j * kLanes, qkv + group.row * row_stride + column, row_stride,
                              group.lanes, s.head_dim, g_key, row_stride);
                 add_key_rows(dropped + j * kLanes,
-                             g_context + ptrdiff_t(group.row) * s.d_padded + column, s.d_padded,
+                             g.context + ptrdiff_t(group.row) * s.d_padded + column, s.d_padded,
                              group.lanes, s.head_dim, g_key + s.d_padded, row_stride);
             }
             for (; j < count; ++j) {
@@ -300,11 +318,11 @@ inline void attention_backward(const AttentionShape& s, const Groups& groups, in
                     ends[key] < group.row + group.lanes ? ends[key] : group.row + group.lanes;
                 if (from >= stop) continue;
                 const int lane = from - group.row;
-                float* g_key = g_qkv + key * row_stride + s.d_padded + column;
+                float* g_key = g.qkv + key * row_stride + s.d_padded + column;
                 add_rows(g_p + j * kLanes + lane, qkv + from * row_stride + column, row_stride,
                          stop - from, s.head_dim, g_key);
                 add_rows(dropped + j * kLanes + lane,
-                         g_context + ptrdiff_t(from) * s.d_padded + column, s.d_padded, stop - from,
+                         g.context + ptrdiff_t(from) * s.d_padded + column, s.d_padded, stop - from,
                          s.head_dim, g_key + s.d_padded);
             }
         }

@@ -32,8 +32,8 @@ inline void chosen_scores(const LaresCatalogue& call, const Queries& queries, in
     constexpr int kGroups = 64;  // of a piece
     run_pieces((groups + kGroups - 1) / kGroups, threads, [&](int piece) {
         Arena arena;
-        arena.reserve(ItemBlock::bytes(call));
-        ItemBlock block(call, arena);
+        ItemBlock block(call);
+        arena.carve([&] { block.carve(arena); });
         const int end = min(groups, (piece + 1) * kGroups);
         for (int group = piece * kGroups; group < end; ++group) {
             int64_t ids[kLanes];
@@ -44,27 +44,6 @@ inline void chosen_scores(const LaresCatalogue& call, const Queries& queries, in
     });
 }
 
-// Takes every block of a part, and of each every tile of queries: body(block, tile, first query,
-// queries, scores).
-template <class Begin, class Body, class End>
-void walk(const LaresCatalogue& call, const Queries& queries, Range blocks, ItemBlock& block,
-          float* scores, const Begin& begin, const Body& body, const End& end) {
-    const int tiles = int(Queries::tiles(queries.count));
-    (void)call;
-    for (int index = blocks.first; index < blocks.end; ++index) {
-        block.take(index);
-        begin();
-        for (int tile = 0; tile < tiles; ++tile) {
-            const int from = tile * kTileQueries, n = queries.in_tile(tile);
-            block.score(queries, from, n, scores);
-            body(tile, from, n);
-        }
-        end();
-    }
-}
-
-constexpr size_t kScores = size_t(kTileQueries) * kScoreStride;
-
 // Numbers past a block's last item, in its last vector, take no part.
 inline void clear_past(const ItemBlock& block, int n, float* numbers, float value) {
     if (block.count == block.columns()) return;
@@ -73,25 +52,60 @@ inline void clear_past(const ItemBlock& block, int n, float* numbers, float valu
              value);
 }
 
+// Blocks of the catalogue that pass by all queries, one after the other.
+struct Passage {
+    Arena arena;
+    ItemBlock block;
+    Excluded excluded;
+    float* scores;  // (kTileQueries, kScoreStride) of a tile with the block
+
+    // `carve(arena)` takes what the op needs besides.
+    template <class Carve>
+    Passage(const LaresCatalogue& call, const Carve& carve) : block(call), excluded(call) {
+        arena.carve([&] {
+            block.carve(arena);
+            excluded.carve(arena);
+            scores = arena.take<float>(size_t(kTileQueries) * kScoreStride);
+            carve(arena);
+        });
+    }
+
+    // begin() and end() of every block, between them body(tile, first query, queries) of every
+    // tile of queries.
+    template <class Begin, class Body, class End>
+    void run(const Queries& queries, Range blocks, const Begin& begin, const Body& body,
+             const End& end) {
+        const int tiles = int(Queries::tiles(queries.count));
+        for (int index = blocks.first; index < blocks.end; ++index) {
+            block.take(index);
+            begin();
+            for (int tile = 0; tile < tiles; ++tile) {
+                const int from = tile * kTileQueries, n = queries.in_tile(tile);
+                block.score(queries, from, n, scores);
+                body(tile, from, n);
+            }
+            end();
+        }
+    }
+
+    // Gives what takes no part that value: items that queries exclude, and numbers past the block's
+    // last item.
+    void leave_out(int from, int n, float value) {
+        clear_past(block, n, scores, value);
+        excluded.write(block, from, n, value, scores);
+    }
+};
+
 // Sums of exp(s - shift), and of exp(s - shift) (s - shift) for the entropy, of one part, lane by
 // lane.
 struct Sums {
     float *shift, *sum, *weighted;  // (N,), (N, kLanes), (N, kLanes)
 
-    static size_t bytes(int count, bool entropy) {
-        return Arena::bytes_of<float>(size_t(count)) +
-               (entropy ? 2 : 1) * Arena::bytes_of<float>(size_t(count) * kLanes);
-    }
-
-    // `first_shift` of every query is finite.
-    Sums(int count, bool entropy, const float* first_shift, Arena& arena) {
+    void carve(int count, bool entropy, Arena& arena) {
         const size_t lanes = size_t(count) * kLanes;
         shift = arena.take<float>(size_t(count));
-        sum = arena.take<float>(lanes);
-        weighted = entropy ? arena.take<float>(lanes) : nullptr;
-        std::memcpy(shift, first_shift, size_t(count) * sizeof(float));
-        fill(sum, sum + lanes, 0.0f);
-        if (entropy) fill(weighted, weighted + lanes, 0.0f);
+        sum = arena.take_zeros<float>(lanes);
+        weighted = entropy ? arena.take_zeros<float>(lanes) : nullptr;
     }
 
     template <bool kEntropy>
@@ -146,20 +160,17 @@ inline double in_double(const float* lanes) {
 template <bool kEntropy>
 void sum_part(const LaresCatalogue& call, const Queries& queries, const float* first_shift,
               Range blocks, PartSum* found) {
-    Arena arena;
-    arena.reserve(ItemBlock::bytes(call) + Excluded::bytes(call) + Arena::bytes_of<float>(kScores) +
-                  Sums::bytes(queries.count, kEntropy));
-    ItemBlock block(call, arena);
-    Excluded excluded(call, arena);
-    float* scores = arena.take<float>(kScores);
-    Sums sums(queries.count, kEntropy, first_shift, arena);
-    walk(
-        call, queries, blocks, block, scores, [] {},
+    Sums sums;
+    Passage passage(call, [&](Arena& arena) { sums.carve(queries.count, kEntropy, arena); });
+    // Every one is finite.
+    std::memcpy(sums.shift, first_shift, size_t(queries.count) * sizeof(float));
+    passage.run(
+        queries, blocks, [] {},
         [&](int, int from, int n) {
-            clear_past(block, n, scores, kNone);
-            excluded.write(block, from, n, kNone, scores);
+            passage.leave_out(from, n, kNone);
             for (int i = 0; i < n; ++i)
-                sums.add<kEntropy>(from + i, scores + i * kScoreStride, block.columns());
+                sums.add<kEntropy>(from + i, passage.scores + i * kScoreStride,
+                                   passage.block.columns());
         },
         [] {});
     for (int n = 0; n < queries.count; ++n) {
@@ -174,12 +185,13 @@ inline void log_probability(const LaresCatalogue& call) {
     const size_t count = size_t(call.n_queries);
     const int blocks = item_blocks(call);
     const int parts = parts_of(blocks, 4.0 * double(count));
-    Arena arena;
-    arena.reserve(Queries::bytes(call) + 2 * Arena::bytes_of<float>(count) +
-                  Arena::bytes_of<PartSum>(count * size_t(parts)));
-    const Queries queries(call, false, threads, arena);
-    float *wanted = arena.take<float>(count), *shift = arena.take<float>(count);
-    PartSum* found = arena.take<PartSum>(count * size_t(parts));
+    float *wanted, *shift;
+    PartSum* found;
+    const Queries queries(call, false, threads, [&](Arena& arena) {
+        wanted = arena.take<float>(count);
+        shift = arena.take<float>(count);
+        found = arena.take<PartSum>(count * size_t(parts));
+    });
     chosen_scores(call, queries, threads, wanted);
     for (size_t n = 0; n < count; ++n) shift[n] = is_finite(wanted[n]) ? wanted[n] : kLeast;
     run_pieces(parts, threads, [&](int part) {
@@ -208,8 +220,9 @@ inline void log_probability(const LaresCatalogue& call) {
 }
 
 // Turns a tile's scores into the loss's gradient by them.
-inline void score_gradients(const LaresCatalogue& call, const ItemBlock& block, Excluded& excluded,
-                            int from, int n, float* scores) {
+inline void score_gradients(const LaresCatalogue& call, Passage& passage, int from, int n) {
+    const ItemBlock& block = passage.block;
+    float* scores = passage.scores;
     const int64_t each = call.n_queries / call.n_rows;
     for (int i = 0; i < n; ++i) {
         float* row = scores + i * kScoreStride;
@@ -225,36 +238,33 @@ inline void score_gradients(const LaresCatalogue& call, const ItemBlock& block, 
         const int64_t place = call.chosen[(from + i) / each] - block.first;
         if (place >= 0 && place < block.count) row[place] += call.g_log_probability[from + i];
     }
-    clear_past(block, n, scores, 0.0f);
-    excluded.write(block, from, n, 0.0f, scores);
+    passage.leave_out(from, n, 0.0f);
 }
 
 inline void gradients_of_part(const LaresCatalogue& call, const Queries& queries, Range blocks,
                               float* g_queries) {
     const int padded = queries.padded;
     const size_t block_size = size_t(kBlockItems) * padded;
-    Arena arena;
-    arena.reserve(ItemBlock::bytes(call) + Excluded::bytes(call) + Arena::bytes_of<float>(kScores) +
-                  Arena::bytes_of<float>(block_size) +
-                  Arena::bytes_of<Operand>(row_operands(kTileQueries, kBlockItems)) +
-                  Arena::bytes_of<Operand>(column_operands(kTileQueries, kBlockItems)));
-    ItemBlock block(call, arena);
-    Excluded excluded(call, arena);
-    float* scores = arena.take<float>(kScores);
-    float* g_block = arena.take<float>(block_size);
-    Operand* left_room = arena.take<Operand>(row_operands(kTileQueries, kBlockItems));
-    Operand* columns_room = arena.take<Operand>(column_operands(kTileQueries, kBlockItems));
+    float* g_block;
+    Operand *left_room, *columns_room;
+    Passage passage(call, [&](Arena& arena) {
+        g_block = arena.take<float>(block_size);
+        left_room = arena.take<Operand>(row_operands(kTileQueries, kBlockItems));
+        columns_room = arena.take<Operand>(column_operands(kTileQueries, kBlockItems));
+    });
+    ItemBlock& block = passage.block;
+    float* scores = passage.scores;
     if (g_queries) fill(g_queries, g_queries + size_t(queries.count) * padded, 0.0f);
     Panels items{};
-    walk(
-        call, queries, blocks, block, scores,
+    passage.run(
+        queries, blocks,
         [&] {
             if (call.n_excluded) block.set_aside();
             if (g_queries) items = block.right();
             if (call.g_items) fill(g_block, g_block + block_size, 0.0f);
         },
         [&](int tile, int from, int n) {
-            score_gradients(call, block, excluded, from, n, scores);
+            score_gradients(call, passage, from, n);
             const int columns = block.columns();
             if (g_queries) {
                 float* to = g_queries + size_t(from) * padded;
@@ -262,7 +272,7 @@ inline void gradients_of_part(const LaresCatalogue& call, const Queries& queries
                 product(n, padded, columns, left, items, add_to_rows(to, padded));
                 for (size_t k = 0; k < block.aside.size(); ++k)
                     for (int i = 0; i < n; ++i)
-                        if (!excluded.holds(from + i, block.first + block.aside[k]))
+                        if (!passage.excluded.holds(from + i, block.first + block.aside[k]))
                             block.add_aside(k, scores[i * kScoreStride + block.aside[k]],
                                             to + size_t(i) * padded);
             }
@@ -323,16 +333,15 @@ inline void gradients(const LaresCatalogue& call) {
     const int blocks = item_blocks(call);
     const size_t size = size_t(call.n_queries) * size_t(round_up(int(call.width), kLanes));
     const int parts = parts_of(blocks, double(size));
-    Arena arena;
-    const size_t all = call.g_queries ? size * size_t(parts) : 0;
-    arena.reserve(Queries::bytes(call) + Arena::bytes_of<float>(all));
-    const Queries queries(call, true, threads, arena);
-    float* found = arena.take<float>(all);
+    float* found = nullptr;
+    const Queries queries(call, true, threads, [&](Arena& arena) {
+        if (call.g_queries) found = arena.take<float>(size * size_t(parts));
+    });
     run_pieces(parts, threads, [&](int part) {
         gradients_of_part(call, queries, blocks_of_part(blocks, part, parts),
-                          call.g_queries ? found + size_t(part) * size : nullptr);
+                          found ? found + size_t(part) * size : nullptr);
     });
-    if (call.g_queries) write_query_gradients(call, queries, parts, threads, found);
+    if (found) write_query_gradients(call, queries, parts, threads, found);
 }
 
 // Counted for a query with a score that is NaN: below zero whatever is added, for there are at most
@@ -344,12 +353,13 @@ inline void ranks(const LaresCatalogue& call) {
     const size_t count = size_t(call.n_queries);
     const int blocks = item_blocks(call);
     const int parts = parts_of(blocks, double(count));
-    Arena arena;
-    arena.reserve(Queries::bytes(call) + 2 * Arena::bytes_of<float>(count) +
-                  Arena::bytes_of<int32_t>(count * size_t(parts)));
-    const Queries queries(call, false, threads, arena);
-    float *wanted = arena.take<float>(count), *reach = arena.take<float>(count);
-    int32_t* found = arena.take<int32_t>(count * size_t(parts));
+    float *wanted, *reach;
+    int32_t* found;
+    const Queries queries(call, false, threads, [&](Arena& arena) {
+        wanted = arena.take<float>(count);
+        reach = arena.take<float>(count);
+        found = arena.take<int32_t>(count * size_t(parts));
+    });
     chosen_scores(call, queries, threads, wanted);
     // Times an item's largest number, what no sum on the way to its score exceeds: below
     // kSafe none is infinite, and no score NaN.
@@ -358,25 +368,20 @@ inline void ranks(const LaresCatalogue& call) {
         reach[n] = largest_of(queries.rows + n * size_t(queries.padded), 1, queries.padded) *
                    float(queries.width);
     run_pieces(parts, threads, [&](int part) {
-        Arena own;
-        own.reserve(ItemBlock::bytes(call) + Excluded::bytes(call) +
-                    Arena::bytes_of<float>(kScores));
-        ItemBlock block(call, own);
-        Excluded excluded(call, own);
-        float* scores = own.take<float>(kScores);
+        Passage passage(call, [](Arena&) {});
+        ItemBlock& block = passage.block;
+        const float* scores = passage.scores;
         int32_t* counts = found + size_t(part) * count;
         fill(counts, counts + count, 0);
-        walk(
-            call, queries, blocks_of_part(blocks, part, parts), block, scores,
-            [&] { block.measure(); },
+        passage.run(
+            queries, blocks_of_part(blocks, part, parts), [&] { block.measure(); },
             [&](int, int from, int n) {
                 for (int i = 0; i < n; ++i)
                     if (!(reach[from + i] * block.largest < kSafe) &&
-                        excluded.leaves_nan(block, from + i, scores + i * kScoreStride))
+                        passage.excluded.leaves_nan(block, from + i, scores + i * kScoreStride))
                         counts[from + i] = kBroken;
                 // NaN is at least as high as nothing.
-                clear_past(block, n, scores, kNaN);
-                excluded.write(block, from, n, kNaN, scores);
+                passage.leave_out(from, n, kNaN);
                 for (int i = 0; i < n; ++i) {
                     const Vec least = broadcast(wanted[from + i]);
                     IVec ahead = IVec{};
@@ -399,28 +404,21 @@ inline void ranks(const LaresCatalogue& call) {
 inline void top_k(const LaresCatalogue& call) {
     const int threads = threads_for(call.threads, product_operations(call));
     const int blocks = item_blocks(call);
-    Arena arena;
-    arena.reserve(Queries::bytes(call));
-    const Queries queries(call, false, threads, arena);
+    const Queries queries(call, false, threads, [](Arena&) {});
     // Whatever the parts are, the best of all are the same.
     const int parts = min(blocks, threads == 1 ? 1 : 2 * threads);
     const int k = int(call.k);
     BestOfParts found(queries.count, parts, k);
     run_pieces(parts, threads, [&](int part) {
-        Arena own;
-        own.reserve(ItemBlock::bytes(call) + Excluded::bytes(call) +
-                    Arena::bytes_of<float>(kScores));
-        ItemBlock block(call, own);
-        Excluded excluded(call, own);
-        float* scores = own.take<float>(kScores);
+        Passage passage(call, [](Arena&) {});
         Candidates* best = found.of_part(part);
-        walk(
-            call, queries, blocks_of_part(blocks, part, parts), block, scores, [] {},
+        passage.run(
+            queries, blocks_of_part(blocks, part, parts), [] {},
             [&](int, int from, int n) {
-                clear_past(block, n, scores, kNone);
-                excluded.write(block, from, n, kNone, scores);
+                passage.leave_out(from, n, kNone);
                 for (int i = 0; i < n; ++i)
-                    best[from + i].add(scores + i * kScoreStride, block.columns(), block.first, k);
+                    best[from + i].add(passage.scores + i * kScoreStride, passage.block.columns(),
+                                       passage.block.first, k);
             },
             [] {});
     });

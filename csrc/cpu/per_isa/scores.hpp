@@ -59,22 +59,19 @@ class Queries {
     float* rows;               // (N, padded): normalised if asked for, divided by the temperature
     float* lengths;            // (N,) what each was divided by, for cosine
 
-    static size_t bytes(const LaresCatalogue& call) {
-        const size_t n = size_t(call.n_queries), dp = size_t(round_up(int(call.width), kLanes));
-        return Arena::bytes_of<float>((n + 2) * (dp + 2 * kLanes)) + Arena::bytes_of<float>(n) +
-               Arena::bytes_of<Operand>(row_operands(int(n), int(dp))) +
-               Arena::bytes_of<Operand>(tiles(int(n)) * column_operands(kTileQueries, int(dp)));
-    }
-
-    Queries(const LaresCatalogue& call, bool backward, int threads, Arena& arena)
-        : count(int(call.n_queries)),
-          width(int(call.width)),
-          padded(round_up(width, kLanes)),
-          // bfloat16 operands are made from pairs of vectors: room for one past the last row.
-          rows(arena.take<float>(size_t(count) * padded + 2 * kLanes)),
-          lengths(arena.take<float>(size_t(count))),
-          left_room_(arena.take<Operand>(row_operands(count, padded))),
-          right_room_(arena.take<Operand>(tiles(count) * column_operands(kTileQueries, padded))) {
+    // `carve(arena)` takes what the op needs besides.
+    template <class Carve>
+    Queries(const LaresCatalogue& call, bool backward, int threads, const Carve& carve)
+        : count(int(call.n_queries)), width(int(call.width)), padded(round_up(width, kLanes)) {
+        arena_.carve([&] {
+            // bfloat16 operands are made from pairs of vectors: room for one past the last row.
+            rows = arena_.take<float>(size_t(count) * padded + 2 * kLanes);
+            lengths = arena_.take<float>(size_t(count));
+            left_room_ = arena_.take<Operand>(row_operands(count, padded));
+            right_room_ =
+                arena_.take<Operand>(tiles(count) * column_operands(kTileQueries, padded));
+            carve(arena_);
+        });
         const float scale = float(1.0 / call.temperature);
         for (int i = 0; i < 2 * kLanes; ++i) rows[size_t(count) * padded + i] = 0.0f;
         run_pieces(int(tiles(count)), threads, [&](int tile) {
@@ -124,6 +121,7 @@ class Queries {
     Operand* columns_room(int tile) const {
         return right_room_ + size_t(tile) * column_operands(kTileQueries, padded);
     }
+    Arena arena_;
     Operand *left_room_, *right_room_;
 };
 
@@ -136,17 +134,10 @@ class ItemBlock {
     float largest;     // magnitude of their numbers, NaN where one is; since measure()
     Array<int> aside;  // places of the items that set_aside() found
 
-    static size_t bytes(const LaresCatalogue& call) {
-        const int dp = round_up(int(call.width), kLanes);
-        const size_t size = size_t(kBlockItems) * dp;
-        return Arena::bytes_of<float>(size + 2 * kLanes) + Arena::bytes_of<float>(kBlockItems) +
-               Arena::bytes_of<Operand>(size) +
-               Arena::bytes_of<float>(kBf16 ? size_t(dp) * kPanel : 0) +
-               Arena::bytes_of<Operand>(column_operands(kBlockItems, dp));
-    }
+    explicit ItemBlock(const LaresCatalogue& call)
+        : call_(call), width_(int(call.width)), padded_(round_up(width_, kLanes)) {}
 
-    ItemBlock(const LaresCatalogue& call, Arena& arena)
-        : call_(call), width_(int(call.width)), padded_(round_up(width_, kLanes)) {
+    void carve(Arena& arena) {
         const size_t size = size_t(kBlockItems) * padded_;
         rows = arena.take<float>(size + 2 * kLanes);
         lengths = arena.take<float>(kBlockItems);
@@ -254,14 +245,11 @@ class ItemBlock {
 // Where each query stands in its row's excluded items while blocks pass by in order.
 class Excluded {
   public:
-    static size_t bytes(const LaresCatalogue& call) {
-        return Arena::bytes_of<int32_t>(call.n_excluded ? size_t(call.n_queries) : 0);
-    }
+    explicit Excluded(const LaresCatalogue& call)
+        : call_(call), each_(call.n_queries / call.n_rows) {}
 
-    Excluded(const LaresCatalogue& call, Arena& arena)
-        : call_(call), each_(call.n_queries / call.n_rows) {
-        places_ = arena.take<int32_t>(call.n_excluded ? size_t(call.n_queries) : 0);
-        if (call.n_excluded) fill(places_, places_ + call.n_queries, 0);
+    void carve(Arena& arena) {
+        if (call_.n_excluded) places_ = arena.take_zeros<int32_t>(size_t(call_.n_queries));
     }
 
     // Writes `value` over the numbers (rows of kScoreStride) of items that the queries exclude.
@@ -300,7 +288,7 @@ class Excluded {
   private:
     const LaresCatalogue& call_;
     int64_t each_;
-    int32_t* places_;
+    int32_t* places_ = nullptr;
 };
 
 inline int item_blocks(const LaresCatalogue& call) {

@@ -59,6 +59,7 @@ LARES_INLINE UVec load(const uint32_t* p) { return *reinterpret_cast<const UVecA
 LARES_INLINE IVec load(const int32_t* p) { return *reinterpret_cast<const IVecAt*>(p); }
 LARES_INLINE void store(float* p, Vec v) { *reinterpret_cast<VecAt*>(p) = v; }
 LARES_INLINE void store(uint32_t* p, UVec v) { *reinterpret_cast<UVecAt*>(p) = v; }
+LARES_INLINE void add_to(float* p, Vec v) { store(p, load(p) + v); }
 
 LARES_INLINE Vec broadcast(float x) {
 #if defined(__AVX512F__)

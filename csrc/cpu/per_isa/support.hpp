@@ -123,19 +123,41 @@ class Arena {
     Arena(const Arena&) = delete;
     Arena& operator=(const Arena&) = delete;
 
-    // Room for `bytes` at least; what was carved before is gone.
-    void reserve(size_t bytes) { scratch_->reserve(bytes); }
+    // Returns body(), which takes arrays from here. It runs twice: the first time they are only
+    // counted, and null; the second time they lie in as much memory as was counted. What an earlier
+    // carve() gave is gone.
+    template <class Body>
+    auto carve(const Body& body) {
+        memory_ = nullptr;
+        taken_ = 0;
+        body();
+        size_ = taken_;
+        memory_ = scratch_->reserve(max(size_, kAlignment));
+        taken_ = 0;
+        return body();
+    }
+    // Whether this is the first time, when there is nothing yet to write to.
+    bool counts() const { return !memory_; }
+
     template <class T>
     T* take(size_t count) {
-        return static_cast<T*>(scratch_->take(count * sizeof(T)));
+        const size_t at = taken_;
+        taken_ += (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+        if (counts()) return nullptr;
+        if (taken_ > size_) __builtin_trap();  // the body takes more than it did the first time
+        return reinterpret_cast<T*>(memory_ + at);
     }
     template <class T>
-    static constexpr size_t bytes_of(size_t count) {
-        return (count * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+    T* take_zeros(size_t count) {
+        T* at = take<T>(count);
+        if (at) std::memset(static_cast<void*>(at), 0, count * sizeof(T));
+        return at;
     }
 
   private:
     Scratch* scratch_;
+    char* memory_ = nullptr;
+    size_t size_ = 0, taken_ = 0;
 };
 
 // body(piece) for pieces 0 .. count - 1 on up to `threads` threads; see once/threads.hpp.

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../once/batch.hpp"
-#include "window_layer.hpp"
+#include "layer_space.hpp"
 
 namespace lares::LARES_ISA {
 
@@ -16,19 +16,36 @@ struct CallPlan {
     Core core() const { return {shape, weights, uint64_t(call.seed)}; }
     // Number that the draws of a step carry.
     int drawn_step(int step) const { return shape.recurrent() ? int(call.steps_done) + step : 0; }
+    // First row in `kept` of what forward keeps of a sequence's step.
+    int64_t kept_row(const Sequence& q, int step) const {
+        return (step - 1) * batch.kept_rows + q.kept_row;
+    }
+};
+
+// The rows that a reasoning step computes.
+struct Step {
+    int number;          // from 1
+    int running, going;  // sequences that run it, and those of them that run the next one, too
+    Rows rows;
+    LiveRows all, live;  // before and after the last layer's attention
+    // Whether sequence i's newest row alone is live.
+    bool newest_alone(int i) const { return live.map && i >= going; }
+};
+
+// A sequence's live rows: where they lie among all live ones, and from which of its rows on.
+struct LiveSequence {
+    int first, count, from;
 };
 
 // The addresses of a tile's rows, and which of them still run.
 class TileRows {
   public:
-    static size_t bytes(int rows) {
-        return 9 * Arena::bytes_of<uint64_t>(size_t(rows) + 2 * kLanes) +
-               2 * Arena::bytes_of<LaneGroup>(size_t(rows) + 1);
-    }
-
     TileRows(const CallPlan& plan, const Tile& tile, Arena& arena)
-        : sequences_(plan.batch.sequences + tile.first), n_sequences_(tile.end - tile.first) {
-        const size_t room = size_t(tile.rows) + 2 * kLanes;
+        : sequences_(plan.batch.sequences + tile.first),
+          n_sequences_(tile.end - tile.first),
+          total_(tile.rows) {
+        // As much for every tile, so that they use the same memory.
+        const size_t most = size_t(plan.batch.longest_tile), room = most + 2 * kLanes;
         streams_ = arena.take<uint32_t>(room);
         positions_ = arena.take<uint32_t>(room);
         starts_ = arena.take<int32_t>(room);
@@ -37,12 +54,44 @@ class TileRows {
         live_map_ = arena.take<int32_t>(room);
         live_streams_ = arena.take<uint32_t>(room);
         live_positions_ = arena.take<uint32_t>(room);
-        groups_ = arena.take<LaneGroup>(size_t(tile.rows) + 1);
-        apart_ = arena.take<LaneGroup>(size_t(tile.rows) + 1);
-        lane_stride_ = round_up(tile.rows, kLanes) + kLanes;
+        groups_ = arena.take<LaneGroup>(most + 1);
+        apart_ = arena.take<LaneGroup>(most + 1);
+        first_rows_ = arena.take<int32_t>(most);
+        lane_stride_ = round_up(total_, kLanes) + kLanes;
+        if (!arena.counts()) write();
+    }
+
+    int sequences() const { return n_sequences_; }
+    const Sequence& sequence(int i) const { return sequences_[i]; }
+    int depth() const { return sequences_[0].depth; }
+    int total_rows() const { return total_; }
+    int first_row(int sequence) const {
+        return sequence == n_sequences_ ? total_ : first_rows_[sequence];
+    }
+
+    // `whole`: all rows of every sequence stay live, as where a last state is asked for.
+    Step step(int number, bool whole) {
+        const int now = running(number), next = running(number + 1), count = first_row(now);
+        const LiveRows all{count, nullptr, streams_, positions_};
+        return {number,      now, next,
+                rows(count), all, whole || next == now ? all : newest(next, now)};
+    }
+    // Row of sequence i's newest token among the live ones.
+    int newest_row(const Step& step, int i) const {
+        return step.newest_alone(i) ? first_row(step.going) + (i - step.going) : newest_row(i);
+    }
+    LiveSequence live_rows(const Step& step, int i) const {
+        const Sequence& q = sequences_[i];
+        if (step.newest_alone(i)) return {newest_row(step, i), 1, q.newest};
+        return {first_row(i), q.length, 0};
+    }
+
+  private:
+    void write() {
         int row = 0;
         for (int i = 0; i < n_sequences_; ++i) {
             const int first = row, newest = first + sequences_[i].newest;
+            first_rows_[i] = first;
             for (int p = 0; p < sequences_[i].length; ++p, ++row) {
                 streams_[row] = sequences_[i].stream;
                 positions_[row] = uint32_t(p);
@@ -51,7 +100,7 @@ class TileRows {
                 lasts_[row] = min(row, newest);
             }
         }
-        for (; row < int(room); ++row) {
+        for (; row < total_ + 2 * kLanes; ++row) {
             streams_[row] = positions_[row] = 0;
             starts_[row] = ends_[row] = INT32_MAX;  // may look at no key
             lasts_[row] = 0;
@@ -59,21 +108,12 @@ class TileRows {
         }
     }
 
-    int sequences() const { return n_sequences_; }
-    const Sequence& sequence(int i) const { return sequences_[i]; }
-    int depth() const { return sequences_[0].depth; }
-    ptrdiff_t lane_stride() const { return lane_stride_; }
-
     // Sequences that run step `step`; they are the first ones.
     int running(int step) const {
         int n = 0;
         while (n < n_sequences_ && sequences_[n].depth >= step) ++n;
         return n;
     }
-    int first_row(int sequence) const {
-        return sequence == n_sequences_ ? total_rows() : row_of_[sequence];
-    }
-
     // Row of a sequence's newest token.
     int newest_row(int sequence) const { return first_row(sequence) + sequences_[sequence].newest; }
 
@@ -82,8 +122,6 @@ class TileRows {
         const Groups groups{groups_, apart_, n_groups_, n_apart_};
         return {count, streams_, positions_, starts_, ends_, lasts_, groups, lane_stride_};
     }
-
-    LiveRows all(int count) const { return {count, nullptr, streams_, positions_}; }
 
     // All rows of the first `going` sequences, and the newest row of those from there to `running`.
     LiveRows newest(int going, int running) {
@@ -94,18 +132,6 @@ class TileRows {
         return {n, live_map_, live_streams_, live_positions_};
     }
 
-    void set_row_of(int32_t* row_of) {
-        row_of_ = row_of;
-        int row = 0;
-        for (int i = 0; i < n_sequences_; ++i) {
-            row_of_[i] = row;
-            row += sequences_[i].length;
-        }
-        total_ = row;
-    }
-    int total_rows() const { return total_; }
-
-  private:
     void take_live(int n, int row) {
         live_map_[n] = row;
         live_streams_[n] = streams_[row];
@@ -135,9 +161,9 @@ class TileRows {
     }
 
     const Sequence* sequences_;
-    int n_sequences_, n_groups_ = 0, n_apart_ = 0, grouped_ = -1, total_ = 0;
+    int n_sequences_, n_groups_ = 0, n_apart_ = 0, grouped_ = -1, total_;
     uint32_t *streams_, *positions_, *live_streams_, *live_positions_;
-    int32_t *starts_, *ends_, *lasts_, *live_map_, *row_of_ = nullptr;
+    int32_t *starts_, *ends_, *lasts_, *live_map_, *first_rows_;
     LaneGroup *groups_, *apart_;
     ptrdiff_t lane_stride_;
 };

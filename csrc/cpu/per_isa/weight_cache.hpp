@@ -82,26 +82,17 @@ class CachedWeights {
         static_assert(sizeof key == sizeof key.instructions + 8 * sizeof key.d + sizeof key.print,
                       "no gaps");
         packed_ = find_packed(&key, sizeof key);
-        if (!packed_) packed_ = keep_packed(&key, sizeof key, new Item(s, parameters), destroy);
+        if (!packed_)
+            packed_ = keep_packed(&key, sizeof key, new Weights(s, parameters, false), destroy);
     }
     ~CachedWeights() { give_back_packed(packed_); }
     CachedWeights(const CachedWeights&) = delete;
     CachedWeights& operator=(const CachedWeights&) = delete;
 
-    const Weights& operator*() const { return static_cast<Item*>(item_of(packed_))->weights; }
+    const Weights& operator*() const { return *static_cast<Weights*>(item_of(packed_)); }
 
   private:
-    struct Item {
-        Arena arena;
-        Weights weights;
-        Item(const Shape& s, const float* const* parameters)
-            : weights(s, parameters, false, reserved(arena, s)) {}
-    };
-    static Arena& reserved(Arena& arena, const Shape& s) {
-        arena.reserve(Weights::bytes(s, false));
-        return arena;
-    }
-    static void destroy(void* item) noexcept { delete static_cast<Item*>(item); }
+    static void destroy(void* item) noexcept { delete static_cast<Weights*>(item); }
 
     Packed* packed_;
 };

@@ -124,29 +124,19 @@ class Weights {
     float gate = 0.0f;             // sigmoid of the parameter
     const float* basis = nullptr;  // (bands, L), of the low band
 
-    static size_t bytes(const Shape& s, bool backward) {
-        const size_t dp = s.dp, fp = s.fp;
-        const size_t matrices = s.d * 3 * dp + s.d * dp + s.d * fp + fp * dp;
-        const size_t matrices_back = 3 * dp * dp + s.d * dp + fp * dp + s.d * fp;
-        size_t floats = s.layers * (matrices + (backward ? matrices_back : 0)), vectors = 0;
-        for_parameters(s, [&](const ParameterShape& p) {
-            if (!p.is_vector()) return;
-            floats += size_t(p.layers) * p.columns.total();
-            vectors += size_t(p.layers);
-        });
-        if (s.adapter == LARES_ADAPTER_CONCAT) floats += (backward ? 4 : 2) * s.d * dp;
-        if (s.windowed()) floats += size_t(s.layers) * (2 * s.window + 1) * dp;
-        if (s.banded()) floats += size_t(s.bands()) * s.window;
-        return floats * sizeof(float) + (12 * s.layers + vectors + 9) * kAlignment;
-    }
     // A vector of the core's: those lie with the first layer's.
     const float* operator[](Parameter parameter) const { return layers[0][parameter]; }
 
-    Weights(const Shape& s, const float* const* p, bool backward, Arena& arena) : arena_(arena) {
+    Weights(const Shape& s, const float* const* p, bool backward) {
+        layers.resize(size_t(s.layers));
+        arena_.carve([&] { pack_all(s, p, backward); });
+    }
+
+  private:
+    void pack_all(const Shape& s, const float* const* p, bool backward) {
         const Blocks d{1, s.d, s.dp}, f{1, s.f, s.fp}, qkv{3, s.d, s.dp}, both{2, s.d, s.dp};
         const Blocks together = s.query ? both : qkv;
         const int64_t dd = int64_t(s.d) * s.d, df = int64_t(s.d) * s.f;
-        layers.resize(size_t(s.layers));
         for_parameters(s, [&](const ParameterShape& of) {
             if (!of.is_vector()) return;
             for (int l = 0; l < of.layers; ++l)
@@ -180,7 +170,7 @@ class Weights {
         }
         if (s.banded()) {
             float* to = arena_.take<float>(size_t(s.bands()) * s.window);
-            band_basis(s.kept, s.window, to);
+            if (to) band_basis(s.kept, s.window, to);
             basis = to;
         }
         if (s.adapter == LARES_ADAPTER_GATE) gate = 1.0f / (1.0f + __builtin_expf(-*p[kGate]));
@@ -191,25 +181,27 @@ class Weights {
         }
     }
 
-  private:
     // What a layer has besides attention.
     void mixing(const Shape& s, const float* const* p, int l, LayerWeights& w) {
         if (s.banded()) {
             float* square = arena_.take<float>(size_t(s.dp));
-            for (int c = 0; c < s.dp; ++c) square[c] = w[kBandScale][c] * w[kBandScale][c];
+            for (int c = 0; square && c < s.dp; ++c)
+                square[c] = w[kBandScale][c] * w[kBandScale][c];
             w.band_square = square;
             return;
         }
         const ptrdiff_t size = ptrdiff_t(s.window) * s.dp;
         float* twice = arena_.take<float>(size_t(2 * size));
+        w.filter = twice;
+        if (arena_.counts()) return;
         filter_kernel(p[kFilterWeight] + ptrdiff_t(l) * frequencies(s.window) * s.d * 2, s.window,
                       s.d, s.dp, twice);
         std::memcpy(twice + size, twice, size_t(size) * sizeof(float));
-        w.filter = twice;
     }
 
     const float* vector(const float* from, Blocks n) {
         float* to = arena_.take<float>(n.total());
+        if (arena_.counts()) return to;
         for (int g = 0; g < n.groups; ++g) {
             std::memcpy(to + g * n.padded, from + g * n.size, n.size * sizeof(float));
             std::memset(to + g * n.padded + n.size, 0, (n.padded - n.size) * sizeof(float));
@@ -222,6 +214,7 @@ class Weights {
     const Operand* pack(const float* weight, Blocks n, int k, int k_padded) {
         const int columns = n.total();
         Operand* to = arena_.take<Operand>(size_t(folds(k_padded)) * columns);
+        if (arena_.counts()) return to;
         for (int first = 0; first < columns; first += kPanel) {
             const int width = columns - first < kPanel ? columns - first : kPanel;
             Operand* packed = to + ptrdiff_t(first) * folds(k_padded);
@@ -248,6 +241,7 @@ class Weights {
     const Operand* pack_back(const float* weight, Blocks k, Blocks n) {
         const int columns = n.total(), rows = k.total(), stride = n.groups * n.size;
         Operand* to = arena_.take<Operand>(size_t(folds(rows)) * columns);
+        if (arena_.counts()) return to;
         for (int first = 0; first < columns; first += kPanel) {
             const int width = columns - first < kPanel ? columns - first : kPanel;
             Operand* packed = to + ptrdiff_t(first) * folds(rows);
@@ -281,7 +275,7 @@ class Weights {
         return draft_.begin();
     }
 
-    Arena& arena_;
+    Arena arena_;
     Array<float> draft_;
 };
 

@@ -118,7 +118,7 @@ def test_wrong():
 
 @pytest.mark.parametrize(
     ("last", "seconds", "wrong"),
-    [("assert False", 120.0, "1 failed"), ("time.sleep(99)", 12.0, "out of time")],
+    [("assert False", 120.0, "1 failed"), ("time.sleep(99)", 6.0, "out of time")],
 )
 def test_tests_of_a_card(
     last: str, seconds: float, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,7 @@ from lares_kernels import CoreConfig
 from lares_kernels.binding import cuda_library as lib
 from lares_kernels.cuda.backend import _Launch
 from lares_kernels.operators.refine import make_call
+from lares_kernels.spec.call import Given
 from lares_kernels.spec.options import CallOptions, CallTensors
 from lares_kernels.spec.parameters import parameter_shapes
 from tests.kernels.plain_tiles import BLOCK, lengths_of_mean, rows_of_tiles
@@ -41,7 +42,7 @@ def plan_of(
     )  # fmt: skip
     call = make_call(torch.zeros(shape), CallTensors(lengths, depths, ids, 0), options)
     parameters = [torch.zeros(shape) for shape in parameter_shapes(CORE).values()]
-    launch = _Launch(call, torch.zeros(shape), None, parameters, backward=False)
+    launch = _Launch(call, Given(torch.zeros(shape), None, parameters), backward=False)
     if wrong is not None:
         launch.c.lengths = wrong.data_ptr()
     trajectory = torch.empty(call.n_sequences, most, 32)
