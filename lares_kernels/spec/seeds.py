@@ -2,7 +2,7 @@
 
 Kernels of a GPU read it from memory there when they run. A drawn seed is a tensor on the CPU, from the
 CPU's default generator, also where the call runs on a GPU, but in programs that a GPU runs again by
-itself (docs/random.md says why).
+itself (docs/reference/random.md says why).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a backend has code for, declared: any other call is refused, with the reason.
 
-``verify`` asks the declaration, for every op and backend alike, and docs/support.md is made of the
-answers. What joins the specification later (a choice, an option of a call) is refused by a backend
-until it has the code and names it.
+``verify`` asks the declaration, for every op and backend alike, and docs/reference/support.md is
+made of the answers. What joins the specification later (a choice, an option of a call) is refused by
+a backend until it has the code and names it.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Setting:
         registers: most that a thread may have, so that more programs fit a multiprocessor; 0 leaves it
             to the compiler. NVIDIA's alone.
         mixers: cores served. A rule is for those whose kernel spills no registers by it
-            (docs/performance.md); calls that no rule is for are the layered plan's.
+            (docs/results/performance.md); calls that no rule is for are the layered plan's.
     """
 
     kernel: str
