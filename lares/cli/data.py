@@ -46,12 +46,13 @@ def embed_parser() -> OptionParser:
     parser = command_parser(
         "data embed",
         "Text features of items from a sentence-transformers model, for --model.text_features.",
+        formerly={"--out": "--output"},
     )
     parser.add_argument("table", metavar="ITEMS", help="Parquet or CSV: a row for every item")
     parser.add_argument(
         "--model", required=True, help="name of a sentence-transformers model, or its folder"
     )
-    parser.add_argument("--out", metavar="FILE", help="default: ITEMS with .safetensors")
+    parser.add_argument("--output", metavar="FILE", help="default: ITEMS with .safetensors")
     parser.add_argument("--item_column", default="item_id", help="raw ids, as in the interactions")
     parser.add_argument("--text_columns", default="title", help="such as title,description")
     parser.add_argument("--batch_size", type=int, default=64, help="texts at a time")
@@ -64,8 +65,8 @@ def embed(argv: Sequence[str]) -> None:
     found = embed_parser().parse_args(list(argv))
     require_at_least("--batch_size", found.batch_size, 1)
     path = Path(found.table)
-    out = Path(found.out) if found.out else path.with_suffix(".safetensors")
-    require_output("--out", out)
+    output = Path(found.output) if found.output else path.with_suffix(".safetensors")
+    require_output("--output", output)
     columns = found.text_columns.split(",")
     twice = [name for name in (found.item_column, *columns) if columns.count(name) > 1]
     if twice or found.item_column in columns:
@@ -79,8 +80,8 @@ def embed(argv: Sequence[str]) -> None:
 
     texts = read_item_texts(path, found.item_column, columns)
     encoder = load_encoder(found.model, found.device)
-    n, width = embed_items(texts, encoder, out, model=found.model, batch_size=found.batch_size)
-    print(f"{out}: {n} of {len(texts.items)} items have text, features {width} wide")
+    n, width = embed_items(texts, encoder, output, model=found.model, batch_size=found.batch_size)
+    print(f"{output}: {n} of {len(texts.items)} items have text, features {width} wide")
 
 
 def get(argv: Sequence[str]) -> None:
@@ -139,7 +140,7 @@ def run(argv: Sequence[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(
             "usage: lares data get NAME [CATEGORY] [--out FOLDER]\n       lares data info DATA\n"
-            "       lares data embed ITEMS --model NAME [--out FILE]"
+            "       lares data embed ITEMS --model NAME [--output FILE]"
         )
         return
     if argv[0] not in actions:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,13 +54,19 @@ class _HelpFormatter(DefaultHelpFormatter):
 
 class OptionParser(ArgumentParser):
     """``jsonargparse.ArgumentParser`` that raises :class:`ConfigError`, and names the option that an
-    unknown one was most likely meant to be."""
+    unknown one was most likely meant to be.
 
-    def parse_args(self, *args: Any, **options: Any) -> Any:
+    Attributes:
+        formerly: today's spelling of a flag by one that it had, which is taken with a warning.
+    """
+
+    formerly: Mapping[str, str] = {}
+
+    def parse_args(self, words: Sequence[str]) -> Any:  # type: ignore[override]
         """Parse arguments; those that are text are as they were typed, in UTF-8."""
-        if args and args[0]:
-            self._refuse_base_60(args[0])
-        found = super().parse_args(*args, **options)
+        words = self._spelled_now(words)
+        self._refuse_base_60(words)
+        found = super().parse_args(words)
         for action in self._actions:
             if action.dest in _PLACES and found.get(action.dest) == "":
                 shown_as = (action.option_strings or [str(action.metavar)])[0]
@@ -79,6 +86,21 @@ class OptionParser(ArgumentParser):
             counts.pop()
         return counts
 
+    def _spelled_now(self, words: Sequence[str]) -> list[str]:
+        """Return ``words`` with flags as they are spelled today; warn once of each other spelling."""
+        options = list(words)[: words.index("--") if "--" in words else None]
+        flags = [word.partition("=")[0] for word in options]
+        for old in dict.fromkeys(flag for flag in flags if flag in self.formerly):
+            print(
+                f"warning: {old} is now spelled {self.formerly[old]}; the old spelling will go",
+                file=sys.stderr,
+            )
+        options = [
+            self.formerly.get(flag, flag) + word[len(flag) :]
+            for flag, word in zip(flags, options, strict=True)
+        ]
+        return [*options, *words[len(options) :]]
+
     def _refuse_base_60(self, words: Sequence[str]) -> None:
         """Raise ``ConfigError`` for a number such as ``1:30``, which YAML 1.1 reads as 90."""
         kinds = {
@@ -86,7 +108,7 @@ class OptionParser(ArgumentParser):
             for action in self._actions
             for flag in action.option_strings
         }
-        for word, following in zip(words, [*words[1:], ""], strict=True):
+        for word, following in zip(words, [*words, ""][1:], strict=True):
             flag, equals, value = word.partition("=")
             kind = _NUMBERS.search(kinds.get(flag, ""))
             value = value if equals else following
@@ -164,14 +186,18 @@ def whole_numbers(option: str, text: str) -> list[int]:
         ) from None
 
 
-def command_parser(command: str, description: str) -> OptionParser:
-    """Parser of ``lares COMMAND``."""
-    return OptionParser(
+def command_parser(
+    command: str, description: str, formerly: Mapping[str, str] | None = None
+) -> OptionParser:
+    """Return the parser of ``lares COMMAND``, whose flags were spelled as ``formerly`` says."""
+    parser = OptionParser(
         prog=f"lares {command}",
         description=description,
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
+    parser.formerly = formerly or {}
+    return parser
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")

@@ -60,6 +60,7 @@ def build_parser() -> OptionParser:
         "recommend",
         "Recommend items, in the ids of the data where the model knows them. What goes in and comes "
         'out is CSV, a history a line: ids with commas are quoted ("Duo 3, Live").',
+        formerly={"--keep-seen": "--keep_seen"},
     )
     parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, or a saved model's")
     parser.add_argument("--history", metavar="ID,ID,...", help="one history, oldest item first")
@@ -69,7 +70,7 @@ def build_parser() -> OptionParser:
         help="one history a line, in the same form; may be compressed (.gz, .zst)",
     )
     parser.add_argument("--k", type=int, default=10, help="items wanted")
-    parser.add_argument("--keep-seen", action="store_true", help="also recommend items in history")
+    parser.add_argument("--keep_seen", action="store_true", help="also recommend items in history")
     parser.add_argument(
         "--unknown",
         default="error",
