@@ -27,16 +27,22 @@ _SOURCES = ("ml-100k", "amazon23")
 def get_parser() -> OptionParser:
     """Options of ``lares data get``."""
     parser = command_parser("data get", "Fetch a data set, whole and checked.")
-    parser.add_argument("name", metavar="NAME", help="ml-100k, or amazon23 with a CATEGORY")
-    parser.add_argument("category", nargs="?", metavar="CATEGORY", help="such as Video_Games")
-    parser.add_argument("--out", metavar="FOLDER", help="default: the cache, $LARES_CACHE")
+    parser.add_argument(
+        "name", metavar="NAME", help="Data set: ml-100k, or amazon23 with a CATEGORY."
+    )
+    parser.add_argument(
+        "category", nargs="?", metavar="CATEGORY", help="Category, such as Video_Games."
+    )
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="Folder for the data set. Default: the cache, $LARES_CACHE."
+    )
     return parser
 
 
 def info_parser() -> OptionParser:
     """Options of ``lares data info``."""
     parser = command_parser("data info", "Read a file as train would; say what is in it.")
-    parser.add_argument("path", metavar="DATA", help="file or folder of interactions")
+    parser.add_argument("path", metavar="DATA", help="File or folder of interactions.")
     parser.add_class_arguments(DataOptions, skip={"path"})
     return parser
 
@@ -45,18 +51,28 @@ def embed_parser() -> OptionParser:
     """Options of ``lares data embed``."""
     parser = command_parser(
         "data embed",
-        "Text features of items from a sentence-transformers model, for --model.text_features.",
+        "Make text features of items, for --model.text_features, with a sentence-transformers model.",
         formerly={"--out": "--output"},
     )
-    parser.add_argument("table", metavar="ITEMS", help="Parquet or CSV: a row for every item")
     parser.add_argument(
-        "--model", required=True, help="name of a sentence-transformers model, or its folder"
+        "table", metavar="ITEMS", help="Table with a row for each item, Parquet or CSV."
     )
-    parser.add_argument("--output", metavar="FILE", help="default: ITEMS with .safetensors")
-    parser.add_argument("--item_column", default="item_id", help="raw ids, as in the interactions")
-    parser.add_argument("--text_columns", default="title", help="such as title,description")
-    parser.add_argument("--batch_size", type=int, default=64, help="texts at a time")
-    parser.add_argument("--device", help="of the model; default: its own choice")
+    parser.add_argument(
+        "--model", required=True, help="Name of a sentence-transformers model, or its folder."
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="File for the features. Default: ITEMS, ending in .safetensors.",
+    )
+    parser.add_argument(
+        "--item_column", default="item_id", help="Column of the raw ids, as in the interactions."
+    )
+    parser.add_argument(
+        "--text_columns", default="title", help="Columns of text, such as title,description."
+    )
+    parser.add_argument("--batch_size", type=int, default=64, help="Texts to encode at a time.")
+    parser.add_argument("--device", help="Device of the model. Default: the model's own choice.")
     return parser
 
 

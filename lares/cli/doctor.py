@@ -39,7 +39,7 @@ def build_parser() -> OptionParser:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="hold every kernel that can run here to the reference, and print what was found",
+        help="Compare every kernel that can run here with the reference, and print what was found.",
     )
     return parser
 

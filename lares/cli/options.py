@@ -128,7 +128,9 @@ class OptionParser(ArgumentParser):
             name = (missing.group(1) or missing.group(2)).removeprefix("--")
             action = next(action for action in self._actions if action.dest == name)
             shown_as = (action.option_strings or [str(action.metavar)])[0]
-            raise ConfigError(f"{shown_as} is missing: give {action.help}; see {self.prog} --help")
+            raise ConfigError(
+                f"{shown_as} is missing: give {asked_for(str(action.help))}; see {self.prog} --help"
+            )
         mistyped = _MISTYPED.fullmatch(message)
         if mistyped:
             name, kind, value = mistyped.groups()
@@ -175,6 +177,12 @@ def require_place(option: str, folder: Path) -> None:
         raise ConfigError(f"{option} {folder} cannot be filled: {error}") from error
 
 
+def asked_for(text: str) -> str:
+    """Return the first sentence of an option's help as a part of another sentence."""
+    first = text.partition(". ")[0].removesuffix(".")
+    return first[:1].lower() + first[1:]
+
+
 def whole_numbers(option: str, text: str) -> list[int]:
     """The numbers of ``option``, given with commas between them."""
     try:
@@ -203,12 +211,21 @@ def command_parser(
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
-def add_device(parser: ArgumentParser) -> None:
-    """``--device`` and ``--num_threads`` of commands that run a model."""
+def add_threads(parser: ArgumentParser) -> None:
+    """Add ``--num_threads``, for commands that compute."""
     parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one"
+        "--num_threads", type=int, help="Number of threads on the CPU. Default: torch's setting."
     )
-    parser.add_argument("--num_threads", type=int, default=None, help="threads on the CPU")
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Add ``--device`` and ``--num_threads``, for commands that run a model."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="Device, such as cpu, cuda, cuda:1 or mps; auto takes a GPU if there is one.",
+    )
+    add_threads(parser)
 
 
 def require_device(name: str) -> None:

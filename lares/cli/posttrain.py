@@ -34,8 +34,8 @@ COMMAND = RunCommand(
     summary="Post-train a model by reinforcement. Options override --config.",
     config=PosttrainConfig,
     places={
-        "CHECKPOINT": ("start", "checkpoint", "run folder or model folder to start from"),
-        "DATA": ("data", "path", "file or folder of interactions; default: the run's"),
+        "CHECKPOINT": ("start", "checkpoint", "Run folder or model folder to start from."),
+        "DATA": ("data", "path", "File or folder of interactions. Default: the run's."),
     },
     inherited="data",
     shortcuts=SAMPLES_FLAG,

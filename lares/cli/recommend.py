@@ -62,29 +62,33 @@ def build_parser() -> OptionParser:
         'out is CSV, a history a line: ids with commas are quoted ("Duo 3, Live").',
         formerly={"--keep-seen": "--keep_seen"},
     )
-    parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, or a saved model's")
-    parser.add_argument("--history", metavar="ID,ID,...", help="one history, oldest item first")
+    parser.add_argument("model", metavar="RUN_OR_MODEL", help="Run folder, or a saved model's.")
+    parser.add_argument("--history", metavar="ID,ID,...", help="One history, oldest item first.")
     parser.add_argument(
         "--histories",
         metavar="FILE",
-        help="one history a line, in the same form; may be compressed (.gz, .zst)",
+        help="File with one history a line, in the same form; it may be compressed (.gz, .zst).",
     )
-    parser.add_argument("--k", type=int, default=10, help="items wanted")
-    parser.add_argument("--keep_seen", action="store_true", help="also recommend items in history")
+    parser.add_argument("--k", type=int, default=10, help="Number of items to recommend.")
+    parser.add_argument(
+        "--keep_seen", action="store_true", help="Recommend also items of the history."
+    )
     parser.add_argument(
         "--unknown",
         default="error",
-        help="error, or skip: leave out items that the model does not know, and take blank lines for "
-        "empty histories",
+        help="Treatment of items that the model does not know: error, or skip, which leaves them out "
+        "and takes blank lines for empty histories.",
     )
     parser.add_argument(
         "--emptied",
         default="nothing",
-        help="what a history gets of which nothing is left: nothing (an empty line), or popular: the "
-        "items that training met most often",
+        help="List for a history of which nothing is left: nothing (an empty line), or popular, the "
+        "items that training met most often.",
     )
-    parser.add_argument("--depth", type=int, help="reasoning depth; default: the training mean")
-    parser.add_argument("--seed", type=int, help="of the drawn initial state; default: the model's")
+    parser.add_argument("--depth", type=int, help="Reasoning depth. Default: the training mean.")
+    parser.add_argument(
+        "--seed", type=int, help="Seed of the drawn initial state. Default: the model's."
+    )
     add_device(parser)
     return parser
 
