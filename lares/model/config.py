@@ -15,13 +15,14 @@ from lares_kernels.spec.config import CoreConfig
 
 CONFIG_FILE = "config.json"  # of a saved model
 STATE_MODES = ("normal", "normal_zero", "zero")
-SCORES = ("dot", "cos")
+SCORES = ("dot", "cosine")
 EVALUATION_STATES = ("shared", "drawn")  # one initial state for all samples, or one for each
 MOST_SEED = 2**64 - 1
 MOST_THREADS = 1024  # of a process: more than any machine has cores to give it
 MOST_STEPS = (1 << 16) - 1  # a draw's address has 16 bits for its reasoning step
 MOST_EXPERTS = 256  # a draw's address has 8 bits for its expert
-CORES = {"attention": "attention", "fmlp": "filter", "bsarec": "bsarec"}  # our name: the mixer's
+CORES = ("attention", "filter", "bsarec")
+_FORMERLY = {"scores": {"cos": "cosine"}, "core": {"fmlp": "filter"}}  # of older files
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class LaresConfig:
         n_pre_layers: Number of layers of the pre-block, which runs once.
         n_core_layers: Number of layers of the core-block, which runs at every reasoning step; 0 is
             plain SASRec.
-        core: Layers of pre-block and core-block: attention (SASRec's), fmlp (FMLP-Rec's learned
+        core: Layers of pre-block and core-block: attention (SASRec's), filter (FMLP-Rec's learned
             filters) or bsarec (attention beside frequency bands). The last two mix the whole padded
             window: histories are padded to max_length.
         band_share: Share a of the bands of bsarec, in a bands + (1 - a) attention.
@@ -61,7 +62,7 @@ class LaresConfig:
             zero at test time) or zero.
         state_omega: Scale of a drawn state.
         state_sigma: Standard deviation of a drawn state before the scale.
-        scores: Scores of items: dot, or cos (cosine divided by tau).
+        scores: Scores of items: dot, or cosine (divided by tau).
         tau: Temperature of cosine scores and of the alignment losses.
         initializer_range: Standard deviation of the weights at the start.
 
@@ -100,6 +101,9 @@ class LaresConfig:
 
     def __post_init__(self) -> None:
         settle_options(self)
+        for name, names in _FORMERLY.items():
+            value = getattr(self, name)
+            object.__setattr__(self, name, names.get(value, value))
         whole("n_items", self.n_items, 2)
         for name in ("max_length", "mean_depth"):
             whole(name, getattr(self, name), 1)
@@ -178,7 +182,7 @@ class LaresConfig:
             attn_dropout=self.attn_dropout,
             state_omega=self.state_omega,
             state_sigma=self.state_sigma,
-            mixer=CORES[self.core],
+            mixer=self.core,
             window=self.max_length if self.mixes_window else 0,
             band_share=self.band_share,
             cutoff=self.cutoff,

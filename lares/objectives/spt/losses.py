@@ -165,7 +165,7 @@ class SptLossesOf(nn.Module):
                 self._gathered(align),
                 list(wanted.values()),
                 config.tau,
-                config.scores == "cos",
+                config.scores == "cosine",
                 targets if self.spt.mask_same_target else None,
             )
             found |= dict(zip(wanted, aligned, strict=True))
