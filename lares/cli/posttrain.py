@@ -13,7 +13,7 @@ from lares.training.run_folder import find_model
 
 
 def _options_of(found: Any) -> dict[str, Any]:
-    """How the model's own run read its data, if it came from a run."""
+    """Return how the model's own run read its data; nothing if it came from no run."""
     if not found.checkpoint:
         return {}
     _, data = find_model(found.checkpoint)

@@ -197,8 +197,8 @@ def look_first(config: RunConfig, folder: Path, resume: bool) -> None:
 
 @contextlib.contextmanager
 def saying_how_to_go_on(folder: Path, command: str, is_first: bool) -> Iterator[None]:
-    """Where a run is stopped at once, or another of its processes is gone, say how to go on with what
-    it had saved.
+    """Say how to go on with what a run had saved, where it is stopped at once or another of its
+    processes is gone.
 
     Args:
         folder: of the run.

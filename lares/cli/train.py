@@ -18,7 +18,7 @@ def default_folder(path: str, recipe: str | None) -> Path:
 
 
 def _possible_folders(found: Any) -> list[Path]:
-    """Where a run on these data can be, by its recipe where that is given."""
+    """Return where a run on these data can be, by its recipe where that is given."""
     if not found.path:
         return []
     names = [found.recipe] if found.recipe else [None, *recipes()]

@@ -142,30 +142,30 @@ class LaresConfig:
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether the model reasons at all; if not, it is plain SASRec."""
+        """Tell whether the model reasons at all; if not, it is plain SASRec."""
         return self.n_core_layers > 0
 
     @property
     def has_text(self) -> bool:
-        """Whether text features are fused into the item embedding."""
+        """Tell whether text features are fused into the item embedding."""
         return self.text_width > 0 or bool(self.text_features)
 
     @property
     def mixes_window(self) -> bool:
-        """Whether padding takes part, so that every history fills the whole window."""
+        """Tell whether padding takes part, so that every history fills the whole window."""
         return self.core != "attention"
 
     @property
     def prefixes_stand_alone(self) -> bool:
-        """Whether a token's state depends on what stands before it alone: is its prefix's."""
+        """Tell whether a token's state depends on earlier tokens alone, so that it is its prefix's."""
         return not (self.mixes_window or self.has_text)
 
     def core_config(self) -> CoreConfig:
-        """Of the core-block (of one layer where there is none, to check the shared options)."""
+        """Return the core-block's configuration (of one layer if there is none, to check options)."""
         return self._block_config(max(self.n_core_layers, 1), self.adapter)
 
     def pre_config(self) -> CoreConfig:
-        """Of the pre-block (of one layer where there is none)."""
+        """Return the pre-block's configuration (of one layer if there is none)."""
         return self._block_config(max(self.n_pre_layers, 1), "none")
 
     def _block_config(self, n_layers: int, adapter: str) -> CoreConfig:

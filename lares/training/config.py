@@ -117,7 +117,7 @@ class SamplingOptions:
 
     @property
     def whole_histories(self) -> bool:
-        """Whether a history is encoded once for all its prefixes."""
+        """Tell whether a history is encoded once for all its prefixes."""
         return self.samples == "users"
 
     def check_model(self, model: LaresConfig) -> None:
@@ -259,7 +259,7 @@ class StartOptions:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What every run depends on; each kind of run adds its own sections."""
+    """Hold what every run depends on; each kind of run adds its own sections."""
 
     COMMAND: ClassVar[str]  # that starts such a run, after lares
     SECTIONS: ClassVar[dict[str, type]] = {}
@@ -337,7 +337,7 @@ class TrainConfig(RunConfig):
         check_has_steps(model, self.objective)
 
     def model_config(self, n_items: int) -> LaresConfig:
-        """Of the model for a catalogue of ``n_items`` rows."""
+        """Return the model's configuration for a catalogue of ``n_items`` rows."""
         return LaresConfig.from_dict({**self.model, "n_items": n_items})
 
     def to_dict(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class SptConfig:
 
     @property
     def aligns(self) -> bool:
-        """Whether alignment is wanted."""
+        """Tell whether alignment is wanted."""
         return self.alpha > 0 or self.gamma > 0
 
     def warmth(self, step: int) -> float:

@@ -131,7 +131,7 @@ class SptLossesOf(nn.Module):
         return summed * (self._n_processes / n_targets)
 
     def supervises(self, depths: SptDepths) -> bool:
-        """Whether a step before the last recommends, too."""
+        """Tell whether a step before the last recommends, too."""
         return self.spt.deep_supervision > 0 and depths.recommendation > 1
 
     def losses(
