@@ -27,13 +27,10 @@ _SOURCES = ("ml-100k", "amazon23")
 def get_parser() -> OptionParser:
     """Options of ``lares data get``."""
     parser = command_parser("data get", "Fetch a data set, whole and checked.")
-    parser.add_argument(
-        "name", metavar="NAME", help="Data set: ml-100k, or amazon23 with a CATEGORY."
-    )
-    parser.add_argument(
-        "category", nargs="?", metavar="CATEGORY", help="Category, such as Video_Games."
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("name", metavar="NAME", help="Data set: ml-100k, or amazon23 with a CATEGORY.")
+    add("category", nargs="?", metavar="CATEGORY", help="Category, such as Video_Games.")
+    add(
         "--out", metavar="FOLDER", help="Folder for the data set. Default: the cache, $LARES_CACHE."
     )
     return parser
@@ -54,25 +51,18 @@ def embed_parser() -> OptionParser:
         "Make text features of items, for --model.text_features, with a sentence-transformers model.",
         formerly={"--out": "--output"},
     )
-    parser.add_argument(
-        "table", metavar="ITEMS", help="Table with a row for each item, Parquet or CSV."
-    )
-    parser.add_argument(
-        "--model", required=True, help="Name of a sentence-transformers model, or its folder."
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("table", metavar="ITEMS", help="Table with a row for each item, Parquet or CSV.")
+    add("--model", required=True, help="Name of a sentence-transformers model, or its folder.")
+    add(
         "--output",
         metavar="FILE",
         help="File for the features. Default: ITEMS, ending in .safetensors.",
     )
-    parser.add_argument(
-        "--item_column", default="item_id", help="Column of the raw ids, as in the interactions."
-    )
-    parser.add_argument(
-        "--text_columns", default="title", help="Columns of text, such as title,description."
-    )
-    parser.add_argument("--batch_size", type=int, default=64, help="Texts to encode at a time.")
-    parser.add_argument("--device", help="Device of the model. Default: the model's own choice.")
+    add("--item_column", default="item_id", help="Column of the raw ids, as in the interactions.")
+    add("--text_columns", default="title", help="Columns of text, such as title,description.")
+    add("--batch_size", type=int, default=64, help="Texts to encode at a time.")
+    add("--device", help="Device of the model. Default: the model's own choice.")
     return parser
 
 

@@ -31,13 +31,10 @@ def build_parser() -> OptionParser:
         "compare both by reasoning depth with a popularity baseline. Run again, it goes on where it "
         "was stopped.",
     )
-    parser.add_argument(
-        "--out", default="runs/demo", metavar="FOLDER", help="Folder for both runs."
-    )
-    parser.add_argument(
-        "--max_epochs", type=int, help="Epochs of each model. Default: the recipe's."
-    )
-    parser.add_argument("--seed", type=int, default=2025, help="Seed of both runs.")
+    add = parser.add_argument
+    add("--out", default="runs/demo", metavar="FOLDER", help="Folder for both runs.")
+    add("--max_epochs", type=int, help="Epochs of each model. Default: the recipe's.")
+    add("--seed", type=int, default=2025, help="Seed of both runs.")
     add_threads(parser)
     return parser
 

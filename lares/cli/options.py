@@ -151,16 +151,6 @@ def require_in(option: str, value: int | None, least: int, most: int) -> None:
         raise ConfigError(f"{option} is {value}; it must be in {least}..{most}")
 
 
-def require_seed(option: str, value: int | None) -> None:
-    """Raise ``ConfigError`` if a seed was given and is not of 64 bits."""
-    require_in(option, value, 0, MOST_SEED)
-
-
-def require_threads(value: int | None) -> None:
-    """Raise ``ConfigError`` if ``--num_threads`` was given and no process can have so many."""
-    require_in("--num_threads", value, 1, MOST_THREADS)
-
-
 def require_output(option: str, path: Path) -> None:
     """Raise ``ConfigError`` if it can be told beforehand that ``option``'s file cannot be written."""
     try:
@@ -218,23 +208,27 @@ def add_threads(parser: ArgumentParser) -> None:
     )
 
 
-def add_device(parser: ArgumentParser) -> None:
-    """Add ``--device`` and ``--num_threads``, for commands that run a model."""
-    parser.add_argument(
-        "--device",
-        default="auto",
-        help="Device, such as cpu, cuda, cuda:1 or mps; auto takes a GPU if there is one.",
-    )
+def add_computing(parser: ArgumentParser) -> None:
+    """Add ``--seed``, ``--device`` and ``--num_threads``, for commands that run a trained model."""
+    add = parser.add_argument
+    add("--seed", type=int, help="Seed of drawn initial states. Default: the model's.")
+    about = "Device, such as cpu, cuda, cuda:1 or mps; auto takes a GPU if there is one."
+    add("--device", default="auto", help=about)
     add_threads(parser)
 
 
-def require_device(name: str) -> None:
-    """Raise ``ConfigError`` unless ``name`` can be a device's, without looking whether it is there."""
-    kind, colon, number = name.partition(":")
+def require_computing(found: Any) -> None:
+    """Raise ``ConfigError`` unless the options of :func:`add_computing` can be meant.
+
+    It is not looked whether there is such a device.
+    """
+    require_in("--seed", found.seed, 0, MOST_SEED)
+    require_in("--num_threads", found.num_threads, 1, MOST_THREADS)
+    kind, colon, number = found.device.partition(":")
     if kind not in DEVICES or (colon and not number.isdecimal()):
         raise ConfigError(
-            f"--device {name} cannot be used: it must be one of {', '.join(DEVICES)}, and all but "
-            "auto may have a number, such as cuda:1"
+            f"--device {found.device} cannot be used: it must be one of {', '.join(DEVICES)}, and all "
+            "but auto may have a number, such as cuda:1"
         )
 
 

@@ -70,25 +70,22 @@ class RunCommand:
     def parser(self) -> OptionParser:
         """Options of the command."""
         parser = command_parser(self.name, self.summary)
+        add = parser.add_argument
         for place, (_, option, text) in self.places.items():
-            parser.add_argument(option, nargs="?", metavar=place, help=text)
-        parser.add_argument(
+            add(option, nargs="?", metavar=place, help=text)
+        add(
             "--config",
             metavar="FILE.yaml",
             action="append",
             help="File of options by section; of several files a later one overrides.",
         )
         if self.recipes:
-            parser.add_argument("--recipe", default=None, help=f"Recipe: {', '.join(recipes())}.")
+            add("--recipe", default=None, help=f"Recipe: {', '.join(recipes())}.")
         for flag, (_, _, text) in self.shortcuts.items():
-            parser.add_argument(flag, default=None, help=text)
-        parser.add_argument(
-            "--out", metavar="RUN", help="Run folder. Default: a folder under runs/."
-        )
-        parser.add_argument("--resume", action="store_true", help="Go on with a run.")
-        parser.add_argument(
-            "--no_progress", action="store_true", help="Show no bar and no line for each epoch."
-        )
+            add(flag, default=None, help=text)
+        add("--out", metavar="RUN", help="Run folder. Default: a folder under runs/.")
+        add("--resume", action="store_true", help="Go on with a run.")
+        add("--no_progress", action="store_true", help="Show no bar and no line for each epoch.")
         placed = {(section, option) for section, option, _ in self.places.values()}
         for name, section in self.config.SECTIONS.items():
             skip = {option for where, option in placed if where == name}
