@@ -88,18 +88,17 @@ class OptionParser(ArgumentParser):
 
     def _spelled_now(self, words: Sequence[str]) -> list[str]:
         """Return ``words`` with flags as they are spelled today; warn once of each other spelling."""
-        options = list(words)[: words.index("--") if "--" in words else None]
-        flags = [word.partition("=")[0] for word in options]
-        for old in dict.fromkeys(flag for flag in flags if flag in self.formerly):
-            print(
-                f"warning: {old} is now spelled {self.formerly[old]}; the old spelling will go",
-                file=sys.stderr,
-            )
-        options = [
-            self.formerly.get(flag, flag) + word[len(flag) :]
-            for flag, word in zip(flags, options, strict=True)
-        ]
-        return [*options, *words[len(options) :]]
+        spelled, former = list(words), {}
+        for place, word in enumerate(words):
+            flag, equals, value = word.partition("=")
+            if flag == "--":
+                break
+            if flag in self.formerly:
+                former[flag] = self.formerly[flag]
+                spelled[place] = former[flag] + equals + value
+        for old, new in former.items():
+            print(f"warning: {old} is now spelled {new}", file=sys.stderr)
+        return spelled
 
     def _refuse_base_60(self, words: Sequence[str]) -> None:
         """Raise ``ConfigError`` for a number such as ``1:30``, which YAML 1.1 reads as 90."""
