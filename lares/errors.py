@@ -32,7 +32,7 @@ class CheckpointError(LaresError, RuntimeError):
 
 
 class NonFiniteError(CheckpointError):
-    """What is in a checkpoint, or was to be, is NaN or infinite."""
+    """Report a value in a checkpoint, or for one, that is NaN or infinite."""
 
 
 class WeightsError(LaresError, ValueError):

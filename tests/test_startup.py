@@ -106,7 +106,7 @@ MISTAKES = {
     "recommend weightless --history=3": "there is no file weightless/model.safetensors",
     "tarin": "did you mean 'train'?",
     "data inf": "did you mean 'info'?",
-    "data get": "NAME is missing: give ml-100k",
+    "data get": "NAME is missing: give data set: ml-100k",
     "data get ml100k": "did you mean 'ml-100k'?",
     "data get ml-100k Books": "no categories",
     "data get amazon23": "needs a CATEGORY",

@@ -20,13 +20,13 @@ from lares_kernels.spec.errors import BackendError
 
 # Modules are imported when their command is called: help must not wait for torch.
 COMMANDS = {
-    "demo": "fetch MovieLens 100K, train a small LARES, compare it by reasoning depth",
-    "train": "train on your interactions",
-    "posttrain": "post-train a model by reinforcement",
-    "evaluate": "Recall and NDCG of a trained model, by reasoning depth",
-    "recommend": "the best next items for histories",
-    "data": "fetch public data sets, describe a data file, make text features of items",
-    "doctor": "what is installed, which backends can run, and why not",
+    "demo": "Fetch MovieLens 100K, train a small LARES, compare it by reasoning depth.",
+    "train": "Train a model on your interactions.",
+    "posttrain": "Post-train a model by reinforcement.",
+    "evaluate": "Compute Recall and NDCG of a trained model, by reasoning depth.",
+    "recommend": "Recommend the best next items for histories.",
+    "data": "Fetch public data sets, describe a data file, make text features of items.",
+    "doctor": "Say what is installed, which backends can run, and why not.",
 }
 EXIT_USAGE = 2
 _FIRST_SPEAKS_SECONDS = 0.5

@@ -27,16 +27,19 @@ _SOURCES = ("ml-100k", "amazon23")
 def get_parser() -> OptionParser:
     """Options of ``lares data get``."""
     parser = command_parser("data get", "Fetch a data set, whole and checked.")
-    parser.add_argument("name", metavar="NAME", help="ml-100k, or amazon23 with a CATEGORY")
-    parser.add_argument("category", nargs="?", metavar="CATEGORY", help="such as Video_Games")
-    parser.add_argument("--out", metavar="FOLDER", help="default: the cache, $LARES_CACHE")
+    add = parser.add_argument
+    add("name", metavar="NAME", help="Data set: ml-100k, or amazon23 with a CATEGORY.")
+    add("category", nargs="?", metavar="CATEGORY", help="Category, such as Video_Games.")
+    add(
+        "--out", metavar="FOLDER", help="Folder for the data set. Default: the cache, $LARES_CACHE."
+    )
     return parser
 
 
 def info_parser() -> OptionParser:
     """Options of ``lares data info``."""
     parser = command_parser("data info", "Read a file as train would; say what is in it.")
-    parser.add_argument("path", metavar="DATA", help="file or folder of interactions")
+    parser.add_argument("path", metavar="DATA", help="File or folder of interactions.")
     parser.add_class_arguments(DataOptions, skip={"path"})
     return parser
 
@@ -45,17 +48,21 @@ def embed_parser() -> OptionParser:
     """Options of ``lares data embed``."""
     parser = command_parser(
         "data embed",
-        "Text features of items from a sentence-transformers model, for --model.text_features.",
+        "Make text features of items, for --model.text_features, with a sentence-transformers model.",
+        formerly={"--out": "--output"},
     )
-    parser.add_argument("table", metavar="ITEMS", help="Parquet or CSV: a row for every item")
-    parser.add_argument(
-        "--model", required=True, help="name of a sentence-transformers model, or its folder"
+    add = parser.add_argument
+    add("table", metavar="ITEMS", help="Table with a row for each item, Parquet or CSV.")
+    add("--model", required=True, help="Name of a sentence-transformers model, or its folder.")
+    add(
+        "--output",
+        metavar="FILE",
+        help="File for the features. Default: ITEMS, ending in .safetensors.",
     )
-    parser.add_argument("--out", metavar="FILE", help="default: ITEMS with .safetensors")
-    parser.add_argument("--item_column", default="item_id", help="raw ids, as in the interactions")
-    parser.add_argument("--text_columns", default="title", help="such as title,description")
-    parser.add_argument("--batch_size", type=int, default=64, help="texts at a time")
-    parser.add_argument("--device", help="of the model; default: its own choice")
+    add("--item_column", default="item_id", help="Column of the raw ids, as in the interactions.")
+    add("--text_columns", default="title", help="Columns of text, such as title,description.")
+    add("--batch_size", type=int, default=64, help="Texts to encode at a time.")
+    add("--device", help="Device of the model. Default: the model's own choice.")
     return parser
 
 
@@ -64,8 +71,8 @@ def embed(argv: Sequence[str]) -> None:
     found = embed_parser().parse_args(list(argv))
     require_at_least("--batch_size", found.batch_size, 1)
     path = Path(found.table)
-    out = Path(found.out) if found.out else path.with_suffix(".safetensors")
-    require_output("--out", out)
+    output = Path(found.output) if found.output else path.with_suffix(".safetensors")
+    require_output("--output", output)
     columns = found.text_columns.split(",")
     twice = [name for name in (found.item_column, *columns) if columns.count(name) > 1]
     if twice or found.item_column in columns:
@@ -79,8 +86,8 @@ def embed(argv: Sequence[str]) -> None:
 
     texts = read_item_texts(path, found.item_column, columns)
     encoder = load_encoder(found.model, found.device)
-    n, width = embed_items(texts, encoder, out, model=found.model, batch_size=found.batch_size)
-    print(f"{out}: {n} of {len(texts.items)} items have text, features {width} wide")
+    n, width = embed_items(texts, encoder, output, model=found.model, batch_size=found.batch_size)
+    print(f"{output}: {n} of {len(texts.items)} items have text, features {width} wide")
 
 
 def get(argv: Sequence[str]) -> None:
@@ -139,7 +146,7 @@ def run(argv: Sequence[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(
             "usage: lares data get NAME [CATEGORY] [--out FOLDER]\n       lares data info DATA\n"
-            "       lares data embed ITEMS --model NAME [--out FILE]"
+            "       lares data embed ITEMS --model NAME [--output FILE]"
         )
         return
     if argv[0] not in actions:

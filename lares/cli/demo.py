@@ -1,4 +1,4 @@
-"""``lares demo``: LARES on MovieLens 100K in a few minutes, beside what it must beat."""
+"""``lares demo``: LARES on MovieLens 100K in a few minutes, beside two baselines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lares.cli.options import OptionParser, command_parser, metrics_table, require_place
+from lares.cli.options import (
+    OptionParser,
+    add_threads,
+    command_parser,
+    metrics_table,
+    require_place,
+)
 from lares.data.fetch.movielens import get_movielens_100k
 from lares.names import shell_word
 from lares.training.config import RECIPES_FOLDER, DataOptions, TrainConfig, merge_options
@@ -25,10 +31,11 @@ def build_parser() -> OptionParser:
         "compare both by reasoning depth with a popularity baseline. Run again, it goes on where it "
         "was stopped.",
     )
-    parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="for both runs")
-    parser.add_argument("--max_epochs", type=int, help="of each model; default: the recipe's")
-    parser.add_argument("--seed", type=int, default=2025)
-    parser.add_argument("--num_threads", type=int, help="threads on the CPU")
+    add = parser.add_argument
+    add("--out", default="runs/demo", metavar="FOLDER", help="Folder for both runs.")
+    add("--max_epochs", type=int, help="Epochs of each model. Default: the recipe's.")
+    add("--seed", type=int, default=2025, help="Seed of both runs.")
+    add_threads(parser)
     return parser
 
 

@@ -39,7 +39,7 @@ def build_parser() -> OptionParser:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="hold every kernel that can run here to the reference, and print what was found",
+        help="Compare every kernel that can run here with the reference, and print what was found.",
     )
     return parser
 
@@ -65,7 +65,7 @@ def cpu_features() -> str:
 
 
 def tool_version(name: str, flag: str) -> str:
-    """What a compiler says of itself: the line of its output with a number in it."""
+    """Return what a compiler says of itself: the line of its output with a number in it."""
     path = shutil.which(name)
     if path is None:
         return "missing"
@@ -119,7 +119,7 @@ def print_checks() -> bool:
 
 
 def asked_backend(name: str, backends: dict[str, str]) -> str:
-    """What becomes of calls where ``LARES_BACKEND`` is ``name``, in one line."""
+    """Say in one line what becomes of calls where ``LARES_BACKEND`` is ``name``."""
     if name not in backends:
         return (
             f"LARES_BACKEND is {name!r}: there is no such backend; there are {', '.join(backends)}"

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from lares.cli.options import (
     OptionParser,
-    add_device,
+    add_computing,
     choose_device,
     command_parser,
     metrics_table,
     require_at_least,
-    require_device,
+    require_computing,
     require_in,
     require_output,
-    require_seed,
-    require_threads,
     whole_numbers,
 )
 from lares.data.file_names import require_there
@@ -49,52 +47,63 @@ _COUNTS = ("samples", "least_met", "most_met")
 def build_parser() -> OptionParser:
     """Options of the command."""
     parser = command_parser(
-        "evaluate", "Full-ranking Recall and NDCG; all depths come from one pass."
+        "evaluate",
+        "Compute Recall and NDCG over the whole catalogue; all depths come from one pass.",
     )
-    parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, or a saved model's")
-    parser.add_argument(
-        "path", metavar="DATA", nargs="?", help="file or folder of interactions; default: the run's"
+    add = parser.add_argument
+    add("model", metavar="RUN_OR_MODEL", help="Run folder, or a saved model's.")
+    add(
+        "path",
+        metavar="DATA",
+        nargs="?",
+        help="File or folder of interactions. Default: the run's.",
     )
-    parser.add_argument("--depths", type=str, help="default 1,2,4,8,12,16, or 0 if that is all")
-    parser.add_argument("--split", default="test", help="valid or test")
-    parser.add_argument("--ks", type=str, default="5,10,20,50", help="cut-offs")
-    parser.add_argument("--batch_size", type=int, default=512, help="sequences a pass")
-    parser.add_argument(
+    add(
+        "--depths",
+        type=str,
+        help="Reasoning depths. Default: 1,2,4,8,12,16, or 0 for a model without recurrence.",
+    )
+    add("--split", default="test", help="Samples to rank: valid or test.")
+    add("--ks", type=str, default="5,10,20,50", help="Cut-offs of the metrics.")
+    add("--batch_size", type=int, default=512, help="Sequences in one pass.")
+    add(
         "--remove_history",
         action="store_true",
-        help="leave a user's history out of the ranking; default: as the run had it",
+        help="Leave a user's history out of the ranking. Default: as the run had it.",
     )
-    parser.add_argument(
-        "--keep_history", action="store_true", help="rank it even if the run left it out"
+    add(
+        "--keep_history",
+        action="store_true",
+        help="Rank a user's history, too, even if the run left it out.",
     )
-    parser.add_argument(
+    add(
         "--states",
         default="shared",
-        help="initial states: shared, as recommend has it, or drawn for each sample, as published",
+        help="Initial states: shared, as recommend has it, or drawn for each sample, as published.",
     )
-    parser.add_argument(
+    add(
         "--unknown",
         default="error",
-        help="error, or skip: leave out samples with items that the model does not know",
+        help="Treatment of samples with items that the model does not know: error, or skip, which "
+        "leaves them out.",
     )
-    parser.add_argument(
+    add(
         "--by_popularity",
         action="store_true",
-        help="also by tenths of the samples, from those with the rarest targets to the most popular, "
-        "with how many there are and how often training meets their targets",
+        help="Print metrics also by tenths of the samples, from those with the rarest targets to the "
+        "most popular, with how many there are and how often training meets their targets.",
     )
-    parser.add_argument("--seed", type=int, help="of drawn initial states; default: the model's")
-    parser.add_argument("--output", metavar="FILE.json", help="write the metrics here, too")
-    add_device(parser)
+    add("--output", metavar="FILE.json", help="File to write the metrics to.")
+    add_computing(parser)
     # No defaults: options not given are those of the run, and null is a value.
     kinds = {"int": int, "bool": bool, "str | None": str | None}
     for option in dataclasses.fields(DataOptions):
         if option.name != "path":
-            parser.add_argument(
+            add(
                 f"--data.{option.name}",
                 type=kinds.get(str(option.type), str),
                 default=SUPPRESS,
-                help="as in train; default: the run's",
+                help="Same as in train. Default: the run's.",
             )
     return parser
 
@@ -115,9 +124,7 @@ def run(argv: Sequence[str]) -> None:
         require_in("--depths", wanted, 0, MOST_STEPS)
     given = found.data.as_dict() if "data" in found else {}
     DataOptions(**given)  # checks them
-    require_seed("--seed", found.seed)
-    require_threads(found.num_threads)
-    require_device(found.device)
+    require_computing(found)
     output = None if found.output is None else Path(found.output)
     if output is not None:
         require_output("--output", output)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,13 +54,19 @@ class _HelpFormatter(DefaultHelpFormatter):
 
 class OptionParser(ArgumentParser):
     """``jsonargparse.ArgumentParser`` that raises :class:`ConfigError`, and names the option that an
-    unknown one was most likely meant to be."""
+    unknown one was most likely meant to be.
 
-    def parse_args(self, *args: Any, **options: Any) -> Any:
+    Attributes:
+        formerly: today's spelling of a flag by one that it had, which is taken with a warning.
+    """
+
+    formerly: Mapping[str, str] = {}
+
+    def parse_args(self, words: Sequence[str]) -> Any:  # type: ignore[override]
         """Parse arguments; those that are text are as they were typed, in UTF-8."""
-        if args and args[0]:
-            self._refuse_base_60(args[0])
-        found = super().parse_args(*args, **options)
+        words = self._spelled_now(words)
+        self._refuse_base_60(words)
+        found = super().parse_args(words)
         for action in self._actions:
             if action.dest in _PLACES and found.get(action.dest) == "":
                 shown_as = (action.option_strings or [str(action.metavar)])[0]
@@ -79,6 +86,20 @@ class OptionParser(ArgumentParser):
             counts.pop()
         return counts
 
+    def _spelled_now(self, words: Sequence[str]) -> list[str]:
+        """Return ``words`` with flags as they are spelled today; warn once of each other spelling."""
+        spelled, former = list(words), {}
+        for place, word in enumerate(words):
+            flag, equals, value = word.partition("=")
+            if flag == "--":
+                break
+            if flag in self.formerly:
+                former[flag] = self.formerly[flag]
+                spelled[place] = former[flag] + equals + value
+        for old, new in former.items():
+            print(f"warning: {old} is now spelled {new}", file=sys.stderr)
+        return spelled
+
     def _refuse_base_60(self, words: Sequence[str]) -> None:
         """Raise ``ConfigError`` for a number such as ``1:30``, which YAML 1.1 reads as 90."""
         kinds = {
@@ -86,7 +107,7 @@ class OptionParser(ArgumentParser):
             for action in self._actions
             for flag in action.option_strings
         }
-        for word, following in zip(words, [*words[1:], ""], strict=True):
+        for word, following in zip(words, [*words, ""][1:], strict=True):
             flag, equals, value = word.partition("=")
             kind = _NUMBERS.search(kinds.get(flag, ""))
             value = value if equals else following
@@ -106,7 +127,9 @@ class OptionParser(ArgumentParser):
             name = (missing.group(1) or missing.group(2)).removeprefix("--")
             action = next(action for action in self._actions if action.dest == name)
             shown_as = (action.option_strings or [str(action.metavar)])[0]
-            raise ConfigError(f"{shown_as} is missing: give {action.help}; see {self.prog} --help")
+            raise ConfigError(
+                f"{shown_as} is missing: give {asked_for(str(action.help))}; see {self.prog} --help"
+            )
         mistyped = _MISTYPED.fullmatch(message)
         if mistyped:
             name, kind, value = mistyped.groups()
@@ -127,16 +150,6 @@ def require_in(option: str, value: int | None, least: int, most: int) -> None:
         raise ConfigError(f"{option} is {value}; it must be in {least}..{most}")
 
 
-def require_seed(option: str, value: int | None) -> None:
-    """Raise ``ConfigError`` if a seed was given and is not of 64 bits."""
-    require_in(option, value, 0, MOST_SEED)
-
-
-def require_threads(value: int | None) -> None:
-    """Raise ``ConfigError`` if ``--num_threads`` was given and no process can have so many."""
-    require_in("--num_threads", value, 1, MOST_THREADS)
-
-
 def require_output(option: str, path: Path) -> None:
     """Raise ``ConfigError`` if it can be told beforehand that ``option``'s file cannot be written."""
     try:
@@ -153,6 +166,12 @@ def require_place(option: str, folder: Path) -> None:
         raise ConfigError(f"{option} {folder} cannot be filled: {error}") from error
 
 
+def asked_for(text: str) -> str:
+    """Return the first sentence of an option's help as a part of another sentence."""
+    first = text.partition(". ")[0].removesuffix(".")
+    return first[:1].lower() + first[1:]
+
+
 def whole_numbers(option: str, text: str) -> list[int]:
     """The numbers of ``option``, given with commas between them."""
     try:
@@ -164,34 +183,51 @@ def whole_numbers(option: str, text: str) -> list[int]:
         ) from None
 
 
-def command_parser(command: str, description: str) -> OptionParser:
-    """Parser of ``lares COMMAND``."""
-    return OptionParser(
+def command_parser(
+    command: str, description: str, formerly: Mapping[str, str] | None = None
+) -> OptionParser:
+    """Return the parser of ``lares COMMAND``, whose flags were spelled as ``formerly`` says."""
+    parser = OptionParser(
         prog=f"lares {command}",
         description=description,
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
+    parser.formerly = formerly or {}
+    return parser
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
-def add_device(parser: ArgumentParser) -> None:
-    """``--device`` and ``--num_threads`` of commands that run a model."""
+def add_threads(parser: ArgumentParser) -> None:
+    """Add ``--num_threads``, for commands that compute."""
     parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:1, mps; auto takes a GPU if there is one"
+        "--num_threads", type=int, help="Number of threads on the CPU. Default: torch's setting."
     )
-    parser.add_argument("--num_threads", type=int, default=None, help="threads on the CPU")
 
 
-def require_device(name: str) -> None:
-    """Raise ``ConfigError`` unless ``name`` can be a device's, without looking whether it is there."""
-    kind, colon, number = name.partition(":")
+def add_computing(parser: ArgumentParser) -> None:
+    """Add ``--seed``, ``--device`` and ``--num_threads``, for commands that run a trained model."""
+    add = parser.add_argument
+    add("--seed", type=int, help="Seed of drawn initial states. Default: the model's.")
+    about = "Device, such as cpu, cuda, cuda:1 or mps; auto takes a GPU if there is one."
+    add("--device", default="auto", help=about)
+    add_threads(parser)
+
+
+def require_computing(found: Any) -> None:
+    """Raise ``ConfigError`` unless the options of :func:`add_computing` can be meant.
+
+    It is not looked whether there is such a device.
+    """
+    require_in("--seed", found.seed, 0, MOST_SEED)
+    require_in("--num_threads", found.num_threads, 1, MOST_THREADS)
+    kind, colon, number = found.device.partition(":")
     if kind not in DEVICES or (colon and not number.isdecimal()):
         raise ConfigError(
-            f"--device {name} cannot be used: it must be one of {', '.join(DEVICES)}, and all but "
-            "auto may have a number, such as cuda:1"
+            f"--device {found.device} cannot be used: it must be one of {', '.join(DEVICES)}, and all "
+            "but auto may have a number, such as cuda:1"
         )
 
 

@@ -13,7 +13,7 @@ from lares.training.run_folder import find_model
 
 
 def _options_of(found: Any) -> dict[str, Any]:
-    """How the model's own run read its data, if it came from a run."""
+    """Return how the model's own run read its data; nothing if it came from no run."""
     if not found.checkpoint:
         return {}
     _, data = find_model(found.checkpoint)
@@ -34,8 +34,8 @@ COMMAND = RunCommand(
     summary="Post-train a model by reinforcement. Options override --config.",
     config=PosttrainConfig,
     places={
-        "CHECKPOINT": ("start", "checkpoint", "run folder or model folder to start from"),
-        "DATA": ("data", "path", "file or folder of interactions; default: the run's"),
+        "CHECKPOINT": ("start", "checkpoint", "Run folder or model folder to start from."),
+        "DATA": ("data", "path", "File or folder of interactions. Default: the run's."),
     },
     inherited="data",
     shortcuts=SAMPLES_FLAG,

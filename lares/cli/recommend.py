@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from lares.cli.options import (
     OptionParser,
-    add_device,
+    add_computing,
     choose_device,
     command_parser,
     require_at_least,
-    require_device,
+    require_computing,
     require_in,
-    require_seed,
-    require_threads,
 )
 from lares.cli.output import is_utf8
 from lares.data.formats.csv_rows import rows_of
@@ -60,31 +58,32 @@ def build_parser() -> OptionParser:
         "recommend",
         "Recommend items, in the ids of the data where the model knows them. What goes in and comes "
         'out is CSV, a history a line: ids with commas are quoted ("Duo 3, Live").',
+        formerly={"--keep-seen": "--keep_seen"},
     )
-    parser.add_argument("model", metavar="RUN_OR_MODEL", help="run folder, or a saved model's")
-    parser.add_argument("--history", metavar="ID,ID,...", help="one history, oldest item first")
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", metavar="RUN_OR_MODEL", help="Run folder, or a saved model's.")
+    add("--history", metavar="ID,ID,...", help="One history, oldest item first.")
+    add(
         "--histories",
         metavar="FILE",
-        help="one history a line, in the same form; may be compressed (.gz, .zst)",
+        help="File with one history a line, in the same form; it may be compressed (.gz, .zst).",
     )
-    parser.add_argument("--k", type=int, default=10, help="items wanted")
-    parser.add_argument("--keep-seen", action="store_true", help="also recommend items in history")
-    parser.add_argument(
+    add("--k", type=int, default=10, help="Number of items to recommend.")
+    add("--keep_seen", action="store_true", help="Recommend also items of the history.")
+    add(
         "--unknown",
         default="error",
-        help="error, or skip: leave out items that the model does not know, and take blank lines for "
-        "empty histories",
+        help="Treatment of items that the model does not know: error, or skip, which leaves them out "
+        "and takes blank lines for empty histories.",
     )
-    parser.add_argument(
+    add(
         "--emptied",
         default="nothing",
-        help="what a history gets of which nothing is left: nothing (an empty line), or popular: the "
-        "items that training met most often",
+        help="List for a history of which nothing is left: nothing (an empty line), or popular, the "
+        "items that training met most often.",
     )
-    parser.add_argument("--depth", type=int, help="reasoning depth; default: the training mean")
-    parser.add_argument("--seed", type=int, help="of the drawn initial state; default: the model's")
-    add_device(parser)
+    add("--depth", type=int, help="Reasoning depth. Default: the training mean.")
+    add_computing(parser)
     return parser
 
 
@@ -160,9 +159,7 @@ def run(argv: Sequence[str]) -> None:
         raise ConfigError("standard output is closed; lists are written there")
     require_at_least("--k", found.k, 1)
     require_in("--depth", found.depth, 1, MOST_STEPS)
-    require_seed("--seed", found.seed)
-    require_threads(found.num_threads)
-    require_device(found.device)
+    require_computing(found)
     find_model(found.model)  # a wrong folder is told before torch is imported
     popular = _popular(found.model, found.k) if found.emptied == "popular" else []
     device = choose_device(found.device, found.num_threads)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lares.cli.options import OptionParser, command_parser, metrics_table
+from lares.cli.options import OptionParser, asked_for, command_parser, metrics_table
 from lares.data.file_names import require_there
 from lares.errors import ConfigError, LaresError
 from lares.model.config import LaresConfig
@@ -30,7 +30,7 @@ from lares.training.options_file import read_yaml
 from lares.training.run_folder import RunFolder
 
 SAMPLES_FLAG = {
-    "--samples": ("sampling", "samples", "prefixes or users: short for --sampling.samples")
+    "--samples": ("sampling", "samples", "Short for --sampling.samples: prefixes or users.")
 }
 _PLACED = {"path": "data", "checkpoint": "model"}  # what options that have a place are
 # In what torch.distributed's backends raise in the processes that are left.
@@ -70,23 +70,22 @@ class RunCommand:
     def parser(self) -> OptionParser:
         """Options of the command."""
         parser = command_parser(self.name, self.summary)
+        add = parser.add_argument
         for place, (_, option, text) in self.places.items():
-            parser.add_argument(option, nargs="?", metavar=place, help=text)
-        parser.add_argument(
+            add(option, nargs="?", metavar=place, help=text)
+        add(
             "--config",
             metavar="FILE.yaml",
             action="append",
-            help="options by section; of several files a later one overrides",
+            help="File of options by section; of several files a later one overrides.",
         )
         if self.recipes:
-            parser.add_argument("--recipe", default=None, help=f"one of {', '.join(recipes())}")
+            add("--recipe", default=None, help=f"Recipe: {', '.join(recipes())}.")
         for flag, (_, _, text) in self.shortcuts.items():
-            parser.add_argument(flag, default=None, help=text)
-        parser.add_argument("--out", metavar="RUN", help="run folder; default under runs/")
-        parser.add_argument("--resume", action="store_true", help="go on with a run")
-        parser.add_argument(
-            "--no_progress", action="store_true", help="no bar and no line an epoch"
-        )
+            add(flag, default=None, help=text)
+        add("--out", metavar="RUN", help="Run folder. Default: a folder under runs/.")
+        add("--resume", action="store_true", help="Go on with a run.")
+        add("--no_progress", action="store_true", help="Show no bar and no line for each epoch.")
         placed = {(section, option) for section, option, _ in self.places.values()}
         for name, section in self.config.SECTIONS.items():
             skip = {option for where, option in placed if where == name}
@@ -95,8 +94,7 @@ class RunCommand:
             parser.add_class_arguments(section, name, skip=skip)
         for action in parser._actions:
             if self.inherited and action.dest.startswith(f"{self.inherited}."):
-                about = str(action.help).rstrip(".")
-                action.help = f"{about}; default: the run's, else %(default)s"
+                action.help = f"{action.help} Default: the run's, else %(default)s."
         return parser
 
     def parse(self, argv: Sequence[str]) -> tuple[RunConfig, Any]:
@@ -130,8 +128,7 @@ class RunCommand:
                 options[section][option] = found[flag.lstrip("-")]
         for place, (section, option, text) in self.places.items():
             if not options[section][option]:
-                wanted = text.partition(";")[0]
-                raise ConfigError(f"no {_PLACED[option]}: give {place}, {wanted}")
+                raise ConfigError(f"no {_PLACED[option]}: give {place}, {asked_for(text)}")
         return self.config.from_dict(options), found
 
     def _resumed(self, first: Any) -> RunFolder:
@@ -197,8 +194,8 @@ def look_first(config: RunConfig, folder: Path, resume: bool) -> None:
 
 @contextlib.contextmanager
 def saying_how_to_go_on(folder: Path, command: str, is_first: bool) -> Iterator[None]:
-    """Where a run is stopped at once, or another of its processes is gone, say how to go on with what
-    it had saved.
+    """Say how to go on with what a run had saved, where it is stopped at once or another of its
+    processes is gone.
 
     Args:
         folder: of the run.

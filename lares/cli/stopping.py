@@ -1,4 +1,4 @@
-"""What Ctrl-C does while a command loads its libraries."""
+"""Stop a command at once at Ctrl-C while it loads its libraries."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def default_folder(path: str, recipe: str | None) -> Path:
 
 
 def _possible_folders(found: Any) -> list[Path]:
-    """Where a run on these data can be, by its recipe where that is given."""
+    """Return where a run on these data can be, by its recipe where that is given."""
     if not found.path:
         return []
     names = [found.recipe] if found.recipe else [None, *recipes()]
@@ -29,7 +29,7 @@ COMMAND = RunCommand(
     name="train",
     summary="Train a model. Options override --config, which overrides --recipe.",
     config=TrainConfig,
-    places={"DATA": ("data", "path", "file or folder of interactions")},
+    places={"DATA": ("data", "path", "File or folder of interactions.")},
     recipes=True,
     shortcuts=SAMPLES_FLAG,
     folders=_possible_folders,

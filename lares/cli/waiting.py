@@ -1,4 +1,4 @@
-"""How the threads of a command wait for work."""
+"""Set how the threads of a command wait for work."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _ITEM, _AMAZON_ITEM = "item_id", "parent_asin"
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What ``load_dataset`` was asked for beside path and format."""
+    """Hold what ``load_dataset`` was asked for beside path and format."""
 
     user: str
     item: str

@@ -16,7 +16,7 @@ from lares.errors import DataError
 
 
 class ReadAgain(Exception):
-    """What a table has given so far is void; the next reading of it goes another way."""
+    """Tell a reader to forget what a table has given; the next reading of it goes another way."""
 
 
 class Table(ABC):

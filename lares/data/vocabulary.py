@@ -74,7 +74,7 @@ class Vocabulary:
 
     @property
     def is_numeric(self) -> bool:
-        """Whether raw ids are whole numbers."""
+        """Tell whether raw ids are whole numbers."""
         return not is_text(self._ids.type)
 
     def equals(self, other: Vocabulary) -> bool:

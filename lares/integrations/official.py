@@ -54,7 +54,7 @@ _VALUE_NAMES = {
     "adapter_type": {"add": "add", "linear": "gate", "concat": "concat"},
     "hidden_act": {"gelu": "gelu", "relu": "relu", "swish": "silu"},
 }
-_CORES = {"LARES": "attention", "BSARec": "bsarec", "FMLPRec": "fmlp", "TedRec": "attention"}
+_CORES = {"LARES": "attention", "BSARec": "bsarec", "FMLPRec": "filter", "TedRec": "attention"}
 _FILTER_WIDENING = (
     4  # its FMLP-Rec's feed-forward has this many times the width, whatever it is told
 )
@@ -85,7 +85,7 @@ def _layer_names(attention: str, feed_forward: str, filters: str) -> dict[str, t
 # By core: what a block calls its layers, and those their tensors.
 _LAYER_NAMES = {
     "attention": ("layer", _layer_names("multi_head_attention", "feed_forward", "")),
-    "fmlp": ("layer", _layer_names("", "intermediate", "filterlayer")),
+    "filter": ("layer", _layer_names("", "intermediate", "filterlayer")),
     "bsarec": (
         "blocks",
         _layer_names("layer.attention_layer", "feed_forward", "layer.filter_layer"),

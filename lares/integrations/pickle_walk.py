@@ -22,7 +22,7 @@ _COPIES, _SMALL = 4, 1 << 20
 
 
 class _Made:
-    """What stands for an object that a pickle makes.
+    """Stand for an object that a pickle makes.
 
     Attributes:
         size: elements or bytes of a copy.
@@ -73,7 +73,7 @@ class _Walk:
         return self.stack.pop()
 
     def slice(self) -> list[_Made]:
-        """What came after the last mark."""
+        """Return what came after the last mark."""
         if not self.marks:
             raise pickle.UnpicklingError("it takes what is not there")
         start = self.marks.pop()

@@ -209,7 +209,7 @@ class _Swap:
 
 @dataclass
 class _Tensors:
-    """What the model has of its layers, read anew at every call."""
+    """Read what the model has of its layers, at every call."""
 
     model: Any
 
@@ -263,7 +263,7 @@ def _layer_tensors(layer: Any) -> LayerTensors:
 
 
 def _config(model: Any) -> CoreConfig:
-    """What the layers compute; raises for what the op does not."""
+    """Return what the layers compute; raise for what the op does not."""
     if not isinstance(model, SASRec):
         refuse("model", type(model).__name__, "it must be RecBole's SASRec")
     for name in ("forward", "calculate_loss", "full_sort_predict", "predict"):
@@ -296,7 +296,7 @@ def _config(model: Any) -> CoreConfig:
 
 
 def _layer_options(i: int, d: int, layer: Any) -> dict[str, Any]:
-    """What decides what layer ``i`` computes, by the attribute's name; checks the rest."""
+    """Return what decides what layer ``i`` computes, by the attribute's name; check the rest."""
     prefix = f"trm_encoder.layer.{i}"
     require_type(prefix, layer, TransformerLayer)
     attention, ffn = layer.multi_head_attention, layer.feed_forward

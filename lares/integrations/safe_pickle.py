@@ -96,7 +96,7 @@ def _rebuild_parameter(data: object, *_: object) -> Tensor:
 
 
 def _bytes_of(text: object = b"", codec: object = "") -> bytes:
-    """What Python 2's forms of pickle hold as text."""
+    """Return the bytes that Python 2's forms of pickle hold as text."""
     if isinstance(text, str) and codec in ("latin1", "latin-1"):
         return text.encode("latin-1")
     if not isinstance(text, bytes):  # a number would be how much to allocate
@@ -204,7 +204,7 @@ def load_pickle(path: Path) -> Any:
 
 
 def _place_of_directory(path: Path) -> int | None:
-    """Where the end of a zip file says that its directory is; None if it does not end as expected.
+    """Return where a zip file's end says that its directory is; None if it does not end as expected.
 
     Python's reader goes by where the end itself is, PyTorch's by what it says: of a file made for that
     they read different directories.

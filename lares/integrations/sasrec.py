@@ -188,7 +188,7 @@ def _install(model: nn.Module, features: _Features) -> None:
 
 
 def _candidates(model: Any, layers: SwappedLayers, width: int) -> Iterator[_Features]:
-    """What a model with these attributes may compute."""
+    """Return what a model with these attributes may compute."""
     base = layers.config
     positions = [(1, True), (1, False), (0, False)]
     if model.pos_emb.num_embeddings <= width:
@@ -214,7 +214,7 @@ def _probe(model: Any, width: int) -> np.ndarray:
 
 @dataclass
 class _Tensors:
-    """What the model has of its layers, read anew at every call."""
+    """Read what the model has of its layers, at every call."""
 
     model: Any
 
@@ -257,7 +257,7 @@ def _layer_tensors(attn_norm: Any, attention: Any, ffn_norm: Any, ffn: Any) -> L
 
 
 def _config(model: nn.Module) -> CoreConfig:
-    """What the attributes say of the layers; raises for what the op does not compute."""
+    """Return what the attributes say of the layers; raise for what the op does not compute."""
     for name in (*_LISTS, "item_emb", "pos_emb", "emb_dropout", "last_layernorm", "log2feats"):
         if not hasattr(model, name):
             refuse(name, "missing", "a model laid out like SASRec.pytorch has it")
@@ -298,7 +298,7 @@ def _config(model: nn.Module) -> CoreConfig:
 def _layer_options(
     i: int, d: int, attn_norm: Any, attention: Any, ffn_norm: Any, ffn: Any
 ) -> dict[str, Any]:
-    """What decides what layer ``i`` computes, by the attribute's name; checks the rest."""
+    """Return what decides what layer ``i`` computes, by the attribute's name; check the rest."""
     names = [f"{name}.{i}" for name in _LISTS]
     check_norm(names[0], attn_norm, d)
     check_attention(names[1], attention)

@@ -39,7 +39,7 @@ class Recurrence:
 
 
 class Layers(Protocol):
-    """What a model has of its layers, first to last, as it is now."""
+    """Give a model's layers, first to last, as they are now."""
 
     def __call__(self) -> Sequence[LayerTensors]:
         """Return the layers' parameters."""
@@ -157,7 +157,7 @@ def checked_recurrence(
 
 
 def swapped_layers(model: nn.Module) -> SwappedLayers | None:
-    """Of a model that was swapped, else None."""
+    """Return the layers of a model that was swapped, else None."""
     return cast("SwappedLayers | None", model.__dict__.get("lares_layers"))
 
 

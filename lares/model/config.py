@@ -15,53 +15,56 @@ from lares_kernels.spec.config import CoreConfig
 
 CONFIG_FILE = "config.json"  # of a saved model
 STATE_MODES = ("normal", "normal_zero", "zero")
-SCORES = ("dot", "cos")
+SCORES = ("dot", "cosine")
 EVALUATION_STATES = ("shared", "drawn")  # one initial state for all samples, or one for each
 MOST_SEED = 2**64 - 1
 MOST_THREADS = 1024  # of a process: more than any machine has cores to give it
 MOST_STEPS = (1 << 16) - 1  # a draw's address has 16 bits for its reasoning step
 MOST_EXPERTS = 256  # a draw's address has 8 bits for its expert
-CORES = {"attention": "attention", "fmlp": "filter", "bsarec": "bsarec"}  # our name: the mixer's
+CORES = ("attention", "filter", "bsarec")
+_FORMERLY = {"scores": {"cos": "cosine"}, "core": {"fmlp": "filter"}}  # of older files
 
 
 @dataclass(frozen=True)
 class LaresConfig:
-    """Shape of a LARES model (arXiv 2505.16865; section and table of defaults: 4.1.4).
+    """Shape of a LARES model (arXiv 2505.16865, section 4.1.4).
 
     Attributes:
-        n_items: catalogue rows ``V``, padding row 0 included.
-        max_length: window ``L``; longer histories keep their last ``L`` items.
-        d_model: width ``d`` of a token.
-        n_heads: attention heads.
-        d_ff: width ``f`` of the feed-forward.
-        n_pre_layers: layers of the pre-block, run once.
-        n_core_layers: layers of the core-block, run at every reasoning step; 0 is plain SASRec.
-        core: what pre-block and core-block are made of: ``attention`` (SASRec's layers), ``fmlp``
-            (FMLP-Rec's learned filters) or ``bsarec`` (attention beside frequency bands). The last two
-            mix the whole padded window: histories are padded to ``max_length``.
-        band_share: of ``bsarec``: ``a`` in ``a bands + (1 - a) attention``.
-        cutoff: of ``bsarec``: ``c``; the first ``c // 2 + 1`` frequencies are the low band.
-        text_features: file of items' text features to fuse into the embedding (TedRec); see
-            :mod:`lares.data.text_features`. They become part of the model: a saved one does not need
-            the file.
-        text_width: width of the text features; 0 for a model without. Follows from the file.
-        text_experts: experts that project them.
-        text_dropout: rate on the text features.
-        adapter: how the state meets the pre-block's output: ``add``, ``gate`` or ``concat``.
-        activation: ``gelu`` (erf), ``gelu_tanh``, ``relu`` or ``silu``.
-        norm: ``post`` or ``pre``.
-        eps: of every LayerNorm.
-        dropout: rate on the embedding and on every sublayer's output.
-        attn_dropout: rate on the attention probabilities.
-        mean_depth: mean number of reasoning steps in training and the default at test time.
-        depth_sampler: how a training step draws its depth; see :mod:`lares.model.depth`.
-        state_mode: initial state: ``normal`` (drawn, also at test time), ``normal_zero`` (drawn in
-            training, zero at test time) or ``zero``.
-        state_omega: scale of a drawn state.
-        state_sigma: standard deviation of a drawn state before the scale.
-        scores: ``dot`` or ``cos`` (cosine divided by ``tau``).
-        tau: temperature of cosine scores and of the alignment losses.
-        initializer_range: standard deviation of the weights at the start.
+        n_items: Number of rows V of the catalogue, padding row 0 included.
+        max_length: Length L of the window; longer histories keep their last L items.
+        d_model: Width d of a token.
+        n_heads: Number of attention heads.
+        d_ff: Width f of the feed-forward.
+        n_pre_layers: Number of layers of the pre-block, which runs once.
+        n_core_layers: Number of layers of the core-block, which runs at every reasoning step; 0 is
+            plain SASRec.
+        core: Layers of pre-block and core-block: attention (SASRec's), filter (FMLP-Rec's learned
+            filters) or bsarec (attention beside frequency bands). The last two mix the whole padded
+            window: histories are padded to max_length.
+        band_share: Share a of the bands of bsarec, in a bands + (1 - a) attention.
+        cutoff: Cut-off c of bsarec: the first c // 2 + 1 frequencies are the low band.
+        text_features: File of items' text features to fuse into the embedding (TedRec), such as 'lares
+            data embed' writes. They become part of the model: a saved one does not need the file.
+        text_width: Width of the text features; 0 for a model without. Follows from the file.
+        text_experts: Number of experts that project the text features.
+        text_dropout: Dropout rate of the text features.
+        adapter: Way in which the state meets the pre-block's output: add, gate or concat.
+        activation: Activation of the feed-forward: gelu (erf), gelu_tanh, relu or silu.
+        norm: Place of LayerNorm: post or pre.
+        eps: Number that every LayerNorm adds to the variance.
+        dropout: Dropout rate of the embedding and of every sublayer's output.
+        attn_dropout: Dropout rate of the attention probabilities.
+        mean_depth: Mean number of reasoning steps in training, and the depth at test time if no other
+            is asked for.
+        depth_sampler: Distribution that a training step draws its depth from: poisson-lognormal,
+            uniform, poisson-unbounded, poisson-bounded, constant or non-recurrent.
+        state_mode: Initial state: normal (drawn, also at test time), normal_zero (drawn in training,
+            zero at test time) or zero.
+        state_omega: Scale of a drawn state.
+        state_sigma: Standard deviation of a drawn state before the scale.
+        scores: Scores of items: dot, or cosine (divided by tau).
+        tau: Temperature of cosine scores and of the alignment losses.
+        initializer_range: Standard deviation of the weights at the start.
 
     Raises:
         ConfigError: a value is out of range; the message names it.
@@ -98,6 +101,9 @@ class LaresConfig:
 
     def __post_init__(self) -> None:
         settle_options(self)
+        for name, names in _FORMERLY.items():
+            value = getattr(self, name)
+            object.__setattr__(self, name, names.get(value, value))
         whole("n_items", self.n_items, 2)
         for name in ("max_length", "mean_depth"):
             whole(name, getattr(self, name), 1)
@@ -136,30 +142,30 @@ class LaresConfig:
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether the model reasons at all; if not, it is plain SASRec."""
+        """Tell whether the model reasons at all; if not, it is plain SASRec."""
         return self.n_core_layers > 0
 
     @property
     def has_text(self) -> bool:
-        """Whether text features are fused into the item embedding."""
+        """Tell whether text features are fused into the item embedding."""
         return self.text_width > 0 or bool(self.text_features)
 
     @property
     def mixes_window(self) -> bool:
-        """Whether padding takes part, so that every history fills the whole window."""
+        """Tell whether padding takes part, so that every history fills the whole window."""
         return self.core != "attention"
 
     @property
     def prefixes_stand_alone(self) -> bool:
-        """Whether a token's state depends on what stands before it alone: is its prefix's."""
+        """Tell whether a token's state depends on earlier tokens alone, so that it is its prefix's."""
         return not (self.mixes_window or self.has_text)
 
     def core_config(self) -> CoreConfig:
-        """Of the core-block (of one layer where there is none, to check the shared options)."""
+        """Return the core-block's configuration (of one layer if there is none, to check options)."""
         return self._block_config(max(self.n_core_layers, 1), self.adapter)
 
     def pre_config(self) -> CoreConfig:
-        """Of the pre-block (of one layer where there is none)."""
+        """Return the pre-block's configuration (of one layer if there is none)."""
         return self._block_config(max(self.n_pre_layers, 1), "none")
 
     def _block_config(self, n_layers: int, adapter: str) -> CoreConfig:
@@ -176,7 +182,7 @@ class LaresConfig:
             attn_dropout=self.attn_dropout,
             state_omega=self.state_omega,
             state_sigma=self.state_sigma,
-            mixer=CORES[self.core],
+            mixer=self.core,
             window=self.max_length if self.mixes_window else 0,
             band_share=self.band_share,
             cutoff=self.cutoff,

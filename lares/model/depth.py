@@ -1,4 +1,4 @@
-"""How many reasoning steps a training forward takes (LARES, arXiv 2505.16865, section 3.2.3)."""
+"""Draw how many reasoning steps a training forward takes (LARES, arXiv 2505.16865, section 3.2.3)."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from lares_kernels.spec.seeds import seed_for, seed_of_call, seed_tensor
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder gives back; ``B`` sequences of up to ``L`` items, width ``d``.
+    """Hold what the encoder gives of ``B`` sequences of up to ``L`` items, width ``d``.
 
     With ``G > 1`` rollouts all but ``hidden`` have a dimension ``G`` after the first.
 

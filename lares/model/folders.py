@@ -1,4 +1,4 @@
-"""Where a trained model lies: in a model folder, or in a run folder, whose best model it is.
+"""Find a trained model: in a model folder, or in a run folder, whose best model it is.
 
 Without torch: the command line tells a wrong folder before it loads anything.
 """

@@ -33,7 +33,7 @@ _RECOMMEND_BATCH = 256
 
 
 class Scoring(TypedDict):
-    """How the catalogue ops of ``lares_kernels`` are to score."""
+    """Tell the catalogue ops of ``lares_kernels`` how to score."""
 
     scores: str
     temperature: float
@@ -101,7 +101,7 @@ class LaresModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Return the device of the parameters."""
         return self.encoder.item_embedding.weight.device
 
     @property

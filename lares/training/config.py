@@ -39,19 +39,19 @@ _FORMER_OPTIONS = {"trainer": {"test_states": "drawn"}}
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Which interactions to read, and how: the arguments of :func:`lares.data.load_dataset`.
+    """Interactions to read, and how to read them.
 
     Attributes:
-        path: file or folder.
-        format: auto, parquet, csv, recbole, amazon23 or movielens.
-        user_column: users' ids.
-        item_column: items' ids.
-        time_column: to order a user's rows by; null takes 'timestamp' if there, else the order of the
-            rows, which "" asks for.
-        core: keep only users and items with at least this many interactions; 0 keeps all.
-        delimiter: between the cells of text, such as ; or tab; auto finds it.
-        text_ids: take ids for text even where all are whole numbers.
-        drop_missing: leave out rows that lack an id or a time; else they are an error.
+        path: File or folder of interactions.
+        format: Format of the data: auto, parquet, csv, recbole, amazon23 or movielens.
+        user_column: Column of the users' ids.
+        item_column: Column of the items' ids.
+        time_column: Column to order a user's rows by. With null it is 'timestamp' if there is such a
+            column, else the order of the rows, which "" asks for.
+        core: Keep only users and items with at least this many interactions; 0 keeps all.
+        delimiter: Separator of the cells of text, such as ; or tab; auto finds it.
+        text_ids: Take ids for text even where all are whole numbers.
+        drop_missing: Leave out rows that lack an id or a time; else they are an error.
     """
 
     path: str = ""
@@ -92,15 +92,16 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """What a step learns from.
+    """Samples that a training step learns from.
 
     Attributes:
-        samples: ``prefixes``, as published: every prefix of a history is a sample, encoded by itself;
-            or ``users``: a history is encoded once and all its prefixes learn from that.
-        overlap: with ``users``, items of context that targets beyond a long history's first window see
-            at least; null is half the window.
-        aligned: with ``users``, targets of a step that alignment compares, drawn anew in every step; 0
-            compares all.
+        samples: Kind of samples. With prefixes, as published, every prefix of a history is a sample and
+            is encoded by itself; with users, a history is encoded once and all its prefixes learn from
+            that.
+        overlap: Least number of context items, with users, of targets beyond a long history's first
+            window; null is half the window.
+        aligned: Number of targets, with users, that alignment compares in a step, drawn for every step;
+            0 compares all.
     """
 
     samples: str = "prefixes"
@@ -116,7 +117,7 @@ class SamplingOptions:
 
     @property
     def whole_histories(self) -> bool:
-        """Whether a history is encoded once for all its prefixes."""
+        """Tell whether a history is encoded once for all its prefixes."""
         return self.samples == "users"
 
     def check_model(self, model: LaresConfig) -> None:
@@ -131,13 +132,13 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """Adam.
+    """Options of Adam.
 
     Attributes:
-        lr: learning rate.
-        weight_decay: of Adam.
-        batch_size: samples a step, over all processes. A last batch below an eighth of it joins the
-            one before. Whole histories are added until their targets are so many.
+        lr: Learning rate.
+        weight_decay: Weight decay: this times each weight is added to its gradient.
+        batch_size: Samples of a step, over all processes. A last batch below an eighth of it joins the
+            one before. Whole histories are added until they have this many targets.
     """
 
     lr: float = 1e-3
@@ -157,26 +158,26 @@ class OptimizerOptions:
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """The loop around the steps.
+    """Options of the training loop.
 
     Attributes:
-        max_epochs: most passes over the training samples.
-        patience: evaluations without a better NDCG@10 before stopping.
-        valid_every: epochs between evaluations.
-        seed: of the initial weights and of every random draw.
-        accelerator: auto, cpu, cuda, gpu, mps or tpu.
-        devices: how many of them, one process each.
-        precision: 32-true, 64-true, bf16-mixed, 16-mixed or bf16-true.
-        num_threads: of each process on the CPU; null leaves torch's setting.
-        eval_batch_size: sequences in one evaluation pass.
-        remove_history: leave a user's history out of the ranking. The authors do not.
-        test_depths: reasoning depths the test metrics are reported for.
-        test_states: initial states that test metrics start from: shared, as ``lares evaluate`` and
-            ``lares recommend`` have it, or drawn for each sample, as published. Validation draws.
-        checkpoint_every_steps: training state is also saved after this many steps inside an epoch; 0
-            saves at the end of epochs only.
-        log_every: steps between looks at the losses, which are then logged and checked for NaN.
-        tensorboard: write TensorBoard logs besides the CSV.
+        max_epochs: Greatest number of passes over the training samples.
+        patience: Stop after this many evaluations without a better NDCG@10.
+        valid_every: Number of epochs between evaluations.
+        seed: Seed of the initial weights and of every random draw.
+        accelerator: Kind of device: auto, cpu, cuda, gpu, mps or tpu.
+        devices: Number of devices, with one process each.
+        precision: Precision of training: 32-true, 64-true, bf16-mixed, 16-mixed or bf16-true.
+        num_threads: Number of threads of each process on the CPU; null leaves torch's setting.
+        eval_batch_size: Number of sequences in one evaluation pass.
+        remove_history: Leave a user's history out of the ranking. The authors do not.
+        test_depths: Reasoning depths to report test metrics for.
+        test_states: Initial states of the test metrics: shared, one for all samples as in 'lares
+            evaluate' and 'lares recommend', or drawn for each sample, as published. Validation draws.
+        checkpoint_every_steps: Save the training state also after this many steps inside an epoch; 0
+            saves it at the end of epochs only.
+        log_every: Number of steps after which losses are logged and checked for NaN.
+        tensorboard: Write TensorBoard logs besides the CSV.
     """
 
     max_epochs: int = 300
@@ -228,11 +229,12 @@ class TrainerOptions:
 
 @dataclass(frozen=True)
 class StartOptions:
-    """The model that post-training starts from.
+    """Model that post-training starts from.
 
     Attributes:
-        checkpoint: a run folder, whose best model is taken, or a model folder.
-        dropout, attn_dropout: of the policy; null leaves the model's own.
+        checkpoint: Run folder, whose best model is taken, or model folder.
+        dropout: Dropout rate of the policy; null leaves the model's own.
+        attn_dropout: Dropout rate of the policy's attention; null leaves the model's own.
     """
 
     checkpoint: str = ""
@@ -257,7 +259,7 @@ class StartOptions:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What every run depends on; each kind of run adds its own sections."""
+    """Hold what every run depends on; each kind of run adds its own sections."""
 
     COMMAND: ClassVar[str]  # that starts such a run, after lares
     SECTIONS: ClassVar[dict[str, type]] = {}
@@ -335,7 +337,7 @@ class TrainConfig(RunConfig):
         check_has_steps(model, self.objective)
 
     def model_config(self, n_items: int) -> LaresConfig:
-        """Of the model for a catalogue of ``n_items`` rows."""
+        """Return the model's configuration for a catalogue of ``n_items`` rows."""
         return LaresConfig.from_dict({**self.model, "n_items": n_items})
 
     def to_dict(self) -> dict[str, Any]:
@@ -347,7 +349,7 @@ class TrainConfig(RunConfig):
 
 @dataclass(frozen=True)
 class RptOptimizerOptions(OptimizerOptions):
-    """Adam for post-training."""
+    """Options of Adam for post-training."""
 
     lr: float = 5e-4
     batch_size: int = 400

@@ -23,7 +23,7 @@ _MOST_POPULAR = 1000
 
 @dataclass(frozen=True)
 class DataRecord:
-    """Of a data set, as it was read.
+    """Record a data set, as it was read.
 
     Attributes:
         digest: of samples and raw item ids.

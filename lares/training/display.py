@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a line as it starts, a bar on a terminal, a line an epoch."""
+"""Show a run while it goes: a line as it starts, a bar on a terminal, a line an epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the processes of a run exchange besides gradients."""
+"""Exchange what the processes of a run share besides gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to say where training comes to numbers that are not finite, and what to try."""
+"""Say what happened, and what to try, where training comes to numbers that are not finite."""
 
 from __future__ import annotations
 

@@ -184,5 +184,5 @@ def _leave_processes() -> None:
 
 
 def place_of(fabric: Fabric) -> Place:
-    """Where this process stands."""
+    """Return where this process stands among those of the run."""
     return Place(fabric.global_rank, fabric.world_size, fabric.device)

@@ -29,7 +29,7 @@ class Interrupted(LaresError):
 
 
 class StopRequest:
-    """Whether a signal asked to stop.
+    """Remember whether a signal asked to stop.
 
     Attributes:
         number: of the signal, 0 before one came.

@@ -1,4 +1,4 @@
-"""How much memory a run takes."""
+"""Check and measure the memory that a run takes."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from lares.model.model import LaresModel
 
 
 class Phase(ABC):
-    """What the loop asks of a phase.
+    """Define what the loop asks of a phase.
 
     Attributes:
         losses: names of what an update gives; the first is minimised, the others are logged.

@@ -1,4 +1,4 @@
-"""What a run came to, and ``result.json``, which says so."""
+"""Hold what a run came to, and read and write ``result.json``, which says so."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _metrics(held: Mapping[str, float]) -> dict[str, float]:
 
 @dataclass
 class TrainResult:
-    """What a run came to.
+    """Hold what a run came to.
 
     Attributes:
         test: metrics by depth of the best model; valid_best: its validation NDCG@10.

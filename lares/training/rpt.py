@@ -173,7 +173,7 @@ def _phase(
 def _write_start(
     folder: RunFolder, dataset: Dataset, start: LaresModel, kept: NDArray[np.int64]
 ) -> None:
-    """What a resumed run needs; the model's configuration, written last, says that all is there."""
+    """Write what a resumed run needs, last the model's configuration, which says that all is there."""
     folder.start.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder.samples) as temporary, open(temporary, "wb") as file:
         np.save(file, kept)

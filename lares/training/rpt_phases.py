@@ -27,7 +27,7 @@ Drawn = tuple[Sequence[int], int, int]  # depths, policy's seed, reference's see
 
 
 class RptPhaseOf(Phase):
-    """What both phases have.
+    """Share what both phases have.
 
     Args:
         objective: with the policy to train and the frozen model that it starts from.

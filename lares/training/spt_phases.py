@@ -31,7 +31,7 @@ Drawn = tuple[SptDepths, int, float]  # depths, model seed, share of alignment
 
 
 class SptPhaseOf(Phase):
-    """What both phases have.
+    """Share what both phases have.
 
     Args:
         kind: of the objective.

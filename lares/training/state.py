@@ -26,7 +26,7 @@ _MODEL, _ADAM = "model.", "adam."
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """Tell where a run stands.
 
     Attributes:
         epoch: epochs completed; step: steps taken in the epoch under way; total_steps: in all.

@@ -1,4 +1,4 @@
-"""What a training step sees, addressed by the run's seed and the step."""
+"""Make what a training step learns from, addressed by the run's seed and the step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SMALLEST_LAST_BATCH = 8  # a last batch below this part of a whole one joins th
 
 
 class Purpose(enum.IntEnum):
-    """What a step's numbers are drawn for."""
+    """Name what a step's numbers are drawn for."""
 
     DEPTHS = 1
     PARTNERS = 2

@@ -138,7 +138,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _saying_what_to_try(self) -> Iterator[None]:
-        """Where weights or moments cannot be saved as they are not finite, say what to do about it."""
+        """Say what to try where weights or moments cannot be saved as they are not finite."""
         try:
             yield
         except NonFiniteError as error:
@@ -190,8 +190,8 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the early stop or the last epoch was reached. Never stored: a run that goes on with
-        more patience or more epochs is not finished."""
+        """Tell whether the early stop or the last epoch was reached. Never stored: a run that goes on
+        with more patience or more epochs is not finished."""
         options = self.config.trainer
         return self.progress.epoch >= options.max_epochs or self.progress.stale >= options.patience
 

@@ -281,8 +281,8 @@ CASES = [
     case("demo --out {folder}/plain.txt", "--out", "plain.txt"),
     case("data get ml-100k --out {folder}/plain.txt", "--out", "plain.txt"),
     case(
-        "data embed {folder}/plain.txt --model x --out {folder}/plain.txt/x.safetensors",
-        "--out",
+        "data embed {folder}/plain.txt --model x --output {folder}/plain.txt/x.safetensors",
+        "--output",
         "plain.txt",
     ),
     *(
@@ -293,7 +293,7 @@ CASES = [
             ("posttrain {run} {data} --out=", "--out"),
             ("demo --out=", "--out"),
             ("data get ml-100k --out=", "--out"),
-            ("data embed {data} --model x --out=", "--out"),
+            ("data embed {data} --model x --output=", "--output"),
             (EVALUATE + " --output=", "--output"),
             ("recommend {run} --histories=", "--histories"),
         )

@@ -33,7 +33,7 @@ def text_model(**options) -> LaresModel:
     return model
 
 
-@pytest.mark.parametrize("core", ["fmlp", "bsarec", "text"])
+@pytest.mark.parametrize("core", ["filter", "bsarec", "text"])
 def test_from_data_to_recommendations(
     core: str, interactions: Path, tmp_path: Path, capsys
 ) -> None:
@@ -66,7 +66,7 @@ def test_from_data_to_recommendations(
     assert tuned.config.has_text == (core == "text")
 
 
-@pytest.mark.parametrize("core", ["fmlp", "bsarec"])
+@pytest.mark.parametrize("core", ["filter", "bsarec"])
 def test_a_shorter_batch_is_the_same_window(core: str) -> None:
     config = LaresConfig(n_items=N_ITEMS, max_length=8, d_model=16, d_ff=16, core=core)
     torch.manual_seed(0)
@@ -84,7 +84,7 @@ def test_a_shorter_batch_is_the_same_window(core: str) -> None:
 
 def test_whole_histories_are_refused(interactions: Path) -> None:
     """Their states are read as prefixes', which window mixers and text features do not give."""
-    for model in (text_model(), LaresModel(LaresConfig(n_items=N_ITEMS, core="fmlp"))):
+    for model in (text_model(), LaresModel(LaresConfig(n_items=N_ITEMS, core="filter"))):
         with pytest.raises(ConfigError, match="mixed along the whole window"):
             model.encoder.token_states(torch.tensor([[3, 4]]), torch.tensor([2]), [1])
     with pytest.raises(ConfigError, match=r"core 'bsarec'.*; take 'prefixes'"):

@@ -1,4 +1,4 @@
-"""What help says of defaults, and what is said of an argument that is missing."""
+"""How help is written, what it says of defaults, and what is said of an argument that is missing."""
 
 from __future__ import annotations
 
@@ -7,9 +7,44 @@ import re
 
 import pytest
 
-from lares.cli import COMMANDS, main
+from lares.cli import COMMANDS, data, demo, doctor, evaluate, main, posttrain, recommend, train
 from lares.training.config import DataOptions
 from tests.cli.failing import fails
+
+PARSERS = {
+    "train": train.COMMAND.parser,
+    "posttrain": posttrain.COMMAND.parser,
+    "evaluate": evaluate.build_parser,
+    "recommend": recommend.build_parser,
+    "data get": data.get_parser,
+    "data info": data.info_parser,
+    "data embed": data.embed_parser,
+    "demo": demo.build_parser,
+    "doctor": doctor.build_parser,
+}
+# Of Sphinx and Markdown: roles, text in backticks, names of modules.
+MARKUP = re.compile(r":\w+:`|`|\blares(_kernels)?\.\w")
+SENTENCE = re.compile(r"[A-Z].*[.]", re.DOTALL)
+
+
+def test_every_command_is_looked_at() -> None:
+    assert {command.split()[0] for command in PARSERS} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_help_is_in_sentences(command: str) -> None:
+    parser = PARSERS[command]()
+    for action in parser._actions:
+        name, said = (action.option_strings or [action.metavar])[0], str(action.help)
+        if name != "-h":  # argparse's own, which jsonargparse puts otherwise
+            assert SENTENCE.fullmatch(said), f"{name}: {said}"
+            assert not said.startswith("Of "), f"{name}: {said}"
+    assert SENTENCE.fullmatch(str(parser.description))
+    assert not MARKUP.search(parser.format_help())
+
+
+def test_summaries_are_sentences() -> None:
+    assert all(SENTENCE.fullmatch(summary) for summary in COMMANDS.values())
 
 
 def help_of(capsys: pytest.CaptureFixture[str], *command: str) -> dict[str, str]:
@@ -34,11 +69,11 @@ def test_a_default_is_said_once(command: str, capsys) -> None:
 def test_data_of_post_training_are_read_as_the_run_did(field, capsys) -> None:
     """As its help says; train's says what it does itself."""
     if field.name == "path":
-        assert "default: the run's" in help_of(capsys, "posttrain")["DATA"]
+        assert "Default: the run's." in help_of(capsys, "posttrain")["DATA"]
         return
     usual = "null" if field.default is None else str(field.default)
     name = f"--data.{field.name}"
-    assert f"default: the run's, else {usual}" in help_of(capsys, "posttrain")[name]
+    assert f"Default: the run's, else {usual}." in help_of(capsys, "posttrain")[name]
     assert f"default: {usual})" in help_of(capsys, "train")[name]
 
 
@@ -58,7 +93,7 @@ def test_other_options_of_post_training_have_their_own(capsys) -> None:
         ("evaluate", "RUN_OR_MODEL is missing: give run folder, or a saved model's"),
         ("recommend --history=3", "RUN_OR_MODEL is missing"),
         ("data info", "DATA is missing: give file or folder of interactions"),
-        ("data get", "NAME is missing: give ml-100k, or amazon23 with a CATEGORY"),
+        ("data get", "NAME is missing: give data set: ml-100k, or amazon23 with a CATEGORY"),
         ("data embed x", "--model is missing: give name of a sentence-transformers model"),
         ("data embed --model x", "ITEMS is missing"),
     ],

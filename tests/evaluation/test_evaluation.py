@@ -128,7 +128,7 @@ def test_popularity_tenths(interactions: Path) -> None:
         assert len(rarer) <= np.ceil(len(counts) * tenth / 10) + (counts == rarer.max()).sum()
 
 
-@pytest.mark.parametrize("scores", ["dot", "cos"])
+@pytest.mark.parametrize("scores", ["dot", "cosine"])
 def test_ranks_without_a_matrix_are_those_of_the_matrix(scores: str) -> None:
     torch.manual_seed(2)
     model = LaresModel(LaresConfig(500, max_length=8, d_model=16, d_ff=24, scores=scores)).double()

@@ -80,7 +80,7 @@ def test_nothing_gives_nothing() -> None:
     assert (rows.tolist(), matrix.shape) == ([0, 1], (2, 0))
 
 
-@pytest.mark.parametrize("scores", ["dot", "cos"])
+@pytest.mark.parametrize("scores", ["dot", "cosine"])
 def test_ranks_are_those_of_one_matrix(split: Split, scores: str, small_limits: None) -> None:
     torch.manual_seed(0)
     model = LaresModel(LaresConfig(n_items=N_ITEMS, d_model=8, d_ff=8, scores=scores)).eval()

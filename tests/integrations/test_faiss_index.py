@@ -23,7 +23,7 @@ def make(n_items: int = 2001, scores: str = "dot") -> LaresModel:
 HISTORIES = [[1, 2, 3], [9, 9, 1500, 4, 2, 2000, 1, 77], [5]]
 
 
-@pytest.mark.parametrize("scores", ["dot", "cos"])
+@pytest.mark.parametrize("scores", ["dot", "cosine"])
 def test_with_all_lists_it_finds_what_exact_search_finds(scores: str) -> None:
     pytest.importorskip("faiss")
     model = make(scores=scores)

@@ -147,7 +147,7 @@ def test_broken_files(released, tmp_path: Path) -> None:
 def test_a_filter_core_needs_no_options_of_attention() -> None:
     options = {"model": "FMLPRec", "n_items": 5, "MAX_ITEM_LIST_LENGTH": 4, "hidden_size": 7}
     config = config_from_official(options)
-    assert (config.core, config.d_ff, config.n_heads) == ("fmlp", 28, 1)
+    assert (config.core, config.d_ff, config.n_heads) == ("filter", 28, 1)
     with pytest.raises(ConfigError, match="'n_heads'"):
         config_from_official({**options, "model": "BSARec"})
 

@@ -26,7 +26,7 @@ def test_scores() -> None:
     state = model.encoder(items, lengths).last
     expected = state @ model.encoder.item_embedding.weight.T
     torch.testing.assert_close(model.scores(items, lengths), expected)
-    cosine = make(scores="cos", tau=0.5).scores(items, lengths)
+    cosine = make(scores="cosine", tau=0.5).scores(items, lengths)
     assert cosine.abs().max() <= 2.0 + 1e-5
 
 

@@ -43,8 +43,8 @@ OPTIONS: list[Any] = [
         pytest.param(each, marks=pytest.mark.long)
         for each in (
             {},
-            {"n_pre_layers": 0, "scores": "cos", **PLAIN},
-            {"core": "fmlp", **PLAIN},
+            {"n_pre_layers": 0, "scores": "cosine", **PLAIN},
+            {"core": "filter", **PLAIN},
         )
     ),
 ]
@@ -86,7 +86,7 @@ def test_compiled_whole() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("options", [PLAIN, {"core": "fmlp", **PLAIN}])
+@pytest.mark.parametrize("options", [PLAIN, {"core": "filter", **PLAIN}])
 def test_compiled(options: dict[str, Any]) -> None:
     """Twice at most, whatever the numbers of histories and items; gradients too."""
     torch._dynamo.reset()
@@ -137,7 +137,7 @@ def test_compiled_by_inductor() -> None:
 
 
 @pytest.mark.parametrize(
-    "core", ["attention", "fmlp", pytest.param("bsarec", marks=pytest.mark.long)]
+    "core", ["attention", "filter", pytest.param("bsarec", marks=pytest.mark.long)]
 )
 def test_without_numbers(core: str) -> None:
     config = LaresConfig(n_items=30, max_length=6, d_model=16, d_ff=24, core=core)

@@ -22,9 +22,9 @@ from lares.tensor_files import read_tensors, write_tensors
 N_ITEMS = 200
 CASES = {
     "attention": {},
-    "cosine": {"scores": "cos", "tau": 0.2},
+    "cosine": {"scores": "cosine", "tau": 0.2},
     "pre-norm, gate": {"norm": "pre", "adapter": "gate"},
-    "fmlp": {"core": "fmlp"},
+    "filter": {"core": "filter"},
     "bsarec": {"core": "bsarec"},
     "no recurrence": {"n_core_layers": 0},
 }

@@ -19,7 +19,7 @@ from tests.integrations.sasrec_pytorch import SequenceModel
 IDS = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 0, 0, 0], [9, 9, 30, 0, 0]])
 LENGTHS = torch.tensor([5, 2, 3])
 SEQS = np.array([[0, 0, 0, 0, 7], [1, 2, 3, 4, 5], [0, 0, 9, 9, 30]])
-CORES = ("attention", "fmlp", "bsarec")
+CORES = ("attention", "filter", "bsarec")
 
 
 def encoder(**options: Any) -> LaresEncoder:

@@ -61,10 +61,10 @@ MODEL_OPTIONS = {
     "attention_concat": ["--model.adapter=concat", "--model.n_core_layers=2"],
     "attention_gate_cosine": [
         *("--model.adapter=gate", "--model.norm=pre", "--model.activation=silu"),
-        *("--model.scores=cos", "--model.tau=0.2", "--model.state_mode=normal_zero"),
+        *("--model.scores=cosine", "--model.tau=0.2", "--model.state_mode=normal_zero"),
     ],
     "bsarec": ["--model.core=bsarec", "--model.cutoff=4"],
-    "fmlp": ["--model.core=fmlp"],
+    "fmlp": ["--model.core=filter"],
     "sasrec": ["--recipe=sasrec", "--model.n_core_layers=0", "--model.n_pre_layers=2"],
     "text": [f"--model.text_features={TEXTS}", "--model.text_experts=2"],
 }
@@ -91,7 +91,7 @@ RUN_OPTIONS: dict[str, tuple[list[str], int | None, list[str]]] = {
     "train_text": (
         [
             *("train", str(WALKS), *SMALL, *LOOP, NO_BOARD, "--trainer.max_epochs=4"),
-            *("--model.core=fmlp", f"--model.text_features={TEXTS}", "--model.text_experts=2"),
+            *("--model.core=filter", f"--model.text_features={TEXTS}", "--model.text_experts=2"),
         ],
         10,
         [],

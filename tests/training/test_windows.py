@@ -48,7 +48,7 @@ def gradients(loss: Tensor, model: LaresModel) -> list[Tensor]:
     ("options", "spt"),
     [
         ({}, SptConfig()),
-        ({"scores": "cos", "tau": 0.5}, SptConfig(alpha=0.3, mask_same_target=True)),
+        ({"scores": "cosine", "tau": 0.5}, SptConfig(alpha=0.3, mask_same_target=True)),
         ({"n_core_layers": 0}, SptConfig(alpha=0.0, gamma=0.0)),
         ({}, SptConfig(alpha=0.0, gamma=0.0)),
         ({}, SptConfig(deep_supervision=0.7)),

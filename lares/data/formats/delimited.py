@@ -39,7 +39,7 @@ _NO_CELL = secrets.token_hex(16)
 
 
 class Dialect(NamedTuple):
-    """How a file is written.
+    """Form in which a file is written.
 
     Attributes:
         delimiter: between cells, one or more characters.

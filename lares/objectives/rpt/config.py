@@ -13,25 +13,25 @@ PRE_BLOCKS = ("redrawn", "shared")
 
 @dataclass(frozen=True)
 class RptConfig:
-    """How rollouts are made and what they are worth.
+    """Rollouts, their rewards and the objective.
 
     Attributes:
-        rollouts: ``G`` of every sample, at least 2.
-        beta: weight of the divergence from the reference.
-        k: ranks below it are rewarded.
-        recall_reward: weight of the reward Recall@k.
-        ndcg_reward: weight of the reward NDCG@k.
-        kind: of objective: ``policy``, the paper's; or ``cross_entropy``, the target's negative
-            log-probability at all steps of the same rollouts: what the same compute does without
-            rewards (``beta`` still holds it to the reference).
-        updates: optimiser steps on the same rollouts.
-        clip: with several updates, how far the ratio of new to old probabilities counts: within
-            ``1 - clip .. 1 + clip``.
-        pre_block: dropout before the recurrence is ``redrawn`` for every rollout, as published, or
-            ``shared`` by those of a sample, which then share its ``H``.
-        filter_top: samples whose target the model to start from never ranks among so many are left
-            out; 0 keeps all.
-        filter_passes: evaluation passes, each from other initial states, that a target may rank in.
+        rollouts: Number of rollouts G of every sample, at least 2.
+        beta: Weight of the divergence from the reference.
+        k: Cut-off of the rewards: targets that rank among the first k are rewarded.
+        recall_reward: Weight of the reward Recall@k.
+        ndcg_reward: Weight of the reward NDCG@k.
+        kind: Kind of objective: policy, the paper's; or cross_entropy, the target's negative
+            log-probability at all steps of the same rollouts, which shows what the same compute does
+            without rewards (beta still holds it to the reference).
+        updates: Number of optimizer steps on the same rollouts.
+        clip: Bound of the ratio of new to old probabilities with several updates: it counts within
+            1 - clip .. 1 + clip.
+        pre_block: Dropout before the recurrence: redrawn for every rollout, as published, or shared by
+            the rollouts of a sample, which then share its pre-block output H.
+        filter_top: Leave out samples whose target the model to start from never ranks among this many;
+            0 keeps all.
+        filter_passes: Number of evaluation passes of that filter, each from other initial states.
     """
 
     rollouts: int = 4

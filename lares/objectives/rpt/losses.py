@@ -28,7 +28,7 @@ _STD_FLOOR = 1e-4  # added to a group's deviation
 
 
 class _Targets(Protocol):
-    """What every batch has: (P,) item ids of this process, and how many all processes have."""
+    """Hold what every batch has: (P,) item ids of this process, and how many all processes have."""
 
     @property
     def targets(self) -> Tensor: ...
@@ -48,7 +48,7 @@ def rewards_of(rpt: RptConfig, ranks: Tensor) -> Tensor:
 
 
 class Rollouts(NamedTuple):
-    """What an update needs of the rollouts and does not change with the policy.
+    """Hold what an update needs of the rollouts and does not change with the policy.
 
     ``N`` is the number of steps of all ``G`` rollouts of a sample, rollout after rollout.
 
@@ -100,14 +100,14 @@ def draw_rollout_depths(
 
 
 def group_advantages(rewards: Tensor) -> Tensor:
-    """What each rollout is worth among those of its sample: rewards (B, G) less their mean, over their
-    (unbiased) standard deviation."""
+    """Return what each rollout is worth among those of its sample, (B, G): rewards (B, G) less their
+    mean, over their (unbiased) standard deviation."""
     deviation = rewards.std(dim=1, keepdim=True)
     return (rewards - rewards.mean(dim=1, keepdim=True)) / (deviation + _STD_FLOOR)
 
 
 class _Steps:
-    """Where the steps of ``G`` rollouts lie in padded trajectories (B, G, T_max, d)."""
+    """Place the steps of ``G`` rollouts in padded trajectories (B, G, T_max, d)."""
 
     def __init__(self, depths: Sequence[int], device: torch.device) -> None:
         self.depths = tuple(depths)

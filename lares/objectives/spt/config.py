@@ -14,19 +14,19 @@ class SptConfig:
     """Weights of the losses beside the recommendation loss.
 
     Attributes:
-        alpha: weight of trajectory-level alignment; 0 leaves it out.
-        gamma: weight of step-level alignment; 0 leaves it out.
-        deep_supervision: weight of the recommendation loss after an earlier step, drawn for each batch
+        alpha: Weight of trajectory-level alignment; 0 leaves it out.
+        gamma: Weight of step-level alignment; 0 leaves it out.
+        deep_supervision: Weight of the recommendation loss after an earlier step, drawn for each batch
             from those before the last, so that every step learns to recommend (Lee et al., AISTATS
             2015); 0, as published, leaves it out.
-        align_warmup: steps over which the weights of alignment grow from nothing, linearly; 0, as
-            published, has them from the first. States that say nothing yet are hard to tell apart,
-            and trying delays the recommendation loss.
-        one_encoding: alignment compares the states that recommend, and spares the second encoding, with
-            dropout, noise and a depth of its own, that it has as published.
-        same_step: the partner reasons to the same depth as the sequence it is aligned with.
-        mask_same_target: samples of a batch that have the same target are no negatives of each other.
-            The authors' are.
+        align_warmup: Number of steps over which the weights of alignment grow linearly from nothing; 0,
+            as published, has them whole from the first. Early states are hard to tell apart, and trying
+            delays the recommendation loss.
+        one_encoding: Align the states that recommend. As published, alignment encodes a second time,
+            with dropout, noise and a depth of its own.
+        same_step: Let the partner reason to the same depth as the sequence it is aligned with.
+        mask_same_target: Do not take samples of a batch that have the same target for negatives of each
+            other. The authors do.
     """
 
     alpha: float = 0.1
@@ -46,7 +46,7 @@ class SptConfig:
 
     @property
     def aligns(self) -> bool:
-        """Whether alignment is wanted."""
+        """Tell whether alignment is wanted."""
         return self.alpha > 0 or self.gamma > 0
 
     def warmth(self, step: int) -> float:

@@ -131,7 +131,7 @@ class SptLossesOf(nn.Module):
         return summed * (self._n_processes / n_targets)
 
     def supervises(self, depths: SptDepths) -> bool:
-        """Whether a step before the last recommends, too."""
+        """Tell whether a step before the last recommends, too."""
         return self.spt.deep_supervision > 0 and depths.recommendation > 1
 
     def losses(
@@ -165,7 +165,7 @@ class SptLossesOf(nn.Module):
                 self._gathered(align),
                 list(wanted.values()),
                 config.tau,
-                config.scores == "cos",
+                config.scores == "cosine",
                 targets if self.spt.mask_same_target else None,
             )
             found |= dict(zip(wanted, aligned, strict=True))
