@@ -1,4 +1,4 @@
-"""Doing something as soon as torch is there, without importing it."""
+"""Run a function as soon as torch is imported, without importing it."""
 
 from __future__ import annotations
 

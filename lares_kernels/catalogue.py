@@ -1,4 +1,4 @@
-"""The catalogue ops: what a recommender asks of all its items, without a matrix of their scores.
+"""Score queries against a whole catalogue without storing the matrix of scores.
 
 Every op scores rows against all items, ``s_rv = q_r . e_v / temperature`` (both normalised first for
 ``cosine``), a block of items at a time. ``excluded`` (R, H) lists items that a row leaves out (its
@@ -57,15 +57,15 @@ class TopK(NamedTuple):
 
 
 class LogProbability(NamedTuple):
-    """Of :func:`catalogue_log_probability` with ``return_entropy``: both shaped like its queries'
-    leading dimensions; ``entropy`` has no gradient."""
+    """Hold the results of :func:`catalogue_log_probability` with ``return_entropy``: both have
+    the shape of the queries' leading dimensions; ``entropy`` has no gradient."""
 
     log_probability: Tensor
     entropy: Tensor
 
 
 class CatalogueFunction(torch.autograd.Function):
-    """The differentiable op: log-probabilities of given items.
+    """Compute log-probabilities of given items, differentiably.
 
     ``apply(*Operands(...), *CatalogueOptions(...), wants_entropy)``, of ``spec/catalogue_call.py``.
     Gives (log-probability (N,), log-normaliser (N,), entropy (N,) or (0,)); gradients flow from the
@@ -126,7 +126,7 @@ def _backend_name(device_type: str, precision: str, width: int, index: int | Non
 
 
 class _Checked(NamedTuple):
-    """Arguments of a call, checked: what operators take."""
+    """Hold a call's checked arguments, as the operators take them."""
 
     queries: Tensor
     items: Tensor
@@ -181,7 +181,7 @@ def _heated(
 
 
 def _unit_items(items: Tensor) -> Tensor:
-    """Items (V, d) of length 1, for autograd.
+    """Normalise items (V, d) to length 1, under autograd.
 
     One that is not finite is NaN and takes the gradient that comes as it is: of an item that everyone
     excludes that is zero, which zero times NaN is not.
@@ -204,7 +204,7 @@ def catalogue_log_probability(
     precision: str | None = None,
     return_entropy: bool = False,
 ) -> Tensor | LogProbability:
-    """Log-probability of a given item for every query: ``s_c - log sum_v exp(s_v)``.
+    """Compute the log-probability of a given item for every query: ``s_c - log sum_v exp(s_v)``.
 
     LARES, arXiv 2505.16865, section 3.4: ``queries`` (R, T, d) are the states of T reasoning steps, of
     which each asks for the same item. Gradients flow to ``queries`` and ``items``, whose own is dense.
@@ -276,7 +276,7 @@ def catalogue_cross_entropy(
     reduction: str = "mean",
     precision: str | None = None,
 ) -> Tensor:
-    """Cross entropy of each row's target against the whole catalogue.
+    """Compute the cross entropy of each row's target against the whole catalogue.
 
     Args:
         queries: (R, d).
@@ -324,7 +324,7 @@ def catalogue_top_k(
     excluded: Tensor | None = None,
     precision: str | None = None,
 ) -> TopK:
-    """The ``k`` items that score best for each row, best first; of equal scores the lower id first.
+    """Return the ``k`` best-scoring items of each row, best first; ties go to the lower id.
 
     Args:
         queries: (R, d).
@@ -362,7 +362,8 @@ def catalogue_ranks(
     excluded: Tensor | None = None,
     precision: str | None = None,
 ) -> Tensor:
-    """Exact rank of each row's target among the items it does not exclude, 0 for the best.
+    """Compute the exact rank of each row's target among the items it does not exclude, 0 for the
+    best.
 
     An item that scores exactly like the target ranks before it: the rank is the number of other items
     that score at least as high.

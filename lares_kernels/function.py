@@ -1,4 +1,4 @@
-"""The op: ``refine``, and the ``torch.autograd.Function`` under it."""
+"""Define the op: ``refine``, and the ``torch.autograd.Function`` under it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from lares_kernels.spec.seeds import given_seed, seed_of_call, signed
 
 
 class RefineFunction(torch.autograd.Function):
-    """The differentiable op.
+    """Differentiate the op under autograd.
 
     ``apply(hidden, state, *tensors, options, *parameters)``: ``tensors`` those of
     :class:`lares_kernels.spec.options.CallTensors`, ``options`` a
@@ -146,7 +146,7 @@ not_differentiable(library, "refine_backward")
 
 
 class _RefineNow(_SingleLevelFunction):
-    """:class:`RefineFunction` where nothing looks on that needs the operator.
+    """Call the kernels directly, as :class:`RefineFunction` does, where no operator is needed.
 
     For ``torch.func`` PyTorch binds all arguments to a signature in every call, and asks each whether
     it is left over from a transform. A short call spends a tenth of its time on that.
@@ -187,7 +187,7 @@ def _with_last(g_trajectory: Tensor | None, g_last: Tensor, steps: int) -> Tenso
 
 
 def _as(like: Tensor, gradient: Tensor) -> Tensor:
-    """``gradient`` in the type of ``like``."""
+    """Cast ``gradient`` to the type of ``like``."""
     return gradient if gradient.dtype is like.dtype else gradient.to(like.dtype)
 
 
@@ -395,7 +395,7 @@ def _equations(
     options: CallOptions,
     traced: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The equations, for autograd to differentiate."""
+    """Run the equations, for autograd to differentiate."""
     options = options._replace(differentiates=True, keeps_padding=False, max_length=0)
     call = make_call(hidden, tensors, options, traced, config=config)
     if traced:

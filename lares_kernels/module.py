@@ -1,4 +1,4 @@
-"""``RecurrentCore``: the module that owns the parameters of a core."""
+"""Provide ``RecurrentCore``, the module that owns the parameters of a core."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STARTS: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 class RecurrentCore(nn.Module):
-    """The recurrence of LARES with its parameters (arXiv 2505.16865, section 3.2).
+    """Run the LARES recurrence with its own parameters (arXiv 2505.16865, section 3.2).
 
     :data:`lares_kernels.spec.parameters.PARAMETERS` lists them; those of layers are stacked over
     the layers.
@@ -97,7 +97,7 @@ class RecurrentCore(nn.Module):
         )
 
     def parameters_of_op(self) -> Mapping[str, Tensor]:
-        """The parameters as the op takes them, differentiable."""
+        """Return the parameters as the op takes them, differentiable."""
         own = cast("Mapping[str, Tensor]", self._parameters)  # named_parameters() takes 20 us
         names = parameter_shapes(self.config)
         if own.keys() == names.keys():

@@ -1,4 +1,4 @@
-"""``refine_states``: the state of every token after chosen steps, each of them differentiable."""
+"""Provide ``refine_states``: the state of every token after chosen steps, each differentiable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def refine_states(
     sequence_ids: Tensor | None = None,
     precision: str | None = None,
 ) -> list[Tensor]:
-    """States of all tokens after each of ``steps``, as one run of ``refine`` has them.
+    """Return states of all tokens after each of ``steps``, as one run of ``refine`` computes them.
 
     The run is cut after each of these steps and goes on from there (``steps_done``): one launch for
     each of ``steps``, between which states go through memory once.

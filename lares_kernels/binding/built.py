@@ -1,4 +1,4 @@
-"""What installing built, and what not: notes beside the libraries, which setup.py leaves there.
+"""Report which libraries the installation built, from the notes that setup.py writes beside them.
 
 pip shows nothing of a build that succeeds, and a package without its kernels is a success; so the
 compiler's words are kept, and said once when the package is first imported.
@@ -34,7 +34,7 @@ def is_checkout() -> bool:
 
 
 def say_once(library: Path) -> None:
-    """Say on standard error what failed to be built, at the first import after installing.
+    """Print to standard error what failed to build, once, at the first import after installing.
 
     What was left out without an error, as CUDA is where there is no card, is for ``lares doctor`` to
     say: there is no note of it, or its first line does not begin with ``failed``.

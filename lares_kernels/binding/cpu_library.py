@@ -1,4 +1,4 @@
-"""The compiled CPU kernel as Python sees it: the C library of csrc/lares_kernels.h, through ctypes."""
+"""Bind the compiled CPU kernels (csrc/lares_kernels.h) through ctypes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _Parameters = ctypes.c_void_p * PLACES
 
 
 class LaresCall(ctypes.Structure):
-    """``LaresCall`` of csrc/lares_kernels.h, field by field."""
+    """Mirror ``LaresCall`` of csrc/lares_kernels.h, field by field."""
 
     _fields_ = [
         *(
@@ -97,7 +97,7 @@ class LaresCall(ctypes.Structure):
 
 
 class LaresCatalogue(ctypes.Structure):
-    """``LaresCatalogue`` of csrc/lares_kernels.h, field by field."""
+    """Mirror ``LaresCatalogue`` of csrc/lares_kernels.h, field by field."""
 
     _fields_ = [
         *(
@@ -230,7 +230,7 @@ def _takes_these_structs(library: ctypes.CDLL) -> bool:
 
 
 def loaded() -> ctypes.CDLL:
-    """The library; :class:`BackendError` where there is none."""
+    """Return the loaded library. Raise :class:`BackendError` if there is none."""
     library = load()
     if isinstance(library, str):
         raise BackendError(f"the CPU kernel cannot be used: {library}")
@@ -241,7 +241,8 @@ FUNCTIONS = Function.texts()
 
 
 def evaluate(function: str, x: Tensor) -> Tensor:
-    """One of ``FUNCTIONS`` of float32 numbers as the kernel computes it; for tests of its error."""
+    """Return one of ``FUNCTIONS`` of float32 ``x`` as the kernel computes it; tests bound its
+    error."""
     x = x.contiguous()
     y = x.new_empty(x.shape)
     loaded().lares_evaluate(Function.of(function), x.numel(), x.data_ptr(), y.data_ptr())
@@ -249,7 +250,7 @@ def evaluate(function: str, x: Tensor) -> Tensor:
 
 
 def cpu_peak(precision: str = "fp32") -> float | None:
-    """Most floating-point operations a second (in 1e9) of one core's multiply-adds, measured now.
+    """Measure the peak rate of one core's multiply-adds, in 1e9 floating-point operations a second.
 
     Of the instructions that the kernel multiplies with in that ``precision``, which
     :func:`instruction_sets` tells. None for a ``precision`` that it does not serve, or where there is
@@ -321,7 +322,8 @@ def instruction_sets(precision: str = "fp32") -> list[str]:
 
 
 def build(precision: str) -> str:
-    """Identify the library's code that calls in a precision run: its digest and instruction set."""
+    """Identify the code that a call in this precision runs: the library's digest and instruction
+    set."""
     return f"{digest_of(LIBRARY)} {instruction_set_in_use(precision)}"
 
 

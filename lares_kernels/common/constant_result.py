@@ -1,4 +1,4 @@
-"""Functions that torch.compile runs while it compiles, for their result."""
+"""Mark functions that torch.compile runs at compile time and whose result it embeds."""
 
 from __future__ import annotations
 

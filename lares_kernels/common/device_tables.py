@@ -1,4 +1,5 @@
-"""Tables that are made on the host once and read on a device by every later call, on any stream."""
+"""Cache tables that are made on the host once and read on a device by later calls, on any
+stream."""
 
 from __future__ import annotations
 

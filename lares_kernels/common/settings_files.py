@@ -1,4 +1,4 @@
-"""Files that say how kernels are launched, in folders that users name; read alike by every backend."""
+"""Read files of launch settings from folders that users name, in the same way for every backend."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def require_known(where: str, given: Collection[str], known: Collection[str]) ->
 def replaced(
     settings: dict[str, T], family: str, those: T, forget: Callable[[], None]
 ) -> Iterator[None]:
-    """Within the block, hold ``those`` under ``family``; call ``forget`` at its begin and end."""
+    """Hold ``those`` settings under ``family`` within the block; call ``forget`` at its begin
+    and end."""
     before = dict(settings)
     settings[family] = those
     forget()

@@ -1,4 +1,4 @@
-"""Verdicts on kernels, kept in the cache folder: which have given right numbers on which device.
+"""Store verdicts on kernels in the cache folder: which gave right results on which device.
 
 A verdict is about a device, the versions that compile for it and one build of the kernels; whenever one
 of these changes it is another verdict's file.
@@ -30,7 +30,7 @@ _WRITTEN_SECONDS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check of a kernel found.
+    """Record what a check of a kernel found.
 
     Attributes:
         kernel: what was checked, in words.
@@ -50,7 +50,7 @@ class Verdict:
 
     @property
     def failed(self) -> bool:
-        """True unless every error is within its bound (NaN is not)."""
+        """Return True unless every error is within its bound (NaN is not)."""
         within = [self.errors[part] <= bound for part, bound in self.bounds.items()]
         return bool(self.raised) or not within or not all(within)
 

@@ -1,4 +1,4 @@
-"""Backend ``cpu``: the fused C++ kernel of csrc/cpu."""
+"""Implement backend ``cpu`` of the recurrence with the fused C++ kernel of csrc/cpu."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _BAD_VALUES = (Code.BAD_LENGTH, Code.BAD_STEPS, Code.BAD_ID)
 
 
 class CpuBackend:
-    """One call is one kernel: state, activations and weights stay in cache over all steps."""
+    """Run a call as one kernel: state, activations and weights stay in cache over all steps."""
 
     name = "cpu"
     preference = 30
@@ -117,7 +117,7 @@ class CpuBackend:
 
 
 class OfCore(NamedTuple):
-    """What calls of a core have in common.
+    """Hold what all calls of one core share.
 
     Attributes:
         template: the C struct with the core's fields filled in.
@@ -130,7 +130,7 @@ class OfCore(NamedTuple):
 
 @cache
 def _of_key(key: str, dropout: bool, product_dtype: torch.dtype) -> OfCore:
-    """Of the core whose configuration has that ``key``."""
+    """Return the template of calls of the core whose configuration has that ``key``."""
     config = CoreConfig.from_key(key)
     c = lib.LaresCall()
     c.abi = lib.ABI
@@ -160,12 +160,12 @@ def order_of(config: CoreConfig) -> list[int]:
 
 
 def of_core(call: RefineCall) -> OfCore:
-    """What the call has in common with others of its core."""
+    """Return the template of the calls of this call's core."""
     return _of_key(call.config.key, call.options.dropout, call.product_dtype)
 
 
 def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
-    """The C struct of a call but for its tensors, seed and threads."""
+    """Return the C struct of a call without its tensors, seed and thread count."""
     c = lib.LaresCall.from_buffer_copy(of_core(call).template)
     c.n_sequences = call.lengths.shape[0]
     c.rollouts = call.options.rollouts
@@ -179,7 +179,7 @@ def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
 
 
 class _Inputs(Addressed):
-    """The C struct of a call, and what its addresses point to."""
+    """Hold a call's C struct and the tensors that its addresses point to."""
 
     def __init__(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
@@ -204,7 +204,7 @@ class _Inputs(Addressed):
         c.parameters[:] = of_core(call).in_places((*addresses, None))
 
     def place_kept(self, kept: Tensor) -> None:
-        """Where what is kept lies: states, then inverse deviations."""
+        """Write the addresses of the saved tensors: states, then inverse standard deviations."""
         if kept.shape[0]:
             self.c.kept = self.address(kept)
             states = self.call.options.max_steps * self.call.kept_rows * self.call.config.d_model

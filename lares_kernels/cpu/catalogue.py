@@ -1,4 +1,4 @@
-"""Backend ``cpu`` of the catalogue ops: the C++ kernel of csrc/cpu/per_isa/catalogue.hpp."""
+"""Implement backend ``cpu`` of the catalogue ops with csrc/cpu/per_isa/catalogue.hpp."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_ITEMS = 1 << 30
 
 
 class CpuCatalogue:
-    """Blocks of items stay in the cache while all queries pass by them."""
+    """Compute in blocks of items, which stay in cache while all queries pass by them."""
 
     name = "cpu"
     preference = 30
@@ -91,7 +91,7 @@ class CpuCatalogue:
 
 
 class _Inputs(Addressed):
-    """The C struct of a call, and what its addresses point to."""
+    """Hold a call's C struct and the tensors that its addresses point to."""
 
     def __init__(self, call: CatalogueCall, given: Operands) -> None:
         queries, items, chosen, excluded = given

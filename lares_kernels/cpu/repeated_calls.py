@@ -1,4 +1,4 @@
-"""Inference on the CPU that repeats an earlier call: what its shapes and options come to is kept.
+"""Cache what the shapes and options of a CPU inference call come to, for calls that repeat them.
 
 Beside the arithmetic of one sequence stands Python. Most of it looks at shapes, types and options,
 which a server repeats call after call. The C struct that they come to is kept here; left to do is to
@@ -38,7 +38,7 @@ Signature = tuple[str, torch.Size, int, str | None, bool, str | None, str | None
 
 @dataclass
 class _Kept:
-    """What calls of one signature have in common.
+    """Hold what calls of one signature share.
 
     Attributes:
         look: at lengths, sequence ids, hidden and the parameters, in that order. A weight may be
@@ -70,7 +70,7 @@ def signature_of(
     wants_state: bool,
     precision: str | None,
 ) -> Signature | None:
-    """Of a call with one rollout and without dropout; None if it is not of the kind that is kept.
+    """Return the cache key of an inference call, or None if such calls are not cached.
 
     Of packed ones those of one sequence are: with more, hardly a batch has the size of another.
     """
@@ -91,7 +91,7 @@ def signature_of(
 
 
 def is_kept(signature: Signature) -> bool:
-    """Whether a call of this signature has been kept."""
+    """Return True if a call of this signature has been cached."""
     return signature in _kept
 
 
@@ -129,7 +129,8 @@ def _lengths(
     lengths: Tensor | Sequence[int] | None,
     cu_seqlens: Tensor | None,
 ) -> Tensor | Sequence[int] | None:
-    """(B,) lengths, not looked at; None if these are not of the kind that is kept."""
+    """Return lengths (B,) without reading them, or None if they are of a kind that is not
+    cached."""
     if cu_seqlens is None:
         if hidden.dim() == 2:
             return None
@@ -149,7 +150,7 @@ def run(
     seed: int | Tensor,
     return_trajectory: bool,
 ) -> RefineOutput | None:
-    """What comes out; None if the call must run in full."""
+    """Return the output, or None if the call must run in full."""
     kept = _kept.get(signature)
     if kept is None or [*parameters] != kept.names:
         return None

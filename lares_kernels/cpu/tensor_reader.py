@@ -1,4 +1,4 @@
-"""Looking at a call's tensors: whether they are as a pattern says, and where they lie.
+"""Check a call's tensors against a pattern and write their addresses into the call's struct.
 
 The C library does it in a microsecond where torch publishes DLPack's exchange table (2.10 or later);
 elsewhere Python does, tensor by tensor.
@@ -26,7 +26,7 @@ _DLPACK = 1  # version of the exchange table
 
 
 class Place(NamedTuple):
-    """What a tensor must be like, beside contiguous and on the CPU, and where its address goes.
+    """Describe an expected tensor, contiguous and on the CPU, and where its address is written.
 
     Attributes:
         word: of the C struct.
@@ -47,7 +47,8 @@ Look = Callable[[list[object], lib.LaresCall], object]
 
 
 def word_of(field: str, index: int = 0) -> int:
-    """The word of the C struct that a field (of several numbers, the one at ``index``) has."""
+    """Return the index of a C struct's 8-byte word that holds ``field`` (element ``index`` of an
+    array)."""
     offset: int = getattr(lib.LaresCall, field).offset
     return offset // 8 + index
 
@@ -84,7 +85,7 @@ def _look_in_python(
 
 
 def _address(place: Place, tensor: object) -> int:
-    """Of a tensor that is as the place says, else 0."""
+    """Return the address of a tensor that matches ``place``, else 0."""
     if (
         isinstance(tensor, Tensor)
         and type(tensor) in _PLAIN
@@ -100,7 +101,7 @@ def _address(place: Place, tensor: object) -> int:
 
 
 class _Reader(ctypes.Structure):
-    """``LaresReader`` of csrc/lares_kernels.h, field by field."""
+    """Mirror ``LaresReader`` of csrc/lares_kernels.h, field by field."""
 
     _fields_ = [
         *(
@@ -122,7 +123,7 @@ class _Reader(ctypes.Structure):
 
 
 class _Place(ctypes.Structure):
-    """``LaresPlace`` of csrc/lares_kernels.h, field by field."""
+    """Mirror ``LaresPlace`` of csrc/lares_kernels.h, field by field."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("word", "type", "may_be_none", "dimensions")),
@@ -132,7 +133,7 @@ class _Place(ctypes.Structure):
 
 
 class _Pattern(ctypes.Structure):
-    """``LaresPattern`` of csrc/lares_kernels.h, field by field."""
+    """Mirror ``LaresPattern`` of csrc/lares_kernels.h, field by field."""
 
     _fields_ = [
         ("reader", ctypes.POINTER(_Reader)),
@@ -143,7 +144,7 @@ class _Pattern(ctypes.Structure):
 
 
 class _ExchangeTable(ctypes.Structure):
-    """DLPack's ``DLPackExchangeAPI``: functions that torch has for other libraries."""
+    """Mirror DLPack's ``DLPackExchangeAPI``: functions that torch offers to other libraries."""
 
     _fields_ = [
         ("major", ctypes.c_uint32),
@@ -183,7 +184,7 @@ def _look_in_c() -> Callable[[_Pattern, list[object], lib.LaresCall], int]:
 
 @cache
 def _reader() -> _Reader | None:
-    """What the library needs to look at tensors; None where it cannot."""
+    """Return the functions with which the library reads tensors, or None where it cannot."""
     capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
     # Without a lock of the interpreter's, a tensor might go while it is looked at.
     has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -215,5 +216,5 @@ def _reader() -> _Reader | None:
 
 
 def _address_of_function(name: str) -> int:
-    """Of a function of the interpreter's stable ABI."""
+    """Return the address of a function of the interpreter's stable ABI."""
     return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0

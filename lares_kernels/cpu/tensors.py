@@ -1,4 +1,4 @@
-"""Tensors that the compiled CPU kernel reads and writes."""
+"""Allocate and address the tensors that the compiled CPU kernel reads and writes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ _CPU = torch.device("cpu")
 
 
 def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A tensor for the library to write to, whatever type and device new tensors have by default."""
+    """Return an uninitialised CPU tensor, independent of torch's default dtype and device."""
     return torch.empty(*shape, dtype=dtype, device=_CPU)
 
 
 def room_like(tensor: Tensor) -> Tensor:
-    """The same, of the shape of a tensor on the CPU."""
+    """Return an uninitialised CPU tensor of the shape of ``tensor``."""
     return torch.empty_like(tensor, dtype=torch.float32, memory_format=torch.contiguous_format)
 
 
 class Addressed:
-    """Tensors that the library reads; their addresses are good for as long as this object is kept."""
+    """Hold tensors that the library reads; their addresses stay valid as long as this object
+    lives."""
 
     def __init__(self) -> None:
         self.alive: list[Tensor] = []
@@ -29,7 +30,8 @@ class Addressed:
     def address(
         self, tensor: Tensor, dtype: torch.dtype = torch.float32, name: str = "a tensor"
     ) -> int:
-        """Where ``tensor`` lies as contiguous ``dtype``; ``ValueError`` where it lies nowhere."""
+        """Return the address of ``tensor``. Raise ``ValueError`` unless it is contiguous
+        ``dtype`` in memory."""
         if not tensor.data_ptr() and tensor.numel():
             raise ValueError(
                 f"{name} has no memory: its storage was freed, as sharding does between calls; give "
@@ -42,7 +44,7 @@ class Addressed:
 
 
 def float32_addresses(tensors: Sequence[Tensor]) -> list[int] | None:
-    """Where tensors lie, if all are contiguous float32 on the CPU, as the library reads them."""
+    """Return the tensors' addresses, or None unless all are contiguous float32 on the CPU."""
     float32 = torch.float32
     found = [
         tensor.data_ptr()

@@ -1,4 +1,4 @@
-"""Backend ``cuda``: one kernel with weights in shared memory and state in registers."""
+"""Implement backend ``cuda``: one kernel with weights in shared memory and state in registers."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def steps_at_once(shapes: Shapes, warp_tiles: int, steps: int, room: int) -> int
 
 
 class _Launch:
-    """What forward and backward of a call have in common: the C struct and what it points to."""
+    """Hold what a call's forward and backward share: the C struct and the tensors it points to."""
 
     def __init__(self, call: RefineCall, given: Given | GivenBackward, backward: bool) -> None:
         device = given.hidden.device
@@ -281,17 +281,17 @@ class _Launch:
             space.place(c)
 
     def states(self) -> Tensor:
-        """A tensor for states that kernels write, zeros at padding."""
+        """Allocate a tensor for states that kernels write, with zeros at padding."""
         made: Tensor = self.floats(self.call.state_shape)
         return made.zero_() if self.call.padded_length else made
 
     def memory(self, size: int) -> Tensor:
-        """``size`` bytes."""
+        """Allocate ``size`` bytes."""
         return unfilled(size, dtype=torch.uint8, device=self.device)
 
 
 class _Workspace:
-    """Memory for the tile plan, one piece; ``numbers`` has one already."""
+    """Allocate the tile plan's memory in one piece; ``numbers`` is a part that exists already."""
 
     def __init__(
         self,
@@ -324,7 +324,7 @@ class _Workspace:
 
 
 def _longest(call: RefineCall) -> int:
-    """What no sequence's length exceeds."""
+    """Return an upper bound of the sequences' lengths."""
     handover = call.handover_of(_NAME)
     if handover is not None:
         return handover.numbers[0]
@@ -336,7 +336,7 @@ def _longest(call: RefineCall) -> int:
 
 
 def _plan_named(kernel: str, call: RefineCall, device: torch.device) -> Plan:
-    """What is remembered of kernels that do not start."""
+    """Return the plan under which failures to start of ``kernel`` are recorded."""
     width, dtype = call.config.d_model, str(call.product_dtype).removeprefix("torch.")
     words = f"the CUDA kernels ({kernel}, width {width}, {dtype})"
     return Plan(
@@ -347,7 +347,8 @@ def _plan_named(kernel: str, call: RefineCall, device: torch.device) -> Plan:
 def plan_of(
     call: RefineCall, longest: int, device: torch.device, backward: bool = False
 ) -> LaunchPlan:
-    """The plan of a call's forward or backward; :class:`PlanFailure` if the card cannot run it."""
+    """Return the plan of a call's forward or backward. Raise :class:`PlanFailure` if the card
+    cannot run it."""
     config = call.config
     attention = call.options.dropout and threshold_and_planes(config.attn_dropout)[1] > 0
     residual = call.options.dropout and threshold_and_planes(config.dropout)[1] > 0
@@ -370,7 +371,7 @@ def plan_of(
 
 
 def _floats_of(tensor: Tensor) -> Tensor:
-    """``tensor`` as the kernels read it: contiguous float32, which they take in pairs."""
+    """Return ``tensor`` as contiguous float32, aligned for the kernels' loads of pairs."""
     tensor = tensor.to(torch.float32).contiguous()
     return tensor.clone() if tensor.data_ptr() % 8 else tensor
 
@@ -385,7 +386,7 @@ def _check_size(what: str, numbers: int) -> None:
 
 @cache
 def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> bytes:
-    """The part of the C struct that depends on the core and the precision alone."""
+    """Return the part of the C struct that depends only on the core and the precision."""
     shapes = shapes_of(config)
     c = lib.LaresCudaCall()
     c.abi = lib.ABI

@@ -1,4 +1,4 @@
-"""How a call is laid out on a card: a function of shapes and the card alone."""
+"""Plan how a call runs on a card, from its shapes and the card alone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MOST_RESIDENT_HEAD_TILES = 2  # of backward: wider ones are compiled for weight
 
 @dataclass(frozen=True)
 class Shapes:
-    """A core as the kernels see it; what csrc/cuda/core.hpp calls ``Places``.
+    """Describe a core's sizes as the kernels see them; csrc/cuda/core.hpp calls them ``Places``.
 
     Attributes:
         width: ``d``.
@@ -62,7 +62,7 @@ class Shapes:
 
     @property
     def layer_fragments(self) -> int:
-        """Fragments of a layer's matrices."""
+        """Count the fragments of a layer's matrices."""
         chunks = self.width // 16
         return 4 * self.heads * self.head_tiles * chunks + self.ff // 16 * 2 * chunks
 
@@ -78,50 +78,54 @@ class Shapes:
 
     @property
     def weight_bytes(self) -> int:
-        """Of all layers' matrices."""
+        """Return the bytes of all layers' matrices."""
         return self.layers * self.layer_fragments * _FRAGMENT_BYTES
 
     @property
     def matrix_fragments(self) -> int:
-        """Fragments of all matrices."""
+        """Count the fragments of all matrices."""
         concat = 2 * (self.width // 16) ** 2 if self.concat else 0
         return self.layers * self.layer_fragments + concat
 
     @property
     def spill_bytes(self) -> int:
-        """What backward leaves of 16 tokens of a layer and step (csrc/cuda/spill.hpp)."""
+        """Return the bytes that backward spills for 16 tokens of a layer and step
+        (csrc/cuda/spill.hpp)."""
         units = 4 * self.heads * self.head_tiles + self.ff // 8
         return (units + self.width // 4) * _FRAGMENT_BYTES
 
     @property
     def concat_spill_bytes(self) -> int:
-        """Likewise of a step, for the adapter's matrix."""
+        """Return the bytes that backward spills for a step of the concat adapter's matrix."""
         return 3 * self.width // 16 * _FRAGMENT_BYTES if self.concat else 0
 
     @property
     def units(self) -> int:
-        """Pieces that gradients of matrices are made of (csrc/cuda/weight_gradients.hpp)."""
+        """Count the pieces that matrix gradients are made of (csrc/cuda/weight_gradients.hpp)."""
         of_layer = 4 * self.heads * self.head_tiles + self.ff // 8
         return self.layers * of_layer + (self.width // 8 if self.concat else 0)
 
     def scratch_bytes(self, unit_warps: int) -> int:
-        """What a warp keeps for itself in backward (``Scratch`` of csrc/cuda/spill.hpp)."""
+        """Return the bytes of a warp's own scratch in backward (``Scratch`` of
+        csrc/cuda/spill.hpp)."""
         rows = (3 * self.layers + 2) * self.width // 8
         return (rows + 4 * self.head_tiles * (unit_warps - 1)) * _FRAGMENT_BYTES
 
     @property
     def exchange_bytes(self) -> int:
-        """Of shared memory in which a warp leaves keys and values of one head."""
+        """Return the bytes of shared memory through which a warp passes one head's keys and
+        values."""
         return 2 * self.head_tiles * _FRAGMENT_BYTES
 
     def waiting_bytes(self, dropout: bool) -> int:
-        """Of shared memory in which a warp's rows wait (``kWaits``); backward runs as with dropout."""
+        """Return the bytes of shared memory that hold a warp's spilled rows
+        (``kSpillsResidual``); backward takes those of dropout."""
         waits = dropout and self.width > _MOST_HELD_WIDTH
         return self.width // 8 * _FRAGMENT_BYTES if waits else 0
 
 
 def shapes_of(config: CoreConfig) -> Shapes:
-    """The shapes of ``config``, which ``SERVES`` must have let pass."""
+    """Return the sizes of ``config``, which must have passed ``SERVES``."""
     head_tiles = max(-(-config.head_dim // 16), 1 if config.d_model <= _MOST_HELD_WIDTH else 2)
     return Shapes(
         width=config.d_model,
@@ -135,7 +139,7 @@ def shapes_of(config: CoreConfig) -> Shapes:
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """How a card runs a call.
+    """Describe how a card runs a call.
 
     Attributes:
         unit_warps: warps that share a tile, 16 rows each.
@@ -158,7 +162,7 @@ class LaunchPlan:
 
 
 def most_warps(shapes: Shapes, dropout: bool) -> int:
-    """Warps of a block for which the kernel has registers enough (``Shape::kMostWarps``)."""
+    """Return the most warps of a block that the registers allow (``Shape::kMostWarps``)."""
     return 8 if dropout or shapes.width > 64 or shapes.head_tiles > 2 else 12
 
 
@@ -170,7 +174,7 @@ def launch_plan(
     backward: bool = False,
     settings: Settings = SHIPPED,
 ) -> LaunchPlan | str:
-    """The plan for sequences of up to ``longest`` tokens, or why there is none.
+    """Return the plan for sequences of up to ``longest`` tokens, or the reason why there is none.
 
     As many units as fit, also for a small batch: those without a tile help to bring the weights.
     Weights are where ``settings`` prefers them if that can be.
@@ -200,12 +204,13 @@ def launch_plan(
 
 
 def carveout(shared_bytes: int, card: Card) -> int:
-    """Hundredths of a card's shared memory that one block of so many bytes takes, rounded up."""
+    """Return the percentage of a card's shared memory that one block's bytes take, rounded up."""
     return -(-100 * (shared_bytes + _RESERVED) // (card.shared_limit + _RESERVED))
 
 
 def split_plan(shapes: Shapes, longest: int, steps: int, card: Card) -> LaunchPlan | None:
-    """The low-latency plan (csrc/cuda/split.hpp) for calls without dropout or backward, or None.
+    """Return the low-latency plan (csrc/cuda/split.hpp) of calls without dropout or backward, or
+    None.
 
     It is for calls of no more sequences than multiprocessors, which take it whatever its shape.
     """

@@ -1,4 +1,4 @@
-"""Ways in which the CUDA kernels can run a call, of which only a card can tell the fastest.
+"""Hold launch settings of the CUDA kernels, among which only measurement finds the fastest.
 
 Results are the same but for the order in which some gradients are summed. Nothing is tuned while a
 program runs: ``LARES_CUDA_SETTINGS`` names a folder, whose file ``cuda_FAMILY.json``, such as
@@ -31,7 +31,7 @@ _MOST_PRODUCT_WARPS = 64  # that a multiprocessor can hold
 
 @dataclass(frozen=True)
 class Settings:
-    """How calls are launched on a family of cards.
+    """Describe how calls are launched on a family of cards.
 
     Attributes:
         forward_weights, backward_weights: where a layer's matrices are, if there is a choice: kept in
@@ -90,7 +90,7 @@ def settings(family: str) -> Settings:
 
 
 def use_settings(family: str, those: Settings) -> AbstractContextManager[None]:
-    """Within the block, in the whole process, launch a family's calls by ``those``."""
+    """Launch a family's calls by ``those`` settings within the block, in the whole process."""
     return replaced(_replaced, family, those, settings.cache_clear)
 
 

@@ -1,4 +1,4 @@
-"""Several arrays in one, so that they cost one allocation and one launch."""
+"""Lay several arrays out in one, so that they cost one allocation and one launch."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def zeros_at_once(device: torch.device, *shapes: tuple[int, ...]) -> list[Tensor
 
 
 def parts_of(whole: Tensor, shapes: tuple[tuple[int, ...], ...]) -> list[Tensor]:
-    """Views of the arrays, of 4 bytes a number, that lie in ``whole`` one after the other."""
+    """Return views of consecutive arrays in ``whole``, of 4-byte numbers."""
     parts = whole.split([aligned(math.prod(shape)) for shape in shapes])
     return [part[: math.prod(shape)].view(shape) for part, shape in zip(parts, shapes, strict=True)]

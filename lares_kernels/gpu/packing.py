@@ -1,4 +1,4 @@
-"""Where packed parameters come from, for kernels that read them padded and in another order.
+"""Index packed parameters, for kernels that read them padded and in another order.
 
 Packing is a gather. Its places are found once for each shape, by arranging addresses instead of values,
 and read the other way they unpack gradients.

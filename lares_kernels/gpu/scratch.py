@@ -1,4 +1,4 @@
-"""Memory that kernels write before anybody reads it.
+"""Allocate memory that kernels write before anybody reads it.
 
 Under deterministic algorithms torch fills new memory (``torch.utils.deterministic``), so that what a
 program reads by mistake is the same every time. For what is written first that is a launch and a pass
@@ -19,19 +19,20 @@ from torch import Tensor
 
 
 def unfilled(*shape: int | Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``torch.empty(*shape)``, contiguous, never filled."""
+    """Return ``torch.empty(*shape)``, contiguous, never filled."""
     sizes: Any = shape[0] if isinstance(shape[0], Sequence) else shape
     take = _taken if torch.are_deterministic_algorithms_enabled() else torch.empty
     return take(sizes, dtype=dtype, device=device)
 
 
 def unfilled_like(tensor: Tensor) -> Tensor:
-    """:func:`unfilled` of a tensor's shape, type and device."""
+    """Return :func:`unfilled` of a tensor's shape, type and device."""
     return unfilled(tensor.shape, dtype=tensor.dtype, device=tensor.device)
 
 
 def zeroed(*shape: int | Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``torch.zeros(*shape)``, filled once: under deterministic algorithms torch does it twice."""
+    """Return ``torch.zeros(*shape)``, filled once: under deterministic algorithms torch fills
+    twice."""
     return unfilled(*shape, dtype=dtype, device=device).zero_()
 
 

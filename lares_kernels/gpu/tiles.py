@@ -1,4 +1,4 @@
-"""What the GPU backends' tile plans have in common."""
+"""Share what the GPU backends' tile plans have in common."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _SHARE = 16  # of a card's memory
 
 @cache
 def spill_bytes(device: torch.device) -> int:
-    """Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
+    """Return the bytes for what backward spills for weight gradients; a launch runs as many steps
+    as fit.
 
     A sixteenth of the card's memory, at least 1 GiB. The host does not know how many tokens there are,
     so it counts padding; kernels touch what tokens need.
@@ -27,7 +28,7 @@ MOST_PROGRAMS = 512
 
 
 def divided(n_sequences: int, block: int) -> tuple[int, int, int]:
-    """How blocks of sequences, each cut into tiles on its own, are divided among programs.
+    """Divide blocks of sequences, each cut into tiles on its own, among programs.
 
     Returns:
         (blocks, programs, blocks of a program): one each as far as ``MOST_PROGRAMS`` goes.

@@ -1,4 +1,4 @@
-"""Parts of layers that others hold, at a call: hooks that nobody would run, and what drops."""
+"""Inspect foreign layers at a call: hooks that would not run, and dropouts that are on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class UnsupportedModuleError(TypeError):
-    """A module computes what the op does not; the message names the attribute."""
+    """Raise where a module computes what the op does not; the message names the attribute."""
 
 
 def refuse(where: str, found: object, wanted: str) -> None:
@@ -54,7 +54,7 @@ def parts_of(layer: nn.Module, where: str = "") -> Iterator[tuple[str, nn.Module
 
 
 class Drops(NamedTuple):
-    """Which dropouts of a layer are on, as the modes of the modules say that have them.
+    """Hold which dropouts of a layer are on, by the modes of the modules that have them.
 
     Attributes:
         attention: of the attention's weights.
@@ -70,7 +70,7 @@ class Drops(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """Layers that are run at once.
+    """Group layers that are run at once.
 
     Attributes:
         first, end: their numbers.

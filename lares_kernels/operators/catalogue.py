@@ -1,4 +1,5 @@
-"""``torch.ops.lares_kernels.catalogue_*``: definitions, fakes, one implementation for all devices.
+"""Define ``torch.ops.lares_kernels.catalogue_*``: schemas, fakes, one implementation for all
+devices.
 
 The implementations check what they are given, since anybody may call them: kernels get addresses.
 """
@@ -53,7 +54,7 @@ library.define(
 
 
 class _Call(NamedTuple):
-    """A call that fits together: what runs a function of a backend, how, on what."""
+    """Hold a checked call: the function of a backend, its options and its tensors."""
 
     run: Callable[[Callable[[CatalogueBackend], Any]], Any]
     call: CatalogueCall
@@ -217,7 +218,8 @@ for _name, _fake in _FAKES.items():
 
 
 def operator_for(name: str, *tensors: Tensor | None) -> Callable[..., Any]:
-    """``torch.ops.lares_kernels.<name>``, or what it runs where nothing looks on that needs more."""
+    """Return ``torch.ops.lares_kernels.<name>``, or the plain function where no dispatch is
+    needed."""
     given = [tensor for tensor in tensors if tensor is not None]
     differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
     # A batch of gradients (is_grads_batched=True) has no memory of its own.

@@ -1,4 +1,4 @@
-"""Operators with a gradient written by hand: differentiated once, in reverse. All else raises.
+"""Register hand-written gradients: once, in reverse mode. All other differentiation raises.
 
 Second derivatives, forward mode and vmap are backend ``equations``'s, which is plain PyTorch. Asked
 of any other they would come out as zeros or not at all: PyTorch itself does not know better. So each
@@ -46,7 +46,7 @@ def differentiable_by(
     """
 
     class Level(_SingleLevelFunction):
-        """One level of differentiation: torch.func has several."""
+        """Hold one of torch.func's levels of differentiation."""
 
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
@@ -78,7 +78,7 @@ def differentiable_by(
 
 
 class _LastLevel(_SingleLevelFunction):
-    """What is not differentiated: backward and forward mode raise."""
+    """Raise on backward and forward mode of what cannot be differentiated further."""
 
     @staticmethod
     def forward(ctx: Any, below: Callable[[], Any], *tensors: Tensor) -> Any:
@@ -125,7 +125,7 @@ def without_gradient(library: torch.library.Library, name: str) -> None:
 
 
 def _pick(given: Any, dim: Any, i: int) -> Any:
-    """The ``i``-th of a batch, where there is one."""
+    """Return the ``i``-th of a batch, if there is a batch dimension."""
     if isinstance(given, list):
         dims = dim if isinstance(dim, list | tuple) else [dim] * len(given)
         return [_pick(each, of, i) for each, of in zip(given, dims, strict=True)]
@@ -158,7 +158,7 @@ def _in_level(
     below: Callable[..., Any],
     arguments: Sequence[Any],
 ) -> Any:
-    """``differentiated``, where this is one of the levels of torch.func."""
+    """Call ``differentiated`` if the current level is one of torch.func's."""
     from torch._functorch.utils import enable_single_level_autograd_function
 
     reverse, forward = torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled()

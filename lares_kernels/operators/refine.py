@@ -1,4 +1,4 @@
-"""``torch.ops.lares_kernels``: the recurrence as two operators, forward and backward.
+"""Define ``torch.ops.lares_kernels``: the recurrence as two operators, forward and backward.
 
 Definition, fake implementation and one implementation for all devices; which backend runs is an
 argument. ``function.py`` makes them differentiable and gives them their public face. Whoever calls
@@ -44,7 +44,8 @@ def make_call(
     handover: Handover | None = None,
     config: CoreConfig | None = None,
 ) -> RefineCall:
-    """The call that an operator's plain arguments describe, whose tensors kernels can read.
+    """Build the call that an operator's plain arguments describe, with tensors that kernels can
+    read.
 
     ``config`` is the options', for those who have it: a compiler cannot follow how a key is read.
     """
@@ -149,7 +150,8 @@ def _refine_backward_operator(*arguments: Any) -> list[Tensor]:
 
 
 def _dtype_of(backend: str, hidden: Tensor) -> torch.dtype:
-    """Type of what a backend gives back; kernels compute in float32 whatever they are given."""
+    """Return the type of a backend's results; kernels compute in float32 whatever they are
+    given."""
     if hidden.dtype != torch.float64:
         return torch.float32
     served = REFINE.named(plain_name(backend)).serves.widths
@@ -194,7 +196,7 @@ torch.library.register_fake("lares_kernels::refine_backward", _refine_backward_f
 
 
 def _dispatched(name: str) -> Callable[..., Any]:
-    """The operator ``name``; of its seed a number may be given."""
+    """Return the operator ``name``, wrapped to accept a number as its seed."""
     operator = getattr(torch.ops.lares_kernels, name).default
 
     def run(*arguments: Any) -> Any:
@@ -214,7 +216,8 @@ def refine_for(
     parameters: Sequence[Tensor],
     handover: Handover | None = None,
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """``torch.ops.lares_kernels.refine``, or what it runs, as a call with these tensors needs.
+    """Return ``torch.ops.lares_kernels.refine``, or the plain function if these tensors need no
+    dispatch.
 
     Operators hand nothing on to backward but what they return: only what runs without them fills
     ``handover``.
@@ -232,7 +235,7 @@ def refine_backward_for(
     g_state: Tensor | None,
     handover: Handover,
 ) -> Callable[..., list[Tensor]]:
-    """``torch.ops.lares_kernels.refine_backward``, or what it runs.
+    """Return ``torch.ops.lares_kernels.refine_backward``, or the plain function under it.
 
     Where gradients may be differentiated again, it is the operator, which refuses that.
     """

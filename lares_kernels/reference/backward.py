@@ -1,4 +1,4 @@
-"""A layer with attention, its backward pass written out by hand, in plain PyTorch.
+"""Compute a layer with attention and its hand-written backward, in plain PyTorch.
 
 ``recurrence.py`` runs steps of such layers; ``window_backward.py`` has those of the other mixers.
 
@@ -23,14 +23,14 @@ Gradients = dict[str, Tensor]
 
 
 class NormTape(NamedTuple):
-    """Of a LayerNorm."""
+    """Save what a LayerNorm's backward needs."""
 
     normalised: Tensor  # (N, d), mean 0 and variance 1
     inverse_std: Tensor  # (N, 1)
 
 
 class BucketTape(NamedTuple):
-    """Of attention over one group of sequences of similar length."""
+    """Save what the backward of attention needs, for one group of sequences of similar length."""
 
     layout: Layout  # of sequences of similar length
     rows: Tensor  # their rows
@@ -42,7 +42,7 @@ class BucketTape(NamedTuple):
 
 
 class AttentionTape(NamedTuple):
-    """Of an attention branch."""
+    """Save what an attention branch's backward needs."""
 
     x: Tensor  # (N, d) input of the branch
     of_queries: Tensor | None  # (N, d) input of the queries where they have their own
@@ -51,7 +51,7 @@ class AttentionTape(NamedTuple):
 
 
 class FeedForwardTape(NamedTuple):
-    """Of a feed-forward branch."""
+    """Save what a feed-forward branch's backward needs."""
 
     x: Tensor  # (N, d) input of the branch
     inner: Tensor  # (N, f) before the activation
@@ -60,7 +60,7 @@ class FeedForwardTape(NamedTuple):
 
 
 class LayerTape(NamedTuple):
-    """Of a layer."""
+    """Save what a layer's backward needs."""
 
     attn_norm: NormTape
     attention: AttentionTape
@@ -76,14 +76,14 @@ class LayerTape(NamedTuple):
 def linear_backward(
     call: RefineCall, g_y: Tensor, x: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of ``y = x W^T + b``: (g_x, g_weight, g_bias)."""
+    """Return gradients of ``y = x W^T + b``: (g_x, g_weight, g_bias)."""
     return eq.matmul(call, g_y, weight), eq.matmul(call, g_y.mT, x), g_y.sum(0)
 
 
 def norm_forward(
     call: RefineCall, x: Tensor, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, NormTape]:
-    """LayerNorm and what its backward needs."""
+    """Compute LayerNorm and the tape of its backward."""
     variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
     inverse_std = torch.rsqrt(variance + call.config.eps)
     normalised = (x - mean) * inverse_std
@@ -94,7 +94,7 @@ def norm_forward(
 def norm_backward(
     call: RefineCall, g_y: Tensor, weight: Tensor, tape: NormTape
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of LayerNorm: (g_x, g_weight, g_bias)."""
+    """Return gradients of LayerNorm: (g_x, g_weight, g_bias)."""
     g_normalised = g_y * weight.to(call.state_dtype)
     along_mean = g_normalised.mean(-1, keepdim=True)
     along_self = (g_normalised * tape.normalised).mean(-1, keepdim=True)
@@ -105,7 +105,7 @@ def norm_backward(
 def norm_backward_into(
     call: RefineCall, p: Parameters, name: str, g_y: Tensor, tape: NormTape, grads: Gradients
 ) -> Tensor:
-    """Gradient of the input of LayerNorm ``name``; adds its parameters' to ``grads``."""
+    """Return the gradient by the input of LayerNorm ``name``; add its parameters' to ``grads``."""
     g_x, g_weight, g_bias = norm_backward(call, g_y, p[f"{name}_weight"], tape)
     grads[f"{name}_weight"] += g_weight
     grads[f"{name}_bias"] += g_bias
@@ -124,7 +124,7 @@ def attention_forward(
     step: int,
     of_queries: Tensor | None = None,
 ) -> tuple[Tensor, AttentionTape]:
-    """``equations.attention`` with its tape."""
+    """Compute ``equations.attention`` and its tape."""
     qkv = eq.queries_keys_values(call, p, x, of_queries)
     context = torch.zeros_like(x)
     buckets = []
@@ -142,7 +142,7 @@ def attention_forward(
 def attention_backward(
     call: RefineCall, p: Parameters, g_y: Tensor, tape: AttentionTape, grads: Gradients
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the branch's input, and of the queries' where they have their own.
+    """Return gradients by the branch's input, and by the queries where they are separate.
 
     Adds the parameters' to ``grads``.
     """
@@ -168,7 +168,7 @@ def attention_backward(
 
 
 def bucket_backward(call: RefineCall, g_context: Tensor, tape: BucketTape) -> Tensor:
-    """Gradient (N, 3 d) of the query, key and value rows of one bucket."""
+    """Return the gradient (N, 3 d) by the query, key and value rows of one bucket."""
     g_heads = eq.split_heads(call, tape.layout, g_context)
     dropped = eq.scaled(tape.probabilities, tape.factor)
     g_value = eq.matmul(call, dropped.mT, g_heads)
@@ -185,7 +185,7 @@ def bucket_backward(call: RefineCall, g_context: Tensor, tape: BucketTape) -> Te
 def feed_forward_forward(
     call: RefineCall, p: Parameters, x: Tensor, factor: Tensor | None
 ) -> tuple[Tensor, FeedForwardTape]:
-    """``equations.feed_forward`` with its tape."""
+    """Compute ``equations.feed_forward`` and its tape."""
     inner = eq.linear(call, x, p["up_weight"], p["up_bias"])
     activated = eq.scaled(ACTIVATIONS[call.config.activation].value(inner), factor)
     y = eq.linear(call, activated, p["down_weight"], p["down_bias"])
@@ -195,7 +195,7 @@ def feed_forward_forward(
 def feed_forward_backward(
     call: RefineCall, p: Parameters, g_y: Tensor, tape: FeedForwardTape, grads: Gradients
 ) -> Tensor:
-    """Gradient of the branch's input; adds the parameters' to ``grads``."""
+    """Return the gradient by the branch's input; add the parameters' to ``grads``."""
     g_activated, g_weight, g_bias = linear_backward(call, g_y, tape.activated, p["down_weight"])
     grads["down_weight"] += g_weight
     grads["down_bias"] += g_bias
@@ -213,7 +213,7 @@ def feed_forward_backward(
 def layer_forward(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> tuple[Tensor, LayerTape]:
-    """``equations.transformer_layer`` with its tape."""
+    """Compute ``equations.transformer_layer`` and its tape."""
     x = eq.shown(layout, x)
     attention_factor, ffn_factor = eq.residual_dropout(call, layout, layer, step)
     inner_factor = eq.inner_dropout(call, layout, layer, step)
@@ -243,7 +243,7 @@ def layer_forward(
 def layer_backward(
     call: RefineCall, p: Parameters, g_y: Tensor, tape: LayerTape, grads: Gradients
 ) -> Tensor:
-    """Gradient of the layer's input; adds the parameters' to ``grads``."""
+    """Return the gradient by the layer's input; add the parameters' to ``grads``."""
 
     def through_norm(name: str, g: Tensor, norm: NormTape) -> Tensor:
         return norm_backward_into(call, p, name, g, norm, grads)

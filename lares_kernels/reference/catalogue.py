@@ -1,4 +1,4 @@
-"""The catalogue ops in plain PyTorch, over blocks of items; runs wherever torch does.
+"""Compute the catalogue ops in plain PyTorch over blocks of items; it serves wherever torch runs.
 
 With ``s`` the scores of a row and ``Z = log sum_v exp(s_v)`` over the items it does not exclude, the
 log-probability of item ``c`` is ``s_c - Z``, its gradient by ``s_v`` is ``[v = c] - exp(s_v - Z)``, and
@@ -36,7 +36,7 @@ NO_ITEM = -1
 
 
 def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """``a b`` with factors rounded to ``dtype`` and exact to float32 otherwise."""
+    """Compute ``a b`` with factors rounded to ``dtype``, otherwise to float32's accuracy."""
     if dtype not in (torch.float64, torch.float32):
         a, b = a.to(dtype).to(a.dtype), b.to(dtype).to(b.dtype)
     with torch.autocast(a.device.type, enabled=False):
@@ -45,14 +45,15 @@ def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def prepared_queries(call: CatalogueCall, queries: Tensor) -> Tensor:
-    """Rows whose products with the (normalised) items are the scores."""
+    """Return the queries' rows scaled so that their products with the prepared items are the
+    scores."""
     if call.cosine:
         queries = functional.normalize(queries, dim=-1, eps=SHORTEST)
     return queries / call.temperature
 
 
 def prepared_items(call: CatalogueCall, items: Tensor) -> Tensor:
-    """Items as they are multiplied."""
+    """Return the items as they are multiplied: normalised for cosine."""
     if not call.cosine:
         return items
     unit: Tensor = functional.normalize(items, dim=-1, eps=SHORTEST)
@@ -60,7 +61,7 @@ def prepared_items(call: CatalogueCall, items: Tensor) -> Tensor:
 
 
 def normalise_backward(gradient: Tensor, rows: Tensor) -> Tensor:
-    """Gradient by ``rows`` of their normalised form, whose ``gradient`` is given."""
+    """Return the gradient by ``rows`` from the ``gradient`` by their normalised form."""
     length = rows.norm(dim=-1, keepdim=True)
     unit = rows / length.clamp_min(SHORTEST)
     along = (gradient * unit).sum(dim=-1, keepdim=True) * (length > SHORTEST)
@@ -70,17 +71,17 @@ def normalise_backward(gradient: Tensor, rows: Tensor) -> Tensor:
 
 
 def of_every_query(of_rows: Tensor, n_queries: int) -> Tensor:
-    """What each of R rows has, for its N / R queries."""
+    """Repeat each of R rows for its N / R queries."""
     return of_rows.repeat_interleave(n_queries // len(of_rows), dim=0)
 
 
 def not_finite_for_some(items: Tensor, hidden: Tensor) -> Tensor:
-    """Which items (B, d) are not finite and excluded by a row of ``hidden`` (N, B)."""
+    """Mark items (B, d) that are not finite and that a row of ``hidden`` (N, B) excludes."""
     return ~items.isfinite().all(dim=1) & hidden.any(dim=0)
 
 
 class Block(NamedTuple):
-    """Some items that follow each other.
+    """Hold some consecutive items.
 
     Attributes:
         first: id of the first.
@@ -95,19 +96,21 @@ class Block(NamedTuple):
     left_out: tuple[Tensor, Tensor] | None
 
     def held(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(rows, columns) of those ``ids`` (N,) that are among these items."""
+        """Return (rows, columns) of the ``ids`` (N,) that are among these items."""
         rows = ((ids >= self.first) & (ids < self.first + len(self.items))).nonzero()[:, 0]
         return rows, ids[rows] - self.first
 
     def g_scores(self, normaliser: Tensor, g_normaliser: Tensor) -> Tensor:
-        """Gradient (N, B) by the scores, zero where a row excludes the item, whatever else it has."""
+        """Return the gradient (N, B) by the scores, zero where a row excludes the item, whatever
+        its value."""
         found = (self.scores - normaliser[:, None]).exp() * g_normaliser[:, None]
         if self.left_out is not None:
             found[self.left_out] = 0.0
         return found
 
     def sums(self, g_scores: Tensor, dtype: torch.dtype) -> Tensor:
-        """``g_scores`` (N, B) times the items, (N, d): each row's sum over what it does not exclude.
+        """Multiply ``g_scores`` (N, B) by the items to (N, d), each row's sum over what it does not
+        exclude.
 
         Zero times NaN is NaN: so an item that is not finite and that some rows exclude is added to the
         others by itself.
@@ -127,7 +130,7 @@ class Block(NamedTuple):
 def blocks(
     call: CatalogueCall, prepared: Tensor, items: Tensor, excluded: Tensor | None
 ) -> Iterator[Block]:
-    """The catalogue block by block."""
+    """Yield the catalogue block by block."""
     n_rows, n_items = len(prepared), len(items)
     size = min(n_items, max(64, _SCORES_AT_ONCE // max(n_rows, 1)))
     if excluded is not None:
@@ -145,7 +148,7 @@ def blocks(
 
 
 class ReferenceCatalogue:
-    """Every op, streamed; the only backend for float64."""
+    """Compute every op streamed; the only backend for float64."""
 
     name = "reference"
     preference = 0
@@ -251,7 +254,7 @@ class ReferenceCatalogue:
 
 
 class EquationsCatalogue(ReferenceCatalogue):
-    """The log-probability as written, with its matrix of scores, differentiated by autograd.
+    """Compute the log-probability as written from a matrix of scores, differentiated by autograd.
 
     For proofs and for double backward: it is used only where it is asked for.
     """
@@ -262,7 +265,7 @@ class EquationsCatalogue(ReferenceCatalogue):
 
 
 def log_probability_equations(call: CatalogueCall, given: Operands) -> tuple[Tensor, Tensor]:
-    """(log-probability (N,), entropy (N,)) of dense scores."""
+    """Return (log-probability (N,), entropy (N,)) of dense scores."""
     queries, items, chosen, excluded = given
     dtype = working_dtype(queries, items)
     prepared, items = prepared_queries(call, queries.to(dtype)), items.to(dtype)

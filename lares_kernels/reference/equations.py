@@ -1,4 +1,5 @@
-"""The recurrence as the paper writes it (LARES, arXiv 2505.16865, section 3.2), in plain PyTorch.
+"""Compute the recurrence as the paper writes it (LARES, arXiv 2505.16865, section 3.2), in plain
+PyTorch.
 
 Autograd differentiates this program; ``recurrence.py`` is held to it, and both to float64.
 
@@ -26,42 +27,42 @@ Parameters = Mapping[str, Tensor]
 
 
 class RefineResult(NamedTuple):
-    """``trajectory`` (S, T, d): last row of each step, repeated past a sequence's own depth;
-    ``state`` (N, d): s_T of every row."""
+    """Hold ``trajectory`` (S, T, d), the last row of each step, repeated past a sequence's own
+    depth, and ``state`` (N, d), s_T of every row."""
 
     trajectory: Tensor
     state: Tensor
 
 
 def linear(call: RefineCall, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``x W^T + b`` taken in the products' type, given back in the state's."""
+    """Compute ``x W^T + b`` in the products' type; return it in the state's."""
     dtype = call.product_dtype
     return functional.linear(x.to(dtype), weight.to(dtype), bias.to(dtype)).to(call.state_dtype)
 
 
 def matmul(call: RefineCall, a: Tensor, b: Tensor) -> Tensor:
-    """``a b`` taken in the products' type, given back in the state's."""
+    """Compute ``a b`` in the products' type; return it in the state's."""
     return torch.matmul(a.to(call.product_dtype), b.to(call.product_dtype)).to(call.state_dtype)
 
 
 def layer_norm(call: RefineCall, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """LayerNorm over the last dimension with biased variance, in the state's type."""
+    """Compute LayerNorm over the last dimension with biased variance, in the state's type."""
     dtype = call.state_dtype
     return functional.layer_norm(x, x.shape[-1:], weight.to(dtype), bias.to(dtype), call.config.eps)
 
 
 def layer_parameters(call: RefineCall, parameters: Parameters, layer: int) -> dict[str, Tensor]:
-    """Parameters of one layer out of the stacked ones."""
+    """Return one layer's parameters out of the stacked ones."""
     return {name: parameters[name][layer] for name in layer_parameters_of(call.config)}
 
 
 def dropout_scale(keep: Tensor, rate: float, dtype: torch.dtype) -> Tensor:
-    """Factor of each element: 0 where dropped, ``1 / (1 - p)`` where kept."""
+    """Return the factor of each element: 0 where dropped, ``1 / (1 - p)`` where kept."""
     return keep.to(dtype) * (1.0 / (1.0 - noise.quantised_rate(rate)))
 
 
 def attention_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
-    """(S, h, L, L) factors of the attention probabilities, or None where dropout is off."""
+    """Return factors (S, h, L, L) of the attention probabilities, or None where dropout is off."""
     rate = call.config.attn_dropout
     if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
         return None
@@ -83,8 +84,8 @@ def attention_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -
 def residual_dropout(
     call: RefineCall, layout: Layout, layer: int, step: int
 ) -> tuple[Tensor | None, Tensor | None]:
-    """(N, d) factors of the mixing's (attention or filter) and of the feed-forward's output, or None
-    where off."""
+    """Return factors (N, d) of the output of mixing (attention or filter) and of the
+    feed-forward, or None where off."""
     rate = call.config.dropout
     if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
         return None, None
@@ -114,7 +115,7 @@ def row_dropout(
     rate: float,
     width: int,
 ) -> Tensor | None:
-    """(N, ``width``) factors of rows at a site of their own, or None where off."""
+    """Return factors (N, ``width``) of rows at a site of their own, or None where off."""
     if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
         return None
     word = noise.site_word(site, layer, call.drawn_step(step))
@@ -123,40 +124,41 @@ def row_dropout(
 
 
 def band_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
-    """(N, d) factors of BSARec's rescaled bands, or None where off."""
+    """Return factors (N, d) of BSARec's rescaled bands, or None where off."""
     rate = call.config.dropout if call.config.dropout_of == "both" else 0.0
     return row_dropout(call, layout, noise.Site.BANDS, layer, step, rate, call.config.d_model)
 
 
 def inner_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
-    """(N, f) factors of the feed-forward's activations, or None where off."""
+    """Return factors (N, f) of the feed-forward's activations, or None where off."""
     rate, width = call.config.inner_dropout, call.config.d_ff
     return row_dropout(call, layout, noise.Site.INNER, layer, step, rate, width)
 
 
 def shown(layout: Layout, x: Tensor) -> Tensor:
-    """``x`` (N, d) with zeros in rows of padding."""
+    """Return ``x`` (N, d) with zeros in padding rows."""
     return x if layout.real is None else x.masked_fill(~layout.real, 0.0)
 
 
 def scaled(x: Tensor, factor: Tensor | None) -> Tensor:
-    """``x * factor``, or ``x`` where there is no factor."""
+    """Return ``x * factor``, or ``x`` if there is no factor."""
     return x if factor is None else x * factor
 
 
 def split_heads(call: RefineCall, layout: Layout, x: Tensor) -> Tensor:
-    """(N, d) rows to (S, h, L, d/h)."""
+    """Reshape rows (N, d) to heads (S, h, L, d/h)."""
     heads = x.reshape(x.shape[0], call.config.n_heads, call.config.head_dim)
     return layout.pad(heads).transpose(1, 2).contiguous()
 
 
 def merge_heads(layout: Layout, x: Tensor) -> Tensor:
-    """(S, h, L, d/h) to (N, d) rows."""
+    """Reshape heads (S, h, L, d/h) to rows (N, d)."""
     return layout.unpad(x.transpose(1, 2).flatten(-2))
 
 
 def attention_mask(layout: Layout) -> Tensor:
-    """(L, L), or (S, 1, L, L) where padding has rows, bool: True where a query may not look.
+    """Return a bool mask (L, L), or (S, 1, L, L) where padding has rows: True where a query may not
+    attend.
 
     Padding lies after every real row of its sequence, so that causality alone hides it from these.
     """
@@ -169,7 +171,7 @@ def attention_mask(layout: Layout) -> Tensor:
 
 
 def attention_probabilities(call: RefineCall, layout: Layout, query: Tensor, key: Tensor) -> Tensor:
-    """``softmax(Q K^T / sqrt(d/h) + mask)`` (S, h, L, L)."""
+    """Compute ``softmax(Q K^T / sqrt(d/h) + mask)`` (S, h, L, L)."""
     scores = matmul(call, query, key.transpose(-1, -2)) * call.config.head_dim**-0.5
     mask = attention_mask(layout)
     return torch.softmax(scores.masked_fill(mask, float("-inf")), dim=-1)
@@ -178,7 +180,7 @@ def attention_probabilities(call: RefineCall, layout: Layout, query: Tensor, key
 def queries_keys_values(
     call: RefineCall, p: Parameters, x: Tensor, of_queries: Tensor | None
 ) -> Tensor:
-    """(N, 3 d), all of ``x``; queries of ``of_queries`` where that is given."""
+    """Compute queries, keys and values (N, 3 d) of ``x``; queries of ``of_queries`` if given."""
     if of_queries is None:
         return linear(call, x, p["qkv_weight"], p["qkv_bias"])
     weight, bias, d = p["qkv_weight"], p["qkv_bias"], call.config.d_model
@@ -195,7 +197,7 @@ def attention(
     step: int,
     of_queries: Tensor | None = None,
 ) -> Tensor:
-    """``W_o (Dropout_attn(A) V) + b_o``, (N, d) to (N, d)."""
+    """Compute ``W_o (Dropout_attn(A) V) + b_o``, (N, d) to (N, d)."""
     qkv = queries_keys_values(call, p, x, of_queries)
     context = torch.zeros_like(x)
     for bucket, rows in layout.buckets:
@@ -208,21 +210,23 @@ def attention(
 
 
 def feed_forward(call: RefineCall, p: Parameters, x: Tensor, factor: Tensor | None) -> Tensor:
-    """``W_2 Dropout_inner(act(W_1 x + b_1)) + b_2``, (N, d) to (N, d); ``factor`` is the dropout."""
+    """Compute ``W_2 Dropout_inner(act(W_1 x + b_1)) + b_2``, (N, d) to (N, d); ``factor`` is the
+    dropout."""
     activation = ACTIVATIONS[call.config.activation].value
     inner = scaled(activation(linear(call, x, p["up_weight"], p["up_bias"])), factor)
     return linear(call, inner, p["down_weight"], p["down_bias"])
 
 
 def window_rows(layout: Layout, x: Tensor) -> Tensor:
-    """(N, ...) rows of whole windows as (S, L, ...)."""
+    """Reshape rows (N, ...) of whole windows to (S, L, ...)."""
     return x.reshape(layout.n_sequences, layout.max_length, *x.shape[1:])
 
 
 def mix_window(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> Tensor:
-    """The sublayer of ``filter`` and ``bsarec`` that stands where attention's is, (N, d) to (N, d).
+    """Compute the sublayer that ``filter`` and ``bsarec`` have in place of attention, (N, d) to (N,
+    d).
 
     ``LayerNorm(x + Dropout(filter(x)))``; BSARec: ``a`` times the same of its bands, plus ``1 - a``
     times attention's sublayer.
@@ -245,7 +249,7 @@ def mix_window(
 def transformer_layer(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> Tensor:
-    """One layer, post-, pre- or query-norm, (N, d) to (N, d)."""
+    """Compute one layer, post-, pre- or query-norm, (N, d) to (N, d)."""
     x = shown(layout, x)
     attention_factor, feed_forward_factor = residual_dropout(call, layout, layer, step)
     inner_factor = inner_dropout(call, layout, layer, step)
@@ -272,7 +276,7 @@ def transformer_layer(
 
 
 def adapt(call: RefineCall, p: Parameters, state: Tensor, hidden: Tensor) -> Tensor:
-    """The adapter: how the state meets ``H``, (N, d)."""
+    """Combine the state with ``H`` by the adapter, (N, d)."""
     if call.config.adapter == "add":
         return (state + hidden) * 0.5
     if call.config.adapter == "gate":
@@ -285,7 +289,7 @@ def adapt(call: RefineCall, p: Parameters, state: Tensor, hidden: Tensor) -> Ten
 def reasoning_step(
     call: RefineCall, layout: Layout, p: Parameters, state: Tensor, hidden: Tensor, step: int
 ) -> Tensor:
-    """``s_t = Layers(LayerNorm_core(adapter(s_{t-1}, H)))``, (N, d)."""
+    """Compute ``s_t = Layers(LayerNorm_core(adapter(s_{t-1}, H)))``, (N, d)."""
     x = adapt(call, p, state, hidden)
     x = layer_norm(call, x, p["core_norm_weight"], p["core_norm_bias"])
     for layer in range(call.config.n_layers):
@@ -294,7 +298,7 @@ def reasoning_step(
 
 
 def layers_once(call: RefineCall, p: Parameters, hidden: Tensor) -> Tensor:
-    """Adapter ``none``: the layers on ``H``, (N, d); its draws carry step 0."""
+    """Run the layers once on ``H`` (N, d), for adapter ``none``; their draws carry step 0."""
     x = hidden
     for layer in range(call.config.n_layers):
         x = transformer_layer(call, call.layout, layer_parameters(call, p, layer), x, layer, step=0)
@@ -302,7 +306,7 @@ def layers_once(call: RefineCall, p: Parameters, hidden: Tensor) -> Tensor:
 
 
 def first_state(call: RefineCall, state: Tensor | None) -> Tensor:
-    """``s_0`` (N, d): the caller's, or drawn, or zero."""
+    """Return ``s_0`` (N, d): the caller's, drawn, or zero."""
     layout, width = call.layout, call.config.d_model
     if state is not None:
         return shown(layout, state.to(call.state_dtype))
@@ -321,13 +325,15 @@ def first_state(call: RefineCall, state: Tensor | None) -> Tensor:
 
 
 def hidden_of_rows(call: RefineCall, hidden: Tensor) -> Tensor:
-    """``H`` of every row (N, d) in the state's type: rollouts of a sequence share its rows."""
+    """Return ``H`` of every row (N, d) in the state's type; rollouts of a sequence share its
+    rows."""
     hidden = hidden.to(call.state_dtype)
     return shown(call.layout, hidden if call.hidden_rows is None else hidden[call.hidden_rows])
 
 
 def active_sequences(call: RefineCall, step: int) -> tuple[Layout, Tensor | None]:
-    """The sequences that still reason at ``step``: their layout and rows (None: all of them)."""
+    """Return the layout of the sequences still active at ``step``, and their rows (None: all of
+    them)."""
     if call.num_steps is None:
         return call.layout, None
     return call.layout.select(call.num_steps >= step)

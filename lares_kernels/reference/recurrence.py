@@ -1,4 +1,4 @@
-"""The recurrence with a backward pass written out by hand, in plain PyTorch.
+"""Compute the recurrence and its hand-written backward, in plain PyTorch.
 
 The model for every kernel: forward keeps one state per step and nothing else; backward walks the
 steps from last to first, recomputes a step from its stored state and differentiates it. Random
@@ -59,7 +59,7 @@ def layers_backward(
 def adapt_backward(
     call: RefineCall, p: Parameters, g_x: Tensor, state: Tensor, hidden: Tensor, grads: Gradients
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the adapter's inputs (g_state, g_hidden)."""
+    """Return gradients of the adapter's inputs (g_state, g_hidden)."""
     if call.config.adapter == "add":
         half = 0.5 * g_x
         return half, half
@@ -99,7 +99,7 @@ def step_backward(
 
 
 class RefineGradients(NamedTuple):
-    """What :func:`refine_backward` gives."""
+    """Hold the results of :func:`refine_backward`."""
 
     hidden: Tensor  # like the caller's packed hidden
     state: Tensor | None  # (N, d) of s_0; None for adapter "none"

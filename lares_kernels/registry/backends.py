@@ -1,4 +1,4 @@
-"""The registry of backends of both ops, and the choice among them.
+"""Register the backends of both ops and choose among them.
 
 It imports no backend: each one's own module registers it. Those of this package are imported when the
 first question is asked (``own_backends.py``); anybody else's when its own module is::
@@ -43,7 +43,7 @@ _asked_for: ContextVar[str | None] = ContextVar("lares_backend", default=None)
 
 
 class AnyBackend(Protocol):
-    """What backends of all ops say of themselves.
+    """Declare what backends of all ops tell about themselves.
 
     Attributes:
         name: by which it is asked for.
@@ -62,28 +62,28 @@ class AnyBackend(Protocol):
 
     @property
     def devices(self) -> tuple[str, ...] | None:
-        """Types of the devices that tensors may be on; None: all."""
+        """Return the device types that tensors may be on, or None for all."""
 
     @property
     def serves(self) -> Serves:
-        """Declare what it has code for; all else is refused."""
+        """Declare the calls that the backend has code for; all others are refused."""
 
     def availability(self) -> str | None:
-        """None if the backend can run on this machine at all, else why not."""
+        """Return None if the backend can run on this machine at all, else the reason."""
 
     def build(self, product_dtype: torch.dtype) -> str | None:
-        """Identify the code that would run, by what it is made of; None if it needs no check."""
+        """Identify the code that would run by a digest; None if it needs no check."""
 
 
 class Backend(AnyBackend, Protocol):
-    """One implementation of the recurrence, forward and backward."""
+    """Implement the recurrence, forward and backward."""
 
     @property
     def serves(self) -> ServesCores:
-        """Declare what it has code for; all else is refused."""
+        """Declare the calls that the backend has code for; all others are refused."""
 
     def plan(self, call: RefineCall, device_type: str) -> str:
-        """In one sentence, how the backend would run ``call``."""
+        """Describe in one sentence how the backend would run ``call``."""
 
     def forward(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
@@ -116,11 +116,11 @@ class Backend(AnyBackend, Protocol):
         g_trajectory: Tensor | None,
         g_state: Tensor | None,
     ) -> list[Tensor]:
-        """Gradients of hidden, of every parameter, and of the state if there is one."""
+        """Return gradients of hidden, of every parameter, and of the state if there is one."""
 
 
 class CatalogueBackend(AnyBackend, Protocol):
-    """One implementation of the catalogue ops.
+    """Implement the catalogue ops.
 
     Ids of the operands have been checked on a CPU. Results are at least float32. An op raises
     ``PlanFailure`` where its kernels could not be compiled and started on the device.
@@ -128,12 +128,13 @@ class CatalogueBackend(AnyBackend, Protocol):
 
     @property
     def serves(self) -> ServesCatalogues:
-        """Declare what it has code for; all else is refused."""
+        """Declare the calls that the backend has code for; all others are refused."""
 
     def log_probability(
         self, call: CatalogueCall, given: Operands, wants_entropy: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities of ``chosen`` (N,), log-normalisers (N,), entropies (N,) or (0,)."""
+        """Compute log-probabilities of ``chosen`` (N,), log-normalisers (N,), entropies (N,) or
+        (0,)."""
 
     def gradients(
         self,
@@ -143,13 +144,15 @@ class CatalogueBackend(AnyBackend, Protocol):
         g_log_probability: Tensor,
         wants: tuple[bool, bool],
     ) -> tuple[Tensor, Tensor]:
-        """Gradients of queries (N, d) and items (V, d); (0,) for one that is not wanted."""
+        """Compute gradients of queries (N, d) and items (V, d); (0,) for one that is not wanted."""
 
     def top_k(self, call: CatalogueCall, given: Operands, k: int) -> tuple[Tensor, Tensor]:
-        """The ``k`` best scores (R, k) and their ids, best first; -inf and -1 where items ran out."""
+        """Return the ``k`` best scores (R, k) and their ids, best first; -inf and -1 where items
+        ran out."""
 
     def ranks(self, call: CatalogueCall, given: Operands) -> Tensor:
-        """How many other items score at least as high as the chosen one, (R,) int64; -1 for NaN."""
+        """Count other items that score at least as high as the chosen one, (R,) int64; -1 for
+        NaN."""
 
 
 B = TypeVar("B", bound=AnyBackend)
@@ -168,14 +171,14 @@ def verify(backend: AnyBackend, request: Request | CatalogueRequest) -> str | No
 
 @dataclass(frozen=True)
 class Choice(Generic[B]):
-    """The backend chosen, and for each one passed over why."""
+    """Name the chosen backend, and the reason for each one passed over."""
 
     backend: B
     passed_over: dict[str, str]
 
 
 class Registry(Generic[B, R]):
-    """The backends of an op, and what was chosen among them.
+    """Hold the backends of an op and the choices made among them.
 
     Args:
         call: what a call of the op is called.
@@ -190,7 +193,7 @@ class Registry(Generic[B, R]):
 
     @property
     def backends(self) -> dict[str, B]:
-        """All by name, in order of preference."""
+        """Return all backends by name, in order of preference."""
         _import_own()
         return self._registered
 
@@ -369,7 +372,8 @@ def _import_own() -> None:
 
 
 def available_backends() -> dict[str, str]:
-    """Every backend by name: ``"usable"``, or why it cannot run on this machine."""
+    """Return every backend by name: ``"usable"``, or the reason why it cannot run on this
+    machine."""
     return {name: each.availability() or "usable" for name, each in _all_backends().items()}
 
 
@@ -460,7 +464,7 @@ _logged: set[tuple[str, ...]] = set()
 
 
 def log_once(chosen: str, passed_over: dict[str, str]) -> None:
-    """Say, once for each set of reasons, that a faster backend could not serve a call."""
+    """Log, once for each set of reasons, that a faster backend could not serve a call."""
     if passed_over and tuple(passed_over.values()) not in _logged:
         _logged.add(tuple(passed_over.values()))
         reasons = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())

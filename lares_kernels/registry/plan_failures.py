@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class AnyPlan(Protocol):
-    """One way in which a backend can run a call: what is in :class:`Plan`, and more."""
+    """Describe one way in which a backend can run a call: a :class:`Plan`, possibly extended."""
 
     @property
     def backend(self) -> str: ...
@@ -45,7 +45,7 @@ P = TypeVar("P", bound=AnyPlan)
 
 
 class Plan(NamedTuple):
-    """One way in which a backend can run a call.
+    """Identify one way in which a backend can run a call.
 
     Attributes:
         backend: its name.
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """Why kernels did not start.
+    """Hold the reason why kernels did not start.
 
     Attributes:
         of_machine: whether no kernel of the backend would start on that device.
@@ -148,7 +148,7 @@ def cause_of(error: BaseException) -> Cause | None:
 
 
 def _is_tritons(error: BaseException) -> bool:
-    """Whether Triton's compiler raised it; its interpreter passes on what anything raises inside."""
+    """Return True if Triton's compiler raised the error; its interpreter passes on any error."""
     classes = {
         each.__name__ for each in type(error).__mro__ if each.__module__.startswith("triton.")
     }
@@ -265,7 +265,7 @@ def _none_left(plans: Sequence[AnyPlan], failures: Sequence[_Failure]) -> str:
 
 
 def _say(plan: AnyPlan, passed_over: list[_Failure]) -> None:
-    """Say once what was passed over on the way to ``plan``."""
+    """Log once what was passed over on the way to ``plan``."""
     if not passed_over:
         return
     reasons = "; ".join(f"{failure.words} ({failure.reason})" for failure in passed_over)

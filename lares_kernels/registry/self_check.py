@@ -1,4 +1,4 @@
-"""A device proves itself: kernels are held to the reference before they are first used.
+"""Check a device's kernels against the reference before their first use.
 
 The kernels that a call needs run once on small inputs, forward and backward, with dropout and
 without, packed where the mixer can be, on the device of the call. What they give is compared with the
@@ -56,13 +56,13 @@ _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 class Checked(Protocol):
-    """A backend whose kernels are checked."""
+    """Describe a backend whose kernels are checked."""
 
     name: str
     any_size: bool
 
     def build(self, product_dtype: torch.dtype) -> str | None:
-        """Identify the code that would run, by what it is made of; None if it needs no check."""
+        """Identify the code that would run by a digest; None if it needs no check."""
 
 
 def is_on() -> bool:

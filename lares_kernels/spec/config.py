@@ -51,7 +51,7 @@ def _plain_number(name: str, kind: str, value: Any) -> int | float:
 
 @dataclass(frozen=True, eq=False)
 class CoreConfig:
-    """What one step of the recurrence computes: ``s_t = Layers(LayerNorm(adapter(s_{t-1}, H)))``.
+    """Configure one step of the recurrence: ``s_t = Layers(LayerNorm(adapter(s_{t-1}, H)))``.
 
     Attributes:
         d_model: width ``d`` of a token.
@@ -179,35 +179,37 @@ class CoreConfig:
 
     @cached_property
     def key(self) -> str:
-        """The options as one string, from which :meth:`from_key` makes an equal configuration."""
+        """Return the options as one string, from which :meth:`from_key` makes an equal
+        configuration."""
         return json.dumps(self.to_dict())
 
     @staticmethod
     @cache
     def from_key(key: str) -> CoreConfig:
-        """The configuration whose :attr:`key` is ``key``."""
+        """Return the configuration whose :attr:`key` is ``key``."""
         return CoreConfig(**json.loads(key))
 
     @property
     def head_dim(self) -> int:
-        """Width of one attention head, ``d / h``."""
+        """Return the width of one attention head, ``d / h``."""
         return self.d_model // self.n_heads
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether there is a state at all (every adapter but ``none``)."""
+        """Return True if there is a state at all (every adapter but ``none``)."""
         return self.adapter != "none"
 
     @property
     def mixes_window(self) -> bool:
-        """Whether all rows of the padded window mix, so that padding is part of the computation."""
+        """Return True if all rows of the padded window mix, so that padding is part of the
+        computation."""
         return self.mixer != "attention"
 
     @property
     def attends(self) -> bool:
-        """Whether a layer has attention."""
+        """Return True if a layer has attention."""
         return self.mixer != "filter"
 
     def to_dict(self) -> dict[str, object]:
-        """The options as plain values, in declaration order."""
+        """Return the options as plain values, in declaration order."""
         return dataclasses.asdict(self)

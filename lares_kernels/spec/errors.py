@@ -1,11 +1,13 @@
-"""Exceptions raised by ``lares_kernels``."""
+"""Define the exceptions that ``lares_kernels`` raises."""
 
 from __future__ import annotations
 
 
 class BackendError(RuntimeError):
-    """A backend that was asked for by name cannot serve the call; the message says why."""
+    """Raise where a backend that was requested by name cannot serve the call; the message says
+    why."""
 
 
 class PlanFailure(BackendError):
-    """No plan of a backend could be compiled and started on a device; another one may run the call."""
+    """Raise where no plan of a backend compiles and starts on a device; another may run the
+    call."""

@@ -1,4 +1,4 @@
-"""What a backend's forward leaves beside what the operator returns: for backward, and the caller."""
+"""Hand over what a backend's forward leaves beside the operator's results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 @dataclass(eq=False)
 class Handover:
-    """What a backend's forward leaves for backward of the same call, where autograd hands it on.
+    """Hold what a backend's forward leaves for backward of the same call, where autograd passes it
+    on.
 
     Nothing has to be there: who wants it makes it anew. What is for backward is saved as inputs are, so
     that it lives as long as they do, and is of the values that forward saw.

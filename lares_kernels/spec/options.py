@@ -1,4 +1,4 @@
-"""What a call is told beside its differentiable tensors, said once: fields, schema, order.
+"""Define a call's non-differentiable arguments once: fields, schema, order.
 
 An operator takes plain values, and its schema cannot nest them. So the operator's arguments are those
 of :class:`CallTensors` and :class:`CallOptions`, one after the other: a new option is a new field here,
@@ -17,7 +17,7 @@ SymInt = int  # in a schema: a number that may be a symbol while a program is tr
 
 
 class CallTensors(NamedTuple):
-    """Tensors of a call that have no gradients.
+    """Hold a call's tensors that have no gradients.
 
     ``B`` sequences of ``hidden``, ``G`` rollouts of each: ``S = B G``.
 
@@ -35,7 +35,7 @@ class CallTensors(NamedTuple):
 
 
 class CallOptions(NamedTuple):
-    """Options of a call.
+    """Hold a call's options.
 
     Attributes:
         config: ``key`` of the core's configuration.

@@ -1,4 +1,4 @@
-"""The seed of a call: given as a number or a tensor, or drawn from torch's generator.
+"""Find the seed of a call: given as a number or a tensor, or drawn from torch's generator.
 
 Kernels of a GPU read it from memory there when they run. A drawn seed is a tensor on the CPU, from the
 CPU's default generator, also where the call runs on a GPU, but in programs that a GPU runs again by
@@ -27,7 +27,7 @@ _COUNTING = threading.Lock()
 
 
 def drawn_seed(device: torch.device = _CPU) -> Tensor:
-    """A seed () int64 from torch's default generator of the CPU.
+    """Draw a seed () int64 from torch's default generator of the CPU.
 
     Where a graph is captured on ``device``, or a program compiled for it, it is from that device's
     generator, of which each replay takes the next.
@@ -47,7 +47,7 @@ def drawn_seed(device: torch.device = _CPU) -> Tensor:
 
 
 def given_seed(seed: int | Tensor) -> int | Tensor:
-    """``seed`` as a number of 64 bits or a tensor () int64.
+    """Return ``seed`` as a number of 64 bits or a tensor () int64.
 
     Raises:
         TypeError, ValueError: it is neither.
@@ -71,21 +71,21 @@ def given_seed(seed: int | Tensor) -> int | Tensor:
 
 
 def seed_of_call(seed: int | Tensor | None, draws: bool, device: torch.device) -> int | Tensor:
-    """The seed that a call on ``device`` runs with: the given one; where none is, a drawn one if it
-    ``draws`` in training, else 0."""
+    """Return the seed that a call on ``device`` runs with: the given one; else a drawn one if it
+    ``draws`` in training; else 0."""
     if seed is not None:
         return given_seed(seed)
     return drawn_seed(device) if draws else 0
 
 
 def signed(seed: int) -> int:
-    """The 64 bits of ``seed`` as a number with a sign."""
+    """Return the 64 bits of ``seed`` as a signed number."""
     return seed if seed < 1 << 63 else seed - (1 << 64)
 
 
 def seed_for(seed: int | Tensor, device: torch.device) -> int | Tensor:
-    """``seed`` as a call on ``device`` takes it: a tensor that lies there, if it is a GPU, so that
-    nobody waits for it; else a number.
+    """Return ``seed`` as a call on ``device`` takes it: on a GPU a tensor there, so that nothing
+    waits for it; else a number.
 
     Raises:
         RuntimeError: a graph is captured on ``device``, and the seed is a tensor somewhere else.
@@ -104,7 +104,7 @@ def seed_for(seed: int | Tensor, device: torch.device) -> int | Tensor:
 
 
 def seed_memory(seed: int | Tensor, device: torch.device) -> Tensor:
-    """``seed`` () int64 in memory of ``device``. Nothing waits for it."""
+    """Return ``seed`` () int64 in memory of ``device``, without waiting for it."""
     if isinstance(seed, Tensor):
         return seed.contiguous()
     if is_capturing(device.type):
@@ -115,8 +115,8 @@ def seed_memory(seed: int | Tensor, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _kept_seed(seed: int, device: torch.device, stream: int) -> Tensor:
-    """Likewise, for as long as it is likely to be asked for again: by a backward, or by inference. By
-    stream, since it is written on one."""
+    """Return the same, cached while it is likely to be used again, by a backward or by
+    inference. The cache is by stream, since the memory is written on one."""
     return _seed_in_memory(seed, device)
 
 
@@ -126,8 +126,8 @@ def _seed_in_memory(seed: int, device: torch.device) -> Tensor:
 
 
 def seed_tensor(seed: int | Tensor, device: torch.device = _CPU) -> Tensor:
-    """``seed`` as operators take it: a tensor (), of a number one on the GPU where the call runs, or on
-    the CPU."""
+    """Return ``seed`` as operators take it: a tensor (), for a number on the GPU where the call
+    runs or on the CPU."""
     if isinstance(seed, Tensor):
         return seed
     place = device if device.type == "cuda" else _CPU
@@ -135,7 +135,7 @@ def seed_tensor(seed: int | Tensor, device: torch.device = _CPU) -> Tensor:
 
 
 class DrawSeeds:
-    """Seeds of a module's forwards in training.
+    """Generate the seeds of a module's forwards in training.
 
     Args:
         first: None leaves them to torch's generator, so that a forward that activation checkpointing
@@ -154,11 +154,12 @@ class DrawSeeds:
 
     @property
     def next(self) -> int | None:
-        """The seed that the next forward takes, if it is known."""
+        """Return the seed of the next forward, if it is known."""
         return None if self._next is None else int(self._next)
 
     def take(self) -> Tensor | None:
-        """A seed () int64, or None for one to be drawn; neighbouring ones give unrelated draws.
+        """Take a seed () int64, or None for one to be drawn; neighbouring ones give unrelated
+        draws.
 
         Raises:
             RuntimeError: a counted one is taken inside a backward.

@@ -1,4 +1,4 @@
-"""What a backend has code for, declared: any other call is refused, with the reason.
+"""Declare what a backend has code for; any other call is refused, with the reason.
 
 ``verify`` asks the declaration, for every op and backend alike, and docs/support.md is made of the
 answers. What joins the specification later (a choice, an option of a call) is refused by a backend
@@ -26,7 +26,7 @@ ANY_WIDTH = range(1, sys.maxsize)
 
 @dataclass(frozen=True)
 class Serves:
-    """Declares what a backend of any op serves.
+    """Declare what a backend of any op serves.
 
     Attributes:
         widths: for each type that it multiplies in, the widths of rows that it takes.
@@ -50,7 +50,7 @@ class Serves:
 
 @dataclass(frozen=True, kw_only=True)
 class ServesCores(Serves):
-    """Declares which cores and calls a backend of ``refine`` serves. None: all that there are.
+    """Declare which cores and calls a backend of ``refine`` serves. None: all that there are.
 
     Attributes:
         adapters, activations, norms, mixers, paddings, dropout_of: choices that cores may have.
@@ -115,7 +115,7 @@ class ServesCores(Serves):
 
 @dataclass(frozen=True, kw_only=True)
 class ServesCatalogues(Serves):
-    """Declares which catalogues a backend of the catalogue ops serves.
+    """Declare which catalogues a backend of the catalogue ops serves.
 
     Attributes:
         most_items: of a catalogue, which only its launch knows; None: any number.

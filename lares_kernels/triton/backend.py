@@ -1,4 +1,4 @@
-"""Backend ``triton``: fused kernels for CUDA and HIP devices."""
+"""Implement backend ``triton`` with fused kernels for CUDA and HIP devices."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ _MOST_FUSED_WIDTH = 64
 
 
 def precision_of(product_dtype: torch.dtype) -> str:
-    """How products are taken: ``half``, or for float32 ``ieee`` or ``tf32`` as torch allows it."""
+    """Return how products are taken: ``half``, or for float32 ``ieee`` or ``tf32`` as torch
+    allows it."""
     if product_dtype != torch.float32:
         return "half"
     return "tf32" if tf32_allowed() and torch.version.hip is None else "ieee"
@@ -47,7 +48,7 @@ def precision_of(product_dtype: torch.dtype) -> str:
 
 @cache
 def _missing() -> str | None:
-    """Why Triton cannot be used, or None."""
+    """Return the reason why Triton cannot be used, or None."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     import triton
@@ -73,7 +74,7 @@ def product_types() -> tuple[torch.dtype, ...]:
 
 
 class TritonPlan(NamedTuple):
-    """A ``Plan`` of registry/plan_failures.py, and the rule of its tiles; None: layer by layer."""
+    """Extend ``Plan`` of registry/plan_failures.py by its tiles' rule; None: layer by layer."""
 
     backend: str
     words: str
@@ -83,7 +84,8 @@ class TritonPlan(NamedTuple):
 
 
 class TritonBackend:
-    """Two plans: tiles of whole sequences whose state stays in registers, and layer by layer."""
+    """Run one of two plans: tiles of whole sequences whose state stays in registers, or layer by
+    layer."""
 
     name = "triton"
     preference = 10
@@ -182,7 +184,7 @@ class TritonBackend:
         return found
 
     def _is_fused(self, kernel: str, call: RefineCall, device: torch.device, longest: int) -> bool:
-        """Whether tiles of ``kernel`` hold the call, else it is the layered plan's."""
+        """Return True if tiles of ``kernel`` hold the call, else it is the layered plan's."""
         config = call.config
         if config.d_model % 8 or config.d_model > _MOST_FUSED_WIDTH:
             return False

@@ -1,4 +1,4 @@
-"""Backend ``triton`` of the catalogue ops: tensors and launches around ``kernels/catalogue.py``."""
+"""Implement backend ``triton`` of the catalogue ops: launches of ``kernels/catalogue.py``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tile_of(width: int, precision: str) -> dict[str, int]:
 
 
 def slice_of(width: int) -> int:
-    """Columns of a slice of rows that are kept apart from items: what spills nothing."""
+    """Return the columns of a slice of rows that are kept apart from items without spilling."""
     return min(width, 32 if width <= 64 else 64)
 
 
@@ -55,7 +55,7 @@ _Op = Callable[Concatenate["TritonCatalogue", CatalogueCall, Operands, _P], _T]
 
 
 def _its_only_plan(op: _Op[_P, _T]) -> _Op[_P, _T]:
-    """Remember on which devices the kernels of ``op`` do not start."""
+    """Record on which devices the kernels of ``op`` do not start."""
 
     @wraps(op)
     def run(
@@ -226,7 +226,7 @@ class TritonCatalogue:
 
 
 class _Inputs:
-    """What every kernel takes."""
+    """Hold the arguments that every kernel takes."""
 
     def __init__(self, call: CatalogueCall, given: Operands) -> None:
         queries, items, chosen, excluded = given
@@ -262,7 +262,7 @@ class _Inputs:
         return (self.queries, self.items, self.lengths, *chosen, self.excluded)
 
     def grid(self, rows: int | None = None, columns: int | None = None) -> tuple[int, int]:
-        """(blocks of queries, splits of the catalogue)."""
+        """Return (blocks of queries, splits of the catalogue)."""
         blocks = -(-len(self.queries) // (rows or self.tile["ROWS"]))
         wanted = -(-_PROGRAMS * multiprocessors(self.items.device) // max(1, blocks))
         most = -(-len(self.items) // (columns or self.tile["COLUMNS"]))

@@ -1,4 +1,4 @@
-"""Sequences of a tile kept apart from what is not finite in one of them.
+"""Keep sequences of a tile apart from what is not finite in one of them.
 
 In products of a tile's rows another sequence's numbers are multiplied by zero, and zero times NaN or
 infinity is NaN. So rows that are *spoilt* run through a step's layers as zeros, and are NaN afterwards:
@@ -18,13 +18,13 @@ from lares_kernels.triton.kernels.rows import field
 
 @triton.jit
 def trace(x):
-    """(rows,): zero, and NaN for rows of ``x`` that are not finite."""
+    """Return (rows,) zeros, with NaN for rows of ``x`` that are not finite."""
     return tl.sum(x * 0.0, 1)
 
 
 @triton.jit
 def look(trace, info, gradients, C: tl.constexpr):
-    """Note which rows are spoilt by those whose ``trace`` is NaN.
+    """Mark the rows that those whose ``trace`` is NaN would spoil.
 
     Forward, where ``gradients`` is None, these and the later ones of their sequences, or all of these
     where windows mix; backward all of their sequences, and the program's own gradients become NaN.
@@ -59,5 +59,5 @@ def look(trace, info, gradients, C: tl.constexpr):
 
 @triton.jit
 def replaced(x, value, info, C: tl.constexpr):
-    """``x`` (rows, d) with ``value`` in spoilt rows."""
+    """Return ``x`` (rows, d) with ``value`` in spoilt rows."""
     return tl.where(field(info, tiles.SPOILT, C)[:, None] == 0, x, value)

@@ -1,4 +1,4 @@
-"""All steps of the recurrence backward: each step is computed again from its kept state."""
+"""Run all steps of the recurrence backward; each step is recomputed from its saved state."""
 
 import triton
 import triton.language as tl
@@ -67,14 +67,14 @@ def layers_backward(x, g, memory, place, kept_rows, start, info, step, at, C: tl
 
 @triton.jit
 def load_hidden(hidden, info, C: tl.constexpr):
-    """``H`` of a tile's rows."""
+    """Load ``H`` of a tile's rows."""
     hidden_row = field(info, tiles.HIDDEN_ROW, C)
     return shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
 
 
 @triton.jit
 def load_state(kept, kept_rows, info, step, C: tl.constexpr):
-    """The kept states ``s_{t-1}`` of a tile's rows that run ``step``."""
+    """Load the saved states ``s_{t-1}`` of a tile's rows that run ``step``."""
     before = kept + (step - 1) * kept_rows.to(tl.int64) * C.width
     running = field(info, tiles.DEPTH, C) >= step
     return load_rows(before, field(info, tiles.KEPT_ROW, C), running, C)
@@ -82,7 +82,7 @@ def load_state(kept, kept_rows, info, step, C: tl.constexpr):
 
 @triton.jit
 def concat_backward(g_adapted, state, hidden, matrices, concat_rows, info, step, C: tl.constexpr):
-    """Gradients of the inputs of ``W [s ; H] + b``: (g_state, g_hidden).
+    """Return gradients of the inputs of ``W [s ; H] + b``: (g_state, g_hidden).
 
     Leaves in ``concat_rows`` what the gradient of W is a product of: the gradient of the output, the
     state and ``H``.
@@ -143,7 +143,8 @@ def step_backward(
 
 @triton.jit
 def output_gradients(g_trajectory, g_state, info, step, max_steps, C: tl.constexpr):
-    """What the call's outputs hand to ``s_t``: at a sequence's last step also all that repeats it."""
+    """Return the gradient of ``s_t`` from the call's outputs: at a sequence's last step also of
+    all that repeats it."""
     depth = field(info, tiles.DEPTH, C)
     ending = depth == step
     g = tl.zeros((C.rows, C.d), tl.float32)

@@ -1,4 +1,4 @@
-"""All steps of the recurrence in one launch: a tile's state stays in registers from first to last."""
+"""Run all steps of the recurrence in one launch; a tile's state stays in registers throughout."""
 
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from lares_kernels.triton.kernels.rows import (
 
 @triton.jit
 def step_input(state, hidden, matrices, vectors, C: tl.constexpr):
-    """``LayerNorm_core(adapter(s, H))``."""
+    """Compute ``LayerNorm_core(adapter(s, H))``."""
     adapted = layer.adapt(state, hidden, matrices, vectors, C)
     normalised, _ = elementwise.normalise(adapted, C.eps, C.d, C.width)
     weight = layer.vector(vectors, C.core_norm_at, C.d)
@@ -29,7 +29,8 @@ def step_input(state, hidden, matrices, vectors, C: tl.constexpr):
 
 @triton.jit
 def held_layers(matrices, C: tl.constexpr):
-    """What :func:`all_layers` takes the matrices from: their array, or all of it on the chip.
+    """Return what :func:`all_layers` takes the matrices from: their array, or all of it on the
+    chip.
 
     Read before the loops that use them they stay there; read inside, a single store in the loop makes
     the compiler read them anew each time.
@@ -45,7 +46,7 @@ def held_layers(matrices, C: tl.constexpr):
 
 @triton.jit
 def all_layers(x, transforms, held, vectors, info, step, seed, C: tl.constexpr):
-    """The layers of one step."""
+    """Apply the layers of one step."""
     apart.look(apart.trace(x), info, None, C)
     x = apart.replaced(x, 0.0, info, C)
     tl.debug_barrier()  # nothing of the layers is read ahead of here, where it would wait in registers
@@ -65,7 +66,7 @@ def all_layers(x, transforms, held, vectors, info, step, seed, C: tl.constexpr):
 
 
 class Call(NamedTuple):
-    """What the tiles of a call have in common: arguments of :func:`forward_kernel`, and what it holds.
+    """Hold what the tiles of a call share: arguments of :func:`forward_kernel`, and what it loaded.
 
     ``held`` is of :func:`held_layers`.
     """
@@ -90,7 +91,7 @@ class Call(NamedTuple):
 
 @triton.jit
 def refine_step(x, call, info, step, C: tl.constexpr):
-    """``s_t`` of a tile from ``s_{t-1}``.
+    """Compute ``s_t`` of a tile from ``s_{t-1}``.
 
     Sequences that are done run on with the others, but nothing of it is written.
     """
@@ -122,7 +123,7 @@ def refine_step(x, call, info, step, C: tl.constexpr):
 
 @triton.jit
 def refine_tile(tile, call, DRAWN: tl.constexpr, C: tl.constexpr):
-    """All steps of one tile."""
+    """Run all steps of one tile."""
     info = tile_info(call.rows, tile, C)
     if C.recurrent:
         state_row = field(info, tiles.STATE_ROW, C)

@@ -1,4 +1,4 @@
-"""One layer on a tile, forward: the pieces that forward and the recomputation of backward share.
+"""Compute one layer on a tile, forward: pieces that forward and backward's recomputation share.
 
 Blocks are (``C.rows``, ``C.d``) float32 in registers; ``C`` is :class:`Constants`. ``matrices`` and
 ``vectors`` point to the layer's own part of the packed parameters, ``info`` to the fields of the
@@ -20,14 +20,15 @@ from lares_kernels.triton.kernels.rows import field, shown
 
 @triton.jit
 def matrix(matrices, row, ROWS: tl.constexpr, D: tl.constexpr):
-    """``ROWS`` rows of the packed matrices, from ``row``."""
+    """Load ``ROWS`` rows of the packed matrices, from ``row``."""
     at = (row + tl.arange(0, ROWS))[:, None] * D + tl.arange(0, D)[None, :]
     return tl.load(matrices + at)
 
 
 @triton.jit
 def resident(matrices, C: tl.constexpr):
-    """All matrices of a layer as a tuple of the blocks that :func:`block` asks for, in their order."""
+    """Return all matrices of a layer as a tuple of the blocks that :func:`block` asks for, in
+    order."""
     blocks = ()
     for number in tl.static_range(4 * C.heads):
         blocks = blocks + (matrix(matrices, number * C.head, C.head, C.d),)
@@ -38,7 +39,7 @@ def resident(matrices, C: tl.constexpr):
 
 @triton.jit
 def block(matrices, row, ROWS: tl.constexpr, C: tl.constexpr):
-    """``ROWS`` rows of a layer's matrices, from ``row``: one head's or ``C.chunk``."""
+    """Load ``ROWS`` rows of a layer's matrices, from ``row``: one head's or ``C.chunk``."""
     if C.resident:
         # No names for what is known at compile time: a name makes it a value of the run.
         if row < C.up_row:
