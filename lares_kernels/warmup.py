@@ -1,4 +1,4 @@
-"""``warmup``: let a backend compile what calls of a core will need, before the first one counts."""
+"""Warm up a backend: compile what calls of a core will need before the first one counts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def warmup(
 
 
 def _multiprocessors(device: torch.device | str) -> int:
-    """Of a card; 0 elsewhere, where no kernel depends on the number of sequences."""
+    """Return a card's multiprocessors; 0 elsewhere, where no kernel depends on the number of
+    sequences."""
     if torch.device(device).type != "cuda":
         return 0
     return torch.cuda.get_device_properties(device).multi_processor_count
@@ -76,7 +77,8 @@ def _multiprocessors(device: torch.device | str) -> int:
 def _batch(
     core: RecurrentCore, n_sequences: int, longest: int, packed: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """``hidden`` of sequences of ``longest`` tokens, and what says how long they are."""
+    """Return ``hidden`` of sequences of ``longest`` tokens, and the arguments that give their
+    lengths."""
     like = next(core.parameters())
     if packed:
         hidden = like.new_zeros(n_sequences * longest, core.config.d_model)

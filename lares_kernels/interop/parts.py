@@ -18,7 +18,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class UnsupportedModuleError(TypeError):
-    """Raise where a module computes what the op does not; the message names the attribute."""
+    """Report that a module computes what the op does not; the message names the attribute."""
 
 
 def refuse(where: str, found: object, wanted: str) -> None:

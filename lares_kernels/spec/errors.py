@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 class BackendError(RuntimeError):
-    """Raise where a backend that was requested by name cannot serve the call; the message says
+    """Report that a backend requested by name cannot serve the call; the message says
     why."""
 
 
 class PlanFailure(BackendError):
-    """Raise where no plan of a backend compiles and starts on a device; another may run the
+    """Report that no plan of a backend compiled and started on a device; another may run the
     call."""

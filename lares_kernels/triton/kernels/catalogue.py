@@ -19,7 +19,7 @@ MOST_ID: tl.constexpr = tl.constexpr((1 << 31) - 1)
 
 @triton.jit
 def load_rows(table, rows, n_rows, WIDTH: tl.constexpr, D: tl.constexpr):
-    """(rows, D) of a (n_rows, WIDTH) table, zeros past either end."""
+    """Load (rows, D) of a (n_rows, WIDTH) table, with zeros past either end."""
     column = tl.arange(0, D)[None, :]
     at = rows.to(tl.int64)[:, None] * WIDTH + column
     return tl.load(table + at, mask=(rows < n_rows)[:, None] & (column < WIDTH), other=0.0)
@@ -27,7 +27,7 @@ def load_rows(table, rows, n_rows, WIDTH: tl.constexpr, D: tl.constexpr):
 
 @triton.jit
 def bounds(split, splits, n_items, COLUMNS: tl.constexpr):
-    """(first block of ``COLUMNS`` items of a split of the catalogue, end), int64."""
+    """Return (first item, end) of a split of the catalogue in blocks of ``COLUMNS``, int64."""
     blocks = tl.cdiv(n_items, COLUMNS)
     begin = blocks.to(tl.int64) * split // splits
     end = blocks.to(tl.int64) * (split + 1) // splits
@@ -36,7 +36,7 @@ def bounds(split, splits, n_items, COLUMNS: tl.constexpr):
 
 @triton.jit
 def outside(ids, n_items):
-    """Which ids are no item's: where nobody looked at values, they may be any number."""
+    """Mark ids that are no item's: where values are unchecked they may be any number."""
     return (ids < 0) | (ids >= n_items)
 
 
@@ -158,7 +158,7 @@ def log_probability_kernel(
 
 
 class Asked(NamedTuple):
-    """What every tile of gradients needs: arguments of :func:`query_gradients_kernel`."""
+    """Hold what every tile of gradients needs: arguments of :func:`query_gradients_kernel`."""
 
     lengths: Any
     chosen: Any
@@ -182,7 +182,7 @@ def score_gradients(
     EXCLUDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The loss's gradient by a tile of scores."""
+    """Return the loss's gradient by a tile of scores."""
     real = row < asked.n_queries
     s = tile_scores(query, rows, asked.lengths, item, asked.n_items, COSINE, PRECISION)
     log_sum = tl.load(asked.normaliser + row, mask=real, other=0.0)
@@ -222,7 +222,8 @@ def query_gradients_kernel(
     EXCLUDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """``g_queries`` (splits, N, WIDTH) float32 out, by the queries as they came. Grid as in forward."""
+    """Write ``g_queries`` (splits, N, WIDTH) float32, by the queries as passed. Grid as in
+    forward."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
     query = load_rows(queries, row, n_queries, WIDTH, D)
@@ -269,7 +270,7 @@ def item_gradients_kernel(
     EXCLUDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """``g_items`` (V, WIDTH) float32 out; a program has one block of items and takes all queries.
+    """Write ``g_items`` (V, WIDTH) float32; a program has one block of items and takes all queries.
 
     Args:
         longest: inverse of the shortest length that is normalised.
@@ -373,7 +374,7 @@ def top_k_kernel(
     EXCLUDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """``best`` (splits, N, K) int64 out: keys of the K best items of a split, best first.
+    """Write ``best`` (splits, N, K) int64: keys of the K best items of a split, best first.
 
     A key orders like (score, lower id): the score's bits, made to order like whole numbers, above
     what is left of the greatest id. The grid is (blocks of queries, splits).

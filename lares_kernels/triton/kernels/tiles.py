@@ -1,4 +1,4 @@
-"""The tile plan on the device: which rows of which sequences share a tile.
+"""Make the tile plan on the device: which rows of which sequences share a tile.
 
 A *tile* is a few whole sequences, at most ``ROWS`` tokens. ``BLOCK`` neighbouring sequences are cut
 into tiles on their own, first-fit: the deepest first, of those the longest, each into the first tile
@@ -48,14 +48,15 @@ SEQUENCE_FIELDS: tl.constexpr = tl.constexpr(6)
 
 @triton.jit
 def load_length(lengths, sequence, mask, longest):
-    """Length of a sequence, held to 1..longest so that no bad value leads out of an array."""
+    """Load a sequence's length, clamped to 1..longest so that no bad value leads out of an
+    array."""
     length = tl.load(lengths + sequence, mask=mask, other=0).to(tl.int32)
     return tl.where(mask, tl.minimum(tl.maximum(length, 1), longest), 0)
 
 
 @triton.jit
 def load_depth(num_steps, sequence, mask, max_steps):
-    """Depth of a sequence, held to 1..max_steps."""
+    """Load a sequence's depth, clamped to 1..max_steps."""
     if num_steps is None:
         return sequence * 0 + max_steps
     else:

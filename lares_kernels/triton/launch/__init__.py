@@ -1,1 +1,2 @@
-"""What both plans and the catalogue ops know of a launch: rules of cards, constants, rounding."""
+"""Share what both plans and the catalogue ops know of a launch: cards' rules, constants,
+rounding."""

@@ -1,4 +1,4 @@
-"""Rules by which kernels are launched, and the files that hold them.
+"""Define the rules by which kernels are launched, and read the files that hold them.
 
 A file is a JSON array of objects with the fields of :class:`Setting`, the preferred rules first.
 """
@@ -23,7 +23,7 @@ _POWERS = ("rows", "chunk", "warps")
 
 @dataclass(frozen=True)
 class Setting:
-    """A way to launch a kernel, and which calls it serves.
+    """Hold a way to launch a kernel, and which calls it serves.
 
     Attributes:
         kernel: ``forward``, ``backward`` or ``weights`` (the weights' gradients).
@@ -60,7 +60,7 @@ class Setting:
 
     @property
     def weights(self) -> str:
-        """Where forward's matrices are, one of ``WEIGHTS``."""
+        """Return where forward's matrices are, one of ``WEIGHTS``."""
         return WEIGHTS[0] if self.resident else WEIGHTS[1]
 
 

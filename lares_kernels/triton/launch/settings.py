@@ -1,4 +1,4 @@
-"""How kernels are launched on each family of GPUs: data, found by the coarsest of keys.
+"""Find how kernels are launched on a family of GPUs.
 
 ``settings/FAMILY.json`` lists rules for each kernel; the first one serves that has room for the call.
 Nothing is tuned while a program runs: ``LARES_TRITON_SETTINGS`` names a folder whose files of these
@@ -49,7 +49,7 @@ def use_weights(where: str) -> Iterator[None]:
 
 
 def weights_asked_for() -> str | None:
-    """What :func:`use_weights` asks for here."""
+    """Return what :func:`use_weights` requests here."""
     return _asked_for.get()
 
 
@@ -73,14 +73,15 @@ _replaced: dict[str, tuple[Setting, ...]] = {}
 
 @cache
 def settings(family: str) -> tuple[Setting, ...]:
-    """All rules of a family of GPUs, the preferred ones first; files are read once in a process."""
+    """Return all rules of a family of GPUs, the preferred ones first; files are read once in a
+    process."""
     if family in _replaced:
         return _replaced[family]
     return read_rules(rules_file(family))
 
 
 def use_rules(family: str, rules: Sequence[Setting]) -> AbstractContextManager[None]:
-    """Within the block, in the whole process, ``rules`` are all there are for a family of GPUs."""
+    """Apply ``rules`` alone to a family of GPUs within the block, in the whole process."""
     return replaced(_replaced, family, tuple(rules), _forget)
 
 
@@ -90,7 +91,7 @@ def _forget() -> None:
 
 
 def families() -> list[str]:
-    """Every family there are settings for."""
+    """Return every family that has settings."""
     return sorted(path.stem for path in _FOLDER.glob("*.json"))
 
 
@@ -98,7 +99,7 @@ def families() -> list[str]:
 def longest_sequence(
     family: str, kernel: str, precision: str, width: int, layers: int, mixer: str
 ) -> int:
-    """Tokens of the longest sequence that fits a tile of ``kernel``; 0 if none does."""
+    """Return the length of the longest sequence that fits a tile of ``kernel``; 0 if none does."""
     return max(
         (
             rule.rows
@@ -132,7 +133,7 @@ def setting(
     shared: int = 0,
     weights: str | None = None,
 ) -> Setting:
-    """The rule for a call whose sequences have up to ``longest`` tokens.
+    """Return the rule for a call whose sequences have up to ``longest`` tokens.
 
     Args:
         family, kernel, precision, width, layers, mixer: what rules are found by.
@@ -160,7 +161,7 @@ def setting(
 
 @cache
 def family_of(device: torch.device) -> str:
-    """The family whose settings serve a device; the CPU is Triton's interpreter."""
+    """Return the family whose settings serve a device; the CPU is Triton's interpreter."""
     if device.type == "cpu":
         return "interpreter"
     if torch.version.hip is not None:
@@ -172,7 +173,7 @@ def family_of(device: torch.device) -> str:
 
 @cache
 def multiprocessors(device: torch.device) -> int:
-    """Of a device; the interpreter runs programs one after the other, and a few show the loop."""
+    """Return a device's multiprocessors; a few for the interpreter, enough to exercise the loop."""
     if device.type == "cpu":
         return 3
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
@@ -180,7 +181,7 @@ def multiprocessors(device: torch.device) -> int:
 
 @cache
 def shared_memory(device: torch.device) -> int:
-    """Bytes of shared memory that a program of a device can have; the interpreter has a H100's.
+    """Return the bytes of shared memory available to a program; the interpreter has a H100's.
 
     0 for AMD's, of which torch does not tell it and whose settings do not ask.
     """

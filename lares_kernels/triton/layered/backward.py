@@ -1,4 +1,4 @@
-"""Backward of the layered plan: steps from last to first, each recomputed from its kept state.
+"""Run the layered plan backward: steps from last to first, each recomputed from its saved state.
 
 The order of operations is that of ``reference/backward.py``. ``window_layer.py`` has the layers
 that mix whole windows.
@@ -39,7 +39,7 @@ from lares_kernels.triton.layered.window_layer import window_layer_backward
 
 
 def layered_backward(call: RefineCall, given: GivenBackward, precision: str) -> list[Tensor]:
-    """Backward of :class:`lares_kernels.registry.backends.Backend`."""
+    """Run backward of :class:`lares_kernels.registry.backends.Backend`."""
     run = Layered(call, given, precision)
     hidden, g_trajectory, g_state = given.hidden, given.g_trajectory, given.g_state
     rows, d = run.rows, call.config.d_model
@@ -127,7 +127,7 @@ def _concat_backward(
 def _layers_backward(
     run: Layered, grads: Gradients, tapes: list[LayerTape], g_y: Tensor, step: int
 ) -> Tensor:
-    """Gradient of the first layer's input, float32."""
+    """Return the gradient of the first layer's input, float32."""
     g_sum, g_input = _layers_gradient(run, grads, tapes, g_y, step)
     return g_sum if g_input is None else g_sum + g_input
 
@@ -135,7 +135,8 @@ def _layers_backward(
 def _layers_gradient(
     run: Layered, grads: Gradients, tapes: list[LayerTape], g_y: Tensor, step: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradient of the first layer's input as a float32 part, and one that products gave or None."""
+    """Return the gradient of the first layer's input as two terms: float32, and the products' or
+    None."""
     newest = run.newest_alone(step)
     g_y = run.shown(g_y)
     g_sum = g_y if newest is None else g_y.index_select(0, newest)
@@ -152,7 +153,8 @@ def _layers_gradient(
 def _post_layer_backward(
     run: Layered, grads: Gradients, tape: LayerTape, g_sum: Tensor, g_input: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Of ``y = LN(u + ffn(u)), u = LN(x + attention(x))``, ``y``'s gradient given in two parts."""
+    """Compute a post-norm layer's backward, ``y = LN(u + ffn(u)), u = LN(x + attention(x))``.
+    The gradient of ``y`` is passed as two terms to be added."""
     site = tape.site
     for branch, total, norm in (
         (FEED_FORWARD, tape.ffn_sum, "ffn_norm"),
@@ -166,7 +168,8 @@ def _post_layer_backward(
 def _pre_layer_backward(
     run: Layered, grads: Gradients, tape: LayerTape, g_sum: Tensor, g_input: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Of ``y = u + ffn(LN(u)), u = x + attention(LN(x))``; both gradients are whole."""
+    """Compute a pre-norm layer's backward, ``y = u + ffn(LN(u)), u = x + attention(LN(x))``.
+    Both gradients are single terms."""
     assert g_input is None
     site = tape.site
     for branch, total, norm in (
@@ -185,7 +188,8 @@ def _pre_layer_backward(
 def _query_layer_backward(
     run: Layered, grads: Gradients, tape: LayerTape, g_sum: Tensor, g_input: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Of ``y = v + ffn(v), v = LN(q + attention(q; x)), q = LN(x)``; both gradients are whole."""
+    """Compute a query-norm layer's backward, ``y = v + ffn(v), v = LN(q + attention(q; x)), q =
+    LN(x)``. Both gradients are single terms."""
     assert g_input is None
     site, attention = tape.site, tape.attention
     layer = site.layer
@@ -214,14 +218,15 @@ _LAYER_BACKWARD: dict[int, Any] = {
 def _branch_backward(
     run: Layered, grads: Gradients, tape: LayerTape, g_branch: Tensor, branch: int
 ) -> Tensor:
-    """Gradient of what a branch's first product read, in the products' type."""
+    """Return the gradient of what a branch's first product read, in the products' type."""
     if branch == MIXING:
         return attention_backward(run, grads, tape.attention, tape.site, g_branch)
     return feed_forward_backward(run, grads, tape.feed_forward, tape.site, g_branch)
 
 
 def _of_hidden(run: Layered, g_rows: Tensor) -> Tensor:
-    """Gradient of ``hidden`` (rows of the caller, d): rollouts added up in order, padding zero."""
+    """Return the gradient of ``hidden`` (rows of the caller, d): rollouts added up in order,
+    zero at padding."""
     rollouts, d = run.call.options.rollouts, run.config.d_model
     place = run.rows.hidden_row.to(torch.int64) * rollouts + run.rows.rollout
     spread = zeroed(

@@ -1,4 +1,4 @@
-"""The layered plan: for calls whose tile does not fit a program, layer by layer and step by step.
+"""Run the layered plan: calls whose tile does not fit a program, layer by layer and step by step.
 
 Large products are PyTorch's (cuBLAS, hipBLASLt); attention, mixing of windows, adapter, residual,
 dropout, LayerNorm and activation are kernels of ours. Nothing is padded but what the mixer takes in:
@@ -22,7 +22,7 @@ from lares_kernels.triton.layered.window_layer import WindowTape, window_layer
 
 
 def layered_text(call: RefineCall) -> str:
-    """The plan in a sentence."""
+    """Describe the plan in a sentence."""
     return (
         f"Triton kernels layer by layer, products by PyTorch in {call.product_dtype}, "
         f"{call.n_rows} packed tokens of {call.n_sequences} sequences, one state a step kept"
@@ -30,7 +30,7 @@ def layered_text(call: RefineCall) -> str:
 
 
 class LayerTape(NamedTuple):
-    """What the recomputation of an attention layer leaves for its backward.
+    """Save what an attention layer's backward needs.
 
     ``*_sum`` are the residual sums, float32. On ``site`` are the rows from ``attn_sum`` on, which in a
     sequence's last layer are its newest alone.
@@ -47,7 +47,7 @@ class LayerTape(NamedTuple):
 def attention_layer(
     run: Layered, x: Tensor, x_in: Tensor, site: Site, taped: bool
 ) -> tuple[Tensor, Tensor, LayerTape | None]:
-    """One layer on ``x`` (n, d) float32, whose rounded copy for products is ``x_in``.
+    """Compute one layer on ``x`` (n, d) float32, whose rounded copy for products is ``x_in``.
 
     Returns:
         The layer's output, float32 and for products (with pre-norm nothing reads the second), and its
@@ -104,7 +104,7 @@ def layers(
     step: int,
     tapes: list[LayerTape] | list[WindowTape] | None = None,
 ) -> Tensor:
-    """All layers of a step; ``tapes`` gets one entry each.
+    """Apply all layers of a step; ``tapes`` gets one entry each.
 
     At the last step, if nobody wants whole states, only the newest rows come out:
     :meth:`Layered.newest_alone`.
@@ -122,7 +122,7 @@ def layers(
 def layered_forward(
     call: RefineCall, given: Given, precision: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Forward of :class:`lares_kernels.registry.backends.Backend`."""
+    """Run forward of :class:`lares_kernels.registry.backends.Backend`."""
     run = Layered(call, given, precision)
     rows, d = run.rows, call.config.d_model
     kept = torch.empty(call.kept_size, dtype=torch.float32, device=run.device)
@@ -146,7 +146,7 @@ def layered_forward(
 
 
 def states_of(call: RefineCall, rows: PackedRows, kept: Tensor, step: int) -> Tensor | None:
-    """``s_{step-1}`` (N, d) within what is kept, or None where nothing is."""
+    """Return ``s_{step-1}`` (N, d) within what is saved, or None where nothing is."""
     if not kept.numel():
         return None
     size, d = call.options.max_steps * call.kept_rows * call.config.d_model, call.config.d_model
@@ -154,7 +154,7 @@ def states_of(call: RefineCall, rows: PackedRows, kept: Tensor, step: int) -> Te
 
 
 def unpack(call: RefineCall, rows: PackedRows, values: Tensor) -> Tensor:
-    """Packed rows (N, d) in the shape of the caller's states, zeros at padding."""
+    """Unpack rows (N, d) to the shape of the caller's states, with zeros at padding."""
     shape = call.state_shape
     flat = zeroed(shape, dtype=values.dtype, device=values.device).view(-1, call.config.d_model)
     return flat.index_copy_(0, rows.state_row, values).view(shape)

@@ -1,4 +1,4 @@
-"""Where the rows of a call lie in the layered plan: packed, the deepest sequences first."""
+"""Lay out the rows of a call in the layered plan: packed, the deepest sequences first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lares_kernels.spec.noise import MAX_SEQUENCES, STREAM_BITS
 
 
 class PackedRows(NamedTuple):
-    """``N`` rows of ``S`` sequences, which are taken in the order of their depth, deepest first.
+    """Describe ``N`` rows of ``S`` sequences, taken in the order of their depth, deepest first.
 
     Sequences that still run at a step are the first ones, and so are their rows.
 
@@ -59,7 +59,8 @@ _BACKEND = "triton"
 
 
 def rows_of(call: RefineCall) -> PackedRows:
-    """The rows that forward of the same call has left for backward, or those of :func:`pack_rows`."""
+    """Return the rows that forward of the same call has left for backward, or those of
+    :func:`pack_rows`."""
     handover = call.handover_of(_BACKEND)
     if handover is None or handover.numbers[1:2] != (_ROWS,):
         return pack_rows(call)
@@ -173,7 +174,8 @@ def pack_rows(call: RefineCall) -> PackedRows:
 def _sizes(
     call: RefineCall, starts: Tensor, order: Tensor
 ) -> tuple[int, int, list[int], list[int]]:
-    """Rows of the longest sequence and of all, and the rows and sequences of each step, checked."""
+    """Return the rows of the longest sequence and of all, and the rows and sequences of each
+    step, checked."""
     limits = [call.lengths.max(), call.lengths.min(), starts[-1]]
     if call.sequence_ids is not None:
         limits += [call.sequence_ids.min(), call.sequence_ids.max()]

@@ -52,7 +52,7 @@ def block(matrices, row, ROWS: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def to_products(x, matrices, C: tl.constexpr):
-    """``x`` as products with ``matrices`` read it."""
+    """Cast ``x`` to the type in which products with ``matrices`` read it."""
     if C.resident:
         return operand(x, matrices[0].dtype, C.tf32)
     else:
@@ -61,25 +61,25 @@ def to_products(x, matrices, C: tl.constexpr):
 
 @triton.jit
 def vector(vectors, at, SIZE: tl.constexpr):
-    """``SIZE`` numbers of the packed vectors, from ``at``, as a row (1, SIZE)."""
+    """Load ``SIZE`` numbers of the packed vectors, from ``at``, as a row (1, SIZE)."""
     return tl.load(vectors + at + tl.arange(0, SIZE))[None, :]
 
 
 @triton.jit
 def product(a, b, C: tl.constexpr):
-    """``a b`` of two operands, summed in float32."""
+    """Compute ``a b`` of two operands, summed in float32."""
     return tl.dot(a, b, input_precision=C.input_precision)
 
 
 @triton.jit
 def norm(x, vectors, at, C: tl.constexpr):
-    """LayerNorm with the weight and bias at ``at``."""
+    """Compute LayerNorm with the weight and bias at ``at``."""
     normalised, _ = elementwise.normalise(x, C.eps, C.d, C.width)
     return normalised * vector(vectors, at, C.d) + vector(vectors, at + C.d, C.d)
 
 
 class At(NamedTuple):
-    """Where draws of a layer are addressed.
+    """Address the draws of a layer.
 
     Attributes:
         index: number of the layer, where one is meant.
@@ -94,7 +94,8 @@ class At(NamedTuple):
 
 @triton.jit
 def kept_words(info, at, SITE: tl.constexpr, C: tl.constexpr):
-    """Kept columns of residuals at ``SITE``: two words of 32 each of the first one, then the second.
+    """Decide which residual columns at ``SITE`` are kept: two words of 32 for the first block, then
+    two for the second.
 
     Of ``SITE_RESIDUAL`` the attention's output is the first and the feed-forward's the second.
     """
@@ -109,7 +110,7 @@ def kept_words(info, at, SITE: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def attention_words(info, at, head, C: tl.constexpr):
-    """Kept key positions of a head: two words of 32."""
+    """Decide which key positions of a head are kept: two words of 32."""
     stream = field(info, tiles.STREAM, C)
     position = field(info, tiles.POSITION, C)
     site = draws.site_word(draws.SITE_ATTENTION, at.index, at.step)
@@ -118,7 +119,7 @@ def attention_words(info, at, head, C: tl.constexpr):
 
 @triton.jit
 def dropped(branch, low, high, C: tl.constexpr):
-    """Residual dropout of ``branch``: a factor of zero, so NaN that is dropped stays."""
+    """Apply residual dropout to ``branch`` as a factor of zero, so that a dropped NaN stays NaN."""
     if C.planes > 0:
         kept = draws.kept_columns(low, high, C.d)
         return branch * tl.where(kept, C.keep_scale, 0.0)
@@ -128,7 +129,7 @@ def dropped(branch, low, high, C: tl.constexpr):
 
 @triton.jit
 def inner_dropped(x, info, at, column, C: tl.constexpr):
-    """Dropout of ``C.chunk`` columns of the activations, or of their gradient."""
+    """Apply dropout to ``C.chunk`` columns of the activations, or of their gradient."""
     if C.inner_planes > 0:
         stream = field(info, tiles.STREAM, C)
         position = field(info, tiles.POSITION, C)
@@ -144,7 +145,7 @@ def inner_dropped(x, info, at, column, C: tl.constexpr):
 
 @triton.jit
 def visible(first, ROWS: tl.constexpr):
-    """(ROWS, ROWS) bool: keys of a query's own sequence up to the query itself."""
+    """Return (ROWS, ROWS) bool: True for keys of a query's own sequence up to the query itself."""
     query = tl.arange(0, ROWS)[:, None]
     key = tl.arange(0, ROWS)[None, :]
     return (key <= query) & (key >= first[:, None])
@@ -152,7 +153,7 @@ def visible(first, ROWS: tl.constexpr):
 
 @triton.jit
 def kept_keys(low, high, first, ROWS: tl.constexpr):
-    """Attention dropout of one head, (ROWS, ROWS) bool; of visible keys only.
+    """Decide attention dropout of one head, (ROWS, ROWS) bool; valid for visible keys only.
 
     Bits count key positions; shifted by where the row's sequence starts they count columns, so that
     every column's shift is known when the kernel is compiled.
@@ -172,7 +173,8 @@ def head_rows(x, matrices, vectors, head, which: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def probabilities(query, key, info, C: tl.constexpr):
-    """(exponentials (rows, rows) of the scores less their row's greatest, 1 / their sums (rows,))."""
+    """Return (exponentials (rows, rows) of the scores less their row's maximum, 1 / their sums
+    (rows,))."""
     scores = product(query, tl.trans(key), C)
     scores = tl.where(visible(field(info, tiles.FIRST, C), C.rows), scores, float("-inf"))
     if C.bands:
@@ -185,7 +187,7 @@ def probabilities(query, key, info, C: tl.constexpr):
 
 @triton.jit
 def head_branch(x, of_queries, matrices, vectors, info, at, head, C: tl.constexpr):
-    """One head's part of ``W_o (Dropout_attn(A) V)``."""
+    """Compute one head's part of ``W_o (Dropout_attn(A) V)``."""
     query = head_rows(of_queries, matrices, vectors, head, 0, C)
     key = head_rows(x, matrices, vectors, head, 1, C)
     value = head_rows(x, matrices, vectors, head, 2, C)
@@ -203,7 +205,8 @@ def head_branch(x, of_queries, matrices, vectors, info, at, head, C: tl.constexp
 
 @triton.jit
 def attention(x, of_queries, matrices, vectors, info, at, C: tl.constexpr):
-    """``W_o (Dropout_attn(A) V) + b_o`` of ``x``; its queries are of ``of_queries``, often the same."""
+    """Compute ``W_o (Dropout_attn(A) V) + b_o`` of ``x``; its queries are of ``of_queries``,
+    often the same."""
     x = to_products(x, matrices, C)
     of_queries = to_products(of_queries, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.out_bias_at, C.d)
@@ -219,7 +222,7 @@ def attention(x, of_queries, matrices, vectors, info, at, C: tl.constexpr):
 
 @triton.jit
 def column_branch(x, matrices, vectors, info, at, column, C: tl.constexpr):
-    """The part of ``W_2 act(W_1 x + b_1)`` by ``C.chunk`` columns of the inner layer."""
+    """Compute the part of ``W_2 act(W_1 x + b_1)`` by ``C.chunk`` columns of the inner layer."""
     inner = product(x, tl.trans(block(matrices, C.up_row + column, C.chunk, C)), C)
     inner += vector(vectors, C.up_bias_at + column, C.chunk)
     activated = elementwise.activate(inner, C.activation, C.exact)
@@ -230,7 +233,7 @@ def column_branch(x, matrices, vectors, info, at, column, C: tl.constexpr):
 
 @triton.jit
 def feed_forward(x, matrices, vectors, info, at, C: tl.constexpr):
-    """``W_2 act(W_1 x + b_1) + b_2``, a few columns of the inner layer at a time."""
+    """Compute ``W_2 act(W_1 x + b_1) + b_2``, a few columns of the inner layer at a time."""
     x = to_products(x, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.down_bias_at, C.d)
     if C.resident:
@@ -244,7 +247,8 @@ def feed_forward(x, matrices, vectors, info, at, C: tl.constexpr):
 
 @triton.jit
 def bands_sum(x, transforms, vectors, info, at, C: tl.constexpr):
-    """``x`` plus its rescaled bands, before the LayerNorm of the sum; ``x`` but for ``bsarec``."""
+    """Return ``x`` plus its rescaled bands before the LayerNorm of the sum; ``x`` unless
+    ``bsarec``."""
     if C.bands:
         branch, _ = mixing.rescaled(x, transforms, vectors, C)
         if not C.spares_attention:
@@ -257,7 +261,7 @@ def bands_sum(x, transforms, vectors, info, at, C: tl.constexpr):
 
 @triton.jit
 def mixing_sum(x, transforms, matrices, vectors, info, at, C: tl.constexpr):
-    """``x`` (query-norm: its LayerNorm) plus what attention or the filter makes of it, before any
+    """Return ``x`` (query-norm: its LayerNorm) plus the attention's or filter's output, before any
     LayerNorm of the sum.
 
     Also the words of the feed-forward's dropout, which the same call of the generator gives.
@@ -286,7 +290,7 @@ def mixing_sum(x, transforms, matrices, vectors, info, at, C: tl.constexpr):
 
 @triton.jit
 def feed_forward_input(mixing_sum, bands_sum, vectors, C: tl.constexpr):
-    """(what the feed-forward's output is added to, what it reads)."""
+    """Return (what the feed-forward's output is added to, what the feed-forward reads)."""
     if C.post:
         u = norm(mixing_sum, vectors, C.attn_norm_at, C)
         if C.bands:
@@ -305,7 +309,7 @@ def feed_forward_input(mixing_sum, bands_sum, vectors, C: tl.constexpr):
 def feed_forward_sum(
     mixing_sum, bands_sum, matrices, vectors, info, at, low, high, C: tl.constexpr
 ):
-    """The feed-forward branch and its residual, before any LayerNorm of the sum."""
+    """Compute the feed-forward branch and its residual, before any LayerNorm of the sum."""
     u, source = feed_forward_input(mixing_sum, bands_sum, vectors, C)
     branch = feed_forward(source, matrices, vectors, info, at, C)
     return u + dropped(branch, low, high, C)
@@ -313,7 +317,7 @@ def feed_forward_sum(
 
 @triton.jit
 def layer_output(feed_forward_sum, vectors, C: tl.constexpr):
-    """A layer's output from its second residual sum."""
+    """Compute a layer's output from its second residual sum."""
     if C.post:
         return norm(feed_forward_sum, vectors, C.ffn_norm_at, C)
     elif C.pre or C.query:
@@ -324,7 +328,7 @@ def layer_output(feed_forward_sum, vectors, C: tl.constexpr):
 
 @triton.jit
 def layer_forward(x, transforms, matrices, vectors, info, at, C: tl.constexpr):
-    """One layer, post-, pre- or query-norm."""
+    """Compute one layer, post-, pre- or query-norm."""
     mixed, low, high = mixing_sum(x, transforms, matrices, vectors, info, at, C)
     bands = bands_sum(x, transforms, vectors, info, at, C)
     x = feed_forward_sum(mixed, bands, matrices, vectors, info, at, low, high, C)
@@ -333,7 +337,8 @@ def layer_forward(x, transforms, matrices, vectors, info, at, C: tl.constexpr):
 
 @triton.jit
 def adapt(state, hidden, matrices, vectors, C: tl.constexpr):
-    """The adapter; ``matrices`` and ``vectors`` point to the whole packed arrays."""
+    """Combine state and ``H`` by the adapter; ``matrices`` and ``vectors`` are the whole packed
+    arrays."""
     if C.concat:
         dtype = matrices.dtype.element_ty
         state = operand(state, dtype, C.tf32)

@@ -1,4 +1,5 @@
-"""One layer on a tile, backward: ``reference/backward.py``'s ``layer_backward`` in registers.
+"""Compute one layer's backward on a tile: ``reference/backward.py``'s ``layer_backward`` in
+registers.
 
 What the weights' gradients are products of goes to memory as pairs of rows: *units*, one column for
 each row of the packed matrices (gradients of queries, keys and values; attention contexts; gradients
@@ -29,7 +30,8 @@ QUERIES_INPUT: tl.constexpr = tl.constexpr(4)  # query-norm
 def store_columns(
     base, info, step, at, values, STRIDE: tl.constexpr, WIDTH: tl.constexpr, C: tl.constexpr
 ):
-    """Columns ``at ..`` of a tile's rows that run ``step``, from ``base``, ``STRIDE`` apart."""
+    """Store columns ``at ..`` of a tile's rows that run ``step``, from ``base``, ``STRIDE``
+    apart."""
     to = base + tl.arange(0, C.rows)[:, None] * STRIDE + at + tl.arange(0, WIDTH)[None, :]
     depth = field(info, tiles.DEPTH, C)
     tl.store(to, values, mask=((depth > 0) & (depth >= step))[:, None])
@@ -43,7 +45,7 @@ def add_to(gradients, at, rows, D: tl.constexpr):
 
 
 class Memory(NamedTuple):
-    """What backward reads and writes, of all layers or of one.
+    """Hold the arrays that backward reads and writes, of all layers or of one.
 
     Attributes:
         transforms: of the tile's windows.
@@ -64,7 +66,7 @@ class Memory(NamedTuple):
 
 @triton.jit
 def norm_backward(g_y, normalised, inverse_std, own, at, C: tl.constexpr):
-    """Gradient of a LayerNorm's input; adds those of its weight and bias."""
+    """Return the gradient of a LayerNorm's input; add those of its weight and bias."""
     add_to(own.gradients, at, g_y * normalised, C.d)
     add_to(own.gradients, at + C.d, g_y, C.d)
     g_normalised = g_y * layer.vector(own.vectors, at, C.d)
@@ -73,7 +75,7 @@ def norm_backward(g_y, normalised, inverse_std, own, at, C: tl.constexpr):
 
 @triton.jit
 def feed_forward_backward(g_branch, source, own, info, at, step, C: tl.constexpr):
-    """Gradient of the feed-forward's input ``source``; writes its units."""
+    """Return the gradient of the feed-forward's input ``source``; write its units."""
     g_source = tl.zeros((C.rows, C.d), tl.float32)
     for column in tl.range(0, C.ff, C.chunk):
         up = layer.matrix(own.matrices, C.up_row + column, C.chunk, C.d)
@@ -95,7 +97,8 @@ def feed_forward_backward(g_branch, source, own, info, at, step, C: tl.constexpr
 
 @triton.jit
 def attention_backward(g_branch, source, of_queries, own, info, at, step, C: tl.constexpr):
-    """Gradients of the attention's input ``source`` and, with query-norm, of its queries' input.
+    """Return gradients of the attention's input ``source`` and, with query-norm, of its queries'
+    input.
 
     Writes its units.
     """
@@ -149,7 +152,7 @@ def attention_backward(g_branch, source, of_queries, own, info, at, step, C: tl.
 
 @triton.jit
 def load_tile(scratch, which: tl.constexpr, C: tl.constexpr):
-    """Block ``which`` of a tile's scratch memory."""
+    """Load block ``which`` of a tile's scratch memory."""
     at = tl.arange(0, C.rows)[:, None] * C.d + tl.arange(0, C.d)[None, :]
     return tl.load(scratch + which * (C.rows * C.d) + at)
 
@@ -163,7 +166,8 @@ def store_tile(scratch, which: tl.constexpr, block, C: tl.constexpr):
 
 @triton.jit
 def replace_tile(scratch, which: tl.constexpr, block, C: tl.constexpr):
-    """:func:`store_tile` over what threads may still read, for others to read from now on."""
+    """Store as :func:`store_tile`, between barriers: other threads may still read, and read it
+    next."""
     tl.debug_barrier()
     store_tile(scratch, which, block, C)
     tl.debug_barrier()
@@ -171,7 +175,7 @@ def replace_tile(scratch, which: tl.constexpr, block, C: tl.constexpr):
 
 @triton.jit
 def layer_again(x, own, info, at, C: tl.constexpr):
-    """The layer forward, leaving its input and its residual sums in ``own.scratch``."""
+    """Recompute the layer, leaving its input and its residual sums in ``own.scratch``."""
     scratch = own.scratch
     store_tile(scratch, 0, x, C)
     mixed, low, high = layer.mixing_sum(x, own.transforms, own.matrices, own.vectors, info, at, C)
@@ -260,7 +264,7 @@ def bands_backward(gradient, own, info, at, C: tl.constexpr):
 
 @triton.jit
 def layer_backward(gradient, own, info, at, step, C: tl.constexpr):
-    """Gradient of a layer's input.
+    """Return the gradient of a layer's input.
 
     Args:
         gradient: a block in memory, the gradient of the layer's output, then of its input. There it

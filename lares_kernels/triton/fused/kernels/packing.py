@@ -1,4 +1,4 @@
-"""Parameters into the arrays that kernels read, and their gradients back: two gathers."""
+"""Gather parameters into the arrays that kernels read, and their gradients back."""
 
 import triton
 import triton.language as tl
@@ -12,7 +12,7 @@ PARTS: tl.constexpr = tl.constexpr(16)  # of a sum, read at a time
 
 @triton.jit
 def numbers_of(found, place, parameter, ENDS: tl.constexpr, INDEX: tl.constexpr):
-    """``found``, with the ``INDEX``-th parameter's numbers at those of ``place`` that are its own."""
+    """Return ``found`` with the ``INDEX``-th parameter's numbers at its places in ``place``."""
     first: tl.constexpr = 1 if INDEX == 0 else ENDS[INDEX - 1]
     own = (place >= first) & (place < ENDS[INDEX])
     number = tl.load(parameter + (place - first), mask=own, other=0.0).to(tl.float32)

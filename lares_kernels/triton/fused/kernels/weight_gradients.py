@@ -1,4 +1,5 @@
-"""Gradients of matrices and biases: products over all tokens and steps of what backward left.
+"""Compute gradients of matrices and biases: products over all tokens and steps of what backward
+spilled.
 
 The sum over tokens is split among programs in a fixed way and their parts are added in order, so two
 runs give the same bits.
@@ -28,7 +29,7 @@ def weights_kernel(
     TOKENS: tl.constexpr,
     C: tl.constexpr,
 ):
-    """A block of matrix rows of one layer, over one part of the tokens.
+    """Compute a block of matrix rows of one layer, over one part of the tokens.
 
     The grid is (row blocks, layers, splits); with ``CONCAT`` it is (blocks of ``2 d`` rows, 1,
     splits), and ``units`` and ``sides`` are both the rows that ``concat_backward`` left.
