@@ -56,8 +56,8 @@ typedef struct {
     const int64_t* sequence_ids; /* (B,), or NULL: 0..B-1 */
     const float* hidden;         /* (B, L, d) or (N / G, d) */
     const float* state;          /* like final_state; read if LARES_STATE_GIVEN */
-    /* Those of layers are stacked over the layers, as lares_kernels/spec/parameters.py describes them;
-     * for their places and sizes see parameters.inc */
+    /* Those of layers are stacked over the layers, as lares_kernels/spec/parameters.py describes
+     * them; for their places and sizes see parameters.inc */
     const float* parameters[LARES_PARAMETERS];
     /* forward */
     float* trajectory;  /* (S, T, d) */
@@ -110,14 +110,14 @@ typedef struct {
     /* lares_look's own: the latest tensor here that was not negated, and its address; NULL at first
      */
     void* known;
-    const void* known_at;
-} LaresPlace;
+    const void* known_address;
+} LaresExpectedTensor;
 
 typedef struct {
     const LaresReader* reader;
     const LaresCall* call; /* but for the addresses */
     int64_t n_places;
-    LaresPlace* places;
+    LaresExpectedTensor* places;
 } LaresPattern;
 
 /* 1, and `call` is filled in, if `list`, a Python list, holds what the places say: contiguous

@@ -1,5 +1,4 @@
-"""Provide latent reasoning for sequential recommendation as one differentiable op (arXiv
-2505.16865).
+"""Provide LARES's latent reasoning as one differentiable op (arXiv 2505.16865).
 
 ``refine`` runs ``s_t = Layers(LayerNorm(adapter(s_{t-1}, H)))`` for ``T`` steps over packed or padded
 sequences; ``RecurrentCore`` owns its parameters. Nothing here knows what a recommender is.

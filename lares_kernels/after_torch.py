@@ -23,7 +23,7 @@ def after_torch(then: Callable[[], None]) -> None:
 
 
 class _TorchFinder(MetaPathFinder):
-    """Finds torch as the other finders do, and adds ``then`` to what importing it does."""
+    """Find torch as the other finders do, and run ``then`` after its import."""
 
     def __init__(self, then: Callable[[], None]) -> None:
         self._then = then

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lares_kernels.common.constant_result import constant_result
-from lares_kernels.common.dispatcher import only_run
+from lares_kernels.common.dispatcher import is_eager
 from lares_kernels.common.whole import whole_number
 from lares_kernels.operators import catalogue as ops
 from lares_kernels.operators.once_differentiable import (
@@ -50,7 +50,8 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 class TopK(NamedTuple):
-    """``scores`` (R, k), best first, and ``ids`` (R, k) int64; -inf and -1 where items ran out."""
+    """Hold ``scores`` (R, k), best first, and ``ids`` (R, k) int64; -inf and -1 where items ran
+    out."""
 
     scores: Tensor
     ids: Tensor
@@ -164,13 +165,14 @@ def _check(
 def _heated(
     queries: Tensor, items: Tensor, scores: str, temperature: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Queries and items whose dot products are the scores: autograd differentiates a temperature."""
+    """Return queries and items whose dot products are the scores, so that autograd
+    differentiates the temperature."""
     if temperature.numel() != 1 or not temperature.dtype.is_floating_point:
         raise ValueError(
             f"temperature has shape {tuple(temperature.shape)} of {temperature.dtype}; a tensor must "
             "hold one floating-point number"
         )
-    if only_run(temperature) and checks_values(temperature):
+    if is_eager(temperature) and checks_values(temperature):
         check_options(scores, float(temperature.detach()))
     dtype = working_dtype(queries, items)
     queries = queries.to(dtype)
@@ -187,7 +189,7 @@ def _unit_items(items: Tensor) -> Tensor:
     excludes that is zero, which zero times NaN is not.
     """
     finite = items.detach().isfinite().all(dim=1, keepdim=True)
-    if only_run(items) and checks_values(items) and bool(finite.all()):
+    if is_eager(items) and checks_values(items) and bool(finite.all()):
         return functional.normalize(items, dim=-1, eps=SHORTEST)
     unit = functional.normalize(items.masked_fill(~finite, 0.0), dim=-1, eps=SHORTEST)
     return torch.where(finite, unit, items + float("nan"))
@@ -362,8 +364,7 @@ def catalogue_ranks(
     excluded: Tensor | None = None,
     precision: str | None = None,
 ) -> Tensor:
-    """Compute the exact rank of each row's target among the items it does not exclude, 0 for the
-    best.
+    """Compute the rank (0 is best) of each row's target among the items it does not exclude.
 
     An item that scores exactly like the target ranks before it: the rank is the number of other items
     that score at least as high.

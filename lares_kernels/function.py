@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import _SingleLevelFunction
 
 from lares_kernels.common.constant_result import constant_result
-from lares_kernels.common.dispatcher import can_be_read, only_run
+from lares_kernels.common.dispatcher import can_be_read, is_eager
 from lares_kernels.common.whole import whole_number, whole_numbers
 from lares_kernels.cpu import repeated_calls
 from lares_kernels.operators.once_differentiable import differentiable_by, not_differentiable
@@ -322,7 +322,7 @@ def refine(
         tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
     )
     dropout = training and has_dropout(config)
-    plain = (differentiates or seed is None) and only_run(hidden)
+    plain = (differentiates or seed is None) and is_eager(hidden)
     if seed is None:
         seed = seed_of_call(None, draws(config, state, dropout), hidden.device)
         if plain and not hidden.is_cuda:

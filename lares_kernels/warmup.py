@@ -67,8 +67,7 @@ def warmup(
 
 
 def _multiprocessors(device: torch.device | str) -> int:
-    """Return a card's multiprocessors; 0 elsewhere, where no kernel depends on the number of
-    sequences."""
+    """Return a card's multiprocessors; 0 for a CPU, whose kernels do not depend on them."""
     if torch.device(device).type != "cuda":
         return 0
     return torch.cuda.get_device_properties(device).multi_processor_count
@@ -77,8 +76,7 @@ def _multiprocessors(device: torch.device | str) -> int:
 def _batch(
     core: RecurrentCore, n_sequences: int, longest: int, packed: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return ``hidden`` of sequences of ``longest`` tokens, and the arguments that give their
-    lengths."""
+    """Return ``hidden`` of sequences of ``longest`` tokens, and the arguments of their lengths."""
     like = next(core.parameters())
     if packed:
         hidden = like.new_zeros(n_sequences * longest, core.config.d_model)

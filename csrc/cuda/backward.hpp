@@ -71,7 +71,7 @@ struct Backward : Forward<S> {
         }
         LARES_ROLLED
         for (int index = 0; index < call.n_layers; ++index) {
-            LayerDraws<S> draws = {call, tile, index, this->drawn_step(step), {}};
+            LayerDraws<S> draws = {call, tile, index, this->rng_step(step), {}};
             layer_forward<S>(x, this->layer(index), unit, draws, runs ? Work::kAll : Work::kNone,
                              ScratchTape<S>{scratch, index});
         }
@@ -81,7 +81,7 @@ struct Backward : Forward<S> {
         if (runs) fetch<S>(g, scratch.waiting());
         LARES_ROLLED
         for (int index = call.n_layers - 1; index >= 0; --index) {
-            LayerDraws<S> draws = {call, tile, index, this->drawn_step(step), {}};
+            LayerDraws<S> draws = {call, tile, index, this->rng_step(step), {}};
             layer_backward<S>(g, this->layer(index), index, at, draws,
                               gradients() + index * this->places.layer_vector(),
                               spill(tile, index, step));

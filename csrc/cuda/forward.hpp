@@ -20,7 +20,7 @@ struct SharedPlaces {
 
 template <class S>
 struct Forward {
-    static constexpr int kMostWarps = S::kMostWarps;
+    static constexpr int kMaxWarps = S::kMaxWarps;
 
     const LaresCudaCall& call;
     const Block& block;
@@ -93,7 +93,7 @@ struct Forward {
     }
 
     // Draws of layers outside the recurrence carry step 0.
-    LARES_DEVICE int drawn_step(int step) const {
+    LARES_DEVICE int rng_step(int step) const {
         return call.adapter == LARES_ADAPTER_NONE ? 0 : step + call.steps_done;
     }
 
@@ -113,7 +113,7 @@ struct Forward {
             for (int index = 0; index < call.n_layers; ++index) {
                 Work work = runs ? Work::kAll : Work::kNone;
                 if (step == last && index + 1 == call.n_layers) work = work_of_last(tile, step);
-                LayerDraws<S> draws = {call, tile, index, drawn_step(step), {}};
+                LayerDraws<S> draws = {call, tile, index, rng_step(step), {}};
                 layer_forward<S>(x, layer(index), unit, draws, work, NoTape());
             }
             if (runs) write(x, tile, step);

@@ -10,7 +10,7 @@ namespace lares::cuda {
 
 // Four warps, two units of two. A line of output is a word from each lane; lines come in order.
 struct Probe {
-    static constexpr int kMostWarps = 4;
+    static constexpr int kMaxWarps = 4;
     static constexpr int kSharedBytes = 4 * kFragment + 16 * 32 * 2;
 
     const LaresCudaProbe& call;

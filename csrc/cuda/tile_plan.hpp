@@ -62,7 +62,7 @@ struct Programs {
 
 // Cuts the sequences into tiles; a warp for each program.
 struct TilePlan {
-    static constexpr int kMostWarps = 1;
+    static constexpr int kMaxWarps = 1;
     static constexpr int kEach = Programs::kBlock / 32;  // neighbours, which a lane takes
 
     const LaresCudaCall& call;
@@ -205,7 +205,7 @@ struct TilePlan {
 
 // Writes down what is known of each row; a warp for each place that a sequence has.
 struct TileRows {
-    static constexpr int kMostWarps = 8;
+    static constexpr int kMaxWarps = 8;
 
     const LaresCudaCall& call;
     const Block& block;

@@ -17,7 +17,7 @@ namespace lares::cuda {
 template <class T, int D, bool Ahead, bool Transposed>
 struct WeightGradients {
     using S = Shape<T, D, 1, false, true>;
-    static constexpr int kMostWarps = 4;
+    static constexpr int kMaxWarps = 4;
 
     const LaresCudaCall& call;
     const Block& block;

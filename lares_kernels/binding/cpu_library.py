@@ -241,8 +241,7 @@ FUNCTIONS = Function.texts()
 
 
 def evaluate(function: str, x: Tensor) -> Tensor:
-    """Return one of ``FUNCTIONS`` of float32 ``x`` as the kernel computes it; tests bound its
-    error."""
+    """Return one of ``FUNCTIONS`` of float32 ``x`` as the kernel computes it, for tests."""
     x = x.contiguous()
     y = x.new_empty(x.shape)
     loaded().lares_evaluate(Function.of(function), x.numel(), x.data_ptr(), y.data_ptr())
@@ -322,8 +321,7 @@ def instruction_sets(precision: str = "fp32") -> list[str]:
 
 
 def build(precision: str) -> str:
-    """Identify the code that a call in this precision runs: the library's digest and instruction
-    set."""
+    """Identify the code of calls in this precision: the library's digest and instruction set."""
     return f"{digest_of(LIBRARY)} {instruction_set_in_use(precision)}"
 
 

@@ -180,8 +180,7 @@ def loaded() -> ctypes.CDLL:
 
 
 def device_type() -> str:
-    """Return the device type of the library's tensors: ``cuda``, or ``cpu`` for the tests'
-    emulator."""
+    """Return the library's device type: ``cuda``, or ``cpu`` for the tests' emulator."""
     name: bytes = loaded().lares_cuda_device_type()
     return name.decode()
 

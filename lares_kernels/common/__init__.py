@@ -1,2 +1,1 @@
-"""Share helpers that depend on no other folder: caches, checks of numbers, devices, the
-dispatcher."""
+"""Share helpers that depend on no other folder: caches, number checks, devices, dispatch."""

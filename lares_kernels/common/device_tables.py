@@ -1,5 +1,4 @@
-"""Cache tables that are made on the host once and read on a device by later calls, on any
-stream."""
+"""Cache tables that the host makes once and later calls read on a device, on any stream."""
 
 from __future__ import annotations
 

@@ -32,5 +32,5 @@ def is_capturing(device_type: str) -> bool:
 
 
 def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Launches inside go to ``device``."""
+    """Direct launches inside to ``device``."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

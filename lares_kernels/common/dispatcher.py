@@ -20,7 +20,7 @@ from torch.nn import Parameter
 _PLAIN = frozenset((Tensor, Parameter))  # types without code of their own
 
 
-def only_run(hidden: Tensor) -> bool:
+def is_eager(hidden: Tensor) -> bool:
     """Return True if a call runs eagerly: no compiler, tracer, functorch transform, dispatch
     mode, profiler or forward-mode AD is active, and ``hidden`` was not left over from one."""
     return (
@@ -66,15 +66,14 @@ def may_have_tangents() -> bool:
 
 
 def needs_no_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
-    """Return True if a call runs eagerly on plain tensors; the first of ``tensors`` must not be
-    None.
+    """Return True if a call runs eagerly on plain tensors, the first of which is not None.
 
     The dispatcher hands subclasses to their own code, and makes tensors of views that PyTorch negates
     as they are read, such as the imaginary part of a conjugate.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     return (
-        only_run(given[0])
+        is_eager(given[0])
         and not given[0].is_meta
         and _PLAIN.issuperset(map(type, given))
         and not any(map(Tensor.is_neg, given))

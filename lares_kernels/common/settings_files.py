@@ -66,8 +66,7 @@ def require_known(where: str, given: Collection[str], known: Collection[str]) ->
 def replaced(
     settings: dict[str, T], family: str, those: T, forget: Callable[[], None]
 ) -> Iterator[None]:
-    """Hold ``those`` settings under ``family`` within the block; call ``forget`` at its begin
-    and end."""
+    """Hold ``those`` under ``family`` within the block; call ``forget`` at its begin and end."""
     before = dict(settings)
     settings[family] = those
     forget()

@@ -1,4 +1,4 @@
-"""Numbers among what callers give: whole ones, in tensors and single, and real ones."""
+"""Check whole and real numbers that callers pass, in tensors and single."""
 
 from __future__ import annotations
 

@@ -15,10 +15,15 @@ import torch
 from torch import Tensor
 
 from lares_kernels.binding import cpu_library as lib
-from lares_kernels.common.dispatcher import only_run
-from lares_kernels.cpu.backend import of_core, struct_without_tensors
-from lares_kernels.cpu.tensor_reader import Look, Place, look_for, word_of
-from lares_kernels.cpu.tensors import room_like
+from lares_kernels.common.dispatcher import is_eager
+from lares_kernels.cpu.backend import struct_without_tensors, template_of
+from lares_kernels.cpu.tensor_reader import (
+    ExpectedTensor,
+    TensorReader,
+    compile_pattern,
+    field_index,
+)
+from lares_kernels.cpu.tensors import empty_like
 from lares_kernels.registry.backends import asked_backend
 from lares_kernels.registry.circumstances import Circumstances, circumstances
 from lares_kernels.spec.call import RefineCall, RefineOutput
@@ -26,7 +31,7 @@ from lares_kernels.spec.choices import Code
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.parameters import parameter_shapes
 
-_MOST_KEPT = 1024  # signatures; a server's batches have few, and past that keeping starts anew
+_MAX_CACHED = 1024  # signatures; a server's batches have few, and past that keeping starts anew
 
 
 # What decides how a call runs, beside its parameters and the numbers in its tensors: key of the
@@ -50,7 +55,7 @@ class _Kept:
         forward: of the library.
     """
 
-    look: Look
+    look: TensorReader
     names: list[str]
     full: Tensor
     trajectory: tuple[int, ...]
@@ -76,7 +81,7 @@ def signature_of(
     """
     if (
         torch.is_grad_enabled()
-        or not only_run(hidden)
+        or not is_eager(hidden)
         or hidden.dtype is not torch.float32
         or not hidden.is_cpu
         or torch.is_autocast_enabled("cpu")
@@ -97,24 +102,24 @@ def is_kept(signature: Signature) -> bool:
 
 def keep(signature: Signature, call: RefineCall) -> None:
     """Keep what ``call``, which has run on the CPU kernel, came to."""
-    if len(_kept) >= _MOST_KEPT:
+    if len(_kept) >= _MAX_CACHED:
         _kept.clear()
     shapes = parameter_shapes(call.config)
     _, hidden_shape, *_ = signature
-    order = of_core(call).in_places((*range(len(shapes)), None))
+    order = template_of(call).reorder((*range(len(shapes)), None))
     n_sequences = call.n_sequences
     steps = () if call.options.max_steps == 1 else (call.options.max_steps,)
     places = [
-        Place(word_of("lengths"), torch.int64, (n_sequences,)),
-        Place(word_of("sequence_ids"), torch.int64, (n_sequences,), may_be_none=True),
-        Place(word_of("hidden"), torch.float32, tuple(hidden_shape)),
+        ExpectedTensor(field_index("lengths"), torch.int64, (n_sequences,)),
+        ExpectedTensor(field_index("sequence_ids"), torch.int64, (n_sequences,), may_be_none=True),
+        ExpectedTensor(field_index("hidden"), torch.float32, tuple(hidden_shape)),
         *(
-            Place(word_of("parameters", order.index(place)), torch.float32, shape)
+            ExpectedTensor(field_index("parameters", order.index(place)), torch.float32, shape)
             for place, shape in enumerate(shapes.values())
         ),
     ]
     _kept[signature] = _Kept(
-        look_for(bytes(struct_without_tensors(call)), places),
+        compile_pattern(bytes(struct_without_tensors(call)), places),
         [*shapes],
         torch.full_like(call.lengths, call.padded_length or call.n_hidden_rows),
         (n_sequences, *steps, call.config.d_model),
@@ -129,8 +134,7 @@ def _lengths(
     lengths: Tensor | Sequence[int] | None,
     cu_seqlens: Tensor | None,
 ) -> Tensor | Sequence[int] | None:
-    """Return lengths (B,) without reading them, or None if they are of a kind that is not
-    cached."""
+    """Return lengths (B,) without reading them, or None if such calls are not cached."""
     if cu_seqlens is None:
         if hidden.dim() == 2:
             return None
@@ -164,7 +168,7 @@ def run(
     c.trajectory = trajectory.data_ptr()
     final = None
     if kept.wants_state:
-        final = room_like(hidden)
+        final = empty_like(hidden)
         c.final_state = final.data_ptr()
     c.seed = int(seed)
     c.threads = torch.get_num_threads()

@@ -21,11 +21,11 @@ from lares_kernels.spec.choices import NumberType
 
 _PLAIN = (Tensor, Parameter)  # a subclass may hold its numbers in its own way
 _TYPES = {torch.float32: NumberType.FLOAT32, torch.int64: NumberType.INT64}
-_MOST_DIMENSIONS = 4
+_MAX_DIMENSIONS = 4
 _DLPACK = 1  # version of the exchange table
 
 
-class Place(NamedTuple):
+class ExpectedTensor(NamedTuple):
     """Describe an expected tensor, contiguous and on the CPU, and where its address is written.
 
     Attributes:
@@ -41,20 +41,19 @@ class Place(NamedTuple):
     may_be_none: bool = False
 
 
-# Of a list and a C struct: whether the list holds tensors that are as the places say; then the struct
-# is filled in. The addresses are good for as long as the caller keeps the tensors.
-Look = Callable[[list[object], lib.LaresCall], object]
+# Takes a list and a C struct. Returns true if the list holds tensors that match the pattern; then the
+# struct is filled in. The addresses stay valid as long as the caller keeps the tensors.
+TensorReader = Callable[[list[object], lib.LaresCall], object]
 
 
-def word_of(field: str, index: int = 0) -> int:
-    """Return the index of a C struct's 8-byte word that holds ``field`` (element ``index`` of an
-    array)."""
+def field_index(field: str, index: int = 0) -> int:
+    """Return the 8-byte word of the C struct that holds ``field`` (or its element ``index``)."""
     offset: int = getattr(lib.LaresCall, field).offset
     return offset // 8 + index
 
 
-def look_for(struct: bytes, places: Sequence[Place]) -> Look:
-    """Looks whether tensors are as ``places`` say; ``struct``: what the C struct holds beside them."""
+def compile_pattern(struct: bytes, places: Sequence[ExpectedTensor]) -> TensorReader:
+    """Return a check of tensors against ``places``; ``struct`` holds the C struct's other fields."""
     reader = _reader()
     if reader is None:
         return partial(_look_in_python, struct, places)
@@ -62,13 +61,13 @@ def look_for(struct: bytes, places: Sequence[Place]) -> Look:
         ctypes.pointer(reader),
         ctypes.pointer(lib.LaresCall.from_buffer_copy(struct)),
         len(places),
-        (_Place * len(places))(*map(_in_c, places)),
+        (_ExpectedTensor * len(places))(*map(_in_c, places)),
     )
     return partial(_look_in_c(), pattern)
 
 
 def _look_in_python(
-    struct: bytes, places: Sequence[Place], tensors: list[object], c: lib.LaresCall
+    struct: bytes, places: Sequence[ExpectedTensor], tensors: list[object], c: lib.LaresCall
 ) -> bool:
     if len(tensors) != len(places):
         return False
@@ -84,7 +83,7 @@ def _look_in_python(
     return True
 
 
-def _address(place: Place, tensor: object) -> int:
+def _address(place: ExpectedTensor, tensor: object) -> int:
     """Return the address of a tensor that matches ``place``, else 0."""
     if (
         isinstance(tensor, Tensor)
@@ -122,13 +121,13 @@ class _Reader(ctypes.Structure):
     ]
 
 
-class _Place(ctypes.Structure):
-    """Mirror ``LaresPlace`` of csrc/lares_kernels.h, field by field."""
+class _ExpectedTensor(ctypes.Structure):
+    """Mirror ``LaresExpectedTensor`` of csrc/lares_kernels.h, field by field."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("word", "type", "may_be_none", "dimensions")),
-        ("shape", ctypes.c_int64 * _MOST_DIMENSIONS),
-        *((name, ctypes.c_void_p) for name in ("known", "known_at")),
+        ("shape", ctypes.c_int64 * _MAX_DIMENSIONS),
+        *((name, ctypes.c_void_p) for name in ("known", "known_address")),
     ]
 
 
@@ -139,7 +138,7 @@ class _Pattern(ctypes.Structure):
         ("reader", ctypes.POINTER(_Reader)),
         ("call", ctypes.POINTER(lib.LaresCall)),
         ("n_places", ctypes.c_int64),
-        ("places", ctypes.POINTER(_Place)),
+        ("places", ctypes.POINTER(_ExpectedTensor)),
     ]
 
 
@@ -163,9 +162,11 @@ class _ExchangeTable(ctypes.Structure):
     ]
 
 
-def _in_c(place: Place) -> _Place:
-    shape = (*place.shape, *[1] * (_MOST_DIMENSIONS - len(place.shape)))
-    return _Place(place.word, _TYPES[place.dtype], place.may_be_none, len(place.shape), shape)
+def _in_c(place: ExpectedTensor) -> _ExpectedTensor:
+    shape = (*place.shape, *[1] * (_MAX_DIMENSIONS - len(place.shape)))
+    return _ExpectedTensor(
+        place.word, _TYPES[place.dtype], place.may_be_none, len(place.shape), shape
+    )
 
 
 @cache

@@ -10,19 +10,18 @@ from torch import Tensor
 _CPU = torch.device("cpu")
 
 
-def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def empty_tensor(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return an uninitialised CPU tensor, independent of torch's default dtype and device."""
     return torch.empty(*shape, dtype=dtype, device=_CPU)
 
 
-def room_like(tensor: Tensor) -> Tensor:
+def empty_like(tensor: Tensor) -> Tensor:
     """Return an uninitialised CPU tensor of the shape of ``tensor``."""
     return torch.empty_like(tensor, dtype=torch.float32, memory_format=torch.contiguous_format)
 
 
 class Addressed:
-    """Hold tensors that the library reads; their addresses stay valid as long as this object
-    lives."""
+    """Hold tensors that the library reads; addresses stay valid as long as this object lives."""
 
     def __init__(self) -> None:
         self.alive: list[Tensor] = []
@@ -30,8 +29,7 @@ class Addressed:
     def address(
         self, tensor: Tensor, dtype: torch.dtype = torch.float32, name: str = "a tensor"
     ) -> int:
-        """Return the address of ``tensor``. Raise ``ValueError`` unless it is contiguous
-        ``dtype`` in memory."""
+        """Return the address of contiguous ``dtype`` data. Raise ``ValueError`` if it has none."""
         if not tensor.data_ptr() and tensor.numel():
             raise ValueError(
                 f"{name} has no memory: its storage was freed, as sharding does between calls; give "

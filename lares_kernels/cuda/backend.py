@@ -38,11 +38,11 @@ from lares_kernels.spec.noise import threshold_and_planes
 
 _NAME = "cuda"  # of the backend
 LEAST_CAPABILITY = (8, 0)
-_MOST_NUMBERS = 1 << 31  # the kernels count the numbers of a tensor in 32 bits
+_MAX_NUMBERS = 1 << 31  # the kernels count the numbers of a tensor in 32 bits
 
 
 class CudaBackend:
-    """Tiles of whole sequences; a warp takes 16 rows through all steps.
+    """Run tiles of whole sequences; a warp takes 16 rows through all steps.
 
     Not chosen without being asked for: it has not run on a card yet.
     """
@@ -196,7 +196,7 @@ class CudaBackend:
 
 
 def steps_at_once(shapes: Shapes, warp_tiles: int, steps: int, room: int) -> int:
-    """Steps of which what backward leaves fits ``room`` bytes; at least one."""
+    """Return how many steps' spilled data fit ``room`` bytes; at least one."""
     bytes_of_step = warp_tiles * (shapes.layers * shapes.spill_bytes + shapes.concat_spill_bytes)
     return max(1, min(steps, room // bytes_of_step))
 
@@ -377,10 +377,10 @@ def _floats_of(tensor: Tensor) -> Tensor:
 
 
 def _check_size(what: str, numbers: int) -> None:
-    if numbers >= _MOST_NUMBERS:
+    if numbers >= _MAX_NUMBERS:
         raise PlanFailure(
             f"backend 'cuda' cannot run this call: {what} would have {numbers} numbers, "
-            f"the most is {_MOST_NUMBERS - 1}; split the batch"
+            f"the most is {_MAX_NUMBERS - 1}; split the batch"
         )
 
 

@@ -35,8 +35,8 @@ _TILE_ROWS = 16  # of a warp
 _RESERVED = 1024  # bytes of shared memory that a block has for CUDA itself, beside the limit
 SPLIT_LONGEST = 64  # tokens of a sequence that one block takes: four rows a warp
 SPLIT_WARPS = 16  # of its block
-_MOST_HELD_WIDTH = 64  # wider rows wait in shared memory while a branch that drops is summed
-_MOST_RESIDENT_HEAD_TILES = 2  # of backward: wider ones are compiled for weights in memory alone
+_MAX_HELD_WIDTH = 64  # wider rows wait in shared memory while a branch that drops is summed
+_MAX_RESIDENT_HEAD_TILES = 2  # of backward: wider ones are compiled for weights in memory alone
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,13 @@ class Shapes:
 
     @property
     def layer_vector(self) -> int:
-        """Numbers of a layer's vectors."""
+        """Return the size of a layer's vectors, in numbers."""
         return 48 * self.heads * self.head_tiles + 6 * self.width + self.ff
 
     @property
     def vector_size(self) -> int:
-        """Numbers of all vectors: the layers', LayerNorm_core's, concat's bias, the gate."""
+        """Return the size of all vectors in numbers: the layers', LayerNorm_core's, concat's
+        bias, the gate."""
         return self.layers * self.layer_vector + 3 * self.width + 4
 
     @property
@@ -89,8 +90,7 @@ class Shapes:
 
     @property
     def spill_bytes(self) -> int:
-        """Return the bytes that backward spills for 16 tokens of a layer and step
-        (csrc/cuda/spill.hpp)."""
+        """Return bytes that backward spills for 16 tokens of a layer and step (csrc/cuda/spill.hpp)."""
         units = 4 * self.heads * self.head_tiles + self.ff // 8
         return (units + self.width // 4) * _FRAGMENT_BYTES
 
@@ -106,27 +106,25 @@ class Shapes:
         return self.layers * of_layer + (self.width // 8 if self.concat else 0)
 
     def scratch_bytes(self, unit_warps: int) -> int:
-        """Return the bytes of a warp's own scratch in backward (``Scratch`` of
-        csrc/cuda/spill.hpp)."""
+        """Return bytes of a warp's scratch in backward (``Scratch`` of csrc/cuda/spill.hpp)."""
         rows = (3 * self.layers + 2) * self.width // 8
         return (rows + 4 * self.head_tiles * (unit_warps - 1)) * _FRAGMENT_BYTES
 
     @property
     def exchange_bytes(self) -> int:
-        """Return the bytes of shared memory through which a warp passes one head's keys and
-        values."""
+        """Return bytes of shared memory through which a warp passes a head's keys and values."""
         return 2 * self.head_tiles * _FRAGMENT_BYTES
 
     def waiting_bytes(self, dropout: bool) -> int:
         """Return the bytes of shared memory that hold a warp's spilled rows
         (``kSpillsResidual``); backward takes those of dropout."""
-        waits = dropout and self.width > _MOST_HELD_WIDTH
+        waits = dropout and self.width > _MAX_HELD_WIDTH
         return self.width // 8 * _FRAGMENT_BYTES if waits else 0
 
 
 def shapes_of(config: CoreConfig) -> Shapes:
     """Return the sizes of ``config``, which must have passed ``SERVES``."""
-    head_tiles = max(-(-config.head_dim // 16), 1 if config.d_model <= _MOST_HELD_WIDTH else 2)
+    head_tiles = max(-(-config.head_dim // 16), 1 if config.d_model <= _MAX_HELD_WIDTH else 2)
     return Shapes(
         width=config.d_model,
         heads=config.n_heads,
@@ -162,7 +160,7 @@ class LaunchPlan:
 
 
 def most_warps(shapes: Shapes, dropout: bool) -> int:
-    """Return the most warps of a block that the registers allow (``Shape::kMostWarps``)."""
+    """Return the most warps of a block that the registers allow (``Shape::kMaxWarps``)."""
     return 8 if dropout or shapes.width > 64 or shapes.head_tiles > 2 else 12
 
 
@@ -187,7 +185,7 @@ def launch_plan(
     for resident in (preferred == WEIGHTS[0], preferred != WEIGHTS[0]):
         if (shapes.width == 128 and resident) or (shapes.width == 32 and not resident):
             continue  # not compiled: the first never fits, the second is never needed
-        if backward and resident and shapes.head_tiles > _MOST_RESIDENT_HEAD_TILES:
+        if backward and resident and shapes.head_tiles > _MAX_RESIDENT_HEAD_TILES:
             continue
         fixed = vectors + (shapes.weight_bytes if resident else 0)
         unit = unit_warps * (shapes.exchange_bytes + shapes.waiting_bytes(dropout or backward))
@@ -209,8 +207,7 @@ def carveout(shared_bytes: int, card: Card) -> int:
 
 
 def split_plan(shapes: Shapes, longest: int, steps: int, card: Card) -> LaunchPlan | None:
-    """Return the low-latency plan (csrc/cuda/split.hpp) of calls without dropout or backward, or
-    None.
+    """Return the low-latency plan (csrc/cuda/split.hpp) for inference without dropout, or None.
 
     It is for calls of no more sequences than multiprocessors, which take it whatever its shape.
     """

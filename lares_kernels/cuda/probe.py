@@ -1,5 +1,6 @@
-"""Does a card do what the kernels take it to do? Every primitive of a warp (csrc/cuda/probe.hpp) once,
-held to what NVIDIA's PTX manual says of it, written down here in plain PyTorch."""
+"""Check that a card computes as the kernels assume: every primitive of a warp
+(csrc/cuda/probe.hpp) once, against what NVIDIA's PTX manual defines, written down here in plain
+PyTorch."""
 
 from __future__ import annotations
 
@@ -55,11 +56,13 @@ def differences(device: torch.device) -> list[str]:
     lines = list(_expected(words, wide))
     assert len(lines) == LINES
     return [
-        text for line, got in zip(lines, output.cpu(), strict=True) if (text := _told(line, got))
+        text
+        for line, got in zip(lines, output.cpu(), strict=True)
+        if (text := _difference(line, got))
     ]
 
 
-def _told(line: _Line, words: Tensor) -> str | None:
+def _difference(line: _Line, words: Tensor) -> str | None:
     wanted = line.wanted
     found = words.view(torch.float32) if wanted.dtype == torch.float32 else words
     wrong = found != wanted

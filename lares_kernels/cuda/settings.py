@@ -26,7 +26,7 @@ from lares_kernels.common.settings_files import (
 
 ENVIRONMENT_VARIABLE = "LARES_CUDA_SETTINGS"
 WEIGHTS = ("resident", "streamed")
-_MOST_PRODUCT_WARPS = 64  # that a multiprocessor can hold
+_MAX_PRODUCT_WARPS = 64  # that a multiprocessor can hold
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def _require(path: Path, name: str, value: Any) -> None:
         allowed, what = isinstance(value, bool), "true or false"
     else:
         whole = isinstance(value, int) and not isinstance(value, bool)
-        allowed = whole and 1 <= value <= _MOST_PRODUCT_WARPS
-        what = f"a whole number from 1 to {_MOST_PRODUCT_WARPS}"
+        allowed = whole and 1 <= value <= _MAX_PRODUCT_WARPS
+        what = f"a whole number from 1 to {_MAX_PRODUCT_WARPS}"
     if not allowed:
         raise ValueError(f"{path}: {name} is {value!r}; it must be {what}")
 

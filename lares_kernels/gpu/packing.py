@@ -24,7 +24,7 @@ Arrange = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
 
 
 class Places(NamedTuple):
-    """Places of numbers in all parameters, one after the other, counted from 1; 0 is a zero.
+    """Number the places in all parameters, one after the other, from 1; 0 is a zero.
 
     Attributes:
         matrices: shape of the packed matrices.

@@ -31,8 +31,7 @@ def unfilled_like(tensor: Tensor) -> Tensor:
 
 
 def zeroed(*shape: int | Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return ``torch.zeros(*shape)``, filled once: under deterministic algorithms torch fills
-    twice."""
+    """Return ``torch.zeros(*shape)``, filled once, even under deterministic algorithms."""
     return unfilled(*shape, dtype=dtype, device=device).zero_()
 
 

@@ -24,24 +24,24 @@ def spill_bytes(device: torch.device) -> int:
     return max(LEAST_SPILL, total // _SHARE)
 
 
-MOST_PROGRAMS = 512
+MAX_PROGRAMS = 512
 
 
 def divided(n_sequences: int, block: int) -> tuple[int, int, int]:
     """Divide blocks of sequences, each cut into tiles on its own, among programs.
 
     Returns:
-        (blocks, programs, blocks of a program): one each as far as ``MOST_PROGRAMS`` goes.
+        (blocks, programs, blocks of a program): one each as far as ``MAX_PROGRAMS`` goes.
     """
     blocks = -(-n_sequences // block)
-    of_program = -(-blocks // MOST_PROGRAMS)
+    of_program = -(-blocks // MAX_PROGRAMS)
     return blocks, -(-blocks // of_program), of_program
 
 
 def most_tiles(
     n_rows: int, n_sequences: int, longest: int, tile_rows: int, n_blocks: int = 1
 ) -> int:
-    """Tiles that sequences of at most ``longest`` tokens, ``n_rows`` in all, can need.
+    """Bound the tiles that sequences of at most ``longest`` tokens, ``n_rows`` in all, can need.
 
     They are put into tiles in ``n_blocks`` blocks, each on its own and first-fit. A tile of a block
     that another follows holds more than ``tile_rows - longest`` rows, and two neighbours together more

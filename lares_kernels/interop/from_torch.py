@@ -28,7 +28,7 @@ from lares_kernels.spec.seeds import DrawSeeds
 
 
 class TorchEncoder(nn.Module):
-    """Runs an ``nn.TransformerEncoder`` or ``nn.TransformerEncoderLayer`` under a causal mask.
+    """Run an ``nn.TransformerEncoder`` or ``nn.TransformerEncoderLayer`` under a causal mask.
 
     It takes the place of the encoder in a program: the arguments and the result are the encoder's.
     The encoder's modules are its own, under the names that they had, so checkpoints of before and
@@ -179,8 +179,7 @@ def _config(encoder: nn.Module, padding: str) -> tuple[CoreConfig, bool]:
 
 
 def _layer_options(layer: Any, prefix: str) -> dict[str, Any]:
-    """Return the options that determine what a layer computes, by attribute name; check the
-    rest."""
+    """Return the attributes that determine what a layer computes; check the rest."""
     require_type(prefix.rstrip(".") or "encoder", layer, nn.TransformerEncoderLayer)
     check_attention(f"{prefix}self_attn", layer.self_attn)
     d = layer.self_attn.embed_dim

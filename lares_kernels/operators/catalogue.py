@@ -1,5 +1,4 @@
-"""Define ``torch.ops.lares_kernels.catalogue_*``: schemas, fakes, one implementation for all
-devices.
+"""Define ``torch.ops.lares_kernels.catalogue_*``: schemas, fakes, one kernel for all devices.
 
 The implementations check what they are given, since anybody may call them: kernels get addresses.
 """
@@ -218,8 +217,7 @@ for _name, _fake in _FAKES.items():
 
 
 def operator_for(name: str, *tensors: Tensor | None) -> Callable[..., Any]:
-    """Return ``torch.ops.lares_kernels.<name>``, or the plain function where no dispatch is
-    needed."""
+    """Return ``torch.ops.lares_kernels.<name>``, or its function where no dispatch is needed."""
     given = [tensor for tensor in tensors if tensor is not None]
     differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
     # A batch of gradients (is_grads_batched=True) has no memory of its own.

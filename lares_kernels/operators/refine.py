@@ -44,8 +44,7 @@ def make_call(
     handover: Handover | None = None,
     config: CoreConfig | None = None,
 ) -> RefineCall:
-    """Build the call that an operator's plain arguments describe, with tensors that kernels can
-    read.
+    """Build the call that an operator's arguments describe, with tensors that kernels can read.
 
     ``config`` is the options', for those who have it: a compiler cannot follow how a key is read.
     """
@@ -150,8 +149,7 @@ def _refine_backward_operator(*arguments: Any) -> list[Tensor]:
 
 
 def _dtype_of(backend: str, hidden: Tensor) -> torch.dtype:
-    """Return the type of a backend's results; kernels compute in float32 whatever they are
-    given."""
+    """Return the type of a backend's results; kernels compute in float32."""
     if hidden.dtype != torch.float64:
         return torch.float32
     served = REFINE.named(plain_name(backend)).serves.widths
@@ -216,8 +214,7 @@ def refine_for(
     parameters: Sequence[Tensor],
     handover: Handover | None = None,
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """Return ``torch.ops.lares_kernels.refine``, or the plain function if these tensors need no
-    dispatch.
+    """Return ``torch.ops.lares_kernels.refine``, or its function if no dispatch is needed.
 
     Operators hand nothing on to backward but what they return: only what runs without them fills
     ``handover``.

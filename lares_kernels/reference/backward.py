@@ -102,7 +102,7 @@ def norm_backward(
     return g_x, (g_y * tape.normalised).sum(0), g_y.sum(0)
 
 
-def norm_backward_into(
+def accumulate_norm_backward(
     call: RefineCall, p: Parameters, name: str, g_y: Tensor, tape: NormTape, grads: Gradients
 ) -> Tensor:
     """Return the gradient by the input of LayerNorm ``name``; add its parameters' to ``grads``."""
@@ -214,7 +214,7 @@ def layer_forward(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> tuple[Tensor, LayerTape]:
     """Compute ``equations.transformer_layer`` and its tape."""
-    x = eq.shown(layout, x)
+    x = eq.mask_padding(layout, x)
     attention_factor, ffn_factor = eq.residual_dropout(call, layout, layer, step)
     inner_factor = eq.inner_dropout(call, layout, layer, step)
     attn_weights = (p["attn_norm_weight"], p["attn_norm_bias"])
@@ -246,7 +246,7 @@ def layer_backward(
     """Return the gradient by the layer's input; add the parameters' to ``grads``."""
 
     def through_norm(name: str, g: Tensor, norm: NormTape) -> Tensor:
-        return norm_backward_into(call, p, name, g, norm, grads)
+        return accumulate_norm_backward(call, p, name, g, norm, grads)
 
     norm = call.config.norm
     if norm == "query":

@@ -45,8 +45,7 @@ def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def prepared_queries(call: CatalogueCall, queries: Tensor) -> Tensor:
-    """Return the queries' rows scaled so that their products with the prepared items are the
-    scores."""
+    """Return queries scaled so that their products with the prepared items are the scores."""
     if call.cosine:
         queries = functional.normalize(queries, dim=-1, eps=SHORTEST)
     return queries / call.temperature
@@ -101,16 +100,14 @@ class Block(NamedTuple):
         return rows, ids[rows] - self.first
 
     def g_scores(self, normaliser: Tensor, g_normaliser: Tensor) -> Tensor:
-        """Return the gradient (N, B) by the scores, zero where a row excludes the item, whatever
-        its value."""
+        """Return the gradient (N, B) by the scores, exactly 0 where a row excludes the item."""
         found = (self.scores - normaliser[:, None]).exp() * g_normaliser[:, None]
         if self.left_out is not None:
             found[self.left_out] = 0.0
         return found
 
     def sums(self, g_scores: Tensor, dtype: torch.dtype) -> Tensor:
-        """Multiply ``g_scores`` (N, B) by the items to (N, d), each row's sum over what it does not
-        exclude.
+        """Multiply ``g_scores`` (N, B) by the items that each row does not exclude, to (N, d).
 
         Zero times NaN is NaN: so an item that is not finite and that some rows exclude is added to the
         others by itself.

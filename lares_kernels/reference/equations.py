@@ -70,7 +70,7 @@ def attention_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -
         layout.row_streams,
         layout.position,
         layer=layer,
-        step=call.drawn_step(step),
+        step=call.rng_step(step),
         rate=rate,
         n_heads=call.config.n_heads,
         n_keys=layout.max_length,
@@ -93,7 +93,7 @@ def residual_dropout(
         layout.row_streams,
         layout.position,
         layer=layer,
-        step=call.drawn_step(step),
+        step=call.rng_step(step),
         rate=rate,
         width=call.config.d_model,
         seed=call.seed,
@@ -118,7 +118,7 @@ def row_dropout(
     """Return factors (N, ``width``) of rows at a site of their own, or None where off."""
     if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
         return None
-    word = noise.site_word(site, layer, call.drawn_step(step))
+    word = noise.site_word(site, layer, call.rng_step(step))
     keep = noise.row_keep(layout.row_streams, layout.position, word, rate, width, call.seed)
     return dropout_scale(keep, rate, call.state_dtype)
 
@@ -135,7 +135,7 @@ def inner_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Te
     return row_dropout(call, layout, noise.Site.INNER, layer, step, rate, width)
 
 
-def shown(layout: Layout, x: Tensor) -> Tensor:
+def mask_padding(layout: Layout, x: Tensor) -> Tensor:
     """Return ``x`` (N, d) with zeros in padding rows."""
     return x if layout.real is None else x.masked_fill(~layout.real, 0.0)
 
@@ -210,8 +210,7 @@ def attention(
 
 
 def feed_forward(call: RefineCall, p: Parameters, x: Tensor, factor: Tensor | None) -> Tensor:
-    """Compute ``W_2 Dropout_inner(act(W_1 x + b_1)) + b_2``, (N, d) to (N, d); ``factor`` is the
-    dropout."""
+    """Compute ``W_2 (factor act(W_1 x + b_1)) + b_2``, (N, d) to (N, d), ``factor`` for dropout."""
     activation = ACTIVATIONS[call.config.activation].value
     inner = scaled(activation(linear(call, x, p["up_weight"], p["up_bias"])), factor)
     return linear(call, inner, p["down_weight"], p["down_bias"])
@@ -225,8 +224,7 @@ def window_rows(layout: Layout, x: Tensor) -> Tensor:
 def mix_window(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> Tensor:
-    """Compute the sublayer that ``filter`` and ``bsarec`` have in place of attention, (N, d) to (N,
-    d).
+    """Compute the sublayer of ``filter`` and ``bsarec`` that replaces attention, (N, d) to (N, d).
 
     ``LayerNorm(x + Dropout(filter(x)))``; BSARec: ``a`` times the same of its bands, plus ``1 - a``
     times attention's sublayer.
@@ -250,7 +248,7 @@ def transformer_layer(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> Tensor:
     """Compute one layer, post-, pre- or query-norm, (N, d) to (N, d)."""
-    x = shown(layout, x)
+    x = mask_padding(layout, x)
     attention_factor, feed_forward_factor = residual_dropout(call, layout, layer, step)
     inner_factor = inner_dropout(call, layout, layer, step)
     ffn_norm = (p["ffn_norm_weight"], p["ffn_norm_bias"])
@@ -294,7 +292,7 @@ def reasoning_step(
     x = layer_norm(call, x, p["core_norm_weight"], p["core_norm_bias"])
     for layer in range(call.config.n_layers):
         x = transformer_layer(call, layout, layer_parameters(call, p, layer), x, layer, step)
-    return shown(layout, x)
+    return mask_padding(layout, x)
 
 
 def layers_once(call: RefineCall, p: Parameters, hidden: Tensor) -> Tensor:
@@ -302,14 +300,14 @@ def layers_once(call: RefineCall, p: Parameters, hidden: Tensor) -> Tensor:
     x = hidden
     for layer in range(call.config.n_layers):
         x = transformer_layer(call, call.layout, layer_parameters(call, p, layer), x, layer, step=0)
-    return shown(call.layout, x)
+    return mask_padding(call.layout, x)
 
 
 def first_state(call: RefineCall, state: Tensor | None) -> Tensor:
     """Return ``s_0`` (N, d): the caller's, drawn, or zero."""
     layout, width = call.layout, call.config.d_model
     if state is not None:
-        return shown(layout, state.to(call.state_dtype))
+        return mask_padding(layout, state.to(call.state_dtype))
     if call.options.zero_state:
         device = layout.sequence.device
         return torch.zeros(layout.n_rows, width, dtype=call.state_dtype, device=device)
@@ -325,15 +323,15 @@ def first_state(call: RefineCall, state: Tensor | None) -> Tensor:
 
 
 def hidden_of_rows(call: RefineCall, hidden: Tensor) -> Tensor:
-    """Return ``H`` of every row (N, d) in the state's type; rollouts of a sequence share its
-    rows."""
+    """Return ``H`` of every row (N, d) in the state's type; rollouts share their sequence's rows."""
     hidden = hidden.to(call.state_dtype)
-    return shown(call.layout, hidden if call.hidden_rows is None else hidden[call.hidden_rows])
+    return mask_padding(
+        call.layout, hidden if call.hidden_rows is None else hidden[call.hidden_rows]
+    )
 
 
 def active_sequences(call: RefineCall, step: int) -> tuple[Layout, Tensor | None]:
-    """Return the layout of the sequences still active at ``step``, and their rows (None: all of
-    them)."""
+    """Return the layout of the sequences active at ``step``, and their rows (None: all)."""
     if call.num_steps is None:
         return call.layout, None
     return call.layout.select(call.num_steps >= step)

@@ -44,7 +44,7 @@ def layers_backward(
     forward: Any = window_layer_forward if mixes else layer_forward
     backward: Any = window_layer_backward if mixes else layer_backward
     tapes = []
-    g_y = eq.shown(layout, g_y)
+    g_y = eq.mask_padding(layout, g_y)
     for layer in range(call.config.n_layers):
         x, tape = forward(call, layout, eq.layer_parameters(call, p, layer), x, layer, step)
         tapes.append(tape)
@@ -52,7 +52,7 @@ def layers_backward(
         # Views into the stacked gradients: += on them adds to the whole.
         layer_grads = {name: grads[name][layer] for name in layer_parameters_of(call.config)}
         weights = eq.layer_parameters(call, p, layer)
-        g_y = eq.shown(layout, backward(call, weights, g_y, tapes[layer], layer_grads))
+        g_y = eq.mask_padding(layout, backward(call, weights, g_y, tapes[layer], layer_grads))
     return g_y
 
 

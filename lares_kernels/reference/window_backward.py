@@ -15,11 +15,11 @@ from lares_kernels.reference.backward import (
     FeedForwardTape,
     Gradients,
     NormTape,
+    accumulate_norm_backward,
     attention_backward,
     attention_forward,
     feed_forward_backward,
     feed_forward_forward,
-    norm_backward_into,
     norm_forward,
 )
 from lares_kernels.reference.equations import Parameters
@@ -79,7 +79,7 @@ def mix_window_backward(
 ) -> Tensor:
     """Return the gradient by the sublayer's input; add the parameters' to ``grads``."""
     share = call.config.band_share if tape.attention else 1.0
-    g_x = norm_backward_into(call, p, "filter_norm", share * g_u, tape.filter_norm, grads)
+    g_x = accumulate_norm_backward(call, p, "filter_norm", share * g_u, tape.filter_norm, grads)
     g_y = eq.scaled(g_x, tape.filter_factor).reshape_as(tape.window)
     if tape.attention is None:
         weight = p["filter_weight"].to(call.state_dtype)
@@ -90,7 +90,7 @@ def mix_window_backward(
     g_window, g_scale = rescale_bands_backward(g_y, tape.window, scale, call.config.cutoff)
     grads["band_scale"] += g_scale
     norm, attention, factor = tape.attention
-    g_sum = norm_backward_into(call, p, "attn_norm", (1.0 - share) * g_u, norm, grads)
+    g_sum = accumulate_norm_backward(call, p, "attn_norm", (1.0 - share) * g_u, norm, grads)
     g_branch, _ = attention_backward(call, p, eq.scaled(g_sum, factor), attention, grads)
     return g_x + g_window.reshape_as(g_x) + g_sum + g_branch
 
@@ -112,7 +112,7 @@ def window_layer_backward(
     call: RefineCall, p: Parameters, g_y: Tensor, tape: WindowLayerTape, grads: Gradients
 ) -> Tensor:
     """Return the gradient by the layer's input; add the parameters' to ``grads``."""
-    g_sum = norm_backward_into(call, p, "ffn_norm", g_y, tape.ffn_norm, grads)
+    g_sum = accumulate_norm_backward(call, p, "ffn_norm", g_y, tape.ffn_norm, grads)
     g_branch = eq.scaled(g_sum, tape.feed_forward_factor)
     g_u = g_sum + feed_forward_backward(call, p, g_branch, tape.feed_forward, grads)
     return mix_window_backward(call, p, g_u, tape.mixing, grads)

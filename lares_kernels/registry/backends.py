@@ -147,12 +147,10 @@ class CatalogueBackend(AnyBackend, Protocol):
         """Compute gradients of queries (N, d) and items (V, d); (0,) for one that is not wanted."""
 
     def top_k(self, call: CatalogueCall, given: Operands, k: int) -> tuple[Tensor, Tensor]:
-        """Return the ``k`` best scores (R, k) and their ids, best first; -inf and -1 where items
-        ran out."""
+        """Return the ``k`` best scores (R, k) and ids, best first; -inf and -1 past the last item."""
 
     def ranks(self, call: CatalogueCall, given: Operands) -> Tensor:
-        """Count other items that score at least as high as the chosen one, (R,) int64; -1 for
-        NaN."""
+        """Count other items that score at least as high as the chosen one, (R,) int64; NaN: -1."""
 
 
 B = TypeVar("B", bound=AnyBackend)
@@ -372,8 +370,7 @@ def _import_own() -> None:
 
 
 def available_backends() -> dict[str, str]:
-    """Return every backend by name: ``"usable"``, or the reason why it cannot run on this
-    machine."""
+    """Return every backend by name: ``"usable"``, or why it cannot run on this machine."""
     return {name: each.availability() or "usable" for name, each in _all_backends().items()}
 
 
@@ -452,7 +449,7 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def asked_backend() -> tuple[str | None, str]:
-    """(name or None, what asked for it) of the backend that calls here are to run on."""
+    """Return (name or None, its source) of the backend that calls here were told to run on."""
     name, source = _asked_for.get(), "use_backend"
     if name is None:
         found, source = getenv(_IN_BYTES), ENVIRONMENT_VARIABLE

@@ -1,4 +1,4 @@
-"""Plans that a device could not compile or start, and the way past them.
+"""Record plans that a device could not compile or start, and choose others.
 
 A backend has one plan for a call, or several, the preferred one first. Whether a plan's kernels can be
 compiled and started on a device shows at their first launch. :func:`run_first` takes the first plan
@@ -255,7 +255,7 @@ def _line_of(error: Exception) -> str:
 
 
 def _none_left(plans: Sequence[AnyPlan], failures: Sequence[_Failure]) -> str:
-    """Return, in one line, that none of ``plans`` starts, why, and what can be done."""
+    """Report in one line that none of ``plans`` starts, why, and what can be done."""
     reasons = "; ".join(f"{failure.words}: {failure.reason}" for failure in failures)
     remedies = "; ".join(dict.fromkeys(failure.remedy for failure in failures))
     met = _met.get()

@@ -63,8 +63,7 @@ class Given(NamedTuple):
 
 
 class GivenBackward(NamedTuple):
-    """Hold the inputs of backward: those of :class:`Given`, what forward saved, gradients of
-    outputs."""
+    """Hold the inputs of backward: :class:`Given`'s, what forward saved, gradients of outputs."""
 
     hidden: Tensor
     state: Tensor | None
@@ -115,7 +114,7 @@ class RefineCall:
         """Return what forward of that backend handed over, or None."""
         return self.handover if self.handover is not None and self.handover.by == backend else None
 
-    def drawn_step(self, step: int) -> int:
+    def rng_step(self, step: int) -> int:
         """Number that the draws of the call's ``step`` carry; 0 outside the recurrence."""
         return step + self.options.steps_done if step else 0
 
@@ -140,25 +139,23 @@ class RefineCall:
         return self.config.padding != "right"
 
     @property
-    def padding_is_read(self) -> bool:
+    def pads_with_zero_tokens(self) -> bool:
         """Return True if padding counts among the rows, as zero tokens."""
         return self.config.padding == "left-zeros"
 
     @property
-    def padding_is_computed(self) -> bool:
-        """Return True if padding counts among the rows: as zero tokens, or because the mixer
-        reads it."""
-        return self.padding_is_read or self.config.mixes_window
+    def computes_padding(self) -> bool:
+        """Return True if padding counts among the rows, as zero tokens or for the mixer."""
+        return self.pads_with_zero_tokens or self.config.mixes_window
 
     @property
     def has_whole_windows(self) -> bool:
         """Return True if padding has rows, whether or not it counts."""
-        return self.padding_is_computed or (self.traced and self.padded_length > 0)
+        return self.computes_padding or (self.traced and self.padded_length > 0)
 
     @kept_property
     def row_lengths(self) -> Tensor:
-        """Return the rows of each sequence, (B,) int64: its tokens, and padding where that has
-        rows."""
+        """Return the rows of each sequence, (B,) int64, including padding where that has rows."""
         if self.has_whole_windows:
             return torch.full_like(self.lengths, self.padded_length)
         return self.lengths
@@ -191,7 +188,8 @@ class RefineCall:
 
     @property
     def kept_size(self) -> int:
-        """Numbers kept for backward: a row of ``d`` and one more for every row and step."""
+        """Count the numbers saved for backward: a row of ``d`` and one more for every row and
+        step."""
         if not (self.options.differentiates and self.config.is_recurrent):
             return 0
         return self.options.max_steps * self.kept_rows * (self.config.d_model + 1)
@@ -220,8 +218,8 @@ class RefineCall:
         """Return the packed layout of every sequence, ``rollouts`` times."""
         real = self.lengths.repeat_interleave(rollouts)
         if self.has_whole_windows:
-            leading = self.padded_length - real if self.padding_is_read else None
-            tokens = None if self.padding_is_read else real
+            leading = self.padded_length - real if self.pads_with_zero_tokens else None
+            tokens = None if self.pads_with_zero_tokens else real
             return Layout.of_windows(self.padded_length, streams, leading, tokens)
         if self.traced:
             return Layout.of_rows(self.n_hidden_rows * rollouts, real, streams)
@@ -229,8 +227,7 @@ class RefineCall:
 
     @kept_property
     def hidden_rows(self) -> Tensor | None:
-        """Return the packed row of ``hidden`` that each row reads, (N,), or None where ``G =
-        1``."""
+        """Return the packed row of ``hidden`` that each row reads, (N,); None for ``G = 1``."""
         if self.options.rollouts == 1:
             return None
         lengths = self.row_lengths
@@ -252,7 +249,7 @@ class RefineCall:
 
     def _without_padding(self, layout: Layout, rows: Tensor) -> Tensor:
         """Return ``rows`` (N, d) with zeros in padding that has rows but does not count."""
-        after = None if self.padding_is_computed else layout.after_tokens
+        after = None if self.computes_padding else layout.after_tokens
         return rows if after is None else rows.masked_fill(after, 0.0)
 
     def pack_hidden(self, hidden: Tensor) -> Tensor:
@@ -302,7 +299,7 @@ class RefineCall:
                 )
 
     def _check_padding(self) -> None:
-        if self.padding_is_read and not self.padded_length:
+        if self.pads_with_zero_tokens and not self.padded_length:
             raise ValueError(
                 "padding='left-zeros' says what stands left of the tokens in padded hidden (B, L, d); "
                 "hidden is packed"
@@ -345,8 +342,7 @@ _PRECISION_OF = {dtype: name for name, dtype in PRECISIONS.items()}
 
 
 def product_precision(precision: str | None, dtype: torch.dtype, device_type: str) -> str:
-    """Return the precision of products: as requested, else autocast's, else that of ``hidden``'s
-    type."""
+    """Return the precision of products: as requested, else autocast's, else ``hidden``'s."""
     if precision is not None:
         if precision not in PRECISIONS:
             raise ValueError(

@@ -114,8 +114,7 @@ def check_matrices(queries: Tensor, items: Tensor) -> None:
 
 
 def check_ids(name: str, ids: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return ``ids`` as contiguous int64. Raise unless they are integers of ``shape`` on
-    ``device``."""
+    """Return ``ids`` as contiguous int64. Raise unless integers of ``shape`` on ``device``."""
     found = whole_numbers(name, ids, (shape,))
     if ids.device != device:
         raise ValueError(f"{name} is on {ids.device}, queries are on {device}")
@@ -123,8 +122,7 @@ def check_ids(name: str, ids: Tensor, shape: tuple[int, ...], device: torch.devi
 
 
 def check_excluded_shape(excluded: Tensor, n_rows: int, device: torch.device) -> Tensor:
-    """Return ``excluded`` (R, H) as contiguous int64. Raise unless it holds integers on
-    ``device``."""
+    """Return ``excluded`` (R, H) as contiguous int64. Raise unless integers on ``device``."""
     if not isinstance(excluded, Tensor) or excluded.dim() != 2:
         shape = tuple(getattr(excluded, "shape", ()))
         raise ValueError(
@@ -182,8 +180,7 @@ def operands(
 
 
 def of_queries(name: str, value: Tensor, queries: Tensor) -> Tensor:
-    """Return ``value`` contiguous. Raise unless it holds a real number for each of the queries
-    (N, d)."""
+    """Return ``value`` contiguous. Raise unless it has a real number for each query (N, d)."""
     check_floats(name, value, queries.device, (queries.shape[0],))
     return value.contiguous()
 

@@ -15,7 +15,7 @@ _AnyChoice = TypeVar("_AnyChoice", bound="Choice")
 
 
 class Choice(IntEnum):
-    """Holds a number, and the text that stands for it where people read or write it.
+    """Hold a number, and its name where people read or write it.
 
     Attributes:
         text: what users write for it; of a :class:`Code`, what it means.
@@ -49,8 +49,7 @@ class Choice(IntEnum):
 
 @unique
 class Adapter(Choice):
-    """Choose how the state meets H: their mean, a gated mean, a product with both, or not at
-    all."""
+    """Choose how the state meets H: mean, gated mean, product with both, or not at all."""
 
     ADD = 0, "add"
     GATE = 1, "gate"
@@ -71,7 +70,7 @@ class Mixer(Choice):
 
 @unique
 class Activation(Choice):
-    """Names the activation of the feed-forward."""
+    """Choose the activation of the feed-forward."""
 
     GELU = 0, "gelu"
     GELU_TANH = 1, "gelu_tanh"
@@ -116,7 +115,7 @@ class StateMode(Choice):
 
 @unique
 class Precision(Choice):
-    """Names the type of factors of products. Those with weights, and of weight gradients, may be
+    """Choose the type of products' factors. Those with weights, and of weight gradients, may be
     rounded to it, and are where the processor gains by it; sums, LayerNorm and the state stay
     float32."""
 
@@ -151,7 +150,7 @@ class Code(Choice):
 
 @unique
 class NumberType(Choice):
-    """Names the type of numbers that a tensor holds."""
+    """Choose the type of numbers that a tensor holds."""
 
     FLOAT32 = 0, "float32"
     INT64 = 1, "int64"
@@ -159,7 +158,7 @@ class NumberType(Choice):
 
 @unique
 class Function(Choice):
-    """Names an elementary function as the CPU kernel computes it."""
+    """Choose an elementary function as the CPU kernel computes it."""
 
     EXP = 0, "exp"
     LOG = 1, "log"

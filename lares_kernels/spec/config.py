@@ -201,8 +201,7 @@ class CoreConfig:
 
     @property
     def mixes_window(self) -> bool:
-        """Return True if all rows of the padded window mix, so that padding is part of the
-        computation."""
+        """Return True if all rows of the padded window mix, so that padding is computed with."""
         return self.mixer != "attention"
 
     @property

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 
 class BackendError(RuntimeError):
-    """Report that a backend requested by name cannot serve the call; the message says
-    why."""
+    """Report why a backend that was requested by name cannot serve the call."""
 
 
 class PlanFailure(BackendError):
-    """Report that no plan of a backend compiled and started on a device; another may run the
-    call."""
+    """Report that no plan of a backend started on a device; another may run the call."""

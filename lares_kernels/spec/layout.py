@@ -123,8 +123,7 @@ class Layout:
         return self.streams[self.sequence]
 
     def select(self, chosen: Tensor) -> tuple[Layout, Tensor]:
-        """Select the sequences where ``chosen`` (S,) bool holds: their layout, and their rows in
-        this one."""
+        """Return the layout of the sequences where ``chosen`` (S,) holds, and their rows here."""
         rows = chosen[self.sequence].nonzero().squeeze(1)
         leading = None if self.leading is None else self.leading[chosen]
         tokens = None if self.tokens is None else self.tokens[chosen]

@@ -158,8 +158,7 @@ class DrawSeeds:
         return None if self._next is None else int(self._next)
 
     def take(self) -> Tensor | None:
-        """Take a seed () int64, or None for one to be drawn; neighbouring ones give unrelated
-        draws.
+        """Return a seed () int64, or None to draw one; neighbouring seeds give unrelated draws.
 
         Raises:
             RuntimeError: a counted one is taken inside a backward.

@@ -35,12 +35,11 @@ from lares_kernels.triton.layered.forward import layered_forward, layered_text
 _PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST_TRITON = (3, 4)
 _LEAST_CAPABILITY = (8, 0)
-_MOST_FUSED_WIDTH = 64
+_MAX_FUSED_WIDTH = 64
 
 
 def precision_of(product_dtype: torch.dtype) -> str:
-    """Return how products are taken: ``half``, or for float32 ``ieee`` or ``tf32`` as torch
-    allows it."""
+    """Return the precision of products: ``half``; for float32 ``ieee``, or ``tf32`` if allowed."""
     if product_dtype != torch.float32:
         return "half"
     return "tf32" if tf32_allowed() and torch.version.hip is None else "ieee"
@@ -84,8 +83,7 @@ class TritonPlan(NamedTuple):
 
 
 class TritonBackend:
-    """Run one of two plans: tiles of whole sequences whose state stays in registers, or layer by
-    layer."""
+    """Run tiles of whole sequences with the state in registers, or else layer by layer."""
 
     name = "triton"
     preference = 10
@@ -186,7 +184,7 @@ class TritonBackend:
     def _is_fused(self, kernel: str, call: RefineCall, device: torch.device, longest: int) -> bool:
         """Return True if tiles of ``kernel`` hold the call, else it is the layered plan's."""
         config = call.config
-        if config.d_model % 8 or config.d_model > _MOST_FUSED_WIDTH:
+        if config.d_model % 8 or config.d_model > _MAX_FUSED_WIDTH:
             return False
         key = (family_of(device), kernel, precision_of(call.product_dtype))
         core = (padded(config.d_model), config.n_layers, config.mixer)

@@ -13,7 +13,7 @@ namespace lares::cuda {
 constexpr const char* kDeviceType = "cuda";
 
 template <class Kernel, class Call>
-__global__ void __launch_bounds__(32 * Kernel::kMostWarps, 1)
+__global__ void __launch_bounds__(32 * Kernel::kMaxWarps, 1)
     entry(const __grid_constant__ Call call) {
     extern __shared__ __align__(16) unsigned char shared[];
     // Through a shuffle, so that the compiler knows it to be the same for all lanes.

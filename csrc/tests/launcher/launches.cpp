@@ -19,7 +19,7 @@ using namespace lares::cuda;
 
 template <int Number>
 struct Nothing {
-    static constexpr int kMostWarps = 8;
+    static constexpr int kMaxWarps = 8;
     Nothing(const LaresCudaCall&, const Block&, unsigned char*) {}
     void run() const {}
 };

@@ -149,7 +149,7 @@ def fused_forward(
 
 
 def steps_at_once(c: Constants, kept_rows: int, steps: int, itemsize: int, room: int) -> int:
-    """Steps whose units and sides fit ``room`` bytes; at least one."""
+    """Return how many steps' units and sides fit ``room`` bytes; at least one."""
     numbers = c.layers * (c.layer_rows + c.sides * c.d) + (3 * c.d if c.concat else 0)
     return max(1, min(steps, room // (numbers * kept_rows * itemsize)))
 

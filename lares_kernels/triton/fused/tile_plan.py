@@ -46,7 +46,8 @@ def seed_halves(seed: int) -> tuple[int, int]:
 
 
 def _sizes(call: RefineCall, tile_rows: int, longest: int) -> tuple[int, list[int]]:
-    """Tiles there can be, and numbers of a plan's parts, aligned: kernels are compiled for that."""
+    """Return the most tiles there can be, and the sizes of a plan's parts, aligned: kernels are
+    compiled for that."""
     from lares_kernels.triton.kernels import tiles
 
     n_sequences, most_rows = call.n_sequences, call.n_hidden_rows * call.options.rollouts
@@ -115,7 +116,7 @@ def make_plan(
         order,
         call.num_steps,
         call.sequence_ids,
-        call.lengths if call.padding_is_computed else None,
+        call.lengths if call.computes_padding else None,
         sequences,
         sums,
         plan.totals,
@@ -132,7 +133,7 @@ def make_plan(
         GROUP=_GROUP,
         ROWS=tile_rows,
         LEFT=call.left,
-        ZEROS=call.padding_is_read,
+        ZEROS=call.pads_with_zero_tokens,
         num_warps=2,
     )
     return plan

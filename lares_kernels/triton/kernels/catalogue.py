@@ -1,4 +1,4 @@
-"""Scores of a whole catalogue, a tile of queries and items at a time, and what is made of them.
+"""Score a whole catalogue, a tile of queries and items at a time, and reduce the scores.
 
 Queries come normalised (for cosine) and divided by the temperature; items come as they lie in the
 table, with the inverse of their lengths beside them for cosine. Excluded ids ascend in every row.
@@ -14,7 +14,7 @@ from lares_kernels.triton.kernels.rounding import operand
 
 NONE: tl.constexpr = tl.constexpr(float("-inf"))
 NO_KEY: tl.constexpr = tl.constexpr(-(1 << 63))
-MOST_ID: tl.constexpr = tl.constexpr((1 << 31) - 1)
+MAX_ID: tl.constexpr = tl.constexpr((1 << 31) - 1)
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def outside(ids, n_items):
 def tile_scores(
     query, item, lengths, items, n_items, COSINE: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """Scores (queries, items) of the ids ``items``."""
+    """Compute scores (queries, items) of the ids ``items``."""
     item = operand(tl.trans(item), query.dtype, PRECISION == "tf32")
     scores = tl.dot(query, item, input_precision=PRECISION)
     if COSINE:
@@ -56,7 +56,7 @@ def tile_scores(
 def leave_out(
     numbers, value, items, n_items, rows, n_rows, excluded, n_excluded, EXCLUDED: tl.constexpr
 ):
-    """``numbers`` with ``value`` where there is no item, or one that the row excludes."""
+    """Return ``numbers`` with ``value`` where there is no item, or one that the row excludes."""
     numbers = tl.where((items < n_items)[None, :], numbers, value)
     if EXCLUDED:
         first = tl.min(items, 0)
@@ -107,7 +107,7 @@ def log_probability_kernel(
     ENTROPY: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Sums of exp(s - shift) over one split of the catalogue.
+    """Sum exp(s - shift) over one split of the catalogue.
 
     The grid is (blocks of queries, splits).
 
@@ -222,8 +222,7 @@ def query_gradients_kernel(
     EXCLUDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Write ``g_queries`` (splits, N, WIDTH) float32, by the queries as passed. Grid as in
-    forward."""
+    """Write ``g_queries`` (splits, N, WIDTH) float32; the grid is forward's."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
     query = load_rows(queries, row, n_queries, WIDTH, D)
@@ -320,7 +319,7 @@ def ranks_kernel(
     EXCLUDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """``counts`` (splits, N) int32 out: items that score at least as high as the target.
+    """Write ``counts`` (splits, N) int32: items that score at least as high as the target.
 
     Itself among them; the greatest int32 for a row that does not exclude a score that is NaN, or whose
     target is no item. The target's own score comes from a tile of the same shape, so that it is made of
@@ -351,7 +350,7 @@ def ranks_kernel(
         )
         count += tl.sum(found & 1, 1)
         broken += tl.sum(found >> 1, 1)
-    count = tl.where(broken > 0, MOST_ID, count)
+    count = tl.where(broken > 0, MAX_ID, count)
     tl.store(counts + split.to(tl.int64) * n_queries + row, count, mask=real)
 
 
@@ -391,8 +390,8 @@ def top_k_kernel(
         s = leave_out(s, NONE, item, n_items, row, n_queries, excluded, n_excluded, EXCLUDED)
         s = tl.where(s == 0.0, 0.0, s)  # there are two zeros
         bits = s.to(tl.int32, bitcast=True)
-        ordered = (bits ^ ((bits >> 31) & MOST_ID)).to(tl.int64)
-        key = (ordered << 32) | (~item & MOST_ID).to(tl.int64)[None, :]
+        ordered = (bits ^ ((bits >> 31) & MAX_ID)).to(tl.int64)
+        key = (ordered << 32) | (~item & MAX_ID).to(tl.int64)[None, :]
         key = tl.where(s > NONE, key, NO_KEY)
         worst = tl.min(found, 1)
         if tl.max((tl.max(key, 1) > worst).to(tl.int32), 0) > 0:

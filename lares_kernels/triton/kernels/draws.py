@@ -1,5 +1,4 @@
-"""Make random decisions by address on the device, with the bits of
-``lares_kernels/spec/noise.py``."""
+"""Draw by address on the device, with the bits of ``lares_kernels/spec/noise.py``."""
 
 import triton
 import triton.language as tl

@@ -92,8 +92,7 @@ def activate_with_slope(x, ACTIVATION: tl.constexpr, EXACT: tl.constexpr):
 
 @triton.jit
 def normalise(x, EPS: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr):
-    """Normalise rows of ``x`` (R, D) to mean 0 and variance 1; return their inverse deviations (R,)
-    too.
+    """Return rows of ``x`` (R, D) with mean 0 and variance 1, and inverse deviations (R,).
 
     ``WIDTH`` columns are real; the others are zero and stay zero.
     """

@@ -22,7 +22,7 @@ def field(info, which: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def shown(x, info, C: tl.constexpr):
+def mask_padding(x, info, C: tl.constexpr):
     """Return ``x`` (rows, d) with zeros in padding rows that count among a tile's."""
     if C.zeros:
         return tl.where(field(info, tiles.SHOWN, C)[:, None] != 0, x, 0.0)
@@ -32,7 +32,8 @@ def shown(x, info, C: tl.constexpr):
 
 @triton.jit
 def tile_depth(info, C: tl.constexpr):
-    """Steps that a tile runs: its first row's, since the deepest sequences come first."""
+    """Return the steps that a tile runs: its first row's, since the deepest sequences come
+    first."""
     return tl.load(info + tiles.DEPTH * C.rows)
 
 

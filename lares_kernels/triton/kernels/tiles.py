@@ -11,7 +11,7 @@ everything that backward keeps for itself.
 import triton
 import triton.language as tl
 
-from lares_kernels.gpu.tiles import MOST_PROGRAMS
+from lares_kernels.gpu.tiles import MAX_PROGRAMS
 
 # What is known of a row: int32 arrays of ``ROWS`` for each tile.
 HIDDEN_ROW: tl.constexpr = tl.constexpr(0)  # of the caller's hidden; -1 past a tile's last row
@@ -28,7 +28,7 @@ ROW_FIELDS: tl.constexpr = tl.constexpr(10)
 
 # Sequences that are cut on their own. Programs take several blocks each where there are many.
 BLOCK: tl.constexpr = tl.constexpr(128)
-PROGRAMS: tl.constexpr = tl.constexpr(MOST_PROGRAMS)
+PROGRAMS: tl.constexpr = tl.constexpr(MAX_PROGRAMS)
 
 # What a program adds up: arrays of ``PROGRAMS``.
 TILES: tl.constexpr = tl.constexpr(0)

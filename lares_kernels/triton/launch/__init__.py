@@ -1,2 +1,1 @@
-"""Share what both plans and the catalogue ops know of a launch: cards' rules, constants,
-rounding."""
+"""Share rules, constants and rounding of launches among both plans and the catalogue ops."""

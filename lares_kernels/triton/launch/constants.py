@@ -207,7 +207,7 @@ class Constants:
 
     @property
     def layers_size(self) -> int:
-        """Numbers in the matrices of all layers."""
+        """Return the size of all layers' matrices, in numbers."""
         return self.layers * self.layer_rows * self.d
 
     @property
@@ -292,7 +292,8 @@ class Constants:
 
     @property
     def gradient_size(self) -> int:
-        """Numbers that a program of backward gathers: gradients of vectors, then of filters' rows."""
+        """Return the numbers that a program of backward gathers: gradients of vectors, then of
+        filters' rows."""
         return self.vector_size + (self.layers * self.filter_sums if self.filters else 0)
 
     @property

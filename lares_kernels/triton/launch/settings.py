@@ -73,8 +73,7 @@ _replaced: dict[str, tuple[Setting, ...]] = {}
 
 @cache
 def settings(family: str) -> tuple[Setting, ...]:
-    """Return all rules of a family of GPUs, the preferred ones first; files are read once in a
-    process."""
+    """Return a family's rules, preferred ones first; files are read once in a process."""
     if family in _replaced:
         return _replaced[family]
     return read_rules(rules_file(family))

@@ -135,10 +135,9 @@ def _layers_backward(
 def _layers_gradient(
     run: Layered, grads: Gradients, tapes: list[LayerTape], g_y: Tensor, step: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the gradient of the first layer's input as two terms: float32, and the products' or
-    None."""
+    """Return the first layer's input gradient as two terms: float32, and the products' or None."""
     newest = run.newest_alone(step)
-    g_y = run.shown(g_y)
+    g_y = run.mask_padding(g_y)
     g_sum = g_y if newest is None else g_y.index_select(0, newest)
     g_input = None
     backward = _LAYER_BACKWARD[run.c.norm]
@@ -146,7 +145,10 @@ def _layers_gradient(
         backward = window_layer_backward
     for tape in reversed(tapes):
         g_sum, g_input = backward(run, grads, tape, g_sum, g_input)
-        g_sum, g_input = run.shown(g_sum), None if g_input is None else run.shown(g_input)
+        g_sum, g_input = (
+            run.mask_padding(g_sum),
+            None if g_input is None else run.mask_padding(g_input),
+        )
     return g_sum, g_input
 
 

@@ -32,7 +32,7 @@ _PRODUCTS = ("qkv", "out", "up", "down", "concat")  # first part of their parame
 
 
 @cache
-def row_rows(width: int) -> int:
+def rows_per_program(width: int) -> int:
     """Return the rows that a program of a row kernel takes at once."""
     return max(_LEAST_ROWS, min(_MOST_ROWS, _NUMBERS // padded(width)))
 
@@ -88,7 +88,7 @@ class Layered:
     def __init__(self, call: RefineCall, given: Given | GivenBackward, precision: str) -> None:
         self.call, self.config = call, call.config
         hidden, state = given.hidden, given.state
-        if call.padding_is_read:
+        if call.pads_with_zero_tokens:
             columns = torch.arange(call.padded_length, device=hidden.device)
             padding = columns < call.padded_length - call.lengths[:, None]
             hidden = hidden.masked_fill(padding[..., None], 0.0)
@@ -97,7 +97,7 @@ class Layered:
         self.device, self.dtype = hidden.device, call.product_dtype
         self.rows: PackedRows = rows_of(call)
         self.c: Constants = constants(
-            self.config, row_rows(self.config.d_model), call.options.dropout, precision
+            self.config, rows_per_program(self.config.d_model), call.options.dropout, precision
         )
         self.compiled = compile_time(self.c)  # as kernels take it
         self.blocks = attention_blocks(precision, self.c.head, self.rows.longest)
@@ -138,7 +138,7 @@ class Layered:
         """Return weight and bias of one of a layer's LayerNorms, such as ``ffn_norm``."""
         return self.vectors[f"{name}_weight"][layer], self.vectors[f"{name}_bias"][layer]
 
-    def shown(self, x: Tensor) -> Tensor:
+    def mask_padding(self, x: Tensor) -> Tensor:
         """Return ``x``, the first rows of all, with zeros in padding rows."""
         padding = self.rows.hidden_padding
         return x if padding is None else x.masked_fill(padding[: len(x)], 0.0)
@@ -184,7 +184,7 @@ class Layered:
             DRAWN=not self.call.options.zero_state,
             C=self.compiled,
         )
-        return self.shown(out)
+        return self.mask_padding(out)
 
     def joined(self, state: Tensor, n_rows: int, kept: Tensor | None) -> Tensor:
         """Return ``[s ; H]`` (n, 2 d) for adapter ``concat``."""
@@ -225,8 +225,8 @@ class Layered:
                 n_rows,
                 C=self.compiled,
             )
-        out = self.shown(out)
-        return out, out if rounded is None else self.shown(rounded)
+        out = self.mask_padding(out)
+        return out, out if rounded is None else self.mask_padding(rounded)
 
     def concat_product(self, both: Tensor) -> Tensor:
         weight = self.products["concat_weight"]
@@ -330,7 +330,7 @@ class Layered:
         if newest is not None:
             stream, position = stream[newest], position[newest]
         sequences = self.rows.sequences[max(step - 1, 0)]
-        return Site(stream, position, layer, self.call.drawn_step(step), sequences, newest)
+        return Site(stream, position, layer, self.call.rng_step(step), sequences, newest)
 
     def newest_alone(self, step: int) -> Tensor | None:
         """Return the newest row of each active sequence, (s,) int64, where a step's output is read
@@ -343,8 +343,7 @@ class Layered:
         return self.rows.ends[: self.rows.sequences[-1]]
 
     def written(self, before: Tensor | None, refined: Tensor, step: int) -> Tensor:
-        """Return all rows (N, d) after a step: those refined, and the others as they were
-        before."""
+        """Return all rows (N, d) after a step: those refined, and the others unchanged."""
         newest = self.newest_alone(step)
         if newest is None and len(refined) == self.rows.n_rows:
             return refined
@@ -367,7 +366,7 @@ class Layered:
         return self.rows.rows[step - 1]
 
     def on_device(self) -> contextlib.ExitStack:
-        """Launches inside go to the call's device, and products are taken in the type asked for."""
+        """Direct launches inside to the call's device, with products in the requested type."""
         stack = contextlib.ExitStack()
         stack.enter_context(on(self.device))
         stack.enter_context(torch.autocast(self.device.type, enabled=False))

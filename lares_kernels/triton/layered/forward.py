@@ -93,7 +93,7 @@ def attention_layer(
         total = out if ffn_sum is None else ffn_sum
         tape = LayerTape(site, x, attention, attn_sum, feed_forward, total)
     if newest is None:  # newest rows are never padding
-        out, out_in = run.shown(out), None if out_in is None else run.shown(out_in)
+        out, out_in = run.mask_padding(out), None if out_in is None else run.mask_padding(out_in)
     return out, out if out_in is None else out_in, tape
 
 

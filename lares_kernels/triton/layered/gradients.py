@@ -70,7 +70,7 @@ class Gradients:
         self.sums = zeroed(sites, self.programs, _SUMS, d, dtype=torch.float32, device=device)
 
     def site(self, layer: int, branch: int) -> Tensor:
-        """Sums of a residual of a layer; of the adapter for layer -1."""
+        """Return the sums for a residual of a layer; for the adapter with layer -1."""
         return self.sums[-1 if layer < 0 else len(self.branches) * layer + branch]
 
     def product(

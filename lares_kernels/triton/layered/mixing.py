@@ -21,7 +21,7 @@ from lares_kernels.triton.launch.rounding import rounded_table
 from lares_kernels.triton.layered.call import Layered
 
 # Frequencies, rows and columns of a block: with more, ieee products spill registers on some GPUs.
-_MOST_SIDE = 32
+_MAX_SIDE = 32
 SUM_BLOCK = 256
 _SUM_PARTS = 32
 
@@ -35,9 +35,9 @@ def n_frequencies(config: CoreConfig) -> int:
 def mixing_blocks(config: CoreConfig) -> dict[str, int]:
     """Return the sides of a block, as kernels take them."""
     return {
-        "FREQUENCIES": min(_MOST_SIDE, padded(n_frequencies(config))),
-        "ROWS": min(_MOST_SIDE, padded(config.window)),
-        "COLUMNS": min(_MOST_SIDE, padded(config.d_model)),
+        "FREQUENCIES": min(_MAX_SIDE, padded(n_frequencies(config))),
+        "ROWS": min(_MAX_SIDE, padded(config.window)),
+        "COLUMNS": min(_MAX_SIDE, padded(config.d_model)),
     }
 
 

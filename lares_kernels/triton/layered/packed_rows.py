@@ -59,8 +59,7 @@ _BACKEND = "triton"
 
 
 def rows_of(call: RefineCall) -> PackedRows:
-    """Return the rows that forward of the same call has left for backward, or those of
-    :func:`pack_rows`."""
+    """Return the rows that the call's forward handed over, or those of :func:`pack_rows`."""
     handover = call.handover_of(_BACKEND)
     if handover is None or handover.numbers[1:2] != (_ROWS,):
         return pack_rows(call)
@@ -112,7 +111,7 @@ def pack_rows(call: RefineCall) -> PackedRows:
         ValueError: a length, depth or id is out of range.
     """
     device, groups = call.lengths.device, call.options.rollouts
-    if call.padding_is_read:
+    if call.pads_with_zero_tokens:
         call.check_values()  # below, lengths are those with padding
     lengths = call.row_lengths.repeat_interleave(groups) if groups > 1 else call.row_lengths
     n_sequences = len(lengths)
@@ -151,7 +150,7 @@ def pack_rows(call: RefineCall) -> PackedRows:
     newest = unfilled_like(order)
     newest[order] = ends
     hidden_padding = None
-    if call.padding_is_read:
+    if call.pads_with_zero_tokens:
         hidden_padding = (position < call.padded_length - call.lengths[group]).unsqueeze(1)
     return PackedRows(
         starts.to(torch.int32),
@@ -201,4 +200,4 @@ def _sizes(
     if wrong:
         call.check_values()
         raise ValueError("lengths, num_steps or sequence_ids are out of range")
-    return call.padded_length if call.padding_is_computed else longest, n_rows, rows, steps_run
+    return call.padded_length if call.computes_padding else longest, n_rows, rows, steps_run

@@ -1,5 +1,4 @@
-"""Compute a layer that mixes whole windows (FMLP-Rec, BSARec) in the layered plan, and its
-backward.
+"""Compute window-mixing layers (FMLP-Rec, BSARec) in the layered plan, and their backward.
 
 The order of operations is that of ``reference/window_backward.py``. All rows of a window mix,
 padding too; where only the newest rows of a step are read, what follows the mixing runs on those alone.

@@ -6,10 +6,10 @@ import triton.language as tl
 from lares_kernels.triton.fused.kernels import apart, layer
 from lares_kernels.triton.fused.kernels.layer_backward import (
     Memory,
-    layer_again,
     layer_backward,
     load_tile,
     norm_backward,
+    recompute_layer,
     store_columns,
     store_tile,
 )
@@ -18,7 +18,7 @@ from lares_kernels.triton.kernels.rounding import operand
 from lares_kernels.triton.kernels.rows import (
     field,
     load_rows,
-    shown,
+    mask_padding,
     store_rows,
     tile_depth,
     tile_info,
@@ -36,7 +36,7 @@ def layers_backward(x, g, memory, place, kept_rows, start, info, step, at, C: tl
     gradient = memory.scratch + C.layers * tile_size
     apart.look(apart.trace(x) + apart.trace(g), info, memory.gradients, C)
     x = apart.replaced(x, 0.0, info, C)
-    store_tile(gradient, 0, shown(apart.replaced(g, 0.0, info, C), info, C), C)
+    store_tile(gradient, 0, mask_padding(apart.replaced(g, 0.0, info, C), info, C), C)
     for index in tl.range(C.layers):
         own = Memory(
             memory.transforms,
@@ -47,7 +47,7 @@ def layers_backward(x, g, memory, place, kept_rows, start, info, step, at, C: tl
             None,
             None,
         )
-        x = layer_again(x, own, info, layer.At(index, at.step, at.seed), C)
+        x = recompute_layer(x, own, info, layer.At(index, at.step, at.seed), C)
     tl.debug_barrier()  # what one thread has left in scratch another may read
     for back in tl.range(C.layers):
         index = C.layers - 1 - back
@@ -62,14 +62,14 @@ def layers_backward(x, g, memory, place, kept_rows, start, info, step, at, C: tl
             memory.sides + row * (C.sides * C.d),
         )
         layer_backward(gradient, own, info, layer.At(index, at.step, at.seed), step, C)
-    return shown(apart.replaced(load_tile(gradient, 0, C), float("nan"), info, C), info, C)
+    return mask_padding(apart.replaced(load_tile(gradient, 0, C), float("nan"), info, C), info, C)
 
 
 @triton.jit
 def load_hidden(hidden, info, C: tl.constexpr):
     """Load ``H`` of a tile's rows."""
     hidden_row = field(info, tiles.HIDDEN_ROW, C)
-    return shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
+    return mask_padding(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
 
 
 @triton.jit
@@ -115,7 +115,7 @@ def step_backward(
         C,
     )
     g_x = layers_backward(
-        shown(layer.norm(adapted, vectors, C.core_norm_at, C), info, C),
+        mask_padding(layer.norm(adapted, vectors, C.core_norm_at, C), info, C),
         *(g, memory, place, kept_rows, start, info, step, at, C),
     )
     # Read and adapted once more, rather than held in registers meanwhile.

@@ -11,7 +11,7 @@ from lares_kernels.triton.kernels.rows import (
     field,
     first_state,
     load_rows,
-    shown,
+    mask_padding,
     store_rows,
     tile_depth,
     tile_info,
@@ -29,8 +29,7 @@ def step_input(state, hidden, matrices, vectors, C: tl.constexpr):
 
 @triton.jit
 def held_layers(matrices, C: tl.constexpr):
-    """Return what :func:`all_layers` takes the matrices from: their array, or all of it on the
-    chip.
+    """Return the matrices for :func:`all_layers`: their array, or all of it on the chip.
 
     Read before the loops that use them they stay there; read inside, a single store in the loop makes
     the compiler read them anew each time.
@@ -100,8 +99,8 @@ def refine_step(x, call, info, step, C: tl.constexpr):
         before = call.kept + (step - 1) * call.kept_rows.to(tl.int64) * C.width
         store_rows(before, field(info, tiles.KEPT_ROW, C), running, x, C)
     hidden_row = field(info, tiles.HIDDEN_ROW, C)
-    there = shown(load_rows(call.hidden, hidden_row, hidden_row >= 0, C), info, C)
-    x = shown(step_input(x, there, call.matrices, call.vectors, C), info, C)
+    there = mask_padding(load_rows(call.hidden, hidden_row, hidden_row >= 0, C), info, C)
+    x = mask_padding(step_input(x, there, call.matrices, call.vectors, C), info, C)
     x = all_layers(
         x, call.transforms, call.held, call.vectors, info, step + call.steps_done, call.seed, C
     )
@@ -131,7 +130,7 @@ def refine_tile(tile, call, DRAWN: tl.constexpr, C: tl.constexpr):
         position = field(info, tiles.POSITION, C)
         scale = call.state_scale
         x = first_state(call.state, state_row, stream, position, scale, call.seed, DRAWN, C)
-        x = shown(x, info, C)
+        x = mask_padding(x, info, C)
         if C.resident:
             for step in range(1, tile_depth(info, C) + 1):
                 x = refine_step(x, call, info, step, C)
@@ -142,7 +141,7 @@ def refine_tile(tile, call, DRAWN: tl.constexpr, C: tl.constexpr):
                 step += 1
     else:
         hidden_row = field(info, tiles.HIDDEN_ROW, C)
-        x = shown(load_rows(call.hidden, hidden_row, hidden_row >= 0, C), info, C)
+        x = mask_padding(load_rows(call.hidden, hidden_row, hidden_row >= 0, C), info, C)
         x = all_layers(x, call.transforms, call.held, call.vectors, info, 0, call.seed, C)
         newest = field(info, tiles.NEWEST, C)
         store_rows(call.trajectory, newest, newest >= 0, x, C)

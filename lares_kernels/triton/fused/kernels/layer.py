@@ -15,7 +15,7 @@ import triton.language as tl
 from lares_kernels.triton.fused.kernels import mixing
 from lares_kernels.triton.kernels import draws, elementwise, tiles
 from lares_kernels.triton.kernels.rounding import operand
-from lares_kernels.triton.kernels.rows import field, shown
+from lares_kernels.triton.kernels.rows import field, mask_padding
 
 
 @triton.jit
@@ -27,8 +27,7 @@ def matrix(matrices, row, ROWS: tl.constexpr, D: tl.constexpr):
 
 @triton.jit
 def resident(matrices, C: tl.constexpr):
-    """Return all matrices of a layer as a tuple of the blocks that :func:`block` asks for, in
-    order."""
+    """Return all matrices of a layer as a tuple of :func:`block`'s blocks, in order."""
     blocks = ()
     for number in tl.static_range(4 * C.heads):
         blocks = blocks + (matrix(matrices, number * C.head, C.head, C.d),)
@@ -247,8 +246,7 @@ def feed_forward(x, matrices, vectors, info, at, C: tl.constexpr):
 
 @triton.jit
 def bands_sum(x, transforms, vectors, info, at, C: tl.constexpr):
-    """Return ``x`` plus its rescaled bands before the LayerNorm of the sum; ``x`` unless
-    ``bsarec``."""
+    """Return ``x`` plus its rescaled bands, before LayerNorm; ``x`` unless ``bsarec``."""
     if C.bands:
         branch, _ = mixing.rescaled(x, transforms, vectors, C)
         if not C.spares_attention:
@@ -332,13 +330,12 @@ def layer_forward(x, transforms, matrices, vectors, info, at, C: tl.constexpr):
     mixed, low, high = mixing_sum(x, transforms, matrices, vectors, info, at, C)
     bands = bands_sum(x, transforms, vectors, info, at, C)
     x = feed_forward_sum(mixed, bands, matrices, vectors, info, at, low, high, C)
-    return shown(layer_output(x, vectors, C), info, C)
+    return mask_padding(layer_output(x, vectors, C), info, C)
 
 
 @triton.jit
 def adapt(state, hidden, matrices, vectors, C: tl.constexpr):
-    """Combine state and ``H`` by the adapter; ``matrices`` and ``vectors`` are the whole packed
-    arrays."""
+    """Combine state and ``H`` by the adapter; the packed arrays are passed whole."""
     if C.concat:
         dtype = matrices.dtype.element_ty
         state = operand(state, dtype, C.tf32)

@@ -17,7 +17,7 @@ import triton.language as tl
 from lares_kernels.triton.fused.kernels import layer, mixing
 from lares_kernels.triton.kernels import draws, elementwise, tiles
 from lares_kernels.triton.kernels.rounding import operand, to_store
-from lares_kernels.triton.kernels.rows import field, shown
+from lares_kernels.triton.kernels.rows import field, mask_padding
 
 ATTENTION_INPUT: tl.constexpr = tl.constexpr(0)
 ATTENTION_GRADIENT: tl.constexpr = tl.constexpr(1)
@@ -51,7 +51,7 @@ class Memory(NamedTuple):
         transforms: of the tile's windows.
         matrices, vectors: parameters.
         gradients: the program's own gradients of LayerNorms, laid out like ``vectors``.
-        scratch: what :func:`layer_again` leaves.
+        scratch: what :func:`recompute_layer` leaves.
         units, sides: of a step, a layer's from the tile's first row.
     """
 
@@ -166,15 +166,14 @@ def store_tile(scratch, which: tl.constexpr, block, C: tl.constexpr):
 
 @triton.jit
 def replace_tile(scratch, which: tl.constexpr, block, C: tl.constexpr):
-    """Store as :func:`store_tile`, between barriers: other threads may still read, and read it
-    next."""
+    """Call :func:`store_tile` between barriers, as other threads read the block."""
     tl.debug_barrier()
     store_tile(scratch, which, block, C)
     tl.debug_barrier()
 
 
 @triton.jit
-def layer_again(x, own, info, at, C: tl.constexpr):
+def recompute_layer(x, own, info, at, C: tl.constexpr):
     """Recompute the layer, leaving its input and its residual sums in ``own.scratch``."""
     scratch = own.scratch
     store_tile(scratch, 0, x, C)
@@ -188,7 +187,7 @@ def layer_again(x, own, info, at, C: tl.constexpr):
         mixed = load_tile(scratch, 1, C)  # read again rather than held meanwhile
     x = layer.feed_forward_sum(mixed, bands, own.matrices, own.vectors, info, at, low, high, C)
     store_tile(scratch, 2, x, C)
-    return shown(layer.layer_output(x, own.vectors, C), info, C)
+    return mask_padding(layer.layer_output(x, own.vectors, C), info, C)
 
 
 @triton.jit
@@ -230,7 +229,7 @@ def through_attention(g_sum, g_branch, gradient, own, info, at, step, C: tl.cons
         else:
             tl.static_assert(C.pre, "no kernel has this norm")
             g_source = norm_backward(g_source, normalised, inverse_std, own, C.attn_norm_at, C)
-    replace_tile(gradient, 0, shown(g_sum + g_source, info, C), C)
+    replace_tile(gradient, 0, mask_padding(g_sum + g_source, info, C), C)
 
 
 @triton.jit
@@ -325,7 +324,7 @@ def layer_backward(gradient, own, info, at, step, C: tl.constexpr):
         g_source = mixing.filtered_backward(
             g_branch, load_tile(own.scratch, 0, C), own.transforms, own.vectors, info, sums, C
         )
-        replace_tile(gradient, 0, shown(g_sum + g_source, info, C), C)
+        replace_tile(gradient, 0, mask_padding(g_sum + g_source, info, C), C)
     else:
         tl.static_assert(C.attends, "no kernel has this mixer")
         through_attention(g_sum, g_branch, gradient, own, info, at, step, C)

@@ -55,7 +55,7 @@ def pack(
 
 @triton.jit
 def sum_of_parts(parts, at, mask, count, stride):
-    """Sums of the numbers ``at`` of ``count`` arrays of ``stride`` numbers."""
+    """Sum the numbers ``at`` of ``count`` arrays of ``stride`` numbers."""
     total = tl.zeros((UNPACKED,), tl.float32)
     for first in range(0, count, PARTS):
         part = first + tl.arange(0, PARTS)[:, None]

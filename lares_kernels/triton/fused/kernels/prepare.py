@@ -1,5 +1,4 @@
-"""Prepare a call in one launch before its first step: the first half of the tile plan, and
-packing."""
+"""Prepare a call in one launch: the first half of the tile plan, and packing."""
 
 import triton
 import triton.language as tl

@@ -54,7 +54,8 @@ def kept_keys(
 
 @triton.jit
 def visible(query, key, n_keys):
-    """(queries, keys) bool: the sequence's ``n_keys`` first keys, up to the query itself."""
+    """Mark visible keys, (queries, keys) bool: the sequence's first ``n_keys``, up to the query
+    itself."""
     return (key[None, :] <= query[:, None]) & (key < n_keys)[None, :]
 
 

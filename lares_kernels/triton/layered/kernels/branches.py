@@ -1,4 +1,4 @@
-"""Numbers by which the row kernels of the layered plan know a layer's branches and LayerNorms."""
+"""Number the layers' branches and LayerNorms for the row kernels of the layered plan."""
 
 # Which of a layer's residual branches, or none: attention's, or the filter's where there is no
 # attention; the feed-forward's; that of bands beside attention.

@@ -1,5 +1,4 @@
-"""Compute row by row in the layered plan: adapter, residual, dropout, LayerNorm, activation, and
-back.
+"""Compute rows of the layered plan: adapter, residual, dropout, LayerNorm, activation, and back.
 
 Every kernel takes blocks of ``C.rows`` whole rows of ``C.width`` columns, packed; sums and LayerNorms
 are float32, tensors that products read are in the products' type. A pointer may be None: what it would
@@ -368,8 +367,7 @@ def adapt_backward_kernel(
 
 @triton.jit(do_not_specialize=["n_rows"])
 def split_kernel(g_both, g_state, g_hidden, n_rows, C: tl.constexpr):
-    """Split the gradient of :func:`join_kernel`'s output: write ``g_state``, add to
-    ``g_hidden``."""
+    """Split the gradient of :func:`join_kernel`: write ``g_state``, add to ``g_hidden``."""
     row = tl.program_id(0) * C.rows + tl.arange(0, C.rows)
     mask = row < n_rows
     store_rows(g_state, row, mask, load_rows(g_both, 2 * row, mask, C), C)
