@@ -19,7 +19,7 @@ extern "C" {
 
 #define LARES_CUDA_ABI 7
 #define LARES_CUDA_FIELDS 8 /* room for what is known of each row of a tile, see cuda/tile.hpp */
-/* Of the tile plan, see cuda/tile_plan.hpp. */
+/* Sizes of the tile plan, see cuda/tile_plan.hpp. */
 #define LARES_CUDA_BLOCK 128 /* sequences that are cut into tiles on their own */
 #define LARES_CUDA_PROGRAM_SUMS 3
 #define LARES_CUDA_SEQUENCE_FIELDS 6
@@ -38,7 +38,7 @@ typedef struct {
      * up */
     int32_t d_model, n_heads, head_tiles, d_ff, n_layers;
     int32_t adapter, activation, pre_norm;
-    int32_t precision; /* LARES_BF16 or LARES_FP16 */
+    int32_t precision;                   /* LARES_BF16 or LARES_FP16 */
     float eps, state_scale, score_scale; /* score_scale: of Q K^T, log2(e) / sqrt(d / h) */
     LaresCudaRate residual, attention;   /* dropout */
     /* the batch */
@@ -58,11 +58,11 @@ typedef struct {
     int32_t resident;     /* weights stay in shared memory */
     int32_t shared_bytes; /* of a block */
     int32_t max_tiles;    /* tiles there can be */
-    int32_t programs;     /* that cut the batch into tiles, each so many blocks of sequences: */
+    int32_t programs;     /* that cut the batch into tiles, each this many blocks of sequences: */
     int32_t program_blocks;
     int32_t planned; /* the tile plan is there, of a call before this one */
     /* 0, or: a block for each sequence, all of whose warps share its up to 16 unit_warps rows
-     * (cuda/split.hpp), and the inputs of W_2 in so many parts. Forward without dropout; no
+     * (cuda/split.hpp), and the inputs of W_2 in this many parts. Forward without dropout; no
      * workspaces, `order` or `kept`. */
     int32_t split_parts;
     /* other ways to the same results: see lares_kernels/cuda/settings.py */
@@ -115,7 +115,7 @@ typedef struct {
     const struct LaresCudaPack* pack;
 } LaresCudaCall;
 
-/* What a card offers. */
+/* Properties of a card. */
 typedef struct {
     int32_t multiprocessors;
     int32_t shared_limit; /* bytes of shared memory that a block can have */

@@ -77,7 +77,7 @@ typedef struct {
 LARES_API int lares_refine_forward(const LaresCall* call);
 LARES_API int lares_refine_backward(const LaresCall* call);
 
-/* Whether tensors of a Python program are as a pattern says, and a call with their addresses: what
+/* Check a Python program's tensors against a pattern and fill a call with their addresses: all that
  * is left to do for a call that repeats an earlier one. Tensor by tensor through the interpreter it
  * takes longer than a small kernel. Neither Python's headers nor torch's are needed: LaresReader
  * hands over functions of the interpreter's stable ABI, and of torch the one by which DLPack's
@@ -85,7 +85,7 @@ LARES_API int lares_refine_backward(const LaresCall* call);
 #define LARES_DIMENSIONS 4 /* that a tensor has at most */
 
 typedef struct {
-    /* of the interpreter; what type_of and call give is to be released */
+    /* of the interpreter; results of type_of and call must be released */
     intptr_t (*size_of)(void* list);
     void* (*item_of)(void* list, intptr_t index);
     void* (*type_of)(void* object);
@@ -97,12 +97,12 @@ typedef struct {
     /* objects */
     void *none, *is_false;
     void* types[2];   /* a tensor has one of these, and no subclass of them */
-    void* is_negated; /* a function of a tensor: whether its numbers are to be read with the other
-                         sign, which no description says */
+    void* is_negated; /* a function of a tensor: true for a lazily negated view, which no
+                         description shows */
 } LaresReader;
 
 typedef struct {
-    int64_t word; /* of LaresCall, in 8 bytes: where the tensor's address goes */
+    int64_t word; /* index of LaresCall's 8-byte word that gets the tensor's address */
     int64_t type; /* LARES_FLOAT32 or LARES_INT64 */
     int64_t may_be_none;
     int64_t dimensions;
@@ -120,9 +120,9 @@ typedef struct {
     LaresExpectedTensor* places;
 } LaresPattern;
 
-/* 1, and `call` is filled in, if `list`, a Python list, holds what the places say: contiguous
- * tensors on the CPU that have memory. Else 0, and nothing useful is in `call`. The interpreter's
- * lock must be held; the addresses are good for as long as the tensors are kept. */
+/* 1, and `call` is filled in, if `list`, a Python list, matches the pattern: contiguous tensors on
+ * the CPU that have memory. Else 0, and `call` is undefined. The interpreter's
+ * lock must be held; the addresses are valid as long as the tensors are kept. */
 LARES_API int lares_look(const LaresPattern* pattern, void* list, LaresCall* call);
 
 /* Scores of a catalogue: s_nv = q_n . e_v / temperature, both normalised first for LARES_COSINE.

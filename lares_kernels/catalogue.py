@@ -7,7 +7,7 @@ what a kernel needs to know, so that nothing waits for a GPU and nothing is comp
 be listed more than once.
 
 Values of ids are checked on a CPU. On a GPU that would wait for it: ``LARES_CHECK_VALUES=1`` does.
-Where nobody looked, kernels make of an id that is no item's a log-probability and gradients of NaN, or
+Unchecked, an id that is no item's gives a log-probability and gradients of NaN, or
 rank -1; as an excluded one it counts as none.
 """
 

@@ -348,7 +348,7 @@ def refine(
     )
     options = CallOptions(config.key, backend, products, **told)
     own_last: list[Tensor] = []  # the last states, where a kernel has put them apart
-    # How often a loop runs that nobody has counted yet cannot be traced: the operator loops inside.
+    # A loop whose count is not known yet cannot be traced: the operator loops inside.
     if backend == "equations" and not (traced and steps is not None):
         trajectory, final = _equations(
             config, hidden, given_state, parameters, tensors, options, traced

@@ -75,7 +75,7 @@ struct Backward : Forward<S> {
             layer_forward<S>(x, this->layer(index), unit, draws, runs ? Work::kAll : Work::kNone,
                              ScratchTape<S>{scratch, index});
         }
-        // What does not run has no gradient yet. Said so, it need not be held in registers
+        // Rows that do not run have no gradient yet. Cleared, they need no registers
         // meanwhile.
         clear<S>(g);
         if (runs) fetch<S>(g, scratch.waiting());
@@ -181,8 +181,8 @@ struct Backward : Forward<S> {
 
     LARES_DEVICE void gate_backward(const Rows<S>& g, const Tile& tile, int step,
                                     float share) const {
-        // Of the state, less of H: one after the other, since three sets of rows do not fit
-        // registers.
+        // The state's gradient, then that of H: one after the other, since three sets of rows do
+        // not fit registers.
         Rows<S> x = {};
         kept_state(x, tile, step);
         Float total = dot<S>(g, x);

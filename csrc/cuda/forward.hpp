@@ -120,7 +120,8 @@ struct Forward {
         }
     }
 
-    // Where a warp's last step ends its last layer: at keys and values if nobody reads its rows.
+    // How far a warp's last step computes its last layer: to keys and values if its rows are
+    // unread.
     LARES_DEVICE Work work_of_last(const Tile& tile, int step) const {
         if (call.final_state != nullptr) return Work::kAll;
         const Mask upper =
@@ -218,8 +219,8 @@ struct Forward {
             tile.field(kDepth, tile.upper()) >= step, tile.field(kDepth, tile.lower()) >= step);
     }
 
-    // What the call returns of a step. Sequences that are done run on with their warp's others, but
-    // nothing of it is written.
+    // Write a step's outputs. Finished sequences run on with their warp's others, but
+    // write nothing.
     LARES_DEVICE void write(const Rows<S>& x, const Tile& tile, int step) const {
         const Int depth[2] = {tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())};
         const Int newest[2] = {tile.field(kNewest, tile.upper()),

@@ -13,10 +13,10 @@ struct Layer {
     Places<S> places;
 };
 
-// What a warp does in a layer. All warps of a unit meet at its barriers, whatever they do.
+// A warp's part in a layer. All warps of a unit meet at its barriers, whatever they do.
 enum class Work {
     kNone,  // no row of its runs
-    kKeys,  // later warps read its keys and values, nobody the rest
+    kKeys,  // later warps read its keys and values only
     kAll,
 };
 
@@ -183,13 +183,13 @@ LARES_DEVICE void branch_input(Operand<S>& a, const Rows<S>& x, const float* nor
     }
 }
 
-// What backward needs of a layer, and forward does not keep.
+// A layer's tape for backward; forward keeps none.
 struct NoTape {
     template <class S>
     LARES_DEVICE void keep(int, const Rows<S>&) const {}
 };
 
-// x of the next layer from x of this one. `tape` is shown x and both residual sums before any
+// x of the next layer from x of this one. `tape` receives x and both residual sums before any
 // LayerNorm of them.
 template <class S, class Tape>
 LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& unit,
@@ -214,7 +214,7 @@ LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& u
     }
     attention<S>(sums, a, layer, unit, draws, work);
     if (work != Work::kAll) {
-        clear<S>(x);  // nobody reads it: so it need not be held in registers meanwhile
+        clear<S>(x);  // unread; cleared, it needs no registers meanwhile
         return;
     }
     if constexpr (S::kSpillsResidual) fetch<S>(x, waiting);

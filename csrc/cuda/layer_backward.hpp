@@ -211,7 +211,7 @@ LARES_DEVICE void add_sums(Sums (&sums)[S::kHead], const unsigned char* from) {
     }
 }
 
-// What layers backward of a warp have in common at a step.
+// State that a warp's layers share in one step of backward.
 template <class S>
 struct StepBackward {
     const LaresCudaCall& call;

@@ -15,7 +15,7 @@ const char kNoPrecision[] = "no kernel packs parameters in this precision";
 
 bool between(int value, int low, int high) { return value >= low && value <= high; }
 
-// What no kernel has code for, or NULL: kernels take the choices of a call for ones they know.
+// Name a choice that no kernel has code for, or return NULL; kernels do not check choices.
 const char* refused(const LaresCudaCall& call) {
     if (!between(call.adapter, LARES_ADAPTER_ADD, LARES_ADAPTER_NONE))
         return "no kernel has this adapter";

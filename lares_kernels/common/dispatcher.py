@@ -86,7 +86,7 @@ def same_device(
     """Raise ``ValueError`` unless all tensors are where ``first`` is.
 
     For fake implementations, which the dispatcher takes as soon as one tensor is on ``meta``: they
-    would give memory that nobody writes to.
+    would give memory that is never written.
 
     Args:
         anywhere: may be on another device, but not on ``meta`` alone.

@@ -56,7 +56,7 @@ def read_json(path: Path, kind: type[T], what: str) -> T:
 
 
 def require_known(where: str, given: Collection[str], known: Collection[str]) -> None:
-    """Raise ``ValueError`` for the first field that nobody knows."""
+    """Raise ``ValueError`` for the first unknown field."""
     for name in given:
         if name not in known:
             raise ValueError(f"{where} has a field {name!r}; there are {', '.join(known)}")

@@ -24,7 +24,7 @@ from lares_kernels.common.cache import cache_folder
 
 _PARTIAL = ".part"  # ends the name of a file that is being written
 _WRITTEN_SECONDS = (
-    3600.0  # after which nobody writes a file any more; clocks of machines differ by less
+    3600.0  # after which a file is complete or abandoned; machines' clocks differ by less
 )
 
 

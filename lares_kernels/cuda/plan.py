@@ -35,7 +35,7 @@ _TILE_ROWS = 16  # of a warp
 _RESERVED = 1024  # bytes of shared memory that a block has for CUDA itself, beside the limit
 SPLIT_LONGEST = 64  # tokens of a sequence that one block takes: four rows a warp
 SPLIT_WARPS = 16  # of its block
-_MAX_HELD_WIDTH = 64  # wider rows wait in shared memory while a branch that drops is summed
+_MAX_HELD_WIDTH = 64  # wider rows are spilled to shared memory while a dropped branch is summed
 _MAX_RESIDENT_HEAD_TILES = 2  # of backward: wider ones are compiled for weights in memory alone
 
 
@@ -145,7 +145,7 @@ class LaunchPlan:
         resident: all layers' weights stay in shared memory; else they are read by every layer.
         shared_bytes: of a block.
         split_parts: 0, or: a block for each sequence, whose warps share a layer's columns, and the
-            feed-forward's second product in so many parts.
+            feed-forward's second product in that many parts.
     """
 
     unit_warps: int

@@ -38,7 +38,7 @@ def kind_of(module: object) -> type:
 
 
 def renew_weights(*modules: nn.Module) -> None:
-    """Make the weights anew that hooks make before a forward, which here nobody calls.
+    """Recompute the weights that hooks make before a forward, which is not called here.
 
     These are ``nn.utils.weight_norm``, ``spectral_norm`` and ``prune``; parametrised weights are made
     as they are read.

@@ -85,7 +85,7 @@ def _run(
     index: int | None,
     run: Callable[[CatalogueBackend], Any],
 ) -> Any:
-    """Run an op on a backend, or on the next one where it does not start and nobody asked for it."""
+    """Run an op on a backend, or on the next one if it does not start and was not requested by name."""
     if not may_pass_on(backend):
         return run(CATALOGUE.named(backend))
     found, _ = CATALOGUE.run(backend, request, index, run)

@@ -23,7 +23,7 @@ from lares_kernels.common.dispatcher import may_have_tangents
 def refuse(what: str) -> NoReturn:
     """Raise ``RuntimeError``: only backend ``equations`` has that."""
     raise RuntimeError(
-        f"{what} is not to be had of this backend, whose gradients are written by hand and are "
+        f"{what} is not available from this backend, whose gradients are written by hand and are "
         'differentiated once, in reverse: run it inside "with use_backend("equations")"'
     )
 

@@ -2,7 +2,7 @@
 
 Definition, fake implementation and one implementation for all devices; which backend runs is an
 argument. ``function.py`` makes them differentiable and gives them their public face. Whoever calls
-them by their own names is held to the same rules (``checks.py``).
+them by their own names is checked by the same rules (``checks.py``).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _refine_backward(
     tensors, options = unpack(of_call)
     backend = options.backend
     call = make_call(hidden, tensors, options, handover=handover)
-    # Compiled graphs hand in zeros for an output that nobody read.
+    # Compiled graphs pass zeros for an unused output.
     given = (kept.contiguous(), g_trajectory, g_state if options.wants_state else None)
     if not may_pass_on(backend):
         return REFINE.named(backend).backward(call, hidden, state, parameters, *given)

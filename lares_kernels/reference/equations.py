@@ -1,7 +1,7 @@
 """Compute the recurrence as the paper writes it (LARES, arXiv 2505.16865, section 3.2), in plain
 PyTorch.
 
-Autograd differentiates this program; ``recurrence.py`` is held to it, and both to float64.
+Autograd differentiates this program; ``recurrence.py`` is tested against it, and both against float64.
 
 Shapes: ``N`` rows (tokens) of ``S`` packed sequences, width ``d``, feed-forward ``f``, ``h`` heads,
 ``L`` the longest sequence of the call.

@@ -156,7 +156,7 @@ class CatalogueBackend(AnyBackend, Protocol):
 B = TypeVar("B", bound=AnyBackend)
 R = TypeVar("R", Request, CatalogueRequest)
 _T = TypeVar("_T")
-_CHOSEN = "auto:"  # before the name of a backend that nobody asked for
+_CHOSEN = "auto:"  # before the name of a backend that was not requested
 
 
 def verify(backend: AnyBackend, request: Request | CatalogueRequest) -> str | None:
@@ -180,7 +180,8 @@ class Registry(Generic[B, R]):
 
     Args:
         call: what a call of the op is called.
-        failure: says why a backend's kernels must not serve calls, held to backend ``reference``.
+        failure: compares a backend's kernels with the reference; why they must not serve calls, or
+            None.
     """
 
     def __init__(self, call: str, failure: Callable[[Any, Any, Any], str | None]) -> None:
@@ -408,7 +409,7 @@ def options_of(told: Mapping[str, Any]) -> tuple[str, ...]:
 
 def operators_name(backend: AnyBackend) -> str:
     """Return how operators are told to run a call on ``backend``, or on the next one where it does not
-    start and nobody asked for it by name."""
+    start and was not requested by name."""
     asked, _ = asked_backend()
     return _CHOSEN + backend.name if asked is None and backend.starts_kernels else backend.name
 

@@ -92,7 +92,7 @@ class RefineCall:
             one on a GPU whose seed lies there.
         product_dtype: in which matrix products are taken; everything else is at least float32.
         state_dtype: float64 for float64 input, else float32.
-        traced: no shape may depend on the numbers in a tensor, which nobody has seen yet. Padding
+        traced: no shape may depend on a tensor's values, which are not known yet. Padding
             right of the tokens is computed as well, from zeros, and is zero in what comes out.
         handover: what forward leaves for backward; None where nothing hands it on.
     """
@@ -420,7 +420,7 @@ def check_max_steps(config: CoreConfig, steps: int) -> None:
 
 
 def check_rollouts(config: CoreConfig, rollouts: int) -> None:
-    """Raise ``ValueError`` unless a core can have so many rollouts."""
+    """Raise ``ValueError`` unless a core can have that many rollouts."""
     if not 1 <= rollouts <= MAX_ROLLOUTS:
         raise ValueError(f"rollouts is {rollouts}; it must be in 1..{MAX_ROLLOUTS}")
     if not config.is_recurrent and rollouts != 1:

@@ -229,8 +229,8 @@ def check_excluded(excluded: Tensor, n_items: int) -> None:
 def in_order(excluded: Tensor, n_items: int) -> Tensor:
     """Sort excluded ids (R, H) ascending in every row, with ``n_items`` where there is none.
 
-    Whoever walks over the catalogue then needs one place in each row, never a search. Where nobody
-    looked at values, what is no item counts as none.
+    A pass over the catalogue then needs one place in each row, never a search. Unchecked ids that are
+    no item's count as none.
     """
     items = (excluded >= 0) & (excluded < n_items)
     return excluded.where(items, n_items).sort(dim=1).values

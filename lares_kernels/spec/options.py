@@ -49,7 +49,7 @@ class CallOptions(NamedTuple):
         wants_state: the final state of every row is read; else only the trajectory.
         differentiates: backward will be asked for, so forward keeps what it needs.
         keeps_padding: what is kept has a place for padding too: its size depends on shapes alone.
-        max_length: what no length of packed sequences exceeds, as the caller says; 0: nobody says.
+        max_length: the caller's upper bound of packed sequences' lengths; 0: none.
     """
 
     config: str

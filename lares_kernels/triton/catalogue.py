@@ -40,7 +40,7 @@ def tile_of(width: int, precision: str) -> dict[str, int]:
     registers."""
     side = 64 if width <= 64 and precision != "ieee" else 32
     warps = 4 if width <= 64 and precision == "half" else 8
-    # Items that are rounded to tf32 wait in registers.
+    # Items that are rounded to tf32 are held in registers.
     columns = min(side, 32) if precision == "tf32" else side
     return {"ROWS": side, "COLUMNS": columns, "num_warps": warps, "num_stages": 2, **LAUNCH_OPTIONS}
 

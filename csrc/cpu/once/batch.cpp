@@ -23,8 +23,8 @@ void check(const LaresCall& call) {
         throw CallError{LARES_BAD_LENGTH};
 }
 
-// What the rollouts of sequence b share, and where the first of them lies. `start` is the first of
-// its packed rows.
+// Fields that the rollouts of sequence b share, and the place of the first of them. `start` is the
+// first of its packed rows.
 Sequence sequence_of(const LaresCall& call, int64_t b, int64_t start) {
     const int64_t padded = call.padded_length, tokens = call.lengths[b];
     const bool zeros = call.padding == LARES_PADDING_LEFT_ZEROS;

@@ -146,7 +146,7 @@ struct Sums {
     }
 };
 
-// What a part found of a query.
+// One query's sums in one part of the catalogue.
 struct PartSum {
     double shift, sum, weighted;
 };

@@ -9,7 +9,7 @@ namespace lares::LARES_ISA {
 
 // Forward.
 
-// Whether forward keeps what backward reads.
+// True if forward saves what backward reads.
 inline bool keeps(const CallPlan& plan) {
     return plan.call.kept != nullptr && plan.shape.recurrent();
 }
@@ -138,7 +138,7 @@ inline void repeat_step(const CallPlan& plan, BackwardTile& t, const Step& step)
     }
     for (size_t l = 0; l < t.layers.size(); ++l) {
         const bool last = l + 1 == t.layers.size();
-        // Of the last layer's output backward needs the LayerNorm alone, which forward has kept.
+        // Backward needs only the LayerNorm of the last layer's output, which forward saved.
         const bool finish = !last || (s.post && !s.recurrent());
         float* y = last ? t.unused : t.inputs[l + 1];
         any_layer_forward(core, int(l), plan.rng_step(step.number), step.rows,

@@ -28,7 +28,7 @@ struct Step {
     int running, continuing;  // sequences that run it, and those of them that run the next one, too
     Rows rows;
     LiveRows all, live;  // before and after the last layer's attention
-    // Whether sequence i's newest row alone is live.
+    // True if only sequence i's newest row is live.
     bool newest_alone(int i) const { return live.map && i >= continuing; }
 };
 

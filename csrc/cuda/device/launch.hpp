@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(32 * Kernel::kMaxWarps, 1)
 }
 
 // NULL, or what went wrong. The runtime keeps the last error until it is asked for: left there, it
-// would be told of the next launch, which may be well.
+// would be reported for the next launch, which may succeed.
 inline const char* error_text(cudaError_t error) {
     if (error == cudaSuccess) return nullptr;
     cudaGetLastError();

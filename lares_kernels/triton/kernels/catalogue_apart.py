@@ -50,7 +50,7 @@ def traces(
     for start in range(0, D, SLICE):
         numbers = load_slice(items, item, n_items, start + tl.arange(0, SLICE), WIDTH)
         if PRECISION == "tf32":
-            # Rounded numbers would wait in registers.
+            # Rounded numbers would be held in registers.
             finite = tl.abs(numbers.to(tl.float32)) < MOST_TF32
             found += tl.sum(tl.where(finite, 0.0, float("nan")), 1)
         else:

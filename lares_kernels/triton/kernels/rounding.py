@@ -32,7 +32,7 @@ def operand(x, DTYPE: tl.constexpr, TF32: tl.constexpr):
 def to_store(x, TF32: tl.constexpr):
     """Return ``x`` float32 as products will read it once it is stored in their type.
 
-    Without tf32 the store itself rounds: a type that comes before waits in other registers.
+    Without tf32 the store itself rounds: an earlier conversion would take more registers.
     """
     if TF32:
         return to_tf32(x)

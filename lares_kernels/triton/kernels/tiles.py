@@ -265,7 +265,7 @@ def rows_kernel(
         hidden_start = (state_start - rollout * length) // rollouts
     number = group
     if sequence_ids is not None:
-        # Where nobody looked at values an id may be any number; what is above addresses a rollout.
+        # Unchecked ids may be any number; the higher bits address a rollout.
         number = (tl.load(sequence_ids + group, mask=mask, other=0) & 0xFFFFFF).to(tl.int32)
     depth = load_depth(num_steps, sequence, mask, max_steps)
     count = length

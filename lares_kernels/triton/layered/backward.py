@@ -73,7 +73,7 @@ def _step_backward(
 ) -> None:
     """Turn ``g_current`` from the gradient of ``s_t`` into that of ``s_{t-1}``; add to ``g_rows``.
 
-    At the last step, where nobody wanted whole states, the gradients of all but newest rows are zero.
+    At the last step, unless whole states were requested, only newest rows have a gradient.
 
     A sequence that was done before this step hands its gradient on unchanged: its rows are not touched.
     """

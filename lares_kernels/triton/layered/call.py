@@ -155,7 +155,7 @@ class Layered:
     def operand(self, x: Tensor) -> Tensor:
         """Return ``x``, which has no other reader, as products of our kernels read it.
 
-        Rounded in memory: in a kernel what all its products read would wait in registers.
+        Rounded in memory: in a kernel the operands of all its products would be held in registers.
         """
         return round_to_tf32(x) if self.c.tf32 else x
 

@@ -106,7 +106,7 @@ def layers(
 ) -> Tensor:
     """Apply all layers of a step; ``tapes`` gets one entry each.
 
-    At the last step, if nobody wants whole states, only the newest rows come out:
+    At the last step, unless whole states are requested, only the newest rows are returned:
     :meth:`Layered.newest_alone`.
     """
     last = run.config.n_layers - 1

@@ -32,7 +32,7 @@ def look(trace, info, gradients, C: tl.constexpr):
     if tl.sum(trace, 0) != 0.0:
         zero = 0
         if gradients is not None:
-            # Zero, which the compiler cannot know: addresses that it knows wait in registers. Forward
+            # Zero, which the compiler cannot know: known addresses are held in registers. Forward
             # they do not.
             zero = tl.load(info + tiles.FIRST * C.rows)
             info += zero

@@ -48,7 +48,7 @@ def all_layers(x, transforms, held, vectors, info, step, seed, C: tl.constexpr):
     """Apply the layers of one step."""
     apart.look(apart.trace(x), info, None, C)
     x = apart.replaced(x, 0.0, info, C)
-    tl.debug_barrier()  # nothing of the layers is read ahead of here, where it would wait in registers
+    tl.debug_barrier()  # no layer's data is loaded before this, to be held in registers
     if C.resident:
         for index in tl.static_range(C.layers):
             own = vectors + index * C.layer_vector
@@ -175,7 +175,7 @@ def forward_kernel(
 ):
     """Refine every tile; programs take tiles in turn.
 
-    The end of a range waits in a register, which a condition that is read anew does not; but only
+    The end of a range is held in a register, a condition loaded each time is not; but only
     ranges let resident weights lie still.
 
     Args:

@@ -54,7 +54,7 @@ def filter_weight(vectors, info, C: tl.constexpr):
 
     The coefficients of a window are the cosine of frequency 0, then cosine and sine of each next one.
     A cosine's partner counts with the imaginary part negative. A row's position says which coefficient
-    is its own: read, not worked out from its number, for then it would wait in registers.
+    is its own: loaded, since one computed from its number would be held in registers.
     """
     coefficient = field(info, tiles.POSITION, C)[:, None]
     sine = (coefficient > 0) & (coefficient % 2 == 0)
@@ -67,7 +67,7 @@ def filter_weight(vectors, info, C: tl.constexpr):
 def filtered(x, transforms, vectors, info, C: tl.constexpr):
     """Compute ``irfft(rfft(x) W)`` along every window."""
     own = mixed(transforms, COEFFICIENTS, x, False, None, C)
-    tl.debug_barrier()  # no weight is read ahead of here, where it would wait in registers
+    tl.debug_barrier()  # no weight is loaded before this, to be held in registers
     real, imaginary = filter_weight(vectors, info, C)
     # Where a partner counts with one sign, it is counted with the other.
     y = mixed(transforms, PARTNERS, -imaginary * own, True, None, C)

@@ -95,7 +95,7 @@ def attention_kernel(
         context: (N, width) out, in the products' type.
         lse: (heads, n_rows) float32 out, base-2 logarithm of each softmax's denominator, or None.
         starts: (S + 1,) int32, first packed row of each sequence.
-        keys: (S,) int32, rows at the start of each sequence that may be looked at, or None for all.
+        keys: (S,) int32, rows at the start of each sequence that may be attended to, or None for all.
         streams: (S,) int32, first counter word of each sequence.
     """
     start, length, n_keys = sequence_of(starts, keys)

@@ -143,7 +143,7 @@ def filter_gradient_kernel(
     """Compute the gradient of the filter's weight from the spectra of its input and of its output's
     gradient.
 
-    The grid is (blocks, parts): a part takes every so many windows, so that sums have a fixed order.
+    The grid is (blocks, parts): a part takes every n-th window, so that sums have a fixed order.
 
     Args:
         spectrum, g_spectrum: (n_windows, 2, size) float32, ``size`` frequencies and columns.
