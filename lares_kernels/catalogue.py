@@ -2,13 +2,12 @@
 
 Every op scores rows against all items, ``s_rv = q_r . e_v / temperature`` (both normalised first for
 ``cosine``), a block of items at a time. ``excluded`` (R, H) lists items that a row leaves out (its
-history), -1 where there is none: the rectangle that batches of histories are anyway, whose shape says
-what a kernel needs to know, so that nothing waits for a GPU and nothing is compiled again. An item may
-be listed more than once.
+history), padded with -1: a rectangle, whose shape is all that a kernel needs to know, so that no call
+synchronises with a GPU or compiles again. An item may be listed more than once.
 
-Values of ids are checked on a CPU. On a GPU that would wait for it: ``LARES_CHECK_VALUES=1`` does.
-Unchecked, an id that is no item's gives a log-probability and gradients of NaN, or
-rank -1; as an excluded one it counts as none.
+Values of ids are checked on a CPU. On a GPU the check would synchronise; ``LARES_CHECK_VALUES=1`` asks
+for it. Unchecked, an id out of range gives a log-probability and gradients of NaN, or rank -1; as an
+excluded id it is ignored.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class CatalogueFunction(torch.autograd.Function):
     """Compute log-probabilities of given items, differentiably.
 
     ``apply(*Operands(...), *CatalogueOptions(...), wants_entropy)``, of ``spec/catalogue_call.py``.
-    Gives (log-probability (N,), log-normaliser (N,), entropy (N,) or (0,)); gradients flow from the
+    Returns (log-probability (N,), log-normaliser (N,), entropy (N,) or (0,)); gradients flow from the
     first to ``queries`` and ``items``. It can be differentiated once.
     """
 
@@ -209,15 +208,15 @@ def catalogue_log_probability(
     """Compute the log-probability of a given item for every query: ``s_c - log sum_v exp(s_v)``.
 
     LARES, arXiv 2505.16865, section 3.4: ``queries`` (R, T, d) are the states of T reasoning steps, of
-    which each asks for the same item. Gradients flow to ``queries`` and ``items``, whose own is dense.
+    which each predicts the same item. Gradients flow to ``queries`` and ``items``; both are dense.
 
     Args:
         queries: (R, d) or (R, T, d).
         items: (V, d), the catalogue; any ``V`` from 1.
-        chosen: (R,) whole numbers in ``0..V-1``.
+        chosen: (R,) integers in ``0..V-1``.
         scores: ``dot`` or ``cosine``.
-        temperature: positive; scores are divided by it. Gradients flow to a tensor of one number.
-        excluded: (R, H) items that a row leaves out of the sum, -1 where there is none.
+        temperature: positive divisor of the scores. Gradients flow to a tensor of one number.
+        excluded: (R, H) ids that a row leaves out of the sum, padded with -1.
         precision: of products, as in :func:`lares_kernels.refine`; sums are at least float32.
         return_entropy: also ``-sum_v p_v log p_v`` of every query, without a gradient.
 
@@ -228,9 +227,9 @@ def catalogue_log_probability(
     Raises:
         ValueError, TypeError: a tensor or an option does not fit, or a row excludes its chosen item;
             the message names it.
-        BackendError: the backend asked for cannot serve this call.
-        RuntimeError: derivatives are asked for that only backend ``equations`` has: second ones, or
-            in forward mode.
+        BackendError: the requested backend cannot serve this call.
+        RuntimeError: second or forward-mode derivatives are requested, which only backend
+            ``equations`` has.
     """
     checked = _check(queries, items, excluded, scores, temperature, precision)
     if queries.dim() not in (2, 3):
@@ -283,7 +282,7 @@ def catalogue_cross_entropy(
     Args:
         queries: (R, d).
         items: (V, d), the catalogue; any ``V`` from 1.
-        targets: (R,) whole numbers in ``0..V-1``.
+        targets: (R,) integers in ``0..V-1``.
         scores, temperature, excluded, precision: as in :func:`catalogue_log_probability`.
         reduction: ``mean``, ``sum`` or ``none``.
 
@@ -293,7 +292,7 @@ def catalogue_cross_entropy(
     Raises:
         ValueError: a tensor or an option does not fit, or a row excludes its target; the message
             names it.
-        BackendError: the backend asked for cannot serve this call.
+        BackendError: the requested backend cannot serve this call.
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}; it must be one of {', '.join(REDUCTIONS)}")
@@ -331,16 +330,16 @@ def catalogue_top_k(
     Args:
         queries: (R, d).
         items: (V, d), the catalogue.
-        k: items wanted, in ``1..V``.
+        k: number of items, in ``1..V``.
         scores, temperature, excluded, precision: as in :func:`catalogue_log_probability`.
 
     Returns:
-        :class:`TopK`. Items that a row excludes, and scores that are NaN or -inf, are never among them:
-        where fewer than ``k`` are left, the last places hold -inf and -1. It has no gradient.
+        :class:`TopK`, without a gradient. Items that a row excludes, and scores that are NaN or -inf,
+        are left out; if fewer than ``k`` remain, the last places hold -inf and -1.
 
     Raises:
         ValueError: a tensor or an option does not fit; the message names it.
-        BackendError: the backend asked for cannot serve this call.
+        BackendError: the requested backend cannot serve this call.
     """
     checked = _check(queries, items, excluded, scores, temperature, precision)
     _check_rows(queries)
@@ -372,7 +371,7 @@ def catalogue_ranks(
     Args:
         queries: (R, d).
         items: (V, d), the catalogue.
-        targets: (R,) whole numbers in ``0..V-1``.
+        targets: (R,) integers in ``0..V-1``.
         scores, temperature, excluded, precision: as in :func:`catalogue_log_probability`.
 
     Returns:
@@ -381,7 +380,7 @@ def catalogue_ranks(
     Raises:
         ValueError: a tensor or an option does not fit, or a row excludes its target; the message
             names it.
-        BackendError: the backend asked for cannot serve this call.
+        BackendError: the requested backend cannot serve this call.
     """
     checked = _check(queries, items, excluded, scores, temperature, precision)
     _check_rows(queries)

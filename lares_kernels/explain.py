@@ -52,11 +52,12 @@ def explain(
 ) -> Explanation:
     """Tell which backend would refine sequences of ``lengths`` (B,) for ``num_steps``, and why.
 
-    Nothing runs and no memory on ``device`` is touched, so the device need not be there.
+    Nothing runs and no memory on ``device`` is touched, so the device need not exist. Arguments are
+    those of :func:`lares_kernels.refine`.
 
     Raises:
         TypeError, ValueError: an argument is of another type, or out of range.
-        BackendError: the backend asked for (``use_backend``, ``LARES_BACKEND``) cannot serve it.
+        BackendError: the requested backend (``use_backend``, ``LARES_BACKEND``) cannot serve it.
     """
     check_floating("dtype", dtype)
     rollouts = whole_number("rollouts", rollouts)

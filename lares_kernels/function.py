@@ -224,31 +224,32 @@ def refine(
     LARES, arXiv 2505.16865, section 3.2.
 
     Args:
-        config: of the core.
-        parameters: by name, as :func:`lares_kernels.spec.parameters.parameter_shapes` lists them.
+        config: options of the core.
+        parameters: tensors by name, as :func:`lares_kernels.spec.parameters.parameter_shapes` lists
+            them.
         hidden: ``H``: (B, L, d), padded on the right, with ``lengths`` (None: all ``L``); or packed
             (N, d) with ``cu_seqlens``. float64, float32, bfloat16 or float16. Mixers ``filter`` and
-            ``bsarec`` take the first form alone, ``L`` the core's ``window``, and read padding too.
-        lengths: (B,) whole numbers in ``1..L``.
+            ``bsarec`` take only the padded form, ``L`` equal to ``window``, and read padding too.
+        lengths: (B,) integers in ``1..L``.
         cu_seqlens: (B + 1,) int32 offsets of packed sequences.
-        max_length: of packed sequences, what no length exceeds. On a GPU nothing is then waited for;
-            without it the greatest length is read there.
-        num_steps: ``T``: a number, or (B,) or (B, rollouts) whole numbers, at least 1.
+        max_length: upper bound of packed sequences' lengths. With it, a call on a GPU does not
+            synchronise; without it, the greatest length is read from the device.
+        num_steps: ``T``, at least 1: one integer, or (B,) or (B, rollouts) integers.
         state: ``s_0``, shaped like the output's ``state``; None or ``"normal"`` draws it from
             ``seed``, ``"zero"`` starts from zero.
-        steps_done: steps that a given ``state`` has behind it. Draws are numbered on from there, so
-            that ``t`` steps and then ``T - t`` more with ``steps_done=t`` are the same as ``T`` at
-            once; and the states of step ``t`` can be read, and differentiated, in between.
-        seed: 64-bit key of dropout and of the drawn state: a number or a tensor of one whole number.
-            None is 0, and in training, where the call draws anything, a seed from torch's generator,
-            another in every call.
+        steps_done: steps that led to a given ``state``. Draws are numbered on from there: ``t``
+            steps and then ``T - t`` more with ``steps_done=t`` equal ``T`` steps in one call, and the
+            states of step ``t`` can be read, and differentiated, in between.
+        seed: 64-bit key of dropout and of the drawn state: an integer, or a tensor of one. None means
+            0; in training, if the call draws random numbers, a new seed from torch's generator in
+            every call.
         rollouts: independent runs ``G`` of every sequence over the same ``hidden``.
-        return_trajectory, return_state: what to give back besides ``last``.
-        sequence_ids: (B,) whole numbers below 2^24 that address each sequence's draws; default
-            ``0..B-1``. The same seed and id draw the same in any batch.
-        training: dropout on, at the rates of ``config``.
+        return_trajectory, return_state: results to return besides ``last``.
+        sequence_ids: (B,) integers below 2^24 that address each sequence's draws; default
+            ``0..B-1``. The same seed and id give the same draws in any batch.
+        training: apply dropout, at the rates of ``config``.
         precision: of the matrix products: ``fp64``, ``fp32``, ``bf16`` or ``fp16``; None follows
-            autocast, else ``hidden``. It allows rounding: a kernel rounds only where it gains by that.
+            autocast, else ``hidden``. It permits rounding: a kernel rounds only where that is faster.
             Softmax, LayerNorm and the carried state are at least float32.
 
     Returns:
@@ -256,9 +257,9 @@ def refine(
 
     Raises:
         ValueError, TypeError: a tensor or an option does not fit; the message names it.
-        BackendError: the backend asked for cannot serve this call.
-        RuntimeError: derivatives are asked for that only backend ``equations`` has: second ones, or
-            in forward mode.
+        BackendError: the requested backend cannot serve this call.
+        RuntimeError: second or forward-mode derivatives are requested, which only backend
+            ``equations`` has.
     """
     if seed is not None:
         seed = given_seed(seed)

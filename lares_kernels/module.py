@@ -26,13 +26,12 @@ _STARTS: dict[str, Callable[[Tensor, float], Tensor]] = {
 class RecurrentCore(nn.Module):
     """Run the LARES recurrence with its own parameters (arXiv 2505.16865, section 3.2).
 
-    :data:`lares_kernels.spec.parameters.PARAMETERS` lists them; those of layers are stacked over
-    the layers.
+    :data:`lares_kernels.spec.parameters.PARAMETERS` lists them; layers' parameters are stacked.
     Weights start normal with standard deviation 0.02 (BSARec's band scales with 1), biases 0,
     LayerNorms 1 and 0, the gate 0.
 
     Args:
-        config: of the core.
+        config: options of the core.
         device, dtype: of the parameters.
     """
 
@@ -51,10 +50,10 @@ class RecurrentCore(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, std: float = DEFAULT_INITIALIZER_RANGE) -> None:
-        """Draw the weights anew from ``N(0, std^2)``; biases 0, LayerNorms the identity.
+        """Reset weights to draws from ``N(0, std^2)``, biases to 0, LayerNorms to the identity.
 
         Raises:
-            AttributeError: a parameter is none of the module's any more, since it is parametrized.
+            AttributeError: a parameter is parametrized, and so no longer the module's own.
         """
         for parameter in parameters_of(self.config):
             _STARTS[parameter.start](self.get_parameter(parameter.name), std)

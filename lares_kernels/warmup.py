@@ -25,17 +25,17 @@ def warmup(
 ) -> None:
     """Run small calls of a core of ``config``, so that later ones find their kernels compiled.
 
-    Kernels depend on the core, the types, the length of the longest sequence and which options a
-    call has; not on the depth or the seed, and on the number of sequences only in that a card may have
-    a kernel of its own for no more than it has multiprocessors. Run are: evaluation and, where asked
-    for, training with dropout, each of few sequences and of many, with one depth for all and with a
-    depth for each sequence, with the final state and without. Triton keeps what it compiles on disk.
+    Kernels depend on the core, the types, the length of the longest sequence and a call's options;
+    not on the depth or the seed, and on the number of sequences only in that a card may have a kernel
+    of its own for at most as many as it has multiprocessors. Evaluation and, if ``training``, training
+    with dropout run with few and with many sequences, with one depth for all and with a depth for each,
+    with the final state and without. Triton caches compiled kernels on disk.
 
     Args:
-        config: of the core.
-        longest: tokens of the longest sequence there will be.
+        config: options of the core.
+        longest: tokens of the longest sequence to come.
         device, dtype: of ``hidden`` and the parameters.
-        training: forward and backward with dropout too.
+        training: also run forward and backward with dropout.
         packed: ``hidden`` will be packed with ``cu_seqlens`` instead of padded with ``lengths``.
         precision: of the products, as for :func:`lares_kernels.refine`.
     """

@@ -26,7 +26,7 @@ def is_whole(tensor: Tensor) -> bool:
 
 
 def described(tensor: Tensor) -> str:
-    """Shape and kind of a tensor that does not fit."""
+    """Describe the shape and type of a tensor that does not fit."""
     layout = "" if tensor.layout is torch.strided else f", {tensor.layout}"
     return f"shape {tuple(tensor.shape)} of {tensor.dtype}{layout}"
 

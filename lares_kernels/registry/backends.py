@@ -91,15 +91,15 @@ class Backend(AnyBackend, Protocol):
         """Run the recurrence without autograd.
 
         Args:
-            call: what to run; its values are not checked yet.
+            call: the call to run; its values are not checked yet.
             hidden: as the caller has it, padded or packed.
-            state: of ``call.state_shape``, or None to draw it (or take zero) as the call says.
+            state: tensor of ``call.state_shape``, or None to draw it (or start from zero) as the call says.
             parameters: in the order of :func:`lares_kernels.spec.parameters.parameter_shapes`.
 
         Returns:
-            trajectory (S, T, d); final state of ``call.state_shape``, empty where it is not wanted;
-            ``call.kept_size`` numbers that ``backward`` of the same backend takes; all in the state's
-            type. Those of ``starts_kernels`` and of ``reference`` take what any of them kept: see
+            trajectory (S, T, d); final state of ``call.state_shape``, empty unless requested;
+            ``call.kept_size`` numbers for ``backward`` of the same backend; all in the state's type.
+            Backends with ``starts_kernels``, and ``reference``, read each other's: see
             :func:`lares_kernels.reference.backend.kept_states`.
 
         Raises:
@@ -179,7 +179,7 @@ class Registry(Generic[B, R]):
     """Hold the backends of an op and the choices made among them.
 
     Args:
-        call: what a call of the op is called.
+        call: noun for a call of the op, in messages.
         failure: compares a backend's kernels with the reference; why they must not serve calls, or
             None.
     """

@@ -35,7 +35,7 @@ class Request(NamedTuple):
         config: of the core.
         device_type: of the tensors.
         product_dtype: of the factors of products.
-        options: of the call, not at their defaults, as ``options_of`` of registry/backends.py says.
+        options: names of the call's options that are not at their defaults (``options_of``).
     """
 
     config: CoreConfig
@@ -81,20 +81,20 @@ class RefineCall:
     of one after the other, ``N`` rows in all.
 
     Attributes:
-        options: as the operator is given them.
+        options: as the operator received them.
         config: of the core.
         lengths: (B,) int64.
         padded_length: ``L`` of padded ``hidden``; 0 for packed.
         n_hidden_rows: rows of ``hidden``, padding included.
         sequence_ids: (B,) int64 that address the random draws, or None for ``0..B-1``.
         num_steps: (S,) int64 depth of each sequence, or None where all run ``max_steps``.
-        seed: 64-bit key of all draws: a number, or a tensor () int64 of a call that is traced, and of
-            one on a GPU whose seed lies there.
-        product_dtype: in which matrix products are taken; everything else is at least float32.
+        seed: 64-bit key of all draws: an int, or a tensor () int64 if the call is traced or the seed
+            is on its GPU.
+        product_dtype: type of matrix products; everything else is at least float32.
         state_dtype: float64 for float64 input, else float32.
-        traced: no shape may depend on a tensor's values, which are not known yet. Padding
-            right of the tokens is computed as well, from zeros, and is zero in what comes out.
-        handover: what forward leaves for backward; None where nothing hands it on.
+        traced: no shape may depend on a tensor's values, which are not known yet. Padding right of
+            the tokens is computed too, from zeros, and is zero in the results.
+        handover: what forward leaves for backward; None if nothing passes it on.
     """
 
     options: CallOptions
@@ -115,7 +115,7 @@ class RefineCall:
         return self.handover if self.handover is not None and self.handover.by == backend else None
 
     def rng_step(self, step: int) -> int:
-        """Number that the draws of the call's ``step`` carry; 0 outside the recurrence."""
+        """Return the step that addresses the draws of the call's ``step``; 0 outside the recurrence."""
         return step + self.options.steps_done if step else 0
 
     @property
@@ -196,7 +196,7 @@ class RefineCall:
 
     @property
     def state_shape(self) -> tuple[int, ...]:
-        """Shape of states, given and returned."""
+        """Return the shape of given and returned states."""
         d = self.config.d_model
         if not self.padded_length:
             return (self.n_hidden_rows * self.options.rollouts, d)

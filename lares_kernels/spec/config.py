@@ -1,4 +1,4 @@
-"""Shape and arithmetic of one recurrent core (LARES, arXiv 2505.16865, section 3.2)."""
+"""Define the shape and arithmetic of a recurrent core (LARES, arXiv 2505.16865, section 3.2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NORMS = Norm.texts()
 PADDINGS = Padding.texts()
 DROPOUT_OF = DropoutOf.texts()
 MAX_LAYERS = 1 << 8  # a draw's address has 8 bits for its layer
-MAX_STATE_SCALE = 1e15  # float32 holds the sum of squares of states so large, and their LayerNorm
+MAX_STATE_SCALE = 1e15  # float32 holds the sum of squares of states this large, and their LayerNorm
 DROPOUT_LEVELS = 256  # a dropout decision compares one 8-bit number with round(256 p)
 
 
@@ -70,18 +70,18 @@ class CoreConfig:
             SASRec's: ``q = LN(x)``, ``u = q + Attention(queries of q, keys and values of x)``,
             ``v = LN(u)``, ``y = v + FeedForward(v)``.
         eps: added to the variance in every LayerNorm.
-        dropout: rate after the attention's and the feed-forward's output product, rounded to a
+        dropout: rate on the output of attention (or filter) and of the feed-forward, rounded to a
             multiple of 1/256.
         attn_dropout: rate on the attention probabilities, rounded likewise.
         state_omega, state_sigma: scale of the drawn initial state,
-            ``s_0 = omega * TruncatedNormal(0, sigma^2)`` cut at three sigma; their product is 1e15 at
-            most.
+            ``s_0 = omega * TruncatedNormal(0, sigma^2)``, truncated at three sigma; their product is
+            at most 1e15.
         window: rows ``L`` of every sequence, for ``filter`` and ``bsarec``; 0 for ``attention``, which
-            takes any.
+            takes any length.
         band_share: of ``bsarec``: ``a`` in ``a bands + (1 - a) attention``.
         cutoff: of ``bsarec``: ``c``; the first ``c // 2 + 1`` frequencies are the low band.
         inner_dropout: rate inside the feed-forward, after the activation, rounded likewise.
-        dropout_of: the branches whose output ``dropout`` is for: ``both``, or ``feed-forward`` alone.
+        dropout_of: branches to whose output ``dropout`` applies: ``both``, or only ``feed-forward``.
         padding: where the padding of padded ``hidden`` stands: ``right`` of the tokens or ``left`` of
             them, where no token sees it; or ``left-zeros``: left, as tokens like any other, except that
             they are zero wherever a layer reads them. Draws count positions from the first token,

@@ -160,7 +160,7 @@ def cut(
 
 @triton.jit
 def sum_before(sums, program, count):
-    """Sum of the first ``program`` of ``count`` programs' numbers."""
+    """Sum the numbers of the first ``program`` of ``count`` programs."""
     programs = tl.arange(0, PROGRAMS)
     return tl.sum(tl.load(sums + programs, mask=programs < tl.minimum(program, count), other=0), 0)
 
