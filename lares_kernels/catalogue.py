@@ -222,7 +222,7 @@ def catalogue_log_probability(
 
     Returns:
         (R,) or (R, T), float32 (float64 for float64 input); :class:`LogProbability` if the entropy
-        is asked for.
+        is requested.
 
     Raises:
         ValueError, TypeError: a tensor or an option does not fit, or a row excludes its chosen item;

@@ -363,7 +363,7 @@ def refine(
         run = refine_for(hidden, given_state, ordered, handover)
         trajectory, final, _ = run(hidden, given_state, ordered, *tensors, *options)
         own_last = [] if handover.last is None else [handover.last]
-        if signature is not None and backend == "cpu" and not repeated_calls.is_kept(signature):
+        if signature is not None and backend == "cpu" and not repeated_calls.is_cached(signature):
             repeated_calls.keep(signature, make_call(hidden, tensors, options))
 
     if trajectory.dtype != hidden.dtype:

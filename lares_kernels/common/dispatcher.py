@@ -1,6 +1,6 @@
 """Decide whether PyTorch's dispatcher has to see a call.
 
-Where it has nothing, calls go past it: it is a quarter of the cost of a short one.
+If it has not, calls bypass it: it is a quarter of the cost of a short one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# By their own names, since all of them are asked in every call.
+# Imported by name, since every call checks all of them.
 from torch._C import _get_tracing_state, _has_storage, _len_torch_dispatch_stack
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad, profiler
@@ -55,7 +55,7 @@ def can_be_read(tensor: Tensor) -> bool:
 
 
 def check_when_run(holds: Tensor, message: str) -> None:
-    """Let the program that is traced raise ``RuntimeError`` unless ``holds`` () bool."""
+    """Make the traced program raise ``RuntimeError`` unless ``holds`` () bool."""
     if not holds.is_meta:
         torch._assert_async(holds, message)
 
@@ -68,8 +68,8 @@ def may_have_tangents() -> bool:
 def needs_no_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
     """Return True if a call runs eagerly on plain tensors, the first of which is not None.
 
-    The dispatcher hands subclasses to their own code, and makes tensors of views that PyTorch negates
-    as they are read, such as the imaginary part of a conjugate.
+    The dispatcher calls subclasses' own code, and materialises lazily negated views, such as the
+    imaginary part of a conjugate.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     return (
@@ -85,8 +85,8 @@ def same_device(
 ) -> None:
     """Raise ``ValueError`` unless all tensors are where ``first`` is.
 
-    For fake implementations, which the dispatcher takes as soon as one tensor is on ``meta``: they
-    would give memory that is never written.
+    For fake implementations, which the dispatcher calls if any tensor is on ``meta``: they would
+    return memory that is never written.
 
     Args:
         anywhere: may be on another device, but not on ``meta`` alone.

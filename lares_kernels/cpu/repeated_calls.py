@@ -1,9 +1,10 @@
 """Cache what the shapes and options of a CPU inference call come to, for calls that repeat them.
 
-Beside the arithmetic of one sequence stands Python. Most of it looks at shapes, types and options,
-which a server repeats call after call. The C struct that they come to is kept here; left to do is to
-look at the tensors. The checks stay in function.py: only a call like one that has passed them runs
-here; one that differs in any way, or that the kernel refuses, goes through function.py in full.
+For one sequence, Python's overhead counts. Most of it checks shapes, types and options, which a server
+repeats call after call. The C struct that results from them is cached here,
+so that only the tensors are left to check. The checks stay in function.py: only a call like one that
+has passed them runs here; one that differs in any way, or that the kernel refuses, goes through
+function.py in full.
 """
 
 from __future__ import annotations
@@ -24,35 +25,35 @@ from lares_kernels.cpu.tensor_reader import (
     field_index,
 )
 from lares_kernels.cpu.tensors import empty_like
-from lares_kernels.registry.backends import asked_backend
+from lares_kernels.registry.backends import requested_backend
 from lares_kernels.registry.circumstances import Circumstances, circumstances
 from lares_kernels.spec.call import RefineCall, RefineOutput
 from lares_kernels.spec.choices import Code
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.parameters import parameter_shapes
 
-_MAX_CACHED = 1024  # signatures; a server's batches have few, and past that keeping starts anew
+_MAX_CACHED = 1024  # signatures; a server's batches have few, and past that the cache is cleared
 
 
-# What decides how a call runs, beside its parameters and the numbers in its tensors: key of the
-# configuration, shape of hidden, num_steps, state, whether the final state is wanted, precision and
-# backend asked for, and what else the choice of a backend depends on. A plain tuple: one with names
+# Everything that determines how a call runs, beside its parameters and its tensors' values: key of the
+# configuration, shape of hidden, num_steps, state, whether the final state is wanted, requested
+# precision and backend, and what else the choice of a backend depends on. A plain tuple: one with names
 # takes three times as long to make.
 Signature = tuple[str, torch.Size, int, str | None, bool, str | None, str | None, Circumstances]
 
 
 @dataclass
-class _Kept:
+class _CachedCall:
     """Hold what calls of one signature share.
 
     Attributes:
-        look: at lengths, sequence ids, hidden and the parameters, in that order. A weight may be
-            replaced between calls, or turned where it lies, so that no call can do without.
-        names: of the parameters.
+        look: checks lengths, sequence ids, hidden and the parameters, in that order, in every call:
+            a weight may be replaced between calls, or its strides changed in place.
+        names: names of the parameters.
         full: (B,) lengths of sequences without padding.
-        trajectory: (B, T, d), its shape; (B, d) where there is one step, whose state is the last.
-        wants_state: whether the final state is wanted.
-        forward: of the library.
+        trajectory: shape of the trajectory, (B, T, d); (B, d) for one step, whose state is the last.
+        wants_state: the final state is returned.
+        forward: the library's function.
     """
 
     look: TensorReader
@@ -63,7 +64,7 @@ class _Kept:
     forward: Callable[[lib.LaresCall], int]
 
 
-_kept: dict[Signature, _Kept] = {}
+_kept: dict[Signature, _CachedCall] = {}
 
 
 def signature_of(
@@ -77,7 +78,7 @@ def signature_of(
 ) -> Signature | None:
     """Return the cache key of an inference call, or None if such calls are not cached.
 
-    Of packed ones those of one sequence are: with more, hardly a batch has the size of another.
+    Packed calls are cached for one sequence only: batches of more rarely have equal sizes.
     """
     if (
         torch.is_grad_enabled()
@@ -90,18 +91,18 @@ def signature_of(
         or not (state is None or type(state) is str)
     ):
         return None
-    backend, _ = asked_backend()
+    backend, _ = requested_backend()
     options = num_steps, state, wants_state, precision
     return config.key, hidden.shape, *options, backend, circumstances("cpu", None)
 
 
-def is_kept(signature: Signature) -> bool:
+def is_cached(signature: Signature) -> bool:
     """Return True if a call of this signature has been cached."""
     return signature in _kept
 
 
 def keep(signature: Signature, call: RefineCall) -> None:
-    """Keep what ``call``, which has run on the CPU kernel, came to."""
+    """Cache the struct of ``call``, which has run on the CPU kernel."""
     if len(_kept) >= _MAX_CACHED:
         _kept.clear()
     shapes = parameter_shapes(call.config)
@@ -118,7 +119,7 @@ def keep(signature: Signature, call: RefineCall) -> None:
             for place, shape in enumerate(shapes.values())
         ),
     ]
-    _kept[signature] = _Kept(
+    _kept[signature] = _CachedCall(
         compile_pattern(bytes(struct_without_tensors(call)), places),
         [*shapes],
         torch.full_like(call.lengths, call.padded_length or call.n_hidden_rows),
@@ -129,7 +130,7 @@ def keep(signature: Signature, call: RefineCall) -> None:
 
 
 def _lengths(
-    kept: _Kept,
+    kept: _CachedCall,
     hidden: Tensor,
     lengths: Tensor | Sequence[int] | None,
     cu_seqlens: Tensor | None,

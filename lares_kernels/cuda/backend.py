@@ -37,14 +37,14 @@ from lares_kernels.spec.errors import BackendError, PlanFailure
 from lares_kernels.spec.noise import threshold_and_planes
 
 _NAME = "cuda"  # of the backend
-LEAST_CAPABILITY = (8, 0)
+MIN_CAPABILITY = (8, 0)
 _MAX_NUMBERS = 1 << 31  # the kernels count the numbers of a tensor in 32 bits
 
 
 class CudaBackend:
     """Run tiles of whole sequences; a warp takes 16 rows through all steps.
 
-    Not chosen without being asked for: it has not run on a card yet.
+    Used only if requested by name: it has not run on a card yet.
     """
 
     name = _NAME
@@ -72,8 +72,8 @@ class CudaBackend:
             found = lib.card(number)
         except BackendError as error:  # of a driver older than the runtime that is linked in, say
             return str(error)
-        if found.capability < LEAST_CAPABILITY:
-            has, least = (".".join(map(str, pair)) for pair in (found.capability, LEAST_CAPABILITY))
+        if found.capability < MIN_CAPABILITY:
+            has, least = (".".join(map(str, pair)) for pair in (found.capability, MIN_CAPABILITY))
             return f"cuda:{number} has compute capability {has}; the kernels need {least}"
         return None
 

@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 
-LEAST_SPILL = 1 << 30
+MIN_SPILL = 1 << 30
 _SHARE = 16  # of a card's memory
 
 
@@ -19,9 +19,9 @@ def spill_bytes(device: torch.device) -> int:
     so it counts padding; kernels touch what tokens need.
     """
     if device.type != "cuda":
-        return LEAST_SPILL
+        return MIN_SPILL
     total = int(torch.cuda.get_device_properties(device).total_memory)
-    return max(LEAST_SPILL, total // _SHARE)
+    return max(MIN_SPILL, total // _SHARE)
 
 
 MAX_PROGRAMS = 512

@@ -154,7 +154,7 @@ def _ranks(
 
 
 def check_values(name: str, items: Tensor, ids: Tensor | None, excluded: Tensor | None) -> None:
-    """Raise ``ValueError`` unless ``ids`` (R,) and ``excluded`` fit; on a CPU, or where asked for."""
+    """Raise ``ValueError`` unless ``ids`` (R,) and ``excluded`` fit; on a CPU, or if requested."""
     if checks_values(items):
         if excluded is not None:
             check_excluded(excluded, len(items))

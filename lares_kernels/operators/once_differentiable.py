@@ -95,9 +95,9 @@ class _LastLevel(_SingleLevelFunction):
 
 
 def not_differentiable(library: torch.library.Library, name: str) -> None:
-    """Let derivatives of the operator ``name``, a gradient, be refused, as soon as they are asked for.
+    """Make derivatives of the operator ``name``, a gradient, raise as soon as they are requested.
 
-    Under vmap, by which jacrev asks for gradients of every output, it runs for one after the other.
+    Under vmap, with which jacrev computes gradients of every output, it runs for one at a time.
     """
     operator = getattr(torch.ops.lares_kernels, name).default
 

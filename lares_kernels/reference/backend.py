@@ -93,7 +93,7 @@ class EquationsBackend(ReferenceBackend):
     """Run the equations as written, differentiated by autograd.
 
     It keeps every activation of every step. For proofs, for double backward and for ``torch.func``:
-    it is used only where it is asked for.
+    it is used only if requested.
     """
 
     name = "equations"

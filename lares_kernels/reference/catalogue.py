@@ -253,7 +253,7 @@ class ReferenceCatalogue:
 class EquationsCatalogue(ReferenceCatalogue):
     """Compute the log-probability as written from a matrix of scores, differentiated by autograd.
 
-    For proofs and for double backward: it is used only where it is asked for.
+    For proofs and for double backward: it is used only if requested.
     """
 
     name = "equations"

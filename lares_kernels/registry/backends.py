@@ -1,7 +1,7 @@
 """Register the backends of both ops and choose among them.
 
-It imports no backend: each one's own module registers it. Those of this package are imported when the
-first question is asked (``own_backends.py``); anybody else's when its own module is::
+It imports no backend: each backend's module registers it. This package's own are imported at the first
+use of the registry (``own_backends.py``), a third party's with its own module::
 
     register(MyBackend())  # of ``refine``
     register_catalogue(MyCatalogue())  # of the catalogue ops, under the same name
@@ -39,19 +39,19 @@ ENVIRONMENT_VARIABLE = "LARES_BACKEND"
 _OWN = "lares_kernels.own_backends"
 _log = logging.getLogger(__name__)
 _IN_BYTES = ENVIRONMENT_VARIABLE.encode()
-_asked_for: ContextVar[str | None] = ContextVar("lares_backend", default=None)
+_requested: ContextVar[str | None] = ContextVar("lares_backend", default=None)
 
 
 class AnyBackend(Protocol):
     """Declare what backends of all ops tell about themselves.
 
     Attributes:
-        name: by which it is asked for.
-        preference: of the automatic ones that serve a call the one with the greatest runs it; of equal
-            ones that which was registered last.
-        automatic: whether it is used without being asked for by name.
-        any_size: whether the same code runs whatever the sizes of a core or the width of an item.
-        starts_kernels: whether a device may turn out to be unable to compile or start its kernels.
+        name: identifies the backend in ``use_backend`` and ``LARES_BACKEND``.
+        preference: the automatic backend with the greatest one that serves a call runs it; among equal
+            ones, the last registered.
+        automatic: it is used without being requested by name.
+        any_size: the same code runs for all sizes of a core and widths of an item.
+        starts_kernels: a device may turn out to be unable to compile or start its kernels.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Backend(AnyBackend, Protocol):
         Args:
             call: the call to run; its values are not checked yet.
             hidden: as the caller has it, padded or packed.
-            state: tensor of ``call.state_shape``, or None to draw it (or start from zero) as the call says.
+            state: tensor of ``call.state_shape``, or None to draw it or start from zero (``call``).
             parameters: in the order of :func:`lares_kernels.spec.parameters.parameter_shapes`.
 
         Returns:
@@ -237,16 +237,16 @@ class Registry(Generic[B, R]):
         )
 
     def choose(self, request: R, index: int | None = None) -> Choice[B]:
-        """Return the backend for a call: the one asked for, else the first that can serve it.
+        """Return the backend for a call: the requested one, else the first that can serve it.
 
         Args:
             request: what calls.
             index: of the tensors' device; None for torch's current one.
 
         Raises:
-            BackendError: the backend asked for by name cannot serve the call.
+            BackendError: the backend requested by name cannot serve the call.
         """
-        return self._kept_choice(*asked_backend(), request, index)
+        return self._kept_choice(*requested_backend(), request, index)
 
     def check_serves(self, name: str, request: R, index: int | None = None) -> None:
         """Raise ``BackendError`` unless there is a backend of that name that can serve such calls.
@@ -391,7 +391,7 @@ def _partly_served() -> bool:
 
 @constant_result
 def partly_served() -> bool:
-    """Return whether a backend leaves out options of a call, so that calls must say which they have."""
+    """Return True if a backend lacks options of a call, so that calls must list theirs."""
     return _partly_served()
 
 
@@ -408,19 +408,19 @@ def options_of(told: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def operators_name(backend: AnyBackend) -> str:
-    """Return how operators are told to run a call on ``backend``, or on the next one where it does not
-    start and was not requested by name."""
-    asked, _ = asked_backend()
+    """Return the name by which operators run a call on ``backend``, or, if it was not requested by name
+    and does not start, on the next one."""
+    asked, _ = requested_backend()
     return _CHOSEN + backend.name if asked is None and backend.starts_kernels else backend.name
 
 
 def plain_name(name: str) -> str:
-    """Return the backend's own name of what :func:`operators_name` gave."""
+    """Return the backend's own name from that of :func:`operators_name`."""
     return name.removeprefix(_CHOSEN)
 
 
 def may_pass_on(name: str) -> bool:
-    """Return whether :func:`operators_name` lets another backend run what does not start."""
+    """Return True if :func:`operators_name` lets another backend run what does not start."""
     return name.startswith(_CHOSEN)
 
 
@@ -442,16 +442,16 @@ def use_backend(name: str) -> Iterator[None]:
         BackendError: there is no such backend, or (from the call) it cannot serve the call.
     """
     _known(name, "use_backend")
-    token = _asked_for.set(name)
+    token = _requested.set(name)
     try:
         yield
     finally:
-        _asked_for.reset(token)
+        _requested.reset(token)
 
 
-def asked_backend() -> tuple[str | None, str]:
+def requested_backend() -> tuple[str | None, str]:
     """Return (name or None, its source) of the backend that calls here were told to run on."""
-    name, source = _asked_for.get(), "use_backend"
+    name, source = _requested.get(), "use_backend"
     if name is None:
         found, source = getenv(_IN_BYTES), ENVIRONMENT_VARIABLE
         name = os.fsdecode(found) if found else None

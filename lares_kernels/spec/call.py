@@ -327,8 +327,8 @@ class RefineOutput(NamedTuple):
         last: (B, d), or (B, G, d) for ``rollouts > 1``: each sequence's newest token after its own
             last step.
         trajectory: (B, T_max, d) or (B, G, T_max, d): that token after every step; past a
-            sequence's own depth its last one is repeated. None unless asked for.
-        state: final state of every token, if asked for: (B, L, d), zeros at padding (unless the
+            sequence's own depth its last one is repeated. None unless requested.
+        state: final state of every token, if requested: (B, L, d), zeros at padding (unless the
             mixer computes it), or packed (N, d); with rollouts (B, G, L, d), or packed (G N, d) with
             the rollouts of a sequence one after the other.
     """

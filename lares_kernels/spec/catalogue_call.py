@@ -25,7 +25,7 @@ class CatalogueOptions(NamedTuple):
     Attributes:
         scores: ``dot`` or ``cosine``.
         temperature: scores are divided by it.
-        backend: that runs, as :func:`lares_kernels.registry.backends.operators_name` calls it.
+        backend: name of the backend to run, by :func:`lares_kernels.registry.backends.operators_name`.
         precision: of the products, one of ``PRECISIONS``.
     """
 
@@ -139,7 +139,7 @@ class Operands(NamedTuple):
     Attributes:
         queries: (N, d).
         items: (V, d).
-        chosen: (R,) ids, called targets where ranks are asked for; empty for an operator that takes
+        chosen: (R,) ids, called targets for ranks; empty for an operator that takes
             none.
         excluded: (R, H) ids, -1 where there is none; or None.
     """
@@ -186,7 +186,7 @@ def of_queries(name: str, value: Tensor, queries: Tensor) -> Tensor:
 
 
 def check_k(k: int, n_items: int) -> None:
-    """Raise ``ValueError`` unless the best ``k`` of a catalogue can be asked for."""
+    """Raise ``ValueError`` unless ``k`` is within the size of the catalogue."""
     if not 1 <= k <= n_items:
         raise ValueError(f"k is {k}; it must be in 1..{n_items}, the size of the catalogue")
 

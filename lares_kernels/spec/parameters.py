@@ -124,7 +124,7 @@ def layer_parameters_of(config: CoreConfig) -> tuple[str, ...]:
 
 
 def parameter_shapes(config: CoreConfig) -> Mapping[str, tuple[int, ...]]:
-    """Shape of every parameter, in the order in which the op takes them.
+    """Return every parameter's shape by name, in the order in which the op takes them.
 
     Weights are (out, in), as in ``torch.nn.Linear``. Rows of ``qkv_weight`` are the query's, then the
     key's, then the value's; head ``i`` owns columns ``i d/h .. (i+1) d/h`` of each. ``filter_weight``

@@ -26,15 +26,15 @@ from lares_kernels.triton.launch.settings import (
     family_of,
     files_of_rules,
     longest_sequence,
+    requested_weights,
     use_weights,
-    weights_asked_for,
 )
 from lares_kernels.triton.layered.backward import layered_backward
 from lares_kernels.triton.layered.forward import layered_forward, layered_text
 
 _PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
-_LEAST_TRITON = (3, 4)
-_LEAST_CAPABILITY = (8, 0)
+_MIN_TRITON = (3, 4)
+_MIN_CAPABILITY = (8, 0)
 _MAX_FUSED_WIDTH = 64
 
 
@@ -53,8 +53,8 @@ def _missing() -> str | None:
     import triton
 
     version = tuple(int(part) for part in triton.__version__.split(".")[:2])
-    if version < _LEAST_TRITON:
-        least = ".".join(str(part) for part in _LEAST_TRITON)
+    if version < _MIN_TRITON:
+        least = ".".join(str(part) for part in _MIN_TRITON)
         return f"Triton is {triton.__version__}; it needs {least}"
     return None
 
@@ -122,8 +122,8 @@ class TritonBackend:
             return None  # Triton names no cards that it leaves out: the first launch says it
         number = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
         capability = torch.cuda.get_device_capability(number)
-        if capability < _LEAST_CAPABILITY:
-            has, least = (".".join(map(str, pair)) for pair in (capability, _LEAST_CAPABILITY))
+        if capability < _MIN_CAPABILITY:
+            has, least = (".".join(map(str, pair)) for pair in (capability, _MIN_CAPABILITY))
             return (
                 f"cuda:{number} has compute capability {has}; Triton compiles for {least} and later"
             )
@@ -155,7 +155,7 @@ class TritonBackend:
 
         All of forward keep the same states in the same order, so any of backward may run after it.
         """
-        asked = weights_asked_for() if kernel == "forward" else None
+        asked = requested_weights() if kernel == "forward" else None
         precision = precision_of(call.product_dtype)
         code = (kernel, precision, call.config.key, call.options.dropout)
 
@@ -204,7 +204,7 @@ class TritonBackend:
                 return fused_forward(call, given, precision, longest)
 
         plans = self._plans("forward", call, hidden.device, longest)
-        if weights_asked_for() is None:
+        if requested_weights() is None:
             return run_first(plans, run)
         return by_name_alone(lambda: run_first(plans, run))
 

@@ -29,7 +29,7 @@ from lares_kernels.triton.launch.settings import multiprocessors
 # Wider ones spill; products of whole float32 have no tensor cores and need registers for them.
 MAX_WIDTH = {"half": 256, "tf32": 256, "ieee": 64}
 MAX_K = 256
-LEAST_K = 64
+MIN_K = 64
 TOP_K_ROWS = 16
 _MAX_ITEMS = (1 << 31) - (1 << 10)  # ids, and those past the last block's end, are int32
 _PROGRAMS = 4  # for each multiprocessor, where the queries alone are too few
@@ -185,7 +185,7 @@ class TritonCatalogue:
         from lares_kernels.triton.kernels.catalogue import top_k_kernel
 
         inputs, (queries, items, _, _) = _Inputs(call, given), given
-        rows, side = TOP_K_ROWS, max(LEAST_K, padded(k))
+        rows, side = TOP_K_ROWS, max(MIN_K, padded(k))
         blocks, splits = inputs.grid(rows, side)
         keys = unfilled(splits, len(queries), side, dtype=torch.int64, device=items.device)
         n_queries, _, n_items, n_excluded = inputs.sizes

@@ -17,9 +17,9 @@ from triton.compiler import ASTSource
 from benchmarks.gpu.triton_aot import TARGETS, resources
 from benchmarks.gpu.triton_bounds import SHARED_LIMIT
 from lares_kernels.triton.catalogue import (
-    LEAST_K,
     MAX_K,
     MAX_WIDTH,
+    MIN_K,
     TOP_K_ROWS,
     slice_of,
     tile_of,
@@ -51,7 +51,7 @@ def type_of(name: str, precision: str) -> str:
     return others.get(name, "*i32" if name in ("excluded", "counts") else "*fp32")
 
 
-def check(name: str, target: str, precision: str, width: int, k: int = LEAST_K) -> None:
+def check(name: str, target: str, precision: str, width: int, k: int = MIN_K) -> None:
     kernel = getattr(catalogue_apart if "apart" in name else catalogue, name)
     tile = tile_of(width, precision)
     options = {key: tile[key] for key in ("num_warps", "num_stages")}

@@ -18,7 +18,7 @@ from lares_kernels.triton.fused.tile_plan import TilePlan, make_plan, plan_in
 from lares_kernels.triton.fused.tile_transforms import add_filter_gradient, tile_transforms
 from lares_kernels.triton.launch.constants import (
     LAUNCH_OPTIONS,
-    LEAST_SIDE,
+    MIN_SIDE,
     Constants,
     compile_time,
     constants,
@@ -28,9 +28,9 @@ from lares_kernels.triton.launch.rules import Setting
 from lares_kernels.triton.launch.settings import (
     family_of,
     multiprocessors,
+    requested_weights,
     setting,
     shared_memory,
-    weights_asked_for,
 )
 
 _NAME = "triton"  # of the backend
@@ -46,9 +46,9 @@ def call_setting(
     key = (family_of(device), kernel, precision, width, config.n_layers, config.mixer, longest)
     if kernel != "forward":
         return setting(*key)
-    matrix_bytes = constants(config, LEAST_SIDE, False, precision).layers_size
+    matrix_bytes = constants(config, MIN_SIDE, False, precision).layers_size
     matrix_bytes *= call.product_dtype.itemsize
-    return setting(*key, matrix_bytes, shared_memory(device), weights_asked_for())
+    return setting(*key, matrix_bytes, shared_memory(device), requested_weights())
 
 
 def options_of(rule: Setting) -> dict[str, int]:

@@ -14,7 +14,7 @@ from lares_kernels.gpu.packing import Places, find_places
 from lares_kernels.gpu.scratch import unfilled
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.parameters import parameter_shapes
-from lares_kernels.triton.launch.constants import LEAST_SIDE, Constants, constants
+from lares_kernels.triton.launch.constants import MIN_SIDE, Constants, constants
 
 
 class Packed(NamedTuple):
@@ -109,7 +109,7 @@ def unpack_gradients(
 @cache
 def places_of(config: CoreConfig, device: torch.device) -> Places:
     """Return where each packed number of a core comes from."""
-    c = constants(config, LEAST_SIDE, False, "ieee")
+    c = constants(config, MIN_SIDE, False, "ieee")
     return find_places(config, device, lambda p: (_arrange_matrices(c, p), _arrange_vectors(c, p)))
 
 

@@ -16,7 +16,7 @@ from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, No
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.noise import threshold_and_planes
 
-LEAST_SIDE = 16
+MIN_SIDE = 16
 # Of launches with products. A product and the sum it goes to are one instruction, not the default by
 # Triton 3.10. Sums of whole numbers are not made twice and compared: without ``debug`` nobody sees the
 # verdict, and the kernel is the same after more time to compile it.
@@ -26,7 +26,7 @@ _CHUNK = 64  # what the feed-forward's width is padded to a multiple of
 
 def padded(width: int) -> int:
     """Return the least block side that holds ``width``."""
-    return max(LEAST_SIDE, 1 << (width - 1).bit_length())
+    return max(MIN_SIDE, 1 << (width - 1).bit_length())
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ class Constants:
 
     @property
     def vector_size(self) -> int:
-        return self.gate_at + LEAST_SIDE
+        return self.gate_at + MIN_SIDE
 
     @property
     def gradient_size(self) -> int:

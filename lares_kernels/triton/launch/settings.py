@@ -26,7 +26,7 @@ _FOLDER = Path(__file__).parent / "settings"
 # Shared memory that a forward program with resident matrices takes besides them, bytes: 8 KiB for the
 # published core, at most this for others (tests/kernels/test_triton_aot.py).
 BESIDES = 16 << 10
-_asked_for: ContextVar[str | None] = ContextVar("lares_triton_weights", default=None)
+_requested: ContextVar[str | None] = ContextVar("lares_triton_weights", default=None)
 
 
 @contextlib.contextmanager
@@ -41,16 +41,16 @@ def use_weights(where: str) -> Iterator[None]:
     """
     if where not in WEIGHTS:
         raise ValueError(f"weights are {' or '.join(WEIGHTS)}, not {where!r}")
-    token = _asked_for.set(where)
+    token = _requested.set(where)
     try:
         yield
     finally:
-        _asked_for.reset(token)
+        _requested.reset(token)
 
 
-def weights_asked_for() -> str | None:
+def requested_weights() -> str | None:
     """Return what :func:`use_weights` requests here."""
-    return _asked_for.get()
+    return _requested.get()
 
 
 def rules_file(family: str) -> Path:

@@ -26,7 +26,7 @@ from lares_kernels.triton.layered.kernels.branches import NO_BRANCH
 from lares_kernels.triton.layered.packed_rows import PackedRows, rows_of
 
 _NUMBERS = 2048  # of a block of rows
-_LEAST_ROWS, _MOST_ROWS = 2, 32
+_MIN_ROWS, _MAX_ROWS = 2, 32
 FLAT_BLOCK = 1024
 _PRODUCTS = ("qkv", "out", "up", "down", "concat")  # first part of their parameters' names
 
@@ -34,7 +34,7 @@ _PRODUCTS = ("qkv", "out", "up", "down", "concat")  # first part of their parame
 @cache
 def rows_per_program(width: int) -> int:
     """Return the rows that a program of a row kernel takes at once."""
-    return max(_LEAST_ROWS, min(_MOST_ROWS, _NUMBERS // padded(width)))
+    return max(_MIN_ROWS, min(_MAX_ROWS, _NUMBERS // padded(width)))
 
 
 class Site(NamedTuple):
