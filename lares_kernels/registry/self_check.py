@@ -38,8 +38,8 @@ VARIABLE = SELF_CHECK
 ISSUES = "the project's issue tracker, with what `lares doctor --check` prints"
 _LENGTHS, _WINDOW_LENGTHS, _STEPS, _SEED = [1, 5, 3, 9, 17, 2], [1, 5, 3], 2, 2026
 _SAID_AFTER_SECONDS = 2.0  # of compiling, before a user is told why the first call takes long
-# Of a whole tensor, forward and gradients. float32's are those of the tests; a product in fewer bits rounds
-# its factors by half of 2^-8 (bf16) or 2^-11 (fp16, tf32), and a few steps add such errors up.
+# Of a whole tensor, forward and gradients. float32's are the tests'; a product in fewer bits rounds its
+# factors by half of 2^-8 (bf16) or 2^-11 (fp16, tf32), and a few steps add such errors up.
 _BOUNDS = {"fp32": (1e-5, 1e-4), "tf32": (1e-2, 3e-2), "fp16": (1e-2, 3e-2), "bf16": (6e-2, 2e-1)}
 _CATALOGUE_PARTS = (
     *("the log probability", "the normaliser", "the entropy"),

@@ -23,7 +23,7 @@ class Layout:
         streams: (S,) int64, each sequence's random-number stream (sequence number and rollout).
         leading: (S,) int64, rows at the start of each sequence that are padding; None: none are.
         tokens: (S,) int64, rows at the start of each sequence that are not padding; None: all are.
-        one_group: attention takes all sequences at once, not by their lengths.
+        one_group: attention takes all sequences together, not in groups of similar length.
     """
 
     lengths: Tensor
@@ -77,7 +77,7 @@ class Layout:
         """Return the layout of ``n_rows`` packed rows of ``lengths`` (S,) int64, which sum up to
         that.
 
-        No shape depends on the numbers in a tensor: ``max_length`` is ``n_rows``.
+        No shape depends on a tensor's values: ``max_length`` is ``n_rows``.
         """
         ends = lengths.cumsum(0)
         rows = torch.arange(n_rows, device=lengths.device)

@@ -66,7 +66,7 @@ def lengths_of(
 ) -> Tensor:
     """Return the length of each sequence, (B,) integers on ``hidden``'s device.
 
-    Packed ones are looked at, but not on a device where ``max_length`` says what is needed of them.
+    Packed lengths are read, except on a device if ``max_length`` is given.
     """
     if max_length and hidden.dim() == 3:
         raise ValueError(

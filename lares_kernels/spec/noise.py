@@ -7,8 +7,8 @@ The counter of a Philox call is ``(stream, position, site, block)``:
 * ``site``: kind of draw in bits 0-7, layer in bits 8-15, step in bits 16-31 (0 outside the recurrence);
 * ``block``: which part of the token's row.
 
-Nothing depends on where a row lies in memory, so packed and padded runs, forward and the
-recomputation of backward, and all backends take the same decisions from the same seed.
+Nothing depends on where a row lies in memory, so packed and padded runs, forward and backward's
+recomputation, and all backends make the same decisions from the same seed.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def dropout_words(
         streams, positions: (N,) int64.
         site: third counter word, :func:`site_word`.
         n_blocks: blocks of 64 elements in a row.
-        n_planes: words wanted for each block, most significant bit first.
+        n_planes: words for each block, most significant bit first.
         seed: 64-bit key.
 
     Returns:

@@ -1,8 +1,8 @@
 """Find the seed of a call: given as a number or a tensor, or drawn from torch's generator.
 
-Kernels of a GPU read it from memory there when they run. A drawn seed is a tensor on the CPU, from the
-CPU's default generator, also where the call runs on a GPU, but in programs that a GPU runs again by
-itself (docs/random.md says why).
+Kernels on a GPU read it from device memory when they run. A drawn seed is a tensor on the CPU, from the
+CPU's default generator, even for a call on a GPU, except in programs that a GPU replays by itself
+(docs/random.md says why).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _COUNTING = threading.Lock()
 def drawn_seed(device: torch.device = _CPU) -> Tensor:
     """Draw a seed () int64 from torch's default generator of the CPU.
 
-    Where a graph is captured on ``device``, or a program compiled for it, it is from that device's
-    generator, of which each replay takes the next.
+    If a graph is captured on ``device``, or a program compiled for it, the seed is from that device's
+    generator, and each replay takes the next one.
     """
     again = device.type == "cuda" and (is_compiling() or is_capturing(device.type))
     place = device if again else _CPU
@@ -50,7 +50,7 @@ def given_seed(seed: int | Tensor) -> int | Tensor:
     """Return ``seed`` as a number of 64 bits or a tensor () int64.
 
     Raises:
-        TypeError, ValueError: it is neither.
+        TypeError, ValueError: ``seed`` is neither.
     """
     if isinstance(seed, Tensor):
         if seed.numel() != 1 or not is_whole(seed):
@@ -138,10 +138,10 @@ class DrawSeeds:
     """Generate the seeds of a module's forwards in training.
 
     Args:
-        first: None leaves them to torch's generator, so that a forward that activation checkpointing
-            runs again, or a run that goes on from what was saved, draws the same. A number is the first
-            forward's, and each one after takes the next; the count is not saved. Threads take different
-            ones, unless their forwards are compiled.
+        first: None draws them from torch's generator, so that a forward that activation checkpointing
+            repeats, or a resumed run, draws the same. A number is the seed of the first forward, and
+            each later one takes the next; the count is not saved. Threads take different seeds, unless
+            their forwards are compiled.
     """
 
     def __init__(self, first: int | None = None) -> None:
@@ -161,7 +161,7 @@ class DrawSeeds:
         """Return a seed () int64, or None to draw one; neighbouring seeds give unrelated draws.
 
         Raises:
-            RuntimeError: a counted one is taken inside a backward.
+            RuntimeError: a counted seed is taken inside a backward.
         """
         if self._next is None:
             return None
