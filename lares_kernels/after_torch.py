@@ -13,8 +13,8 @@ from types import ModuleType
 def after_torch(then: Callable[[], None]) -> None:
     """Call ``then`` now if torch is imported, else at the end of its import.
 
-    Where it is a module of this package that imports torch, being half imported itself, ``then`` is not
-    called: who asked for that module by its own name has what it needs.
+    If a module of this package, itself half imported, imports torch, ``then`` is not called: an
+    import of that module by its own name needs nothing more.
     """
     if "torch" in sys.modules:
         then()

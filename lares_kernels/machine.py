@@ -33,7 +33,7 @@ class Row(NamedTuple):
     Attributes:
         kernels: backend, and on a CPU the instruction set.
         what: mixer or op, and precision.
-        verdict: what the check found, or why there was none.
+        verdict: result of the check, or why there was none.
     """
 
     kernels: str

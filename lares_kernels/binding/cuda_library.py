@@ -196,7 +196,7 @@ def card(device: int) -> Card:
     """Return the properties of card number ``device``.
 
     Raises:
-        BackendError: there is none.
+        BackendError: there is no such card.
     """
     found = _Card()
     error = loaded().lares_cuda_card(device, ctypes.byref(found))
@@ -209,7 +209,7 @@ def run(function: str, call: ctypes.Structure) -> None:
     """Launch ``lares_cuda_pack``, ``_unpack``, ``_forward``, ``_backward`` or ``_probe``.
 
     Raises:
-        BackendError: with what the driver says.
+        BackendError: the driver reports an error; the message quotes it.
     """
     error = getattr(loaded(), function)(ctypes.byref(call))
     if error is not None:

@@ -1,6 +1,6 @@
 """Provide ``kept_property``: ``functools.cached_property`` for programs that are compiled.
 
-That of Python 3.11 and before holds a lock, where torch.compile stops.
+The one of Python up to 3.11 takes a lock, which torch.compile cannot trace.
 """
 
 from __future__ import annotations

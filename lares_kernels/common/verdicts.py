@@ -1,7 +1,7 @@
 """Store verdicts on kernels in the cache folder: which gave right results on which device.
 
-A verdict is about a device, the versions that compile for it and one build of the kernels; whenever one
-of these changes it is another verdict's file.
+A verdict belongs to a device, the versions that compile for it and one build of the kernels; if one of
+these changes, it has another file.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Verdict:
     """Record what a check of a kernel found.
 
     Attributes:
-        kernel: what was checked, in words.
-        device: where.
-        errors: of each part, relative to the reference in float64; NaN or inf where it is not finite.
-        bounds: what each may be.
-        seconds: that the check took, compiling included.
+        kernel: description of the checked kernel.
+        device: the device it ran on.
+        errors: error of each part, relative to the reference in float64; NaN or inf if not finite.
+        bounds: greatest permitted errors.
+        seconds: duration of the check, compilation included.
         raised: the exception that ended it, in one line; empty if none did.
     """
 
@@ -116,11 +116,11 @@ def stored(identity: dict[str, str], bounds: Mapping[str, float]) -> Verdict | N
     """Return the verdict stored under an identity.
 
     Args:
-        identity: what the verdict depends on.
-        bounds: of every part that a check looks at. A verdict with others is of another check.
+        identity: everything that the verdict depends on.
+        bounds: bounds of every part of a check. A verdict with others belongs to another check.
 
     Returns:
-        The verdict; None if there is none that is whole.
+        The verdict; None if there is none, or an incomplete one.
     """
     try:
         found = json.loads(_file_of(identity).read_text(encoding="utf-8"))

@@ -29,10 +29,10 @@ class ExpectedTensor(NamedTuple):
     """Describe an expected tensor, contiguous and on the CPU, and where its address is written.
 
     Attributes:
-        word: of the C struct.
+        word: index of the C struct's word for its address.
         dtype: float32 or int64.
-        shape: of the tensor.
-        may_be_none: whether there may be no tensor.
+        shape: exact shape.
+        may_be_none: None is accepted too.
     """
 
     word: int

@@ -50,7 +50,7 @@ class Shapes:
             2 and 4.
         ff: width of the feed-forward, rounded up.
         layers: of the core.
-        concat: whether the adapter has a matrix.
+        concat: the adapter has a matrix.
     """
 
     width: int
@@ -141,7 +141,7 @@ class LaunchPlan:
 
     Attributes:
         unit_warps: warps that share a tile, 16 rows each.
-        units: of a block; each takes tiles of its own.
+        units: units of a block; each takes its own tiles.
         resident: all layers' weights stay in shared memory; else they are read by every layer.
         shared_bytes: of a block.
         split_parts: 0, or: a block for each sequence, whose warps share a layer's columns, and the
@@ -174,7 +174,7 @@ def launch_plan(
 ) -> LaunchPlan | str:
     """Return the plan for sequences of up to ``longest`` tokens, or the reason why there is none.
 
-    As many units as fit, also for a small batch: those without a tile help to bring the weights.
+    A block has as many units as fit, even for a small batch: those without a tile help to load weights.
     Weights are where ``settings`` prefers them if that can be.
     """
     unit_warps = 1
@@ -209,7 +209,7 @@ def carveout(shared_bytes: int, card: Card) -> int:
 def split_plan(shapes: Shapes, longest: int, steps: int, card: Card) -> LaunchPlan | None:
     """Return the low-latency plan (csrc/cuda/split.hpp) for inference without dropout, or None.
 
-    It is for calls of no more sequences than multiprocessors, which take it whatever its shape.
+    It serves calls of at most as many sequences as multiprocessors, of any shape.
     """
     tiles = -(-longest // _TILE_ROWS)
     if longest > SPLIT_LONGEST:

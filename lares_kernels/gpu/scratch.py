@@ -1,11 +1,11 @@
 """Allocate memory that kernels write before anybody reads it.
 
 Under deterministic algorithms torch fills new memory (``torch.utils.deterministic``), so that what a
-program reads by mistake is the same every time. For what is written first that is a launch and a pass
-over memory for nothing, a gigabyte of it in backward. The switch is one of the process: a thread that
-turned it off for itself would do so for others, and two could leave it off. So memory is taken there
-without asking torch for a tensor, and no switch is touched; torch.compile sees nothing of it, since it
-runs inside operators. What is not written whole belongs in ``torch.empty``.
+program reads by mistake is the same every time. For memory that is written first, that wastes a launch
+and a pass over memory, a gigabyte of it in backward. The switch is global: a thread that turned it off
+for itself would do so for others, and two could leave it off. So memory is allocated without
+``torch.empty``, and no switch is touched; torch.compile does not see it, since it runs inside
+operators. Memory that is not written in full belongs in ``torch.empty``.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ def spill_bytes(device: torch.device) -> int:
     """Return the bytes for what backward spills for weight gradients; a launch runs as many steps
     as fit.
 
-    A sixteenth of the card's memory, at least 1 GiB. The host does not know how many tokens there are,
-    so it counts padding; kernels touch what tokens need.
+    It is a sixteenth of the card's memory, at least 1 GiB. The host does not know how many tokens there
+    are, so it counts padding; kernels touch only what tokens need.
     """
     if device.type != "cuda":
         return MIN_SPILL

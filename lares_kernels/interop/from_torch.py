@@ -30,18 +30,18 @@ from lares_kernels.spec.seeds import DrawSeeds
 class TorchEncoder(nn.Module):
     """Run an ``nn.TransformerEncoder`` or ``nn.TransformerEncoderLayer`` under a causal mask.
 
-    It takes the place of the encoder in a program: the arguments and the result are the encoder's.
+    It replaces the encoder in a program: arguments and result are the encoder's.
     The encoder's modules are its own, under the names that they had, so checkpoints of before and
     after fit both. They keep their parameters, which are read at every call, and gradients reach them.
-    They keep their modes, too: what is in evaluation mode does not drop. Hooks on them are refused at
-    the call, as they would not run.
-    Rows of padding come out as zeros, or as what the encoder's last LayerNorm makes of zeros.
+    They keep their modes, too: modules in evaluation mode do not apply dropout. Hooks on them are
+    refused at the call, as they would not run.
+    Padding rows of the result are zeros, or as what the encoder's last LayerNorm makes of zeros.
 
     Args:
         encoder: see :func:`from_torch`.
         padding: ``right`` or ``left``, side of padding of ``src_key_padding_mask`` or ``lengths``.
-        seed: None draws a seed from torch's generator in every training forward that drops; a number
-            is the first forward's, and each one after takes the next (:class:`DrawSeeds`).
+        seed: None draws a seed from torch's generator in every training forward with dropout; a number
+            is the first forward's, and each later one takes the next (:class:`DrawSeeds`).
     """
 
     def __init__(self, encoder: nn.Module, padding: str = "right", seed: int | None = None) -> None:
@@ -75,13 +75,13 @@ class TorchEncoder(nn.Module):
         Args:
             src: (B, L, d), or (L, B, d) if the encoder is not ``batch_first``.
             mask: (L, L), which must be causal; None needs ``is_causal=True``.
-            src_key_padding_mask: (B, L), True (or -inf) at padding, which must stand on the one side.
-            is_causal: as torch's: True promises that the mask is causal, which is then not looked at.
+            src_key_padding_mask: (B, L), True (or -inf) at padding, which must be on side ``padding``.
+            is_causal: as in torch: True promises that the mask is causal; it is then not checked.
             lengths: (B,), instead of ``src_key_padding_mask``.
-            seed: of this forward's dropout, instead of the next.
+            seed: seed of this forward's dropout, instead of the next one.
 
         Raises:
-            ValueError: a mask says something else.
+            ValueError: a mask is neither causal nor padding on that side.
             UnsupportedModuleError: a layer has hooks, or layers have modes that the op cannot follow.
         """
         if src.dim() != 3:
@@ -126,7 +126,7 @@ def from_torch(encoder: nn.Module, padding: str = "right", seed: int | None = No
 
     Pre- and post-norm, relu and gelu, ``batch_first`` or not, with the encoder's last ``norm`` and
     without biases are served. Outputs are equal to rounding, and so are gradients without dropout;
-    dropout is on at the same places with the same rates, and draws other numbers.
+    dropout has the same places and rates, and draws other numbers.
 
     Args:
         encoder: ``nn.TransformerEncoder`` of ``nn.TransformerEncoderLayer``, or one such layer. Its
@@ -134,7 +134,7 @@ def from_torch(encoder: nn.Module, padding: str = "right", seed: int | None = No
         padding, seed: of :class:`TorchEncoder`.
 
     Raises:
-        UnsupportedModuleError: the op does not compute that; the message names the attribute.
+        UnsupportedModuleError: the op does not compute this module; the message names the attribute.
     """
     return TorchEncoder(encoder, padding, seed)
 

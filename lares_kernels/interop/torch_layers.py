@@ -1,7 +1,7 @@
 """Read parameters of foreign transformer layers as the op takes them.
 
-Nothing is copied for good: stacking is an operation that autograd differentiates, so gradients reach
-the modules' own parameters, and optimisers, checkpoints and ``state_dict`` go on with them.
+Nothing is copied permanently: stacking is an operation that autograd differentiates, so gradients reach
+the modules' own parameters, and optimisers, checkpoints and ``state_dict`` keep working with them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Define ``torch.ops.lares_kernels.catalogue_*``: schemas, fakes, one kernel for all devices.
 
-The implementations check what they are given, since anybody may call them: kernels get addresses.
+The implementations check their arguments, since anyone may call them and kernels get addresses.
 """
 
 from __future__ import annotations

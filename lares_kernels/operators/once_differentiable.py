@@ -1,9 +1,9 @@
 """Register hand-written gradients: once, in reverse mode. All other differentiation raises.
 
-Second derivatives, forward mode and vmap are backend ``equations``'s, which is plain PyTorch. Asked
-of any other they would come out as zeros or not at all: PyTorch itself does not know better. So each
-operator says how it is differentiated at the dispatcher, which every way of asking comes past
-(``create_graph``, ``torch.func``, forward mode, compiled programs).
+Backend ``equations``, plain PyTorch, has second derivatives, forward mode and vmap. With any other,
+PyTorch by itself would return zeros for them or nothing. So each operator registers its differentiation
+at the dispatcher, which all ways to differentiate pass (``create_graph``, ``torch.func``, forward mode,
+compiled programs).
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def differentiable_by(
     """Let the operator ``name`` be differentiated by ``function``'s backward, once.
 
     Args:
-        library: that defines it.
-        name: of the operator.
+        library: the library that defines the operator.
+        name: name of the operator.
         function: has ``setup_context`` and ``backward``.
-        inputs_of: from the operator's arguments to those of ``function``; the same by default.
-        asked: from the operator's arguments to those that have it keep what backward needs.
+        inputs_of: maps the operator's arguments to those of ``function``; the same by default.
+        asked: maps the operator's arguments to those that make it save what backward needs.
     """
 
     class Level(_SingleLevelFunction):

@@ -1,8 +1,8 @@
 """Define ``torch.ops.lares_kernels``: the recurrence as two operators, forward and backward.
 
-Definition, fake implementation and one implementation for all devices; which backend runs is an
-argument. ``function.py`` makes them differentiable and gives them their public face. Whoever calls
-them by their own names is checked by the same rules (``checks.py``).
+Each has a schema, a fake and one implementation for all devices; the backend to run is an argument.
+``function.py`` makes them differentiable and gives them their public face. Direct calls of the
+operators are checked by the same rules (``checks.py``).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def make_call(
 ) -> RefineCall:
     """Build the call that an operator's arguments describe, with tensors that kernels can read.
 
-    ``config`` is the options', for those who have it: a compiler cannot follow how a key is read.
+    ``config`` is that of the options, if known: a compiler cannot trace the parsing of a key.
     """
     padded = hidden.dim() == 3
     lengths, num_steps, sequence_ids, seed = tensors
@@ -216,8 +216,7 @@ def refine_for(
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """Return ``torch.ops.lares_kernels.refine``, or its function if no dispatch is needed.
 
-    Operators hand nothing on to backward but what they return: only what runs without them fills
-    ``handover``.
+    Operators pass nothing to backward but their results: only a call without them fills ``handover``.
     """
     if needs_no_dispatcher([hidden, state, *parameters]):
         return _refine if handover is None else partial(_refine, handover=handover)
@@ -234,7 +233,7 @@ def refine_backward_for(
 ) -> Callable[..., list[Tensor]]:
     """Return ``torch.ops.lares_kernels.refine_backward``, or the plain function under it.
 
-    Where gradients may be differentiated again, it is the operator, which refuses that.
+    If gradients may be differentiated again, it is the operator, which refuses that.
     """
     if torch.is_grad_enabled():
         return _dispatched_backward

@@ -92,8 +92,8 @@ def named(call: RefineCall, parameters: list[Tensor]) -> dict[str, Tensor]:
 class EquationsBackend(ReferenceBackend):
     """Run the equations as written, differentiated by autograd.
 
-    It keeps every activation of every step. For proofs, for double backward and for ``torch.func``:
-    it is used only if requested.
+    It keeps every activation of every step. It serves tests, double backward and ``torch.func``, and is
+    used only if requested.
     """
 
     name = "equations"

@@ -2,8 +2,8 @@
 
 ``recurrence.py`` runs steps of such layers; ``window_backward.py`` has those of the other mixers.
 
-Names: ``g_x`` is the gradient of the loss with respect to ``x``; a tape is what one piece of a step
-keeps between its forward and its backward.
+Names: ``g_x`` is the gradient of the loss with respect to ``x``; a tape is what one part of a step
+saves in forward for its backward.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def attention_backward(
 ) -> tuple[Tensor, Tensor | None]:
     """Return gradients by the branch's input, and by the queries where they are separate.
 
-    Adds the parameters' to ``grads``.
+    It adds the parameters' gradients to ``grads``.
     """
     g_context, g_weight, g_bias = linear_backward(call, g_y, tape.context, p["out_weight"])
     grads["out_weight"] += g_weight

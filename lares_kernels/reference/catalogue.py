@@ -4,9 +4,8 @@ With ``s`` the scores of a row and ``Z = log sum_v exp(s_v)`` over the items it 
 log-probability of item ``c`` is ``s_c - Z``, its gradient by ``s_v`` is ``[v = c] - exp(s_v - Z)``, and
 the entropy is ``-sum_v exp(s_v - Z) (s_v - Z)``.
 
-What is not finite: a score that is NaN or +inf makes its row's log-probability, entropy and gradients
-NaN; one of -inf has a share of zero. An item that a row excludes takes no part in what the
-row gets, whatever it holds.
+A score that is NaN or +inf makes its row's log-probability, entropy and gradients NaN; one of -inf has
+probability zero. An item that a row excludes does not affect the row, whatever its values.
 """
 
 from __future__ import annotations
@@ -83,10 +82,10 @@ class Block(NamedTuple):
     """Hold some consecutive items.
 
     Attributes:
-        first: id of the first.
-        items: (B, d) as they are multiplied.
-        scores: (N, B) of all rows; -inf where a row excludes the item.
-        left_out: (rows, columns) of these, or None where no row excludes any.
+        first: id of the first item.
+        items: (B, d) prepared items.
+        scores: (N, B) scores of all rows; -inf where a row excludes the item.
+        left_out: (rows, columns) of excluded items, or None if there are none.
     """
 
     first: int
@@ -109,8 +108,8 @@ class Block(NamedTuple):
     def sums(self, g_scores: Tensor, dtype: torch.dtype) -> Tensor:
         """Multiply ``g_scores`` (N, B) by the items that each row does not exclude, to (N, d).
 
-        Zero times NaN is NaN: so an item that is not finite and that some rows exclude is added to the
-        others by itself.
+        Zero times NaN is NaN, so a non-finite item that some rows exclude is added to the other rows
+        separately.
         """
         if self.left_out is None:
             return product(g_scores, self.items, dtype)
@@ -253,7 +252,7 @@ class ReferenceCatalogue:
 class EquationsCatalogue(ReferenceCatalogue):
     """Compute the log-probability as written from a matrix of scores, differentiated by autograd.
 
-    For proofs and for double backward: it is used only if requested.
+    It serves tests and double backward, and is used only if requested.
     """
 
     name = "equations"

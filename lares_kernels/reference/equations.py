@@ -343,10 +343,10 @@ def refine_equations(
     """Run the recurrence.
 
     Args:
-        call: what to run.
+        call: the call to run.
         hidden: (rows of the caller, d), ``H``.
-        state: (N, d) s_0, or None to draw it (or take zero) as the call says.
-        parameters: by name, stacked over layers.
+        state: (N, d) s_0, or None to draw it or start from zero (``call``).
+        parameters: tensors by name, stacked over layers.
     """
     hidden = hidden_of_rows(call, hidden)
     if not call.config.is_recurrent:

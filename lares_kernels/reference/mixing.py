@@ -38,8 +38,8 @@ def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def fourier_basis(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return (2, L//2+1, L) cosines and negative sines, whose rows together are orthonormal.
 
-    ``basis @ x`` are real and imaginary parts of ``rfft(x, norm="ortho")``, those of a frequency that
-    stands for its mirror image too times ``sqrt(2)``; the transpose is the inverse. The sines of
+    ``basis @ x`` are real and imaginary parts of ``rfft(x, norm="ortho")``, times ``sqrt(2)`` for a
+    frequency that has a mirror image; the transpose is the inverse. The sines of
     frequency 0 and, for even ``L``, of ``L / 2`` are rows of zeros.
     """
     # Whatever the default device is.

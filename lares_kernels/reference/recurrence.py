@@ -1,10 +1,11 @@
 """Compute the recurrence and its hand-written backward, in plain PyTorch.
 
-The model for every kernel: forward keeps one state per step and nothing else; backward walks the
-steps from last to first, recomputes a step from its stored state and differentiates it. Random
-decisions are drawn again from their addresses. ``equations.py`` is the program this must equal.
+It is the model of every kernel: forward saves one state per step and nothing else; backward goes
+through the steps from last to first, recomputes a step from its saved state and differentiates it.
+Random decisions are drawn again from their addresses. ``equations.py`` is the program this must
+equal.
 
-Names as in ``backward.py``, which has a step's layers.
+Names are as in ``backward.py``, which has a step's layers.
 """
 
 from __future__ import annotations

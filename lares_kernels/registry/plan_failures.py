@@ -1,13 +1,12 @@
 """Record plans that a device could not compile or start, and choose others.
 
-A backend has one plan for a call, or several, the preferred one first. Whether a plan's kernels can be
-compiled and started on a device shows at their first launch. :func:`run_first` takes the first plan
-that can, says once what it passed over, and tries none again in this process that has failed. A failure
-that lies with the machine (no C compiler, a card that the compiler does not know) stands for all of a
-backend's plans on that device.
+A backend has one plan for a call, or several, the preferred one first. Whether a plan's kernels compile
+and start on a device shows at their first launch. :func:`run_first` runs the first plan that does, logs
+once what it passed over, and retries no failed plan in this process. A failure of the machine (no C
+compiler, a card that the compiler does not know) counts for all of a backend's plans on that device.
 
-What is not about compiling and starting, such as too little memory or a fault of a kernel that runs, is
-raised as it is.
+Errors that are not about compiling and starting, such as too little memory or a fault of a running
+kernel, are raised unchanged.
 """
 
 from __future__ import annotations
@@ -48,10 +47,10 @@ class Plan(NamedTuple):
     """Identify one way in which a backend can run a call.
 
     Attributes:
-        backend: its name.
-        words: what it is, for messages.
-        device: where it would run.
-        code: what decides, beside the backend and the device, which kernels are compiled.
+        backend: name of the backend.
+        words: description for messages.
+        device: the device it would run on.
+        code: key of the compiled kernels, beside the backend and the device.
     """
 
     backend: str
@@ -64,7 +63,7 @@ class Cause(NamedTuple):
     """Hold the reason why kernels did not start.
 
     Attributes:
-        of_machine: whether no kernel of the backend would start on that device.
+        of_machine: no kernel of the backend would start on that device.
         remedy: what a user can do.
     """
 
@@ -195,10 +194,10 @@ def run_first(plans: Sequence[P], run: Callable[[P], T]) -> T:
 
     Args:
         plans: of one backend and device, the preferred one first; at least one.
-        run: runs one; it leaves nothing behind where it raises.
+        run: runs one; if it raises, it has no side effects.
 
     Raises:
-        PlanFailure: none of them starts: what each failed of, and what can be done.
+        PlanFailure: none of them starts; the message says why, and what can be done.
         Exception: whatever ``run`` raises that is not about compiling and starting kernels.
     """
     passed_over: list[_Failure] = []
@@ -224,7 +223,7 @@ def first_left(plans: Sequence[P]) -> P:
     """Return the first of ``plans`` that has not failed, as :func:`run_first` would take it.
 
     Raises:
-        PlanFailure: all have.
+        PlanFailure: all have failed.
     """
     passed_over: list[_Failure] = []
     for plan in plans:

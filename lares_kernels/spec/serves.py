@@ -58,7 +58,7 @@ class ServesCores(Serves):
         widest_head: greatest width of an attention head.
         longest: greatest length of a sequence, checked at launch.
         longest_dropping: the same with attention dropout.
-        options: supported options of a call, fields of ``CallOptions``; others must keep their defaults.
+        options: supported options of a call, fields of ``CallOptions``; others keep their defaults.
     """
 
     adapters: tuple[Adapter, ...] | None = None

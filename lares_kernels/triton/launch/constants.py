@@ -36,7 +36,7 @@ class Constants:
     Matrices lie in one array of rows of ``d``, a layer after the other, each layer as: for every head
     query, key and value (``head`` rows of W each); for every head its rows of ``W_o^T``; the rows of
     ``W_1``; the rows of ``W_2^T``. After the layers, for ``concat``, the state's and ``H``'s halves of
-    W. Vectors lie likewise in another array (``*_at`` are their places within a layer).
+    W. Vectors lie the same way in another array (``*_at`` are their places within a layer).
 
     Attributes:
         rows: of a tile.
@@ -48,15 +48,15 @@ class Constants:
         adapter, activation, norm: numbers of ``Adapter``, ``Activation`` and ``Norm``.
         eps: of every LayerNorm.
         threshold, planes: the dropout rate as ``threshold / 2^planes``; planes = 0 is none.
-        attn_threshold, attn_planes: likewise on attention probabilities.
+        attn_threshold, attn_planes: the same for attention probabilities.
         precision: of float32 products, ``ieee`` or ``tf32``; ``half`` if they are not float32.
-        resident: whether forward reads all matrices once and keeps them on the chip.
-        inner_threshold, inner_planes: likewise inside the feed-forward.
-        spares_attention: whether the attention's output is not dropped.
-        zeros: whether padding counts among the rows, as zeros.
+        resident: forward reads all matrices once and keeps them on the chip.
+        inner_threshold, inner_planes: the same inside the feed-forward.
+        spares_attention: dropout leaves the attention's output out.
+        zeros: padding counts among the rows, as zero tokens.
         mixer: number of ``Mixer``; ``filter`` has no heads.
         window: rows of every sequence where they mix as a whole, else 0.
-        share: of the bands in what goes on, ``bsarec``.
+        share: weight of the bands' branch, ``bsarec``.
     """
 
     rows: int
@@ -334,10 +334,10 @@ def constants(
     Args:
         config: of the core.
         rows: of a tile, a power of two of at least 16.
-        dropout: whether dropout is on.
+        dropout: apply dropout.
         precision: ``ieee``, ``tf32`` or ``half``.
         chunk: most columns of the feed-forward at a time, a power of two of at least 16.
-        resident: whether forward keeps all matrices on the chip.
+        resident: forward keeps all matrices on the chip.
     """
     all_rates = (config.dropout, config.attn_dropout, config.inner_dropout)
     rates = all_rates if dropout else (0.0, 0.0, 0.0)

@@ -34,12 +34,12 @@ class Setting:
         chunk: most columns of the feed-forward in registers at a time.
         warps, stages: of a program, as Triton's ``num_warps`` and ``num_stages``.
         programs: for each multiprocessor.
-        resident: whether forward keeps all matrices in shared memory, read once. Only where those of
-            all ``programs`` of a multiprocessor fit it.
-        registers: most that a thread may have, so that more programs fit a multiprocessor; 0 leaves it
-            to the compiler. NVIDIA's alone.
+        resident: forward keeps all matrices in shared memory, read once. Only if those of all
+            ``programs`` of a multiprocessor fit it.
+        registers: most registers of a thread, so that more programs fit a multiprocessor; 0 leaves it
+            to the compiler. NVIDIA only.
         mixers: cores served. A rule is for those whose kernel spills no registers by it
-            (docs/performance.md); calls that no rule is for are the layered plan's.
+            (docs/performance.md); calls without a rule are the layered plan's.
     """
 
     kernel: str
@@ -68,7 +68,7 @@ def read_rules(path: Path) -> tuple[Setting, ...]:
     """Return the rules of a file.
 
     Raises:
-        ValueError: it cannot be read, or a rule is none; the message names file, rule and field.
+        ValueError: it cannot be read, or a rule is invalid; the message names file, rule and field.
     """
     found = read_json(path, list, "an array of rules")
     return tuple(_rule(f"{path}, rule {number}", given) for number, given in enumerate(found, 1))

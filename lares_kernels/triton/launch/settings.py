@@ -1,10 +1,9 @@
 """Find how kernels are launched on a family of GPUs.
 
-``settings/FAMILY.json`` lists rules for each kernel; the first one serves that has room for the call.
-Nothing is tuned while a program runs: ``LARES_TRITON_SETTINGS`` names a folder whose files of these
-names, such as ``python -m benchmarks.gpu.sweep`` writes, take the place of those here. Some calls could
-keep their matrices on the chip or read them again for every layer: :func:`use_weights` asks for the one
-or the other.
+``settings/FAMILY.json`` lists rules for each kernel; the first one with room for the call serves it.
+Nothing is tuned at run time: ``LARES_TRITON_SETTINGS`` names a folder whose files of these names, such
+as ``python -m benchmarks.gpu.sweep`` writes, replace those here. Some calls can either keep their
+matrices on the chip or read them again for every layer: :func:`use_weights` selects one of the two.
 """
 
 from __future__ import annotations
@@ -135,8 +134,8 @@ def setting(
     """Return the rule for a call whose sequences have up to ``longest`` tokens.
 
     Args:
-        family, kernel, precision, width, layers, mixer: what rules are found by.
-        longest: tokens of a sequence.
+        family, kernel, precision, width, layers, mixer: key of the rules.
+        longest: greatest length of a sequence.
         matrix_bytes: of the packed matrices of all layers, for forward.
         shared: memory that a program of the device can have, bytes.
         weights: where forward's matrices must be; None: where the first rule with room has them.
@@ -182,7 +181,7 @@ def multiprocessors(device: torch.device) -> int:
 def shared_memory(device: torch.device) -> int:
     """Return the bytes of shared memory available to a program; the interpreter has a H100's.
 
-    0 for AMD's, of which torch does not tell it and whose settings do not ask.
+    0 for AMD's cards: torch does not report it, and their settings do not need it.
     """
     if device.type == "cpu":
         return 232_448

@@ -1,5 +1,4 @@
-"""Compute one layer's backward on a tile: ``reference/backward.py``'s ``layer_backward`` in
-registers.
+"""Compute a layer's backward on a tile in registers (``reference/backward.py``'s ``layer_backward``).
 
 What the weights' gradients are products of goes to memory as pairs of rows: *units*, one column for
 each row of the packed matrices (gradients of queries, keys and values; attention contexts; gradients
