@@ -1,9 +1,8 @@
 """Check the arguments of ``torch.ops.lares_kernels.refine`` and ``refine_backward``.
 
 ``refine`` of function.py has checked all this with better messages, and bypasses it where it can.
-Direct
-calls of an operator, and exported programs, are checked here: kernels get addresses, so a tensor of
-another size than expected would mean access to foreign memory.
+Direct calls of an operator, and exported programs, are checked here: kernels get addresses, so a tensor
+of another size than expected would mean access to foreign memory.
 """
 
 from __future__ import annotations

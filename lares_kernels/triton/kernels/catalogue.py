@@ -1,8 +1,8 @@
 """Score a whole catalogue, a tile of queries and items at a time, and reduce the scores.
 
-Queries come normalised (for cosine) and divided by the temperature; items come as they lie in the
-table, with the inverse of their lengths beside them for cosine. Excluded ids ascend in every row.
-Programs share a catalogue by ``splits`` of it; what each finds is put together on the host, in order.
+Queries are passed normalised (for cosine) and divided by the temperature; items unchanged, with the
+inverse of their lengths for cosine. Excluded ids ascend in every row. Programs divide a catalogue into
+``splits``; their results are combined on the host, in order.
 """
 
 from typing import Any, NamedTuple
@@ -112,10 +112,10 @@ def log_probability_kernel(
     The grid is (blocks of queries, splits).
 
     Args:
-        chosen_score: (N,) out; NaN for an id that is no item's.
+        chosen_score: (N,) out; NaN for an id out of range.
         shifts, sums: (splits, N) out: the greatest score, and the sum above it.
         weighted: (splits, N) out for ``ENTROPY``: the sum of exp(s - shift) s.
-        each: queries of a row, which share its chosen and its excluded items.
+        each: queries per row, which share its chosen and its excluded items.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
@@ -321,9 +321,9 @@ def ranks_kernel(
 ):
     """Write ``counts`` (splits, N) int32: items that score at least as high as the target.
 
-    Itself among them; the greatest int32 for a row that does not exclude a score that is NaN, or whose
-    target is no item. The target's own score comes from a tile of the same shape, so that it is made of
-    the same bits. The grid is (blocks of queries, splits).
+    The target itself counts; a row with a NaN score that it does not exclude, or whose target is out of
+    range, gets the greatest int32. The target's score is computed in a tile of the same shape, so that
+    it has the same bits. The grid is (blocks of queries, splits).
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
@@ -375,8 +375,8 @@ def top_k_kernel(
 ):
     """Write ``best`` (splits, N, K) int64: keys of the K best items of a split, best first.
 
-    A key orders like (score, lower id): the score's bits, made to order like whole numbers, above
-    what is left of the greatest id. The grid is (blocks of queries, splits).
+    A key orders like (score, lower id): the score's bits, mapped to order like integers, above the
+    greatest id less the item's. The grid is (blocks of queries, splits).
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)

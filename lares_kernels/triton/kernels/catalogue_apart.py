@@ -1,9 +1,9 @@
 """Compute gradients by queries where an item is not finite, without it for rows that exclude it.
 
-Zero times NaN is NaN, so in a product of gradients by scores and items such an item spoils all rows of
-a tile. Those tiles are made anew: it counts as zero in the product, and rows that do not exclude it get
-what it adds to them by itself; all else has the same bits. Widths are gone through in slices, since
-whole rows and what is made of them do not fit the registers.
+Zero times NaN is NaN, so in a product of gradients by scores and items such an item spoils all rows
+of a tile. Those tiles are recomputed: the item counts as zero in the product, and its contribution
+is added separately to rows that do not exclude it; all else has the same bits. The width is
+processed in slices, since whole rows and their results do not fit the registers.
 """
 
 import triton

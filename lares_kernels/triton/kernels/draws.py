@@ -27,8 +27,8 @@ def keep_words(stream, position, site, pair, seed, THRESHOLD: tl.constexpr, PLAN
         stream, position: int32 of any shape, address of every row.
         site: :func:`site_word`.
         pair: ``i`` of blocks ``2 i`` and ``2 i + 1``.
-        seed: pointer to the int64 key. It is loaded here, so that the compiler cannot keep the
-            generator's twenty keys waiting in registers.
+        seed: pointer to the int64 key. It is loaded here, so that the compiler does not
+            hoist the generator's twenty round keys into registers.
         THRESHOLD, PLANES: the rate as ``THRESHOLD / 2^PLANES`` in lowest terms.
 
     Returns:

@@ -18,7 +18,7 @@ def erf_scaled(x, EXACT: tl.constexpr):
     """Compute ``erf(x / sqrt 2)`` by a minimax polynomial in ``x^2``, odd by construction.
 
     Absolute error below 1e-6 where ``EXACT``, else below 1.2e-4: then GELU is within
-    6e-5 max(1, |x|), a fraction of what rounding its result to bfloat16 or float16 does.
+    6e-5 max(1, |x|), a fraction of the rounding of its result to bfloat16 or float16.
     """
     if EXACT:
         x = tl.minimum(tl.maximum(x, -5.0, PASS), 5.0, PASS)
@@ -110,7 +110,7 @@ def normalise_backward(g_normalised, normalised, inverse_std, WIDTH: tl.constexp
     """Return the gradient of :func:`normalise`'s input; columns past ``WIDTH`` of all arguments are
     zero.
 
-    Those columns of the result are not zero: nothing may read them.
+    Those columns of the result are not zero and must not be read.
     """
     along_mean = tl.sum(g_normalised, 1) * (1.0 / WIDTH)
     along_self = tl.sum(g_normalised * normalised, 1) * (1.0 / WIDTH)

@@ -1,7 +1,7 @@
 """Round the operands of products: to the products' type, or to tf32's eleven bits.
 
-Given float32, tensor cores drop the last 13 bits: twice to four times the error of rounding. Numbers
-that are rounded before lose nothing there.
+Tensor cores drop the last 13 bits of float32: twice to four times the error of rounding. Numbers that
+are rounded before lose nothing there.
 """
 
 import triton

@@ -16,7 +16,7 @@ def tile_info(rows, tile, C: tl.constexpr):
 def field(info, which: tl.constexpr, C: tl.constexpr):
     """Load one of the fields of ``kernels/tiles.py`` for every row of a tile, (rows,) int32.
 
-    Fields are read where they are used: they stay in the nearest cache, and registers are scarce.
+    Fields are loaded where they are used: they stay in the L1 cache, and registers are scarce.
     """
     return tl.load(info + which * C.rows + tl.arange(0, C.rows))
 

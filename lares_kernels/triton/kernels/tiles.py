@@ -68,8 +68,8 @@ def load_depth(num_steps, sequence, mask, max_steps):
 def fill_tiles(key, first, tiles, member, place, ROWS: tl.constexpr):
     """Put the block of sequences from ``first`` on into tiles from ``tiles`` on.
 
-    Sequences of one key, which is their depth << 8 | length, are placed at once: as many into each
-    tile as it has room for. Gives the rows of each tile there may be, (BLOCK,).
+    Sequences of one key, which is their depth << 8 | length, are placed together: as many into each
+    tile as it has room for. Return the rows of each possible tile, (BLOCK,).
     """
     tile = tl.arange(0, BLOCK)
     fill = tile * 0
@@ -113,12 +113,12 @@ def cut(
     """Cut one program's sequences into tiles, ``n_blocks`` blocks of them.
 
     Args:
-        lengths: (n_groups,) int64, of the caller's sequences, each of which has ``rollouts``.
-        order: (n_sequences,) int64 order in which sequences are taken, or None: as they come.
+        lengths: (n_groups,) int64, lengths of the caller's sequences, each of which has ``rollouts``.
+        order: (n_sequences,) int64 order in which sequences are taken, or None: the given one.
         num_steps: (n_sequences,) int64, or None where all run ``max_steps``.
         sequences: (SEQUENCE_FIELDS, n_sequences) int32 out.
         sums: (SUMS, PROGRAMS) int32 out.
-        AS_GIVEN: whether tokens before each in the caller's order are wanted, which is not ``order``.
+        AS_GIVEN: also count the tokens before each in the caller's order, which is not ``order``.
     """
     member = sequences + MEMBER * n_sequences
     place = sequences + PLACE * n_sequences
@@ -214,12 +214,12 @@ def rows_kernel(
             ``n_programs`` of ``n_blocks`` blocks.
         sequence_ids: (n_groups,) int64 that address draws, or None for ``0, 1, ...``.
         tokens: (n_groups,) int64, how many of each sequence's rows are not padding; None: all.
-        totals: (2,) int32 out, tiles and packed rows there are.
+        totals: (2,) int32 out, numbers of tiles and of packed rows.
         tile_start: (max_tiles,) int32 out, packed row of each tile's first row.
         rows: (max_tiles, ROW_FIELDS, ROWS) int32 out.
         row_depth: (row_limit,) int32 out, steps of each packed row.
         LEFT: padded arrays have their padding before the tokens.
-        ZEROS: so have a sequence's rows, which are zero there; rows past the last one count as these.
+        ZEROS: a sequence's rows have it too, as zeros; rows past the last one count as these.
     """
     of_program = n_blocks * BLOCK
     at = tl.program_id(0) * GROUP + tl.arange(0, GROUP)

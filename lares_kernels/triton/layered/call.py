@@ -41,11 +41,11 @@ class Site(NamedTuple):
     """Address the draws of a layer of a step (-1: the adapter), and name the rows they are for.
 
     Attributes:
-        stream, position: of the rows that the residuals have.
+        stream, position: address of the residuals' rows.
         layer: number of the layer.
-        step: as draws have it.
-        sequences: how many run at the step.
-        newest: the only rows, among all that run, whose output is read; None for all.
+        step: step that addresses the draws.
+        sequences: number of active sequences.
+        newest: the only active rows whose output is read; None for all.
     """
 
     stream: Tensor
@@ -59,7 +59,7 @@ class Site(NamedTuple):
 class AttentionTape(NamedTuple):
     """Save what attention's backward needs; ``source`` in the products' type.
 
-    ``of_queries`` is what queries are of where they have an input of their own.
+    ``of_queries`` is the queries' input if it is separate.
     """
 
     source: Tensor
@@ -81,7 +81,7 @@ class Layered:
     """Lay a call out: its rows, its weights in the products' type, its constants.
 
     Args:
-        call, given: as a backend gets them.
+        call, given: arguments of a backend.
         precision: of the products, as :func:`lares_kernels.triton.launch.constants.constants` takes it.
     """
 
@@ -155,7 +155,8 @@ class Layered:
     def operand(self, x: Tensor) -> Tensor:
         """Return ``x``, which has no other reader, as products of our kernels read it.
 
-        Rounded in memory: in a kernel the operands of all its products would be held in registers.
+        It is rounded in memory: in a kernel the operands of all its products would be held in
+        registers.
         """
         return round_to_tf32(x) if self.c.tf32 else x
 
@@ -274,7 +275,7 @@ class Layered:
         Args:
             source, of_queries: (n, d) in the products' type; queries are of the second if given.
             site: of the layer.
-            taped: whether the tape is wanted.
+            taped: return the tape too.
         """
         from lares_kernels.triton.layered.kernels.attention import attention_kernel
 
@@ -336,7 +337,7 @@ class Layered:
         """Return the newest row of each active sequence, (s,) int64, where a step's output is read
         there alone.
 
-        Sequences that run at the greatest depth all end with it.
+        Sequences active at the greatest depth all end there.
         """
         if self.call.options.wants_state or step not in (0, self.call.options.max_steps):
             return None

@@ -1,9 +1,9 @@
 """Run the layered plan: calls whose tile does not fit a program, layer by layer and step by step.
 
 Large products are PyTorch's (cuBLAS, hipBLASLt); attention, mixing of windows, adapter, residual,
-dropout, LayerNorm and activation are kernels of ours. Nothing is padded but what the mixer takes in:
-rows are packed (``packed_rows.py``) and attention takes sequences of any length. One state a step is
-kept; ``backward.py`` recomputes the rest.
+dropout, LayerNorm and activation are Triton kernels. Only mixers of windows see padding: other rows are
+packed (``packed_rows.py``), and attention takes sequences of any length. One state per step is saved;
+``backward.py`` recomputes the rest.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def layered_text(call: RefineCall) -> str:
 class LayerTape(NamedTuple):
     """Save what an attention layer's backward needs.
 
-    ``*_sum`` are the residual sums, float32. On ``site`` are the rows from ``attn_sum`` on, which in a
-    sequence's last layer are its newest alone.
+    ``*_sum`` are the residual sums, float32. From ``attn_sum`` on, the rows are those of ``site``,
+    in a sequence's last layer only its newest.
     """
 
     site: Site
@@ -51,7 +51,7 @@ def attention_layer(
 
     Returns:
         The layer's output, float32 and for products (with pre-norm nothing reads the second), and its
-        tape if that is wanted.
+        tape if ``taped``.
     """
     d, layer, newest = run.config.d_model, site.layer, site.newest
     post, query = run.c.post, run.c.query

@@ -1,6 +1,6 @@
 """Compute the layered plan's layers backward: products and launches, and sums of gradients.
 
-Sums over rows are gathered by a fixed number of programs and added in order, so two runs give the same
+Sums over rows are computed by a fixed number of programs and added in order, so two runs give the same
 bits.
 """
 
@@ -54,7 +54,7 @@ class Gradients:
     """Accumulate gradients of the parameters, float32, step by step.
 
     Args:
-        run: the call.
+        run: the call that is laid out.
     """
 
     def __init__(self, run: Layered) -> None:
@@ -111,7 +111,7 @@ class Gradients:
 def wide_product(a: Tensor, b: Tensor) -> Tensor:
     """Compute ``a b`` of 16-bit numbers in float32, as it is summed.
 
-    Rounded to their own type a sum over many rows would lose bits, and in float16 could overflow.
+    Rounded to its operands' type, a sum over many rows would lose bits, and could overflow in float16.
     """
     if a.is_cuda and _PRODUCTS_ARE_WIDE:
         return torch.mm(a, b, out_dtype=torch.float32)
@@ -164,7 +164,7 @@ def through_sum(
 ) -> tuple[Tensor, Tensor]:
     """Return gradients of a residual sum ``total``, whose LayerNorm is ``name``, and of its branch.
 
-    The second is in ``dtype``, by default the products'; ``share`` is the branch's in the sum.
+    The second is in ``dtype``, by default the products'; ``share`` is the branch's weight in the sum.
     """
     run = grads.run
     g_total = unfilled_like(total)

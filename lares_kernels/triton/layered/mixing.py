@@ -1,8 +1,7 @@
 """Mix along whole windows in the layered plan: launches of ``kernels/mixing.py``.
 
-A window's rows become a spectrum and its rows again, as ``reference/mixing.py`` has it; backward
-goes the same way. BSARec's low band needs the spectrum's first frequencies alone. Everything is
-float32, as the state is.
+A window's rows are transformed to a spectrum and back, as in ``reference/mixing.py``; so is backward.
+BSARec's low band needs only the spectrum's first frequencies. Everything is float32, like the state.
 """
 
 from __future__ import annotations
@@ -116,7 +115,7 @@ def rescaled(
     """Compute ``low + b^2 (x - low)`` of windows and their spectrum, (S L, d); ``high`` gets ``x -
     low``.
 
-    This is its own way back.
+    It is its own backward.
     """
     scale = run.vectors["band_scale"][layer]
     return _windows_of(run, spectrum, None, x, scale, high, 1.0)

@@ -15,12 +15,12 @@ from lares_kernels.spec.noise import MAX_SEQUENCES, STREAM_BITS
 class PackedRows(NamedTuple):
     """Describe ``N`` rows of ``S`` sequences, taken in the order of their depth, deepest first.
 
-    Sequences that still run at a step are the first ones, and so are their rows.
+    Sequences that are active at a step come first, and so do their rows.
 
     Attributes:
         starts: (S + 1,) int32, first row of each sequence; the last is ``N``.
-        keys: (S,) int32, rows at the start of each sequence that attention may look at, where those
-            that follow are padding; None: it may look at all.
+        keys: (S,) int32, rows at the start of each sequence that may be attended to, since the others
+            are padding; None: all.
         ends: (S,) int64, row of each sequence's newest token.
         streams: (S,) int32, first counter word of each sequence's draws.
         stream, position: (N,) int32, address of each row's draws.
@@ -29,7 +29,7 @@ class PackedRows(NamedTuple):
         rollout: (N,) int64, number of the row's rollout.
         newest: (S,) int64, ``ends`` by the caller's number of the sequence.
         longest: rows of the longest sequence.
-        rows, sequences: those that run at step 1, 2, ...
+        rows, sequences: numbers of those active at step 1, 2, ...
         hidden_padding: (N, 1) bool, rows that are padding and so zero; None: no row is padding.
     """
 

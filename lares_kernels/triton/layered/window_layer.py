@@ -1,7 +1,7 @@
 """Compute window-mixing layers (FMLP-Rec, BSARec) in the layered plan, and their backward.
 
 The order of operations is that of ``reference/window_backward.py``. All rows of a window mix,
-padding too; where only the newest rows of a step are read, what follows the mixing runs on those alone.
+padding too; if only the newest rows of a step are read, what follows the mixing runs on those only.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Keep sequences of a tile apart from what is not finite in one of them.
 
 In products of a tile's rows another sequence's numbers are multiplied by zero, and zero times NaN or
-infinity is NaN. So rows that are *spoilt* run through a step's layers as zeros, and are NaN afterwards:
-forward, a row that is not finite as the layers begin and those that see it; backward, all rows of a
-sequence that has such a number in what layers read or in the gradient of what they gave. Then all
+infinity is NaN. So *spoilt* rows pass through a step's layers as zeros, and are NaN afterwards: in
+forward, a row that is not finite at the layers' input and those that attend to it; in backward, all
+rows of a sequence with such a number in the layers' input or in the gradient of their output. Then all
 gradients of weights are NaN.
 
-Infinity that arises between, such as in float16, reaches the tile's other sequences as NaN.
+Infinity that arises inside the layers, such as in float16, reaches the tile's other sequences as NaN.
 """
 
 import triton

@@ -29,8 +29,8 @@ from lares_kernels.triton.kernels.rows import (
 def layers_backward(x, g, memory, place, kept_rows, start, info, step, at, C: tl.constexpr):
     """Compute all layers of a step again from ``x`` and differentiate them.
 
-    ``place`` is the step's number among those that units and sides are written for; ``start`` points to
-    the tile's first packed row; ``at`` says where the step's draws are addressed.
+    ``place`` is the step's index among those that units and sides are written for; ``start`` points to
+    the tile's first packed row; ``at`` addresses the step's draws.
     """
     tile_size: tl.constexpr = C.tapes * C.rows * C.d
     gradient = memory.scratch + C.layers * tile_size
@@ -84,8 +84,8 @@ def load_state(kept, kept_rows, info, step, C: tl.constexpr):
 def concat_backward(g_adapted, state, hidden, matrices, concat_rows, info, step, C: tl.constexpr):
     """Return gradients of the inputs of ``W [s ; H] + b``: (g_state, g_hidden).
 
-    Leaves in ``concat_rows`` what the gradient of W is a product of: the gradient of the output, the
-    state and ``H``.
+    It writes the operands of W's gradient to ``concat_rows``: the gradient of the output, the state and
+    ``H``.
     """
     dtype = matrices.dtype.element_ty
     g_adapted = operand(g_adapted, dtype, C.tf32)
@@ -213,8 +213,8 @@ def backward_kernel(
         g_first: gradient of ``s_0`` out, rows like states, or None.
         units: (steps, layers, kept_rows, layer_rows) out, in the products' type: see
             ``layer_backward.py``.
-        sides: (steps, layers, kept_rows, 4 d) out, likewise.
-        concat_rows: (steps, kept_rows, 3 d) out, likewise, or None.
+        sides: (steps, layers, kept_rows, 4 d) out, in the products' type.
+        concat_rows: (steps, kept_rows, 3 d) out, in the products' type, or None.
         scratch: (programs, tapes layers + 1, rows, d) float32.
         gradients: (programs, gradient_size) float32, of LayerNorms, gate, filter and bands, added to.
         steps_done: as in forward.

@@ -31,8 +31,8 @@ def step_input(state, hidden, matrices, vectors, C: tl.constexpr):
 def held_layers(matrices, C: tl.constexpr):
     """Return the matrices for :func:`all_layers`: their array, or all of it on the chip.
 
-    Read before the loops that use them they stay there; read inside, a single store in the loop makes
-    the compiler read them anew each time.
+    Loaded before the loops that use them they stay there; loaded inside, a single store in the loop
+    makes the compiler reload them each time.
     """
     if C.resident:
         held = ()
@@ -67,7 +67,7 @@ def all_layers(x, transforms, held, vectors, info, step, seed, C: tl.constexpr):
 class Call(NamedTuple):
     """Hold what the tiles of a call share: arguments of :func:`forward_kernel`, and what it loaded.
 
-    ``held`` is of :func:`held_layers`.
+    ``held`` is the result of :func:`held_layers`.
     """
 
     held: Any
@@ -92,7 +92,7 @@ class Call(NamedTuple):
 def refine_step(x, call, info, step, C: tl.constexpr):
     """Compute ``s_t`` of a tile from ``s_{t-1}``.
 
-    Sequences that are done run on with the others, but nothing of it is written.
+    Finished sequences run on with the others, but write nothing.
     """
     if call.kept is not None:
         running = field(info, tiles.DEPTH, C) >= step
@@ -176,11 +176,11 @@ def forward_kernel(
     """Refine every tile; programs take tiles in turn.
 
     The end of a range is held in a register, a condition loaded each time is not; but only
-    ranges let resident weights lie still.
+    ranges keep resident weights in place.
 
     Args:
         hidden: rows of ``C.width``, in the caller's order and type.
-        state: ``s_0`` likewise, or None: drawn where ``DRAWN``, else zero.
+        state: ``s_0``, rows like ``hidden``; or None: drawn where ``DRAWN``, else zero.
         matrices, vectors: packed parameters.
         transforms: as ``tile_transforms.py`` makes them; None for ``attention``.
         rows, totals: the tile plan.

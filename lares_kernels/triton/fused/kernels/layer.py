@@ -2,9 +2,9 @@
 
 Blocks are (``C.rows``, ``C.d``) float32 in registers; ``C`` is :class:`Constants`. ``matrices`` and
 ``vectors`` point to the layer's own part of the packed parameters, ``info`` to the fields of the
-tile's rows. Padded columns are zero. Where ``C.resident``, ``matrices`` is instead what
-:func:`resident` read once, and loops over heads and columns are unrolled: a block is found in it when
-the kernel is compiled.
+tile's rows. Padded columns are zero. Where ``C.resident``, ``matrices`` is instead the
+result of :func:`resident`, and loops over heads and columns are unrolled: a block is selected from it
+at compile time.
 """
 
 from typing import Any, NamedTuple
@@ -81,9 +81,9 @@ class At(NamedTuple):
     """Address the draws of a layer.
 
     Attributes:
-        index: number of the layer, where one is meant.
-        step: as draws have it.
-        seed: pointer to their key.
+        index: number of the layer, if there is one.
+        step: step that addresses the draws.
+        seed: pointer to the draws' key.
     """
 
     index: Any
@@ -96,7 +96,7 @@ def kept_words(info, at, SITE: tl.constexpr, C: tl.constexpr):
     """Decide which residual columns at ``SITE`` are kept: two words of 32 for the first block, then
     two for the second.
 
-    Of ``SITE_RESIDUAL`` the attention's output is the first and the feed-forward's the second.
+    At ``SITE_RESIDUAL`` the first block is the attention's output, the second the feed-forward's.
     """
     position = field(info, tiles.POSITION, C)
     if C.planes > 0:
@@ -154,8 +154,8 @@ def visible(first, ROWS: tl.constexpr):
 def kept_keys(low, high, first, ROWS: tl.constexpr):
     """Decide attention dropout of one head, (ROWS, ROWS) bool; valid for visible keys only.
 
-    Bits count key positions; shifted by where the row's sequence starts they count columns, so that
-    every column's shift is known when the kernel is compiled.
+    Bits count key positions; shifted by the start of the row's sequence they count columns, so that
+    every column's shift is a compile-time constant.
     """
     word = (low.to(tl.int64) & 0xFFFFFFFF) | (high.to(tl.int64) << 32)
     word = word << first.to(tl.int64)
@@ -262,7 +262,7 @@ def mixing_sum(x, transforms, matrices, vectors, info, at, C: tl.constexpr):
     """Return ``x`` (query-norm: its LayerNorm) plus the attention's or filter's output, before any
     LayerNorm of the sum.
 
-    Also the words of the feed-forward's dropout, which the same call of the generator gives.
+    It also returns the words of the feed-forward's dropout, from the same call of the generator.
     """
     source = x
     of_queries = x

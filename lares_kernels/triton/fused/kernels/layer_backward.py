@@ -1,6 +1,6 @@
 """Compute a layer's backward on a tile in registers (``reference/backward.py``'s ``layer_backward``).
 
-What the weights' gradients are products of goes to memory as pairs of rows: *units*, one column for
+The operands of the weights' gradients go to memory as pairs of rows: *units*, one column for
 each row of the packed matrices (gradients of queries, keys and values; attention contexts; gradients
 of the inner layer; its activations), and *sides*, ``d`` columns for each of the four products
 (attention's input, gradient of its output; feed-forward's input, gradient of its output; with
@@ -47,11 +47,11 @@ class Memory(NamedTuple):
     """Hold the arrays that backward reads and writes, of all layers or of one.
 
     Attributes:
-        transforms: of the tile's windows.
-        matrices, vectors: parameters.
+        transforms: matrices of the tile's windows.
+        matrices, vectors: packed parameters.
         gradients: the program's own gradients of LayerNorms, laid out like ``vectors``.
-        scratch: what :func:`recompute_layer` leaves.
-        units, sides: of a step, a layer's from the tile's first row.
+        scratch: results of :func:`recompute_layer`.
+        units, sides: those of a step; a layer's begin at the tile's first row.
     """
 
     transforms: Any
@@ -99,7 +99,7 @@ def attention_backward(g_branch, source, of_queries, own, info, at, step, C: tl.
     """Return gradients of the attention's input ``source`` and, with query-norm, of its queries'
     input.
 
-    Writes its units.
+    It writes attention's units.
     """
     g_source = tl.zeros((C.rows, C.d), tl.float32)
     g_queries = g_source
@@ -235,7 +235,7 @@ def through_attention(g_sum, g_branch, gradient, own, info, at, step, C: tl.cons
 def bands_backward(gradient, own, info, at, C: tl.constexpr):
     """Leave in block 3 of ``own.scratch`` the gradient of the layer's input by way of the bands.
 
-    ``gradient`` is that of what their LayerNorm's result has a share in.
+    ``gradient`` is that of the weighted sum of their LayerNorm's result and attention's.
     """
     normalised, inverse_std = elementwise.normalise(
         load_tile(own.scratch, 3, C), C.eps, C.d, C.width
@@ -265,11 +265,11 @@ def layer_backward(gradient, own, info, at, step, C: tl.constexpr):
     """Return the gradient of a layer's input.
 
     Args:
-        gradient: a block in memory, the gradient of the layer's output, then of its input. There it
-            waits while others need the registers.
-        own: the layer's.
+        gradient: a block in memory, the gradient of the layer's output, then of its input. It is
+            spilled there while other data needs the registers.
+        own: the layer's memory.
         info: fields of the tile's rows.
-        at, step: where its draws are addressed, and the step as this call counts.
+        at, step: address of its draws, and the step as this call counts it.
     """
     dtype = own.matrices.dtype.element_ty
     side: tl.constexpr = C.sides * C.d

@@ -1,9 +1,9 @@
 """Mix along whole windows in a tile: products with constant (rows, rows) matrices, as in attention.
 
 A tile holds as many windows of ``C.window`` rows as fit it, from its first row, so its transforms are
-block-diagonal and the same for every tile; ``tile_transforms.py`` makes them. What
-they multiply is float32, and so is the result: where weights are rounded to half precision the products
-here are taken of both halves of each number, which leaves float32's own error but for the last bits.
+block-diagonal and the same for every tile; ``tile_transforms.py`` makes them. Operands and results are
+float32: where weights are rounded to half precision, the products here are taken of both halves of each
+number, which keeps float32's error but for the last bits.
 """
 
 import triton
@@ -52,9 +52,9 @@ def filter_weight(vectors, info, C: tl.constexpr):
     """Load (real, imaginary) parts (rows, d) of the weight of every coefficient of the tile's
     windows.
 
-    The coefficients of a window are the cosine of frequency 0, then cosine and sine of each next one.
-    A cosine's partner counts with the imaginary part negative. A row's position says which coefficient
-    is its own: loaded, since one computed from its number would be held in registers.
+    The coefficients of a window are the cosine of frequency 0, then cosine and sine of each next
+    one. A cosine's partner has the imaginary part negated. A row's position selects its
+    coefficient: loaded, since one computed from its number would be held in registers.
     """
     coefficient = field(info, tiles.POSITION, C)[:, None]
     sine = (coefficient > 0) & (coefficient % 2 == 0)

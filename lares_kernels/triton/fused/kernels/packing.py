@@ -38,9 +38,9 @@ def pack(
             0 is a zero.
         matrices: (MATRICES,) out, in the products' type.
         vectors: (VECTORS,) float32 out.
-        parameters: tuple.
-        ENDS: place behind the last number of each.
-        TF32: whether products round matrices to tf32.
+        parameters: tuple of pointers.
+        ENDS: place after the last number of each.
+        TF32: products round matrices to tf32.
     """
     at = program * PACKED + tl.arange(0, PACKED)
     is_matrix = at < MATRICES

@@ -1,8 +1,8 @@
 """Compute causal attention over packed sequences of any length, with the shared dropout decisions.
 
-As in FlashAttention-2 (Dao, 2023): a program holds a block of queries and walks over blocks of keys
-with a running softmax, or, for the gradients of keys and values, the other way round; probabilities are
-never stored. ``qkv`` and ``g_context`` hold what products read, for tf32 rounded. ``qkv`` is (N, 3
+As in FlashAttention-2 (Dao, 2023), a program holds a block of queries and iterates over blocks of keys
+with an online softmax, or, for the gradients of keys and values, the other way round; probabilities are
+never stored. ``qkv`` and ``g_context`` hold products' operands, rounded for tf32. ``qkv`` is (N, 3
 width): query, key and value of every row, head ``i`` in columns
 ``i head_width ..`` of each.
 """
@@ -39,7 +39,7 @@ def kept_keys(
 ):
     """Decide attention dropout, (queries, KEYS) bool, for keys from ``first_key``.
 
-    64 key positions share a word; ``KEYS`` divides that.
+    A word holds 64 key positions; ``KEYS`` divides 64.
     """
     site = draws.site_word(draws.SITE_ATTENTION, layer, step)
     block = (first_key // 64) * C.heads + head

@@ -2,7 +2,7 @@
 
 The basis (2, L//2+1, L) float32, cosines and negative sines with orthonormal rows, is that of
 ``reference/mixing.py``; a spectrum (S, 2, F, width) float32 holds the first ``F`` frequencies of
-every window and column. Rows of a window lie next to each other; nothing else is assumed of them.
+every window and column. Rows of a window are contiguous; nothing else is assumed about them.
 """
 
 import triton
@@ -89,8 +89,8 @@ def window_kernel(
 ):
     """Compute windows (S L, width) from their spectra; the grid is (S, rows, columns).
 
-    With a ``weight`` the spectrum is multiplied by it first: the filter. With a ``band_scale`` ``b``
-    what comes of the spectrum is the low band of ``x``, and the result ``low + b^2 (x - low)``, which
+    With a ``weight`` the spectrum is multiplied by it first: the filter. With a ``band_scale``
+    ``b`` the spectrum gives the low band of ``x``, and the result is ``low + b^2 (x - low)``, which
     is its own transpose.
 
     Args:

@@ -1,8 +1,8 @@
 """Compute rows of the layered plan: adapter, residual, dropout, LayerNorm, activation, and back.
 
 Every kernel takes blocks of ``C.rows`` whole rows of ``C.width`` columns, packed; sums and LayerNorms
-are float32, tensors that products read are in the products' type. A pointer may be None: what it would
-hold is then not wanted.
+are float32, products' operands are in the products' type. An output's pointer may be None: it is then
+not written.
 """
 
 import triton
@@ -145,7 +145,7 @@ def adapt_kernel(
 
     Args:
         state: (N, width) float32, ``s``.
-        hidden: ``H`` in the caller's rows and type; ``hidden_row`` (N,) int32 says which.
+        hidden: ``H`` in the caller's rows and type; ``hidden_row`` (N,) int32 selects them.
         gate: the scalar parameter, or None.
         weight, bias: of LayerNorm.
         kept: (N, width) float32 out, a copy of ``s`` for backward.
@@ -191,7 +191,7 @@ def residual_kernel(
     """Compute ``x + Dropout(branch)``, and its LayerNorm where there is a ``weight``.
 
     Args:
-        x: (N, width) of any type; branch: likewise, or None for ``NO_BRANCH``.
+        x: (N, width) of any type; branch: the same, or None for ``NO_BRANCH``.
         weight, bias: of LayerNorm, or None.
         blended: (N, width) float32, of which ``SHARE`` is in the result and ``1 - SHARE`` of the
             LayerNorm; or None.
@@ -254,7 +254,7 @@ def residual_backward_kernel(
     Args:
         g_sum: (N, width) of any type, gradient of the sum, or with ``OF_SUM`` of what has ``SHARE`` of
             its LayerNorm.
-        g_branch_input: (N, width) or None, what the next branch's products gave: added to ``g_sum``, or
+        g_branch_input: (N, width) or None, result of the next branch's products: added to ``g_sum``, or
             with ``OF_BRANCH`` the gradient of the sum's LayerNorm.
         total: (N, width), the sum.
         weight: of LayerNorm.
