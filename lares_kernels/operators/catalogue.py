@@ -24,8 +24,8 @@ from lares_kernels.spec.catalogue_call import (
     check_excluded,
     check_k,
     check_options,
+    check_per_query,
     checks_values,
-    of_queries,
     operands,
     working_dtype,
 )
@@ -113,8 +113,8 @@ def _gradients(
     *options, normaliser, g_log_probability, wants_queries, wants_items = others
     run, call, given = _call("chosen", (queries, items, chosen, excluded), options)
     check_values("chosen", items, given.chosen, given.excluded)
-    normaliser = of_queries("normaliser", normaliser, queries)
-    g = of_queries("g_log_probability", g_log_probability, queries)
+    normaliser = check_per_query("normaliser", normaliser, queries)
+    g = check_per_query("g_log_probability", g_log_probability, queries)
     if not len(queries):
         dtype = working_dtype(queries, items)
         zeros = items.new_zeros(items.shape if wants_items else (0,), dtype=dtype)

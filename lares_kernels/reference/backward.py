@@ -45,7 +45,7 @@ class AttentionTape(NamedTuple):
     """Save what an attention branch's backward needs."""
 
     x: Tensor  # (N, d) input of the branch
-    of_queries: Tensor | None  # (N, d) input of the queries where they have their own
+    query_input: Tensor | None  # (N, d) input of the queries where they have their own
     buckets: list[BucketTape]
     context: Tensor  # (N, d) input of the output product
 
@@ -122,10 +122,10 @@ def attention_forward(
     x: Tensor,
     layer: int,
     step: int,
-    of_queries: Tensor | None = None,
+    query_input: Tensor | None = None,
 ) -> tuple[Tensor, AttentionTape]:
     """Compute ``equations.attention`` and its tape."""
-    qkv = eq.queries_keys_values(call, p, x, of_queries)
+    qkv = eq.queries_keys_values(call, p, x, query_input)
     context = torch.zeros_like(x)
     buckets = []
     for bucket, rows in layout.buckets:
@@ -136,7 +136,7 @@ def attention_forward(
         context.index_copy_(0, rows, eq.merge_heads(bucket, mixed))
         buckets.append(BucketTape(bucket, rows, query, key, value, probabilities, factor))
     y = eq.linear(call, context, p["out_weight"], p["out_bias"])
-    return y, AttentionTape(x, of_queries, buckets, context)
+    return y, AttentionTape(x, query_input, buckets, context)
 
 
 def attention_backward(
@@ -152,7 +152,7 @@ def attention_backward(
     g_qkv = torch.empty(len(g_y), 3 * call.config.d_model, dtype=g_y.dtype, device=g_y.device)
     for bucket in tape.buckets:
         g_qkv.index_copy_(0, bucket.rows, bucket_backward(call, g_context[bucket.rows], bucket))
-    if tape.of_queries is None:
+    if tape.query_input is None:
         g_x, g_weight, g_bias = linear_backward(call, g_qkv, tape.x, p["qkv_weight"])
         grads["qkv_weight"] += g_weight
         grads["qkv_bias"] += g_bias
@@ -161,7 +161,7 @@ def attention_backward(
     g_x, g_weight, g_bias = linear_backward(call, g_qkv[:, d:], tape.x, weight[d:])
     grads["qkv_weight"][d:] += g_weight
     grads["qkv_bias"][d:] += g_bias
-    of = linear_backward(call, g_qkv[:, :d], tape.of_queries, weight[:d])
+    of = linear_backward(call, g_qkv[:, :d], tape.query_input, weight[:d])
     grads["qkv_weight"][:d] += of[1]
     grads["qkv_bias"][:d] += of[2]
     return g_x, of[0]
@@ -182,7 +182,7 @@ def bucket_backward(call: RefineCall, g_context: Tensor, tape: BucketTape) -> Te
     return torch.cat([eq.merge_heads(tape.layout, g) for g in (g_query, g_key, g_value)], dim=-1)
 
 
-def feed_forward_forward(
+def ffn_forward(
     call: RefineCall, p: Parameters, x: Tensor, factor: Tensor | None
 ) -> tuple[Tensor, FeedForwardTape]:
     """Compute ``equations.feed_forward`` and its tape."""
@@ -192,7 +192,7 @@ def feed_forward_forward(
     return y, FeedForwardTape(x, inner, activated, factor)
 
 
-def feed_forward_backward(
+def ffn_backward(
     call: RefineCall, p: Parameters, g_y: Tensor, tape: FeedForwardTape, grads: Gradients
 ) -> Tensor:
     """Return the gradient by the branch's input; add the parameters' to ``grads``."""
@@ -222,20 +222,20 @@ def layer_forward(
     if call.config.norm == "post":
         branch, attention = attention_forward(call, layout, p, x, layer, step)
         u, attn_norm = norm_forward(call, x + eq.scaled(branch, attention_factor), *attn_weights)
-        branch, feed_forward = feed_forward_forward(call, p, u, inner_factor)
+        branch, feed_forward = ffn_forward(call, p, u, inner_factor)
         y, ffn_norm = norm_forward(call, u + eq.scaled(branch, ffn_factor), *ffn_weights)
     elif call.config.norm == "query":
         normed, attn_norm = norm_forward(call, x, *attn_weights)
-        branch, attention = attention_forward(call, layout, p, x, layer, step, of_queries=normed)
+        branch, attention = attention_forward(call, layout, p, x, layer, step, query_input=normed)
         v, ffn_norm = norm_forward(call, normed + eq.scaled(branch, attention_factor), *ffn_weights)
-        branch, feed_forward = feed_forward_forward(call, p, v, inner_factor)
+        branch, feed_forward = ffn_forward(call, p, v, inner_factor)
         y = v + eq.scaled(branch, ffn_factor)
     else:
         normed, attn_norm = norm_forward(call, x, *attn_weights)
         branch, attention = attention_forward(call, layout, p, normed, layer, step)
         u = x + eq.scaled(branch, attention_factor)
         normed, ffn_norm = norm_forward(call, u, *ffn_weights)
-        branch, feed_forward = feed_forward_forward(call, p, normed, inner_factor)
+        branch, feed_forward = ffn_forward(call, p, normed, inner_factor)
         y = u + eq.scaled(branch, ffn_factor)
     return y, LayerTape(attn_norm, attention, attention_factor, ffn_norm, feed_forward, ffn_factor)
 
@@ -251,7 +251,7 @@ def layer_backward(
     norm = call.config.norm
     if norm == "query":
         g_branch = eq.scaled(g_y, tape.feed_forward_factor)
-        g_v = g_y + feed_forward_backward(call, p, g_branch, tape.feed_forward, grads)
+        g_v = g_y + ffn_backward(call, p, g_branch, tape.feed_forward, grads)
         g_u = through_norm("ffn_norm", g_v, tape.ffn_norm)
         g_branch = eq.scaled(g_u, tape.attention_factor)
         g_x, g_queries = attention_backward(call, p, g_branch, tape.attention, grads)
@@ -260,7 +260,7 @@ def layer_backward(
     post = norm == "post"
     g_sum = through_norm("ffn_norm", g_y, tape.ffn_norm) if post else g_y
     g_branch = eq.scaled(g_sum, tape.feed_forward_factor)
-    g_branch = feed_forward_backward(call, p, g_branch, tape.feed_forward, grads)
+    g_branch = ffn_backward(call, p, g_branch, tape.feed_forward, grads)
     g_u = g_sum + (g_branch if post else through_norm("ffn_norm", g_branch, tape.ffn_norm))
     g_sum = through_norm("attn_norm", g_u, tape.attn_norm) if post else g_u
     g_branch = eq.scaled(g_sum, tape.attention_factor)

@@ -68,7 +68,7 @@ def normalise_backward(gradient: Tensor, rows: Tensor) -> Tensor:
     return found.where((gradient != 0).any(dim=-1, keepdim=True), 0.0)
 
 
-def of_every_query(of_rows: Tensor, n_queries: int) -> Tensor:
+def repeat_for_queries(of_rows: Tensor, n_queries: int) -> Tensor:
     """Repeat each of R rows for its N / R queries."""
     return of_rows.repeat_interleave(n_queries // len(of_rows), dim=0)
 
@@ -130,7 +130,7 @@ def blocks(
     n_rows, n_items = len(prepared), len(items)
     size = min(n_items, max(64, _SCORES_AT_ONCE // max(n_rows, 1)))
     if excluded is not None:
-        ordered = of_every_query(in_order(excluded, n_items), n_rows)
+        ordered = repeat_for_queries(in_order(excluded, n_items), n_rows)
     for first in range(0, n_items, size):
         part = prepared_items(call, items[first : first + size].to(prepared.dtype))
         scores = product(prepared, part.mT, call.product_dtype)
@@ -166,7 +166,7 @@ class ReferenceCatalogue:
         queries, items, chosen, excluded = given
         prepared = prepared_queries(call, queries.to(working_dtype(queries, items)))
         normaliser = prepared.new_full((len(prepared),), float("-inf"))
-        chosen = of_every_query(chosen, len(prepared))
+        chosen = repeat_for_queries(chosen, len(prepared))
         chosen_score = torch.zeros_like(normaliser)
         for block in blocks(call, prepared, items, excluded):
             rows, columns = block.held(chosen)
@@ -194,7 +194,7 @@ class ReferenceCatalogue:
         dtype = working_dtype(queries, items)
         queries = queries.to(dtype)
         prepared = prepared_queries(call, queries)
-        chosen = of_every_query(chosen, len(prepared))
+        chosen = repeat_for_queries(chosen, len(prepared))
         g_queries = torch.zeros_like(prepared) if wants_queries else prepared.new_empty(0)
         g_items = items.new_empty(items.shape if wants_items else (0,), dtype=dtype)
         for block in blocks(call, prepared, items, excluded):
@@ -272,7 +272,7 @@ def log_probability_equations(call: CatalogueCall, given: Operands) -> tuple[Ten
     if excluded is None:
         scores = scores_of(prepared, items)
     else:
-        ordered = of_every_query(in_order(excluded, len(items)), len(prepared))
+        ordered = repeat_for_queries(in_order(excluded, len(items)), len(prepared))
         hidden = torch.zeros(
             len(prepared), len(items) + 1, dtype=torch.bool, device=prepared.device
         ).scatter(1, ordered, True)[:, :-1]
@@ -290,7 +290,7 @@ def log_probability_equations(call: CatalogueCall, given: Operands) -> tuple[Ten
     every = scores.log_softmax(dim=1)
     shares = every.exp()
     entropy = -(shares * every.masked_fill(shares == 0, 0.0)).sum(dim=1)
-    chosen = of_every_query(chosen, len(prepared))
+    chosen = repeat_for_queries(chosen, len(prepared))
     return every.gather(1, chosen[:, None])[:, 0], entropy
 
 

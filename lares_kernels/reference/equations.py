@@ -178,13 +178,13 @@ def attention_probabilities(call: RefineCall, layout: Layout, query: Tensor, key
 
 
 def queries_keys_values(
-    call: RefineCall, p: Parameters, x: Tensor, of_queries: Tensor | None
+    call: RefineCall, p: Parameters, x: Tensor, query_input: Tensor | None
 ) -> Tensor:
-    """Compute queries, keys and values (N, 3 d) of ``x``; queries of ``of_queries`` if given."""
-    if of_queries is None:
+    """Compute queries, keys and values (N, 3 d) of ``x``; queries of ``query_input`` if given."""
+    if query_input is None:
         return linear(call, x, p["qkv_weight"], p["qkv_bias"])
     weight, bias, d = p["qkv_weight"], p["qkv_bias"], call.config.d_model
-    queries = linear(call, of_queries, weight[:d], bias[:d])
+    queries = linear(call, query_input, weight[:d], bias[:d])
     return torch.cat((queries, linear(call, x, weight[d:], bias[d:])), dim=-1)
 
 
@@ -195,10 +195,10 @@ def attention(
     x: Tensor,
     layer: int,
     step: int,
-    of_queries: Tensor | None = None,
+    query_input: Tensor | None = None,
 ) -> Tensor:
     """Compute ``W_o (Dropout_attn(A) V) + b_o``, (N, d) to (N, d)."""
-    qkv = queries_keys_values(call, p, x, of_queries)
+    qkv = queries_keys_values(call, p, x, query_input)
     context = torch.zeros_like(x)
     for bucket, rows in layout.buckets:
         query, key, value = (split_heads(call, bucket, part) for part in qkv[rows].chunk(3, -1))
@@ -264,7 +264,7 @@ def transformer_layer(
         return layer_norm(call, u + scaled(branch, feed_forward_factor), *ffn_norm)
     normed = layer_norm(call, x, *attn_norm)
     if call.config.norm == "query":
-        branch = attention(call, layout, p, x, layer, step, of_queries=normed)
+        branch = attention(call, layout, p, x, layer, step, query_input=normed)
         v = layer_norm(call, normed + scaled(branch, attention_factor), *ffn_norm)
         return v + scaled(feed_forward(call, p, v, inner_factor), feed_forward_factor)
     branch = attention(call, layout, p, normed, layer, step)

@@ -18,8 +18,8 @@ from lares_kernels.reference.backward import (
     accumulate_norm_backward,
     attention_backward,
     attention_forward,
-    feed_forward_backward,
-    feed_forward_forward,
+    ffn_backward,
+    ffn_forward,
     norm_forward,
 )
 from lares_kernels.reference.equations import Parameters
@@ -102,7 +102,7 @@ def window_layer_forward(
     _, factor = eq.residual_dropout(call, layout, layer, step)
     inner_factor = eq.inner_dropout(call, layout, layer, step)
     u, mixing = mix_window_forward(call, layout, p, x, layer, step)
-    branch, feed_forward = feed_forward_forward(call, p, u, inner_factor)
+    branch, feed_forward = ffn_forward(call, p, u, inner_factor)
     norm = (p["ffn_norm_weight"], p["ffn_norm_bias"])
     y, ffn_norm = norm_forward(call, u + eq.scaled(branch, factor), *norm)
     return y, WindowLayerTape(mixing, ffn_norm, feed_forward, factor)
@@ -114,5 +114,5 @@ def window_layer_backward(
     """Return the gradient by the layer's input; add the parameters' to ``grads``."""
     g_sum = accumulate_norm_backward(call, p, "ffn_norm", g_y, tape.ffn_norm, grads)
     g_branch = eq.scaled(g_sum, tape.feed_forward_factor)
-    g_u = g_sum + feed_forward_backward(call, p, g_branch, tape.feed_forward, grads)
+    g_u = g_sum + ffn_backward(call, p, g_branch, tape.feed_forward, grads)
     return mix_window_backward(call, p, g_u, tape.mixing, grads)

@@ -179,7 +179,7 @@ def operands(
     return Operands(queries.contiguous(), items.contiguous(), chosen, excluded)
 
 
-def of_queries(name: str, value: Tensor, queries: Tensor) -> Tensor:
+def check_per_query(name: str, value: Tensor, queries: Tensor) -> Tensor:
     """Return ``value`` contiguous. Raise unless it has a real number for each query (N, d)."""
     check_floats(name, value, queries.device, (queries.shape[0],))
     return value.contiguous()

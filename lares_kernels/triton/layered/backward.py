@@ -20,8 +20,8 @@ from lares_kernels.triton.layered.gradients import (
     Gradients,
     TwoParts,
     attention_backward,
+    branch_gradient,
     feed_forward_backward,
-    of_branch,
     qkv_gradient,
     residual_backward,
     spread,
@@ -55,7 +55,7 @@ def layered_backward(call: RefineCall, given: GivenBackward, precision: str) -> 
             tapes: list[LayerTape] = []
             layers(run, *run.hidden_rows(), 0, tapes)
             g_rows = _layers_backward(run, grads, tapes, g_current, 0)
-            return [_of_hidden(run, g_rows).view(hidden.shape), *grads.ordered()]
+            return [_hidden_gradient(run, g_rows).view(hidden.shape), *grads.ordered()]
 
         g_rows = unfilled_like(g_current).zero_()
         for step in range(call.options.max_steps, 0, -1):
@@ -64,7 +64,7 @@ def layered_backward(call: RefineCall, given: GivenBackward, precision: str) -> 
             before = states_of(call, rows, given.kept, step)
             assert before is not None
             _step_backward(run, grads, before, g_current, g_rows, step)
-        found = [_of_hidden(run, g_rows).view(hidden.shape), *grads.ordered()]
+        found = [_hidden_gradient(run, g_rows).view(hidden.shape), *grads.ordered()]
         return found if given.state is None else [*found, unpack(call, rows, g_current)]
 
 
@@ -178,7 +178,7 @@ def _pre_layer_backward(
         (FEED_FORWARD, tape.attn_sum, "ffn_norm"),
         (MIXING, tape.x, "attn_norm"),
     ):
-        g_branch = of_branch(grads, site, g_sum, branch)
+        g_branch = branch_gradient(grads, site, g_sum, branch)
         g_normalised = _branch_backward(run, grads, tape, g_branch, branch)
         if branch == MIXING:
             g_sum = spread(g_sum, site.newest, len(tape.x))
@@ -195,15 +195,15 @@ def _query_layer_backward(
     assert g_input is None
     site, attention = tape.site, tape.attention
     layer = site.layer
-    g_branch = of_branch(grads, site, g_sum, FEED_FORWARD)
+    g_branch = branch_gradient(grads, site, g_sum, FEED_FORWARD)
     g_v = feed_forward_backward(run, grads, tape.feed_forward, site, g_branch)
     g = (g_sum, g_v)
     g_u = through_norm(grads, site, g, tape.attn_sum, "ffn_norm", FEED_FORWARD, OF_SUM)
-    g_branch = of_branch(grads, site, g_u, MIXING)
+    g_branch = branch_gradient(grads, site, g_u, MIXING)
     g_qkv = qkv_gradient(run, grads, attention, site, g_branch)
     d, weight = run.config.d_model, run.products["qkv_weight"][layer]
-    assert attention.of_queries is not None
-    grads.product("qkv", layer, attention.of_queries, g_qkv[:, :d], rows=slice(0, d))
+    assert attention.query_input is not None
+    grads.product("qkv", layer, attention.query_input, g_qkv[:, :d], rows=slice(0, d))
     grads.product("qkv", layer, attention.source, g_qkv[:, d:], rows=slice(d, 3 * d))
     g_queries = torch.mm(g_qkv[:, :d], weight[:d]) + spread(g_u, site.newest, len(tape.x))
     g = (torch.mm(g_qkv[:, d:], weight[d:]), g_queries)
@@ -226,7 +226,7 @@ def _branch_backward(
     return feed_forward_backward(run, grads, tape.feed_forward, tape.site, g_branch)
 
 
-def _of_hidden(run: Layered, g_rows: Tensor) -> Tensor:
+def _hidden_gradient(run: Layered, g_rows: Tensor) -> Tensor:
     """Return the gradient of ``hidden`` (rows of the caller, d): rollouts added up in order,
     zero at padding."""
     rollouts, d = run.call.options.rollouts, run.config.d_model

@@ -59,11 +59,11 @@ class Site(NamedTuple):
 class AttentionTape(NamedTuple):
     """Save what attention's backward needs; ``source`` in the products' type.
 
-    ``of_queries`` is the queries' input if it is separate.
+    ``query_input`` is the queries' input if it is separate.
     """
 
     source: Tensor
-    of_queries: Tensor | None
+    query_input: Tensor | None
     qkv: Tensor
     lse: Tensor
     context: Tensor
@@ -143,13 +143,13 @@ class Layered:
         padding = self.rows.hidden_padding
         return x if padding is None else x.masked_fill(padding[: len(x)], 0.0)
 
-    def queries_keys_values(self, x: Tensor, of_queries: Tensor | None, layer: int) -> Tensor:
-        """Compute (n, 3 d) in the products' type; queries of ``of_queries`` if given."""
-        if of_queries is None:
+    def queries_keys_values(self, x: Tensor, query_input: Tensor | None, layer: int) -> Tensor:
+        """Compute (n, 3 d) in the products' type; queries of ``query_input`` if given."""
+        if query_input is None:
             return self.linear(x, "qkv", layer)
         weight, bias = self.products["qkv_weight"][layer], self.products["qkv_bias"][layer]
         d = self.config.d_model
-        queries = torch.addmm(bias[:d], of_queries, weight[:d].mT)
+        queries = torch.addmm(bias[:d], query_input, weight[:d].mT)
         return torch.cat((queries, torch.addmm(bias[d:], x, weight[d:].mT)), dim=1)
 
     def operand(self, x: Tensor) -> Tensor:
@@ -268,18 +268,18 @@ class Layered:
         return out, out if rounded is None else rounded  # type: ignore[return-value]
 
     def attention(
-        self, source: Tensor, of_queries: Tensor | None, site: Site, taped: bool
+        self, source: Tensor, query_input: Tensor | None, site: Site, taped: bool
     ) -> tuple[Tensor, AttentionTape | None]:
         """Compute ``W_o (Dropout_attn(A) V) + b_o`` in the products' type; its tape if ``taped``.
 
         Args:
-            source, of_queries: (n, d) in the products' type; queries are of the second if given.
+            source, query_input: (n, d) in the products' type; queries are of the second if given.
             site: of the layer.
             taped: return the tape too.
         """
         from lares_kernels.triton.layered.kernels.attention import attention_kernel
 
-        qkv = self.operand(self.queries_keys_values(source, of_queries, site.layer))
+        qkv = self.operand(self.queries_keys_values(source, query_input, site.layer))
         lse = self.new(self.config.n_heads, len(source)) if taped else None
         context = self.new(len(qkv), self.config.d_model, self.dtype)
         blocks = self.blocks[0]
@@ -300,7 +300,7 @@ class Layered:
         branch = self.linear(mixed, "out", site.layer)
         if lse is None:
             return branch, None
-        return branch, AttentionTape(source, of_queries, qkv, lse, context)
+        return branch, AttentionTape(source, query_input, qkv, lse, context)
 
     def feed_forward(
         self, source: Tensor, site: Site, taped: bool

@@ -55,16 +55,16 @@ def attention_layer(
     """
     d, layer, newest = run.config.d_model, site.layer, site.newest
     post, query = run.c.post, run.c.query
-    source, of_queries, before = x_in, None, x
+    source, query_input, before = x_in, None, x
     if not post:
         normalised, rows_in = run.normalised(x, "attn_norm", layer)
         if query:
             assert normalised is not None
-            before, of_queries = normalised, rows_in
+            before, query_input = normalised, rows_in
         else:
             assert run.c.pre, run.config.norm
             source = rows_in
-    branch, attention = run.attention(source, of_queries, site, taped)
+    branch, attention = run.attention(source, query_input, site, taped)
     if newest is not None:
         before = before.index_select(0, newest)
     n_rows = len(before)

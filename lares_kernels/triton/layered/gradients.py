@@ -185,7 +185,7 @@ def through_norm(
     return g_total
 
 
-def of_branch(grads: Gradients, site: Site, g: Tensor, branch: int) -> Tensor:
+def branch_gradient(grads: Gradients, site: Site, g: Tensor, branch: int) -> Tensor:
     """Return the gradient of a branch, in the products' type, from that of a sum without a
     LayerNorm."""
     g_branch = grads.run.new(len(g), grads.run.config.d_model, grads.run.dtype)

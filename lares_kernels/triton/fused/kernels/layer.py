@@ -185,9 +185,9 @@ def probabilities(query, key, info, C: tl.constexpr):
 
 
 @triton.jit
-def head_branch(x, of_queries, matrices, vectors, info, at, head, C: tl.constexpr):
+def head_branch(x, query_input, matrices, vectors, info, at, head, C: tl.constexpr):
     """Compute one head's part of ``W_o (Dropout_attn(A) V)``."""
-    query = head_rows(of_queries, matrices, vectors, head, 0, C)
+    query = head_rows(query_input, matrices, vectors, head, 0, C)
     key = head_rows(x, matrices, vectors, head, 1, C)
     value = head_rows(x, matrices, vectors, head, 2, C)
     weights, scale = probabilities(query, key, info, C)
@@ -203,19 +203,19 @@ def head_branch(x, of_queries, matrices, vectors, info, at, head, C: tl.constexp
 
 
 @triton.jit
-def attention(x, of_queries, matrices, vectors, info, at, C: tl.constexpr):
-    """Compute ``W_o (Dropout_attn(A) V) + b_o`` of ``x``; its queries are of ``of_queries``,
+def attention(x, query_input, matrices, vectors, info, at, C: tl.constexpr):
+    """Compute ``W_o (Dropout_attn(A) V) + b_o`` of ``x``; its queries are of ``query_input``,
     often the same."""
     x = to_products(x, matrices, C)
-    of_queries = to_products(of_queries, matrices, C)
+    query_input = to_products(query_input, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.out_bias_at, C.d)
     if C.resident:
         for head in tl.static_range(C.heads):
-            branch += head_branch(x, of_queries, matrices, vectors, info, at, head, C)
+            branch += head_branch(x, query_input, matrices, vectors, info, at, head, C)
     else:
         # A loop that stays one: unrolled, the compiler mixes heads and runs out of registers.
         for head in tl.range(C.heads):
-            branch += head_branch(x, of_queries, matrices, vectors, info, at, head, C)
+            branch += head_branch(x, query_input, matrices, vectors, info, at, head, C)
     return branch
 
 
@@ -265,19 +265,19 @@ def mixing_sum(x, transforms, matrices, vectors, info, at, C: tl.constexpr):
     It also returns the words of the feed-forward's dropout, from the same call of the generator.
     """
     source = x
-    of_queries = x
+    query_input = x
     if C.pre:
         source = norm(x, vectors, C.attn_norm_at, C)
-        of_queries = source
+        query_input = source
     elif C.query:
-        of_queries = norm(x, vectors, C.attn_norm_at, C)
-        x = of_queries
+        query_input = norm(x, vectors, C.attn_norm_at, C)
+        x = query_input
     else:
         tl.static_assert(C.post, "no kernel has this norm")
     if C.filters:
         branch = mixing.filtered(x, transforms, vectors, info, C)
     elif C.attends:
-        branch = attention(source, of_queries, matrices, vectors, info, at, C)
+        branch = attention(source, query_input, matrices, vectors, info, at, C)
     else:
         tl.static_assert(False, "no kernel has this mixer")
     low, high, next_low, next_high = kept_words(info, at, draws.SITE_RESIDUAL, C)

@@ -95,7 +95,7 @@ def feed_forward_backward(g_branch, source, own, info, at, step, C: tl.constexpr
 
 
 @triton.jit
-def attention_backward(g_branch, source, of_queries, own, info, at, step, C: tl.constexpr):
+def attention_backward(g_branch, source, query_input, own, info, at, step, C: tl.constexpr):
     """Return gradients of the attention's input ``source`` and, with query-norm, of its queries'
     input.
 
@@ -104,7 +104,7 @@ def attention_backward(g_branch, source, of_queries, own, info, at, step, C: tl.
     g_source = tl.zeros((C.rows, C.d), tl.float32)
     g_queries = g_source
     for head in tl.range(C.heads):
-        query = layer.head_rows(of_queries, own.matrices, own.vectors, head, 0, C)
+        query = layer.head_rows(query_input, own.matrices, own.vectors, head, 0, C)
         key = layer.head_rows(source, own.matrices, own.vectors, head, 1, C)
         value = layer.head_rows(source, own.matrices, own.vectors, head, 2, C)
         weights, scale = layer.probabilities(query, key, info, C)
@@ -198,17 +198,17 @@ def through_attention(g_sum, g_branch, gradient, own, info, at, step, C: tl.cons
     g_branch = operand(g_branch, dtype, C.tf32)
     store_columns(own.sides, info, step, ATTENTION_GRADIENT * C.d, g_branch, side, C.d, C)
     x = load_tile(own.scratch, 0, C)
-    of_queries = x
+    query_input = x
     if not C.post:
-        of_queries = layer.norm(x, own.vectors, C.attn_norm_at, C)
-    of_queries = operand(of_queries, dtype, C.tf32)
-    source = of_queries
+        query_input = layer.norm(x, own.vectors, C.attn_norm_at, C)
+    query_input = operand(query_input, dtype, C.tf32)
+    source = query_input
     if C.query:
         source = operand(x, dtype, C.tf32)
-        store_columns(own.sides, info, step, QUERIES_INPUT * C.d, of_queries, side, C.d, C)
+        store_columns(own.sides, info, step, QUERIES_INPUT * C.d, query_input, side, C.d, C)
     store_columns(own.sides, info, step, ATTENTION_INPUT * C.d, source, side, C.d, C)
     replace_tile(gradient, 0, g_sum, C)
-    g_source, g_queries = attention_backward(g_branch, source, of_queries, own, info, at, step, C)
+    g_source, g_queries = attention_backward(g_branch, source, query_input, own, info, at, step, C)
     g_sum = load_tile(gradient, 0, C)
     if C.bands:
         g_sum += load_tile(own.scratch, 3, C)
