@@ -110,14 +110,14 @@ typedef struct {
     /* lares_look's own: the latest tensor here that was not negated, and its address; NULL at first
      */
     void* known;
-    const void* known_address;
-} LaresExpectedTensor;
+    const void* known_at;
+} LaresPlace;
 
 typedef struct {
     const LaresReader* reader;
     const LaresCall* call; /* but for the addresses */
     int64_t n_places;
-    LaresExpectedTensor* places;
+    LaresPlace* places;
 } LaresPattern;
 
 /* 1, and `call` is filled in, if `list`, a Python list, matches the pattern: contiguous tensors on

@@ -277,10 +277,10 @@ void check_look(const Case& c, const std::string& set, const std::vector<Bytes>&
     Outputs outputs(c);
     outputs.put_addresses(c, call);
     std::vector<Object> list;
-    std::vector<LaresExpectedTensor> places;
+    std::vector<LaresPlace> places;
     for (const Array& input : c.inputs) {
         list.emplace_back(input);
-        LaresExpectedTensor& place = places.emplace_back();
+        LaresPlace& place = places.emplace_back();
         place.word = int64_t(input.word);
         place.type = input.type == "int64" ? LARES_INT64 : LARES_FLOAT32;
         place.dimensions = int64_t(input.shape.size());
@@ -295,7 +295,7 @@ void check_look(const Case& c, const std::string& set, const std::vector<Bytes>&
     call_functions(c, found, set);
     expect(outputs.results == wanted, c, set, "a call that was looked up gives other bits");
 
-    LaresExpectedTensor& place = places[0];
+    LaresPlace& place = places[0];
     ++place.shape[0];
     expect(looked() == 0, c, set, "lares_look took another shape");
     --place.shape[0];

@@ -122,12 +122,12 @@ class _Reader(ctypes.Structure):
 
 
 class _ExpectedTensor(ctypes.Structure):
-    """Mirror ``LaresExpectedTensor`` of csrc/lares_kernels.h, field by field."""
+    """Mirror ``LaresPlace`` of csrc/lares_kernels.h, field by field."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("word", "type", "may_be_none", "dimensions")),
         ("shape", ctypes.c_int64 * _MAX_DIMENSIONS),
-        *((name, ctypes.c_void_p) for name in ("known", "known_address")),
+        *((name, ctypes.c_void_p) for name in ("known", "known_at")),
     ]
 
 

@@ -30,7 +30,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "LaresCall": cpu_library.LaresCall,
     "LaresCatalogue": cpu_library.LaresCatalogue,
     "LaresReader": look._Reader,
-    "LaresExpectedTensor": look._ExpectedTensor,
+    "LaresPlace": look._ExpectedTensor,
     "LaresPattern": look._Pattern,
     "LaresCudaRate": library.LaresCudaRate,
     "LaresCudaCall": library.LaresCudaCall,

@@ -33,7 +33,7 @@ bool is_of_type(const Description& seen, int64_t type) {
 
 // True if the tensor has the shape and is contiguous; the stride of a dimension of size one
 // is ignored.
-bool is_of_shape(const Description& seen, const LaresExpectedTensor& place) {
+bool is_of_shape(const Description& seen, const LaresPlace& place) {
     if (seen.dimensions != place.dimensions) return false;
     int64_t stride = 1;
     for (int64_t i = place.dimensions - 1; i >= 0; --i) {
@@ -56,20 +56,20 @@ bool is_plain(const LaresReader& reader, void* object) {
 // imaginary part of a conjugate) has strides of two or more, so that no longer one is contiguous,
 // unless as_strided has made up its strides.
 bool is_negated(const LaresReader& reader, void* tensor, const Description& seen,
-                LaresExpectedTensor& place) {
-    if (tensor == place.known && seen.data == place.known_address) return false;
+                LaresPlace& place) {
+    if (tensor == place.known && seen.data == place.known_at) return false;
     void* answer = reader.call(reader.is_negated, tensor, static_cast<void*>(nullptr));
     if (answer) reader.release(answer);  // True and False are immortal
     if (answer != reader.is_false) return true;
     bool single = true;
     for (int64_t i = 0; i < place.dimensions; ++i) single = single && place.shape[i] == 1;
     place.known = single ? nullptr : tensor;
-    place.known_address = seen.data;
+    place.known_at = seen.data;
     return false;
 }
 
 // Its address; null if the tensor is not as the place says.
-const void* address_of(const LaresReader& reader, void* tensor, LaresExpectedTensor& place) {
+const void* address_of(const LaresReader& reader, void* tensor, LaresPlace& place) {
     Description seen;
     if (!is_plain(reader, tensor) || reader.describe(tensor, &seen) != 0) return nullptr;
     if (seen.device_type != kCpu || !is_of_type(seen, place.type) || !is_of_shape(seen, place) ||
@@ -83,7 +83,7 @@ bool look(const LaresPattern& pattern, void* list, LaresCall& call) {
     if (reader.size_of(list) != pattern.n_places) return false;
     call = *pattern.call;
     for (int64_t i = 0; i < pattern.n_places; ++i) {
-        LaresExpectedTensor& place = pattern.places[i];
+        LaresPlace& place = pattern.places[i];
         void* tensor = reader.item_of(list, i);
         if (tensor == reader.none && place.may_be_none) continue;
         const void* address = address_of(reader, tensor, place);
