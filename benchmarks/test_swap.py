@@ -1,8 +1,8 @@
 """A training step of someone else's SASRec before and after its layers went onto the op.
 
 ``LARES_SWAP_DATA=ml-100k.parquet pytest benchmarks/test_swap.py`` on one thread; RecBole's part runs in
-a Python that has RecBole (docs/swap.md). Losses of both are held together first: with dropout off step
-by step, with it on in the mean.
+a Python that has RecBole (docs/guide/swap.md). Losses of both are held together first: with dropout off
+step by step, with it on in the mean.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python examples/recbole_lares.py interactions.parquet --epochs 5
 
-It needs a Python with RecBole 1.2.1 (docs/swap.md).
+It needs a Python with RecBole 1.2.1 (docs/guide/swap.md).
 """
 
 from __future__ import annotations

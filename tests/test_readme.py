@@ -26,9 +26,29 @@ def test_python_blocks(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_links_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [*ROOT.glob("*.md"), ROOT / "csrc" / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_paths_of_pages_are_there() -> None:
+    """What code, comments and messages call ``docs/...`` is a file or a folder."""
+    folders = (
+        "benchmarks",
+        "csrc",
+        "docs",
+        "examples",
+        "lares",
+        "lares_kernels",
+        "tests",
+        ".github",
+    )
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.*")]
+    kinds = (".md", ".py", ".hpp", ".cpp", ".cu", ".h", ".yaml", ".yml", ".toml", ".in")
+    for file in [*files, *ROOT.glob("*.*")]:
+        text = file.read_text("utf-8") if file.suffix in kinds and file.is_file() else ""
+        for path in re.findall(r"(?<![\w/.])docs/[\w/]+\.(?:md|csv|png)", text):
+            assert (ROOT / path).exists(), f"{file.relative_to(ROOT)}: {path}"
 
 
 def test_commands_are_there() -> None:
@@ -47,15 +67,17 @@ def test_commands_are_there() -> None:
 
 
 def test_every_page_is_linked() -> None:
-    text = (ROOT / "README.md").read_text()
-    for page in (ROOT / "docs").glob("*.md"):
-        assert f"docs/{page.name}" in text, page.name
+    assert "](docs/README.md)" in (ROOT / "README.md").read_text()
+    index = ROOT / "docs" / "README.md"
+    for page in (ROOT / "docs").rglob("*.md"):
+        path = page.relative_to(index.parent).as_posix()
+        assert page == index or f"]({path})" in index.read_text(), path
 
 
 def test_every_dependency_is_explained() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     names = re.search(r"\ndependencies = \[(.*?)\n\]", project, flags=re.DOTALL)
     assert names is not None
-    text = (ROOT / "docs" / "dependencies.md").read_text()
+    text = (ROOT / "docs" / "develop" / "dependencies.md").read_text()
     for name in re.findall(r'"([a-z-]+)', names.group(1)):
         assert f"| {name}" in text, name

@@ -12,8 +12,8 @@ SHARED_LIMIT = {"sm80": 101_376, "sm90": 232_448, "sm100": 232_448, "gfx942": 65
 _MOST_SHARED = {**SHARED_LIMIT, "sm80": 166_912}
 
 # What shipped settings were seen to spill, by version of Triton; by family, kernel, products and rows
-# of a tile: bytes of stack a thread (NVIDIA), vector registers (AMD). docs/performance.md says which of
-# them a version has compiled.
+# of a tile: bytes of stack a thread (NVIDIA), vector registers (AMD). docs/results/performance.md says
+# which of them a version has compiled.
 SPILLED: dict[str, dict[tuple[str, str, str, int], int]] = {
     "3.6": {
         ("sm80", "forward", "half", 32): 64,

@@ -1,4 +1,4 @@
-"""The catalogue ops' rows as the section of docs/performance.md."""
+"""The catalogue ops' rows as the section of docs/results/performance.md."""
 
 from __future__ import annotations
 

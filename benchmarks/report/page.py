@@ -1,4 +1,4 @@
-"""From the results file to the page: ``python -m benchmarks.report`` updates docs/performance.md.
+"""``python -m benchmarks.report`` updates docs/results/performance.md from the results file.
 
 It takes the newest run of each case on one machine, writes the tables between two marker comments of
 the page (at its end where there are none), and draws the plots into the folder named like the page.
@@ -35,7 +35,7 @@ BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 GPU_BEGIN, GPU_END = "<!-- benchmarks-gpu:begin -->", "<!-- benchmarks-gpu:end -->"
 CATALOGUE_BEGIN = "<!-- benchmarks-catalogue:begin -->"
 CATALOGUE_END = "<!-- benchmarks-catalogue:end -->"
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "results" / "performance.md"
 
 HOW = """\
 Each case was timed in turns (plain, the others, the op, plain again, ...) in one run, after every

@@ -1,6 +1,6 @@
 """Which backend serves which choice, asked of the backends: ``python -m benchmarks.report.support``.
 
-Writes docs/support.md. Nothing runs, and no card is needed.
+Writes docs/reference/support.md. Nothing runs, and no card is needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lares_kernels.spec.catalogue_call import CatalogueRequest
 from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
 from lares_kernels.spec.options import CallOptions
 
-PAGE = ROOT / "docs" / "support.md"
+PAGE = ROOT / "docs" / "reference" / "support.md"
 BACKENDS = ("cpu", "triton", "cuda", "reference", "equations")
 # Of each device's products the one that all of its kernels have.
 _PRODUCTS = {"cpu": torch.float32, "cuda": torch.bfloat16}
@@ -113,7 +113,7 @@ def _table(names: Sequence[str], rows: Iterator[tuple[str, ...]]) -> str:
 
 
 def page() -> str:
-    """Return the text of docs/support.md."""
+    """Return the text of docs/reference/support.md."""
     # A library that is built for the emulator serves another device.
     with patch.object(cuda_library, "device_type", lambda: "cuda"):
         of_op = _table(BACKENDS, _rows())

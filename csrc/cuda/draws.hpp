@@ -1,4 +1,4 @@
-// Random decisions by address, with the bits of lares_kernels/spec/noise.py (docs/random.md).
+// Random decisions by address, with the bits of spec/noise.py (docs/reference/random.md).
 #pragma once
 
 #include "math.hpp"

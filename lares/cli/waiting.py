@@ -15,7 +15,7 @@ def wait_briefly() -> None:
 
     Does nothing once torch is imported, which has read it. They spin for milliseconds else, and on a
     machine with other work take themselves the processor that the next loop needs
-    (docs/performance.md, "Two threads").
+    (docs/notes/2026-11-30-cpu-kernel.md, "Two threads").
     """
     if "torch" not in sys.modules and not any(name in os.environ for name in _ASKED):
         os.environ["GOMP_SPINCOUNT"] = _LOOKS

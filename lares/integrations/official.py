@@ -1,6 +1,6 @@
 """Checkpoints of the LARES authors' released program, in and out.
 
-Only names and shapes are translated; the arithmetic is the same (docs/architecture.md).
+Only names and shapes are translated; the arithmetic is the same (docs/develop/training.md).
 """
 
 from __future__ import annotations

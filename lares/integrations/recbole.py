@@ -1,7 +1,7 @@
 """RecBole's SASRec on the op, and LARES as models that ``run_recbole`` takes.
 
 Importing this module makes the model names ``FusedSASRec`` and ``LARES`` known to RecBole, which needs
-numpy below 2 and setuptools below 80 (docs/swap.md).
+numpy below 2 and setuptools below 80 (docs/guide/swap.md).
 """
 
 from __future__ import annotations

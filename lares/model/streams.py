@@ -1,8 +1,8 @@
 """Which random draws samples have that are numbered one after the other, however many there are.
 
-A draw's address has 24 bits for the number of its sequence (docs/random.md). Samples beyond 2^24 are
-numbered anew under another seed: those from ``k 2^24`` on are chunk ``k``, and chunk 0 has the seed
-itself.
+A draw's address has 24 bits for the number of its sequence (docs/reference/random.md). Samples beyond
+2^24 are numbered anew under another seed: those from ``k 2^24`` on are chunk ``k``, and chunk 0 has the
+seed itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw dropout masks and initial states, addressed by what they are for (docs/random.md).
+"""Draw dropout masks and initial states, addressed by what they are for (docs/reference/random.md).
 
 The counter of a Philox call is ``(stream, position, site, block)``:
 

@@ -2,7 +2,7 @@
 
 Kernels on a GPU read it from device memory when they run. A drawn seed is a tensor on the CPU, from the
 CPU's default generator, even for a call on a GPU, except in programs that a GPU replays by itself
-(docs/random.md says why).
+(docs/reference/random.md says why).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Declare what a backend has code for; any other call is refused, with the reason.
 
-``verify`` reads the declaration, for every op and backend alike, and docs/support.md is generated from
-it. A choice or an option that is added to the specification later is refused by a backend until it has
-the code and declares it.
+``verify`` reads the declaration, for every op and backend alike, and docs/reference/support.md is
+generated from it. A choice or an option that is added to the specification later is refused by a
+backend until it has the code and declares it.
 """
 
 from __future__ import annotations

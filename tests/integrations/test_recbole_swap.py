@@ -1,4 +1,4 @@
-"""``lares.integrations.recbole``, in an environment that has RecBole (docs/swap.md says how)."""
+"""``lares.integrations.recbole``, in an environment that has RecBole (docs/guide/swap.md says how)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Those of short sequences in half precision; ``python -m benchmarks.gpu.triton_aot --check`` holds every
 shipped setting to its bound (``benchmarks/gpu/triton_bounds.py``) and prints the table of
-docs/performance.md.
+docs/results/performance.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-// Dropout decisions and initial states by address (docs/random.md), a vector of rows at a time.
+// Dropout decisions and initial states by address (docs/reference/random.md), rows in vectors.
 #pragma once
 
 #include "math.hpp"

@@ -39,7 +39,7 @@ class Setting:
         registers: most registers of a thread, so that more programs fit a multiprocessor; 0 leaves it
             to the compiler. NVIDIA only.
         mixers: cores served. A rule is for those whose kernel spills no registers by it
-            (docs/performance.md); calls without a rule are the layered plan's.
+            (docs/results/performance.md); calls without a rule are the layered plan's.
     """
 
     kernel: str

@@ -1,7 +1,7 @@
 """The CUDA kernels compiled for cards that are not here: what they take, and what they are made of.
 
 One type stands for both: bf16 and fp16 differ in the products' instruction alone. With ``pytest -s``
-each kernel's registers and number of instructions are printed, those of docs/performance.md.
+each kernel's registers and number of instructions are printed, those of docs/results/performance.md.
 """
 
 from __future__ import annotations
