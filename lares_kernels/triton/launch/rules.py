@@ -76,11 +76,11 @@ def read_rules(path: Path) -> tuple[Setting, ...]:
 
 def write_rules(path: Path, rules: Sequence[Setting]) -> None:
     """Write rules, a line each, without the fields that are as by default."""
-    lines = [f"  {json.dumps(_told(rule))}" for rule in rules]
+    lines = [f"  {json.dumps(_as_dict(rule))}" for rule in rules]
     path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
-def _told(rule: Setting) -> dict[str, Any]:
+def _as_dict(rule: Setting) -> dict[str, Any]:
     values = {field.name: getattr(rule, field.name) for field in fields(rule)}
     return {
         field.name: values[field.name]
