@@ -73,7 +73,7 @@ class _TorchFinder(MetaPathFinder):
 
 
 def _half_imported() -> bool:
-    """Return whether a module of this package is being imported."""
+    """Return True if a module of this package is being imported."""
     inside = f"{__package__}."
     return any(
         name.startswith(inside) and getattr(module.__spec__, "_initializing", False)

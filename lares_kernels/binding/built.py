@@ -29,7 +29,7 @@ def why_not_built(library: Path) -> str | None:
 
 
 def is_checkout() -> bool:
-    """Return whether the package lies in a checkout, where `pip install -e .` compiles kernels."""
+    """Return True if the package lies in a checkout, where `pip install -e .` compiles kernels."""
     return (FOLDER.parent / "csrc" / "build.py").is_file()
 
 

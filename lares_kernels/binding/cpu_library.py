@@ -216,7 +216,7 @@ def open_library(path: Path, another: str) -> ctypes.CDLL | str:
 
 
 def _takes_these_structs(library: ctypes.CDLL) -> bool:
-    """Return whether the library's structs have the number ``ABI``.
+    """Return True if the library's structs have the number ``ABI``.
 
     A library checks the structs' version first. The probe is a call whose only fault is one that is
     checked

@@ -23,7 +23,7 @@ def on_device(device_type: str, index: int | None) -> contextlib.AbstractContext
 
 
 def is_capturing(device_type: str) -> bool:
-    """Return whether a graph is recorded, of which a kernel that runs now would be part."""
+    """Return True if a graph is recorded, of which a kernel that runs now would be part."""
     return (
         device_type == "cuda"
         and torch.cuda.is_initialized()

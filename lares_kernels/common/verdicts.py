@@ -136,7 +136,7 @@ def stored(identity: dict[str, str], bounds: Mapping[str, float]) -> Verdict | N
 
 
 def _is_whole(verdict: Verdict, bounds: Mapping[str, float]) -> bool:
-    """Return whether a verdict is one that a check which came to its end can give."""
+    """Return True if a verdict is one that a check which came to its end can give."""
     errors = verdict.errors
     return (
         isinstance(verdict.kernel, str)

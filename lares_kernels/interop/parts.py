@@ -27,7 +27,7 @@ def refuse(where: str, found: object, wanted: str) -> None:
 
 
 def makes_weights(hook: object) -> bool:
-    """Return whether a hook makes a weight before a forward, which ``renew_weights`` has it do."""
+    """Return True if a hook makes a weight before a forward, which ``renew_weights`` has it do."""
     if isinstance(hook, WeightNorm | SpectralNorm):
         return True
     prune = sys.modules.get("torch.nn.utils.prune")  # imported by who prunes

@@ -65,7 +65,7 @@ class Checked(Protocol):
 
 
 def is_on() -> bool:
-    """Return whether kernels are checked.
+    """Return True if kernels are checked.
 
     Raises:
         BackendError: the environment variable is neither 0 nor 1.

@@ -59,7 +59,7 @@ class Parameter:
     of: tuple[str, ...] = ()
 
     def is_there(self, config: CoreConfig) -> bool:
-        """Return whether a core has it."""
+        """Return True if a core has it."""
         if self.where == "layer":
             return not self.of or config.mixer in self.of
         if self.where == "core":
