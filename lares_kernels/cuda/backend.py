@@ -328,7 +328,7 @@ def _longest(call: RefineCall) -> int:
     handover = call.handover_of(_NAME)
     if handover is not None:
         return handover.numbers[0]
-    # Packed sequences say how long they are on the device alone: this waits for it.
+    # Lengths of packed sequences are only on the device: this synchronises.
     longest = call.padded_length or call.options.max_length or int(call.lengths.max())
     if call.handover is not None:
         call.handover.by, call.handover.numbers = _NAME, (longest,)

@@ -220,7 +220,7 @@ def operator_for(name: str, *tensors: Tensor | None) -> Callable[..., Any]:
     """Return ``torch.ops.lares_kernels.<name>``, or its function where no dispatch is needed."""
     given = [tensor for tensor in tensors if tensor is not None]
     differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
-    # A batch of gradients (is_grads_batched=True) has no memory of its own.
+    # A batch of gradients (is_grads_batched=True) has no memory.
     if needs_no_dispatcher(given) and not differentiated and all(map(torch._C._has_storage, given)):
         return _RUNS[name]
     operator: Callable[..., Any] = getattr(torch.ops.lares_kernels, name)

@@ -277,8 +277,8 @@ def log_probability_equations(call: CatalogueCall, given: Operands) -> tuple[Ten
             len(prepared), len(items) + 1, dtype=torch.bool, device=prepared.device
         ).scatter(1, ordered, True)[:, :-1]
         # A product's gradients by queries are sums over all items, and zero times NaN is NaN: so an
-        # item that is not finite meets the rows that do not exclude it in a product of its own.
-        # Of a batch of torch.func.vmap nothing can be asked.
+        # item that is not finite is multiplied separately, for the rows that do not exclude it.
+        # Values of a torch.func.vmap batch cannot be read.
         plain = peek_interpreter_stack() is None
         apart = not_finite_for_some(items.detach(), hidden) if plain else hidden.any(dim=0)
         scores = scores_of(prepared, items.masked_fill(apart[:, None], 0.0))

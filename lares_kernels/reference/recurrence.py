@@ -180,7 +180,7 @@ def refine_backward(
             )
             g_rows += g_here
         else:
-            # A sequence that was done before this step hands its gradient on unchanged.
+            # A sequence that finished before this step passes its gradient on unchanged.
             g_before, g_here = step_backward(
                 call,
                 layout,

@@ -90,7 +90,7 @@ _ROOM = Cause(False, "a card that gives a program more shared memory and registe
 _REPORT = Cause(
     False, "report it, with what `lares doctor --check` prints, unless Triton knows no such card"
 )
-# Of a launch: the card's limits. The words alone are anybody's.
+# Prefixes of failed launches' messages: without one, _OF_STARTING's words may be another error's.
 _STARTING = ("triton error [", "the cuda kernels did not start")
 _OF_STARTING = {
     "no kernel image": _CARD,

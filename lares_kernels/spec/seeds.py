@@ -20,9 +20,9 @@ from lares_kernels.common.devices import is_capturing
 from lares_kernels.common.whole import described, is_whole
 
 _CPU = torch.device("cpu")
-_LEAST, _END = -(1 << 63), 1 << 64  # of numbers: 64 bits, with a sign or without
-_DRAWN = (1 << 63) - 1  # below it lie drawn ones
-# One for all, since what holds a lock of its own can be neither copied nor pickled.
+_LEAST, _END = -(1 << 63), 1 << 64  # range of seeds: 64 bits, signed or unsigned
+_DRAWN = (1 << 63) - 1  # upper bound of drawn seeds
+# One lock for all objects, since an object with a lock can be neither copied nor pickled.
 _COUNTING = threading.Lock()
 
 

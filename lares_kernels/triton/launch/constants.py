@@ -17,11 +17,11 @@ from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.noise import threshold_and_planes
 
 MIN_SIDE = 16
-# Of launches with products. A product and the sum it goes to are one instruction, not the default by
-# Triton 3.10. Sums of whole numbers are not made twice and compared: without ``debug`` nobody sees the
-# verdict, and the kernel is the same after more time to compile it.
+# Options of launches with products. Multiply and add are fused to one instruction, which is not the
+# default of Triton 3.10. Integer overflow checks are off: without ``debug`` their result is unused, and
+# they only cost compile time.
 LAUNCH_OPTIONS = {"enable_fp_fusion": True, "sanitize_overflow": False}
-_CHUNK = 64  # what the feed-forward's width is padded to a multiple of
+_CHUNK = 64  # the feed-forward's width is padded to a multiple of it
 
 
 def padded(width: int) -> int:

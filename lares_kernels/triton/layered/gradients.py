@@ -27,11 +27,11 @@ from lares_kernels.triton.layered.kernels.branches import (
     OF_SUM,
 )
 
-_PROGRAMS = 4  # of a row kernel that gathers sums, for each multiprocessor
-_SUMS = 3  # vectors that such a kernel gathers
-# Of the keys' gradient in ieee products, which are taken from registers: what is loaded ahead waits
-# there too, and with the usual stages Triton 3.9 spills kilobytes; in tf32's, whose probabilities are
-# rounded there, 8 bytes (sm_80, heads of 32).
+_PROGRAMS = 4  # programs of a row kernel that accumulates sums, for each multiprocessor
+_SUMS = 3  # vectors that such a kernel accumulates
+# Stages of the keys' gradient. Ieee products take operands from registers, which hold prefetched data
+# too: with the usual stages Triton 3.9 spills kilobytes; with tf32, whose probabilities are rounded in
+# registers, 8 bytes (sm_80, heads of 32).
 KEY_STAGES = {"ieee": {"num_stages": 1}, "tf32": {"num_stages": 1}}
 # LayerNorm after each branch (pre-norm: before it) and the bias that is added last in it, by mixer.
 _NORM_AND_BIAS: dict[str, dict[int, tuple[str, str | None]]] = {

@@ -41,7 +41,7 @@ def look(trace, info, gradients, C: tl.constexpr):
         tl.debug_barrier()
         tl.store(at + row, (trace != 0.0).to(tl.int32))
         tl.debug_barrier()
-        # One row after the other: a block of pairs takes registers from what waits.
+        # One row after the other: a block of pairs would take registers from live data.
         spoilt = row * 0
         for other in tl.range(0, C.rows):
             first = tl.load(info + tiles.FIRST * C.rows + other)
