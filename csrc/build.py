@@ -1,13 +1,12 @@
-"""Compiles the CPU kernels with ninja: ``python csrc/build.py TARGET [FOLDER]``.
+"""Compile the CPU kernels with ninja: ``python csrc/build.py TARGET [FOLDER]``.
 
 ``python csrc/build.py --stress SANITIZER TARGET [FOLDER]`` compiles tests/stress.cpp with the kernels
 and a sanitizer (``address,undefined`` or ``thread``) into a program instead.
 
-Code of cpu/once is compiled once, for any processor of the kind; cpu/per_isa/kernels.cpp once for each
-instruction set, into an object and a namespace of its own; which one runs is decided on the machine
-that runs it. ``CXX`` names the compiler, which decides what processor it is for;
-``LARES_CXXFLAGS`` adds flags (sanitizers, say), ``LARES_CPU_SETS`` names the sets to compile
-(``"avx2 generic"``), where not all are wanted.
+Code of cpu/once is compiled once, for any processor of the architecture; cpu/per_isa/kernels.cpp
+once for each instruction set, into its own object and namespace, of which one is selected at run
+time. ``CXX`` names the compiler, which determines the architecture; ``LARES_CXXFLAGS`` adds flags
+(sanitizers, say); ``LARES_CPU_SETS`` names the sets to compile (``"avx2 generic"``) instead of all.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ _OTHER_SPELLINGS = {"neon_bf16": "-mcpu=generic+bf16"}
 
 
 class BuildError(Exception):
-    """Says why there is no library."""
+    """Report why there is no library."""
 
 
 def reason(error: Exception) -> str:
@@ -70,7 +69,7 @@ def compiler() -> str:
     """Return the C++ compiler to use, as words for a shell.
 
     Raises:
-        BuildError: there is none, or ``CXX`` is no command of one that is there.
+        BuildError: there is none, or ``CXX`` is not the command of one.
     """
     asked = os.environ.get("CXX")
     for name in (asked,) if asked else ("g++", "clang++", "c++"):
@@ -151,7 +150,7 @@ def instruction_sets(cxx: str) -> dict[str, str]:
 
 
 def compiles(cxx: str, flags: str, code: str) -> bool:
-    """Return whether the compiler, and its assembler, can make something of ``code``."""
+    """Return True if the compiler and its assembler accept ``code``."""
     with (
         tempfile.TemporaryDirectory() as folder
     ):  # for /dev/null zig writes a file beside the caller
@@ -163,8 +162,8 @@ def compiles(cxx: str, flags: str, code: str) -> bool:
 def seen_from(folder: Path, path: Path) -> str:
     """Return a path as a command that runs in ``folder`` names it.
 
-    So the name of a checkout stands in no build.ninja file, nor in what compilers write for ninja: not
-    all that a folder may be called can stand there.
+    So the name of a checkout is in no build.ninja file, nor in what compilers write for ninja: not
+    every name of a folder can be written there.
     """
     return os.path.relpath(path.resolve(), folder.resolve())
 
@@ -239,7 +238,7 @@ def put_in_place(made: Path, target: Path) -> None:
     """Copy ``made`` to ``target``, whole or not at all, even where the old file is in use.
 
     Raises:
-        BuildError: there is no ``made``, though the compiler said that all is well.
+        BuildError: there is no ``made``, though the compiler succeeded.
     """
     if not made.is_file():
         raise BuildError(f"the compiler failed: it made no {made.name}, and said nothing of it")
@@ -265,7 +264,7 @@ def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
 
 
 def run_job(arguments: list[str], jobs: dict[str, tuple[Callable[..., None], str]]) -> None:
-    """Do what a command line asks for, or end with what is wrong.
+    """Run a command line, or exit with what is wrong.
 
     Args:
         arguments: an option or none, with ``--stress`` a sanitizer, the target, and a folder or none.

@@ -1,4 +1,4 @@
-"""Compiles the CUDA kernels with nvcc: ``python csrc/build_cuda.py TARGET [FOLDER]``.
+"""Compile the CUDA kernels with nvcc: ``python csrc/build_cuda.py TARGET [FOLDER]``.
 
 ``python csrc/build_cuda.py --emulator TARGET [FOLDER]`` compiles the same kernels with the C++
 compiler against tests/emulator, which runs them on a CPU. ``--stress SANITIZER TARGET [FOLDER]``
@@ -6,8 +6,8 @@ makes tests/emulated.cpp with those kernels and a sanitizer (``address,undefined
 a program.
 
 ``NVCC`` names the compiler, ``LARES_NVCCFLAGS`` flags for it, such as ``-lineinfo``, and
-``LARES_CUDA_ARCHS`` the architectures, such as ``"80 90a"``. Without these they are those of the
-cards that are here, else 80, 90a and 100a. What this nvcc does not know is left out, and said so:
+``LARES_CUDA_ARCHS`` the architectures, such as ``"80 90a"``. The default are those of the machine's
+cards, else 80, 90a and 100a. Architectures that this nvcc does not know are left out with a message:
 such a card translates the library's PTX when it first runs a kernel.
 """
 
@@ -49,7 +49,7 @@ EMULATOR_FLAGS = "-std=c++20 -fPIC -fvisibility=hidden -Wall -Wextra -Wno-psabi 
 
 
 def nvcc() -> str:
-    """The CUDA compiler to use."""
+    """Return the CUDA compiler to use."""
     asked = os.environ.get("NVCC")
     homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
     places = [asked] if asked else [*(f"{home}/bin/nvcc" for home in homes if home), "nvcc"]
@@ -71,7 +71,7 @@ def _output(command: list[str]) -> str:
 
 
 def known_architectures(command: str) -> set[str]:
-    """Architectures that this nvcc compiles for, such as ``90`` and ``90a``."""
+    """Return the architectures that this nvcc compiles for, such as ``90`` and ``90a``."""
     help_text = _output([command, "--help"])
     return set(re.findall(r"\bsm_(\d+[a-z]?)\b", help_text))
 
@@ -89,7 +89,7 @@ def present_architectures() -> list[str]:
 
 
 def architectures(command: str) -> list[str]:
-    """Architectures to compile for."""
+    """Return the architectures to compile for."""
     known = known_architectures(command)
     asked = os.environ.get("LARES_CUDA_ARCHS", "").replace(",", " ").split()
     wanted = asked or present_architectures() or list(DEFAULT_ARCHITECTURES)
@@ -111,21 +111,21 @@ def architectures(command: str) -> list[str]:
 
 
 def emulating() -> str:
-    """The C++ compiler, told that .cu files are C++."""
+    """Return the C++ compiler with flags to take .cu files as C++."""
     return f"{compiler()} -x c++"
 
 
 def code_flags(archs: list[str]) -> str:
-    """Machine code for every architecture, and the PTX it is made of, for later cards."""
+    """Return flags for machine code of every architecture, and for PTX for later cards."""
     code = ",".join([PTX, *(f"sm_{name}" for name in archs)])
     return f"-gencode arch={PTX},code=[{code}]"
 
 
 def ptxas_flags(kernel: str, width: int) -> str:
-    """What ptxas is told about a source of one width.
+    """Return the flags of ptxas for a source of one width.
 
-    Wide rows all but fill the registers of a thread. At its usual level ptxas moves so much ahead of
-    its use that some kernels spill a few words; at the first, as many instructions spill nothing.
+    Wide rows all but fill the registers of a thread. At its default level ptxas hoists so much
+    that some kernels spill a few words; at the first level, as many instructions spill nothing.
     """
     return "-Xptxas -O1" if width > 64 and kernel in ("backward", "forward") else ""
 
@@ -141,9 +141,10 @@ def rules(
     extra: tuple[str, ...] = (),
     device: bool = False,
 ) -> str:
-    """The build.ninja file of ``folder``; kernels see primitives.hpp and launch.hpp of ``launcher``.
+    """Return the build.ninja file of ``folder``; kernels see primitives.hpp and launch.hpp of
+    ``launcher``.
 
-    ``device``: for cards, by nvcc.
+    ``device`` compiles for cards, with nvcc.
     """
     seen = [seen_from(folder, path) for path in (ROOT, ROOT / "cuda", launcher)]
     includes = in_command(" ".join(shlex.quote(f"-I{path}") for path in seen))
@@ -197,7 +198,7 @@ def build_cuda(target: Path, folder: Path) -> None:
 
 
 def of_shapes(shapes: tuple[tuple[str, int], ...]) -> str:
-    """Return the flag by which cuda/shapes.hpp knows which shapes are compiled."""
+    """Return the flag that tells cuda/shapes.hpp which shapes are compiled."""
     each = " ".join(f"APPLY({kind}, {width})" for kind, width in shapes)
     return shlex.quote(f"-DLARES_EACH_SHAPE(APPLY)={each}")
 

@@ -1,4 +1,4 @@
-"""Writes lares_enums.h, C's names of lares_kernels/spec/choices.py: ``python csrc/enums.py``."""
+"""Write lares_enums.h, C's names of lares_kernels/spec/choices.py: ``python csrc/enums.py``."""
 
 from __future__ import annotations
 

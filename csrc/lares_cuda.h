@@ -1,6 +1,6 @@
 /* The recurrence of LARES (arXiv 2505.16865, section 3.2) on NVIDIA cards as a plain C library.
  *
- * All pointers are to memory of the card; nothing is allocated, copied or waited for, so calls can
+ * All pointers are to memory of the card; calls neither allocate, copy nor synchronise, so they can
  * be captured in a CUDA graph. B sequences, G rollouts of each, S = B G; N rows (tokens) of all S;
  * width d. lares_kernels/cuda/ is its caller.
  */
@@ -18,8 +18,8 @@ extern "C" {
 #endif
 
 #define LARES_CUDA_ABI 7
-#define LARES_CUDA_FIELDS 8 /* room for what is known of each row of a tile, see cuda/tile.hpp */
-/* Of the tile plan, see cuda/tile_plan.hpp. */
+#define LARES_CUDA_FIELDS 8 /* fields of each row of a tile, see cuda/tile.hpp */
+/* Sizes of the tile plan, see cuda/tile_plan.hpp. */
 #define LARES_CUDA_BLOCK 128 /* sequences that are cut into tiles on their own */
 #define LARES_CUDA_PROGRAM_SUMS 3
 #define LARES_CUDA_SEQUENCE_FIELDS 6
@@ -28,7 +28,7 @@ extern "C" {
 typedef struct {
     uint32_t bits;
     int32_t planes;
-    float scale; /* of what is kept */
+    float scale; /* of kept elements */
 } LaresCudaRate;
 
 typedef struct {
@@ -38,7 +38,7 @@ typedef struct {
      * up */
     int32_t d_model, n_heads, head_tiles, d_ff, n_layers;
     int32_t adapter, activation, pre_norm;
-    int32_t precision; /* LARES_BF16 or LARES_FP16 */
+    int32_t precision;                   /* LARES_BF16 or LARES_FP16 */
     float eps, state_scale, score_scale; /* score_scale: of Q K^T, log2(e) / sqrt(d / h) */
     LaresCudaRate residual, attention;   /* dropout */
     /* the batch */
@@ -46,9 +46,9 @@ typedef struct {
     int32_t padded_length;      /* rows of `hidden` per sequence; 0: packed */
     int32_t n_hidden_rows;      /* rows of `hidden` */
     int32_t kept_rows;          /* rows of one step of `kept` */
-    int32_t longest;            /* what no length exceeds; at most 16 unit_warps */
+    int32_t longest;            /* upper bound of the lengths; at most 16 unit_warps */
     int32_t max_steps;
-    int32_t steps_done; /* by a given state: draws are numbered on from there */
+    int32_t steps_done; /* steps that led to a given state; draws are numbered on from there */
     int32_t state_mode;
     uint32_t seed_low, seed_high;
     /* the launch: see lares_kernels/cuda/plan.py */
@@ -57,20 +57,20 @@ typedef struct {
     int32_t blocks;       /* of the grid */
     int32_t resident;     /* weights stay in shared memory */
     int32_t shared_bytes; /* of a block */
-    int32_t max_tiles;    /* tiles there can be */
-    int32_t programs;     /* that cut the batch into tiles, each so many blocks of sequences: */
+    int32_t max_tiles;    /* upper bound of the tiles */
+    int32_t programs;     /* that cut the batch into tiles, each this many blocks of sequences: */
     int32_t program_blocks;
-    int32_t planned; /* the tile plan is there, of a call before this one */
+    int32_t planned; /* the tile plan exists already, from an earlier call */
     /* 0, or: a block for each sequence, all of whose warps share its up to 16 unit_warps rows
-     * (cuda/split.hpp), and the inputs of W_2 in so many parts. Forward without dropout; no
+     * (cuda/split.hpp), and the inputs of W_2 in this many parts. Forward without dropout; no
      * workspaces, `order` or `kept`. */
     int32_t split_parts;
-    /* other ways to the same results: see lares_kernels/cuda/settings.py */
-    int32_t products_ahead; /* weights' gradients load operands a tile before they multiply them */
+    /* settings that do not change results: see lares_kernels/cuda/settings.py */
+    int32_t products_ahead; /* weight gradients load operands one tile ahead of the products */
     int32_t transposed; /* backward leaves their sides as they take them (cuda/spill.hpp); resident
                            alone */
-    int32_t carveout; /* hundredths of the memory that cache and shared memory have in common which
-                         the latter shall have; 0: as the driver chooses */
+    int32_t carveout; /* percentage of the memory shared by L1 cache and shared memory that goes to
+                         the latter; 0: the driver's choice */
     void* stream;
     /* inputs */
     const int64_t* lengths;   /* (B,) */
@@ -93,15 +93,15 @@ typedef struct {
     int32_t* rows;       /* (max_tiles, 16 unit_warps, LARES_CUDA_FIELDS) */
     /* outputs */
     float* trajectory;  /* (S, max_steps, d) */
-    float* last;        /* (S, d), the trajectory's last states, or NULL: not wanted */
-    float* final_state; /* (B, G, L, d), padding is left alone, or (N, d); NULL: not wanted */
+    float* last;        /* (S, d), the trajectory's last states; NULL: not written */
+    float* final_state; /* (B, G, L, d), padding is not written, or (N, d); NULL: not written */
     float* kept;        /* (max_steps, kept_rows, d), s_0 .. s_{T-1} by kKeptRow, or NULL */
     /* backward: of steps last_step .. first_step, in this order */
     const float* g_trajectory; /* (S, max_steps, d), or NULL for zero */
     const float* g_state;      /* like final_state, or NULL for zero */
     float* carry;       /* (kept_rows, d), gradient of the state between two calls, or NULL */
     float* g_hidden;    /* (G, n_hidden_rows, d), added to */
-    float* g_first;     /* like final_state, padding is left alone; or NULL: not wanted */
+    float* g_first;     /* like final_state, padding is not written; NULL: not written */
     void* spill;        /* (steps, layers, max_tiles unit_warps, fragments, 512 bytes): spill.hpp */
     void* concat_spill; /* (steps, max_tiles unit_warps, 3 d / 16, 512 bytes), or NULL */
     void* scratch;      /* (blocks units unit_warps, scratch_bytes) */
@@ -111,23 +111,23 @@ typedef struct {
     float* g_vectors;  /* (splits, numbers of vectors): parts of the biases' */
     int32_t first_step, last_step, scratch_bytes;
     int32_t splits, begins; /* begins: g_matrices and g_vectors are set, not added to */
-    /* of the host: packed with the tile plan, in one launch; or NULL: they are packed */
+    /* on the host: parameters to pack in the tile plan's launch; NULL: they are packed */
     const struct LaresCudaPack* pack;
 } LaresCudaCall;
 
-/* What a card offers. */
+/* Properties of a card. */
 typedef struct {
     int32_t multiprocessors;
     int32_t shared_limit; /* bytes of shared memory that a block can have */
     int32_t major, minor; /* compute capability */
 } LaresCudaCard;
 
-/* Parameters brought into the order of `matrices` and `vectors`. */
-#define LARES_CUDA_PARAMETERS 16 /* the most there can be */
+/* Packs parameters in the order of `matrices` and `vectors`. */
+#define LARES_CUDA_PARAMETERS 16 /* upper bound of their number */
 typedef struct LaresCudaPack {
     int32_t device, unit_warps; /* 1 */
     int32_t precision, matrix_numbers, vector_numbers;
-    int32_t sizes[LARES_CUDA_PARAMETERS]; /* numbers of each, 0 for those that are not there */
+    int32_t sizes[LARES_CUDA_PARAMETERS]; /* size of each in numbers, 0 for absent ones */
     const float* parameters[LARES_CUDA_PARAMETERS];
     const int32_t*
         places; /* (matrix_numbers + vector_numbers,): which of them all, from 1; 0: zero */
@@ -136,7 +136,7 @@ typedef struct LaresCudaPack {
     void* stream;
 } LaresCudaPack;
 
-/* Gradients of parameters from parts of those of the packed ones. */
+/* Sums gradients of parameters from partial gradients of the packed arrays. */
 typedef struct {
     int32_t device, unit_warps; /* 1 */
     int32_t splits, warps;      /* parts of g_matrices and g_vectors; of gradients */
@@ -149,7 +149,7 @@ typedef struct {
     void* stream;
 } LaresCudaUnpack;
 
-/* All return NULL, or what went wrong. */
+/* All return NULL, or an error message. */
 LARES_CUDA_API const char* lares_cuda_pack(const LaresCudaPack* call);
 LARES_CUDA_API const char* lares_cuda_unpack(const LaresCudaUnpack* call);
 LARES_CUDA_API const char* lares_cuda_card(int32_t device, LaresCudaCard* card);

@@ -3,7 +3,7 @@
 #ifndef LARES_ENUMS_H
 #define LARES_ENUMS_H
 
-/* Says how the state meets H: their mean, a gated mean, a product with both, or not at all. */
+/* Choose how the state meets H: mean, gated mean, product with both, or not at all. */
 enum {
     LARES_ADAPTER_ADD = 0,
     LARES_ADAPTER_GATE = 1,
@@ -11,7 +11,7 @@ enum {
     LARES_ADAPTER_NONE = 3,
 };
 
-/* Says how rows of a sequence mix: causal attention; a learned circular filter (FMLP-Rec);
+/* Choose how rows of a sequence mix: causal attention; a learned circular filter (FMLP-Rec);
  * attention beside rescaled frequency bands (BSARec). The last two mix all rows of a padded
  * sequence, padding too; they need post-norm and padded input. */
 enum {
@@ -20,7 +20,7 @@ enum {
     LARES_MIXER_BSAREC = 2,
 };
 
-/* Names the activation of the feed-forward. */
+/* Choose the activation of the feed-forward. */
 enum {
     LARES_GELU = 0,
     LARES_GELU_TANH = 1,
@@ -28,29 +28,28 @@ enum {
     LARES_SILU = 3,
 };
 
-/* Says where a layer's LayerNorms stand. */
+/* Choose where a layer's LayerNorms stand. */
 enum {
     LARES_NORM_POST = 0,
     LARES_NORM_PRE = 1,
     LARES_NORM_QUERY = 2,
 };
 
-/* Says where padding stands in padded arrays. Of left-zeros its rows are a sequence's, as
- * zeros. */
+/* Choose where padding stands in padded arrays. With left-zeros it is read as zero tokens. */
 enum {
     LARES_PADDING_RIGHT = 0,
     LARES_PADDING_LEFT = 1,
     LARES_PADDING_LEFT_ZEROS = 2,
 };
 
-/* Says where the state before the first step comes from. */
+/* Choose where the state before the first step comes from. */
 enum {
     LARES_STATE_GIVEN = 0,
     LARES_STATE_DRAWN = 1,
     LARES_STATE_ZERO = 2,
 };
 
-/* Names the type of factors of products. Those with weights, and of weight gradients, may be
+/* Choose the type of products' factors. Those with weights, and of weight gradients, may be
  * rounded to it, and are where the processor gains by it; sums, LayerNorm and the state stay
  * float32. */
 enum {
@@ -59,13 +58,13 @@ enum {
     LARES_FP16 = 2,
 };
 
-/* Says how a query scores an item: dot product, or cosine. */
+/* Choose how a query scores an item: dot product, or cosine. */
 enum {
     LARES_DOT = 0,
     LARES_COSINE = 1,
 };
 
-/* Says how a call of the CPU library ended; after an error nothing useful is in its outputs. */
+/* Number how a call of the CPU library ended; after an error its outputs are undefined. */
 enum {
     /* all is well */
     LARES_OK = 0,
@@ -83,13 +82,13 @@ enum {
     LARES_BAD_ITEM = 6,
 };
 
-/* Names the type of numbers that a tensor holds. */
+/* Choose the type of numbers that a tensor holds. */
 enum {
     LARES_FLOAT32 = 0,
     LARES_INT64 = 1,
 };
 
-/* Names an elementary function as the CPU kernel computes it. */
+/* Choose an elementary function as the CPU kernel computes it. */
 enum {
     LARES_EXP = 0,
     LARES_LOG = 1,

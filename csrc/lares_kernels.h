@@ -3,7 +3,7 @@
  *
  *   s_t = Layers(LayerNorm(adapter(s_{t-1}, H))),  t = 1..T
  *
- * No Python, no torch: whoever holds float32 arrays can call it. Arrays are row-major and
+ * No Python, no torch: any program with float32 arrays can call it. Arrays are row-major and
  * contiguous. B sequences, G rollouts of each, S = B G; N rows (tokens) of all S; width d,
  * feed-forward f.
  */
@@ -33,7 +33,7 @@ typedef struct {
                                       first c / 2 + 1 frequencies */
     int64_t precision;             /* LARES_FP32, or LARES_BF16, in which attention stays float32 */
     int64_t dropout_level, attn_dropout_level, inner_dropout_level; /* rates in 256ths; 0: off */
-    int64_t spares_attention; /* 1: dropout_level is for the feed-forward's output alone */
+    int64_t spares_attention; /* 1: dropout_level applies to the feed-forward's output only */
     int64_t padding;
     double eps, state_scale; /* state_scale: omega sigma */
     double band_share;       /* a of BSARec: a bands + (1 - a) attention */
@@ -41,51 +41,49 @@ typedef struct {
     int64_t n_sequences; /* B */
     int64_t rollouts;    /* G */
     int64_t
-        padded_length; /* rows of `hidden` per sequence; 0: packed, one sequence after the other */
-    int64_t n_rows;    /* rows of `hidden` if packed */
-    int64_t max_steps; /* T; 1 for LARES_ADAPTER_NONE */
-    int64_t
-        steps_done; /* steps that a given state has behind it: draws are numbered on from there */
+        padded_length;  /* rows of `hidden` per sequence; 0: packed, one sequence after the other */
+    int64_t n_rows;     /* rows of `hidden` if packed */
+    int64_t max_steps;  /* T; 1 for LARES_ADAPTER_NONE */
+    int64_t steps_done; /* steps that led to a given state; draws are numbered on from there */
     int64_t state_mode;
     int64_t seed; /* the 64 bits of the key */
     int64_t threads;
-    int64_t keeps_padding;       /* `kept` has a place for padding: its rows are counted as in
-                                    `final_state` */
+    int64_t keeps_padding;       /* 1: `kept` has padded rows too, like `final_state` */
     const int64_t* lengths;      /* (B,) */
     const int64_t* steps;        /* (S,) depth of each sequence, or NULL: all max_steps */
     const int64_t* sequence_ids; /* (B,), or NULL: 0..B-1 */
     const float* hidden;         /* (B, L, d) or (N / G, d) */
     const float* state;          /* like final_state; read if LARES_STATE_GIVEN */
-    /* Those of layers are stacked over the layers, as lares_kernels/spec/parameters.py describes them;
-     * for their places and sizes see parameters.inc */
+    /* Layers' parameters are stacked over the layers, as in lares_kernels/spec/parameters.py; for
+     * places and sizes see parameters.inc */
     const float* parameters[LARES_PARAMETERS];
     /* forward */
     float* trajectory;  /* (S, T, d) */
-    float* final_state; /* (B, G, L, d), zeros at padding, or (N, d); NULL: not wanted */
-    /* what backward needs of forward: NULL in inference */
+    float* final_state; /* (B, G, L, d), zeros at padding, or (N, d); NULL: not written */
+    /* saved by forward for backward; NULL in inference */
     float* kept;      /* (T, N, d) */
     float* kept_rstd; /* (T, N), for LARES_NORM_POST */
     /* backward */
     const float* g_trajectory; /* (S, T, d) or NULL for zero */
     const float* g_state;      /* like final_state, or NULL for zero */
     float* g_hidden;           /* like hidden, zeros at padding */
-    float* g_first_state;      /* like final_state, or NULL: not wanted */
+    float* g_first_state;      /* like final_state; NULL: not written */
     float* g_parameters[LARES_PARAMETERS];
 } LaresCall;
 
-/* Both return LARES_OK or what is wrong; on an error nothing useful is in the outputs. */
+/* Both return LARES_OK or an error code; on an error the outputs are undefined. */
 LARES_API int lares_refine_forward(const LaresCall* call);
 LARES_API int lares_refine_backward(const LaresCall* call);
 
-/* Whether tensors of a Python program are as a pattern says, and a call with their addresses: what
+/* Check a Python program's tensors against a pattern and fill a call with their addresses: all that
  * is left to do for a call that repeats an earlier one. Tensor by tensor through the interpreter it
  * takes longer than a small kernel. Neither Python's headers nor torch's are needed: LaresReader
  * hands over functions of the interpreter's stable ABI, and of torch the one by which DLPack's
  * exchange table (version 1) describes a tensor. */
-#define LARES_DIMENSIONS 4 /* that a tensor has at most */
+#define LARES_DIMENSIONS 4 /* most dimensions of a tensor */
 
 typedef struct {
-    /* of the interpreter; what type_of and call give is to be released */
+    /* of the interpreter; results of type_of and call must be released */
     intptr_t (*size_of)(void* list);
     void* (*item_of)(void* list, intptr_t index);
     void* (*type_of)(void* object);
@@ -97,12 +95,12 @@ typedef struct {
     /* objects */
     void *none, *is_false;
     void* types[2];   /* a tensor has one of these, and no subclass of them */
-    void* is_negated; /* a function of a tensor: whether its numbers are to be read with the other
-                         sign, which no description says */
+    void* is_negated; /* a function of a tensor: true for a lazily negated view, which no
+                         description shows */
 } LaresReader;
 
 typedef struct {
-    int64_t word; /* of LaresCall, in 8 bytes: where the tensor's address goes */
+    int64_t word; /* index of LaresCall's 8-byte word that gets the tensor's address */
     int64_t type; /* LARES_FLOAT32 or LARES_INT64 */
     int64_t may_be_none;
     int64_t dimensions;
@@ -120,15 +118,15 @@ typedef struct {
     LaresPlace* places;
 } LaresPattern;
 
-/* 1, and `call` is filled in, if `list`, a Python list, holds what the places say: contiguous
- * tensors on the CPU that have memory. Else 0, and nothing useful is in `call`. The interpreter's
- * lock must be held; the addresses are good for as long as the tensors are kept. */
+/* 1, and `call` is filled in, if `list`, a Python list, matches the pattern: contiguous tensors on
+ * the CPU that have memory. Else 0, and `call` is undefined. The interpreter's
+ * lock must be held; the addresses are valid as long as the tensors are kept. */
 LARES_API int lares_look(const LaresPattern* pattern, void* list, LaresCall* call);
 
 /* Scores of a catalogue: s_nv = q_n . e_v / temperature, both normalised first for LARES_COSINE.
- * R rows ask with N / R queries each, one row's after the other; an item that a row excludes takes
- * no part. No matrix of scores is made: items are taken block by block. As above, every field is 8
- * bytes wide. */
+ * R rows have N / R consecutive queries each; an item that a row excludes is left out. The matrix
+ * of scores is never stored: items are processed block by block. As above, every field is 8 bytes
+ * wide. */
 typedef struct {
     int64_t abi; /* LARES_ABI */
     int64_t n_queries, n_rows, n_items, width;
@@ -142,19 +140,19 @@ typedef struct {
     const float* queries;    /* (N, d) */
     const void* items;       /* (V, d) */
     const int64_t* chosen;   /* (R,) items in 0..V-1; not for top_k */
-    const int64_t* excluded; /* (R, H), ascending in every row; ids outside 0..V-1 are none */
-    /* log_probability: of the chosen item; gradients reads `normaliser` again */
+    const int64_t* excluded; /* (R, H), ascending in every row; ids outside 0..V-1 are ignored */
+    /* log_probability: for the chosen item; lares_catalogue_gradients reads `normaliser` */
     float* log_probability; /* (N,) */
     float* normaliser;      /* (N,) log of the sum of exp(s) */
-    float* entropy;         /* (N,), or NULL: not wanted */
+    float* entropy;         /* (N,); NULL: not written */
     /* gradients */
     const float* g_log_probability; /* (N,) */
-    float* g_queries;               /* (N, d), or NULL: not wanted */
-    float* g_items;                 /* (V, d), or NULL: not wanted */
-    /* top_k: best first, of equal scores the lower id; -inf and -1 where items ran out */
+    float* g_queries;               /* (N, d); NULL: not written */
+    float* g_items;                 /* (V, d); NULL: not written */
+    /* top_k: best first, ties to the lower id; -inf and -1 past the last item */
     float* top_scores; /* (N, k) */
     int64_t* top_ids;  /* (N, k) */
-    /* ranks of the chosen items: how many others score at least as high; -1 for NaN */
+    /* ranks of the chosen items: number of others that score at least as high; -1 for NaN */
     int64_t* ranks; /* (N,) */
 } LaresCatalogue;
 
@@ -166,19 +164,19 @@ LARES_API int lares_catalogue_ranks(const LaresCatalogue* call);
 
 /* Instruction sets that serve a precision, of those this library was built with and this processor
  * has, best first, as "avx512 avx2 generic". The first is used unless lares_use_isa names another
- * of them ("" for the best again). A name that ends in _bf16 is for LARES_BF16 alone and leaves
- * LARES_FP32 as it was; any other is for both. lares_use_isa returns 0, or -1 for a name it does
- * not know. lares_asked_isa gives the name that was asked for a precision, "" for none. */
+ * of them ("" for the best again). A name that ends in _bf16 is for LARES_BF16 only and leaves
+ * LARES_FP32 unchanged; any other is for both. lares_use_isa returns 0, or -1 for an unknown name.
+ * lares_asked_isa returns the name requested for a precision, "" for none. */
 LARES_API const char* lares_isas(int precision);
 LARES_API int lares_use_isa(const char* name);
 LARES_API const char* lares_asked_isa(int precision);
 
-/* Floating-point operations per second (in 1e9) of one core's multiply-adds as they are used for a
- * precision, measured now. */
+/* Measures one core's peak rate of the multiply-adds used for a precision, in 1e9 floating-point
+ * operations per second. */
 LARES_API double lares_measure_peak(int precision);
 
-/* y[i] = function(x[i]) as the kernel computes it, for holding it to its stated error. Returns 0,
- * or -1 for an unknown function. */
+/* Computes y[i] = function(x[i]) as the kernel does, for tests of its stated error. Returns 0, or
+ * -1 for an unknown function. */
 LARES_API int lares_evaluate(int function, int64_t count, const float* x, float* y);
 
 #ifdef __cplusplus

@@ -1,6 +1,6 @@
-"""Writes parameters.inc, the parameters of a core as C reads them: ``python csrc/parameters.py``.
+"""Write parameters.inc, the parameters of a core as C reads them: ``python csrc/parameters.py``.
 
-It is made of the table of lares_kernels/spec/parameters.py, and made again when that changes.
+It is generated from the table of lares_kernels/spec/parameters.py, again whenever that changes.
 """
 
 from __future__ import annotations

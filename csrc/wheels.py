@@ -1,9 +1,9 @@
-"""Makes the wheels and the sdist: ``python csrc/wheels.py FOLDER``.
+"""Make the wheels and the sdist: ``python csrc/wheels.py FOLDER``.
 
 ``--only NAME ...`` makes some of ``sdist``, ``x86_64``, ``aarch64`` and ``any``; ``--without-cuda`` an
 x86-64 wheel without the CUDA kernels, which otherwise need nvcc.
 
-Every wheel is built from the sdist, unpacked in a folder of its own, so that nothing of a checkout
+Every wheel is built from the sdist, unpacked in its own folder, so that nothing of a checkout
 gets in. What is compiled for Linux is linked by zig (a clang with the C libraries of every platform)
 against an old glibc and with its C++ library inside; nvcc has g++ compile the host's part of the CUDA
 kernels, which needs nothing of g++'s own C++ library. Tools: ``pip install -e ".[wheels]"``.
@@ -34,7 +34,7 @@ SDIST = "sdist"
 
 
 class Wheel(NamedTuple):
-    """A wheel to make: its platform, and the kernels that are compiled into it."""
+    """Describe a wheel to make: its platform, and the kernels that are compiled into it."""
 
     platform: str
     kernels: tuple[str, ...]
@@ -81,7 +81,7 @@ def zig(processor: str, folder: Path) -> Path:
 
 
 def settings(name: str, kernels: tuple[str, ...], folder: Path) -> dict[str, str]:
-    """Return what setup.py and the build scripts are told in their environment."""
+    """Return the environment variables of setup.py and the build scripts."""
     if not kernels:
         return {"LARES_KERNELS": ""}
     compiler = zig(name, folder)
@@ -147,12 +147,12 @@ def check(wheel: Path, platform: str, kernels: tuple[str, ...], printed: str) ->
 
 
 def said_of(wheel: Path) -> str:
-    """Return what ``auditwheel show`` says of a wheel."""
+    """Return the output of ``auditwheel show`` for a wheel."""
     return run([sys.executable, "-m", "auditwheel", "show", wheel])
 
 
 def agrees(said: str, platform: str) -> bool:
-    """Return whether auditwheel finds a wheel fit for a platform: for its glibc or an older one."""
+    """Return True if auditwheel finds a wheel fit for a platform: for its glibc or an older one."""
     found = re.search(r"following\s+platform\s+tag:\s+\"manylinux_(\d+)_(\d+)_(\w+)\"", said)
     return (
         found is not None
@@ -162,7 +162,7 @@ def agrees(said: str, platform: str) -> bool:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry of the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Make the wheels and the sdist.")
     parser.add_argument("folder", type=lambda name: Path(name).resolve())
     parser.add_argument("--only", nargs="+", choices=[SDIST, *WHEELS], default=[SDIST, *WHEELS])

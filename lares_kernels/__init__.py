@@ -1,12 +1,12 @@
-"""Latent reasoning for sequential recommendation as one differentiable op (arXiv 2505.16865).
+"""Provide LARES's latent reasoning as one differentiable op (arXiv 2505.16865).
 
 ``refine`` runs ``s_t = Layers(LayerNorm(adapter(s_{t-1}, H)))`` for ``T`` steps over packed or padded
 sequences; ``RecurrentCore`` owns its parameters. Nothing here knows what a recommender is.
 
-Importing the package imports no torch: what needs none (``spec``'s cores and parameters,
-``binding``) answers at once. All else comes with torch, whoever imports that and in
-whichever order: from then on every name is here and ``torch.ops.lares_kernels`` is registered. A name
-that is asked for earlier brings torch if it needs it.
+Importing the package does not import torch: names that do not need it (``spec``'s cores and
+parameters, ``binding``) are available at once. Every other name is defined, and
+``torch.ops.lares_kernels`` registered, once torch is imported, by anyone and in any order. A name that
+is accessed earlier imports torch if it needs it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Doing something as soon as torch is there, without importing it."""
+"""Run a function as soon as torch is imported, without importing it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from types import ModuleType
 def after_torch(then: Callable[[], None]) -> None:
     """Call ``then`` now if torch is imported, else at the end of its import.
 
-    Where it is a module of this package that imports torch, being half imported itself, ``then`` is not
-    called: who asked for that module by its own name has what it needs.
+    If a module of this package, itself half imported, imports torch, ``then`` is not called: an
+    import of that module by its own name needs nothing more.
     """
     if "torch" in sys.modules:
         then()
@@ -23,7 +23,7 @@ def after_torch(then: Callable[[], None]) -> None:
 
 
 class _TorchFinder(MetaPathFinder):
-    """Finds torch as the other finders do, and adds ``then`` to what importing it does."""
+    """Find torch as the other finders do, and run ``then`` after its import."""
 
     def __init__(self, then: Callable[[], None]) -> None:
         self._then = then
@@ -73,7 +73,7 @@ class _TorchFinder(MetaPathFinder):
 
 
 def _half_imported() -> bool:
-    """Return whether a module of this package is being imported."""
+    """Return True if a module of this package is being imported."""
     inside = f"{__package__}."
     return any(
         name.startswith(inside) and getattr(module.__spec__, "_initializing", False)

@@ -1,4 +1,4 @@
-"""Public path of what a backend of one's own needs; ``registry/backends.py`` says how it is used."""
+"""Offer what a third party's backend needs; ``registry/backends.py`` documents its use."""
 
 from lares_kernels.registry.backends import (
     Backend,

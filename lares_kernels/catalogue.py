@@ -1,14 +1,13 @@
-"""The catalogue ops: what a recommender asks of all its items, without a matrix of their scores.
+"""Score queries against a whole catalogue without storing the matrix of scores.
 
 Every op scores rows against all items, ``s_rv = q_r . e_v / temperature`` (both normalised first for
 ``cosine``), a block of items at a time. ``excluded`` (R, H) lists items that a row leaves out (its
-history), -1 where there is none: the rectangle that batches of histories are anyway, whose shape says
-what a kernel needs to know, so that nothing waits for a GPU and nothing is compiled again. An item may
-be listed more than once.
+history), padded with -1: a rectangle, whose shape is all that a kernel needs to know, so that no call
+synchronises with a GPU or compiles again. An item may be listed more than once.
 
-Values of ids are checked on a CPU. On a GPU that would wait for it: ``LARES_CHECK_VALUES=1`` does.
-Where nobody looked, kernels make of an id that is no item's a log-probability and gradients of NaN, or
-rank -1; as an excluded one it counts as none.
+Values of ids are checked on a CPU. On a GPU the check would synchronise; ``LARES_CHECK_VALUES=1`` asks
+for it. Unchecked, an id out of range gives a log-probability and gradients of NaN, or rank -1; as an
+excluded id it is ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lares_kernels.common.constant_result import constant_result
-from lares_kernels.common.dispatcher import only_run
+from lares_kernels.common.dispatcher import is_eager
 from lares_kernels.common.whole import whole_number
 from lares_kernels.operators import catalogue as ops
 from lares_kernels.operators.once_differentiable import (
@@ -50,25 +49,26 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 class TopK(NamedTuple):
-    """``scores`` (R, k), best first, and ``ids`` (R, k) int64; -inf and -1 where items ran out."""
+    """Hold ``scores`` (R, k), best first, and ``ids`` (R, k) int64; -inf and -1 where items ran
+    out."""
 
     scores: Tensor
     ids: Tensor
 
 
 class LogProbability(NamedTuple):
-    """Of :func:`catalogue_log_probability` with ``return_entropy``: both shaped like its queries'
-    leading dimensions; ``entropy`` has no gradient."""
+    """Hold the results of :func:`catalogue_log_probability` with ``return_entropy``: both have
+    the shape of the queries' leading dimensions; ``entropy`` has no gradient."""
 
     log_probability: Tensor
     entropy: Tensor
 
 
 class CatalogueFunction(torch.autograd.Function):
-    """The differentiable op: log-probabilities of given items.
+    """Compute log-probabilities of given items, differentiably.
 
     ``apply(*Operands(...), *CatalogueOptions(...), wants_entropy)``, of ``spec/catalogue_call.py``.
-    Gives (log-probability (N,), log-normaliser (N,), entropy (N,) or (0,)); gradients flow from the
+    Returns (log-probability (N,), log-normaliser (N,), entropy (N,) or (0,)); gradients flow from the
     first to ``queries`` and ``items``. It can be differentiated once.
     """
 
@@ -126,7 +126,7 @@ def _backend_name(device_type: str, precision: str, width: int, index: int | Non
 
 
 class _Checked(NamedTuple):
-    """Arguments of a call, checked: what operators take."""
+    """Hold a call's checked arguments, as the operators take them."""
 
     queries: Tensor
     items: Tensor
@@ -164,13 +164,14 @@ def _check(
 def _heated(
     queries: Tensor, items: Tensor, scores: str, temperature: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Queries and items whose dot products are the scores: autograd differentiates a temperature."""
+    """Return queries and items whose dot products are the scores, so that autograd
+    differentiates the temperature."""
     if temperature.numel() != 1 or not temperature.dtype.is_floating_point:
         raise ValueError(
             f"temperature has shape {tuple(temperature.shape)} of {temperature.dtype}; a tensor must "
             "hold one floating-point number"
         )
-    if only_run(temperature) and checks_values(temperature):
+    if is_eager(temperature) and checks_values(temperature):
         check_options(scores, float(temperature.detach()))
     dtype = working_dtype(queries, items)
     queries = queries.to(dtype)
@@ -181,13 +182,13 @@ def _heated(
 
 
 def _unit_items(items: Tensor) -> Tensor:
-    """Items (V, d) of length 1, for autograd.
+    """Normalise items (V, d) to length 1, under autograd.
 
     One that is not finite is NaN and takes the gradient that comes as it is: of an item that everyone
     excludes that is zero, which zero times NaN is not.
     """
     finite = items.detach().isfinite().all(dim=1, keepdim=True)
-    if only_run(items) and checks_values(items) and bool(finite.all()):
+    if is_eager(items) and checks_values(items) and bool(finite.all()):
         return functional.normalize(items, dim=-1, eps=SHORTEST)
     unit = functional.normalize(items.masked_fill(~finite, 0.0), dim=-1, eps=SHORTEST)
     return torch.where(finite, unit, items + float("nan"))
@@ -204,31 +205,31 @@ def catalogue_log_probability(
     precision: str | None = None,
     return_entropy: bool = False,
 ) -> Tensor | LogProbability:
-    """Log-probability of a given item for every query: ``s_c - log sum_v exp(s_v)``.
+    """Compute the log-probability of a given item for every query: ``s_c - log sum_v exp(s_v)``.
 
     LARES, arXiv 2505.16865, section 3.4: ``queries`` (R, T, d) are the states of T reasoning steps, of
-    which each asks for the same item. Gradients flow to ``queries`` and ``items``, whose own is dense.
+    which each predicts the same item. Gradients flow to ``queries`` and ``items``; both are dense.
 
     Args:
         queries: (R, d) or (R, T, d).
         items: (V, d), the catalogue; any ``V`` from 1.
-        chosen: (R,) whole numbers in ``0..V-1``.
+        chosen: (R,) integers in ``0..V-1``.
         scores: ``dot`` or ``cosine``.
-        temperature: positive; scores are divided by it. Gradients flow to a tensor of one number.
-        excluded: (R, H) items that a row leaves out of the sum, -1 where there is none.
+        temperature: positive divisor of the scores. Gradients flow to a tensor of one number.
+        excluded: (R, H) ids that a row leaves out of the sum, padded with -1.
         precision: of products, as in :func:`lares_kernels.refine`; sums are at least float32.
         return_entropy: also ``-sum_v p_v log p_v`` of every query, without a gradient.
 
     Returns:
         (R,) or (R, T), float32 (float64 for float64 input); :class:`LogProbability` if the entropy
-        is asked for.
+        is requested.
 
     Raises:
         ValueError, TypeError: a tensor or an option does not fit, or a row excludes its chosen item;
             the message names it.
-        BackendError: the backend asked for cannot serve this call.
-        RuntimeError: derivatives are asked for that only backend ``equations`` has: second ones, or
-            in forward mode.
+        BackendError: the requested backend cannot serve this call.
+        RuntimeError: second or forward-mode derivatives are requested, which only backend
+            ``equations`` has.
     """
     checked = _check(queries, items, excluded, scores, temperature, precision)
     if queries.dim() not in (2, 3):
@@ -276,12 +277,12 @@ def catalogue_cross_entropy(
     reduction: str = "mean",
     precision: str | None = None,
 ) -> Tensor:
-    """Cross entropy of each row's target against the whole catalogue.
+    """Compute the cross entropy of each row's target against the whole catalogue.
 
     Args:
         queries: (R, d).
         items: (V, d), the catalogue; any ``V`` from 1.
-        targets: (R,) whole numbers in ``0..V-1``.
+        targets: (R,) integers in ``0..V-1``.
         scores, temperature, excluded, precision: as in :func:`catalogue_log_probability`.
         reduction: ``mean``, ``sum`` or ``none``.
 
@@ -291,7 +292,7 @@ def catalogue_cross_entropy(
     Raises:
         ValueError: a tensor or an option does not fit, or a row excludes its target; the message
             names it.
-        BackendError: the backend asked for cannot serve this call.
+        BackendError: the requested backend cannot serve this call.
     """
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction is {reduction!r}; it must be one of {', '.join(REDUCTIONS)}")
@@ -324,21 +325,21 @@ def catalogue_top_k(
     excluded: Tensor | None = None,
     precision: str | None = None,
 ) -> TopK:
-    """The ``k`` items that score best for each row, best first; of equal scores the lower id first.
+    """Return the ``k`` best-scoring items of each row, best first; ties go to the lower id.
 
     Args:
         queries: (R, d).
         items: (V, d), the catalogue.
-        k: items wanted, in ``1..V``.
+        k: number of items, in ``1..V``.
         scores, temperature, excluded, precision: as in :func:`catalogue_log_probability`.
 
     Returns:
-        :class:`TopK`. Items that a row excludes, and scores that are NaN or -inf, are never among them:
-        where fewer than ``k`` are left, the last places hold -inf and -1. It has no gradient.
+        :class:`TopK`, without a gradient. Items that a row excludes, and scores that are NaN or -inf,
+        are left out; if fewer than ``k`` remain, the last places hold -inf and -1.
 
     Raises:
         ValueError: a tensor or an option does not fit; the message names it.
-        BackendError: the backend asked for cannot serve this call.
+        BackendError: the requested backend cannot serve this call.
     """
     checked = _check(queries, items, excluded, scores, temperature, precision)
     _check_rows(queries)
@@ -362,7 +363,7 @@ def catalogue_ranks(
     excluded: Tensor | None = None,
     precision: str | None = None,
 ) -> Tensor:
-    """Exact rank of each row's target among the items it does not exclude, 0 for the best.
+    """Compute the rank (0 is best) of each row's target among the items it does not exclude.
 
     An item that scores exactly like the target ranks before it: the rank is the number of other items
     that score at least as high.
@@ -370,7 +371,7 @@ def catalogue_ranks(
     Args:
         queries: (R, d).
         items: (V, d), the catalogue.
-        targets: (R,) whole numbers in ``0..V-1``.
+        targets: (R,) integers in ``0..V-1``.
         scores, temperature, excluded, precision: as in :func:`catalogue_log_probability`.
 
     Returns:
@@ -379,7 +380,7 @@ def catalogue_ranks(
     Raises:
         ValueError: a tensor or an option does not fit, or a row excludes its target; the message
             names it.
-        BackendError: the backend asked for cannot serve this call.
+        BackendError: the requested backend cannot serve this call.
     """
     checked = _check(queries, items, excluded, scores, temperature, precision)
     _check_rows(queries)

@@ -1,4 +1,4 @@
-"""Public path of a core's options, which ``spec/config.py`` has."""
+"""Re-export a core's options from ``spec/config.py`` under their public path."""
 
 from lares_kernels.spec.config import CoreConfig
 

@@ -1,4 +1,4 @@
-"""Public path of the C library of the CPU, which ``binding/cpu_library.py`` has."""
+"""Re-export the CPU's C library from ``binding/cpu_library.py`` under its public path."""
 
 from lares_kernels.binding.cpu_library import (
     cpu_peak,

@@ -1,4 +1,4 @@
-"""Public path of what calls raise, which ``spec/errors.py`` has."""
+"""Re-export the errors of ``spec/errors.py`` under their public path."""
 
 from lares_kernels.spec.errors import BackendError, PlanFailure
 

@@ -1,4 +1,4 @@
-"""``explain``: which backend and plan a call would get, and why, without running it."""
+"""Explain which backend and plan a call would get, and why, without running it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from lares_kernels.spec.options import CallOptions, CallTensors
 
 
 class Explanation(NamedTuple):
-    """``backend`` that would run, its ``plan`` in a sentence, and why others were ``passed_over``."""
+    """Name the ``backend`` that would run, its ``plan`` in a sentence, and why others were
+    ``passed_over``."""
 
     backend: str
     plan: str
@@ -49,13 +50,14 @@ def explain(
     training: bool = False,
     precision: str | None = None,
 ) -> Explanation:
-    """Which backend would refine sequences of ``lengths`` (B,) for ``num_steps``, and why.
+    """Tell which backend would refine sequences of ``lengths`` (B,) for ``num_steps``, and why.
 
-    Nothing runs and no memory on ``device`` is touched, so the device need not be there.
+    Nothing runs and no memory on ``device`` is touched, so the device need not exist. Arguments are
+    those of :func:`lares_kernels.refine`.
 
     Raises:
         TypeError, ValueError: an argument is of another type, or out of range.
-        BackendError: the backend asked for (``use_backend``, ``LARES_BACKEND``) cannot serve it.
+        BackendError: the requested backend (``use_backend``, ``LARES_BACKEND``) cannot serve it.
     """
     check_floating("dtype", dtype)
     rollouts = whole_number("rollouts", rollouts)
@@ -93,7 +95,7 @@ def explain(
 
 
 def _sizes(lengths: Tensor | Sequence[int]) -> Tensor:
-    """``lengths`` as (B,) int64."""
+    """Return ``lengths`` as (B,) int64."""
     try:
         sizes = torch.as_tensor(lengths)
     except (TypeError, ValueError, RuntimeError):

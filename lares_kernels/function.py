@@ -1,4 +1,4 @@
-"""The op: ``refine``, and the ``torch.autograd.Function`` under it."""
+"""Define the op: ``refine``, and the ``torch.autograd.Function`` under it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import _SingleLevelFunction
 
 from lares_kernels.common.constant_result import constant_result
-from lares_kernels.common.dispatcher import can_be_read, only_run
+from lares_kernels.common.dispatcher import can_be_read, is_eager
 from lares_kernels.common.whole import whole_number, whole_numbers
 from lares_kernels.cpu import repeated_calls
 from lares_kernels.operators.once_differentiable import differentiable_by, not_differentiable
@@ -46,7 +46,7 @@ from lares_kernels.spec.seeds import given_seed, seed_of_call, signed
 
 
 class RefineFunction(torch.autograd.Function):
-    """The differentiable op.
+    """Differentiate the op under autograd.
 
     ``apply(hidden, state, *tensors, options, *parameters)``: ``tensors`` those of
     :class:`lares_kernels.spec.options.CallTensors`, ``options`` a
@@ -146,7 +146,7 @@ not_differentiable(library, "refine_backward")
 
 
 class _RefineNow(_SingleLevelFunction):
-    """:class:`RefineFunction` where nothing looks on that needs the operator.
+    """Call the kernels directly, as :class:`RefineFunction` does, where no operator is needed.
 
     For ``torch.func`` PyTorch binds all arguments to a signature in every call, and asks each whether
     it is left over from a transform. A short call spends a tenth of its time on that.
@@ -187,7 +187,7 @@ def _with_last(g_trajectory: Tensor | None, g_last: Tensor, steps: int) -> Tenso
 
 
 def _as(like: Tensor, gradient: Tensor) -> Tensor:
-    """``gradient`` in the type of ``like``."""
+    """Cast ``gradient`` to the type of ``like``."""
     return gradient if gradient.dtype is like.dtype else gradient.to(like.dtype)
 
 
@@ -224,31 +224,32 @@ def refine(
     LARES, arXiv 2505.16865, section 3.2.
 
     Args:
-        config: of the core.
-        parameters: by name, as :func:`lares_kernels.spec.parameters.parameter_shapes` lists them.
+        config: options of the core.
+        parameters: tensors by name, as :func:`lares_kernels.spec.parameters.parameter_shapes` lists
+            them.
         hidden: ``H``: (B, L, d), padded on the right, with ``lengths`` (None: all ``L``); or packed
             (N, d) with ``cu_seqlens``. float64, float32, bfloat16 or float16. Mixers ``filter`` and
-            ``bsarec`` take the first form alone, ``L`` the core's ``window``, and read padding too.
-        lengths: (B,) whole numbers in ``1..L``.
+            ``bsarec`` take only the padded form, ``L`` equal to ``window``, and read padding too.
+        lengths: (B,) integers in ``1..L``.
         cu_seqlens: (B + 1,) int32 offsets of packed sequences.
-        max_length: of packed sequences, what no length exceeds. On a GPU nothing is then waited for;
-            without it the greatest length is read there.
-        num_steps: ``T``: a number, or (B,) or (B, rollouts) whole numbers, at least 1.
+        max_length: upper bound of packed sequences' lengths. With it, a call on a GPU does not
+            synchronise; without it, the greatest length is read from the device.
+        num_steps: ``T``, at least 1: one integer, or (B,) or (B, rollouts) integers.
         state: ``s_0``, shaped like the output's ``state``; None or ``"normal"`` draws it from
             ``seed``, ``"zero"`` starts from zero.
-        steps_done: steps that a given ``state`` has behind it. Draws are numbered on from there, so
-            that ``t`` steps and then ``T - t`` more with ``steps_done=t`` are the same as ``T`` at
-            once; and the states of step ``t`` can be read, and differentiated, in between.
-        seed: 64-bit key of dropout and of the drawn state: a number or a tensor of one whole number.
-            None is 0, and in training, where the call draws anything, a seed from torch's generator,
-            another in every call.
+        steps_done: steps that led to a given ``state``. Draws are numbered on from there: ``t``
+            steps and then ``T - t`` more with ``steps_done=t`` equal ``T`` steps in one call, and the
+            states of step ``t`` can be read, and differentiated, in between.
+        seed: 64-bit key of dropout and of the drawn state: an integer, or a tensor of one. None means
+            0; in training, if the call draws random numbers, a new seed from torch's generator in
+            every call.
         rollouts: independent runs ``G`` of every sequence over the same ``hidden``.
-        return_trajectory, return_state: what to give back besides ``last``.
-        sequence_ids: (B,) whole numbers below 2^24 that address each sequence's draws; default
-            ``0..B-1``. The same seed and id draw the same in any batch.
-        training: dropout on, at the rates of ``config``.
+        return_trajectory, return_state: results to return besides ``last``.
+        sequence_ids: (B,) integers below 2^24 that address each sequence's draws; default
+            ``0..B-1``. The same seed and id give the same draws in any batch.
+        training: apply dropout, at the rates of ``config``.
         precision: of the matrix products: ``fp64``, ``fp32``, ``bf16`` or ``fp16``; None follows
-            autocast, else ``hidden``. It allows rounding: a kernel rounds only where it gains by that.
+            autocast, else ``hidden``. It permits rounding: a kernel rounds only where that is faster.
             Softmax, LayerNorm and the carried state are at least float32.
 
     Returns:
@@ -256,9 +257,9 @@ def refine(
 
     Raises:
         ValueError, TypeError: a tensor or an option does not fit; the message names it.
-        BackendError: the backend asked for cannot serve this call.
-        RuntimeError: derivatives are asked for that only backend ``equations`` has: second ones, or
-            in forward mode.
+        BackendError: the requested backend cannot serve this call.
+        RuntimeError: second or forward-mode derivatives are requested, which only backend
+            ``equations`` has.
     """
     if seed is not None:
         seed = given_seed(seed)
@@ -322,7 +323,7 @@ def refine(
         tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
     )
     dropout = training and has_dropout(config)
-    plain = (differentiates or seed is None) and only_run(hidden)
+    plain = (differentiates or seed is None) and is_eager(hidden)
     if seed is None:
         seed = seed_of_call(None, draws(config, state, dropout), hidden.device)
         if plain and not hidden.is_cuda:
@@ -348,7 +349,7 @@ def refine(
     )
     options = CallOptions(config.key, backend, products, **told)
     own_last: list[Tensor] = []  # the last states, where a kernel has put them apart
-    # How often a loop runs that nobody has counted yet cannot be traced: the operator loops inside.
+    # A loop whose count is not known yet cannot be traced: the operator loops inside.
     if backend == "equations" and not (traced and steps is not None):
         trajectory, final = _equations(
             config, hidden, given_state, parameters, tensors, options, traced
@@ -362,7 +363,7 @@ def refine(
         run = refine_for(hidden, given_state, ordered, handover)
         trajectory, final, _ = run(hidden, given_state, ordered, *tensors, *options)
         own_last = [] if handover.last is None else [handover.last]
-        if signature is not None and backend == "cpu" and not repeated_calls.is_kept(signature):
+        if signature is not None and backend == "cpu" and not repeated_calls.is_cached(signature):
             repeated_calls.keep(signature, make_call(hidden, tensors, options))
 
     if trajectory.dtype != hidden.dtype:
@@ -395,7 +396,7 @@ def _equations(
     options: CallOptions,
     traced: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The equations, for autograd to differentiate."""
+    """Run the equations, for autograd to differentiate."""
     options = options._replace(differentiates=True, keeps_padding=False, max_length=0)
     call = make_call(hidden, tensors, options, traced, config=config)
     if traced:

@@ -1,4 +1,4 @@
-"""What of the kernels this machine runs: instruction sets, and all self-checks."""
+"""Report which kernels this machine runs: instruction sets, and all self-checks."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ NAMES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Row(NamedTuple):
-    """A line of the table.
+    """Describe a line of the table.
 
     Attributes:
         kernels: backend, and on a CPU the instruction set.
         what: mixer or op, and precision.
-        verdict: what the check found, or why there was none.
+        verdict: result of the check, or why there was none.
     """
 
     kernels: str

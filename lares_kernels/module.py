@@ -1,4 +1,4 @@
-"""``RecurrentCore``: the module that owns the parameters of a core."""
+"""Provide ``RecurrentCore``, the module that owns the parameters of a core."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ _STARTS: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 class RecurrentCore(nn.Module):
-    """The recurrence of LARES with its parameters (arXiv 2505.16865, section 3.2).
+    """Run the LARES recurrence with its own parameters (arXiv 2505.16865, section 3.2).
 
-    :data:`lares_kernels.spec.parameters.PARAMETERS` lists them; those of layers are stacked over
-    the layers.
+    :data:`lares_kernels.spec.parameters.PARAMETERS` lists them; layers' parameters are stacked.
     Weights start normal with standard deviation 0.02 (BSARec's band scales with 1), biases 0,
     LayerNorms 1 and 0, the gate 0.
 
     Args:
-        config: of the core.
+        config: options of the core.
         device, dtype: of the parameters.
     """
 
@@ -51,10 +50,10 @@ class RecurrentCore(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, std: float = DEFAULT_INITIALIZER_RANGE) -> None:
-        """Draw the weights anew from ``N(0, std^2)``; biases 0, LayerNorms the identity.
+        """Reset weights to draws from ``N(0, std^2)``, biases to 0, LayerNorms to the identity.
 
         Raises:
-            AttributeError: a parameter is none of the module's any more, since it is parametrized.
+            AttributeError: a parameter is parametrized, and so no longer the module's own.
         """
         for parameter in parameters_of(self.config):
             _STARTS[parameter.start](self.get_parameter(parameter.name), std)
@@ -97,7 +96,7 @@ class RecurrentCore(nn.Module):
         )
 
     def parameters_of_op(self) -> Mapping[str, Tensor]:
-        """The parameters as the op takes them, differentiable."""
+        """Return the parameters as the op takes them, differentiable."""
         own = cast("Mapping[str, Tensor]", self._parameters)  # named_parameters() takes 20 us
         names = parameter_shapes(self.config)
         if own.keys() == names.keys():

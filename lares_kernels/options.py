@@ -1,4 +1,4 @@
-"""Public path of options of a call, which ``spec/options.py`` has."""
+"""Re-export a call's options from ``spec/options.py`` under their public path."""
 
 from lares_kernels.spec.options import CallOptions, CallTensors
 

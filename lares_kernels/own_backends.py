@@ -1,4 +1,4 @@
-"""Importing this registers this package's own backends; the registry does so when it is first asked."""
+"""Register this package's own backends on import; the registry imports it when first asked."""
 
 import lares_kernels.cpu.backend
 import lares_kernels.cpu.catalogue

@@ -1,4 +1,4 @@
-"""Public path of names and shapes of parameters, which ``spec/parameters.py`` has."""
+"""Re-export names and shapes of parameters from ``spec/parameters.py`` under their public path."""
 
 from lares_kernels.spec.parameters import parameter_shapes
 

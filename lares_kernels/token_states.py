@@ -1,4 +1,4 @@
-"""``refine_states``: the state of every token after chosen steps, each of them differentiable."""
+"""Provide ``refine_states``: the state of every token after chosen steps, each differentiable."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def refine_states(
     sequence_ids: Tensor | None = None,
     precision: str | None = None,
 ) -> list[Tensor]:
-    """States of all tokens after each of ``steps``, as one run of ``refine`` has them.
+    """Return states of all tokens after each of ``steps``, as one run of ``refine`` computes them.
 
-    The run is cut after each of these steps and goes on from there (``steps_done``): one launch for
-    each of ``steps``, between which states go through memory once.
+    The run is split after each of these steps (``steps_done``): one launch for each of ``steps``,
+    with one pass of the states through memory between them.
 
     Args:
-        core: recurrent; in training mode it drops.
-        hidden: (N, d), packed.
+        core: a recurrent one; in training mode it applies dropout.
+        hidden: (N, d) packed rows.
         cu_seqlens: (B + 1,) int32 offsets.
-        steps: to read states after, ascending from at least 1.
-        num_steps: (B,) whole numbers, depth of each sequence; None runs all to the last of ``steps``.
-            Past its own depth a sequence's last states are repeated.
+        steps: steps to return states of, ascending, at least 1.
+        num_steps: (B,) integers, depth of each sequence; None: the last of ``steps``. Past its own
+            depth a sequence's last states are repeated.
         state, seed, sequence_ids, precision: as in ``refine``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""``warmup``: let a backend compile what calls of a core will need, before the first one counts."""
+"""Warm up a backend: compile what calls of a core will need before the first one counts."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def warmup(
 ) -> None:
     """Run small calls of a core of ``config``, so that later ones find their kernels compiled.
 
-    Kernels depend on the core, the types, the length of the longest sequence and which options a
-    call has; not on the depth or the seed, and on the number of sequences only in that a card may have
-    a kernel of its own for no more than it has multiprocessors. Run are: evaluation and, where asked
-    for, training with dropout, each of few sequences and of many, with one depth for all and with a
-    depth for each sequence, with the final state and without. Triton keeps what it compiles on disk.
+    Kernels depend on the core, the types, the length of the longest sequence and a call's options;
+    not on the depth or the seed, and on the number of sequences only in that a card may have a kernel
+    of its own for at most as many as it has multiprocessors. Evaluation and, if ``training``, training
+    with dropout run with few and with many sequences, with one depth for all and with a depth for each,
+    with the final state and without. Triton caches compiled kernels on disk.
 
     Args:
-        config: of the core.
-        longest: tokens of the longest sequence there will be.
+        config: options of the core.
+        longest: tokens of the longest sequence to come.
         device, dtype: of ``hidden`` and the parameters.
-        training: forward and backward with dropout too.
+        training: also run forward and backward with dropout.
         packed: ``hidden`` will be packed with ``cu_seqlens`` instead of padded with ``lengths``.
         precision: of the products, as for :func:`lares_kernels.refine`.
     """
@@ -67,7 +67,7 @@ def warmup(
 
 
 def _multiprocessors(device: torch.device | str) -> int:
-    """Of a card; 0 elsewhere, where no kernel depends on the number of sequences."""
+    """Return a card's multiprocessors; 0 for a CPU, whose kernels do not depend on them."""
     if torch.device(device).type != "cuda":
         return 0
     return torch.cuda.get_device_properties(device).multi_processor_count
@@ -76,7 +76,7 @@ def _multiprocessors(device: torch.device | str) -> int:
 def _batch(
     core: RecurrentCore, n_sequences: int, longest: int, packed: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """``hidden`` of sequences of ``longest`` tokens, and what says how long they are."""
+    """Return ``hidden`` of sequences of ``longest`` tokens, and the arguments of their lengths."""
     like = next(core.parameters())
     if packed:
         hidden = like.new_zeros(n_sequences * longest, core.config.d_model)

@@ -28,7 +28,7 @@ from lares_kernels.triton.fused.kernels.backward import backward_kernel
 from lares_kernels.triton.fused.kernels.forward import forward_kernel
 from lares_kernels.triton.fused.kernels.weight_gradients import weights_kernel
 from lares_kernels.triton.fused.launch import options_of
-from lares_kernels.triton.launch.constants import LEAST_SIDE, Constants, compile_time, constants
+from lares_kernels.triton.launch.constants import MIN_SIDE, Constants, compile_time, constants
 from lares_kernels.triton.launch.rules import Setting
 from lares_kernels.triton.launch.settings import BESIDES, settings
 
@@ -169,7 +169,7 @@ class Compiled:
 
 def matrix_bytes(config: CoreConfig) -> int:
     """Of the packed matrices of all layers in half precision."""
-    return 2 * constants(config, LEAST_SIDE, False, "half").layers_size
+    return 2 * constants(config, MIN_SIDE, False, "half").layers_size
 
 
 def config_for(family: str, rule: Setting, mixer: str = "attention") -> CoreConfig:

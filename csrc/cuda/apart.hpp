@@ -14,7 +14,7 @@ namespace lares::cuda {
 // A key that is NaN, two numbers at a time. Rounding gives NaN of other bits.
 constexpr uint32_t kSpoiltKey = ~0u;
 
-// Whether a lane's trace (add_trace) says that some number was not finite.
+// True where a lane's trace (add_trace) met a number that is not finite.
 LARES_DEVICE Mask spoilt(Word trace) { return trace != 0u; }
 
 // One head's keys and values of 16 rows, as head_keys() has just left them, of which some are not

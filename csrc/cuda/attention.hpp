@@ -11,7 +11,7 @@
 
 namespace lares::cuda {
 
-// Which warps work together, and where they meet.
+// Warps that work together, and their barriers.
 struct Unit {
     Block block;
     int index, warps;         // of the block; in the unit
@@ -20,7 +20,7 @@ struct Unit {
     LARES_DEVICE void barrier() const {
         if (warps > 1) block.unit_barrier(index, warps);
     }
-    // Likewise, and what each wrote to memory is there for the others.
+    // The same barrier, which also makes each warp's memory writes visible to the others.
     LARES_DEVICE void memory_barrier() const {
         if (warps > 1) block.fence();
         barrier();

@@ -10,15 +10,15 @@ namespace lares::cuda {
 template <bool Ahead, bool Transposed>
 static const char* launch_products(const LaresCudaCall& call, int units) {
     using Products = WeightGradients<LARES_TYPE, LARES_WIDTH, Ahead, Transposed>;
-    const int groups = (units + Products::kMostWarps - 1) / Products::kMostWarps;
-    return launch<Products>(call, groups * call.splits, Products::kMostWarps, 0);
+    const int groups = (units + Products::kMaxWarps - 1) / Products::kMaxWarps;
+    return launch<Products>(call, groups * call.splits, Products::kMaxWarps, 0);
 }
 
 template <int Head, bool Resident>
 static const char* launch_backward(const LaresCudaCall& call) {
     using S = Shape<LARES_TYPE, LARES_WIDTH, Head, Resident, true>;
     const int warps = call.units * call.unit_warps;
-    if (warps > S::kMostWarps) return "more warps to a block than the kernel is compiled for";
+    if (warps > S::kMaxWarps) return "more warps to a block than the kernel is compiled for";
     if (call.transposed && !Resident) return "sides are transposed with resident weights alone";
     const char* error = launch<Backward<S>>(call, call.blocks, warps, call.shared_bytes);
     if (error != nullptr) return error;

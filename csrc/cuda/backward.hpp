@@ -71,17 +71,17 @@ struct Backward : Forward<S> {
         }
         LARES_ROLLED
         for (int index = 0; index < call.n_layers; ++index) {
-            LayerDraws<S> draws = {call, tile, index, this->drawn_step(step), {}};
+            LayerDraws<S> draws = {call, tile, index, this->rng_step(step), {}};
             layer_forward<S>(x, this->layer(index), unit, draws, runs ? Work::kAll : Work::kNone,
                              ScratchTape<S>{scratch, index});
         }
-        // What does not run has no gradient yet. Said so, it need not be held in registers
+        // Rows that do not run have no gradient yet. Cleared, they need no registers
         // meanwhile.
         clear<S>(g);
         if (runs) fetch<S>(g, scratch.waiting());
         LARES_ROLLED
         for (int index = call.n_layers - 1; index >= 0; --index) {
-            LayerDraws<S> draws = {call, tile, index, this->drawn_step(step), {}};
+            LayerDraws<S> draws = {call, tile, index, this->rng_step(step), {}};
             layer_backward<S>(g, this->layer(index), index, at, draws,
                               gradients() + index * this->places.layer_vector(),
                               spill(tile, index, step));
@@ -181,8 +181,8 @@ struct Backward : Forward<S> {
 
     LARES_DEVICE void gate_backward(const Rows<S>& g, const Tile& tile, int step,
                                     float share) const {
-        // Of the state, less of H: one after the other, since three sets of rows do not fit
-        // registers.
+        // The state's gradient, then that of H: one after the other, since three sets of rows do
+        // not fit registers.
         Rows<S> x = {};
         kept_state(x, tile, step);
         Float total = dot<S>(g, x);

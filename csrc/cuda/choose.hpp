@@ -1,4 +1,4 @@
-// Which of the kernels compiled for one width and type serves a call. forward.cu, backward.cu and
+// Choice among the kernels compiled for one width and type. forward.cu, backward.cu and
 // split.cu have the same choice, each of its own kernels.
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace lares::cuda {
 
-// What never fits and what always does is not compiled.
+// Variants that never fit, or that are never needed, are not compiled.
 template <int MostResident, int Head, class Start>
 static const char* choose_resident(const LaresCudaCall& call, Start start) {
     const std::integral_constant<int, Head> head;

@@ -1,4 +1,4 @@
-// What a kernel knows when it is compiled, and where packed parameters lie.
+// Compile-time constants of a kernel, and the layout of packed parameters.
 //
 // Matrices come in fragments of 16 outputs x 16 inputs in 512 bytes, in the order in which lanes
 // take them: lane (g, t) = 4 g + t holds the pairs W[g][2t..], W[g][2t + 8..], W[8 + g][2t..], W[8
@@ -24,19 +24,19 @@ struct Shape {
     static constexpr int kHead = Head;
     static constexpr bool kResident = Resident;
     static constexpr bool kDrops = Drops;
-    static constexpr int kMostWarps = Drops || D > 64 || Head > 2 ? 8 : 12;
+    static constexpr int kMaxWarps = Drops || D > 64 || Head > 2 ? 8 : 12;
     // Columns of the inner layer at a time, in 16s; d_ff is a multiple of 32.
     static constexpr int kInner = D > 64 ? 1 : 2;
-    // Words of 32 decisions that a branch of a row takes; blocks of 64 are begun anew.
+    // Words of 32 decisions that a branch of a row takes; each block of 64 starts a new word.
     static constexpr int kKeepWords = D > 64 ? D / 32 : 2;
-    // Rows wait in shared memory while a branch of which some is dropped is summed: wide ones and
-    // what is added to them do not fit registers.
-    static constexpr bool kWaits = Drops && D > 64;
-    // Backward: what an attention's input gets waits in memory while a head is differentiated.
-    static constexpr bool kParks = Head > 2;
-    // A warp's shared memory: keys and values of 16 rows of one head, rows that wait.
+    // With dropout and D > 64, residual rows are spilled to shared memory while the branch
+    // accumulates: both do not fit registers.
+    static constexpr bool kSpillsResidual = Drops && D > 64;
+    // Backward: the gradient of attention's input is spilled while a head is differentiated.
+    static constexpr bool kSpillsInputGradient = Head > 2;
+    // A warp's shared memory: keys and values of 16 rows of one head, spilled rows.
     static constexpr int kExchange = 2 * Head * kFragment;
-    static constexpr int kOfWarp = kExchange + (kWaits ? kBlocks * kFragment : 0);
+    static constexpr int kOfWarp = kExchange + (kSpillsResidual ? kBlocks * kFragment : 0);
 };
 
 // Rows of a warp's tile: lane (g, t) holds columns 8 j + 2 t and 8 j + 2 t + 1 of row g in

@@ -36,9 +36,10 @@ LARES_DEVICE void philox(Word (&c)[4], Seed seed) {
     }
 }
 
-// Which elements of two neighbouring blocks of 64 survive: bit i of keep[0], keep[1] for elements i
-// and 32 + i of block 2 pair, keep[2], keep[3] likewise of the next. All of it may differ between
-// lanes but `pair` and `planes`: bits of the rate past its own are zeros and change nothing.
+// Decides which elements of two neighbouring blocks of 64 survive: bit i of keep[0], keep[1] for
+// elements i and 32 + i of block 2 pair, keep[2], keep[3] likewise of the next. All of it may
+// differ between lanes but `pair` and `planes`: bits of the rate past its own are zeros and change
+// nothing.
 LARES_DEVICE void keep_words(Word (&keep)[4], Word stream, Word position, Word site, int pair,
                              Word bits, int planes, Seed seed) {
     Word below[4] = {}, equal[4];

@@ -11,7 +11,7 @@ template <int Head, bool Resident, bool Drops>
 static const char* launch_forward(const LaresCudaCall& call) {
     using S = Shape<LARES_TYPE, LARES_WIDTH, Head, Resident, Drops>;
     const int warps = call.units * call.unit_warps;
-    if (warps > S::kMostWarps) return "more warps to a block than the kernel is compiled for";
+    if (warps > S::kMaxWarps) return "more warps to a block than the kernel is compiled for";
     return launch<Forward<S>>(call, call.blocks, warps, call.shared_bytes);
 }
 

@@ -20,7 +20,7 @@ struct SharedPlaces {
 
 template <class S>
 struct Forward {
-    static constexpr int kMostWarps = S::kMostWarps;
+    static constexpr int kMaxWarps = S::kMaxWarps;
 
     const LaresCudaCall& call;
     const Block& block;
@@ -93,7 +93,7 @@ struct Forward {
     }
 
     // Draws of layers outside the recurrence carry step 0.
-    LARES_DEVICE int drawn_step(int step) const {
+    LARES_DEVICE int rng_step(int step) const {
         return call.adapter == LARES_ADAPTER_NONE ? 0 : step + call.steps_done;
     }
 
@@ -113,14 +113,15 @@ struct Forward {
             for (int index = 0; index < call.n_layers; ++index) {
                 Work work = runs ? Work::kAll : Work::kNone;
                 if (step == last && index + 1 == call.n_layers) work = work_of_last(tile, step);
-                LayerDraws<S> draws = {call, tile, index, drawn_step(step), {}};
+                LayerDraws<S> draws = {call, tile, index, rng_step(step), {}};
                 layer_forward<S>(x, layer(index), unit, draws, work, NoTape());
             }
             if (runs) write(x, tile, step);
         }
     }
 
-    // Where a warp's last step ends its last layer: at keys and values if nobody reads its rows.
+    // How far a warp's last step computes its last layer: to keys and values if its rows are
+    // unread.
     LARES_DEVICE Work work_of_last(const Tile& tile, int step) const {
         if (call.final_state != nullptr) return Work::kAll;
         const Mask upper =
@@ -218,8 +219,8 @@ struct Forward {
             tile.field(kDepth, tile.upper()) >= step, tile.field(kDepth, tile.lower()) >= step);
     }
 
-    // What the call returns of a step. Sequences that are done run on with their warp's others, but
-    // nothing of it is written.
+    // Write a step's outputs. Finished sequences run on with their warp's others, but
+    // write nothing.
     LARES_DEVICE void write(const Rows<S>& x, const Tile& tile, int step) const {
         const Int depth[2] = {tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())};
         const Int newest[2] = {tile.field(kNewest, tile.upper()),

@@ -13,10 +13,10 @@ struct Layer {
     Places<S> places;
 };
 
-// What a warp does in a layer. All warps of a unit meet at its barriers, whatever they do.
+// A warp's part in a layer. All warps of a unit meet at its barriers, whatever they do.
 enum class Work {
     kNone,  // no row of its runs
-    kKeys,  // later warps read its keys and values, nobody the rest
+    kKeys,  // later warps read its keys and values only
     kAll,
 };
 
@@ -33,7 +33,7 @@ struct LayerDraws {
     LARES_DEVICE Seed seed() const { return seed_at(call.seed); }
 
     LARES_DEVICE void draw() {
-        if constexpr (S::kWaits) return;
+        if constexpr (S::kSpillsResidual) return;
         const Mask second = (lane_number() & 2) != 0;
         const Word site = select(second, wide(site_word(kSiteAttention, layer, step)),
                                  wide(site_word(kSiteResidual, layer, step)));
@@ -54,7 +54,7 @@ struct LayerDraws {
     LARES_DEVICE KeptKeys kept_keys(int head) const {
         Word pair[4];
         int lane = 0;
-        if (!S::kWaits && head < 2) {
+        if (!S::kSpillsResidual && head < 2) {
             LARES_UNROLL
             for (int i = 0; i < 4; ++i) pair[i] = words[i];
             lane = 2;
@@ -75,12 +75,12 @@ struct LayerDraws {
     // Add a branch (0: attention, 1: feed-forward) of which some columns are dropped.
     LARES_DEVICE void add_branch(Rows<S>& x, const Rows<S>& branch, int which) const {
         Word drawn[4], upper[S::kKeepWords], lower[S::kKeepWords];
-        if constexpr (S::kWaits)
+        if constexpr (S::kSpillsResidual)
             draw_words(drawn, wide(site_word(kSiteResidual, layer, step)), which,
                        wide(call.residual.bits), call.residual.planes);
         LARES_UNROLL
         for (int i = 0; i < S::kKeepWords; ++i) {
-            const Word word = S::kWaits ? drawn[i] : words[2 * which + i];
+            const Word word = S::kSpillsResidual ? drawn[i] : words[2 * which + i];
             upper[i] = quad_lane(word, 0);
             lower[i] = quad_lane(word, 1);
         }
@@ -183,13 +183,13 @@ LARES_DEVICE void branch_input(Operand<S>& a, const Rows<S>& x, const float* nor
     }
 }
 
-// What backward needs of a layer, and forward does not keep.
+// A layer's tape for backward; forward keeps none.
 struct NoTape {
     template <class S>
     LARES_DEVICE void keep(int, const Rows<S>&) const {}
 };
 
-// x of the next layer from x of this one. `tape` is shown x and both residual sums before any
+// x of the next layer from x of this one. `tape` receives x and both residual sums before any
 // LayerNorm of them.
 template <class S, class Tape>
 LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& unit,
@@ -209,25 +209,25 @@ LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& u
         tape.template keep<S>(0, x);
         branch_input<S>(a, x, attn_norm, call);
         if constexpr (S::kDrops) draws.draw();
-        if constexpr (S::kWaits) park<S>(waiting, x);
+        if constexpr (S::kSpillsResidual) park<S>(waiting, x);
         add_bias<S>(sums, vectors + layer.places.out_bias());
     }
     attention<S>(sums, a, layer, unit, draws, work);
     if (work != Work::kAll) {
-        clear<S>(x);  // nobody reads it: so it need not be held in registers meanwhile
+        clear<S>(x);  // unread; cleared, it needs no registers meanwhile
         return;
     }
-    if constexpr (S::kWaits) fetch<S>(x, waiting);
+    if constexpr (S::kSpillsResidual) fetch<S>(x, waiting);
     if constexpr (S::kDrops) draws.add_branch(x, branch, 0);
     tape.template keep<S>(1, x);
     if (!call.pre_norm) layer_norm<S>(x, attn_norm, call.eps);
 
     branch_input<S>(a, x, ffn_norm, call);
-    if constexpr (S::kWaits) park<S>(waiting, x);
+    if constexpr (S::kSpillsResidual) park<S>(waiting, x);
     if constexpr (S::kDrops) clear<S>(branch);
     add_bias<S>(sums, vectors + layer.places.down_bias());
     feed_forward<S>(sums, a, layer, call);
-    if constexpr (S::kWaits) fetch<S>(x, waiting);
+    if constexpr (S::kSpillsResidual) fetch<S>(x, waiting);
     if constexpr (S::kDrops) draws.add_branch(x, branch, 1);
     tape.template keep<S>(2, x);
     if (!call.pre_norm) layer_norm<S>(x, ffn_norm, call.eps);

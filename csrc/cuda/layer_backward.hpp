@@ -1,4 +1,5 @@
-// One layer backward, from the tape of its forward: lares_kernels/reference/backward.py in registers.
+// One layer backward, from the tape of its forward: lares_kernels/reference/backward.py in
+// registers.
 #pragma once
 
 #include "layer.hpp"
@@ -210,7 +211,7 @@ LARES_DEVICE void add_sums(Sums (&sums)[S::kHead], const unsigned char* from) {
     }
 }
 
-// What layers backward of a warp have in common at a step.
+// State that a warp's layers share in one step of backward.
 template <class S>
 struct StepBackward {
     const LaresCudaCall& call;
@@ -244,15 +245,15 @@ struct StepBackward {
                 head_keys<S>(own, source, weights, bias);
             }
             unit.barrier();
-            if constexpr (S::kParks)
+            if constexpr (S::kSpillsInputGradient)
                 if (runs) park<S>(scratch.aside(), g_source);
             Sums g_query[S::kHead] = {}, g_key[S::kHead] = {}, g_value[S::kHead] = {};
             if (runs) {
                 through_keys(g_query, g_key, g_value, head, weights, bias, draws, spill);
-                if constexpr (S::kParks) keep_units(g_query, spill, head, 0);
+                if constexpr (S::kSpillsInputGradient) keep_units(g_query, spill, head, 0);
             }
             unit.memory_barrier();
-            if constexpr (S::kParks) clear<S>(g_source);
+            if constexpr (S::kSpillsInputGradient) clear<S>(g_source);
             if (runs) {
                 LARES_ROLLED
                 for (int later = tile.warp + 1; later < unit.warps; ++later) {
@@ -263,7 +264,7 @@ struct StepBackward {
                     add_sums<S>(g_key, from);
                     add_sums<S>(g_value, from + 2 * S::kHead * kFragment);
                 }
-                if constexpr (S::kParks) {
+                if constexpr (S::kSpillsInputGradient) {
                     keep_units(g_key, spill, head, 1);
                     keep_units(g_value, spill, head, 2);
                     fetch<S>(g_source, scratch.aside());

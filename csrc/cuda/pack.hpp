@@ -9,7 +9,7 @@ namespace lares::cuda {
 
 template <class T>
 struct Pack {
-    static constexpr int kMostWarps = 8;
+    static constexpr int kMaxWarps = 8;
     static constexpr int kNumbers = 2;  // of a lane
 
     static constexpr int of_block(int warps) { return 32 * warps * kNumbers; }
@@ -58,7 +58,7 @@ struct PrepareCall {
 
 template <class T>
 struct Prepare {
-    static constexpr int kMostWarps = 1;
+    static constexpr int kMaxWarps = 1;
 
     const PrepareCall& call;
     const Block& block;

@@ -10,7 +10,7 @@ namespace lares::cuda {
 
 // Four warps, two units of two. A line of output is a word from each lane; lines come in order.
 struct Probe {
-    static constexpr int kMostWarps = 4;
+    static constexpr int kMaxWarps = 4;
     static constexpr int kSharedBytes = 4 * kFragment + 16 * 32 * 2;
 
     const LaresCudaProbe& call;
@@ -106,7 +106,7 @@ struct Probe {
         LARES_UNROLL
         for (int i = 0; i < 4; ++i) put(line, c[i]);
         put(line, transpose(a[1]));
-        // Of any bits, and of some whose lower number is not finite.
+        // Any bits, and some whose lower number is not finite.
         const Word x = input(4), low = select(lane_number() < 9, wide(0x7fffu), wide(0u));
         put(line, select(add_trace<T>(wide(0u), x) != 0u, wide(1), wide(0)));
         put(line, select(add_trace<T>(wide(0u), x | low) != 0u, wide(1), wide(0)));
@@ -157,7 +157,7 @@ struct Probe {
         put(line, d);
     }
 
-    // What a warp leaves in shared memory, seen by its unit's other one and, after a second time,
+    // Shared memory that a warp wrote, read by its unit's other warp and, after a second barrier,
     // by the block's next one.
     LARES_DEVICE void exchange() const {
         const int warp = block.warp, partner = warp ^ 1, next = (warp + 1) & 3;

@@ -15,7 +15,7 @@ const char kNoPrecision[] = "no kernel packs parameters in this precision";
 
 bool between(int value, int low, int high) { return value >= low && value <= high; }
 
-// What no kernel has code for, or NULL: kernels take the choices of a call for ones they know.
+// Name a choice that no kernel has code for, or return NULL; kernels do not check choices.
 const char* refused(const LaresCudaCall& call) {
     if (!between(call.adapter, LARES_ADAPTER_ADD, LARES_ADAPTER_NONE))
         return "no kernel has this adapter";
@@ -43,7 +43,7 @@ const char* cut_into_tiles(const LaresCudaCall& call) {
     const char* error = call.pack == nullptr ? launch<TilePlan>(call, call.programs, 1, 0)
                                              : cut_and_pack(call, *call.pack);
     if (error != nullptr) return error;
-    const int sequences = call.n_groups * call.rollouts, warps = TileRows::kMostWarps;
+    const int sequences = call.n_groups * call.rollouts, warps = TileRows::kMaxWarps;
     return launch<TileRows>(call, (sequences + warps - 1) / warps, warps, 0);
 }
 
@@ -95,7 +95,7 @@ const char* lares_cuda_backward(const LaresCudaCall* call) {
 const char* lares_cuda_pack(const LaresCudaPack* call) {
     const DeviceGuard guard(call->device);
     if (guard.error != nullptr) return guard.error;
-    const int warps = Pack<Bf16>::kMostWarps, blocks = packing_blocks(*call, warps);
+    const int warps = Pack<Bf16>::kMaxWarps, blocks = packing_blocks(*call, warps);
     if (call->precision == LARES_BF16) return launch<Pack<Bf16>>(*call, blocks, warps, 0);
     if (call->precision == LARES_FP16) return launch<Pack<Fp16>>(*call, blocks, warps, 0);
     return kNoPrecision;
@@ -105,13 +105,13 @@ const char* lares_cuda_unpack(const LaresCudaUnpack* call) {
     const DeviceGuard guard(call->device);
     if (guard.error != nullptr) return guard.error;
     const int blocks = (call->count + Unpack::kNumbers - 1) / Unpack::kNumbers;
-    return launch<Unpack>(*call, blocks, Unpack::kMostWarps, Unpack::kSharedBytes);
+    return launch<Unpack>(*call, blocks, Unpack::kMaxWarps, Unpack::kSharedBytes);
 }
 
 const char* lares_cuda_probe(const LaresCudaProbe* call) {
     const DeviceGuard guard(call->device);
     if (guard.error != nullptr) return guard.error;
-    return launch<Probe>(*call, 1, Probe::kMostWarps, Probe::kSharedBytes);
+    return launch<Probe>(*call, 1, Probe::kMaxWarps, Probe::kSharedBytes);
 }
 
 const char* lares_cuda_card(int32_t device, LaresCudaCard* card) { return describe(device, *card); }

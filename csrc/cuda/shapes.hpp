@@ -1,4 +1,4 @@
-// What is compiled: forward.cu has one of these for each width and type.
+// Compiled instances: forward.cu has one of these for each width and type.
 #pragma once
 
 #include "lares_cuda.h"

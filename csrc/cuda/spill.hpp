@@ -1,4 +1,4 @@
-// What backward leaves in memory: for itself, and for the products that weights' gradients are.
+// Memory that backward spills to: for itself, and for the products of weight gradients.
 //
 // Gradients of outputs (`units` and `sides` below) and inputs of the four products of a layer lie
 // as operands of 16 tokens x 16 columns. *Units* are 16 columns of something as wide as the heads
@@ -20,7 +20,7 @@ struct SpillPlaces {
     int heads, inner;
 
     LARES_DEVICE int head_units() const { return 4 * S::kHead; }
-    // Of a head: query, key, value, mixed; S::kHead each.
+    // Units of a head: query, key, value, mixed; S::kHead each.
     LARES_DEVICE int head(int index) const { return index * head_units(); }
     LARES_DEVICE int inner_gradient() const { return heads * head_units(); }
     LARES_DEVICE int activated() const { return inner_gradient() + inner / 16; }
@@ -29,8 +29,8 @@ struct SpillPlaces {
     LARES_DEVICE int all() const { return side(kSides); }
 };
 
-// Whether the quarters of sides lie transposed. Kernels that stream weights have no registers for
-// it.
+// True if the quarters of sides are stored transposed. Kernels that stream weights have no
+// registers for it.
 template <class S>
 LARES_DEVICE bool transposes_sides(const LaresCudaCall& call) {
     return S::kResident && call.transposed;
@@ -51,7 +51,7 @@ LARES_DEVICE void store_side(unsigned char* to, const Operand<S>& rows, bool tra
     }
 }
 
-// Of one layer, step and warp.
+// Spilled data of one layer, step and warp.
 template <class S>
 struct Spill {
     unsigned char* base;

@@ -11,7 +11,7 @@ const char* split<LARES_TYPE, LARES_WIDTH>(const LaresCudaCall& call) {
     return choose_shape<4>(call, [&](auto head, auto resident) {
         using Kernel = Split<Shape<LARES_TYPE, LARES_WIDTH, decltype(head)::value,
                                    decltype(resident)::value, false>>;
-        return launch<Kernel>(call, call.blocks, Kernel::kMostWarps, call.shared_bytes);
+        return launch<Kernel>(call, call.blocks, Kernel::kMaxWarps, call.shared_bytes);
     });
 }
 

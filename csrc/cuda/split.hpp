@@ -36,7 +36,7 @@ template <class S>
 struct Split {
     static_assert(!S::kDrops, "a call with dropout runs in tiles");
     using T = typename S::Type;
-    static constexpr int kMostWarps = 16;
+    static constexpr int kMaxWarps = 16;
 
     const LaresCudaCall& call;
     const Block& block;

@@ -222,7 +222,7 @@ struct SplitRows {
     // Numbers from one part of sums to the next.
     LARES_DEVICE int part_size() const { return 16 * call.unit_warps * kSumStride<S>; }
 
-    // What the call returns of a step; a trajectory repeats its last state.
+    // Write a step's outputs; a trajectory repeats its last state.
     LARES_DEVICE void write(const OwnRow<S>& x, int step) const {
         const int last = step == depth ? call.max_steps : step;
         LARES_ROLLED

@@ -8,7 +8,7 @@
 
 namespace lares::cuda {
 
-// What is known of a row.
+// Fields of a row.
 enum Field : int {
     kHiddenRow,  // of the caller's hidden; -1 past a tile's last row
     kStateRow,   // of the caller's states

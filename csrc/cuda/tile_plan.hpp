@@ -12,7 +12,7 @@
 
 namespace lares::cuda {
 
-// What is known of each sequence, or of each tile there may be.
+// Fields of each sequence, or of each possible tile.
 enum SequenceField : int {
     kMember,         // number, in the order taken, of the one that is placed here
     kPlace,          // its tile among its program's << 8 | its first row there
@@ -24,7 +24,7 @@ enum SequenceField : int {
 };
 static_assert(kSequenceFields == LARES_CUDA_SEQUENCE_FIELDS);
 
-// What a program adds up: its tiles, its tokens, those of as many sequences in the caller's order.
+// Sums of a program: its tiles, its tokens, those of as many sequences in the caller's order.
 enum ProgramSum : int { kTiles, kTokens, kTokensAsGiven, kProgramSums };
 static_assert(kProgramSums == LARES_CUDA_PROGRAM_SUMS);
 
@@ -62,7 +62,7 @@ struct Programs {
 
 // Cuts the sequences into tiles; a warp for each program.
 struct TilePlan {
-    static constexpr int kMostWarps = 1;
+    static constexpr int kMaxWarps = 1;
     static constexpr int kEach = Programs::kBlock / 32;  // neighbours, which a lane takes
 
     const LaresCudaCall& call;
@@ -88,7 +88,7 @@ struct TilePlan {
         return warp_max(upto);
     }
 
-    // Where kernels find the key of all draws, so that none of the call's launches is for it alone.
+    // Write the key of all draws to memory here, which saves a launch of its own.
     LARES_DEVICE void write_seed() const {
         const Seed key = call.seed_given == nullptr ? Seed{call.seed_low, call.seed_high}
                                                     : seed_at(call.seed_given);
@@ -185,7 +185,7 @@ struct TilePlan {
         }
     }
 
-    // What is known of a block's tiles, which are added to `tiles`; gives their rows.
+    // Write the fields of a block's tiles and add their count to `tiles`; return their rows.
     LARES_DEVICE int write_tiles(const Numbers& fill, int begin, int& tiles, int tokens) const {
         Numbers before;
         const int rows = sums_before(before, fill);
@@ -205,7 +205,7 @@ struct TilePlan {
 
 // Writes down what is known of each row; a warp for each place that a sequence has.
 struct TileRows {
-    static constexpr int kMostWarps = 8;
+    static constexpr int kMaxWarps = 8;
 
     const LaresCudaCall& call;
     const Block& block;
@@ -258,7 +258,7 @@ struct TileRows {
                           programs.field(kBeforeAsGiven)[sequence];
             first_hidden = (first_state - rollout * length) / call.rollouts;
         }
-        // Where nobody looked at values an id may be any number; what is above addresses a rollout.
+        // Unchecked ids may be any number; the higher bits address a rollout.
         const int number =
             call.sequence_ids == nullptr ? group : int(call.sequence_ids[group] & 0xffffff);
         int depth = call.max_steps;

@@ -9,10 +9,10 @@ namespace lares::cuda {
 // A block takes 32 numbers a lane's four; its warps share the parts, whose sums they leave in
 // shared memory, so that the order of additions is fixed.
 struct Unpack {
-    static constexpr int kMostWarps = 8;
+    static constexpr int kMaxWarps = 8;
     static constexpr int kEach = 4;
     static constexpr int kNumbers = 32 * kEach;  // of a block
-    static constexpr int kSharedBytes = kMostWarps * kNumbers * sizeof(float);
+    static constexpr int kSharedBytes = kMaxWarps * kNumbers * sizeof(float);
 
     const LaresCudaUnpack& call;
     const Block& block;

@@ -17,7 +17,7 @@ namespace lares::cuda {
 template <class T, int D, bool Ahead, bool Transposed>
 struct WeightGradients {
     using S = Shape<T, D, 1, false, true>;
-    static constexpr int kMostWarps = 4;
+    static constexpr int kMaxWarps = 4;
 
     const LaresCudaCall& call;
     const Block& block;
@@ -64,7 +64,7 @@ struct WeightGradients {
         unit.stride = 1;
         unit.bias = -1;
         if (index < from.inner_gradient()) {
-            // Of a head: query, key, value, which have biases, and mixed values.
+            // Units of a head: query, key, value, which have biases, and mixed values.
             const int biased = 3 * call.head_tiles, of_head = 4 * call.head_tiles;
             const int head = index / of_head, part = index % of_head;
             unit.gradient = part < biased;
@@ -110,7 +110,7 @@ struct WeightGradients {
         return unit;
     }
 
-    // What a unit takes of 16 tokens.
+    // A unit's operands of 16 tokens.
     struct Operands {
         Word own[4], side[S::kChunks][4];
     };

@@ -166,7 +166,7 @@ void put(Words& call, size_t word, const void* address) {
     put(call, word, uint64_t(reinterpret_cast<uintptr_t>(address)));
 }
 
-// What a call writes: all results, then rooms, each of exactly the size that lares_kernels.h
+// Outputs of a call: all results, then rooms, each of exactly the size that lares_kernels.h
 // states.
 struct Outputs {
     std::vector<Bytes> results, rooms;

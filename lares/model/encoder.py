@@ -16,7 +16,7 @@ from lares.model.config import LaresConfig
 from lares.model.text_fusion import TextFusion
 from lares.plain import plain
 from lares_kernels import RecurrentCore, refine_states
-from lares_kernels.common.dispatcher import can_be_read, check_when_run, only_run
+from lares_kernels.common.dispatcher import can_be_read, check_when_run, is_eager
 from lares_kernels.common.whole import is_whole, whole_number, whole_numbers
 from lares_kernels.spec.layout import Layout
 from lares_kernels.spec.noise import Site, quantised_rate, row_keep, site_word
@@ -302,7 +302,7 @@ class LaresEncoder(nn.Module):
         seed = seed_of_call(seed, self.training and (drops or draws_state), weight.device)
         # A number costs less to draw by; a tensor is for programs that are compiled or traced, and for
         # graphs that are captured.
-        if only_run(weight):
+        if is_eager(weight):
             return seed_for(seed, weight.device)
         return seed_tensor(seed, weight.device)
 

@@ -1,1 +1,1 @@
-"""The C libraries: what installing built, and their structs and functions. None of it imports torch."""
+"""Bind the C libraries: their structs, functions and build notes. No module here imports torch."""

@@ -1,7 +1,7 @@
-"""What installing built, and what not: notes beside the libraries, which setup.py leaves there.
+"""Report which libraries the installation built, from the notes that setup.py writes beside them.
 
-pip shows nothing of a build that succeeds, and a package without its kernels is a success; so the
-compiler's words are kept, and said once when the package is first imported.
+pip shows no output of a build that succeeds, and a package without its kernels is a success; so the
+compiler's errors are stored, and printed once when the package is first imported.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def why_not_built(library: Path) -> str | None:
 
 
 def is_checkout() -> bool:
-    """Return whether the package lies in a checkout, where `pip install -e .` compiles kernels."""
+    """Return True if the package lies in a checkout, where `pip install -e .` compiles kernels."""
     return (FOLDER.parent / "csrc" / "build.py").is_file()
 
 
 def say_once(library: Path) -> None:
-    """Say on standard error what failed to be built, at the first import after installing.
+    """Print to standard error what failed to build, once, at the first import after installing.
 
-    What was left out without an error, as CUDA is where there is no card, is for ``lares doctor`` to
-    say: there is no note of it, or its first line does not begin with ``failed``.
+    ``lares doctor`` reports what was left out without an error, such as CUDA on a machine without a
+    card: it has no note, or one whose first line does not begin with ``failed``.
     """
     why = None if library.is_file() else why_not_built(library)
     if why is None or not why.startswith("failed"):

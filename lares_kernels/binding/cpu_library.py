@@ -1,4 +1,4 @@
-"""The compiled CPU kernel as Python sees it: the C library of csrc/lares_kernels.h, through ctypes."""
+"""Bind the compiled CPU kernels (csrc/lares_kernels.h) through ctypes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _Parameters = ctypes.c_void_p * PLACES
 
 
 class LaresCall(ctypes.Structure):
-    """``LaresCall`` of csrc/lares_kernels.h, field by field."""
+    """Mirror ``LaresCall`` of csrc/lares_kernels.h, field by field."""
 
     _fields_ = [
         *(
@@ -97,7 +97,7 @@ class LaresCall(ctypes.Structure):
 
 
 class LaresCatalogue(ctypes.Structure):
-    """``LaresCatalogue`` of csrc/lares_kernels.h, field by field."""
+    """Mirror ``LaresCatalogue`` of csrc/lares_kernels.h, field by field."""
 
     _fields_ = [
         *(
@@ -216,10 +216,11 @@ def open_library(path: Path, another: str) -> ctypes.CDLL | str:
 
 
 def _takes_these_structs(library: ctypes.CDLL) -> bool:
-    """Return whether the library's structs have the number ``ABI``.
+    """Return True if the library's structs have the number ``ABI``.
 
-    It refuses others before all else. Asked for is a call whose only fault is one that it looks for
-    later: rows that are not as many as the sequences have.
+    A library checks the structs' version first. The probe is a call whose only fault is one that is
+    checked
+    later: the number of rows does not match the sequences.
     """
     lengths, hidden = (ctypes.c_int64 * 1)(1), (ctypes.c_float * 16)()
     call = LaresCall(abi=ABI, d_model=8, n_heads=1, d_ff=8, n_layers=1, eps=1e-12)
@@ -230,7 +231,7 @@ def _takes_these_structs(library: ctypes.CDLL) -> bool:
 
 
 def loaded() -> ctypes.CDLL:
-    """The library; :class:`BackendError` where there is none."""
+    """Return the loaded library. Raise :class:`BackendError` if there is none."""
     library = load()
     if isinstance(library, str):
         raise BackendError(f"the CPU kernel cannot be used: {library}")
@@ -241,7 +242,7 @@ FUNCTIONS = Function.texts()
 
 
 def evaluate(function: str, x: Tensor) -> Tensor:
-    """One of ``FUNCTIONS`` of float32 numbers as the kernel computes it; for tests of its error."""
+    """Return one of ``FUNCTIONS`` of float32 ``x`` as the kernel computes it, for tests."""
     x = x.contiguous()
     y = x.new_empty(x.shape)
     loaded().lares_evaluate(Function.of(function), x.numel(), x.data_ptr(), y.data_ptr())
@@ -249,11 +250,10 @@ def evaluate(function: str, x: Tensor) -> Tensor:
 
 
 def cpu_peak(precision: str = "fp32") -> float | None:
-    """Most floating-point operations a second (in 1e9) of one core's multiply-adds, measured now.
+    """Measure the peak rate of one core's multiply-adds, in 1e9 floating-point operations a second.
 
-    Of the instructions that the kernel multiplies with in that ``precision``, which
-    :func:`instruction_sets` tells. None for a ``precision`` that it does not serve, or where there is
-    no kernel.
+    It is the peak of the instructions that the kernel multiplies with in that ``precision``
+    (:func:`instruction_sets`). None for a ``precision`` that it does not serve, or without a kernel.
     """
     if precision not in PRECISIONS or isinstance(load(), str):
         return None
@@ -288,8 +288,8 @@ def _choose(library: ctypes.CDLL, name: str, asked_by: str) -> None:
 def use_instruction_set(name: str) -> Iterator[None]:
     """Run every call of this process inside the block with instruction set ``name``.
 
-    One whose name ends in ``_bf16`` is for calls in that precision; others run as before. Blocks may
-    be nested: each ends with what was in use when it began.
+    A set whose name ends in ``_bf16`` is for calls in that precision; others run as before. Blocks may
+    be nested: each restores the set that was in use when it began.
 
     Raises:
         BackendError: the library has no such set, or this processor does not.
@@ -312,7 +312,7 @@ def use_instruction_set(name: str) -> Iterator[None]:
 def instruction_sets(precision: str = "fp32") -> list[str]:
     """Return the instruction sets that serve a precision on this processor, best first.
 
-    The first is used unless another was asked for (:func:`instruction_set_in_use`). For ``bf16`` it is
+    The first is used unless another was requested (:func:`instruction_set_in_use`). For ``bf16`` it is
     a set that multiplies bfloat16 (its name ends in ``_bf16``) only where that is faster than float32;
     there are processors where it takes twice as long.
     """
@@ -321,7 +321,7 @@ def instruction_sets(precision: str = "fp32") -> list[str]:
 
 
 def build(precision: str) -> str:
-    """Identify the library's code that calls in a precision run: its digest and instruction set."""
+    """Identify the code of calls in this precision: the library's digest and instruction set."""
     return f"{digest_of(LIBRARY)} {instruction_set_in_use(precision)}"
 
 

@@ -1,4 +1,4 @@
-"""The compiled CUDA kernels as Python sees them: the C library of csrc/lares_cuda.h, through ctypes."""
+"""Bind the compiled CUDA kernels (csrc/lares_cuda.h) through ctypes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Int, _Word, _Float, _Pointer = ctypes.c_int32, ctypes.c_uint32, ctypes.c_float,
 
 
 class LaresCudaRate(ctypes.Structure):
-    """``LaresCudaRate`` of csrc/lares_cuda.h."""
+    """Mirror ``LaresCudaRate`` of csrc/lares_cuda.h."""
 
     _fields_ = [("bits", _Word), ("planes", _Int), ("scale", _Float)]
 
@@ -105,7 +105,7 @@ _STEPS = ["first_step", "last_step", "scratch_bytes", "splits", "begins"]
 
 
 class LaresCudaCall(ctypes.Structure):
-    """``LaresCudaCall`` of csrc/lares_cuda.h, field by field."""
+    """Mirror ``LaresCudaCall`` of csrc/lares_cuda.h, field by field."""
 
     _fields_ = [
         *((name, _Int) for name in _INTEGERS),
@@ -127,7 +127,7 @@ class _Card(ctypes.Structure):
 
 
 class Card(NamedTuple):
-    """What a card offers: multiprocessors, and bytes of shared memory that a block can have."""
+    """Describe a card: multiprocessors, and bytes of shared memory available to a block."""
 
     multiprocessors: int
     shared_limit: int
@@ -135,13 +135,13 @@ class Card(NamedTuple):
 
 
 def library_path() -> Path:
-    """Where the library lies, or would."""
+    """Return the path of the library, whether or not it exists."""
     return Path(os.environ.get(ENVIRONMENT_VARIABLE) or _INSTALLED)
 
 
 @cache
 def load() -> ctypes.CDLL | str:
-    """The library, or why there is none."""
+    """Load the library. Return it, or the reason why there is none."""
     path = library_path()
     if not path.is_file():
         why = why_not_built(path)
@@ -172,7 +172,7 @@ def load() -> ctypes.CDLL | str:
 
 
 def loaded() -> ctypes.CDLL:
-    """The library; :class:`BackendError` where there is none."""
+    """Return the loaded library. Raise :class:`BackendError` if there is none."""
     library = load()
     if isinstance(library, str):
         raise BackendError(f"the CUDA kernels cannot be used: {library}")
@@ -180,23 +180,23 @@ def loaded() -> ctypes.CDLL:
 
 
 def device_type() -> str:
-    """Of the tensors that the library reads: ``cuda``, or ``cpu`` for the tests' emulator."""
+    """Return the library's device type: ``cuda``, or ``cpu`` for the tests' emulator."""
     name: bytes = loaded().lares_cuda_device_type()
     return name.decode()
 
 
 def architectures() -> str:
-    """What the library was built for, such as ``80 90a 100a``."""
+    """Return the architectures that the library was built for, such as ``80 90a 100a``."""
     names: bytes = loaded().lares_cuda_architectures()
     return names.decode()
 
 
 @cache
 def card(device: int) -> Card:
-    """The card of that number.
+    """Return the properties of card number ``device``.
 
     Raises:
-        BackendError: there is none.
+        BackendError: there is no such card.
     """
     found = _Card()
     error = loaded().lares_cuda_card(device, ctypes.byref(found))
@@ -209,7 +209,7 @@ def run(function: str, call: ctypes.Structure) -> None:
     """Launch ``lares_cuda_pack``, ``_unpack``, ``_forward``, ``_backward`` or ``_probe``.
 
     Raises:
-        BackendError: with what the driver says.
+        BackendError: the driver reports an error; the message quotes it.
     """
     error = getattr(loaded(), function)(ctypes.byref(call))
     if error is not None:

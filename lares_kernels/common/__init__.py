@@ -1,1 +1,1 @@
-"""What any room may use, and what knows none: caches, checks of numbers, devices, the dispatcher."""
+"""Share helpers that depend on no other folder: caches, number checks, devices, dispatch."""

@@ -1,4 +1,4 @@
-"""The folder where what may be made again is kept."""
+"""Locate the cache folder, whose contents can be made again at any time."""
 
 from __future__ import annotations
 

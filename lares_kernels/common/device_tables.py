@@ -1,4 +1,4 @@
-"""Tables that are made on the host once and read on a device by every later call, on any stream."""
+"""Cache tables that the host makes once and later calls read on a device, on any stream."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lares_kernels.common.devices import is_capturing
 def to_device(device: torch.device, *tables: Tensor) -> list[Tensor]:
     """Copy ``tables`` to ``device`` and wait until they are there.
 
-    Whoever keeps them hands them to calls on other streams, which know nothing of this copy.
+    The table may be read by calls on other streams, which are not ordered after this copy.
 
     Raises:
-        RuntimeError: a CUDA graph is being captured, which can hold no copy from the host.
+        RuntimeError: a CUDA graph is being captured, which cannot contain a copy from the host.
     """
     if is_capturing(device.type):
         raise RuntimeError(

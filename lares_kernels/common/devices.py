@@ -1,4 +1,4 @@
-"""Devices as torch has them now: which is current, what is recorded there, how it multiplies."""
+"""Query torch's devices: the current one, graph capture, how float32 products round."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def tf32_allowed() -> bool:
-    """Say whether torch lets float32 products on NVIDIA's cards round their operands to tf32."""
+    """Return True if torch lets float32 products on NVIDIA cards round their operands to tf32."""
     try:
         return torch.get_float32_matmul_precision() != "highest"
     except RuntimeError:  # it was said by the newer switches, which this one does not read
@@ -23,7 +23,7 @@ def on_device(device_type: str, index: int | None) -> contextlib.AbstractContext
 
 
 def is_capturing(device_type: str) -> bool:
-    """Return whether a graph is recorded, of which a kernel that runs now would be part."""
+    """Return True if a graph is recorded, of which a kernel that runs now would be part."""
     return (
         device_type == "cuda"
         and torch.cuda.is_initialized()
@@ -32,5 +32,5 @@ def is_capturing(device_type: str) -> bool:
 
 
 def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Launches inside go to ``device``."""
+    """Direct launches inside to ``device``."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

@@ -1,6 +1,6 @@
-"""Whether PyTorch's dispatcher has anything to decide about a call.
+"""Decide whether PyTorch's dispatcher has to see a call.
 
-Where it has nothing, calls go past it: it is a quarter of the cost of a short one.
+If it has not, calls bypass it: it is a quarter of the cost of a short one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# By their own names, since all of them are asked in every call.
+# Imported by name, since every call checks all of them.
 from torch._C import _get_tracing_state, _has_storage, _len_torch_dispatch_stack
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad, profiler
@@ -20,9 +20,9 @@ from torch.nn import Parameter
 _PLAIN = frozenset((Tensor, Parameter))  # types without code of their own
 
 
-def only_run(hidden: Tensor) -> bool:
-    """Whether a call is to be run and nothing else: no compiler, trace, transform, mode, profiler or
-    forward mode sees it, and ``hidden`` is not left over from one."""
+def is_eager(hidden: Tensor) -> bool:
+    """Return True if a call runs eagerly: no compiler, tracer, functorch transform, dispatch
+    mode, profiler or forward-mode AD is active, and ``hidden`` was not left over from one."""
     return (
         type(hidden) in _PLAIN
         and not is_compiling()
@@ -36,44 +36,44 @@ def only_run(hidden: Tensor) -> bool:
 
 
 def is_traced() -> bool:
-    """Whether a compiler, a trace or a mode sees what is computed."""
+    """Return True if a compiler, a tracer or a dispatch mode records what is computed."""
     return is_compiling() or _get_tracing_state() is not None or _len_torch_dispatch_stack() != 0
 
 
 def gives_plain_tensors() -> bool:
-    """Whether what is computed now may be kept for any later call: nothing traces or transforms it, and
-    autograd may save it."""
+    """Return True if a result may be cached for later calls: it is neither traced nor
+    transformed, and autograd may save it."""
     return not (
         is_traced() or peek_interpreter_stack() is not None or torch.is_inference_mode_enabled()
     )
 
 
 def can_be_read(tensor: Tensor) -> bool:
-    """Whether the numbers in ``tensor`` are there to be looked at: it is no stand-in, as tracers,
-    fake tensors and ``meta`` have, and no program is being made that runs with other numbers."""
+    """Return True if the values of ``tensor`` can be read: it is no fake, ``meta`` or traced
+    tensor, and no program is being compiled or captured that will run with other values."""
     return type(tensor) in _PLAIN and not tensor.is_meta and not is_traced()
 
 
 def check_when_run(holds: Tensor, message: str) -> None:
-    """Let the program that is traced raise ``RuntimeError`` unless ``holds`` () bool."""
+    """Make the traced program raise ``RuntimeError`` unless ``holds`` () bool."""
     if not holds.is_meta:
         torch._assert_async(holds, message)
 
 
 def may_have_tangents() -> bool:
-    """Whether tensors may carry tangents of forward mode."""
+    """Return True if tensors may carry forward-mode tangents."""
     return forward_ad._current_level >= 0
 
 
 def needs_no_dispatcher(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether a call is only to be run, and as the tensors, of which the first is there, lie in memory.
+    """Return True if a call runs eagerly on plain tensors, the first of which is not None.
 
-    The dispatcher hands subclasses to their own code, and makes tensors of views that PyTorch negates
-    as they are read, such as the imaginary part of a conjugate.
+    The dispatcher calls subclasses' own code, and materialises lazily negated views, such as the
+    imaginary part of a conjugate.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     return (
-        only_run(given[0])
+        is_eager(given[0])
         and not given[0].is_meta
         and _PLAIN.issuperset(map(type, given))
         and not any(map(Tensor.is_neg, given))
@@ -85,8 +85,8 @@ def same_device(
 ) -> None:
     """Raise ``ValueError`` unless all tensors are where ``first`` is.
 
-    For fake implementations, which the dispatcher takes as soon as one tensor is on ``meta``: they
-    would give memory that nobody writes to.
+    For fake implementations, which the dispatcher calls if any tensor is on ``meta``: they would
+    return memory that is never written.
 
     Args:
         anywhere: may be on another device, but not on ``meta`` alone.

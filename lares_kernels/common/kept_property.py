@@ -1,6 +1,6 @@
-"""``kept_property``: ``functools.cached_property`` for programs that are compiled.
+"""Provide ``kept_property``: ``functools.cached_property`` for programs that are compiled.
 
-That of Python 3.11 and before holds a lock, where torch.compile stops.
+The one of Python up to 3.11 takes a lock, which torch.compile cannot trace.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 
 class kept_property(Generic[_T]):  # noqa: N801  # a decorator, as property is
-    """A property that is found once for each object, frozen or not."""
+    """Compute a property once for each object, frozen or not."""
 
     def __init__(self, find: Callable[[Any], _T]) -> None:
         self.find = find

@@ -1,4 +1,4 @@
-"""Single numbers among what callers give, whole and real; without torch."""
+"""Check single whole and real numbers that callers pass, without torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 
 def is_truth(value: object) -> bool:
-    """Whether ``value`` is a bool, of Python, NumPy or PyTorch, which is no number."""
+    """Return True if ``value`` is a bool of Python, NumPy or PyTorch; a bool is not a number."""
     return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
 
 
 def whole_number(name: str, value: object) -> int:
-    """``value`` as an int; ``TypeError`` unless it is a whole number."""
+    """Return ``value`` as an int. Raise ``TypeError`` unless it is a whole number."""
     if type(value) is int:
         return value
     if not is_truth(value):
@@ -25,7 +25,7 @@ def whole_number(name: str, value: object) -> int:
 
 
 def real_number(name: str, value: Any) -> float:
-    """``value`` as a float; ``TypeError`` unless it is one number."""
+    """Return ``value`` as a float. Raise ``TypeError`` unless it is one number."""
     if type(value) is float:
         return value
     if not is_truth(value) and (isinstance(value, Real) or getattr(value, "ndim", None) == 0):

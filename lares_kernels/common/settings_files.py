@@ -1,4 +1,4 @@
-"""Files that say how kernels are launched, in folders that users name; read alike by every backend."""
+"""Read files of launch settings from folders that users name, in the same way for every backend."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_json(path: Path, kind: type[T], what: str) -> T:
 
 
 def require_known(where: str, given: Collection[str], known: Collection[str]) -> None:
-    """Raise ``ValueError`` for the first field that nobody knows."""
+    """Raise ``ValueError`` for the first unknown field."""
     for name in given:
         if name not in known:
             raise ValueError(f"{where} has a field {name!r}; there are {', '.join(known)}")
@@ -66,7 +66,7 @@ def require_known(where: str, given: Collection[str], known: Collection[str]) ->
 def replaced(
     settings: dict[str, T], family: str, those: T, forget: Callable[[], None]
 ) -> Iterator[None]:
-    """Within the block, hold ``those`` under ``family``; call ``forget`` at its begin and end."""
+    """Hold ``those`` under ``family`` within the block; call ``forget`` at its begin and end."""
     before = dict(settings)
     settings[family] = those
     forget()

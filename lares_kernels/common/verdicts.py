@@ -1,7 +1,7 @@
-"""Verdicts on kernels, kept in the cache folder: which have given right numbers on which device.
+"""Store verdicts on kernels in the cache folder: which gave right results on which device.
 
-A verdict is about a device, the versions that compile for it and one build of the kernels; whenever one
-of these changes it is another verdict's file.
+A verdict belongs to a device, the versions that compile for it and one build of the kernels; if one of
+these changes, it has another file.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from lares_kernels.common.cache import cache_folder
 
 _PARTIAL = ".part"  # ends the name of a file that is being written
 _WRITTEN_SECONDS = (
-    3600.0  # after which nobody writes a file any more; clocks of machines differ by less
+    3600.0  # after which a file is complete or abandoned; machines' clocks differ by less
 )
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check of a kernel found.
+    """Record what a check of a kernel found.
 
     Attributes:
-        kernel: what was checked, in words.
-        device: where.
-        errors: of each part, relative to the reference in float64; NaN or inf where it is not finite.
-        bounds: what each may be.
-        seconds: that the check took, compiling included.
+        kernel: description of the checked kernel.
+        device: the device it ran on.
+        errors: error of each part, relative to the reference in float64; NaN or inf if not finite.
+        bounds: greatest permitted errors.
+        seconds: duration of the check, compilation included.
         raised: the exception that ended it, in one line; empty if none did.
     """
 
@@ -50,7 +50,7 @@ class Verdict:
 
     @property
     def failed(self) -> bool:
-        """True unless every error is within its bound (NaN is not)."""
+        """Return True unless every error is within its bound (NaN is not)."""
         within = [self.errors[part] <= bound for part, bound in self.bounds.items()]
         return bool(self.raised) or not within or not all(within)
 
@@ -116,11 +116,11 @@ def stored(identity: dict[str, str], bounds: Mapping[str, float]) -> Verdict | N
     """Return the verdict stored under an identity.
 
     Args:
-        identity: what the verdict depends on.
-        bounds: of every part that a check looks at. A verdict with others is of another check.
+        identity: everything that the verdict depends on.
+        bounds: bounds of every part of a check. A verdict with others belongs to another check.
 
     Returns:
-        The verdict; None if there is none that is whole.
+        The verdict; None if there is none, or an incomplete one.
     """
     try:
         found = json.loads(_file_of(identity).read_text(encoding="utf-8"))
@@ -136,7 +136,7 @@ def stored(identity: dict[str, str], bounds: Mapping[str, float]) -> Verdict | N
 
 
 def _is_whole(verdict: Verdict, bounds: Mapping[str, float]) -> bool:
-    """Return whether a verdict is one that a check which came to its end can give."""
+    """Return True if a verdict is one that a check which came to its end can give."""
     errors = verdict.errors
     return (
         isinstance(verdict.kernel, str)

@@ -1,4 +1,4 @@
-"""Numbers among what callers give: whole ones, in tensors and single, and real ones."""
+"""Check whole and real numbers that callers pass, in tensors and single."""
 
 from __future__ import annotations
 
@@ -21,38 +21,41 @@ _WHOLE_TYPES = (
 
 
 def is_whole(tensor: Tensor) -> bool:
-    """Whether a tensor is dense and holds whole numbers; bool is none."""
+    """Return True if a tensor is dense and of an integer type; bool is not one."""
     return tensor.dtype in _WHOLE_TYPES and tensor.layout is torch.strided
 
 
 def described(tensor: Tensor) -> str:
-    """Shape and kind of a tensor that does not fit."""
+    """Describe the shape and type of a tensor that does not fit."""
     layout = "" if tensor.layout is torch.strided else f", {tensor.layout}"
     return f"shape {tuple(tensor.shape)} of {tensor.dtype}{layout}"
 
 
 def whole_number(name: str, value: object) -> int:
-    """``value`` as an int, as a compiler has it where one runs; ``TypeError`` unless it is whole."""
+    """Return ``value`` as an int, symbolic under a compiler. Raise ``TypeError`` unless it is
+    whole."""
     if type(value) is int or is_compiling():
         return value  # type: ignore[return-value]
     return one_number.whole_number(name, value)
 
 
 def real_number(name: str, value: object) -> float:
-    """``value`` as a float, as a compiler has it where one runs; ``TypeError`` unless it is one."""
+    """Return ``value`` as a float, symbolic under a compiler. Raise ``TypeError`` unless it is
+    one number."""
     if type(value) is float or is_compiling():
         return value  # type: ignore[return-value]
     return one_number.real_number(name, value)
 
 
 def contiguous_int64(value: Tensor) -> Tensor:
-    """``value`` as contiguous int64."""
+    """Return ``value`` as contiguous int64."""
     # ``to`` takes ten times as long to find that there is nothing to do.
     return (value if value.dtype is torch.int64 else value.to(torch.int64)).contiguous()
 
 
 def whole_numbers(name: str, value: object, shapes: tuple[tuple[int, ...], ...]) -> Tensor:
-    """``value`` as contiguous int64, if it is a tensor of whole numbers in one of ``shapes``.
+    """Return ``value`` as contiguous int64. Raise unless it is an integer tensor in one of
+    ``shapes``.
 
     Raises:
         TypeError, ValueError: it is not.

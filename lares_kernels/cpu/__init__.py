@@ -1,1 +1,1 @@
-"""Backend ``cpu``: tensors and calls around the C++ kernels of csrc/cpu."""
+"""Wrap the C++ kernels of csrc/cpu as backend ``cpu``."""

@@ -1,4 +1,4 @@
-"""Backend ``cpu``: the fused C++ kernel of csrc/cpu."""
+"""Implement backend ``cpu`` of the recurrence with the fused C++ kernel of csrc/cpu."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.binding import cpu_library as lib
-from lares_kernels.cpu.tensors import Addressed, float32_addresses, room, room_like
+from lares_kernels.cpu.tensors import Addressed, empty_like, empty_tensor, float32_addresses
 from lares_kernels.registry.backends import register
 from lares_kernels.spec.call import RefineCall
 from lares_kernels.spec.choices import (
@@ -48,7 +48,7 @@ _BAD_VALUES = (Code.BAD_LENGTH, Code.BAD_STEPS, Code.BAD_ID)
 
 
 class CpuBackend:
-    """One call is one kernel: state, activations and weights stay in cache over all steps."""
+    """Run a call as one kernel: state, activations and weights stay in cache over all steps."""
 
     name = "cpu"
     preference = 30
@@ -76,9 +76,9 @@ class CpuBackend:
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = _Inputs(call, hidden, state, parameters)
-        trajectory = room(call.n_sequences, call.options.max_steps, call.config.d_model)
-        final = room(*call.state_shape) if call.options.wants_state else room(0)
-        kept = room(call.kept_size if call.options.differentiates else 0)
+        trajectory = empty_tensor(call.n_sequences, call.options.max_steps, call.config.d_model)
+        final = empty_tensor(*call.state_shape) if call.options.wants_state else empty_tensor(0)
+        kept = empty_tensor(call.kept_size if call.options.differentiates else 0)
         c = inputs.c
         c.trajectory = trajectory.data_ptr()
         if call.options.wants_state:
@@ -105,32 +105,32 @@ class CpuBackend:
             c.g_trajectory = inputs.address(g_trajectory)
         if g_state is not None:
             c.g_state = inputs.address(g_state)
-        grads = [room_like(tensor) for tensor in (hidden, *parameters)]
+        grads = [empty_like(tensor) for tensor in (hidden, *parameters)]
         c.g_hidden = grads[0].data_ptr()
         addresses = (grad.data_ptr() for grad in grads[1:])
-        c.g_parameters[:] = of_core(call).in_places((*addresses, None))
+        c.g_parameters[:] = template_of(call).reorder((*addresses, None))
         if state is not None:
-            grads.append(room(*call.state_shape))
+            grads.append(empty_tensor(*call.state_shape))
             c.g_first_state = grads[-1].data_ptr()
         inputs.run("lares_refine_backward")
         return grads
 
 
-class OfCore(NamedTuple):
-    """What calls of a core have in common.
+class CallTemplate(NamedTuple):
+    """Hold what all calls of one core share.
 
     Attributes:
-        template: the C struct with the core's fields filled in.
-        in_places: from something of every parameter, and a None after them, to the struct's places.
+        struct: bytes of the C struct with the core's fields filled in.
+        reorder: maps one value of each parameter, and a None after them, to the struct's order.
     """
 
-    template: bytes
-    in_places: Callable[[tuple[int | None, ...]], tuple[int | None, ...]]
+    struct: bytes
+    reorder: Callable[[tuple[int | None, ...]], tuple[int | None, ...]]
 
 
 @cache
-def _of_key(key: str, dropout: bool, product_dtype: torch.dtype) -> OfCore:
-    """Of the core whose configuration has that ``key``."""
+def _call_template(key: str, dropout: bool, product_dtype: torch.dtype) -> CallTemplate:
+    """Return the template of calls of the core whose configuration has that ``key``."""
     config = CoreConfig.from_key(key)
     c = lib.LaresCall()
     c.abi = lib.ABI
@@ -150,7 +150,7 @@ def _of_key(key: str, dropout: bool, product_dtype: torch.dtype) -> OfCore:
     c.padding = Padding.of(config.padding)
     c.eps = config.eps
     c.state_scale = config.state_omega * config.state_sigma
-    return OfCore(bytes(c), itemgetter(*order_of(config)))
+    return CallTemplate(bytes(c), itemgetter(*order_of(config)))
 
 
 def order_of(config: CoreConfig) -> list[int]:
@@ -159,14 +159,14 @@ def order_of(config: CoreConfig) -> list[int]:
     return [at.get(place, len(at)) for place in range(PLACES)]
 
 
-def of_core(call: RefineCall) -> OfCore:
-    """What the call has in common with others of its core."""
-    return _of_key(call.config.key, call.options.dropout, call.product_dtype)
+def template_of(call: RefineCall) -> CallTemplate:
+    """Return the template of the calls of this call's core."""
+    return _call_template(call.config.key, call.options.dropout, call.product_dtype)
 
 
 def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
-    """The C struct of a call but for its tensors, seed and threads."""
-    c = lib.LaresCall.from_buffer_copy(of_core(call).template)
+    """Return the C struct of a call without its tensors, seed and thread count."""
+    c = lib.LaresCall.from_buffer_copy(template_of(call).struct)
     c.n_sequences = call.lengths.shape[0]
     c.rollouts = call.options.rollouts
     c.padded_length = call.padded_length
@@ -179,7 +179,7 @@ def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
 
 
 class _Inputs(Addressed):
-    """The C struct of a call, and what its addresses point to."""
+    """Hold a call's C struct and the tensors that its addresses point to."""
 
     def __init__(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
@@ -201,10 +201,10 @@ class _Inputs(Addressed):
         if addresses is None or 0 in addresses:
             named = zip(parameter_shapes(call.config), parameters, strict=True)
             addresses = [self.address(p, name=f"parameter {name}") for name, p in named]
-        c.parameters[:] = of_core(call).in_places((*addresses, None))
+        c.parameters[:] = template_of(call).reorder((*addresses, None))
 
     def place_kept(self, kept: Tensor) -> None:
-        """Where what is kept lies: states, then inverse deviations."""
+        """Write the addresses of the saved tensors: states, then inverse standard deviations."""
         if kept.shape[0]:
             self.c.kept = self.address(kept)
             states = self.call.options.max_steps * self.call.kept_rows * self.call.config.d_model

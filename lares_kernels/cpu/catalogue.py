@@ -1,4 +1,4 @@
-"""Backend ``cpu`` of the catalogue ops: the C++ kernel of csrc/cpu/per_isa/catalogue.hpp."""
+"""Implement backend ``cpu`` of the catalogue ops with csrc/cpu/per_isa/catalogue.hpp."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.binding import cpu_library as lib
-from lares_kernels.cpu.tensors import Addressed, room, room_like
+from lares_kernels.cpu.tensors import Addressed, empty_like, empty_tensor
 from lares_kernels.registry.backends import register_catalogue
 from lares_kernels.spec.catalogue_call import CatalogueCall, Operands, in_order
 from lares_kernels.spec.choices import Code, Precision, Scores
@@ -16,11 +16,11 @@ from lares_kernels.spec.errors import BackendError
 from lares_kernels.spec.serves import ServesCatalogues, check_items
 
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-_MOST_ITEMS = 1 << 30
+_MAX_ITEMS = 1 << 30
 
 
 class CpuCatalogue:
-    """Blocks of items stay in the cache while all queries pass by them."""
+    """Compute in blocks of items, which stay in cache while all queries pass by them."""
 
     name = "cpu"
     preference = 30
@@ -29,7 +29,7 @@ class CpuCatalogue:
     starts_kernels = False  # they are compiled already
     devices = ("cpu",)
     serves = ServesCatalogues(
-        widths=dict.fromkeys(_PRECISIONS, range(1, 4096 + 1)), most_items=_MOST_ITEMS
+        widths=dict.fromkeys(_PRECISIONS, range(1, 4096 + 1)), most_items=_MAX_ITEMS
     )
 
     def availability(self) -> str | None:
@@ -43,8 +43,8 @@ class CpuCatalogue:
         self, call: CatalogueCall, given: Operands, wants_entropy: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = _Inputs(call, given)
-        found, normaliser = (room(len(given.queries)) for _ in range(2))
-        entropy = room(len(given.queries) if wants_entropy else 0)
+        found, normaliser = (empty_tensor(len(given.queries)) for _ in range(2))
+        entropy = empty_tensor(len(given.queries) if wants_entropy else 0)
         inputs.c.log_probability = found.data_ptr()
         inputs.c.normaliser = normaliser.data_ptr()
         if wants_entropy:
@@ -64,8 +64,8 @@ class CpuCatalogue:
         inputs.c.normaliser = inputs.address(normaliser)
         inputs.c.g_log_probability = inputs.address(g_log_probability)
         wants_queries, wants_items = wants
-        g_queries = room_like(given.queries) if wants_queries else room(0)
-        g_items = room_like(given.items) if wants_items else room(0)
+        g_queries = empty_like(given.queries) if wants_queries else empty_tensor(0)
+        g_items = empty_like(given.items) if wants_items else empty_tensor(0)
         if wants_queries:
             inputs.c.g_queries = g_queries.data_ptr()
         if wants_items:
@@ -75,8 +75,8 @@ class CpuCatalogue:
 
     def top_k(self, call: CatalogueCall, given: Operands, k: int) -> tuple[Tensor, Tensor]:
         inputs = _Inputs(call, given)
-        scores = room(len(given.queries), k)
-        ids = room(len(given.queries), k, dtype=torch.int64)
+        scores = empty_tensor(len(given.queries), k)
+        ids = empty_tensor(len(given.queries), k, dtype=torch.int64)
         inputs.c.k = k
         inputs.c.top_scores, inputs.c.top_ids = scores.data_ptr(), ids.data_ptr()
         inputs.run("top_k")
@@ -84,19 +84,19 @@ class CpuCatalogue:
 
     def ranks(self, call: CatalogueCall, given: Operands) -> Tensor:
         inputs = _Inputs(call, given)
-        ranks = room(len(given.queries), dtype=torch.int64)
+        ranks = empty_tensor(len(given.queries), dtype=torch.int64)
         inputs.c.ranks = ranks.data_ptr()
         inputs.run("ranks")
         return ranks
 
 
 class _Inputs(Addressed):
-    """The C struct of a call, and what its addresses point to."""
+    """Hold a call's C struct and the tensors that its addresses point to."""
 
     def __init__(self, call: CatalogueCall, given: Operands) -> None:
         queries, items, chosen, excluded = given
         n_items = len(items)
-        check_items("cpu", n_items, _MOST_ITEMS)
+        check_items("cpu", n_items, _MAX_ITEMS)
         super().__init__()
         c = self.c = lib.LaresCatalogue()
         c.abi = lib.ABI

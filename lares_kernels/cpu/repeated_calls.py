@@ -1,9 +1,10 @@
-"""Inference on the CPU that repeats an earlier call: what its shapes and options come to is kept.
+"""Cache what the shapes and options of a CPU inference call come to, for calls that repeat them.
 
-Beside the arithmetic of one sequence stands Python. Most of it looks at shapes, types and options,
-which a server repeats call after call. The C struct that they come to is kept here; left to do is to
-look at the tensors. The checks stay in function.py: only a call like one that has passed them runs
-here; one that differs in any way, or that the kernel refuses, goes through function.py in full.
+For one sequence, Python's overhead counts. Most of it checks shapes, types and options, which a server
+repeats call after call. The C struct that results from them is cached here,
+so that only the tensors are left to check. The checks stay in function.py: only a call like one that
+has passed them runs here; one that differs in any way, or that the kernel refuses, goes through
+function.py in full.
 """
 
 from __future__ import annotations
@@ -15,42 +16,47 @@ import torch
 from torch import Tensor
 
 from lares_kernels.binding import cpu_library as lib
-from lares_kernels.common.dispatcher import only_run
-from lares_kernels.cpu.backend import of_core, struct_without_tensors
-from lares_kernels.cpu.tensor_reader import Look, Place, look_for, word_of
-from lares_kernels.cpu.tensors import room_like
-from lares_kernels.registry.backends import asked_backend
+from lares_kernels.common.dispatcher import is_eager
+from lares_kernels.cpu.backend import struct_without_tensors, template_of
+from lares_kernels.cpu.tensor_reader import (
+    ExpectedTensor,
+    TensorReader,
+    compile_pattern,
+    field_index,
+)
+from lares_kernels.cpu.tensors import empty_like
+from lares_kernels.registry.backends import requested_backend
 from lares_kernels.registry.circumstances import Circumstances, circumstances
 from lares_kernels.spec.call import RefineCall, RefineOutput
 from lares_kernels.spec.choices import Code
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.parameters import parameter_shapes
 
-_MOST_KEPT = 1024  # signatures; a server's batches have few, and past that keeping starts anew
+_MAX_CACHED = 1024  # signatures; a server's batches have few, and past that the cache is cleared
 
 
-# What decides how a call runs, beside its parameters and the numbers in its tensors: key of the
-# configuration, shape of hidden, num_steps, state, whether the final state is wanted, precision and
-# backend asked for, and what else the choice of a backend depends on. A plain tuple: one with names
+# Everything that determines how a call runs, beside its parameters and its tensors' values: key of the
+# configuration, shape of hidden, num_steps, state, whether the final state is wanted, requested
+# precision and backend, and what else the choice of a backend depends on. A plain tuple: one with names
 # takes three times as long to make.
 Signature = tuple[str, torch.Size, int, str | None, bool, str | None, str | None, Circumstances]
 
 
 @dataclass
-class _Kept:
-    """What calls of one signature have in common.
+class _CachedCall:
+    """Hold what calls of one signature share.
 
     Attributes:
-        look: at lengths, sequence ids, hidden and the parameters, in that order. A weight may be
-            replaced between calls, or turned where it lies, so that no call can do without.
-        names: of the parameters.
+        look: checks lengths, sequence ids, hidden and the parameters, in that order, in every call:
+            a weight may be replaced between calls, or its strides changed in place.
+        names: names of the parameters.
         full: (B,) lengths of sequences without padding.
-        trajectory: (B, T, d), its shape; (B, d) where there is one step, whose state is the last.
-        wants_state: whether the final state is wanted.
-        forward: of the library.
+        trajectory: shape of the trajectory, (B, T, d); (B, d) for one step, whose state is the last.
+        wants_state: the final state is returned.
+        forward: the library's function.
     """
 
-    look: Look
+    look: TensorReader
     names: list[str]
     full: Tensor
     trajectory: tuple[int, ...]
@@ -58,7 +64,7 @@ class _Kept:
     forward: Callable[[lib.LaresCall], int]
 
 
-_kept: dict[Signature, _Kept] = {}
+_kept: dict[Signature, _CachedCall] = {}
 
 
 def signature_of(
@@ -70,13 +76,13 @@ def signature_of(
     wants_state: bool,
     precision: str | None,
 ) -> Signature | None:
-    """Of a call with one rollout and without dropout; None if it is not of the kind that is kept.
+    """Return the cache key of an inference call, or None if such calls are not cached.
 
-    Of packed ones those of one sequence are: with more, hardly a batch has the size of another.
+    Packed calls are cached for one sequence only: batches of more rarely have equal sizes.
     """
     if (
         torch.is_grad_enabled()
-        or not only_run(hidden)
+        or not is_eager(hidden)
         or hidden.dtype is not torch.float32
         or not hidden.is_cpu
         or torch.is_autocast_enabled("cpu")
@@ -85,36 +91,36 @@ def signature_of(
         or not (state is None or type(state) is str)
     ):
         return None
-    backend, _ = asked_backend()
+    backend, _ = requested_backend()
     options = num_steps, state, wants_state, precision
     return config.key, hidden.shape, *options, backend, circumstances("cpu", None)
 
 
-def is_kept(signature: Signature) -> bool:
-    """Whether a call of this signature has been kept."""
+def is_cached(signature: Signature) -> bool:
+    """Return True if a call of this signature has been cached."""
     return signature in _kept
 
 
 def keep(signature: Signature, call: RefineCall) -> None:
-    """Keep what ``call``, which has run on the CPU kernel, came to."""
-    if len(_kept) >= _MOST_KEPT:
+    """Cache the struct of ``call``, which has run on the CPU kernel."""
+    if len(_kept) >= _MAX_CACHED:
         _kept.clear()
     shapes = parameter_shapes(call.config)
     _, hidden_shape, *_ = signature
-    order = of_core(call).in_places((*range(len(shapes)), None))
+    order = template_of(call).reorder((*range(len(shapes)), None))
     n_sequences = call.n_sequences
     steps = () if call.options.max_steps == 1 else (call.options.max_steps,)
     places = [
-        Place(word_of("lengths"), torch.int64, (n_sequences,)),
-        Place(word_of("sequence_ids"), torch.int64, (n_sequences,), may_be_none=True),
-        Place(word_of("hidden"), torch.float32, tuple(hidden_shape)),
+        ExpectedTensor(field_index("lengths"), torch.int64, (n_sequences,)),
+        ExpectedTensor(field_index("sequence_ids"), torch.int64, (n_sequences,), may_be_none=True),
+        ExpectedTensor(field_index("hidden"), torch.float32, tuple(hidden_shape)),
         *(
-            Place(word_of("parameters", order.index(place)), torch.float32, shape)
+            ExpectedTensor(field_index("parameters", order.index(place)), torch.float32, shape)
             for place, shape in enumerate(shapes.values())
         ),
     ]
-    _kept[signature] = _Kept(
-        look_for(bytes(struct_without_tensors(call)), places),
+    _kept[signature] = _CachedCall(
+        compile_pattern(bytes(struct_without_tensors(call)), places),
         [*shapes],
         torch.full_like(call.lengths, call.padded_length or call.n_hidden_rows),
         (n_sequences, *steps, call.config.d_model),
@@ -124,12 +130,12 @@ def keep(signature: Signature, call: RefineCall) -> None:
 
 
 def _lengths(
-    kept: _Kept,
+    kept: _CachedCall,
     hidden: Tensor,
     lengths: Tensor | Sequence[int] | None,
     cu_seqlens: Tensor | None,
 ) -> Tensor | Sequence[int] | None:
-    """(B,) lengths, not looked at; None if these are not of the kind that is kept."""
+    """Return lengths (B,) without reading them, or None if such calls are not cached."""
     if cu_seqlens is None:
         if hidden.dim() == 2:
             return None
@@ -149,7 +155,7 @@ def run(
     seed: int | Tensor,
     return_trajectory: bool,
 ) -> RefineOutput | None:
-    """What comes out; None if the call must run in full."""
+    """Return the output, or None if the call must run in full."""
     kept = _kept.get(signature)
     if kept is None or [*parameters] != kept.names:
         return None
@@ -163,7 +169,7 @@ def run(
     c.trajectory = trajectory.data_ptr()
     final = None
     if kept.wants_state:
-        final = room_like(hidden)
+        final = empty_like(hidden)
         c.final_state = final.data_ptr()
     c.seed = int(seed)
     c.threads = torch.get_num_threads()

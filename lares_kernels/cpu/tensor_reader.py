@@ -1,4 +1,4 @@
-"""Looking at a call's tensors: whether they are as a pattern says, and where they lie.
+"""Check a call's tensors against a pattern and write their addresses into the call's struct.
 
 The C library does it in a microsecond where torch publishes DLPack's exchange table (2.10 or later);
 elsewhere Python does, tensor by tensor.
@@ -21,18 +21,18 @@ from lares_kernels.spec.choices import NumberType
 
 _PLAIN = (Tensor, Parameter)  # a subclass may hold its numbers in its own way
 _TYPES = {torch.float32: NumberType.FLOAT32, torch.int64: NumberType.INT64}
-_MOST_DIMENSIONS = 4
+_MAX_DIMENSIONS = 4
 _DLPACK = 1  # version of the exchange table
 
 
-class Place(NamedTuple):
-    """What a tensor must be like, beside contiguous and on the CPU, and where its address goes.
+class ExpectedTensor(NamedTuple):
+    """Describe an expected tensor, contiguous and on the CPU, and where its address is written.
 
     Attributes:
-        word: of the C struct.
+        word: index of the C struct's word for its address.
         dtype: float32 or int64.
-        shape: of the tensor.
-        may_be_none: whether there may be no tensor.
+        shape: exact shape.
+        may_be_none: None is accepted too.
     """
 
     word: int
@@ -41,19 +41,19 @@ class Place(NamedTuple):
     may_be_none: bool = False
 
 
-# Of a list and a C struct: whether the list holds tensors that are as the places say; then the struct
-# is filled in. The addresses are good for as long as the caller keeps the tensors.
-Look = Callable[[list[object], lib.LaresCall], object]
+# Takes a list and a C struct. Returns true if the list holds tensors that match the pattern; then the
+# struct is filled in. The addresses stay valid as long as the caller keeps the tensors.
+TensorReader = Callable[[list[object], lib.LaresCall], object]
 
 
-def word_of(field: str, index: int = 0) -> int:
-    """The word of the C struct that a field (of several numbers, the one at ``index``) has."""
+def field_index(field: str, index: int = 0) -> int:
+    """Return the 8-byte word of the C struct that holds ``field`` (or its element ``index``)."""
     offset: int = getattr(lib.LaresCall, field).offset
     return offset // 8 + index
 
 
-def look_for(struct: bytes, places: Sequence[Place]) -> Look:
-    """Looks whether tensors are as ``places`` say; ``struct``: what the C struct holds beside them."""
+def compile_pattern(struct: bytes, places: Sequence[ExpectedTensor]) -> TensorReader:
+    """Return a check of tensors against ``places``; ``struct`` holds the C struct's other fields."""
     reader = _reader()
     if reader is None:
         return partial(_look_in_python, struct, places)
@@ -61,13 +61,13 @@ def look_for(struct: bytes, places: Sequence[Place]) -> Look:
         ctypes.pointer(reader),
         ctypes.pointer(lib.LaresCall.from_buffer_copy(struct)),
         len(places),
-        (_Place * len(places))(*map(_in_c, places)),
+        (_ExpectedTensor * len(places))(*map(_in_c, places)),
     )
     return partial(_look_in_c(), pattern)
 
 
 def _look_in_python(
-    struct: bytes, places: Sequence[Place], tensors: list[object], c: lib.LaresCall
+    struct: bytes, places: Sequence[ExpectedTensor], tensors: list[object], c: lib.LaresCall
 ) -> bool:
     if len(tensors) != len(places):
         return False
@@ -83,8 +83,8 @@ def _look_in_python(
     return True
 
 
-def _address(place: Place, tensor: object) -> int:
-    """Of a tensor that is as the place says, else 0."""
+def _address(place: ExpectedTensor, tensor: object) -> int:
+    """Return the address of a tensor that matches ``place``, else 0."""
     if (
         isinstance(tensor, Tensor)
         and type(tensor) in _PLAIN
@@ -100,7 +100,7 @@ def _address(place: Place, tensor: object) -> int:
 
 
 class _Reader(ctypes.Structure):
-    """``LaresReader`` of csrc/lares_kernels.h, field by field."""
+    """Mirror ``LaresReader`` of csrc/lares_kernels.h, field by field."""
 
     _fields_ = [
         *(
@@ -121,29 +121,29 @@ class _Reader(ctypes.Structure):
     ]
 
 
-class _Place(ctypes.Structure):
-    """``LaresPlace`` of csrc/lares_kernels.h, field by field."""
+class _ExpectedTensor(ctypes.Structure):
+    """Mirror ``LaresPlace`` of csrc/lares_kernels.h, field by field."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("word", "type", "may_be_none", "dimensions")),
-        ("shape", ctypes.c_int64 * _MOST_DIMENSIONS),
+        ("shape", ctypes.c_int64 * _MAX_DIMENSIONS),
         *((name, ctypes.c_void_p) for name in ("known", "known_at")),
     ]
 
 
 class _Pattern(ctypes.Structure):
-    """``LaresPattern`` of csrc/lares_kernels.h, field by field."""
+    """Mirror ``LaresPattern`` of csrc/lares_kernels.h, field by field."""
 
     _fields_ = [
         ("reader", ctypes.POINTER(_Reader)),
         ("call", ctypes.POINTER(lib.LaresCall)),
         ("n_places", ctypes.c_int64),
-        ("places", ctypes.POINTER(_Place)),
+        ("places", ctypes.POINTER(_ExpectedTensor)),
     ]
 
 
 class _ExchangeTable(ctypes.Structure):
-    """DLPack's ``DLPackExchangeAPI``: functions that torch has for other libraries."""
+    """Mirror DLPack's ``DLPackExchangeAPI``: functions that torch offers to other libraries."""
 
     _fields_ = [
         ("major", ctypes.c_uint32),
@@ -162,9 +162,11 @@ class _ExchangeTable(ctypes.Structure):
     ]
 
 
-def _in_c(place: Place) -> _Place:
-    shape = (*place.shape, *[1] * (_MOST_DIMENSIONS - len(place.shape)))
-    return _Place(place.word, _TYPES[place.dtype], place.may_be_none, len(place.shape), shape)
+def _in_c(place: ExpectedTensor) -> _ExpectedTensor:
+    shape = (*place.shape, *[1] * (_MAX_DIMENSIONS - len(place.shape)))
+    return _ExpectedTensor(
+        place.word, _TYPES[place.dtype], place.may_be_none, len(place.shape), shape
+    )
 
 
 @cache
@@ -183,7 +185,7 @@ def _look_in_c() -> Callable[[_Pattern, list[object], lib.LaresCall], int]:
 
 @cache
 def _reader() -> _Reader | None:
-    """What the library needs to look at tensors; None where it cannot."""
+    """Return the functions with which the library reads tensors, or None where it cannot."""
     capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
     # Without a lock of the interpreter's, a tensor might go while it is looked at.
     has_lock = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -215,5 +217,5 @@ def _reader() -> _Reader | None:
 
 
 def _address_of_function(name: str) -> int:
-    """Of a function of the interpreter's stable ABI."""
+    """Return the address of a function of the interpreter's stable ABI."""
     return ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0

@@ -1,4 +1,4 @@
-"""Tensors that the compiled CPU kernel reads and writes."""
+"""Allocate and address the tensors that the compiled CPU kernel reads and writes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 _CPU = torch.device("cpu")
 
 
-def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A tensor for the library to write to, whatever type and device new tensors have by default."""
+def empty_tensor(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return an uninitialised CPU tensor, independent of torch's default dtype and device."""
     return torch.empty(*shape, dtype=dtype, device=_CPU)
 
 
-def room_like(tensor: Tensor) -> Tensor:
-    """The same, of the shape of a tensor on the CPU."""
+def empty_like(tensor: Tensor) -> Tensor:
+    """Return an uninitialised CPU tensor of the shape of ``tensor``."""
     return torch.empty_like(tensor, dtype=torch.float32, memory_format=torch.contiguous_format)
 
 
 class Addressed:
-    """Tensors that the library reads; their addresses are good for as long as this object is kept."""
+    """Hold tensors that the library reads; addresses stay valid as long as this object lives."""
 
     def __init__(self) -> None:
         self.alive: list[Tensor] = []
@@ -29,7 +29,7 @@ class Addressed:
     def address(
         self, tensor: Tensor, dtype: torch.dtype = torch.float32, name: str = "a tensor"
     ) -> int:
-        """Where ``tensor`` lies as contiguous ``dtype``; ``ValueError`` where it lies nowhere."""
+        """Return the address of contiguous ``dtype`` data. Raise ``ValueError`` if it has none."""
         if not tensor.data_ptr() and tensor.numel():
             raise ValueError(
                 f"{name} has no memory: its storage was freed, as sharding does between calls; give "
@@ -42,7 +42,7 @@ class Addressed:
 
 
 def float32_addresses(tensors: Sequence[Tensor]) -> list[int] | None:
-    """Where tensors lie, if all are contiguous float32 on the CPU, as the library reads them."""
+    """Return the tensors' addresses, or None unless all are contiguous float32 on the CPU."""
     float32 = torch.float32
     found = [
         tensor.data_ptr()

@@ -1,1 +1,1 @@
-"""Backend ``cuda``: hand-written kernels for NVIDIA cards (csrc/cuda)."""
+"""Wrap the hand-written kernels for NVIDIA cards (csrc/cuda) as backend ``cuda``."""

@@ -1,4 +1,4 @@
-"""Backend ``cuda``: one kernel with weights in shared memory and state in registers."""
+"""Implement backend ``cuda``: one kernel with weights in shared memory and state in registers."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from lares_kernels.spec.errors import BackendError, PlanFailure
 from lares_kernels.spec.noise import threshold_and_planes
 
 _NAME = "cuda"  # of the backend
-LEAST_CAPABILITY = (8, 0)
-_MOST_NUMBERS = 1 << 31  # the kernels count the numbers of a tensor in 32 bits
+MIN_CAPABILITY = (8, 0)
+_MAX_NUMBERS = 1 << 31  # the kernels count the numbers of a tensor in 32 bits
 
 
 class CudaBackend:
-    """Tiles of whole sequences; a warp takes 16 rows through all steps.
+    """Run tiles of whole sequences; a warp takes 16 rows through all steps.
 
-    Not chosen without being asked for: it has not run on a card yet.
+    Used only if requested by name: it has not run on a card yet.
     """
 
     name = _NAME
@@ -72,8 +72,8 @@ class CudaBackend:
             found = lib.card(number)
         except BackendError as error:  # of a driver older than the runtime that is linked in, say
             return str(error)
-        if found.capability < LEAST_CAPABILITY:
-            has, least = (".".join(map(str, pair)) for pair in (found.capability, LEAST_CAPABILITY))
+        if found.capability < MIN_CAPABILITY:
+            has, least = (".".join(map(str, pair)) for pair in (found.capability, MIN_CAPABILITY))
             return f"cuda:{number} has compute capability {has}; the kernels need {least}"
         return None
 
@@ -196,13 +196,13 @@ class CudaBackend:
 
 
 def steps_at_once(shapes: Shapes, warp_tiles: int, steps: int, room: int) -> int:
-    """Steps of which what backward leaves fits ``room`` bytes; at least one."""
+    """Return how many steps' spilled data fit ``room`` bytes; at least one."""
     bytes_of_step = warp_tiles * (shapes.layers * shapes.spill_bytes + shapes.concat_spill_bytes)
     return max(1, min(steps, room // bytes_of_step))
 
 
 class _Launch:
-    """What forward and backward of a call have in common: the C struct and what it points to."""
+    """Hold what a call's forward and backward share: the C struct and the tensors it points to."""
 
     def __init__(self, call: RefineCall, given: Given | GivenBackward, backward: bool) -> None:
         device = given.hidden.device
@@ -281,17 +281,17 @@ class _Launch:
             space.place(c)
 
     def states(self) -> Tensor:
-        """A tensor for states that kernels write, zeros at padding."""
+        """Allocate a tensor for states that kernels write, with zeros at padding."""
         made: Tensor = self.floats(self.call.state_shape)
         return made.zero_() if self.call.padded_length else made
 
     def memory(self, size: int) -> Tensor:
-        """``size`` bytes."""
+        """Allocate ``size`` bytes."""
         return unfilled(size, dtype=torch.uint8, device=self.device)
 
 
 class _Workspace:
-    """Memory for the tile plan, one piece; ``numbers`` has one already."""
+    """Allocate the tile plan's memory in one piece; ``numbers`` is a part that exists already."""
 
     def __init__(
         self,
@@ -324,11 +324,11 @@ class _Workspace:
 
 
 def _longest(call: RefineCall) -> int:
-    """What no sequence's length exceeds."""
+    """Return an upper bound of the sequences' lengths."""
     handover = call.handover_of(_NAME)
     if handover is not None:
         return handover.numbers[0]
-    # Packed sequences say how long they are on the device alone: this waits for it.
+    # Lengths of packed sequences are only on the device: this synchronises.
     longest = call.padded_length or call.options.max_length or int(call.lengths.max())
     if call.handover is not None:
         call.handover.by, call.handover.numbers = _NAME, (longest,)
@@ -336,7 +336,7 @@ def _longest(call: RefineCall) -> int:
 
 
 def _plan_named(kernel: str, call: RefineCall, device: torch.device) -> Plan:
-    """What is remembered of kernels that do not start."""
+    """Return the plan under which failures to start of ``kernel`` are recorded."""
     width, dtype = call.config.d_model, str(call.product_dtype).removeprefix("torch.")
     words = f"the CUDA kernels ({kernel}, width {width}, {dtype})"
     return Plan(
@@ -347,7 +347,8 @@ def _plan_named(kernel: str, call: RefineCall, device: torch.device) -> Plan:
 def plan_of(
     call: RefineCall, longest: int, device: torch.device, backward: bool = False
 ) -> LaunchPlan:
-    """The plan of a call's forward or backward; :class:`PlanFailure` if the card cannot run it."""
+    """Return the plan of a call's forward or backward. Raise :class:`PlanFailure` if the card
+    cannot run it."""
     config = call.config
     attention = call.options.dropout and threshold_and_planes(config.attn_dropout)[1] > 0
     residual = call.options.dropout and threshold_and_planes(config.dropout)[1] > 0
@@ -370,22 +371,22 @@ def plan_of(
 
 
 def _floats_of(tensor: Tensor) -> Tensor:
-    """``tensor`` as the kernels read it: contiguous float32, which they take in pairs."""
+    """Return ``tensor`` as contiguous float32, aligned for the kernels' loads of pairs."""
     tensor = tensor.to(torch.float32).contiguous()
     return tensor.clone() if tensor.data_ptr() % 8 else tensor
 
 
 def _check_size(what: str, numbers: int) -> None:
-    if numbers >= _MOST_NUMBERS:
+    if numbers >= _MAX_NUMBERS:
         raise PlanFailure(
             f"backend 'cuda' cannot run this call: {what} would have {numbers} numbers, "
-            f"the most is {_MOST_NUMBERS - 1}; split the batch"
+            f"the most is {_MAX_NUMBERS - 1}; split the batch"
         )
 
 
 @cache
 def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> bytes:
-    """The part of the C struct that depends on the core and the precision alone."""
+    """Return the part of the C struct that depends only on the core and the precision."""
     shapes = shapes_of(config)
     c = lib.LaresCudaCall()
     c.abi = lib.ABI

@@ -1,4 +1,4 @@
-"""What torch calls what the library takes as numbers: types, cards and streams."""
+"""Translate torch's dtypes, devices and streams to the numbers that the library takes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ PRECISIONS = {torch.bfloat16: Precision.BF16, torch.float16: Precision.FP16}  # 
 
 
 def index_of(device: torch.device) -> int:
-    """The card's number; 0 for the emulator."""
+    """Return the card's index; 0 for the emulator."""
     if device.type == "cpu":
         return 0
     return torch.cuda.current_device() if device.index is None else device.index
 
 
 def stream_of(device: torch.device) -> int | None:
-    """The stream on which to launch."""
+    """Return the stream to launch on."""
     return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None

@@ -1,4 +1,4 @@
-"""Parameters as the kernels read them: matrices in fragments of 16 x 16, vectors one after the other.
+"""Pack parameters as the kernels read them: matrices in 16 x 16 fragments, vectors concatenated.
 
 The order is that of csrc/cuda/core.hpp. Packing is a gather (csrc/cuda/pack.hpp), one launch.
 """
@@ -24,15 +24,15 @@ from lares_kernels.spec.parameters import parameter_shapes
 
 
 class Packed(NamedTuple):
-    """``matrices`` (fragments, 256) in the products' type, ``vectors`` (``Shapes.vector_size``,)
-    float32."""
+    """Hold ``matrices`` (fragments, 256) in the products' type and ``vectors``
+    (``Shapes.vector_size``,) in float32."""
 
     matrices: Tensor
     vectors: Tensor
 
 
 class Packing(NamedTuple):
-    """Packing that is still to be done: where to, and as the library is told of it."""
+    """Describe a packing that the library still has to do, and its destination."""
 
     packed: Packed
     call: ctypes.Structure
@@ -64,7 +64,7 @@ def packing(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.d
 
 
 class _Pack(ctypes.Structure):
-    """``LaresCudaPack`` of csrc/lares_cuda.h."""
+    """Mirror ``LaresCudaPack`` of csrc/lares_cuda.h."""
 
     _MOST = 16  # parameters
     _fields_ = [
@@ -77,7 +77,7 @@ class _Pack(ctypes.Structure):
 
 
 class _Unpack(ctypes.Structure):
-    """``LaresCudaUnpack`` of csrc/lares_cuda.h."""
+    """Mirror ``LaresCudaUnpack`` of csrc/lares_cuda.h."""
 
     _fields_ = [
         *((name, ctypes.c_int32) for name in ("device", "unit_warps", "splits", "warps")),
@@ -90,7 +90,7 @@ class _Unpack(ctypes.Structure):
 def unpack_gradients(
     config: CoreConfig, matrices: Tensor, vectors: Tensor, gradients: Tensor
 ) -> list[Tensor]:
-    """Gradients of the parameters from parts of those of the packed arrays.
+    """Return gradients of the parameters from partial gradients of the packed arrays.
 
     Args:
         matrices: (splits, fragments, 256) float32.
@@ -115,7 +115,7 @@ def unpack_gradients(
 
 @cache
 def places_of(config: CoreConfig, device: torch.device) -> Places:
-    """Where the packed numbers of a core come from."""
+    """Return where each packed number of a core comes from."""
     shapes = shapes_of(config)
     return find_places(
         config, device, lambda p: (_arrange_matrices(shapes, p), _arrange_vectors(shapes, p))
@@ -123,12 +123,12 @@ def places_of(config: CoreConfig, device: torch.device) -> Places:
 
 
 def _padded(part: Tensor, rows: int, columns: int) -> Tensor:
-    """(..., r, c) padded with zeros to (..., rows, columns)."""
+    """Pad (..., r, c) with zeros to (..., rows, columns)."""
     return pad(part, (0, columns - part.shape[-1], 0, rows - part.shape[-2]))
 
 
 def fragments(matrix: Tensor) -> Tensor:
-    """(..., 16 n, 16 k) to (..., n, k, 256): outputs by inputs in the order of the lanes.
+    """Reorder (..., 16 n, 16 k) to (..., n, k, 256): outputs by inputs in the order of the lanes.
 
     Lane ``4 g + t`` holds 8 numbers: rows ``g`` and ``8 + g``, of each columns ``2 t, 2 t + 1`` and
     ``2 t + 8, 2 t + 9``.
@@ -142,7 +142,7 @@ def fragments(matrix: Tensor) -> Tensor:
 
 
 def _arrange_matrices(shapes: Shapes, p: dict[str, Tensor]) -> Tensor:
-    """All matrices of ``p``: of every layer the heads, then the feed-forward; then concat's.
+    """Arrange all matrices of ``p``: each layer's heads and feed-forward, then concat's.
 
     A head is its query, key and value (outputs first, inputs fastest), then its columns of ``W_o`` (16
     inputs after the other, outputs fastest). The feed-forward goes by 16 columns of the inner layer:
@@ -167,7 +167,7 @@ def _arrange_matrices(shapes: Shapes, p: dict[str, Tensor]) -> Tensor:
 
 
 def _arrange_vectors(shapes: Shapes, p: dict[str, Tensor]) -> Tensor:
-    """All vectors of ``p`` in the order of ``Places``."""
+    """Arrange all vectors of ``p`` in the order of ``Places``."""
 
     def wide(part: Tensor, size: int) -> Tensor:
         return pad(part, (0, size - part.shape[-1]))

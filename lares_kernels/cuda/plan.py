@@ -1,4 +1,4 @@
-"""How a call is laid out on a card: a function of shapes and the card alone."""
+"""Plan how a call runs on a card, from its shapes and the card alone."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _TILE_ROWS = 16  # of a warp
 _RESERVED = 1024  # bytes of shared memory that a block has for CUDA itself, beside the limit
 SPLIT_LONGEST = 64  # tokens of a sequence that one block takes: four rows a warp
 SPLIT_WARPS = 16  # of its block
-_MOST_HELD_WIDTH = 64  # wider rows wait in shared memory while a branch that drops is summed
-_MOST_RESIDENT_HEAD_TILES = 2  # of backward: wider ones are compiled for weights in memory alone
+_MAX_HELD_WIDTH = 64  # wider rows are spilled to shared memory while a dropped branch is summed
+_MAX_RESIDENT_HEAD_TILES = 2  # of backward: wider ones are compiled for weights in memory alone
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """A core as the kernels see it; what csrc/cuda/core.hpp calls ``Places``.
+    """Describe a core's sizes as the kernels see them; csrc/cuda/core.hpp calls them ``Places``.
 
     Attributes:
         width: ``d``.
@@ -50,7 +50,7 @@ class Shapes:
             2 and 4.
         ff: width of the feed-forward, rounded up.
         layers: of the core.
-        concat: whether the adapter has a matrix.
+        concat: the adapter has a matrix.
     """
 
     width: int
@@ -62,67 +62,69 @@ class Shapes:
 
     @property
     def layer_fragments(self) -> int:
-        """Fragments of a layer's matrices."""
+        """Count the fragments of a layer's matrices."""
         chunks = self.width // 16
         return 4 * self.heads * self.head_tiles * chunks + self.ff // 16 * 2 * chunks
 
     @property
     def layer_vector(self) -> int:
-        """Numbers of a layer's vectors."""
+        """Return the size of a layer's vectors, in numbers."""
         return 48 * self.heads * self.head_tiles + 6 * self.width + self.ff
 
     @property
     def vector_size(self) -> int:
-        """Numbers of all vectors: the layers', LayerNorm_core's, concat's bias, the gate."""
+        """Return the size of all vectors in numbers: the layers', LayerNorm_core's, concat's
+        bias, the gate."""
         return self.layers * self.layer_vector + 3 * self.width + 4
 
     @property
     def weight_bytes(self) -> int:
-        """Of all layers' matrices."""
+        """Return the bytes of all layers' matrices."""
         return self.layers * self.layer_fragments * _FRAGMENT_BYTES
 
     @property
     def matrix_fragments(self) -> int:
-        """Fragments of all matrices."""
+        """Count the fragments of all matrices."""
         concat = 2 * (self.width // 16) ** 2 if self.concat else 0
         return self.layers * self.layer_fragments + concat
 
     @property
     def spill_bytes(self) -> int:
-        """What backward leaves of 16 tokens of a layer and step (csrc/cuda/spill.hpp)."""
+        """Return bytes that backward spills for 16 tokens of a layer and step (csrc/cuda/spill.hpp)."""
         units = 4 * self.heads * self.head_tiles + self.ff // 8
         return (units + self.width // 4) * _FRAGMENT_BYTES
 
     @property
     def concat_spill_bytes(self) -> int:
-        """Likewise of a step, for the adapter's matrix."""
+        """Return the bytes that backward spills for a step of the concat adapter's matrix."""
         return 3 * self.width // 16 * _FRAGMENT_BYTES if self.concat else 0
 
     @property
     def units(self) -> int:
-        """Pieces that gradients of matrices are made of (csrc/cuda/weight_gradients.hpp)."""
+        """Count the pieces that matrix gradients are made of (csrc/cuda/weight_gradients.hpp)."""
         of_layer = 4 * self.heads * self.head_tiles + self.ff // 8
         return self.layers * of_layer + (self.width // 8 if self.concat else 0)
 
     def scratch_bytes(self, unit_warps: int) -> int:
-        """What a warp keeps for itself in backward (``Scratch`` of csrc/cuda/spill.hpp)."""
+        """Return bytes of a warp's scratch in backward (``Scratch`` of csrc/cuda/spill.hpp)."""
         rows = (3 * self.layers + 2) * self.width // 8
         return (rows + 4 * self.head_tiles * (unit_warps - 1)) * _FRAGMENT_BYTES
 
     @property
     def exchange_bytes(self) -> int:
-        """Of shared memory in which a warp leaves keys and values of one head."""
+        """Return bytes of shared memory through which a warp passes a head's keys and values."""
         return 2 * self.head_tiles * _FRAGMENT_BYTES
 
     def waiting_bytes(self, dropout: bool) -> int:
-        """Of shared memory in which a warp's rows wait (``kWaits``); backward runs as with dropout."""
-        waits = dropout and self.width > _MOST_HELD_WIDTH
+        """Return the bytes of shared memory that hold a warp's spilled rows
+        (``kSpillsResidual``); backward takes those of dropout."""
+        waits = dropout and self.width > _MAX_HELD_WIDTH
         return self.width // 8 * _FRAGMENT_BYTES if waits else 0
 
 
 def shapes_of(config: CoreConfig) -> Shapes:
-    """The shapes of ``config``, which ``SERVES`` must have let pass."""
-    head_tiles = max(-(-config.head_dim // 16), 1 if config.d_model <= _MOST_HELD_WIDTH else 2)
+    """Return the sizes of ``config``, which must have passed ``SERVES``."""
+    head_tiles = max(-(-config.head_dim // 16), 1 if config.d_model <= _MAX_HELD_WIDTH else 2)
     return Shapes(
         width=config.d_model,
         heads=config.n_heads,
@@ -135,15 +137,15 @@ def shapes_of(config: CoreConfig) -> Shapes:
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """How a card runs a call.
+    """Describe how a card runs a call.
 
     Attributes:
         unit_warps: warps that share a tile, 16 rows each.
-        units: of a block; each takes tiles of its own.
+        units: units of a block; each takes its own tiles.
         resident: all layers' weights stay in shared memory; else they are read by every layer.
         shared_bytes: of a block.
         split_parts: 0, or: a block for each sequence, whose warps share a layer's columns, and the
-            feed-forward's second product in so many parts.
+            feed-forward's second product in that many parts.
     """
 
     unit_warps: int
@@ -158,7 +160,7 @@ class LaunchPlan:
 
 
 def most_warps(shapes: Shapes, dropout: bool) -> int:
-    """Warps of a block for which the kernel has registers enough (``Shape::kMostWarps``)."""
+    """Return the most warps of a block that the registers allow (``Shape::kMaxWarps``)."""
     return 8 if dropout or shapes.width > 64 or shapes.head_tiles > 2 else 12
 
 
@@ -170,9 +172,9 @@ def launch_plan(
     backward: bool = False,
     settings: Settings = SHIPPED,
 ) -> LaunchPlan | str:
-    """The plan for sequences of up to ``longest`` tokens, or why there is none.
+    """Return the plan for sequences of up to ``longest`` tokens, or the reason why there is none.
 
-    As many units as fit, also for a small batch: those without a tile help to bring the weights.
+    A block has as many units as fit, even for a small batch: those without a tile help to load weights.
     Weights are where ``settings`` prefers them if that can be.
     """
     unit_warps = 1
@@ -183,7 +185,7 @@ def launch_plan(
     for resident in (preferred == WEIGHTS[0], preferred != WEIGHTS[0]):
         if (shapes.width == 128 and resident) or (shapes.width == 32 and not resident):
             continue  # not compiled: the first never fits, the second is never needed
-        if backward and resident and shapes.head_tiles > _MOST_RESIDENT_HEAD_TILES:
+        if backward and resident and shapes.head_tiles > _MAX_RESIDENT_HEAD_TILES:
             continue
         fixed = vectors + (shapes.weight_bytes if resident else 0)
         unit = unit_warps * (shapes.exchange_bytes + shapes.waiting_bytes(dropout or backward))
@@ -200,14 +202,14 @@ def launch_plan(
 
 
 def carveout(shared_bytes: int, card: Card) -> int:
-    """Hundredths of a card's shared memory that one block of so many bytes takes, rounded up."""
+    """Return the percentage of a card's shared memory that one block's bytes take, rounded up."""
     return -(-100 * (shared_bytes + _RESERVED) // (card.shared_limit + _RESERVED))
 
 
 def split_plan(shapes: Shapes, longest: int, steps: int, card: Card) -> LaunchPlan | None:
-    """The low-latency plan (csrc/cuda/split.hpp) for calls without dropout or backward, or None.
+    """Return the low-latency plan (csrc/cuda/split.hpp) for inference without dropout, or None.
 
-    It is for calls of no more sequences than multiprocessors, which take it whatever its shape.
+    It serves calls of at most as many sequences as multiprocessors, of any shape.
     """
     tiles = -(-longest // _TILE_ROWS)
     if longest > SPLIT_LONGEST:

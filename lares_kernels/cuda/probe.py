@@ -1,5 +1,6 @@
-"""Does a card do what the kernels take it to do? Every primitive of a warp (csrc/cuda/probe.hpp) once,
-held to what NVIDIA's PTX manual says of it, written down here in plain PyTorch."""
+"""Check that a card computes as the kernels assume: every primitive of a warp
+(csrc/cuda/probe.hpp) once, against what NVIDIA's PTX manual defines, written down here in plain
+PyTorch."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ _ROW, _COLUMN = _LANE // 4, 2 * (_LANE % 4)
 
 
 class _Probe(ctypes.Structure):
-    """``LaresCudaProbe`` of csrc/lares_cuda.h."""
+    """Mirror ``LaresCudaProbe`` of csrc/lares_cuda.h."""
 
     _fields_ = [
         ("device", ctypes.c_int32),
@@ -32,7 +33,7 @@ class _Probe(ctypes.Structure):
 
 
 class _Line(NamedTuple):
-    """What a line of output should be; float32 within ``tolerance``, integers exactly."""
+    """Describe an expected line of output: float32 within ``tolerance``, integers exactly."""
 
     name: str
     wanted: Tensor  # (32,)
@@ -40,7 +41,7 @@ class _Line(NamedTuple):
 
 
 def differences(device: torch.device) -> list[str]:
-    """Primitives that give something else on ``device``, one line of text each.
+    """Return one line of text for each primitive that gives a wrong result on ``device``.
 
     Raises:
         BackendError: there is no library, or the card does not run it.
@@ -55,11 +56,13 @@ def differences(device: torch.device) -> list[str]:
     lines = list(_expected(words, wide))
     assert len(lines) == LINES
     return [
-        text for line, got in zip(lines, output.cpu(), strict=True) if (text := _told(line, got))
+        text
+        for line, got in zip(lines, output.cpu(), strict=True)
+        if (text := _difference(line, got))
     ]
 
 
-def _told(line: _Line, words: Tensor) -> str | None:
+def _difference(line: _Line, words: Tensor) -> str | None:
     wanted = line.wanted
     found = words.view(torch.float32) if wanted.dtype == torch.float32 else words
     wrong = found != wanted
@@ -74,8 +77,8 @@ def _told(line: _Line, words: Tensor) -> str | None:
 
 
 def _inputs() -> tuple[Tensor, Tensor]:
-    """(8, 32) int32: four lines of numbers, of which the last two are positive, four of any bits; and
-    (32,) int64 of which some do not fit 31 bits."""
+    """Return inputs: (8, 32) int32, four lines of numbers (the last two positive) and four of
+    any bits; and (32,) int64, some of which do not fit 31 bits."""
     generator = torch.Generator().manual_seed(5)
     numbers = torch.randn(4, LANES, generator=generator)
     numbers[2:] = numbers[2:].abs() + 0.01
@@ -103,7 +106,7 @@ def _expected(words: Tensor, wide: Tensor) -> Iterator[_Line]:
 
 
 def _wrapped(x: Tensor) -> Tensor:
-    """int64 to the int32 of the same low bits."""
+    """Wrap int64 to the int32 of the same low 32 bits."""
     return ((x + 2**31) % 2**32 - 2**31).to(torch.int32)
 
 
@@ -154,7 +157,7 @@ def _between_lanes(words: Tensor) -> Iterator[_Line]:
 
 
 def _halves(low: Tensor, high: Tensor, dtype: torch.dtype) -> Tensor:
-    """Words of two numbers rounded to 16 bits."""
+    """Pack two numbers, rounded to 16 bits, into words."""
     pair = torch.stack([low, high], dim=-1).to(dtype)
     return pair.view(torch.int32)[:, 0]
 

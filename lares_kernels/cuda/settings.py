@@ -1,9 +1,9 @@
-"""Ways in which the CUDA kernels can run a call, of which only a card can tell the fastest.
+"""Hold launch settings of the CUDA kernels, among which only measurement finds the fastest.
 
 Results are the same but for the order in which some gradients are summed. Nothing is tuned while a
 program runs: ``LARES_CUDA_SETTINGS`` names a folder, whose file ``cuda_FAMILY.json``, such as
-``python -m benchmarks.gpu.sweep`` writes, is a JSON object with those fields of :class:`Settings` that
-are not as by default.
+``python -m benchmarks.gpu.sweep`` writes, is a JSON object with the fields of :class:`Settings` that
+differ from the defaults.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from lares_kernels.common.settings_files import (
 
 ENVIRONMENT_VARIABLE = "LARES_CUDA_SETTINGS"
 WEIGHTS = ("resident", "streamed")
-_MOST_PRODUCT_WARPS = 64  # that a multiprocessor can hold
+_MAX_PRODUCT_WARPS = 64  # that a multiprocessor can hold
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How calls are launched on a family of cards.
+    """Describe how calls are launched on a family of cards.
 
     Attributes:
         forward_weights, backward_weights: where a layer's matrices are, if there is a choice: kept in
             shared memory (``resident``) where all fit it, or read again by every layer (``streamed``),
             which leaves more of that memory to the nearest cache. Rows of 32 are always resident, those
             of 128 always streamed. Calls of few sequences (csrc/cuda/split.hpp) have their own rules.
-        products_ahead: weights' gradients are multiplied of operands that were loaded a tile before.
-        sides_transposed: backward leaves those operands that many warps multiply as the products take
-            them, so that each is transposed once. Only where backward's weights are resident: other
-            kernels have no registers for it.
-        product_warps: of a multiprocessor, that multiply them: tokens are split into as many parts.
-        largest_cache: of the memory that shared memory and the nearest cache have in common kernels ask
-            for no more than blocks take, rather than what the driver would choose.
+        products_ahead: products of weight gradients take operands that were loaded one tile before.
+        sides_transposed: backward stores operands that many warps multiply in the products' layout, so
+            that each is transposed once. Only with resident weights in backward: other kernels have no
+            registers for it.
+        product_warps: warps of a multiprocessor for these products; they split the tokens.
+        largest_cache: kernels ask for no more of the memory that shared memory and the L1 cache divide
+            than blocks take, leaving the rest to the cache, instead of the driver's choice.
     """
 
     forward_weights: str = WEIGHTS[0]
@@ -81,7 +81,7 @@ def settings(family: str) -> Settings:
     """Return the settings of a family of cards; a file is read once in a process.
 
     Raises:
-        ValueError: ``LARES_CUDA_SETTINGS`` names no folder, or what its file holds cannot be.
+        ValueError: ``LARES_CUDA_SETTINGS`` names no folder, or its file holds an invalid value.
     """
     if family in _replaced:
         return _replaced[family]
@@ -90,7 +90,7 @@ def settings(family: str) -> Settings:
 
 
 def use_settings(family: str, those: Settings) -> AbstractContextManager[None]:
-    """Within the block, in the whole process, launch a family's calls by ``those``."""
+    """Launch a family's calls by ``those`` settings within the block, in the whole process."""
     return replaced(_replaced, family, those, settings.cache_clear)
 
 
@@ -98,7 +98,7 @@ def read_settings(path: Path) -> Settings:
     """Return what a file holds.
 
     Raises:
-        ValueError: it cannot be read, or a value cannot be; the message names file and field.
+        ValueError: it cannot be read, or a value is invalid; the message names file and field.
     """
     found = read_json(path, dict, "an object of settings, such as {}")
     require_known(str(path), found, [field.name for field in fields(Settings)])
@@ -115,8 +115,8 @@ def _require(path: Path, name: str, value: Any) -> None:
         allowed, what = isinstance(value, bool), "true or false"
     else:
         whole = isinstance(value, int) and not isinstance(value, bool)
-        allowed = whole and 1 <= value <= _MOST_PRODUCT_WARPS
-        what = f"a whole number from 1 to {_MOST_PRODUCT_WARPS}"
+        allowed = whole and 1 <= value <= _MAX_PRODUCT_WARPS
+        what = f"a whole number from 1 to {_MAX_PRODUCT_WARPS}"
     if not allowed:
         raise ValueError(f"{path}: {name} is {value!r}; it must be {what}")
 

@@ -1,1 +1,1 @@
-"""What the kernels of all GPUs share on the host: memory, packing of parameters, sizes of tiles."""
+"""Share host code among the kernels of all GPUs: memory, packing of parameters, sizes of tiles."""

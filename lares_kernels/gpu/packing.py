@@ -1,4 +1,4 @@
-"""Where packed parameters come from, for kernels that read them padded and in another order.
+"""Index packed parameters, for kernels that read them padded and in another order.
 
 Packing is a gather. Its places are found once for each shape, by arranging addresses instead of values,
 and read the other way they unpack gradients.
@@ -24,7 +24,7 @@ Arrange = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
 
 
 class Places(NamedTuple):
-    """Places of numbers in all parameters, one after the other, counted from 1; 0 is a zero.
+    """Number the places in all parameters, one after the other, from 1; 0 is a zero.
 
     Attributes:
         matrices: shape of the packed matrices.

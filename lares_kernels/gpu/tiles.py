@@ -1,4 +1,4 @@
-"""What the GPU backends' tile plans have in common."""
+"""Share what the GPU backends' tile plans have in common."""
 
 from __future__ import annotations
 
@@ -6,41 +6,42 @@ from functools import cache
 
 import torch
 
-LEAST_SPILL = 1 << 30
+MIN_SPILL = 1 << 30
 _SHARE = 16  # of a card's memory
 
 
 @cache
 def spill_bytes(device: torch.device) -> int:
-    """Room for what backward leaves for the weights' gradients: as many steps as fit run in one launch.
+    """Return the bytes for what backward spills for weight gradients; a launch runs as many steps
+    as fit.
 
-    A sixteenth of the card's memory, at least 1 GiB. The host does not know how many tokens there are,
-    so it counts padding; kernels touch what tokens need.
+    It is a sixteenth of the card's memory, at least 1 GiB. The host does not know how many tokens there
+    are, so it counts padding; kernels touch only what tokens need.
     """
     if device.type != "cuda":
-        return LEAST_SPILL
+        return MIN_SPILL
     total = int(torch.cuda.get_device_properties(device).total_memory)
-    return max(LEAST_SPILL, total // _SHARE)
+    return max(MIN_SPILL, total // _SHARE)
 
 
-MOST_PROGRAMS = 512
+MAX_PROGRAMS = 512
 
 
 def divided(n_sequences: int, block: int) -> tuple[int, int, int]:
-    """How blocks of sequences, each cut into tiles on its own, are divided among programs.
+    """Divide blocks of sequences, each cut into tiles on its own, among programs.
 
     Returns:
-        (blocks, programs, blocks of a program): one each as far as ``MOST_PROGRAMS`` goes.
+        (blocks, programs, blocks of a program): one each as far as ``MAX_PROGRAMS`` goes.
     """
     blocks = -(-n_sequences // block)
-    of_program = -(-blocks // MOST_PROGRAMS)
+    of_program = -(-blocks // MAX_PROGRAMS)
     return blocks, -(-blocks // of_program), of_program
 
 
 def most_tiles(
     n_rows: int, n_sequences: int, longest: int, tile_rows: int, n_blocks: int = 1
 ) -> int:
-    """Tiles that sequences of at most ``longest`` tokens, ``n_rows`` in all, can need.
+    """Bound the tiles that sequences of at most ``longest`` tokens, ``n_rows`` in all, can need.
 
     They are put into tiles in ``n_blocks`` blocks, each on its own and first-fit. A tile of a block
     that another follows holds more than ``tile_rows - longest`` rows, and two neighbours together more

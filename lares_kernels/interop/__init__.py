@@ -1,1 +1,1 @@
-"""Other people's modules: PyTorch's own encoders and their layers as parameters of a core."""
+"""Convert PyTorch's own encoders and their layers to parameters of a core."""

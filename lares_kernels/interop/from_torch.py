@@ -1,4 +1,4 @@
-"""``from_torch``: a causal ``nn.TransformerEncoder`` on the op, with the weights that it has."""
+"""Run a causal ``nn.TransformerEncoder`` on the op with its own weights."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from lares_kernels.spec.seeds import DrawSeeds
 
 
 class TorchEncoder(nn.Module):
-    """Runs an ``nn.TransformerEncoder`` or ``nn.TransformerEncoderLayer`` under a causal mask.
+    """Run an ``nn.TransformerEncoder`` or ``nn.TransformerEncoderLayer`` under a causal mask.
 
-    It takes the place of the encoder in a program: the arguments and the result are the encoder's.
+    It replaces the encoder in a program: arguments and result are the encoder's.
     The encoder's modules are its own, under the names that they had, so checkpoints of before and
     after fit both. They keep their parameters, which are read at every call, and gradients reach them.
-    They keep their modes, too: what is in evaluation mode does not drop. Hooks on them are refused at
-    the call, as they would not run.
-    Rows of padding come out as zeros, or as what the encoder's last LayerNorm makes of zeros.
+    They keep their modes, too: modules in evaluation mode do not apply dropout. Hooks on them are
+    refused at the call, as they would not run.
+    Padding rows of the result are zeros, or as what the encoder's last LayerNorm makes of zeros.
 
     Args:
         encoder: see :func:`from_torch`.
         padding: ``right`` or ``left``, side of padding of ``src_key_padding_mask`` or ``lengths``.
-        seed: None draws a seed from torch's generator in every training forward that drops; a number
-            is the first forward's, and each one after takes the next (:class:`DrawSeeds`).
+        seed: None draws a seed from torch's generator in every training forward with dropout; a number
+            is the first forward's, and each later one takes the next (:class:`DrawSeeds`).
     """
 
     def __init__(self, encoder: nn.Module, padding: str = "right", seed: int | None = None) -> None:
@@ -53,7 +53,7 @@ class TorchEncoder(nn.Module):
         self.training = encoder.training  # and each part keeps its own mode
 
     def parameters_of_op(self) -> dict[str, Tensor]:
-        """The layers' parameters as the op takes them, differentiable."""
+        """Return the layers' parameters as the op takes them, differentiable."""
         return stack_layers([_tensors(layer) for layer in self._own_layers()])
 
     def _own_layers(self) -> list[nn.Module]:
@@ -70,18 +70,18 @@ class TorchEncoder(nn.Module):
         lengths: Tensor | None = None,
         seed: int | Tensor | None = None,
     ) -> Tensor:
-        """What ``encoder(src, mask, src_key_padding_mask)`` gives.
+        """Compute ``encoder(src, mask, src_key_padding_mask)``.
 
         Args:
             src: (B, L, d), or (L, B, d) if the encoder is not ``batch_first``.
             mask: (L, L), which must be causal; None needs ``is_causal=True``.
-            src_key_padding_mask: (B, L), True (or -inf) at padding, which must stand on the one side.
-            is_causal: as torch's: True promises that the mask is causal, which is then not looked at.
+            src_key_padding_mask: (B, L), True (or -inf) at padding, which must be on side ``padding``.
+            is_causal: as in torch: True promises that the mask is causal; it is then not checked.
             lengths: (B,), instead of ``src_key_padding_mask``.
-            seed: of this forward's dropout, instead of the next.
+            seed: seed of this forward's dropout, instead of the next one.
 
         Raises:
-            ValueError: a mask says something else.
+            ValueError: a mask is neither causal nor padding on that side.
             UnsupportedModuleError: a layer has hooks, or layers have modes that the op cannot follow.
         """
         if src.dim() != 3:
@@ -122,11 +122,11 @@ class TorchEncoder(nn.Module):
 
 
 def from_torch(encoder: nn.Module, padding: str = "right", seed: int | None = None) -> TorchEncoder:
-    """A module that gives what ``encoder`` gives under a causal mask, computed by the op.
+    """Return a module that computes by the op what ``encoder`` computes under a causal mask.
 
     Pre- and post-norm, relu and gelu, ``batch_first`` or not, with the encoder's last ``norm`` and
     without biases are served. Outputs are equal to rounding, and so are gradients without dropout;
-    dropout is on at the same places with the same rates, and draws other numbers.
+    dropout has the same places and rates, and draws other numbers.
 
     Args:
         encoder: ``nn.TransformerEncoder`` of ``nn.TransformerEncoderLayer``, or one such layer. Its
@@ -134,13 +134,13 @@ def from_torch(encoder: nn.Module, padding: str = "right", seed: int | None = No
         padding, seed: of :class:`TorchEncoder`.
 
     Raises:
-        UnsupportedModuleError: the op does not compute that; the message names the attribute.
+        UnsupportedModuleError: the op does not compute this module; the message names the attribute.
     """
     return TorchEncoder(encoder, padding, seed)
 
 
 def _layers(encoder: object) -> tuple[list[Any], str]:
-    """The layers, and how their names begin."""
+    """Return the layers, and the prefix of their names."""
     if kind_of(encoder) is nn.TransformerEncoderLayer:
         return [encoder], ""
     require_type("encoder", encoder, nn.TransformerEncoder)
@@ -148,7 +148,7 @@ def _layers(encoder: object) -> tuple[list[Any], str]:
 
 
 def _config(encoder: nn.Module, padding: str) -> tuple[CoreConfig, bool]:
-    """What the op must compute for ``encoder``, and whether it is ``batch_first``."""
+    """Return the configuration that computes ``encoder``, and whether it is ``batch_first``."""
     layers, prefix = _layers(encoder)
     if not layers:
         refuse("encoder.layers", layers, "there must be at least one")
@@ -179,7 +179,7 @@ def _config(encoder: nn.Module, padding: str) -> tuple[CoreConfig, bool]:
 
 
 def _layer_options(layer: Any, prefix: str) -> dict[str, Any]:
-    """What decides what a layer computes, by the attribute's name; checks the rest."""
+    """Return the attributes that determine what a layer computes; check the rest."""
     require_type(prefix.rstrip(".") or "encoder", layer, nn.TransformerEncoderLayer)
     check_attention(f"{prefix}self_attn", layer.self_attn)
     d = layer.self_attn.embed_dim
@@ -207,7 +207,7 @@ def _layer_options(layer: Any, prefix: str) -> dict[str, Any]:
 
 
 def activation_name(where: str, activation: object) -> str:
-    """The op's name of an activation, a function or a module of torch's."""
+    """Return the op's name of an activation, given as one of torch's functions or modules."""
     names = {functional.relu: "relu", torch.relu: "relu", functional.gelu: "gelu"}
     names |= {functional.silu: "silu"}
     if isinstance(activation, nn.GELU):
@@ -223,7 +223,7 @@ def activation_name(where: str, activation: object) -> str:
 
 
 def _drops(layer: Any) -> Drops:
-    """Which dropouts of a layer are on."""
+    """Return which dropouts of a layer are on."""
     return Drops(
         attention=layer.self_attn.training,
         mixed=layer.dropout1.training,
@@ -233,7 +233,7 @@ def _drops(layer: Any) -> Drops:
 
 
 def _tensors(layer: Any) -> dict[str, Tensor]:
-    """A layer's parameters in the order and by the names of the op."""
+    """Return a layer's parameters under the op's names, in its order."""
     renew_weights(layer.linear1, layer.linear2)
     up, down = layer.linear1.weight, layer.linear2.weight
     return {
@@ -267,7 +267,7 @@ def _check_causal(mask: Tensor | None, is_causal: bool | None, length: int) -> N
 
 
 def _hides(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a mask hides, and where it does something else, both bool in its shape."""
+    """Return where a mask hides, and where it does something else, both bool in its shape."""
     if mask.dtype == torch.bool:
         return mask, torch.zeros_like(mask)
     hidden = mask == float("-inf")
@@ -275,7 +275,7 @@ def _hides(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _lengths(mask: Tensor, shape: tuple[int, int], padding: str) -> Tensor:
-    """Tokens of each sequence (B,) from a mask of padding."""
+    """Return the length of each sequence (B,) from a padding mask."""
     if tuple(mask.shape) != shape:
         raise ValueError(f"src_key_padding_mask has shape {tuple(mask.shape)}; it must be {shape}")
     if mask.dtype != torch.bool and not mask.is_floating_point():

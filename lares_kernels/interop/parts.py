@@ -1,4 +1,4 @@
-"""Parts of layers that others hold, at a call: hooks that nobody would run, and what drops."""
+"""Inspect foreign layers at a call: hooks that would not run, and dropouts that are on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class UnsupportedModuleError(TypeError):
-    """A module computes what the op does not; the message names the attribute."""
+    """Report that a module computes what the op does not; the message names the attribute."""
 
 
 def refuse(where: str, found: object, wanted: str) -> None:
@@ -27,7 +27,7 @@ def refuse(where: str, found: object, wanted: str) -> None:
 
 
 def makes_weights(hook: object) -> bool:
-    """Return whether a hook makes a weight before a forward, which ``renew_weights`` has it do."""
+    """Return True if a hook makes a weight before a forward, which ``renew_weights`` has it do."""
     if isinstance(hook, WeightNorm | SpectralNorm):
         return True
     prune = sys.modules.get("torch.nn.utils.prune")  # imported by who prunes
@@ -54,13 +54,13 @@ def parts_of(layer: nn.Module, where: str = "") -> Iterator[tuple[str, nn.Module
 
 
 class Drops(NamedTuple):
-    """Which dropouts of a layer are on, as the modes of the modules say that have them.
+    """Hold which dropouts of a layer are on, by the modes of the modules that have them.
 
     Attributes:
-        attention: of the attention's weights.
-        mixed: of what the attention gives.
-        fed: of what the feed-forward gives.
-        inner: within the feed-forward.
+        attention: dropout of attention probabilities.
+        mixed: dropout of the attention's output.
+        fed: dropout of the feed-forward's output.
+        inner: dropout inside the feed-forward.
     """
 
     attention: bool
@@ -70,12 +70,12 @@ class Drops(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """Layers that are run at once.
+    """Group layers that are run at once.
 
     Attributes:
-        first, end: their numbers.
-        config: of them.
-        training: whether they drop.
+        first, end: range of their numbers.
+        config: their configuration.
+        training: they apply dropout.
     """
 
     first: int
@@ -85,16 +85,16 @@ class Stretch(NamedTuple):
 
 
 def stretches(config: CoreConfig, drops: Sequence[Drops], training: bool) -> list[Stretch]:
-    """Return how layers are run whose parts may be in modes of their own.
+    """Group layers, whose parts may be in different modes, into runs with the same dropout.
 
     Args:
-        config: of all of them.
-        drops: of each.
-        training: mode of the whole, which counts where no part could drop.
+        config: configuration of all layers.
+        drops: each layer's dropouts.
+        training: mode of the whole module, used where no part has dropout.
 
     Raises:
-        UnsupportedModuleError: stretches of layers drop, each in its own way; or one drops what its
-            attention gives and not what its feed-forward gives.
+        UnsupportedModuleError: stretches of layers have different dropouts; or one drops the output of
+            attention and not that of the feed-forward.
     """
     n = len(drops)
     modes = {mode for each in drops for mode in _modes_that_count(config, each)}

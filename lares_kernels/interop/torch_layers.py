@@ -1,7 +1,7 @@
-"""Parameters of transformer layers that others hold, as the op takes them.
+"""Read parameters of foreign transformer layers as the op takes them.
 
-Nothing is copied for good: stacking is an operation that autograd differentiates, so gradients reach
-the modules' own parameters, and optimisers, checkpoints and ``state_dict`` go on with them.
+Nothing is copied permanently: stacking is an operation that autograd differentiates, so gradients reach
+the modules' own parameters, and optimisers, checkpoints and ``state_dict`` keep working with them.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def require_type(where: str, module: object, *types: type) -> None:
 
 
 def kind_of(module: object) -> type:
-    """The type of a module, of a parametrised one that which it had before."""
+    """Return a module's type; for a parametrised module, the type that it had before."""
     kind = type(module)
     parametrised = "parametrizations" in getattr(module, "_modules", ())
     return kind.__bases__[0] if parametrised else kind
 
 
 def renew_weights(*modules: nn.Module) -> None:
-    """Make the weights anew that hooks make before a forward, which here nobody calls.
+    """Recompute the weights that hooks make before a forward, which is not called here.
 
     These are ``nn.utils.weight_norm``, ``spectral_norm`` and ``prune``; parametrised weights are made
     as they are read.
@@ -57,7 +57,7 @@ def require_equal(where: str, found: object, wanted: object, of: str) -> None:
 
 
 def norm_tensors(norm: nn.LayerNorm, name: str, like: Tensor) -> dict[str, Tensor]:
-    """Weight and bias of a LayerNorm; the neutral value for one that it does not have."""
+    """Return a LayerNorm's weight and bias; the neutral value for one that is missing."""
     renew_weights(norm)
     weight = like.new_ones(norm.normalized_shape) if norm.weight is None else norm.weight
     bias = like.new_zeros(norm.normalized_shape) if norm.bias is None else norm.bias
@@ -65,7 +65,7 @@ def norm_tensors(norm: nn.LayerNorm, name: str, like: Tensor) -> dict[str, Tenso
 
 
 def linear_tensors(weight: Tensor, bias: Tensor | None, name: str) -> dict[str, Tensor]:
-    """Weight (out, in) and bias of a product; zeros for a bias that it does not have."""
+    """Return a product's weight (out, in) and bias; zeros for a missing bias."""
     return {
         f"{name}_weight": weight,
         f"{name}_bias": weight.new_zeros(weight.shape[0]) if bias is None else bias,
@@ -73,7 +73,8 @@ def linear_tensors(weight: Tensor, bias: Tensor | None, name: str) -> dict[str, 
 
 
 def attention_tensors(attention: nn.MultiheadAttention) -> dict[str, Tensor]:
-    """Of :class:`torch.nn.MultiheadAttention` that passed :func:`check_attention`."""
+    """Return the tensors of a :class:`torch.nn.MultiheadAttention` that passed
+    :func:`check_attention`."""
     out = attention.out_proj
     renew_weights(attention, out)
     return {
@@ -106,7 +107,7 @@ def check_norm(where: str, norm: object, width: int) -> None:
 
 
 def stack_layers(layers: Sequence[LayerTensors]) -> dict[str, Tensor]:
-    """The op's parameters from those of each layer, by the names of ``parameter_shapes``."""
+    """Stack each layer's parameters to the op's, by the names of ``parameter_shapes``."""
     if len(layers) == 1:
         return {name: tensor.unsqueeze(0) for name, tensor in layers[0].items()}
     return {name: torch.stack([layer[name] for layer in layers]) for name in layers[0]}

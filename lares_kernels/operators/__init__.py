@@ -1,1 +1,1 @@
-"""``torch.ops.lares_kernels``: definitions, fakes, checks, how they are differentiated."""
+"""Define ``torch.ops.lares_kernels``: schemas, fakes, checks, differentiation."""

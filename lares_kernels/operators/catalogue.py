@@ -1,6 +1,6 @@
-"""``torch.ops.lares_kernels.catalogue_*``: definitions, fakes, one implementation for all devices.
+"""Define ``torch.ops.lares_kernels.catalogue_*``: schemas, fakes, one kernel for all devices.
 
-The implementations check what they are given, since anybody may call them: kernels get addresses.
+The implementations check their arguments, since anyone may call them and kernels get addresses.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from lares_kernels.spec.catalogue_call import (
     check_excluded,
     check_k,
     check_options,
+    check_per_query,
     checks_values,
-    of_queries,
     operands,
     working_dtype,
 )
@@ -53,7 +53,7 @@ library.define(
 
 
 class _Call(NamedTuple):
-    """A call that fits together: what runs a function of a backend, how, on what."""
+    """Hold a checked call: the function of a backend, its options and its tensors."""
 
     run: Callable[[Callable[[CatalogueBackend], Any]], Any]
     call: CatalogueCall
@@ -85,7 +85,7 @@ def _run(
     index: int | None,
     run: Callable[[CatalogueBackend], Any],
 ) -> Any:
-    """Run an op on a backend, or on the next one where it does not start and nobody asked for it."""
+    """Run an op on a backend, or on the next one if it does not start and was not requested by name."""
     if not may_pass_on(backend):
         return run(CATALOGUE.named(backend))
     found, _ = CATALOGUE.run(backend, request, index, run)
@@ -113,8 +113,8 @@ def _gradients(
     *options, normaliser, g_log_probability, wants_queries, wants_items = others
     run, call, given = _call("chosen", (queries, items, chosen, excluded), options)
     check_values("chosen", items, given.chosen, given.excluded)
-    normaliser = of_queries("normaliser", normaliser, queries)
-    g = of_queries("g_log_probability", g_log_probability, queries)
+    normaliser = check_per_query("normaliser", normaliser, queries)
+    g = check_per_query("g_log_probability", g_log_probability, queries)
     if not len(queries):
         dtype = working_dtype(queries, items)
         zeros = items.new_zeros(items.shape if wants_items else (0,), dtype=dtype)
@@ -154,7 +154,7 @@ def _ranks(
 
 
 def check_values(name: str, items: Tensor, ids: Tensor | None, excluded: Tensor | None) -> None:
-    """Raise ``ValueError`` unless ``ids`` (R,) and ``excluded`` fit; on a CPU, or where asked for."""
+    """Raise ``ValueError`` unless ``ids`` (R,) and ``excluded`` fit; on a CPU, or if requested."""
     if checks_values(items):
         if excluded is not None:
             check_excluded(excluded, len(items))
@@ -217,10 +217,10 @@ for _name, _fake in _FAKES.items():
 
 
 def operator_for(name: str, *tensors: Tensor | None) -> Callable[..., Any]:
-    """``torch.ops.lares_kernels.<name>``, or what it runs where nothing looks on that needs more."""
+    """Return ``torch.ops.lares_kernels.<name>``, or its function where no dispatch is needed."""
     given = [tensor for tensor in tensors if tensor is not None]
     differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
-    # A batch of gradients (is_grads_batched=True) has no memory of its own.
+    # A batch of gradients (is_grads_batched=True) has no memory.
     if needs_no_dispatcher(given) and not differentiated and all(map(torch._C._has_storage, given)):
         return _RUNS[name]
     operator: Callable[..., Any] = getattr(torch.ops.lares_kernels, name)

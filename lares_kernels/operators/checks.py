@@ -1,8 +1,8 @@
-"""What ``torch.ops.lares_kernels.refine`` and ``refine_backward`` ask of their arguments.
+"""Check the arguments of ``torch.ops.lares_kernels.refine`` and ``refine_backward``.
 
-``refine`` of function.py has checked all this in better words, and goes past it where it can. Who calls
-an operator by its name, or runs an exported program, comes here: kernels get addresses, so that a
-tensor of another size than they are told would be memory of somebody else's.
+``refine`` of function.py has checked all this with better messages, and bypasses it where it can.
+Direct calls of an operator, and exported programs, are checked here: kernels get addresses, so a tensor
+of another size than expected would mean access to foreign memory.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def check_backward(
 
 
 def core_of(key: str) -> CoreConfig:
-    """The configuration whose ``key`` an operator was given."""
+    """Return the configuration whose ``key`` an operator was given."""
     try:
         return CoreConfig.from_key(key)
     except (ValueError, TypeError, AttributeError) as error:

@@ -1,9 +1,9 @@
-"""Operators with a gradient written by hand: differentiated once, in reverse. All else raises.
+"""Register hand-written gradients: once, in reverse mode. All other differentiation raises.
 
-Second derivatives, forward mode and vmap are backend ``equations``'s, which is plain PyTorch. Asked
-of any other they would come out as zeros or not at all: PyTorch itself does not know better. So each
-operator says how it is differentiated at the dispatcher, which every way of asking comes past
-(``create_graph``, ``torch.func``, forward mode, compiled programs).
+Backend ``equations``, plain PyTorch, has second derivatives, forward mode and vmap. With any other,
+PyTorch by itself would return zeros for them or nothing. So each operator registers its differentiation
+at the dispatcher, which all ways to differentiate pass (``create_graph``, ``torch.func``, forward mode,
+compiled programs).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lares_kernels.common.dispatcher import may_have_tangents
 def refuse(what: str) -> NoReturn:
     """Raise ``RuntimeError``: only backend ``equations`` has that."""
     raise RuntimeError(
-        f"{what} is not to be had of this backend, whose gradients are written by hand and are "
+        f"{what} is not available from this backend, whose gradients are written by hand and are "
         'differentiated once, in reverse: run it inside "with use_backend("equations")"'
     )
 
@@ -38,15 +38,15 @@ def differentiable_by(
     """Let the operator ``name`` be differentiated by ``function``'s backward, once.
 
     Args:
-        library: that defines it.
-        name: of the operator.
+        library: the library that defines the operator.
+        name: name of the operator.
         function: has ``setup_context`` and ``backward``.
-        inputs_of: from the operator's arguments to those of ``function``; the same by default.
-        asked: from the operator's arguments to those that have it keep what backward needs.
+        inputs_of: maps the operator's arguments to those of ``function``; the same by default.
+        asked: maps the operator's arguments to those that make it save what backward needs.
     """
 
     class Level(_SingleLevelFunction):
-        """One level of differentiation: torch.func has several."""
+        """Hold one of torch.func's levels of differentiation."""
 
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Any:
@@ -78,7 +78,7 @@ def differentiable_by(
 
 
 class _LastLevel(_SingleLevelFunction):
-    """What is not differentiated: backward and forward mode raise."""
+    """Raise on backward and forward mode of what cannot be differentiated further."""
 
     @staticmethod
     def forward(ctx: Any, below: Callable[[], Any], *tensors: Tensor) -> Any:
@@ -95,9 +95,9 @@ class _LastLevel(_SingleLevelFunction):
 
 
 def not_differentiable(library: torch.library.Library, name: str) -> None:
-    """Let derivatives of the operator ``name``, a gradient, be refused, as soon as they are asked for.
+    """Make derivatives of the operator ``name``, a gradient, raise as soon as they are requested.
 
-    Under vmap, by which jacrev asks for gradients of every output, it runs for one after the other.
+    Under vmap, with which jacrev computes gradients of every output, it runs for one at a time.
     """
     operator = getattr(torch.ops.lares_kernels, name).default
 
@@ -125,7 +125,7 @@ def without_gradient(library: torch.library.Library, name: str) -> None:
 
 
 def _pick(given: Any, dim: Any, i: int) -> Any:
-    """The ``i``-th of a batch, where there is one."""
+    """Return the ``i``-th of a batch, if there is a batch dimension."""
     if isinstance(given, list):
         dims = dim if isinstance(dim, list | tuple) else [dim] * len(given)
         return [_pick(each, of, i) for each, of in zip(given, dims, strict=True)]
@@ -158,7 +158,7 @@ def _in_level(
     below: Callable[..., Any],
     arguments: Sequence[Any],
 ) -> Any:
-    """``differentiated``, where this is one of the levels of torch.func."""
+    """Call ``differentiated`` if the current level is one of torch.func's."""
     from torch._functorch.utils import enable_single_level_autograd_function
 
     reverse, forward = torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled()

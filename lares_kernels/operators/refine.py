@@ -1,8 +1,8 @@
-"""``torch.ops.lares_kernels``: the recurrence as two operators, forward and backward.
+"""Define ``torch.ops.lares_kernels``: the recurrence as two operators, forward and backward.
 
-Definition, fake implementation and one implementation for all devices; which backend runs is an
-argument. ``function.py`` makes them differentiable and gives them their public face. Whoever calls
-them by their own names is held to the same rules (``checks.py``).
+Each has a schema, a fake and one implementation for all devices; the backend to run is an argument.
+``function.py`` makes them differentiable and gives them their public face. Direct calls of the
+operators are checked by the same rules (``checks.py``).
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def make_call(
     handover: Handover | None = None,
     config: CoreConfig | None = None,
 ) -> RefineCall:
-    """The call that an operator's plain arguments describe, whose tensors kernels can read.
+    """Build the call that an operator's arguments describe, with tensors that kernels can read.
 
-    ``config`` is the options', for those who have it: a compiler cannot follow how a key is read.
+    ``config`` is that of the options, if known: a compiler cannot trace the parsing of a key.
     """
     padded = hidden.dim() == 3
     lengths, num_steps, sequence_ids, seed = tensors
@@ -111,7 +111,7 @@ def _refine_backward(
     tensors, options = unpack(of_call)
     backend = options.backend
     call = make_call(hidden, tensors, options, handover=handover)
-    # Compiled graphs hand in zeros for an output that nobody read.
+    # Compiled graphs pass zeros for an unused output.
     given = (kept.contiguous(), g_trajectory, g_state if options.wants_state else None)
     if not may_pass_on(backend):
         return REFINE.named(backend).backward(call, hidden, state, parameters, *given)
@@ -149,7 +149,7 @@ def _refine_backward_operator(*arguments: Any) -> list[Tensor]:
 
 
 def _dtype_of(backend: str, hidden: Tensor) -> torch.dtype:
-    """Type of what a backend gives back; kernels compute in float32 whatever they are given."""
+    """Return the type of a backend's results; kernels compute in float32."""
     if hidden.dtype != torch.float64:
         return torch.float32
     served = REFINE.named(plain_name(backend)).serves.widths
@@ -194,7 +194,7 @@ torch.library.register_fake("lares_kernels::refine_backward", _refine_backward_f
 
 
 def _dispatched(name: str) -> Callable[..., Any]:
-    """The operator ``name``; of its seed a number may be given."""
+    """Return the operator ``name``, wrapped to accept a number as its seed."""
     operator = getattr(torch.ops.lares_kernels, name).default
 
     def run(*arguments: Any) -> Any:
@@ -214,10 +214,9 @@ def refine_for(
     parameters: Sequence[Tensor],
     handover: Handover | None = None,
 ) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """``torch.ops.lares_kernels.refine``, or what it runs, as a call with these tensors needs.
+    """Return ``torch.ops.lares_kernels.refine``, or its function if no dispatch is needed.
 
-    Operators hand nothing on to backward but what they return: only what runs without them fills
-    ``handover``.
+    Operators pass nothing to backward but their results: only a call without them fills ``handover``.
     """
     if needs_no_dispatcher([hidden, state, *parameters]):
         return _refine if handover is None else partial(_refine, handover=handover)
@@ -232,9 +231,9 @@ def refine_backward_for(
     g_state: Tensor | None,
     handover: Handover,
 ) -> Callable[..., list[Tensor]]:
-    """``torch.ops.lares_kernels.refine_backward``, or what it runs.
+    """Return ``torch.ops.lares_kernels.refine_backward``, or the plain function under it.
 
-    Where gradients may be differentiated again, it is the operator, which refuses that.
+    If gradients may be differentiated again, it is the operator, which refuses that.
     """
     if torch.is_grad_enabled():
         return _dispatched_backward

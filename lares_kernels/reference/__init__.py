@@ -1,1 +1,1 @@
-"""Backends ``reference`` and ``equations``: plain PyTorch."""
+"""Provide backends ``reference`` and ``equations`` in plain PyTorch."""

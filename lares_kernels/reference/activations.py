@@ -1,4 +1,4 @@
-"""Activations of the feed-forward and their derivatives, element by element."""
+"""Compute the feed-forward's activations and their derivatives, element by element."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _TANH_CUBIC = 0.044715
 
 
 class Activation(NamedTuple):
-    """``value(x)`` and ``derivative(x)``, both of ``x``'s shape and dtype."""
+    """Hold ``value(x)`` and ``derivative(x)``, both of ``x``'s shape and dtype."""
 
     value: Callable[[Tensor], Tensor]
     derivative: Callable[[Tensor], Tensor]
 
 
 def _gelu_derivative(x: Tensor) -> Tensor:
-    """``Phi(x) + x phi(x)``."""
+    """Compute ``Phi(x) + x phi(x)``."""
     return 0.5 * (1.0 + torch.erf(x * _SQRT_HALF)) + x * torch.exp(-0.5 * x * x) * _INV_SQRT_2PI
 
 

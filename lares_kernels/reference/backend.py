@@ -1,4 +1,4 @@
-"""Backends ``reference`` and ``equations``: plain PyTorch."""
+"""Implement backends ``reference`` and ``equations`` in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lares_kernels.spec.serves import ANY_WIDTH, ServesCores
 
 
 class ReferenceBackend:
-    """Plain PyTorch with the hand-written backward; runs wherever torch does."""
+    """Run plain PyTorch with the hand-written backward; it serves wherever torch runs."""
 
     name = "reference"
     preference = 0
@@ -85,15 +85,15 @@ def kept_states(call: RefineCall, kept: Tensor) -> Tensor:
 
 
 def named(call: RefineCall, parameters: list[Tensor]) -> dict[str, Tensor]:
-    """The parameters by name."""
+    """Return the parameters by name."""
     return dict(zip(parameter_shapes(call.config), parameters, strict=True))
 
 
 class EquationsBackend(ReferenceBackend):
-    """The equations as written, differentiated by autograd.
+    """Run the equations as written, differentiated by autograd.
 
-    It keeps every activation of every step. For proofs, for double backward and for ``torch.func``:
-    it is used only where it is asked for.
+    It keeps every activation of every step. It serves tests, double backward and ``torch.func``, and is
+    used only if requested.
     """
 
     name = "equations"

@@ -1,9 +1,9 @@
-"""A layer with attention, its backward pass written out by hand, in plain PyTorch.
+"""Compute a layer with attention and its hand-written backward, in plain PyTorch.
 
 ``recurrence.py`` runs steps of such layers; ``window_backward.py`` has those of the other mixers.
 
-Names: ``g_x`` is the gradient of the loss with respect to ``x``; a tape is what one piece of a step
-keeps between its forward and its backward.
+Names: ``g_x`` is the gradient of the loss with respect to ``x``; a tape is what one part of a step
+saves in forward for its backward.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Gradients = dict[str, Tensor]
 
 
 class NormTape(NamedTuple):
-    """Of a LayerNorm."""
+    """Save what a LayerNorm's backward needs."""
 
     normalised: Tensor  # (N, d), mean 0 and variance 1
     inverse_std: Tensor  # (N, 1)
 
 
 class BucketTape(NamedTuple):
-    """Of attention over one group of sequences of similar length."""
+    """Save what the backward of attention needs, for one group of sequences of similar length."""
 
     layout: Layout  # of sequences of similar length
     rows: Tensor  # their rows
@@ -42,16 +42,16 @@ class BucketTape(NamedTuple):
 
 
 class AttentionTape(NamedTuple):
-    """Of an attention branch."""
+    """Save what an attention branch's backward needs."""
 
     x: Tensor  # (N, d) input of the branch
-    of_queries: Tensor | None  # (N, d) input of the queries where they have their own
+    query_input: Tensor | None  # (N, d) input of the queries where they have their own
     buckets: list[BucketTape]
     context: Tensor  # (N, d) input of the output product
 
 
 class FeedForwardTape(NamedTuple):
-    """Of a feed-forward branch."""
+    """Save what a feed-forward branch's backward needs."""
 
     x: Tensor  # (N, d) input of the branch
     inner: Tensor  # (N, f) before the activation
@@ -60,7 +60,7 @@ class FeedForwardTape(NamedTuple):
 
 
 class LayerTape(NamedTuple):
-    """Of a layer."""
+    """Save what a layer's backward needs."""
 
     attn_norm: NormTape
     attention: AttentionTape
@@ -76,14 +76,14 @@ class LayerTape(NamedTuple):
 def linear_backward(
     call: RefineCall, g_y: Tensor, x: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of ``y = x W^T + b``: (g_x, g_weight, g_bias)."""
+    """Return gradients of ``y = x W^T + b``: (g_x, g_weight, g_bias)."""
     return eq.matmul(call, g_y, weight), eq.matmul(call, g_y.mT, x), g_y.sum(0)
 
 
 def norm_forward(
     call: RefineCall, x: Tensor, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, NormTape]:
-    """LayerNorm and what its backward needs."""
+    """Compute LayerNorm and the tape of its backward."""
     variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
     inverse_std = torch.rsqrt(variance + call.config.eps)
     normalised = (x - mean) * inverse_std
@@ -94,7 +94,7 @@ def norm_forward(
 def norm_backward(
     call: RefineCall, g_y: Tensor, weight: Tensor, tape: NormTape
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of LayerNorm: (g_x, g_weight, g_bias)."""
+    """Return gradients of LayerNorm: (g_x, g_weight, g_bias)."""
     g_normalised = g_y * weight.to(call.state_dtype)
     along_mean = g_normalised.mean(-1, keepdim=True)
     along_self = (g_normalised * tape.normalised).mean(-1, keepdim=True)
@@ -102,10 +102,10 @@ def norm_backward(
     return g_x, (g_y * tape.normalised).sum(0), g_y.sum(0)
 
 
-def norm_backward_into(
+def accumulate_norm_backward(
     call: RefineCall, p: Parameters, name: str, g_y: Tensor, tape: NormTape, grads: Gradients
 ) -> Tensor:
-    """Gradient of the input of LayerNorm ``name``; adds its parameters' to ``grads``."""
+    """Return the gradient by the input of LayerNorm ``name``; add its parameters' to ``grads``."""
     g_x, g_weight, g_bias = norm_backward(call, g_y, p[f"{name}_weight"], tape)
     grads[f"{name}_weight"] += g_weight
     grads[f"{name}_bias"] += g_bias
@@ -122,10 +122,10 @@ def attention_forward(
     x: Tensor,
     layer: int,
     step: int,
-    of_queries: Tensor | None = None,
+    query_input: Tensor | None = None,
 ) -> tuple[Tensor, AttentionTape]:
-    """``equations.attention`` with its tape."""
-    qkv = eq.queries_keys_values(call, p, x, of_queries)
+    """Compute ``equations.attention`` and its tape."""
+    qkv = eq.queries_keys_values(call, p, x, query_input)
     context = torch.zeros_like(x)
     buckets = []
     for bucket, rows in layout.buckets:
@@ -136,15 +136,15 @@ def attention_forward(
         context.index_copy_(0, rows, eq.merge_heads(bucket, mixed))
         buckets.append(BucketTape(bucket, rows, query, key, value, probabilities, factor))
     y = eq.linear(call, context, p["out_weight"], p["out_bias"])
-    return y, AttentionTape(x, of_queries, buckets, context)
+    return y, AttentionTape(x, query_input, buckets, context)
 
 
 def attention_backward(
     call: RefineCall, p: Parameters, g_y: Tensor, tape: AttentionTape, grads: Gradients
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of the branch's input, and of the queries' where they have their own.
+    """Return gradients by the branch's input, and by the queries where they are separate.
 
-    Adds the parameters' to ``grads``.
+    It adds the parameters' gradients to ``grads``.
     """
     g_context, g_weight, g_bias = linear_backward(call, g_y, tape.context, p["out_weight"])
     grads["out_weight"] += g_weight
@@ -152,7 +152,7 @@ def attention_backward(
     g_qkv = torch.empty(len(g_y), 3 * call.config.d_model, dtype=g_y.dtype, device=g_y.device)
     for bucket in tape.buckets:
         g_qkv.index_copy_(0, bucket.rows, bucket_backward(call, g_context[bucket.rows], bucket))
-    if tape.of_queries is None:
+    if tape.query_input is None:
         g_x, g_weight, g_bias = linear_backward(call, g_qkv, tape.x, p["qkv_weight"])
         grads["qkv_weight"] += g_weight
         grads["qkv_bias"] += g_bias
@@ -161,14 +161,14 @@ def attention_backward(
     g_x, g_weight, g_bias = linear_backward(call, g_qkv[:, d:], tape.x, weight[d:])
     grads["qkv_weight"][d:] += g_weight
     grads["qkv_bias"][d:] += g_bias
-    of = linear_backward(call, g_qkv[:, :d], tape.of_queries, weight[:d])
+    of = linear_backward(call, g_qkv[:, :d], tape.query_input, weight[:d])
     grads["qkv_weight"][:d] += of[1]
     grads["qkv_bias"][:d] += of[2]
     return g_x, of[0]
 
 
 def bucket_backward(call: RefineCall, g_context: Tensor, tape: BucketTape) -> Tensor:
-    """Gradient (N, 3 d) of the query, key and value rows of one bucket."""
+    """Return the gradient (N, 3 d) by the query, key and value rows of one bucket."""
     g_heads = eq.split_heads(call, tape.layout, g_context)
     dropped = eq.scaled(tape.probabilities, tape.factor)
     g_value = eq.matmul(call, dropped.mT, g_heads)
@@ -182,20 +182,20 @@ def bucket_backward(call: RefineCall, g_context: Tensor, tape: BucketTape) -> Te
     return torch.cat([eq.merge_heads(tape.layout, g) for g in (g_query, g_key, g_value)], dim=-1)
 
 
-def feed_forward_forward(
+def ffn_forward(
     call: RefineCall, p: Parameters, x: Tensor, factor: Tensor | None
 ) -> tuple[Tensor, FeedForwardTape]:
-    """``equations.feed_forward`` with its tape."""
+    """Compute ``equations.feed_forward`` and its tape."""
     inner = eq.linear(call, x, p["up_weight"], p["up_bias"])
     activated = eq.scaled(ACTIVATIONS[call.config.activation].value(inner), factor)
     y = eq.linear(call, activated, p["down_weight"], p["down_bias"])
     return y, FeedForwardTape(x, inner, activated, factor)
 
 
-def feed_forward_backward(
+def ffn_backward(
     call: RefineCall, p: Parameters, g_y: Tensor, tape: FeedForwardTape, grads: Gradients
 ) -> Tensor:
-    """Gradient of the branch's input; adds the parameters' to ``grads``."""
+    """Return the gradient by the branch's input; add the parameters' to ``grads``."""
     g_activated, g_weight, g_bias = linear_backward(call, g_y, tape.activated, p["down_weight"])
     grads["down_weight"] += g_weight
     grads["down_bias"] += g_bias
@@ -213,8 +213,8 @@ def feed_forward_backward(
 def layer_forward(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> tuple[Tensor, LayerTape]:
-    """``equations.transformer_layer`` with its tape."""
-    x = eq.shown(layout, x)
+    """Compute ``equations.transformer_layer`` and its tape."""
+    x = eq.mask_padding(layout, x)
     attention_factor, ffn_factor = eq.residual_dropout(call, layout, layer, step)
     inner_factor = eq.inner_dropout(call, layout, layer, step)
     attn_weights = (p["attn_norm_weight"], p["attn_norm_bias"])
@@ -222,20 +222,20 @@ def layer_forward(
     if call.config.norm == "post":
         branch, attention = attention_forward(call, layout, p, x, layer, step)
         u, attn_norm = norm_forward(call, x + eq.scaled(branch, attention_factor), *attn_weights)
-        branch, feed_forward = feed_forward_forward(call, p, u, inner_factor)
+        branch, feed_forward = ffn_forward(call, p, u, inner_factor)
         y, ffn_norm = norm_forward(call, u + eq.scaled(branch, ffn_factor), *ffn_weights)
     elif call.config.norm == "query":
         normed, attn_norm = norm_forward(call, x, *attn_weights)
-        branch, attention = attention_forward(call, layout, p, x, layer, step, of_queries=normed)
+        branch, attention = attention_forward(call, layout, p, x, layer, step, query_input=normed)
         v, ffn_norm = norm_forward(call, normed + eq.scaled(branch, attention_factor), *ffn_weights)
-        branch, feed_forward = feed_forward_forward(call, p, v, inner_factor)
+        branch, feed_forward = ffn_forward(call, p, v, inner_factor)
         y = v + eq.scaled(branch, ffn_factor)
     else:
         normed, attn_norm = norm_forward(call, x, *attn_weights)
         branch, attention = attention_forward(call, layout, p, normed, layer, step)
         u = x + eq.scaled(branch, attention_factor)
         normed, ffn_norm = norm_forward(call, u, *ffn_weights)
-        branch, feed_forward = feed_forward_forward(call, p, normed, inner_factor)
+        branch, feed_forward = ffn_forward(call, p, normed, inner_factor)
         y = u + eq.scaled(branch, ffn_factor)
     return y, LayerTape(attn_norm, attention, attention_factor, ffn_norm, feed_forward, ffn_factor)
 
@@ -243,15 +243,15 @@ def layer_forward(
 def layer_backward(
     call: RefineCall, p: Parameters, g_y: Tensor, tape: LayerTape, grads: Gradients
 ) -> Tensor:
-    """Gradient of the layer's input; adds the parameters' to ``grads``."""
+    """Return the gradient by the layer's input; add the parameters' to ``grads``."""
 
     def through_norm(name: str, g: Tensor, norm: NormTape) -> Tensor:
-        return norm_backward_into(call, p, name, g, norm, grads)
+        return accumulate_norm_backward(call, p, name, g, norm, grads)
 
     norm = call.config.norm
     if norm == "query":
         g_branch = eq.scaled(g_y, tape.feed_forward_factor)
-        g_v = g_y + feed_forward_backward(call, p, g_branch, tape.feed_forward, grads)
+        g_v = g_y + ffn_backward(call, p, g_branch, tape.feed_forward, grads)
         g_u = through_norm("ffn_norm", g_v, tape.ffn_norm)
         g_branch = eq.scaled(g_u, tape.attention_factor)
         g_x, g_queries = attention_backward(call, p, g_branch, tape.attention, grads)
@@ -260,7 +260,7 @@ def layer_backward(
     post = norm == "post"
     g_sum = through_norm("ffn_norm", g_y, tape.ffn_norm) if post else g_y
     g_branch = eq.scaled(g_sum, tape.feed_forward_factor)
-    g_branch = feed_forward_backward(call, p, g_branch, tape.feed_forward, grads)
+    g_branch = ffn_backward(call, p, g_branch, tape.feed_forward, grads)
     g_u = g_sum + (g_branch if post else through_norm("ffn_norm", g_branch, tape.ffn_norm))
     g_sum = through_norm("attn_norm", g_u, tape.attn_norm) if post else g_u
     g_branch = eq.scaled(g_sum, tape.attention_factor)

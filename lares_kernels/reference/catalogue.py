@@ -1,12 +1,11 @@
-"""The catalogue ops in plain PyTorch, over blocks of items; runs wherever torch does.
+"""Compute the catalogue ops in plain PyTorch over blocks of items; it serves wherever torch runs.
 
 With ``s`` the scores of a row and ``Z = log sum_v exp(s_v)`` over the items it does not exclude, the
 log-probability of item ``c`` is ``s_c - Z``, its gradient by ``s_v`` is ``[v = c] - exp(s_v - Z)``, and
 the entropy is ``-sum_v exp(s_v - Z) (s_v - Z)``.
 
-What is not finite: a score that is NaN or +inf makes its row's log-probability, entropy and gradients
-NaN; one of -inf has a share of zero. An item that a row excludes takes no part in what the
-row gets, whatever it holds.
+A score that is NaN or +inf makes its row's log-probability, entropy and gradients NaN; one of -inf has
+probability zero. An item that a row excludes does not affect the row, whatever its values.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ NO_ITEM = -1
 
 
 def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """``a b`` with factors rounded to ``dtype`` and exact to float32 otherwise."""
+    """Compute ``a b`` with factors rounded to ``dtype``, otherwise to float32's accuracy."""
     if dtype not in (torch.float64, torch.float32):
         a, b = a.to(dtype).to(a.dtype), b.to(dtype).to(b.dtype)
     with torch.autocast(a.device.type, enabled=False):
@@ -45,14 +44,14 @@ def product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def prepared_queries(call: CatalogueCall, queries: Tensor) -> Tensor:
-    """Rows whose products with the (normalised) items are the scores."""
+    """Return queries scaled so that their products with the prepared items are the scores."""
     if call.cosine:
         queries = functional.normalize(queries, dim=-1, eps=SHORTEST)
     return queries / call.temperature
 
 
 def prepared_items(call: CatalogueCall, items: Tensor) -> Tensor:
-    """Items as they are multiplied."""
+    """Return the items as they are multiplied: normalised for cosine."""
     if not call.cosine:
         return items
     unit: Tensor = functional.normalize(items, dim=-1, eps=SHORTEST)
@@ -60,7 +59,7 @@ def prepared_items(call: CatalogueCall, items: Tensor) -> Tensor:
 
 
 def normalise_backward(gradient: Tensor, rows: Tensor) -> Tensor:
-    """Gradient by ``rows`` of their normalised form, whose ``gradient`` is given."""
+    """Return the gradient by ``rows`` from the ``gradient`` by their normalised form."""
     length = rows.norm(dim=-1, keepdim=True)
     unit = rows / length.clamp_min(SHORTEST)
     along = (gradient * unit).sum(dim=-1, keepdim=True) * (length > SHORTEST)
@@ -69,24 +68,24 @@ def normalise_backward(gradient: Tensor, rows: Tensor) -> Tensor:
     return found.where((gradient != 0).any(dim=-1, keepdim=True), 0.0)
 
 
-def of_every_query(of_rows: Tensor, n_queries: int) -> Tensor:
-    """What each of R rows has, for its N / R queries."""
+def repeat_for_queries(of_rows: Tensor, n_queries: int) -> Tensor:
+    """Repeat each of R rows for its N / R queries."""
     return of_rows.repeat_interleave(n_queries // len(of_rows), dim=0)
 
 
 def not_finite_for_some(items: Tensor, hidden: Tensor) -> Tensor:
-    """Which items (B, d) are not finite and excluded by a row of ``hidden`` (N, B)."""
+    """Mark items (B, d) that are not finite and that a row of ``hidden`` (N, B) excludes."""
     return ~items.isfinite().all(dim=1) & hidden.any(dim=0)
 
 
 class Block(NamedTuple):
-    """Some items that follow each other.
+    """Hold some consecutive items.
 
     Attributes:
-        first: id of the first.
-        items: (B, d) as they are multiplied.
-        scores: (N, B) of all rows; -inf where a row excludes the item.
-        left_out: (rows, columns) of these, or None where no row excludes any.
+        first: id of the first item.
+        items: (B, d) prepared items.
+        scores: (N, B) scores of all rows; -inf where a row excludes the item.
+        left_out: (rows, columns) of excluded items, or None if there are none.
     """
 
     first: int
@@ -95,22 +94,22 @@ class Block(NamedTuple):
     left_out: tuple[Tensor, Tensor] | None
 
     def held(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(rows, columns) of those ``ids`` (N,) that are among these items."""
+        """Return (rows, columns) of the ``ids`` (N,) that are among these items."""
         rows = ((ids >= self.first) & (ids < self.first + len(self.items))).nonzero()[:, 0]
         return rows, ids[rows] - self.first
 
     def g_scores(self, normaliser: Tensor, g_normaliser: Tensor) -> Tensor:
-        """Gradient (N, B) by the scores, zero where a row excludes the item, whatever else it has."""
+        """Return the gradient (N, B) by the scores, exactly 0 where a row excludes the item."""
         found = (self.scores - normaliser[:, None]).exp() * g_normaliser[:, None]
         if self.left_out is not None:
             found[self.left_out] = 0.0
         return found
 
     def sums(self, g_scores: Tensor, dtype: torch.dtype) -> Tensor:
-        """``g_scores`` (N, B) times the items, (N, d): each row's sum over what it does not exclude.
+        """Multiply ``g_scores`` (N, B) by the items that each row does not exclude, to (N, d).
 
-        Zero times NaN is NaN: so an item that is not finite and that some rows exclude is added to the
-        others by itself.
+        Zero times NaN is NaN, so a non-finite item that some rows exclude is added to the other rows
+        separately.
         """
         if self.left_out is None:
             return product(g_scores, self.items, dtype)
@@ -127,11 +126,11 @@ class Block(NamedTuple):
 def blocks(
     call: CatalogueCall, prepared: Tensor, items: Tensor, excluded: Tensor | None
 ) -> Iterator[Block]:
-    """The catalogue block by block."""
+    """Yield the catalogue block by block."""
     n_rows, n_items = len(prepared), len(items)
     size = min(n_items, max(64, _SCORES_AT_ONCE // max(n_rows, 1)))
     if excluded is not None:
-        ordered = of_every_query(in_order(excluded, n_items), n_rows)
+        ordered = repeat_for_queries(in_order(excluded, n_items), n_rows)
     for first in range(0, n_items, size):
         part = prepared_items(call, items[first : first + size].to(prepared.dtype))
         scores = product(prepared, part.mT, call.product_dtype)
@@ -145,7 +144,7 @@ def blocks(
 
 
 class ReferenceCatalogue:
-    """Every op, streamed; the only backend for float64."""
+    """Compute every op streamed; the only backend for float64."""
 
     name = "reference"
     preference = 0
@@ -167,7 +166,7 @@ class ReferenceCatalogue:
         queries, items, chosen, excluded = given
         prepared = prepared_queries(call, queries.to(working_dtype(queries, items)))
         normaliser = prepared.new_full((len(prepared),), float("-inf"))
-        chosen = of_every_query(chosen, len(prepared))
+        chosen = repeat_for_queries(chosen, len(prepared))
         chosen_score = torch.zeros_like(normaliser)
         for block in blocks(call, prepared, items, excluded):
             rows, columns = block.held(chosen)
@@ -195,7 +194,7 @@ class ReferenceCatalogue:
         dtype = working_dtype(queries, items)
         queries = queries.to(dtype)
         prepared = prepared_queries(call, queries)
-        chosen = of_every_query(chosen, len(prepared))
+        chosen = repeat_for_queries(chosen, len(prepared))
         g_queries = torch.zeros_like(prepared) if wants_queries else prepared.new_empty(0)
         g_items = items.new_empty(items.shape if wants_items else (0,), dtype=dtype)
         for block in blocks(call, prepared, items, excluded):
@@ -251,9 +250,9 @@ class ReferenceCatalogue:
 
 
 class EquationsCatalogue(ReferenceCatalogue):
-    """The log-probability as written, with its matrix of scores, differentiated by autograd.
+    """Compute the log-probability as written from a matrix of scores, differentiated by autograd.
 
-    For proofs and for double backward: it is used only where it is asked for.
+    It serves tests and double backward, and is used only if requested.
     """
 
     name = "equations"
@@ -262,7 +261,7 @@ class EquationsCatalogue(ReferenceCatalogue):
 
 
 def log_probability_equations(call: CatalogueCall, given: Operands) -> tuple[Tensor, Tensor]:
-    """(log-probability (N,), entropy (N,)) of dense scores."""
+    """Return (log-probability (N,), entropy (N,)) of dense scores."""
     queries, items, chosen, excluded = given
     dtype = working_dtype(queries, items)
     prepared, items = prepared_queries(call, queries.to(dtype)), items.to(dtype)
@@ -273,13 +272,13 @@ def log_probability_equations(call: CatalogueCall, given: Operands) -> tuple[Ten
     if excluded is None:
         scores = scores_of(prepared, items)
     else:
-        ordered = of_every_query(in_order(excluded, len(items)), len(prepared))
+        ordered = repeat_for_queries(in_order(excluded, len(items)), len(prepared))
         hidden = torch.zeros(
             len(prepared), len(items) + 1, dtype=torch.bool, device=prepared.device
         ).scatter(1, ordered, True)[:, :-1]
         # A product's gradients by queries are sums over all items, and zero times NaN is NaN: so an
-        # item that is not finite meets the rows that do not exclude it in a product of its own.
-        # Of a batch of torch.func.vmap nothing can be asked.
+        # item that is not finite is multiplied separately, for the rows that do not exclude it.
+        # Values of a torch.func.vmap batch cannot be read.
         plain = peek_interpreter_stack() is None
         apart = not_finite_for_some(items.detach(), hidden) if plain else hidden.any(dim=0)
         scores = scores_of(prepared, items.masked_fill(apart[:, None], 0.0))
@@ -291,7 +290,7 @@ def log_probability_equations(call: CatalogueCall, given: Operands) -> tuple[Ten
     every = scores.log_softmax(dim=1)
     shares = every.exp()
     entropy = -(shares * every.masked_fill(shares == 0, 0.0)).sum(dim=1)
-    chosen = of_every_query(chosen, len(prepared))
+    chosen = repeat_for_queries(chosen, len(prepared))
     return every.gather(1, chosen[:, None])[:, 0], entropy
 
 

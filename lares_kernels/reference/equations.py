@@ -1,6 +1,7 @@
-"""The recurrence as the paper writes it (LARES, arXiv 2505.16865, section 3.2), in plain PyTorch.
+"""Compute the recurrence as the paper writes it (LARES, arXiv 2505.16865, section 3.2), in plain
+PyTorch.
 
-Autograd differentiates this program; ``recurrence.py`` is held to it, and both to float64.
+Autograd differentiates this program; ``recurrence.py`` is tested against it, and both against float64.
 
 Shapes: ``N`` rows (tokens) of ``S`` packed sequences, width ``d``, feed-forward ``f``, ``h`` heads,
 ``L`` the longest sequence of the call.
@@ -26,42 +27,42 @@ Parameters = Mapping[str, Tensor]
 
 
 class RefineResult(NamedTuple):
-    """``trajectory`` (S, T, d): last row of each step, repeated past a sequence's own depth;
-    ``state`` (N, d): s_T of every row."""
+    """Hold ``trajectory`` (S, T, d), the last row of each step, repeated past a sequence's own
+    depth, and ``state`` (N, d), s_T of every row."""
 
     trajectory: Tensor
     state: Tensor
 
 
 def linear(call: RefineCall, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``x W^T + b`` taken in the products' type, given back in the state's."""
+    """Compute ``x W^T + b`` in the products' type; return it in the state's."""
     dtype = call.product_dtype
     return functional.linear(x.to(dtype), weight.to(dtype), bias.to(dtype)).to(call.state_dtype)
 
 
 def matmul(call: RefineCall, a: Tensor, b: Tensor) -> Tensor:
-    """``a b`` taken in the products' type, given back in the state's."""
+    """Compute ``a b`` in the products' type; return it in the state's."""
     return torch.matmul(a.to(call.product_dtype), b.to(call.product_dtype)).to(call.state_dtype)
 
 
 def layer_norm(call: RefineCall, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """LayerNorm over the last dimension with biased variance, in the state's type."""
+    """Compute LayerNorm over the last dimension with biased variance, in the state's type."""
     dtype = call.state_dtype
     return functional.layer_norm(x, x.shape[-1:], weight.to(dtype), bias.to(dtype), call.config.eps)
 
 
 def layer_parameters(call: RefineCall, parameters: Parameters, layer: int) -> dict[str, Tensor]:
-    """Parameters of one layer out of the stacked ones."""
+    """Return one layer's parameters out of the stacked ones."""
     return {name: parameters[name][layer] for name in layer_parameters_of(call.config)}
 
 
 def dropout_scale(keep: Tensor, rate: float, dtype: torch.dtype) -> Tensor:
-    """Factor of each element: 0 where dropped, ``1 / (1 - p)`` where kept."""
+    """Return the factor of each element: 0 where dropped, ``1 / (1 - p)`` where kept."""
     return keep.to(dtype) * (1.0 / (1.0 - noise.quantised_rate(rate)))
 
 
 def attention_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
-    """(S, h, L, L) factors of the attention probabilities, or None where dropout is off."""
+    """Return factors (S, h, L, L) of the attention probabilities, or None where dropout is off."""
     rate = call.config.attn_dropout
     if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
         return None
@@ -69,7 +70,7 @@ def attention_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -
         layout.row_streams,
         layout.position,
         layer=layer,
-        step=call.drawn_step(step),
+        step=call.rng_step(step),
         rate=rate,
         n_heads=call.config.n_heads,
         n_keys=layout.max_length,
@@ -83,8 +84,8 @@ def attention_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -
 def residual_dropout(
     call: RefineCall, layout: Layout, layer: int, step: int
 ) -> tuple[Tensor | None, Tensor | None]:
-    """(N, d) factors of the mixing's (attention or filter) and of the feed-forward's output, or None
-    where off."""
+    """Return factors (N, d) of the output of mixing (attention or filter) and of the
+    feed-forward, or None where off."""
     rate = call.config.dropout
     if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
         return None, None
@@ -92,7 +93,7 @@ def residual_dropout(
         layout.row_streams,
         layout.position,
         layer=layer,
-        step=call.drawn_step(step),
+        step=call.rng_step(step),
         rate=rate,
         width=call.config.d_model,
         seed=call.seed,
@@ -114,49 +115,50 @@ def row_dropout(
     rate: float,
     width: int,
 ) -> Tensor | None:
-    """(N, ``width``) factors of rows at a site of their own, or None where off."""
+    """Return factors (N, ``width``) of rows at a site of their own, or None where off."""
     if not call.options.dropout or noise.quantised_rate(rate) == 0.0:
         return None
-    word = noise.site_word(site, layer, call.drawn_step(step))
+    word = noise.site_word(site, layer, call.rng_step(step))
     keep = noise.row_keep(layout.row_streams, layout.position, word, rate, width, call.seed)
     return dropout_scale(keep, rate, call.state_dtype)
 
 
 def band_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
-    """(N, d) factors of BSARec's rescaled bands, or None where off."""
+    """Return factors (N, d) of BSARec's rescaled bands, or None where off."""
     rate = call.config.dropout if call.config.dropout_of == "both" else 0.0
     return row_dropout(call, layout, noise.Site.BANDS, layer, step, rate, call.config.d_model)
 
 
 def inner_dropout(call: RefineCall, layout: Layout, layer: int, step: int) -> Tensor | None:
-    """(N, f) factors of the feed-forward's activations, or None where off."""
+    """Return factors (N, f) of the feed-forward's activations, or None where off."""
     rate, width = call.config.inner_dropout, call.config.d_ff
     return row_dropout(call, layout, noise.Site.INNER, layer, step, rate, width)
 
 
-def shown(layout: Layout, x: Tensor) -> Tensor:
-    """``x`` (N, d) with zeros in rows of padding."""
+def mask_padding(layout: Layout, x: Tensor) -> Tensor:
+    """Return ``x`` (N, d) with zeros in padding rows."""
     return x if layout.real is None else x.masked_fill(~layout.real, 0.0)
 
 
 def scaled(x: Tensor, factor: Tensor | None) -> Tensor:
-    """``x * factor``, or ``x`` where there is no factor."""
+    """Return ``x * factor``, or ``x`` if there is no factor."""
     return x if factor is None else x * factor
 
 
 def split_heads(call: RefineCall, layout: Layout, x: Tensor) -> Tensor:
-    """(N, d) rows to (S, h, L, d/h)."""
+    """Reshape rows (N, d) to heads (S, h, L, d/h)."""
     heads = x.reshape(x.shape[0], call.config.n_heads, call.config.head_dim)
     return layout.pad(heads).transpose(1, 2).contiguous()
 
 
 def merge_heads(layout: Layout, x: Tensor) -> Tensor:
-    """(S, h, L, d/h) to (N, d) rows."""
+    """Reshape heads (S, h, L, d/h) to rows (N, d)."""
     return layout.unpad(x.transpose(1, 2).flatten(-2))
 
 
 def attention_mask(layout: Layout) -> Tensor:
-    """(L, L), or (S, 1, L, L) where padding has rows, bool: True where a query may not look.
+    """Return a bool mask (L, L), or (S, 1, L, L) where padding has rows: True where a query may not
+    attend.
 
     Padding lies after every real row of its sequence, so that causality alone hides it from these.
     """
@@ -169,20 +171,20 @@ def attention_mask(layout: Layout) -> Tensor:
 
 
 def attention_probabilities(call: RefineCall, layout: Layout, query: Tensor, key: Tensor) -> Tensor:
-    """``softmax(Q K^T / sqrt(d/h) + mask)`` (S, h, L, L)."""
+    """Compute ``softmax(Q K^T / sqrt(d/h) + mask)`` (S, h, L, L)."""
     scores = matmul(call, query, key.transpose(-1, -2)) * call.config.head_dim**-0.5
     mask = attention_mask(layout)
     return torch.softmax(scores.masked_fill(mask, float("-inf")), dim=-1)
 
 
 def queries_keys_values(
-    call: RefineCall, p: Parameters, x: Tensor, of_queries: Tensor | None
+    call: RefineCall, p: Parameters, x: Tensor, query_input: Tensor | None
 ) -> Tensor:
-    """(N, 3 d), all of ``x``; queries of ``of_queries`` where that is given."""
-    if of_queries is None:
+    """Compute queries, keys and values (N, 3 d) of ``x``; queries of ``query_input`` if given."""
+    if query_input is None:
         return linear(call, x, p["qkv_weight"], p["qkv_bias"])
     weight, bias, d = p["qkv_weight"], p["qkv_bias"], call.config.d_model
-    queries = linear(call, of_queries, weight[:d], bias[:d])
+    queries = linear(call, query_input, weight[:d], bias[:d])
     return torch.cat((queries, linear(call, x, weight[d:], bias[d:])), dim=-1)
 
 
@@ -193,10 +195,10 @@ def attention(
     x: Tensor,
     layer: int,
     step: int,
-    of_queries: Tensor | None = None,
+    query_input: Tensor | None = None,
 ) -> Tensor:
-    """``W_o (Dropout_attn(A) V) + b_o``, (N, d) to (N, d)."""
-    qkv = queries_keys_values(call, p, x, of_queries)
+    """Compute ``W_o (Dropout_attn(A) V) + b_o``, (N, d) to (N, d)."""
+    qkv = queries_keys_values(call, p, x, query_input)
     context = torch.zeros_like(x)
     for bucket, rows in layout.buckets:
         query, key, value = (split_heads(call, bucket, part) for part in qkv[rows].chunk(3, -1))
@@ -208,21 +210,21 @@ def attention(
 
 
 def feed_forward(call: RefineCall, p: Parameters, x: Tensor, factor: Tensor | None) -> Tensor:
-    """``W_2 Dropout_inner(act(W_1 x + b_1)) + b_2``, (N, d) to (N, d); ``factor`` is the dropout."""
+    """Compute ``W_2 (factor act(W_1 x + b_1)) + b_2``, (N, d) to (N, d), ``factor`` for dropout."""
     activation = ACTIVATIONS[call.config.activation].value
     inner = scaled(activation(linear(call, x, p["up_weight"], p["up_bias"])), factor)
     return linear(call, inner, p["down_weight"], p["down_bias"])
 
 
 def window_rows(layout: Layout, x: Tensor) -> Tensor:
-    """(N, ...) rows of whole windows as (S, L, ...)."""
+    """Reshape rows (N, ...) of whole windows to (S, L, ...)."""
     return x.reshape(layout.n_sequences, layout.max_length, *x.shape[1:])
 
 
 def mix_window(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> Tensor:
-    """The sublayer of ``filter`` and ``bsarec`` that stands where attention's is, (N, d) to (N, d).
+    """Compute the sublayer of ``filter`` and ``bsarec`` that replaces attention, (N, d) to (N, d).
 
     ``LayerNorm(x + Dropout(filter(x)))``; BSARec: ``a`` times the same of its bands, plus ``1 - a``
     times attention's sublayer.
@@ -245,8 +247,8 @@ def mix_window(
 def transformer_layer(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> Tensor:
-    """One layer, post-, pre- or query-norm, (N, d) to (N, d)."""
-    x = shown(layout, x)
+    """Compute one layer, post-, pre- or query-norm, (N, d) to (N, d)."""
+    x = mask_padding(layout, x)
     attention_factor, feed_forward_factor = residual_dropout(call, layout, layer, step)
     inner_factor = inner_dropout(call, layout, layer, step)
     ffn_norm = (p["ffn_norm_weight"], p["ffn_norm_bias"])
@@ -262,7 +264,7 @@ def transformer_layer(
         return layer_norm(call, u + scaled(branch, feed_forward_factor), *ffn_norm)
     normed = layer_norm(call, x, *attn_norm)
     if call.config.norm == "query":
-        branch = attention(call, layout, p, x, layer, step, of_queries=normed)
+        branch = attention(call, layout, p, x, layer, step, query_input=normed)
         v = layer_norm(call, normed + scaled(branch, attention_factor), *ffn_norm)
         return v + scaled(feed_forward(call, p, v, inner_factor), feed_forward_factor)
     branch = attention(call, layout, p, normed, layer, step)
@@ -272,7 +274,7 @@ def transformer_layer(
 
 
 def adapt(call: RefineCall, p: Parameters, state: Tensor, hidden: Tensor) -> Tensor:
-    """The adapter: how the state meets ``H``, (N, d)."""
+    """Combine the state with ``H`` by the adapter, (N, d)."""
     if call.config.adapter == "add":
         return (state + hidden) * 0.5
     if call.config.adapter == "gate":
@@ -285,27 +287,27 @@ def adapt(call: RefineCall, p: Parameters, state: Tensor, hidden: Tensor) -> Ten
 def reasoning_step(
     call: RefineCall, layout: Layout, p: Parameters, state: Tensor, hidden: Tensor, step: int
 ) -> Tensor:
-    """``s_t = Layers(LayerNorm_core(adapter(s_{t-1}, H)))``, (N, d)."""
+    """Compute ``s_t = Layers(LayerNorm_core(adapter(s_{t-1}, H)))``, (N, d)."""
     x = adapt(call, p, state, hidden)
     x = layer_norm(call, x, p["core_norm_weight"], p["core_norm_bias"])
     for layer in range(call.config.n_layers):
         x = transformer_layer(call, layout, layer_parameters(call, p, layer), x, layer, step)
-    return shown(layout, x)
+    return mask_padding(layout, x)
 
 
 def layers_once(call: RefineCall, p: Parameters, hidden: Tensor) -> Tensor:
-    """Adapter ``none``: the layers on ``H``, (N, d); its draws carry step 0."""
+    """Run the layers once on ``H`` (N, d), for adapter ``none``; their draws carry step 0."""
     x = hidden
     for layer in range(call.config.n_layers):
         x = transformer_layer(call, call.layout, layer_parameters(call, p, layer), x, layer, step=0)
-    return shown(call.layout, x)
+    return mask_padding(call.layout, x)
 
 
 def first_state(call: RefineCall, state: Tensor | None) -> Tensor:
-    """``s_0`` (N, d): the caller's, or drawn, or zero."""
+    """Return ``s_0`` (N, d): the caller's, drawn, or zero."""
     layout, width = call.layout, call.config.d_model
     if state is not None:
-        return shown(layout, state.to(call.state_dtype))
+        return mask_padding(layout, state.to(call.state_dtype))
     if call.options.zero_state:
         device = layout.sequence.device
         return torch.zeros(layout.n_rows, width, dtype=call.state_dtype, device=device)
@@ -321,13 +323,15 @@ def first_state(call: RefineCall, state: Tensor | None) -> Tensor:
 
 
 def hidden_of_rows(call: RefineCall, hidden: Tensor) -> Tensor:
-    """``H`` of every row (N, d) in the state's type: rollouts of a sequence share its rows."""
+    """Return ``H`` of every row (N, d) in the state's type; rollouts share their sequence's rows."""
     hidden = hidden.to(call.state_dtype)
-    return shown(call.layout, hidden if call.hidden_rows is None else hidden[call.hidden_rows])
+    return mask_padding(
+        call.layout, hidden if call.hidden_rows is None else hidden[call.hidden_rows]
+    )
 
 
 def active_sequences(call: RefineCall, step: int) -> tuple[Layout, Tensor | None]:
-    """The sequences that still reason at ``step``: their layout and rows (None: all of them)."""
+    """Return the layout of the sequences active at ``step``, and their rows (None: all)."""
     if call.num_steps is None:
         return call.layout, None
     return call.layout.select(call.num_steps >= step)
@@ -339,10 +343,10 @@ def refine_equations(
     """Run the recurrence.
 
     Args:
-        call: what to run.
+        call: the call to run.
         hidden: (rows of the caller, d), ``H``.
-        state: (N, d) s_0, or None to draw it (or take zero) as the call says.
-        parameters: by name, stacked over layers.
+        state: (N, d) s_0, or None to draw it or start from zero (``call``).
+        parameters: tensors by name, stacked over layers.
     """
     hidden = hidden_of_rows(call, hidden)
     if not call.config.is_recurrent:

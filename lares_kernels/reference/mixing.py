@@ -1,4 +1,4 @@
-"""Mixing along the whole window: the learned filter of FMLP-Rec and the two bands of BSARec.
+"""Mix along the whole window: the learned filter of FMLP-Rec and the two bands of BSARec.
 
 Both are linear along ``L`` and written as products with constant matrices that depend on ``L`` alone;
 a kernel takes the same matrices. They are applied to (S, L, d), all ``L`` rows of every sequence,
@@ -36,10 +36,10 @@ def _kept(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @_kept
 def fourier_basis(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(2, L//2+1, L): cosines, then negative sines, whose rows together are orthonormal.
+    """Return (2, L//2+1, L) cosines and negative sines, whose rows together are orthonormal.
 
-    ``basis @ x`` are real and imaginary parts of ``rfft(x, norm="ortho")``, those of a frequency that
-    stands for its mirror image too times ``sqrt(2)``; the transpose is the inverse. The sines of
+    ``basis @ x`` are real and imaginary parts of ``rfft(x, norm="ortho")``, times ``sqrt(2)`` for a
+    frequency that has a mirror image; the transpose is the inverse. The sines of
     frequency 0 and, for even ``L``, of ``L / 2`` are rows of zeros.
     """
     # Whatever the default device is.
@@ -54,14 +54,14 @@ def fourier_basis(length: int, dtype: torch.dtype, device: torch.device) -> Tens
 
 @_kept
 def low_pass(length: int, cutoff: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(L, L), symmetric: keeps the first ``c // 2 + 1`` frequencies of what it multiplies."""
+    """Return a symmetric matrix (L, L) that keeps the first ``c // 2 + 1`` frequencies."""
     basis = fourier_basis(length, torch.float64, torch.device("cpu"))
     kept = basis[:, : cutoff // 2 + 1].flatten(0, 1)
     return to_device(device, (kept.mT @ kept).to(dtype))[0]
 
 
 def _rotate(real: Tensor, imaginary: Tensor, weight: Tensor, sign: float) -> tuple[Tensor, Tensor]:
-    """A spectrum times ``weight`` (L//2+1, d, 2), or (sign -1) times its conjugate."""
+    """Multiply a spectrum by ``weight`` (L//2+1, d, 2), or by its conjugate for sign -1."""
     w_real, w_imaginary = weight[..., 0], sign * weight[..., 1]
     return (
         real * w_real - imaginary * w_imaginary,
@@ -70,7 +70,7 @@ def _rotate(real: Tensor, imaginary: Tensor, weight: Tensor, sign: float) -> tup
 
 
 def circular_filter(x: Tensor, weight: Tensor) -> Tensor:
-    """``irfft(rfft(x) W)`` along ``L``, ``norm="ortho"``.
+    """Compute ``irfft(rfft(x) W)`` along ``L``, ``norm="ortho"``.
 
     Args:
         x: (S, L, d).
@@ -83,7 +83,7 @@ def circular_filter(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def circular_filter_backward(g_y: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of :func:`circular_filter`: (g_x, g_weight)."""
+    """Return gradients of :func:`circular_filter`: (g_x, g_weight)."""
     cosine, sine = fourier_basis(x.shape[1], x.dtype, x.device)
     g_real, g_imaginary = cosine @ g_y, sine @ g_y
     real, imaginary = cosine @ x, sine @ x
@@ -99,7 +99,8 @@ def circular_filter_backward(g_y: Tensor, x: Tensor, weight: Tensor) -> tuple[Te
 
 
 def rescale_bands(x: Tensor, scale: Tensor, cutoff: int) -> Tensor:
-    """``low + b^2 (x - low)`` along ``L``; ``low`` keeps the first ``c // 2 + 1`` frequencies.
+    """Compute ``low + b^2 (x - low)`` along ``L``; ``low`` keeps the first ``c // 2 + 1``
+    frequencies.
 
     Args:
         x: (S, L, d).
@@ -113,7 +114,7 @@ def rescale_bands(x: Tensor, scale: Tensor, cutoff: int) -> Tensor:
 def rescale_bands_backward(
     g_y: Tensor, x: Tensor, scale: Tensor, cutoff: int
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of :func:`rescale_bands`: (g_x, g_scale)."""
+    """Return gradients of :func:`rescale_bands`: (g_x, g_scale)."""
     matrix = low_pass(x.shape[1], cutoff, x.dtype, x.device)
     square = scale.square()
     g_scale = 2.0 * scale * (g_y * (x - matrix @ x)).sum((0, 1))

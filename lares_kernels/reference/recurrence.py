@@ -1,10 +1,11 @@
-"""The recurrence with a backward pass written out by hand, in plain PyTorch.
+"""Compute the recurrence and its hand-written backward, in plain PyTorch.
 
-The model for every kernel: forward keeps one state per step and nothing else; backward walks the
-steps from last to first, recomputes a step from its stored state and differentiates it. Random
-decisions are drawn again from their addresses. ``equations.py`` is the program this must equal.
+It is the model of every kernel: forward saves one state per step and nothing else; backward goes
+through the steps from last to first, recomputes a step from its saved state and differentiates it.
+Random decisions are drawn again from their addresses. ``equations.py`` is the program this must
+equal.
 
-Names as in ``backward.py``, which has a step's layers.
+Names are as in ``backward.py``, which has a step's layers.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def layers_backward(
     forward: Any = window_layer_forward if mixes else layer_forward
     backward: Any = window_layer_backward if mixes else layer_backward
     tapes = []
-    g_y = eq.shown(layout, g_y)
+    g_y = eq.mask_padding(layout, g_y)
     for layer in range(call.config.n_layers):
         x, tape = forward(call, layout, eq.layer_parameters(call, p, layer), x, layer, step)
         tapes.append(tape)
@@ -52,14 +53,14 @@ def layers_backward(
         # Views into the stacked gradients: += on them adds to the whole.
         layer_grads = {name: grads[name][layer] for name in layer_parameters_of(call.config)}
         weights = eq.layer_parameters(call, p, layer)
-        g_y = eq.shown(layout, backward(call, weights, g_y, tapes[layer], layer_grads))
+        g_y = eq.mask_padding(layout, backward(call, weights, g_y, tapes[layer], layer_grads))
     return g_y
 
 
 def adapt_backward(
     call: RefineCall, p: Parameters, g_x: Tensor, state: Tensor, hidden: Tensor, grads: Gradients
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the adapter's inputs (g_state, g_hidden)."""
+    """Return gradients of the adapter's inputs (g_state, g_hidden)."""
     if call.config.adapter == "add":
         half = 0.5 * g_x
         return half, half
@@ -99,7 +100,7 @@ def step_backward(
 
 
 class RefineGradients(NamedTuple):
-    """What :func:`refine_backward` gives."""
+    """Hold the results of :func:`refine_backward`."""
 
     hidden: Tensor  # like the caller's packed hidden
     state: Tensor | None  # (N, d) of s_0; None for adapter "none"
@@ -179,7 +180,7 @@ def refine_backward(
             )
             g_rows += g_here
         else:
-            # A sequence that was done before this step hands its gradient on unchanged.
+            # A sequence that finished before this step passes its gradient on unchanged.
             g_before, g_here = step_backward(
                 call,
                 layout,

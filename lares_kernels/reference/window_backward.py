@@ -1,4 +1,4 @@
-"""A layer that mixes the whole window (FMLP-Rec, BSARec), its backward pass written out by hand.
+"""Compute a layer that mixes the whole window (FMLP-Rec, BSARec) and its hand-written backward.
 
 Names as in ``backward.py``.
 """
@@ -15,11 +15,11 @@ from lares_kernels.reference.backward import (
     FeedForwardTape,
     Gradients,
     NormTape,
+    accumulate_norm_backward,
     attention_backward,
     attention_forward,
-    feed_forward_backward,
-    feed_forward_forward,
-    norm_backward_into,
+    ffn_backward,
+    ffn_forward,
     norm_forward,
 )
 from lares_kernels.reference.equations import Parameters
@@ -34,7 +34,7 @@ from lares_kernels.spec.layout import Layout
 
 
 class WindowTape(NamedTuple):
-    """Of ``equations.mix_window``."""
+    """Save what the backward of ``equations.mix_window`` needs."""
 
     window: Tensor  # (S, L, d) input of the sublayer
     filter_norm: NormTape
@@ -43,7 +43,7 @@ class WindowTape(NamedTuple):
 
 
 class WindowLayerTape(NamedTuple):
-    """Of a layer of ``filter`` or ``bsarec``."""
+    """Save what the backward of a ``filter`` or ``bsarec`` layer needs."""
 
     mixing: WindowTape
     ffn_norm: NormTape
@@ -54,7 +54,7 @@ class WindowLayerTape(NamedTuple):
 def mix_window_forward(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> tuple[Tensor, WindowTape]:
-    """``equations.mix_window`` with its tape."""
+    """Compute ``equations.mix_window`` and its tape."""
     factor, _ = eq.residual_dropout(call, layout, layer, step)
     norm = (p["filter_norm_weight"], p["filter_norm_bias"])
     window = eq.window_rows(layout, x)
@@ -77,9 +77,9 @@ def mix_window_forward(
 def mix_window_backward(
     call: RefineCall, p: Parameters, g_u: Tensor, tape: WindowTape, grads: Gradients
 ) -> Tensor:
-    """Gradient of the sublayer's input; adds the parameters' to ``grads``."""
+    """Return the gradient by the sublayer's input; add the parameters' to ``grads``."""
     share = call.config.band_share if tape.attention else 1.0
-    g_x = norm_backward_into(call, p, "filter_norm", share * g_u, tape.filter_norm, grads)
+    g_x = accumulate_norm_backward(call, p, "filter_norm", share * g_u, tape.filter_norm, grads)
     g_y = eq.scaled(g_x, tape.filter_factor).reshape_as(tape.window)
     if tape.attention is None:
         weight = p["filter_weight"].to(call.state_dtype)
@@ -90,7 +90,7 @@ def mix_window_backward(
     g_window, g_scale = rescale_bands_backward(g_y, tape.window, scale, call.config.cutoff)
     grads["band_scale"] += g_scale
     norm, attention, factor = tape.attention
-    g_sum = norm_backward_into(call, p, "attn_norm", (1.0 - share) * g_u, norm, grads)
+    g_sum = accumulate_norm_backward(call, p, "attn_norm", (1.0 - share) * g_u, norm, grads)
     g_branch, _ = attention_backward(call, p, eq.scaled(g_sum, factor), attention, grads)
     return g_x + g_window.reshape_as(g_x) + g_sum + g_branch
 
@@ -98,11 +98,11 @@ def mix_window_backward(
 def window_layer_forward(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> tuple[Tensor, WindowLayerTape]:
-    """``equations.transformer_layer`` of ``filter`` or ``bsarec`` with its tape."""
+    """Compute ``equations.transformer_layer`` of ``filter`` or ``bsarec`` and its tape."""
     _, factor = eq.residual_dropout(call, layout, layer, step)
     inner_factor = eq.inner_dropout(call, layout, layer, step)
     u, mixing = mix_window_forward(call, layout, p, x, layer, step)
-    branch, feed_forward = feed_forward_forward(call, p, u, inner_factor)
+    branch, feed_forward = ffn_forward(call, p, u, inner_factor)
     norm = (p["ffn_norm_weight"], p["ffn_norm_bias"])
     y, ffn_norm = norm_forward(call, u + eq.scaled(branch, factor), *norm)
     return y, WindowLayerTape(mixing, ffn_norm, feed_forward, factor)
@@ -111,8 +111,8 @@ def window_layer_forward(
 def window_layer_backward(
     call: RefineCall, p: Parameters, g_y: Tensor, tape: WindowLayerTape, grads: Gradients
 ) -> Tensor:
-    """Gradient of the layer's input; adds the parameters' to ``grads``."""
-    g_sum = norm_backward_into(call, p, "ffn_norm", g_y, tape.ffn_norm, grads)
+    """Return the gradient by the layer's input; add the parameters' to ``grads``."""
+    g_sum = accumulate_norm_backward(call, p, "ffn_norm", g_y, tape.ffn_norm, grads)
     g_branch = eq.scaled(g_sum, tape.feed_forward_factor)
-    g_u = g_sum + feed_forward_backward(call, p, g_branch, tape.feed_forward, grads)
+    g_u = g_sum + ffn_backward(call, p, g_branch, tape.feed_forward, grads)
     return mix_window_backward(call, p, g_u, tape.mixing, grads)

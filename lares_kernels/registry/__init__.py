@@ -1,1 +1,1 @@
-"""Which backend runs a call: the register, what decides, self-checks, plans that do not start."""
+"""Choose the backend of a call: registry, circumstances, self-checks, failed plans."""

@@ -1,7 +1,7 @@
-"""The registry of backends of both ops, and the choice among them.
+"""Register the backends of both ops and choose among them.
 
-It imports no backend: each one's own module registers it. Those of this package are imported when the
-first question is asked (``own_backends.py``); anybody else's when its own module is::
+It imports no backend: each backend's module registers it. This package's own are imported at the first
+use of the registry (``own_backends.py``), a third party's with its own module::
 
     register(MyBackend())  # of ``refine``
     register_catalogue(MyCatalogue())  # of the catalogue ops, under the same name
@@ -39,19 +39,19 @@ ENVIRONMENT_VARIABLE = "LARES_BACKEND"
 _OWN = "lares_kernels.own_backends"
 _log = logging.getLogger(__name__)
 _IN_BYTES = ENVIRONMENT_VARIABLE.encode()
-_asked_for: ContextVar[str | None] = ContextVar("lares_backend", default=None)
+_requested: ContextVar[str | None] = ContextVar("lares_backend", default=None)
 
 
 class AnyBackend(Protocol):
-    """What backends of all ops say of themselves.
+    """Declare what backends of all ops tell about themselves.
 
     Attributes:
-        name: by which it is asked for.
-        preference: of the automatic ones that serve a call the one with the greatest runs it; of equal
-            ones that which was registered last.
-        automatic: whether it is used without being asked for by name.
-        any_size: whether the same code runs whatever the sizes of a core or the width of an item.
-        starts_kernels: whether a device may turn out to be unable to compile or start its kernels.
+        name: identifies the backend in ``use_backend`` and ``LARES_BACKEND``.
+        preference: the automatic backend with the greatest one that serves a call runs it; among equal
+            ones, the last registered.
+        automatic: it is used without being requested by name.
+        any_size: the same code runs for all sizes of a core and widths of an item.
+        starts_kernels: a device may turn out to be unable to compile or start its kernels.
     """
 
     name: str
@@ -62,28 +62,28 @@ class AnyBackend(Protocol):
 
     @property
     def devices(self) -> tuple[str, ...] | None:
-        """Types of the devices that tensors may be on; None: all."""
+        """Return the device types that tensors may be on, or None for all."""
 
     @property
     def serves(self) -> Serves:
-        """Declare what it has code for; all else is refused."""
+        """Declare the calls that the backend has code for; all others are refused."""
 
     def availability(self) -> str | None:
-        """None if the backend can run on this machine at all, else why not."""
+        """Return None if the backend can run on this machine at all, else the reason."""
 
     def build(self, product_dtype: torch.dtype) -> str | None:
-        """Identify the code that would run, by what it is made of; None if it needs no check."""
+        """Identify the code that would run by a digest; None if it needs no check."""
 
 
 class Backend(AnyBackend, Protocol):
-    """One implementation of the recurrence, forward and backward."""
+    """Implement the recurrence, forward and backward."""
 
     @property
     def serves(self) -> ServesCores:
-        """Declare what it has code for; all else is refused."""
+        """Declare the calls that the backend has code for; all others are refused."""
 
     def plan(self, call: RefineCall, device_type: str) -> str:
-        """In one sentence, how the backend would run ``call``."""
+        """Describe in one sentence how the backend would run ``call``."""
 
     def forward(
         self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
@@ -91,15 +91,15 @@ class Backend(AnyBackend, Protocol):
         """Run the recurrence without autograd.
 
         Args:
-            call: what to run; its values are not checked yet.
+            call: the call to run; its values are not checked yet.
             hidden: as the caller has it, padded or packed.
-            state: of ``call.state_shape``, or None to draw it (or take zero) as the call says.
+            state: tensor of ``call.state_shape``, or None to draw it or start from zero (``call``).
             parameters: in the order of :func:`lares_kernels.spec.parameters.parameter_shapes`.
 
         Returns:
-            trajectory (S, T, d); final state of ``call.state_shape``, empty where it is not wanted;
-            ``call.kept_size`` numbers that ``backward`` of the same backend takes; all in the state's
-            type. Those of ``starts_kernels`` and of ``reference`` take what any of them kept: see
+            trajectory (S, T, d); final state of ``call.state_shape``, empty unless requested;
+            ``call.kept_size`` numbers for ``backward`` of the same backend; all in the state's type.
+            Backends with ``starts_kernels``, and ``reference``, read each other's: see
             :func:`lares_kernels.reference.backend.kept_states`.
 
         Raises:
@@ -116,11 +116,11 @@ class Backend(AnyBackend, Protocol):
         g_trajectory: Tensor | None,
         g_state: Tensor | None,
     ) -> list[Tensor]:
-        """Gradients of hidden, of every parameter, and of the state if there is one."""
+        """Return gradients of hidden, of every parameter, and of the state if there is one."""
 
 
 class CatalogueBackend(AnyBackend, Protocol):
-    """One implementation of the catalogue ops.
+    """Implement the catalogue ops.
 
     Ids of the operands have been checked on a CPU. Results are at least float32. An op raises
     ``PlanFailure`` where its kernels could not be compiled and started on the device.
@@ -128,12 +128,13 @@ class CatalogueBackend(AnyBackend, Protocol):
 
     @property
     def serves(self) -> ServesCatalogues:
-        """Declare what it has code for; all else is refused."""
+        """Declare the calls that the backend has code for; all others are refused."""
 
     def log_probability(
         self, call: CatalogueCall, given: Operands, wants_entropy: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-probabilities of ``chosen`` (N,), log-normalisers (N,), entropies (N,) or (0,)."""
+        """Compute log-probabilities of ``chosen`` (N,), log-normalisers (N,), entropies (N,) or
+        (0,)."""
 
     def gradients(
         self,
@@ -143,19 +144,19 @@ class CatalogueBackend(AnyBackend, Protocol):
         g_log_probability: Tensor,
         wants: tuple[bool, bool],
     ) -> tuple[Tensor, Tensor]:
-        """Gradients of queries (N, d) and items (V, d); (0,) for one that is not wanted."""
+        """Compute gradients of queries (N, d) and items (V, d); (0,) for one that is not wanted."""
 
     def top_k(self, call: CatalogueCall, given: Operands, k: int) -> tuple[Tensor, Tensor]:
-        """The ``k`` best scores (R, k) and their ids, best first; -inf and -1 where items ran out."""
+        """Return the ``k`` best scores (R, k) and ids, best first; -inf and -1 past the last item."""
 
     def ranks(self, call: CatalogueCall, given: Operands) -> Tensor:
-        """How many other items score at least as high as the chosen one, (R,) int64; -1 for NaN."""
+        """Count other items that score at least as high as the chosen one, (R,) int64; NaN: -1."""
 
 
 B = TypeVar("B", bound=AnyBackend)
 R = TypeVar("R", Request, CatalogueRequest)
 _T = TypeVar("_T")
-_CHOSEN = "auto:"  # before the name of a backend that nobody asked for
+_CHOSEN = "auto:"  # before the name of a backend that was not requested
 
 
 def verify(backend: AnyBackend, request: Request | CatalogueRequest) -> str | None:
@@ -168,18 +169,19 @@ def verify(backend: AnyBackend, request: Request | CatalogueRequest) -> str | No
 
 @dataclass(frozen=True)
 class Choice(Generic[B]):
-    """The backend chosen, and for each one passed over why."""
+    """Name the chosen backend, and the reason for each one passed over."""
 
     backend: B
     passed_over: dict[str, str]
 
 
 class Registry(Generic[B, R]):
-    """The backends of an op, and what was chosen among them.
+    """Hold the backends of an op and the choices made among them.
 
     Args:
-        call: what a call of the op is called.
-        failure: says why a backend's kernels must not serve calls, held to backend ``reference``.
+        call: noun for a call of the op, in messages.
+        failure: compares a backend's kernels with the reference; why they must not serve calls, or
+            None.
     """
 
     def __init__(self, call: str, failure: Callable[[Any, Any, Any], str | None]) -> None:
@@ -190,7 +192,7 @@ class Registry(Generic[B, R]):
 
     @property
     def backends(self) -> dict[str, B]:
-        """All by name, in order of preference."""
+        """Return all backends by name, in order of preference."""
         _import_own()
         return self._registered
 
@@ -235,16 +237,16 @@ class Registry(Generic[B, R]):
         )
 
     def choose(self, request: R, index: int | None = None) -> Choice[B]:
-        """Return the backend for a call: the one asked for, else the first that can serve it.
+        """Return the backend for a call: the requested one, else the first that can serve it.
 
         Args:
             request: what calls.
             index: of the tensors' device; None for torch's current one.
 
         Raises:
-            BackendError: the backend asked for by name cannot serve the call.
+            BackendError: the backend requested by name cannot serve the call.
         """
-        return self._kept_choice(*asked_backend(), request, index)
+        return self._kept_choice(*requested_backend(), request, index)
 
     def check_serves(self, name: str, request: R, index: int | None = None) -> None:
         """Raise ``BackendError`` unless there is a backend of that name that can serve such calls.
@@ -369,7 +371,7 @@ def _import_own() -> None:
 
 
 def available_backends() -> dict[str, str]:
-    """Every backend by name: ``"usable"``, or why it cannot run on this machine."""
+    """Return every backend by name: ``"usable"``, or why it cannot run on this machine."""
     return {name: each.availability() or "usable" for name, each in _all_backends().items()}
 
 
@@ -389,7 +391,7 @@ def _partly_served() -> bool:
 
 @constant_result
 def partly_served() -> bool:
-    """Return whether a backend leaves out options of a call, so that calls must say which they have."""
+    """Return True if a backend lacks options of a call, so that calls must list theirs."""
     return _partly_served()
 
 
@@ -406,19 +408,19 @@ def options_of(told: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def operators_name(backend: AnyBackend) -> str:
-    """Return how operators are told to run a call on ``backend``, or on the next one where it does not
-    start and nobody asked for it by name."""
-    asked, _ = asked_backend()
+    """Return the name by which operators run a call on ``backend``, or, if it was not requested by name
+    and does not start, on the next one."""
+    asked, _ = requested_backend()
     return _CHOSEN + backend.name if asked is None and backend.starts_kernels else backend.name
 
 
 def plain_name(name: str) -> str:
-    """Return the backend's own name of what :func:`operators_name` gave."""
+    """Return the backend's own name from that of :func:`operators_name`."""
     return name.removeprefix(_CHOSEN)
 
 
 def may_pass_on(name: str) -> bool:
-    """Return whether :func:`operators_name` lets another backend run what does not start."""
+    """Return True if :func:`operators_name` lets another backend run what does not start."""
     return name.startswith(_CHOSEN)
 
 
@@ -440,16 +442,16 @@ def use_backend(name: str) -> Iterator[None]:
         BackendError: there is no such backend, or (from the call) it cannot serve the call.
     """
     _known(name, "use_backend")
-    token = _asked_for.set(name)
+    token = _requested.set(name)
     try:
         yield
     finally:
-        _asked_for.reset(token)
+        _requested.reset(token)
 
 
-def asked_backend() -> tuple[str | None, str]:
-    """(name or None, what asked for it) of the backend that calls here are to run on."""
-    name, source = _asked_for.get(), "use_backend"
+def requested_backend() -> tuple[str | None, str]:
+    """Return (name or None, its source) of the backend that calls here were told to run on."""
+    name, source = _requested.get(), "use_backend"
     if name is None:
         found, source = getenv(_IN_BYTES), ENVIRONMENT_VARIABLE
         name = os.fsdecode(found) if found else None
@@ -460,7 +462,7 @@ _logged: set[tuple[str, ...]] = set()
 
 
 def log_once(chosen: str, passed_over: dict[str, str]) -> None:
-    """Say, once for each set of reasons, that a faster backend could not serve a call."""
+    """Log, once for each set of reasons, that a faster backend could not serve a call."""
     if passed_over and tuple(passed_over.values()) not in _logged:
         _logged.add(tuple(passed_over.values()))
         reasons = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())

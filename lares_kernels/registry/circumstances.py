@@ -1,7 +1,7 @@
-"""What decides, beside a call itself, which backend may serve it.
+"""Collect what decides, beside a call itself, which backend may serve it.
 
-These are settings of the process, and the card. A choice is kept under all of them, so that none
-outlives what it was made under.
+These are settings of the process, and the card. They are the key of cached choices, so that no choice
+outlives them.
 """
 
 from __future__ import annotations

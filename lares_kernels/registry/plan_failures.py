@@ -1,13 +1,12 @@
-"""Plans that a device could not compile or start, and the way past them.
+"""Record plans that a device could not compile or start, and choose others.
 
-A backend has one plan for a call, or several, the preferred one first. Whether a plan's kernels can be
-compiled and started on a device shows at their first launch. :func:`run_first` takes the first plan
-that can, says once what it passed over, and tries none again in this process that has failed. A failure
-that lies with the machine (no C compiler, a card that the compiler does not know) stands for all of a
-backend's plans on that device.
+A backend has one plan for a call, or several, the preferred one first. Whether a plan's kernels compile
+and start on a device shows at their first launch. :func:`run_first` runs the first plan that does, logs
+once what it passed over, and retries no failed plan in this process. A failure of the machine (no C
+compiler, a card that the compiler does not know) counts for all of a backend's plans on that device.
 
-What is not about compiling and starting, such as too little memory or a fault of a kernel that runs, is
-raised as it is.
+Errors that are not about compiling and starting, such as too little memory or a fault of a running
+kernel, are raised unchanged.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class AnyPlan(Protocol):
-    """One way in which a backend can run a call: what is in :class:`Plan`, and more."""
+    """Describe one way in which a backend can run a call: a :class:`Plan`, possibly extended."""
 
     @property
     def backend(self) -> str: ...
@@ -45,13 +44,13 @@ P = TypeVar("P", bound=AnyPlan)
 
 
 class Plan(NamedTuple):
-    """One way in which a backend can run a call.
+    """Identify one way in which a backend can run a call.
 
     Attributes:
-        backend: its name.
-        words: what it is, for messages.
-        device: where it would run.
-        code: what decides, beside the backend and the device, which kernels are compiled.
+        backend: name of the backend.
+        words: description for messages.
+        device: the device it would run on.
+        code: key of the compiled kernels, beside the backend and the device.
     """
 
     backend: str
@@ -61,10 +60,10 @@ class Plan(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """Why kernels did not start.
+    """Hold the reason why kernels did not start.
 
     Attributes:
-        of_machine: whether no kernel of the backend would start on that device.
+        of_machine: no kernel of the backend would start on that device.
         remedy: what a user can do.
     """
 
@@ -91,7 +90,7 @@ _ROOM = Cause(False, "a card that gives a program more shared memory and registe
 _REPORT = Cause(
     False, "report it, with what `lares doctor --check` prints, unless Triton knows no such card"
 )
-# Of a launch: the card's limits. The words alone are anybody's.
+# Prefixes of failed launches' messages: without one, _OF_STARTING's words may be another error's.
 _STARTING = ("triton error [", "the cuda kernels did not start")
 _OF_STARTING = {
     "no kernel image": _CARD,
@@ -148,7 +147,7 @@ def cause_of(error: BaseException) -> Cause | None:
 
 
 def _is_tritons(error: BaseException) -> bool:
-    """Whether Triton's compiler raised it; its interpreter passes on what anything raises inside."""
+    """Return True if Triton's compiler raised the error; its interpreter passes on any error."""
     classes = {
         each.__name__ for each in type(error).__mro__ if each.__module__.startswith("triton.")
     }
@@ -195,10 +194,10 @@ def run_first(plans: Sequence[P], run: Callable[[P], T]) -> T:
 
     Args:
         plans: of one backend and device, the preferred one first; at least one.
-        run: runs one; it leaves nothing behind where it raises.
+        run: runs one; if it raises, it has no side effects.
 
     Raises:
-        PlanFailure: none of them starts: what each failed of, and what can be done.
+        PlanFailure: none of them starts; the message says why, and what can be done.
         Exception: whatever ``run`` raises that is not about compiling and starting kernels.
     """
     passed_over: list[_Failure] = []
@@ -224,7 +223,7 @@ def first_left(plans: Sequence[P]) -> P:
     """Return the first of ``plans`` that has not failed, as :func:`run_first` would take it.
 
     Raises:
-        PlanFailure: all have.
+        PlanFailure: all have failed.
     """
     passed_over: list[_Failure] = []
     for plan in plans:
@@ -255,7 +254,7 @@ def _line_of(error: Exception) -> str:
 
 
 def _none_left(plans: Sequence[AnyPlan], failures: Sequence[_Failure]) -> str:
-    """Return, in one line, that none of ``plans`` starts, why, and what can be done."""
+    """Report in one line that none of ``plans`` starts, why, and what can be done."""
     reasons = "; ".join(f"{failure.words}: {failure.reason}" for failure in failures)
     remedies = "; ".join(dict.fromkeys(failure.remedy for failure in failures))
     met = _met.get()
@@ -265,7 +264,7 @@ def _none_left(plans: Sequence[AnyPlan], failures: Sequence[_Failure]) -> str:
 
 
 def _say(plan: AnyPlan, passed_over: list[_Failure]) -> None:
-    """Say once what was passed over on the way to ``plan``."""
+    """Log once what was passed over on the way to ``plan``."""
     if not passed_over:
         return
     reasons = "; ".join(f"{failure.words} ({failure.reason})" for failure in passed_over)

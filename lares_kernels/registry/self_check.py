@@ -1,10 +1,9 @@
-"""A device proves itself: kernels are held to the reference before they are first used.
+"""Check a device's kernels against the reference before their first use.
 
 The kernels that a call needs run once on small inputs, forward and backward, with dropout and
-without, packed where the mixer can be, on the device of the call. What they give is compared with the
-reference in float64 on the CPU, which draws the same numbers. The verdict is kept
-(common/verdicts.py), so that later processes read it. ``LARES_SELF_CHECK=0`` leaves all of
-this out.
+without, packed where the mixer allows it, on the device of the call. Their results are compared with
+the reference in float64 on the CPU, which draws the same numbers. The verdict is stored
+(common/verdicts.py) for later processes. ``LARES_SELF_CHECK=0`` skips all of this.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ from lares_kernels.spec.parameters import parameter_shapes, parameters_of
 VARIABLE = SELF_CHECK
 ISSUES = "the project's issue tracker, with what `lares doctor --check` prints"
 _LENGTHS, _WINDOW_LENGTHS, _STEPS, _SEED = [1, 5, 3, 9, 17, 2], [1, 5, 3], 2, 2026
-_SAID_AFTER_SECONDS = 2.0  # of compiling: as long as a user may wonder
-# Of a whole tensor, forward and gradients. float32 is the contract's; a product in fewer bits rounds
-# its factors by half of 2^-8 (bf16) or 2^-11 (fp16, tf32), and a few steps add such errors up.
+_SAID_AFTER_SECONDS = 2.0  # of compiling, before a user is told why the first call takes long
+# Of a whole tensor, forward and gradients. float32's are the tests'; a product in fewer bits rounds its
+# factors by half of 2^-8 (bf16) or 2^-11 (fp16, tf32), and a few steps add such errors up.
 _BOUNDS = {"fp32": (1e-5, 1e-4), "tf32": (1e-2, 3e-2), "fp16": (1e-2, 3e-2), "bf16": (6e-2, 2e-1)}
 _CATALOGUE_PARTS = (
     *("the log probability", "the normaliser", "the entropy"),
@@ -56,17 +55,17 @@ _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 class Checked(Protocol):
-    """A backend whose kernels are checked."""
+    """Describe a backend whose kernels are checked."""
 
     name: str
     any_size: bool
 
     def build(self, product_dtype: torch.dtype) -> str | None:
-        """Identify the code that would run, by what it is made of; None if it needs no check."""
+        """Identify the code that would run by a digest; None if it needs no check."""
 
 
 def is_on() -> bool:
-    """Return whether kernels are checked.
+    """Return True if kernels are checked.
 
     Raises:
         BackendError: the environment variable is neither 0 nor 1.

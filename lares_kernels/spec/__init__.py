@@ -1,1 +1,1 @@
-"""What a call is: cores, parameters, layouts, draws and options, which every backend serves alike."""
+"""Specify a call: cores, parameters, layouts, draws and options, the same for every backend."""

@@ -1,4 +1,4 @@
-"""One call of the recurrence: in the form that every backend takes, checks, what comes out of it."""
+"""Define a call of the recurrence as every backend takes it: checks, shapes, results."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ FLOAT_TYPES = tuple(PRECISIONS.values())
 
 
 class Request(NamedTuple):
-    """What a backend is chosen by, before there are any values.
+    """Describe a call before there are any values, for the choice of a backend.
 
     Attributes:
         config: of the core.
         device_type: of the tensors.
         product_dtype: of the factors of products.
-        options: of the call, not at their defaults, as ``options_of`` of registry/backends.py says.
+        options: names of the call's options that are not at their defaults (``options_of``).
     """
 
     config: CoreConfig
@@ -45,17 +45,17 @@ class Request(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Of a row."""
+        """Return the width of a row."""
         return self.config.d_model
 
     @property
     def width_in_words(self) -> str:
-        """Says the width, as a part of a sentence."""
+        """Describe the width as a part of a sentence."""
         return f"d_model is {self.width}"
 
 
 class Given(NamedTuple):
-    """Tensors that forward of a call gets: hidden, first state if given, parameters in order."""
+    """Hold the inputs of forward: hidden, first state if given, parameters in order."""
 
     hidden: Tensor
     state: Tensor | None
@@ -63,7 +63,7 @@ class Given(NamedTuple):
 
 
 class GivenBackward(NamedTuple):
-    """Tensors that backward gets: those of :class:`Given`, what forward kept, gradients of outputs."""
+    """Hold the inputs of backward: :class:`Given`'s, what forward saved, gradients of outputs."""
 
     hidden: Tensor
     state: Tensor | None
@@ -75,26 +75,26 @@ class GivenBackward(NamedTuple):
 
 @dataclass(eq=False)  # not frozen: that would triple the cost of making one
 class RefineCall:
-    """Everything about a call but its differentiable tensors, as backends take it.
+    """Describe a call without its differentiable tensors, as backends take it.
 
     ``B`` sequences of ``hidden``, ``G`` rollouts of each: ``S = B G`` sequences to refine, the rollouts
     of one after the other, ``N`` rows in all.
 
     Attributes:
-        options: as the operator is given them.
+        options: as the operator received them.
         config: of the core.
         lengths: (B,) int64.
         padded_length: ``L`` of padded ``hidden``; 0 for packed.
         n_hidden_rows: rows of ``hidden``, padding included.
         sequence_ids: (B,) int64 that address the random draws, or None for ``0..B-1``.
         num_steps: (S,) int64 depth of each sequence, or None where all run ``max_steps``.
-        seed: 64-bit key of all draws: a number, or a tensor () int64 of a call that is traced, and of
-            one on a GPU whose seed lies there.
-        product_dtype: in which matrix products are taken; everything else is at least float32.
+        seed: 64-bit key of all draws: an int, or a tensor () int64 if the call is traced or the seed
+            is on its GPU.
+        product_dtype: type of matrix products; everything else is at least float32.
         state_dtype: float64 for float64 input, else float32.
-        traced: no shape may depend on the numbers in a tensor, which nobody has seen yet. Padding
-            right of the tokens is computed as well, from zeros, and is zero in what comes out.
-        handover: what forward leaves for backward; None where nothing hands it on.
+        traced: no shape may depend on a tensor's values, which are not known yet. Padding right of
+            the tokens is computed too, from zeros, and is zero in the results.
+        handover: what forward leaves for backward; None if nothing passes it on.
     """
 
     options: CallOptions
@@ -111,21 +111,21 @@ class RefineCall:
     handover: Handover | None = None
 
     def handover_of(self, backend: str) -> Handover | None:
-        """What forward of that backend has handed over, or None."""
+        """Return what forward of that backend handed over, or None."""
         return self.handover if self.handover is not None and self.handover.by == backend else None
 
-    def drawn_step(self, step: int) -> int:
-        """Number that the draws of the call's ``step`` carry; 0 outside the recurrence."""
+    def rng_step(self, step: int) -> int:
+        """Return the step that addresses the draws of the call's ``step``; 0 outside the recurrence."""
         return step + self.options.steps_done if step else 0
 
     @property
     def n_sequences(self) -> int:
-        """``S``."""
+        """Return ``S``, the number of sequences times rollouts."""
         return self.lengths.shape[0] * self.options.rollouts
 
     @kept_property
     def n_rows(self) -> int:
-        """``N``."""
+        """Return ``N``, the number of rows."""
         if self.padded_length and not self.has_whole_windows:
             tokens = int(self.lengths.sum())
             if not 0 < tokens <= self.n_hidden_rows:
@@ -135,47 +135,48 @@ class RefineCall:
 
     @property
     def left(self) -> bool:
-        """Whether padding stands before the tokens."""
+        """Return True if padding precedes the tokens."""
         return self.config.padding != "right"
 
     @property
-    def padding_is_read(self) -> bool:
-        """Whether padding counts among the rows, as zeros."""
+    def pads_with_zero_tokens(self) -> bool:
+        """Return True if padding counts among the rows, as zero tokens."""
         return self.config.padding == "left-zeros"
 
     @property
-    def padding_is_computed(self) -> bool:
-        """Whether padding counts among the rows: as zeros, or because the mixer takes it in."""
-        return self.padding_is_read or self.config.mixes_window
+    def computes_padding(self) -> bool:
+        """Return True if padding counts among the rows, as zero tokens or for the mixer."""
+        return self.pads_with_zero_tokens or self.config.mixes_window
 
     @property
     def has_whole_windows(self) -> bool:
-        """Whether padding has rows, whether or not it counts."""
-        return self.padding_is_computed or (self.traced and self.padded_length > 0)
+        """Return True if padding has rows, whether or not it counts."""
+        return self.computes_padding or (self.traced and self.padded_length > 0)
 
     @kept_property
     def row_lengths(self) -> Tensor:
-        """(B,) int64 rows of each sequence: its tokens, and padding where that has rows."""
+        """Return the rows of each sequence, (B,) int64, including padding where that has rows."""
         if self.has_whole_windows:
             return torch.full_like(self.lengths, self.padded_length)
         return self.lengths
 
     @kept_property
     def seed_memory(self) -> Tensor:
-        """The seed, () int64, where kernels on the call's device read it when they run."""
+        """Return the seed, () int64, in memory that kernels on the call's device read when they
+        run."""
         return seed_memory(self.seed, self.lengths.device)
 
     @property
     def kept_rows(self) -> int:
-        """Rows that are kept of each step for backward."""
+        """Return the number of rows saved of each step for backward."""
         if self.options.keeps_padding:
             return self.n_hidden_rows * self.options.rollouts
         return self.n_rows
 
     @kept_property
     def kept_order(self) -> Tensor | None:
-        """(N,) number of each kept row among the rows: GPUs take the deepest sequences first. None
-        where all are as deep."""
+        """Return the index of each saved row among the rows, (N,): GPUs take the deepest
+        sequences first. Return None if all are equally deep."""
         if self.num_steps is None:
             return None
         order = torch.argsort(self.num_steps, descending=True, stable=True)
@@ -187,14 +188,15 @@ class RefineCall:
 
     @property
     def kept_size(self) -> int:
-        """Numbers kept for backward: a row of ``d`` and one more for every row and step."""
+        """Count the numbers saved for backward: a row of ``d`` and one more for every row and
+        step."""
         if not (self.options.differentiates and self.config.is_recurrent):
             return 0
         return self.options.max_steps * self.kept_rows * (self.config.d_model + 1)
 
     @property
     def state_shape(self) -> tuple[int, ...]:
-        """Shape of states, given and returned."""
+        """Return the shape of given and returned states."""
         d = self.config.d_model
         if not self.padded_length:
             return (self.n_hidden_rows * self.options.rollouts, d)
@@ -204,7 +206,7 @@ class RefineCall:
 
     @kept_property
     def layout(self) -> Layout:
-        """Of the ``S`` sequences, packed."""
+        """Return the packed layout of the ``S`` sequences."""
         ids, device = self.sequence_ids, self.lengths.device
         if ids is None:
             ids = torch.arange(self.lengths.shape[0], device=device)
@@ -213,11 +215,11 @@ class RefineCall:
         return self._layout_of(streams, self.options.rollouts)
 
     def _layout_of(self, streams: Tensor, rollouts: int) -> Layout:
-        """Of every sequence ``rollouts`` times, packed."""
+        """Return the packed layout of every sequence, ``rollouts`` times."""
         real = self.lengths.repeat_interleave(rollouts)
         if self.has_whole_windows:
-            leading = self.padded_length - real if self.padding_is_read else None
-            tokens = None if self.padding_is_read else real
+            leading = self.padded_length - real if self.pads_with_zero_tokens else None
+            tokens = None if self.pads_with_zero_tokens else real
             return Layout.of_windows(self.padded_length, streams, leading, tokens)
         if self.traced:
             return Layout.of_rows(self.n_hidden_rows * rollouts, real, streams)
@@ -225,7 +227,7 @@ class RefineCall:
 
     @kept_property
     def hidden_rows(self) -> Tensor | None:
-        """(N,) packed row of ``hidden`` that each row reads, or None where ``G = 1``."""
+        """Return the packed row of ``hidden`` that each row reads, (N,); None for ``G = 1``."""
         if self.options.rollouts == 1:
             return None
         lengths = self.row_lengths
@@ -234,38 +236,38 @@ class RefineCall:
 
     @kept_property
     def _layout_of_hidden(self) -> Layout:
-        """Of the ``B`` sequences, packed."""
+        """Return the packed layout of the ``B`` sequences."""
         return self.layout if self.options.rollouts == 1 else self._layout_of(self.lengths, 1)
 
     def _pack(self, layout: Layout, padded: Tensor) -> Tensor:
-        """Arrays (S, L, d) as packed rows (N, d)."""
+        """Pack arrays (S, L, d) to rows (N, d)."""
         return self._without_padding(layout, layout.unpad(padded, self.left))
 
     def _unpack(self, layout: Layout, rows: Tensor) -> Tensor:
-        """Packed rows (N, d) as arrays (S, L, d), zeros at padding."""
+        """Unpack rows (N, d) to arrays (S, L, d), with zeros at padding."""
         return layout.pad(self._without_padding(layout, rows), self.padded_length, self.left)
 
     def _without_padding(self, layout: Layout, rows: Tensor) -> Tensor:
-        """``rows`` (N, d) with zeros in padding that has rows but does not count."""
-        after = None if self.padding_is_computed else layout.after_tokens
+        """Return ``rows`` (N, d) with zeros in padding that has rows but does not count."""
+        after = None if self.computes_padding else layout.after_tokens
         return rows if after is None else rows.masked_fill(after, 0.0)
 
     def pack_hidden(self, hidden: Tensor) -> Tensor:
-        """``hidden`` without padding, (N / G, d)."""
+        """Pack ``hidden`` without padding to (N / G, d)."""
         return self._pack(self._layout_of_hidden, hidden) if self.padded_length else hidden
 
     def unpack_hidden(self, rows: Tensor) -> Tensor:
-        """Packed rows (N / G, d) in the caller's shape, zeros at padding."""
+        """Unpack rows (N / G, d) to the caller's shape, with zeros at padding."""
         return self._unpack(self._layout_of_hidden, rows) if self.padded_length else rows
 
     def pack_state(self, state: Tensor) -> Tensor:
-        """A state of ``state_shape`` without padding, (N, d)."""
+        """Pack a state of ``state_shape`` without padding to (N, d)."""
         if not self.padded_length:
             return state
         return self._pack(self.layout, state.reshape(self.n_sequences, *state.shape[-2:]))
 
     def unpack_state(self, rows: Tensor) -> Tensor:
-        """Packed rows (N, d) as ``state_shape``, zeros at padding."""
+        """Unpack rows (N, d) to ``state_shape``, with zeros at padding."""
         if not self.padded_length:
             return rows
         return self._unpack(self.layout, rows).reshape(self.state_shape)
@@ -297,7 +299,7 @@ class RefineCall:
                 )
 
     def _check_padding(self) -> None:
-        if self.padding_is_read and not self.padded_length:
+        if self.pads_with_zero_tokens and not self.padded_length:
             raise ValueError(
                 "padding='left-zeros' says what stands left of the tokens in padded hidden (B, L, d); "
                 "hidden is packed"
@@ -319,14 +321,14 @@ class RefineCall:
 
 
 class RefineOutput(NamedTuple):
-    """What :func:`lares_kernels.refine` gives back; ``B`` sequences, ``G`` rollouts.
+    """Hold the results of :func:`lares_kernels.refine` for ``B`` sequences and ``G`` rollouts.
 
     Attributes:
         last: (B, d), or (B, G, d) for ``rollouts > 1``: each sequence's newest token after its own
             last step.
         trajectory: (B, T_max, d) or (B, G, T_max, d): that token after every step; past a
-            sequence's own depth its last one is repeated. None unless asked for.
-        state: final state of every token, if asked for: (B, L, d), zeros at padding (unless the
+            sequence's own depth its last one is repeated. None unless requested.
+        state: final state of every token, if requested: (B, L, d), zeros at padding (unless the
             mixer computes it), or packed (N, d); with rollouts (B, G, L, d), or packed (G N, d) with
             the rollouts of a sequence one after the other.
     """
@@ -340,7 +342,7 @@ _PRECISION_OF = {dtype: name for name, dtype in PRECISIONS.items()}
 
 
 def product_precision(precision: str | None, dtype: torch.dtype, device_type: str) -> str:
-    """Precision of the products: as asked for, else autocast's, else that of ``hidden``'s type."""
+    """Return the precision of products: as requested, else autocast's, else ``hidden``'s."""
     if precision is not None:
         if precision not in PRECISIONS:
             raise ValueError(
@@ -377,7 +379,7 @@ def check_steps_done(steps_done: int, max_steps: int, has_state: bool) -> None:
 def depths(
     config: CoreConfig, num_steps: int | Tensor, n_sequences: int, rollouts: int
 ) -> tuple[Tensor | None, int]:
-    """Depths as ((S,) contiguous int64 or None if all are equal, greatest depth)."""
+    """Return (depths (S,) contiguous int64, or None if all are equal; greatest depth)."""
     steps = None
     if isinstance(num_steps, Tensor) and num_steps.dim() > 0:
         shapes = ((n_sequences,), (n_sequences, rollouts))
@@ -395,7 +397,7 @@ def depths(
 
 
 def _greatest_when_run(config: CoreConfig, steps: Tensor) -> int:
-    """The greatest depth as a symbol, which the program that is traced finds whenever it runs."""
+    """Return the greatest depth as a symbol, which the traced program computes at each run."""
     if steps.is_meta:
         raise ValueError(
             "num_steps is a tensor on meta, without the numbers that shapes follow from: give a number"
@@ -418,7 +420,7 @@ def check_max_steps(config: CoreConfig, steps: int) -> None:
 
 
 def check_rollouts(config: CoreConfig, rollouts: int) -> None:
-    """Raise ``ValueError`` unless a core can have so many rollouts."""
+    """Raise ``ValueError`` unless a core can have that many rollouts."""
     if not 1 <= rollouts <= MAX_ROLLOUTS:
         raise ValueError(f"rollouts is {rollouts}; it must be in 1..{MAX_ROLLOUTS}")
     if not config.is_recurrent and rollouts != 1:
@@ -428,12 +430,12 @@ def check_rollouts(config: CoreConfig, rollouts: int) -> None:
 
 
 def has_dropout(config: CoreConfig) -> bool:
-    """Whether a core drops anything in training."""
+    """Return True if a core has any dropout in training."""
     return config.dropout > 0 or config.attn_dropout > 0 or config.inner_dropout > 0
 
 
 def draws(config: CoreConfig, state: Tensor | str | None, dropout: bool) -> bool:
-    """Whether a call draws anything: what it drops, or its first state."""
+    """Return True if a call draws random numbers: for dropout, or for its first state."""
     return dropout or (config.is_recurrent and not isinstance(state, Tensor) and state != "zero")
 
 

@@ -1,4 +1,4 @@
-"""One call of a catalogue op, checked: what is scored how, and which items a row leaves out."""
+"""Define a checked call of a catalogue op: how items are scored, and which ones a row excludes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SHORTEST = 1e-12
 
 
 class CatalogueOptions(NamedTuple):
-    """What an operator is told beside its tensors: its schema has these, in this order.
+    """Hold an operator's non-tensor arguments: its schema has these, in this order.
 
     Attributes:
         scores: ``dot`` or ``cosine``.
         temperature: scores are divided by it.
-        backend: that runs, as :func:`lares_kernels.registry.backends.operators_name` calls it.
+        backend: name of the backend to run, by :func:`lares_kernels.registry.backends.operators_name`.
         precision: of the products, one of ``PRECISIONS``.
     """
 
@@ -36,7 +36,7 @@ class CatalogueOptions(NamedTuple):
 
 
 class CatalogueRequest(NamedTuple):
-    """What a backend is chosen by, before there are any values.
+    """Describe a call before there are any values, for the choice of a backend.
 
     Attributes:
         width: of an item.
@@ -50,13 +50,14 @@ class CatalogueRequest(NamedTuple):
 
     @property
     def width_in_words(self) -> str:
-        """Says the width, as a part of a sentence."""
+        """Describe the width as a part of a sentence."""
         return f"items are {self.width} wide"
 
 
 @dataclass(frozen=True)
 class CatalogueCall:
-    """How rows score items: ``s_rv = q_r . e_v / temperature``, both normalised first for cosine.
+    """Define how rows score items: ``s_rv = q_r . e_v / temperature``, both normalised first for
+    cosine.
 
     Attributes:
         scores: ``dot`` or ``cosine``.
@@ -70,12 +71,13 @@ class CatalogueCall:
 
     @property
     def cosine(self) -> bool:
-        """Whether queries and items are normalised."""
+        """Return True if queries and items are normalised."""
         return self.scores == "cosine"
 
 
 def working_dtype(queries: Tensor, items: Tensor) -> torch.dtype:
-    """Type of everything but the factors of products: float64 for float64 input, else float32."""
+    """Return the type of everything but the factors of products: float64 for float64 input, else
+    float32."""
     return torch.float64 if torch.float64 in (queries.dtype, items.dtype) else torch.float32
 
 
@@ -112,7 +114,7 @@ def check_matrices(queries: Tensor, items: Tensor) -> None:
 
 
 def check_ids(name: str, ids: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """``ids`` as contiguous int64, if they are whole numbers of ``shape`` on ``device``."""
+    """Return ``ids`` as contiguous int64. Raise unless integers of ``shape`` on ``device``."""
     found = whole_numbers(name, ids, (shape,))
     if ids.device != device:
         raise ValueError(f"{name} is on {ids.device}, queries are on {device}")
@@ -120,7 +122,7 @@ def check_ids(name: str, ids: Tensor, shape: tuple[int, ...], device: torch.devi
 
 
 def check_excluded_shape(excluded: Tensor, n_rows: int, device: torch.device) -> Tensor:
-    """``excluded`` (R, H) as contiguous int64, if it holds whole numbers on ``device``."""
+    """Return ``excluded`` (R, H) as contiguous int64. Raise unless integers on ``device``."""
     if not isinstance(excluded, Tensor) or excluded.dim() != 2:
         shape = tuple(getattr(excluded, "shape", ()))
         raise ValueError(
@@ -130,14 +132,14 @@ def check_excluded_shape(excluded: Tensor, n_rows: int, device: torch.device) ->
 
 
 class Operands(NamedTuple):
-    """Tensors of an operator as kernels can read them: contiguous, ids in int64.
+    """Hold an operator's tensors as kernels can read them: contiguous, ids in int64.
 
     ``N / R`` queries of each of ``R`` rows, one row's after the other.
 
     Attributes:
         queries: (N, d).
         items: (V, d).
-        chosen: (R,) ids, called targets where ranks are asked for; empty for an operator that takes
+        chosen: (R,) ids, called targets for ranks; empty for an operator that takes
             none.
         excluded: (R, H) ids, -1 where there is none; or None.
     """
@@ -151,7 +153,8 @@ class Operands(NamedTuple):
 def operands(
     name: str, queries: Tensor, items: Tensor, chosen: Tensor | None, excluded: Tensor | None
 ) -> Operands:
-    """What an operator was given, if it fits together: R rows of as many queries each, (N, d) in all.
+    """Check an operator's tensors against each other: R rows of as many queries each, (N, d) in
+    all.
 
     Args:
         name: of ``chosen``.
@@ -176,20 +179,20 @@ def operands(
     return Operands(queries.contiguous(), items.contiguous(), chosen, excluded)
 
 
-def of_queries(name: str, value: Tensor, queries: Tensor) -> Tensor:
-    """``value`` contiguous, if it holds a real number for each of the queries (N, d)."""
+def check_per_query(name: str, value: Tensor, queries: Tensor) -> Tensor:
+    """Return ``value`` contiguous. Raise unless it has a real number for each query (N, d)."""
     check_floats(name, value, queries.device, (queries.shape[0],))
     return value.contiguous()
 
 
 def check_k(k: int, n_items: int) -> None:
-    """Raise ``ValueError`` unless the best ``k`` of a catalogue can be asked for."""
+    """Raise ``ValueError`` unless ``k`` is within the size of the catalogue."""
     if not 1 <= k <= n_items:
         raise ValueError(f"k is {k}; it must be in 1..{n_items}, the size of the catalogue")
 
 
 def checks_values(tensor: Tensor) -> bool:
-    """Whether ids are looked at: reading them would wait for a GPU."""
+    """Return True if ids are checked by value: reading them would wait for a GPU."""
     return tensor.device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1"
 
 
@@ -224,10 +227,10 @@ def check_excluded(excluded: Tensor, n_items: int) -> None:
 
 
 def in_order(excluded: Tensor, n_items: int) -> Tensor:
-    """Excluded ids (R, H) ascending in every row, ``n_items`` where there is none.
+    """Sort excluded ids (R, H) ascending in every row, with ``n_items`` where there is none.
 
-    Whoever walks over the catalogue then needs one place in each row, never a search. Where nobody
-    looked at values, what is no item counts as none.
+    A pass over the catalogue then needs one place in each row, never a search. Unchecked ids that are
+    no item's count as none.
     """
     items = (excluded >= 0) & (excluded < n_items)
     return excluded.where(items, n_items).sort(dim=1).values

@@ -1,4 +1,4 @@
-"""Every choice that C or device code knows by number: its names, each with its number, once.
+"""Number every choice that C or device code knows, once for all.
 
 Users write the texts (``CoreConfig(adapter="gate")``), C reads the numbers from csrc/lares_enums.h,
 which ``python csrc/enums.py`` writes from this file, and Triton's kernels take them from here. A number
@@ -15,7 +15,7 @@ _AnyChoice = TypeVar("_AnyChoice", bound="Choice")
 
 
 class Choice(IntEnum):
-    """Holds a number, and the text that stands for it where people read or write it.
+    """Hold a number, and its name where people read or write it.
 
     Attributes:
         text: what users write for it; of a :class:`Code`, what it means.
@@ -49,7 +49,7 @@ class Choice(IntEnum):
 
 @unique
 class Adapter(Choice):
-    """Says how the state meets H: their mean, a gated mean, a product with both, or not at all."""
+    """Choose how the state meets H: mean, gated mean, product with both, or not at all."""
 
     ADD = 0, "add"
     GATE = 1, "gate"
@@ -59,7 +59,7 @@ class Adapter(Choice):
 
 @unique
 class Mixer(Choice):
-    """Says how rows of a sequence mix: causal attention; a learned circular filter (FMLP-Rec);
+    """Choose how rows of a sequence mix: causal attention; a learned circular filter (FMLP-Rec);
     attention beside rescaled frequency bands (BSARec). The last two mix all rows of a padded
     sequence, padding too; they need post-norm and padded input."""
 
@@ -70,7 +70,7 @@ class Mixer(Choice):
 
 @unique
 class Activation(Choice):
-    """Names the activation of the feed-forward."""
+    """Choose the activation of the feed-forward."""
 
     GELU = 0, "gelu"
     GELU_TANH = 1, "gelu_tanh"
@@ -80,7 +80,7 @@ class Activation(Choice):
 
 @unique
 class Norm(Choice):
-    """Says where a layer's LayerNorms stand."""
+    """Choose where a layer's LayerNorms stand."""
 
     POST = 0, "post"
     PRE = 1, "pre"
@@ -89,7 +89,7 @@ class Norm(Choice):
 
 @unique
 class Padding(Choice):
-    """Says where padding stands in padded arrays. Of left-zeros its rows are a sequence's, as zeros."""
+    """Choose where padding stands in padded arrays. With left-zeros it is read as zero tokens."""
 
     RIGHT = 0, "right"
     LEFT = 1, "left"
@@ -98,7 +98,7 @@ class Padding(Choice):
 
 @unique
 class DropoutOf(Choice):
-    """Says which branches' outputs are dropped; C has it as ``spares_attention``."""
+    """Choose which branches' outputs are dropped; C has it as ``spares_attention``."""
 
     BOTH = 0, "both"
     FEED_FORWARD = 1, "feed-forward"
@@ -106,7 +106,7 @@ class DropoutOf(Choice):
 
 @unique
 class StateMode(Choice):
-    """Says where the state before the first step comes from."""
+    """Choose where the state before the first step comes from."""
 
     GIVEN = 0, "given"
     DRAWN = 1, "drawn"
@@ -115,7 +115,7 @@ class StateMode(Choice):
 
 @unique
 class Precision(Choice):
-    """Names the type of factors of products. Those with weights, and of weight gradients, may be
+    """Choose the type of products' factors. Those with weights, and of weight gradients, may be
     rounded to it, and are where the processor gains by it; sums, LayerNorm and the state stay
     float32."""
 
@@ -126,7 +126,7 @@ class Precision(Choice):
 
 @unique
 class Scores(Choice):
-    """Says how a query scores an item: dot product, or cosine."""
+    """Choose how a query scores an item: dot product, or cosine."""
 
     DOT = 0, "dot"
     COSINE = 1, "cosine"
@@ -134,7 +134,7 @@ class Scores(Choice):
 
 @unique
 class Code(Choice):
-    """Says how a call of the CPU library ended; after an error nothing useful is in its outputs."""
+    """Number how a call of the CPU library ended; after an error its outputs are undefined."""
 
     OK = 0, "all is well"
     BAD_ARGUMENT = 1, "an option or size that the kernel does not serve"
@@ -150,7 +150,7 @@ class Code(Choice):
 
 @unique
 class NumberType(Choice):
-    """Names the type of numbers that a tensor holds."""
+    """Choose the type of numbers that a tensor holds."""
 
     FLOAT32 = 0, "float32"
     INT64 = 1, "int64"
@@ -158,7 +158,7 @@ class NumberType(Choice):
 
 @unique
 class Function(Choice):
-    """Names an elementary function as the CPU kernel computes it."""
+    """Choose an elementary function as the CPU kernel computes it."""
 
     EXP = 0, "exp"
     LOG = 1, "log"

@@ -1,4 +1,4 @@
-"""Shape and arithmetic of one recurrent core (LARES, arXiv 2505.16865, section 3.2)."""
+"""Define the shape and arithmetic of a recurrent core (LARES, arXiv 2505.16865, section 3.2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NORMS = Norm.texts()
 PADDINGS = Padding.texts()
 DROPOUT_OF = DropoutOf.texts()
 MAX_LAYERS = 1 << 8  # a draw's address has 8 bits for its layer
-MAX_STATE_SCALE = 1e15  # float32 holds the sum of squares of states so large, and their LayerNorm
+MAX_STATE_SCALE = 1e15  # float32 holds the sum of squares of states this large, and their LayerNorm
 DROPOUT_LEVELS = 256  # a dropout decision compares one 8-bit number with round(256 p)
 
 
@@ -51,7 +51,7 @@ def _plain_number(name: str, kind: str, value: Any) -> int | float:
 
 @dataclass(frozen=True, eq=False)
 class CoreConfig:
-    """What one step of the recurrence computes: ``s_t = Layers(LayerNorm(adapter(s_{t-1}, H)))``.
+    """Configure one step of the recurrence: ``s_t = Layers(LayerNorm(adapter(s_{t-1}, H)))``.
 
     Attributes:
         d_model: width ``d`` of a token.
@@ -70,18 +70,18 @@ class CoreConfig:
             SASRec's: ``q = LN(x)``, ``u = q + Attention(queries of q, keys and values of x)``,
             ``v = LN(u)``, ``y = v + FeedForward(v)``.
         eps: added to the variance in every LayerNorm.
-        dropout: rate after the attention's and the feed-forward's output product, rounded to a
+        dropout: rate on the output of attention (or filter) and of the feed-forward, rounded to a
             multiple of 1/256.
         attn_dropout: rate on the attention probabilities, rounded likewise.
         state_omega, state_sigma: scale of the drawn initial state,
-            ``s_0 = omega * TruncatedNormal(0, sigma^2)`` cut at three sigma; their product is 1e15 at
-            most.
+            ``s_0 = omega * TruncatedNormal(0, sigma^2)``, truncated at three sigma; their product is
+            at most 1e15.
         window: rows ``L`` of every sequence, for ``filter`` and ``bsarec``; 0 for ``attention``, which
-            takes any.
+            takes any length.
         band_share: of ``bsarec``: ``a`` in ``a bands + (1 - a) attention``.
         cutoff: of ``bsarec``: ``c``; the first ``c // 2 + 1`` frequencies are the low band.
         inner_dropout: rate inside the feed-forward, after the activation, rounded likewise.
-        dropout_of: the branches whose output ``dropout`` is for: ``both``, or ``feed-forward`` alone.
+        dropout_of: branches to whose output ``dropout`` applies: ``both``, or only ``feed-forward``.
         padding: where the padding of padded ``hidden`` stands: ``right`` of the tokens or ``left`` of
             them, where no token sees it; or ``left-zeros``: left, as tokens like any other, except that
             they are zero wherever a layer reads them. Draws count positions from the first token,
@@ -179,35 +179,36 @@ class CoreConfig:
 
     @cached_property
     def key(self) -> str:
-        """The options as one string, from which :meth:`from_key` makes an equal configuration."""
+        """Return the options as one string, from which :meth:`from_key` makes an equal
+        configuration."""
         return json.dumps(self.to_dict())
 
     @staticmethod
     @cache
     def from_key(key: str) -> CoreConfig:
-        """The configuration whose :attr:`key` is ``key``."""
+        """Return the configuration whose :attr:`key` is ``key``."""
         return CoreConfig(**json.loads(key))
 
     @property
     def head_dim(self) -> int:
-        """Width of one attention head, ``d / h``."""
+        """Return the width of one attention head, ``d / h``."""
         return self.d_model // self.n_heads
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether there is a state at all (every adapter but ``none``)."""
+        """Return True if there is a state at all (every adapter but ``none``)."""
         return self.adapter != "none"
 
     @property
     def mixes_window(self) -> bool:
-        """Whether all rows of the padded window mix, so that padding is part of the computation."""
+        """Return True if all rows of the padded window mix, so that padding is computed with."""
         return self.mixer != "attention"
 
     @property
     def attends(self) -> bool:
-        """Whether a layer has attention."""
+        """Return True if a layer has attention."""
         return self.mixer != "filter"
 
     def to_dict(self) -> dict[str, object]:
-        """The options as plain values, in declaration order."""
+        """Return the options as plain values, in declaration order."""
         return dataclasses.asdict(self)

@@ -1,11 +1,11 @@
-"""Exceptions raised by ``lares_kernels``."""
+"""Define the exceptions that ``lares_kernels`` raises."""
 
 from __future__ import annotations
 
 
 class BackendError(RuntimeError):
-    """A backend that was asked for by name cannot serve the call; the message says why."""
+    """Report why a backend that was requested by name cannot serve the call."""
 
 
 class PlanFailure(BackendError):
-    """No plan of a backend could be compiled and started on a device; another one may run the call."""
+    """Report that no plan of a backend started on a device; another may run the call."""

@@ -1,4 +1,4 @@
-"""What a backend's forward leaves beside what the operator returns: for backward, and the caller."""
+"""Hand over what a backend's forward leaves beside the operator's results."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from torch import Tensor
 
 @dataclass(eq=False)
 class Handover:
-    """What a backend's forward leaves for backward of the same call, where autograd hands it on.
+    """Hold what a backend's forward leaves for backward of the same call, where autograd passes it
+    on.
 
-    Nothing has to be there: who wants it makes it anew. What is for backward is saved as inputs are, so
-    that it lives as long as they do, and is of the values that forward saw.
+    All of it is optional and can be recomputed. Tensors for backward are saved like inputs: they live
+    as long as those do, and hold the values that forward saw.
 
     Attributes:
-        by: name of the backend, which alone can read it.
+        by: name of the backend, the only one that can read it.
         tensors: saved for backward.
-        numbers: likewise.
+        numbers: saved for backward.
         last: (S, d) float32, the trajectory's last states in memory of their own, for the caller.
     """
 

@@ -1,4 +1,4 @@
-"""Where the tokens of a batch of sequences lie: packed rows, their sequences and positions."""
+"""Lay out a batch of sequences as packed rows, with their sequences and positions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lares_kernels.common.kept_property import kept_property
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows of ``S`` sequences stored one after the other, oldest token first.
+    """Describe rows of ``S`` sequences stored one after the other, oldest token first.
 
     Attributes:
         lengths: (S,) int64, at least 1 each.
@@ -23,7 +23,7 @@ class Layout:
         streams: (S,) int64, each sequence's random-number stream (sequence number and rollout).
         leading: (S,) int64, rows at the start of each sequence that are padding; None: none are.
         tokens: (S,) int64, rows at the start of each sequence that are not padding; None: all are.
-        one_group: attention takes all sequences at once, not by their lengths.
+        one_group: attention takes all sequences together, not in groups of similar length.
     """
 
     lengths: Tensor
@@ -44,7 +44,8 @@ class Layout:
         leading: Tensor | None = None,
         tokens: Tensor | None = None,
     ) -> Layout:
-        """Layout of sequences of ``lengths`` (S,) with random-number ``streams`` (S,)."""
+        """Return the layout of sequences of ``lengths`` (S,) with random-number ``streams``
+        (S,)."""
         lengths = lengths.to(torch.int64)
         starts = lengths.cumsum(0) - lengths
         sequence = torch.repeat_interleave(
@@ -62,7 +63,8 @@ class Layout:
         leading: Tensor | None = None,
         tokens: Tensor | None = None,
     ) -> Layout:
-        """Layout of whole windows of ``width`` rows; no shape depends on the numbers in a tensor."""
+        """Return the layout of whole windows of ``width`` rows; no shape depends on a tensor's
+        values."""
         lengths = torch.full_like(streams, width)
         number = torch.arange(streams.shape[0], device=streams.device)
         position = torch.arange(width, device=streams.device).repeat(streams.shape[0])
@@ -72,9 +74,10 @@ class Layout:
 
     @classmethod
     def of_rows(cls, n_rows: int, lengths: Tensor, streams: Tensor) -> Layout:
-        """Layout of ``n_rows`` packed rows of ``lengths`` (S,) int64, which sum up to that.
+        """Return the layout of ``n_rows`` packed rows of ``lengths`` (S,) int64, which sum up to
+        that.
 
-        No shape depends on the numbers in a tensor: ``max_length`` is ``n_rows``.
+        No shape depends on a tensor's values: ``max_length`` is ``n_rows``.
         """
         ends = lengths.cumsum(0)
         rows = torch.arange(n_rows, device=lengths.device)
@@ -93,12 +96,12 @@ class Layout:
 
     @property
     def last_rows(self) -> Tensor:
-        """(S,) row of each sequence's newest token."""
+        """Return the row of each sequence's newest token, (S,)."""
         return self.starts + (self.lengths if self.tokens is None else self.tokens) - 1
 
     @kept_property
     def buckets(self) -> list[tuple[Layout, Tensor]]:
-        """The sequences in groups of similar length (up to 4, 8, 16, ...): (layout, rows) of each.
+        """Group the sequences by similar length (up to 4, 8, 16, ...): (layout, rows) of each.
 
         Attention runs on padded sequences; padding each group to its own longest keeps most of the
         work on real tokens.
@@ -116,11 +119,11 @@ class Layout:
 
     @kept_property
     def row_streams(self) -> Tensor:
-        """(N,) random-number stream of each row."""
+        """Return the random-number stream of each row, (N,)."""
         return self.streams[self.sequence]
 
     def select(self, chosen: Tensor) -> tuple[Layout, Tensor]:
-        """The sequences where ``chosen`` (S,) bool holds: their layout, and their rows in this one."""
+        """Return the layout of the sequences where ``chosen`` (S,) holds, and their rows here."""
         rows = chosen[self.sequence].nonzero().squeeze(1)
         leading = None if self.leading is None else self.leading[chosen]
         tokens = None if self.tokens is None else self.tokens[chosen]
@@ -129,20 +132,21 @@ class Layout:
 
     @kept_property
     def real(self) -> Tensor | None:
-        """(N, 1) bool, whether a row is a token and not padding; None where all are."""
+        """Mark rows that are tokens and not padding, (N, 1) bool; None where all are."""
         if self.leading is None:
             return None
         return (self.position >= self.leading[self.sequence]).unsqueeze(1)
 
     @kept_property
     def after_tokens(self) -> Tensor | None:
-        """(N, 1) bool, whether a row is padding that follows the tokens; None where none does."""
+        """Mark rows of padding that follows the tokens, (N, 1) bool; None where none does."""
         if self.tokens is None:
             return None
         return (self.position >= self.tokens[self.sequence]).unsqueeze(1)
 
     def _places(self, width: int, left: bool) -> Tensor:
-        """(N,) where rows lie in an array of (S, width) that is padded on the right, or ``left``."""
+        """Return where rows lie (N,) in an array of (S, width), padded on the right or the
+        ``left``."""
         position = self.position
         if left:  # rows of padding follow the tokens here, and stand before them there
             moved = width - (self.lengths if self.tokens is None else self.tokens)
@@ -150,12 +154,12 @@ class Layout:
         return self.sequence * width + position
 
     def pad(self, rows: Tensor, width: int | None = None, left: bool = False) -> Tensor:
-        """(N, ...) to (S, width, ...), zeros at padding; width defaults to max_length."""
+        """Pad (N, ...) to (S, width, ...), with zeros at padding; width defaults to max_length."""
         width = self.max_length if width is None else width
         padded = rows.new_zeros((self.n_sequences * width, *rows.shape[1:]))
         padded = padded.index_copy(0, self._places(width, left), rows)
         return padded.reshape(self.n_sequences, width, *rows.shape[1:])
 
     def unpad(self, padded: Tensor, left: bool = False) -> Tensor:
-        """(S, width, ...) to (N, ...), leaving out padding."""
+        """Unpad (S, width, ...) to (N, ...), leaving out padding."""
         return padded.flatten(0, 1)[self._places(padded.shape[1], left)]

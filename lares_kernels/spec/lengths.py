@@ -1,4 +1,4 @@
-"""Lengths of sequences: how packed ones come by them, and what they may be."""
+"""Check lengths of sequences, and derive those of packed ones."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_lengths_given(lengths: Tensor, max_length: int) -> None:
 
 
 def lengths_of_cu_seqlens(cu_seqlens: Tensor) -> Tensor:
-    """Lengths (B,) int64 of packed sequences from their offsets (B + 1,)."""
+    """Return lengths (B,) int64 of packed sequences from their offsets (B + 1,)."""
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 2 or not is_whole(cu_seqlens):
         raise ValueError(
             "cu_seqlens must be a vector of at least two whole numbers, (B + 1,); "
@@ -54,7 +54,7 @@ def lengths_of_cu_seqlens(cu_seqlens: Tensor) -> Tensor:
 
 
 def is_free_to_read(tensor: Tensor) -> bool:
-    """Whether nothing is waited for where the numbers in ``tensor`` are looked at."""
+    """Return True if reading the values of ``tensor`` waits for nothing."""
     return tensor.is_cpu
 
 
@@ -64,9 +64,9 @@ def lengths_of(
     cu_seqlens: Tensor | None,
     max_length: int,
 ) -> Tensor:
-    """Length of each sequence, (B,) whole numbers on ``hidden``'s device.
+    """Return the length of each sequence, (B,) integers on ``hidden``'s device.
 
-    Packed ones are looked at, but not on a device where ``max_length`` says what is needed of them.
+    Packed lengths are read, except on a device if ``max_length`` is given.
     """
     if max_length and hidden.dim() == 3:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Dropout masks and initial states, addressed by what they are for (docs/reference/random.md).
+"""Draw dropout masks and initial states, addressed by what they are for (docs/reference/random.md).
 
 The counter of a Philox call is ``(stream, position, site, block)``:
 
@@ -7,8 +7,8 @@ The counter of a Philox call is ``(stream, position, site, block)``:
 * ``site``: kind of draw in bits 0-7, layer in bits 8-15, step in bits 16-31 (0 outside the recurrence);
 * ``block``: which part of the token's row.
 
-Nothing depends on where a row lies in memory, so packed and padded runs, forward and the
-recomputation of backward, and all backends take the same decisions from the same seed.
+Nothing depends on where a row lies in memory, so packed and padded runs, forward and backward's
+recomputation, and all backends make the same decisions from the same seed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAX_PLANES = 8  # bits of an element's number
 
 
 class Site(enum.IntEnum):
-    """What a draw is for."""
+    """Number what a draw is for."""
 
     INITIAL_STATE = 0
     ATTENTION = 1
@@ -46,17 +46,17 @@ class Site(enum.IntEnum):
 
 
 def site_word(site: Site, layer: int = 0, step: int = 0) -> int:
-    """The counter's third word."""
+    """Return the counter's third word."""
     return int(site) | layer << 8 | step << 16
 
 
 def quantised_rate(rate: float) -> float:
-    """The dropout rate in effect: ``round(256 p) / 256``."""
+    """Return the dropout rate in effect: ``round(256 p) / 256``."""
     return round(DROPOUT_LEVELS * rate) / DROPOUT_LEVELS
 
 
 def threshold_and_planes(rate: float) -> tuple[int, int]:
-    """``p`` as ``m / 2^n`` in lowest terms: ``(m, n)``."""
+    """Return ``p`` as ``m / 2^n`` in lowest terms: ``(m, n)``."""
     level = round(DROPOUT_LEVELS * rate)
     divisor = math.gcd(level, DROPOUT_LEVELS)
     return level // divisor, (DROPOUT_LEVELS // divisor).bit_length() - 1
@@ -65,13 +65,13 @@ def threshold_and_planes(rate: float) -> tuple[int, int]:
 def dropout_words(
     streams: Tensor, positions: Tensor, site: int, n_blocks: int, n_planes: int, seed: int | Tensor
 ) -> Tensor:
-    """The 64-bit words of ``n_blocks`` blocks of every row.
+    """Generate the 64-bit words of ``n_blocks`` blocks of every row.
 
     Args:
         streams, positions: (N,) int64.
         site: third counter word, :func:`site_word`.
         n_blocks: blocks of 64 elements in a row.
-        n_planes: words wanted for each block, most significant bit first.
+        n_planes: words for each block, most significant bit first.
         seed: 64-bit key.
 
     Returns:
@@ -94,7 +94,7 @@ def dropout_words(
 
 
 def keep_from_words(words: Tensor, rate: float) -> Tensor:
-    """Dropout decisions of the words' elements.
+    """Decide dropout of the words' elements.
 
     Element ``j``'s number has bit ``j`` of word ``k`` as its ``k``-th most significant bit; it is
     dropped if the number is below ``round(256 p)``. Only the leading ``n`` bits can matter when
@@ -127,7 +127,7 @@ def row_keep(
     seed: int | Tensor,
     first_block: int = 0,
 ) -> Tensor:
-    """Which columns of every row survive dropout.
+    """Decide which columns of every row survive dropout.
 
     Args:
         streams, positions: (N,) int64 address of every row.
@@ -156,7 +156,8 @@ def residual_keep(
     width: int,
     seed: int | Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Kept elements of a layer's two residual branches, (attention output, feed-forward output).
+    """Decide which elements of a layer's two residual branches are kept, (attention output,
+    feed-forward output).
 
     Both share one site (their blocks follow each other), so that at ``d = 64`` and ``p = .5`` one
     Philox call serves a row of the whole layer. Each result is (N, width) bool.
@@ -183,7 +184,7 @@ def attention_keep(
     n_keys: int,
     seed: int | Tensor,
 ) -> Tensor:
-    """Kept attention probabilities of every query row.
+    """Decide which attention probabilities of every query row are kept.
 
     Elements are key *positions*; the block of keys ``64 k ..`` of head ``i`` is ``k h + i``.
 
@@ -221,7 +222,7 @@ _RATIO_COEFFICIENTS = (
 
 
 def truncated_normal_from_words(words: Tensor) -> Tensor:
-    """Standard normal numbers cut at +-3 from 32-bit words, in float32.
+    """Convert 32-bit words to standard normal numbers truncated at +-3, in float32.
 
     Args:
         words: int64 with values in ``[0, 2^32)``; the top 24 bits are used.
@@ -244,7 +245,7 @@ def truncated_normal_from_words(words: Tensor) -> Tensor:
 def normal_rows(
     streams: Tensor, positions: Tensor, site: int, width: int, seed: int | Tensor
 ) -> Tensor:
-    """Standard normal numbers cut at three deviations, (N, width) float32.
+    """Draw standard normal numbers truncated at three deviations, (N, width) float32.
 
     Columns ``4 i .. 4 i + 3`` are the four words of block ``i``; arguments as :func:`row_keep`'s.
     """
@@ -269,7 +270,7 @@ def initial_state(
     sigma: float,
     seed: int | Tensor,
 ) -> Tensor:
-    """``s_0 = omega * TruncatedNormal(0, sigma^2)`` of every row, cut at three sigma.
+    """Draw ``s_0 = omega * TruncatedNormal(0, sigma^2)`` of every row, truncated at three sigma.
 
     Args:
         streams, positions: (N,) int64 address of every row.

@@ -1,8 +1,8 @@
-"""What a call is told beside its differentiable tensors, said once: fields, schema, order.
+"""Define a call's non-differentiable arguments once: fields, schema, order.
 
-An operator takes plain values, and its schema cannot nest them. So the operator's arguments are those
-of :class:`CallTensors` and :class:`CallOptions`, one after the other: a new option is a new field here,
-and a line where ``refine`` gives it.
+An operator's schema holds plain values and cannot nest them. So its arguments are the fields of
+:class:`CallTensors` and :class:`CallOptions`, one after the other: a new option is a new field here,
+and a line where ``refine`` passes it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ SymInt = int  # in a schema: a number that may be a symbol while a program is tr
 
 
 class CallTensors(NamedTuple):
-    """Tensors of a call that have no gradients.
+    """Hold a call's tensors that have no gradients.
 
     ``B`` sequences of ``hidden``, ``G`` rollouts of each: ``S = B G``.
 
     Attributes:
-        lengths: (B,) whole numbers.
-        num_steps: (S,) whole numbers, the depth of each sequence; None: all run ``max_steps``.
-        sequence_ids: (B,) whole numbers that address the random draws; None for ``0..B-1``.
-        seed: 64-bit key of all draws: () int64, or a number where no dispatcher is asked.
+        lengths: (B,) integers.
+        num_steps: (S,) integers, the depth of each sequence; None: all run ``max_steps``.
+        sequence_ids: (B,) integers that address the random draws; None for ``0..B-1``.
+        seed: 64-bit key of all draws: () int64, or an int where no dispatch is needed.
     """
 
     lengths: Tensor
@@ -35,21 +35,22 @@ class CallTensors(NamedTuple):
 
 
 class CallOptions(NamedTuple):
-    """Options of a call.
+    """Hold a call's options.
 
     Attributes:
         config: ``key`` of the core's configuration.
-        backend: that runs, as :func:`lares_kernels.registry.backends.operators_name` calls it.
+        backend: name of the backend to run, by :func:`lares_kernels.registry.backends.operators_name`.
         precision: of the matrix products, one of ``PRECISIONS``; all else is at least float32.
         rollouts: ``G``, runs of every sequence.
         max_steps: ``T``, the greatest depth.
-        steps_done: steps that a given state has behind it; draws are numbered on from there.
-        dropout: whether dropout is on.
-        zero_state: a state that is not given is zero instead of drawn.
-        wants_state: the final state of every row is read; else only the trajectory.
-        differentiates: backward will be asked for, so forward keeps what it needs.
-        keeps_padding: what is kept has a place for padding too: its size depends on shapes alone.
-        max_length: what no length of packed sequences exceeds, as the caller says; 0: nobody says.
+        steps_done: steps that led to a given state; draws are numbered on from there.
+        dropout: apply dropout.
+        zero_state: without a given state, start from zero instead of drawing one.
+        wants_state: return the final state of every row, not only the trajectory.
+        differentiates: save in forward what backward needs.
+        keeps_padding: save padded rows too, so that the saved size depends on shapes only (needed
+            under torch.compile and on a GPU).
+        max_length: the caller's upper bound of packed sequences' lengths; 0: none.
     """
 
     config: str

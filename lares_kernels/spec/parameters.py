@@ -1,4 +1,4 @@
-"""The parameters of a core: one table, from which everything that lists them follows.
+"""Tabulate the parameters of a core; everything that lists them follows from this table.
 
 Names, shapes and order of the op's tensors, the values at the start, and the places in C's call, for
 which ``csrc/parameters.py`` writes ``csrc/parameters.inc``. Every tensor of a layer is stacked
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a parameter: ``groups`` times a width, each of which kernels may pad apart."""
+    """Describe one side of a parameter: ``groups`` times a width, each of which kernels may pad
+    apart."""
 
     width: Literal["d", "f", "frequencies", "one"]
     groups: int = 1
@@ -37,7 +38,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Parameter:
-    """What is known of a parameter.
+    """Describe a parameter.
 
     Attributes:
         name: of the op's tensor.
@@ -58,7 +59,7 @@ class Parameter:
     of: tuple[str, ...] = ()
 
     def is_there(self, config: CoreConfig) -> bool:
-        """Return whether a core has it."""
+        """Return True if a core has it."""
         if self.where == "layer":
             return not self.of or config.mixer in self.of
         if self.where == "core":
@@ -123,7 +124,7 @@ def layer_parameters_of(config: CoreConfig) -> tuple[str, ...]:
 
 
 def parameter_shapes(config: CoreConfig) -> Mapping[str, tuple[int, ...]]:
-    """Shape of every parameter, in the order in which the op takes them.
+    """Return every parameter's shape by name, in the order in which the op takes them.
 
     Weights are (out, in), as in ``torch.nn.Linear``. Rows of ``qkv_weight`` are the query's, then the
     key's, then the value's; head ``i`` owns columns ``i d/h .. (i+1) d/h`` of each. ``filter_weight``
@@ -139,8 +140,8 @@ def parameter_shapes(config: CoreConfig) -> Mapping[str, tuple[int, ...]]:
 def check_parameters(
     config: CoreConfig, parameters: Mapping[str, Tensor], hidden: Tensor
 ) -> list[Tensor]:
-    """The parameters in the op's order; ``ValueError`` unless they are those of ``config``, dense and
-    floating point on the device of ``hidden``."""
+    """Return the parameters in the op's order. Raise ``ValueError`` unless they are those of
+    ``config``, dense and floating point on the device of ``hidden``."""
     shapes = parameter_shapes(config)
     if [*parameters] == [*shapes]:
         ordered = [*parameters.values()]

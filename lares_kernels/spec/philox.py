@@ -1,4 +1,4 @@
-"""Philox4x32-10, the counter-based generator behind every random decision of the recurrence.
+"""Generate random words by Philox4x32-10, the counter-based generator of every random decision.
 
 Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3" (SC 2011). A draw is a
 pure function of a 64-bit key and a 128-bit counter, so any backend can repeat any draw anywhere.
@@ -17,7 +17,7 @@ _ROUNDS = 10
 def philox4x32(
     c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, seed: int | Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Four 32-bit words for every counter.
+    """Compute four 32-bit words for every counter.
 
     Args:
         c0, c1, c2, c3: int64 tensors holding the four 32-bit counter words; they broadcast.

@@ -1,8 +1,8 @@
-"""The seed of a call: given as a number or a tensor, or drawn from torch's generator.
+"""Find the seed of a call: given as a number or a tensor, or drawn from torch's generator.
 
-Kernels of a GPU read it from memory there when they run. A drawn seed is a tensor on the CPU, from the
-CPU's default generator, also where the call runs on a GPU, but in programs that a GPU runs again by
-itself (docs/reference/random.md says why).
+Kernels on a GPU read it from device memory when they run. A drawn seed is a tensor on the CPU, from the
+CPU's default generator, even for a call on a GPU, except in programs that a GPU replays by itself
+(docs/reference/random.md says why).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from lares_kernels.common.devices import is_capturing
 from lares_kernels.common.whole import described, is_whole
 
 _CPU = torch.device("cpu")
-_LEAST, _END = -(1 << 63), 1 << 64  # of numbers: 64 bits, with a sign or without
-_DRAWN = (1 << 63) - 1  # below it lie drawn ones
-# One for all, since what holds a lock of its own can be neither copied nor pickled.
+_LEAST, _END = -(1 << 63), 1 << 64  # range of seeds: 64 bits, signed or unsigned
+_DRAWN = (1 << 63) - 1  # upper bound of drawn seeds
+# One lock for all objects, since an object with a lock can be neither copied nor pickled.
 _COUNTING = threading.Lock()
 
 
 def drawn_seed(device: torch.device = _CPU) -> Tensor:
-    """A seed () int64 from torch's default generator of the CPU.
+    """Draw a seed () int64 from torch's default generator of the CPU.
 
-    Where a graph is captured on ``device``, or a program compiled for it, it is from that device's
-    generator, of which each replay takes the next.
+    If a graph is captured on ``device``, or a program compiled for it, the seed is from that device's
+    generator, and each replay takes the next one.
     """
     again = device.type == "cuda" and (is_compiling() or is_capturing(device.type))
     place = device if again else _CPU
@@ -47,10 +47,10 @@ def drawn_seed(device: torch.device = _CPU) -> Tensor:
 
 
 def given_seed(seed: int | Tensor) -> int | Tensor:
-    """``seed`` as a number of 64 bits or a tensor () int64.
+    """Return ``seed`` as a number of 64 bits or a tensor () int64.
 
     Raises:
-        TypeError, ValueError: it is neither.
+        TypeError, ValueError: ``seed`` is neither.
     """
     if isinstance(seed, Tensor):
         if seed.numel() != 1 or not is_whole(seed):
@@ -71,21 +71,21 @@ def given_seed(seed: int | Tensor) -> int | Tensor:
 
 
 def seed_of_call(seed: int | Tensor | None, draws: bool, device: torch.device) -> int | Tensor:
-    """The seed that a call on ``device`` runs with: the given one; where none is, a drawn one if it
-    ``draws`` in training, else 0."""
+    """Return the seed that a call on ``device`` runs with: the given one; else a drawn one if it
+    ``draws`` in training; else 0."""
     if seed is not None:
         return given_seed(seed)
     return drawn_seed(device) if draws else 0
 
 
 def signed(seed: int) -> int:
-    """The 64 bits of ``seed`` as a number with a sign."""
+    """Return the 64 bits of ``seed`` as a signed number."""
     return seed if seed < 1 << 63 else seed - (1 << 64)
 
 
 def seed_for(seed: int | Tensor, device: torch.device) -> int | Tensor:
-    """``seed`` as a call on ``device`` takes it: a tensor that lies there, if it is a GPU, so that
-    nobody waits for it; else a number.
+    """Return ``seed`` as a call on ``device`` takes it: on a GPU a tensor there, so that nothing
+    waits for it; else a number.
 
     Raises:
         RuntimeError: a graph is captured on ``device``, and the seed is a tensor somewhere else.
@@ -104,7 +104,7 @@ def seed_for(seed: int | Tensor, device: torch.device) -> int | Tensor:
 
 
 def seed_memory(seed: int | Tensor, device: torch.device) -> Tensor:
-    """``seed`` () int64 in memory of ``device``. Nothing waits for it."""
+    """Return ``seed`` () int64 in memory of ``device``, without waiting for it."""
     if isinstance(seed, Tensor):
         return seed.contiguous()
     if is_capturing(device.type):
@@ -115,8 +115,8 @@ def seed_memory(seed: int | Tensor, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _kept_seed(seed: int, device: torch.device, stream: int) -> Tensor:
-    """Likewise, for as long as it is likely to be asked for again: by a backward, or by inference. By
-    stream, since it is written on one."""
+    """Return the same, cached while it is likely to be used again, by a backward or by
+    inference. The cache is by stream, since the memory is written on one."""
     return _seed_in_memory(seed, device)
 
 
@@ -126,8 +126,8 @@ def _seed_in_memory(seed: int, device: torch.device) -> Tensor:
 
 
 def seed_tensor(seed: int | Tensor, device: torch.device = _CPU) -> Tensor:
-    """``seed`` as operators take it: a tensor (), of a number one on the GPU where the call runs, or on
-    the CPU."""
+    """Return ``seed`` as operators take it: a tensor (), for a number on the GPU where the call
+    runs or on the CPU."""
     if isinstance(seed, Tensor):
         return seed
     place = device if device.type == "cuda" else _CPU
@@ -135,13 +135,13 @@ def seed_tensor(seed: int | Tensor, device: torch.device = _CPU) -> Tensor:
 
 
 class DrawSeeds:
-    """Seeds of a module's forwards in training.
+    """Generate the seeds of a module's forwards in training.
 
     Args:
-        first: None leaves them to torch's generator, so that a forward that activation checkpointing
-            runs again, or a run that goes on from what was saved, draws the same. A number is the first
-            forward's, and each one after takes the next; the count is not saved. Threads take different
-            ones, unless their forwards are compiled.
+        first: None draws them from torch's generator, so that a forward that activation checkpointing
+            repeats, or a resumed run, draws the same. A number is the seed of the first forward, and
+            each later one takes the next; the count is not saved. Threads take different seeds, unless
+            their forwards are compiled.
     """
 
     def __init__(self, first: int | None = None) -> None:
@@ -154,14 +154,14 @@ class DrawSeeds:
 
     @property
     def next(self) -> int | None:
-        """The seed that the next forward takes, if it is known."""
+        """Return the seed of the next forward, if it is known."""
         return None if self._next is None else int(self._next)
 
     def take(self) -> Tensor | None:
-        """A seed () int64, or None for one to be drawn; neighbouring ones give unrelated draws.
+        """Return a seed () int64, or None to draw one; neighbouring seeds give unrelated draws.
 
         Raises:
-            RuntimeError: a counted one is taken inside a backward.
+            RuntimeError: a counted seed is taken inside a backward.
         """
         if self._next is None:
             return None

@@ -1,8 +1,8 @@
-"""What a backend has code for, declared: any other call is refused, with the reason.
+"""Declare what a backend has code for; any other call is refused, with the reason.
 
-``verify`` asks the declaration, for every op and backend alike, and docs/reference/support.md is
-made of the answers. What joins the specification later (a choice, an option of a call) is refused by
-a backend until it has the code and names it.
+``verify`` reads the declaration, for every op and backend alike, and docs/reference/support.md is
+generated from it. A choice or an option that is added to the specification later is refused by a
+backend until it has the code and declares it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ ANY_WIDTH = range(1, sys.maxsize)
 
 @dataclass(frozen=True)
 class Serves:
-    """Declares what a backend of any op serves.
+    """Declare what a backend of any op serves.
 
     Attributes:
-        widths: for each type that it multiplies in, the widths of rows that it takes.
+        widths: supported widths of rows, by the products' type.
     """
 
     widths: Mapping[torch.dtype, Widths]
@@ -50,15 +50,15 @@ class Serves:
 
 @dataclass(frozen=True, kw_only=True)
 class ServesCores(Serves):
-    """Declares which cores and calls a backend of ``refine`` serves. None: all that there are.
+    """Declare which cores and calls a backend of ``refine`` serves. None: all that there are.
 
     Attributes:
         adapters, activations, norms, mixers, paddings, dropout_of: choices that cores may have.
-        inner_dropout: whether cores may drop inside the feed-forward.
-        widest_head: greatest width of a head of attention.
-        longest: most tokens of a sequence, which only its launch knows.
-        longest_dropping: likewise where attention's weights are dropped.
-        options: of a call, fields of ``CallOptions`` of options.py; others stay at their defaults.
+        inner_dropout: cores may have dropout inside the feed-forward.
+        widest_head: greatest width of an attention head.
+        longest: greatest length of a sequence, checked at launch.
+        longest_dropping: the same with attention dropout.
+        options: supported options of a call, fields of ``CallOptions``; others keep their defaults.
     """
 
     adapters: tuple[Adapter, ...] | None = None
@@ -115,10 +115,10 @@ class ServesCores(Serves):
 
 @dataclass(frozen=True, kw_only=True)
 class ServesCatalogues(Serves):
-    """Declares which catalogues a backend of the catalogue ops serves.
+    """Declare which catalogues a backend of the catalogue ops serves.
 
     Attributes:
-        most_items: of a catalogue, which only its launch knows; None: any number.
+        most_items: greatest size of a catalogue, checked at launch; None: any.
     """
 
     most_items: int | None = None

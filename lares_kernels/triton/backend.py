@@ -1,4 +1,4 @@
-"""Backend ``triton``: fused kernels for CUDA and HIP devices."""
+"""Implement backend ``triton`` with fused kernels for CUDA and HIP devices."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from lares_kernels.triton.launch.settings import (
     family_of,
     files_of_rules,
     longest_sequence,
+    requested_weights,
     use_weights,
-    weights_asked_for,
 )
 from lares_kernels.triton.layered.backward import layered_backward
 from lares_kernels.triton.layered.forward import layered_forward, layered_text
 
 _PRODUCTS = (torch.float32, torch.bfloat16, torch.float16)
-_LEAST_TRITON = (3, 4)
-_LEAST_CAPABILITY = (8, 0)
-_MOST_FUSED_WIDTH = 64
+_MIN_TRITON = (3, 4)
+_MIN_CAPABILITY = (8, 0)
+_MAX_FUSED_WIDTH = 64
 
 
 def precision_of(product_dtype: torch.dtype) -> str:
-    """How products are taken: ``half``, or for float32 ``ieee`` or ``tf32`` as torch allows it."""
+    """Return the precision of products: ``half``; for float32 ``ieee``, or ``tf32`` if allowed."""
     if product_dtype != torch.float32:
         return "half"
     return "tf32" if tf32_allowed() and torch.version.hip is None else "ieee"
@@ -47,14 +47,14 @@ def precision_of(product_dtype: torch.dtype) -> str:
 
 @cache
 def _missing() -> str | None:
-    """Why Triton cannot be used, or None."""
+    """Return the reason why Triton cannot be used, or None."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     import triton
 
     version = tuple(int(part) for part in triton.__version__.split(".")[:2])
-    if version < _LEAST_TRITON:
-        least = ".".join(str(part) for part in _LEAST_TRITON)
+    if version < _MIN_TRITON:
+        least = ".".join(str(part) for part in _MIN_TRITON)
         return f"Triton is {triton.__version__}; it needs {least}"
     return None
 
@@ -73,7 +73,7 @@ def product_types() -> tuple[torch.dtype, ...]:
 
 
 class TritonPlan(NamedTuple):
-    """A ``Plan`` of registry/plan_failures.py, and the rule of its tiles; None: layer by layer."""
+    """Extend ``Plan`` of registry/plan_failures.py by its tiles' rule; None: layer by layer."""
 
     backend: str
     words: str
@@ -83,7 +83,7 @@ class TritonPlan(NamedTuple):
 
 
 class TritonBackend:
-    """Two plans: tiles of whole sequences whose state stays in registers, and layer by layer."""
+    """Run tiles of whole sequences with the state in registers, or else layer by layer."""
 
     name = "triton"
     preference = 10
@@ -122,8 +122,8 @@ class TritonBackend:
             return None  # Triton names no cards that it leaves out: the first launch says it
         number = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
         capability = torch.cuda.get_device_capability(number)
-        if capability < _LEAST_CAPABILITY:
-            has, least = (".".join(map(str, pair)) for pair in (capability, _LEAST_CAPABILITY))
+        if capability < _MIN_CAPABILITY:
+            has, least = (".".join(map(str, pair)) for pair in (capability, _MIN_CAPABILITY))
             return (
                 f"cuda:{number} has compute capability {has}; Triton compiles for {least} and later"
             )
@@ -155,7 +155,7 @@ class TritonBackend:
 
         All of forward keep the same states in the same order, so any of backward may run after it.
         """
-        asked = weights_asked_for() if kernel == "forward" else None
+        asked = requested_weights() if kernel == "forward" else None
         precision = precision_of(call.product_dtype)
         code = (kernel, precision, call.config.key, call.options.dropout)
 
@@ -182,9 +182,9 @@ class TritonBackend:
         return found
 
     def _is_fused(self, kernel: str, call: RefineCall, device: torch.device, longest: int) -> bool:
-        """Whether tiles of ``kernel`` hold the call, else it is the layered plan's."""
+        """Return True if tiles of ``kernel`` hold the call, else it is the layered plan's."""
         config = call.config
-        if config.d_model % 8 or config.d_model > _MOST_FUSED_WIDTH:
+        if config.d_model % 8 or config.d_model > _MAX_FUSED_WIDTH:
             return False
         key = (family_of(device), kernel, precision_of(call.product_dtype))
         core = (padded(config.d_model), config.n_layers, config.mixer)
@@ -204,7 +204,7 @@ class TritonBackend:
                 return fused_forward(call, given, precision, longest)
 
         plans = self._plans("forward", call, hidden.device, longest)
-        if weights_asked_for() is None:
+        if requested_weights() is None:
             return run_first(plans, run)
         return by_name_alone(lambda: run_first(plans, run))
 
@@ -235,7 +235,7 @@ class TritonBackend:
         handover = call.handover_of(self.name)
         if handover is not None:
             return handover.numbers[0]
-        # Packed sequences say how long they are on the device alone: this waits for it.
+        # Lengths of packed sequences are only on the device: this synchronises.
         longest = call.padded_length or call.options.max_length or int(call.lengths.max())
         if call.handover is not None:
             call.handover.by, call.handover.numbers = self.name, (longest,)

@@ -1,4 +1,4 @@
-"""Backend ``triton`` of the catalogue ops: tensors and launches around ``kernels/catalogue.py``."""
+"""Implement backend ``triton`` of the catalogue ops: launches of ``kernels/catalogue.py``."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ from lares_kernels.triton.launch.rounding import round_to_tf32
 from lares_kernels.triton.launch.settings import multiprocessors
 
 # Wider ones spill; products of whole float32 have no tensor cores and need registers for them.
-MOST_WIDTH = {"half": 256, "tf32": 256, "ieee": 64}
-MOST_K = 256
-LEAST_K = 64
+MAX_WIDTH = {"half": 256, "tf32": 256, "ieee": 64}
+MAX_K = 256
+MIN_K = 64
 TOP_K_ROWS = 16
-_MOST_ITEMS = (1 << 31) - (1 << 10)  # ids, and those past the last block's end, are int32
+_MAX_ITEMS = (1 << 31) - (1 << 10)  # ids, and those past the last block's end, are int32
 _PROGRAMS = 4  # for each multiprocessor, where the queries alone are too few
 
 
 def tile_of(width: int, precision: str) -> dict[str, int]:
-    """Queries and items of a tile, and the launch's options: what fits the registers."""
+    """Return queries and items of a tile, and the launch's options, such that a tile fits the
+    registers."""
     side = 64 if width <= 64 and precision != "ieee" else 32
     warps = 4 if width <= 64 and precision == "half" else 8
-    # Items that are rounded to tf32 wait in registers.
+    # Items that are rounded to tf32 are held in registers.
     columns = min(side, 32) if precision == "tf32" else side
     return {"ROWS": side, "COLUMNS": columns, "num_warps": warps, "num_stages": 2, **LAUNCH_OPTIONS}
 
 
 def slice_of(width: int) -> int:
-    """Columns of a slice of rows that are kept apart from items: what spills nothing."""
+    """Return the columns of a slice of rows that are kept apart from items without spilling."""
     return min(width, 32 if width <= 64 else 64)
 
 
@@ -55,7 +56,7 @@ _Op = Callable[Concatenate["TritonCatalogue", CatalogueCall, Operands, _P], _T]
 
 
 def _its_only_plan(op: _Op[_P, _T]) -> _Op[_P, _T]:
-    """Remember on which devices the kernels of ``op`` do not start."""
+    """Record on which devices the kernels of ``op`` do not start."""
 
     @wraps(op)
     def run(
@@ -76,7 +77,8 @@ def _its_only_plan(op: _Op[_P, _T]) -> _Op[_P, _T]:
 
 
 class TritonCatalogue:
-    """Tiles of queries and items; what is wider, and more than ``MOST_K`` best, is the reference's."""
+    """Compute in tiles of queries and items; wider ones, and ``k`` above ``MAX_K``, are the
+    reference's."""
 
     name = "triton"
     preference = 10
@@ -91,8 +93,8 @@ class TritonCatalogue:
     @property
     def serves(self) -> ServesCatalogues:
         return ServesCatalogues(
-            widths={each: range(1, MOST_WIDTH[precision_of(each)] + 1) for each in product_types()},
-            most_items=_MOST_ITEMS,
+            widths={each: range(1, MAX_WIDTH[precision_of(each)] + 1) for each in product_types()},
+            most_items=_MAX_ITEMS,
         )
 
     def availability(self) -> str | None:
@@ -178,12 +180,12 @@ class TritonCatalogue:
 
     @_its_only_plan
     def top_k(self, call: CatalogueCall, given: Operands, k: int) -> tuple[Tensor, Tensor]:
-        if k > MOST_K:
+        if k > MAX_K:
             return ReferenceCatalogue().top_k(call, given, k)
         from lares_kernels.triton.kernels.catalogue import top_k_kernel
 
         inputs, (queries, items, _, _) = _Inputs(call, given), given
-        rows, side = TOP_K_ROWS, max(LEAST_K, padded(k))
+        rows, side = TOP_K_ROWS, max(MIN_K, padded(k))
         blocks, splits = inputs.grid(rows, side)
         keys = unfilled(splits, len(queries), side, dtype=torch.int64, device=items.device)
         n_queries, _, n_items, n_excluded = inputs.sizes
@@ -226,11 +228,11 @@ class TritonCatalogue:
 
 
 class _Inputs:
-    """What every kernel takes."""
+    """Hold the arguments that every kernel takes."""
 
     def __init__(self, call: CatalogueCall, given: Operands) -> None:
         queries, items, chosen, excluded = given
-        check_items("triton", len(items), _MOST_ITEMS)
+        check_items("triton", len(items), _MAX_ITEMS)
         precision = precision_of(call.product_dtype)
         self.queries = prepared_queries(call, queries.float()).to(call.product_dtype).contiguous()
         if precision == "tf32":
@@ -258,11 +260,11 @@ class _Inputs:
         self.sizes = (len(queries), max(1, of_a_row), len(items), n_excluded)
 
     def tensors(self, *chosen: Tensor) -> tuple[Tensor | None, ...]:
-        """Queries, items, their inverse lengths, ids, excluded items."""
+        """Return queries, items, their inverse lengths, ids, excluded items."""
         return (self.queries, self.items, self.lengths, *chosen, self.excluded)
 
     def grid(self, rows: int | None = None, columns: int | None = None) -> tuple[int, int]:
-        """(blocks of queries, splits of the catalogue)."""
+        """Return (blocks of queries, splits of the catalogue)."""
         blocks = -(-len(self.queries) // (rows or self.tile["ROWS"]))
         wanted = -(-_PROGRAMS * multiprocessors(self.items.device) // max(1, blocks))
         most = -(-len(self.items) // (columns or self.tile["COLUMNS"]))

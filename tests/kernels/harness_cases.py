@@ -291,7 +291,9 @@ def entries_of_recurrence(case: Recurrence) -> Iterator[Entry]:
     parameters = [single[name] for name in names]
     struct = cpu._Inputs(call, single["hidden"], single.get("state"), parameters).c
     # Of every parameter the place among the struct's.
-    places = {name: i for i, name in enumerate(cpu.of_core(call).in_places((*names, None))) if name}
+    places = {
+        name: i for i, name in enumerate(cpu.template_of(call).reorder((*names, None))) if name
+    }
 
     functions = ["lares_refine_forward", *["lares_refine_backward"] * case.differentiates]
     yield harness_file.case(case.name, *functions)

@@ -17,9 +17,9 @@ from triton.compiler import ASTSource
 from benchmarks.gpu.triton_aot import TARGETS, resources
 from benchmarks.gpu.triton_bounds import SHARED_LIMIT
 from lares_kernels.triton.catalogue import (
-    LEAST_K,
-    MOST_K,
-    MOST_WIDTH,
+    MAX_K,
+    MAX_WIDTH,
+    MIN_K,
     TOP_K_ROWS,
     slice_of,
     tile_of,
@@ -51,7 +51,7 @@ def type_of(name: str, precision: str) -> str:
     return others.get(name, "*i32" if name in ("excluded", "counts") else "*fp32")
 
 
-def check(name: str, target: str, precision: str, width: int, k: int = LEAST_K) -> None:
+def check(name: str, target: str, precision: str, width: int, k: int = MIN_K) -> None:
     kernel = getattr(catalogue_apart if "apart" in name else catalogue, name)
     tile = tile_of(width, precision)
     options = {key: tile[key] for key in ("num_warps", "num_stages")}
@@ -92,11 +92,11 @@ def test_kernels_fit(name: str, precision: str, target: str) -> None:
     if precision == "tf32" and target == "gfx942":
         pytest.skip("tf32 is NVIDIA's")
     skip_without_linker(target)
-    for width in (64, MOST_WIDTH[precision]):
+    for width in (64, MAX_WIDTH[precision]):
         check(name, target, precision, width)
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_longest_list_fits(target: str) -> None:
     skip_without_linker(target)
-    check("top_k_kernel", target, "half", 64, MOST_K)
+    check("top_k_kernel", target, "half", 64, MAX_K)

@@ -20,7 +20,7 @@ from benchmarks.gpu.triton_bounds import SHARED_LIMIT
 from lares_kernels import CoreConfig
 from lares_kernels.triton.launch.constants import LAUNCH_OPTIONS, Constants, compile_time, constants
 from lares_kernels.triton.layered.attention_blocks import attention_blocks
-from lares_kernels.triton.layered.call import FLAT_BLOCK, row_rows
+from lares_kernels.triton.layered.call import FLAT_BLOCK, rows_per_program
 from lares_kernels.triton.layered.gradients import KEY_STAGES
 from lares_kernels.triton.layered.kernels import (
     attention as layered_attention,
@@ -130,7 +130,7 @@ def test_rows(target: str) -> None:
             config = CoreConfig(
                 d_model=width, n_heads=width // 32, dropout=RATE, attn_dropout=RATE, adapter=adapter
             )
-            c = constants(config, row_rows(width), True, "half")
+            c = constants(config, rows_per_program(width), True, "half")
             check(layered_rows.adapt_kernel, c, "half", target, 4)
             check(layered_rows.adapt_backward_kernel, c, "half", target, 4)
         check(layered_rows.first_state_kernel, c, "half", target, 4, DRAWN=True, state=None)
@@ -164,7 +164,7 @@ def test_mixing(target: str, mixer: str) -> None:
     for precision in ("ieee",) if target == "gfx942" else ("ieee", "tf32"):
         for width, window in ((64, 50), (1024, 200)):
             config = CoreConfig(d_model=width, mixer=mixer, window=window)
-            c = constants(config, row_rows(width), True, precision)
+            c = constants(config, rows_per_program(width), True, precision)
             blocks = mixing_blocks(config)
             check(layered_mixing.spectrum_kernel, c, precision, target, 4, **blocks)
             absent = ("x", "band_scale", "high") if mixer == "filter" else ("weight",)

@@ -12,35 +12,40 @@ from torch import Tensor
 
 from lares_kernels.binding.cpu_library import LaresCall
 from lares_kernels.cpu import tensor_reader as look
-from lares_kernels.cpu.tensor_reader import Look, Place, look_for, word_of
+from lares_kernels.cpu.tensor_reader import (
+    ExpectedTensor,
+    TensorReader,
+    compile_pattern,
+    field_index,
+)
 from tests.kernels.tools import NEEDS_CPU_KERNEL
 
 pytestmark = NEEDS_CPU_KERNEL
 
 PLACES = [
-    Place(word_of("hidden"), torch.float32, (2, 3)),
-    Place(word_of("lengths"), torch.int64, (2,)),
-    Place(word_of("sequence_ids"), torch.int64, (2,), may_be_none=True),
-    Place(word_of("parameters", 3), torch.float32, ()),
+    ExpectedTensor(field_index("hidden"), torch.float32, (2, 3)),
+    ExpectedTensor(field_index("lengths"), torch.int64, (2,)),
+    ExpectedTensor(field_index("sequence_ids"), torch.int64, (2,), may_be_none=True),
+    ExpectedTensor(field_index("parameters", 3), torch.float32, ()),
 ]
 
 
 @pytest.fixture(params=["library", "Python"])
-def looking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Look:
+def looking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TensorReader:
     if request.param == "Python":
         monkeypatch.setattr(look, "_reader", lambda: None)
     elif look._reader() is None:
         pytest.skip("torch has no exchange table that we know")
     c = LaresCall()
     c.seed, c.eps = -7, 0.5
-    return look_for(bytes(c), PLACES)
+    return compile_pattern(bytes(c), PLACES)
 
 
 def tensors() -> list[Any]:
     return [torch.ones(2, 3), torch.tensor([4, 5]), torch.tensor([6, 7]), torch.tensor(2.0)]
 
 
-def test_addresses_come_to_their_fields(looking: Look) -> None:
+def test_addresses_come_to_their_fields(looking: TensorReader) -> None:
     given, c = tensors(), LaresCall()
     assert looking(given, c)
     assert (c.hidden, c.lengths, c.sequence_ids) == tuple(t.data_ptr() for t in given[:3])
@@ -86,7 +91,7 @@ def without_memory() -> Tensor:
         lambda: None,
     ],
 )
-def test_what_is_not_as_the_pattern_says(looking: Look, make: Callable[[], Any]) -> None:
+def test_what_is_not_as_the_pattern_says(looking: TensorReader, make: Callable[[], Any]) -> None:
     good, c = tensors(), LaresCall()
     assert looking(good, c)
     assert not looking([make(), *good[1:]], c)
@@ -96,13 +101,13 @@ def test_what_is_not_as_the_pattern_says(looking: Look, make: Callable[[], Any])
 @pytest.mark.parametrize(
     "ids", [torch.tensor([1, 2, 3]), torch.tensor([1, 2]).int(), torch.ones(2), [1, 2]]
 )
-def test_what_may_be_none_must_fit_where_it_is_there(looking: Look, ids: Any) -> None:
+def test_what_may_be_none_must_fit_where_it_is_there(looking: TensorReader, ids: Any) -> None:
     given = tensors()
     given[2] = ids
     assert not looking(given, LaresCall())
 
 
-def test_a_number_that_changes_sign_in_its_place(looking: Look) -> None:
+def test_a_number_that_changes_sign_in_its_place(looking: TensorReader) -> None:
     given, c = tensors(), LaresCall()
     pair = torch.tensor(1 + 2j)
     for _ in range(3):
@@ -111,7 +116,7 @@ def test_a_number_that_changes_sign_in_its_place(looking: Look) -> None:
             assert bool(looking(given, c)) is as_said
 
 
-def test_parameters_and_inference_tensors_are_tensors(looking: Look) -> None:
+def test_parameters_and_inference_tensors_are_tensors(looking: TensorReader) -> None:
     given, c = tensors(), LaresCall()
     given[0] = torch.nn.Parameter(given[0])
     assert looking(given, c)
@@ -119,12 +124,12 @@ def test_parameters_and_inference_tensors_are_tensors(looking: Look) -> None:
         assert looking([torch.ones(2, 3), *given[1:]], c)
 
 
-def test_more_or_fewer_than_there_are_places(looking: Look) -> None:
+def test_more_or_fewer_than_there_are_places(looking: TensorReader) -> None:
     assert not looking(tensors()[:3], LaresCall())
     assert not looking([*tensors(), None], LaresCall())
 
 
-def test_from_several_threads(looking: Look) -> None:
+def test_from_several_threads(looking: TensorReader) -> None:
     def run(number: int) -> bool:
         given, c = tensors(), LaresCall()
         if number % 3 == 0:

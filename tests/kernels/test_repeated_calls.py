@@ -356,7 +356,7 @@ def test_what_wants_to_see_the_operator_sees_it() -> None:
 
 
 def test_there_is_an_end_to_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repeated, "_MOST_KEPT", 3)
+    monkeypatch.setattr(repeated, "_MAX_CACHED", 3)
     core, hidden = problem()
     wanted = core(hidden, num_steps=2).last
     for length in range(1, 9):

@@ -30,7 +30,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
     "LaresCall": cpu_library.LaresCall,
     "LaresCatalogue": cpu_library.LaresCatalogue,
     "LaresReader": look._Reader,
-    "LaresPlace": look._Place,
+    "LaresPlace": look._ExpectedTensor,
     "LaresPattern": look._Pattern,
     "LaresCudaRate": library.LaresCudaRate,
     "LaresCudaCall": library.LaresCudaCall,
@@ -42,7 +42,7 @@ STRUCTS: dict[str, type[ctypes.Structure]] = {
 NUMBERS = {
     "LARES_ABI": cpu_library.ABI,
     "LARES_PARAMETERS": PLACES,
-    "LARES_DIMENSIONS": look._MOST_DIMENSIONS,
+    "LARES_DIMENSIONS": look._MAX_DIMENSIONS,
     "LARES_CUDA_ABI": library.ABI,
     "LARES_CUDA_FIELDS": library.FIELDS,
     "LARES_CUDA_BLOCK": library.BLOCK,

@@ -7,24 +7,24 @@
 namespace lares {
 namespace {
 
-constexpr int64_t kMostIds = int64_t(1) << 24, kMostRollouts = 256;
-constexpr int64_t kMostSteps = (1 << 16) - 1, kLongest = 1 << 20;
+constexpr int64_t kMaxIds = int64_t(1) << 24, kMaxRollouts = 256;
+constexpr int64_t kMaxSteps = (1 << 16) - 1, kLongest = 1 << 20;
 
 bool between(int64_t value, int64_t low, int64_t high) { return value >= low && value <= high; }
 
 void check(const LaresCall& call) {
-    if (!between(call.n_sequences, 1, kMostIds) || !between(call.rollouts, 1, kMostRollouts))
+    if (!between(call.n_sequences, 1, kMaxIds) || !between(call.rollouts, 1, kMaxRollouts))
         throw CallError{LARES_BAD_ARGUMENT};
     const bool once = call.adapter == LARES_ADAPTER_NONE;
-    if (!between(call.max_steps, 1, once ? 1 : kMostSteps) ||
-        !between(call.steps_done, 0, once ? 0 : kMostSteps - call.max_steps))
+    if (!between(call.max_steps, 1, once ? 1 : kMaxSteps) ||
+        !between(call.steps_done, 0, once ? 0 : kMaxSteps - call.max_steps))
         throw CallError{LARES_BAD_STEPS};
     if (call.padding == LARES_PADDING_LEFT_ZEROS && !call.padded_length)
         throw CallError{LARES_BAD_LENGTH};
 }
 
-// What the rollouts of sequence b share, and where the first of them lies. `start` is the first of
-// its packed rows.
+// Fields that the rollouts of sequence b share, and the place of the first of them. `start` is the
+// first of its packed rows.
 Sequence sequence_of(const LaresCall& call, int64_t b, int64_t start) {
     const int64_t padded = call.padded_length, tokens = call.lengths[b];
     const bool zeros = call.padding == LARES_PADDING_LEFT_ZEROS;
@@ -34,7 +34,7 @@ Sequence sequence_of(const LaresCall& call, int64_t b, int64_t start) {
         throw CallError{LARES_BAD_LENGTH};
     const int64_t before = padded && call.padding != LARES_PADDING_RIGHT ? padded - length : 0;
     const int64_t id = call.sequence_ids ? call.sequence_ids[b] : b;
-    if (!between(id, 0, kMostIds - 1)) throw CallError{LARES_BAD_ID};
+    if (!between(id, 0, kMaxIds - 1)) throw CallError{LARES_BAD_ID};
     Sequence s{};
     s.index = b * call.rollouts;
     s.length = int(length);

@@ -10,7 +10,7 @@ struct Candidate {
     int32_t item;
 };
 
-// Of equal scores the lower id comes first; `select_best` puts the best `k` first, in any order.
+// Ties go to the lower id; `select_best` puts the best `k` first, in any order.
 void select_best(Candidate* candidates, int64_t count, int64_t k) noexcept;
 void sort_best(Candidate* candidates, int64_t count) noexcept;
 

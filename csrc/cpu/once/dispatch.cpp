@@ -99,10 +99,10 @@ int guarded(const LaresCall* call, const Run& run) {
 }
 
 bool serves(const LaresCatalogue& c) {
-    constexpr int64_t kMostItems = int64_t(1) << 30, kMostQueries = int64_t(1) << 28;
-    return c.abi == LARES_ABI && between(c.n_queries, 1, kMostQueries) &&
+    constexpr int64_t kMaxItems = int64_t(1) << 30, kMaxQueries = int64_t(1) << 28;
+    return c.abi == LARES_ABI && between(c.n_queries, 1, kMaxQueries) &&
            between(c.n_rows, 1, c.n_queries) && c.n_queries % c.n_rows == 0 &&
-           between(c.n_items, 1, kMostItems) && between(c.width, 1, 4096) &&
+           between(c.n_items, 1, kMaxItems) && between(c.width, 1, 4096) &&
            between(c.scores, LARES_DOT, LARES_COSINE) &&
            between(c.precision, LARES_FP32, LARES_BF16) && c.n_excluded >= 0 && c.temperature > 0 &&
            std::isfinite(c.temperature) && c.queries && c.items &&

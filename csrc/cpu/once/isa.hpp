@@ -1,4 +1,4 @@
-// What each instruction set's build of the kernels offers.
+// Entry points of each instruction set's build of the kernels.
 #pragma once
 
 #include <cstdint>

@@ -31,8 +31,8 @@ bool is_of_type(const Description& seen, int64_t type) {
                                                      : seen.code == kInteger && seen.bits == 64);
 }
 
-// Whether it has the shape and is contiguous; how far apart the parts of a dimension of one part
-// would be is no matter.
+// True if the tensor has the shape and is contiguous; the stride of a dimension of size one
+// is ignored.
 bool is_of_shape(const Description& seen, const LaresPlace& place) {
     if (seen.dimensions != place.dimensions) return false;
     int64_t stride = 1;
@@ -50,7 +50,7 @@ bool is_plain(const LaresReader& reader, void* object) {
     return type == reader.types[0] || type == reader.types[1];
 }
 
-// Whether the tensor's numbers are to be read with the other sign. Torch has to be asked, which
+// True if the tensor is a lazily negated view. Torch has to be asked, which
 // takes longer than all else and lets other threads run. So a tensor that was not negated is not
 // asked again where it still lies, except one of a single number: a view that torch negates (the
 // imaginary part of a conjugate) has strides of two or more, so that no longer one is contiguous,
@@ -59,7 +59,7 @@ bool is_negated(const LaresReader& reader, void* tensor, const Description& seen
                 LaresPlace& place) {
     if (tensor == place.known && seen.data == place.known_at) return false;
     void* answer = reader.call(reader.is_negated, tensor, static_cast<void*>(nullptr));
-    if (answer) reader.release(answer);  // True and False are there for good
+    if (answer) reader.release(answer);  // True and False are immortal
     if (answer != reader.is_false) return true;
     bool single = true;
     for (int64_t i = 0; i < place.dimensions; ++i) single = single && place.shape[i] == 1;

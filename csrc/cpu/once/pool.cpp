@@ -26,7 +26,7 @@ void Pool::serve() {
         lock.unlock();
         job->work(job->data);
         lock.lock();
-        // Under the lock: once the caller has seen that nobody is left, the job is gone.
+        // Under the lock: once the caller has seen that no thread is left, the job is gone.
         if (--job->at_work == 0) job->left.notify_one();
     }
 }
@@ -39,7 +39,7 @@ void Pool::start_threads(int most) {
     try {
         for (; threads_ < most; ++threads_) std::thread([this] { serve(); }).detach();
     } catch (const std::exception&) {
-        // No more threads to be had: those there are do the work.
+        // The system gives no more threads: those that exist do the work.
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }

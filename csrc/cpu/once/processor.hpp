@@ -1,4 +1,4 @@
-// What the processor that runs this can do.
+// Features of the processor that runs this.
 #pragma once
 
 #include <cstdint>

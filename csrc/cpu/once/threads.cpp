@@ -1,4 +1,4 @@
-// Where the threads of a call come from.
+// Threads of a call: OpenMP's, the pool's, or the caller's alone.
 
 #include "threads.hpp"
 
@@ -25,7 +25,7 @@ namespace lares {
 namespace {
 
 // While it lives, this thread's numbers below 1e-38 count as zero. Lanes past the end of a group
-// hold leftovers that nobody reads, but each such number in them would cost as much as a hundred
+// hold leftovers that are never read, but each such number in them would cost as much as a hundred
 // others.
 class FlushTinyNumbers {
   public:

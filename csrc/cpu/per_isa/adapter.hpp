@@ -16,7 +16,7 @@ inline float state_share(const Shape& s, const Weights& w) {
     no_such_choice();
 }
 
-// What the adapter puts together, and what it leaves to its backward.
+// Buffers of the adapter, and what it saves for its backward.
 struct AdapterSpace {
     float *hidden, *state;  // (rows, dp)
     float* sum;             // of the concat adapter

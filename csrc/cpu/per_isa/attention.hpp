@@ -32,7 +32,7 @@ struct Groups {
 
     const LaneGroup* begin(bool cut) const { return cut ? apart : shared; }
     const LaneGroup* end(bool cut) const { return begin(cut) + (cut ? n_apart : n_shared); }
-    // Whether the groups must be cut for `rows` rows of `width` numbers that attention multiplies.
+    // True if the groups must be cut for `rows` rows of `width` numbers that attention multiplies.
     bool cut_for(const float* from, ptrdiff_t stride, int rows, int width) const {
         return n_apart > n_shared && !all_finite(from, stride, rows, width);
     }
@@ -159,7 +159,7 @@ inline void probabilities(const AttentionShape& s, LaneGroup group, int head,
     for (int j = 0; j < count; ++j) store(p + j * kLanes, load(p + j * kLanes) * inverse);
 }
 
-// What attention's forward and backward read of a layer.
+// Inputs of attention's forward and backward in a layer.
 struct AttentionInputs {
     const float *qkv, *q_columns;  // (rows, 3 dp) query, key, value; the query transposed
     KeyKeep keep;

@@ -1,4 +1,4 @@
-// What BSARec's layer has besides attention: two bands of a window's frequencies.
+// BSARec's branch besides attention: two bands of a window's frequencies.
 //
 // A tile's rows are whole windows of L rows, padding too.
 #pragma once

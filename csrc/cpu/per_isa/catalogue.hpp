@@ -10,7 +10,7 @@
 
 namespace lares::LARES_ISA {
 
-constexpr int kMostParts = 64;
+constexpr int kMaxParts = 64;
 // exp(s - shift) is summed with a shift that this much may lie below the greatest score: far from
 // where floats end, and hardly ever exceeded once a few items have been seen.
 constexpr float kSlack = 40.0f;
@@ -19,8 +19,8 @@ constexpr float kLeast = -__FLT_MAX__;
 
 // Parts of the catalogue, each with `numbers` of its own kept until the end.
 inline int parts_of(int blocks, double numbers) {
-    constexpr double kMostNumbers = 1 << 22;
-    const int affordable = int(min(double(kMostParts), kMostNumbers / numbers));
+    constexpr double kMaxNumbers = 1 << 22;
+    const int affordable = int(min(double(kMaxParts), kMaxNumbers / numbers));
     return min(blocks, max(8, affordable));
 }
 
@@ -146,7 +146,7 @@ struct Sums {
     }
 };
 
-// What a part found of a query.
+// One query's sums in one part of the catalogue.
 struct PartSum {
     double shift, sum, weighted;
 };

@@ -1,6 +1,6 @@
 // Matrix products on the matrix unit, blocks of 16 rows x 1 panel.
 //
-// What an element is depends on its row and column alone, not on where its block lies.
+// An element's value depends on its row and column alone, not on where its block lies.
 #pragma once
 
 #include "panels.hpp"

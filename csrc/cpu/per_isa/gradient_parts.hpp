@@ -9,7 +9,7 @@ namespace lares::LARES_ISA {
 // number depends on the batch alone, so that any number of threads gives the same bits.
 constexpr int kParts = 16;
 
-// Where parts of a batch gather gradients.
+// Buffers in which parts of a batch sum gradients.
 struct GradientParts {
     Arena arena;
     const GradientLayout layout;

@@ -1,11 +1,11 @@
-// Where the gradients of the parameters are gathered, padded like the activations they are made of.
+// Buffers of the parameters' gradients, padded like the activations they are made of.
 #pragma once
 
 #include "weights.hpp"
 
 namespace lares::LARES_ISA {
 
-// Of a layer, by place; null for parameters that it does not have.
+// Gradients of a layer, by place; null for parameters that it does not have.
 struct LayerGradients {
     float* places[LARES_PARAMETERS];
     float* operator[](Parameter parameter) const { return places[parameter]; }
@@ -37,7 +37,7 @@ class GradientLayout {
         });
     }
 
-    // Of a parameter's layer; null where a core does not have it.
+    // Gradient of a parameter in layer l; null where a core does not have it.
     float* at(float* buffer, Parameter parameter, int l = 0) const {
         const ptrdiff_t from = from_[parameter];
         return from < 0 ? nullptr : buffer + from + l * of_layer_[parameter];
@@ -52,7 +52,7 @@ class GradientLayout {
     ptrdiff_t size = 0;  // floats of a buffer, a multiple of kLanes
 
   private:
-    // Of layer l, whose gradient begins at `size`.
+    // Adds the places of layer l, whose gradient begins at `size`.
     void add_places(const ParameterShape& p, int l) {
         const Blocks &rows = p.rows, &columns = p.columns;
         const ptrdiff_t stride = columns.total(), to_stride = columns.real();

@@ -1,4 +1,4 @@
-// What a layer works on: a tile's rows, its buffers, its dropout decisions.
+// Working memory of a layer: a tile's rows, its buffers, its dropout decisions.
 //
 // Buffers are row-major with dp (fp, 3 dp) columns; "columns" in a name marks a transposed one,
 // with a lane for each row.
@@ -52,7 +52,7 @@ inline NormTape take_tape(const TileSizes& z, Arena& arena) {
     return {normalised, arena.take<float>(size_t(z.rows))};
 }
 
-// What a layer keeps between its forward and its backward. Inference (without `tape`) uses the same
+// A layer's tape, from its forward to its backward. Inference (without `tape`) uses the same
 // buffers with a feed-forward one chunk wide, no slopes and no normalised rows.
 struct LayerSpace {
     float* attn_in;  // pre-norm and query-norm: LN(x)
@@ -105,7 +105,7 @@ struct LayerSpace {
     }
 };
 
-// What the layers' backward writes on the way; shared by all layers.
+// Buffers of the layers' backward; shared by all layers.
 struct BackwardSpace {
     float *g_sum, *g_branch, *g_inner, *g_context, *g_columns, *g_q_columns, *g_qkv, *g_in;
     float *g_bands = nullptr, *window = nullptr;  // (rows, dp) by way of BSARec's bands; (2 L, dp)

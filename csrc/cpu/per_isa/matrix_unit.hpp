@@ -59,7 +59,7 @@ template <int V>
 LARES_INLINE void unit_product(const uint32_t* a, ptrdiff_t a_stride, const uint32_t* b,
                                ptrdiff_t b_stride, int steps, float* sums) {
     static_assert(V >= 1 && V <= 4, "four registers of sums");
-    // What the unit reads must be in memory: compilers do not see its loads as such.
+    // The unit's operands must be in memory: compilers do not see its loads as such.
     asm volatile("" ::: "memory");
     const ptrdiff_t a_bytes = 4 * a_stride, b_bytes = 4 * b_stride;
     _tile_zero(0);

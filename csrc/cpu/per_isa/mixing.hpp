@@ -102,7 +102,7 @@ struct Turns {
 };
 
 constexpr int frequencies(int length) { return length / 2 + 1; }
-// Whether frequency k has no mirror image: then its sine is zero.
+// True if frequency k has no mirror image: then its sine is zero.
 constexpr bool stands_alone(int k, int length) { return 2 * k % length == 0; }
 
 // Rows of an orthonormal basis of the first `kept` frequencies of L: a cosine each, and a sine.

@@ -27,7 +27,7 @@ struct NormTape {
     float* rstd = nullptr;        // (rows,)
 };
 
-constexpr int kMostVectors = 512 / kLanes;  // of a row
+constexpr int kMaxVectors = 512 / kLanes;  // of a row
 
 // Calls body(Constant<NV>) with NV = vectors, or 0 where that is not a common
 // count.
@@ -56,7 +56,7 @@ inline void norm_rows(int rows, int d, int dp, float eps, NormWeights w, const I
         constexpr int kCount = decltype(count)::value;
         const int vectors = kCount ? kCount : dp / kLanes;
         for (int r = 0; r < rows; ++r) {
-            Vec x[kCount ? kCount : kMostVectors];
+            Vec x[kCount ? kCount : kMaxVectors];
             Vec total{};
             for (int v = 0; v < vectors; ++v) {
                 x[v] = input(r, v * kLanes);
@@ -97,7 +97,7 @@ inline void norm_rows_backward(int rows, int d, int dp, const float* weight, Nor
         constexpr int kCount = decltype(count)::value;
         const int vectors = kCount ? kCount : dp / kLanes;
         for (int r = 0; r < rows; ++r) {
-            Vec g[kCount ? kCount : kMostVectors], n[kCount ? kCount : kMostVectors];
+            Vec g[kCount ? kCount : kMaxVectors], n[kCount ? kCount : kMaxVectors];
             Vec along_mean{}, along_self{};
             for (int v = 0; v < vectors; ++v) {
                 const int c = v * kLanes;

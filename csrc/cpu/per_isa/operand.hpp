@@ -90,7 +90,7 @@ constexpr size_t column_operands(int rows, int columns) {
     return size_t(summed_rows(rows) / kFold) * size_t(round_up(columns, kLanes));
 }
 
-// Of a row-major matrix (rows, depth) that is summed along its rows' numbers. Reads whole pairs of
+// Packs a row-major matrix (rows, depth) that is summed along depth. Reads whole pairs of
 // vectors.
 inline Left left_rows(const float* from, ptrdiff_t stride, int rows, int depth, Operand* room) {
     const ptrdiff_t width = round_up(depth, 2 * kLanes) / 2;
@@ -103,7 +103,7 @@ inline Left left_rows(const float* from, ptrdiff_t stride, int rows, int depth, 
     return {room, width};
 }
 
-// Of a row-major matrix (rows, columns) that is summed along its rows: pairs of rows.
+// Packs a row-major matrix (rows, columns) that is summed along its rows: pairs of rows.
 inline Left by_columns(const float* from, ptrdiff_t stride, int rows, int columns, Operand* room) {
     const ptrdiff_t width = round_up(columns, kLanes);
     for (int r = 0; r < rows; r += 2) {

@@ -5,7 +5,7 @@
 
 namespace lares::LARES_ISA {
 
-// What the third counter word says a draw is for.
+// Purpose of a draw, in the third counter word.
 enum Site : uint32_t {
     kSiteState = 0,
     kSiteAttention = 1,
@@ -69,9 +69,9 @@ struct Rate {
     float scale() const { return 1.0f / (1.0f - float(threshold) / float(1 << planes)); }
 };
 
-// Which of a row's 64-element blocks survive: keep[(block * 2 + half) * stride + row], bit i of
-// half k for element 32 k + i. A lane's number is compared with the threshold bit by bit, most
-// significant first.
+// Decides which elements of a row's 64-element blocks survive: keep[(block * 2 + half) * stride +
+// row], bit i of half k for element 32 k + i. A lane's number is compared with the threshold bit by
+// bit, most significant first.
 inline void keep_words(const uint32_t* streams, const uint32_t* positions, int rows, uint32_t site,
                        int blocks, Rate rate, uint64_t seed, uint32_t* keep, ptrdiff_t stride) {
     for (int pair = 0; pair < (blocks + 1) / 2; ++pair) {

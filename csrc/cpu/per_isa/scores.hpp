@@ -242,7 +242,7 @@ class ItemBlock {
     Array<float> aside_rows_;  // (items set aside, padded)
 };
 
-// Where each query stands in its row's excluded items while blocks pass by in order.
+// Each query's position in its row's excluded items while blocks are read in order.
 class Excluded {
   public:
     explicit Excluded(const LaresCatalogue& call)
@@ -278,7 +278,7 @@ class Excluded {
         return low < call_.n_excluded && ids[low] == item;
     }
 
-    // Whether one of the query's scores of items that it does not exclude is NaN; before write().
+    // True if a score of an item that the query does not exclude is NaN; call before write().
     bool leaves_nan(const ItemBlock& block, int query, const float* scores) const {
         for (int c = 0; c < block.count; ++c)
             if (scores[c] != scores[c] && !holds(query, block.first + c)) return true;

@@ -48,8 +48,8 @@ typedef float Vec __attribute__((vector_size(4 * kLanes)));
 typedef int32_t IVec __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t UVec __attribute__((vector_size(4 * kLanes)));
 
-// The same vectors at any address. Through these, and not memcpy, a store of floats is known to
-// change no pointer or size that a loop holds.
+// The same vectors at any address: unlike memcpy, they keep strict-aliasing information, so a store
+// of floats is known to change no pointer or size that a loop holds.
 typedef float VecAt __attribute__((vector_size(4 * kLanes), aligned(4)));
 typedef int32_t IVecAt __attribute__((vector_size(4 * kLanes), aligned(4)));
 typedef uint32_t UVecAt __attribute__((vector_size(4 * kLanes), aligned(4)));
@@ -162,9 +162,9 @@ LARES_INLINE float max_lanes(Vec v) {
     return best;
 }
 
-// Whether `rows` rows of `width` numbers, whole vectors, hold neither NaN nor infinity.
+// True if `rows` rows of `width` numbers, whole vectors, hold neither NaN nor infinity.
 inline bool all_finite(const float* from, ptrdiff_t stride, int rows, int width) {
-    // What is finite times zero is zero. Several sums, so that none waits for the one before.
+    // A finite number times zero is zero. Several independent sums hide the latency of additions.
     Vec sums[4] = {};
     int r = 0;
     for (; r + 4 <= rows; r += 4, from += 4 * stride)

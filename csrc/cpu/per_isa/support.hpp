@@ -1,4 +1,4 @@
-// What the kernels use in place of the C++ library, and of code that is compiled once.
+// Replacements for the C++ library and for code that is compiled once.
 //
 // Everything here is in the namespace of the instruction set, and so has a name of its own in each
 // of the objects that are linked together. A template or an inline function of the library, or of
@@ -51,7 +51,7 @@ inline void fill(T* from, T* end, T value) {
 
 constexpr float kInfinity = __builtin_inff();
 
-// Where a choice goes that no kernel has code for; once/dispatch.cpp refuses such calls.
+// Reached for a choice without code; once/dispatch.cpp refuses such calls.
 [[noreturn]] inline void no_such_choice() { __builtin_trap(); }
 
 // Numbers from `first` up to, not including, `end`.
@@ -87,7 +87,7 @@ class Array {
         std::memcpy(static_cast<void*>(data_ + size_), more.data_, more.size_ * sizeof(T));
         size_ += more.size_;
     }
-    // What is new is zero.
+    // New elements are zero.
     void resize(size_t count) {
         if (count > capacity_) grow(count);
         if (count > size_)
@@ -136,7 +136,7 @@ class Arena {
         taken_ = 0;
         return body();
     }
-    // Whether this is the first time, when there is nothing yet to write to.
+    // True in the first pass, which only counts: there is no memory to write to yet.
     bool counts() const { return !memory_; }
 
     template <class T>

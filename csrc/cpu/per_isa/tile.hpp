@@ -9,7 +9,7 @@ namespace lares::LARES_ISA {
 
 // Forward.
 
-// Whether forward keeps what backward reads.
+// True if forward saves what backward reads.
 inline bool keeps(const CallPlan& plan) {
     return plan.call.kept != nullptr && plan.shape.recurrent();
 }
@@ -49,7 +49,7 @@ inline void write_step(const CallPlan& plan, const ForwardTile& t, const Step& s
     const int d = plan.shape.d, dp = plan.shape.dp;
     for (int i = 0; i < step.running; ++i) {
         const Sequence& q = t.rows.sequence(i);
-        const bool ends = i >= step.going;
+        const bool ends = i >= step.continuing;
         const float* newest = t.state + ptrdiff_t(t.rows.newest_row(step, i)) * dp;
         float* to = call.trajectory + (q.index * call.max_steps + step.number - 1) * d;
         // Past its own depth a sequence's last row is repeated.
@@ -76,10 +76,10 @@ inline void forward_step(const CallPlan& plan, ForwardTile& t, const Step& step)
     for (int l = 0; l < s.layers; ++l, x = t.state) {
         const bool last = l + 1 == s.layers;
         t.layer.ffn_norm = last ? t.last_norm : NormTape{};
-        any_layer_forward(core, l, plan.drawn_step(step.number), step.rows,
+        any_layer_forward(core, l, plan.rng_step(step.number), step.rows,
                           last ? step.live : step.all, t.layer, x, t.state, true);
         // A row that is live alone is no padding.
-        hide_padding(plan, t.rows, last && step.live.map ? step.going : step.running, t.state);
+        hide_padding(plan, t.rows, last && step.live.map ? step.continuing : step.running, t.state);
     }
 }
 
@@ -138,10 +138,10 @@ inline void repeat_step(const CallPlan& plan, BackwardTile& t, const Step& step)
     }
     for (size_t l = 0; l < t.layers.size(); ++l) {
         const bool last = l + 1 == t.layers.size();
-        // Of the last layer's output backward needs the LayerNorm alone, which forward has kept.
+        // Backward needs only the LayerNorm of the last layer's output, which forward saved.
         const bool finish = !last || (s.post && !s.recurrent());
         float* y = last ? t.unused : t.inputs[l + 1];
-        any_layer_forward(core, int(l), plan.drawn_step(step.number), step.rows,
+        any_layer_forward(core, int(l), plan.rng_step(step.number), step.rows,
                           last ? step.live : step.all, t.layers[l], t.inputs[l], y, finish);
         if (!last) hide_padding(plan, t.rows, step.running, y);
     }

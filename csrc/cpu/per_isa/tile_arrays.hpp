@@ -118,7 +118,7 @@ inline void add_output_gradients(const CallPlan& plan, const TileRows& tile, con
     for (int i = 0; i < step.running; ++i) {
         const Sequence& q = tile.sequence(i);
         float* rows = g + ptrdiff_t(tile.first_row(i)) * s.dp;
-        if (i >= step.going) {
+        if (i >= step.continuing) {
             if (call.g_state)
                 read_rows(call.g_state + q.state_row * s.d, q.length, s.d, s.dp, rows);
             else
@@ -126,7 +126,7 @@ inline void add_output_gradients(const CallPlan& plan, const TileRows& tile, con
         }
         if (!call.g_trajectory) continue;
         float* newest = rows + ptrdiff_t(q.newest) * s.dp;
-        const int64_t end = i >= step.going ? call.max_steps : step.number;
+        const int64_t end = i >= step.continuing ? call.max_steps : step.number;
         for (int64_t n = step.number; n <= end; ++n) {
             const float* from = call.g_trajectory + (q.index * call.max_steps + n - 1) * s.d;
             for (int c = 0; c < s.d; ++c) newest[c] += from[c];

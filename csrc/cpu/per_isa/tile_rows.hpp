@@ -15,7 +15,7 @@ struct CallPlan {
 
     Core core() const { return {shape, weights, uint64_t(call.seed)}; }
     // Number that the draws of a step carry.
-    int drawn_step(int step) const { return shape.recurrent() ? int(call.steps_done) + step : 0; }
+    int rng_step(int step) const { return shape.recurrent() ? int(call.steps_done) + step : 0; }
     // First row in `kept` of what forward keeps of a sequence's step.
     int64_t kept_row(const Sequence& q, int step) const {
         return (step - 1) * batch.kept_rows + q.kept_row;
@@ -24,12 +24,12 @@ struct CallPlan {
 
 // The rows that a reasoning step computes.
 struct Step {
-    int number;          // from 1
-    int running, going;  // sequences that run it, and those of them that run the next one, too
+    int number;               // from 1
+    int running, continuing;  // sequences that run it, and those of them that run the next one, too
     Rows rows;
     LiveRows all, live;  // before and after the last layer's attention
-    // Whether sequence i's newest row alone is live.
-    bool newest_alone(int i) const { return live.map && i >= going; }
+    // True if only sequence i's newest row is live.
+    bool newest_alone(int i) const { return live.map && i >= continuing; }
 };
 
 // A sequence's live rows: where they lie among all live ones, and from which of its rows on.
@@ -78,7 +78,8 @@ class TileRows {
     }
     // Row of sequence i's newest token among the live ones.
     int newest_row(const Step& step, int i) const {
-        return step.newest_alone(i) ? first_row(step.going) + (i - step.going) : newest_row(i);
+        return step.newest_alone(i) ? first_row(step.continuing) + (i - step.continuing)
+                                    : newest_row(i);
     }
     LiveSequence live_rows(const Step& step, int i) const {
         const Sequence& q = sequences_[i];
@@ -123,12 +124,13 @@ class TileRows {
         return {count, streams_, positions_, starts_, ends_, lasts_, groups, lane_stride_};
     }
 
-    // All rows of the first `going` sequences, and the newest row of those from there to `running`.
-    LiveRows newest(int going, int running) {
-        const int kept = first_row(going);
+    // All rows of the first `continuing` sequences, and the newest row of those from there to
+    // `running`.
+    LiveRows newest(int continuing, int running) {
+        const int kept = first_row(continuing);
         int n = 0;
         for (; n < kept; ++n) take_live(n, n);
-        for (int i = going; i < running; ++i, ++n) take_live(n, newest_row(i));
+        for (int i = continuing; i < running; ++i, ++n) take_live(n, newest_row(i));
         return {n, live_map_, live_streams_, live_positions_};
     }
 

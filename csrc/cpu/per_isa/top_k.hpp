@@ -6,7 +6,7 @@
 
 namespace lares::LARES_ISA {
 
-// What one query has found in one part of the catalogue, which passes by in order of ids.
+// One query's best items in one part of the catalogue, which is read in order of ids.
 //
 // Everything above `least_` is kept; when as many again as are wanted have come, the best are
 // selected and `least_` rises. An item that equals it comes later than those kept, so it is out.

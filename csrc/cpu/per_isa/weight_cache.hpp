@@ -55,7 +55,7 @@ inline Fingerprint fingerprint(const Shape& s, const float* const* parameters) {
     return print;
 }
 
-// What packed weights depend on, as bytes without gaps.
+// Everything that packed weights depend on, as bytes without gaps.
 struct PackedKey {
     const char* instructions;  // other sets pack in other panels
     int64_t d, f, layers, adapter, mixer, window, kept, query;

@@ -106,7 +106,7 @@ inline void for_parameters(const Shape& s, const Run& run) {
 #undef LARES_PARAMETER
 }
 
-// Where queries have an input of their own, `qkv` is keys and values alone, and `q` queries.
+// If queries have an input of their own, `qkv` holds keys and values only, and `q` queries.
 struct LayerWeights {
     const Operand *qkv, *q, *out, *up, *down;
     // For backward: the same matrices, panels over their other dimension.
@@ -181,7 +181,7 @@ class Weights {
         }
     }
 
-    // What a layer has besides attention.
+    // Packs a layer's mixing weights besides attention.
     void mixing(const Shape& s, const float* const* p, int l, LayerWeights& w) {
         if (s.banded()) {
             float* square = arena_.take<float>(size_t(s.dp));
@@ -268,7 +268,7 @@ class Weights {
         return to;
     }
 
-    // Where a panel's numbers are put together: in its place, unless they are to be rounded.
+    // Buffer in which a panel is assembled: the panel itself, unless it has to be rounded.
     float* draft(float* packed, int) { return packed; }
     float* draft(uint32_t*, int rows) {
         draft_.resize(size_t(rows) * kPanel);

@@ -13,7 +13,7 @@ namespace lares::cuda {
 constexpr const char* kDeviceType = "cuda";
 
 template <class Kernel, class Call>
-__global__ void __launch_bounds__(32 * Kernel::kMostWarps, 1)
+__global__ void __launch_bounds__(32 * Kernel::kMaxWarps, 1)
     entry(const __grid_constant__ Call call) {
     extern __shared__ __align__(16) unsigned char shared[];
     // Through a shuffle, so that the compiler knows it to be the same for all lanes.
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(32 * Kernel::kMostWarps, 1)
 }
 
 // NULL, or what went wrong. The runtime keeps the last error until it is asked for: left there, it
-// would be told of the next launch, which may be well.
+// would be reported for the next launch, which may succeed.
 inline const char* error_text(cudaError_t error) {
     if (error == cudaSuccess) return nullptr;
     cudaGetLastError();

@@ -1,4 +1,4 @@
-// What a warp can do: the only part of the kernels that knows the hardware.
+// Primitives of a warp: the only part of the kernels that knows the hardware.
 //
 // Kernels are written against this header. csrc/tests/emulator has another of the same name, where
 // Float and its kin are 32 lanes wide, which runs the same kernels on a CPU. So kernels keep to
@@ -58,7 +58,7 @@ LARES_DEVICE Word as_word(Int x) { return uint32_t(x); }
 LARES_DEVICE Word as_word(Float x) { return __float_as_uint(x); }
 LARES_DEVICE Float as_float(Word x) { return __uint_as_float(x); }
 LARES_DEVICE Float to_float(Int x) { return float(x); }
-// Of numbers: NaN where one of them is.
+// Maximum of numbers; NaN if one of them is.
 LARES_DEVICE Float larger(Float a, Float b) {
     float x;
     asm("max.NaN.f32 %0, %1, %2;" : "=f"(x) : "f"(a), "f"(b));
@@ -188,7 +188,7 @@ LARES_DEVICE Word transpose(Word x) {
 
 // --- memory ---
 
-// What lanes wrote, other lanes of the warp can read behind it.
+// Makes lanes' writes visible to the other lanes of the warp.
 LARES_DEVICE void warp_barrier() { __syncwarp(); }
 
 // A fragment is 512 bytes, of which lane i holds the i-th 16.
@@ -211,7 +211,7 @@ LARES_DEVICE void load_written(Word (&to)[4], const unsigned char* from) {
 LARES_DEVICE void store_fragment(unsigned char* to, const Word (&from)[4]) {
     reinterpret_cast<uint4*>(to)[lane_number()] = make_uint4(from[0], from[1], from[2], from[3]);
 }
-// What was written before is read back from memory, not held in registers until then.
+// Forces earlier writes to be read back from memory instead of being held in registers.
 LARES_DEVICE void forget_written() { asm volatile("" ::: "memory"); }
 // Piece `index` of 16 bytes, for lanes where `mask` holds, from global to shared memory; there
 // after copies_done().

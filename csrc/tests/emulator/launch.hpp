@@ -17,7 +17,7 @@ template <class Kernel, class Call>
 const char* launch(const Call& call, int blocks, int warps, int shared_bytes) {
     ++lares_emulated_launches;
     for (int index = 0; index < blocks; ++index) {
-        // Memory that nobody wrote reads as NaN.
+        // Unwritten memory reads as NaN.
         std::vector<unsigned char> shared(shared_bytes, 0xff);
         Barriers barriers(warps, warps % call.unit_warps == 0 ? call.unit_warps : warps);
         std::vector<std::thread> threads;

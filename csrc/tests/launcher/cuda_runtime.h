@@ -96,7 +96,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     return cudaSuccess;
 }
 
-// What a kernel's entry reads.
+// Indices that a kernel's entry reads.
 struct Index {
     unsigned x = 0;
 };

@@ -19,7 +19,7 @@ using namespace lares::cuda;
 
 template <int Number>
 struct Nothing {
-    static constexpr int kMostWarps = 8;
+    static constexpr int kMaxWarps = 8;
     Nothing(const LaresCudaCall&, const Block&, unsigned char*) {}
     void run() const {}
 };
@@ -44,7 +44,7 @@ int main() {
     REQUIRE(launch<Nothing<0>>(call, 1, 1, 60000) == nullptr);
     REQUIRE(stand_in::times_set == 3);
 
-    // A launch that cannot be is told, and not of the next one.
+    // A failed launch is reported, and not as the next one's error.
     REQUIRE(std::strcmp(launch<Nothing<0>>(call, 1, 1, 232449), "invalid value") == 0);
     REQUIRE(cudaGetLastError() == cudaSuccess);
     REQUIRE(launch<Nothing<0>>(call, 1, 1, 8) == nullptr);
@@ -68,7 +68,7 @@ int main() {
     REQUIRE(launch<Nothing<2>>(call, 1, 1, 8) == nullptr);
     REQUIRE(stand_in::carveouts.empty() || stand_in::carveouts.back() == 0);
 
-    // What another's kernel left is not this launch's error.
+    // An error that another kernel left is not this launch's.
     stand_in::last = cudaErrorLaunchFailure;
     REQUIRE(launch<Nothing<2>>(call, 1, 1, 8) == nullptr);
     cudaGetLastError();

@@ -1,4 +1,4 @@
-// What launch.hpp needs of cuda/device/primitives.hpp.
+// The part of cuda/device/primitives.hpp that launch.hpp needs.
 #pragma once
 
 namespace lares::cuda {

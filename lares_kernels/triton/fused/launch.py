@@ -1,4 +1,4 @@
-"""A call on fused kernels: tensors and launches around ``kernels/``."""
+"""Run a call on fused kernels: tensors and launches around ``kernels/``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lares_kernels.triton.fused.tile_plan import TilePlan, make_plan, plan_in
 from lares_kernels.triton.fused.tile_transforms import add_filter_gradient, tile_transforms
 from lares_kernels.triton.launch.constants import (
     LAUNCH_OPTIONS,
-    LEAST_SIDE,
+    MIN_SIDE,
     Constants,
     compile_time,
     constants,
@@ -28,9 +28,9 @@ from lares_kernels.triton.launch.rules import Setting
 from lares_kernels.triton.launch.settings import (
     family_of,
     multiprocessors,
+    requested_weights,
     setting,
     shared_memory,
-    weights_asked_for,
 )
 
 _NAME = "triton"  # of the backend
@@ -40,25 +40,25 @@ _PRECISIONS = ("ieee", "tf32", "half")
 def call_setting(
     kernel: str, call: RefineCall, precision: str, device: torch.device, longest: int
 ) -> Setting:
-    """The setting of one of the kernels for sequences of up to ``longest`` tokens."""
+    """Return the setting of one of the kernels for sequences of up to ``longest`` tokens."""
     config = call.config
     width = padded(config.d_model)
     key = (family_of(device), kernel, precision, width, config.n_layers, config.mixer, longest)
     if kernel != "forward":
         return setting(*key)
-    matrix_bytes = constants(config, LEAST_SIDE, False, precision).layers_size
+    matrix_bytes = constants(config, MIN_SIDE, False, precision).layers_size
     matrix_bytes *= call.product_dtype.itemsize
-    return setting(*key, matrix_bytes, shared_memory(device), weights_asked_for())
+    return setting(*key, matrix_bytes, shared_memory(device), requested_weights())
 
 
 def options_of(rule: Setting) -> dict[str, int]:
-    """Of Triton's launch."""
+    """Return the options of Triton's launch."""
     limit = {"maxnreg": rule.registers} if rule.registers else {}
     return {"num_warps": rule.warps, "num_stages": rule.stages, **limit, **LAUNCH_OPTIONS}
 
 
 class Launch(NamedTuple):
-    """What forward and backward of a call have in common."""
+    """Hold what a call's forward and backward share."""
 
     rule: Setting
     c: Constants
@@ -70,7 +70,7 @@ class Launch(NamedTuple):
 
     @property
     def options(self) -> dict[str, int]:
-        """Of Triton's launch."""
+        """Return the options of Triton's launch."""
         return options_of(self.rule)
 
 
@@ -103,7 +103,7 @@ def prepare(
 def fused_forward(
     call: RefineCall, given: Given, precision: str, longest: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Forward of :class:`lares_kernels.registry.backends.Backend`."""
+    """Run forward of :class:`lares_kernels.registry.backends.Backend`."""
     from lares_kernels.triton.fused.kernels.forward import forward_kernel
 
     config = call.config
@@ -149,7 +149,7 @@ def fused_forward(
 
 
 def steps_at_once(c: Constants, kept_rows: int, steps: int, itemsize: int, room: int) -> int:
-    """Steps whose units and sides fit ``room`` bytes; at least one."""
+    """Return how many steps' units and sides fit ``room`` bytes; at least one."""
     numbers = c.layers * (c.layer_rows + c.sides * c.d) + (3 * c.d if c.concat else 0)
     return max(1, min(steps, room // (numbers * kept_rows * itemsize)))
 
@@ -157,7 +157,7 @@ def steps_at_once(c: Constants, kept_rows: int, steps: int, itemsize: int, room:
 def fused_backward(
     call: RefineCall, given: GivenBackward, precision: str, longest: int
 ) -> list[Tensor]:
-    """Backward of :class:`lares_kernels.registry.backends.Backend`.
+    """Run backward of :class:`lares_kernels.registry.backends.Backend`.
 
     Steps run in groups, from the last: a group's launch leaves the rows that weights' gradients are
     products of, a second kernel multiplies them.
@@ -234,7 +234,7 @@ def fused_backward(
 
 
 class WeightGradients:
-    """Gradients of the packed matrices, and of the biases among the packed vectors."""
+    """Hold gradients of the packed matrices, and of the biases among the packed vectors."""
 
     def __init__(self, call: RefineCall, launch: Launch, precision: str) -> None:
         c, device = launch.c, launch.packed.vectors.device

@@ -1,4 +1,4 @@
-"""Parameters as kernels read them: padded, matrices in one array and vectors in another."""
+"""Pack parameters as kernels read them: padded, matrices in one array and vectors in another."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from lares_kernels.gpu.packing import Places, find_places
 from lares_kernels.gpu.scratch import unfilled
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.parameters import parameter_shapes
-from lares_kernels.triton.launch.constants import LEAST_SIDE, Constants, constants
+from lares_kernels.triton.launch.constants import MIN_SIDE, Constants, constants
 
 
 class Packed(NamedTuple):
-    """``matrices`` (``C.matrix_rows``, ``C.d``) in the products' type, ``vectors``
-    (``C.vector_size``,) float32, as :class:`Constants` lays them out."""
+    """Hold ``matrices`` (``C.matrix_rows``, ``C.d``) in the products' type and ``vectors``
+    (``C.vector_size``,) in float32, as :class:`Constants` lays them out."""
 
     matrices: Tensor
     vectors: Tensor
 
 
 class Packing(NamedTuple):
-    """Packing that is still to be done, as :func:`kernels.packing.pack` is told of it.
+    """Describe a packing that is still to be done, as arguments of :func:`kernels.packing.pack`.
 
     Attributes:
         packed: where to.
@@ -74,7 +74,7 @@ def packing(
 def unpack_gradients(
     config: CoreConfig, c: Constants, matrices: Tensor, vectors: Tensor, gradients: Tensor
 ) -> list[Tensor]:
-    """Gradients of the parameters from parts of those of the packed arrays.
+    """Return gradients of the parameters from partial gradients of the packed arrays.
 
     Args:
         matrices: (splits, ``C.matrix_rows``, ``C.d``) float32.
@@ -108,18 +108,18 @@ def unpack_gradients(
 
 @cache
 def places_of(config: CoreConfig, device: torch.device) -> Places:
-    """Where the packed numbers of a core come from."""
-    c = constants(config, LEAST_SIDE, False, "ieee")
+    """Return where each packed number of a core comes from."""
+    c = constants(config, MIN_SIDE, False, "ieee")
     return find_places(config, device, lambda p: (_arrange_matrices(c, p), _arrange_vectors(c, p)))
 
 
 def _rows(part: Tensor, rows: int, width: int) -> Tensor:
-    """(..., r, c) padded with zeros to (..., rows, width)."""
+    """Pad (..., r, c) with zeros to (..., rows, width)."""
     return pad(part, (0, width - part.shape[-1], 0, rows - part.shape[-2]))
 
 
 def _arrange_matrices(c: Constants, p: dict[str, Tensor]) -> Tensor:
-    """All matrices of ``p`` in the order of :class:`Constants`."""
+    """Arrange all matrices of ``p`` in the order of :class:`Constants`."""
     layers, heads = c.layers, c.heads
     by_layer = [_rows(p["up_weight"], c.ff, c.d), _rows(p["down_weight"].mT, c.ff, c.d)]
     if not c.filters:
@@ -134,7 +134,7 @@ def _arrange_matrices(c: Constants, p: dict[str, Tensor]) -> Tensor:
 
 
 def _arrange_vectors(c: Constants, p: dict[str, Tensor]) -> Tensor:
-    """All vectors of ``p`` where :class:`Constants` has them."""
+    """Arrange all vectors of ``p`` where :class:`Constants` has them."""
     found = torch.zeros(c.vector_size, dtype=torch.int64)
     layers = found[: c.core_norm_at].view(c.layers, c.layer_vector)
 

@@ -1,4 +1,4 @@
-"""The tile plan of a call, made on its device without waiting for it (kernels/tiles.py)."""
+"""Make a call's tile plan on its device without waiting for it (kernels/tiles.py)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GROUP = 8  # sequences whose rows one program writes down
 
 
 class TilePlan(NamedTuple):
-    """Which rows share a tile.
+    """Describe which rows share a tile.
 
     Attributes:
         rows: (max_tiles, fields, tile rows) int32, what is known of each row.
@@ -40,13 +40,14 @@ class TilePlan(NamedTuple):
 
 
 def seed_halves(seed: int) -> tuple[int, int]:
-    """A 64-bit seed as two signed 32-bit numbers, low half first."""
+    """Split a 64-bit seed into two signed 32-bit numbers, low half first."""
     low, high = seed & 0xFFFFFFFF, seed >> 32
     return low - (low >> 31 << 32), high - (high >> 31 << 32)
 
 
 def _sizes(call: RefineCall, tile_rows: int, longest: int) -> tuple[int, list[int]]:
-    """Tiles there can be, and numbers of a plan's parts, aligned: kernels are compiled for that."""
+    """Return the most tiles there can be, and the sizes of a plan's parts, aligned: kernels are
+    compiled for that."""
     from lares_kernels.triton.kernels import tiles
 
     n_sequences, most_rows = call.n_sequences, call.n_hidden_rows * call.options.rollouts
@@ -57,7 +58,7 @@ def _sizes(call: RefineCall, tile_rows: int, longest: int) -> tuple[int, list[in
 
 
 def plan_in(memory: Tensor, call: RefineCall, tile_rows: int, longest: int) -> TilePlan:
-    """The plan that :func:`make_plan` has made in ``memory`` for the same arguments."""
+    """Return the plan that :func:`make_plan` has made in ``memory`` for the same arguments."""
     max_tiles, sizes = _sizes(call, tile_rows, longest)
     rows, row_depth, tile_start, totals, seed = memory.split(sizes)
     rows = rows.view(max_tiles, -1, tile_rows)
@@ -115,7 +116,7 @@ def make_plan(
         order,
         call.num_steps,
         call.sequence_ids,
-        call.lengths if call.padding_is_computed else None,
+        call.lengths if call.computes_padding else None,
         sequences,
         sums,
         plan.totals,
@@ -132,7 +133,7 @@ def make_plan(
         GROUP=_GROUP,
         ROWS=tile_rows,
         LEFT=call.left,
-        ZEROS=call.padding_is_read,
+        ZEROS=call.pads_with_zero_tokens,
         num_warps=2,
     )
     return plan

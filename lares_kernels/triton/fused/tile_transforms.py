@@ -1,4 +1,5 @@
-"""The constant matrices with which the fused plan mixes whole windows, and what becomes of gradients.
+"""Compute the constant matrices with which the fused plan mixes whole windows, and convert
+gradients.
 
 The coefficients of a window of ``L`` rows are its products with ``L`` orthonormal rows: the cosine of
 frequency 0, then cosine and negative sine of each next one. Of those, frequency 0 and for even ``L``
@@ -24,7 +25,7 @@ from lares_kernels.triton.launch.rounding import rounded_table
 def tile_transforms(
     config: CoreConfig, rows: int, dtype: torch.dtype, device: torch.device, tf32: bool
 ) -> Tensor | None:
-    """The matrices of ``kernels/mixing.py`` for tiles of ``rows``, or None.
+    """Return the matrices of ``kernels/mixing.py`` for tiles of ``rows``, or None.
 
     ``filter`` has two, coefficients and their partners; ``bsarec`` one, the low pass.
 

@@ -1,8 +1,8 @@
-"""Scores of a whole catalogue, a tile of queries and items at a time, and what is made of them.
+"""Score a whole catalogue, a tile of queries and items at a time, and reduce the scores.
 
-Queries come normalised (for cosine) and divided by the temperature; items come as they lie in the
-table, with the inverse of their lengths beside them for cosine. Excluded ids ascend in every row.
-Programs share a catalogue by ``splits`` of it; what each finds is put together on the host, in order.
+Queries are passed normalised (for cosine) and divided by the temperature; items unchanged, with the
+inverse of their lengths for cosine. Excluded ids ascend in every row. Programs divide a catalogue into
+``splits``; their results are combined on the host, in order.
 """
 
 from typing import Any, NamedTuple
@@ -14,12 +14,12 @@ from lares_kernels.triton.kernels.rounding import operand
 
 NONE: tl.constexpr = tl.constexpr(float("-inf"))
 NO_KEY: tl.constexpr = tl.constexpr(-(1 << 63))
-MOST_ID: tl.constexpr = tl.constexpr((1 << 31) - 1)
+MAX_ID: tl.constexpr = tl.constexpr((1 << 31) - 1)
 
 
 @triton.jit
 def load_rows(table, rows, n_rows, WIDTH: tl.constexpr, D: tl.constexpr):
-    """(rows, D) of a (n_rows, WIDTH) table, zeros past either end."""
+    """Load (rows, D) of a (n_rows, WIDTH) table, with zeros past either end."""
     column = tl.arange(0, D)[None, :]
     at = rows.to(tl.int64)[:, None] * WIDTH + column
     return tl.load(table + at, mask=(rows < n_rows)[:, None] & (column < WIDTH), other=0.0)
@@ -27,7 +27,7 @@ def load_rows(table, rows, n_rows, WIDTH: tl.constexpr, D: tl.constexpr):
 
 @triton.jit
 def bounds(split, splits, n_items, COLUMNS: tl.constexpr):
-    """(first block of ``COLUMNS`` items of a split of the catalogue, end), int64."""
+    """Return (first item, end) of a split of the catalogue in blocks of ``COLUMNS``, int64."""
     blocks = tl.cdiv(n_items, COLUMNS)
     begin = blocks.to(tl.int64) * split // splits
     end = blocks.to(tl.int64) * (split + 1) // splits
@@ -36,7 +36,7 @@ def bounds(split, splits, n_items, COLUMNS: tl.constexpr):
 
 @triton.jit
 def outside(ids, n_items):
-    """Which ids are no item's: where nobody looked at values, they may be any number."""
+    """Mark ids that are no item's: where values are unchecked they may be any number."""
     return (ids < 0) | (ids >= n_items)
 
 
@@ -44,7 +44,7 @@ def outside(ids, n_items):
 def tile_scores(
     query, item, lengths, items, n_items, COSINE: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """Scores (queries, items) of the ids ``items``."""
+    """Compute scores (queries, items) of the ids ``items``."""
     item = operand(tl.trans(item), query.dtype, PRECISION == "tf32")
     scores = tl.dot(query, item, input_precision=PRECISION)
     if COSINE:
@@ -56,7 +56,7 @@ def tile_scores(
 def leave_out(
     numbers, value, items, n_items, rows, n_rows, excluded, n_excluded, EXCLUDED: tl.constexpr
 ):
-    """``numbers`` with ``value`` where there is no item, or one that the row excludes."""
+    """Return ``numbers`` with ``value`` where there is no item, or one that the row excludes."""
     numbers = tl.where((items < n_items)[None, :], numbers, value)
     if EXCLUDED:
         first = tl.min(items, 0)
@@ -107,15 +107,15 @@ def log_probability_kernel(
     ENTROPY: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Sums of exp(s - shift) over one split of the catalogue.
+    """Sum exp(s - shift) over one split of the catalogue.
 
     The grid is (blocks of queries, splits).
 
     Args:
-        chosen_score: (N,) out; NaN for an id that is no item's.
+        chosen_score: (N,) out; NaN for an id out of range.
         shifts, sums: (splits, N) out: the greatest score, and the sum above it.
         weighted: (splits, N) out for ``ENTROPY``: the sum of exp(s - shift) s.
-        each: queries of a row, which share its chosen and its excluded items.
+        each: queries per row, which share its chosen and its excluded items.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
@@ -158,7 +158,7 @@ def log_probability_kernel(
 
 
 class Asked(NamedTuple):
-    """What every tile of gradients needs: arguments of :func:`query_gradients_kernel`."""
+    """Hold what every tile of gradients needs: arguments of :func:`query_gradients_kernel`."""
 
     lengths: Any
     chosen: Any
@@ -182,7 +182,7 @@ def score_gradients(
     EXCLUDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The loss's gradient by a tile of scores."""
+    """Return the loss's gradient by a tile of scores."""
     real = row < asked.n_queries
     s = tile_scores(query, rows, asked.lengths, item, asked.n_items, COSINE, PRECISION)
     log_sum = tl.load(asked.normaliser + row, mask=real, other=0.0)
@@ -222,7 +222,7 @@ def query_gradients_kernel(
     EXCLUDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """``g_queries`` (splits, N, WIDTH) float32 out, by the queries as they came. Grid as in forward."""
+    """Write ``g_queries`` (splits, N, WIDTH) float32; the grid is forward's."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
     query = load_rows(queries, row, n_queries, WIDTH, D)
@@ -269,7 +269,7 @@ def item_gradients_kernel(
     EXCLUDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """``g_items`` (V, WIDTH) float32 out; a program has one block of items and takes all queries.
+    """Write ``g_items`` (V, WIDTH) float32; a program has one block of items and takes all queries.
 
     Args:
         longest: inverse of the shortest length that is normalised.
@@ -319,11 +319,11 @@ def ranks_kernel(
     EXCLUDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """``counts`` (splits, N) int32 out: items that score at least as high as the target.
+    """Write ``counts`` (splits, N) int32: items that score at least as high as the target.
 
-    Itself among them; the greatest int32 for a row that does not exclude a score that is NaN, or whose
-    target is no item. The target's own score comes from a tile of the same shape, so that it is made of
-    the same bits. The grid is (blocks of queries, splits).
+    The target itself counts; a row with a NaN score that it does not exclude, or whose target is out of
+    range, gets the greatest int32. The target's score is computed in a tile of the same shape, so that
+    it has the same bits. The grid is (blocks of queries, splits).
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
@@ -350,7 +350,7 @@ def ranks_kernel(
         )
         count += tl.sum(found & 1, 1)
         broken += tl.sum(found >> 1, 1)
-    count = tl.where(broken > 0, MOST_ID, count)
+    count = tl.where(broken > 0, MAX_ID, count)
     tl.store(counts + split.to(tl.int64) * n_queries + row, count, mask=real)
 
 
@@ -373,10 +373,10 @@ def top_k_kernel(
     EXCLUDED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """``best`` (splits, N, K) int64 out: keys of the K best items of a split, best first.
+    """Write ``best`` (splits, N, K) int64: keys of the K best items of a split, best first.
 
-    A key orders like (score, lower id): the score's bits, made to order like whole numbers, above
-    what is left of the greatest id. The grid is (blocks of queries, splits).
+    A key orders like (score, lower id): the score's bits, mapped to order like integers, above the
+    greatest id less the item's. The grid is (blocks of queries, splits).
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     split = tl.program_id(1)
@@ -390,8 +390,8 @@ def top_k_kernel(
         s = leave_out(s, NONE, item, n_items, row, n_queries, excluded, n_excluded, EXCLUDED)
         s = tl.where(s == 0.0, 0.0, s)  # there are two zeros
         bits = s.to(tl.int32, bitcast=True)
-        ordered = (bits ^ ((bits >> 31) & MOST_ID)).to(tl.int64)
-        key = (ordered << 32) | (~item & MOST_ID).to(tl.int64)[None, :]
+        ordered = (bits ^ ((bits >> 31) & MAX_ID)).to(tl.int64)
+        key = (ordered << 32) | (~item & MAX_ID).to(tl.int64)[None, :]
         key = tl.where(s > NONE, key, NO_KEY)
         worst = tl.min(found, 1)
         if tl.max((tl.max(key, 1) > worst).to(tl.int32), 0) > 0:

@@ -1,9 +1,9 @@
-"""Gradients by queries where an item is not finite: rows that exclude it are kept apart from it.
+"""Compute gradients by queries where an item is not finite, without it for rows that exclude it.
 
-Zero times NaN is NaN, so in a product of gradients by scores and items such an item spoils all rows of
-a tile. Those tiles are made anew: it counts as zero in the product, and rows that do not exclude it get
-what it adds to them by itself; all else has the same bits. Widths are gone through in slices, since
-whole rows and what is made of them do not fit the registers.
+Zero times NaN is NaN, so in a product of gradients by scores and items such an item spoils all rows
+of a tile. Those tiles are recomputed: the item counts as zero in the product, and its contribution
+is added separately to rows that do not exclude it; all else has the same bits. The width is
+processed in slices, since whole rows and their results do not fit the registers.
 """
 
 import triton
@@ -18,7 +18,7 @@ MOST_TF32: tl.constexpr = tl.constexpr((2.0 - 2.0**-11) * 2.0**127)
 
 @triton.jit
 def load_slice(table, rows, n_rows, column, WIDTH: tl.constexpr):
-    """(rows, columns) of a (n_rows, WIDTH) table, zeros past its ends."""
+    """Load (rows, columns) of a (n_rows, WIDTH) table, with zeros past its ends."""
     at = rows.to(tl.int64)[:, None] * WIDTH + column[None, :]
     return tl.load(table + at, mask=(rows < n_rows)[:, None] & (column < WIDTH)[None, :], other=0.0)
 
@@ -27,7 +27,7 @@ def load_slice(table, rows, n_rows, column, WIDTH: tl.constexpr):
 def load_numbers(
     items, one, column, WIDTH: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """Some numbers of item ``one`` as products read them, in float32."""
+    """Load some numbers of item ``one`` as products read them, in float32."""
     at = items + tl.cast(one, tl.int64) * WIDTH + column
     loaded = tl.load(at, mask=column < WIDTH, other=0.0)
     return operand(loaded, DTYPE, PRECISION == "tf32").to(tl.float32)
@@ -44,12 +44,13 @@ def traces(
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """(COLUMNS,): zero, and NaN for items of which products read a number that is not finite."""
+    """Return (COLUMNS,) zeros, with NaN for items of which products read a number that is not
+    finite."""
     found = tl.zeros_like(item).to(tl.float32)
     for start in range(0, D, SLICE):
         numbers = load_slice(items, item, n_items, start + tl.arange(0, SLICE), WIDTH)
         if PRECISION == "tf32":
-            # Rounded numbers would wait in registers.
+            # Rounded numbers would be held in registers.
             finite = tl.abs(numbers.to(tl.float32)) < MOST_TF32
             found += tl.sum(tl.where(finite, 0.0, float("nan")), 1)
         else:

@@ -1,4 +1,4 @@
-"""Random decisions by address on the device, with the bits of ``lares_kernels/spec/noise.py``."""
+"""Draw by address on the device, with the bits of ``lares_kernels/spec/noise.py``."""
 
 import triton
 import triton.language as tl
@@ -12,13 +12,13 @@ SITE_BANDS: tl.constexpr = tl.constexpr(5)
 
 @triton.jit
 def site_word(site, layer, step):
-    """The counter's third word."""
+    """Return the counter's third word."""
     return site | (layer << 8) | (step << 16)
 
 
 @triton.jit
 def keep_words(stream, position, site, pair, seed, THRESHOLD: tl.constexpr, PLANES: tl.constexpr):
-    """Which elements of two neighbouring blocks of 64 survive dropout.
+    """Decide which elements of two neighbouring blocks of 64 survive dropout.
 
     A row's elements are compared with the threshold bit by bit, most significant first, 32 of them
     in a word.
@@ -27,8 +27,8 @@ def keep_words(stream, position, site, pair, seed, THRESHOLD: tl.constexpr, PLAN
         stream, position: int32 of any shape, address of every row.
         site: :func:`site_word`.
         pair: ``i`` of blocks ``2 i`` and ``2 i + 1``.
-        seed: pointer to the int64 key. It is loaded here, so that the compiler cannot keep the
-            generator's twenty keys waiting in registers.
+        seed: pointer to the int64 key. It is loaded here, so that the compiler does not
+            hoist the generator's twenty round keys into registers.
         THRESHOLD, PLANES: the rate as ``THRESHOLD / 2^PLANES`` in lowest terms.
 
     Returns:
@@ -64,7 +64,7 @@ def keep_words(stream, position, site, pair, seed, THRESHOLD: tl.constexpr, PLAN
 
 @triton.jit
 def block_words(stream, position, site, block, seed, THRESHOLD: tl.constexpr, PLANES: tl.constexpr):
-    """(low, high) of :func:`keep_words` for one block of 64 elements."""
+    """Return (low, high) of :func:`keep_words` for one block of 64 elements."""
     low, high, odd_low, odd_high = keep_words(
         stream, position, site, block // 2, seed, THRESHOLD, PLANES
     )
@@ -73,14 +73,15 @@ def block_words(stream, position, site, block, seed, THRESHOLD: tl.constexpr, PL
 
 @triton.jit
 def kept(low, high, element):
-    """Whether each ``element`` (1, C) of 0..63 of rows (R,) is kept, (R, C) bool."""
+    """Decide whether each ``element`` (1, C) of 0..63 of rows (R,) is kept, (R, C) bool."""
     word = tl.where(element < 32, low[:, None], high[:, None])
     return ((word >> (element & 31)) & 1) != 0
 
 
 @triton.jit
 def kept_columns(low, high, COLUMNS: tl.constexpr):
-    """Whether elements 0 .. ``COLUMNS`` - 1 (16, 32 or 64) of rows (R,) are kept, (R, COLUMNS) bool."""
+    """Decide whether elements 0 .. ``COLUMNS`` - 1 (16, 32 or 64) of rows (R,) are kept, (R,
+    COLUMNS) bool."""
     EIGHTS: tl.constexpr = COLUMNS // 8 if COLUMNS < 32 else 4
     WORDS: tl.constexpr = COLUMNS // (8 * EIGHTS)
     word = low[:, None, None, None]
@@ -93,7 +94,8 @@ def kept_columns(low, high, COLUMNS: tl.constexpr):
 
 @triton.jit
 def truncated_normal(words):
-    """Standard normal numbers cut at +-3 from 32-bit words; ``noise.py`` derives the formula."""
+    """Convert 32-bit words to standard normal numbers truncated at +-3; ``noise.py`` derives the
+    formula."""
     top = words.to(tl.int32, bitcast=True) >> 8  # the top 24 bits as a signed number
     t = (top.to(tl.float32) + 0.5) * 1.1920928955078125e-07
     distance = 1.0 - tl.abs(t)
@@ -112,7 +114,7 @@ def truncated_normal(words):
 
 @triton.jit
 def initial_state(stream, position, scale, seed, R: tl.constexpr, D: tl.constexpr):
-    """``s_0`` (R, D) float32 of rows (R,): truncated normal numbers times ``scale``.
+    """Draw ``s_0`` (R, D) float32 of rows (R,): truncated normal numbers times ``scale``.
 
     Columns ``4 i .. 4 i + 3`` are the four words of block ``i``; ``seed`` is a pointer to the key.
     """

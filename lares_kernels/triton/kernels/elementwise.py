@@ -1,4 +1,4 @@
-"""Activations with their derivatives, and LayerNorm, of float32 blocks in registers."""
+"""Compute activations with their derivatives, and LayerNorm, of float32 blocks in registers."""
 
 import triton
 import triton.language as tl
@@ -15,10 +15,10 @@ SILU: tl.constexpr = tl.constexpr(Activation.SILU.value)
 
 @triton.jit
 def erf_scaled(x, EXACT: tl.constexpr):
-    """``erf(x / sqrt 2)`` by a minimax polynomial in ``x^2``, odd by construction.
+    """Compute ``erf(x / sqrt 2)`` by a minimax polynomial in ``x^2``, odd by construction.
 
     Absolute error below 1e-6 where ``EXACT``, else below 1.2e-4: then GELU is within
-    6e-5 max(1, |x|), a fraction of what rounding its result to bfloat16 or float16 does.
+    6e-5 max(1, |x|), a fraction of the rounding of its result to bfloat16 or float16.
     """
     if EXACT:
         x = tl.minimum(tl.maximum(x, -5.0, PASS), 5.0, PASS)
@@ -49,13 +49,14 @@ def erf_scaled(x, EXACT: tl.constexpr):
 
 @triton.jit
 def gelu_tanh_gate(x):
-    """``sigmoid(2 u)``, ``u = sqrt(2 / pi) (x + 0.044715 x^3)``: ``tanh u = 2 sigmoid(2 u) - 1``."""
+    """Compute ``sigmoid(2 u)``, ``u = sqrt(2 / pi) (x + 0.044715 x^3)``: ``tanh u = 2 sigmoid(2
+    u) - 1``."""
     return tl.sigmoid(x * (0.07135481282 * x * x + 1.5957691216))
 
 
 @triton.jit
 def activate(x, ACTIVATION: tl.constexpr, EXACT: tl.constexpr):
-    """The activation of ``x``."""
+    """Compute the activation of ``x``."""
     if ACTIVATION == GELU:
         half = 0.5 * x
         return half * erf_scaled(x, EXACT) + half
@@ -71,7 +72,7 @@ def activate(x, ACTIVATION: tl.constexpr, EXACT: tl.constexpr):
 
 @triton.jit
 def activate_with_slope(x, ACTIVATION: tl.constexpr, EXACT: tl.constexpr):
-    """The activation of ``x`` and its derivative."""
+    """Compute the activation of ``x`` and its derivative."""
     if ACTIVATION == GELU:
         cdf = 0.5 * erf_scaled(x, EXACT) + 0.5
         density = 0.3989422804 * tl.exp(-0.5 * x * x)
@@ -91,7 +92,7 @@ def activate_with_slope(x, ACTIVATION: tl.constexpr, EXACT: tl.constexpr):
 
 @triton.jit
 def normalise(x, EPS: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr):
-    """Rows of ``x`` (R, D) with mean 0 and variance 1, and their inverse deviations (R,).
+    """Return rows of ``x`` (R, D) with mean 0 and variance 1, and inverse deviations (R,).
 
     ``WIDTH`` columns are real; the others are zero and stay zero.
     """
@@ -106,9 +107,10 @@ def normalise(x, EPS: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def normalise_backward(g_normalised, normalised, inverse_std, WIDTH: tl.constexpr):
-    """Gradient of :func:`normalise`'s input; columns past ``WIDTH`` of all arguments are zero.
+    """Return the gradient of :func:`normalise`'s input; columns past ``WIDTH`` of all arguments are
+    zero.
 
-    Those columns of the result are not zero: nothing may read them.
+    Those columns of the result are not zero and must not be read.
     """
     along_mean = tl.sum(g_normalised, 1) * (1.0 / WIDTH)
     along_self = tl.sum(g_normalised * normalised, 1) * (1.0 / WIDTH)

@@ -1,7 +1,7 @@
-"""What products read: numbers in the products' type, or rounded to tf32's eleven bits.
+"""Round the operands of products: to the products' type, or to tf32's eleven bits.
 
-Given float32, tensor cores drop the last 13 bits: twice to four times the error of rounding. Numbers
-that are rounded before lose nothing there.
+Tensor cores drop the last 13 bits of float32: twice to four times the error of rounding. Numbers that
+are rounded before lose nothing there.
 """
 
 import triton
@@ -10,7 +10,7 @@ import triton.language as tl
 
 @triton.jit
 def to_tf32(x):
-    """float32 rounded to the nearest of tf32, ties away from zero; what is not finite stays."""
+    """Round float32 to the nearest tf32, ties away from zero; what is not finite stays."""
     # Of the magnitude, whose bits order like it. NaN may be all ones, and would pass over to zero.
     bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
     return tl.where(x == x, bits.to(tl.float32, bitcast=True), float("nan"))
@@ -18,7 +18,7 @@ def to_tf32(x):
 
 @triton.jit
 def operand(x, DTYPE: tl.constexpr, TF32: tl.constexpr):
-    """``x`` as products in ``DTYPE`` read it."""
+    """Return ``x`` as products in ``DTYPE`` read it."""
     if TF32:
         if x.dtype == tl.float32:
             return to_tf32(x)
@@ -30,9 +30,9 @@ def operand(x, DTYPE: tl.constexpr, TF32: tl.constexpr):
 
 @triton.jit
 def to_store(x, TF32: tl.constexpr):
-    """``x`` float32 as products will read it once it is stored in their type.
+    """Return ``x`` float32 as products will read it once it is stored in their type.
 
-    Without tf32 the store itself rounds: a type that comes before waits in other registers.
+    Without tf32 the store itself rounds: an earlier conversion would take more registers.
     """
     if TF32:
         return to_tf32(x)

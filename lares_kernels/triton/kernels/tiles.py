@@ -1,4 +1,4 @@
-"""The tile plan on the device: which rows of which sequences share a tile.
+"""Make the tile plan on the device: which rows of which sequences share a tile.
 
 A *tile* is a few whole sequences, at most ``ROWS`` tokens. ``BLOCK`` neighbouring sequences are cut
 into tiles on their own, first-fit: the deepest first, of those the longest, each into the first tile
@@ -11,7 +11,7 @@ everything that backward keeps for itself.
 import triton
 import triton.language as tl
 
-from lares_kernels.gpu.tiles import MOST_PROGRAMS
+from lares_kernels.gpu.tiles import MAX_PROGRAMS
 
 # What is known of a row: int32 arrays of ``ROWS`` for each tile.
 HIDDEN_ROW: tl.constexpr = tl.constexpr(0)  # of the caller's hidden; -1 past a tile's last row
@@ -28,7 +28,7 @@ ROW_FIELDS: tl.constexpr = tl.constexpr(10)
 
 # Sequences that are cut on their own. Programs take several blocks each where there are many.
 BLOCK: tl.constexpr = tl.constexpr(128)
-PROGRAMS: tl.constexpr = tl.constexpr(MOST_PROGRAMS)
+PROGRAMS: tl.constexpr = tl.constexpr(MAX_PROGRAMS)
 
 # What a program adds up: arrays of ``PROGRAMS``.
 TILES: tl.constexpr = tl.constexpr(0)
@@ -48,14 +48,15 @@ SEQUENCE_FIELDS: tl.constexpr = tl.constexpr(6)
 
 @triton.jit
 def load_length(lengths, sequence, mask, longest):
-    """Length of a sequence, held to 1..longest so that no bad value leads out of an array."""
+    """Load a sequence's length, clamped to 1..longest so that no bad value leads out of an
+    array."""
     length = tl.load(lengths + sequence, mask=mask, other=0).to(tl.int32)
     return tl.where(mask, tl.minimum(tl.maximum(length, 1), longest), 0)
 
 
 @triton.jit
 def load_depth(num_steps, sequence, mask, max_steps):
-    """Depth of a sequence, held to 1..max_steps."""
+    """Load a sequence's depth, clamped to 1..max_steps."""
     if num_steps is None:
         return sequence * 0 + max_steps
     else:
@@ -67,8 +68,8 @@ def load_depth(num_steps, sequence, mask, max_steps):
 def fill_tiles(key, first, tiles, member, place, ROWS: tl.constexpr):
     """Put the block of sequences from ``first`` on into tiles from ``tiles`` on.
 
-    Sequences of one key, which is their depth << 8 | length, are placed at once: as many into each
-    tile as it has room for. Gives the rows of each tile there may be, (BLOCK,).
+    Sequences of one key, which is their depth << 8 | length, are placed together: as many into each
+    tile as it has room for. Return the rows of each possible tile, (BLOCK,).
     """
     tile = tl.arange(0, BLOCK)
     fill = tile * 0
@@ -112,12 +113,12 @@ def cut(
     """Cut one program's sequences into tiles, ``n_blocks`` blocks of them.
 
     Args:
-        lengths: (n_groups,) int64, of the caller's sequences, each of which has ``rollouts``.
-        order: (n_sequences,) int64 order in which sequences are taken, or None: as they come.
+        lengths: (n_groups,) int64, lengths of the caller's sequences, each of which has ``rollouts``.
+        order: (n_sequences,) int64 order in which sequences are taken, or None: the given one.
         num_steps: (n_sequences,) int64, or None where all run ``max_steps``.
         sequences: (SEQUENCE_FIELDS, n_sequences) int32 out.
         sums: (SUMS, PROGRAMS) int32 out.
-        AS_GIVEN: whether tokens before each in the caller's order are wanted, which is not ``order``.
+        AS_GIVEN: also count the tokens before each in the caller's order, which is not ``order``.
     """
     member = sequences + MEMBER * n_sequences
     place = sequences + PLACE * n_sequences
@@ -159,7 +160,7 @@ def cut(
 
 @triton.jit
 def sum_before(sums, program, count):
-    """Sum of the first ``program`` of ``count`` programs' numbers."""
+    """Sum the numbers of the first ``program`` of ``count`` programs."""
     programs = tl.arange(0, PROGRAMS)
     return tl.sum(tl.load(sums + programs, mask=programs < tl.minimum(program, count), other=0), 0)
 
@@ -213,12 +214,12 @@ def rows_kernel(
             ``n_programs`` of ``n_blocks`` blocks.
         sequence_ids: (n_groups,) int64 that address draws, or None for ``0, 1, ...``.
         tokens: (n_groups,) int64, how many of each sequence's rows are not padding; None: all.
-        totals: (2,) int32 out, tiles and packed rows there are.
+        totals: (2,) int32 out, numbers of tiles and of packed rows.
         tile_start: (max_tiles,) int32 out, packed row of each tile's first row.
         rows: (max_tiles, ROW_FIELDS, ROWS) int32 out.
         row_depth: (row_limit,) int32 out, steps of each packed row.
         LEFT: padded arrays have their padding before the tokens.
-        ZEROS: so have a sequence's rows, which are zero there; rows past the last one count as these.
+        ZEROS: a sequence's rows have it too, as zeros; rows past the last one count as these.
     """
     of_program = n_blocks * BLOCK
     at = tl.program_id(0) * GROUP + tl.arange(0, GROUP)
@@ -264,7 +265,7 @@ def rows_kernel(
         hidden_start = (state_start - rollout * length) // rollouts
     number = group
     if sequence_ids is not None:
-        # Where nobody looked at values an id may be any number; what is above addresses a rollout.
+        # Unchecked ids may be any number; the higher bits address a rollout.
         number = (tl.load(sequence_ids + group, mask=mask, other=0) & 0xFFFFFF).to(tl.int32)
     depth = load_depth(num_steps, sequence, mask, max_steps)
     count = length

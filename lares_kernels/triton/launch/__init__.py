@@ -1,1 +1,1 @@
-"""What both plans and the catalogue ops know of a launch: rules of cards, constants, rounding."""
+"""Share rules, constants and rounding of launches among both plans and the catalogue ops."""

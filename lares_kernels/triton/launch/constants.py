@@ -1,4 +1,4 @@
-"""What a kernel knows when it is compiled: the core's shape, padded, and its options.
+"""Define what a kernel knows when it is compiled: the core's padded shape, and its options.
 
 Triton's blocks are powers of two, and its products take at least 16 along each side, so widths are
 padded: columns past the real ones hold zeros in weights and activations alike.
@@ -16,27 +16,27 @@ from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, No
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.noise import threshold_and_planes
 
-LEAST_SIDE = 16
-# Of launches with products. A product and the sum it goes to are one instruction, not the default by
-# Triton 3.10. Sums of whole numbers are not made twice and compared: without ``debug`` nobody sees the
-# verdict, and the kernel is the same after more time to compile it.
+MIN_SIDE = 16
+# Options of launches with products. Multiply and add are fused to one instruction, which is not the
+# default of Triton 3.10. Integer overflow checks are off: without ``debug`` their result is unused, and
+# they only cost compile time.
 LAUNCH_OPTIONS = {"enable_fp_fusion": True, "sanitize_overflow": False}
-_CHUNK = 64  # what the feed-forward's width is padded to a multiple of
+_CHUNK = 64  # the feed-forward's width is padded to a multiple of it
 
 
 def padded(width: int) -> int:
-    """The least block side that holds ``width``."""
-    return max(LEAST_SIDE, 1 << (width - 1).bit_length())
+    """Return the least block side that holds ``width``."""
+    return max(MIN_SIDE, 1 << (width - 1).bit_length())
 
 
 @dataclass(frozen=True)
 class Constants:
-    """Compile-time constants of all kernels, which read its fields as ``C.d`` and so on.
+    """Hold the compile-time constants of all kernels, which read its fields as ``C.d`` and so on.
 
     Matrices lie in one array of rows of ``d``, a layer after the other, each layer as: for every head
     query, key and value (``head`` rows of W each); for every head its rows of ``W_o^T``; the rows of
     ``W_1``; the rows of ``W_2^T``. After the layers, for ``concat``, the state's and ``H``'s halves of
-    W. Vectors lie likewise in another array (``*_at`` are their places within a layer).
+    W. Vectors lie the same way in another array (``*_at`` are their places within a layer).
 
     Attributes:
         rows: of a tile.
@@ -48,15 +48,15 @@ class Constants:
         adapter, activation, norm: numbers of ``Adapter``, ``Activation`` and ``Norm``.
         eps: of every LayerNorm.
         threshold, planes: the dropout rate as ``threshold / 2^planes``; planes = 0 is none.
-        attn_threshold, attn_planes: likewise on attention probabilities.
+        attn_threshold, attn_planes: the same for attention probabilities.
         precision: of float32 products, ``ieee`` or ``tf32``; ``half`` if they are not float32.
-        resident: whether forward reads all matrices once and keeps them on the chip.
-        inner_threshold, inner_planes: likewise inside the feed-forward.
-        spares_attention: whether the attention's output is not dropped.
-        zeros: whether padding counts among the rows, as zeros.
+        resident: forward reads all matrices once and keeps them on the chip.
+        inner_threshold, inner_planes: the same inside the feed-forward.
+        spares_attention: dropout leaves the attention's output out.
+        zeros: padding counts among the rows, as zero tokens.
         mixer: number of ``Mixer``; ``filter`` has no heads.
         window: rows of every sequence where they mix as a whole, else 0.
-        share: of the bands in what goes on, ``bsarec``.
+        share: weight of the bands' branch, ``bsarec``.
     """
 
     rows: int
@@ -126,64 +126,65 @@ class Constants:
 
     @property
     def attends(self) -> bool:
-        """Whether there is attention, alone or beside frequency bands."""
+        """Return True if there is attention, alone or beside frequency bands."""
         return self.mixer in (Mixer.ATTENTION, Mixer.BSAREC)
 
     @property
     def filters(self) -> bool:
-        """Whether a learned filter stands where attention does."""
+        """Return True if a learned filter replaces attention."""
         return self.mixer == Mixer.FILTER
 
     @property
     def bands(self) -> bool:
-        """Whether frequency bands stand beside attention."""
+        """Return True if frequency bands stand beside attention."""
         return self.mixer == Mixer.BSAREC
 
     @property
     def frequencies(self) -> int:
-        """Of a window."""
+        """Return the number of frequencies of a window."""
         return self.window // 2 + 1
 
     @property
     def exact(self) -> bool:
-        """Whether functions are approximated to float32's own precision."""
+        """Return True if functions are approximated to float32's own precision."""
         return self.precision != "half"
 
     @property
     def input_precision(self) -> str:
-        """As ``tl.dot`` wants it."""
+        """Return the input precision of ``tl.dot``."""
         return "tf32" if self.precision == "tf32" else "ieee"
 
     @property
     def tf32(self) -> bool:
-        """Whether what products read is rounded to tf32."""
+        """Return True if products' operands are rounded to tf32."""
         return self.precision == "tf32"
 
     @property
     def keep_scale(self) -> float:
-        """Of elements that dropout keeps."""
+        """Return the scale of elements that dropout keeps."""
         return 1.0 / (1.0 - self.threshold / (1 << self.planes)) if self.planes else 1.0
 
     @property
     def attn_keep_scale(self) -> float:
-        """Of attention probabilities that dropout keeps."""
+        """Return the scale of attention probabilities that dropout keeps."""
         share = self.attn_threshold / (1 << self.attn_planes)
         return 1.0 / (1.0 - share) if self.attn_planes else 1.0
 
     @property
     def inner_keep_scale(self) -> float:
-        """Of activations that dropout keeps."""
+        """Return the scale of activations that dropout keeps."""
         share = self.inner_threshold / (1 << self.inner_planes)
         return 1.0 / (1.0 - share) if self.inner_planes else 1.0
 
     @property
     def sides(self) -> int:
-        """Inputs and output gradients that backward leaves for the matrices (``layer_backward.py``)."""
+        """Return how many inputs and output gradients backward spills for the matrices
+        (``layer_backward.py``)."""
         return 5 if self.query else 4
 
     @property
     def score_scale(self) -> float:
-        """Of ``Q K^T``."""
+        """Return the scale of ``Q K^T``."""
         return float(self.head_width**-0.5)
 
     # --- rows of the matrices of a layer ---
@@ -206,12 +207,13 @@ class Constants:
 
     @property
     def layers_size(self) -> int:
-        """Numbers in the matrices of all layers."""
+        """Return the size of all layers' matrices, in numbers."""
         return self.layers * self.layer_rows * self.d
 
     @property
     def concat_row(self) -> int:
-        """After all layers: ``d`` rows for the state, then ``d`` for ``H``."""
+        """Return the row of ``concat``'s matrix, after all layers: ``d`` rows for the state,
+        then ``d`` for ``H``."""
         return self.layers * self.layer_rows
 
     @property
@@ -242,7 +244,8 @@ class Constants:
 
     @property
     def mixing_at(self) -> int:
-        """Of ``filter``, its weight: real parts of ``frequencies`` rows of ``d``, then imaginary ones.
+        """Return where the mixing's vectors begin; of ``filter``, its weight: real parts of
+        ``frequencies`` rows of ``d``, then imaginary ones.
 
         Its LayerNorm is where attention's is.
         """
@@ -250,12 +253,12 @@ class Constants:
 
     @property
     def bands_norm_at(self) -> int:
-        """Of ``bsarec``."""
+        """Return where ``bsarec``'s LayerNorm of its bands begins."""
         return self.mixing_at
 
     @property
     def band_scale_at(self) -> int:
-        """Of ``bsarec``."""
+        """Return where ``bsarec``'s band scale begins."""
         return self.bands_norm_at + 2 * self.d
 
     @property
@@ -266,7 +269,7 @@ class Constants:
 
     @property
     def core_norm_at(self) -> int:
-        """After all layers."""
+        """Return where the core's LayerNorm begins, after all layers."""
         return self.layers * self.layer_vector
 
     @property
@@ -279,37 +282,41 @@ class Constants:
 
     @property
     def spoilt_at(self) -> int:
-        """Of backward's gradients: zero, or NaN where all of them are (``kernels/apart.py``)."""
+        """Return where backward's gradients hold their mark: zero, or NaN where all are
+        (``kernels/apart.py``)."""
         return self.gate_at + 1
 
     @property
     def vector_size(self) -> int:
-        return self.gate_at + LEAST_SIDE
+        return self.gate_at + MIN_SIDE
 
     @property
     def gradient_size(self) -> int:
-        """Numbers that a program of backward gathers: gradients of vectors, then of filters' rows."""
+        """Return the numbers that a program of backward gathers: gradients of vectors, then of
+        filters' rows."""
         return self.vector_size + (self.layers * self.filter_sums if self.filters else 0)
 
     @property
     def filter_sums(self) -> int:
-        """Of a layer: real and imaginary parts of the weight of every row of a tile."""
+        """Return a layer's sums for the filter: real and imaginary parts of the weight of every
+        row of a tile."""
         return 2 * self.rows * self.d
 
     @property
     def tapes(self) -> int:
-        """Blocks that a layer leaves for its backward: its input, its residual sums."""
+        """Count the blocks that a layer leaves for its backward: its input, its residual sums."""
         return 4 if self.bands else 3
 
     @property
     def row_block(self) -> int:
-        """Matrix rows of one product among those of the same kind (``kernels/weight_gradients.py``)."""
+        """Return the matrix rows of one product among those of the same kind
+        (``kernels/weight_gradients.py``)."""
         # Queries' rows have a side of their own, so there a block is of one head.
         return math.gcd(_CHUNK, self.head if self.query else self.heads * self.head, self.ff)
 
     @property
     def concat_block(self) -> int:
-        """Likewise, of the rows of ``concat``'s matrix."""
+        """Return the same of the rows of ``concat``'s matrix."""
         return min(_CHUNK, self.d)
 
 
@@ -322,15 +329,15 @@ def constants(
     chunk: int = _CHUNK,
     resident: bool = False,
 ) -> Constants:
-    """The constants of ``config`` for tiles of ``rows``, with dropout or without.
+    """Return the constants of ``config`` for tiles of ``rows``, with dropout or without.
 
     Args:
         config: of the core.
         rows: of a tile, a power of two of at least 16.
-        dropout: whether dropout is on.
+        dropout: apply dropout.
         precision: ``ieee``, ``tf32`` or ``half``.
         chunk: most columns of the feed-forward at a time, a power of two of at least 16.
-        resident: whether forward keeps all matrices on the chip.
+        resident: forward keeps all matrices on the chip.
     """
     all_rates = (config.dropout, config.attn_dropout, config.inner_dropout)
     rates = all_rates if dropout else (0.0, 0.0, 0.0)
@@ -370,7 +377,7 @@ def constants(
 
 
 class CompileTime:
-    """:class:`Constants` as a kernel's argument: every field reads as Triton's ``constexpr``.
+    """Wrap :class:`Constants` as a kernel's argument: every field reads as Triton's ``constexpr``.
 
     Triton gives a compile-time object's plain attributes to its own functions, but not to ours.
     """
@@ -394,11 +401,11 @@ class CompileTime:
 
 
 def interpreted() -> bool:
-    """Whether Triton interprets kernels on the CPU instead of compiling them."""
+    """Return True if Triton interprets kernels on the CPU instead of compiling them."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @cache
 def compile_time(c: Constants) -> Any:
-    """``c`` as the argument ``C`` of kernels; the interpreter takes plain values."""
+    """Return ``c`` as the argument ``C`` of kernels; the interpreter takes plain values."""
     return c if interpreted() else CompileTime(c)

@@ -1,4 +1,4 @@
-"""Tensors of parameters and constants as products in ``tf32`` read them."""
+"""Round tensors of parameters and constants to what products in ``tf32`` read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def round_to_tf32(numbers: Tensor) -> Tensor:
 
 
 def rounded_table(table: Tensor) -> Tensor:
-    """A rounded copy of a table, there for calls on any stream."""
+    """Return a rounded copy of a table, which calls on any stream can read."""
     rounded = round_to_tf32(table.clone())
     wait_for(table.device)
     return rounded

@@ -1,4 +1,4 @@
-"""Rules by which kernels are launched, and the files that hold them.
+"""Define the rules by which kernels are launched, and read the files that hold them.
 
 A file is a JSON array of objects with the fields of :class:`Setting`, the preferred rules first.
 """
@@ -23,7 +23,7 @@ _POWERS = ("rows", "chunk", "warps")
 
 @dataclass(frozen=True)
 class Setting:
-    """A way to launch a kernel, and which calls it serves.
+    """Hold a way to launch a kernel, and which calls it serves.
 
     Attributes:
         kernel: ``forward``, ``backward`` or ``weights`` (the weights' gradients).
@@ -34,12 +34,12 @@ class Setting:
         chunk: most columns of the feed-forward in registers at a time.
         warps, stages: of a program, as Triton's ``num_warps`` and ``num_stages``.
         programs: for each multiprocessor.
-        resident: whether forward keeps all matrices in shared memory, read once. Only where those of
-            all ``programs`` of a multiprocessor fit it.
-        registers: most that a thread may have, so that more programs fit a multiprocessor; 0 leaves it
-            to the compiler. NVIDIA's alone.
+        resident: forward keeps all matrices in shared memory, read once. Only if those of all
+            ``programs`` of a multiprocessor fit it.
+        registers: most registers of a thread, so that more programs fit a multiprocessor; 0 leaves it
+            to the compiler. NVIDIA only.
         mixers: cores served. A rule is for those whose kernel spills no registers by it
-            (docs/results/performance.md); calls that no rule is for are the layered plan's.
+            (docs/results/performance.md); calls without a rule are the layered plan's.
     """
 
     kernel: str
@@ -60,7 +60,7 @@ class Setting:
 
     @property
     def weights(self) -> str:
-        """Where forward's matrices are, one of ``WEIGHTS``."""
+        """Return where forward's matrices are, one of ``WEIGHTS``."""
         return WEIGHTS[0] if self.resident else WEIGHTS[1]
 
 
@@ -68,7 +68,7 @@ def read_rules(path: Path) -> tuple[Setting, ...]:
     """Return the rules of a file.
 
     Raises:
-        ValueError: it cannot be read, or a rule is none; the message names file, rule and field.
+        ValueError: it cannot be read, or a rule is invalid; the message names file, rule and field.
     """
     found = read_json(path, list, "an array of rules")
     return tuple(_rule(f"{path}, rule {number}", given) for number, given in enumerate(found, 1))
@@ -76,11 +76,11 @@ def read_rules(path: Path) -> tuple[Setting, ...]:
 
 def write_rules(path: Path, rules: Sequence[Setting]) -> None:
     """Write rules, a line each, without the fields that are as by default."""
-    lines = [f"  {json.dumps(_told(rule))}" for rule in rules]
+    lines = [f"  {json.dumps(_as_dict(rule))}" for rule in rules]
     path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
-def _told(rule: Setting) -> dict[str, Any]:
+def _as_dict(rule: Setting) -> dict[str, Any]:
     values = {field.name: getattr(rule, field.name) for field in fields(rule)}
     return {
         field.name: values[field.name]

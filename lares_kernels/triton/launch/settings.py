@@ -1,10 +1,9 @@
-"""How kernels are launched on each family of GPUs: data, found by the coarsest of keys.
+"""Find how kernels are launched on a family of GPUs.
 
-``settings/FAMILY.json`` lists rules for each kernel; the first one serves that has room for the call.
-Nothing is tuned while a program runs: ``LARES_TRITON_SETTINGS`` names a folder whose files of these
-names, such as ``python -m benchmarks.gpu.sweep`` writes, take the place of those here. Some calls could
-keep their matrices on the chip or read them again for every layer: :func:`use_weights` asks for the one
-or the other.
+``settings/FAMILY.json`` lists rules for each kernel; the first one with room for the call serves it.
+Nothing is tuned at run time: ``LARES_TRITON_SETTINGS`` names a folder whose files of these names, such
+as ``python -m benchmarks.gpu.sweep`` writes, replace those here. Some calls can either keep their
+matrices on the chip or read them again for every layer: :func:`use_weights` selects one of the two.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _FOLDER = Path(__file__).parent / "settings"
 # Shared memory that a forward program with resident matrices takes besides them, bytes: 8 KiB for the
 # published core, at most this for others (tests/kernels/test_triton_aot.py).
 BESIDES = 16 << 10
-_asked_for: ContextVar[str | None] = ContextVar("lares_triton_weights", default=None)
+_requested: ContextVar[str | None] = ContextVar("lares_triton_weights", default=None)
 
 
 @contextlib.contextmanager
@@ -41,16 +40,16 @@ def use_weights(where: str) -> Iterator[None]:
     """
     if where not in WEIGHTS:
         raise ValueError(f"weights are {' or '.join(WEIGHTS)}, not {where!r}")
-    token = _asked_for.set(where)
+    token = _requested.set(where)
     try:
         yield
     finally:
-        _asked_for.reset(token)
+        _requested.reset(token)
 
 
-def weights_asked_for() -> str | None:
-    """What :func:`use_weights` asks for here."""
-    return _asked_for.get()
+def requested_weights() -> str | None:
+    """Return what :func:`use_weights` requests here."""
+    return _requested.get()
 
 
 def rules_file(family: str) -> Path:
@@ -73,14 +72,14 @@ _replaced: dict[str, tuple[Setting, ...]] = {}
 
 @cache
 def settings(family: str) -> tuple[Setting, ...]:
-    """All rules of a family of GPUs, the preferred ones first; files are read once in a process."""
+    """Return a family's rules, preferred ones first; files are read once in a process."""
     if family in _replaced:
         return _replaced[family]
     return read_rules(rules_file(family))
 
 
 def use_rules(family: str, rules: Sequence[Setting]) -> AbstractContextManager[None]:
-    """Within the block, in the whole process, ``rules`` are all there are for a family of GPUs."""
+    """Apply ``rules`` alone to a family of GPUs within the block, in the whole process."""
     return replaced(_replaced, family, tuple(rules), _forget)
 
 
@@ -90,7 +89,7 @@ def _forget() -> None:
 
 
 def families() -> list[str]:
-    """Every family there are settings for."""
+    """Return every family that has settings."""
     return sorted(path.stem for path in _FOLDER.glob("*.json"))
 
 
@@ -98,7 +97,7 @@ def families() -> list[str]:
 def longest_sequence(
     family: str, kernel: str, precision: str, width: int, layers: int, mixer: str
 ) -> int:
-    """Tokens of the longest sequence that fits a tile of ``kernel``; 0 if none does."""
+    """Return the length of the longest sequence that fits a tile of ``kernel``; 0 if none does."""
     return max(
         (
             rule.rows
@@ -132,11 +131,11 @@ def setting(
     shared: int = 0,
     weights: str | None = None,
 ) -> Setting:
-    """The rule for a call whose sequences have up to ``longest`` tokens.
+    """Return the rule for a call whose sequences have up to ``longest`` tokens.
 
     Args:
-        family, kernel, precision, width, layers, mixer: what rules are found by.
-        longest: tokens of a sequence.
+        family, kernel, precision, width, layers, mixer: key of the rules.
+        longest: greatest length of a sequence.
         matrix_bytes: of the packed matrices of all layers, for forward.
         shared: memory that a program of the device can have, bytes.
         weights: where forward's matrices must be; None: where the first rule with room has them.
@@ -160,7 +159,7 @@ def setting(
 
 @cache
 def family_of(device: torch.device) -> str:
-    """The family whose settings serve a device; the CPU is Triton's interpreter."""
+    """Return the family whose settings serve a device; the CPU is Triton's interpreter."""
     if device.type == "cpu":
         return "interpreter"
     if torch.version.hip is not None:
@@ -172,7 +171,7 @@ def family_of(device: torch.device) -> str:
 
 @cache
 def multiprocessors(device: torch.device) -> int:
-    """Of a device; the interpreter runs programs one after the other, and a few show the loop."""
+    """Return a device's multiprocessors; a few for the interpreter, enough to exercise the loop."""
     if device.type == "cpu":
         return 3
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
@@ -180,9 +179,9 @@ def multiprocessors(device: torch.device) -> int:
 
 @cache
 def shared_memory(device: torch.device) -> int:
-    """Bytes of shared memory that a program of a device can have; the interpreter has a H100's.
+    """Return the bytes of shared memory available to a program; the interpreter has a H100's.
 
-    0 for AMD's, of which torch does not tell it and whose settings do not ask.
+    0 for AMD's cards: torch does not report it, and their settings do not need it.
     """
     if device.type == "cpu":
         return 232_448

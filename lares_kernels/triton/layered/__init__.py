@@ -1,1 +1,1 @@
-"""The layered plan: layer by layer and step by step, for what no tile holds."""
+"""Run the layered plan: layer by layer and step by step, for what no tile holds."""

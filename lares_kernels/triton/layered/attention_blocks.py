@@ -1,4 +1,4 @@
-"""How attention of the layered plan is cut, by precision and width of a head."""
+"""Choose the blocks of the layered plan's attention, by precision and width of a head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lares_kernels.triton.launch.constants import padded
 
 
 class Blocks(NamedTuple):
-    """How attention is cut: queries, and keys, of a block; warps of a program."""
+    """Hold a block's queries and keys, and a program's warps."""
 
     side: int
     warps: int
@@ -41,7 +41,8 @@ _BLOCKS = {
 
 @cache
 def attention_blocks(precision: str, head: int, longest: int) -> tuple[Blocks, Blocks]:
-    """Forward's and backward's blocks for padded heads of ``head`` and sequences up to ``longest``."""
+    """Return forward's and backward's blocks for padded heads of ``head`` and sequences up to
+    ``longest``."""
     forward, backward = (
         _shrunk(blocks, padded(longest), precision == "half" and head <= 32)
         for blocks in _BLOCKS[precision][max(head, 32)]
@@ -50,6 +51,6 @@ def attention_blocks(precision: str, head: int, longest: int) -> tuple[Blocks, B
 
 
 def _shrunk(blocks: Blocks, longest: int, small: bool) -> Blocks:
-    """Blocks no larger than the sequences; ``small`` ones need fewer warps."""
+    """Shrink blocks to the sequences; ``small`` ones need fewer warps."""
     side = min(blocks.side, longest)
     return Blocks(side, 2 if small and side <= 32 else blocks.warps)

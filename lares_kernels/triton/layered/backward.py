@@ -1,4 +1,4 @@
-"""Backward of the layered plan: steps from last to first, each recomputed from its kept state.
+"""Run the layered plan backward: steps from last to first, each recomputed from its saved state.
 
 The order of operations is that of ``reference/backward.py``. ``window_layer.py`` has the layers
 that mix whole windows.
@@ -20,8 +20,8 @@ from lares_kernels.triton.layered.gradients import (
     Gradients,
     TwoParts,
     attention_backward,
+    branch_gradient,
     feed_forward_backward,
-    of_branch,
     qkv_gradient,
     residual_backward,
     spread,
@@ -39,7 +39,7 @@ from lares_kernels.triton.layered.window_layer import window_layer_backward
 
 
 def layered_backward(call: RefineCall, given: GivenBackward, precision: str) -> list[Tensor]:
-    """Backward of :class:`lares_kernels.registry.backends.Backend`."""
+    """Run backward of :class:`lares_kernels.registry.backends.Backend`."""
     run = Layered(call, given, precision)
     hidden, g_trajectory, g_state = given.hidden, given.g_trajectory, given.g_state
     rows, d = run.rows, call.config.d_model
@@ -55,7 +55,7 @@ def layered_backward(call: RefineCall, given: GivenBackward, precision: str) -> 
             tapes: list[LayerTape] = []
             layers(run, *run.hidden_rows(), 0, tapes)
             g_rows = _layers_backward(run, grads, tapes, g_current, 0)
-            return [_of_hidden(run, g_rows).view(hidden.shape), *grads.ordered()]
+            return [_hidden_gradient(run, g_rows).view(hidden.shape), *grads.ordered()]
 
         g_rows = unfilled_like(g_current).zero_()
         for step in range(call.options.max_steps, 0, -1):
@@ -64,7 +64,7 @@ def layered_backward(call: RefineCall, given: GivenBackward, precision: str) -> 
             before = states_of(call, rows, given.kept, step)
             assert before is not None
             _step_backward(run, grads, before, g_current, g_rows, step)
-        found = [_of_hidden(run, g_rows).view(hidden.shape), *grads.ordered()]
+        found = [_hidden_gradient(run, g_rows).view(hidden.shape), *grads.ordered()]
         return found if given.state is None else [*found, unpack(call, rows, g_current)]
 
 
@@ -73,7 +73,7 @@ def _step_backward(
 ) -> None:
     """Turn ``g_current`` from the gradient of ``s_t`` into that of ``s_{t-1}``; add to ``g_rows``.
 
-    At the last step, where nobody wanted whole states, the gradients of all but newest rows are zero.
+    At the last step, unless whole states were requested, only newest rows have a gradient.
 
     A sequence that was done before this step hands its gradient on unchanged: its rows are not touched.
     """
@@ -127,7 +127,7 @@ def _concat_backward(
 def _layers_backward(
     run: Layered, grads: Gradients, tapes: list[LayerTape], g_y: Tensor, step: int
 ) -> Tensor:
-    """Gradient of the first layer's input, float32."""
+    """Return the gradient of the first layer's input, float32."""
     g_sum, g_input = _layers_gradient(run, grads, tapes, g_y, step)
     return g_sum if g_input is None else g_sum + g_input
 
@@ -135,9 +135,9 @@ def _layers_backward(
 def _layers_gradient(
     run: Layered, grads: Gradients, tapes: list[LayerTape], g_y: Tensor, step: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradient of the first layer's input as a float32 part, and one that products gave or None."""
+    """Return the first layer's input gradient as two terms: float32, and the products' or None."""
     newest = run.newest_alone(step)
-    g_y = run.shown(g_y)
+    g_y = run.mask_padding(g_y)
     g_sum = g_y if newest is None else g_y.index_select(0, newest)
     g_input = None
     backward = _LAYER_BACKWARD[run.c.norm]
@@ -145,14 +145,18 @@ def _layers_gradient(
         backward = window_layer_backward
     for tape in reversed(tapes):
         g_sum, g_input = backward(run, grads, tape, g_sum, g_input)
-        g_sum, g_input = run.shown(g_sum), None if g_input is None else run.shown(g_input)
+        g_sum, g_input = (
+            run.mask_padding(g_sum),
+            None if g_input is None else run.mask_padding(g_input),
+        )
     return g_sum, g_input
 
 
 def _post_layer_backward(
     run: Layered, grads: Gradients, tape: LayerTape, g_sum: Tensor, g_input: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Of ``y = LN(u + ffn(u)), u = LN(x + attention(x))``, ``y``'s gradient given in two parts."""
+    """Compute a post-norm layer's backward, ``y = LN(u + ffn(u)), u = LN(x + attention(x))``.
+    The gradient of ``y`` is passed as two terms to be added."""
     site = tape.site
     for branch, total, norm in (
         (FEED_FORWARD, tape.ffn_sum, "ffn_norm"),
@@ -166,14 +170,15 @@ def _post_layer_backward(
 def _pre_layer_backward(
     run: Layered, grads: Gradients, tape: LayerTape, g_sum: Tensor, g_input: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Of ``y = u + ffn(LN(u)), u = x + attention(LN(x))``; both gradients are whole."""
+    """Compute a pre-norm layer's backward, ``y = u + ffn(LN(u)), u = x + attention(LN(x))``.
+    Both gradients are single terms."""
     assert g_input is None
     site = tape.site
     for branch, total, norm in (
         (FEED_FORWARD, tape.attn_sum, "ffn_norm"),
         (MIXING, tape.x, "attn_norm"),
     ):
-        g_branch = of_branch(grads, site, g_sum, branch)
+        g_branch = branch_gradient(grads, site, g_sum, branch)
         g_normalised = _branch_backward(run, grads, tape, g_branch, branch)
         if branch == MIXING:
             g_sum = spread(g_sum, site.newest, len(tape.x))
@@ -185,19 +190,20 @@ def _pre_layer_backward(
 def _query_layer_backward(
     run: Layered, grads: Gradients, tape: LayerTape, g_sum: Tensor, g_input: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Of ``y = v + ffn(v), v = LN(q + attention(q; x)), q = LN(x)``; both gradients are whole."""
+    """Compute a query-norm layer's backward, ``y = v + ffn(v), v = LN(q + attention(q; x)), q =
+    LN(x)``. Both gradients are single terms."""
     assert g_input is None
     site, attention = tape.site, tape.attention
     layer = site.layer
-    g_branch = of_branch(grads, site, g_sum, FEED_FORWARD)
+    g_branch = branch_gradient(grads, site, g_sum, FEED_FORWARD)
     g_v = feed_forward_backward(run, grads, tape.feed_forward, site, g_branch)
     g = (g_sum, g_v)
     g_u = through_norm(grads, site, g, tape.attn_sum, "ffn_norm", FEED_FORWARD, OF_SUM)
-    g_branch = of_branch(grads, site, g_u, MIXING)
+    g_branch = branch_gradient(grads, site, g_u, MIXING)
     g_qkv = qkv_gradient(run, grads, attention, site, g_branch)
     d, weight = run.config.d_model, run.products["qkv_weight"][layer]
-    assert attention.of_queries is not None
-    grads.product("qkv", layer, attention.of_queries, g_qkv[:, :d], rows=slice(0, d))
+    assert attention.query_input is not None
+    grads.product("qkv", layer, attention.query_input, g_qkv[:, :d], rows=slice(0, d))
     grads.product("qkv", layer, attention.source, g_qkv[:, d:], rows=slice(d, 3 * d))
     g_queries = torch.mm(g_qkv[:, :d], weight[:d]) + spread(g_u, site.newest, len(tape.x))
     g = (torch.mm(g_qkv[:, d:], weight[d:]), g_queries)
@@ -214,14 +220,15 @@ _LAYER_BACKWARD: dict[int, Any] = {
 def _branch_backward(
     run: Layered, grads: Gradients, tape: LayerTape, g_branch: Tensor, branch: int
 ) -> Tensor:
-    """Gradient of what a branch's first product read, in the products' type."""
+    """Return the gradient of what a branch's first product read, in the products' type."""
     if branch == MIXING:
         return attention_backward(run, grads, tape.attention, tape.site, g_branch)
     return feed_forward_backward(run, grads, tape.feed_forward, tape.site, g_branch)
 
 
-def _of_hidden(run: Layered, g_rows: Tensor) -> Tensor:
-    """Gradient of ``hidden`` (rows of the caller, d): rollouts added up in order, padding zero."""
+def _hidden_gradient(run: Layered, g_rows: Tensor) -> Tensor:
+    """Return the gradient of ``hidden`` (rows of the caller, d): rollouts added up in order,
+    zero at padding."""
     rollouts, d = run.call.options.rollouts, run.config.d_model
     place = run.rows.hidden_row.to(torch.int64) * rollouts + run.rows.rollout
     spread = zeroed(

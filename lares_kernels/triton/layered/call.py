@@ -1,4 +1,4 @@
-"""A call of the layered plan laid out, and what its layers are made of: products and launches."""
+"""Lay a call of the layered plan out, and provide its layers' products and launches."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from lares_kernels.triton.layered.kernels.branches import NO_BRANCH
 from lares_kernels.triton.layered.packed_rows import PackedRows, rows_of
 
 _NUMBERS = 2048  # of a block of rows
-_LEAST_ROWS, _MOST_ROWS = 2, 32
+_MIN_ROWS, _MAX_ROWS = 2, 32
 FLAT_BLOCK = 1024
 _PRODUCTS = ("qkv", "out", "up", "down", "concat")  # first part of their parameters' names
 
 
 @cache
-def row_rows(width: int) -> int:
-    """Rows that a program of a row kernel takes at once."""
-    return max(_LEAST_ROWS, min(_MOST_ROWS, _NUMBERS // padded(width)))
+def rows_per_program(width: int) -> int:
+    """Return the rows that a program of a row kernel takes at once."""
+    return max(_MIN_ROWS, min(_MAX_ROWS, _NUMBERS // padded(width)))
 
 
 class Site(NamedTuple):
-    """A layer of a step, -1 being the adapter: where its draws are addressed, and for which rows.
+    """Address the draws of a layer of a step (-1: the adapter), and name the rows they are for.
 
     Attributes:
-        stream, position: of the rows that the residuals have.
+        stream, position: address of the residuals' rows.
         layer: number of the layer.
-        step: as draws have it.
-        sequences: how many run at the step.
-        newest: the only rows, among all that run, whose output is read; None for all.
+        step: step that addresses the draws.
+        sequences: number of active sequences.
+        newest: the only active rows whose output is read; None for all.
     """
 
     stream: Tensor
@@ -57,20 +57,20 @@ class Site(NamedTuple):
 
 
 class AttentionTape(NamedTuple):
-    """What attention's recomputation leaves for its backward; ``source`` in the products' type.
+    """Save what attention's backward needs; ``source`` in the products' type.
 
-    ``of_queries`` is what queries are of where they have an input of their own.
+    ``query_input`` is the queries' input if it is separate.
     """
 
     source: Tensor
-    of_queries: Tensor | None
+    query_input: Tensor | None
     qkv: Tensor
     lse: Tensor
     context: Tensor
 
 
 class FeedForwardTape(NamedTuple):
-    """Likewise of the feed-forward, all in the products' type."""
+    """Save what the feed-forward's backward needs, all in the products' type."""
 
     source: Tensor
     inner: Tensor
@@ -78,17 +78,17 @@ class FeedForwardTape(NamedTuple):
 
 
 class Layered:
-    """A call laid out: its rows, its weights in the products' type, its constants.
+    """Lay a call out: its rows, its weights in the products' type, its constants.
 
     Args:
-        call, given: as a backend gets them.
+        call, given: arguments of a backend.
         precision: of the products, as :func:`lares_kernels.triton.launch.constants.constants` takes it.
     """
 
     def __init__(self, call: RefineCall, given: Given | GivenBackward, precision: str) -> None:
         self.call, self.config = call, call.config
         hidden, state = given.hidden, given.state
-        if call.padding_is_read:
+        if call.pads_with_zero_tokens:
             columns = torch.arange(call.padded_length, device=hidden.device)
             padding = columns < call.padded_length - call.lengths[:, None]
             hidden = hidden.masked_fill(padding[..., None], 0.0)
@@ -97,7 +97,7 @@ class Layered:
         self.device, self.dtype = hidden.device, call.product_dtype
         self.rows: PackedRows = rows_of(call)
         self.c: Constants = constants(
-            self.config, row_rows(self.config.d_model), call.options.dropout, precision
+            self.config, rows_per_program(self.config.d_model), call.options.dropout, precision
         )
         self.compiled = compile_time(self.c)  # as kernels take it
         self.blocks = attention_blocks(precision, self.c.head, self.rows.longest)
@@ -119,7 +119,7 @@ class Layered:
         return unfilled(n_rows, width, dtype=dtype, device=self.device)
 
     def for_products(self, n_rows: int) -> Tensor | None:
-        """A second place for rows that products read, or None where those read float32 anyway."""
+        """Allocate a copy of rows for products to read, or None where those read float32 anyway."""
         if self.dtype == torch.float32:
             return None
         return self.new(n_rows, self.config.d_model, self.dtype)
@@ -135,39 +135,40 @@ class Layered:
         return {**sides, "num_warps": blocks.warps, "C": self.compiled, **LAUNCH_OPTIONS}
 
     def norm_of(self, name: str, layer: int) -> tuple[Tensor, Tensor]:
-        """Weight and bias of one of a layer's LayerNorms, such as ``ffn_norm``."""
+        """Return weight and bias of one of a layer's LayerNorms, such as ``ffn_norm``."""
         return self.vectors[f"{name}_weight"][layer], self.vectors[f"{name}_bias"][layer]
 
-    def shown(self, x: Tensor) -> Tensor:
-        """``x``, the first rows of all, with zeros in rows of padding."""
+    def mask_padding(self, x: Tensor) -> Tensor:
+        """Return ``x``, the first rows of all, with zeros in padding rows."""
         padding = self.rows.hidden_padding
         return x if padding is None else x.masked_fill(padding[: len(x)], 0.0)
 
-    def queries_keys_values(self, x: Tensor, of_queries: Tensor | None, layer: int) -> Tensor:
-        """(n, 3 d) in the products' type; queries of ``of_queries`` where that is given."""
-        if of_queries is None:
+    def queries_keys_values(self, x: Tensor, query_input: Tensor | None, layer: int) -> Tensor:
+        """Compute (n, 3 d) in the products' type; queries of ``query_input`` if given."""
+        if query_input is None:
             return self.linear(x, "qkv", layer)
         weight, bias = self.products["qkv_weight"][layer], self.products["qkv_bias"][layer]
         d = self.config.d_model
-        queries = torch.addmm(bias[:d], of_queries, weight[:d].mT)
+        queries = torch.addmm(bias[:d], query_input, weight[:d].mT)
         return torch.cat((queries, torch.addmm(bias[d:], x, weight[d:].mT)), dim=1)
 
     def operand(self, x: Tensor) -> Tensor:
-        """``x``, which nobody else has, as products of our kernels read it.
+        """Return ``x``, which has no other reader, as products of our kernels read it.
 
-        Rounded in memory: in a kernel what all its products read would wait in registers.
+        It is rounded in memory: in a kernel the operands of all its products would be held in
+        registers.
         """
         return round_to_tf32(x) if self.c.tf32 else x
 
     def linear(self, x: Tensor, name: str, layer: int) -> Tensor:
-        """``x W^T + b`` in the products' type."""
+        """Compute ``x W^T + b`` in the products' type."""
         weight = self.products[f"{name}_weight"][layer]
         return torch.addmm(self.products[f"{name}_bias"][layer], x, weight.mT)
 
     # --- one step ---
 
     def first_state(self) -> Tensor:
-        """``s_0`` (N, d) float32."""
+        """Return ``s_0`` (N, d) float32."""
         from lares_kernels.triton.layered.kernels.rows import first_state_kernel
 
         rows, config = self.rows, self.config
@@ -184,10 +185,10 @@ class Layered:
             DRAWN=not self.call.options.zero_state,
             C=self.compiled,
         )
-        return self.shown(out)
+        return self.mask_padding(out)
 
     def joined(self, state: Tensor, n_rows: int, kept: Tensor | None) -> Tensor:
-        """``[s ; H]`` (n, 2 d) of adapter ``concat``."""
+        """Return ``[s ; H]`` (n, 2 d) for adapter ``concat``."""
         from lares_kernels.triton.layered.kernels.rows import join_kernel
 
         both = self.new(n_rows, 2 * self.config.d_model, self.dtype)
@@ -197,7 +198,8 @@ class Layered:
         return both
 
     def step_input(self, state: Tensor, n_rows: int, kept: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``LayerNorm_core(adapter(s, H))`` of the first ``n_rows``: float32, and for products.
+        """Compute ``LayerNorm_core(adapter(s, H))`` of the first ``n_rows``: float32, and for
+        products.
 
         ``kept`` gets a copy of ``s``.
         """
@@ -224,8 +226,8 @@ class Layered:
                 n_rows,
                 C=self.compiled,
             )
-        out = self.shown(out)
-        return out, out if rounded is None else self.shown(rounded)
+        out = self.mask_padding(out)
+        return out, out if rounded is None else self.mask_padding(rounded)
 
     def concat_product(self, both: Tensor) -> Tensor:
         weight = self.products["concat_weight"]
@@ -256,7 +258,7 @@ class Layered:
         )
 
     def normalised(self, x: Tensor, name: str, layer: int) -> tuple[Tensor | None, Tensor]:
-        """LayerNorm of ``x``: float32 (None where nothing reads that), and for products."""
+        """Compute LayerNorm of ``x``: float32 (None where nothing reads that), and for products."""
         rounded = self.for_products(len(x))
         out = None
         if rounded is None or self.c.query:
@@ -266,18 +268,18 @@ class Layered:
         return out, out if rounded is None else rounded  # type: ignore[return-value]
 
     def attention(
-        self, source: Tensor, of_queries: Tensor | None, site: Site, taped: bool
+        self, source: Tensor, query_input: Tensor | None, site: Site, taped: bool
     ) -> tuple[Tensor, AttentionTape | None]:
-        """``W_o (Dropout_attn(A) V) + b_o`` in the products' type; its tape if that is wanted.
+        """Compute ``W_o (Dropout_attn(A) V) + b_o`` in the products' type; its tape if ``taped``.
 
         Args:
-            source, of_queries: (n, d) in the products' type; queries are of the second if given.
+            source, query_input: (n, d) in the products' type; queries are of the second if given.
             site: of the layer.
-            taped: whether the tape is wanted.
+            taped: return the tape too.
         """
         from lares_kernels.triton.layered.kernels.attention import attention_kernel
 
-        qkv = self.operand(self.queries_keys_values(source, of_queries, site.layer))
+        qkv = self.operand(self.queries_keys_values(source, query_input, site.layer))
         lse = self.new(self.config.n_heads, len(source)) if taped else None
         context = self.new(len(qkv), self.config.d_model, self.dtype)
         blocks = self.blocks[0]
@@ -298,12 +300,12 @@ class Layered:
         branch = self.linear(mixed, "out", site.layer)
         if lse is None:
             return branch, None
-        return branch, AttentionTape(source, of_queries, qkv, lse, context)
+        return branch, AttentionTape(source, query_input, qkv, lse, context)
 
     def feed_forward(
         self, source: Tensor, site: Site, taped: bool
     ) -> tuple[Tensor, FeedForwardTape | None]:
-        """``W_2 Dropout_inner(act(W_1 x + b_1)) + b_2``; its tape if that is wanted."""
+        """Compute ``W_2 Dropout_inner(act(W_1 x + b_1)) + b_2``; its tape if ``taped``."""
         from lares_kernels.triton.layered.kernels.rows import activate_kernel
 
         inner = self.linear(source, "up", site.layer)
@@ -319,29 +321,30 @@ class Layered:
         return branch, FeedForwardTape(source, inner, activated) if taped else None
 
     def inner_draws(self, site: Site) -> tuple[Any, ...]:
-        """What kernels address the draws inside the feed-forward by."""
+        """Return the arguments with which kernels address the draws inside the feed-forward."""
         where = (site.stream, site.position, self.config.d_ff, site.layer, site.step)
         return (*where, self.seed)
 
     def site(self, layer: int, step: int, newest: Tensor | None = None) -> Site:
-        """Of all rows, or of those ``newest``."""
+        """Return the site of all rows, or of those ``newest``."""
         stream, position = self.rows.stream, self.rows.position
         if newest is not None:
             stream, position = stream[newest], position[newest]
         sequences = self.rows.sequences[max(step - 1, 0)]
-        return Site(stream, position, layer, self.call.drawn_step(step), sequences, newest)
+        return Site(stream, position, layer, self.call.rng_step(step), sequences, newest)
 
     def newest_alone(self, step: int) -> Tensor | None:
-        """Newest row of each sequence that runs, (s,) int64, where a step's output is read there alone.
+        """Return the newest row of each active sequence, (s,) int64, where a step's output is read
+        there alone.
 
-        Sequences that run at the greatest depth all end with it.
+        Sequences active at the greatest depth all end there.
         """
         if self.call.options.wants_state or step not in (0, self.call.options.max_steps):
             return None
         return self.rows.ends[: self.rows.sequences[-1]]
 
     def written(self, before: Tensor | None, refined: Tensor, step: int) -> Tensor:
-        """All rows (N, d) after a step: those refined, and the others as they were before."""
+        """Return all rows (N, d) after a step: those refined, and the others unchanged."""
         newest = self.newest_alone(step)
         if newest is None and len(refined) == self.rows.n_rows:
             return refined
@@ -353,17 +356,18 @@ class Layered:
         return before.index_copy_(0, newest, refined)
 
     def hidden_rows(self) -> tuple[Tensor, Tensor]:
-        """``H`` of every row, float32 and for products: the input of a core without state."""
+        """Return ``H`` of every row, float32 and for products: the input of a core without
+        state."""
         flat = self.hidden.reshape(-1, self.config.d_model)
         x = flat.index_select(0, self.rows.hidden_row).to(torch.float32)
         return x, x.to(self.dtype)
 
     def running(self, step: int) -> int:
-        """Rows that run at a step."""
+        """Count the rows that run at a step."""
         return self.rows.rows[step - 1]
 
     def on_device(self) -> contextlib.ExitStack:
-        """Launches inside go to the call's device, and products are taken in the type asked for."""
+        """Direct launches inside to the call's device, with products in the requested type."""
         stack = contextlib.ExitStack()
         stack.enter_context(on(self.device))
         stack.enter_context(torch.autocast(self.device.type, enabled=False))

@@ -1,9 +1,9 @@
-"""The layered plan: for calls whose tile does not fit a program, layer by layer and step by step.
+"""Run the layered plan: calls whose tile does not fit a program, layer by layer and step by step.
 
 Large products are PyTorch's (cuBLAS, hipBLASLt); attention, mixing of windows, adapter, residual,
-dropout, LayerNorm and activation are kernels of ours. Nothing is padded but what the mixer takes in:
-rows are packed (``packed_rows.py``) and attention takes sequences of any length. One state a step is
-kept; ``backward.py`` recomputes the rest.
+dropout, LayerNorm and activation are Triton kernels. Only mixers of windows see padding: other rows are
+packed (``packed_rows.py``), and attention takes sequences of any length. One state per step is saved;
+``backward.py`` recomputes the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lares_kernels.triton.layered.window_layer import WindowTape, window_layer
 
 
 def layered_text(call: RefineCall) -> str:
-    """The plan in a sentence."""
+    """Describe the plan in a sentence."""
     return (
         f"Triton kernels layer by layer, products by PyTorch in {call.product_dtype}, "
         f"{call.n_rows} packed tokens of {call.n_sequences} sequences, one state a step kept"
@@ -30,10 +30,10 @@ def layered_text(call: RefineCall) -> str:
 
 
 class LayerTape(NamedTuple):
-    """What the recomputation of an attention layer leaves for its backward.
+    """Save what an attention layer's backward needs.
 
-    ``*_sum`` are the residual sums, float32. On ``site`` are the rows from ``attn_sum`` on, which in a
-    sequence's last layer are its newest alone.
+    ``*_sum`` are the residual sums, float32. From ``attn_sum`` on, the rows are those of ``site``,
+    in a sequence's last layer only its newest.
     """
 
     site: Site
@@ -47,24 +47,24 @@ class LayerTape(NamedTuple):
 def attention_layer(
     run: Layered, x: Tensor, x_in: Tensor, site: Site, taped: bool
 ) -> tuple[Tensor, Tensor, LayerTape | None]:
-    """One layer on ``x`` (n, d) float32, whose rounded copy for products is ``x_in``.
+    """Compute one layer on ``x`` (n, d) float32, whose rounded copy for products is ``x_in``.
 
     Returns:
         The layer's output, float32 and for products (with pre-norm nothing reads the second), and its
-        tape if that is wanted.
+        tape if ``taped``.
     """
     d, layer, newest = run.config.d_model, site.layer, site.newest
     post, query = run.c.post, run.c.query
-    source, of_queries, before = x_in, None, x
+    source, query_input, before = x_in, None, x
     if not post:
         normalised, rows_in = run.normalised(x, "attn_norm", layer)
         if query:
             assert normalised is not None
-            before, of_queries = normalised, rows_in
+            before, query_input = normalised, rows_in
         else:
             assert run.c.pre, run.config.norm
             source = rows_in
-    branch, attention = run.attention(source, of_queries, site, taped)
+    branch, attention = run.attention(source, query_input, site, taped)
     if newest is not None:
         before = before.index_select(0, newest)
     n_rows = len(before)
@@ -93,7 +93,7 @@ def attention_layer(
         total = out if ffn_sum is None else ffn_sum
         tape = LayerTape(site, x, attention, attn_sum, feed_forward, total)
     if newest is None:  # newest rows are never padding
-        out, out_in = run.shown(out), None if out_in is None else run.shown(out_in)
+        out, out_in = run.mask_padding(out), None if out_in is None else run.mask_padding(out_in)
     return out, out if out_in is None else out_in, tape
 
 
@@ -104,9 +104,9 @@ def layers(
     step: int,
     tapes: list[LayerTape] | list[WindowTape] | None = None,
 ) -> Tensor:
-    """All layers of a step; ``tapes`` gets one entry each.
+    """Apply all layers of a step; ``tapes`` gets one entry each.
 
-    At the last step, if nobody wants whole states, only the newest rows come out:
+    At the last step, unless whole states are requested, only the newest rows are returned:
     :meth:`Layered.newest_alone`.
     """
     last = run.config.n_layers - 1
@@ -122,7 +122,7 @@ def layers(
 def layered_forward(
     call: RefineCall, given: Given, precision: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Forward of :class:`lares_kernels.registry.backends.Backend`."""
+    """Run forward of :class:`lares_kernels.registry.backends.Backend`."""
     run = Layered(call, given, precision)
     rows, d = run.rows, call.config.d_model
     kept = torch.empty(call.kept_size, dtype=torch.float32, device=run.device)
@@ -146,7 +146,7 @@ def layered_forward(
 
 
 def states_of(call: RefineCall, rows: PackedRows, kept: Tensor, step: int) -> Tensor | None:
-    """``s_{step-1}`` (N, d) within what is kept, or None where nothing is."""
+    """Return ``s_{step-1}`` (N, d) within what is saved, or None where nothing is."""
     if not kept.numel():
         return None
     size, d = call.options.max_steps * call.kept_rows * call.config.d_model, call.config.d_model
@@ -154,7 +154,7 @@ def states_of(call: RefineCall, rows: PackedRows, kept: Tensor, step: int) -> Te
 
 
 def unpack(call: RefineCall, rows: PackedRows, values: Tensor) -> Tensor:
-    """Packed rows (N, d) in the shape of the caller's states, zeros at padding."""
+    """Unpack rows (N, d) to the shape of the caller's states, with zeros at padding."""
     shape = call.state_shape
     flat = zeroed(shape, dtype=values.dtype, device=values.device).view(-1, call.config.d_model)
     return flat.index_copy_(0, rows.state_row, values).view(shape)

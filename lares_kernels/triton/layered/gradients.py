@@ -1,6 +1,6 @@
-"""What backward of the layered plan's layers is made of: products and launches, and sums of gradients.
+"""Compute the layered plan's layers backward: products and launches, and sums of gradients.
 
-Sums over rows are gathered by a fixed number of programs and added in order, so two runs give the same
+Sums over rows are computed by a fixed number of programs and added in order, so two runs give the same
 bits.
 """
 
@@ -27,11 +27,11 @@ from lares_kernels.triton.layered.kernels.branches import (
     OF_SUM,
 )
 
-_PROGRAMS = 4  # of a row kernel that gathers sums, for each multiprocessor
-_SUMS = 3  # vectors that such a kernel gathers
-# Of the keys' gradient in ieee products, which are taken from registers: what is loaded ahead waits
-# there too, and with the usual stages Triton 3.9 spills kilobytes; in tf32's, whose probabilities are
-# rounded there, 8 bytes (sm_80, heads of 32).
+_PROGRAMS = 4  # programs of a row kernel that accumulates sums, for each multiprocessor
+_SUMS = 3  # vectors that such a kernel accumulates
+# Stages of the keys' gradient. Ieee products take operands from registers, which hold prefetched data
+# too: with the usual stages Triton 3.9 spills kilobytes; with tf32, whose probabilities are rounded in
+# registers, 8 bytes (sm_80, heads of 32).
 KEY_STAGES = {"ieee": {"num_stages": 1}, "tf32": {"num_stages": 1}}
 # LayerNorm after each branch (pre-norm: before it) and the bias that is added last in it, by mixer.
 _NORM_AND_BIAS: dict[str, dict[int, tuple[str, str | None]]] = {
@@ -51,10 +51,10 @@ _PRODUCTS_ARE_WIDE = torch.version.hip is None and "dtype" in torch.ops.aten.mm.
 
 
 class Gradients:
-    """Gradients of the parameters, float32, added to step by step.
+    """Accumulate gradients of the parameters, float32, step by step.
 
     Args:
-        run: the call.
+        run: the call that is laid out.
     """
 
     def __init__(self, run: Layered) -> None:
@@ -70,7 +70,7 @@ class Gradients:
         self.sums = zeroed(sites, self.programs, _SUMS, d, dtype=torch.float32, device=device)
 
     def site(self, layer: int, branch: int) -> Tensor:
-        """Sums of a residual of a layer; of the adapter for layer -1."""
+        """Return the sums for a residual of a layer; for the adapter with layer -1."""
         return self.sums[-1 if layer < 0 else len(self.branches) * layer + branch]
 
     def product(
@@ -88,7 +88,7 @@ class Gradients:
         self.by_name[f"{name}_bias"][layer] += g_y.sum(0, dtype=torch.float32)
 
     def ordered(self) -> list[Tensor]:
-        """All of them in the op's order, the gathered sums included."""
+        """Return all of them in the op's order, the gathered sums included."""
         config, found = self.run.config, self.by_name
         sums = self.sums.sum(1)  # (sites, _SUMS, d)
         layers = sums[:-1].unflatten(0, (config.n_layers, len(self.branches)))
@@ -109,9 +109,9 @@ class Gradients:
 
 
 def wide_product(a: Tensor, b: Tensor) -> Tensor:
-    """``a b`` of 16-bit numbers in float32, as it is summed.
+    """Compute ``a b`` of 16-bit numbers in float32, as it is summed.
 
-    Rounded to their own type a sum over many rows would lose bits, and in float16 could overflow.
+    Rounded to its operands' type, a sum over many rows would lose bits, and could overflow in float16.
     """
     if a.is_cuda and _PRODUCTS_ARE_WIDE:
         return torch.mm(a, b, out_dtype=torch.float32)
@@ -119,7 +119,8 @@ def wide_product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def spread(g: Tensor, newest: Tensor | None, n_rows: int) -> Tensor:
-    """Gradients of the rows ``newest`` (None: of all) among ``n_rows``, the others' zero."""
+    """Spread gradients of the rows ``newest`` (None: of all) among ``n_rows``, zero for the
+    others."""
     if newest is None:
         return g
     rows = zeroed(n_rows, g.shape[1], dtype=g.dtype, device=g.device)
@@ -161,9 +162,9 @@ def through_sum(
     dtype: torch.dtype | None = None,
     share: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of a residual sum ``total``, whose LayerNorm is ``name``, and of its branch.
+    """Return gradients of a residual sum ``total``, whose LayerNorm is ``name``, and of its branch.
 
-    The second is in ``dtype``, by default the products'; ``share`` is the branch's in the sum.
+    The second is in ``dtype``, by default the products'; ``share`` is the branch's weight in the sum.
     """
     run = grads.run
     g_total = unfilled_like(total)
@@ -176,15 +177,17 @@ def through_sum(
 def through_norm(
     grads: Gradients, site: Site, g: TwoParts, total: Tensor, name: str, branch: int, norm: int
 ) -> Tensor:
-    """Gradient of what the LayerNorm ``name`` is of, ``total``; ``norm`` says where that stands."""
+    """Return the gradient of ``total``, the input of LayerNorm ``name``; ``norm`` says where
+    that stands."""
     g_total = unfilled_like(total)
     weight = grads.run.norm_of(name, site.layer)[0]
     residual_backward(grads, site, g, total, weight, g_total, None, norm, branch)
     return g_total
 
 
-def of_branch(grads: Gradients, site: Site, g: Tensor, branch: int) -> Tensor:
-    """Gradient of a branch, in the products' type, from that of a sum without a LayerNorm."""
+def branch_gradient(grads: Gradients, site: Site, g: Tensor, branch: int) -> Tensor:
+    """Return the gradient of a branch, in the products' type, from that of a sum without a
+    LayerNorm."""
     g_branch = grads.run.new(len(g), grads.run.config.d_model, grads.run.dtype)
     residual_backward(grads, site, (g, None), g, None, None, g_branch, NO_NORM, branch)
     return g_branch
@@ -193,7 +196,7 @@ def of_branch(grads: Gradients, site: Site, g: Tensor, branch: int) -> Tensor:
 def feed_forward_backward(
     run: Layered, grads: Gradients, tape: FeedForwardTape, site: Site, g_branch: Tensor
 ) -> Tensor:
-    """Gradient of the feed-forward's input, in the products' type."""
+    """Return the gradient of the feed-forward's input, in the products' type."""
     from lares_kernels.triton.layered.kernels.rows import activate_kernel
 
     layer = site.layer
@@ -214,7 +217,7 @@ def feed_forward_backward(
 def attention_backward(
     run: Layered, grads: Gradients, tape: AttentionTape, site: Site, g_branch: Tensor
 ) -> Tensor:
-    """Gradient of the attention's input, in the products' type."""
+    """Return the gradient of the attention's input, in the products' type."""
     g_qkv = qkv_gradient(run, grads, tape, site, g_branch)
     grads.product("qkv", site.layer, tape.source, g_qkv)
     return torch.mm(g_qkv, run.products["qkv_weight"][site.layer])
@@ -223,7 +226,8 @@ def attention_backward(
 def qkv_gradient(
     run: Layered, grads: Gradients, tape: AttentionTape, site: Site, g_branch: Tensor
 ) -> Tensor:
-    """Gradient (n, 3 d) of queries, keys and values from that of the branch at the site's rows."""
+    """Return the gradient (n, 3 d) of queries, keys and values from that of the branch at the
+    site's rows."""
     from lares_kernels.triton.layered.kernels.attention import (
         key_gradient_kernel,
         query_gradient_kernel,

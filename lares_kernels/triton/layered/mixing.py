@@ -1,8 +1,7 @@
-"""Mixing along whole windows in the layered plan: launches of ``kernels/mixing.py``.
+"""Mix along whole windows in the layered plan: launches of ``kernels/mixing.py``.
 
-A window's rows become a spectrum and its rows again, as ``reference/mixing.py`` has it; backward
-goes the same way. BSARec's low band needs the spectrum's first frequencies alone. Everything is
-float32, as the state is.
+A window's rows are transformed to a spectrum and back, as in ``reference/mixing.py``; so is backward.
+BSARec's low band needs only the spectrum's first frequencies. Everything is float32, like the state.
 """
 
 from __future__ import annotations
@@ -21,35 +20,36 @@ from lares_kernels.triton.launch.rounding import rounded_table
 from lares_kernels.triton.layered.call import Layered
 
 # Frequencies, rows and columns of a block: with more, ieee products spill registers on some GPUs.
-_MOST_SIDE = 32
+_MAX_SIDE = 32
 SUM_BLOCK = 256
 _SUM_PARTS = 32
 
 
 def n_frequencies(config: CoreConfig) -> int:
-    """Frequencies that a layer computes with: all of the filter's, the low band's of BSARec."""
+    """Return how many frequencies a layer computes with: the filter's all, BSARec's low band."""
     every = config.window // 2 + 1
     return every if config.mixer == "filter" else min(every, config.cutoff // 2 + 1)
 
 
 def mixing_blocks(config: CoreConfig) -> dict[str, int]:
-    """Sides of a block, as kernels take them."""
+    """Return the sides of a block, as kernels take them."""
     return {
-        "FREQUENCIES": min(_MOST_SIDE, padded(n_frequencies(config))),
-        "ROWS": min(_MOST_SIDE, padded(config.window)),
-        "COLUMNS": min(_MOST_SIDE, padded(config.d_model)),
+        "FREQUENCIES": min(_MAX_SIDE, padded(n_frequencies(config))),
+        "ROWS": min(_MAX_SIDE, padded(config.window)),
+        "COLUMNS": min(_MAX_SIDE, padded(config.d_model)),
     }
 
 
 @cache
 def basis_of(length: int, device: torch.device, tf32: bool) -> Tensor:
-    """``fourier_basis`` of reference/mixing.py, of windows in float32, as products read it."""
+    """Return ``fourier_basis`` of reference/mixing.py, of windows in float32, as products read
+    it."""
     (basis,) = to_device(device, fourier_basis(length, torch.float32, torch.device("cpu")))
     return rounded_table(basis) if tf32 else basis
 
 
 def spectrum_of(run: Layered, x: Tensor) -> Tensor:
-    """(S, 2, F, d) float32 of whole windows ``x`` (S L, d) float32."""
+    """Compute (S, 2, F, d) float32 of whole windows ``x`` (S L, d) float32."""
     from lares_kernels.triton.layered.kernels.mixing import spectrum_kernel
 
     length, d, frequencies = run.config.window, run.config.d_model, n_frequencies(run.config)
@@ -103,7 +103,8 @@ def _windows_of(
 
 
 def filtered(run: Layered, spectrum: Tensor, layer: int, sign: float = 1.0) -> Tensor:
-    """``irfft(spectrum W)``, or (sign -1) with ``W``'s conjugate, which is the way back; (S L, d)."""
+    """Compute ``irfft(spectrum W)`` (S L, d), or its backward, with ``W``'s conjugate, for sign
+    -1."""
     weight = run.vectors["filter_weight"][layer]
     return _windows_of(run, spectrum, weight, None, None, None, sign)
 
@@ -111,16 +112,17 @@ def filtered(run: Layered, spectrum: Tensor, layer: int, sign: float = 1.0) -> T
 def rescaled(
     run: Layered, x: Tensor, spectrum: Tensor, layer: int, high: Tensor | None = None
 ) -> Tensor:
-    """``low + b^2 (x - low)`` of windows and their spectrum, (S L, d); ``high`` gets ``x - low``.
+    """Compute ``low + b^2 (x - low)`` of windows and their spectrum, (S L, d); ``high`` gets ``x -
+    low``.
 
-    This is its own way back.
+    It is its own backward.
     """
     scale = run.vectors["band_scale"][layer]
     return _windows_of(run, spectrum, None, x, scale, high, 1.0)
 
 
 def filter_gradient(spectrum: Tensor, g_spectrum: Tensor, run: Layered) -> Tensor:
-    """Gradient (L//2+1, d, 2) float32 of a layer's filter."""
+    """Compute the gradient (L//2+1, d, 2) float32 of a layer's filter."""
     from lares_kernels.triton.layered.kernels.mixing import filter_gradient_kernel
 
     windows, _, frequencies, d = spectrum.shape

@@ -1,4 +1,4 @@
-"""Where the rows of a call lie in the layered plan: packed, the deepest sequences first."""
+"""Lay out the rows of a call in the layered plan: packed, the deepest sequences first."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lares_kernels.spec.noise import MAX_SEQUENCES, STREAM_BITS
 
 
 class PackedRows(NamedTuple):
-    """``N`` rows of ``S`` sequences, which are taken in the order of their depth, deepest first.
+    """Describe ``N`` rows of ``S`` sequences, taken in the order of their depth, deepest first.
 
-    Sequences that still run at a step are the first ones, and so are their rows.
+    Sequences that are active at a step come first, and so do their rows.
 
     Attributes:
         starts: (S + 1,) int32, first row of each sequence; the last is ``N``.
-        keys: (S,) int32, rows at the start of each sequence that attention may look at, where those
-            that follow are padding; None: it may look at all.
+        keys: (S,) int32, rows at the start of each sequence that may be attended to, since the others
+            are padding; None: all.
         ends: (S,) int64, row of each sequence's newest token.
         streams: (S,) int32, first counter word of each sequence's draws.
         stream, position: (N,) int32, address of each row's draws.
@@ -29,7 +29,7 @@ class PackedRows(NamedTuple):
         rollout: (N,) int64, number of the row's rollout.
         newest: (S,) int64, ``ends`` by the caller's number of the sequence.
         longest: rows of the longest sequence.
-        rows, sequences: those that run at step 1, 2, ...
+        rows, sequences: numbers of those active at step 1, 2, ...
         hidden_padding: (N, 1) bool, rows that are padding and so zero; None: no row is padding.
     """
 
@@ -59,7 +59,7 @@ _BACKEND = "triton"
 
 
 def rows_of(call: RefineCall) -> PackedRows:
-    """The rows that forward of the same call has left for backward, or those of :func:`pack_rows`."""
+    """Return the rows that the call's forward handed over, or those of :func:`pack_rows`."""
     handover = call.handover_of(_BACKEND)
     if handover is None or handover.numbers[1:2] != (_ROWS,):
         return pack_rows(call)
@@ -111,7 +111,7 @@ def pack_rows(call: RefineCall) -> PackedRows:
         ValueError: a length, depth or id is out of range.
     """
     device, groups = call.lengths.device, call.options.rollouts
-    if call.padding_is_read:
+    if call.pads_with_zero_tokens:
         call.check_values()  # below, lengths are those with padding
     lengths = call.row_lengths.repeat_interleave(groups) if groups > 1 else call.row_lengths
     n_sequences = len(lengths)
@@ -150,7 +150,7 @@ def pack_rows(call: RefineCall) -> PackedRows:
     newest = unfilled_like(order)
     newest[order] = ends
     hidden_padding = None
-    if call.padding_is_read:
+    if call.pads_with_zero_tokens:
         hidden_padding = (position < call.padded_length - call.lengths[group]).unsqueeze(1)
     return PackedRows(
         starts.to(torch.int32),
@@ -173,7 +173,8 @@ def pack_rows(call: RefineCall) -> PackedRows:
 def _sizes(
     call: RefineCall, starts: Tensor, order: Tensor
 ) -> tuple[int, int, list[int], list[int]]:
-    """Rows of the longest sequence and of all, and the rows and sequences of each step, checked."""
+    """Return the rows of the longest sequence and of all, and the rows and sequences of each
+    step, checked."""
     limits = [call.lengths.max(), call.lengths.min(), starts[-1]]
     if call.sequence_ids is not None:
         limits += [call.sequence_ids.min(), call.sequence_ids.max()]
@@ -199,4 +200,4 @@ def _sizes(
     if wrong:
         call.check_values()
         raise ValueError("lengths, num_steps or sequence_ids are out of range")
-    return call.padded_length if call.padding_is_computed else longest, n_rows, rows, steps_run
+    return call.padded_length if call.computes_padding else longest, n_rows, rows, steps_run

@@ -1,7 +1,7 @@
-"""A layer that mixes whole windows (FMLP-Rec, BSARec) in the layered plan, and its backward.
+"""Compute window-mixing layers (FMLP-Rec, BSARec) in the layered plan, and their backward.
 
 The order of operations is that of ``reference/window_backward.py``. All rows of a window mix,
-padding too; where only the newest rows of a step are read, what follows the mixing runs on those alone.
+padding too; if only the newest rows of a step are read, what follows the mixing runs on those only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lares_kernels.triton.layered.mixing import filter_gradient, filtered, resca
 
 
 class BesideTape(NamedTuple):
-    """Of BSARec alone: what stands beside the filter.
+    """Save what BSARec alone has beside the filter.
 
     ``high`` (n, d) float32 is the window without its low band; ``attn_sum`` attention's residual sum.
     """
@@ -37,7 +37,7 @@ class BesideTape(NamedTuple):
 
 
 class WindowTape(NamedTuple):
-    """What a layer's recomputation leaves for its backward.
+    """Save what a window layer's backward needs.
 
     ``*_sum`` are the residual sums, float32, on the rows of ``site``.
     ``spectrum`` is that of ``x``.
@@ -55,7 +55,7 @@ class WindowTape(NamedTuple):
 def window_layer(
     run: Layered, x: Tensor, x_in: Tensor, site: Site, taped: bool
 ) -> tuple[Tensor, Tensor, WindowTape | None]:
-    """One layer; arguments and results as of ``attention_layer`` of forward.py."""
+    """Compute one layer; arguments and results as of ``attention_layer`` of forward.py."""
     d, layer, newest = run.config.d_model, site.layer, site.newest
     filters = run.c.filters
     assert filters or run.c.bands, run.config.mixer
@@ -104,7 +104,7 @@ def window_layer(
 def window_layer_backward(
     run: Layered, grads: Gradients, tape: WindowTape, g_sum: Tensor, g_input: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradient of the layer's input in two parts, as that of its output is given."""
+    """Return the gradient of the layer's input in two terms, as that of its output is given."""
     site, layer = tape.site, tape.site.layer
 
     def everywhere(g: Tensor) -> Tensor:

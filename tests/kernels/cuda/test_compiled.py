@@ -93,7 +93,7 @@ class Kernel(NamedTuple):
 
     @property
     def most_warps(self) -> int:
-        """As ``kMostWarps``."""
+        """As ``kMaxWarps``."""
         if self.kind == "Split":
             return 16
         return 8 if self.drops or self.width > 64 or self.head > 2 else 12

@@ -17,8 +17,8 @@ def test_the_emulator_does_what_the_manual_says() -> None:
 
 @pytest.mark.usefixtures("emulator")
 def test_a_wrong_word_of_any_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = probe._told
-    monkeypatch.setattr(probe, "_told", lambda line, words: told(line, words ^ 1 << 25))
+    told = probe._difference
+    monkeypatch.setattr(probe, "_difference", lambda line, words: told(line, words ^ 1 << 25))
     found = probe.differences(torch.device("cpu"))
     assert len(found) == probe.LINES
     assert found[0].startswith("lane_number: lane 0 has ")

@@ -78,9 +78,9 @@ def test_more_items_than_the_kernel_keeps() -> None:
     problem = whole_numbers(3, 300, 5)
     with lk.use_backend("triton"):
         found = lk.catalogue_top_k(
-            problem.queries[:, 0].float(), problem.items.float(), catalogue.MOST_K + 1
+            problem.queries[:, 0].float(), problem.items.float(), catalogue.MAX_K + 1
         )
-    assert torch.equal(found.ids, top_k_by_hand(problem, catalogue.MOST_K + 1)[1])
+    assert torch.equal(found.ids, top_k_by_hand(problem, catalogue.MAX_K + 1)[1])
 
 
 @pytest.mark.usefixtures("poisoned_memory")

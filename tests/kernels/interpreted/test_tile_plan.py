@@ -81,7 +81,7 @@ def test_many_sequences_to_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     depths = torch.randint(1, 3, (300,), generator=generator)
     call = call_of(lengths, depths, 1, False)  # of three blocks
     alone = make_plan(call, 16, 8)
-    monkeypatch.setattr(tiles, "MOST_PROGRAMS", 2)
+    monkeypatch.setattr(tiles, "MAX_PROGRAMS", 2)
     together = make_plan(call, 16, 8)
     count, rows = alone.totals.tolist()
     assert together.totals.tolist() == [count, rows]

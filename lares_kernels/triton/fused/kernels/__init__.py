@@ -1,1 +1,1 @@
-"""Device code of the fused plan."""
+"""Compute the fused plan on the device."""

@@ -1,12 +1,12 @@
-"""Sequences of a tile kept apart from what is not finite in one of them.
+"""Keep sequences of a tile apart from what is not finite in one of them.
 
 In products of a tile's rows another sequence's numbers are multiplied by zero, and zero times NaN or
-infinity is NaN. So rows that are *spoilt* run through a step's layers as zeros, and are NaN afterwards:
-forward, a row that is not finite as the layers begin and those that see it; backward, all rows of a
-sequence that has such a number in what layers read or in the gradient of what they gave. Then all
+infinity is NaN. So *spoilt* rows pass through a step's layers as zeros, and are NaN afterwards: in
+forward, a row that is not finite at the layers' input and those that attend to it; in backward, all
+rows of a sequence with such a number in the layers' input or in the gradient of their output. Then all
 gradients of weights are NaN.
 
-Infinity that arises between, such as in float16, reaches the tile's other sequences as NaN.
+Infinity that arises inside the layers, such as in float16, reaches the tile's other sequences as NaN.
 """
 
 import triton
@@ -18,13 +18,13 @@ from lares_kernels.triton.kernels.rows import field
 
 @triton.jit
 def trace(x):
-    """(rows,): zero, and NaN for rows of ``x`` that are not finite."""
+    """Return (rows,) zeros, with NaN for rows of ``x`` that are not finite."""
     return tl.sum(x * 0.0, 1)
 
 
 @triton.jit
 def look(trace, info, gradients, C: tl.constexpr):
-    """Note which rows are spoilt by those whose ``trace`` is NaN.
+    """Mark the rows that those whose ``trace`` is NaN would spoil.
 
     Forward, where ``gradients`` is None, these and the later ones of their sequences, or all of these
     where windows mix; backward all of their sequences, and the program's own gradients become NaN.
@@ -32,7 +32,7 @@ def look(trace, info, gradients, C: tl.constexpr):
     if tl.sum(trace, 0) != 0.0:
         zero = 0
         if gradients is not None:
-            # Zero, which the compiler cannot know: addresses that it knows wait in registers. Forward
+            # Zero, which the compiler cannot know: known addresses are held in registers. Forward
             # they do not.
             zero = tl.load(info + tiles.FIRST * C.rows)
             info += zero
@@ -41,7 +41,7 @@ def look(trace, info, gradients, C: tl.constexpr):
         tl.debug_barrier()
         tl.store(at + row, (trace != 0.0).to(tl.int32))
         tl.debug_barrier()
-        # One row after the other: a block of pairs takes registers from what waits.
+        # One row after the other: a block of pairs would take registers from live data.
         spoilt = row * 0
         for other in tl.range(0, C.rows):
             first = tl.load(info + tiles.FIRST * C.rows + other)
@@ -59,5 +59,5 @@ def look(trace, info, gradients, C: tl.constexpr):
 
 @triton.jit
 def replaced(x, value, info, C: tl.constexpr):
-    """``x`` (rows, d) with ``value`` in spoilt rows."""
+    """Return ``x`` (rows, d) with ``value`` in spoilt rows."""
     return tl.where(field(info, tiles.SPOILT, C)[:, None] == 0, x, value)

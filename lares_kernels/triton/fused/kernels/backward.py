@@ -1,4 +1,4 @@
-"""All steps of the recurrence backward: each step is computed again from its kept state."""
+"""Run all steps of the recurrence backward; each step is recomputed from its saved state."""
 
 import triton
 import triton.language as tl
@@ -6,10 +6,10 @@ import triton.language as tl
 from lares_kernels.triton.fused.kernels import apart, layer
 from lares_kernels.triton.fused.kernels.layer_backward import (
     Memory,
-    layer_again,
     layer_backward,
     load_tile,
     norm_backward,
+    recompute_layer,
     store_columns,
     store_tile,
 )
@@ -18,7 +18,7 @@ from lares_kernels.triton.kernels.rounding import operand
 from lares_kernels.triton.kernels.rows import (
     field,
     load_rows,
-    shown,
+    mask_padding,
     store_rows,
     tile_depth,
     tile_info,
@@ -29,14 +29,14 @@ from lares_kernels.triton.kernels.rows import (
 def layers_backward(x, g, memory, place, kept_rows, start, info, step, at, C: tl.constexpr):
     """Compute all layers of a step again from ``x`` and differentiate them.
 
-    ``place`` is the step's number among those that units and sides are written for; ``start`` points to
-    the tile's first packed row; ``at`` says where the step's draws are addressed.
+    ``place`` is the step's index among those that units and sides are written for; ``start`` points to
+    the tile's first packed row; ``at`` addresses the step's draws.
     """
     tile_size: tl.constexpr = C.tapes * C.rows * C.d
     gradient = memory.scratch + C.layers * tile_size
     apart.look(apart.trace(x) + apart.trace(g), info, memory.gradients, C)
     x = apart.replaced(x, 0.0, info, C)
-    store_tile(gradient, 0, shown(apart.replaced(g, 0.0, info, C), info, C), C)
+    store_tile(gradient, 0, mask_padding(apart.replaced(g, 0.0, info, C), info, C), C)
     for index in tl.range(C.layers):
         own = Memory(
             memory.transforms,
@@ -47,7 +47,7 @@ def layers_backward(x, g, memory, place, kept_rows, start, info, step, at, C: tl
             None,
             None,
         )
-        x = layer_again(x, own, info, layer.At(index, at.step, at.seed), C)
+        x = recompute_layer(x, own, info, layer.At(index, at.step, at.seed), C)
     tl.debug_barrier()  # what one thread has left in scratch another may read
     for back in tl.range(C.layers):
         index = C.layers - 1 - back
@@ -62,19 +62,19 @@ def layers_backward(x, g, memory, place, kept_rows, start, info, step, at, C: tl
             memory.sides + row * (C.sides * C.d),
         )
         layer_backward(gradient, own, info, layer.At(index, at.step, at.seed), step, C)
-    return shown(apart.replaced(load_tile(gradient, 0, C), float("nan"), info, C), info, C)
+    return mask_padding(apart.replaced(load_tile(gradient, 0, C), float("nan"), info, C), info, C)
 
 
 @triton.jit
 def load_hidden(hidden, info, C: tl.constexpr):
-    """``H`` of a tile's rows."""
+    """Load ``H`` of a tile's rows."""
     hidden_row = field(info, tiles.HIDDEN_ROW, C)
-    return shown(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
+    return mask_padding(load_rows(hidden, hidden_row, hidden_row >= 0, C), info, C)
 
 
 @triton.jit
 def load_state(kept, kept_rows, info, step, C: tl.constexpr):
-    """The kept states ``s_{t-1}`` of a tile's rows that run ``step``."""
+    """Load the saved states ``s_{t-1}`` of a tile's rows that run ``step``."""
     before = kept + (step - 1) * kept_rows.to(tl.int64) * C.width
     running = field(info, tiles.DEPTH, C) >= step
     return load_rows(before, field(info, tiles.KEPT_ROW, C), running, C)
@@ -82,10 +82,10 @@ def load_state(kept, kept_rows, info, step, C: tl.constexpr):
 
 @triton.jit
 def concat_backward(g_adapted, state, hidden, matrices, concat_rows, info, step, C: tl.constexpr):
-    """Gradients of the inputs of ``W [s ; H] + b``: (g_state, g_hidden).
+    """Return gradients of the inputs of ``W [s ; H] + b``: (g_state, g_hidden).
 
-    Leaves in ``concat_rows`` what the gradient of W is a product of: the gradient of the output, the
-    state and ``H``.
+    It writes the operands of W's gradient to ``concat_rows``: the gradient of the output, the state and
+    ``H``.
     """
     dtype = matrices.dtype.element_ty
     g_adapted = operand(g_adapted, dtype, C.tf32)
@@ -115,7 +115,7 @@ def step_backward(
         C,
     )
     g_x = layers_backward(
-        shown(layer.norm(adapted, vectors, C.core_norm_at, C), info, C),
+        mask_padding(layer.norm(adapted, vectors, C.core_norm_at, C), info, C),
         *(g, memory, place, kept_rows, start, info, step, at, C),
     )
     # Read and adapted once more, rather than held in registers meanwhile.
@@ -143,7 +143,8 @@ def step_backward(
 
 @triton.jit
 def output_gradients(g_trajectory, g_state, info, step, max_steps, C: tl.constexpr):
-    """What the call's outputs hand to ``s_t``: at a sequence's last step also all that repeats it."""
+    """Return the gradient of ``s_t`` from the call's outputs: at a sequence's last step also of
+    all that repeats it."""
     depth = field(info, tiles.DEPTH, C)
     ending = depth == step
     g = tl.zeros((C.rows, C.d), tl.float32)
@@ -212,8 +213,8 @@ def backward_kernel(
         g_first: gradient of ``s_0`` out, rows like states, or None.
         units: (steps, layers, kept_rows, layer_rows) out, in the products' type: see
             ``layer_backward.py``.
-        sides: (steps, layers, kept_rows, 4 d) out, likewise.
-        concat_rows: (steps, kept_rows, 3 d) out, likewise, or None.
+        sides: (steps, layers, kept_rows, 4 d) out, in the products' type.
+        concat_rows: (steps, kept_rows, 3 d) out, in the products' type, or None.
         scratch: (programs, tapes layers + 1, rows, d) float32.
         gradients: (programs, gradient_size) float32, of LayerNorms, gate, filter and bands, added to.
         steps_done: as in forward.

@@ -1,4 +1,4 @@
-"""All steps of the recurrence in one launch: a tile's state stays in registers from first to last."""
+"""Run all steps of the recurrence in one launch; a tile's state stays in registers throughout."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from lares_kernels.triton.kernels.rows import (
     field,
     first_state,
     load_rows,
-    shown,
+    mask_padding,
     store_rows,
     tile_depth,
     tile_info,
@@ -20,7 +20,7 @@ from lares_kernels.triton.kernels.rows import (
 
 @triton.jit
 def step_input(state, hidden, matrices, vectors, C: tl.constexpr):
-    """``LayerNorm_core(adapter(s, H))``."""
+    """Compute ``LayerNorm_core(adapter(s, H))``."""
     adapted = layer.adapt(state, hidden, matrices, vectors, C)
     normalised, _ = elementwise.normalise(adapted, C.eps, C.d, C.width)
     weight = layer.vector(vectors, C.core_norm_at, C.d)
@@ -29,10 +29,10 @@ def step_input(state, hidden, matrices, vectors, C: tl.constexpr):
 
 @triton.jit
 def held_layers(matrices, C: tl.constexpr):
-    """What :func:`all_layers` takes the matrices from: their array, or all of it on the chip.
+    """Return the matrices for :func:`all_layers`: their array, or all of it on the chip.
 
-    Read before the loops that use them they stay there; read inside, a single store in the loop makes
-    the compiler read them anew each time.
+    Loaded before the loops that use them they stay there; loaded inside, a single store in the loop
+    makes the compiler reload them each time.
     """
     if C.resident:
         held = ()
@@ -45,10 +45,10 @@ def held_layers(matrices, C: tl.constexpr):
 
 @triton.jit
 def all_layers(x, transforms, held, vectors, info, step, seed, C: tl.constexpr):
-    """The layers of one step."""
+    """Apply the layers of one step."""
     apart.look(apart.trace(x), info, None, C)
     x = apart.replaced(x, 0.0, info, C)
-    tl.debug_barrier()  # nothing of the layers is read ahead of here, where it would wait in registers
+    tl.debug_barrier()  # no layer's data is loaded before this, to be held in registers
     if C.resident:
         for index in tl.static_range(C.layers):
             own = vectors + index * C.layer_vector
@@ -65,9 +65,9 @@ def all_layers(x, transforms, held, vectors, info, step, seed, C: tl.constexpr):
 
 
 class Call(NamedTuple):
-    """What the tiles of a call have in common: arguments of :func:`forward_kernel`, and what it holds.
+    """Hold what the tiles of a call share: arguments of :func:`forward_kernel`, and what it loaded.
 
-    ``held`` is of :func:`held_layers`.
+    ``held`` is the result of :func:`held_layers`.
     """
 
     held: Any
@@ -90,17 +90,17 @@ class Call(NamedTuple):
 
 @triton.jit
 def refine_step(x, call, info, step, C: tl.constexpr):
-    """``s_t`` of a tile from ``s_{t-1}``.
+    """Compute ``s_t`` of a tile from ``s_{t-1}``.
 
-    Sequences that are done run on with the others, but nothing of it is written.
+    Finished sequences run on with the others, but write nothing.
     """
     if call.kept is not None:
         running = field(info, tiles.DEPTH, C) >= step
         before = call.kept + (step - 1) * call.kept_rows.to(tl.int64) * C.width
         store_rows(before, field(info, tiles.KEPT_ROW, C), running, x, C)
     hidden_row = field(info, tiles.HIDDEN_ROW, C)
-    there = shown(load_rows(call.hidden, hidden_row, hidden_row >= 0, C), info, C)
-    x = shown(step_input(x, there, call.matrices, call.vectors, C), info, C)
+    there = mask_padding(load_rows(call.hidden, hidden_row, hidden_row >= 0, C), info, C)
+    x = mask_padding(step_input(x, there, call.matrices, call.vectors, C), info, C)
     x = all_layers(
         x, call.transforms, call.held, call.vectors, info, step + call.steps_done, call.seed, C
     )
@@ -122,7 +122,7 @@ def refine_step(x, call, info, step, C: tl.constexpr):
 
 @triton.jit
 def refine_tile(tile, call, DRAWN: tl.constexpr, C: tl.constexpr):
-    """All steps of one tile."""
+    """Run all steps of one tile."""
     info = tile_info(call.rows, tile, C)
     if C.recurrent:
         state_row = field(info, tiles.STATE_ROW, C)
@@ -130,7 +130,7 @@ def refine_tile(tile, call, DRAWN: tl.constexpr, C: tl.constexpr):
         position = field(info, tiles.POSITION, C)
         scale = call.state_scale
         x = first_state(call.state, state_row, stream, position, scale, call.seed, DRAWN, C)
-        x = shown(x, info, C)
+        x = mask_padding(x, info, C)
         if C.resident:
             for step in range(1, tile_depth(info, C) + 1):
                 x = refine_step(x, call, info, step, C)
@@ -141,7 +141,7 @@ def refine_tile(tile, call, DRAWN: tl.constexpr, C: tl.constexpr):
                 step += 1
     else:
         hidden_row = field(info, tiles.HIDDEN_ROW, C)
-        x = shown(load_rows(call.hidden, hidden_row, hidden_row >= 0, C), info, C)
+        x = mask_padding(load_rows(call.hidden, hidden_row, hidden_row >= 0, C), info, C)
         x = all_layers(x, call.transforms, call.held, call.vectors, info, 0, call.seed, C)
         newest = field(info, tiles.NEWEST, C)
         store_rows(call.trajectory, newest, newest >= 0, x, C)
@@ -175,12 +175,12 @@ def forward_kernel(
 ):
     """Refine every tile; programs take tiles in turn.
 
-    The end of a range waits in a register, which a condition that is read anew does not; but only
-    ranges let resident weights lie still.
+    The end of a range is held in a register, a condition loaded each time is not; but only
+    ranges keep resident weights in place.
 
     Args:
         hidden: rows of ``C.width``, in the caller's order and type.
-        state: ``s_0`` likewise, or None: drawn where ``DRAWN``, else zero.
+        state: ``s_0``, rows like ``hidden``; or None: drawn where ``DRAWN``, else zero.
         matrices, vectors: packed parameters.
         transforms: as ``tile_transforms.py`` makes them; None for ``attention``.
         rows, totals: the tile plan.

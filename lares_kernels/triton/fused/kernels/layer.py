@@ -1,10 +1,10 @@
-"""One layer on a tile, forward: the pieces that forward and the recomputation of backward share.
+"""Compute one layer on a tile, forward: pieces that forward and backward's recomputation share.
 
 Blocks are (``C.rows``, ``C.d``) float32 in registers; ``C`` is :class:`Constants`. ``matrices`` and
 ``vectors`` point to the layer's own part of the packed parameters, ``info`` to the fields of the
-tile's rows. Padded columns are zero. Where ``C.resident``, ``matrices`` is instead what
-:func:`resident` read once, and loops over heads and columns are unrolled: a block is found in it when
-the kernel is compiled.
+tile's rows. Padded columns are zero. Where ``C.resident``, ``matrices`` is instead the
+result of :func:`resident`, and loops over heads and columns are unrolled: a block is selected from it
+at compile time.
 """
 
 from typing import Any, NamedTuple
@@ -15,19 +15,19 @@ import triton.language as tl
 from lares_kernels.triton.fused.kernels import mixing
 from lares_kernels.triton.kernels import draws, elementwise, tiles
 from lares_kernels.triton.kernels.rounding import operand
-from lares_kernels.triton.kernels.rows import field, shown
+from lares_kernels.triton.kernels.rows import field, mask_padding
 
 
 @triton.jit
 def matrix(matrices, row, ROWS: tl.constexpr, D: tl.constexpr):
-    """``ROWS`` rows of the packed matrices, from ``row``."""
+    """Load ``ROWS`` rows of the packed matrices, from ``row``."""
     at = (row + tl.arange(0, ROWS))[:, None] * D + tl.arange(0, D)[None, :]
     return tl.load(matrices + at)
 
 
 @triton.jit
 def resident(matrices, C: tl.constexpr):
-    """All matrices of a layer as a tuple of the blocks that :func:`block` asks for, in their order."""
+    """Return all matrices of a layer as a tuple of :func:`block`'s blocks, in order."""
     blocks = ()
     for number in tl.static_range(4 * C.heads):
         blocks = blocks + (matrix(matrices, number * C.head, C.head, C.d),)
@@ -38,7 +38,7 @@ def resident(matrices, C: tl.constexpr):
 
 @triton.jit
 def block(matrices, row, ROWS: tl.constexpr, C: tl.constexpr):
-    """``ROWS`` rows of a layer's matrices, from ``row``: one head's or ``C.chunk``."""
+    """Load ``ROWS`` rows of a layer's matrices, from ``row``: one head's or ``C.chunk``."""
     if C.resident:
         # No names for what is known at compile time: a name makes it a value of the run.
         if row < C.up_row:
@@ -51,7 +51,7 @@ def block(matrices, row, ROWS: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def to_products(x, matrices, C: tl.constexpr):
-    """``x`` as products with ``matrices`` read it."""
+    """Cast ``x`` to the type in which products with ``matrices`` read it."""
     if C.resident:
         return operand(x, matrices[0].dtype, C.tf32)
     else:
@@ -60,30 +60,30 @@ def to_products(x, matrices, C: tl.constexpr):
 
 @triton.jit
 def vector(vectors, at, SIZE: tl.constexpr):
-    """``SIZE`` numbers of the packed vectors, from ``at``, as a row (1, SIZE)."""
+    """Load ``SIZE`` numbers of the packed vectors, from ``at``, as a row (1, SIZE)."""
     return tl.load(vectors + at + tl.arange(0, SIZE))[None, :]
 
 
 @triton.jit
 def product(a, b, C: tl.constexpr):
-    """``a b`` of two operands, summed in float32."""
+    """Compute ``a b`` of two operands, summed in float32."""
     return tl.dot(a, b, input_precision=C.input_precision)
 
 
 @triton.jit
 def norm(x, vectors, at, C: tl.constexpr):
-    """LayerNorm with the weight and bias at ``at``."""
+    """Compute LayerNorm with the weight and bias at ``at``."""
     normalised, _ = elementwise.normalise(x, C.eps, C.d, C.width)
     return normalised * vector(vectors, at, C.d) + vector(vectors, at + C.d, C.d)
 
 
 class At(NamedTuple):
-    """Where draws of a layer are addressed.
+    """Address the draws of a layer.
 
     Attributes:
-        index: number of the layer, where one is meant.
-        step: as draws have it.
-        seed: pointer to their key.
+        index: number of the layer, if there is one.
+        step: step that addresses the draws.
+        seed: pointer to the draws' key.
     """
 
     index: Any
@@ -93,9 +93,10 @@ class At(NamedTuple):
 
 @triton.jit
 def kept_words(info, at, SITE: tl.constexpr, C: tl.constexpr):
-    """Kept columns of residuals at ``SITE``: two words of 32 each of the first one, then the second.
+    """Decide which residual columns at ``SITE`` are kept: two words of 32 for the first block, then
+    two for the second.
 
-    Of ``SITE_RESIDUAL`` the attention's output is the first and the feed-forward's the second.
+    At ``SITE_RESIDUAL`` the first block is the attention's output, the second the feed-forward's.
     """
     position = field(info, tiles.POSITION, C)
     if C.planes > 0:
@@ -108,7 +109,7 @@ def kept_words(info, at, SITE: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def attention_words(info, at, head, C: tl.constexpr):
-    """Kept key positions of a head: two words of 32."""
+    """Decide which key positions of a head are kept: two words of 32."""
     stream = field(info, tiles.STREAM, C)
     position = field(info, tiles.POSITION, C)
     site = draws.site_word(draws.SITE_ATTENTION, at.index, at.step)
@@ -117,7 +118,7 @@ def attention_words(info, at, head, C: tl.constexpr):
 
 @triton.jit
 def dropped(branch, low, high, C: tl.constexpr):
-    """Residual dropout of ``branch``: a factor of zero, so NaN that is dropped stays."""
+    """Apply residual dropout to ``branch`` as a factor of zero, so that a dropped NaN stays NaN."""
     if C.planes > 0:
         kept = draws.kept_columns(low, high, C.d)
         return branch * tl.where(kept, C.keep_scale, 0.0)
@@ -127,7 +128,7 @@ def dropped(branch, low, high, C: tl.constexpr):
 
 @triton.jit
 def inner_dropped(x, info, at, column, C: tl.constexpr):
-    """Dropout of ``C.chunk`` columns of the activations, or of their gradient."""
+    """Apply dropout to ``C.chunk`` columns of the activations, or of their gradient."""
     if C.inner_planes > 0:
         stream = field(info, tiles.STREAM, C)
         position = field(info, tiles.POSITION, C)
@@ -143,7 +144,7 @@ def inner_dropped(x, info, at, column, C: tl.constexpr):
 
 @triton.jit
 def visible(first, ROWS: tl.constexpr):
-    """(ROWS, ROWS) bool: keys of a query's own sequence up to the query itself."""
+    """Return (ROWS, ROWS) bool: True for keys of a query's own sequence up to the query itself."""
     query = tl.arange(0, ROWS)[:, None]
     key = tl.arange(0, ROWS)[None, :]
     return (key <= query) & (key >= first[:, None])
@@ -151,10 +152,10 @@ def visible(first, ROWS: tl.constexpr):
 
 @triton.jit
 def kept_keys(low, high, first, ROWS: tl.constexpr):
-    """Attention dropout of one head, (ROWS, ROWS) bool; of visible keys only.
+    """Decide attention dropout of one head, (ROWS, ROWS) bool; valid for visible keys only.
 
-    Bits count key positions; shifted by where the row's sequence starts they count columns, so that
-    every column's shift is known when the kernel is compiled.
+    Bits count key positions; shifted by the start of the row's sequence they count columns, so that
+    every column's shift is a compile-time constant.
     """
     word = (low.to(tl.int64) & 0xFFFFFFFF) | (high.to(tl.int64) << 32)
     word = word << first.to(tl.int64)
@@ -171,7 +172,8 @@ def head_rows(x, matrices, vectors, head, which: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def probabilities(query, key, info, C: tl.constexpr):
-    """(exponentials (rows, rows) of the scores less their row's greatest, 1 / their sums (rows,))."""
+    """Return (exponentials (rows, rows) of the scores less their row's maximum, 1 / their sums
+    (rows,))."""
     scores = product(query, tl.trans(key), C)
     scores = tl.where(visible(field(info, tiles.FIRST, C), C.rows), scores, float("-inf"))
     if C.bands:
@@ -183,9 +185,9 @@ def probabilities(query, key, info, C: tl.constexpr):
 
 
 @triton.jit
-def head_branch(x, of_queries, matrices, vectors, info, at, head, C: tl.constexpr):
-    """One head's part of ``W_o (Dropout_attn(A) V)``."""
-    query = head_rows(of_queries, matrices, vectors, head, 0, C)
+def head_branch(x, query_input, matrices, vectors, info, at, head, C: tl.constexpr):
+    """Compute one head's part of ``W_o (Dropout_attn(A) V)``."""
+    query = head_rows(query_input, matrices, vectors, head, 0, C)
     key = head_rows(x, matrices, vectors, head, 1, C)
     value = head_rows(x, matrices, vectors, head, 2, C)
     weights, scale = probabilities(query, key, info, C)
@@ -201,24 +203,25 @@ def head_branch(x, of_queries, matrices, vectors, info, at, head, C: tl.constexp
 
 
 @triton.jit
-def attention(x, of_queries, matrices, vectors, info, at, C: tl.constexpr):
-    """``W_o (Dropout_attn(A) V) + b_o`` of ``x``; its queries are of ``of_queries``, often the same."""
+def attention(x, query_input, matrices, vectors, info, at, C: tl.constexpr):
+    """Compute ``W_o (Dropout_attn(A) V) + b_o`` of ``x``; its queries are of ``query_input``,
+    often the same."""
     x = to_products(x, matrices, C)
-    of_queries = to_products(of_queries, matrices, C)
+    query_input = to_products(query_input, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.out_bias_at, C.d)
     if C.resident:
         for head in tl.static_range(C.heads):
-            branch += head_branch(x, of_queries, matrices, vectors, info, at, head, C)
+            branch += head_branch(x, query_input, matrices, vectors, info, at, head, C)
     else:
         # A loop that stays one: unrolled, the compiler mixes heads and runs out of registers.
         for head in tl.range(C.heads):
-            branch += head_branch(x, of_queries, matrices, vectors, info, at, head, C)
+            branch += head_branch(x, query_input, matrices, vectors, info, at, head, C)
     return branch
 
 
 @triton.jit
 def column_branch(x, matrices, vectors, info, at, column, C: tl.constexpr):
-    """The part of ``W_2 act(W_1 x + b_1)`` by ``C.chunk`` columns of the inner layer."""
+    """Compute the part of ``W_2 act(W_1 x + b_1)`` by ``C.chunk`` columns of the inner layer."""
     inner = product(x, tl.trans(block(matrices, C.up_row + column, C.chunk, C)), C)
     inner += vector(vectors, C.up_bias_at + column, C.chunk)
     activated = elementwise.activate(inner, C.activation, C.exact)
@@ -229,7 +232,7 @@ def column_branch(x, matrices, vectors, info, at, column, C: tl.constexpr):
 
 @triton.jit
 def feed_forward(x, matrices, vectors, info, at, C: tl.constexpr):
-    """``W_2 act(W_1 x + b_1) + b_2``, a few columns of the inner layer at a time."""
+    """Compute ``W_2 act(W_1 x + b_1) + b_2``, a few columns of the inner layer at a time."""
     x = to_products(x, matrices, C)
     branch = tl.zeros((C.rows, C.d), tl.float32) + vector(vectors, C.down_bias_at, C.d)
     if C.resident:
@@ -243,7 +246,7 @@ def feed_forward(x, matrices, vectors, info, at, C: tl.constexpr):
 
 @triton.jit
 def bands_sum(x, transforms, vectors, info, at, C: tl.constexpr):
-    """``x`` plus its rescaled bands, before the LayerNorm of the sum; ``x`` but for ``bsarec``."""
+    """Return ``x`` plus its rescaled bands, before LayerNorm; ``x`` unless ``bsarec``."""
     if C.bands:
         branch, _ = mixing.rescaled(x, transforms, vectors, C)
         if not C.spares_attention:
@@ -256,25 +259,25 @@ def bands_sum(x, transforms, vectors, info, at, C: tl.constexpr):
 
 @triton.jit
 def mixing_sum(x, transforms, matrices, vectors, info, at, C: tl.constexpr):
-    """``x`` (query-norm: its LayerNorm) plus what attention or the filter makes of it, before any
+    """Return ``x`` (query-norm: its LayerNorm) plus the attention's or filter's output, before any
     LayerNorm of the sum.
 
-    Also the words of the feed-forward's dropout, which the same call of the generator gives.
+    It also returns the words of the feed-forward's dropout, from the same call of the generator.
     """
     source = x
-    of_queries = x
+    query_input = x
     if C.pre:
         source = norm(x, vectors, C.attn_norm_at, C)
-        of_queries = source
+        query_input = source
     elif C.query:
-        of_queries = norm(x, vectors, C.attn_norm_at, C)
-        x = of_queries
+        query_input = norm(x, vectors, C.attn_norm_at, C)
+        x = query_input
     else:
         tl.static_assert(C.post, "no kernel has this norm")
     if C.filters:
         branch = mixing.filtered(x, transforms, vectors, info, C)
     elif C.attends:
-        branch = attention(source, of_queries, matrices, vectors, info, at, C)
+        branch = attention(source, query_input, matrices, vectors, info, at, C)
     else:
         tl.static_assert(False, "no kernel has this mixer")
     low, high, next_low, next_high = kept_words(info, at, draws.SITE_RESIDUAL, C)
@@ -285,7 +288,7 @@ def mixing_sum(x, transforms, matrices, vectors, info, at, C: tl.constexpr):
 
 @triton.jit
 def feed_forward_input(mixing_sum, bands_sum, vectors, C: tl.constexpr):
-    """(what the feed-forward's output is added to, what it reads)."""
+    """Return (what the feed-forward's output is added to, what the feed-forward reads)."""
     if C.post:
         u = norm(mixing_sum, vectors, C.attn_norm_at, C)
         if C.bands:
@@ -304,7 +307,7 @@ def feed_forward_input(mixing_sum, bands_sum, vectors, C: tl.constexpr):
 def feed_forward_sum(
     mixing_sum, bands_sum, matrices, vectors, info, at, low, high, C: tl.constexpr
 ):
-    """The feed-forward branch and its residual, before any LayerNorm of the sum."""
+    """Compute the feed-forward branch and its residual, before any LayerNorm of the sum."""
     u, source = feed_forward_input(mixing_sum, bands_sum, vectors, C)
     branch = feed_forward(source, matrices, vectors, info, at, C)
     return u + dropped(branch, low, high, C)
@@ -312,7 +315,7 @@ def feed_forward_sum(
 
 @triton.jit
 def layer_output(feed_forward_sum, vectors, C: tl.constexpr):
-    """A layer's output from its second residual sum."""
+    """Compute a layer's output from its second residual sum."""
     if C.post:
         return norm(feed_forward_sum, vectors, C.ffn_norm_at, C)
     elif C.pre or C.query:
@@ -323,16 +326,16 @@ def layer_output(feed_forward_sum, vectors, C: tl.constexpr):
 
 @triton.jit
 def layer_forward(x, transforms, matrices, vectors, info, at, C: tl.constexpr):
-    """One layer, post-, pre- or query-norm."""
+    """Compute one layer, post-, pre- or query-norm."""
     mixed, low, high = mixing_sum(x, transforms, matrices, vectors, info, at, C)
     bands = bands_sum(x, transforms, vectors, info, at, C)
     x = feed_forward_sum(mixed, bands, matrices, vectors, info, at, low, high, C)
-    return shown(layer_output(x, vectors, C), info, C)
+    return mask_padding(layer_output(x, vectors, C), info, C)
 
 
 @triton.jit
 def adapt(state, hidden, matrices, vectors, C: tl.constexpr):
-    """The adapter; ``matrices`` and ``vectors`` point to the whole packed arrays."""
+    """Combine state and ``H`` by the adapter; the packed arrays are passed whole."""
     if C.concat:
         dtype = matrices.dtype.element_ty
         state = operand(state, dtype, C.tf32)

@@ -1,6 +1,6 @@
-"""One layer on a tile, backward: ``reference/backward.py``'s ``layer_backward`` in registers.
+"""Compute a layer's backward on a tile in registers (``reference/backward.py``'s ``layer_backward``).
 
-What the weights' gradients are products of goes to memory as pairs of rows: *units*, one column for
+The operands of the weights' gradients go to memory as pairs of rows: *units*, one column for
 each row of the packed matrices (gradients of queries, keys and values; attention contexts; gradients
 of the inner layer; its activations), and *sides*, ``d`` columns for each of the four products
 (attention's input, gradient of its output; feed-forward's input, gradient of its output; with
@@ -16,7 +16,7 @@ import triton.language as tl
 from lares_kernels.triton.fused.kernels import layer, mixing
 from lares_kernels.triton.kernels import draws, elementwise, tiles
 from lares_kernels.triton.kernels.rounding import operand, to_store
-from lares_kernels.triton.kernels.rows import field, shown
+from lares_kernels.triton.kernels.rows import field, mask_padding
 
 ATTENTION_INPUT: tl.constexpr = tl.constexpr(0)
 ATTENTION_GRADIENT: tl.constexpr = tl.constexpr(1)
@@ -29,7 +29,8 @@ QUERIES_INPUT: tl.constexpr = tl.constexpr(4)  # query-norm
 def store_columns(
     base, info, step, at, values, STRIDE: tl.constexpr, WIDTH: tl.constexpr, C: tl.constexpr
 ):
-    """Columns ``at ..`` of a tile's rows that run ``step``, from ``base``, ``STRIDE`` apart."""
+    """Store columns ``at ..`` of a tile's rows that run ``step``, from ``base``, ``STRIDE``
+    apart."""
     to = base + tl.arange(0, C.rows)[:, None] * STRIDE + at + tl.arange(0, WIDTH)[None, :]
     depth = field(info, tiles.DEPTH, C)
     tl.store(to, values, mask=((depth > 0) & (depth >= step))[:, None])
@@ -43,14 +44,14 @@ def add_to(gradients, at, rows, D: tl.constexpr):
 
 
 class Memory(NamedTuple):
-    """What backward reads and writes, of all layers or of one.
+    """Hold the arrays that backward reads and writes, of all layers or of one.
 
     Attributes:
-        transforms: of the tile's windows.
-        matrices, vectors: parameters.
+        transforms: matrices of the tile's windows.
+        matrices, vectors: packed parameters.
         gradients: the program's own gradients of LayerNorms, laid out like ``vectors``.
-        scratch: what :func:`layer_again` leaves.
-        units, sides: of a step, a layer's from the tile's first row.
+        scratch: results of :func:`recompute_layer`.
+        units, sides: those of a step; a layer's begin at the tile's first row.
     """
 
     transforms: Any
@@ -64,7 +65,7 @@ class Memory(NamedTuple):
 
 @triton.jit
 def norm_backward(g_y, normalised, inverse_std, own, at, C: tl.constexpr):
-    """Gradient of a LayerNorm's input; adds those of its weight and bias."""
+    """Return the gradient of a LayerNorm's input; add those of its weight and bias."""
     add_to(own.gradients, at, g_y * normalised, C.d)
     add_to(own.gradients, at + C.d, g_y, C.d)
     g_normalised = g_y * layer.vector(own.vectors, at, C.d)
@@ -73,7 +74,7 @@ def norm_backward(g_y, normalised, inverse_std, own, at, C: tl.constexpr):
 
 @triton.jit
 def feed_forward_backward(g_branch, source, own, info, at, step, C: tl.constexpr):
-    """Gradient of the feed-forward's input ``source``; writes its units."""
+    """Return the gradient of the feed-forward's input ``source``; write its units."""
     g_source = tl.zeros((C.rows, C.d), tl.float32)
     for column in tl.range(0, C.ff, C.chunk):
         up = layer.matrix(own.matrices, C.up_row + column, C.chunk, C.d)
@@ -94,15 +95,16 @@ def feed_forward_backward(g_branch, source, own, info, at, step, C: tl.constexpr
 
 
 @triton.jit
-def attention_backward(g_branch, source, of_queries, own, info, at, step, C: tl.constexpr):
-    """Gradients of the attention's input ``source`` and, with query-norm, of its queries' input.
+def attention_backward(g_branch, source, query_input, own, info, at, step, C: tl.constexpr):
+    """Return gradients of the attention's input ``source`` and, with query-norm, of its queries'
+    input.
 
-    Writes its units.
+    It writes attention's units.
     """
     g_source = tl.zeros((C.rows, C.d), tl.float32)
     g_queries = g_source
     for head in tl.range(C.heads):
-        query = layer.head_rows(of_queries, own.matrices, own.vectors, head, 0, C)
+        query = layer.head_rows(query_input, own.matrices, own.vectors, head, 0, C)
         key = layer.head_rows(source, own.matrices, own.vectors, head, 1, C)
         value = layer.head_rows(source, own.matrices, own.vectors, head, 2, C)
         weights, scale = layer.probabilities(query, key, info, C)
@@ -149,7 +151,7 @@ def attention_backward(g_branch, source, of_queries, own, info, at, step, C: tl.
 
 @triton.jit
 def load_tile(scratch, which: tl.constexpr, C: tl.constexpr):
-    """Block ``which`` of a tile's scratch memory."""
+    """Load block ``which`` of a tile's scratch memory."""
     at = tl.arange(0, C.rows)[:, None] * C.d + tl.arange(0, C.d)[None, :]
     return tl.load(scratch + which * (C.rows * C.d) + at)
 
@@ -163,15 +165,15 @@ def store_tile(scratch, which: tl.constexpr, block, C: tl.constexpr):
 
 @triton.jit
 def replace_tile(scratch, which: tl.constexpr, block, C: tl.constexpr):
-    """:func:`store_tile` over what threads may still read, for others to read from now on."""
+    """Call :func:`store_tile` between barriers, as other threads read the block."""
     tl.debug_barrier()
     store_tile(scratch, which, block, C)
     tl.debug_barrier()
 
 
 @triton.jit
-def layer_again(x, own, info, at, C: tl.constexpr):
-    """The layer forward, leaving its input and its residual sums in ``own.scratch``."""
+def recompute_layer(x, own, info, at, C: tl.constexpr):
+    """Recompute the layer, leaving its input and its residual sums in ``own.scratch``."""
     scratch = own.scratch
     store_tile(scratch, 0, x, C)
     mixed, low, high = layer.mixing_sum(x, own.transforms, own.matrices, own.vectors, info, at, C)
@@ -184,7 +186,7 @@ def layer_again(x, own, info, at, C: tl.constexpr):
         mixed = load_tile(scratch, 1, C)  # read again rather than held meanwhile
     x = layer.feed_forward_sum(mixed, bands, own.matrices, own.vectors, info, at, low, high, C)
     store_tile(scratch, 2, x, C)
-    return shown(layer.layer_output(x, own.vectors, C), info, C)
+    return mask_padding(layer.layer_output(x, own.vectors, C), info, C)
 
 
 @triton.jit
@@ -196,17 +198,17 @@ def through_attention(g_sum, g_branch, gradient, own, info, at, step, C: tl.cons
     g_branch = operand(g_branch, dtype, C.tf32)
     store_columns(own.sides, info, step, ATTENTION_GRADIENT * C.d, g_branch, side, C.d, C)
     x = load_tile(own.scratch, 0, C)
-    of_queries = x
+    query_input = x
     if not C.post:
-        of_queries = layer.norm(x, own.vectors, C.attn_norm_at, C)
-    of_queries = operand(of_queries, dtype, C.tf32)
-    source = of_queries
+        query_input = layer.norm(x, own.vectors, C.attn_norm_at, C)
+    query_input = operand(query_input, dtype, C.tf32)
+    source = query_input
     if C.query:
         source = operand(x, dtype, C.tf32)
-        store_columns(own.sides, info, step, QUERIES_INPUT * C.d, of_queries, side, C.d, C)
+        store_columns(own.sides, info, step, QUERIES_INPUT * C.d, query_input, side, C.d, C)
     store_columns(own.sides, info, step, ATTENTION_INPUT * C.d, source, side, C.d, C)
     replace_tile(gradient, 0, g_sum, C)
-    g_source, g_queries = attention_backward(g_branch, source, of_queries, own, info, at, step, C)
+    g_source, g_queries = attention_backward(g_branch, source, query_input, own, info, at, step, C)
     g_sum = load_tile(gradient, 0, C)
     if C.bands:
         g_sum += load_tile(own.scratch, 3, C)
@@ -226,14 +228,14 @@ def through_attention(g_sum, g_branch, gradient, own, info, at, step, C: tl.cons
         else:
             tl.static_assert(C.pre, "no kernel has this norm")
             g_source = norm_backward(g_source, normalised, inverse_std, own, C.attn_norm_at, C)
-    replace_tile(gradient, 0, shown(g_sum + g_source, info, C), C)
+    replace_tile(gradient, 0, mask_padding(g_sum + g_source, info, C), C)
 
 
 @triton.jit
 def bands_backward(gradient, own, info, at, C: tl.constexpr):
     """Leave in block 3 of ``own.scratch`` the gradient of the layer's input by way of the bands.
 
-    ``gradient`` is that of what their LayerNorm's result has a share in.
+    ``gradient`` is that of the weighted sum of their LayerNorm's result and attention's.
     """
     normalised, inverse_std = elementwise.normalise(
         load_tile(own.scratch, 3, C), C.eps, C.d, C.width
@@ -260,14 +262,14 @@ def bands_backward(gradient, own, info, at, C: tl.constexpr):
 
 @triton.jit
 def layer_backward(gradient, own, info, at, step, C: tl.constexpr):
-    """Gradient of a layer's input.
+    """Return the gradient of a layer's input.
 
     Args:
-        gradient: a block in memory, the gradient of the layer's output, then of its input. There it
-            waits while others need the registers.
-        own: the layer's.
+        gradient: a block in memory, the gradient of the layer's output, then of its input. It is
+            spilled there while other data needs the registers.
+        own: the layer's memory.
         info: fields of the tile's rows.
-        at, step: where its draws are addressed, and the step as this call counts.
+        at, step: address of its draws, and the step as this call counts it.
     """
     dtype = own.matrices.dtype.element_ty
     side: tl.constexpr = C.sides * C.d
@@ -321,7 +323,7 @@ def layer_backward(gradient, own, info, at, step, C: tl.constexpr):
         g_source = mixing.filtered_backward(
             g_branch, load_tile(own.scratch, 0, C), own.transforms, own.vectors, info, sums, C
         )
-        replace_tile(gradient, 0, shown(g_sum + g_source, info, C), C)
+        replace_tile(gradient, 0, mask_padding(g_sum + g_source, info, C), C)
     else:
         tl.static_assert(C.attends, "no kernel has this mixer")
         through_attention(g_sum, g_branch, gradient, own, info, at, step, C)

@@ -1,9 +1,9 @@
-"""Mixing along whole windows in a tile: products with constant (rows, rows) matrices, as in attention.
+"""Mix along whole windows in a tile: products with constant (rows, rows) matrices, as in attention.
 
 A tile holds as many windows of ``C.window`` rows as fit it, from its first row, so its transforms are
-block-diagonal and the same for every tile; ``tile_transforms.py`` makes them. What
-they multiply is float32, and so is the result: where weights are rounded to half precision the products
-here are taken of both halves of each number, which leaves float32's own error but for the last bits.
+block-diagonal and the same for every tile; ``tile_transforms.py`` makes them. Operands and results are
+float32: where weights are rounded to half precision, the products here are taken of both halves of each
+number, which keeps float32's error but for the last bits.
 """
 
 import triton
@@ -20,7 +20,7 @@ LOW_PASS: tl.constexpr = tl.constexpr(0)
 
 @triton.jit
 def transform(transforms, number: tl.constexpr, BACK: tl.constexpr, C: tl.constexpr):
-    """(rows, rows) matrix ``number`` of those at ``transforms``, or its transpose."""
+    """Load (rows, rows) matrix ``number`` of those at ``transforms``, or its transpose."""
     at = tl.arange(0, C.rows)[:, None] * C.rows + tl.arange(0, C.rows)[None, :]
     found = tl.load(transforms + number * (C.rows * C.rows) + at)
     if BACK:
@@ -31,7 +31,8 @@ def transform(transforms, number: tl.constexpr, BACK: tl.constexpr, C: tl.conste
 
 @triton.jit
 def mixed(transforms, which: tl.constexpr, x, BACK: tl.constexpr, onto, C: tl.constexpr):
-    """``onto`` plus the tile's transform ``which``, or its transpose, times ``x``; all float32."""
+    """Return ``onto`` plus the tile's transform ``which``, or its transpose, times ``x``; all
+    float32."""
     if C.exact:
         matrix = transform(transforms, which, BACK, C)
         x = operand(x, tl.float32, C.tf32)
@@ -48,11 +49,12 @@ def mixed(transforms, which: tl.constexpr, x, BACK: tl.constexpr, onto, C: tl.co
 
 @triton.jit
 def filter_weight(vectors, info, C: tl.constexpr):
-    """(real, imaginary) parts (rows, d) of the weight of every coefficient of the tile's windows.
+    """Load (real, imaginary) parts (rows, d) of the weight of every coefficient of the tile's
+    windows.
 
-    The coefficients of a window are the cosine of frequency 0, then cosine and sine of each next one.
-    A cosine's partner counts with the imaginary part negative. A row's position says which coefficient
-    is its own: read, not worked out from its number, for then it would wait in registers.
+    The coefficients of a window are the cosine of frequency 0, then cosine and sine of each next
+    one. A cosine's partner has the imaginary part negated. A row's position selects its
+    coefficient: loaded, since one computed from its number would be held in registers.
     """
     coefficient = field(info, tiles.POSITION, C)[:, None]
     sine = (coefficient > 0) & (coefficient % 2 == 0)
@@ -63,9 +65,9 @@ def filter_weight(vectors, info, C: tl.constexpr):
 
 @triton.jit
 def filtered(x, transforms, vectors, info, C: tl.constexpr):
-    """``irfft(rfft(x) W)`` along every window."""
+    """Compute ``irfft(rfft(x) W)`` along every window."""
     own = mixed(transforms, COEFFICIENTS, x, False, None, C)
-    tl.debug_barrier()  # no weight is read ahead of here, where it would wait in registers
+    tl.debug_barrier()  # no weight is loaded before this, to be held in registers
     real, imaginary = filter_weight(vectors, info, C)
     # Where a partner counts with one sign, it is counted with the other.
     y = mixed(transforms, PARTNERS, -imaginary * own, True, None, C)
@@ -74,7 +76,7 @@ def filtered(x, transforms, vectors, info, C: tl.constexpr):
 
 @triton.jit
 def filtered_backward(g_y, x, transforms, vectors, info, sums, C: tl.constexpr):
-    """Gradient of the filter's input.
+    """Return the gradient of the filter's input.
 
     ``sums`` (2, rows, d) of the program's own get the gradients of :func:`filter_weight`'s parts.
     """
@@ -90,7 +92,7 @@ def filtered_backward(g_y, x, transforms, vectors, info, sums, C: tl.constexpr):
 
 @triton.jit
 def rescaled(x, transforms, vectors, C: tl.constexpr):
-    """(``low + b^2 high``, ``high``) along every window, ``x = low + high``.
+    """Compute (``low + b^2 high``, ``high``) along every window, ``x = low + high``.
 
     The first is its own transpose, so backward is the same.
     """

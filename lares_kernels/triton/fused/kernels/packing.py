@@ -1,4 +1,4 @@
-"""Parameters into the arrays that kernels read, and their gradients back: two gathers."""
+"""Gather parameters into the arrays that kernels read, and their gradients back."""
 
 import triton
 import triton.language as tl
@@ -12,7 +12,7 @@ PARTS: tl.constexpr = tl.constexpr(16)  # of a sum, read at a time
 
 @triton.jit
 def numbers_of(found, place, parameter, ENDS: tl.constexpr, INDEX: tl.constexpr):
-    """``found``, with the ``INDEX``-th parameter's numbers at those of ``place`` that are its own."""
+    """Return ``found`` with the ``INDEX``-th parameter's numbers at its places in ``place``."""
     first: tl.constexpr = 1 if INDEX == 0 else ENDS[INDEX - 1]
     own = (place >= first) & (place < ENDS[INDEX])
     number = tl.load(parameter + (place - first), mask=own, other=0.0).to(tl.float32)
@@ -38,9 +38,9 @@ def pack(
             0 is a zero.
         matrices: (MATRICES,) out, in the products' type.
         vectors: (VECTORS,) float32 out.
-        parameters: tuple.
-        ENDS: place behind the last number of each.
-        TF32: whether products round matrices to tf32.
+        parameters: tuple of pointers.
+        ENDS: place after the last number of each.
+        TF32: products round matrices to tf32.
     """
     at = program * PACKED + tl.arange(0, PACKED)
     is_matrix = at < MATRICES
@@ -55,7 +55,7 @@ def pack(
 
 @triton.jit
 def sum_of_parts(parts, at, mask, count, stride):
-    """Sums of the numbers ``at`` of ``count`` arrays of ``stride`` numbers."""
+    """Sum the numbers ``at`` of ``count`` arrays of ``stride`` numbers."""
     total = tl.zeros((UNPACKED,), tl.float32)
     for first in range(0, count, PARTS):
         part = first + tl.arange(0, PARTS)[:, None]

@@ -1,4 +1,4 @@
-"""What a call does before its first step, in one launch: the tile plan's first half, and packing."""
+"""Prepare a call in one launch: the first half of the tile plan, and packing."""
 
 import triton
 import triton.language as tl
@@ -48,9 +48,10 @@ def prepare_kernel(
     VECTORS: tl.constexpr,
     TF32: tl.constexpr,
 ):
-    """The first ``n_programs`` programs are those of :func:`tiles.cut`, the others of
-    :func:`packing.pack`, whose arguments these are; ``places`` is None where nothing is packed. The
-    first writes ``seed`` () int64, from memory where ``seed_is_given``, else of its two halves."""
+    """Run :func:`tiles.cut` in the first ``n_programs`` programs and :func:`packing.pack` in the
+    others; these are their arguments. ``places`` is None where nothing is packed. The first
+    program writes ``seed`` () int64, from memory where ``seed_is_given``, else of its two
+    halves."""
     program = tl.program_id(0)
     if program == 0:
         write_seed(seed, seed_given, seed_low, seed_high, seed_is_given)

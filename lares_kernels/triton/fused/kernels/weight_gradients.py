@@ -1,4 +1,5 @@
-"""Gradients of matrices and biases: products over all tokens and steps of what backward left.
+"""Compute gradients of matrices and biases: products over all tokens and steps of what backward
+spilled.
 
 The sum over tokens is split among programs in a fixed way and their parts are added in order, so two
 runs give the same bits.
@@ -28,19 +29,19 @@ def weights_kernel(
     TOKENS: tl.constexpr,
     C: tl.constexpr,
 ):
-    """A block of matrix rows of one layer, over one part of the tokens.
+    """Compute a block of matrix rows of one layer, over one part of the tokens.
 
     The grid is (row blocks, layers, splits); with ``CONCAT`` it is (blocks of ``2 d`` rows, 1,
-    splits), and ``units`` and ``sides`` are both the rows that ``concat_backward`` left.
+    splits), and ``units`` and ``sides`` are both the rows that ``concat_backward`` wrote.
 
     Args:
         units, sides: of ``n_steps`` steps from ``first_step``.
         row_depth, totals: of the tile plan.
         g_matrices: (splits, matrix_rows, d) float32 out.
         g_vectors: (splits, vector_size) float32 out, biases only.
-        begins: whether to set them (1) or to add to them (0).
+        begins: set them (1) or add to them (0).
         BLOCK: matrix rows of a program; divides each kind's.
-        TOKENS: multiplied at a time.
+        TOKENS: tokens multiplied at a time.
     """
     row = tl.program_id(0) * BLOCK
     layer = tl.program_id(1)

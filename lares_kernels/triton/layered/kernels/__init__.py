@@ -1,1 +1,1 @@
-"""Device code of the layered plan."""
+"""Compute the layered plan on the device."""

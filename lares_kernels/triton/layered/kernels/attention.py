@@ -1,8 +1,8 @@
-"""Causal attention over packed sequences of any length, with the shared dropout decisions.
+"""Compute causal attention over packed sequences of any length, with the shared dropout decisions.
 
-As in FlashAttention-2 (Dao, 2023): a program holds a block of queries and walks over blocks of keys
-with a running softmax, or, for the gradients of keys and values, the other way round; probabilities are
-never stored. ``qkv`` and ``g_context`` hold what products read, for tf32 rounded. ``qkv`` is (N, 3
+As in FlashAttention-2 (Dao, 2023), a program holds a block of queries and iterates over blocks of keys
+with an online softmax, or, for the gradients of keys and values, the other way round; probabilities are
+never stored. ``qkv`` and ``g_context`` hold products' operands, rounded for tf32. ``qkv`` is (N, 3
 width): query, key and value of every row, head ``i`` in columns
 ``i head_width ..`` of each.
 """
@@ -18,7 +18,8 @@ LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def part(base, row, length, head, which: tl.constexpr, parts: tl.constexpr, C: tl.constexpr):
-    """Where positions ``row`` of a sequence lie in ``parts`` widths, and which there are."""
+    """Return where positions ``row`` of a sequence lie in ``parts`` widths, and which ones
+    exist."""
     column = tl.arange(0, C.head)[None, :]
     at = row.to(tl.int64)[:, None] * (parts * C.width)
     at += which * C.width + head * C.head_width + column
@@ -27,7 +28,7 @@ def part(base, row, length, head, which: tl.constexpr, parts: tl.constexpr, C: t
 
 @triton.jit
 def load_part(base, row, length, head, which: tl.constexpr, parts: tl.constexpr, C: tl.constexpr):
-    """Positions ``row`` of one head, (rows, head), zeros where there are none."""
+    """Load positions ``row`` of one head, (rows, head), with zeros where there are none."""
     at, real = part(base, row, length, head, which, parts, C)
     return tl.load(at, mask=real, other=0.0)
 
@@ -36,9 +37,9 @@ def load_part(base, row, length, head, which: tl.constexpr, parts: tl.constexpr,
 def kept_keys(
     stream, query, first_key, head, layer, step, seed, KEYS: tl.constexpr, C: tl.constexpr
 ):
-    """Attention dropout's decisions, (queries, KEYS) bool, for keys from ``first_key``.
+    """Decide attention dropout, (queries, KEYS) bool, for keys from ``first_key``.
 
-    64 key positions share a word; ``KEYS`` divides that.
+    A word holds 64 key positions; ``KEYS`` divides 64.
     """
     site = draws.site_word(draws.SITE_ATTENTION, layer, step)
     block = (first_key // 64) * C.heads + head
@@ -53,13 +54,14 @@ def kept_keys(
 
 @triton.jit
 def visible(query, key, n_keys):
-    """(queries, keys) bool: the sequence's ``n_keys`` first keys, up to the query itself."""
+    """Mark visible keys, (queries, keys) bool: the sequence's first ``n_keys``, up to the query
+    itself."""
     return (key[None, :] <= query[:, None]) & (key < n_keys)[None, :]
 
 
 @triton.jit
 def sequence_of(starts, keys):
-    """(first packed row, rows, rows that may be looked at) of this program's sequence."""
+    """Return (first packed row, rows, rows that may be attended to) of this program's sequence."""
     start = tl.load(starts + tl.program_id(0))
     length = tl.load(starts + tl.program_id(0) + 1) - start
     n_keys = length
@@ -84,7 +86,7 @@ def attention_kernel(
     KEYS: tl.constexpr,
     C: tl.constexpr,
 ):
-    """``Dropout(softmax(Q K^T / sqrt(d/h))) V`` of every head.
+    """Compute ``Dropout(softmax(Q K^T / sqrt(d/h))) V`` of every head.
 
     A program for each (sequence, block of queries, head).
 
@@ -93,7 +95,7 @@ def attention_kernel(
         context: (N, width) out, in the products' type.
         lse: (heads, n_rows) float32 out, base-2 logarithm of each softmax's denominator, or None.
         starts: (S + 1,) int32, first packed row of each sequence.
-        keys: (S,) int32, rows at the start of each sequence that may be looked at, or None for all.
+        keys: (S,) int32, rows at the start of each sequence that may be attended to, or None for all.
         streams: (S,) int32, first counter word of each sequence.
     """
     start, length, n_keys = sequence_of(starts, keys)
@@ -152,7 +154,7 @@ def score_gradients(
     KEYS: tl.constexpr,
     C: tl.constexpr,
 ):
-    """(dropped probabilities, gradient of the scaled scores), both (queries, KEYS) float32.
+    """Return (dropped probabilities, gradient of the scaled scores), both (queries, KEYS) float32.
 
     Softmax: ``g_score = A (g_A - sum_j A_j g_A_j)``, and that sum, ``delta``, is the row's context
     times its gradient, dropout or not.
@@ -189,7 +191,8 @@ def query_gradient_kernel(
     KEYS: tl.constexpr,
     C: tl.constexpr,
 ):
-    """The query's part of ``g_qkv`` (N, 3 width); ``delta`` (heads, n_rows) float32 for the others'."""
+    """Write the queries' part of ``g_qkv`` (N, 3 width), and ``delta`` (heads, n_rows) float32
+    for the others'."""
     start, length, n_keys = sequence_of(starts, keys)
     first_query = tl.program_id(1) * QUERIES
     head = tl.program_id(2)
@@ -238,7 +241,7 @@ def key_gradient_kernel(
     KEYS: tl.constexpr,
     C: tl.constexpr,
 ):
-    """The key's and the value's part of ``g_qkv``; a program for each (sequence, keys, head)."""
+    """Write the keys' and values' part of ``g_qkv``; a program for each (sequence, keys, head)."""
     start, length, n_keys = sequence_of(starts, keys)
     first_key = tl.program_id(1) * KEYS
     head = tl.program_id(2)

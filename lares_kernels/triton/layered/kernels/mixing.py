@@ -1,8 +1,8 @@
-"""Mixing along whole windows in the layered plan: the Fourier basis and back, block by block.
+"""Mix along whole windows in the layered plan: to the Fourier basis and back, block by block.
 
 The basis (2, L//2+1, L) float32, cosines and negative sines with orthonormal rows, is that of
 ``reference/mixing.py``; a spectrum (S, 2, F, width) float32 holds the first ``F`` frequencies of
-every window and column. Rows of a window lie next to each other; nothing else is assumed of them.
+every window and column. Rows of a window are contiguous; nothing else is assumed about them.
 """
 
 import triton
@@ -13,7 +13,8 @@ from lares_kernels.triton.kernels.rounding import operand
 
 @triton.jit
 def basis_block(basis, frequency, n_frequencies, row, length):
-    """Cosines and negative sines, (frequencies, rows) each, zeros where there are none."""
+    """Load cosines and negative sines, (frequencies, rows) each, with zeros where there are
+    none."""
     at = basis + frequency[:, None] * length + row[None, :]
     real = (frequency < n_frequencies)[:, None] & (row < length)[None, :]
     sines = (length // 2 + 1) * length
@@ -22,7 +23,7 @@ def basis_block(basis, frequency, n_frequencies, row, length):
 
 @triton.jit
 def own_columns(COLUMNS: tl.constexpr, C: tl.constexpr):
-    """This program's columns, (1, COLUMNS), and which there are."""
+    """Return this program's columns, (1, COLUMNS), and which ones exist."""
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     return column, column < C.width
 
@@ -39,7 +40,8 @@ def spectrum_kernel(
     COLUMNS: tl.constexpr,
     C: tl.constexpr,
 ):
-    """The spectrum of every window of ``x`` (S L, width); the grid is (S, frequencies, columns).
+    """Compute the spectrum of every window of ``x`` (S L, width); the grid is (S, frequencies,
+    columns).
 
     Args:
         x: float32.
@@ -85,10 +87,10 @@ def window_kernel(
     COLUMNS: tl.constexpr,
     C: tl.constexpr,
 ):
-    """Windows (S L, width) from their spectra; the grid is (S, rows, columns).
+    """Compute windows (S L, width) from their spectra; the grid is (S, rows, columns).
 
-    With a ``weight`` the spectrum is multiplied by it first: the filter. With a ``band_scale`` ``b``
-    what comes of the spectrum is the low band of ``x``, and the result ``low + b^2 (x - low)``, which
+    With a ``weight`` the spectrum is multiplied by it first: the filter. With a ``band_scale``
+    ``b`` the spectrum gives the low band of ``x``, and the result is ``low + b^2 (x - low)``, which
     is its own transpose.
 
     Args:
@@ -138,9 +140,10 @@ def window_kernel(
 def filter_gradient_kernel(
     spectrum, g_spectrum, parts, n_windows, size, BLOCK: tl.constexpr, C: tl.constexpr
 ):
-    """Gradient of the filter's weight from the spectra of its input and of its result's gradient.
+    """Compute the gradient of the filter's weight from the spectra of its input and of its output's
+    gradient.
 
-    The grid is (blocks, parts): a part takes every so many windows, so that sums have a fixed order.
+    The grid is (blocks, parts): a part takes every n-th window, so that sums have a fixed order.
 
     Args:
         spectrum, g_spectrum: (n_windows, 2, size) float32, ``size`` frequencies and columns.

@@ -1,8 +1,8 @@
-"""Row by row in the layered plan: adapter, residual, dropout, LayerNorm, activation, and back.
+"""Compute rows of the layered plan: adapter, residual, dropout, LayerNorm, activation, and back.
 
 Every kernel takes blocks of ``C.rows`` whole rows of ``C.width`` columns, packed; sums and LayerNorms
-are float32, tensors that products read are in the products' type. A pointer may be None: what it would
-hold is then not wanted.
+are float32, products' operands are in the products' type. An output's pointer may be None: it is then
+not written.
 """
 
 import triton
@@ -26,14 +26,14 @@ SUMS: tl.constexpr = tl.constexpr(3)
 
 @triton.jit
 def columns(base, C: tl.constexpr):
-    """A parameter of a row's width, (1, d), zeros past the real columns."""
+    """Load a parameter of a row's width, (1, d), with zeros past the real columns."""
     column = tl.arange(0, C.d)
     return tl.load(base + column, mask=column < C.width, other=0.0).to(tl.float32)[None, :]
 
 
 @triton.jit
 def kept_columns(stream, position, layer, step, seed, BRANCH: tl.constexpr, C: tl.constexpr):
-    """Residual dropout's decisions for a branch, (rows, d) bool."""
+    """Decide residual dropout of a branch, (rows, d) bool."""
     # Bands have a site of their own; the other two branches follow each other in one.
     first: tl.constexpr = 0 if BRANCH == BANDS else BRANCH
     site = draws.site_word(
@@ -69,7 +69,8 @@ def kept_columns(stream, position, layer, step, seed, BRANCH: tl.constexpr, C: t
 def dropped(
     x, stream, position, row, mask, layer, step, seed, BRANCH: tl.constexpr, C: tl.constexpr
 ):
-    """Residual dropout of a branch or its gradient: a factor of zero, so NaN that is dropped stays."""
+    """Apply residual dropout to a branch or its gradient as a factor of zero, so that a dropped
+    NaN stays NaN."""
     if C.planes > 0:
         if BRANCH != NO_BRANCH and not (C.spares_attention and BRANCH != FEED_FORWARD):
             streams = tl.load(stream + row, mask=mask, other=0)
@@ -92,7 +93,7 @@ def first_state_kernel(
     DRAWN: tl.constexpr,
     C: tl.constexpr,
 ):
-    """``s_0`` of packed rows, out (N, width): the caller's, or drawn, or zero."""
+    """Write ``s_0`` of packed rows to ``out`` (N, width): the caller's, drawn, or zero."""
     row = tl.program_id(0) * C.rows + tl.arange(0, C.rows)
     mask = row < n_rows
     there = tl.load(state_row + row, mask=mask, other=-1)
@@ -104,7 +105,7 @@ def first_state_kernel(
 
 @triton.jit
 def adapted(state, hidden, gate, C: tl.constexpr):
-    """The adapter without products: ``add`` or ``gate``."""
+    """Combine state and ``H`` by an adapter without products: ``add`` or ``gate``."""
     if C.gated:
         g = tl.sigmoid(tl.load(gate).to(tl.float32))
         return g * state + (1.0 - g) * hidden
@@ -116,7 +117,7 @@ def adapted(state, hidden, gate, C: tl.constexpr):
 
 @triton.jit
 def states_before(state, hidden_row, kept, n_rows, C: tl.constexpr):
-    """(rows, which are real, rows of ``hidden``, states) of this program; fills ``kept``."""
+    """Return (rows, which are real, rows of ``hidden``, states) of this program; fill ``kept``."""
     row = tl.program_id(0) * C.rows + tl.arange(0, C.rows)
     mask = row < n_rows
     there = tl.load(hidden_row + row, mask=mask, other=0)
@@ -140,11 +141,11 @@ def adapt_kernel(
     n_rows,
     C: tl.constexpr,
 ):
-    """``LayerNorm_core(adapter(s, H))`` for adapters ``add`` and ``gate``.
+    """Compute ``LayerNorm_core(adapter(s, H))`` for adapters ``add`` and ``gate``.
 
     Args:
         state: (N, width) float32, ``s``.
-        hidden: ``H`` in the caller's rows and type; ``hidden_row`` (N,) int32 says which.
+        hidden: ``H`` in the caller's rows and type; ``hidden_row`` (N,) int32 selects them.
         gate: the scalar parameter, or None.
         weight, bias: of LayerNorm.
         kept: (N, width) float32 out, a copy of ``s`` for backward.
@@ -161,7 +162,7 @@ def adapt_kernel(
 
 @triton.jit(do_not_specialize=["n_rows"])
 def join_kernel(state, hidden, hidden_row, kept, both, n_rows, C: tl.constexpr):
-    """``[s ; H]`` (N, 2 width) in the products' type, for adapter ``concat``."""
+    """Write ``[s ; H]`` (N, 2 width) in the products' type, for adapter ``concat``."""
     row, mask, there, before = states_before(state, hidden_row, kept, n_rows, C)
     store_rows(both, 2 * row, mask, before, C)
     store_rows(both, 2 * row + 1, mask, load_rows(hidden, there, mask, C), C)
@@ -187,10 +188,10 @@ def residual_kernel(
     SHARE: tl.constexpr,
     C: tl.constexpr,
 ):
-    """``x + Dropout(branch)``, and its LayerNorm where there is a ``weight``.
+    """Compute ``x + Dropout(branch)``, and its LayerNorm where there is a ``weight``.
 
     Args:
-        x: (N, width) of any type; branch: likewise, or None for ``NO_BRANCH``.
+        x: (N, width) of any type; branch: the same, or None for ``NO_BRANCH``.
         weight, bias: of LayerNorm, or None.
         blended: (N, width) float32, of which ``SHARE`` is in the result and ``1 - SHARE`` of the
             LayerNorm; or None.
@@ -247,12 +248,13 @@ def residual_backward_kernel(
     SHARE: tl.constexpr,
     C: tl.constexpr,
 ):
-    """Gradient of a residual sum from those of what read it; programs take blocks in turn.
+    """Compute the gradient of a residual sum from those of what read it; programs take blocks in
+    turn.
 
     Args:
         g_sum: (N, width) of any type, gradient of the sum, or with ``OF_SUM`` of what has ``SHARE`` of
             its LayerNorm.
-        g_branch_input: (N, width) or None, what the next branch's products gave: added to ``g_sum``, or
+        g_branch_input: (N, width) or None, result of the next branch's products: added to ``g_sum``, or
             with ``OF_BRANCH`` the gradient of the sum's LayerNorm.
         total: (N, width), the sum.
         weight: of LayerNorm.
@@ -318,7 +320,7 @@ def adapt_backward_kernel(
     n_rows,
     C: tl.constexpr,
 ):
-    """Gradients of ``s`` and ``H`` for adapters ``add`` and ``gate``.
+    """Compute gradients of ``s`` and ``H`` for adapters ``add`` and ``gate``.
 
     Args:
         g_sum, g_branch_input: (N, width), their sum is the gradient of ``LayerNorm_core``'s result;
@@ -365,7 +367,7 @@ def adapt_backward_kernel(
 
 @triton.jit(do_not_specialize=["n_rows"])
 def split_kernel(g_both, g_state, g_hidden, n_rows, C: tl.constexpr):
-    """The way back of :func:`join_kernel`: ``g_state`` is written, ``g_hidden`` added to."""
+    """Split the gradient of :func:`join_kernel`: write ``g_state``, add to ``g_hidden``."""
     row = tl.program_id(0) * C.rows + tl.arange(0, C.rows)
     mask = row < n_rows
     store_rows(g_state, row, mask, load_rows(g_both, 2 * row, mask, C), C)
@@ -375,7 +377,7 @@ def split_kernel(g_both, g_state, g_hidden, n_rows, C: tl.constexpr):
 
 @triton.jit
 def inner_dropped(x, at, size, stream, position, width, layer, step, seed, C: tl.constexpr):
-    """Dropout inside the feed-forward of numbers ``at`` (BLOCK,) of rows of ``width``."""
+    """Apply dropout inside the feed-forward to numbers ``at`` (BLOCK,) of rows of ``width``."""
     if C.inner_planes > 0:
         row = at // width
         column = (at - row * width).to(tl.int32)
@@ -406,7 +408,7 @@ def activate_kernel(
     BLOCK: tl.constexpr,
     C: tl.constexpr,
 ):
-    """The activation, number by number, dropped; where there is ``g_out``, its argument's gradient.
+    """Compute the activation, element by element, dropped; with ``g_out``, its argument's gradient.
 
     Args:
         inner: (size,) of any type, the argument.
