@@ -10,6 +10,7 @@ policy back. Nothing of the size of rollouts x steps x catalogue exists.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -127,7 +128,7 @@ class _Steps:
         return (values * self._weight.to(values.dtype)).sum(-1)
 
 
-class RptLossesOf(nn.Module, Generic[Samples]):
+class RptLossesOf(nn.Module, ABC, Generic[Samples]):
     """The losses of rollouts, whichever way these are encoded.
 
     Policy, reference and objective are one module, so that an engine that wraps modules wraps the
@@ -263,6 +264,7 @@ class RptLossesOf(nn.Module, Generic[Samples]):
         assert isinstance(reference, Tensor)
         return Rollouts(group_advantages(rewards), rewards, found.detach(), reference)
 
+    @abstractmethod
     def encode(
         self,
         model: LaresModel,
@@ -282,7 +284,6 @@ class RptLossesOf(nn.Module, Generic[Samples]):
             initial_states: (B, G, L, d), to fix them.
             shares: whether rollouts of a sample may share one pass of the pre-block.
         """
-        raise NotImplementedError
 
     def _policy_gain(self, found: Tensor, old: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
         """(surrogate of every step, 1 where its ratio is cut off), both (B, N)."""
