@@ -324,7 +324,9 @@ def test_a_product_of_16_bits_is_float32(dtype: torch.dtype) -> None:
     a, b = (torch.randn(*shape).add(3).to(dtype) for shape in ((5, 9000), (9000, 3)))
     found, exact = wide_product(a, b), a.double() @ b.double()
     assert float(exact.max()) > 65504
-    assert relative(found.double(), exact) < 1e-6
+    # Sums of 9,000 in float32: how near they come depends on the order in which a processor's library
+    # adds. Rounded to 16 bits they would be off by 1e-4 and more.
+    assert relative(found.double(), exact) < 1e-5
     with FakeTensorMode():  # the one that cards have
         on_a_card = (torch.empty(t.shape, dtype=dtype, device="cuda") for t in (a, b))
         assert wide_product(*on_a_card).dtype == torch.float32
