@@ -65,17 +65,16 @@ class PlainObjective(nn.Module):
     ) -> Tensor:
         """The loss; ``states`` (B, G, L, d) fixes the first ones, else torch's generator draws."""
         found, reference, rewards = [], [], []
+        histories = batch.histories.padded, batch.histories.lengths
         for rollout, depth in enumerate(depths):
             own, fixed = (None, None) if states is None else (s[:, rollout] for s in states)
-            trajectory = self.encoder.encode(batch.item_seq, batch.lengths, depth, own)
+            trajectory = self.encoder.encode(*histories, depth, own)
             scores = trajectory @ self.model.items.mT
             found.append(self._of_target(scores.log_softmax(-1), batch.targets))
             best = scores[:, -1].detach()[:, 1:].topk(self.rpt.k).indices + 1
             rewards.append((best == batch.targets[:, None]).any(1).float())
             with torch.no_grad():
-                trajectory = self.reference_encoder.encode(
-                    batch.item_seq, batch.lengths, depth, fixed
-                )
+                trajectory = self.reference_encoder.encode(*histories, depth, fixed)
                 scores = trajectory @ self.reference.items.mT
                 reference.append(self._of_target(scores.log_softmax(-1), batch.targets))
         advantages = group_advantages(torch.stack(rewards, dim=1))
@@ -135,7 +134,7 @@ class RptStep:
             objective.double()
         objective.eval()
         batch, _, *seeds = self.phase.make(self.order[: self.batch], 0)
-        shape = (*batch.item_seq.shape, 2 * len(DEPTHS), self.model.config.d_model)
+        shape = (*batch.histories.padded.shape, 2 * len(DEPTHS), self.model.config.d_model)
         drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0)).permute(0, 2, 1, 3)
         states = (drawn.double() if double else drawn).split(len(DEPTHS), dim=1)
         if self.plain is not None:

@@ -21,7 +21,7 @@ from benchmarks.cases.baselines import PlainCore, draw_state, newest
 from benchmarks.cases.equality import YARDSTICKS
 from benchmarks.steps.spt_data import drawn_dataset
 from lares import LaresConfig, LaresModel
-from lares.model.encoder import EncoderOutput, LaresEncoder
+from lares.model import EncoderOutput, LaresEncoder, PackedHistories
 from lares.objectives.spt.config import SptConfig
 from lares.objectives.spt.losses import SptDepths, SptLosses
 from lares.objectives.spt.prefixes import SptObjective
@@ -51,21 +51,21 @@ class PlainEncoder(nn.Module):
 
     def forward(
         self,
-        item_seq: Tensor,
-        lengths: Tensor,
+        histories: PackedHistories,
+        lengths: None,
         num_steps: Tensor,
         initial_state: Tensor | None = None,
         *,
         return_trajectory: bool = True,
         **_: Any,
     ) -> EncoderOutput:
-        size = len(lengths) // 3
+        size = len(histories) // 3
         states = (None,) * 3 if initial_state is None else initial_state.split(size)
         roles = [
             self.encode(*role)
             for role in zip(
-                item_seq.split(size),
-                lengths.split(size),
+                histories.padded.split(size),
+                histories.lengths.split(size),
                 num_steps[::size].tolist(),
                 states,
                 strict=True,
@@ -184,7 +184,8 @@ class SptStep:
         if double:
             objective.double()
             state = state.double()
-        width = max(batch.item_seq.shape[1], batch.partner_seq.shape[1])  # type: ignore[union-attr]
+        assert batch.partners is not None
+        width = max(batch.histories.width, batch.partners.width)
         states = (state[:, :width],) * 3
         with self._autocast("fp32" if double else self.precision):
             losses: SptLosses = objective(batch, DEPTHS, seed, initial_states=states)
