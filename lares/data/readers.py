@@ -20,7 +20,7 @@ from lares.data.formats.recbole import (
 from lares.data.interactions import choose_time, read_interactions
 from lares.data.tables import Table
 from lares.errors import DataError
-from lares.plain import plain
+from lares.plain import whole
 
 _MOVIELENS_FILE = "u.data"
 _MOVIELENS_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
@@ -73,16 +73,13 @@ def load_dataset(
 
     Raises:
         DataError: the data cannot be used; the message gives the file, and line or column.
+        ConfigError: ``core`` is no such number.
     """
     path = Path(path)
     if format not in FORMATS:
         raise DataError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
     require_there(path)
-    core = plain(core)
-    if isinstance(core, bool) or not isinstance(core, int):
-        raise DataError(f"core is {core!r}; it must be a whole number")
-    if core < 0:
-        raise DataError(f"core is {core}; it must be zero or more")
+    core = whole("core", core, 0)
     wanted = _Wanted(user_column, item_column, time_column, delimiter, text_ids, drop_missing, name)
     if format == "auto":
         format = _guess_format(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from lares.errors import ConfigError
 from lares.plain import one_of
@@ -12,6 +12,15 @@ from lares.plain import one_of
 if TYPE_CHECKING:
     import numpy as np
 
+DepthSampler = Literal[
+    "poisson-lognormal",
+    "uniform",
+    "poisson-unbounded",
+    "poisson-bounded",
+    "constant",
+    "non-recurrent",
+]
+DEPTH_SAMPLERS: tuple[str, ...] = get_args(DepthSampler)
 _LOG_SIGMA = 0.5
 MOST_OVER_MEAN = 3  # poisson-lognormal draws are cut at this multiple of the mean
 
@@ -29,7 +38,6 @@ _SAMPLERS: dict[str, Callable[[int, np.random.Generator], int]] = {
     "constant": lambda mean, generator: mean,
     "non-recurrent": lambda mean, generator: 1,
 }
-DEPTH_SAMPLERS = tuple(_SAMPLERS)
 
 
 def sample_depth(sampler: str, mean: int, generator: np.random.Generator) -> int:
