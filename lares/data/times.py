@@ -31,13 +31,6 @@ _FORMS = {
     "dates with time": _DATE + _DAY_TIME,
     "dates with time and zone": _DATE + _DAY_TIME + r" ?(z|Z|UTC|[+-][0-9]{2}(:?[0-9]{2})?)",
 }
-_ONE_OF = {
-    _WHOLE: "a whole number",
-    _REAL: "a real number",
-    "dates": "a date",
-    "dates with time": "a date with time",
-    "dates with time and zone": "a date with time and zone",
-}
 _WANTED = "write numbers, or dates as in 2026-03-01 or 2026-03-01T10:15:00.250+02:00"
 _NO_TIME = ("", "nan", "nat", "null", "none")  # what programs write where there is no time
 _NANOSECOND_DAYS = 106_750  # before and after 1970 that 64 bits of nanoseconds have room for
@@ -139,6 +132,11 @@ def form_of(text: str) -> str | None:
     return None
 
 
+def _one(form: str) -> str:
+    """Return what a time of that form is, in words."""
+    return "a " + form.replace("numbers", "number").replace("dates", "date")
+
+
 def _require_finite(values: NDArray[Any], place: Place) -> None:
     if not np.isfinite(values).all():
         row = int(np.argmin(np.isfinite(values)))
@@ -225,8 +223,8 @@ class _Cells:
             raise DataError(f"{self.place(row)}: {shown(text)} is no time; {_WANTED}")
         start = self.texts[self.first].as_py()
         raise DataError(
-            f"{self.place(row)}: time {shown(text)} is {_ONE_OF[found]}, but the first, "
-            f"{shown(start)}, is {_ONE_OF[form_of(start) or form]}; "
+            f"{self.place(row)}: time {shown(text)} is {_one(found)}, but the first, "
+            f"{shown(start)}, is {_one(form_of(start) or form)}; "
             "all times of a column must have one form"
         )
 

@@ -35,7 +35,7 @@ def peak_memory_mib(device: torch.device) -> dict[str, float]:
     """Peak resident memory of this process, and of its allocations on a CUDA ``device``, in MiB."""
     # Kilobytes on Linux, bytes on macOS.
     unit = 1024**2 if sys.platform == "darwin" else 1024
-    found = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)}
+    peaks = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)}
     if device.type == "cuda":
-        found["device"] = round(torch.cuda.max_memory_allocated(device) / 1024**2, 1)
-    return found
+        peaks["device"] = round(torch.cuda.max_memory_allocated(device) / 1024**2, 1)
+    return peaks
