@@ -333,9 +333,15 @@ def _flags(array: pa.Array) -> NDArray[np.bool_]:
 def _numbers_if_all_are(texts: pa.Array) -> pa.Array:
     if not pc.all(pc.match_substring_regex(texts, f"^({WHOLE_NUMBER})$"), min_count=0).as_py():
         return texts
+    numbers = whole_numbers(texts)
+    return texts if numbers is None else numbers  # numbers that 64 bits do not hold are names
+
+
+def whole_numbers(texts: Any) -> Any:
+    """Return whole numbers in text, an array or a column, as int64 or uint64; None if none has room."""
     for kind in (pa.int64(), pa.uint64()):
         try:
             return texts.cast(kind)
         except pa.ArrowInvalid:
             continue
-    return texts  # numbers that 64 bits do not hold are names
+    return None

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lares.data.ids import is_text
+from lares.data.ids import is_text, whole_numbers
 from lares.errors import DataError
 from lares.names import shown
 
@@ -190,11 +190,9 @@ class _Cells:
         plain = pc.if_else(pc.starts_with(self.texts, "+"), plain, self.texts)
         whole = pc.match_substring_regex(plain, _whole_cell(_FORMS[_WHOLE]))
         if pc.all(whole).as_py():
-            for kind in (pa.int64(), pa.uint64()):
-                try:
-                    return plain.cast(kind), _WHOLE
-                except pa.ArrowInvalid:
-                    continue
+            numbers = whole_numbers(plain)
+            if numbers is not None:
+                return numbers, _WHOLE
             row = _first_failing(plain, pa.int64())
             raise DataError(
                 f"{self.place(row)}: time {shown(self.texts[row].as_py())} does not fit 64 bits"

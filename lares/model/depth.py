@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from lares.errors import ConfigError
-from lares.plain import one_of
+from lares.plain import one_of, whole
 
 if TYPE_CHECKING:
     import numpy as np
 
-DepthSampler = Literal[
-    "poisson-lognormal",
-    "uniform",
-    "poisson-unbounded",
-    "poisson-bounded",
-    "constant",
-    "non-recurrent",
-]
-DEPTH_SAMPLERS: tuple[str, ...] = get_args(DepthSampler)
 _LOG_SIGMA = 0.5
 MOST_OVER_MEAN = 3  # poisson-lognormal draws are cut at this multiple of the mean
 
@@ -38,6 +28,8 @@ _SAMPLERS: dict[str, Callable[[int, np.random.Generator], int]] = {
     "constant": lambda mean, generator: mean,
     "non-recurrent": lambda mean, generator: 1,
 }
+DEPTH_SAMPLERS = tuple(_SAMPLERS)
+DepthSampler: TypeAlias = Literal[DEPTH_SAMPLERS]  # type: ignore[valid-type]
 
 
 def sample_depth(sampler: str, mean: int, generator: np.random.Generator) -> int:
@@ -52,6 +44,4 @@ def sample_depth(sampler: str, mean: int, generator: np.random.Generator) -> int
         ConfigError: there is no such sampler, or the mean is below 1.
     """
     one_of("depth_sampler", sampler, DEPTH_SAMPLERS)
-    if mean < 1:
-        raise ConfigError(f"mean_depth is {mean}; it must be at least 1")
-    return max(1, _SAMPLERS[sampler](mean, generator))
+    return max(1, _SAMPLERS[sampler](whole("mean_depth", mean, 1), generator))

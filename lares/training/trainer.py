@@ -26,9 +26,9 @@ from lares.model.checkpoint import save_model
 from lares.model.model import LaresModel
 from lares.training.config import RunConfig
 from lares.training.display import Display
-from lares.training.distributed import all_gather_rows, shard
+from lares.training.distributed import all_gather_rows
 from lares.training.diverged import diverged
-from lares.training.engine import all_do, as_started, first_does
+from lares.training.engine import all_do, as_started, first_does, place_of
 from lares.training.interrupts import Interrupted, StopRequest, stop_request
 from lares.training.loggers import Board, CsvLog, read_rows
 from lares.training.memory import peak_memory_mib
@@ -400,7 +400,7 @@ class Trainer:
         ``states`` are those of :func:`lares.evaluation.evaluate`.
         """
         options = self.config.trainer
-        first, end = shard(len(split), self.fabric.global_rank, self.fabric.world_size)
+        first, end = place_of(self.fabric).part(len(split))
         part = Split(split.items, split.starts[first:end], split.ends[first:end])
 
         def ranks_of_part() -> dict[int, Tensor]:
