@@ -65,14 +65,14 @@ def choose_time(table: Table, how: Reading) -> tuple[str | None, str]:
         for name in sample.column_names
         if name not in (how.user, how.item) and looks_like_times(name, sample.column(name))
     ]
-    found = (
+    likely_times = (
         f"columns that look like times: {', '.join(likely)}"
         if likely
         else "no column looks like times"
     )
     return None, (
         f"rows are taken in the order of the file, as no time column was named and none is called "
-        f"{DEFAULT_TIME!r}; {found} (--data.time_column NAME orders by one, "
+        f"{DEFAULT_TIME!r}; {likely_times} (--data.time_column NAME orders by one, "
         f'--data.time_column "" means the order of the file)'
     )
 
@@ -124,7 +124,7 @@ def read_interactions(table: Table, how: Reading, name: str, note: str = "") -> 
             break
         except ReadAgain:
             continue
-    missing = {column: found.codes < 0 for column, found in codes.items()}
+    missing = {column: coded.codes < 0 for column, coded in codes.items()}
     if times is not None:
         missing[str(time)] = times.missing
     if not len(missing[user]):
@@ -160,11 +160,11 @@ def _coded(table: Table, wanted: list[str]) -> tuple[dict[str, Codes], Times | N
         for column, coder in coders.items():
             coder.add(batch.column(column))
         times += [compact(batch.column(column)) for column in wanted[2:]]
-    found = {column: coder.finish() for column, coder in coders.items()}
+    codes = {column: coder.finish() for column, coder in coders.items()}
     if not times:
-        return found, None
+        return codes, None
     try:
-        return found, read_times(join_pieces(times), table.place)
+        return codes, read_times(join_pieces(times), table.place)
     except pa.ArrowException as error:
         raise table.problem(wanted[2])(
             f"has different types in different files: {error}"
@@ -193,7 +193,9 @@ def kept_rows(
     if not rows.any():
         return slice(None), ()
     counts = ", ".join(
-        f"{int(found.sum()):,} in {column!r}" for column, found in missing.items() if found.any()
+        f"{int(lacking.sum()):,} in {column!r}"
+        for column, lacking in missing.items()
+        if lacking.any()
     )
     count = f"{int(rows.sum()):,} of {len(rows):,} rows lack a value ({counts})"
     if drop:
@@ -201,7 +203,7 @@ def kept_rows(
             raise DataError(f"{table.path}: all {len(rows):,} rows lack a value ({counts})")
         return ~rows, (f"left out: {count}",)
     first = int(np.argmax(rows))
-    column = next(column for column, found in missing.items() if found[first])
+    column = next(column for column, lacking in missing.items() if lacking[first])
     more = [table.place(int(row)) for row in np.flatnonzero(rows)[1:_SHOWN_PLACES]]
     others = f"; also {'; '.join(more)}" if more else ""
     raise DataError(

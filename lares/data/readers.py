@@ -94,10 +94,10 @@ def open_table(path: Path, wanted: Sequence[str]) -> Table:
         DataError: there is no such file, or its form is another.
     """
     require_there(path)
-    found = _guess_format(path)
-    if found not in ("parquet", "csv"):
-        raise DataError(f"{path} is {found}; it must be a table in Parquet or CSV")
-    return ParquetTable(path) if found == "parquet" else DelimitedTable(path, wanted=wanted)
+    form = _guess_format(path)
+    if form not in ("parquet", "csv"):
+        raise DataError(f"{path} is {form}; it must be a table in Parquet or CSV")
+    return ParquetTable(path) if form == "parquet" else DelimitedTable(path, wanted=wanted)
 
 
 def _guess_format(path: Path) -> str:
@@ -105,21 +105,21 @@ def _guess_format(path: Path) -> str:
     if not path.is_dir():
         if path.name.lower() == _MOVIELENS_FILE:
             return "movielens"
-        found = kind(path)
-        if found is None:
+        form = kind(path)
+        if form is None:
             found_suffix = repr(path.suffix) if path.suffix else "a file without suffix"
             raise DataError(
                 f"{path}: cannot tell the format of {found_suffix}; "
                 f"--data.format names it ({', '.join(FORMATS[1:])})"
             )
-        return found
+        return form
     if (path / _MOVIELENS_FILE).is_file():
         return "movielens"
     files = [file for file in path.iterdir() if file.name[0] not in "._" and file.is_file()]
     kinds = {kind(file) for file in files} - {None}
-    for found in ("recbole", "parquet", "csv"):
-        if found in kinds:
-            return found
+    for form in ("recbole", "parquet", "csv"):
+        if form in kinds:
+            return form
     raise DataError(
         f"folder {path} holds neither {_MOVIELENS_FILE}, nor a file ending in {ATOMIC_SUFFIX}, nor CSV "
         "or Parquet files"

@@ -216,12 +216,12 @@ class _Cells:
             return
         row = pc.index(fits, False).as_py()
         text = self.texts[row].as_py()
-        found = form_of(text)
-        if found is None:
+        other = form_of(text)
+        if other is None:
             raise DataError(f"{self.place(row)}: {shown(text)} is no time; {_WANTED}")
         start = self.texts[self.first].as_py()
         raise DataError(
-            f"{self.place(row)}: time {shown(text)} is {_one(found)}, but the first, "
+            f"{self.place(row)}: time {shown(text)} is {_one(other)}, but the first, "
             f"{shown(start)}, is {_one(form_of(start) or form)}; "
             "all times of a column must have one form"
         )

@@ -103,12 +103,12 @@ class Vocabulary:
             places[self.ids[places] != wanted] = -1
         elif len(keys) <= _FEW:
             all_places = range(len(self))
-            found = [bisect_left(all_places, key, key=self._id_at) for key in keys]
-            places = np.minimum(np.array(found, dtype=np.int64), len(self) - 1)
+            before = [bisect_left(all_places, key, key=self._id_at) for key in keys]
+            places = np.minimum(np.array(before, dtype=np.int64), len(self) - 1)
             places[[self._id_at(p) != key for p, key in zip(places, keys, strict=True)]] = -1
         else:
-            found = pc.index_in(pa.array(keys, pa.large_string()), value_set=self._ids)
-            places = found.fill_null(-1).to_numpy().astype(np.int64)
+            indices = pc.index_in(pa.array(keys, pa.large_string()), value_set=self._ids)
+            places = indices.fill_null(-1).to_numpy().astype(np.int64)
         return places
 
     def _id_at(self, place: int) -> Any:

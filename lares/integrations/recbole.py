@@ -207,9 +207,9 @@ class _Swap:
         """``calculate_loss`` of ``loss_type: CE``."""
         model = self.model
         refuse_hooks([("loss_fct", model.loss_fct)])
-        found = model.forward(interaction[model.ITEM_SEQ], interaction[model.ITEM_SEQ_LEN])
+        states = model.forward(interaction[model.ITEM_SEQ], interaction[model.ITEM_SEQ_LEN])
         items = interaction[model.POS_ITEM_ID]
-        return catalogue_cross_entropy(found, model.item_embedding.weight, items)
+        return catalogue_cross_entropy(states, model.item_embedding.weight, items)
 
 
 @dataclass
@@ -329,8 +329,8 @@ def _activation(where: str, ffn: Any) -> str:
     for name, ours in _ACTIVATIONS.items():
         if ffn.intermediate_act_fn == ffn.get_hidden_act(name):
             return ours
-    found = getattr(ffn.intermediate_act_fn, "__name__", ffn.intermediate_act_fn)
-    refuse(f"{where}.intermediate_act_fn", found, f"it must be one of {', '.join(_ACTIVATIONS)}")
+    function = getattr(ffn.intermediate_act_fn, "__name__", ffn.intermediate_act_fn)
+    refuse(f"{where}.intermediate_act_fn", function, f"it must be one of {', '.join(_ACTIVATIONS)}")
     raise AssertionError
 
 

@@ -84,9 +84,9 @@ def accelerate(model: nn.Module, seed: int | None = None) -> nn.Module:
         wanted = cast("Any", own)(probe)
         real = real.to(wanted.device)
         for candidate in _candidates(model, layers, width):
-            found = candidate.log2feats(probe)
+            features = candidate.log2feats(probe)
             scale = float(wanted[real].abs().max())
-            error = float((found - wanted)[real].abs().max()) / max(scale, 1e-30)
+            error = float((features - wanted)[real].abs().max()) / max(scale, 1e-30)
             if error < _TOLERANCE:
                 _install(model, candidate)
                 return model
@@ -178,13 +178,13 @@ def _scaled_embedding(table: nn.Embedding, ids: Tensor) -> Tensor:
     if table.num_embeddings > ids.numel() or table.max_norm is not None or table.sparse:
         scaled: Tensor = table(ids) * scale
         return scaled
-    found: Tensor = functional.embedding(
+    embedded: Tensor = functional.embedding(
         ids,
         table.weight * scale,
         table.padding_idx,
         scale_grad_by_freq=table.scale_grad_by_freq,
     )
-    return found
+    return embedded
 
 
 def _install(model: nn.Module, features: _Features) -> None:

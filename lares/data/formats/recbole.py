@@ -122,23 +122,23 @@ def _file_of(base: Path, split: str, like: Path | None = None) -> Path:
     """
     name = f"{base.name}.{split}".rstrip(".")
     files = _atomic_files(base.parent) if base.parent.is_dir() else []
-    found = [file for file in files if _is_called(stem(file), base.name, split)]
-    if like is not None and len(found) > 1:
+    those = [file for file in files if _is_called(stem(file), base.name, split)]
+    if like is not None and len(those) > 1:
         ending = like.name.removeprefix(stem(like))
-        found = [file for file in found if file.name.removeprefix(stem(file)) == ending] or found
-    if len(found) > 1:
+        those = [file for file in those if file.name.removeprefix(stem(file)) == ending] or those
+    if len(those) > 1:
         raise DataError(
-            f"{base.parent} holds {' and '.join(file.name for file in found)}, which are the same file "
+            f"{base.parent} holds {' and '.join(file.name for file in those)}, which are the same file "
             "in different forms; keep one of them"
         )
-    return found[0] if found else base.with_name(f"{name}{ATOMIC_SUFFIX}")
+    return those[0] if those else base.with_name(f"{name}{ATOMIC_SUFFIX}")
 
 
-def _is_called(found: str, name: str, split: str) -> bool:
+def _is_called(called: str, name: str, split: str) -> bool:
     """Return whether a file's name without suffixes is NAME, or NAME.SPLIT in any case of SPLIT."""
     if not split:
-        return found == name
-    return found.lower().endswith(f".{split}") and _SPLIT.sub("", found) == name
+        return called == name
+    return called.lower().endswith(f".{split}") and _SPLIT.sub("", called) == name
 
 
 def _has_histories(path: Path, item: str, delimiter: str) -> bool:
