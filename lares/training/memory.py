@@ -40,7 +40,7 @@ def peak_memory_mib(device: torch.device) -> dict[str, float]:
         peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-    found = {"host": round(peak / 1024**2, 1)}
+    peaks = {"host": round(peak / 1024**2, 1)}
     if device.type == "cuda":
-        found["device"] = round(torch.cuda.max_memory_allocated(device) / 1024**2, 1)
-    return found
+        peaks["device"] = round(torch.cuda.max_memory_allocated(device) / 1024**2, 1)
+    return peaks
