@@ -25,9 +25,10 @@ from string import ascii_lowercase
 sys.path.insert(0, str(Path(__file__).parent))
 from build import (
     BuildError,
+    captured,
     compiler,
-    escaped,
     in_command,
+    ninja_file,
     put_in_place,
     run_job,
     run_ninja,
@@ -62,9 +63,7 @@ def nvcc() -> str:
 
 def _output(command: list[str]) -> str:
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=60, check=False
-        )
+        done = captured(command, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
@@ -150,28 +149,16 @@ def rules(
     includes = in_command(" ".join(shlex.quote(f"-I{path}") for path in seen))
     command = in_command(command)
     # The others are the same whatever is compiled beside them, so that ninja can keep them.
-    objects = {"refine.o": ("cuda/refine.cu", "" if device else of_shapes(shapes))}
-    objects |= {f"{Path(source).stem}.o": (source, "") for source in extra}
+    objects = {"refine.o": (ROOT / "cuda/refine.cu", "" if device else of_shapes(shapes))}
+    objects |= {f"{Path(source).stem}.o": (ROOT / source, "") for source in extra}
     for kernel in ("backward", "forward", "split"):  # what takes longest first
         for kind, width in shapes:
             own = f"-DLARES_TYPE={kind} -DLARES_WIDTH={width}"
             if device:
                 own = f"{own} {ptxas_flags(kernel, width)}".rstrip()
-            objects[f"{kernel}_{kind}_{width}.o"] = (f"cuda/{kernel}.cu", own)
-    lines = [
-        "rule compile",
-        f"  command = {command} {flags} {includes} $own -MMD -MF $out.d -c $in -o $out",
-        "  depfile = $out.d",
-        "  deps = gcc",
-        "rule link",
-        # What an earlier link made is not taken for this one's.
-        f"  command = rm -f $out && {command.removesuffix(' -x c++')} {link} $in -o $out",
-    ]
-    for name, (source, own) in objects.items():
-        path = escaped(seen_from(folder, ROOT / source))
-        lines += [f"build {name}: compile {path}", f"  own = {own}"]
-    lines.append(f"build {target}: link {' '.join(objects)}")
-    return "\n".join(lines) + "\n"
+            objects[f"{kernel}_{kind}_{width}.o"] = (ROOT / f"cuda/{kernel}.cu", own)
+    linking = f"{command.removesuffix(' -x c++')} {link} $in -o $out"
+    return ninja_file(f"{command} {flags} {includes}", objects, linking, target, folder)
 
 
 def build_cuda(target: Path, folder: Path) -> None:
