@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,20 +33,18 @@ def serves(backend: str, case: Case) -> bool:
     name, _, where = backend.partition(":")
     if available_backends().get(name) != "usable":
         return False
-    lengths = [case.max_length] * case.batch
     try:
         with use_backend(name), _weights(where):
-            explain(
-                case.config,
-                lengths,
-                case.steps,
-                device=case.device,
-                training=case.backward,
-                precision=products_of(case.precision),
-            )
+            _explained(case, case.backward, products_of(case.precision))
     except (BackendError, ValueError):
         return False
     return True
+
+
+def _explained(case: Case, training: bool, precision: str | None, **more: Any) -> Any:
+    """What a call of the case's would run."""
+    given = {"device": case.device, "training": training, "precision": precision, **more}
+    return explain(case.config, [case.max_length] * case.batch, case.steps, **given)
 
 
 def _weights(where: str) -> contextlib.AbstractContextManager[None]:
@@ -123,28 +122,14 @@ def _op(backend: str, problem: Problem, precision: str, dropout: bool) -> Progra
     core, case = problem.core(dropout), problem.case
     name, _, where = backend.partition(":")
     asked = None if problem.hidden.dtype == torch.float64 else products_of(precision)
+    hidden, lengths, steps = problem.hidden, problem.lengths, case.steps
 
     def program(state: Tensor | None) -> Tensor:
-        return core(
-            problem.hidden,
-            problem.lengths,
-            num_steps=case.steps,
-            state=state,
-            seed=SEED,
-            precision=asked,
-        ).last
+        return core(hidden, lengths, num_steps=steps, state=state, seed=SEED, precision=asked).last
 
     # What runs anyway is called as users call it: without a choice made anew around every call, which
     # would be timed as if it were the op's.
-    unasked = explain(
-        case.config,
-        [case.max_length] * case.batch,
-        case.steps,
-        device=case.device,
-        dtype=problem.hidden.dtype,
-        training=dropout,
-        precision=asked,
-    )
+    unasked = _explained(case, dropout, asked, dtype=problem.hidden.dtype)
     if name == unasked.backend and not where:
         return program
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
+from benchmarks.core.process import printed_by
 from benchmarks.core.race import Race, timed
 
 Runner = Callable[[], object]
@@ -83,9 +84,8 @@ def enter(
 def number_from(name: str, command: Sequence[str]) -> int | str:
     """Return the number that a program prints, or why a peer's cannot: ours has to."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
+        return int(printed_by(command))
     except subprocess.CalledProcessError as error:
         if is_ours(name):
             raise
         return reason_of(error)
-    return int(done.stdout)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import json
 import sys
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.core.memory import peak_growth
+from benchmarks.core.race import Race
 from benchmarks.steps.spt import PlainEncoder
 from benchmarks.steps.spt_data import drawn_dataset
 from lares import LaresConfig, LaresModel
@@ -176,14 +176,9 @@ def bytes_taken(name: str, batch: int) -> int:
 
 def seconds_of_rounds(names: Sequence[str], batch: int, rounds: int) -> dict[str, list[float]]:
     """Of the programs' steps, by name; the first round is not counted."""
-    steps = {name: RptStep(name, batch) for name in names}
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(rounds + 1):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            found[name].append(time.perf_counter() - started)
-    return {name: seconds[1:] for name, seconds in found.items()}
+    race = Race({name: RptStep(name, batch) for name in names})
+    race.run(rounds)
+    return {name: [sample.wall for sample in samples] for name, samples in race.samples.items()}
 
 
 if __name__ == "__main__":
