@@ -31,6 +31,7 @@ from benchmarks.cases.catalogue import (
     Program,
     batch_of,
     check,
+    gradients,
     plain,
     streamed,
 )
@@ -42,11 +43,6 @@ from benchmarks.report.results import CatalogueRow
 
 BUDGET, FEWEST_ROUNDS, MOST_ROUNDS = 2.0, 5, 60
 N_ITEMS = (12_000, 200_000, 1_000_000)
-
-
-def gradients(losses: Tensor, batch: Batch) -> list[Tensor]:
-    """Losses (R,), or their mean, and the gradients of the mean."""
-    return [losses.detach(), *torch.autograd.grad(losses.mean(), [batch.queries, batch.items])]
 
 
 def liger(case: CatalogueCase, batch: Batch) -> list[Tensor]:
@@ -113,9 +109,7 @@ def run(recorder: Recorder, case: CatalogueCase, device: str, compiles: bool) ->
         name: partial(program, case, batch) for name, program in able.items()
     }
     race = Race(runners, clock=clock_of(device))
-    for _ in range(race.rounds_in(BUDGET, FEWEST_ROUNDS, MOST_ROUNDS)):
-        race.others()
-        race.subject()
+    race.run(race.rounds_in(BUDGET, FEWEST_ROUNDS, MOST_ROUNDS))
     for name, row in recorder.record_catalogue(case, race).items():
         print(f"{case}: {name} {row.median_us:.0f} us, {row.speedup:.2f} x plain", flush=True)
     if device == "cuda":

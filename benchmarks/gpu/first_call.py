@@ -8,15 +8,13 @@ process may have to compile what the second then finds on disk.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import time
 
 import torch
 
 from benchmarks.cases.implementations import PREFERRED
-from benchmarks.core.settings import ROOT
+from benchmarks.core.process import printed_by
 from lares_kernels import CoreConfig, RecurrentCore, use_backend
 
 LENGTHS, STEPS = [20, 7, 1], 4
@@ -32,19 +30,9 @@ def first_call(backend: str, device: str, precision: str, seconds: float) -> flo
     ends = time.monotonic() + seconds
     command = [sys.executable, "-m", "benchmarks.gpu.first_call"]
     command += ["--backend", backend, "--device", device, "--precision", precision]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
     for _ in range(2):
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            check=True,
-            timeout=max(0.0, ends - time.monotonic()),
-        )
-    return float(done.stdout)
+        printed = printed_by(command, max(0.0, ends - time.monotonic()))
+    return float(printed)
 
 
 def main() -> None:
