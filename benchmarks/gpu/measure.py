@@ -42,7 +42,7 @@ from benchmarks.gpu.tests import gpu_tests, run_tests
 from benchmarks.report.gpu_goals import verdicts
 from benchmarks.report.recorder import Recorder
 from benchmarks.report.results import GpuRow, read_rows
-from benchmarks.report.gpu import write_report
+from benchmarks.report.sections import write_report
 from benchmarks.steps.spt import SptStep, check_equal
 
 CHECKS_SHARE, TESTS_SHARE, SANITIZER_SHARE = 0.35, 0.25, 0.1  # of the time, at most

@@ -1,21 +1,27 @@
-"""Plots of results: cost against depth, batch and length, and how the implementations compare."""
+"""Plots of results: cost against depth, batch, length and floor, and how implementations compare."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.cases.op import Case
-from benchmarks.report.results import Row
+from benchmarks.cases import gpu
+from benchmarks.cases.op import SHAPE, Case
+from benchmarks.report.results import GpuRow, Row
 from benchmarks.report.tables import PASSES
 
 mpl.use("Agg")
 
 DPI = 120
+MAIN = Case("main")
 COLOURS = {
     "plain": "tab:gray",
     "compiled": "tab:orange",
@@ -24,21 +30,27 @@ COLOURS = {
     "op:reference": "tab:blue",
     "op:cpu": "tab:red",
 }
-MAIN = Case("main")
-SHAPE = ("d_model", "n_heads", "d_ff", "n_layers", "steps", "batch", "max_length", "lengths")
+GPU_COLOURS = {
+    "explicit": "tab:gray",
+    "plain": "tab:blue",
+    "varlen": "tab:green",
+    "op:reference": "tab:purple",
+    "op:triton": "tab:red",
+    "op:cuda": "tab:pink",
+    "op:cpu": "tab:orange",
+}
 
 
-def colour(implementation: str) -> str:
-    return COLOURS.get(implementation, "black")
-
-
-def like_main(row: Row, *varied: str) -> bool:
+def like_main(row: Row, *varied: str, main: Case = MAIN) -> bool:
     """Whether a timed row has the main case's values but for those ``varied``."""
+    case = replace(main, backward=row.passes == PASSES[1])
+    same = (name for name in ("precision", "threads", *SHAPE) if name not in varied)
     return (
         row.median_us is not None
         and row.case != "avx2"  # that case differs in what no column says
-        and (row.precision, row.threads) == ("fp32", 1)
-        and all(getattr(row, name) == getattr(MAIN, name) for name in SHAPE if name not in varied)
+        and not row.case.endswith("-compiled")
+        and row.dropout == case.rate
+        and all(getattr(row, name) == getattr(main, name) for name in same)
     )
 
 
@@ -49,57 +61,36 @@ def compared(rows: Sequence[Row]) -> list[str]:
     return ["plain", *fastest[:1]]
 
 
-def _curve(
-    axes: Axes, rows: Sequence[Row], x: str, y: Callable[[Row], float], label: str, style: str
-) -> None:
-    points = sorted({getattr(row, x): y(row) for row in rows}.items())
-    if points:
-        name = rows[0].implementation
-        axes.plot(*zip(*points, strict=True), style, marker="o", color=colour(name), label=label)
+class Curve(NamedTuple):
+    """A line of a plot; ``points`` by x."""
+
+    label: str
+    colour: str
+    points: dict[float, float]
+    style: str = "-"
 
 
-def _legend(axes: Axes) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8)
-
-
-def two_panels(title: str, xlabel: str, ylabel: str) -> tuple[Figure, dict[str, Axes]]:
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = dict(zip(PASSES, figure.subplots(1, 2), strict=True))
-    figure.suptitle(title, fontsize=11)
-    for passes, axes in panels.items():
-        axes.set_title(passes, fontsize=10)
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
-        axes.grid(alpha=0.3)
-    return figure, panels
-
-
-def milliseconds(row: Row) -> float:
-    return (row.median_us or 0.0) / 1000
-
-
-def microseconds_a_token(row: Row) -> float:
-    return (row.median_us or 0.0) / (row.tokens or 1)
-
-
-def _plot(
-    rows: Sequence[Row],
-    path: Path,
-    what: str,
-    units: tuple[str, str],
-    curves: Callable[[Axes, list[Row], str], None],
+def _draw(
+    title: str,
+    labels: tuple[str, str],
     scale: Callable[[Axes], None],
-) -> None:
-    """Draw a panel for each pass, in it what ``curves`` makes of each implementation's rows."""
-    figure, panels = two_panels(f"Cost against {what} (fp32, one thread)", *units)
-    for passes, axes in panels.items():
-        for name in compared(rows):
-            chosen = [row for row in rows if (row.implementation, row.passes) == (name, passes)]
-            curves(axes, chosen, name)
+    curves: Callable[[str], Iterable[Curve]],
+) -> Figure:
+    """Draw a panel for each pass with its curves."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    for passes, axes in zip(PASSES, figure.subplots(1, 2), strict=True):
+        axes.set_title(passes, fontsize=10)
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+        axes.grid(alpha=0.3)
+        for curve in curves(passes):
+            points = zip(*sorted(curve.points.items()), strict=True)
+            axes.plot(*points, curve.style, marker="o", color=curve.colour, label=curve.label)
         scale(axes)
-        _legend(axes)
-    figure.savefig(path, dpi=DPI)
+        if axes.lines:
+            axes.legend(fontsize=8)
+    return figure
 
 
 def _from_zero(axes: Axes) -> None:
@@ -107,54 +98,70 @@ def _from_zero(axes: Axes) -> None:
     axes.set_xlim(left=0)
 
 
-def _logarithmic(axes: Axes) -> None:
-    axes.set_xscale("log", base=4)
-    axes.xaxis.set_major_formatter("{x:.0f}")
+def _steep(axes: Axes) -> None:
     axes.set_yscale("log")
 
 
-def _plot_calls(
+def _logarithmic(axes: Axes) -> None:
+    axes.set_xscale("log", base=4)
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    _steep(axes)
+
+
+def plot_cost(
+    title: str,
+    column: str,
+    xlabel: str,
+    scale: Callable[[Axes], None],
+    on_card: bool,
     rows: Sequence[Row],
     path: Path,
-    what: str,
-    column: str,
-    unit: str,
-    scale: Callable[[Axes], None],
-) -> None:
-    def curves(axes: Axes, chosen: list[Row], name: str) -> None:
-        near = [row for row in chosen if like_main(row, column)]
-        _curve(axes, near, column, milliseconds, name, "-")
+) -> bool:
+    """A call's time against one value of the main case, a curve for each implementation.
 
-    _plot(rows, path, what, (unit, "milliseconds a call"), curves, scale)
+    On a card all there are, and nothing where no curve has two points.
+    """
+    main, colours = (gpu.MAIN, GPU_COLOURS) if on_card else (MAIN, COLOURS)
+    names, fewest = (list(colours), 2) if on_card else (compared(rows), 1)
+    near = [row for row in rows if like_main(row, column, main=main)]
+
+    def curves(passes: str) -> Iterable[Curve]:
+        for name in names:
+            chosen = [row for row in near if (row.implementation, row.passes) == (name, passes)]
+            points = {getattr(row, column): (row.median_us or 0.0) / 1000 for row in chosen}
+            if len(points) >= fewest:
+                yield Curve(name, colours[name], points)
+
+    labels = (xlabel, f"milliseconds {'on the device' if on_card else 'a call'}")
+    figure = _draw(title, labels, scale, curves)
+    if on_card and not any(axes.lines for axes in figure.axes):
+        return False
+    figure.savefig(path, dpi=DPI)
+    return True
 
 
-def plot_steps(rows: Sequence[Row], path: Path) -> None:
-    """Time against ``T``."""
-    _plot_calls(rows, path, "depth", "steps", "steps T", _from_zero)
-
-
-def plot_batch(rows: Sequence[Row], path: Path) -> None:
-    """Time against the number of sequences, both on logarithmic axes."""
-    _plot_calls(rows, path, "batch", "batch", "sequences B", _logarithmic)
-
-
-def plot_length(rows: Sequence[Row], path: Path) -> None:
+def plot_length(rows: Sequence[Row], path: Path) -> bool:
     """Time of a real token against the width of the batch, full and with short sequences."""
+    timed = [row for row in rows if row.case.startswith("length-") and row.median_us is not None]
 
-    def curves(axes: Axes, chosen: list[Row], name: str) -> None:
-        timed = [
-            row for row in chosen if row.case.startswith("length-") and row.median_us is not None
-        ]
-        for kind, style in (("full", "-"), ("geometric", "--")):
-            of_kind = [row for row in timed if row.lengths == kind]
-            label = f"{name}, {kind} lengths"
-            _curve(axes, of_kind, "max_length", microseconds_a_token, label, style)
+    def curves(passes: str) -> Iterable[Curve]:
+        for name, (kind, style) in product(compared(rows), (("full", "-"), ("geometric", "--"))):
+            wanted = (name, passes, kind)
+            points = {
+                row.max_length or 0: (row.median_us or 0.0) / (row.tokens or 1)
+                for row in timed
+                if (row.implementation, row.passes, row.lengths) == wanted
+            }
+            if points:
+                yield Curve(f"{name}, {kind} lengths", COLOURS[name], points, style)
 
-    units = ("longest sequence L", "microseconds a real token")
-    _plot(rows, path, "length", units, curves, _from_zero)
+    labels = ("longest sequence L", "microseconds a real token")
+    title = "Cost against length (fp32, one thread)"
+    _draw(title, labels, _from_zero, curves).savefig(path, dpi=DPI)
+    return True
 
 
-def plot_ratios(rows: Sequence[Row], path: Path) -> None:
+def plot_ratios(rows: Sequence[Row], path: Path) -> bool:
     """How many times as fast as plain each implementation is in the main case."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots()
@@ -168,13 +175,8 @@ def plot_ratios(rows: Sequence[Row], path: Path) -> None:
             for row in main
             if row.implementation == name
         }
-        drawn = axes.bar(
-            [cell - 0.4 + (place + 0.5) * width for cell in bars],
-            list(bars.values()),
-            width,
-            color=colour(name),
-            label=name,
-        )
+        left = [cell - 0.4 + (place + 0.5) * width for cell in bars]
+        drawn = axes.bar(left, list(bars.values()), width, color=COLOURS[name], label=name)
         axes.bar_label(drawn, fmt="%.1f", fontsize=7)
     labels = [
         f"{passes}\n{precision}, {threads} thread{'' if threads == 1 else 's'}"
@@ -186,11 +188,83 @@ def plot_ratios(rows: Sequence[Row], path: Path) -> None:
     axes.axhline(1.0, color="black", linewidth=0.8)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=DPI)
+    return True
 
 
-PLOTS: dict[str, Callable[[Sequence[Row], Path], None]] = {
-    "ratios.png": plot_ratios,
-    "steps.png": plot_steps,
-    "batch.png": plot_batch,
-    "length.png": plot_length,
+def plot_compared(rows: Sequence[GpuRow], path: Path) -> bool:
+    """Every implementation of the main case: time on the device, and the floor.
+
+    Those of its race against compiled programs, too, where that added something.
+    """
+    chosen = {
+        passes: [
+            row
+            for case in ("main-compiled", "main")
+            for row in rows
+            if (row.case, row.passes, row.precision) == (case, passes, gpu.MAIN.precision)
+        ]
+        for passes in PASSES
+    }
+    if not all(chosen.values()):
+        return False
+    figure = Figure(figsize=(11, 5), layout="constrained")
+    for (passes, found), axes in zip(chosen.items(), figure.subplots(1, 2), strict=True):
+        times = {row.implementation: row.median_us or 0.0 for row in found}
+        _bars(axes, dict(sorted(times.items(), key=lambda each: -each[1])), "tab:blue", "%.0f", 8)
+        axes.set_xscale("log")
+        if found[0].floor_us:
+            axes.axvline(found[0].floor_us, color="tab:red", label="floor")
+            axes.legend(fontsize=8)
+        axes.set_title(passes, fontsize=10)
+        axes.set_xlabel("microseconds on the device")
+    figure.suptitle(f"Main case in {gpu.MAIN.precision}, B = {found[0].batch}", fontsize=11)
+    figure.savefig(path, dpi=DPI)
+    return True
+
+
+def plot_floor(rows: Sequence[GpuRow], path: Path) -> bool:
+    """How many times its floor each of the op's rows takes."""
+    best: dict[str, float] = {}
+    for row in rows:
+        if row.implementation in ("op:triton", "op:cuda") and row.floor_us and row.median_us:
+            name = f"{row.case}, {row.passes}, {row.precision}"
+            best[name] = min(row.median_us / row.floor_us, best.get(name, float("inf")))
+    if not best:
+        return False
+    figure = Figure(figsize=(8, 1 + 0.25 * len(best)), layout="constrained")
+    axes = figure.subplots()
+    _bars(axes, best, "tab:red", "%.1f", 7)
+    axes.set_xlabel("times the floor")
+    axes.invert_yaxis()
+    figure.savefig(path, dpi=DPI)
+    return True
+
+
+def _bars(axes: Axes, values: dict[str, float], colour: str, form: str, size: int) -> None:
+    bars = axes.barh(list(values), list(values.values()), color=colour)
+    axes.bar_label(bars, fmt=form, fontsize=size, padding=2)
+    axes.tick_params(labelsize=size)
+
+
+Plot = Callable[[Sequence[Any], Path], bool]
+_DEPTH, _BATCH = ("steps", "steps T"), ("batch", "sequences B")
+# By page, and by file: each draws rows into a file where there are enough, and says so.
+PLOTS: dict[str, dict[str, Plot]] = {
+    "cpu": {
+        "ratios.png": plot_ratios,
+        "steps.png": partial(
+            plot_cost, "Cost against depth (fp32, one thread)", *_DEPTH, _from_zero, False
+        ),
+        "batch.png": partial(
+            plot_cost, "Cost against batch (fp32, one thread)", *_BATCH, _logarithmic, False
+        ),
+        "length.png": plot_length,
+    },
+    "catalogue": {},
+    "gpu": {
+        "gpu-compared.png": plot_compared,
+        "gpu-steps.png": partial(plot_cost, "Cost against depth", *_DEPTH, _steep, True),
+        "gpu-batch.png": partial(plot_cost, "Cost against batch", *_BATCH, _logarithmic, True),
+        "gpu-floor.png": plot_floor,
+    },
 }

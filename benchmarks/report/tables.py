@@ -1,12 +1,162 @@
-"""Rows of results as Markdown tables."""
+"""Rows of results as tables: those of the pages, and the one that ends a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
+from benchmarks.report.markdown import markdown_table
 from benchmarks.report.results import CatalogueRow, Row
 
 PASSES = ("forward", "forward+backward")
+ABSENT = "-"  # of a number that a peer which was left out does not have
+STEP_PARTS = ("data", "encoder", "losses", "optimizer")
+CARD_CASES = ("peak", "bandwidth", "launch", "first-call")  # about the card itself
+FREED = {"rpt_step": "kept", "rpt_step:usual": "given back"}  # memory, by case
+
+
+class Table(NamedTuple):
+    """A table of a page.
+
+    Attributes:
+        columns: headers; :func:`cells_of` tells what stands below each, or below the name after ``=``.
+        left: how many of them stand left; the others stand right.
+        has: whether a row has a line.
+    """
+
+    columns: str
+    left: int
+    has: Callable[[Any], bool]
+
+    def text(self, rows: Sequence[Row]) -> str:
+        """The table; empty where no row has a line."""
+        cells, chosen = cells_of(rows), [row for row in rows if self.has(row)]
+        columns = [column.split(" = ") for column in self.columns.split(", ")]
+        lines = [[cells[names[-1]](row) for names in columns] for row in chosen]
+        return markdown_table([names[0] for names in columns], lines, self.left) if lines else ""
+
+
+def is_step(row: Row) -> bool:
+    return row.case.startswith("spt-") and row.passes == "step"
+
+
+def is_sweep(row: Row) -> bool:
+    return row.case.split("-")[0] in ("avx2", "width", "length", "layers", "steps", "batch")
+
+
+_TIMES = "median, quartiles, x plain"
+_STEP = (
+    f"{', '.join(STEP_PARTS)}, step = median, samples a second, encoder x plain, "
+    "step x plain = x plain"
+)
+# By page, and by the table's name in its template.
+TABLES: dict[str, dict[str, Table]] = {
+    "cpu": {
+        "main": Table(
+            f"pass, precision, threads, what ran, {_TIMES}, x plain in fp32, GFLOP/s, of peak",
+            left=4,
+            has=lambda row: row.case == "main",
+        ),
+        "small": Table(
+            f"case, pass, precision, what ran, {_TIMES}, x plain in fp32",
+            left=4,
+            has=lambda row: row.case.startswith("single") or row.case == "call-overhead",
+        ),
+        "sweep": Table(
+            "case, pass, tokens, op = what ran, plain, op's median = median, x plain, GFLOP/s, of peak",
+            left=2,
+            has=lambda row: is_sweep(row) and row.implementation.startswith("op:"),
+        ),
+        "steps": Table(f"case, encoder = what ran, {_STEP}", left=2, has=is_step),
+        "epochs": Table(
+            "case, what ran, median, quartiles, x RecBole = x plain",
+            left=2,
+            has=lambda row: row.passes == "epoch",
+        ),
+        "kept": Table(
+            "what ran, steps, tokens, MiB kept, bytes a token and step",
+            left=1,
+            has=lambda row: bool(row.bytes_saved and row.tokens and row.steps),
+        ),
+    },
+    "catalogue": {
+        "times": Table(
+            f"op = case, items, precision, threads, what ran, {_TIMES}, GFLOP/s, of peak",
+            left=1,
+            has=lambda row: bool(row.passes) and not row.case.startswith(("memory", "rpt_")),
+        ),
+        "memory": Table(
+            "what ran, items, memory",
+            left=1,
+            has=lambda row: row.case == "memory" and row.peak_bytes is not None,
+        ),
+        "rpt": Table(
+            f"what ran, freed memory, {_TIMES}, memory taken",
+            left=2,
+            has=lambda row: row.case in FREED,
+        ),
+    },
+    "gpu": {
+        "cases": Table(
+            "case, pass, precision, dropout, what ran, device = median, quartiles, x first = x plain, "
+            "wall, host, GFLOP/s, floor, of floor",
+            left=5,
+            has=lambda row: not row.case.startswith(("spt-", *CARD_CASES)),
+        ),
+        "steps": Table(f"case, encoder = what ran, precision, {_STEP}", left=3, has=is_step),
+    },
+}
+
+
+def cells_of(rows: Sequence[Row]) -> dict[str, Callable[[Any], str]]:
+    """What stands in a row's cell, by column; some cells are about other rows beside it in ``rows``."""
+    key = ("case", "passes", "precision", "threads", "implementation")
+    known = {tuple(getattr(row, name) for name in key): row for row in rows}
+    taken = {row.implementation: row for row in rows if row.case == "rpt_memory"}
+    peaks = peaks_of(rows)
+
+    def beside(row: Row, **others: str) -> Row | None:
+        return known.get(tuple(others.get(name, getattr(row, name)) for name in key))
+
+    def part(name: str) -> Callable[[Row], str]:
+        return lambda row: median_text(beside(row, passes=name))
+
+    return {
+        "case": lambda row: row.case,
+        "pass": lambda row: str(row.passes),
+        "precision": lambda row: row.precision,
+        "threads": lambda row: str(row.threads),
+        "dropout": lambda row: f"{row.dropout:g}",
+        "steps": lambda row: str(row.steps),
+        "tokens": lambda row: f"{row.tokens:,}",
+        "items": lambda row: f"{row.n_items:,}",
+        "what ran": lambda row: row.implementation,
+        "median": median_text,
+        "quartiles": quartiles_text,
+        "x plain": speedup_text,
+        "plain": lambda row: median_text(beside(row, implementation="plain")),
+        "x plain in fp32": lambda row: _ratio_text(
+            beside(row, implementation="plain", precision="fp32"), row
+        ),
+        "GFLOP/s": gflops_text,
+        "of peak": lambda row: peak_text(row, peaks),
+        **{name: part(name) for name in STEP_PARTS},
+        "samples a second": lambda row: (
+            f"{1e6 * row.batch / row.median_us:,.0f}" if row.median_us else ABSENT
+        ),
+        "encoder x plain": lambda row: speedup_text(beside(row, passes="encoder")),
+        "MiB kept": lambda row: _three(row.bytes_saved / 2**20),
+        "bytes a token and step": lambda row: f"{row.bytes_saved / (row.tokens * row.steps):,.0f}",
+        "memory": lambda row: f"{row.peak_bytes / 1e6:,.1f} MB",
+        "freed memory": lambda row: FREED[row.case],
+        "memory taken": lambda row: _megabytes(taken.get(row.implementation)),
+        "wall": lambda row: time_text(row.wall_us),
+        "host": lambda row: time_text(row.host_us),
+        "floor": lambda row: time_text(row.floor_us),
+        "of floor": lambda row: (
+            f"{row.median_us / row.floor_us:.1f} x" if row.floor_us and row.median_us else ""
+        ),
+    }
 
 
 def origin_text(rows: Sequence[Row]) -> str:
@@ -17,15 +167,6 @@ def origin_text(rows: Sequence[Row]) -> str:
         f"{newest.machine}; Python {newest.python}, torch {newest.torch}; revision "
         f"{', '.join(runs)}."
     )
-
-
-def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]], text_columns: int) -> str:
-    """A table whose first ``text_columns`` columns stand left and whose others stand right."""
-    ruler = ["---" if i < text_columns else "--:" for i in range(len(header))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ruler, *lines))
-
-
-ABSENT = "-"  # of a number that a peer which was left out does not have
 
 
 def time_text(microseconds: float | None) -> str:
@@ -122,131 +263,11 @@ def peak_text(row: Row, peaks: dict[str, float]) -> str:
     return f"{100 * row.gflops / (peak * row.threads):.1f} %"
 
 
-def main_table(rows: Sequence[Row], peaks: dict[str, float]) -> str:
-    """The main case, every implementation."""
-    header = ["pass", "precision", "threads", "what ran", "median", "quartiles", "x plain"]
-    main = [row for row in rows if row.case == "main"]
-    single = _plain_in_fp32(main)
-    lines = [
-        [
-            *(str(row.passes), row.precision, str(row.threads), row.implementation),
-            *(median_text(row), quartiles_text(row), speedup_text(row)),
-            _ratio_text(single.get(_race_of(row)), row.median_us),
-            *(gflops_text(row), peak_text(row, peaks)),
-        ]
-        for row in main
-    ]
-    header += ["x plain in fp32", "GFLOP/s", "of peak"]
-    return markdown_table(header, lines, text_columns=4)
+def _ratio_text(other: Row | None, own: Row) -> str:
+    if other is None or not other.median_us or not own.median_us:
+        return ABSENT
+    return f"{other.median_us / own.median_us:.2f}"
 
 
-def _race_of(row: Row) -> tuple[str, str | None, int]:
-    """What a row shares with the others of its shape, whatever the precision."""
-    return row.case, row.passes, row.threads
-
-
-def _plain_in_fp32(rows: Sequence[Row]) -> dict[tuple[str, str | None, int], float | None]:
-    """Microseconds of plain PyTorch in float32 beside each row."""
-    return {
-        _race_of(row): row.median_us
-        for row in rows
-        if row.implementation == "plain" and row.precision == "fp32"
-    }
-
-
-def _ratio_text(one: float | None, other: float | None) -> str:
-    return f"{one / other:.2f}" if one and other else ABSENT
-
-
-def small_table(rows: Sequence[Row]) -> str:
-    """One sequence, and a call with next to no work."""
-    header = ["case", "pass", "precision", "what ran", "median", "quartiles", "x plain"]
-    small = [row for row in rows if row.case.startswith("single") or row.case == "call-overhead"]
-    single = _plain_in_fp32(small)
-    lines = [
-        [
-            *(row.case, str(row.passes), row.precision, row.implementation),
-            *(median_text(row), quartiles_text(row), speedup_text(row)),
-            _ratio_text(single.get(_race_of(row)), row.median_us),
-        ]
-        for row in small
-    ]
-    return markdown_table([*header, "x plain in fp32"], lines, text_columns=4)
-
-
-def is_sweep(row: Row) -> bool:
-    return row.case.split("-")[0] in ("avx2", "width", "length", "layers", "steps", "batch")
-
-
-def sweep_table(rows: Sequence[Row], peaks: dict[str, float]) -> str:
-    """Everything that differs from the main case in one value: the op, and plain beside it."""
-    plain = {(row.case, row.passes): row for row in rows if row.implementation == "plain"}
-    header = ["case", "pass", "tokens", "op", "plain", "op's median", "x plain"]
-    lines = [
-        [
-            *(row.case, str(row.passes), f"{row.tokens:,}", row.implementation),
-            *(median_text(plain.get((row.case, row.passes))), median_text(row)),
-            *(speedup_text(row), gflops_text(row), peak_text(row, peaks)),
-        ]
-        for row in rows
-        if is_sweep(row) and row.implementation.startswith("op:")
-    ]
-    return markdown_table([*header, "GFLOP/s", "of peak"], lines, text_columns=2)
-
-
-STEP_PARTS = ("data", "encoder", "losses", "optimizer", "step")
-
-
-def is_step(row: Row) -> bool:
-    return row.case.startswith("spt-")
-
-
-def step_table(rows: Sequence[Row]) -> str:
-    """Training steps: what their parts take, and how many times as long plain's took."""
-    found: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in rows:
-        if is_step(row):
-            found.setdefault((row.case, row.implementation), {})[str(row.passes)] = row
-    lines = []
-    for (case, name), parts in found.items():
-        whole = parts["step"]
-        seconds = 1e-6 * (whole.median_us or 0.0)
-        pace = f"{(whole.batch or 0) / seconds:,.0f}" if seconds else ABSENT
-        times = [median_text(parts.get(part)) for part in STEP_PARTS]
-        ratios = [speedup_text(parts.get(part)) for part in ("encoder", "step")]
-        lines.append([case, name, *times, pace, *ratios])
-    header = ["case", "encoder", *STEP_PARTS, "samples a second", "encoder x plain", "step x plain"]
-    return markdown_table(header, lines, text_columns=2)
-
-
-def is_epoch(row: Row) -> bool:
-    return row.passes == "epoch"
-
-
-def epoch_table(rows: Sequence[Row]) -> str:
-    """Whole epochs, and how many times as long the first program's took."""
-    lines = [
-        [
-            *(row.case, row.implementation, median_text(row), quartiles_text(row)),
-            speedup_text(row),
-        ]
-        for row in rows
-        if is_epoch(row)
-    ]
-    header = ["case", "what ran", "median", "quartiles", "x RecBole"]
-    return markdown_table(header, lines, text_columns=2)
-
-
-def memory_table(rows: Sequence[Row]) -> str:
-    """What is kept for the backward pass."""
-    header = ["what ran", "steps", "tokens", "MiB kept", "bytes a token and step"]
-    lines = [
-        [
-            *(row.implementation, str(row.steps), f"{row.tokens:,}"),
-            _three(row.bytes_saved / 2**20),
-            f"{row.bytes_saved / (row.tokens * row.steps):,.0f}",
-        ]
-        for row in rows
-        if row.bytes_saved and row.tokens and row.steps
-    ]
-    return markdown_table(header, lines, text_columns=1)
+def _megabytes(row: Any) -> str:
+    return ABSENT if row is None or row.peak_bytes is None else f"{row.peak_bytes / 1e6:,.0f} MB"
