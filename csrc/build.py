@@ -263,19 +263,24 @@ def put_in_place(made: Path, target: Path) -> None:
     os.replace(partial, target)
 
 
+def make(text: str, folder: Path, name: str, target: Path) -> None:
+    """Run ninja with a build.ninja file in ``folder``, and put what it makes at ``target``."""
+    run_ninja(folder, text)
+    put_in_place(folder / name, target)
+
+
 def build_cpu(target: Path, folder: Path) -> None:
     """Compile the CPU kernel in ``folder`` and put the library at ``target``."""
     name = "liblares_cpu.so"
-    run_ninja(folder, rules(compiler(), FLAGS, "-shared", name, folder, stress=False))
-    put_in_place(folder / name, target)
+    make(rules(compiler(), FLAGS, "-shared", name, folder, stress=False), folder, name, target)
 
 
 def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
     """Compile the stress program with ``sanitizer`` in ``folder`` and put it at ``target``."""
     watch = f"-fsanitize={sanitizer} -fno-sanitize-recover=all"
     flags = f"{FLAGS.replace('-O3', '-O1 -g1')} {watch} -fno-omit-frame-pointer"
-    run_ninja(folder, rules(compiler(), flags, watch, "stress", folder, stress=True))
-    put_in_place(folder / "stress", target)
+    text = rules(compiler(), flags, watch, "stress", folder, stress=True)
+    make(text, folder, "stress", target)
 
 
 def run_job(arguments: list[str], jobs: dict[str, tuple[Callable[..., None], str]]) -> None:

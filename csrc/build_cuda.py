@@ -28,10 +28,9 @@ from build import (
     captured,
     compiler,
     in_command,
+    make,
     ninja_file,
-    put_in_place,
     run_job,
-    run_ninja,
     seen_from,
 )
 
@@ -177,11 +176,9 @@ def build_cuda(target: Path, folder: Path) -> None:
     hidden = in_command(shlex.quote(f"--version-script={exports}"))
     added = in_command(os.environ.get("LARES_CUDA_LINKFLAGS", ""))
     link = f"{code} -shared -cudart static -Xlinker {hidden} {added}"
-    run_ninja(
-        folder,
-        rules(shlex.quote(command), flags, link, name, folder, ROOT / "cuda/device", device=True),
-    )
-    put_in_place(folder / name, target)
+    launcher = ROOT / "cuda/device"
+    text = rules(shlex.quote(command), flags, link, name, folder, launcher, device=True)
+    make(text, folder, name, target)
 
 
 def of_shapes(shapes: tuple[tuple[str, int], ...]) -> str:
@@ -197,8 +194,7 @@ def build_emulator(
     name = "libemulator.so"
     flags = f"{EMULATOR_FLAGS} -O1"
     text = rules(emulating(), flags, "-shared -pthread", name, folder, EMULATOR, shapes)
-    run_ninja(folder, text)
-    put_in_place(folder / name, target)
+    make(text, folder, name, target)
 
 
 def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
@@ -209,8 +205,7 @@ def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
     flags = f"{EMULATOR_FLAGS} {level} {watch} -g1 -fno-omit-frame-pointer"
     link, program = f"{watch} -pthread", ("tests/emulated.cpp",)
     text = rules(emulating(), flags, link, "emulated", folder, EMULATOR, FEW_SHAPES, program)
-    run_ninja(folder, text)
-    put_in_place(folder / "emulated", target)
+    make(text, folder, "emulated", target)
 
 
 if __name__ == "__main__":
