@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 TEMPLATES = Path(__file__).parent / "templates"
 _NEXT_PART = "\n\n<!-- part -->\n\n"
+_TABLE = re.compile(r"^(\| .+ \|)\n\| [-:| ]+ \|\n{(\w+)}$", re.MULTILINE)
+_CELL = re.compile(r" = [^|]+(?= \|)")  # which its column's header does not show
 
 
-def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]], text_columns: int) -> str:
-    """A table whose first ``text_columns`` columns stand left and whose others stand right."""
-    ruler = ["---" if i < text_columns else "--:" for i in range(len(header))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ruler, *lines))
+def table_line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
-def filled(template: str, values: Mapping[str, str]) -> str:
-    """A file of ``templates`` with values for names in braces; parts with an empty one are left out."""
+def filled(
+    template: str,
+    values: Mapping[str, str],
+    lines: Callable[[str, list[str]], Iterable[Sequence[str]]] = lambda name, columns: (),
+) -> str:
+    """A file of ``templates`` with values for names in braces; parts with an empty one are left out.
+
+    Args:
+        template: name of the file.
+        values: by name.
+        lines: gives the cells of a table by its name, which stands in braces below its header and
+            ruler, and by its columns: what the header says, or what it has behind a ``=``.
+    """
     text = (TEMPLATES / f"{template}.md").read_text(encoding="utf-8").rstrip()
-    parts = [
-        part.format_map(values)
-        for part in text.split(_NEXT_PART)
-        if all(values[name] for name in re.findall(r"{(\w+)}", part))
-    ]
+    parts = []
+    for part in text.split(_NEXT_PART):
+        found = dict(values)
+        for header, name in _TABLE.findall(part):
+            columns = [column.split(" = ")[-1] for column in header.strip("| ").split(" | ")]
+            found[name] = "\n".join(map(table_line, lines(name, columns)))
+            part = part.replace(header, _CELL.sub("", header))
+        if all(found[name] for name in re.findall(r"{(\w+)}", part)):
+            parts.append(part.format_map(found))
     return "\n\n".join(parts)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -109,18 +108,13 @@ def _logarithmic(axes: Axes) -> None:
 
 
 def plot_cost(
-    title: str,
-    column: str,
-    xlabel: str,
-    scale: Callable[[Axes], None],
-    on_card: bool,
-    rows: Sequence[Row],
-    path: Path,
-) -> bool:
+    value: str, scale: Callable[[Axes], None], on_card: bool, rows: Sequence[Row]
+) -> Figure | None:
     """A call's time against one value of the main case, a curve for each implementation.
 
     On a card all there are, and nothing where no curve has two points.
     """
+    column, xlabel = {"depth": ("steps", "steps T"), "batch": ("batch", "sequences B")}[value]
     main, colours = (gpu.MAIN, GPU_COLOURS) if on_card else (MAIN, COLOURS)
     names, fewest = (list(colours), 2) if on_card else (compared(rows), 1)
     near = [row for row in rows if like_main(row, column, main=main)]
@@ -132,15 +126,16 @@ def plot_cost(
             if len(points) >= fewest:
                 yield Curve(name, colours[name], points)
 
-    labels = (xlabel, f"milliseconds {'on the device' if on_card else 'a call'}")
-    figure = _draw(title, labels, scale, curves)
-    if on_card and not any(axes.lines for axes in figure.axes):
-        return False
-    figure.savefig(path, dpi=DPI)
-    return True
+    if on_card:
+        figure = _draw(
+            f"Cost against {value}", (xlabel, "milliseconds on the device"), scale, curves
+        )
+        return figure if any(axes.lines for axes in figure.axes) else None
+    title = f"Cost against {value} (fp32, one thread)"
+    return _draw(title, (xlabel, "milliseconds a call"), scale, curves)
 
 
-def plot_length(rows: Sequence[Row], path: Path) -> bool:
+def plot_length(rows: Sequence[Row]) -> Figure:
     """Time of a real token against the width of the batch, full and with short sequences."""
     timed = [row for row in rows if row.case.startswith("length-") and row.median_us is not None]
 
@@ -156,12 +151,10 @@ def plot_length(rows: Sequence[Row], path: Path) -> bool:
                 yield Curve(f"{name}, {kind} lengths", COLOURS[name], points, style)
 
     labels = ("longest sequence L", "microseconds a real token")
-    title = "Cost against length (fp32, one thread)"
-    _draw(title, labels, _from_zero, curves).savefig(path, dpi=DPI)
-    return True
+    return _draw("Cost against length (fp32, one thread)", labels, _from_zero, curves)
 
 
-def plot_ratios(rows: Sequence[Row], path: Path) -> bool:
+def plot_ratios(rows: Sequence[Row]) -> Figure:
     """How many times as fast as plain each implementation is in the main case."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots()
@@ -187,11 +180,10 @@ def plot_ratios(rows: Sequence[Row], path: Path) -> bool:
     axes.set_title("Main case: 512 training prefixes of up to 20 items, T = 4", fontsize=11)
     axes.axhline(1.0, color="black", linewidth=0.8)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=DPI)
-    return True
+    return figure
 
 
-def plot_compared(rows: Sequence[GpuRow], path: Path) -> bool:
+def plot_compared(rows: Sequence[GpuRow]) -> Figure | None:
     """Every implementation of the main case: time on the device, and the floor.
 
     Those of its race against compiled programs, too, where that added something.
@@ -206,7 +198,7 @@ def plot_compared(rows: Sequence[GpuRow], path: Path) -> bool:
         for passes in PASSES
     }
     if not all(chosen.values()):
-        return False
+        return None
     figure = Figure(figsize=(11, 5), layout="constrained")
     for (passes, found), axes in zip(chosen.items(), figure.subplots(1, 2), strict=True):
         times = {row.implementation: row.median_us or 0.0 for row in found}
@@ -218,11 +210,10 @@ def plot_compared(rows: Sequence[GpuRow], path: Path) -> bool:
         axes.set_title(passes, fontsize=10)
         axes.set_xlabel("microseconds on the device")
     figure.suptitle(f"Main case in {gpu.MAIN.precision}, B = {found[0].batch}", fontsize=11)
-    figure.savefig(path, dpi=DPI)
-    return True
+    return figure
 
 
-def plot_floor(rows: Sequence[GpuRow], path: Path) -> bool:
+def plot_floor(rows: Sequence[GpuRow]) -> Figure | None:
     """How many times its floor each of the op's rows takes."""
     best: dict[str, float] = {}
     for row in rows:
@@ -230,14 +221,13 @@ def plot_floor(rows: Sequence[GpuRow], path: Path) -> bool:
             name = f"{row.case}, {row.passes}, {row.precision}"
             best[name] = min(row.median_us / row.floor_us, best.get(name, float("inf")))
     if not best:
-        return False
+        return None
     figure = Figure(figsize=(8, 1 + 0.25 * len(best)), layout="constrained")
     axes = figure.subplots()
     _bars(axes, best, "tab:red", "%.1f", 7)
     axes.set_xlabel("times the floor")
     axes.invert_yaxis()
-    figure.savefig(path, dpi=DPI)
-    return True
+    return figure
 
 
 def _bars(axes: Axes, values: dict[str, float], colour: str, form: str, size: int) -> None:
@@ -246,25 +236,20 @@ def _bars(axes: Axes, values: dict[str, float], colour: str, form: str, size: in
     axes.tick_params(labelsize=size)
 
 
-Plot = Callable[[Sequence[Any], Path], bool]
-_DEPTH, _BATCH = ("steps", "steps T"), ("batch", "sequences B")
-# By page, and by file: each draws rows into a file where there are enough, and says so.
+Plot = Callable[[Sequence[Any]], "Figure | None"]
+# By page, and by file; None where there are too few rows.
 PLOTS: dict[str, dict[str, Plot]] = {
     "cpu": {
         "ratios.png": plot_ratios,
-        "steps.png": partial(
-            plot_cost, "Cost against depth (fp32, one thread)", *_DEPTH, _from_zero, False
-        ),
-        "batch.png": partial(
-            plot_cost, "Cost against batch (fp32, one thread)", *_BATCH, _logarithmic, False
-        ),
+        "steps.png": partial(plot_cost, "depth", _from_zero, False),
+        "batch.png": partial(plot_cost, "batch", _logarithmic, False),
         "length.png": plot_length,
     },
     "catalogue": {},
     "gpu": {
         "gpu-compared.png": plot_compared,
-        "gpu-steps.png": partial(plot_cost, "Cost against depth", *_DEPTH, _steep, True),
-        "gpu-batch.png": partial(plot_cost, "Cost against batch", *_BATCH, _logarithmic, True),
+        "gpu-steps.png": partial(plot_cost, "depth", _steep, True),
+        "gpu-batch.png": partial(plot_cost, "batch", _logarithmic, True),
         "gpu-floor.png": plot_floor,
     },
 }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.report.gpu_goals import verdicts
 from benchmarks.report.markdown import filled
 from benchmarks.report.results import GpuRow, Row
-from benchmarks.report.tables import CARD_CASES, TABLES, left_out_text, origin_text, peaks_of
+from benchmarks.report.tables import CARD_CASES, left_out_text, lines_of, origin_text, peaks_of
 
 # What is said of the card's own speed, by case.
 _OF_CARD: dict[str, Callable[[Any], str]] = dict(
@@ -42,7 +43,7 @@ def section(rows: Sequence[Row], page: str, folder: str, plots: Sequence[str] = 
     peaks = [f"{value:.0f} GFLOP/s in {name}" for name, value in peaks_of(rows).items()]
     samples = {row.batch for row in rows if row.case.startswith("rpt_") and row.batch}
     card = [say(row) for case, say in _OF_CARD.items() for row in rows if row.case == case]
-    values = {name: table.text(rows) for name, table in TABLES[page].items()} | {
+    values = {
         "folder": folder,
         "origin": origin_text(rows),
         "left_out": left_out_text(rows),
@@ -54,16 +55,20 @@ def section(rows: Sequence[Row], page: str, folder: str, plots: Sequence[str] = 
         values["goals"] = "\n".join(f"- {verdict}" for verdict in verdicts(rows))
         pictures = (f"![{name.removesuffix('.png')}]({folder}/{name})" for name in plots)
         values["plots"] = "\n\n".join(pictures)
-    return filled(page, values)
+    return filled(page, values, partial(lines_of, rows))
 
 
 def draw(rows: Sequence[Row], page: str, folder: Path) -> list[str]:
     """Draw the plots that rows are enough for; their file names, none without matplotlib."""
     if importlib.util.find_spec("matplotlib") is None:
         return []
-    from benchmarks.report.plots import PLOTS
+    from benchmarks.report.plots import DPI, PLOTS
 
-    return [name for name, plot in PLOTS[page].items() if plot(rows, folder / name)]
+    figures = {name: plot(rows) for name, plot in PLOTS[page].items()}
+    drawn = {name: figure for name, figure in figures.items() if figure is not None}
+    for name, figure in drawn.items():
+        figure.savefig(folder / name, dpi=DPI)
+    return list(drawn)
 
 
 def write_report(rows: Sequence[GpuRow], out: Path) -> str:

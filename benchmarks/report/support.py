@@ -5,14 +5,14 @@ Writes docs/reference/support.md. Nothing runs, and no card is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
 
 import torch
 
 from benchmarks.core.settings import ROOT
-from benchmarks.report.markdown import filled, markdown_table
+from benchmarks.report.markdown import filled
 from lares_kernels import CoreConfig
 from lares_kernels.binding import cuda_library
 from lares_kernels.registry.backends import CATALOGUE, REFINE, verify
@@ -22,7 +22,6 @@ from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, No
 from lares_kernels.spec.options import CallOptions
 
 PAGE = ROOT / "docs" / "reference" / "support.md"
-BACKENDS = ("cpu", "triton", "cuda", "reference", "equations")
 # Of each device's products the one that all of its kernels have.
 _PRODUCTS = {"cpu": torch.float32, "cuda": torch.bfloat16}
 _WIDTHS = (16, 32, 64, 128, 256, 512, 1024, 4096)
@@ -50,7 +49,7 @@ def _cores() -> Iterator[tuple[str, str, dict[str, Any]]]:
         yield "`d_model`", str(width), {"d_model": width, "n_heads": max(1, width // 32)}
 
 
-def _rows() -> Iterator[tuple[str, ...]]:
+def _rows(backends: list[str]) -> Iterator[tuple[str, ...]]:
     anywhere = Request(CoreConfig(), "", None)  # type: ignore[arg-type]
     asked = [
         *((*names, anywhere._replace(config=CoreConfig(**core))) for *names, core in _cores()),
@@ -64,8 +63,8 @@ def _rows() -> Iterator[tuple[str, ...]]:
         ),
     ]
     for *names, request in asked:
-        yield *names, *(_served(REFINE, name, request) for name in BACKENDS)
-    serves = [REFINE.named(name).serves for name in BACKENDS]
+        yield *names, *(_served(REFINE, name, request) for name in backends)
+    serves = [REFINE.named(name).serves for name in backends]
     yield "width of a head", "", *(_most(each.widest_head) for each in serves)
     yield "tokens of a sequence", "", *(_most(each.longest) for each in serves)
     yield "", "with `attn_dropout`", *(_most(each.longest_dropping) for each in serves)
@@ -85,19 +84,17 @@ def _most(value: int | None) -> str:
     return "any" if value is None else f"up to {value:,}"
 
 
-def _table(names: Sequence[str], rows: Iterator[tuple[str, ...]]) -> str:
-    heads = ["option", "value", *(f"`{name}`" for name in names)]
-    return markdown_table(heads, rows, text_columns=len(heads))
+def _lines(table: str, columns: list[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the lines of a table, whose columns from the third on are backends."""
+    backends = [column.strip("`") for column in columns[2:]]
+    return _rows(backends) if table == "op" else _catalogue_rows(backends)
 
 
 def page() -> str:
     """Return the text of docs/reference/support.md."""
-    others = [name for name in BACKENDS if name in CATALOGUE.backends]
     # A library that is built for the emulator serves another device.
     with patch.object(cuda_library, "device_type", lambda: "cuda"):
-        of_op = _table(BACKENDS, _rows())
-    values = {"op": of_op, "catalogue": _table(others, _catalogue_rows(others))}
-    return filled("support", values) + "\n"
+        return filled("support", {}, _lines) + "\n"
 
 
 if __name__ == "__main__":

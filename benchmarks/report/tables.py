@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from benchmarks.report.markdown import markdown_table
 from benchmarks.report.results import CatalogueRow, Row
 
 PASSES = ("forward", "forward+backward")
@@ -13,27 +12,6 @@ ABSENT = "-"  # of a number that a peer which was left out does not have
 STEP_PARTS = ("data", "encoder", "losses", "optimizer")
 CARD_CASES = ("peak", "bandwidth", "launch", "first-call")  # about the card itself
 FREED = {"rpt_step": "kept", "rpt_step:usual": "given back"}  # memory, by case
-
-
-class Table(NamedTuple):
-    """A table of a page.
-
-    Attributes:
-        columns: headers; :func:`cells_of` tells what stands below each, or below the name after ``=``.
-        left: how many of them stand left; the others stand right.
-        has: whether a row has a line.
-    """
-
-    columns: str
-    left: int
-    has: Callable[[Any], bool]
-
-    def text(self, rows: Sequence[Row]) -> str:
-        """The table; empty where no row has a line."""
-        cells, chosen = cells_of(rows), [row for row in rows if self.has(row)]
-        columns = [column.split(" = ") for column in self.columns.split(", ")]
-        lines = [[cells[names[-1]](row) for names in columns] for row in chosen]
-        return markdown_table([names[0] for names in columns], lines, self.left) if lines else ""
 
 
 def is_step(row: Row) -> bool:
@@ -44,82 +22,50 @@ def is_sweep(row: Row) -> bool:
     return row.case.split("-")[0] in ("avx2", "width", "length", "layers", "steps", "batch")
 
 
-_TIMES = "median, quartiles, x plain"
-_STEP = (
-    f"{', '.join(STEP_PARTS)}, step = median, samples a second, encoder x plain, "
-    "step x plain = x plain"
-)
-# By page, and by the table's name in its template.
-TABLES: dict[str, dict[str, Table]] = {
-    "cpu": {
-        "main": Table(
-            f"pass, precision, threads, what ran, {_TIMES}, x plain in fp32, GFLOP/s, of peak",
-            left=4,
-            has=lambda row: row.case == "main",
-        ),
-        "small": Table(
-            f"case, pass, precision, what ran, {_TIMES}, x plain in fp32",
-            left=4,
-            has=lambda row: row.case.startswith("single") or row.case == "call-overhead",
-        ),
-        "sweep": Table(
-            "case, pass, tokens, op = what ran, plain, op's median = median, x plain, GFLOP/s, of peak",
-            left=2,
-            has=lambda row: is_sweep(row) and row.implementation.startswith("op:"),
-        ),
-        "steps": Table(f"case, encoder = what ran, {_STEP}", left=2, has=is_step),
-        "epochs": Table(
-            "case, what ran, median, quartiles, x RecBole = x plain",
-            left=2,
-            has=lambda row: row.passes == "epoch",
-        ),
-        "kept": Table(
-            "what ran, steps, tokens, MiB kept, bytes a token and step",
-            left=1,
-            has=lambda row: bool(row.bytes_saved and row.tokens and row.steps),
-        ),
-    },
-    "catalogue": {
-        "times": Table(
-            f"op = case, items, precision, threads, what ran, {_TIMES}, GFLOP/s, of peak",
-            left=1,
-            has=lambda row: bool(row.passes) and not row.case.startswith(("memory", "rpt_")),
-        ),
-        "memory": Table(
-            "what ran, items, memory",
-            left=1,
-            has=lambda row: row.case == "memory" and row.peak_bytes is not None,
-        ),
-        "rpt": Table(
-            f"what ran, freed memory, {_TIMES}, memory taken",
-            left=2,
-            has=lambda row: row.case in FREED,
-        ),
-    },
-    "gpu": {
-        "cases": Table(
-            "case, pass, precision, dropout, what ran, device = median, quartiles, x first = x plain, "
-            "wall, host, GFLOP/s, floor, of floor",
-            left=5,
-            has=lambda row: not row.case.startswith(("spt-", *CARD_CASES)),
-        ),
-        "steps": Table(f"case, encoder = what ran, precision, {_STEP}", left=3, has=is_step),
-    },
+# Whether a row has a line, by the table's name in a template.
+HAS: dict[str, Callable[[Any], bool]] = {
+    "main": lambda row: row.case == "main",
+    "small": lambda row: row.case.startswith("single") or row.case == "call-overhead",
+    "sweep": lambda row: is_sweep(row) and row.implementation.startswith("op:"),
+    "steps": is_step,
+    "epochs": lambda row: row.passes == "epoch",
+    "kept": lambda row: bool(row.bytes_saved and row.tokens and row.steps),
+    "times": lambda row: bool(row.passes) and not row.case.startswith(("memory", "rpt_")),
+    "memory": lambda row: row.case == "memory" and row.peak_bytes is not None,
+    "rpt": lambda row: row.case in FREED,
+    "cases": lambda row: not row.case.startswith(("spt-", *CARD_CASES)),
 }
+
+
+def lines_of(rows: Sequence[Row], table: str, columns: Sequence[str]) -> list[list[str]]:
+    """The cells of a table."""
+    cells = cells_of(rows)
+    return [[cells[column](row) for column in columns] for row in rows if HAS[table](row)]
 
 
 def cells_of(rows: Sequence[Row]) -> dict[str, Callable[[Any], str]]:
     """What stands in a row's cell, by column; some cells are about other rows beside it in ``rows``."""
     key = ("case", "passes", "precision", "threads", "implementation")
     known = {tuple(getattr(row, name) for name in key): row for row in rows}
-    taken = {row.implementation: row for row in rows if row.case == "rpt_memory"}
+    weighed: Any = [row for row in rows if row.case == "rpt_memory" and row.left_out is None]
+    taken = {row.implementation: row.peak_bytes / 1e6 for row in weighed}
     peaks = peaks_of(rows)
 
-    def beside(row: Row, **others: str) -> Row | None:
-        return known.get(tuple(others.get(name, getattr(row, name)) for name in key))
+    def beside(row: Row, column: str, **others: str) -> Any:
+        found = known.get(tuple(others.get(name, getattr(row, name)) for name in key))
+        return found and getattr(found, column)
 
     def part(name: str) -> Callable[[Row], str]:
-        return lambda row: median_text(beside(row, passes=name))
+        return lambda row: number(beside(row, "median_us", passes=name), time_text)
+
+    def ratio_in_fp32(row: Row) -> float | None:
+        plain = beside(row, "median_us", implementation="plain", precision="fp32")
+        return plain and row.median_us and plain / row.median_us
+
+    def of_peak(row: Row) -> float | None:
+        """Percent of what the row's threads could reach."""
+        peak = peaks.get(row.case, peaks.get(row.precision))
+        return peak and row.gflops and 100 * row.gflops / (peak * row.threads)
 
     return {
         "case": lambda row: row.case,
@@ -131,32 +77,39 @@ def cells_of(rows: Sequence[Row]) -> dict[str, Callable[[Any], str]]:
         "tokens": lambda row: f"{row.tokens:,}",
         "items": lambda row: f"{row.n_items:,}",
         "what ran": lambda row: row.implementation,
-        "median": median_text,
-        "quartiles": quartiles_text,
-        "x plain": speedup_text,
-        "plain": lambda row: median_text(beside(row, implementation="plain")),
-        "x plain in fp32": lambda row: _ratio_text(
-            beside(row, implementation="plain", precision="fp32"), row
+        "median": lambda row: number(row.median_us, time_text),
+        "quartiles": lambda row: number(
+            row.q1_us, lambda q1: f"{time_text(q1)} .. {time_text(row.q3_us)}"
         ),
-        "GFLOP/s": gflops_text,
-        "of peak": lambda row: peak_text(row, peaks),
+        "x plain": lambda row: number(row.speedup, "{:.2f}".format),
+        "plain": lambda row: number(beside(row, "median_us", implementation="plain"), time_text),
+        "x plain in fp32": lambda row: number(ratio_in_fp32(row), "{:.2f}".format),
+        "GFLOP/s": lambda row: number(row.gflops, _three),
+        "of peak": lambda row: number(of_peak(row), "{:.1f} %".format),
         **{name: part(name) for name in STEP_PARTS},
-        "samples a second": lambda row: (
-            f"{1e6 * row.batch / row.median_us:,.0f}" if row.median_us else ABSENT
+        "samples a second": lambda row: number(
+            row.median_us and 1e6 * row.batch / row.median_us, "{:,.0f}".format
         ),
-        "encoder x plain": lambda row: speedup_text(beside(row, passes="encoder")),
+        "encoder x plain": lambda row: number(
+            beside(row, "speedup", passes="encoder"), "{:.2f}".format
+        ),
         "MiB kept": lambda row: _three(row.bytes_saved / 2**20),
         "bytes a token and step": lambda row: f"{row.bytes_saved / (row.tokens * row.steps):,.0f}",
         "memory": lambda row: f"{row.peak_bytes / 1e6:,.1f} MB",
         "freed memory": lambda row: FREED[row.case],
-        "memory taken": lambda row: _megabytes(taken.get(row.implementation)),
-        "wall": lambda row: time_text(row.wall_us),
-        "host": lambda row: time_text(row.host_us),
-        "floor": lambda row: time_text(row.floor_us),
-        "of floor": lambda row: (
-            f"{row.median_us / row.floor_us:.1f} x" if row.floor_us and row.median_us else ""
+        "memory taken": lambda row: number(taken.get(row.implementation), "{:,.0f} MB".format),
+        "wall": lambda row: number(row.wall_us, time_text),
+        "host": lambda row: number(row.host_us, time_text),
+        "floor": lambda row: number(row.floor_us, time_text),
+        "of floor": lambda row: number(
+            row.floor_us and row.median_us / row.floor_us, "{:.1f} x".format
         ),
     }
+
+
+def number(value: float | None, form: Callable[[float], str]) -> str:
+    """A number in words, where there is one."""
+    return ABSENT if value is None else form(value)
 
 
 def origin_text(rows: Sequence[Row]) -> str:
@@ -169,10 +122,8 @@ def origin_text(rows: Sequence[Row]) -> str:
     )
 
 
-def time_text(microseconds: float | None) -> str:
+def time_text(microseconds: float) -> str:
     """``123 us`` or ``12.3 ms``."""
-    if microseconds is None:
-        return ""
     return f"{microseconds:.0f} us" if microseconds < 1000 else f"{_three(microseconds / 1000)} ms"
 
 
@@ -181,20 +132,6 @@ def _three(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def median_text(row: Row | None) -> str:
-    return ABSENT if row is None or row.median_us is None else time_text(row.median_us)
-
-
-def quartiles_text(row: Row) -> str:
-    if row.q1_us is None:
-        return ABSENT
-    return f"{time_text(row.q1_us)} .. {time_text(row.q3_us)}"
-
-
-def speedup_text(row: Row | None) -> str:
-    return ABSENT if row is None or row.speedup is None else f"{row.speedup:.2f}"
 
 
 def left_out_text(rows: Iterable[Row]) -> str:
@@ -235,14 +172,10 @@ def _found(row: Row) -> tuple[str, str, str]:
     if row.left_out:
         return ABSENT, ABSENT, row.left_out
     if row.median_us is not None:
-        return time_text(row.median_us), speedup_text(row), ""
+        return time_text(row.median_us), number(row.speedup, "{:.2f}".format), ""
     if taken is not None:
         return f"{taken / 1e6:,.1f} MB", "", ""
-    return f"{gflops_text(row)} GFLOP/s", "", ""
-
-
-def gflops_text(row: Row) -> str:
-    return ABSENT if row.gflops is None else _three(row.gflops)
+    return f"{number(row.gflops, _three)} GFLOP/s", "", ""
 
 
 def peaks_of(rows: Iterable[Row]) -> dict[str, float]:
@@ -253,21 +186,3 @@ def peaks_of(rows: Iterable[Row]) -> dict[str, float]:
         if name == "peak" and row.gflops:
             peaks[instruction_set or row.precision] = row.gflops
     return peaks
-
-
-def peak_text(row: Row, peaks: dict[str, float]) -> str:
-    """Percent of what the row's threads could reach."""
-    peak = peaks.get(row.case, peaks.get(row.precision))
-    if row.gflops is None or peak is None:
-        return ABSENT
-    return f"{100 * row.gflops / (peak * row.threads):.1f} %"
-
-
-def _ratio_text(other: Row | None, own: Row) -> str:
-    if other is None or not other.median_us or not own.median_us:
-        return ABSENT
-    return f"{other.median_us / own.median_us:.2f}"
-
-
-def _megabytes(row: Any) -> str:
-    return ABSENT if row is None or row.peak_bytes is None else f"{row.peak_bytes / 1e6:,.0f} MB"

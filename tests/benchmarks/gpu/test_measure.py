@@ -23,7 +23,6 @@ from benchmarks.report.gpu_goals import GOALS, verdicts
 from benchmarks.report.page import main, markers
 from benchmarks.report.results import GpuRow, Row, append_rows, read_rows
 from benchmarks.report.sections import write_report
-from benchmarks.report.tables import TABLES
 from tests.benchmarks.report.test_page import ROWS
 
 RUN = {"date": "2026-01-03", "revision": "abc", "machine": "a card", "python": "3", "torch": "2"}
@@ -217,7 +216,7 @@ def test_rows_of_a_card_come_back_as_written(tmp_path: Path) -> None:
 def test_the_report_of_a_run(tmp_path: Path) -> None:
     write_report(GPU_ROWS, tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert TABLES["gpu"]["cases"].text(GPU_ROWS) in text
+    assert "| case | pass | precision | dropout | what ran | device | quartiles | x first |" in text
     assert "| main | forward | bf16 | 0 | op:triton | 30 us | 30 us .. 30 us | 30.00 |" in text
     assert "| 10 us | 3.0 x |" in text
     for name in ("gpu-compared", "gpu-steps", "gpu-floor"):
