@@ -16,12 +16,12 @@ from benchmarks.cases.plain_cores import plain_core
 from benchmarks.cases.problem import Problem, Program
 from benchmarks.core.clock import GRAPH, captured
 from lares_kernels import BackendError, available_backends, explain, use_backend
+from lares_kernels.spec.call import PRECISIONS
 from lares_kernels.triton.launch.rules import WEIGHTS
 from lares_kernels.triton.launch.settings import use_weights
 
 SEED = 3
 PREFERRED = ("cuda", "triton", "cpu", "reference")  # fastest first
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def is_op(name: str) -> bool:
@@ -98,7 +98,7 @@ def build(name: str, problem: Problem, precision: str, dropout: bool) -> Program
         if dropout:
             raise ValueError("packed is a forward pass without dropout")
         n_rows = int(problem.lengths.sum())
-        run: Callable[..., Tensor] = PackedCore(core, n_rows, DTYPES[precision])
+        run: Callable[..., Tensor] = PackedCore(core, n_rows, PRECISIONS[precision])
     elif name in PEERS:
         run = peer_core(name, core, problem.lengths)
     elif name == "compiled":

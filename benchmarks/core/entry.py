@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+from benchmarks.core.clock import limited
 from benchmarks.core.process import printed_by
 from benchmarks.core.race import Race, timed
 
 Runner = Callable[[], object]
+AnyRunner = TypeVar("AnyRunner", bound=Runner)
 LONGEST_REASON = 200  # characters
 
 
@@ -32,6 +35,31 @@ def reason_of(error: Exception) -> str:
     if first.endswith(":") and len(lines) > 1:  # as in "backend='inductor' raised:"
         first = f"{first} {lines[1]}"
     return f"{type(error).__name__}: {first}"[:LONGEST_REASON]
+
+
+def able(
+    makers: Mapping[str, Callable[[], AnyRunner]],
+    longest: Callable[[str], float],
+    left_out: Callable[[str, Exception], None],
+) -> dict[str, AnyRunner]:
+    """Make and call runners, each within its seconds, and return those that could be.
+
+    Args:
+        makers: by name.
+        longest: seconds that a name may take.
+        left_out: is told which could not be, and why: it may break in many ways, the others go on.
+    """
+    runners = {}
+    for name, make in makers.items():
+        try:
+            with limited(longest(name), name):
+                runner = make()
+                runner()
+        except Exception as error:
+            left_out(name, error)
+        else:
+            runners[name] = runner
+    return runners
 
 
 def enter(

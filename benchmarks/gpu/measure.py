@@ -30,8 +30,8 @@ from benchmarks.cases.gpu_peers import COMPILED
 from benchmarks.cases.implementations import build, call_of, is_op, names_of, op_of, weights_of
 from benchmarks.cases.op import Case
 from benchmarks.cases.problem import problem_of
-from benchmarks.core.clock import GRAPH, clock_of, limited, products
-from benchmarks.core.entry import reason_of
+from benchmarks.core.clock import GRAPH, clock_of, products
+from benchmarks.core.entry import able, reason_of
 from benchmarks.core.race import Race
 from benchmarks.core.settings import GPU_PUBLISHED
 from benchmarks.gpu.card import Card, card_name, measure_card
@@ -118,17 +118,14 @@ class Run:
                 program = build(name, problem, case.precision, case.drops)
                 return call_of(name, problem, program, case.backward)
 
-            compiled = {n for n in self.contenders(case) if n.removesuffix(GRAPH) in COMPILED}
-            runners = self.ready(
-                label(case),
-                {
-                    name: (
-                        partial(make, name),
-                        LONGEST_COMPILE if name in compiled else LONGEST_CHECK,
-                    )
-                    for name in self.contenders(case)
-                    if self.compiles or name not in compiled
-                },
+            compiled = [n for n in self.contenders(case) if n.removesuffix(GRAPH) in COMPILED]
+            makers = {name: partial(make, name) for name in self.contenders(case)}
+            for name in [] if self.compiles else compiled:
+                del makers[name]
+            runners = able(
+                makers,
+                lambda name: self.within(LONGEST_COMPILE if name in compiled else LONGEST_CHECK),
+                lambda name, error: self.left_out(f"{label(case)}, {name}", error),
             )
             if not runners:
                 return
@@ -155,21 +152,9 @@ class Run:
         placed = weights_of(case) if case.name in gpu_cases.WEIGHTS and not case.backward else []
         return [*peers, *reference, *graphs, *placed, *kernels]
 
-    def ready(
-        self, what: str, makers: dict[str, tuple[Callable[[], Any], float]]
-    ) -> dict[str, Any]:
-        """Make and call runners, each within its seconds; one that cannot be is left out and told."""
-        runners = {}
-        for name, (make, longest) in makers.items():
-            try:
-                with limited(min(longest, self.left), name):
-                    runner = make()
-                    runner()
-            except Exception as error:  # a peer may break in many ways: the others go on
-                self.left_out(f"{what}, {name}", error)
-            else:
-                runners[name] = runner
-        return runners
+    def within(self, seconds: float) -> float:
+        """So many seconds, or those that are left."""
+        return min(seconds, self.left)
 
     def left_out(self, what: str, error: Exception) -> None:
         """Tell that something has no row, and why; a wrong result is a failure of the run."""
@@ -194,8 +179,11 @@ class Run:
             check_equal(SptStep(SPT_DATA, checked, **option, **place), exact)
             return SptStep(SPT_DATA, batch, **option, **place)
 
-        makers = {name: (partial(make, each), LONGEST_COMPILE) for name, each in options.items()}
-        steps = self.ready(f"step in {precision}", makers)
+        steps = able(
+            {name: partial(make, each) for name, each in options.items()},
+            lambda name: self.within(LONGEST_COMPILE),
+            lambda name, error: self.left_out(f"step in {precision}, {name}", error),
+        )
         if not steps:
             return
         race = Race(dict(steps))
@@ -210,7 +198,7 @@ class Run:
         """What the first call of a fresh process takes, by the backend that the op takes itself."""
         name = op_of(replace(gpu_cases.MAIN, device=self.device))
         backend = name.removeprefix("op:")
-        seconds = first_call(backend, self.device, "bf16", min(LONGEST_COMPILE, self.left))
+        seconds = first_call(backend, self.device, "bf16", self.within(LONGEST_COMPILE))
         self.recorder.record_speed("first-call", name, "bf16", wall_us=1e6 * seconds)
         self.say(f"first call of a fresh process, {name}: {seconds:.2f} s")
 
