@@ -89,17 +89,14 @@ def enter(
             seconds = timed(runner).wall if warms_up else 0.0
             if rounds * seconds > longest:  # the first call may have compiled something
                 seconds = timed(runner).wall
-        except NotEqual:
-            raise
         except Exception as error:
-            if is_ours(name):
+            if is_ours(name) or isinstance(error, NotEqual):
                 raise
             left_out[name] = reason_of(error)
             continue
         if rounds * seconds > longest and not is_ours(name):
-            left_out[name] = (
-                f"one call takes {seconds:.1f} s; {rounds} rounds would pass {longest:.0f} s"
-            )
+            slow = f"one call takes {seconds:.1f} s"
+            left_out[name] = f"{slow}; {rounds} rounds would pass {longest:.0f} s"
             continue
         runners[name] = runner
         if warms_up:

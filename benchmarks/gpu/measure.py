@@ -93,15 +93,12 @@ class Run:
     def measure(self) -> Card:
         """The card's own speed, in rows too."""
         card = measure_card(self.device, self.quick)
-        record = self.recorder.record_speed
+        record, launch = self.recorder.record_speed, card.launch
         for precision, rate in card.rates.items():
             record("peak", "matmul", precision, gflops=1e-9 * rate)
         record("bandwidth", "copy", "fp32", gbytes=1e-9 * card.bandwidth)
-        record(
-            *("launch", "add", "fp32"),
-            wall_us=1e6 * card.launch.wall,
-            host_us=1e6 * (card.launch.host or card.launch.wall),
-        )
+        times = {"wall_us": 1e6 * launch.wall, "host_us": 1e6 * (launch.host or launch.wall)}
+        record("launch", "add", "fp32", **times)
         rates = ", ".join(f"{1e-12 * rate:.3g} {name}" for name, rate in card.rates.items())
         self.say(f"copy {1e-9 * card.bandwidth:.0f} GB/s; TFLOP/s {rates}")
         return card

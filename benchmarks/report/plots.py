@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -60,36 +60,30 @@ def compared(rows: Sequence[Row]) -> list[str]:
     return ["plain", *fastest[:1]]
 
 
-class Curve(NamedTuple):
-    """A line of a plot; ``points`` by x."""
-
-    label: str
-    colour: str
-    points: dict[float, float]
-    style: str = "-"
-
-
-def _draw(
+def _panels(
     title: str,
-    labels: tuple[str, str],
+    xlabel: str,
+    ylabel: str,
     scale: Callable[[Axes], None],
-    curves: Callable[[str], Iterable[Curve]],
+    draw: Callable[[Axes, str], None],
 ) -> Figure:
-    """Draw a panel for each pass with its curves."""
+    """A panel for each pass, in which ``draw`` draws."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     figure.suptitle(title, fontsize=11)
     for passes, axes in zip(PASSES, figure.subplots(1, 2), strict=True):
         axes.set_title(passes, fontsize=10)
-        axes.set_xlabel(labels[0])
-        axes.set_ylabel(labels[1])
+        axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.grid(alpha=0.3)
-        for curve in curves(passes):
-            points = zip(*sorted(curve.points.items()), strict=True)
-            axes.plot(*points, curve.style, marker="o", color=curve.colour, label=curve.label)
+        draw(axes, passes)
         scale(axes)
         if axes.lines:
             axes.legend(fontsize=8)
     return figure
+
+
+def _curve(axes: Axes, points: dict[Any, float], style: str, **options: str) -> None:
+    if points:
+        axes.plot(*zip(*sorted(points.items()), strict=True), style, marker="o", **options)
 
 
 def _from_zero(axes: Axes) -> None:
@@ -119,39 +113,34 @@ def plot_cost(
     names, fewest = (list(colours), 2) if on_card else (compared(rows), 1)
     near = [row for row in rows if like_main(row, column, main=main)]
 
-    def curves(passes: str) -> Iterable[Curve]:
+    def draw(axes: Axes, passes: str) -> None:
         for name in names:
             chosen = [row for row in near if (row.implementation, row.passes) == (name, passes)]
             points = {getattr(row, column): (row.median_us or 0.0) / 1000 for row in chosen}
             if len(points) >= fewest:
-                yield Curve(name, colours[name], points)
+                _curve(axes, points, "-", color=colours[name], label=name)
 
-    if on_card:
-        figure = _draw(
-            f"Cost against {value}", (xlabel, "milliseconds on the device"), scale, curves
-        )
-        return figure if any(axes.lines for axes in figure.axes) else None
-    title = f"Cost against {value} (fp32, one thread)"
-    return _draw(title, (xlabel, "milliseconds a call"), scale, curves)
+    title, unit = f"Cost against {value}", "milliseconds on the device"
+    if not on_card:
+        title, unit = f"{title} (fp32, one thread)", "milliseconds a call"
+    figure = _panels(title, xlabel, unit, scale, draw)
+    return None if on_card and not any(axes.lines for axes in figure.axes) else figure
 
 
 def plot_length(rows: Sequence[Row]) -> Figure:
     """Time of a real token against the width of the batch, full and with short sequences."""
     timed = [row for row in rows if row.case.startswith("length-") and row.median_us is not None]
 
-    def curves(passes: str) -> Iterable[Curve]:
+    def draw(axes: Axes, passes: str) -> None:
         for name, (kind, style) in product(compared(rows), (("full", "-"), ("geometric", "--"))):
             wanted = (name, passes, kind)
-            points = {
-                row.max_length or 0: (row.median_us or 0.0) / (row.tokens or 1)
-                for row in timed
-                if (row.implementation, row.passes, row.lengths) == wanted
-            }
-            if points:
-                yield Curve(f"{name}, {kind} lengths", COLOURS[name], points, style)
+            chosen = [r for r in timed if (r.implementation, r.passes, r.lengths) == wanted]
+            points = {row.max_length: (row.median_us or 0.0) / (row.tokens or 1) for row in chosen}
+            label = f"{name}, {kind} lengths"
+            _curve(axes, points, style, color=COLOURS[name], label=label)
 
-    labels = ("longest sequence L", "microseconds a real token")
-    return _draw("Cost against length (fp32, one thread)", labels, _from_zero, curves)
+    title, xlabel = "Cost against length (fp32, one thread)", "longest sequence L"
+    return _panels(title, xlabel, "microseconds a real token", _from_zero, draw)
 
 
 def plot_ratios(rows: Sequence[Row]) -> Figure:
