@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import json
 import sys
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.core.memory import peak_growth
+from benchmarks.core.race import Race
 from benchmarks.steps.spt import PlainEncoder
 from benchmarks.steps.spt_data import drawn_dataset
 from lares import LaresConfig, LaresModel
@@ -35,7 +35,6 @@ from lares.training.steps import Place
 DATA, N_ITEMS = "beauty14", 24_588  # lengths; the catalogue of Amazon 2023 Musical Instruments
 BATCH, DEPTHS = 400, (2, 4, 8, 12)
 NAMES = ("plain", "op")
-GRADIENT_LIMIT = 1e-4
 CPU = Place(rank=0, n_processes=1, device=torch.device("cpu"))
 
 
@@ -99,6 +98,8 @@ class RptStep:
         batch: samples.
     """
 
+    precision = "fp32"  # of the products
+
     def __init__(self, name: str, batch: int = BATCH) -> None:
         torch.manual_seed(0)
         model = LaresModel(LaresConfig(n_items=N_ITEMS, dropout=0.1, attn_dropout=0.1))
@@ -150,16 +151,6 @@ class RptStep:
         return found
 
 
-def check_equal(step: RptStep, plain: RptStep) -> None:
-    """Raise ``AssertionError`` unless gradients are those of the plain program in float64."""
-    found, exact = step.gradients(double=False), plain.gradients(double=True)
-    assert found.keys() == exact.keys()
-    scale = 1e-3 * max(float(g.norm()) for g in exact.values())
-    for name, wanted in exact.items():
-        error = float((found[name].double() - wanted).norm()) / max(float(wanted.norm()), scale)
-        assert error < GRADIENT_LIMIT, f"{name} is {error:.2g} off"
-
-
 def bytes_taken(name: str, batch: int) -> int:
     """By one step, beside model, reference, Adam's moments and the gradients."""
     step = RptStep(name, batch)
@@ -175,14 +166,9 @@ def bytes_taken(name: str, batch: int) -> int:
 
 def seconds_of_rounds(names: Sequence[str], batch: int, rounds: int) -> dict[str, list[float]]:
     """Of the programs' steps, by name; the first round is not counted."""
-    steps = {name: RptStep(name, batch) for name in names}
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(rounds + 1):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            found[name].append(time.perf_counter() - started)
-    return {name: seconds[1:] for name, seconds in found.items()}
+    race = Race({name: RptStep(name, batch) for name in names})
+    race.run(rounds)
+    return {name: [sample.wall for sample in samples] for name, samples in race.samples.items()}
 
 
 if __name__ == "__main__":

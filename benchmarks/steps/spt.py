@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -227,7 +227,15 @@ def _common_name(name: str) -> str:
     return name
 
 
-def errors_of(step: SptStep, plain: SptStep) -> dict[str, float]:
+class Step(Protocol):
+    """A step whose gradients can be held to a plain one's."""
+
+    precision: str
+
+    def gradients(self, double: bool) -> dict[str, Tensor]: ...
+
+
+def errors_of(step: Step, plain: Step) -> dict[str, float]:
     """How far a step's gradients are from those of plain PyTorch in float64, by parameter.
 
     Raises:
@@ -243,7 +251,7 @@ def errors_of(step: SptStep, plain: SptStep) -> dict[str, float]:
     }
 
 
-def check_equal(step: SptStep, plain: SptStep) -> None:
+def check_equal(step: Step, plain: Step) -> None:
     """Raise ``AssertionError`` unless a step's gradients are those of plain PyTorch in float64.
 
     In bf16 they may be twice as far away as the worst of plain's own in bf16.
