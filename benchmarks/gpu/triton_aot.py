@@ -11,7 +11,7 @@ import argparse
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,17 +91,8 @@ def arguments(precision: str, mixes_window: bool) -> dict[str, str]:
     return found | ({"transforms": of_products} if mixes_window else {})
 
 
-def compile_rule(rule: Setting, target: GPUTarget, config: CoreConfig, dropout: bool) -> Any:
-    """Compile the kernel that ``rule`` is for, as a launch would."""
-    rows = 32 if rule.kernel == "weights" else rule.rows
-    c: Constants = constants(config, rows, dropout, rule.precision, rule.chunk, rule.resident)
-    kernel, values = {
-        "forward": (forward_kernel, {"DRAWN": True}),
-        "backward": (backward_kernel, {}),
-        "weights": (weights_kernel, {"CONCAT": False, "BLOCK": c.row_block, "TOKENS": rule.rows}),
-    }[rule.kernel]
-    values = {"C": compile_time(c), **values}
-    types = arguments(rule.precision, config.mixes_window)
+def source_of(kernel: Any, types: Mapping[str, str], values: Mapping[str, Any]) -> ASTSource:
+    """Return a kernel to be compiled: ``values`` of its constants, types of its other arguments."""
     signature, constant, attributes = {}, {}, {}
     for i, name in enumerate(kernel.arg_names):
         if name in values or not types[name]:
@@ -110,8 +101,28 @@ def compile_rule(rule: Setting, target: GPUTarget, config: CoreConfig, dropout: 
         signature[name] = types[name]
         if types[name].startswith("*") and name != "seed":  # which is not specialised
             attributes[(i,)] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature, constant, attributes)
-    return triton.compile(source, target=target, options=options_of(rule))
+    return ASTSource(kernel, signature, constant, attributes)
+
+
+def resources_of(source: ASTSource, target: GPUTarget, options: Mapping[str, Any]) -> Resources:
+    """Compile a kernel and say what it takes."""
+    return resources(triton.compile(source, target=target, options=dict(options)))
+
+
+def resources_of_rule(
+    rule: Setting, target: GPUTarget, config: CoreConfig, dropout: bool
+) -> Resources:
+    """Say what the kernel that ``rule`` is for takes, compiled as a launch would."""
+    rows = 32 if rule.kernel == "weights" else rule.rows
+    c: Constants = constants(config, rows, dropout, rule.precision, rule.chunk, rule.resident)
+    kernel, values = {
+        "forward": (forward_kernel, {"DRAWN": True}),
+        "backward": (backward_kernel, {}),
+        "weights": (weights_kernel, {"CONCAT": False, "BLOCK": c.row_block, "TOKENS": rule.rows}),
+    }[rule.kernel]
+    values = {"C": compile_time(c), **values}
+    source = source_of(kernel, arguments(rule.precision, config.mixes_window), values)
+    return resources_of(source, target, options_of(rule))
 
 
 def resources(compiled: Any) -> Resources:
@@ -186,7 +197,7 @@ def config_for(family: str, rule: Setting, mixer: str = "attention") -> CoreConf
 def compiled_rule(family: str, rule: Setting, dropout: bool, mixer: str = "attention") -> Compiled:
     """``rule`` compiled for a GPU of its family and the core it is made for."""
     config = config_for(family, rule, mixer)
-    found = resources(compile_rule(rule, TARGETS[family], config, dropout))
+    found = resources_of_rule(rule, TARGETS[family], config, dropout)
     return Compiled(family, rule, config, dropout, found)
 
 

@@ -84,7 +84,7 @@ def record() -> dict[str, list[int]]:
 
 
 def main() -> int:
-    """Compile all anew and remember it; return pytest's exit code, with nothing written, if that fails."""
+    """Compile all anew and remember it, unless a test fails; return pytest's exit code."""
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder, "lines")
         lines.touch()
