@@ -115,13 +115,9 @@ class Run:
                 program = build(name, problem, case.precision, case.drops)
                 return call_of(name, problem, program, case.backward)
 
-            compiled = [n for n in self.contenders(case) if n.removesuffix(GRAPH) in COMPILED]
-            makers = {name: partial(make, name) for name in self.contenders(case)}
-            for name in [] if self.compiles else compiled:
-                del makers[name]
             runners = able(
-                makers,
-                lambda name: self.within(LONGEST_COMPILE if name in compiled else LONGEST_CHECK),
+                {name: partial(make, name) for name in self.contenders(case)},
+                lambda name: self.within(LONGEST_COMPILE if compiles(name) else LONGEST_CHECK),
                 lambda name, error: self.left_out(f"{label(case)}, {name}", error),
             )
             if not runners:
@@ -141,6 +137,7 @@ class Run:
         weights in both places where that is in question.
         """
         names = names_of(replace(case, every_backend=True))
+        names = [name for name in names if self.compiles or not compiles(name)]
         peers = [name for name in names if not is_op(name)]
         kernels = [name for name in names if is_op(name) and name not in _PROGRAMS]
         captures = self.device == "cuda" and case.name.startswith(("main", "single", "batch-1"))
@@ -271,6 +268,11 @@ class Run:
         for text in self.broken:
             self.say(f"WRONG: {text}")
         return not self.broken
+
+
+def compiles(name: str) -> bool:
+    """Whether a peer is a compiled program."""
+    return name.removesuffix(GRAPH) in COMPILED
 
 
 def label(case: Case) -> str:

@@ -156,18 +156,16 @@ class Compiled:
     def faults(self) -> list[str]:
         """What is past its bound."""
         rule, found = self.rule, self.found
+        spilled, most = most_spilled(self.family, rule), shared_limit(self.family, rule)
         texts = []
-        spilled = most_spilled(self.family, rule)
         if found.spilled > spilled:
             texts.append(f"{found.spilled} spilled, at most {spilled} were")
-        most = shared_limit(self.family, rule)
         if found.shared > most:
             texts.append(f"{found.shared} bytes of shared memory of {most}")
-        if rule.resident and found.shared < matrix_bytes(self.config):
-            texts.append(
-                f"{found.shared} bytes of shared memory do not hold matrices of "
-                f"{matrix_bytes(self.config)}: they are read again and again"
-            )
+        held = matrix_bytes(self.config)
+        if rule.resident and found.shared < held:
+            few = f"{found.shared} bytes of shared memory do not hold matrices of {held}"
+            texts.append(f"{few}: they are read again and again")
         return texts
 
 

@@ -14,10 +14,11 @@ from benchmarks.cases.catalogue import ROWS, WIDTH, CatalogueCase
 from benchmarks.cases.flops import case_flops
 from benchmarks.cases.op import DROPOUT, SHAPE, Case
 from benchmarks.cases.problem import problem_of
-from benchmarks.core.machine import instruction_sets, machine_name, peak, revision
+from benchmarks.core.machine import instruction_sets, machine_name, revision
 from benchmarks.core.race import Race, Sample, Summary, summary_of
 from benchmarks.report.results import GpuRow, Row, append_rows
 from benchmarks.steps import rpt
+from lares_kernels import cpu_peak
 from lares_kernels.binding.cpu_library import use_instruction_set
 
 Cells = Mapping[str, Any]  # of a row, by column
@@ -55,10 +56,10 @@ class Recorder:
 
     def record_peaks(self) -> None:
         """The machine's GFLOP/s in each precision, and on AVX2, where the package can tell."""
-        found = {("fp32", ""): peak("fp32"), ("bf16", ""): peak("bf16")}
+        found = {("fp32", ""): cpu_peak("fp32"), ("bf16", ""): cpu_peak("bf16")}
         if "avx2" in instruction_sets()[1:]:
             with use_instruction_set("avx2"):
-                found["fp32", ":avx2"] = peak("fp32")
+                found["fp32", ":avx2"] = cpu_peak("fp32")
         for (precision, of_set), gflops in found.items():
             if gflops is not None:
                 self.record_speed(f"peak{of_set}", "cpu_peak", precision, gflops=gflops)

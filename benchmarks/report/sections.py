@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from benchmarks.report.gpu_goals import verdicts
 from benchmarks.report.markdown import filled
 from benchmarks.report.results import GpuRow, Row
-from benchmarks.report.tables import CARD_CASES, left_out_text, lines_of, origin_text, peaks_of
-
-# What is said of the card's own speed, by case.
-_OF_CARD: dict[str, Callable[[Any], str]] = dict(
-    zip(
-        CARD_CASES,
-        (
-            lambda row: f"{row.precision} products {1e-3 * (row.gflops or 0.0):.0f} TFLOP/s",
-            lambda row: f"copy {row.gbytes:,.0f} GB/s",
-            lambda row: f"an operation on one number {row.wall_us:.0f} us on the clock",
-            lambda row: (
-                f"the first call of a fresh process ({row.implementation}) "
-                f"{1e-6 * (row.wall_us or 0.0):.2f} s"
-            ),
-        ),
-        strict=True,
-    )
-)
+from benchmarks.report.tables import OF_CARD, left_out_text, lines_of, origin_text, peaks_of
 
 
 def section(rows: Sequence[Row], page: str, folder: str, plots: Sequence[str] = ()) -> str:
@@ -42,19 +24,18 @@ def section(rows: Sequence[Row], page: str, folder: str, plots: Sequence[str] = 
     """
     peaks = [f"{value:.0f} GFLOP/s in {name}" for name, value in peaks_of(rows).items()]
     samples = {row.batch for row in rows if row.case.startswith("rpt_") and row.batch}
-    card = [say(row) for case, say in _OF_CARD.items() for row in rows if row.case == case]
+    card = [say(row) for case, say in OF_CARD.items() for row in rows if row.case == case]
+    pictures = [f"![{name.removesuffix('.png')}]({folder}/{name})" for name in plots]
     values = {
         "folder": folder,
         "origin": origin_text(rows),
         "left_out": left_out_text(rows),
         "peaks": ", ".join(peaks),
         "samples": " or ".join(map(str, sorted(samples))),
+        "card": ", ".join(card),
+        "goals": "\n".join(f"- {verdict}" for verdict in verdicts(rows)),
+        "plots": "\n\n".join(pictures),
     }
-    if page == "gpu":
-        values["card"] = ", ".join(card)
-        values["goals"] = "\n".join(f"- {verdict}" for verdict in verdicts(rows))
-        pictures = (f"![{name.removesuffix('.png')}]({folder}/{name})" for name in plots)
-        values["plots"] = "\n\n".join(pictures)
     return filled(page, values, partial(lines_of, rows))
 
 

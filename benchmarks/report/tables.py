@@ -10,8 +10,16 @@ from benchmarks.report.results import CatalogueRow, Row
 PASSES = ("forward", "forward+backward")
 ABSENT = "-"  # of a number that a peer which was left out does not have
 STEP_PARTS = ("data", "encoder", "losses", "optimizer")
-CARD_CASES = ("peak", "bandwidth", "launch", "first-call")  # about the card itself
 FREED = {"rpt_step": "kept", "rpt_step:usual": "given back"}  # memory, by case
+# What is said of the card's own speed, by case.
+OF_CARD: dict[str, Callable[[Any], str]] = {
+    "peak": lambda row: f"{row.precision} products {1e-3 * (row.gflops or 0.0):.0f} TFLOP/s",
+    "bandwidth": lambda row: f"copy {row.gbytes:,.0f} GB/s",
+    "launch": lambda row: f"an operation on one number {row.wall_us:.0f} us on the clock",
+    "first-call": lambda row: (
+        f"the first call of a fresh process ({row.implementation}) {1e-6 * row.wall_us:.2f} s"
+    ),
+}
 
 
 def is_step(row: Row) -> bool:
@@ -33,7 +41,7 @@ HAS: dict[str, Callable[[Any], bool]] = {
     "times": lambda row: bool(row.passes) and not row.case.startswith(("memory", "rpt_")),
     "memory": lambda row: row.case == "memory" and row.peak_bytes is not None,
     "rpt": lambda row: row.case in FREED,
-    "cases": lambda row: not row.case.startswith(("spt-", *CARD_CASES)),
+    "cases": lambda row: not row.case.startswith(("spt-", *OF_CARD)),
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import time
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -158,14 +159,9 @@ class SptStep:
         clock.append(self._now())
         self.n_calls += 1
         encoder = self._left - self._entered + clock[2] - self._reached
-        self.parts.append(
-            {
-                "data": clock[1] - clock[0],
-                "encoder": encoder,
-                "losses": clock[2] - clock[1] - encoder,
-                "optimizer": clock[3] - clock[2],
-            }
-        )
+        seconds = [after - before for before, after in pairwise(clock)]
+        seconds[1:2] = [encoder, seconds[1] - encoder]
+        self.parts.append(dict(zip(PARTS, seconds, strict=True)))
 
     def gradients(self, double: bool) -> dict[str, Tensor]:
         """Of every parameter for one batch, without dropout, from one drawn first state.
