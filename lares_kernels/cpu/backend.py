@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lares_kernels.binding import cpu_library as lib
 from lares_kernels.cpu.tensors import Addressed, empty_like, empty_tensor, float32_addresses
+from lares_kernels.own_kernels import served_by
 from lares_kernels.registry.backends import register
 from lares_kernels.spec.call import RefineCall
 from lares_kernels.spec.choices import (
@@ -31,19 +32,6 @@ from lares_kernels.spec.parameters import PLACES, parameter_shapes, parameters_o
 from lares_kernels.spec.serves import ServesCores
 
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-_SERVES = ServesCores(
-    widths=dict.fromkeys(_PRECISIONS, range(1, 512 + 1)),
-    adapters=(Adapter.ADD, Adapter.GATE, Adapter.CONCAT, Adapter.NONE),
-    activations=(Activation.GELU, Activation.GELU_TANH, Activation.RELU, Activation.SILU),
-    norms=(Norm.POST, Norm.PRE, Norm.QUERY),
-    mixers=(Mixer.ATTENTION, Mixer.FILTER, Mixer.BSAREC),
-    paddings=(Padding.RIGHT, Padding.LEFT, Padding.LEFT_ZEROS),
-    dropout_of=(DropoutOf.BOTH, DropoutOf.FEED_FORWARD),
-    options=(
-        *("rollouts", "max_steps", "steps_done", "dropout", "zero_state", "wants_state"),
-        *("differentiates", "keeps_padding", "max_length"),
-    ),
-)
 _BAD_VALUES = (Code.BAD_LENGTH, Code.BAD_STEPS, Code.BAD_ID)
 
 
@@ -56,7 +44,7 @@ class CpuBackend:
     any_size = True
     starts_kernels = False  # they are compiled already
     devices = ("cpu",)
-    serves = _SERVES
+    serves = ServesCores(widths=dict.fromkeys(_PRECISIONS, range(1, 512 + 1)), **served_by("cpu"))
 
     def availability(self) -> str | None:
         library = lib.load()

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lares_kernels.common.devices import tf32_allowed
 from lares_kernels.common.verdicts import digest_of
+from lares_kernels.own_kernels import served_by
 from lares_kernels.registry.backends import register
 from lares_kernels.registry.plan_failures import by_name_alone, first_left, run_first
 from lares_kernels.spec.call import Given, GivenBackward, RefineCall
-from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
 from lares_kernels.spec.serves import ServesCores
 from lares_kernels.triton.fused.launch import call_setting, fused_backward, fused_forward
 from lares_kernels.triton.launch.constants import interpreted, padded
@@ -99,17 +99,8 @@ class TritonBackend:
     def serves(self) -> ServesCores:
         return ServesCores(
             widths=dict.fromkeys(product_types(), range(1, 1024 + 1)),
-            adapters=(Adapter.ADD, Adapter.GATE, Adapter.CONCAT, Adapter.NONE),
-            activations=(Activation.GELU, Activation.GELU_TANH, Activation.RELU, Activation.SILU),
-            norms=(Norm.POST, Norm.PRE, Norm.QUERY),
-            mixers=(Mixer.ATTENTION, Mixer.FILTER, Mixer.BSAREC),
-            paddings=(Padding.RIGHT, Padding.LEFT, Padding.LEFT_ZEROS),
-            dropout_of=(DropoutOf.BOTH, DropoutOf.FEED_FORWARD),
             widest_head=256,
-            options=(
-                *("rollouts", "max_steps", "steps_done", "dropout", "zero_state", "wants_state"),
-                *("differentiates", "keeps_padding", "max_length"),
-            ),
+            **served_by("triton"),
         )
 
     def availability(self) -> str | None:
