@@ -14,7 +14,7 @@ from lares_kernels.binding import cpu_library as lib
 from lares_kernels.cpu.tensors import Addressed, empty_like, empty_tensor, float32_addresses
 from lares_kernels.own_kernels import served_by
 from lares_kernels.registry.backends import register
-from lares_kernels.spec.call import RefineCall
+from lares_kernels.spec.call import Given, GivenBackward, RefineCall
 from lares_kernels.spec.choices import (
     Activation,
     Adapter,
@@ -60,10 +60,8 @@ class CpuBackend:
             f"{call.n_sequences} sequences in cache for all {call.options.max_steps} steps"
         )
 
-    def forward(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        inputs = _Inputs(call, hidden, state, parameters)
+    def forward(self, call: RefineCall, given: Given) -> tuple[Tensor, Tensor, Tensor]:
+        inputs = _Inputs(call, given)
         trajectory = empty_tensor(call.n_sequences, call.options.max_steps, call.config.d_model)
         final = empty_tensor(*call.state_shape) if call.options.wants_state else empty_tensor(0)
         kept = empty_tensor(call.kept_size if call.options.differentiates else 0)
@@ -76,17 +74,9 @@ class CpuBackend:
         inputs.run("lares_refine_forward")
         return trajectory, final, kept
 
-    def backward(
-        self,
-        call: RefineCall,
-        hidden: Tensor,
-        state: Tensor | None,
-        parameters: list[Tensor],
-        kept: Tensor,
-        g_trajectory: Tensor | None,
-        g_state: Tensor | None,
-    ) -> list[Tensor]:
-        inputs = _Inputs(call, hidden, state, parameters)
+    def backward(self, call: RefineCall, given: GivenBackward) -> list[Tensor]:
+        hidden, state, parameters, kept, g_trajectory, g_state = given
+        inputs = _Inputs(call, given)
         c = inputs.c
         inputs.place_kept(kept)
         if g_trajectory is not None:
@@ -169,10 +159,9 @@ def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
 class _Inputs(Addressed):
     """Hold a call's C struct and the tensors that its addresses point to."""
 
-    def __init__(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
-    ) -> None:
+    def __init__(self, call: RefineCall, given: Given | GivenBackward) -> None:
         self.call = call
+        hidden, state, parameters = given[:3]
         super().__init__()
         c = self.c = struct_without_tensors(call)
         c.seed = call.seed if call.seed < 1 << 63 else call.seed - (1 << 64)

@@ -98,11 +98,8 @@ class CudaBackend:
             f"registers for all {call.options.max_steps} steps"
         )
 
-    def forward(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        given = Given(hidden, state, parameters)
-        plans = [_plan_named("forward", call, hidden.device)]
+    def forward(self, call: RefineCall, given: Given) -> tuple[Tensor, Tensor, Tensor]:
+        plans = [_plan_named("forward", call, given.hidden.device)]
         return run_first(plans, lambda _: self._forward(call, given))
 
     def _forward(self, call: RefineCall, given: Given) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,18 +124,8 @@ class CudaBackend:
                 call.handover.tensors = launch.hands_over
         return trajectory, final, kept
 
-    def backward(
-        self,
-        call: RefineCall,
-        hidden: Tensor,
-        state: Tensor | None,
-        parameters: list[Tensor],
-        kept: Tensor,
-        g_trajectory: Tensor | None,
-        g_state: Tensor | None,
-    ) -> list[Tensor]:
-        given = GivenBackward(hidden, state, parameters, kept, g_trajectory, g_state)
-        plans = [_plan_named("backward", call, hidden.device)]
+    def backward(self, call: RefineCall, given: GivenBackward) -> list[Tensor]:
+        plans = [_plan_named("backward", call, given.hidden.device)]
         return run_first(plans, lambda _: self._backward(call, given))
 
     def _backward(self, call: RefineCall, given: GivenBackward) -> list[Tensor]:

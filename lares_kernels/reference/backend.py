@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lares_kernels.reference.recurrence import refine_backward, refine_forward
 from lares_kernels.registry.backends import register
-from lares_kernels.spec.call import FLOAT_TYPES, RefineCall
+from lares_kernels.spec.call import FLOAT_TYPES, Given, GivenBackward, RefineCall
 from lares_kernels.spec.parameters import parameter_shapes
 from lares_kernels.spec.serves import ANY_WIDTH, ServesCores
 
@@ -38,10 +38,9 @@ class ReferenceBackend:
             f"{call.n_sequences} sequences, products in {call.product_dtype}; {kept}"
         )
 
-    def forward(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, call: RefineCall, given: Given) -> tuple[Tensor, Tensor, Tensor]:
         call.check_values()
+        hidden, state, parameters = given
         rows = call.pack_hidden(hidden)
         first = None if state is None else call.pack_state(state)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -53,17 +52,9 @@ class ReferenceBackend:
             kept_states(call, kept).copy_(states if order is None else states[:, order])
         return result.trajectory, final, kept
 
-    def backward(
-        self,
-        call: RefineCall,
-        hidden: Tensor,
-        state: Tensor | None,
-        parameters: list[Tensor],
-        kept: Tensor,
-        g_trajectory: Tensor | None,
-        g_state: Tensor | None,
-    ) -> list[Tensor]:
+    def backward(self, call: RefineCall, given: GivenBackward) -> list[Tensor]:
         call.check_values()
+        hidden, state, parameters, kept, g_trajectory, g_state = given
         rows = call.pack_hidden(hidden)
         states = kept_states(call, kept).to(call.state_dtype)
         if call.kept_order is not None:

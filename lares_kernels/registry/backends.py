@@ -29,7 +29,7 @@ from lares_kernels.common.constant_result import constant_result
 from lares_kernels.common.devices import is_capturing, on_device
 from lares_kernels.registry import self_check
 from lares_kernels.registry.circumstances import circumstances, getenv
-from lares_kernels.spec.call import RefineCall, Request
+from lares_kernels.spec.call import Given, GivenBackward, RefineCall, Request
 from lares_kernels.spec.catalogue_call import CatalogueCall, CatalogueRequest, Operands
 from lares_kernels.spec.errors import BackendError, PlanFailure
 from lares_kernels.spec.options import CallOptions
@@ -85,16 +85,14 @@ class Backend(AnyBackend, Protocol):
     def plan(self, call: RefineCall, device_type: str) -> str:
         """Describe in one sentence how the backend would run ``call``."""
 
-    def forward(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, call: RefineCall, given: Given) -> tuple[Tensor, Tensor, Tensor]:
         """Run the recurrence without autograd.
 
         Args:
             call: the call to run; its values are not checked yet.
-            hidden: as the caller has it, padded or packed.
-            state: tensor of ``call.state_shape``, or None to draw it or start from zero (``call``).
-            parameters: in the order of :func:`lares_kernels.spec.parameters.parameter_shapes`.
+            given: ``hidden`` as the caller has it, padded or packed; the state of
+                ``call.state_shape``, or None to draw it or start from zero (``call``); parameters in
+                the order of :func:`lares_kernels.spec.parameters.parameter_shapes`.
 
         Returns:
             trajectory (S, T, d); final state of ``call.state_shape``, empty unless requested;
@@ -106,16 +104,7 @@ class Backend(AnyBackend, Protocol):
             PlanFailure: none of its plans could be compiled and started on the device.
         """
 
-    def backward(
-        self,
-        call: RefineCall,
-        hidden: Tensor,
-        state: Tensor | None,
-        parameters: list[Tensor],
-        kept: Tensor,
-        g_trajectory: Tensor | None,
-        g_state: Tensor | None,
-    ) -> list[Tensor]:
+    def backward(self, call: RefineCall, given: GivenBackward) -> list[Tensor]:
         """Return gradients of hidden, of every parameter, and of the state if there is one."""
 
 

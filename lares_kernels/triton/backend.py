@@ -181,12 +181,9 @@ class TritonBackend:
         core = (padded(config.d_model), config.n_layers, config.mixer)
         return longest <= longest_sequence(*key, *core)
 
-    def forward(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        longest = self._longest(call, hidden)
+    def forward(self, call: RefineCall, given: Given) -> tuple[Tensor, Tensor, Tensor]:
+        longest = self._longest(call, given.hidden)
         precision = precision_of(call.product_dtype)
-        given = Given(hidden, state, parameters)
 
         def run(plan: TritonPlan) -> tuple[Tensor, Tensor, Tensor]:
             if plan.rule is None:
@@ -194,31 +191,21 @@ class TritonBackend:
             with use_weights(plan.rule.weights):
                 return fused_forward(call, given, precision, longest)
 
-        plans = self._plans("forward", call, hidden.device, longest)
+        plans = self._plans("forward", call, given.hidden.device, longest)
         if requested_weights() is None:
             return run_first(plans, run)
         return by_name_alone(lambda: run_first(plans, run))
 
-    def backward(
-        self,
-        call: RefineCall,
-        hidden: Tensor,
-        state: Tensor | None,
-        parameters: list[Tensor],
-        kept: Tensor,
-        g_trajectory: Tensor | None,
-        g_state: Tensor | None,
-    ) -> list[Tensor]:
-        longest = self._longest(call, hidden)
+    def backward(self, call: RefineCall, given: GivenBackward) -> list[Tensor]:
+        longest = self._longest(call, given.hidden)
         precision = precision_of(call.product_dtype)
-        given = GivenBackward(hidden, state, parameters, kept, g_trajectory, g_state)
 
         def run(plan: TritonPlan) -> list[Tensor]:
             if plan.rule is None:
                 return layered_backward(call, given, precision)
             return fused_backward(call, given, precision, longest)
 
-        return run_first(self._plans("backward", call, hidden.device, longest), run)
+        return run_first(self._plans("backward", call, given.hidden.device, longest), run)
 
     def _longest(self, call: RefineCall, hidden: Tensor) -> int:
         if hidden.device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":
