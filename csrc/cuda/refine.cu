@@ -116,6 +116,12 @@ const char* lares_cuda_card(int32_t device, LaresCudaCard* card) { return descri
 
 const char* lares_cuda_device_type(void) { return kDeviceType; }
 
+void lares_cuda_sizes(int64_t* sizes) {
+    const size_t all[] = {sizeof(LaresCudaCall), sizeof(LaresCudaCard), sizeof(LaresCudaPack),
+                          sizeof(LaresCudaUnpack), sizeof(LaresCudaProbe)};
+    for (const size_t size : all) *sizes++ = int64_t(size);
+}
+
 #ifndef LARES_ARCHITECTURES
 #define LARES_ARCHITECTURES ""
 #endif

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lares_kernels.binding import cuda_library as lib
+from lares_kernels.binding import structs
 from lares_kernels.common.verdicts import digest_of
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.packing import Packed, packing, unpack_gradients
@@ -222,7 +223,7 @@ class _Launch:
         if not plan.split_parts:
             if call.num_steps is not None and not planned:
                 order = torch.argsort(call.num_steps, descending=True, stable=True)
-            blocks, programs, program_blocks = divided(call.n_sequences, lib.BLOCK)
+            blocks, programs, program_blocks = divided(call.n_sequences, structs.LARES_CUDA_BLOCK)
             tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows, blocks)
             numbers = handover.tensors[0] if handover is not None and planned else None
             space = _Workspace(call, plan, tiles, programs, device, numbers)
@@ -232,7 +233,7 @@ class _Launch:
         self.space = space
         self.alive = (hidden, state, packed, order, to_pack)
 
-        self.c = c = lib.LaresCudaCall.from_buffer_copy(
+        self.c = c = structs.LaresCudaCall.from_buffer_copy(
             _template(call.config, call.options.dropout, call.product_dtype)
         )
         c.device = index_of(device)
@@ -291,9 +292,9 @@ class _Workspace:
     ) -> None:
         self.sizes = {
             "seed": 2,  # of 4 bytes; it comes first, since it is read in one piece
-            "rows": tiles * lib.FIELDS * plan.tile_rows,
-            "sequences": lib.SEQUENCE_FIELDS * call.n_sequences,
-            "sums": lib.PROGRAM_SUMS * programs,
+            "rows": tiles * structs.LARES_CUDA_FIELDS * plan.tile_rows,
+            "sequences": structs.LARES_CUDA_SEQUENCE_FIELDS * call.n_sequences,
+            "sums": structs.LARES_CUDA_PROGRAM_SUMS * programs,
             "tile_start": tiles,
             "tile_count": 1,
         }
@@ -302,7 +303,7 @@ class _Workspace:
             numbers = unfilled(size, dtype=torch.int32, device=device)
         self.numbers = numbers
 
-    def place(self, c: lib.LaresCudaCall) -> None:
+    def place(self, c: structs.LaresCudaCall) -> None:
         """Give each part its place."""
         at = self.numbers.data_ptr()
         for name, size in self.sizes.items():
@@ -375,8 +376,8 @@ def _check_size(what: str, numbers: int) -> None:
 def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> bytes:
     """Return the part of the C struct that depends only on the core and the precision."""
     shapes = shapes_of(config)
-    c = lib.LaresCudaCall()
-    c.abi = lib.ABI
+    c = structs.LaresCudaCall()
+    c.abi = structs.LARES_CUDA_ABI
     c.d_model, c.n_heads, c.head_tiles = shapes.width, shapes.heads, shapes.head_tiles
     c.d_ff, c.n_layers = shapes.ff, shapes.layers
     c.adapter = Adapter.of(config.adapter)

@@ -200,6 +200,11 @@ const char* lares_asked_isa(int precision) {
     return asked ? asked->name : "";
 }
 
+void lares_sizes(int64_t* sizes) {
+    sizes[0] = sizeof(LaresCall);
+    sizes[1] = sizeof(LaresCatalogue);
+}
+
 double lares_measure_peak(int precision) {
     if (!lares::between(precision, LARES_FP32, LARES_BF16)) return 0.0;
     return lares::chosen(precision).measure_peak();
