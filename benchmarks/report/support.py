@@ -17,7 +17,7 @@ from lares_kernels.binding import cuda_library
 from lares_kernels.registry.backends import CATALOGUE, REFINE, verify
 from lares_kernels.spec.call import PRECISIONS, Request
 from lares_kernels.spec.catalogue_call import CatalogueRequest
-from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
+from lares_kernels.spec.choices import OF_CORES
 from lares_kernels.spec.options import CallOptions
 
 PAGE = ROOT / "docs" / "reference" / "support.md"
@@ -41,14 +41,7 @@ itself, is made known by `register` of `lares_kernels/backends.py`, and held to 
 
 def _cores() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield option, value, and the arguments of a core that has it."""
-    for option, choice in (
-        ("adapter", Adapter),
-        ("mixer", Mixer),
-        ("activation", Activation),
-        ("norm", Norm),
-        ("padding", Padding),
-        ("dropout_of", DropoutOf),
-    ):
+    for option, choice in OF_CORES.items():
         for value in choice.texts():
             more = _WINDOW if option == "mixer" and value != "attention" else {}
             yield option, value, {option: value, **more}

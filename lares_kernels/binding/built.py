@@ -6,12 +6,9 @@ compiler's errors are stored, and printed once when the package is first importe
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lares_kernels.common.cache import cache_folder
 
@@ -34,20 +31,6 @@ def why_not_built(library: Path) -> str | None:
 def is_checkout() -> bool:
     """Return True if the package lies in a checkout, where `pip install -e .` compiles kernels."""
     return (FOLDER.parent / "csrc" / "build.py").is_file()
-
-
-def has_sizes(sizes_of: Callable[[Any], object], *structs: type[ctypes.Structure]) -> bool:
-    """Return True if a library's structs are as long as ours.
-
-    A library that was not built since a struct grew would read past the end of ours.
-
-    Args:
-        sizes_of: function of the library that writes its structs' sizes, int64.
-        structs: ours, in its order.
-    """
-    sizes = (ctypes.c_int64 * len(structs))()
-    sizes_of(sizes)
-    return [*sizes] == [ctypes.sizeof(struct) for struct in structs]
 
 
 def say_once(library: Path) -> None:

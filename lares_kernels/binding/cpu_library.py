@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lares_kernels.binding.built import FOLDER, has_sizes, is_checkout, why_not_built
+from lares_kernels.binding.built import FOLDER, is_checkout, why_not_built
+from lares_kernels.binding.fields import has_sizes
 from lares_kernels.binding.structs import LARES_ABI
 from lares_kernels.binding.structs import LaresCall as LaresCall
 from lares_kernels.binding.structs import LaresCatalogue as LaresCatalogue

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lares_kernels.binding import structs
-from lares_kernels.binding.built import has_sizes, is_checkout, why_not_built
+from lares_kernels.binding.built import is_checkout, why_not_built
+from lares_kernels.binding.fields import has_sizes
 from lares_kernels.spec.errors import BackendError
 
 # Names another library than the one that was installed: the tests' emulator, say.

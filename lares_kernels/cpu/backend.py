@@ -11,27 +11,22 @@ import torch
 from torch import Tensor
 
 from lares_kernels.binding import cpu_library as lib
+from lares_kernels.binding.fields import same_names
 from lares_kernels.cpu.tensors import Addressed, empty_like, empty_tensor, float32_addresses
 from lares_kernels.own_kernels import served_by
 from lares_kernels.registry.backends import register
 from lares_kernels.spec.call import Given, GivenBackward, RefineCall
-from lares_kernels.spec.choices import (
-    Activation,
-    Adapter,
-    Code,
-    DropoutOf,
-    Mixer,
-    Norm,
-    Padding,
-    Precision,
-    StateMode,
-)
+from lares_kernels.spec.choices import Code, DropoutOf, Precision, StateMode
 from lares_kernels.spec.config import DROPOUT_LEVELS, CoreConfig
 from lares_kernels.spec.errors import BackendError
+from lares_kernels.spec.options import CallOptions
 from lares_kernels.spec.parameters import PLACES, parameter_shapes, parameters_of
 from lares_kernels.spec.serves import ServesCores
 
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+# What C calls by the specification's names.
+_OF_CORE = same_names(lib.LaresCall, CoreConfig.__dataclass_fields__)
+_OF_CALL = same_names(lib.LaresCall, CallOptions._field_defaults)
 _BAD_VALUES = (Code.BAD_LENGTH, Code.BAD_STEPS, Code.BAD_ID)
 
 
@@ -112,22 +107,14 @@ def _call_template(key: str, dropout: bool, product_dtype: torch.dtype) -> CallT
     config = CoreConfig.from_key(key)
     c = lib.LaresCall()
     c.abi = lib.ABI
-    c.d_model, c.n_heads, c.d_ff = config.d_model, config.n_heads, config.d_ff
-    c.n_layers = config.n_layers
-    c.adapter = Adapter.of(config.adapter)
-    c.activation = Activation.of(config.activation)
-    c.norm = Norm.of(config.norm)
-    c.mixer, c.window, c.cutoff = Mixer.of(config.mixer), config.window, config.cutoff
-    c.band_share = config.band_share
+    for name in _OF_CORE:
+        setattr(c, name, config.number(name))
     c.precision = Precision.of(_PRECISIONS[product_dtype])
     if dropout:
         c.dropout_level = round(DROPOUT_LEVELS * config.dropout)
         c.attn_dropout_level = round(DROPOUT_LEVELS * config.attn_dropout)
         c.inner_dropout_level = round(DROPOUT_LEVELS * config.inner_dropout)
-    c.spares_attention = DropoutOf.of(config.dropout_of) == DropoutOf.FEED_FORWARD
-    c.padding = Padding.of(config.padding)
-    c.eps = config.eps
-    c.state_scale = config.state_omega * config.state_sigma
+    c.spares_attention = config.number("dropout_of") == DropoutOf.FEED_FORWARD
     return CallTemplate(bytes(c), itemgetter(*order_of(config)))
 
 
@@ -145,13 +132,12 @@ def template_of(call: RefineCall) -> CallTemplate:
 def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
     """Return the C struct of a call without its tensors, seed and thread count."""
     c = lib.LaresCall.from_buffer_copy(template_of(call).struct)
+    for name in _OF_CALL:
+        setattr(c, name, getattr(call.options, name))
     c.n_sequences = call.lengths.shape[0]
-    c.rollouts = call.options.rollouts
     c.padded_length = call.padded_length
     c.n_rows = call.n_hidden_rows
-    c.max_steps = call.options.max_steps
-    c.steps_done = call.options.steps_done
-    c.keeps_padding = call.options.keeps_padding
+    c.state_scale = call.state_scale
     c.state_mode = StateMode.ZERO if call.options.zero_state else StateMode.DRAWN
     return c
 

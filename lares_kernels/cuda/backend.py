@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lares_kernels.binding import cuda_library as lib
 from lares_kernels.binding import structs
+from lares_kernels.binding.fields import same_names
 from lares_kernels.common.verdicts import digest_of
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.packing import Packed, packing, unpack_gradients
@@ -32,13 +33,17 @@ from lares_kernels.gpu.tiles import divided, most_tiles, spill_bytes
 from lares_kernels.registry.backends import register
 from lares_kernels.registry.plan_failures import Plan, run_first
 from lares_kernels.spec.call import Given, GivenBackward, RefineCall
-from lares_kernels.spec.choices import Activation, Adapter, Norm, StateMode
+from lares_kernels.spec.choices import Norm, StateMode
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.errors import BackendError, PlanFailure
 from lares_kernels.spec.noise import threshold_and_planes
+from lares_kernels.spec.options import CallOptions
 
 _NAME = "cuda"  # of the backend
 MIN_CAPABILITY = (8, 0)
+# What C calls by the specification's names.
+_OF_CORE = same_names(structs.LaresCudaCall, CoreConfig.__dataclass_fields__)
+_OF_CALL = same_names(structs.LaresCudaCall, CallOptions._field_defaults)
 _MAX_NUMBERS = 1 << 31  # the kernels count the numbers of a tensor in 32 bits
 
 
@@ -237,10 +242,11 @@ class _Launch:
             _template(call.config, call.options.dropout, call.product_dtype)
         )
         c.device = index_of(device)
-        c.n_groups, c.rollouts = call.lengths.shape[0], call.options.rollouts
+        for name in _OF_CALL:
+            setattr(c, name, getattr(call.options, name))
+        c.n_groups, c.state_scale = call.lengths.shape[0], call.state_scale
         c.padded_length, c.n_hidden_rows = call.padded_length, call.n_hidden_rows
-        c.kept_rows, c.longest, c.max_steps = call.kept_rows, self.longest, call.options.max_steps
-        c.steps_done = call.options.steps_done
+        c.kept_rows, c.longest = call.kept_rows, self.longest
         c.state_mode = StateMode.ZERO if call.options.zero_state else StateMode.DRAWN
         c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
         c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
@@ -378,14 +384,11 @@ def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> 
     shapes = shapes_of(config)
     c = structs.LaresCudaCall()
     c.abi = structs.LARES_CUDA_ABI
-    c.d_model, c.n_heads, c.head_tiles = shapes.width, shapes.heads, shapes.head_tiles
-    c.d_ff, c.n_layers = shapes.ff, shapes.layers
-    c.adapter = Adapter.of(config.adapter)
-    c.activation = Activation.of(config.activation)
-    c.pre_norm = Norm.of(config.norm) == Norm.PRE
+    for name in _OF_CORE:
+        setattr(c, name, config.number(name))
+    c.d_ff, c.head_tiles = shapes.ff, shapes.head_tiles
+    c.pre_norm = config.number("norm") == Norm.PRE
     c.precision = PRECISIONS[product_dtype]
-    c.eps = config.eps
-    c.state_scale = config.state_omega * config.state_sigma
     c.score_scale = math.log2(math.e) * config.head_dim**-0.5
     for rate, to in ((config.dropout, c.residual), (config.attn_dropout, c.attention)):
         threshold, planes = threshold_and_planes(rate if dropout else 0.0)

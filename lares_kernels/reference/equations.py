@@ -343,8 +343,7 @@ def first_state(call: RefineCall, state: Tensor | None) -> Tensor:
         layout.row_streams,
         layout.position,
         width=width,
-        omega=call.config.state_omega,
-        sigma=call.config.state_sigma,
+        scale=call.state_scale,
         seed=call.seed,
     )
     return drawn.to(call.state_dtype)

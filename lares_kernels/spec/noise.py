@@ -266,20 +266,19 @@ def initial_state(
     positions: Tensor,
     *,
     width: int,
-    omega: float,
-    sigma: float,
+    scale: float,
     seed: int | Tensor,
 ) -> Tensor:
-    """Draw ``s_0 = omega * TruncatedNormal(0, sigma^2)`` of every row, truncated at three sigma.
+    """Draw ``s_0 = scale * TruncatedNormal(0, 1)`` of every row, truncated at three.
 
     Args:
         streams, positions: (N,) int64 address of every row.
         width: columns ``d``; columns ``4 i .. 4 i + 3`` are the four words of block ``i``.
-        omega, sigma: scale and standard deviation.
+        scale: omega sigma, as a call has it.
         seed: 64-bit key.
 
     Returns:
         (N, width) float32.
     """
     z = normal_rows(streams, positions, site_word(Site.INITIAL_STATE), width, seed)
-    return z * (omega * sigma)
+    return z * scale

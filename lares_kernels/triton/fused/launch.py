@@ -134,7 +134,7 @@ def fused_forward(
             final if call.options.wants_state else None,
             kept if call.kept_size else None,
             plan.seed,
-            config.state_omega * config.state_sigma,
+            call.state_scale,
             call.options.max_steps,
             call.options.steps_done,
             call.kept_rows,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
+from lares_kernels.spec.choices import Adapter, DropoutOf, Mixer, Norm, Padding
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.noise import threshold_and_planes
 
@@ -356,9 +356,9 @@ def constants(
         ff=ff,
         chunk=math.gcd(chunk, ff),
         layers=config.n_layers,
-        adapter=int(Adapter.of(config.adapter)),
-        activation=int(Activation.of(config.activation)),
-        norm=int(Norm.of(config.norm)),
+        adapter=int(config.number("adapter")),
+        activation=int(config.number("activation")),
+        norm=int(config.number("norm")),
         eps=config.eps,
         threshold=threshold,
         planes=planes,
@@ -368,9 +368,9 @@ def constants(
         resident=resident,
         inner_threshold=inner_threshold,
         inner_planes=inner_planes,
-        spares_attention=DropoutOf.of(config.dropout_of) == DropoutOf.FEED_FORWARD,
-        zeros=Padding.of(config.padding) == Padding.LEFT_ZEROS,
-        mixer=int(Mixer.of(config.mixer)),
+        spares_attention=config.number("dropout_of") == DropoutOf.FEED_FORWARD,
+        zeros=config.number("padding") == Padding.LEFT_ZEROS,
+        mixer=int(config.number("mixer")),
         window=config.window,
         share=config.band_share if config.mixer == "bsarec" else 1.0,
     )
