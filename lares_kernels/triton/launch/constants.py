@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -377,12 +378,12 @@ def constants(
 
 
 class CompileTime:
-    """Wrap :class:`Constants` as a kernel's argument: every field reads as Triton's ``constexpr``.
+    """Wrap constants as a kernel's argument: every field reads as Triton's ``constexpr``.
 
     Triton gives a compile-time object's plain attributes to its own functions, but not to ours.
     """
 
-    def __init__(self, c: Constants) -> None:
+    def __init__(self, c: Hashable) -> None:
         self._c = c
 
     def __getattr__(self, name: str) -> Any:
@@ -406,6 +407,6 @@ def interpreted() -> bool:
 
 
 @cache
-def compile_time(c: Constants) -> Any:
+def compile_time(c: Hashable) -> Any:
     """Return ``c`` as the argument ``C`` of kernels; the interpreter takes plain values."""
     return c if interpreted() else CompileTime(c)
