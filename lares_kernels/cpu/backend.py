@@ -23,15 +23,15 @@ from lares_kernels.spec.options import CallOptions
 from lares_kernels.spec.parameters import PLACES, parameter_shapes, parameters_of
 from lares_kernels.spec.serves import ServesCores
 
-_PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 # What C calls by the specification's names.
 _OF_CORE = same_names(lib.LaresCall, CoreConfig.__dataclass_fields__)
 _OF_CALL = same_names(lib.LaresCall, CallOptions._field_defaults)
 _BAD_VALUES = (Code.BAD_LENGTH, Code.BAD_STEPS, Code.BAD_ID)
 
 
-class CpuBackend:
-    """Run a call as one kernel: state, activations and weights stay in cache over all steps."""
+class CpuKernels:
+    """Tell what backend ``cpu`` is, of both ops."""
 
     name = "cpu"
     preference = 30
@@ -39,17 +39,22 @@ class CpuBackend:
     any_size = True
     starts_kernels = False  # they are compiled already
     devices = ("cpu",)
-    serves = ServesCores(widths=dict.fromkeys(_PRECISIONS, range(1, 512 + 1)), **served_by("cpu"))
 
     def availability(self) -> str | None:
         library = lib.load()
         return library if isinstance(library, str) else None
 
     def build(self, product_dtype: torch.dtype) -> str | None:
-        return lib.build(_PRECISIONS[product_dtype])
+        return lib.build(PRECISIONS[product_dtype])
+
+
+class CpuBackend(CpuKernels):
+    """Run a call as one kernel: state, activations and weights stay in cache over all steps."""
+
+    serves = ServesCores(widths=dict.fromkeys(PRECISIONS, range(1, 512 + 1)), **served_by("cpu"))
 
     def plan(self, call: RefineCall, device_type: str) -> str:
-        used = lib.instruction_set_in_use(_PRECISIONS[call.product_dtype])
+        used = lib.instruction_set_in_use(PRECISIONS[call.product_dtype])
         return (
             f"fused C++ kernel ({used}), {call.n_rows} packed tokens of "
             f"{call.n_sequences} sequences in cache for all {call.options.max_steps} steps"
@@ -109,7 +114,7 @@ def _call_template(key: str, dropout: bool, product_dtype: torch.dtype) -> CallT
     c.abi = lib.ABI
     for name in _OF_CORE:
         setattr(c, name, config.number(name))
-    c.precision = Precision.of(_PRECISIONS[product_dtype])
+    c.precision = Precision.of(PRECISIONS[product_dtype])
     if dropout:
         c.dropout_level = round(DROPOUT_LEVELS * config.dropout)
         c.attn_dropout_level = round(DROPOUT_LEVELS * config.attn_dropout)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 from functools import cache, partial
 
 import torch
@@ -28,8 +27,9 @@ from lares_kernels.cuda.plan import (
 )
 from lares_kernels.cuda.settings import family_of, files_of_settings, settings
 from lares_kernels.gpu.arrays import zeros_at_once
+from lares_kernels.gpu.cards import current_card, too_old
 from lares_kernels.gpu.scratch import unfilled
-from lares_kernels.gpu.tiles import divided, most_tiles, spill_bytes
+from lares_kernels.gpu.tiles import divided, longest_of, most_tiles, spill_bytes
 from lares_kernels.registry.backends import register
 from lares_kernels.registry.plan_failures import Plan, run_first
 from lares_kernels.spec.call import Given, GivenBackward, RefineCall
@@ -72,16 +72,12 @@ class CudaBackend:
             return None
         if not torch.cuda.is_available():
             return "there is no GPU"
-        # Asking torch which one is current would make a context there.
-        number = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+        number = current_card()
         try:
             found = lib.card(number)
         except BackendError as error:  # of a driver older than the runtime that is linked in, say
             return str(error)
-        if found.capability < MIN_CAPABILITY:
-            has, least = (".".join(map(str, pair)) for pair in (found.capability, MIN_CAPABILITY))
-            return f"cuda:{number} has compute capability {has}; the kernels need {least}"
-        return None
+        return too_old(number, found.capability, MIN_CAPABILITY, "the kernels need {}")
 
     def build(self, product_dtype: torch.dtype) -> str | None:
         return digest_of(lib.library_path(), *files_of_settings())
@@ -199,9 +195,7 @@ class _Launch:
 
     def __init__(self, call: RefineCall, given: Given | GivenBackward, backward: bool) -> None:
         device = given.hidden.device
-        if device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":
-            call.check_values()
-        self.longest = _longest(call)
+        self.longest = longest_of(call, device, _NAME)
         self.call, self.device = call, device
         self.shapes = shapes_of(call.config)
         self.card = lib.card(index_of(device))
@@ -315,18 +309,6 @@ class _Workspace:
         for name, size in self.sizes.items():
             setattr(c, name, at)
             at += size * self.numbers.element_size()
-
-
-def _longest(call: RefineCall) -> int:
-    """Return an upper bound of the sequences' lengths."""
-    handover = call.handover_of(_NAME)
-    if handover is not None:
-        return handover.numbers[0]
-    # Lengths of packed sequences are only on the device: this synchronises.
-    longest = call.padded_length or call.options.max_length or int(call.lengths.max())
-    if call.handover is not None:
-        call.handover.by, call.handover.numbers = _NAME, (longest,)
-    return longest
 
 
 def _plan_named(kernel: str, call: RefineCall, device: torch.device) -> Plan:

@@ -12,8 +12,8 @@ from lares_kernels.spec.parameters import parameter_shapes
 from lares_kernels.spec.serves import ANY_WIDTH, ServesCores
 
 
-class ReferenceBackend:
-    """Run plain PyTorch with the hand-written backward; it serves wherever torch runs."""
+class PlainTorch:
+    """Tell what backend ``reference`` is, of both ops: it serves wherever torch runs."""
 
     name = "reference"
     preference = 0
@@ -21,13 +21,18 @@ class ReferenceBackend:
     any_size = True
     starts_kernels = False
     devices = None
-    serves = ServesCores(widths=dict.fromkeys(FLOAT_TYPES, ANY_WIDTH))
 
     def availability(self) -> str | None:
         return None
 
     def build(self, product_dtype: torch.dtype) -> str | None:
         return None
+
+
+class ReferenceBackend(PlainTorch):
+    """Run plain PyTorch with the hand-written backward."""
+
+    serves = ServesCores(widths=dict.fromkeys(FLOAT_TYPES, ANY_WIDTH))
 
     def plan(self, call: RefineCall, device_type: str) -> str:
         kept = f"{call.options.max_steps} states kept, steps recomputed in backward"

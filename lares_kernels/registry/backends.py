@@ -30,7 +30,12 @@ from lares_kernels.common.devices import is_capturing, on_device
 from lares_kernels.registry import self_check
 from lares_kernels.registry.circumstances import circumstances, getenv
 from lares_kernels.spec.call import Given, GivenBackward, RefineCall, Request
-from lares_kernels.spec.catalogue_call import CatalogueCall, CatalogueRequest, Operands
+from lares_kernels.spec.catalogue_call import (
+    AskedGradients,
+    CatalogueCall,
+    CatalogueRequest,
+    Operands,
+)
 from lares_kernels.spec.errors import BackendError, PlanFailure
 from lares_kernels.spec.options import CallOptions
 from lares_kernels.spec.serves import Serves, ServesCatalogues, ServesCores
@@ -126,12 +131,7 @@ class CatalogueBackend(AnyBackend, Protocol):
         (0,)."""
 
     def gradients(
-        self,
-        call: CatalogueCall,
-        given: Operands,
-        normaliser: Tensor,
-        g_log_probability: Tensor,
-        wants: tuple[bool, bool],
+        self, call: CatalogueCall, given: Operands, asked: AskedGradients
     ) -> tuple[Tensor, Tensor]:
         """Compute gradients of queries (N, d) and items (V, d); (0,) for one that is not wanted."""
 

@@ -28,7 +28,12 @@ from lares_kernels.common.verdicts import Verdict
 from lares_kernels.registry.circumstances import SELF_CHECK
 from lares_kernels.registry.plan_failures import failures_met
 from lares_kernels.spec.call import Given, GivenBackward, RefineCall, Request
-from lares_kernels.spec.catalogue_call import CatalogueCall, CatalogueRequest, Operands
+from lares_kernels.spec.catalogue_call import (
+    AskedGradients,
+    CatalogueCall,
+    CatalogueRequest,
+    Operands,
+)
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.errors import BackendError, PlanFailure
 from lares_kernels.spec.options import CallOptions
@@ -322,9 +327,7 @@ def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
             found = backend.forward(asked, ours)
             errors[f"{what}'s trajectory"] = _distance(found[0], exact[0])
         errors["the final state"] = _distance(found[1], exact[1])
-        wanted = reference.backward(
-            call, GivenBackward(*theirs, exact[2], g_trajectory, g_state)
-        )
+        wanted = reference.backward(call, GivenBackward(*theirs, exact[2], g_trajectory, g_state))
         got = backend.backward(
             mine, GivenBackward(*ours, found[2], there(g_trajectory), there(g_state))
         )
@@ -368,8 +371,8 @@ def check_catalogue(backend: Any, reference: Any, request: CatalogueRequest) -> 
             ("the log probability", "the normaliser", "the entropy"), found, exact, strict=True
         ):
             errors[name] = _distance(mine, right)
-        wanted = reference.gradients(exact_call, given, exact[1], g, (True, True))
-        got = backend.gradients(call, inputs, found[1], there(g), (True, True))
+        wanted = reference.gradients(exact_call, given, AskedGradients(exact[1], g))
+        got = backend.gradients(call, inputs, AskedGradients(found[1], there(g)))
         for name, mine, right in zip(("queries", "items"), got, wanted, strict=True):
             errors[f"the {name}' gradient"] = _distance(mine, right)
         scores, best = backend.top_k(call, inputs._replace(chosen=ids[:0]), k)

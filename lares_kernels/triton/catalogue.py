@@ -20,10 +20,16 @@ from lares_kernels.reference.catalogue import (
 )
 from lares_kernels.registry.backends import register_catalogue
 from lares_kernels.registry.plan_failures import Plan, run_first
-from lares_kernels.spec.catalogue_call import SHORTEST, CatalogueCall, Operands, in_order
+from lares_kernels.spec.catalogue_call import (
+    SHORTEST,
+    AskedGradients,
+    CatalogueCall,
+    Operands,
+    in_order,
+)
 from lares_kernels.spec.serves import ServesCatalogues, check_items
-from lares_kernels.triton.backend import TritonBackend, devices, precision_of, product_types
-from lares_kernels.triton.launch.constants import LAUNCH_OPTIONS, compile_time, interpreted, padded
+from lares_kernels.triton.backend import TritonKernels, precision_of, product_types
+from lares_kernels.triton.launch.constants import LAUNCH_OPTIONS, compile_time, padded
 from lares_kernels.triton.launch.rounding import round_to_tf32
 from lares_kernels.triton.launch.settings import multiprocessors
 
@@ -114,19 +120,9 @@ def _its_only_plan(op: _Op[_P, _T]) -> _Op[_P, _T]:
     return run
 
 
-class TritonCatalogue:
+class TritonCatalogue(TritonKernels):
     """Compute in tiles of queries and items; wider ones, and ``k`` above ``MAX_K``, are the
     reference's."""
-
-    name = "triton"
-    preference = 10
-    automatic = not interpreted()
-    any_size = False
-    starts_kernels = True
-
-    @property
-    def devices(self) -> tuple[str, ...] | None:
-        return devices()
 
     @property
     def serves(self) -> ServesCatalogues:
@@ -134,12 +130,6 @@ class TritonCatalogue:
             widths={each: range(1, MAX_WIDTH[precision_of(each)] + 1) for each in product_types()},
             most_items=_MAX_ITEMS,
         )
-
-    def availability(self) -> str | None:
-        return TritonBackend().availability()
-
-    def build(self, product_dtype: torch.dtype) -> str | None:
-        return TritonBackend().build(product_dtype)
 
     @_its_only_plan
     def log_probability(
@@ -172,12 +162,7 @@ class TritonCatalogue:
 
     @_its_only_plan
     def gradients(
-        self,
-        call: CatalogueCall,
-        given: Operands,
-        normaliser: Tensor,
-        g_log_probability: Tensor,
-        wants: tuple[bool, bool],
+        self, call: CatalogueCall, given: Operands, asked: AskedGradients
     ) -> tuple[Tensor, Tensor]:
         from lares_kernels.triton.kernels.catalogue import (
             item_gradients_kernel,
@@ -186,7 +171,7 @@ class TritonCatalogue:
         from lares_kernels.triton.kernels.catalogue_apart import query_gradients_apart_kernel
 
         inputs, (queries, items, _, _) = _Inputs(call, given), given
-        wants_queries, wants_items = wants
+        normaliser, g_log_probability, wants_queries, wants_items = asked
         floats = partial(unfilled, dtype=torch.float32, device=items.device)
         g_queries, g_items = floats(0), floats(items.shape if wants_items else 0)
         known = (*inputs.tensors(given.chosen), normaliser, g_log_probability)
