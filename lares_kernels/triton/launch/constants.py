@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from lares_kernels.spec.choices import Adapter, DropoutOf, Mixer, Norm, Padding
+from lares_kernels.spec.choices import Adapter, Choice, DropoutOf, Mixer, Norm, Padding
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.noise import threshold_and_planes
 
@@ -28,6 +28,11 @@ _CHUNK = 64  # the feed-forward's width is padded to a multiple of it
 def padded(width: int) -> int:
     """Return the least block side that holds ``width``."""
     return max(MIN_SIDE, 1 << (width - 1).bit_length())
+
+
+def _has(option: str, *choices: Choice) -> Any:
+    """Return a property of :class:`Constants`: True if the option is one of ``choices``."""
+    return property(lambda self: getattr(self, option) in choices)
 
 
 @dataclass(frozen=True)
@@ -101,44 +106,15 @@ class Constants:
     def recurrent(self) -> bool:
         return self.adapter != Adapter.NONE
 
-    @property
-    def adds(self) -> bool:
-        return self.adapter == Adapter.ADD
-
-    @property
-    def concat(self) -> bool:
-        return self.adapter == Adapter.CONCAT
-
-    @property
-    def gated(self) -> bool:
-        return self.adapter == Adapter.GATE
-
-    @property
-    def post(self) -> bool:
-        return self.norm == Norm.POST
-
-    @property
-    def pre(self) -> bool:
-        return self.norm == Norm.PRE
-
-    @property
-    def query(self) -> bool:
-        return self.norm == Norm.QUERY
-
-    @property
-    def attends(self) -> bool:
-        """Return True if there is attention, alone or beside frequency bands."""
-        return self.mixer in (Mixer.ATTENTION, Mixer.BSAREC)
-
-    @property
-    def filters(self) -> bool:
-        """Return True if a learned filter replaces attention."""
-        return self.mixer == Mixer.FILTER
-
-    @property
-    def bands(self) -> bool:
-        """Return True if frequency bands stand beside attention."""
-        return self.mixer == Mixer.BSAREC
+    adds = _has("adapter", Adapter.ADD)
+    gated = _has("adapter", Adapter.GATE)
+    concat = _has("adapter", Adapter.CONCAT)
+    post = _has("norm", Norm.POST)
+    pre = _has("norm", Norm.PRE)
+    query = _has("norm", Norm.QUERY)
+    attends = _has("mixer", Mixer.ATTENTION, Mixer.BSAREC)  # alone or beside frequency bands
+    filters = _has("mixer", Mixer.FILTER)  # a learned filter replaces attention
+    bands = _has("mixer", Mixer.BSAREC)  # frequency bands stand beside attention
 
     @property
     def frequencies(self) -> int:
