@@ -340,11 +340,7 @@ def first_state(call: RefineCall, state: Tensor | None) -> Tensor:
         device = layout.sequence.device
         return torch.zeros(layout.n_rows, width, dtype=call.state_dtype, device=device)
     drawn = noise.initial_state(
-        layout.row_streams,
-        layout.position,
-        width=width,
-        scale=call.state_scale,
-        seed=call.seed,
+        layout.row_streams, layout.position, width=width, scale=call.state_scale, seed=call.seed
     )
     return drawn.to(call.state_dtype)
 

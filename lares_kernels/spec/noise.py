@@ -167,10 +167,7 @@ def residual_keep(
     site = site_word(Site.RESIDUAL, layer, step)
     words = dropout_words(streams, positions, site, 2 * n_blocks, n_planes, seed)
     keep = keep_from_words(words, rate)
-    return (
-        keep[:, :n_blocks].flatten(1)[:, :width],
-        keep[:, n_blocks:].flatten(1)[:, :width],
-    )
+    return (keep[:, :n_blocks].flatten(1)[:, :width], keep[:, n_blocks:].flatten(1)[:, :width])
 
 
 def attention_keep(
@@ -262,12 +259,7 @@ def normal_rows(
 
 
 def initial_state(
-    streams: Tensor,
-    positions: Tensor,
-    *,
-    width: int,
-    scale: float,
-    seed: int | Tensor,
+    streams: Tensor, positions: Tensor, *, width: int, scale: float, seed: int | Tensor
 ) -> Tensor:
     """Draw ``s_0 = scale * TruncatedNormal(0, 1)`` of every row, truncated at three.
 

@@ -75,11 +75,7 @@ class Launch(NamedTuple):
 
 
 def prepare(
-    kernel: str,
-    call: RefineCall,
-    parameters: list[Tensor],
-    precision: str,
-    longest: int,
+    kernel: str, call: RefineCall, parameters: list[Tensor], precision: str, longest: int
 ) -> Launch:
     """Tile plan and packed parameters for ``kernel``; backward takes those that forward left."""
     device = parameters[0].device

@@ -321,16 +321,7 @@ def ranks_kernel(
 
 @triton.jit(do_not_specialize=["n_queries", "n_items", "n_excluded", "splits"])
 def top_k_kernel(
-    queries,
-    items,
-    lengths,
-    excluded,
-    best,
-    n_queries,
-    n_items,
-    n_excluded,
-    splits,
-    C: tl.constexpr,
+    queries, items, lengths, excluded, best, n_queries, n_items, n_excluded, splits, C: tl.constexpr
 ):
     """Write ``best`` (splits, N, columns) int64: keys of a split's best items, best first.
 

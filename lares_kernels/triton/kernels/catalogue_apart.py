@@ -116,9 +116,7 @@ def query_gradients_apart_kernel(
         for block in range(begin.to(tl.int32), end.to(tl.int32)):
             item = block * C.columns + tl.arange(0, C.columns)
             g_scores = score_gradients(
-                query,
-                load_rows(items, item, n_items, C),
-                *(row, item, asked, C),
+                query, load_rows(items, item, n_items, C), row, item, asked, C
             )
             finite = traces(items, item, n_items, dtype, C) == 0.0
             item = tl.where(finite, item, n_items)
@@ -137,7 +135,4 @@ def query_gradients_apart_kernel(
             if tl.sum(trace, 0) != 0.0:
                 for one in range(block * C.columns, (block + 1) * C.columns):
                     if tl.sum(tl.where(item == one, trace, 0.0), 0) != 0.0:
-                        add_item(
-                            *(queries, items, one, row, column, asked, g_queries),
-                            *(dtype, C),
-                        )
+                        add_item(queries, items, one, row, column, asked, g_queries, dtype, C)
