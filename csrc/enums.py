@@ -1,4 +1,7 @@
-"""Write lares_enums.h, C's names of lares_kernels/spec/choices.py: ``python csrc/enums.py``."""
+"""Write lares_enums.h, C's names of lares_kernels/spec/choices.py: ``python csrc/enums.py``.
+
+It also says how many places spec/parameters.py has for a core's parameters.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 from lares_kernels.spec import choices  # noqa: E402
+from lares_kernels.spec.parameters import PLACES  # noqa: E402
 
 HEADER = HERE / "lares_enums.h"
 # What stands before a member's name in C.
@@ -50,6 +54,8 @@ def header() -> str:
         "/* Made of lares_kernels/spec/choices.py by `python csrc/enums.py`: change that, run this. */",
         "#ifndef LARES_ENUMS_H\n#define LARES_ENUMS_H",
         *(enum(choice, prefix) for choice, prefix in PREFIXES.items()),
+        "/* Places of parameters; NULL for those that a core does not have. */\n"
+        f"enum {{ LARES_PARAMETERS = {PLACES} }};",
         "#endif",
     ]
     return "\n\n".join(parts) + "\n"

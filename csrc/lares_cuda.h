@@ -175,6 +175,10 @@ LARES_CUDA_API const char* lares_cuda_probe(const LaresCudaProbe* call);
  * tests. */
 LARES_CUDA_API const char* lares_cuda_device_type(void);
 
+/* Writes the bytes of a LaresCudaCall, LaresCudaCard, LaresCudaPack, LaresCudaUnpack and
+ * LaresCudaProbe: a caller with other ones was compiled with other structs. */
+LARES_CUDA_API void lares_cuda_sizes(int64_t* sizes);
+
 /* Architectures it was built for, as "80 90a 100a". */
 LARES_CUDA_API const char* lares_cuda_architectures(void);
 

@@ -97,4 +97,7 @@ enum {
     LARES_SIGMOID = 4,
 };
 
+/* Places of parameters; NULL for those that a core does not have. */
+enum { LARES_PARAMETERS = 20 };
+
 #endif

@@ -21,7 +21,6 @@ extern "C" {
 #endif
 
 #define LARES_ABI 6
-#define LARES_PARAMETERS 20 /* places; NULL for those that a core does not have */
 
 /* Every field is 8 bytes wide, so that any language can fill the struct as an array of words. */
 typedef struct {
@@ -170,6 +169,10 @@ LARES_API int lares_catalogue_ranks(const LaresCatalogue* call);
 LARES_API const char* lares_isas(int precision);
 LARES_API int lares_use_isa(const char* name);
 LARES_API const char* lares_asked_isa(int precision);
+
+/* Writes the bytes of a LaresCall, then of a LaresCatalogue: a caller with other ones was compiled
+ * with other structs. */
+LARES_API void lares_sizes(int64_t* sizes);
 
 /* Measures one core's peak rate of the multiply-adds used for a precision, in 1e9 floating-point
  * operations per second. */

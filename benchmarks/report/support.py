@@ -18,15 +18,13 @@ from lares_kernels.binding import cuda_library
 from lares_kernels.registry.backends import CATALOGUE, REFINE, verify
 from lares_kernels.spec.call import PRECISIONS, Request
 from lares_kernels.spec.catalogue_call import CatalogueRequest
-from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
+from lares_kernels.spec.choices import OF_CORES
 from lares_kernels.spec.options import CallOptions
 
 PAGE = ROOT / "docs" / "reference" / "support.md"
 # Of each device's products the one that all of its kernels have.
 _PRODUCTS = {"cpu": torch.float32, "cuda": torch.bfloat16}
 _WIDTHS = (16, 32, 64, 128, 256, 512, 1024, 4096)
-_CHOICES = (Adapter, Mixer, Activation, Norm, Padding, DropoutOf)
-_OPTIONS = ("adapter", "mixer", "activation", "norm", "padding", "dropout_of")
 
 
 def _served(registry: Any, name: str, asked: Request | CatalogueRequest) -> str:
@@ -40,7 +38,7 @@ def _served(registry: Any, name: str, asked: Request | CatalogueRequest) -> str:
 
 def _cores() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Yield option, value, and the arguments of a core that has it."""
-    for option, choice in zip(_OPTIONS, _CHOICES, strict=True):
+    for option, choice in OF_CORES.items():
         for value in choice.texts():
             more = {"window": 50} if option == "mixer" and value != "attention" else {}
             yield f"`{option}`", value, {option: value, **more}

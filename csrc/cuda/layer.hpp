@@ -1,6 +1,7 @@
 // One layer on a warp's rows, post- or pre-norm.
 #pragma once
 
+#include "activations.hpp"
 #include "attention.hpp"
 
 namespace lares::cuda {

@@ -24,56 +24,9 @@ LARES_DEVICE Float sigmoid(Float x) {
     return inverse(1.0f + exp2(smaller(x * -1.4426950408889634f, wide(126.0f))));
 }
 
-// The activation; which one is known to all lanes. `each` hands every number to a function.
-template <class Each>
-LARES_DEVICE void activate(int activation, Each each) {
-    if (activation == LARES_GELU) {
-        each([](Float x) {
-            const Float half = 0.5f * x;
-            return multiply_add(half, erf_scaled(x), half);
-        });
-    } else if (activation == LARES_GELU_TANH) {
-        each([](Float x) { return x * sigmoid(x * (0.07135481282f * x * x + 1.5957691216f)); });
-    } else if (activation == LARES_RELU) {
-        each([](Float x) { return larger(x, wide(0.0f)); });
-    } else if (activation == LARES_SILU) {
-        each([](Float x) { return x * sigmoid(x); });
-    } else {
-        fault();
-    }
-}
-
-// The activation and its derivative; `each` hands every number to a function that gives both.
-struct ValueAndSlope {
-    Float value, slope;
-};
-
-template <class Each>
-LARES_DEVICE void activate_with_slope(int activation, Each each) {
-    if (activation == LARES_GELU) {
-        each([](Float x) -> ValueAndSlope {
-            const Float cdf = multiply_add(erf_scaled(x), wide(0.5f), wide(0.5f));
-            const Float density = 0.3989422804f * exp2(x * x * -0.7213475204f);
-            return {x * cdf, multiply_add(x, density, cdf)};
-        });
-    } else if (activation == LARES_GELU_TANH) {
-        each([](Float x) -> ValueAndSlope {
-            const Float gate = sigmoid(x * (0.07135481282f * x * x + 1.5957691216f));
-            const Float inner = 0.21406443846f * x * x + 1.5957691216f;
-            return {x * gate, x * gate * (1.0f - gate) * inner + gate};
-        });
-    } else if (activation == LARES_RELU) {
-        each([](Float x) -> ValueAndSlope {
-            return {larger(x, wide(0.0f)), select(x <= 0.0f, wide(0.0f), wide(1.0f))};
-        });
-    } else if (activation == LARES_SILU) {
-        each([](Float x) -> ValueAndSlope {
-            const Float gate = sigmoid(x);
-            return {x * gate, x * gate * (1.0f - gate) + gate};
-        });
-    } else {
-        fault();
-    }
+constexpr bool has_adapter(int adapter) {
+    return adapter == LARES_ADAPTER_ADD || adapter == LARES_ADAPTER_GATE ||
+           adapter == LARES_ADAPTER_CONCAT || adapter == LARES_ADAPTER_NONE;
 }
 
 // The state's share in an adapter that is a mean; `gate` is where its parameter lies.

@@ -1,5 +1,6 @@
 // The C interface: a call is three launches, of which the first two cut the batch into tiles; or
 // one where a block takes a sequence.
+#include "activations.hpp"
 #include "launch.hpp"
 #include "pack.hpp"
 #include "probe.hpp"
@@ -13,14 +14,11 @@ namespace {
 
 const char kNoPrecision[] = "no kernel packs parameters in this precision";
 
-bool between(int value, int low, int high) { return value >= low && value <= high; }
-
 // Name a choice that no kernel has code for, or return NULL; kernels do not check choices.
 const char* refused(const LaresCudaCall& call) {
-    if (!between(call.adapter, LARES_ADAPTER_ADD, LARES_ADAPTER_NONE))
-        return "no kernel has this adapter";
-    if (!between(call.activation, LARES_GELU, LARES_SILU)) return "no kernel has this activation";
-    if (!between(call.state_mode, LARES_STATE_GIVEN, LARES_STATE_ZERO))
+    if (!has_adapter(call.adapter)) return "no kernel has this adapter";
+    if (!has_activation(call.activation)) return "no kernel has this activation";
+    if (call.state_mode < LARES_STATE_GIVEN || call.state_mode > LARES_STATE_ZERO)
         return "no kernel has this state mode";
     return nullptr;
 }
@@ -117,6 +115,12 @@ const char* lares_cuda_probe(const LaresCudaProbe* call) {
 const char* lares_cuda_card(int32_t device, LaresCudaCard* card) { return describe(device, *card); }
 
 const char* lares_cuda_device_type(void) { return kDeviceType; }
+
+void lares_cuda_sizes(int64_t* sizes) {
+    const size_t all[] = {sizeof(LaresCudaCall), sizeof(LaresCudaCard), sizeof(LaresCudaPack),
+                          sizeof(LaresCudaUnpack), sizeof(LaresCudaProbe)};
+    for (const size_t size : all) *sizes++ = int64_t(size);
+}
 
 #ifndef LARES_ARCHITECTURES
 #define LARES_ARCHITECTURES ""

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lares_kernels.binding.built import FOLDER, is_checkout, why_not_built
+from lares_kernels.binding.fields import has_sizes
+from lares_kernels.binding.structs import LARES_ABI
+from lares_kernels.binding.structs import LaresCall as LaresCall
+from lares_kernels.binding.structs import LaresCatalogue as LaresCatalogue
 from lares_kernels.common.verdicts import digest_of
 from lares_kernels.spec.choices import Code, Function, Precision, StateMode
 from lares_kernels.spec.errors import BackendError
-from lares_kernels.spec.parameters import PLACES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,121 +25,10 @@ if TYPE_CHECKING:
 LIBRARY = FOLDER / "liblares_cpu.so"
 # Names the instruction set to use instead of the best one; read when the library is loaded.
 ISA_VARIABLE = "LARES_CPU_ISA"
-ABI = 6
+ABI = LARES_ABI
 
 _SERVED = (Precision.FP32, Precision.BF16)  # of the products
 PRECISIONS = tuple(precision.text for precision in _SERVED)
-
-_Parameters = ctypes.c_void_p * PLACES
-
-
-class LaresCall(ctypes.Structure):
-    """Mirror ``LaresCall`` of csrc/lares_kernels.h, field by field."""
-
-    _fields_ = [
-        *(
-            (name, ctypes.c_int64)
-            for name in (
-                "abi",
-                "d_model",
-                "n_heads",
-                "d_ff",
-                "n_layers",
-                "adapter",
-                "activation",
-                "norm",
-                "mixer",
-                "window",
-                "cutoff",
-                "precision",
-                "dropout_level",
-                "attn_dropout_level",
-                "inner_dropout_level",
-                "spares_attention",
-                "padding",
-            )
-        ),
-        ("eps", ctypes.c_double),
-        ("state_scale", ctypes.c_double),
-        ("band_share", ctypes.c_double),
-        *(
-            (name, ctypes.c_int64)
-            for name in (
-                "n_sequences",
-                "rollouts",
-                "padded_length",
-                "n_rows",
-                "max_steps",
-                "steps_done",
-                "state_mode",
-                "seed",
-                "threads",
-                "keeps_padding",
-            )
-        ),
-        *(
-            (name, ctypes.c_void_p)
-            for name in ("lengths", "steps", "sequence_ids", "hidden", "state")
-        ),
-        ("parameters", _Parameters),
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                "trajectory",
-                "final_state",
-                "kept",
-                "kept_rstd",
-                "g_trajectory",
-                "g_state",
-                "g_hidden",
-                "g_first_state",
-            )
-        ),
-        ("g_parameters", _Parameters),
-    ]
-
-
-class LaresCatalogue(ctypes.Structure):
-    """Mirror ``LaresCatalogue`` of csrc/lares_kernels.h, field by field."""
-
-    _fields_ = [
-        *(
-            (name, ctypes.c_int64)
-            for name in (
-                "abi",
-                "n_queries",
-                "n_rows",
-                "n_items",
-                "width",
-                "scores",
-                "precision",
-                "items_are_bf16",
-                "n_excluded",
-                "k",
-                "threads",
-            )
-        ),
-        ("temperature", ctypes.c_double),
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                "queries",
-                "items",
-                "chosen",
-                "excluded",
-                "log_probability",
-                "normaliser",
-                "entropy",
-                "g_log_probability",
-                "g_queries",
-                "g_items",
-                "top_scores",
-                "top_ids",
-                "ranks",
-            )
-        ),
-    ]
-
 
 # All that is called below: a library of another version may lack some.
 _FUNCTIONS_OF_LIBRARY = (
@@ -148,6 +40,7 @@ _FUNCTIONS_OF_LIBRARY = (
         "lares_isas",
         "lares_use_isa",
         "lares_asked_isa",
+        "lares_sizes",
         "lares_measure_peak",
     ),
 )
@@ -216,12 +109,13 @@ def open_library(path: Path, another: str) -> ctypes.CDLL | str:
 
 
 def _takes_these_structs(library: ctypes.CDLL) -> bool:
-    """Return True if the library's structs have the number ``ABI``.
+    """Return True if the library's structs have our sizes, and the number ``ABI``.
 
     A library checks the structs' version first. The probe is a call whose only fault is one that is
-    checked
-    later: the number of rows does not match the sequences.
+    checked later: the number of rows does not match the sequences.
     """
+    if not has_sizes(library.lares_sizes, LaresCall, LaresCatalogue):
+        return False
     lengths, hidden = (ctypes.c_int64 * 1)(1), (ctypes.c_float * 16)()
     call = LaresCall(abi=ABI, d_model=8, n_heads=1, d_ff=8, n_layers=1, eps=1e-12)
     call.n_sequences, call.rollouts, call.n_rows, call.max_steps = 1, 1, 2, 1

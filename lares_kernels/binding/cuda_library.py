@@ -8,122 +8,19 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from lares_kernels.binding import structs
 from lares_kernels.binding.built import is_checkout, why_not_built
+from lares_kernels.binding.fields import has_sizes
 from lares_kernels.spec.errors import BackendError
 
 # Names another library than the one that was installed: the tests' emulator, say.
 ENVIRONMENT_VARIABLE = "LARES_CUDA_LIBRARY"
 _INSTALLED = Path(__file__).parent.with_name("liblares_cuda.so")
-ABI = 7
-FIELDS = 8  # room for what is known of each row of a tile
-# Of the tile plan (csrc/cuda/tile_plan.hpp).
-BLOCK = 128  # sequences that are cut into tiles on their own
-PROGRAM_SUMS, SEQUENCE_FIELDS = 3, 6
-
-_Int, _Word, _Float, _Pointer = ctypes.c_int32, ctypes.c_uint32, ctypes.c_float, ctypes.c_void_p
-
-
-class LaresCudaRate(ctypes.Structure):
-    """Mirror ``LaresCudaRate`` of csrc/lares_cuda.h."""
-
-    _fields_ = [("bits", _Word), ("planes", _Int), ("scale", _Float)]
-
-
-_INTEGERS = [
-    "abi",
-    "device",
-    "d_model",
-    "n_heads",
-    "head_tiles",
-    "d_ff",
-    "n_layers",
-    "adapter",
-    "activation",
-    "pre_norm",
-    "precision",
-]
-_BATCH = [
-    "n_groups",
-    "rollouts",
-    "padded_length",
-    "n_hidden_rows",
-    "kept_rows",
-    "longest",
-    "max_steps",
-    "steps_done",
-    "state_mode",
-]
-_LAUNCH = [
-    "unit_warps",
-    "units",
-    "blocks",
-    "resident",
-    "shared_bytes",
-    "max_tiles",
-    "programs",
-    "program_blocks",
-    "planned",
-    "split_parts",
-    "products_ahead",
-    "transposed",
-    "carveout",
-]
-_POINTERS = [
-    "stream",
-    "lengths",
-    "order",
-    "num_steps",
-    "sequence_ids",
-    "seed",
-    "seed_given",
-    "hidden",
-    "state",
-    "matrices",
-    "vectors",
-    "sequences",
-    "sums",
-    "tile_start",
-    "tile_count",
-    "rows",
-    "trajectory",
-    "last",
-    "final_state",
-    "kept",
-    "g_trajectory",
-    "g_state",
-    "carry",
-    "g_hidden",
-    "g_first",
-    "spill",
-    "concat_spill",
-    "scratch",
-    "gradients",
-    "g_matrices",
-    "g_vectors",
-]
-_STEPS = ["first_step", "last_step", "scratch_bytes", "splits", "begins"]
-
-
-class LaresCudaCall(ctypes.Structure):
-    """Mirror ``LaresCudaCall`` of csrc/lares_cuda.h, field by field."""
-
-    _fields_ = [
-        *((name, _Int) for name in _INTEGERS),
-        *((name, _Float) for name in ("eps", "state_scale", "score_scale")),
-        ("residual", LaresCudaRate),
-        ("attention", LaresCudaRate),
-        *((name, _Int) for name in _BATCH),
-        ("seed_low", _Word),
-        ("seed_high", _Word),
-        *((name, _Int) for name in _LAUNCH),
-        *((name, _Pointer) for name in _POINTERS),
-        *((name, _Int) for name in _STEPS),
-        ("pack", _Pointer),
-    ]
-
-
-class _Card(ctypes.Structure):
-    _fields_ = [(name, _Int) for name in ("multiprocessors", "shared_limit", "major", "minor")]
+# As lares_cuda_sizes has them.
+_STRUCTS = (
+    *(structs.LaresCudaCall, structs.LaresCudaCard, structs.LaresCudaPack),
+    *(structs.LaresCudaUnpack, structs.LaresCudaProbe),
+)
 
 
 class Card(NamedTuple):
@@ -158,13 +55,17 @@ def load() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         return f"{path.name} does not load: {error}"
-    for name in ("card", "pack", "unpack", "forward", "backward", "probe"):
-        if not hasattr(library, f"lares_cuda_{name}"):
-            return f"{path.name} is of another version: run `pip install -e .` again"
+    functions = ("card", "pack", "unpack", "forward", "backward", "probe")
+    if not (
+        all(hasattr(library, f"lares_cuda_{name}") for name in (*functions, "sizes"))
+        and has_sizes(library.lares_cuda_sizes, *_STRUCTS)
+    ):
+        return f"{path.name} is of another version: run `pip install -e .` again"
+    for name in functions:
         getattr(library, f"lares_cuda_{name}").restype = ctypes.c_char_p
-    library.lares_cuda_card.argtypes = [ctypes.c_int32, ctypes.POINTER(_Card)]
+    library.lares_cuda_card.argtypes = [ctypes.c_int32, ctypes.POINTER(structs.LaresCudaCard)]
     for name in ("lares_cuda_forward", "lares_cuda_backward"):
-        getattr(library, name).argtypes = [ctypes.POINTER(LaresCudaCall)]
+        getattr(library, name).argtypes = [ctypes.POINTER(structs.LaresCudaCall)]
     for name in ("lares_cuda_device_type", "lares_cuda_architectures"):
         getattr(library, name).argtypes = []
         getattr(library, name).restype = ctypes.c_char_p
@@ -198,7 +99,7 @@ def card(device: int) -> Card:
     Raises:
         BackendError: there is no such card.
     """
-    found = _Card()
+    found = structs.LaresCudaCard()
     error = loaded().lares_cuda_card(device, ctypes.byref(found))
     if error is not None:
         raise BackendError(f"cuda:{device} cannot be used: {error.decode()}")

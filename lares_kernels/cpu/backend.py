@@ -11,44 +11,27 @@ import torch
 from torch import Tensor
 
 from lares_kernels.binding import cpu_library as lib
+from lares_kernels.binding.fields import same_names
 from lares_kernels.cpu.tensors import Addressed, empty_like, empty_tensor, float32_addresses
+from lares_kernels.own_kernels import served_by
 from lares_kernels.registry.backends import register
-from lares_kernels.spec.call import RefineCall
-from lares_kernels.spec.choices import (
-    Activation,
-    Adapter,
-    Code,
-    DropoutOf,
-    Mixer,
-    Norm,
-    Padding,
-    Precision,
-    StateMode,
-)
+from lares_kernels.spec.call import Given, GivenBackward, RefineCall
+from lares_kernels.spec.choices import Code, DropoutOf, Precision, StateMode
 from lares_kernels.spec.config import DROPOUT_LEVELS, CoreConfig
 from lares_kernels.spec.errors import BackendError
+from lares_kernels.spec.options import CallOptions
 from lares_kernels.spec.parameters import PLACES, parameter_shapes, parameters_of
 from lares_kernels.spec.serves import ServesCores
 
-_PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-_SERVES = ServesCores(
-    widths=dict.fromkeys(_PRECISIONS, range(1, 512 + 1)),
-    adapters=(Adapter.ADD, Adapter.GATE, Adapter.CONCAT, Adapter.NONE),
-    activations=(Activation.GELU, Activation.GELU_TANH, Activation.RELU, Activation.SILU),
-    norms=(Norm.POST, Norm.PRE, Norm.QUERY),
-    mixers=(Mixer.ATTENTION, Mixer.FILTER, Mixer.BSAREC),
-    paddings=(Padding.RIGHT, Padding.LEFT, Padding.LEFT_ZEROS),
-    dropout_of=(DropoutOf.BOTH, DropoutOf.FEED_FORWARD),
-    options=(
-        *("rollouts", "max_steps", "steps_done", "dropout", "zero_state", "wants_state"),
-        *("differentiates", "keeps_padding", "max_length"),
-    ),
-)
+PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+# What C calls by the specification's names.
+_OF_CORE = same_names(lib.LaresCall, CoreConfig.__dataclass_fields__)
+_OF_CALL = same_names(lib.LaresCall, CallOptions._field_defaults)
 _BAD_VALUES = (Code.BAD_LENGTH, Code.BAD_STEPS, Code.BAD_ID)
 
 
-class CpuBackend:
-    """Run a call as one kernel: state, activations and weights stay in cache over all steps."""
+class CpuKernels:
+    """Tell what backend ``cpu`` is, of both ops."""
 
     name = "cpu"
     preference = 30
@@ -56,26 +39,29 @@ class CpuBackend:
     any_size = True
     starts_kernels = False  # they are compiled already
     devices = ("cpu",)
-    serves = _SERVES
 
     def availability(self) -> str | None:
         library = lib.load()
         return library if isinstance(library, str) else None
 
     def build(self, product_dtype: torch.dtype) -> str | None:
-        return lib.build(_PRECISIONS[product_dtype])
+        return lib.build(PRECISIONS[product_dtype])
+
+
+class CpuBackend(CpuKernels):
+    """Run a call as one kernel: state, activations and weights stay in cache over all steps."""
+
+    serves = ServesCores(widths=dict.fromkeys(PRECISIONS, range(1, 512 + 1)), **served_by("cpu"))
 
     def plan(self, call: RefineCall, device_type: str) -> str:
-        used = lib.instruction_set_in_use(_PRECISIONS[call.product_dtype])
+        used = lib.instruction_set_in_use(PRECISIONS[call.product_dtype])
         return (
             f"fused C++ kernel ({used}), {call.n_rows} packed tokens of "
             f"{call.n_sequences} sequences in cache for all {call.options.max_steps} steps"
         )
 
-    def forward(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        inputs = _Inputs(call, hidden, state, parameters)
+    def forward(self, call: RefineCall, given: Given) -> tuple[Tensor, Tensor, Tensor]:
+        inputs = _Inputs(call, given)
         trajectory = empty_tensor(call.n_sequences, call.options.max_steps, call.config.d_model)
         final = empty_tensor(*call.state_shape) if call.options.wants_state else empty_tensor(0)
         kept = empty_tensor(call.kept_size if call.options.differentiates else 0)
@@ -88,17 +74,9 @@ class CpuBackend:
         inputs.run("lares_refine_forward")
         return trajectory, final, kept
 
-    def backward(
-        self,
-        call: RefineCall,
-        hidden: Tensor,
-        state: Tensor | None,
-        parameters: list[Tensor],
-        kept: Tensor,
-        g_trajectory: Tensor | None,
-        g_state: Tensor | None,
-    ) -> list[Tensor]:
-        inputs = _Inputs(call, hidden, state, parameters)
+    def backward(self, call: RefineCall, given: GivenBackward) -> list[Tensor]:
+        hidden, state, parameters, kept, g_trajectory, g_state = given
+        inputs = _Inputs(call, given)
         c = inputs.c
         inputs.place_kept(kept)
         if g_trajectory is not None:
@@ -134,22 +112,14 @@ def _call_template(key: str, dropout: bool, product_dtype: torch.dtype) -> CallT
     config = CoreConfig.from_key(key)
     c = lib.LaresCall()
     c.abi = lib.ABI
-    c.d_model, c.n_heads, c.d_ff = config.d_model, config.n_heads, config.d_ff
-    c.n_layers = config.n_layers
-    c.adapter = Adapter.of(config.adapter)
-    c.activation = Activation.of(config.activation)
-    c.norm = Norm.of(config.norm)
-    c.mixer, c.window, c.cutoff = Mixer.of(config.mixer), config.window, config.cutoff
-    c.band_share = config.band_share
-    c.precision = Precision.of(_PRECISIONS[product_dtype])
+    for name in _OF_CORE:
+        setattr(c, name, config.number(name))
+    c.precision = Precision.of(PRECISIONS[product_dtype])
     if dropout:
         c.dropout_level = round(DROPOUT_LEVELS * config.dropout)
         c.attn_dropout_level = round(DROPOUT_LEVELS * config.attn_dropout)
         c.inner_dropout_level = round(DROPOUT_LEVELS * config.inner_dropout)
-    c.spares_attention = DropoutOf.of(config.dropout_of) == DropoutOf.FEED_FORWARD
-    c.padding = Padding.of(config.padding)
-    c.eps = config.eps
-    c.state_scale = config.state_omega * config.state_sigma
+    c.spares_attention = config.number("dropout_of") == DropoutOf.FEED_FORWARD
     return CallTemplate(bytes(c), itemgetter(*order_of(config)))
 
 
@@ -167,13 +137,12 @@ def template_of(call: RefineCall) -> CallTemplate:
 def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
     """Return the C struct of a call without its tensors, seed and thread count."""
     c = lib.LaresCall.from_buffer_copy(template_of(call).struct)
+    for name in _OF_CALL:
+        setattr(c, name, getattr(call.options, name))
     c.n_sequences = call.lengths.shape[0]
-    c.rollouts = call.options.rollouts
     c.padded_length = call.padded_length
     c.n_rows = call.n_hidden_rows
-    c.max_steps = call.options.max_steps
-    c.steps_done = call.options.steps_done
-    c.keeps_padding = call.options.keeps_padding
+    c.state_scale = call.state_scale
     c.state_mode = StateMode.ZERO if call.options.zero_state else StateMode.DRAWN
     return c
 
@@ -181,10 +150,9 @@ def struct_without_tensors(call: RefineCall) -> lib.LaresCall:
 class _Inputs(Addressed):
     """Hold a call's C struct and the tensors that its addresses point to."""
 
-    def __init__(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
-    ) -> None:
+    def __init__(self, call: RefineCall, given: Given | GivenBackward) -> None:
         self.call = call
+        hidden, state, parameters = given[:3]
         super().__init__()
         c = self.c = struct_without_tensors(call)
         c.seed = call.seed if call.seed < 1 << 63 else call.seed - (1 << 64)

@@ -8,36 +8,23 @@ import torch
 from torch import Tensor
 
 from lares_kernels.binding import cpu_library as lib
+from lares_kernels.cpu.backend import PRECISIONS, CpuKernels
 from lares_kernels.cpu.tensors import Addressed, empty_like, empty_tensor
 from lares_kernels.registry.backends import register_catalogue
-from lares_kernels.spec.catalogue_call import CatalogueCall, Operands, in_order
+from lares_kernels.spec.catalogue_call import AskedGradients, CatalogueCall, Operands, in_order
 from lares_kernels.spec.choices import Code, Precision, Scores
 from lares_kernels.spec.errors import BackendError
 from lares_kernels.spec.serves import ServesCatalogues, check_items
 
-_PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 _MAX_ITEMS = 1 << 30
 
 
-class CpuCatalogue:
+class CpuCatalogue(CpuKernels):
     """Compute in blocks of items, which stay in cache while all queries pass by them."""
 
-    name = "cpu"
-    preference = 30
-    automatic = True
-    any_size = True
-    starts_kernels = False  # they are compiled already
-    devices = ("cpu",)
     serves = ServesCatalogues(
-        widths=dict.fromkeys(_PRECISIONS, range(1, 4096 + 1)), most_items=_MAX_ITEMS
+        widths=dict.fromkeys(PRECISIONS, range(1, 4096 + 1)), most_items=_MAX_ITEMS
     )
-
-    def availability(self) -> str | None:
-        library = lib.load()
-        return library if isinstance(library, str) else None
-
-    def build(self, product_dtype: torch.dtype) -> str | None:
-        return lib.build(_PRECISIONS[product_dtype])
 
     def log_probability(
         self, call: CatalogueCall, given: Operands, wants_entropy: bool
@@ -53,17 +40,12 @@ class CpuCatalogue:
         return found, normaliser, entropy
 
     def gradients(
-        self,
-        call: CatalogueCall,
-        given: Operands,
-        normaliser: Tensor,
-        g_log_probability: Tensor,
-        wants: tuple[bool, bool],
+        self, call: CatalogueCall, given: Operands, asked: AskedGradients
     ) -> tuple[Tensor, Tensor]:
+        normaliser, g_log_probability, wants_queries, wants_items = asked
         inputs = _Inputs(call, given)
         inputs.c.normaliser = inputs.address(normaliser)
         inputs.c.g_log_probability = inputs.address(g_log_probability)
-        wants_queries, wants_items = wants
         g_queries = empty_like(given.queries) if wants_queries else empty_tensor(0)
         g_items = empty_like(given.items) if wants_items else empty_tensor(0)
         if wants_queries:
@@ -103,7 +85,7 @@ class _Inputs(Addressed):
         c.n_queries, c.width = queries.shape
         c.n_rows, c.n_items = c.n_queries, n_items
         c.scores = Scores.of(call.scores)
-        c.precision = Precision.of(_PRECISIONS[call.product_dtype])
+        c.precision = Precision.of(PRECISIONS[call.product_dtype])
         c.threads = torch.get_num_threads()
         c.temperature = call.temperature
         c.queries = self.address(queries)

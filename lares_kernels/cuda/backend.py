@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from lares_kernels.binding import cuda_library as lib
+from lares_kernels.binding import structs
+from lares_kernels.binding.fields import same_names
 from lares_kernels.common.verdicts import digest_of
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.packing import Packed, packing, unpack_gradients
@@ -26,18 +27,23 @@ from lares_kernels.cuda.plan import (
 )
 from lares_kernels.cuda.settings import family_of, files_of_settings, settings
 from lares_kernels.gpu.arrays import zeros_at_once
+from lares_kernels.gpu.cards import current_card, too_old
 from lares_kernels.gpu.scratch import unfilled
-from lares_kernels.gpu.tiles import divided, most_tiles, spill_bytes
+from lares_kernels.gpu.tiles import divided, longest_of, most_tiles, spill_bytes
 from lares_kernels.registry.backends import register
 from lares_kernels.registry.plan_failures import Plan, run_first
 from lares_kernels.spec.call import Given, GivenBackward, RefineCall
-from lares_kernels.spec.choices import Activation, Adapter, Norm, StateMode
+from lares_kernels.spec.choices import Norm, StateMode
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.errors import BackendError, PlanFailure
 from lares_kernels.spec.noise import threshold_and_planes
+from lares_kernels.spec.options import CallOptions
 
 _NAME = "cuda"  # of the backend
 MIN_CAPABILITY = (8, 0)
+# What C calls by the specification's names.
+_OF_CORE = same_names(structs.LaresCudaCall, CoreConfig.__dataclass_fields__)
+_OF_CALL = same_names(structs.LaresCudaCall, CallOptions._field_defaults)
 _MAX_NUMBERS = 1 << 31  # the kernels count the numbers of a tensor in 32 bits
 
 
@@ -66,16 +72,12 @@ class CudaBackend:
             return None
         if not torch.cuda.is_available():
             return "there is no GPU"
-        # Asking torch which one is current would make a context there.
-        number = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+        number = current_card()
         try:
             found = lib.card(number)
         except BackendError as error:  # of a driver older than the runtime that is linked in, say
             return str(error)
-        if found.capability < MIN_CAPABILITY:
-            has, least = (".".join(map(str, pair)) for pair in (found.capability, MIN_CAPABILITY))
-            return f"cuda:{number} has compute capability {has}; the kernels need {least}"
-        return None
+        return too_old(number, found.capability, MIN_CAPABILITY, "the kernels need {}")
 
     def build(self, product_dtype: torch.dtype) -> str | None:
         return digest_of(lib.library_path(), *files_of_settings())
@@ -98,11 +100,8 @@ class CudaBackend:
             f"registers for all {call.options.max_steps} steps"
         )
 
-    def forward(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        given = Given(hidden, state, parameters)
-        plans = [_plan_named("forward", call, hidden.device)]
+    def forward(self, call: RefineCall, given: Given) -> tuple[Tensor, Tensor, Tensor]:
+        plans = [_plan_named("forward", call, given.hidden.device)]
         return run_first(plans, lambda _: self._forward(call, given))
 
     def _forward(self, call: RefineCall, given: Given) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,18 +126,8 @@ class CudaBackend:
                 call.handover.tensors = launch.hands_over
         return trajectory, final, kept
 
-    def backward(
-        self,
-        call: RefineCall,
-        hidden: Tensor,
-        state: Tensor | None,
-        parameters: list[Tensor],
-        kept: Tensor,
-        g_trajectory: Tensor | None,
-        g_state: Tensor | None,
-    ) -> list[Tensor]:
-        given = GivenBackward(hidden, state, parameters, kept, g_trajectory, g_state)
-        plans = [_plan_named("backward", call, hidden.device)]
+    def backward(self, call: RefineCall, given: GivenBackward) -> list[Tensor]:
+        plans = [_plan_named("backward", call, given.hidden.device)]
         return run_first(plans, lambda _: self._backward(call, given))
 
     def _backward(self, call: RefineCall, given: GivenBackward) -> list[Tensor]:
@@ -206,9 +195,7 @@ class _Launch:
 
     def __init__(self, call: RefineCall, given: Given | GivenBackward, backward: bool) -> None:
         device = given.hidden.device
-        if device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":
-            call.check_values()
-        self.longest = _longest(call)
+        self.longest = longest_of(call, device, _NAME)
         self.call, self.device = call, device
         self.shapes = shapes_of(call.config)
         self.card = lib.card(index_of(device))
@@ -235,7 +222,7 @@ class _Launch:
         if not plan.split_parts:
             if call.num_steps is not None and not planned:
                 order = torch.argsort(call.num_steps, descending=True, stable=True)
-            blocks, programs, program_blocks = divided(call.n_sequences, lib.BLOCK)
+            blocks, programs, program_blocks = divided(call.n_sequences, structs.LARES_CUDA_BLOCK)
             tiles = most_tiles(most_rows, call.n_sequences, self.longest, plan.tile_rows, blocks)
             numbers = handover.tensors[0] if handover is not None and planned else None
             space = _Workspace(call, plan, tiles, programs, device, numbers)
@@ -245,14 +232,15 @@ class _Launch:
         self.space = space
         self.alive = (hidden, state, packed, order, to_pack)
 
-        self.c = c = lib.LaresCudaCall.from_buffer_copy(
+        self.c = c = structs.LaresCudaCall.from_buffer_copy(
             _template(call.config, call.options.dropout, call.product_dtype)
         )
         c.device = index_of(device)
-        c.n_groups, c.rollouts = call.lengths.shape[0], call.options.rollouts
+        for name in _OF_CALL:
+            setattr(c, name, getattr(call.options, name))
+        c.n_groups, c.state_scale = call.lengths.shape[0], call.state_scale
         c.padded_length, c.n_hidden_rows = call.padded_length, call.n_hidden_rows
-        c.kept_rows, c.longest, c.max_steps = call.kept_rows, self.longest, call.options.max_steps
-        c.steps_done = call.options.steps_done
+        c.kept_rows, c.longest = call.kept_rows, self.longest
         c.state_mode = StateMode.ZERO if call.options.zero_state else StateMode.DRAWN
         c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
         c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
@@ -304,9 +292,9 @@ class _Workspace:
     ) -> None:
         self.sizes = {
             "seed": 2,  # of 4 bytes; it comes first, since it is read in one piece
-            "rows": tiles * lib.FIELDS * plan.tile_rows,
-            "sequences": lib.SEQUENCE_FIELDS * call.n_sequences,
-            "sums": lib.PROGRAM_SUMS * programs,
+            "rows": tiles * structs.LARES_CUDA_FIELDS * plan.tile_rows,
+            "sequences": structs.LARES_CUDA_SEQUENCE_FIELDS * call.n_sequences,
+            "sums": structs.LARES_CUDA_PROGRAM_SUMS * programs,
             "tile_start": tiles,
             "tile_count": 1,
         }
@@ -315,24 +303,12 @@ class _Workspace:
             numbers = unfilled(size, dtype=torch.int32, device=device)
         self.numbers = numbers
 
-    def place(self, c: lib.LaresCudaCall) -> None:
+    def place(self, c: structs.LaresCudaCall) -> None:
         """Give each part its place."""
         at = self.numbers.data_ptr()
         for name, size in self.sizes.items():
             setattr(c, name, at)
             at += size * self.numbers.element_size()
-
-
-def _longest(call: RefineCall) -> int:
-    """Return an upper bound of the sequences' lengths."""
-    handover = call.handover_of(_NAME)
-    if handover is not None:
-        return handover.numbers[0]
-    # Lengths of packed sequences are only on the device: this synchronises.
-    longest = call.padded_length or call.options.max_length or int(call.lengths.max())
-    if call.handover is not None:
-        call.handover.by, call.handover.numbers = _NAME, (longest,)
-    return longest
 
 
 def _plan_named(kernel: str, call: RefineCall, device: torch.device) -> Plan:
@@ -388,16 +364,13 @@ def _check_size(what: str, numbers: int) -> None:
 def _template(config: CoreConfig, dropout: bool, product_dtype: torch.dtype) -> bytes:
     """Return the part of the C struct that depends only on the core and the precision."""
     shapes = shapes_of(config)
-    c = lib.LaresCudaCall()
-    c.abi = lib.ABI
-    c.d_model, c.n_heads, c.head_tiles = shapes.width, shapes.heads, shapes.head_tiles
-    c.d_ff, c.n_layers = shapes.ff, shapes.layers
-    c.adapter = Adapter.of(config.adapter)
-    c.activation = Activation.of(config.activation)
-    c.pre_norm = Norm.of(config.norm) == Norm.PRE
+    c = structs.LaresCudaCall()
+    c.abi = structs.LARES_CUDA_ABI
+    for name in _OF_CORE:
+        setattr(c, name, config.number(name))
+    c.d_ff, c.head_tiles = shapes.ff, shapes.head_tiles
+    c.pre_norm = config.number("norm") == Norm.PRE
     c.precision = PRECISIONS[product_dtype]
-    c.eps = config.eps
-    c.state_scale = config.state_omega * config.state_sigma
     c.score_scale = math.log2(math.e) * config.head_dim**-0.5
     for rate, to in ((config.dropout, c.residual), (config.attn_dropout, c.attention)):
         threshold, planes = threshold_and_planes(rate if dropout else 0.0)

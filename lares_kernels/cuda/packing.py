@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lares_kernels.binding import cuda_library as lib
+from lares_kernels.binding.structs import LaresCudaPack, LaresCudaUnpack
 from lares_kernels.cuda.device import PRECISIONS, index_of, stream_of
 from lares_kernels.cuda.plan import Shapes, shapes_of
 from lares_kernels.gpu.arrays import parts_of
@@ -54,37 +55,13 @@ def packing(config: CoreConfig, parameters: list[Tensor], product_dtype: torch.d
     floats = [p.to(torch.float32).contiguous() for p in parameters]
     matrices = unfilled(index.matrices, dtype=product_dtype, device=device)
     vectors = unfilled(index.vectors, dtype=torch.float32, device=device)
-    call = _Pack(index_of(device), 1, PRECISIONS[product_dtype], matrices.numel())
+    call = LaresCudaPack(index_of(device), 1, PRECISIONS[product_dtype], matrices.numel())
     call.vector_numbers = len(vectors)
     for i, part in enumerate(floats):
         call.sizes[i], call.parameters[i] = part.numel(), part.data_ptr()
     call.places, call.matrices = index.places.data_ptr(), matrices.data_ptr()
     call.vectors, call.stream = vectors.data_ptr(), stream_of(device)
     return Packing(Packed(matrices, vectors), call, floats)
-
-
-class _Pack(ctypes.Structure):
-    """Mirror ``LaresCudaPack`` of csrc/lares_cuda.h."""
-
-    _MOST = 16  # parameters
-    _fields_ = [
-        *((name, ctypes.c_int32) for name in ("device", "unit_warps", "precision")),
-        *((name, ctypes.c_int32) for name in ("matrix_numbers", "vector_numbers")),
-        ("sizes", ctypes.c_int32 * _MOST),
-        ("parameters", ctypes.c_void_p * _MOST),
-        *((name, ctypes.c_void_p) for name in ("places", "matrices", "vectors", "stream")),
-    ]
-
-
-class _Unpack(ctypes.Structure):
-    """Mirror ``LaresCudaUnpack`` of csrc/lares_cuda.h."""
-
-    _fields_ = [
-        *((name, ctypes.c_int32) for name in ("device", "unit_warps", "splits", "warps")),
-        *((name, ctypes.c_int32) for name in ("matrix_numbers", "vector_numbers", "count")),
-        *((name, ctypes.c_void_p) for name in ("places", "g_matrices", "g_vectors", "gradients")),
-        *((name, ctypes.c_void_p) for name in ("out", "stream")),
-    ]
 
 
 def unpack_gradients(
@@ -103,7 +80,7 @@ def unpack_gradients(
     device = matrices.device
     index = places_of(config, device)
     flat = unfilled(len(index.gradients), dtype=torch.float32, device=vectors.device)
-    call = _Unpack(index_of(device), 1, matrices.shape[0], gradients.shape[0])
+    call = LaresCudaUnpack(index_of(device), 1, matrices.shape[0], gradients.shape[0])
     call.matrix_numbers, call.vector_numbers = matrices[0].numel(), vectors.shape[1]
     call.count, call.places = len(flat), index.gradients.data_ptr()
     call.g_matrices, call.g_vectors = matrices.data_ptr(), vectors.data_ptr()

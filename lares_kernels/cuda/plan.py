@@ -7,27 +7,18 @@ from dataclasses import dataclass
 from lares_kernels.binding.cuda_library import Card
 from lares_kernels.cuda.device import PRECISIONS
 from lares_kernels.cuda.settings import SHIPPED, WEIGHTS, Settings
-from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
+from lares_kernels.own_kernels import served_by
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.serves import ServesCores
 
 WIDTHS = (32, 64, 128)
 SERVES = ServesCores(
     widths=dict.fromkeys(PRECISIONS, WIDTHS),
-    adapters=(Adapter.ADD, Adapter.GATE, Adapter.CONCAT, Adapter.NONE),
-    activations=(Activation.GELU, Activation.GELU_TANH, Activation.RELU, Activation.SILU),
-    norms=(Norm.POST, Norm.PRE),
-    mixers=(Mixer.ATTENTION,),
-    paddings=(Padding.RIGHT,),
-    dropout_of=(DropoutOf.BOTH,),
     inner_dropout=False,
     widest_head=64,
     longest=128,
     longest_dropping=64,  # a row's bits are one word
-    options=(
-        *("rollouts", "max_steps", "steps_done", "dropout", "zero_state", "wants_state"),
-        *("differentiates", "keeps_padding", "max_length"),
-    ),
+    **served_by("cuda"),
 )
 _FRAGMENT_BYTES = 512  # 16 x 16 numbers of 16 bits
 _COLUMNS = 32  # what the feed-forward's width is padded to a multiple of

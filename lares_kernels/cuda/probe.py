@@ -4,7 +4,6 @@ PyTorch."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,24 +11,15 @@ import torch
 from torch import Tensor
 
 from lares_kernels.binding import cuda_library as lib
+from lares_kernels.binding.structs import LARES_CUDA_PROBE_LINES, LaresCudaProbe
 from lares_kernels.cuda.device import index_of, stream_of
 from lares_kernels.spec.philox import philox4x32
 
-LANES, LINES, WARPS = 32, 111, 4  # LINES: LARES_CUDA_PROBE_LINES
+LANES, LINES, WARPS = 32, LARES_CUDA_PROBE_LINES, 4
 _SEED = 17 | 0x80000001 << 32
 _APPROXIMATE = 2.0**-20  # relative: of 2^x, 1 / x, 1 / sqrt x, log x and sums
 _LANE = torch.arange(LANES)
 _ROW, _COLUMN = _LANE // 4, 2 * (_LANE % 4)
-
-
-class _Probe(ctypes.Structure):
-    """Mirror ``LaresCudaProbe`` of csrc/lares_cuda.h."""
-
-    _fields_ = [
-        ("device", ctypes.c_int32),
-        ("unit_warps", ctypes.c_int32),
-        *((name, ctypes.c_void_p) for name in ("stream", "input", "wide", "output", "scratch")),
-    ]
 
 
 class _Line(NamedTuple):
@@ -51,7 +41,7 @@ def differences(device: torch.device) -> list[str]:
     output = torch.full((LINES, LANES), -1, dtype=torch.int32, device=device)
     scratch = torch.zeros(4, LANES, dtype=torch.int32, device=device)
     pointers = (t.data_ptr() for t in (given, given_wide, output, scratch))
-    call = _Probe(index_of(device), 2, stream_of(device), *pointers)
+    call = LaresCudaProbe(index_of(device), 2, stream_of(device), *pointers)
     lib.run("lares_cuda_probe", call)
     lines = list(_expected(words, wide))
     assert len(lines) == LINES

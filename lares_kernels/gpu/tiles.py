@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 import torch
+
+from lares_kernels.spec.call import RefineCall
 
 MIN_SPILL = 1 << 30
 _SHARE = 16  # of a card's memory
@@ -50,3 +53,20 @@ def most_tiles(
     by_fill = n_rows // (tile_rows - longest + 1) + n_blocks
     by_pairs = 2 * (n_rows // tile_rows) + 2 * n_blocks
     return min(n_sequences, by_fill, by_pairs)
+
+
+def longest_of(call: RefineCall, device: torch.device, backend: str) -> int:
+    """Return an upper bound of the sequences' lengths, which a backend's forward leaves for backward.
+
+    Values are checked first on a CPU, and where ``LARES_CHECK_VALUES`` asks for it.
+    """
+    if device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":
+        call.check_values()
+    handover = call.handover_of(backend)
+    if handover is not None:
+        return handover.numbers[0]
+    # Lengths of packed sequences are only on the device: this synchronises.
+    longest = call.padded_length or call.options.max_length or int(call.lengths.max())
+    if call.handover is not None:
+        call.handover.by, call.handover.numbers = backend, (longest,)
+    return longest

@@ -16,6 +16,7 @@ from lares_kernels.common.dispatcher import needs_no_dispatcher, same_device
 from lares_kernels.registry.backends import CATALOGUE, CatalogueBackend, may_pass_on
 from lares_kernels.spec.call import PRECISIONS, product_precision
 from lares_kernels.spec.catalogue_call import (
+    AskedGradients,
     CatalogueCall,
     CatalogueOptions,
     CatalogueRequest,
@@ -119,8 +120,8 @@ def _gradients(
         dtype = working_dtype(queries, items)
         zeros = items.new_zeros(items.shape if wants_items else (0,), dtype=dtype)
         return queries.new_empty(queries.shape if wants_queries else (0,), dtype=dtype), zeros
-    wants = (wants_queries, wants_items)
-    found: tuple[Tensor, Tensor] = run(lambda on: on.gradients(call, given, normaliser, g, wants))
+    asked = AskedGradients(normaliser, g, wants_queries, wants_items)
+    found: tuple[Tensor, Tensor] = run(lambda on: on.gradients(call, given, asked))
     return found
 
 

@@ -19,7 +19,7 @@ from lares_kernels.common.whole import contiguous_int64
 from lares_kernels.operators.checks import check_backward, check_forward
 from lares_kernels.operators.once_differentiable import refuse
 from lares_kernels.registry.backends import REFINE, Backend, may_pass_on, options_of, plain_name
-from lares_kernels.spec.call import PRECISIONS, RefineCall, Request
+from lares_kernels.spec.call import PRECISIONS, Given, GivenBackward, RefineCall, Request
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.handover import Handover
 from lares_kernels.spec.options import SCHEMA, SEED_PLACE, CallOptions, CallTensors, unpack
@@ -86,11 +86,12 @@ def _refine(
     tensors, options = unpack(others)
     backend = options.backend
     call = make_call(hidden, tensors, options, handover=handover)
+    given = Given(hidden, state, parameters)
     if not may_pass_on(backend):
-        return REFINE.named(backend).forward(call, hidden, state, parameters)
+        return REFINE.named(backend).forward(call, given)
 
     def run(runs: Backend) -> tuple[Tensor, Tensor, Tensor]:
-        return runs.forward(call, hidden, state, parameters)
+        return runs.forward(call, given)
 
     dtype = _dtype_of(backend, hidden)
     device = hidden.device
@@ -112,12 +113,13 @@ def _refine_backward(
     backend = options.backend
     call = make_call(hidden, tensors, options, handover=handover)
     # Compiled graphs pass zeros for an unused output.
-    given = (kept.contiguous(), g_trajectory, g_state if options.wants_state else None)
+    g_state = g_state if options.wants_state else None
+    given = GivenBackward(hidden, state, parameters, kept.contiguous(), g_trajectory, g_state)
     if not may_pass_on(backend):
-        return REFINE.named(backend).backward(call, hidden, state, parameters, *given)
+        return REFINE.named(backend).backward(call, given)
 
     def run(runs: Backend) -> list[Tensor]:
-        return runs.backward(call, hidden, state, parameters, *given)
+        return runs.backward(call, given)
 
     dtype = _dtype_of(backend, hidden)
     device = hidden.device

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from lares_kernels.reference.recurrence import refine_backward, refine_forward
 from lares_kernels.registry.backends import register
-from lares_kernels.spec.call import FLOAT_TYPES, RefineCall
+from lares_kernels.spec.call import FLOAT_TYPES, Given, GivenBackward, RefineCall
 from lares_kernels.spec.parameters import parameter_shapes
 from lares_kernels.spec.serves import ANY_WIDTH, ServesCores
 
 
-class ReferenceBackend:
-    """Run plain PyTorch with the hand-written backward; it serves wherever torch runs."""
+class PlainTorch:
+    """Tell what backend ``reference`` is, of both ops: it serves wherever torch runs."""
 
     name = "reference"
     preference = 0
@@ -21,13 +21,18 @@ class ReferenceBackend:
     any_size = True
     starts_kernels = False
     devices = None
-    serves = ServesCores(widths=dict.fromkeys(FLOAT_TYPES, ANY_WIDTH))
 
     def availability(self) -> str | None:
         return None
 
     def build(self, product_dtype: torch.dtype) -> str | None:
         return None
+
+
+class ReferenceBackend(PlainTorch):
+    """Run plain PyTorch with the hand-written backward."""
+
+    serves = ServesCores(widths=dict.fromkeys(FLOAT_TYPES, ANY_WIDTH))
 
     def plan(self, call: RefineCall, device_type: str) -> str:
         kept = f"{call.options.max_steps} states kept, steps recomputed in backward"
@@ -38,10 +43,9 @@ class ReferenceBackend:
             f"{call.n_sequences} sequences, products in {call.product_dtype}; {kept}"
         )
 
-    def forward(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, call: RefineCall, given: Given) -> tuple[Tensor, Tensor, Tensor]:
         call.check_values()
+        hidden, state, parameters = given
         rows = call.pack_hidden(hidden)
         first = None if state is None else call.pack_state(state)
         with torch.autocast(hidden.device.type, enabled=False):
@@ -53,17 +57,9 @@ class ReferenceBackend:
             kept_states(call, kept).copy_(states if order is None else states[:, order])
         return result.trajectory, final, kept
 
-    def backward(
-        self,
-        call: RefineCall,
-        hidden: Tensor,
-        state: Tensor | None,
-        parameters: list[Tensor],
-        kept: Tensor,
-        g_trajectory: Tensor | None,
-        g_state: Tensor | None,
-    ) -> list[Tensor]:
+    def backward(self, call: RefineCall, given: GivenBackward) -> list[Tensor]:
         call.check_values()
+        hidden, state, parameters, kept, g_trajectory, g_state = given
         rows = call.pack_hidden(hidden)
         states = kept_states(call, kept).to(call.state_dtype)
         if call.kept_order is not None:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from lares_kernels.reference import equations as eq
-from lares_kernels.reference.activations import ACTIVATIONS
 from lares_kernels.reference.equations import Parameters
 from lares_kernels.spec.call import RefineCall
 from lares_kernels.spec.layout import Layout
@@ -187,7 +186,7 @@ def ffn_forward(
 ) -> tuple[Tensor, FeedForwardTape]:
     """Compute ``equations.feed_forward`` and its tape."""
     inner = eq.linear(call, x, p["up_weight"], p["up_bias"])
-    activated = eq.scaled(ACTIVATIONS[call.config.activation].value(inner), factor)
+    activated = eq.scaled(eq.activation_of(call).value(inner), factor)
     y = eq.linear(call, activated, p["down_weight"], p["down_bias"])
     return y, FeedForwardTape(x, inner, activated, factor)
 
@@ -200,7 +199,7 @@ def ffn_backward(
     grads["down_weight"] += g_weight
     grads["down_bias"] += g_bias
     g_activated = eq.scaled(g_activated, tape.factor)
-    g_inner = g_activated * ACTIVATIONS[call.config.activation].derivative(tape.inner)
+    g_inner = g_activated * eq.activation_of(call).derivative(tape.inner)
     g_x, g_weight, g_bias = linear_backward(call, g_inner, tape.x, p["up_weight"])
     grads["up_weight"] += g_weight
     grads["up_bias"] += g_bias
@@ -230,6 +229,8 @@ def layer_forward(
         v, ffn_norm = norm_forward(call, normed + eq.scaled(branch, attention_factor), *ffn_weights)
         branch, feed_forward = ffn_forward(call, p, v, inner_factor)
         y = v + eq.scaled(branch, ffn_factor)
+    elif call.config.norm != "pre":
+        raise eq.no_equations(call, "norm")
     else:
         normed, attn_norm = norm_forward(call, x, *attn_weights)
         branch, attention = attention_forward(call, layout, p, normed, layer, step)

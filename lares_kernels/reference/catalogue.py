@@ -18,10 +18,12 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 from torch.nn import functional
 
+from lares_kernels.reference.backend import PlainTorch
 from lares_kernels.registry.backends import register_catalogue
 from lares_kernels.spec.call import FLOAT_TYPES
 from lares_kernels.spec.catalogue_call import (
     SHORTEST,
+    AskedGradients,
     CatalogueCall,
     Operands,
     in_order,
@@ -143,22 +145,10 @@ def blocks(
         yield Block(first, part, scores, left_out)
 
 
-class ReferenceCatalogue:
+class ReferenceCatalogue(PlainTorch):
     """Compute every op streamed; the only backend for float64."""
 
-    name = "reference"
-    preference = 0
-    automatic = True
-    any_size = True
-    starts_kernels = False
-    devices = None
     serves = ServesCatalogues(widths=dict.fromkeys(FLOAT_TYPES, ANY_WIDTH))
-
-    def availability(self) -> str | None:
-        return None
-
-    def build(self, product_dtype: torch.dtype) -> str | None:
-        return None
 
     def log_probability(
         self, call: CatalogueCall, given: Operands, wants_entropy: bool
@@ -182,15 +172,10 @@ class ReferenceCatalogue:
         return chosen_score - normaliser, normaliser, entropy
 
     def gradients(
-        self,
-        call: CatalogueCall,
-        given: Operands,
-        normaliser: Tensor,
-        g_log_probability: Tensor,
-        wants: tuple[bool, bool],
+        self, call: CatalogueCall, given: Operands, asked: AskedGradients
     ) -> tuple[Tensor, Tensor]:
         queries, items, chosen, excluded = given
-        wants_queries, wants_items = wants
+        normaliser, g_log_probability, wants_queries, wants_items = asked
         dtype = working_dtype(queries, items)
         queries = queries.to(dtype)
         prepared = prepared_queries(call, queries)

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lares_kernels.reference.activations import ACTIVATIONS
+from lares_kernels.reference.activations import ACTIVATIONS, Activation
 from lares_kernels.reference.mixing import circular_filter, rescale_bands
 from lares_kernels.spec import noise
 from lares_kernels.spec.call import RefineCall
+from lares_kernels.spec.errors import BackendError
 from lares_kernels.spec.layout import Layout
 from lares_kernels.spec.parameters import layer_parameters_of
 
@@ -32,6 +33,22 @@ class RefineResult(NamedTuple):
 
     trajectory: Tensor
     state: Tensor
+
+
+def no_equations(call: RefineCall, option: str) -> BackendError:
+    """Return the error of a core whose ``option``, ``adapter`` say, has a value without equations."""
+    value = getattr(call.config, option)
+    return BackendError(
+        f"{option} is {value!r}, of which lares_kernels/reference has no equations; say there what it "
+        "computes (docs/develop/adding.md)"
+    )
+
+
+def activation_of(call: RefineCall) -> Activation:
+    """Return the feed-forward's activation."""
+    if call.config.activation not in ACTIVATIONS:
+        raise no_equations(call, "activation")
+    return ACTIVATIONS[call.config.activation]
 
 
 def linear(call: RefineCall, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -211,14 +228,20 @@ def attention(
 
 def feed_forward(call: RefineCall, p: Parameters, x: Tensor, factor: Tensor | None) -> Tensor:
     """Compute ``W_2 (factor act(W_1 x + b_1)) + b_2``, (N, d) to (N, d), ``factor`` for dropout."""
-    activation = ACTIVATIONS[call.config.activation].value
-    inner = scaled(activation(linear(call, x, p["up_weight"], p["up_bias"])), factor)
+    inner = linear(call, x, p["up_weight"], p["up_bias"])
+    inner = scaled(activation_of(call).value(inner), factor)
     return linear(call, inner, p["down_weight"], p["down_bias"])
 
 
 def window_rows(layout: Layout, x: Tensor) -> Tensor:
     """Reshape rows (N, ...) of whole windows to (S, L, ...)."""
     return x.reshape(layout.n_sequences, layout.max_length, *x.shape[1:])
+
+
+def check_mixer(call: RefineCall) -> None:
+    """Raise ``BackendError`` unless the mixer of windows has equations."""
+    if call.config.mixer not in ("filter", "bsarec"):
+        raise no_equations(call, "mixer")
 
 
 def mix_window(
@@ -229,6 +252,7 @@ def mix_window(
     ``LayerNorm(x + Dropout(filter(x)))``; BSARec: ``a`` times the same of its bands, plus ``1 - a``
     times attention's sublayer.
     """
+    check_mixer(call)
     factor, _ = residual_dropout(call, layout, layer, step)
     norm = (p["filter_norm_weight"], p["filter_norm_bias"])
     window = window_rows(layout, x)
@@ -267,6 +291,8 @@ def transformer_layer(
         branch = attention(call, layout, p, x, layer, step, query_input=normed)
         v = layer_norm(call, normed + scaled(branch, attention_factor), *ffn_norm)
         return v + scaled(feed_forward(call, p, v, inner_factor), feed_forward_factor)
+    if call.config.norm != "pre":
+        raise no_equations(call, "norm")
     branch = attention(call, layout, p, normed, layer, step)
     u = x + scaled(branch, attention_factor)
     branch = feed_forward(call, p, layer_norm(call, u, *ffn_norm), inner_factor)
@@ -280,6 +306,8 @@ def adapt(call: RefineCall, p: Parameters, state: Tensor, hidden: Tensor) -> Ten
     if call.config.adapter == "gate":
         gate = torch.sigmoid(p["gate"].to(call.state_dtype))
         return gate * state + (1.0 - gate) * hidden
+    if call.config.adapter != "concat":
+        raise no_equations(call, "adapter")
     both = torch.cat((state, hidden), dim=-1)
     return linear(call, both, p["concat_weight"], p["concat_bias"])
 
@@ -312,12 +340,7 @@ def first_state(call: RefineCall, state: Tensor | None) -> Tensor:
         device = layout.sequence.device
         return torch.zeros(layout.n_rows, width, dtype=call.state_dtype, device=device)
     drawn = noise.initial_state(
-        layout.row_streams,
-        layout.position,
-        width=width,
-        omega=call.config.state_omega,
-        sigma=call.config.state_sigma,
-        seed=call.seed,
+        layout.row_streams, layout.position, width=width, scale=call.state_scale, seed=call.seed
     )
     return drawn.to(call.state_dtype)
 

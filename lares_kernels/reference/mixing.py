@@ -63,10 +63,7 @@ def low_pass(length: int, cutoff: int, dtype: torch.dtype, device: torch.device)
 def _rotate(real: Tensor, imaginary: Tensor, weight: Tensor, sign: float) -> tuple[Tensor, Tensor]:
     """Multiply a spectrum by ``weight`` (L//2+1, d, 2), or by its conjugate for sign -1."""
     w_real, w_imaginary = weight[..., 0], sign * weight[..., 1]
-    return (
-        real * w_real - imaginary * w_imaginary,
-        real * w_imaginary + imaginary * w_real,
-    )
+    return (real * w_real - imaginary * w_imaginary, real * w_imaginary + imaginary * w_real)
 
 
 def circular_filter(x: Tensor, weight: Tensor) -> Tensor:

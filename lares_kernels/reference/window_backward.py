@@ -55,6 +55,7 @@ def mix_window_forward(
     call: RefineCall, layout: Layout, p: Parameters, x: Tensor, layer: int, step: int
 ) -> tuple[Tensor, WindowTape]:
     """Compute ``equations.mix_window`` and its tape."""
+    eq.check_mixer(call)
     factor, _ = eq.residual_dropout(call, layout, layer, step)
     norm = (p["filter_norm_weight"], p["filter_norm_bias"])
     window = eq.window_rows(layout, x)

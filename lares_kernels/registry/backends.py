@@ -29,8 +29,13 @@ from lares_kernels.common.constant_result import constant_result
 from lares_kernels.common.devices import is_capturing, on_device
 from lares_kernels.registry import self_check
 from lares_kernels.registry.circumstances import circumstances, getenv
-from lares_kernels.spec.call import RefineCall, Request
-from lares_kernels.spec.catalogue_call import CatalogueCall, CatalogueRequest, Operands
+from lares_kernels.spec.call import Given, GivenBackward, RefineCall, Request
+from lares_kernels.spec.catalogue_call import (
+    AskedGradients,
+    CatalogueCall,
+    CatalogueRequest,
+    Operands,
+)
 from lares_kernels.spec.errors import BackendError, PlanFailure
 from lares_kernels.spec.options import CallOptions
 from lares_kernels.spec.serves import Serves, ServesCatalogues, ServesCores
@@ -85,16 +90,14 @@ class Backend(AnyBackend, Protocol):
     def plan(self, call: RefineCall, device_type: str) -> str:
         """Describe in one sentence how the backend would run ``call``."""
 
-    def forward(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, call: RefineCall, given: Given) -> tuple[Tensor, Tensor, Tensor]:
         """Run the recurrence without autograd.
 
         Args:
             call: the call to run; its values are not checked yet.
-            hidden: as the caller has it, padded or packed.
-            state: tensor of ``call.state_shape``, or None to draw it or start from zero (``call``).
-            parameters: in the order of :func:`lares_kernels.spec.parameters.parameter_shapes`.
+            given: ``hidden`` as the caller has it, padded or packed; the state of
+                ``call.state_shape``, or None to draw it or start from zero (``call``); parameters in
+                the order of :func:`lares_kernels.spec.parameters.parameter_shapes`.
 
         Returns:
             trajectory (S, T, d); final state of ``call.state_shape``, empty unless requested;
@@ -106,16 +109,7 @@ class Backend(AnyBackend, Protocol):
             PlanFailure: none of its plans could be compiled and started on the device.
         """
 
-    def backward(
-        self,
-        call: RefineCall,
-        hidden: Tensor,
-        state: Tensor | None,
-        parameters: list[Tensor],
-        kept: Tensor,
-        g_trajectory: Tensor | None,
-        g_state: Tensor | None,
-    ) -> list[Tensor]:
+    def backward(self, call: RefineCall, given: GivenBackward) -> list[Tensor]:
         """Return gradients of hidden, of every parameter, and of the state if there is one."""
 
 
@@ -137,12 +131,7 @@ class CatalogueBackend(AnyBackend, Protocol):
         (0,)."""
 
     def gradients(
-        self,
-        call: CatalogueCall,
-        given: Operands,
-        normaliser: Tensor,
-        g_log_probability: Tensor,
-        wants: tuple[bool, bool],
+        self, call: CatalogueCall, given: Operands, asked: AskedGradients
     ) -> tuple[Tensor, Tensor]:
         """Compute gradients of queries (N, d) and items (V, d); (0,) for one that is not wanted."""
 

@@ -27,8 +27,13 @@ from lares_kernels.common.devices import is_capturing, tf32_allowed
 from lares_kernels.common.verdicts import Verdict
 from lares_kernels.registry.circumstances import SELF_CHECK
 from lares_kernels.registry.plan_failures import failures_met
-from lares_kernels.spec.call import RefineCall, Request
-from lares_kernels.spec.catalogue_call import CatalogueCall, CatalogueRequest, Operands
+from lares_kernels.spec.call import Given, GivenBackward, RefineCall, Request
+from lares_kernels.spec.catalogue_call import (
+    AskedGradients,
+    CatalogueCall,
+    CatalogueRequest,
+    Operands,
+)
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.errors import BackendError, PlanFailure
 from lares_kernels.spec.options import CallOptions
@@ -311,18 +316,21 @@ def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
         def there(tensor: Tensor) -> Tensor:
             return tensor.to(device_type, torch.float32)
 
-        given = (there(hidden), None, [there(p) for p in parameters])
+        theirs = Given(hidden, None, parameters)
+        ours = Given(there(hidden), None, [there(p) for p in parameters])
         errors: dict[str, float] = {}
         # On a GPU inference is another kernel than training's forward.
         for what, training in (("inference", False), ("training", True)):
             told = options._replace(dropout=training, differentiates=training, wants_state=training)
             asked, expected = (replace(each, options=told) for each in (mine, call))
-            exact = reference.forward(expected, hidden, None, parameters)
-            found = backend.forward(asked, *given)
+            exact = reference.forward(expected, theirs)
+            found = backend.forward(asked, ours)
             errors[f"{what}'s trajectory"] = _distance(found[0], exact[0])
         errors["the final state"] = _distance(found[1], exact[1])
-        wanted = reference.backward(call, hidden, None, parameters, exact[2], g_trajectory, g_state)
-        got = backend.backward(mine, *given, found[2], there(g_trajectory), there(g_state))
+        wanted = reference.backward(call, GivenBackward(*theirs, exact[2], g_trajectory, g_state))
+        got = backend.backward(
+            mine, GivenBackward(*ours, found[2], there(g_trajectory), there(g_state))
+        )
         # One that is zero but for rounding (a key's bias) is measured on the largest one's scale.
         least = 1e-3 * max(float(g.norm()) for g in wanted)
         names = ["hidden", *parameter_shapes(config)]
@@ -363,8 +371,8 @@ def check_catalogue(backend: Any, reference: Any, request: CatalogueRequest) -> 
             ("the log probability", "the normaliser", "the entropy"), found, exact, strict=True
         ):
             errors[name] = _distance(mine, right)
-        wanted = reference.gradients(exact_call, given, exact[1], g, (True, True))
-        got = backend.gradients(call, inputs, found[1], there(g), (True, True))
+        wanted = reference.gradients(exact_call, given, AskedGradients(exact[1], g))
+        got = backend.gradients(call, inputs, AskedGradients(found[1], there(g)))
         for name, mine, right in zip(("queries", "items"), got, wanted, strict=True):
             errors[f"the {name}' gradient"] = _distance(mine, right)
         scores, best = backend.top_k(call, inputs._replace(chosen=ids[:0]), k)

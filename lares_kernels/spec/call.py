@@ -119,6 +119,11 @@ class RefineCall:
         return step + self.options.steps_done if step else 0
 
     @property
+    def state_scale(self) -> float:
+        """Return the scale of a drawn first state, ``omega sigma``."""
+        return self.config.state_omega * self.config.state_sigma
+
+    @property
     def n_sequences(self) -> int:
         """Return ``S``, the number of sequences times rollouts."""
         return self.lengths.shape[0] * self.options.rollouts

@@ -150,6 +150,21 @@ class Operands(NamedTuple):
     excluded: Tensor | None
 
 
+class AskedGradients(NamedTuple):
+    """Hold what gradients of the log-probabilities are made of, beside the operands.
+
+    Attributes:
+        normaliser: (N,) log-normalisers that ``log_probability`` gave.
+        g_log_probability: (N,) gradient of its result.
+        wants_queries, wants_items: which gradients to compute.
+    """
+
+    normaliser: Tensor
+    g_log_probability: Tensor
+    wants_queries: bool = True
+    wants_items: bool = True
+
+
 def operands(
     name: str, queries: Tensor, items: Tensor, chosen: Tensor | None, excluded: Tensor | None
 ) -> Operands:

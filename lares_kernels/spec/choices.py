@@ -165,3 +165,14 @@ class Function(Choice):
     ERF_SCALED = 2, "erf_scaled"
     GELU_SLOPE = 3, "gelu_slope"
     SIGMOID = 4, "sigmoid"
+
+
+# Options of a core that are choices.
+OF_CORES: dict[str, type[Choice]] = {
+    "adapter": Adapter,
+    "mixer": Mixer,
+    "activation": Activation,
+    "norm": Norm,
+    "padding": Padding,
+    "dropout_of": DropoutOf,
+}

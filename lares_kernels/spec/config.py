@@ -10,7 +10,15 @@ from functools import cache, cached_property
 from typing import Any
 
 from lares_kernels.common.one_number import real_number, whole_number
-from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
+from lares_kernels.spec.choices import (
+    OF_CORES,
+    Activation,
+    Adapter,
+    DropoutOf,
+    Mixer,
+    Norm,
+    Padding,
+)
 
 ADAPTERS = Adapter.texts()
 MIXERS = Mixer.texts()
@@ -188,6 +196,11 @@ class CoreConfig:
     def from_key(key: str) -> CoreConfig:
         """Return the configuration whose :attr:`key` is ``key``."""
         return CoreConfig(**json.loads(key))
+
+    def number(self, name: str) -> int | float:
+        """Return an option as kernels know it: a number, of a choice that of ``choices.py``."""
+        value: Any = getattr(self, name)
+        return OF_CORES[name].of(value) if name in OF_CORES else value
 
     @property
     def head_dim(self) -> int:

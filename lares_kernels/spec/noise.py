@@ -167,10 +167,7 @@ def residual_keep(
     site = site_word(Site.RESIDUAL, layer, step)
     words = dropout_words(streams, positions, site, 2 * n_blocks, n_planes, seed)
     keep = keep_from_words(words, rate)
-    return (
-        keep[:, :n_blocks].flatten(1)[:, :width],
-        keep[:, n_blocks:].flatten(1)[:, :width],
-    )
+    return (keep[:, :n_blocks].flatten(1)[:, :width], keep[:, n_blocks:].flatten(1)[:, :width])
 
 
 def attention_keep(
@@ -262,24 +259,18 @@ def normal_rows(
 
 
 def initial_state(
-    streams: Tensor,
-    positions: Tensor,
-    *,
-    width: int,
-    omega: float,
-    sigma: float,
-    seed: int | Tensor,
+    streams: Tensor, positions: Tensor, *, width: int, scale: float, seed: int | Tensor
 ) -> Tensor:
-    """Draw ``s_0 = omega * TruncatedNormal(0, sigma^2)`` of every row, truncated at three sigma.
+    """Draw ``s_0 = scale * TruncatedNormal(0, 1)`` of every row, truncated at three.
 
     Args:
         streams, positions: (N,) int64 address of every row.
         width: columns ``d``; columns ``4 i .. 4 i + 3`` are the four words of block ``i``.
-        omega, sigma: scale and standard deviation.
+        scale: omega sigma, as a call has it.
         seed: 64-bit key.
 
     Returns:
         (N, width) float32.
     """
     z = normal_rows(streams, positions, site_word(Site.INITIAL_STATE), width, seed)
-    return z * (omega * sigma)
+    return z * scale

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
@@ -14,10 +13,12 @@ from torch import Tensor
 
 from lares_kernels.common.devices import tf32_allowed
 from lares_kernels.common.verdicts import digest_of
+from lares_kernels.gpu.cards import current_card, too_old
+from lares_kernels.gpu.tiles import longest_of
+from lares_kernels.own_kernels import served_by
 from lares_kernels.registry.backends import register
 from lares_kernels.registry.plan_failures import by_name_alone, first_left, run_first
 from lares_kernels.spec.call import Given, GivenBackward, RefineCall
-from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
 from lares_kernels.spec.serves import ServesCores
 from lares_kernels.triton.fused.launch import call_setting, fused_backward, fused_forward
 from lares_kernels.triton.launch.constants import interpreted, padded
@@ -59,11 +60,6 @@ def _missing() -> str | None:
     return None
 
 
-def devices() -> tuple[str, ...] | None:
-    """Return the types of devices that tensors may be on; None: all."""
-    return None if interpreted() else ("cuda",)
-
-
 def product_types() -> tuple[torch.dtype, ...]:
     """Return the types that the kernels multiply in here.
 
@@ -82,8 +78,8 @@ class TritonPlan(NamedTuple):
     rule: Setting | None
 
 
-class TritonBackend:
-    """Run tiles of whole sequences with the state in registers, or else layer by layer."""
+class TritonKernels:
+    """Tell what backend ``triton`` is, of both ops."""
 
     name = "triton"
     preference = 10
@@ -93,24 +89,7 @@ class TritonBackend:
 
     @property
     def devices(self) -> tuple[str, ...] | None:
-        return devices()
-
-    @property
-    def serves(self) -> ServesCores:
-        return ServesCores(
-            widths=dict.fromkeys(product_types(), range(1, 1024 + 1)),
-            adapters=(Adapter.ADD, Adapter.GATE, Adapter.CONCAT, Adapter.NONE),
-            activations=(Activation.GELU, Activation.GELU_TANH, Activation.RELU, Activation.SILU),
-            norms=(Norm.POST, Norm.PRE, Norm.QUERY),
-            mixers=(Mixer.ATTENTION, Mixer.FILTER, Mixer.BSAREC),
-            paddings=(Padding.RIGHT, Padding.LEFT, Padding.LEFT_ZEROS),
-            dropout_of=(DropoutOf.BOTH, DropoutOf.FEED_FORWARD),
-            widest_head=256,
-            options=(
-                *("rollouts", "max_steps", "steps_done", "dropout", "zero_state", "wants_state"),
-                *("differentiates", "keeps_padding", "max_length"),
-            ),
-        )
+        return None if interpreted() else ("cuda",)
 
     def availability(self) -> str | None:
         reason = _missing()
@@ -120,17 +99,24 @@ class TritonBackend:
             return "there is no GPU"
         if torch.version.hip is not None:
             return None  # Triton names no cards that it leaves out: the first launch says it
-        number = torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+        number = current_card()
         capability = torch.cuda.get_device_capability(number)
-        if capability < _MIN_CAPABILITY:
-            has, least = (".".join(map(str, pair)) for pair in (capability, _MIN_CAPABILITY))
-            return (
-                f"cuda:{number} has compute capability {has}; Triton compiles for {least} and later"
-            )
-        return None
+        return too_old(number, capability, _MIN_CAPABILITY, "Triton compiles for {} and later")
 
     def build(self, product_dtype: torch.dtype) -> str | None:
         return digest_of(Path(__file__).parent, *files_of_rules())
+
+
+class TritonBackend(TritonKernels):
+    """Run tiles of whole sequences with the state in registers, or else layer by layer."""
+
+    @property
+    def serves(self) -> ServesCores:
+        return ServesCores(
+            widths=dict.fromkeys(product_types(), range(1, 1024 + 1)),
+            widest_head=256,
+            **served_by("triton"),
+        )
 
     def plan(self, call: RefineCall, device_type: str) -> str:
         device = torch.device(device_type)
@@ -190,12 +176,9 @@ class TritonBackend:
         core = (padded(config.d_model), config.n_layers, config.mixer)
         return longest <= longest_sequence(*key, *core)
 
-    def forward(
-        self, call: RefineCall, hidden: Tensor, state: Tensor | None, parameters: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        longest = self._longest(call, hidden)
+    def forward(self, call: RefineCall, given: Given) -> tuple[Tensor, Tensor, Tensor]:
+        longest = longest_of(call, given.hidden.device, self.name)
         precision = precision_of(call.product_dtype)
-        given = Given(hidden, state, parameters)
 
         def run(plan: TritonPlan) -> tuple[Tensor, Tensor, Tensor]:
             if plan.rule is None:
@@ -203,43 +186,21 @@ class TritonBackend:
             with use_weights(plan.rule.weights):
                 return fused_forward(call, given, precision, longest)
 
-        plans = self._plans("forward", call, hidden.device, longest)
+        plans = self._plans("forward", call, given.hidden.device, longest)
         if requested_weights() is None:
             return run_first(plans, run)
         return by_name_alone(lambda: run_first(plans, run))
 
-    def backward(
-        self,
-        call: RefineCall,
-        hidden: Tensor,
-        state: Tensor | None,
-        parameters: list[Tensor],
-        kept: Tensor,
-        g_trajectory: Tensor | None,
-        g_state: Tensor | None,
-    ) -> list[Tensor]:
-        longest = self._longest(call, hidden)
+    def backward(self, call: RefineCall, given: GivenBackward) -> list[Tensor]:
+        longest = longest_of(call, given.hidden.device, self.name)
         precision = precision_of(call.product_dtype)
-        given = GivenBackward(hidden, state, parameters, kept, g_trajectory, g_state)
 
         def run(plan: TritonPlan) -> list[Tensor]:
             if plan.rule is None:
                 return layered_backward(call, given, precision)
             return fused_backward(call, given, precision, longest)
 
-        return run_first(self._plans("backward", call, hidden.device, longest), run)
-
-    def _longest(self, call: RefineCall, hidden: Tensor) -> int:
-        if hidden.device.type == "cpu" or os.environ.get("LARES_CHECK_VALUES") == "1":
-            call.check_values()
-        handover = call.handover_of(self.name)
-        if handover is not None:
-            return handover.numbers[0]
-        # Lengths of packed sequences are only on the device: this synchronises.
-        longest = call.padded_length or call.options.max_length or int(call.lengths.max())
-        if call.handover is not None:
-            call.handover.by, call.handover.numbers = self.name, (longest,)
-        return longest
+        return run_first(self._plans("backward", call, given.hidden.device, longest), run)
 
 
 register(TritonBackend())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,10 +20,16 @@ from lares_kernels.reference.catalogue import (
 )
 from lares_kernels.registry.backends import register_catalogue
 from lares_kernels.registry.plan_failures import Plan, run_first
-from lares_kernels.spec.catalogue_call import SHORTEST, CatalogueCall, Operands, in_order
+from lares_kernels.spec.catalogue_call import (
+    SHORTEST,
+    AskedGradients,
+    CatalogueCall,
+    Operands,
+    in_order,
+)
 from lares_kernels.spec.serves import ServesCatalogues, check_items
-from lares_kernels.triton.backend import TritonBackend, devices, precision_of, product_types
-from lares_kernels.triton.launch.constants import LAUNCH_OPTIONS, interpreted, padded
+from lares_kernels.triton.backend import TritonKernels, precision_of, product_types
+from lares_kernels.triton.launch.constants import LAUNCH_OPTIONS, compile_time, padded
 from lares_kernels.triton.launch.rounding import round_to_tf32
 from lares_kernels.triton.launch.settings import multiprocessors
 
@@ -35,19 +42,56 @@ _MAX_ITEMS = (1 << 31) - (1 << 10)  # ids, and those past the last block's end, 
 _PROGRAMS = 4  # for each multiprocessor, where the queries alone are too few
 
 
-def tile_of(width: int, precision: str) -> dict[str, int]:
-    """Return queries and items of a tile, and the launch's options, such that a tile fits the
-    registers."""
-    side = 64 if width <= 64 and precision != "ieee" else 32
-    warps = 4 if width <= 64 and precision == "half" else 8
+@dataclass(frozen=True)
+class Tile:
+    """Hold the compile-time constants of the catalogue's kernels, which read its fields as ``C.d``.
+
+    Attributes:
+        width, d: real and padded width of a row.
+        rows, columns: queries and items of a tile.
+        cosine: scores are cosines.
+        excluded: rows exclude items.
+        precision: of products, ``ieee`` or ``tf32``.
+    """
+
+    width: int
+    d: int
+    rows: int
+    columns: int
+    cosine: bool
+    excluded: bool
+    precision: str
+
+    @property
+    def tf32(self) -> bool:
+        """Return True if products' operands are rounded to tf32."""
+        return self.precision == "tf32"
+
+    @property
+    def slice(self) -> int:
+        """Return the columns of a slice of rows that are kept apart from items without spilling."""
+        return min(self.d, 32 if self.d <= 64 else 64)
+
+
+def tile_of(width: int, precision: str, cosine: bool, excluded: bool) -> Tile:
+    """Return the constants of kernels whose tiles fit the registers."""
+    d = padded(width)
+    side = 64 if d <= 64 and precision != "ieee" else 32
     # Items that are rounded to tf32 are held in registers.
     columns = min(side, 32) if precision == "tf32" else side
-    return {"ROWS": side, "COLUMNS": columns, "num_warps": warps, "num_stages": 2, **LAUNCH_OPTIONS}
+    products = "ieee" if precision == "half" else precision
+    return Tile(width, d, side, columns, cosine, excluded, products)
 
 
-def slice_of(width: int) -> int:
-    """Return the columns of a slice of rows that are kept apart from items without spilling."""
-    return min(width, 32 if width <= 64 else 64)
+def top_k_tile(c: Tile, k: int) -> Tile:
+    """Return the constants of ``top_k``, of whose tiles each row holds the best ``k`` or more."""
+    return replace(c, rows=TOP_K_ROWS, columns=max(MIN_K, padded(k)))
+
+
+def options_of(width: int, precision: str) -> dict[str, int]:
+    """Return the options of Triton's launch for rows of ``width``."""
+    warps = 4 if padded(width) <= 64 and precision == "half" else 8
+    return {"num_warps": warps, "num_stages": 2, **LAUNCH_OPTIONS}
 
 
 _P = ParamSpec("_P")
@@ -76,19 +120,9 @@ def _its_only_plan(op: _Op[_P, _T]) -> _Op[_P, _T]:
     return run
 
 
-class TritonCatalogue:
+class TritonCatalogue(TritonKernels):
     """Compute in tiles of queries and items; wider ones, and ``k`` above ``MAX_K``, are the
     reference's."""
-
-    name = "triton"
-    preference = 10
-    automatic = not interpreted()
-    any_size = False
-    starts_kernels = True
-
-    @property
-    def devices(self) -> tuple[str, ...] | None:
-        return devices()
 
     @property
     def serves(self) -> ServesCatalogues:
@@ -96,12 +130,6 @@ class TritonCatalogue:
             widths={each: range(1, MAX_WIDTH[precision_of(each)] + 1) for each in product_types()},
             most_items=_MAX_ITEMS,
         )
-
-    def availability(self) -> str | None:
-        return TritonBackend().availability()
-
-    def build(self, product_dtype: torch.dtype) -> str | None:
-        return TritonBackend().build(product_dtype)
 
     @_its_only_plan
     def log_probability(
@@ -120,8 +148,8 @@ class TritonCatalogue:
                 *(score, shifts, sums, weighted),
                 *(*inputs.sizes, splits),
                 ENTROPY=wants_entropy,
-                **inputs.constants,
-                **inputs.tile,
+                C=compile_time(inputs.c),
+                **inputs.options,
             )
         shift = shifts.amax(0)
         scale = (shifts - shift).exp()
@@ -134,12 +162,7 @@ class TritonCatalogue:
 
     @_its_only_plan
     def gradients(
-        self,
-        call: CatalogueCall,
-        given: Operands,
-        normaliser: Tensor,
-        g_log_probability: Tensor,
-        wants: tuple[bool, bool],
+        self, call: CatalogueCall, given: Operands, asked: AskedGradients
     ) -> tuple[Tensor, Tensor]:
         from lares_kernels.triton.kernels.catalogue import (
             item_gradients_kernel,
@@ -148,33 +171,28 @@ class TritonCatalogue:
         from lares_kernels.triton.kernels.catalogue_apart import query_gradients_apart_kernel
 
         inputs, (queries, items, _, _) = _Inputs(call, given), given
-        wants_queries, wants_items = wants
+        normaliser, g_log_probability, wants_queries, wants_items = asked
         floats = partial(unfilled, dtype=torch.float32, device=items.device)
         g_queries, g_items = floats(0), floats(items.shape if wants_items else 0)
         known = (*inputs.tensors(given.chosen), normaliser, g_log_probability)
+        c = compile_time(inputs.c)
         with on(items.device):
             if wants_queries:
                 blocks, splits = inputs.grid()
                 parts = floats(splits, *queries.shape)
                 told = (*known, parts, *inputs.sizes, splits)
-                query_gradients_kernel[(blocks, splits)](*told, **inputs.constants, **inputs.tile)
-                if inputs.excluded is not None:
-                    size = slice_of(inputs.constants["D"])
-                    query_gradients_apart_kernel[(blocks, splits, inputs.constants["D"] // size)](
-                        *told, SLICE=size, **inputs.constants, **inputs.tile
+                query_gradients_kernel[(blocks, splits)](*told, C=c, **inputs.options)
+                if inputs.c.excluded:
+                    slices = inputs.c.d // inputs.c.slice
+                    query_gradients_apart_kernel[(blocks, splits, slices)](
+                        *told, C=c, **inputs.options
                     )
                 g_queries = parts.sum(0) / call.temperature
                 if call.cosine:
                     g_queries = normalise_backward(g_queries, queries.float())
             if wants_items:
-                columns = inputs.tile["COLUMNS"]
-                item_gradients_kernel[(-(-len(items) // columns),)](
-                    *known,
-                    g_items,
-                    *inputs.sizes,
-                    1.0 / SHORTEST,
-                    **inputs.constants,
-                    **inputs.tile,
+                item_gradients_kernel[(-(-len(items) // inputs.c.columns),)](
+                    *(*known, g_items, *inputs.sizes, 1.0 / SHORTEST), C=c, **inputs.options
                 )
         return g_queries, g_items
 
@@ -185,17 +203,15 @@ class TritonCatalogue:
         from lares_kernels.triton.kernels.catalogue import top_k_kernel
 
         inputs, (queries, items, _, _) = _Inputs(call, given), given
-        rows, side = TOP_K_ROWS, max(MIN_K, padded(k))
-        blocks, splits = inputs.grid(rows, side)
-        keys = unfilled(splits, len(queries), side, dtype=torch.int64, device=items.device)
+        c = top_k_tile(inputs.c, k)
+        blocks, splits = inputs.grid(c)
+        keys = unfilled(splits, len(queries), c.columns, dtype=torch.int64, device=items.device)
         n_queries, _, n_items, n_excluded = inputs.sizes
         with on(items.device):
             top_k_kernel[(blocks, splits)](
                 *inputs.tensors(),
                 *(keys, n_queries, n_items, n_excluded, splits),
-                ROWS=rows,
-                K=side,
-                **inputs.constants,
+                C=compile_time(c),
                 num_warps=8,
                 num_stages=1,
             )
@@ -213,15 +229,11 @@ class TritonCatalogue:
         inputs, (queries, items, targets, _) = _Inputs(call, given), given
         blocks, splits = inputs.grid()
         counts = unfilled(splits, len(queries), dtype=torch.int32, device=items.device)
-        tile = {name: value for name, value in inputs.tile.items() if name != "COLUMNS"}
         with on(items.device):
             ranks_kernel[(blocks, splits)](
-                *inputs.tensors(targets),
-                counts,
-                *inputs.sizes,
-                splits,
-                **inputs.constants,
-                **tile,
+                *(*inputs.tensors(targets), counts, *inputs.sizes, splits),
+                C=compile_time(inputs.c),
+                **inputs.options,
             )
         broken = (counts == torch.iinfo(torch.int32).max).any(0)
         return (counts.sum(0, dtype=torch.int64) - 1).masked_fill(broken, NO_ITEM)
@@ -247,14 +259,8 @@ class _Inputs:
         if excluded is not None and excluded.numel():
             self.excluded = in_order(excluded, len(items)).to(torch.int32)
         width = items.shape[1]
-        self.tile = tile_of(padded(width), precision)
-        self.constants: dict[str, Any] = {
-            "WIDTH": width,
-            "D": padded(width),
-            "COSINE": call.cosine,
-            "EXCLUDED": self.excluded is not None,
-            "PRECISION": "ieee" if precision == "half" else precision,
-        }
+        self.c = tile_of(width, precision, call.cosine, self.excluded is not None)
+        self.options = options_of(width, precision)
         n_excluded = 0 if self.excluded is None else self.excluded.shape[1]
         of_a_row = len(queries) // len(chosen) if len(chosen) else 1
         self.sizes = (len(queries), max(1, of_a_row), len(items), n_excluded)
@@ -263,11 +269,12 @@ class _Inputs:
         """Return queries, items, their inverse lengths, ids, excluded items."""
         return (self.queries, self.items, self.lengths, *chosen, self.excluded)
 
-    def grid(self, rows: int | None = None, columns: int | None = None) -> tuple[int, int]:
+    def grid(self, c: Tile | None = None) -> tuple[int, int]:
         """Return (blocks of queries, splits of the catalogue)."""
-        blocks = -(-len(self.queries) // (rows or self.tile["ROWS"]))
+        c = c or self.c
+        blocks = -(-len(self.queries) // c.rows)
         wanted = -(-_PROGRAMS * multiprocessors(self.items.device) // max(1, blocks))
-        most = -(-len(self.items) // (columns or self.tile["COLUMNS"]))
+        most = -(-len(self.items) // c.columns)
         return blocks, max(1, min(wanted, most, 64))
 
 

@@ -20,7 +20,7 @@ from lares_kernels.binding import cpu_library as lib
 from lares_kernels.cpu import backend as cpu
 from lares_kernels.cpu import catalogue as catalogue_cpu
 from lares_kernels.operators.refine import make_call
-from lares_kernels.spec.call import RefineCall, depths, has_dropout
+from lares_kernels.spec.call import Given, RefineCall, depths, has_dropout
 from lares_kernels.spec.catalogue_call import CatalogueCall, Operands
 from lares_kernels.spec.options import CallOptions, CallTensors
 from lares_kernels.spec.parameters import parameter_shapes
@@ -289,7 +289,7 @@ def entries_of_recurrence(case: Recurrence) -> Iterator[Entry]:
     single = {name: tensor.float() for name, tensor in exact.inputs.items()}
     names = [*parameter_shapes(case.config)]
     parameters = [single[name] for name in names]
-    struct = cpu._Inputs(call, single["hidden"], single.get("state"), parameters).c
+    struct = cpu._Inputs(call, Given(single["hidden"], single.get("state"), parameters)).c
     # Of every parameter the place among the struct's.
     places = {
         name: i for i, name in enumerate(cpu.template_of(call).reorder((*names, None))) if name

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lares_kernels import CoreConfig, RecurrentCore
 from lares_kernels.operators.refine import make_call
-from lares_kernels.spec.call import PRECISIONS, RefineCall
+from lares_kernels.spec.call import PRECISIONS, Given, GivenBackward, RefineCall
 from lares_kernels.spec.options import CallOptions, CallTensors
 from lares_kernels.spec.seeds import signed
 
@@ -39,11 +39,12 @@ def results(
     backend: Any, call: RefineCall, hidden: Tensor, parameters: list[Tensor]
 ) -> list[Tensor]:
     """Trajectory, final state, and gradients if the call trains."""
-    trajectory, final, kept = backend.forward(call, hidden, None, parameters)
+    given = Given(hidden, None, parameters)
+    trajectory, final, kept = backend.forward(call, given)
     if not call.options.differentiates:
         return [trajectory, final]
     gradients = (torch.ones_like(trajectory), torch.ones_like(final))
-    return [trajectory, final, *backend.backward(call, hidden, None, parameters, kept, *gradients)]
+    return [trajectory, final, *backend.backward(call, GivenBackward(*given, kept, *gradients))]
 
 
 def assert_draws_follow_memory(

@@ -109,3 +109,15 @@ def test_the_reference_runs_what_the_others_refuse(monkeypatch: pytest.MonkeyPat
         pytest.raises(BackendError, match="activation is 'made-up'; it serves"),
     ):
         core(hidden)
+
+
+@pytest.mark.parametrize("backend", ["reference", "equations"])
+@pytest.mark.parametrize("name", ["adapter", "activation", "norm", "mixer"])
+def test_the_reference_names_a_choice_that_it_has_no_equations_for(
+    name: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that has joined the specification, and nothing else yet."""
+    core = RecurrentCore(made_up(name, monkeypatch))
+    said = f"{name} is 'made-up', of which lares_kernels/reference has no equations"
+    with use_backend(backend), pytest.raises(BackendError, match=said):
+        core(torch.randn(2, 9, 32))

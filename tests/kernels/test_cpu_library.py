@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from lares_kernels.binding import cpu_library
-from tests.kernels.tools import needs
+from lares_kernels.binding.structs import LaresCall, LaresCatalogue
+from tests.kernels.tools import NEEDS_CPU_KERNEL, needs
 
 HEADER = (Path(__file__).parents[2] / "csrc" / "lares_kernels.h").read_text()
 USES = """
@@ -36,10 +38,10 @@ except BackendError as error:
 """
 
 
-def said_of(library: Path) -> str:
-    """Return what a process prints that meets this library."""
+def said_of(library: Path, before: str = "", *arguments: str) -> str:
+    """Return what a process prints that meets this library, after what it does ``before``."""
     done = subprocess.run(
-        [sys.executable, "-c", USES, str(library)],
+        [sys.executable, "-c", before + USES, str(library), *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, cpu_library.ISA_VARIABLE: ""},
@@ -59,10 +61,35 @@ def test_the_functions_are_those_of_the_header() -> None:
 def test_a_library_of_another_version(lacks: str, tmp_path: Path) -> None:
     source, library = tmp_path / "old.c", tmp_path / "liblares_cpu.so"
     names = [n for n in cpu_library._FUNCTIONS_OF_LIBRARY if lacks not in (n, "everything")]
-    # A library with other structs refuses all calls by their number.
-    source.write_text("".join(f"int {name}(void) {{ return 1; }}\n" for name in names))
+    # A library with other structs refuses all calls by their number, though their sizes are ours.
+    sizes = [ctypes.sizeof(each) for each in (LaresCall, LaresCatalogue)]
+    bodies = dict.fromkeys(names, "(void) { return 1; }")
+    bodies["lares_sizes"] = f"(long long* to) {{ to[0] = {sizes[0]}; return to[1] = {sizes[1]}; }}"
+    source.write_text("".join(f"int {name}{body}\n" for name, body in bodies.items()))
     subprocess.run([needs("cc"), "-shared", "-fPIC", source, "-o", library], check=True)
     found, refused = said_of(library).splitlines()
+    assert found == "liblares_cpu.so is of another version: run `pip install -e .` again"
+    assert refused.endswith(f"cannot run this call: {found}")
+
+
+GROWN = """
+import ctypes, sys
+from lares_kernels.spec import parameters
+if sys.argv[2] == "parameters":
+    parameters.PLACES += 1
+from lares_kernels.binding import structs
+if sys.argv[2] == "catalogue":
+    class Grown(structs.LaresCatalogue):
+        _fields_ = [("more", ctypes.c_int64)]
+    structs.LaresCatalogue = Grown
+"""
+
+
+@NEEDS_CPU_KERNEL
+@pytest.mark.parametrize("grown", ["parameters", "catalogue"])
+def test_a_library_that_was_not_built_since_a_struct_grew(grown: str) -> None:
+    """Its number is ours: it would read past the end of what it is given."""
+    found, refused = said_of(cpu_library.LIBRARY, GROWN, grown).splitlines()
     assert found == "liblares_cpu.so is of another version: run `pip install -e .` again"
     assert refused.endswith(f"cannot run this call: {found}")
 

@@ -89,8 +89,8 @@ def test_places_are_those_of_the_header(core: CoreConfig) -> None:
 def test_c_has_what_the_table_says() -> None:
     made = for_c.TARGET.read_text(encoding="utf-8")
     assert made == for_c.text(table.PARAMETERS), "run `python csrc/parameters.py`"
-    header = (CSRC / "lares_kernels.h").read_text(encoding="utf-8")
-    assert int(re.findall(r"#define LARES_PARAMETERS (\d+)", header)[0]) == PLACES
+    header = (CSRC / "lares_enums.h").read_text(encoding="utf-8")
+    assert int(re.findall(r"LARES_PARAMETERS = (\d+)", header)[0]) == PLACES
 
 
 @pytest.mark.parametrize("core", CORES, ids=name)

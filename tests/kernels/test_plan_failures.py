@@ -84,14 +84,14 @@ class Planted(ReferenceBackend):
 
         return run_first(self.plans(kernel, call, hidden.device), one)
 
-    def forward(self, call: Any, hidden: Tensor, *rest: Any) -> Any:
+    def forward(self, call: Any, given: Any) -> Any:
         return self._run(
-            "forward", call, hidden, lambda: super(Planted, self).forward(call, hidden, *rest)
+            "forward", call, given.hidden, lambda: super(Planted, self).forward(call, given)
         )
 
-    def backward(self, call: Any, hidden: Tensor, *rest: Any) -> Any:
+    def backward(self, call: Any, given: Any) -> Any:
         return self._run(
-            "backward", call, hidden, lambda: super(Planted, self).backward(call, hidden, *rest)
+            "backward", call, given.hidden, lambda: super(Planted, self).backward(call, given)
         )
 
 

@@ -94,10 +94,8 @@ def test_sites_layers_steps_and_seeds_differ() -> None:
 
 def test_initial_state_is_a_truncated_normal() -> None:
     streams = torch.arange(4000)
-    state = noise.initial_state(
-        streams, torch.zeros_like(streams), width=64, omega=2.0, sigma=0.5, seed=3
-    )
-    z = state.double() / (2.0 * 0.5)
+    state = noise.initial_state(streams, torch.zeros_like(streams), width=64, scale=2.0, seed=3)
+    z = state.double() / 2.0
     assert z.abs().max() < 3.0
     expected_variance = 1 - 6 * math.exp(-4.5) / math.sqrt(2 * math.pi) / math.erf(3 / math.sqrt(2))
     assert abs(z.mean()) < 5 / math.sqrt(z.numel())

@@ -14,44 +14,24 @@ from typing import Any
 
 import pytest
 
-from lares_kernels.binding import cpu_library
-from lares_kernels.binding import cuda_library as library
+from lares_kernels.binding import structs
 from lares_kernels.cpu import tensor_reader as look
-from lares_kernels.cuda import packing, probe
-from lares_kernels.spec.parameters import PLACES
+from lares_kernels.cuda import probe
 from tests.kernels.tools import cannot_run
 
 CSRC = Path(__file__).parents[2] / "csrc"
 sys.path.insert(0, str(CSRC))
 import build  # noqa: E402
+import structs as written  # noqa: E402
 
 HEADERS = ("lares_enums.h", "lares_kernels.h", "lares_cuda.h")
 STRUCTS: dict[str, type[ctypes.Structure]] = {
-    "LaresCall": cpu_library.LaresCall,
-    "LaresCatalogue": cpu_library.LaresCatalogue,
+    **{name: each for name, each in vars(structs).items() if name.startswith("Lares")},
     "LaresReader": look._Reader,
     "LaresPlace": look._ExpectedTensor,
     "LaresPattern": look._Pattern,
-    "LaresCudaRate": library.LaresCudaRate,
-    "LaresCudaCall": library.LaresCudaCall,
-    "LaresCudaCard": library._Card,
-    "LaresCudaPack": packing._Pack,
-    "LaresCudaUnpack": packing._Unpack,
-    "LaresCudaProbe": probe._Probe,
 }
-NUMBERS = {
-    "LARES_ABI": cpu_library.ABI,
-    "LARES_PARAMETERS": PLACES,
-    "LARES_DIMENSIONS": look._MAX_DIMENSIONS,
-    "LARES_CUDA_ABI": library.ABI,
-    "LARES_CUDA_FIELDS": library.FIELDS,
-    "LARES_CUDA_BLOCK": library.BLOCK,
-    "LARES_CUDA_PROGRAM_SUMS": library.PROGRAM_SUMS,
-    "LARES_CUDA_SEQUENCE_FIELDS": library.SEQUENCE_FIELDS,
-    "LARES_CUDA_PARAMETERS": packing._Pack._MOST,
-    "LARES_CUDA_PROBE_INPUTS": len(probe._inputs()[0]),
-    "LARES_CUDA_PROBE_LINES": probe.LINES,
-}
+NUMBERS = {name: each for name, each in vars(structs).items() if name.startswith("LARES_")}
 C_TYPES = {
     ctypes.c_int64: "int64_t",
     ctypes.c_int32: "int32_t",
@@ -105,10 +85,20 @@ def errors(code: str, headers: Path = CSRC) -> str:
     return done.stderr if done.returncode else ""
 
 
+def test_they_are_up_to_date() -> None:
+    assert written.TARGET.read_text() == written.text(), "run `python csrc/structs.py`"
+
+
+def test_numbers_that_are_said_elsewhere_too() -> None:
+    assert look._MAX_DIMENSIONS == structs.LARES_DIMENSIONS
+    assert len(probe._inputs()[0]) == structs.LARES_CUDA_PROBE_INPUTS
+
+
 def test_every_struct_and_number_of_the_headers_is_here() -> None:
     text = "".join((CSRC / name).read_text() for name in HEADERS)
     assert {*STRUCTS} == {*re.findall(r"^} (Lares\w+);$", text, re.MULTILINE)}
-    assert {*NUMBERS} == {*re.findall(r"^#define (LARES_\w+) [0-9]+", text, re.MULTILINE)}
+    numbers = re.findall(r"^#define (LARES_\w+) [0-9]+", text, re.MULTILINE)
+    assert {*NUMBERS} == {*numbers, "LARES_PARAMETERS"}
 
 
 def test_structs_and_numbers_are_those_of_the_headers() -> None:
@@ -137,7 +127,7 @@ def filling_a_gap(fields: Fields) -> Fields:
 
 @pytest.mark.parametrize("change", [filling_a_gap, inserted, swapped, retyped])
 def test_a_change_in_python_is_seen(change: Callable[[Fields], Fields]) -> None:
-    fields = change([*packing._Unpack._fields_])  # type: ignore[misc]
+    fields = change([*structs.LaresCudaUnpack._fields_])  # type: ignore[misc]
     changed = type("Changed", (ctypes.Structure,), {"_fields_": fields})
     found = errors(declared("LaresCudaUnpack", changed))
     assert "LaresCudaUnpack" in found
@@ -173,7 +163,7 @@ def test_a_change_in_a_header_is_seen(header: str, old: str, new: str, tmp_path:
         assert name != header or old in text
         (tmp_path / name).write_text(text.replace(old, new) if name == header else text)
     code = "".join(declared(name, struct) for name, struct in STRUCTS.items())
-    code += f"static_assert(LARES_ABI == {cpu_library.ABI});"
+    code += f"static_assert(LARES_ABI == {structs.LARES_ABI});"
     assert errors(code, tmp_path)
 
 
@@ -183,7 +173,7 @@ LAYOUTS = {"LARES_ABI": (6, "3c15914f0569ec34"), "LARES_CUDA_ABI": (7, "efe6f991
 
 @pytest.mark.parametrize("number", LAYOUTS)
 def test_other_structs_have_another_number(number: str) -> None:
-    """After a change raise the number in header and Python: an older library takes no such calls."""
+    """After a change raise the number in the header: an older library takes no such calls."""
     cuda = number == "LARES_CUDA_ABI"
     found = [declared(*each) for each in STRUCTS.items() if each[0].startswith("LaresCuda") == cuda]
     digest = hashlib.sha256("".join(found).encode()).hexdigest()[:16]

@@ -72,9 +72,7 @@ bool serves(const LaresCall& c) {
     return c.abi == LARES_ABI && serves_mixer(c) && between(c.d_model, 1, 512) &&
            between(c.n_heads, 1, c.d_model) && c.d_model % c.n_heads == 0 &&
            between(c.d_ff, 1, 1 << 16) && between(c.n_layers, 1, 256) &&
-           between(c.adapter, LARES_ADAPTER_ADD, LARES_ADAPTER_NONE) &&
-           between(c.activation, LARES_GELU, LARES_SILU) &&
-           between(c.precision, LARES_FP32, LARES_BF16) &&
+           between(c.precision, LARES_FP32, LARES_BF16) && chosen(c.precision).has_choices(c) &&
            between(c.norm, LARES_NORM_POST, LARES_NORM_QUERY) &&
            between(c.padding, LARES_PADDING_RIGHT, LARES_PADDING_LEFT_ZEROS) &&
            between(c.dropout_level, 0, 255) && between(c.inner_dropout_level, 0, 255) &&
@@ -200,6 +198,11 @@ const char* lares_asked_isa(int precision) {
     if (!lares::between(precision, LARES_FP32, LARES_BF16)) return "";
     const lares::IsaKernels* asked = lares::asked_for[precision];
     return asked ? asked->name : "";
+}
+
+void lares_sizes(int64_t* sizes) {
+    sizes[0] = sizeof(LaresCall);
+    sizes[1] = sizeof(LaresCatalogue);
 }
 
 double lares_measure_peak(int precision) {

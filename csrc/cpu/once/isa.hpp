@@ -19,6 +19,8 @@ struct IsaKernels {
     const char* name;
     int precision;   // of the products: LARES_FP32 or LARES_BF16
     uint32_t needs;  // of the processor: a Feature or none
+    // True if there is code for a core's adapter and activation.
+    bool (*has_choices)(const LaresCall& call);
     // Both throw CallError or std::bad_alloc.
     void (*forward)(const LaresCall& call);
     void (*backward)(const LaresCall& call);

@@ -5,6 +5,17 @@
 
 namespace lares::LARES_ISA {
 
+inline bool has_adapter(int64_t adapter) {
+    switch (adapter) {
+        case LARES_ADAPTER_ADD:
+        case LARES_ADAPTER_GATE:
+        case LARES_ADAPTER_CONCAT:
+        case LARES_ADAPTER_NONE:
+            return true;
+    }
+    return false;
+}
+
 // The state's share in an adapter that is a mean.
 inline float state_share(const Shape& s, const Weights& w) {
     switch (s.adapter) {

@@ -1,6 +1,7 @@
 // The feed-forward of a layer, forward and backward, a chunk of its columns at a time.
 #pragma once
 
+#include "activations.hpp"
 #include "layer_space.hpp"
 
 namespace lares::LARES_ISA {
@@ -26,17 +27,10 @@ inline void activate(int rows, int width, const float* bias, float* inner, float
 
 inline void activate(int activation, int rows, int width, const float* bias, float* inner,
                      float* slope, ptrdiff_t stride) {
-    switch (activation) {
-        case LARES_GELU:
-            return activate<Gelu>(rows, width, bias, inner, slope, stride);
-        case LARES_GELU_TANH:
-            return activate<GeluTanh>(rows, width, bias, inner, slope, stride);
-        case LARES_RELU:
-            return activate<Relu>(rows, width, bias, inner, slope, stride);
-        case LARES_SILU:
-            return activate<Silu>(rows, width, bias, inner, slope, stride);
-    }
-    no_such_choice();
+    const bool known = with_activation(activation, [&](auto act) {
+        activate<decltype(act)>(rows, width, bias, inner, slope, stride);
+    });
+    if (!known) no_such_choice();
 }
 
 // Dropout of columns `first` .. of the activations and, where they are kept, of their slopes.

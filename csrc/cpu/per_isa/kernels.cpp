@@ -60,6 +60,10 @@ double measure_peak() {
 
 #endif
 
+bool has_choices(const LaresCall& call) {
+    return has_adapter(call.adapter) && has_activation(call.activation);
+}
+
 Vec evaluate(int function, Vec x) {
     switch (function) {
         case LARES_EXP:
@@ -108,8 +112,9 @@ constexpr uint32_t kNeeds =
 
 extern const IsaKernels kernels;
 const IsaKernels kernels{kIsaName,     kBf16 ? LARES_BF16 : LARES_FP32,
-                         kNeeds,       forward,
-                         backward,     {log_probability, gradients, top_k, ranks},
+                         kNeeds,       has_choices,
+                         forward,      backward,
+                         {log_probability, gradients, top_k, ranks},
                          measure_peak, evaluate};
 
 }  // namespace lares::LARES_ISA

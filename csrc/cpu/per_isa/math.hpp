@@ -1,5 +1,5 @@
-// Elementary functions in float32, each with its error bound, and the activations made of them. Of
-// NaN, whatever its bits, all of them make NaN.
+// Elementary functions in float32, each with its error bound. Of NaN, whatever its bits, all of
+// them make NaN.
 //
 // Polynomials are minimax fits (Lawson's iteration on Chebyshev nodes, in float64); bounds are of
 // the float32 evaluation, measured over a dense grid by tests/kernels/test_cpu_math.py.
@@ -83,55 +83,5 @@ LARES_INLINE Vec sigmoid(Vec x) {
     // 1 / (1 + e^-x); e^-x is held below e^87, where the quotient is 0 in effect.
     return broadcast(1.0f) / (broadcast(1.0f) + exp(min(broadcast(87.0f), -x)));
 }
-
-struct ValueAndSlope {
-    Vec value, slope;
-};
-
-// Activations: value(x), and both(x) with the derivative.
-
-// x Phi(x); absolute error below 4e-7 max(1, |x|).
-struct Gelu {
-    static LARES_INLINE Vec value(Vec x) {
-        const Vec half = broadcast(0.5f) * x;
-        return half * erf_scaled(x) + half;
-    }
-    static LARES_INLINE ValueAndSlope both(Vec x) {
-        const Vec cdf = broadcast(0.5f) * erf_scaled(x) + broadcast(0.5f);
-        const Vec density = broadcast(0.3989422804f) * exp(broadcast(-0.5f) * x * x);
-        return {x * cdf, x * density + cdf};
-    }
-};
-
-// x sigmoid(2 u), u = sqrt(2/pi) (x + 0.044715 x^3): the tanh form, as tanh u = 2 sigmoid(2 u) - 1.
-struct GeluTanh {
-    static LARES_INLINE Vec value(Vec x) { return x * gate(x); }
-    static LARES_INLINE ValueAndSlope both(Vec x) {
-        const Vec g = gate(x);
-        const Vec inner = broadcast(3.0f * kCubic) * x * x + broadcast(kLinear);
-        return {x * g, x * g * (broadcast(1.0f) - g) * inner + g};
-    }
-
-  private:
-    static constexpr float kLinear = 1.5957691216f, kCubic = kLinear * 0.044715f;
-    static LARES_INLINE Vec gate(Vec x) {
-        return sigmoid(x * (broadcast(kCubic) * x * x + broadcast(kLinear)));
-    }
-};
-
-struct Relu {
-    static LARES_INLINE Vec value(Vec x) { return max(Vec{}, x); }
-    static LARES_INLINE ValueAndSlope both(Vec x) {
-        return {max(Vec{}, x), select(x > Vec{}, broadcast(1.0f), Vec{})};
-    }
-};
-
-struct Silu {
-    static LARES_INLINE Vec value(Vec x) { return x * sigmoid(x); }
-    static LARES_INLINE ValueAndSlope both(Vec x) {
-        const Vec g = sigmoid(x);
-        return {x * g, x * g * (broadcast(1.0f) - g) + g};
-    }
-};
 
 }  // namespace lares::LARES_ISA

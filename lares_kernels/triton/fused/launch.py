@@ -75,11 +75,7 @@ class Launch(NamedTuple):
 
 
 def prepare(
-    kernel: str,
-    call: RefineCall,
-    parameters: list[Tensor],
-    precision: str,
-    longest: int,
+    kernel: str, call: RefineCall, parameters: list[Tensor], precision: str, longest: int
 ) -> Launch:
     """Tile plan and packed parameters for ``kernel``; backward takes those that forward left."""
     device = parameters[0].device
@@ -134,7 +130,7 @@ def fused_forward(
             final if call.options.wants_state else None,
             kept if call.kept_size else None,
             plan.seed,
-            config.state_omega * config.state_sigma,
+            call.state_scale,
             call.options.max_steps,
             call.options.steps_done,
             call.kept_rows,

@@ -2,7 +2,8 @@
 
 Queries are passed normalised (for cosine) and divided by the temperature; items unchanged, with the
 inverse of their lengths for cosine. Excluded ids ascend in every row. Programs divide a catalogue into
-``splits``; their results are combined on the host, in order.
+``splits``; their results are combined on the host, in order. ``C`` is a :class:`Tile` of
+``triton/catalogue.py``.
 """
 
 from typing import Any, NamedTuple
@@ -18,17 +19,17 @@ MAX_ID: tl.constexpr = tl.constexpr((1 << 31) - 1)
 
 
 @triton.jit
-def load_rows(table, rows, n_rows, WIDTH: tl.constexpr, D: tl.constexpr):
-    """Load (rows, D) of a (n_rows, WIDTH) table, with zeros past either end."""
-    column = tl.arange(0, D)[None, :]
-    at = rows.to(tl.int64)[:, None] * WIDTH + column
-    return tl.load(table + at, mask=(rows < n_rows)[:, None] & (column < WIDTH), other=0.0)
+def load_rows(table, rows, n_rows, C: tl.constexpr):
+    """Load (rows, d) of a (n_rows, width) table, with zeros past either end."""
+    column = tl.arange(0, C.d)[None, :]
+    at = rows.to(tl.int64)[:, None] * C.width + column
+    return tl.load(table + at, mask=(rows < n_rows)[:, None] & (column < C.width), other=0.0)
 
 
 @triton.jit
-def bounds(split, splits, n_items, COLUMNS: tl.constexpr):
-    """Return (first item, end) of a split of the catalogue in blocks of ``COLUMNS``, int64."""
-    blocks = tl.cdiv(n_items, COLUMNS)
+def bounds(split, splits, n_items, columns: tl.constexpr):
+    """Return (first item, end) of a split of the catalogue in blocks of ``columns``, int64."""
+    blocks = tl.cdiv(n_items, columns)
     begin = blocks.to(tl.int64) * split // splits
     end = blocks.to(tl.int64) * (split + 1) // splits
     return begin, end
@@ -41,24 +42,20 @@ def outside(ids, n_items):
 
 
 @triton.jit
-def tile_scores(
-    query, item, lengths, items, n_items, COSINE: tl.constexpr, PRECISION: tl.constexpr
-):
+def tile_scores(query, item, lengths, items, n_items, C: tl.constexpr):
     """Compute scores (queries, items) of the ids ``items``."""
-    item = operand(tl.trans(item), query.dtype, PRECISION == "tf32")
-    scores = tl.dot(query, item, input_precision=PRECISION)
-    if COSINE:
+    item = operand(tl.trans(item), query.dtype, C.tf32)
+    scores = tl.dot(query, item, input_precision=C.precision)
+    if C.cosine:
         scores *= tl.load(lengths + items, mask=items < n_items, other=0.0)[None, :]
     return scores
 
 
 @triton.jit
-def leave_out(
-    numbers, value, items, n_items, rows, n_rows, excluded, n_excluded, EXCLUDED: tl.constexpr
-):
+def leave_out(numbers, value, items, n_items, rows, n_rows, excluded, n_excluded, C: tl.constexpr):
     """Return ``numbers`` with ``value`` where there is no item, or one that the row excludes."""
     numbers = tl.where((items < n_items)[None, :], numbers, value)
-    if EXCLUDED:
+    if C.excluded:
         first = tl.min(items, 0)
         end = tl.max(items, 0) + 1
         known = rows < n_rows
@@ -98,14 +95,8 @@ def log_probability_kernel(
     n_items,
     n_excluded,
     splits,
-    WIDTH: tl.constexpr,
-    D: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    COSINE: tl.constexpr,
-    EXCLUDED: tl.constexpr,
     ENTROPY: tl.constexpr,
-    PRECISION: tl.constexpr,
+    C: tl.constexpr,
 ):
     """Sum exp(s - shift) over one split of the catalogue.
 
@@ -117,23 +108,23 @@ def log_probability_kernel(
         weighted: (splits, N) out for ``ENTROPY``: the sum of exp(s - shift) s.
         each: queries per row, which share its chosen and its excluded items.
     """
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.program_id(0) * C.rows + tl.arange(0, C.rows)
     split = tl.program_id(1)
     real = row < n_queries
-    query = load_rows(queries, row, n_queries, WIDTH, D)
+    query = load_rows(queries, row, n_queries, C)
     wanted = tl.load(chosen + row // each, mask=real, other=-1)
-    score = tl.zeros((ROWS,), tl.float32)
-    most = tl.full((ROWS,), NONE, tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
-    moment = tl.zeros((ROWS,), tl.float32)
-    begin, end = bounds(split, splits, n_items, COLUMNS)
+    score = tl.zeros((C.rows,), tl.float32)
+    most = tl.full((C.rows,), NONE, tl.float32)
+    total = tl.zeros((C.rows,), tl.float32)
+    moment = tl.zeros((C.rows,), tl.float32)
+    begin, end = bounds(split, splits, n_items, C.columns)
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
-        item = block * COLUMNS + tl.arange(0, COLUMNS)
-        rows = load_rows(items, item, n_items, WIDTH, D)
-        s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
+        item = block * C.columns + tl.arange(0, C.columns)
+        rows = load_rows(items, item, n_items, C)
+        s = tile_scores(query, rows, lengths, item, n_items, C)
         score += tl.sum(tl.where(item[None, :] == wanted[:, None], s, 0.0), 1)
         s = leave_out(
-            s, NONE, item, n_items, row // each, n_queries // each, excluded, n_excluded, EXCLUDED
+            s, NONE, item, n_items, row // each, n_queries // each, excluded, n_excluded, C
         )
         higher = tl.maximum(most, tl.max(s, 1))
         # A row may have nothing but excluded items so far.
@@ -153,7 +144,7 @@ def log_probability_kernel(
     # One split writes each row; the first those of an id that no split has.
     nowhere = outside(wanted, n_items)
     at = tl.where(nowhere, 0, wanted)
-    here = (at >= begin * COLUMNS) & (at < end * COLUMNS)
+    here = (at >= begin * C.columns) & (at < end * C.columns)
     tl.store(chosen_score + row, tl.where(nowhere, float("nan"), score), mask=real & here)
 
 
@@ -172,19 +163,10 @@ class Asked(NamedTuple):
 
 
 @triton.jit
-def score_gradients(
-    query,
-    rows,
-    row,
-    item,
-    asked,
-    COSINE: tl.constexpr,
-    EXCLUDED: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+def score_gradients(query, rows, row, item, asked, C: tl.constexpr):
     """Return the loss's gradient by a tile of scores."""
     real = row < asked.n_queries
-    s = tile_scores(query, rows, asked.lengths, item, asked.n_items, COSINE, PRECISION)
+    s = tile_scores(query, rows, asked.lengths, item, asked.n_items, C)
     log_sum = tl.load(asked.normaliser + row, mask=real, other=0.0)
     g = tl.load(asked.g_log_probability + row, mask=real, other=0.0)
     wanted = tl.load(asked.chosen + row // asked.each, mask=real, other=-1)
@@ -195,7 +177,7 @@ def score_gradients(
     queries, n_rows = row // asked.each, asked.n_queries // asked.each
     return leave_out(
         *(g_scores, 0.0, item, asked.n_items, queries, n_rows),
-        *(asked.excluded, asked.n_excluded, EXCLUDED),
+        *(asked.excluded, asked.n_excluded, C),
     )
 
 
@@ -214,36 +196,30 @@ def query_gradients_kernel(
     n_items,
     n_excluded,
     splits,
-    WIDTH: tl.constexpr,
-    D: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    COSINE: tl.constexpr,
-    EXCLUDED: tl.constexpr,
-    PRECISION: tl.constexpr,
+    C: tl.constexpr,
 ):
-    """Write ``g_queries`` (splits, N, WIDTH) float32; the grid is forward's."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    """Write ``g_queries`` (splits, N, width) float32; the grid is forward's."""
+    row = tl.program_id(0) * C.rows + tl.arange(0, C.rows)
     split = tl.program_id(1)
-    query = load_rows(queries, row, n_queries, WIDTH, D)
+    query = load_rows(queries, row, n_queries, C)
     asked = Asked(
         *(lengths, chosen, excluded, normaliser, g_log_probability),
         *(n_queries, each, n_items, n_excluded),
     )
-    total = tl.zeros((ROWS, D), tl.float32)
-    begin, end = bounds(split, splits, n_items, COLUMNS)
+    total = tl.zeros((C.rows, C.d), tl.float32)
+    begin, end = bounds(split, splits, n_items, C.columns)
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
-        item = block * COLUMNS + tl.arange(0, COLUMNS)
-        rows = load_rows(items, item, n_items, WIDTH, D)
-        g_scores = score_gradients(query, rows, row, item, asked, COSINE, EXCLUDED, PRECISION)
-        if COSINE:
+        item = block * C.columns + tl.arange(0, C.columns)
+        rows = load_rows(items, item, n_items, C)
+        g_scores = score_gradients(query, rows, row, item, asked, C)
+        if C.cosine:
             g_scores *= tl.load(lengths + item, mask=item < n_items, other=0.0)[None, :]
-        g_scores = operand(g_scores, query.dtype, PRECISION == "tf32")
-        taken = operand(rows, query.dtype, PRECISION == "tf32")
-        total += tl.dot(g_scores, taken, input_precision=PRECISION)
-    column = tl.arange(0, D)[None, :]
-    at = (split.to(tl.int64) * n_queries + row)[:, None] * WIDTH + column
-    tl.store(g_queries + at, total, mask=(row < n_queries)[:, None] & (column < WIDTH))
+        g_scores = operand(g_scores, query.dtype, C.tf32)
+        taken = operand(rows, query.dtype, C.tf32)
+        total += tl.dot(g_scores, taken, input_precision=C.precision)
+    column = tl.arange(0, C.d)[None, :]
+    at = (split.to(tl.int64) * n_queries + row)[:, None] * C.width + column
+    tl.store(g_queries + at, total, mask=(row < n_queries)[:, None] & (column < C.width))
 
 
 @triton.jit(do_not_specialize=["n_queries", "each", "n_items", "n_excluded", "longest"])
@@ -261,42 +237,36 @@ def item_gradients_kernel(
     n_items,
     n_excluded,
     longest,
-    WIDTH: tl.constexpr,
-    D: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    COSINE: tl.constexpr,
-    EXCLUDED: tl.constexpr,
-    PRECISION: tl.constexpr,
+    C: tl.constexpr,
 ):
-    """Write ``g_items`` (V, WIDTH) float32; a program has one block of items and takes all queries.
+    """Write ``g_items`` (V, width) float32; a program has one block of items and takes all queries.
 
     Args:
         longest: inverse of the shortest length that is normalised.
     """
-    item = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    rows = load_rows(items, item, n_items, WIDTH, D)
+    item = tl.program_id(0) * C.columns + tl.arange(0, C.columns)
+    rows = load_rows(items, item, n_items, C)
     asked = Asked(
         *(lengths, chosen, excluded, normaliser, g_log_probability),
         *(n_queries, each, n_items, n_excluded),
     )
-    total = tl.zeros((COLUMNS, D), tl.float32)
-    for block in range(0, tl.cdiv(n_queries, ROWS)):
-        row = block * ROWS + tl.arange(0, ROWS)
-        query = load_rows(queries, row, n_queries, WIDTH, D)
-        g_scores = score_gradients(query, rows, row, item, asked, COSINE, EXCLUDED, PRECISION)
-        g_scores = operand(g_scores, query.dtype, PRECISION == "tf32")
-        total += tl.dot(tl.trans(g_scores), query, input_precision=PRECISION)
-    if COSINE:
+    total = tl.zeros((C.columns, C.d), tl.float32)
+    for block in range(0, tl.cdiv(n_queries, C.rows)):
+        row = block * C.rows + tl.arange(0, C.rows)
+        query = load_rows(queries, row, n_queries, C)
+        g_scores = score_gradients(query, rows, row, item, asked, C)
+        g_scores = operand(g_scores, query.dtype, C.tf32)
+        total += tl.dot(tl.trans(g_scores), query, input_precision=C.precision)
+    if C.cosine:
         inverse = tl.load(lengths + item, mask=item < n_items, other=0.0)
         unit = rows.to(tl.float32) * inverse[:, None]
         along = tl.where(inverse < longest, tl.sum(total * unit, 1), 0.0)
         # Of an item that is not finite and that everyone excludes zero, too.
         asked = tl.max((total != 0.0).to(tl.int32), 1) != 0
         total = tl.where(asked[:, None], (total - along[:, None] * unit) * inverse[:, None], 0.0)
-    column = tl.arange(0, D)[None, :]
-    at = item.to(tl.int64)[:, None] * WIDTH + column
-    tl.store(g_items + at, total, mask=(item < n_items)[:, None] & (column < WIDTH))
+    column = tl.arange(0, C.d)[None, :]
+    at = item.to(tl.int64)[:, None] * C.width + column
+    tl.store(g_items + at, total, mask=(item < n_items)[:, None] & (column < C.width))
 
 
 @triton.jit(do_not_specialize=["n_queries", "each", "n_items", "n_excluded", "splits"])
@@ -312,12 +282,7 @@ def ranks_kernel(
     n_items,
     n_excluded,
     splits,
-    WIDTH: tl.constexpr,
-    D: tl.constexpr,
-    ROWS: tl.constexpr,
-    COSINE: tl.constexpr,
-    EXCLUDED: tl.constexpr,
-    PRECISION: tl.constexpr,
+    C: tl.constexpr,
 ):
     """Write ``counts`` (splits, N) int32: items that score at least as high as the target.
 
@@ -325,28 +290,28 @@ def ranks_kernel(
     range, gets the greatest int32. The target's score is computed in a tile of the same shape, so that
     it has the same bits. The grid is (blocks of queries, splits).
     """
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.program_id(0) * C.rows + tl.arange(0, C.rows)
     split = tl.program_id(1)
     real = row < n_queries
-    query = load_rows(queries, row, n_queries, WIDTH, D)
+    query = load_rows(queries, row, n_queries, C)
     target = tl.load(targets + row // each, mask=real, other=0)
     nowhere = outside(target, n_items)
     target = tl.where(nowhere, 0, target).to(tl.int32)
-    rows = load_rows(items, target, n_items, WIDTH, D)
-    own = tile_scores(query, rows, lengths, target, n_items, COSINE, PRECISION)
-    place = tl.arange(0, ROWS)
+    rows = load_rows(items, target, n_items, C)
+    own = tile_scores(query, rows, lengths, target, n_items, C)
+    place = tl.arange(0, C.rows)
     wanted = tl.sum(tl.where(place[:, None] == place[None, :], own, 0.0), 1)
-    count = tl.zeros((ROWS,), tl.int32)
+    count = tl.zeros((C.rows,), tl.int32)
     broken = nowhere.to(tl.int32)
-    begin, end = bounds(split, splits, n_items, ROWS)
+    begin, end = bounds(split, splits, n_items, C.rows)
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
-        item = block * ROWS + tl.arange(0, ROWS)
-        rows = load_rows(items, item, n_items, WIDTH, D)
-        s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
+        item = block * C.rows + tl.arange(0, C.rows)
+        rows = load_rows(items, item, n_items, C)
+        s = tile_scores(query, rows, lengths, item, n_items, C)
         # One for an item that is ahead, two for one whose score is NaN.
         found = tl.where(s >= wanted[:, None], 1, 0) + tl.where(s != s, 2, 0)
         found = leave_out(
-            found, 0, item, n_items, row // each, n_queries // each, excluded, n_excluded, EXCLUDED
+            found, 0, item, n_items, row // each, n_queries // each, excluded, n_excluded, C
         )
         count += tl.sum(found & 1, 1)
         broken += tl.sum(found >> 1, 1)
@@ -356,38 +321,23 @@ def ranks_kernel(
 
 @triton.jit(do_not_specialize=["n_queries", "n_items", "n_excluded", "splits"])
 def top_k_kernel(
-    queries,
-    items,
-    lengths,
-    excluded,
-    best,
-    n_queries,
-    n_items,
-    n_excluded,
-    splits,
-    WIDTH: tl.constexpr,
-    D: tl.constexpr,
-    ROWS: tl.constexpr,
-    K: tl.constexpr,
-    COSINE: tl.constexpr,
-    EXCLUDED: tl.constexpr,
-    PRECISION: tl.constexpr,
+    queries, items, lengths, excluded, best, n_queries, n_items, n_excluded, splits, C: tl.constexpr
 ):
-    """Write ``best`` (splits, N, K) int64: keys of the K best items of a split, best first.
+    """Write ``best`` (splits, N, columns) int64: keys of a split's best items, best first.
 
     A key orders like (score, lower id): the score's bits, mapped to order like integers, above the
     greatest id less the item's. The grid is (blocks of queries, splits).
     """
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    row = tl.program_id(0) * C.rows + tl.arange(0, C.rows)
     split = tl.program_id(1)
-    query = load_rows(queries, row, n_queries, WIDTH, D)
-    found = tl.full((ROWS, K), NO_KEY, tl.int64)
-    begin, end = bounds(split, splits, n_items, K)
+    query = load_rows(queries, row, n_queries, C)
+    found = tl.full((C.rows, C.columns), NO_KEY, tl.int64)
+    begin, end = bounds(split, splits, n_items, C.columns)
     for block in range(begin.to(tl.int32), end.to(tl.int32)):
-        item = block * K + tl.arange(0, K)
-        rows = load_rows(items, item, n_items, WIDTH, D)
-        s = tile_scores(query, rows, lengths, item, n_items, COSINE, PRECISION)
-        s = leave_out(s, NONE, item, n_items, row, n_queries, excluded, n_excluded, EXCLUDED)
+        item = block * C.columns + tl.arange(0, C.columns)
+        rows = load_rows(items, item, n_items, C)
+        s = tile_scores(query, rows, lengths, item, n_items, C)
+        s = leave_out(s, NONE, item, n_items, row, n_queries, excluded, n_excluded, C)
         s = tl.where(s == 0.0, 0.0, s)  # there are two zeros
         bits = s.to(tl.int32, bitcast=True)
         ordered = (bits ^ ((bits >> 31) & MAX_ID)).to(tl.int64)
@@ -398,5 +348,7 @@ def top_k_kernel(
             # Of two descending lists, one turned round, the greater of each pair are the best.
             key = tl.sort(key, descending=False)
             found = tl.bitonic_merge(tl.maximum(found, key), descending=True)
-    at = (split.to(tl.int64) * n_queries + row)[:, None] * K + tl.arange(0, K)[None, :]
+    at = (split.to(tl.int64) * n_queries + row)[:, None] * C.columns + tl.arange(0, C.columns)[
+        None, :
+    ]
     tl.store(best + at, found, mask=(row < n_queries)[:, None])

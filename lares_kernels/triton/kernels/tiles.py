@@ -167,16 +167,8 @@ def sum_before(sums, program, count):
 
 @triton.jit(
     do_not_specialize=[
-        "n_sequences",
-        "rollouts",
-        "longest",
-        "max_steps",
-        "n_blocks",
-        "n_programs",
-        "max_tiles",
-        "padded_length",
-        "n_hidden_rows",
-        "row_limit",
+        *("n_sequences", "rollouts", "longest", "max_steps", "n_blocks", "n_programs"),
+        *("max_tiles", "padded_length", "n_hidden_rows", "row_limit"),
     ]
 )
 def rows_kernel(

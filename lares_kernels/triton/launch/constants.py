@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from lares_kernels.spec.choices import Activation, Adapter, DropoutOf, Mixer, Norm, Padding
+from lares_kernels.spec.choices import Adapter, Choice, DropoutOf, Mixer, Norm, Padding
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.noise import threshold_and_planes
 
@@ -27,6 +28,11 @@ _CHUNK = 64  # the feed-forward's width is padded to a multiple of it
 def padded(width: int) -> int:
     """Return the least block side that holds ``width``."""
     return max(MIN_SIDE, 1 << (width - 1).bit_length())
+
+
+def _has(option: str, *choices: Choice) -> Any:
+    """Return a property of :class:`Constants`: True if the option is one of ``choices``."""
+    return property(lambda self: getattr(self, option) in choices)
 
 
 @dataclass(frozen=True)
@@ -100,44 +106,15 @@ class Constants:
     def recurrent(self) -> bool:
         return self.adapter != Adapter.NONE
 
-    @property
-    def adds(self) -> bool:
-        return self.adapter == Adapter.ADD
-
-    @property
-    def concat(self) -> bool:
-        return self.adapter == Adapter.CONCAT
-
-    @property
-    def gated(self) -> bool:
-        return self.adapter == Adapter.GATE
-
-    @property
-    def post(self) -> bool:
-        return self.norm == Norm.POST
-
-    @property
-    def pre(self) -> bool:
-        return self.norm == Norm.PRE
-
-    @property
-    def query(self) -> bool:
-        return self.norm == Norm.QUERY
-
-    @property
-    def attends(self) -> bool:
-        """Return True if there is attention, alone or beside frequency bands."""
-        return self.mixer in (Mixer.ATTENTION, Mixer.BSAREC)
-
-    @property
-    def filters(self) -> bool:
-        """Return True if a learned filter replaces attention."""
-        return self.mixer == Mixer.FILTER
-
-    @property
-    def bands(self) -> bool:
-        """Return True if frequency bands stand beside attention."""
-        return self.mixer == Mixer.BSAREC
+    adds = _has("adapter", Adapter.ADD)
+    gated = _has("adapter", Adapter.GATE)
+    concat = _has("adapter", Adapter.CONCAT)
+    post = _has("norm", Norm.POST)
+    pre = _has("norm", Norm.PRE)
+    query = _has("norm", Norm.QUERY)
+    attends = _has("mixer", Mixer.ATTENTION, Mixer.BSAREC)  # alone or beside frequency bands
+    filters = _has("mixer", Mixer.FILTER)  # a learned filter replaces attention
+    bands = _has("mixer", Mixer.BSAREC)  # frequency bands stand beside attention
 
     @property
     def frequencies(self) -> int:
@@ -356,9 +333,9 @@ def constants(
         ff=ff,
         chunk=math.gcd(chunk, ff),
         layers=config.n_layers,
-        adapter=int(Adapter.of(config.adapter)),
-        activation=int(Activation.of(config.activation)),
-        norm=int(Norm.of(config.norm)),
+        adapter=int(config.number("adapter")),
+        activation=int(config.number("activation")),
+        norm=int(config.number("norm")),
         eps=config.eps,
         threshold=threshold,
         planes=planes,
@@ -368,21 +345,21 @@ def constants(
         resident=resident,
         inner_threshold=inner_threshold,
         inner_planes=inner_planes,
-        spares_attention=DropoutOf.of(config.dropout_of) == DropoutOf.FEED_FORWARD,
-        zeros=Padding.of(config.padding) == Padding.LEFT_ZEROS,
-        mixer=int(Mixer.of(config.mixer)),
+        spares_attention=config.number("dropout_of") == DropoutOf.FEED_FORWARD,
+        zeros=config.number("padding") == Padding.LEFT_ZEROS,
+        mixer=int(config.number("mixer")),
         window=config.window,
         share=config.band_share if config.mixer == "bsarec" else 1.0,
     )
 
 
 class CompileTime:
-    """Wrap :class:`Constants` as a kernel's argument: every field reads as Triton's ``constexpr``.
+    """Wrap constants as a kernel's argument: every field reads as Triton's ``constexpr``.
 
     Triton gives a compile-time object's plain attributes to its own functions, but not to ours.
     """
 
-    def __init__(self, c: Constants) -> None:
+    def __init__(self, c: Hashable) -> None:
         self._c = c
 
     def __getattr__(self, name: str) -> Any:
@@ -406,6 +383,6 @@ def interpreted() -> bool:
 
 
 @cache
-def compile_time(c: Constants) -> Any:
+def compile_time(c: Hashable) -> Any:
     """Return ``c`` as the argument ``C`` of kernels; the interpreter takes plain values."""
     return c if interpreted() else CompileTime(c)

@@ -104,12 +104,7 @@ def _step_backward(
 
 
 def _concat_backward(
-    run: Layered,
-    grads: Gradients,
-    state: Tensor,
-    g: TwoParts,
-    g_current: Tensor,
-    g_rows: Tensor,
+    run: Layered, grads: Gradients, state: Tensor, g: TwoParts, g_current: Tensor, g_rows: Tensor
 ) -> None:
     from lares_kernels.triton.layered.kernels.rows import split_kernel
 

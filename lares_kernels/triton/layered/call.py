@@ -179,7 +179,7 @@ class Layered:
             rows.stream,
             rows.position,
             out,
-            config.state_omega * config.state_sigma,
+            self.call.state_scale,
             rows.n_rows,
             self.seed,
             DRAWN=not self.call.options.zero_state,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,8 +19,6 @@ class PackedRows(NamedTuple):
 
     Attributes:
         starts: (S + 1,) int32, first row of each sequence; the last is ``N``.
-        keys: (S,) int32, rows at the start of each sequence that may be attended to, since the others
-            are padding; None: all.
         ends: (S,) int64, row of each sequence's newest token.
         streams: (S,) int32, first counter word of each sequence's draws.
         stream, position: (N,) int32, address of each row's draws.
@@ -28,13 +26,14 @@ class PackedRows(NamedTuple):
         state_row: (N,) int64, row of the caller's states.
         rollout: (N,) int64, number of the row's rollout.
         newest: (S,) int64, ``ends`` by the caller's number of the sequence.
+        keys: (S,) int32, rows at the start of each sequence that may be attended to, since the others
+            are padding; None: all.
+        hidden_padding: (N, 1) bool, rows that are padding and so zero; None: no row is padding.
         longest: rows of the longest sequence.
         rows, sequences: numbers of those active at step 1, 2, ...
-        hidden_padding: (N, 1) bool, rows that are padding and so zero; None: no row is padding.
     """
 
     starts: Tensor
-    keys: Tensor | None
     ends: Tensor
     streams: Tensor
     stream: Tensor
@@ -43,10 +42,11 @@ class PackedRows(NamedTuple):
     state_row: Tensor
     rollout: Tensor
     newest: Tensor
+    keys: Tensor | None
+    hidden_padding: Tensor | None
     longest: int
     rows: list[int]
     sequences: list[int]
-    hidden_padding: Tensor | None = None
 
     @property
     def n_rows(self) -> int:
@@ -56,6 +56,7 @@ class PackedRows(NamedTuple):
 # Stands second among the numbers of a handover whose tensors are a plan's rows.
 _ROWS = -1
 _BACKEND = "triton"
+_N_TENSORS = PackedRows._fields.index("longest")
 
 
 def rows_of(call: RefineCall) -> PackedRows:
@@ -63,45 +64,24 @@ def rows_of(call: RefineCall) -> PackedRows:
     handover = call.handover_of(_BACKEND)
     if handover is None or handover.numbers[1:2] != (_ROWS,):
         return pack_rows(call)
-    _, _, has_keys, has_padding, longest, *counts = handover.numbers
-    tensors = list(handover.tensors)
-    padding = tensors.pop() if has_padding else None
-    keys = tensors.pop() if has_keys else None
-    starts, ends, streams, stream, position, hidden_row, state_row, rollout, newest = tensors
-    return PackedRows(
-        starts,
-        keys,
-        ends,
-        streams,
-        stream,
-        position,
-        hidden_row,
-        state_row,
-        rollout,
-        newest,
-        longest,
-        rows=counts[: call.options.max_steps],
-        sequences=counts[call.options.max_steps :],
-        hidden_padding=padding,
-    )
+    steps = call.options.max_steps
+    _, _, longest, *there = handover.numbers
+    given = iter(handover.tensors)
+    tensors = [next(given) if is_there else None for is_there in there[:_N_TENSORS]]
+    counts = there[_N_TENSORS:]
+    return PackedRows._make([*tensors, longest, counts[:steps], counts[steps:]])
 
 
 def hand_over(call: RefineCall, rows: PackedRows) -> None:
     """Leave ``rows`` for backward, which then need not wait for their sizes."""
     if call.handover is None:
         return
-    optional = (rows.keys, rows.hidden_padding)
-    given = [tensor for tensor in optional if tensor is not None]
-    flags = [int(tensor is not None) for tensor in optional]
-    always = (rows.ends, rows.streams, rows.stream, rows.position, rows.hidden_row)
-    call.handover.tensors = (
-        *(rows.starts, *always, rows.state_row, rows.rollout, rows.newest),
-        *given,
-    )
-    counts = (*rows.rows, *rows.sequences)
+    tensors: tuple[Any, ...] = rows[:_N_TENSORS]
+    call.handover.tensors = tuple(each for each in tensors if each is not None)
+    there = [int(each is not None) for each in tensors]
     longest = call.padded_length or rows.longest  # as plans are chosen by
     call.handover.by = _BACKEND
-    call.handover.numbers = (longest, _ROWS, *flags, rows.longest, *counts)
+    call.handover.numbers = (longest, _ROWS, rows.longest, *there, *rows.rows, *rows.sequences)
 
 
 def pack_rows(call: RefineCall) -> PackedRows:
@@ -154,7 +134,6 @@ def pack_rows(call: RefineCall) -> PackedRows:
         hidden_padding = (position < call.padded_length - call.lengths[group]).unsqueeze(1)
     return PackedRows(
         starts.to(torch.int32),
-        keys,
         ends,
         streams.to(torch.int32),
         streams[sequence].to(torch.int32),
@@ -163,10 +142,11 @@ def pack_rows(call: RefineCall) -> PackedRows:
         state_row,
         rollout,
         newest,
+        keys,
+        hidden_padding,
         longest,
         rows,
         sequences,
-        hidden_padding,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
 from lares_kernels.binding import cuda_library as library
+from lares_kernels.binding import structs
 from lares_kernels.registry import backends, plan_failures
 from lares_kernels.spec.choices import Activation, Adapter, StateMode
 
@@ -119,6 +121,20 @@ def test_sequences_too_long_for_a_tile() -> None:
 )
 def test_a_choice_that_no_kernel_has(field: str, value: int) -> None:
     for function in ("lares_cuda_forward", "lares_cuda_backward"):
-        call = library.LaresCudaCall(abi=library.ABI, **{field: value})
+        call = structs.LaresCudaCall(abi=structs.LARES_CUDA_ABI, **{field: value})
         with pytest.raises(BackendError, match=f"no kernel has this {field.replace('_', ' ')}"):
             library.run(function, call)
+
+
+@pytest.mark.parametrize("grown", range(5))
+def test_a_library_that_was_not_built_since_a_struct_grew(
+    grown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is ours: it would read past the end of what it is given."""
+    ours = [*library._STRUCTS]
+    more = {"_fields_": [("more", ctypes.c_int64)]}
+    ours[grown] = type("Grown", (ours[grown],), more)
+    monkeypatch.setattr(library, "_STRUCTS", tuple(ours))
+    library.load.cache_clear()
+    found = library.load()
+    assert found == "libemulator.so is of another version: run `pip install -e .` again"

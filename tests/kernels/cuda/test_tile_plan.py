@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lares_kernels import CoreConfig
 from lares_kernels.binding import cuda_library as lib
+from lares_kernels.binding.structs import LARES_CUDA_FIELDS
 from lares_kernels.cuda.backend import _Launch
 from lares_kernels.operators.refine import make_call
 from lares_kernels.spec.call import Given
@@ -53,7 +54,7 @@ def plan_of(
     assert space is not None
     parts = dict(zip(space.sizes, space.numbers.split(list(space.sizes.values())), strict=True))
     tiles, rows = int(parts["tile_count"]), launch.plan.tile_rows
-    info = parts["rows"].view(-1, rows, lib.FIELDS)[:tiles, :, : len(FIELDS)]
+    info = parts["rows"].view(-1, rows, LARES_CUDA_FIELDS)[:tiles, :, : len(FIELDS)]
     assert tiles <= len(parts["tile_start"])
     return parts["tile_start"][:tiles].tolist(), info.tolist(), rows
 

@@ -125,7 +125,7 @@ def test_initial_states_are_the_shared_ones(seed: int, width: int) -> None:
     state_kernel[(1,)](
         as_int32(stream), as_int32(position), out, 1.5, seed_memory(seed, CPU), 32, width
     )
-    wanted = noise.initial_state(stream, position, width=width, omega=3.0, sigma=0.5, seed=seed)
+    wanted = noise.initial_state(stream, position, width=width, scale=1.5, seed=seed)
     assert (out - wanted).abs().max() < 1.5e-6
 
 

@@ -42,11 +42,11 @@ class LayeredBackend(TritonBackend):
     name = "layered"
     serves = ServesCores(dict.fromkeys([torch.float32, torch.bfloat16, torch.float16], ANY_WIDTH))
 
-    def forward(self, call: Any, *arguments: Any) -> Any:
-        return layered_forward(call, Given(*arguments), precision_of(call.product_dtype))
+    def forward(self, call: Any, given: Given) -> Any:
+        return layered_forward(call, given, precision_of(call.product_dtype))
 
-    def backward(self, call: Any, *arguments: Any) -> Any:
-        return layered_backward(call, GivenBackward(*arguments), precision_of(call.product_dtype))
+    def backward(self, call: Any, given: GivenBackward) -> Any:
+        return layered_backward(call, given, precision_of(call.product_dtype))
 
 
 @pytest.fixture(autouse=True)

@@ -163,13 +163,8 @@ def output_gradients(g_trajectory, g_state, info, step, max_steps, C: tl.constex
 
 @triton.jit(
     do_not_specialize=[
-        "seed",
-        "max_steps",
-        "steps_done",
-        "kept_rows",
-        "n_hidden_rows",
-        "first_step",
-        "last_step",
+        *("seed", "max_steps", "steps_done", "kept_rows"),
+        *("n_hidden_rows", "first_step", "last_step"),
     ]
 )
 def backward_kernel(

@@ -218,12 +218,7 @@ def through_attention(g_sum, g_branch, gradient, own, info, at, step, C: tl.cons
         )
         if C.query:
             g_sum = norm_backward(
-                g_sum + g_queries,
-                normalised,
-                inverse_std,
-                own,
-                C.attn_norm_at,
-                C,
+                g_sum + g_queries, normalised, inverse_std, own, C.attn_norm_at, C
             )
         else:
             tl.static_assert(C.pre, "no kernel has this norm")
@@ -241,12 +236,7 @@ def bands_backward(gradient, own, info, at, C: tl.constexpr):
         load_tile(own.scratch, 3, C), C.eps, C.d, C.width
     )
     g_branch = norm_backward(
-        C.share * load_tile(gradient, 0, C),
-        normalised,
-        inverse_std,
-        own,
-        C.bands_norm_at,
-        C,
+        C.share * load_tile(gradient, 0, C), normalised, inverse_std, own, C.bands_norm_at, C
     )
     replace_tile(own.scratch, 3, g_branch, C)
     if not C.spares_attention:

@@ -7,6 +7,8 @@ width): query, key and value of every row, head ``i`` in columns
 ``i head_width ..`` of each.
 """
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -33,18 +35,26 @@ def load_part(base, row, length, head, which: tl.constexpr, parts: tl.constexpr,
     return tl.load(at, mask=real, other=0.0)
 
 
+class At(NamedTuple):
+    """Address the draws of a head: its sequence's first counter word, layer, step, and key."""
+
+    stream: Any
+    head: Any
+    layer: Any
+    step: Any
+    seed: Any
+
+
 @triton.jit
-def kept_keys(
-    stream, query, first_key, head, layer, step, seed, KEYS: tl.constexpr, C: tl.constexpr
-):
+def kept_keys(at, query, first_key, KEYS: tl.constexpr, C: tl.constexpr):
     """Decide attention dropout, (queries, KEYS) bool, for keys from ``first_key``.
 
     A word holds 64 key positions; ``KEYS`` divides 64.
     """
-    site = draws.site_word(draws.SITE_ATTENTION, layer, step)
-    block = (first_key // 64) * C.heads + head
+    site = draws.site_word(draws.SITE_ATTENTION, at.layer, at.step)
+    block = (first_key // 64) * C.heads + at.head
     low0, high0, low1, high1 = draws.keep_words(
-        query * 0 + stream, query, site, block >> 1, seed, C.attn_threshold, C.attn_planes
+        query * 0 + at.stream, query, site, block >> 1, at.seed, C.attn_threshold, C.attn_planes
     )
     odd = (block & 1) != 0
     low = tl.where(odd, low1, low0)
@@ -102,7 +112,7 @@ def attention_kernel(
     first_query = tl.program_id(1) * QUERIES
     head = tl.program_id(2)
     if first_query < length:
-        stream = tl.load(streams + tl.program_id(0))
+        draw = At(tl.load(streams + tl.program_id(0)), head, layer, step, seed)
         qkv += start.to(tl.int64) * (3 * C.width)
         query = first_query + tl.arange(0, QUERIES)
         q = load_part(qkv, query, length, head, 0, 3, C)
@@ -122,7 +132,7 @@ def attention_kernel(
             weights = tl.exp2(scores - new_greatest[:, None])
             total = total * shrink + tl.sum(weights, 1)
             if C.attn_planes > 0:
-                kept = kept_keys(stream, query, first_key, head, layer, step, seed, KEYS, C)
+                kept = kept_keys(draw, query, first_key, KEYS, C)
                 weights = tl.where(kept, weights, 0.0)
             mixed = mixed * shrink[:, None]
             mixed += tl.dot(operand(weights, v.dtype, C.tf32), v, input_precision=C.input_precision)
@@ -137,22 +147,7 @@ def attention_kernel(
 
 @triton.jit
 def score_gradients(
-    q,
-    k,
-    v,
-    g,
-    lse,
-    delta,
-    stream,
-    query,
-    first_key,
-    n_keys,
-    head,
-    layer,
-    step,
-    seed,
-    KEYS: tl.constexpr,
-    C: tl.constexpr,
+    q, k, v, g, lse, delta, draw, query, first_key, n_keys, KEYS: tl.constexpr, C: tl.constexpr
 ):
     """Return (dropped probabilities, gradient of the scaled scores), both (queries, KEYS) float32.
 
@@ -166,7 +161,7 @@ def score_gradients(
     g_weights = tl.dot(g, tl.trans(v), input_precision=C.input_precision)
     used = weights
     if C.attn_planes > 0:
-        kept = kept_keys(stream, query, first_key, head, layer, step, seed, KEYS, C)
+        kept = kept_keys(draw, query, first_key, KEYS, C)
         used = tl.where(kept, weights * C.attn_keep_scale, 0.0)
         g_weights = tl.where(kept, g_weights * C.attn_keep_scale, 0.0)
     return used, weights * (g_weights - delta[:, None]) * C.score_scale
@@ -197,7 +192,7 @@ def query_gradient_kernel(
     first_query = tl.program_id(1) * QUERIES
     head = tl.program_id(2)
     if first_query < length:
-        stream = tl.load(streams + tl.program_id(0))
+        draw = At(tl.load(streams + tl.program_id(0)), head, layer, step, seed)
         wide = start.to(tl.int64)
         qkv += wide * (3 * C.width)
         query = first_query + tl.arange(0, QUERIES)
@@ -214,9 +209,8 @@ def query_gradient_kernel(
             k = load_part(qkv, key, length, head, 1, 3, C)
             v = load_part(qkv, key, length, head, 2, 3, C)
             _, g_scores = score_gradients(
-                q, k, v, g, own_lse, own_delta, stream, query, first_key, n_keys, head, layer, step,
-                seed, KEYS, C,
-            )  # fmt: skip
+                q, k, v, g, own_lse, own_delta, draw, query, first_key, n_keys, KEYS, C
+            )
             g_scores = operand(g_scores, k.dtype, C.tf32)
             g_q += tl.dot(g_scores, k, input_precision=C.input_precision)
         at, real = part(g_qkv + wide * (3 * C.width), query, length, head, 0, 3, C)
@@ -246,7 +240,7 @@ def key_gradient_kernel(
     first_key = tl.program_id(1) * KEYS
     head = tl.program_id(2)
     if first_key < length:
-        stream = tl.load(streams + tl.program_id(0))
+        draw = At(tl.load(streams + tl.program_id(0)), head, layer, step, seed)
         wide = start.to(tl.int64)
         qkv += wide * (3 * C.width)
         key = first_key + tl.arange(0, KEYS)
@@ -262,9 +256,8 @@ def key_gradient_kernel(
             own_lse = tl.load(lse + row, mask=query < length, other=0.0)
             own_delta = tl.load(delta + row, mask=query < length, other=0.0)
             used, g_scores = score_gradients(
-                q, k, v, g, own_lse, own_delta, stream, query, first_key, n_keys, head, layer, step,
-                seed, KEYS, C,
-            )  # fmt: skip
+                q, k, v, g, own_lse, own_delta, draw, query, first_key, n_keys, KEYS, C
+            )
             used = tl.trans(operand(used, g.dtype, C.tf32))
             g_v += tl.dot(used, g, input_precision=C.input_precision)
             g_scores = tl.trans(operand(g_scores, q.dtype, C.tf32))

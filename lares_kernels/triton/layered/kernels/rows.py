@@ -129,17 +129,7 @@ def states_before(state, hidden_row, kept, n_rows, C: tl.constexpr):
 
 @triton.jit(do_not_specialize=["n_rows"])
 def adapt_kernel(
-    state,
-    hidden,
-    hidden_row,
-    gate,
-    weight,
-    bias,
-    kept,
-    out,
-    out_product,
-    n_rows,
-    C: tl.constexpr,
+    state, hidden, hidden_row, gate, weight, bias, kept, out, out_product, n_rows, C: tl.constexpr
 ):
     """Compute ``LayerNorm_core(adapter(s, H))`` for adapters ``add`` and ``gate``.
 
