@@ -73,7 +73,7 @@ class OptionParser(ArgumentParser):
     def parse_args(self, words: Sequence[str]) -> Any:  # type: ignore[override]
         """Parse arguments; those that are text are as they were typed, in UTF-8."""
         words = self._spelled_now(words)
-        self._refuse_base_60(words)
+        self._refuse_values(words)
         args = super().parse_args(words)
         for action in self._actions:
             if action.dest in _PLACES and args.get(action.dest) == "":
@@ -112,13 +112,18 @@ class OptionParser(ArgumentParser):
             print(f"warning: {old} is now spelled {new}", file=sys.stderr)
         return spelled
 
-    def _refuse_base_60(self, words: Sequence[str]) -> None:
-        """Raise ``ConfigError`` for a number such as ``1:30``, which YAML 1.1 reads as 90."""
-        kinds = {flag: _kind(action) for action in self._actions for flag in action.option_strings}
-        for word, following in zip(words, [*words, ""][1:], strict=True):
-            flag, equals, value = word.partition("=")
-            kind = kinds.get(flag)
-            value = value if equals else following
+    def _refuse_values(self, words: Sequence[str]) -> None:
+        """Raise ``ConfigError`` for what is no choice, of which versions of jsonargparse do not say
+        what it is, and for a number such as ``1:30``, which YAML 1.1 reads as 90."""
+        actions = {flag: action for action in self._actions for flag in action.option_strings}
+        for word, following in zip(words, [*words, None][1:], strict=True):
+            flag, equals, after = word.partition("=")
+            value, action = after if equals else following, actions.get(flag)
+            if value is None or action is None:
+                continue
+            if _choices(action):
+                self._refuse_choice(action, value)
+            kind = _kind(action)
             if kind not in (None, "bool") and ":" in value:
                 raise ConfigError(f"{flag} is {shown(value)}; it must be {_KINDS[str(kind)]}")
 
@@ -140,9 +145,7 @@ class OptionParser(ArgumentParser):
         mistyped = _MISTYPED.fullmatch(message)
         if mistyped:
             name, value = mistyped.groups()
-            action = self._action(name)
-            self._refuse_choice(action, value)
-            kind = _kind(action)
+            kind = _kind(self._action(name))
             if kind is not None:
                 given = "null" if value == "None" else shown(value)
                 raise ConfigError(f"--{name} is {given}; it must be {_KINDS[kind]}") from ex
@@ -153,11 +156,10 @@ class OptionParser(ArgumentParser):
 
     def _refuse_choice(self, action: Any, value: str) -> None:
         """Raise ``ConfigError`` if ``value`` is none of the choices that an option has."""
-        if _choices(action):
-            section, _, name = action.dest.rpartition(".")
-            if section in self.judges:
-                self.judges[section](**{name: value})
-            one_of(f"--{action.dest}", value, _choices(action))
+        section, _, name = action.dest.rpartition(".")
+        if section in self.judges:
+            self.judges[section](**{name: value})
+        one_of(f"--{action.dest}", value, _choices(action))
 
 
 def _choices(action: Any) -> tuple[str, ...]:
