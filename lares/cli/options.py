@@ -16,7 +16,16 @@ from lares.errors import ConfigError
 from lares.files import require_folder, require_writable
 from lares.model.config import MOST_SEED, MOST_THREADS
 from lares.names import as_typed, nearest, shown
-from lares.plain import Check, one_of, option, settle_options, whole, whole_in
+from lares.plain import (
+    KINDS,
+    Check,
+    one_of,
+    option,
+    settle_options,
+    whole,
+    whole_in,
+    without_none,
+)
 
 _Options = TypeVar("_Options")
 # Options whose values are no names of files, and may be of any letters.
@@ -36,13 +45,6 @@ _MISSING = re.compile(
 )
 _PARSERS_DEFAULT = re.compile(r" \(default: %\(default\)s\)|, default: %\(default\)s")
 _PARSERS_TYPE = re.compile(r" \(type: %\(type\)s\)|type: %\(type\)s, ")
-_TYPES = re.compile("list|int|float|bool")  # in how a type is written
-_KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "list": "a list, such as [1,2]",
-}
 
 
 class _HelpFormatter(DefaultHelpFormatter):
@@ -123,9 +125,8 @@ class OptionParser(ArgumentParser):
                 continue
             if _choices(action):
                 self._refuse_choice(action, value)
-            kind = _kind(action)
-            if kind not in (None, "bool") and ":" in value:
-                raise ConfigError(f"{flag} is {shown(value)}; it must be {_KINDS[str(kind)]}")
+            if ":" in value and _kind(action):
+                raise ConfigError(f"{flag} is {shown(value)}; it must be {_kind(action)}")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)
@@ -146,9 +147,9 @@ class OptionParser(ArgumentParser):
         if mistyped:
             name, value = mistyped.groups()
             kind = _kind(self._action(name))
-            if kind is not None:
+            if kind:
                 given = "null" if value == "None" else shown(value)
-                raise ConfigError(f"--{name} is {given}; it must be {_KINDS[kind]}") from ex
+                raise ConfigError(f"--{name} is {given}; it must be {kind}") from ex
         raise ConfigError(" ".join(message.split())[:_LONGEST]) from ex
 
     def _action(self, name: str) -> Any:
@@ -167,10 +168,10 @@ def _choices(action: Any) -> tuple[str, ...]:
     return get_args(typehint) if get_origin(typehint) is Literal else ()
 
 
-def _kind(action: Any) -> str | None:
-    """Return which of ``_KINDS`` an option's value is of, if it is of one."""
-    named = _TYPES.search(str(getattr(action, "_typehint", None)))
-    return named.group() if named and not _choices(action) else None
+def _kind(action: Any) -> str:
+    """Return what an option's value must be, in words; "" for text and choices."""
+    kind, _ = without_none(getattr(action, "_typehint", None))
+    return "" if kind is str else KINDS.get(kind, "")
 
 
 def require_output(option: str, path: Path) -> None:
