@@ -15,12 +15,12 @@ from lares.errors import ConfigError
 from lares.names import nearest, shown
 
 Check = Callable[[str, Any], object]  # of the value of a name; raises ConfigError
-_KINDS: dict[Any, str] = {
+KINDS: dict[Any, str] = {  # in words
     int: "a whole number",
     float: "a number",
     bool: "true or false",
     str: "text",
-    list[int]: "a list of whole numbers",
+    list[int]: "a list of whole numbers, such as [1,2]",
     list[Any]: "a list",
     dict[str, float]: "numbers by name",
 }
@@ -114,7 +114,7 @@ def settle_options(options: Any, prefix: str = "") -> None:
     hints = get_type_hints(type(options))
     for field in dataclasses.fields(options):
         name = prefix + field.name
-        kind, may_be_none = _without_none(hints[field.name])
+        kind, may_be_none = without_none(hints[field.name])
         value = plain(getattr(options, field.name))
         if not (value is None and may_be_none):
             value = _of_kind(name, value, kind)
@@ -124,7 +124,7 @@ def settle_options(options: Any, prefix: str = "") -> None:
         object.__setattr__(options, field.name, value)
 
 
-def _without_none(kind: Any) -> tuple[Any, bool]:
+def without_none(kind: Any) -> tuple[Any, bool]:
     """Return a type without None, and whether None is one of its values."""
     others = [each for each in get_args(kind) if each is not type(None)]
     return (others[0], True) if type(None) in get_args(kind) else (kind, False)
@@ -145,7 +145,7 @@ def _of_kind(name: str, value: Any, kind: Any) -> Any:
         list[int]: False,
     }
     if not fits.get(kind, isinstance(value, get_origin(kind) or kind)):
-        raise ConfigError(f"{name} is {shown(value)}; it must be {_KINDS[kind]}")
+        raise ConfigError(f"{name} is {shown(value)}; it must be {KINDS[kind]}")
     return value
 
 

@@ -16,7 +16,16 @@ from lares.errors import ConfigError
 from lares.files import require_folder, require_writable
 from lares.model.config import MOST_SEED, MOST_THREADS
 from lares.names import as_typed, nearest, shown
-from lares.plain import Check, one_of, option, settle_options, whole, whole_in
+from lares.plain import (
+    KINDS,
+    Check,
+    one_of,
+    option,
+    settle_options,
+    whole,
+    whole_in,
+    without_none,
+)
 
 _Options = TypeVar("_Options")
 # Options whose values are no names of files, and may be of any letters.
@@ -36,13 +45,6 @@ _MISSING = re.compile(
 )
 _PARSERS_DEFAULT = re.compile(r" \(default: %\(default\)s\)|, default: %\(default\)s")
 _PARSERS_TYPE = re.compile(r" \(type: %\(type\)s\)|type: %\(type\)s, ")
-_TYPES = re.compile("list|int|float|bool")  # in how a type is written
-_KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "list": "a list, such as [1,2]",
-}
 
 
 class _HelpFormatter(DefaultHelpFormatter):
@@ -73,7 +75,7 @@ class OptionParser(ArgumentParser):
     def parse_args(self, words: Sequence[str]) -> Any:  # type: ignore[override]
         """Parse arguments; those that are text are as they were typed, in UTF-8."""
         words = self._spelled_now(words)
-        self._refuse_base_60(words)
+        self._refuse_values(words)
         args = super().parse_args(words)
         for action in self._actions:
             if action.dest in _PLACES and args.get(action.dest) == "":
@@ -112,15 +114,19 @@ class OptionParser(ArgumentParser):
             print(f"warning: {old} is now spelled {new}", file=sys.stderr)
         return spelled
 
-    def _refuse_base_60(self, words: Sequence[str]) -> None:
-        """Raise ``ConfigError`` for a number such as ``1:30``, which YAML 1.1 reads as 90."""
-        kinds = {flag: _kind(action) for action in self._actions for flag in action.option_strings}
-        for word, following in zip(words, [*words, ""][1:], strict=True):
-            flag, equals, value = word.partition("=")
-            kind = kinds.get(flag)
-            value = value if equals else following
-            if kind not in (None, "bool") and ":" in value:
-                raise ConfigError(f"{flag} is {shown(value)}; it must be {_KINDS[str(kind)]}")
+    def _refuse_values(self, words: Sequence[str]) -> None:
+        """Raise ``ConfigError`` for what is no choice, of which versions of jsonargparse do not say
+        what it is, and for a number such as ``1:30``, which YAML 1.1 reads as 90."""
+        actions = {flag: action for action in self._actions for flag in action.option_strings}
+        for word, following in zip(words, [*words, None][1:], strict=True):
+            flag, equals, after = word.partition("=")
+            value, action = after if equals else following, actions.get(flag)
+            if value is None or action is None:
+                continue
+            if _choices(action):
+                self._refuse_choice(action, value)
+            if ":" in value and _kind(action):
+                raise ConfigError(f"{flag} is {shown(value)}; it must be {_kind(action)}")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)
@@ -140,12 +146,10 @@ class OptionParser(ArgumentParser):
         mistyped = _MISTYPED.fullmatch(message)
         if mistyped:
             name, value = mistyped.groups()
-            action = self._action(name)
-            self._refuse_choice(action, value)
-            kind = _kind(action)
-            if kind is not None:
+            kind = _kind(self._action(name))
+            if kind:
                 given = "null" if value == "None" else shown(value)
-                raise ConfigError(f"--{name} is {given}; it must be {_KINDS[kind]}") from ex
+                raise ConfigError(f"--{name} is {given}; it must be {kind}") from ex
         raise ConfigError(" ".join(message.split())[:_LONGEST]) from ex
 
     def _action(self, name: str) -> Any:
@@ -153,11 +157,10 @@ class OptionParser(ArgumentParser):
 
     def _refuse_choice(self, action: Any, value: str) -> None:
         """Raise ``ConfigError`` if ``value`` is none of the choices that an option has."""
-        if _choices(action):
-            section, _, name = action.dest.rpartition(".")
-            if section in self.judges:
-                self.judges[section](**{name: value})
-            one_of(f"--{action.dest}", value, _choices(action))
+        section, _, name = action.dest.rpartition(".")
+        if section in self.judges:
+            self.judges[section](**{name: value})
+        one_of(f"--{action.dest}", value, _choices(action))
 
 
 def _choices(action: Any) -> tuple[str, ...]:
@@ -165,10 +168,10 @@ def _choices(action: Any) -> tuple[str, ...]:
     return get_args(typehint) if get_origin(typehint) is Literal else ()
 
 
-def _kind(action: Any) -> str | None:
-    """Return which of ``_KINDS`` an option's value is of, if it is of one."""
-    named = _TYPES.search(str(getattr(action, "_typehint", None)))
-    return named.group() if named and not _choices(action) else None
+def _kind(action: Any) -> str:
+    """Return what an option's value must be, in words; "" for text and choices."""
+    kind, _ = without_none(getattr(action, "_typehint", None))
+    return "" if kind is str else KINDS.get(kind, "")
 
 
 def require_output(option: str, path: Path) -> None:
