@@ -62,17 +62,9 @@ class PlainEncoder(nn.Module):
     ) -> EncoderOutput:
         size = len(lengths) // 3
         states = (None,) * 3 if initial_state is None else initial_state.split(size)
-        roles = [
-            self.encode(*role)
-            for role in zip(
-                item_seq.split(size),
-                lengths.split(size),
-                num_steps[::size].tolist(),
-                states,
-                strict=True,
-            )
-        ]
-        trajectory = torch.cat(roles)
+        depths = num_steps[::size].tolist()
+        roles = zip(item_seq.split(size), lengths.split(size), depths, states, strict=True)
+        trajectory = torch.cat([self.encode(*role) for role in roles])
         return EncoderOutput(trajectory[:, -1], trajectory, None, None)
 
     def encode(
