@@ -151,12 +151,8 @@ MEMORY = Case("memory", steps=12, backward=True)
 ALL_TIMED = [*main_cases(), *single_cases(), *both_passes([CALL_OVERHEAD]), *sweep_cases()]
 # What a default run leaves out: values between others of the same sweep, and bf16 on two threads.
 ONLY_FULL = (
-    "length-20-geometric",
-    "length-50-full",
-    "steps-8",
-    "batch-4",
-    "batch-64",
-    "batch-1024",
+    *("length-20-geometric", "length-50-full", "steps-8"),
+    *("batch-4", "batch-64", "batch-1024"),
 )
 # Compiling takes seconds: in a quick run it takes part once.
 QUICK = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -58,13 +59,13 @@ def run_here(
     stopped = ""
     try:
         output, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        stopped = f"\nstopped after {seconds:.0f} s"
-    finally:
-        if process.poll() is None:
+    except BaseException as error:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    if stopped:
         output, _ = process.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        stopped = f"\nstopped after {seconds:.0f} s"
     text = output.decode(errors="replace").rstrip() + stopped
     return Ended(text, process.returncode, time.monotonic() - began)
 

@@ -64,10 +64,8 @@ def measure_card(device: str, quick: bool) -> Card:
     bandwidth = 2 * _FLOAT * size / _median(clock, lambda: target.copy_(source), rounds)
     rates = {}
     for precision in PRECISIONS:
-        a, b = (
-            torch.randn(side, side, device=device, dtype=TYPES.get(precision, torch.float32))
-            for _ in range(2)
-        )
+        dtype = TYPES.get(precision, torch.float32)
+        a, b = torch.randn(2, side, side, device=device, dtype=dtype)
         with products(precision):
             rates[precision] = 2 * side**3 / _median(clock, lambda a=a, b=b: a @ b, rounds)
     one = torch.zeros(1, device=device)

@@ -83,12 +83,12 @@ def programs_of(precision: str, device: str, compiles: bool) -> dict[str, Progra
     return {**found, "op": streamed}
 
 
-def peak_bytes(run: Callable[[], list[Tensor]]) -> int:
+def peak_bytes(call: Callable[[], list[Tensor]]) -> int:
     """Of device memory, beside inputs and the table's gradient."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    result = run()
+    result = call()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before - result[-1].nbytes
 
@@ -116,7 +116,7 @@ def run(recorder: Recorder, case: CatalogueCase, device: str, compiles: bool) ->
     for name, row in recorder.record_catalogue(case, race).items():
         print(f"{case}: {name} {row.median_us:.0f} us, {row.speedup:.2f} x plain", flush=True)
     if device == "cuda":
-        found = {(name, case.n_items): peak_bytes(run) for name, run in runners.items()}
+        found = {(name, case.n_items): peak_bytes(call) for name, call in runners.items()}
         recorder.record_catalogue_memory(found)
 
 

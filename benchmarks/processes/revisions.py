@@ -39,9 +39,7 @@ def make_cases() -> dict[str, Callable[[], None]]:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    config = kernels.CoreConfig(
-        d_model=64, n_heads=2, d_ff=256, n_layers=1, dropout=0.2, attn_dropout=0.2
-    )
+    config = kernels.CoreConfig(64, 2, 256, 1, dropout=0.2, attn_dropout=0.2)
     core = kernels.RecurrentCore(config)
     hidden = torch.randn(64, 50, 64, requires_grad=True)
     call = {"lengths": torch.randint(5, 51, (64,)), "num_steps": 4, "seed": 1}

@@ -89,18 +89,16 @@ def cells_of(rows: Sequence[Row]) -> dict[str, Callable[[Any], str]]:
         "quartiles": lambda row: number(
             row.q1_us, lambda q1: f"{time_text(q1)} .. {time_text(row.q3_us)}"
         ),
-        "x plain": lambda row: number(row.speedup, "{:.2f}".format),
+        "x plain": lambda row: number(row.speedup, _two),
         "plain": lambda row: number(beside(row, "median_us", implementation="plain"), time_text),
-        "x plain in fp32": lambda row: number(ratio_in_fp32(row), "{:.2f}".format),
+        "x plain in fp32": lambda row: number(ratio_in_fp32(row), _two),
         "GFLOP/s": lambda row: number(row.gflops, _three),
         "of peak": lambda row: number(of_peak(row), "{:.1f} %".format),
         **{name: part(name) for name in STEP_PARTS},
         "samples a second": lambda row: number(
             row.median_us and 1e6 * row.batch / row.median_us, "{:,.0f}".format
         ),
-        "encoder x plain": lambda row: number(
-            beside(row, "speedup", passes="encoder"), "{:.2f}".format
-        ),
+        "encoder x plain": lambda row: number(beside(row, "speedup", passes="encoder"), _two),
         "MiB kept": lambda row: _three(row.bytes_saved / 2**20),
         "bytes a token and step": lambda row: f"{row.bytes_saved / (row.tokens * row.steps):,.0f}",
         "memory": lambda row: f"{row.peak_bytes / 1e6:,.1f} MB",
@@ -133,6 +131,11 @@ def origin_text(rows: Sequence[Row]) -> str:
 def time_text(microseconds: float) -> str:
     """``123 us`` or ``12.3 ms``."""
     return f"{microseconds:.0f} us" if microseconds < 1000 else f"{_three(microseconds / 1000)} ms"
+
+
+def _two(value: float) -> str:
+    """Two digits behind the point."""
+    return f"{value:.2f}"
 
 
 def _three(value: float) -> str:
@@ -180,7 +183,7 @@ def _found(row: Row) -> tuple[str, str, str]:
     if row.left_out:
         return ABSENT, ABSENT, row.left_out
     if row.median_us is not None:
-        return time_text(row.median_us), number(row.speedup, "{:.2f}".format), ""
+        return time_text(row.median_us), number(row.speedup, _two), ""
     if taken is not None:
         return f"{taken / 1e6:,.1f} MB", "", ""
     return f"{number(row.gflops, _three)} GFLOP/s", "", ""

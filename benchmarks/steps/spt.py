@@ -62,17 +62,10 @@ class PlainEncoder(nn.Module):
     ) -> EncoderOutput:
         size = len(histories) // 3
         states = (None,) * 3 if initial_state is None else initial_state.split(size)
-        roles = [
-            self.encode(*role)
-            for role in zip(
-                histories.padded.split(size),
-                histories.lengths.split(size),
-                num_steps[::size].tolist(),
-                states,
-                strict=True,
-            )
-        ]
-        trajectory = torch.cat(roles)
+        depths = num_steps[::size].tolist()
+        parts = histories.padded.split(size), histories.lengths.split(size)
+        roles = zip(*parts, depths, states, strict=True)
+        trajectory = torch.cat([self.encode(*role) for role in roles])
         return EncoderOutput(trajectory[:, -1], trajectory, None, None)
 
     def encode(

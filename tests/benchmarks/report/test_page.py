@@ -10,6 +10,7 @@ from benchmarks.report.markdown import with_section
 from benchmarks.report.page import main, markers, rows_of_machine
 from benchmarks.report.plots import like_main
 from benchmarks.report.results import COLUMNS, Row, append_rows, newest_rows, read_rows
+from benchmarks.report.sections import section
 
 BEGIN, END = markers("cpu")
 RUN = {"revision": "abc", "machine": "m", "python": "3", "torch": "2", "threads": 1}
@@ -85,6 +86,21 @@ def test_the_section_is_added_then_replaced() -> None:
     assert twice == once.replace("first", "second") + "\nafter\n"
     with pytest.raises(ValueError, match="once each"):
         with_section(f"{END} {BEGIN}", "text", BEGIN, END)
+
+
+def test_a_part_without_rows_is_left_out() -> None:
+    text = section(ROWS, "cpu", "page")
+    assert "One sequence of 8 or 20 items" in text
+    assert "RecBole" not in text
+    assert section([ROWS[1]], "cpu", "page").count("|") == 0, "a peak alone fills no table"
+
+
+def test_a_header_may_stand_for_another_column() -> None:
+    text = section(ROWS, "cpu", "page")
+    assert (
+        "| case | pass | tokens | op | plain | op's median | x plain | GFLOP/s | of peak |" in text
+    )
+    assert " = " not in text
 
 
 def test_report(tmp_path: Path) -> None:
