@@ -19,7 +19,8 @@ from tests.kernels.tools import cannot_run, cpu_sets
 from tests.tiers import longest_first, mark_long
 
 PROGRAMS = ("reference", "equations")
-# Tests hold kernels to the reference themselves; tests/kernels/test_self_check.py is of these checks.
+# Tests hold kernels to the reference themselves; tests/kernels/registry/test_self_check.py is of these
+# checks.
 os.environ.setdefault("LARES_SELF_CHECK", "0")
 # Triton's compiler and interpreter make millions of objects and no circles to speak of: looking for
 # these takes a twentieth of their time.

@@ -129,12 +129,17 @@ def test_floors_of_the_recommender(path: Path) -> None:
 
 
 def test_tests_mirror_the_tree() -> None:
-    """A folder of tests is named like that of what it tests, in ``lares`` or beside it."""
-    others = {"fuzz", "kernels", "saved"}
+    """A folder of tests is named like that of what it tests: in ``lares``, in ``lares_kernels`` (tests of
+    which are ``kernels``), or beside them. What an interpreter runs is a folder of its own."""
+    others = {"fuzz", "saved"}
     for file in (ROOT / "tests").rglob("__init__.py"):
         folder = file.parent.relative_to(ROOT / "tests")
-        if folder.parts[:1] and folder.parts[0] not in others:
-            assert any((root / folder).is_dir() for root in (ROOT, ROOT / "lares")), folder
+        if not folder.parts or folder.parts[0] in others or folder.name == "interpreted":
+            continue
+        roots = (ROOT, ROOT / "lares")
+        if folder.parts[0] == "kernels":
+            roots, folder = (ROOT / "lares_kernels",), folder.relative_to("kernels")
+        assert any((root / folder).is_dir() for root in roots), folder
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)

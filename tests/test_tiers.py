@@ -49,6 +49,6 @@ def test_without_a_cpu_kernel_all_tests_are_collected() -> None:
 
 @pytest.mark.parametrize(("ci", "ending"), [("", "1 skipped"), ("1", "1 error")])
 def test_without_a_cpu_kernel_its_tests(ci: str, ending: str) -> None:
-    done = without_library("tests/kernels/test_cpu.py::test_instruction_sets_nest", ci=ci)
+    done = without_library("tests/kernels/cpu/test_cpu.py::test_instruction_sets_nest", ci=ci)
     assert ending in done.stdout.splitlines()[-1], done.stdout
     assert "no CPU kernel: it was not built" in done.stdout or not ci

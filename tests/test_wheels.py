@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.kernels.test_cpu_objects import BASELINE, crossing, foreign, set_of
+from tests.kernels.cpu.test_cpu_objects import BASELINE, crossing, foreign, set_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "csrc"))
 import wheels

@@ -4,7 +4,7 @@
 // for each instruction set that the library names, in both precisions, and compared with what the
 // equations give in float64.
 //
-// A file of cases (tests/kernels/harness_cases.py makes it) is lines of words, some with numbers
+// A file of cases (tests/kernels/cpu/harness_cases.py makes it) is lines of words, some with numbers
 // after them, little-endian and without a gap:
 //
 //   case NAME FUNCTION..           begins a case: C functions to call, one after the other

@@ -1,6 +1,6 @@
 // An OpenMP runtime, as far as the CPU kernel knows one, whose threads begin as late as
 // OPENMP_LATE_US says, and that says how often it was called. OPENMP_BINDS: it binds its threads.
-// To be loaded before the harness (tests/kernels/test_harness.py), under a name such as libgomp.
+// To be loaded before the harness (tests/kernels/cpu/test_harness.py), under a name such as libgomp.
 #include <atomic>
 #include <chrono>
 #include <cstdio>

@@ -16,7 +16,7 @@ import torch
 
 from tests.fuzz import kernels
 from tests.fuzz.runner import Failure, main
-from tests.kernels.interpreted.quicker import spare_time
+from tests.kernels.triton.interpreted.quicker import spare_time
 
 # Every function of the interpreter takes as long as a thousand of PyTorch's.
 SMALL = kernels.Sizes(

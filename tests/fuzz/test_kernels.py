@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fuzz import interpreted, kernels, runner
-from tests.kernels.test_triton import why_not
+from tests.kernels.triton.test_triton import why_not
 
 
 @pytest.mark.long

@@ -1,6 +1,7 @@
 """NaN and infinity in a catalogue or in queries: seen by the rows that score them, by no other.
 
-The interpreted kernels pass the same tests (tests/kernels/interpreted/test_catalogue_non_finite.py).
+The interpreted kernels pass the same tests
+(tests/kernels/triton/interpreted/test_catalogue_non_finite.py).
 """
 
 from __future__ import annotations

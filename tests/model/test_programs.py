@@ -15,7 +15,7 @@ from torch.export import Dim
 
 from lares import LaresConfig, LaresModel
 from lares_kernels import use_backend
-from tests.kernels.test_torch_weights import replica
+from tests.kernels.interop.test_torch_weights import replica
 
 # Padding may hold anything; one history is longer than the other's window.
 IDS, LENGTHS = torch.tensor([[1, 2, 3, 0], [4, 5, -7, 99], [6, 7, 8, 9]]), torch.tensor([3, 2, 4])

@@ -2,7 +2,7 @@
 // them make NaN.
 //
 // Polynomials are minimax fits (Lawson's iteration on Chebyshev nodes, in float64); bounds are of
-// the float32 evaluation, measured over a dense grid by tests/kernels/test_cpu_math.py.
+// the float32 evaluation, measured over a dense grid by tests/kernels/cpu/test_cpu_math.py.
 #pragma once
 
 #include "simd.hpp"

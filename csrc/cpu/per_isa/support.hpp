@@ -5,7 +5,7 @@
 // namespace lares, would be compiled here with this set's instructions under a name that all
 // objects share; the linker would keep one copy, and processors without the set might run it. So
 // headers of the library are included for types and C functions alone, and what `once` offers is
-// declared there and defined in its sources. tests/kernels/test_cpu_objects.py holds all objects to
+// declared there and defined in its sources. tests/kernels/cpu/test_cpu_objects.py holds all objects to
 // this.
 #pragma once
 

@@ -23,7 +23,7 @@ from lares_kernels.triton.launch.rules import WEIGHTS, Setting, read_rules
 ENVIRONMENT_VARIABLE = "LARES_TRITON_SETTINGS"
 _FOLDER = Path(__file__).parent / "settings"
 # Shared memory that a forward program with resident matrices takes besides them, bytes: 8 KiB for the
-# published core, at most this for others (tests/kernels/test_triton_aot.py).
+# published core, at most this for others (tests/kernels/triton/test_triton_aot.py).
 BESIDES = 16 << 10
 _requested: ContextVar[str | None] = ContextVar("lares_triton_weights", default=None)
 

@@ -25,6 +25,7 @@ from tests.kernels.cuda.test_emulated import (
     YARDSTICKS,
     runs,
 )
+from tests.kernels.gpu.test_scratch import TAKEN, fills
 from tests.kernels.last_states import check_last_states
 from tests.kernels.problems import (
     DEPTHS,
@@ -32,7 +33,6 @@ from tests.kernels.problems import (
     gradients_of_the_given_state,
     random_loss,
 )
-from tests.kernels.test_scratch import TAKEN, fills
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
 

@@ -9,7 +9,7 @@ import torch
 
 from lares_kernels import CoreConfig, RecurrentCore, use_backend
 from lares_kernels.binding import cuda_library as library
-from tests.kernels.host_costs import HostCosts, StepCosts, as_on_a_card
+from tests.kernels.triton.host_costs import HostCosts, StepCosts, as_on_a_card
 
 CORE = CoreConfig(d_model=32, n_heads=2, d_ff=32, n_layers=2, dropout=0.5, attn_dropout=0.5)
 

@@ -14,7 +14,7 @@ from lares_kernels.operators.refine import make_call
 from lares_kernels.spec.call import Given
 from lares_kernels.spec.options import CallOptions, CallTensors
 from lares_kernels.spec.parameters import parameter_shapes
-from tests.kernels.plain_tiles import BLOCK, lengths_of_mean, rows_of_tiles
+from tests.kernels.triton.plain_tiles import BLOCK, lengths_of_mean, rows_of_tiles
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
 
