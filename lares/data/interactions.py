@@ -26,7 +26,7 @@ _EARLIEST, _LATEST = 631_152_000, 4_102_444_800
 
 @dataclass(frozen=True)
 class Reading:
-    """How interactions are to be read.
+    """Say how interactions are to be read.
 
     Attributes:
         user, item: columns of ids.
