@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,30 +18,23 @@ from benchmarks.report.tables import run_table
 RECORDERS = pytest.StashKey[list[Recorder]]()
 
 
-def _recorder(config: pytest.Config, published: Path, kind: type[Row]) -> Recorder:
-    keep_freed_memory()
-    made = Recorder(results_file(published), kind=kind)
-    config.stash.setdefault(RECORDERS, []).append(made)
-    made.record_peaks()
+def _recorder(published: Path, kind: type[Row] = Row) -> Any:
+    """What appends rows to the results file; the machine's peak is its first."""
+
+    @pytest.fixture(scope="session")
+    def made(pytestconfig: pytest.Config) -> Recorder:
+        keep_freed_memory()
+        recorder = Recorder(results_file(published), kind=kind)
+        pytestconfig.stash.setdefault(RECORDERS, []).append(recorder)
+        recorder.record_peaks()
+        return recorder
+
     return made
 
 
-@pytest.fixture(scope="session")
-def recorder(pytestconfig: pytest.Config) -> Recorder:
-    """Appends rows to the results file; the machine's peak is its first."""
-    return _recorder(pytestconfig, PUBLISHED, Row)
-
-
-@pytest.fixture(scope="session")
-def cores_recorder(pytestconfig: pytest.Config) -> Recorder:
-    """The same for the cores that mix the whole window."""
-    return _recorder(pytestconfig, CORES_PUBLISHED, Row)
-
-
-@pytest.fixture(scope="session")
-def catalogue_recorder(pytestconfig: pytest.Config) -> Recorder:
-    """The same for what scales with the catalogue."""
-    return _recorder(pytestconfig, CATALOGUE_PUBLISHED, CatalogueRow)
+recorder = _recorder(PUBLISHED)
+cores_recorder = _recorder(CORES_PUBLISHED)
+catalogue_recorder = _recorder(CATALOGUE_PUBLISHED, CatalogueRow)
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-benchmark's table of our own alone

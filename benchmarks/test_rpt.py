@@ -15,7 +15,8 @@ from benchmarks.core.entry import Runner, enter, is_ours, number_from, reason_of
 from benchmarks.core.settings import EFFORT, FULL, QUICK
 from benchmarks.report.recorder import Recorder
 from benchmarks.report.results import what_was_found
-from benchmarks.steps.rpt import BATCH, NAMES, RptStep, check_equal
+from benchmarks.steps.rpt import BATCH, NAMES, RptStep
+from benchmarks.steps.spt import check_equal
 
 CHECKED = 24  # samples of the batch on which the two are compared
 # Plain takes 5 GB for the published batch, more than many a machine with two cores has to spare.

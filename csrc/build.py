@@ -19,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE / "cpu"
@@ -86,6 +87,13 @@ def compiler() -> str:
     )
 
 
+def captured(command: list[Any], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command, keep what it prints, and return it, however it ended."""
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False, **options
+    )
+
+
 def run_compiler(
     cxx: str, arguments: list[str], given: str = ""
 ) -> subprocess.CompletedProcess[str]:
@@ -94,11 +102,8 @@ def run_compiler(
     Raises:
         BuildError: it cannot be run at all.
     """
-    command = [*shlex.split(cxx), *arguments]
     try:
-        return subprocess.run(
-            command, input=given, capture_output=True, text=True, errors="replace", check=False
-        )
+        return captured([*shlex.split(cxx), *arguments], input=given)
     except OSError as error:
         raise BuildError(f"CXX names {cxx!r}, which cannot be run: {error.strerror}") from None
 
@@ -151,9 +156,7 @@ def instruction_sets(cxx: str) -> dict[str, str]:
 
 def compiles(cxx: str, flags: str, code: str) -> bool:
     """Return True if the compiler and its assembler accept ``code``."""
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # for /dev/null zig writes a file beside the caller
+    with tempfile.TemporaryDirectory() as folder:  # for /dev/null zig writes one beside the caller
         made = str(Path(folder) / "probe.o")
         arguments = [*flags.split(), "-x", "c++", "-c", "-", "-o", made]
         return run_compiler(cxx, arguments, given=code).returncode == 0
@@ -204,22 +207,34 @@ def rules(cxx: str, flags: str, link: str, target: str, folder: Path, stress: bo
         objects[f"kernels_{name}.o"] = (source, f"-DLARES_ISA={name} {march}")
     if stress:
         objects["stress.o"] = (HERE / "tests" / "stress.cpp", "")
+    compiling = f"{in_command(cxx)} {flags}"
+    linking = f"{in_command(cxx)} {link} $in -o $out -pthread -ldl {added}"
+    return ninja_file(compiling, objects, linking, target, folder)
+
+
+def ninja_file(
+    compiling: str, objects: dict[str, tuple[Path, str]], linking: str, target: str, folder: Path
+) -> str:
+    """Return a build.ninja file of ``folder``.
+
+    Args:
+        compiling: the compiler's command, but for what is every object's own.
+        objects: by name, their source and flags of their own.
+        linking: the command that makes the target of them.
+        target: a file's name.
+        folder: that ninja runs in.
+    """
     lines = [
-        f"cxx = {in_command(cxx)}",
-        f"flags = {flags}",
         "rule compile",
-        "  command = $cxx $flags $set -MMD -MF $out.d -c $in -o $out",
+        f"  command = {compiling} $own -MMD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
         # What an earlier link made is not taken for this one's.
-        f"  command = rm -f $out && $cxx {link} $in -o $out -pthread -ldl {added}",
+        f"  command = rm -f $out && {linking}",
     ]
-    for name, (source, march) in objects.items():
-        lines += [
-            f"build {name}: compile {escaped(seen_from(folder, source))}",
-            f"  set = {march}",
-        ]
+    for name, (source, own) in objects.items():
+        lines += [f"build {name}: compile {escaped(seen_from(folder, source))}", f"  own = {own}"]
     lines.append(f"build {target}: link {' '.join(objects)}")
     return "\n".join(lines) + "\n"
 
@@ -229,7 +244,7 @@ def run_ninja(folder: Path, text: str) -> None:
     command = ninja()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "build.ninja").write_text(text, encoding="utf-8", errors="surrogateescape")
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+    done = captured(command, cwd=folder)
     if done.returncode != 0:
         raise BuildError(f"the compiler failed:\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
 
@@ -248,19 +263,24 @@ def put_in_place(made: Path, target: Path) -> None:
     os.replace(partial, target)
 
 
+def make(text: str, folder: Path, name: str, target: Path) -> None:
+    """Run ninja with a build.ninja file in ``folder``, and put what it makes at ``target``."""
+    run_ninja(folder, text)
+    put_in_place(folder / name, target)
+
+
 def build_cpu(target: Path, folder: Path) -> None:
     """Compile the CPU kernel in ``folder`` and put the library at ``target``."""
     name = "liblares_cpu.so"
-    run_ninja(folder, rules(compiler(), FLAGS, "-shared", name, folder, stress=False))
-    put_in_place(folder / name, target)
+    make(rules(compiler(), FLAGS, "-shared", name, folder, stress=False), folder, name, target)
 
 
 def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
     """Compile the stress program with ``sanitizer`` in ``folder`` and put it at ``target``."""
     watch = f"-fsanitize={sanitizer} -fno-sanitize-recover=all"
     flags = f"{FLAGS.replace('-O3', '-O1 -g1')} {watch} -fno-omit-frame-pointer"
-    run_ninja(folder, rules(compiler(), flags, watch, "stress", folder, stress=True))
-    put_in_place(folder / "stress", target)
+    text = rules(compiler(), flags, watch, "stress", folder, stress=True)
+    make(text, folder, "stress", target)
 
 
 def run_job(arguments: list[str], jobs: dict[str, tuple[Callable[..., None], str]]) -> None:

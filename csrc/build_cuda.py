@@ -25,12 +25,12 @@ from string import ascii_lowercase
 sys.path.insert(0, str(Path(__file__).parent))
 from build import (
     BuildError,
+    captured,
     compiler,
-    escaped,
     in_command,
-    put_in_place,
+    make,
+    ninja_file,
     run_job,
-    run_ninja,
     seen_from,
 )
 
@@ -62,9 +62,7 @@ def nvcc() -> str:
 
 def _output(command: list[str]) -> str:
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=60, check=False
-        )
+        done = captured(command, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
@@ -150,28 +148,16 @@ def rules(
     includes = in_command(" ".join(shlex.quote(f"-I{path}") for path in seen))
     command = in_command(command)
     # The others are the same whatever is compiled beside them, so that ninja can keep them.
-    objects = {"refine.o": ("cuda/refine.cu", "" if device else of_shapes(shapes))}
-    objects |= {f"{Path(source).stem}.o": (source, "") for source in extra}
+    objects = {"refine.o": (ROOT / "cuda/refine.cu", "" if device else of_shapes(shapes))}
+    objects |= {f"{Path(source).stem}.o": (ROOT / source, "") for source in extra}
     for kernel in ("backward", "forward", "split"):  # what takes longest first
         for kind, width in shapes:
             own = f"-DLARES_TYPE={kind} -DLARES_WIDTH={width}"
             if device:
                 own = f"{own} {ptxas_flags(kernel, width)}".rstrip()
-            objects[f"{kernel}_{kind}_{width}.o"] = (f"cuda/{kernel}.cu", own)
-    lines = [
-        "rule compile",
-        f"  command = {command} {flags} {includes} $own -MMD -MF $out.d -c $in -o $out",
-        "  depfile = $out.d",
-        "  deps = gcc",
-        "rule link",
-        # What an earlier link made is not taken for this one's.
-        f"  command = rm -f $out && {command.removesuffix(' -x c++')} {link} $in -o $out",
-    ]
-    for name, (source, own) in objects.items():
-        path = escaped(seen_from(folder, ROOT / source))
-        lines += [f"build {name}: compile {path}", f"  own = {own}"]
-    lines.append(f"build {target}: link {' '.join(objects)}")
-    return "\n".join(lines) + "\n"
+            objects[f"{kernel}_{kind}_{width}.o"] = (ROOT / f"cuda/{kernel}.cu", own)
+    linking = f"{command.removesuffix(' -x c++')} {link} $in -o $out"
+    return ninja_file(f"{command} {flags} {includes}", objects, linking, target, folder)
 
 
 def build_cuda(target: Path, folder: Path) -> None:
@@ -190,11 +176,9 @@ def build_cuda(target: Path, folder: Path) -> None:
     hidden = in_command(shlex.quote(f"--version-script={exports}"))
     added = in_command(os.environ.get("LARES_CUDA_LINKFLAGS", ""))
     link = f"{code} -shared -cudart static -Xlinker {hidden} {added}"
-    run_ninja(
-        folder,
-        rules(shlex.quote(command), flags, link, name, folder, ROOT / "cuda/device", device=True),
-    )
-    put_in_place(folder / name, target)
+    launcher = ROOT / "cuda/device"
+    text = rules(shlex.quote(command), flags, link, name, folder, launcher, device=True)
+    make(text, folder, name, target)
 
 
 def of_shapes(shapes: tuple[tuple[str, int], ...]) -> str:
@@ -210,8 +194,7 @@ def build_emulator(
     name = "libemulator.so"
     flags = f"{EMULATOR_FLAGS} -O1"
     text = rules(emulating(), flags, "-shared -pthread", name, folder, EMULATOR, shapes)
-    run_ninja(folder, text)
-    put_in_place(folder / name, target)
+    make(text, folder, name, target)
 
 
 def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
@@ -222,8 +205,7 @@ def build_stress(sanitizer: str, target: Path, folder: Path) -> None:
     flags = f"{EMULATOR_FLAGS} {level} {watch} -g1 -fno-omit-frame-pointer"
     link, program = f"{watch} -pthread", ("tests/emulated.cpp",)
     text = rules(emulating(), flags, link, "emulated", folder, EMULATOR, FEW_SHAPES, program)
-    run_ninja(folder, text)
-    put_in_place(folder / "emulated", target)
+    make(text, folder, "emulated", target)
 
 
 if __name__ == "__main__":

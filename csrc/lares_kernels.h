@@ -103,7 +103,7 @@ typedef struct {
     int64_t type; /* LARES_FLOAT32 or LARES_INT64 */
     int64_t may_be_none;
     int64_t dimensions;
-    int64_t shape[LARES_DIMENSIONS];
+    int64_t shape[LARES_DIMENSIONS]; /* a negative size: any */
     /* lares_look's own: the latest tensor here that was not negated, and its address; NULL at first
      */
     void* known;

@@ -15,7 +15,6 @@ import argparse
 import os
 import re
 import shlex
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
-from build import BuildError, put_in_place, reason
+from build import BuildError, captured, put_in_place, reason
 from build_cuda import DEFAULT_ARCHITECTURES, nvcc
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,17 +52,8 @@ def run(command: list[str | Path], **added: str) -> str:
     Raises:
         BuildError: it failed.
     """
-    environment = {**os.environ, **added}
     # Not from csrc, whose build.py Python would take for the package of that name.
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    done = captured(command, cwd=ROOT, env={**os.environ, **added})
     printed = done.stdout + done.stderr
     if done.returncode != 0:
         raise BuildError(f"{shlex.join(map(str, command))} failed:\n{printed[-6000:]}")

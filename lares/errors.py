@@ -53,7 +53,7 @@ REFUSALS = {
 }
 
 
-def told(error: OSError) -> CheckpointError:
+def refusal(error: OSError) -> CheckpointError:
     """Return the error that says what the system refused, such as room on a full disk."""
     where = "" if error.filename is None else f"{error.filename}: "
     remedy = f"; {REFUSALS[error.errno]}" if error.errno in REFUSALS else ""

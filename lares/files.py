@@ -62,11 +62,20 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text whole, or leave the one that is there."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, content: object) -> None:
-    """Write a JSON file whole, or leave the one that is there."""
+    """Write a JSON file whole, or leave the one that is there.
+
+    Raises:
+        CheckpointError: it could not be written.
+    """
     try:
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(content, indent=2) + "\n")
     except OSError as error:
         raise not_written(path, error) from error
 

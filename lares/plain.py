@@ -1,24 +1,28 @@
-"""Numbers as callers give them: NumPy's and PyTorch's scalars are plain ones, and are kept as such."""
+"""Options as callers give them: checked by what their dataclass declares, and kept as plain values.
+
+NumPy's and PyTorch's scalars are numbers, too.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import os
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lares.errors import ConfigError
-from lares.names import shown
+from lares.names import nearest, shown
 
-_KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "list[int]": "a list of whole numbers",
-    "list[Any]": "a list",
-    "dict[str, float]": "numbers by name",
+Check = Callable[[str, Any], object]  # of the value of a name; raises ConfigError
+_KINDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list[int]: "a list of whole numbers",
+    list[Any]: "a list",
+    dict[str, float]: "numbers by name",
 }
 
 
@@ -37,16 +41,21 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
     Raises:
         ConfigError: it is none; the message calls it ``name``.
     """
-    found = plain(value)
+    number = plain(value)
     if (
-        isinstance(found, bool)
-        or not isinstance(found, int)
-        or found < least
-        or (most is not None and found > most)
+        isinstance(number, bool)
+        or not isinstance(number, int)
+        or number < least
+        or (most is not None and number > most)
     ):
         allowed = f"of at least {least}" if most is None else f"in {least}..{most}"
-        raise ConfigError(f"{name} is {shown(found)}; it must be a whole number {allowed}")
-    return found
+        raise ConfigError(f"{name} is {shown(number)}; it must be a whole number {allowed}")
+    return number
+
+
+def whole_in(least: int, most: int | None = None) -> Check:
+    """Return the check that a value is a whole number in ``least..most``."""
+    return lambda name, value: whole(name, value, least, most)
 
 
 def positive(name: str, value: float) -> None:
@@ -61,47 +70,81 @@ def not_negative(name: str, value: float) -> None:
         raise ConfigError(f"{name} is {value!r}; it must be zero or more")
 
 
+def rate_below(most: float) -> Check:
+    """Return the check that a value lies in ``0..most``, ``most`` left out."""
+
+    def check(name: str, value: float) -> None:
+        if not 0 <= value < most:
+            raise ConfigError(f"{name} is {value!r}; it must lie in 0..{most:g}, {most:g} left out")
+
+    return check
+
+
 def one_of(name: str, value: object, choices: Collection[str]) -> None:
     """Raise ``ConfigError`` unless ``value`` is one of ``choices``; the message calls it ``name``."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ConfigError(f"{name} is {shown(value)}; it must be one of {', '.join(choices)}")
 
 
-def settle_options(options: Any, section: str = "") -> None:
-    """Make the fields of a dataclass of options plain values of the types that they are declared with.
+def check_known(given: Iterable[object], known: Collection[str], what: str) -> None:
+    """Raise ``ConfigError`` for a name that is not known, with the nearest one that is."""
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"unknown {what} {name!r}; {nearest(str(name), known)}")
+
+
+def option(default: Any, check: Check) -> Any:
+    """Return a field of a dataclass of options, with a check of its value."""
+    return dataclasses.field(default=default, metadata={"check": check})
+
+
+def settle_options(options: Any, prefix: str = "") -> None:
+    """Make the fields of a dataclass of options plain values such as it declares.
+
+    Those are of the declared type, where that is a ``Literal`` one of its choices, and pass the check
+    that :func:`option` gives the field, all in a list do. Null, where it is allowed, is as it is.
 
     Args:
         options: dataclass, also a frozen one.
-        section: that messages put before an option's name.
+        prefix: that messages put before an option's name.
 
     Raises:
-        ConfigError: a value is of another type; the message gives name and value.
+        ConfigError: a value is another; the message gives name and value.
     """
+    hints = get_type_hints(type(options))
     for field in dataclasses.fields(options):
-        name = f"{section}.{field.name}" if section else field.name
-        kind = str(field.type)
+        name = prefix + field.name
+        kind, may_be_none = _without_none(hints[field.name])
         value = plain(getattr(options, field.name))
-        if not (value is None and kind.endswith(" | None")):
-            value = _of_kind(name, value, kind.removesuffix(" | None"))
+        if not (value is None and may_be_none):
+            value = _of_kind(name, value, kind)
+            if "check" in field.metadata:
+                for each in value if isinstance(value, list) else [value]:
+                    field.metadata["check"](name, each)
         object.__setattr__(options, field.name, value)
 
 
-def _of_kind(name: str, value: Any, kind: str) -> Any:
-    if kind == "list[int]" and isinstance(value, (list, tuple)):
-        return [_of_kind(name, plain(element), "int") for element in value]
-    if kind == "str" and isinstance(value, os.PathLike):
+def _without_none(kind: Any) -> tuple[Any, bool]:
+    """Return a type without None, and whether None is one of its values."""
+    others = [each for each in get_args(kind) if each is not type(None)]
+    return (others[0], True) if type(None) in get_args(kind) else (kind, False)
+
+
+def _of_kind(name: str, value: Any, kind: Any) -> Any:
+    if get_origin(kind) is Literal:
+        one_of(name, value, get_args(kind))
+        return value
+    if kind == list[int] and isinstance(value, (list, tuple)):
+        return [_of_kind(name, plain(element), int) for element in value]
+    if kind is str and isinstance(value, os.PathLike):
         value = os.fspath(value)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     fits = {
-        "int": number and isinstance(value, int),
-        "float": number and _is_double(value),
-        "bool": isinstance(value, bool),
-        "str": isinstance(value, str),
-        "list[int]": False,
-        "list[Any]": isinstance(value, list),
-        "dict[str, float]": isinstance(value, dict),
+        int: number and isinstance(value, int),
+        float: number and _is_double(value),
+        list[int]: False,
     }
-    if not fits[kind]:
+    if not fits.get(kind, isinstance(value, get_origin(kind) or kind)):
         raise ConfigError(f"{name} is {shown(value)}; it must be {_KINDS[kind]}")
     return value
 

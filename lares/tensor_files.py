@@ -33,13 +33,13 @@ def refuse_non_finite(tensors: Mapping[str, Tensor], consequence: str) -> None:
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """Return the XXH3 of tensors, contiguous on the CPU, and metadata, in hexadecimal digits."""
-    found = xxhash.xxh3_128()
+    hasher = xxhash.xxh3_128()
     others = sorted(item for item in metadata.items() if item[0] != _CHECKSUM)
-    found.update(json.dumps(others).encode())
+    hasher.update(json.dumps(others).encode())
     for name, tensor in sorted(tensors.items()):
-        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        hasher.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -228,10 +228,11 @@ def refine(
         parameters: tensors by name, as :func:`lares_kernels.spec.parameters.parameter_shapes` lists
             them.
         hidden: ``H``: (B, L, d), padded on the right, with ``lengths`` (None: all ``L``); or packed
-            (N, d) with ``cu_seqlens``. float64, float32, bfloat16 or float16. Mixers ``filter`` and
-            ``bsarec`` take only the padded form, ``L`` equal to ``window``, and read padding too.
-        lengths: (B,) integers in ``1..L``.
-        cu_seqlens: (B + 1,) int32 offsets of packed sequences.
+            (N, d) with ``lengths`` or ``cu_seqlens``. float64, float32, bfloat16 or float16. Mixers
+            ``filter`` and ``bsarec`` take only the padded form, ``L`` equal to ``window``, and read
+            padding too.
+        lengths: (B,) integers in ``1..L``; of packed sequences at least 1, and ``N`` in all.
+        cu_seqlens: (B + 1,) int32 offsets of packed sequences, in place of their lengths.
         max_length: upper bound of packed sequences' lengths. With it, a call on a GPU does not
             synchronise; without it, the greatest length is read from the device.
         num_steps: ``T``, at least 1: one integer, or (B,) or (B, rollouts) integers.
@@ -277,7 +278,7 @@ def refine(
         check_max_length(longest, least=1)
     if not (compiling or training or rollouts != 1 or steps_done or longest):
         signature = repeated_calls.signature_of(
-            config, hidden, cu_seqlens, num_steps, state, return_state, precision
+            config, hidden, num_steps, state, return_state, precision
         )
     if signature is not None:
         found = repeated_calls.run(

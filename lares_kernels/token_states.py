@@ -12,16 +12,17 @@ from lares_kernels.common.whole import whole_number, whole_numbers
 from lares_kernels.module import RecurrentCore
 from lares_kernels.spec.call import check_depth, draws, has_dropout
 from lares_kernels.spec.layout import Layout
-from lares_kernels.spec.lengths import lengths_of_cu_seqlens
+from lares_kernels.spec.lengths import lengths_of
 from lares_kernels.spec.seeds import seed_of_call
 
 
 def refine_states(
     core: RecurrentCore,
     hidden: Tensor,
-    cu_seqlens: Tensor,
+    cu_seqlens: Tensor | None,
     steps: Sequence[int],
     *,
+    lengths: Tensor | None = None,
     num_steps: Tensor | None = None,
     state: Tensor | str | None = None,
     seed: int | Tensor | None = None,
@@ -36,7 +37,7 @@ def refine_states(
     Args:
         core: a recurrent one; in training mode it applies dropout.
         hidden: (N, d) packed rows.
-        cu_seqlens: (B + 1,) int32 offsets.
+        cu_seqlens: (B + 1,) int32 offsets; or None, and ``lengths`` (B,).
         steps: steps to return states of, ascending, at least 1.
         num_steps: (B,) integers, depth of each sequence; None: the last of ``steps``. Past its own
             depth a sequence's last states are repeated.
@@ -50,6 +51,8 @@ def refine_states(
     """
     if not core.config.is_recurrent:
         raise ValueError("a core with adapter='none' has no steps to read states after")
+    if hidden.dim() != 2:
+        raise ValueError(f"hidden has shape {tuple(hidden.shape)}; it must be packed, (N, d)")
     if not isinstance(steps, Iterable):
         raise TypeError(f"steps is {steps!r}; it must be whole numbers, in ascending order")
     steps = [whole_number("a number of steps", step) for step in steps]
@@ -60,18 +63,18 @@ def refine_states(
     # One for all parts of the run.
     draws_any = core.training and draws(core.config, state, has_dropout(core.config))
     seed = seed_of_call(seed, draws_any, hidden.device)
-    lengths = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
+    lengths = lengths_of(hidden, lengths, cu_seqlens, 0)
     if sequence_ids is None:
         sequence_ids = torch.arange(len(lengths), device=hidden.device)
-    layout = Layout.from_lengths(lengths, sequence_ids)
     if num_steps is not None:
+        layout = Layout.from_lengths(lengths, sequence_ids)
         num_steps = whole_numbers("num_steps", num_steps, ((len(lengths),),)).to(hidden.device)
         check_depth(int(num_steps.min()))
     found: list[Tensor] = []
     current, done = state, 0
     for step in steps:
         # The sequences that still reason; all of them, unless some are done.
-        rows, ids, offsets, depths = None, sequence_ids, cu_seqlens, num_steps
+        rows, ids, sizes, depths = None, sequence_ids, lengths, num_steps
         if num_steps is not None:
             going = num_steps > done
             if not bool(going.any()):
@@ -79,12 +82,11 @@ def refine_states(
                 continue
             if not bool(going.all()):
                 part, rows = layout.select(going)
-                ids, depths = part.streams, num_steps[going]
-                offsets = torch.nn.functional.pad(part.lengths.cumsum(0), (1, 0))
+                ids, sizes, depths = part.streams, part.lengths, num_steps[going]
         before = current[rows] if rows is not None and isinstance(current, Tensor) else current
         refined = core(
             hidden if rows is None else hidden[rows],
-            cu_seqlens=offsets,
+            lengths=sizes,
             num_steps=step - done if depths is None else depths.clamp(max=step) - done,
             state=before,
             steps_done=done,

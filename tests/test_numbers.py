@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,18 @@ def test_what_is_no_number(options, wrong) -> None:
             for real in (2.0, np.float32(2), torch.tensor(2.0), True, None):
                 with pytest.raises(ConfigError, match=field.name):
                     dataclasses.replace(options, **{field.name: real})
+
+
+@pytest.mark.parametrize("options", DATACLASSES, ids=lambda options: type(options).__name__)
+@pytest.mark.parametrize("wrong", ["none of them", 1, True, ["dot"], np.array(["a", "b"]), {}])
+def test_what_is_no_choice(options, wrong) -> None:
+    for name, kind in typing.get_type_hints(type(options)).items():
+        if typing.get_origin(kind) is typing.Literal:
+            choices = ", ".join(typing.get_args(kind))
+            with pytest.raises(ConfigError, match=f"{name} is .*; it must be one of {choices}$"):
+                dataclasses.replace(options, **{name: wrong})
+            for choice in typing.get_args(kind):
+                assert getattr(dataclasses.replace(options, **{name: choice}), name) == choice
 
 
 def test_plain() -> None:

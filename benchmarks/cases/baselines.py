@@ -43,7 +43,7 @@ class PlainCore(nn.Module):
         config = core.config
         if config.adapter == "concat" or (config.norm, config.activation) != ("post", "gelu"):
             raise ValueError(f"PlainCore has adapter add, post-norm and gelu, not {config}")
-        self.core = core
+        self.core, self.names = core, layer_parameters_of(config)
         self.train(core.training)
 
     def forward(self, hidden: Tensor, lengths: Tensor, num_steps: int, state: Tensor) -> Tensor:
@@ -58,50 +58,48 @@ class PlainCore(nn.Module):
 
         Taken apart once: an index in every step would add a full-size gradient in every step.
         """
-        names = layer_parameters_of(self.core.config)
-        stacks = [getattr(self.core, name).unbind(0) for name in names]
+        stacks = [getattr(self.core, name).unbind(0) for name in self.names]
         return list(zip(*stacks, strict=True))
 
     def step(self, layers: list[tuple[Tensor, ...]], state: Tensor, hidden: Tensor) -> Tensor:
         """One reasoning step, (B, L, d)."""
         core, config = self.core, self.core.config
-        state = F.layer_norm(
-            (state + hidden) * 0.5,
-            (config.d_model,),
-            core.core_norm_weight,
-            core.core_norm_bias,
-            config.eps,
-        )
+        norm = (core.core_norm_weight, core.core_norm_bias, config.eps)
+        state = F.layer_norm((state + hidden) * 0.5, (config.d_model,), *norm)
         for weights in layers:
             state = self.layer(state, *weights)
         return state
 
-    def layer(
-        self,
-        x: Tensor,
-        qkv_weight: Tensor,
-        qkv_bias: Tensor,
-        out_weight: Tensor,
-        out_bias: Tensor,
-        attn_norm_weight: Tensor,
-        attn_norm_bias: Tensor,
-        up_weight: Tensor,
-        up_bias: Tensor,
-        down_weight: Tensor,
-        down_bias: Tensor,
-        ffn_norm_weight: Tensor,
-        ffn_norm_bias: Tensor,
-    ) -> Tensor:
+    def layer(self, x: Tensor, *weights: Tensor) -> Tensor:
         """One post-norm layer, (B, L, d) to (B, L, d)."""
+        p = self.named(weights)
+        return self.feed(self.attend(x, p), p)
+
+    def named(self, weights: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        return dict(zip(self.names, weights, strict=True))
+
+    def attend(self, x: Tensor, p: dict[str, Tensor]) -> Tensor:
+        """The first half of a layer."""
+        mixed = self.mix(*self.heads(x, p)).transpose(1, 2).reshape(x.shape)
+        return self.joined(x, F.linear(mixed, p["out_weight"], p["out_bias"]), "attn_norm", p)
+
+    def feed(self, x: Tensor, p: dict[str, Tensor]) -> Tensor:
+        """The second half."""
+        inner = F.gelu(F.linear(x, p["up_weight"], p["up_bias"]))
+        return self.joined(x, F.linear(inner, p["down_weight"], p["down_bias"]), "ffn_norm", p)
+
+    def joined(self, x: Tensor, branch: Tensor, norm: str, p: dict[str, Tensor]) -> Tensor:
+        """The normalised sum of ``x`` and a branch under dropout."""
+        config, weights = self.core.config, (p[f"{norm}_weight"], p[f"{norm}_bias"])
+        x = x + F.dropout(branch, config.dropout, self.training)
+        return F.layer_norm(x, x.shape[-1:], *weights, config.eps)
+
+    def heads(self, x: Tensor, p: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Query, key and value, (B, h, L, d/h)."""
         config = self.core.config
         heads = (*x.shape[:-1], 3, config.n_heads, config.head_dim)
-        q, k, v = F.linear(x, qkv_weight, qkv_bias).view(heads).permute(2, 0, 3, 1, 4)
-        mixed = self.mix(q, k, v).transpose(1, 2).reshape(x.shape)
-        branch = F.dropout(F.linear(mixed, out_weight, out_bias), config.dropout, self.training)
-        x = F.layer_norm(x + branch, x.shape[-1:], attn_norm_weight, attn_norm_bias, config.eps)
-        inner = F.gelu(F.linear(x, up_weight, up_bias))
-        branch = F.dropout(F.linear(inner, down_weight, down_bias), config.dropout, self.training)
-        return F.layer_norm(x + branch, x.shape[-1:], ffn_norm_weight, ffn_norm_bias, config.eps)
+        found = F.linear(x, p["qkv_weight"], p["qkv_bias"]).view(heads)
+        return found.permute(2, 0, 3, 1, 4).unbind(0)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Causal attention, (B, h, L, d/h)."""

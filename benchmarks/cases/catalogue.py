@@ -112,6 +112,11 @@ def plain_scores(batch: Batch, precision: str) -> Tensor:
     return batch.queries @ batch.items.mT
 
 
+def gradients(losses: Tensor, batch: Batch) -> list[Tensor]:
+    """Losses (R,), or their mean, and the gradients of the mean."""
+    return [losses.detach(), *torch.autograd.grad(losses.mean(), [batch.queries, batch.items])]
+
+
 def plain(case: CatalogueCase, batch: Batch) -> list[Tensor]:
     """With the matrix of scores."""
     if case.op == "cross_entropy":
@@ -119,8 +124,7 @@ def plain(case: CatalogueCase, batch: Batch) -> list[Tensor]:
         if case.precision == "bf16":
             scores = scores.float()
         losses = functional.cross_entropy(scores, batch.targets, reduction="none")
-        grads = torch.autograd.grad(losses.mean(), [batch.queries, batch.items])
-        return [losses.detach(), *grads]
+        return gradients(losses, batch)
     with torch.no_grad():
         scores = plain_scores(batch, case.precision)
         if case.op == "ranks":
@@ -131,15 +135,9 @@ def plain(case: CatalogueCase, batch: Batch) -> list[Tensor]:
 def streamed(case: CatalogueCase, batch: Batch) -> list[Tensor]:
     """The op."""
     if case.op == "cross_entropy":
-        losses = lk.catalogue_cross_entropy(
-            batch.queries,
-            batch.items,
-            batch.targets,
-            reduction="none",
-            precision=case.precision,
-        )
-        grads = torch.autograd.grad(losses.mean(), [batch.queries, batch.items])
-        return [losses.detach(), *grads]
+        given = (batch.queries, batch.items, batch.targets)
+        losses = lk.catalogue_cross_entropy(*given, reduction="none", precision=case.precision)
+        return gradients(losses, batch)
     with torch.no_grad():
         if case.op == "ranks":
             return [lk.catalogue_ranks(batch.queries, batch.items, batch.targets)]

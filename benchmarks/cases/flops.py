@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 from benchmarks.cases.op import Case
 
-BACKWARD_FACTOR = (
-    3  # forward, and twice as much for the gradients; recomputation is not work asked for
-)
+# Forward, and twice as much for the gradients; recomputation is not work asked for.
+BACKWARD_FACTOR = 3
 
 
 def flop_count(
@@ -40,14 +39,7 @@ def flop_count(
     return per_layer * n_layers * steps * (BACKWARD_FACTOR if backward else 1)
 
 
-def case_flops(case: Case, lengths: Iterable[int], mixer: str = "attention") -> int:
+def case_flops(case: Case, lengths: Iterable[int]) -> int:
     """:func:`flop_count` of a case with those lengths."""
-    return flop_count(
-        lengths,
-        d_model=case.d_model,
-        d_ff=case.d_ff,
-        n_layers=case.n_layers,
-        steps=case.steps,
-        backward=case.backward,
-        mixer=mixer,
-    )
+    same = ("d_model", "d_ff", "n_layers", "steps", "backward", "mixer")
+    return flop_count(lengths, **{name: getattr(case, name) for name in same})

@@ -51,25 +51,18 @@ class ExplicitCore(PlainCore):
         self.mask = torch.where(visible, 0.0, -10000.0)[:, None]  # (B, 1, L, L)
         return super().forward(hidden, lengths, num_steps, state)
 
-    def layer(self, x: Tensor, qkv_weight: Tensor, qkv_bias: Tensor, *others: Tensor) -> Tensor:
-        """One post-norm layer with three products for query, key and value."""
+    def heads(self, x: Tensor, p: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """Query, key and value of three products."""
         config = self.core.config
         heads = (*x.shape[:-1], config.n_heads, config.head_dim)
-        q, k, v = (
-            F.linear(x, weight, bias).view(heads).transpose(1, 2)
-            for weight, bias in zip(qkv_weight.chunk(3), qkv_bias.chunk(3), strict=True)
-        )
-        scores = q @ k.transpose(-1, -2) / config.head_dim**0.5 + self.mask
+        parts = zip(p["qkv_weight"].chunk(3), p["qkv_bias"].chunk(3), strict=True)
+        return tuple(F.linear(x, *each).view(heads).transpose(1, 2) for each in parts)
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        config = self.core.config
+        scores = query @ key.transpose(-1, -2) / config.head_dim**0.5 + self.mask
         rate = config.attn_dropout if self.training else 0.0
-        mixed = F.dropout(scores.softmax(-1), rate) @ v
-        mixed = mixed.transpose(1, 2).reshape(x.shape)
-        out_weight, out_bias, attn_weight, attn_bias, up_weight, up_bias = others[:6]
-        down_weight, down_bias, ffn_weight, ffn_bias = others[6:]
-        branch = F.dropout(F.linear(mixed, out_weight, out_bias), config.dropout, self.training)
-        x = F.layer_norm(x + branch, x.shape[-1:], attn_weight, attn_bias, config.eps)
-        inner = F.gelu(F.linear(x, up_weight, up_bias))
-        branch = F.dropout(F.linear(inner, down_weight, down_bias), config.dropout, self.training)
-        return F.layer_norm(x + branch, x.shape[-1:], ffn_weight, ffn_bias, config.eps)
+        return F.dropout(scores.softmax(-1), rate) @ value
 
 
 class PackedVarlen(PlainCore):
@@ -102,9 +95,9 @@ class PackedVarlen(PlainCore):
             state = self.step(layers, state, rows)
         return state[self.layout.last_rows]
 
-    def layer(self, x: Tensor, qkv_weight: Tensor, qkv_bias: Tensor, *others: Tensor) -> Tensor:
+    def layer(self, x: Tensor, *weights: Tensor) -> Tensor:
         """One post-norm layer on rows (N, d): the padded one's with a batch of one."""
-        return super().layer(x[None], qkv_weight, qkv_bias, *others)[0]
+        return super().layer(x[None], *weights)[0]
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Causal attention within each sequence, (1, h, N, d/h)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +16,12 @@ from benchmarks.cases.plain_cores import plain_core
 from benchmarks.cases.problem import Problem, Program
 from benchmarks.core.clock import GRAPH, captured
 from lares_kernels import BackendError, available_backends, explain, use_backend
+from lares_kernels.spec.call import PRECISIONS
 from lares_kernels.triton.launch.rules import WEIGHTS
 from lares_kernels.triton.launch.settings import use_weights
 
 SEED = 3
 PREFERRED = ("cuda", "triton", "cpu", "reference")  # fastest first
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def is_op(name: str) -> bool:
@@ -32,20 +33,18 @@ def serves(backend: str, case: Case) -> bool:
     name, _, where = backend.partition(":")
     if available_backends().get(name) != "usable":
         return False
-    lengths = [case.max_length] * case.batch
     try:
         with use_backend(name), _weights(where):
-            explain(
-                case.config,
-                lengths,
-                case.steps,
-                device=case.device,
-                training=case.backward,
-                precision=products_of(case.precision),
-            )
+            _explained(case, case.backward, products_of(case.precision))
     except (BackendError, ValueError):
         return False
     return True
+
+
+def _explained(case: Case, training: bool, precision: str | None, **more: Any) -> Any:
+    """What a call of the case's would run."""
+    given = {"device": case.device, "training": training, "precision": precision, **more}
+    return explain(case.config, [case.max_length] * case.batch, case.steps, **given)
 
 
 def _weights(where: str) -> contextlib.AbstractContextManager[None]:
@@ -99,7 +98,7 @@ def build(name: str, problem: Problem, precision: str, dropout: bool) -> Program
         if dropout:
             raise ValueError("packed is a forward pass without dropout")
         n_rows = int(problem.lengths.sum())
-        run: Callable[..., Tensor] = PackedCore(core, n_rows, DTYPES[precision])
+        run: Callable[..., Tensor] = PackedCore(core, n_rows, PRECISIONS[precision])
     elif name in PEERS:
         run = peer_core(name, core, problem.lengths)
     elif name == "compiled":
@@ -123,28 +122,14 @@ def _op(backend: str, problem: Problem, precision: str, dropout: bool) -> Progra
     core, case = problem.core(dropout), problem.case
     name, _, where = backend.partition(":")
     asked = None if problem.hidden.dtype == torch.float64 else products_of(precision)
+    hidden, lengths, steps = problem.hidden, problem.lengths, case.steps
 
     def program(state: Tensor | None) -> Tensor:
-        return core(
-            problem.hidden,
-            problem.lengths,
-            num_steps=case.steps,
-            state=state,
-            seed=SEED,
-            precision=asked,
-        ).last
+        return core(hidden, lengths, num_steps=steps, state=state, seed=SEED, precision=asked).last
 
     # What runs anyway is called as users call it: without a choice made anew around every call, which
     # would be timed as if it were the op's.
-    unasked = explain(
-        case.config,
-        [case.max_length] * case.batch,
-        case.steps,
-        device=case.device,
-        dtype=problem.hidden.dtype,
-        training=dropout,
-        precision=asked,
-    )
+    unasked = _explained(case, dropout, asked, dtype=problem.hidden.dtype)
     if name == unasked.backend and not where:
         return program
 

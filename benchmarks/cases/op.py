@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 from lares_kernels import CoreConfig
 
 HEAD_WIDTH = 32
 DROPOUT = 0.5
 
+# What the tensors of a case depend on, but for its device and its mixer.
+SHAPE = ("d_model", "n_heads", "d_ff", "n_layers", "steps", "batch", "max_length", "lengths")
 # Which implementations run a case beside the op's own.
 ALL = ("plain", "compiled", "packed")
 PLAIN = ("plain",)
@@ -57,12 +60,14 @@ class Case:
         return self.backward if self.dropped is None else self.dropped
 
     @property
+    def rate(self) -> float:
+        """Of dropout, of both kinds."""
+        return DROPOUT if self.drops else 0.0
+
+    @property
     def config(self) -> CoreConfig:
         return CoreConfig(
-            d_model=self.d_model,
-            n_heads=self.n_heads,
-            d_ff=self.d_ff,
-            n_layers=self.n_layers,
+            *(self.d_model, self.n_heads, self.d_ff, self.n_layers),
             dropout=DROPOUT,
             attn_dropout=DROPOUT,
             mixer=self.mixer,
@@ -76,19 +81,8 @@ class Case:
     @property
     def shape(self) -> Case:
         """What the tensors of the case depend on: cases of one shape share them."""
-        return Case(
-            "",
-            d_model=self.d_model,
-            n_heads=self.n_heads,
-            d_ff=self.d_ff,
-            n_layers=self.n_layers,
-            steps=self.steps,
-            batch=self.batch,
-            max_length=self.max_length,
-            lengths=self.lengths,
-            device=self.device,
-            mixer=self.mixer,
-        )
+        same = (*SHAPE, "device", "mixer")
+        return Case("", **{name: getattr(self, name) for name in same})
 
     def __str__(self) -> str:
         return f"{self.name}-{self.passes}-{self.precision}-{self.threads}t"
@@ -108,14 +102,9 @@ def both_passes(cases: list[Case]) -> list[Case]:
 def main_cases() -> list[Case]:
     """The published shape on a batch of training prefixes."""
     return [
-        replace(
-            case,
-            precision=precision,
-            threads=threads,
-            every_backend=threads == 1 and precision == "fp32",
-        )
-        for threads in (1, 2)
-        for precision in ("fp32", "bf16")
+        replace(case, precision=p, threads=n, every_backend=(n, p) == (1, "fp32"))
+        for n in (1, 2)
+        for p in ("fp32", "bf16")
         for case in both_passes([Case("main", baselines=ALL)])
     ]
 
@@ -123,16 +112,9 @@ def main_cases() -> list[Case]:
 def single_cases() -> list[Case]:
     """One sequence, as when a recommendation is asked for."""
     return [
-        Case(
-            f"single-{n}",
-            batch=1,
-            max_length=n,
-            lengths="full",
-            precision=precision,
-            baselines=ALL if precision == "fp32" else PLAIN,
-        )
+        Case(f"single-{n}", batch=1, max_length=n, lengths="full", precision=p, baselines=peers)
         for n in (8, 20)
-        for precision in ("fp32", "bf16")
+        for p, peers in (("fp32", ALL), ("bf16", PLAIN))
     ]
 
 
@@ -154,28 +136,16 @@ def sweep_cases() -> list[Case]:
 
 def core_cases() -> list[Case]:
     """The cores that mix the whole window."""
+    given = {"batch": 256, "lengths": "geometric"}
+    sizes = product(("filter", "bsarec"), (20, 50))
     return both_passes(
-        [
-            Case(
-                f"{mixer}-{length}", mixer=mixer, batch=256, max_length=length, lengths="geometric"
-            )
-            for mixer in ("filter", "bsarec")
-            for length in (20, 50)
-        ]
+        [Case(f"{mixer}-{n}", mixer=mixer, max_length=n, **given) for mixer, n in sizes]
     )
 
 
 # What a call costs beside its arithmetic: one token, next to no work.
 CALL_OVERHEAD = Case(
-    "call-overhead",
-    d_model=8,
-    n_heads=1,
-    d_ff=32,
-    n_layers=1,
-    steps=1,
-    batch=1,
-    max_length=1,
-    lengths="full",
+    *("call-overhead", 8, 1, 32), n_layers=1, steps=1, batch=1, max_length=1, lengths="full"
 )
 MEMORY = Case("memory", steps=12, backward=True)
 ALL_TIMED = [*main_cases(), *single_cases(), *both_passes([CALL_OVERHEAD]), *sweep_cases()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -48,16 +48,13 @@ class Problem:
 
     def double(self) -> Problem:
         """The same in float64."""
-        return Problem(
-            self.case,
-            {
-                name: nn.Parameter(value.detach().double())
-                for name, value in self.parameters.items()
-            },
-            self.hidden.detach().double().requires_grad_(),
-            self.lengths,
-            self.state.double(),
-            self.cotangent.double(),
+        parameters = {n: nn.Parameter(p.detach().double()) for n, p in self.parameters.items()}
+        return replace(
+            self,
+            parameters=parameters,
+            hidden=self.hidden.detach().double().requires_grad_(),
+            state=self.state.double(),
+            cotangent=self.cotangent.double(),
         )
 
     def evaluate(

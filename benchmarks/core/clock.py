@@ -6,6 +6,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -95,19 +96,16 @@ def limited(seconds: float, what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def products(precision: str) -> Iterator[None]:
     """float32 products as tf32 where ``precision`` says so, else as IEEE float32."""
-    wanted, matmul = precision == "tf32", torch.backends.cuda.matmul
+    put: Callable[[str], None] = torch.set_float32_matmul_precision
+    wanted = "high" if precision == "tf32" else "highest"
     try:
         before = torch.get_float32_matmul_precision()
     except RuntimeError:  # it was told by the newer switch, and refuses the older one beside that
-        told = matmul.fp32_precision
-        matmul.fp32_precision = "tf32" if wanted else "ieee"
-        try:
-            yield
-        finally:
-            matmul.fp32_precision = told
-    else:
-        torch.set_float32_matmul_precision("high" if wanted else "highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+        before = torch.backends.cuda.matmul.fp32_precision
+        put = partial(setattr, torch.backends.cuda.matmul, "fp32_precision")
+        wanted = "tf32" if precision == "tf32" else "ieee"
+    put(wanted)
+    try:
+        yield
+    finally:
+        put(before)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+from benchmarks.core.clock import limited
+from benchmarks.core.process import printed_by
 from benchmarks.core.race import Race, timed
 
 Runner = Callable[[], object]
+AnyRunner = TypeVar("AnyRunner", bound=Runner)
 LONGEST_REASON = 200  # characters
 
 
@@ -31,6 +35,31 @@ def reason_of(error: Exception) -> str:
     if first.endswith(":") and len(lines) > 1:  # as in "backend='inductor' raised:"
         first = f"{first} {lines[1]}"
     return f"{type(error).__name__}: {first}"[:LONGEST_REASON]
+
+
+def able(
+    makers: Mapping[str, Callable[[], AnyRunner]],
+    longest: Callable[[str], float],
+    left_out: Callable[[str, Exception], None],
+) -> dict[str, AnyRunner]:
+    """Make and call runners, each within its seconds, and return those that could be.
+
+    Args:
+        makers: by name.
+        longest: seconds that a name may take.
+        left_out: is told which could not be, and why: it may break in many ways, the others go on.
+    """
+    runners = {}
+    for name, make in makers.items():
+        try:
+            with limited(longest(name), name):
+                runner = make()
+                runner()
+        except Exception as error:
+            left_out(name, error)
+        else:
+            runners[name] = runner
+    return runners
 
 
 def enter(
@@ -60,17 +89,14 @@ def enter(
             seconds = timed(runner).wall if warms_up else 0.0
             if rounds * seconds > longest:  # the first call may have compiled something
                 seconds = timed(runner).wall
-        except NotEqual:
-            raise
         except Exception as error:
-            if is_ours(name):
+            if is_ours(name) or isinstance(error, NotEqual):
                 raise
             left_out[name] = reason_of(error)
             continue
         if rounds * seconds > longest and not is_ours(name):
-            left_out[name] = (
-                f"one call takes {seconds:.1f} s; {rounds} rounds would pass {longest:.0f} s"
-            )
+            slow = f"one call takes {seconds:.1f} s"
+            left_out[name] = f"{slow}; {rounds} rounds would pass {longest:.0f} s"
             continue
         runners[name] = runner
         if warms_up:
@@ -83,9 +109,8 @@ def enter(
 def number_from(name: str, command: Sequence[str]) -> int | str:
     """Return the number that a program prints, or why a peer's cannot: ours has to."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
+        return int(printed_by(command))
     except subprocess.CalledProcessError as error:
         if is_ours(name):
             raise
         return reason_of(error)
-    return int(done.stdout)

@@ -59,11 +59,6 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def peak(precision: str) -> float | None:
-    """GFLOP/s that one thread of this machine can reach, if the package can tell."""
-    return lares_kernels.cpu_peak(precision)
-
-
 def instruction_sets() -> list[str]:
     """Those that the CPU kernel can run on here, best first; none where there is no kernel."""
     if lares_kernels.available_backends()["cpu"] != "usable":

@@ -57,11 +57,19 @@ def timed(call: Callable[[], object]) -> Sample:
     return Sample(time.perf_counter() - wall, time.thread_time() - cpu)
 
 
-def speedup(base: Sequence[float] | None, own: Sequence[float]) -> float | None:
-    """How many times as long the base took, the median over the rounds; None where there is no base."""
-    if base is None:
-        return None
-    return statistics.median(a / b for a, b in zip(base, own, strict=True))
+def summary_of(own: Sequence[Sample], base: Sequence[Sample] | None) -> Summary:
+    """Of one runner's rounds; the speed-up is the median of what each round gives."""
+    times = [sample.seconds for sample in own]
+    q1, median, q3 = (
+        statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
+    )
+    on_device = own[0].device is not None
+    return Summary(
+        *(median, q1, q3, statistics.median(sample.cpu for sample in own), len(times)),
+        base and statistics.median(a.seconds / b.seconds for a, b in zip(base, own, strict=True)),
+        statistics.median(sample.wall for sample in own) if on_device else None,
+        statistics.median(sample.host or 0.0 for sample in own) if on_device else None,
+    )
 
 
 class Race:
@@ -125,21 +133,12 @@ class Race:
     def _turn(self, name: str) -> None:
         self.samples[name].append(self.clock(self.runners[name]))
 
+    def run(self, rounds: int) -> None:
+        """So many rounds."""
+        for _ in range(rounds):
+            self.others()
+            self.subject()
+
     def summary(self, name: str) -> Summary:
-        """Of one runner; the speed-up is the median of what each round gives."""
-        own, base = self.samples[name], self.samples.get(self.base)
-        times = [sample.seconds for sample in own]
-        q1, median, q3 = (
-            statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
-        )
-        on_device = own[0].device is not None
-        return Summary(
-            median,
-            q1,
-            q3,
-            statistics.median(sample.cpu for sample in own),
-            len(times),
-            speedup(base and [sample.seconds for sample in base], times),
-            statistics.median(sample.wall for sample in own) if on_device else None,
-            statistics.median(sample.host or 0.0 for sample in own) if on_device else None,
-        )
+        """Of one runner, beside the base."""
+        return summary_of(self.samples[name], self.samples.get(self.base))

@@ -70,12 +70,12 @@ class Launched:
 
 def changed(question: tuple[str, str, int], **values: object) -> Callable[[Rules], Rules]:
     """Make what changes the first streamed rule of attention of a kernel, precision and rows."""
+    return lambda rules: _varied(rules, question, 0, values)
 
-    def change(rules: Rules) -> Rules:
-        at = _place(rules, *question)
-        return (*rules[:at], replace(rules[at], **values), *rules[at + 1 :])  # type: ignore[arg-type]
 
-    return change
+def added(**values: object) -> Callable[[Rules], Rules]:
+    """Make what adds a rule like the backward's of 32 rows, for longer sequences."""
+    return lambda rules: _varied(rules, BACKWARD, 1, values)
 
 
 def preferred(question: tuple[str, str, int]) -> Callable[[Rules], Rules]:
@@ -94,23 +94,18 @@ def preferred(question: tuple[str, str, int]) -> Callable[[Rules], Rules]:
     return prefer
 
 
-def added(**values: object) -> Callable[[Rules], Rules]:
-    """Make what adds a rule like the backward's of 32 rows, for longer sequences."""
-
-    def add(rules: Rules) -> Rules:
-        at = _place(rules, "backward", "half", 32)
-        return (*rules[: at + 1], replace(rules[at], **values), *rules[at + 1 :])  # type: ignore[arg-type]
-
-    return add
-
-
 def without(kernel: str, precision: str) -> Callable[[Rules], Rules]:
     """Make what leaves a kernel's calls to the layered plan."""
 
-    def leave_out(rules: Rules) -> Rules:
-        return tuple(r for r in rules if (r.kernel, r.precision) != (kernel, precision))
+    return lambda rules: tuple(r for r in rules if (r.kernel, r.precision) != (kernel, precision))
 
-    return leave_out
+
+def _varied(
+    rules: Rules, question: tuple[str, str, int], kept: int, values: dict[str, object]
+) -> Rules:
+    """Rules with another like one of theirs in its place, or behind it where that is ``kept``."""
+    at = _place(rules, *question)
+    return (*rules[: at + kept], replace(rules[at], **values), *rules[at + 1 :])  # type: ignore[arg-type]
 
 
 def _place(rules: Rules, kernel: str, precision: str, rows: int) -> int:
@@ -124,53 +119,32 @@ def _place(rules: Rules, kernel: str, precision: str, rows: int) -> int:
     )
 
 
-FORWARD, BACKWARD, WEIGHTS = (
-    ("forward", "half", 32),
-    ("backward", "half", 32),
-    ("weights", "half", 64),
-)
-IEEE = ("forward", "ieee", 32)
+FORWARD, BACKWARD = ("forward", "half", 32), ("backward", "half", 32)
+WEIGHTS, IEEE = ("weights", "half", 64), ("forward", "ieee", 32)
 
 
 def triton_questions() -> list[Question]:
     """About registers, stages, resident weights, rows and plans."""
-    long_training = replace(LENGTH_50, backward=True)
+    forward = {
+        "resident": preferred(FORWARD),
+        **{f"{n} stages": changed(FORWARD, stages=n) for n in (2, 3)},
+        "168 registers": changed(FORWARD, registers=168),
+    }
+    backward = {
+        "168 registers": changed(BACKWARD, registers=168),
+        "2 stages": changed(BACKWARD, stages=2),
+        "8 warps": changed(BACKWARD, warps=8, programs=1),
+    }
+    long_backward = {
+        "64 rows too": added(rows=64, chunk=32),
+        "64 rows of 8 warps too": added(rows=64, chunk=32, warps=8, programs=1),
+    }
+    weights = {f"{n} programs": changed(WEIGHTS, programs=n) for n in (4, 8)}
     return [
-        Question(
-            *FORWARD,
-            (MAIN, TRAINING),
-            {
-                "resident": preferred(FORWARD),
-                "two stages": changed(FORWARD, stages=2),
-                "three stages": changed(FORWARD, stages=3),
-                "168 registers": changed(FORWARD, registers=168),
-            },
-        ),
-        Question(
-            *BACKWARD,
-            (TRAINING,),
-            {
-                "168 registers": changed(BACKWARD, registers=168),
-                "two stages": changed(BACKWARD, stages=2),
-                "eight warps": changed(BACKWARD, warps=8, programs=1),
-            },
-        ),
-        Question(
-            *WEIGHTS,
-            (TRAINING,),
-            {
-                "four programs": changed(WEIGHTS, programs=4),
-                "eight programs": changed(WEIGHTS, programs=8),
-            },
-        ),
-        Question(
-            *BACKWARD,
-            (long_training,),
-            {
-                "64 rows too": added(rows=64, chunk=32),
-                "64 rows of eight warps too": added(rows=64, chunk=32, warps=8, programs=1),
-            },
-        ),
+        Question(*FORWARD, (MAIN, TRAINING), forward),
+        Question(*BACKWARD, (TRAINING,), backward),
+        Question(*WEIGHTS, (TRAINING,), weights),
+        Question(*BACKWARD, (replace(LENGTH_50, backward=True),), long_backward),
         Question(*IEEE, (replace(MAIN, precision="fp32"),), {"layered": without(*IEEE[:2])}),
     ]
 
@@ -194,48 +168,20 @@ def setting(**values: object) -> Callable[[cuda.Settings], cuda.Settings]:
 
 def cuda_questions() -> list[Question]:
     """About the products of weights' gradients, and where weights are."""
+    weights, widths = ("weights", "half", 16), (TRAINING, WIDE_TRAINING)
+    transposed = {
+        "sides transposed": setting(sides_transposed=True),
+        "both": setting(products_ahead=True, sides_transposed=True),
+    }
+    warps = {f"{n} warps": setting(product_warps=n) for n in (8, 12, 32)}
+    cache = {"largest cache": setting(largest_cache=True)}
     return [
-        Question(
-            "weights",
-            "half",
-            16,
-            (TRAINING, WIDE_TRAINING),
-            {"operands loaded ahead": setting(products_ahead=True)},
-        ),
-        Question(
-            "weights",
-            "half",
-            16,
-            (TRAINING,),
-            {
-                "sides transposed": setting(sides_transposed=True),
-                "both": setting(products_ahead=True, sides_transposed=True),
-            },
-        ),
-        Question(
-            "weights",
-            "half",
-            16,
-            (TRAINING, WIDE_TRAINING),
-            {f"{n} warps": setting(product_warps=n) for n in (8, 12, 32)},
-        ),
-        Question(
-            "all kernels",
-            "half",
-            32,
-            (WIDE, WIDE_TRAINING),
-            {"largest cache": setting(largest_cache=True)},
-        ),
-        Question(
-            "backward", "half", 32, (TRAINING,), {"streamed": setting(backward_weights="streamed")}
-        ),
-        Question(
-            "forward",
-            "half",
-            32,
-            (MAIN, TRAINING),
-            {"streamed": setting(forward_weights="streamed")},
-        ),
+        Question(*weights, widths, {"operands loaded ahead": setting(products_ahead=True)}),
+        Question(*weights, (TRAINING,), transposed),
+        Question(*weights, widths, warps),
+        Question("all kernels", "half", 32, (WIDE, WIDE_TRAINING), cache),
+        Question(*BACKWARD, (TRAINING,), {"streamed": setting(backward_weights="streamed")}),
+        Question(*FORWARD, (MAIN, TRAINING), {"streamed": setting(forward_weights="streamed")}),
     ]
 
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 
 from benchmarks.cases.flops import case_flops
-from benchmarks.cases.implementations import DTYPES
 from benchmarks.cases.op import Case
 from benchmarks.core.clock import clock_of, products
 from benchmarks.core.machine import machine_name
 from benchmarks.core.race import Sample
+from lares_kernels.spec.call import PRECISIONS as TYPES
 
 PRECISIONS = ("bf16", "tf32", "fp32")
 _FLOAT = 4  # bytes
@@ -65,7 +65,7 @@ def measure_card(device: str, quick: bool) -> Card:
     rates = {}
     for precision in PRECISIONS:
         a, b = (
-            torch.randn(side, side, device=device, dtype=DTYPES.get(precision, torch.float32))
+            torch.randn(side, side, device=device, dtype=TYPES.get(precision, torch.float32))
             for _ in range(2)
         )
         with products(precision):

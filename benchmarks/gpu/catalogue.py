@@ -31,22 +31,20 @@ from benchmarks.cases.catalogue import (
     Program,
     batch_of,
     check,
+    gradients,
     plain,
     streamed,
 )
 from benchmarks.core.clock import clock_of
+from benchmarks.core.entry import able
 from benchmarks.core.race import Race
 from benchmarks.gpu.card import card_name
 from benchmarks.report.recorder import Recorder
 from benchmarks.report.results import CatalogueRow
 
 BUDGET, FEWEST_ROUNDS, MOST_ROUNDS = 2.0, 5, 60
+LONGEST = 600.0  # seconds to get an implementation ready
 N_ITEMS = (12_000, 200_000, 1_000_000)
-
-
-def gradients(losses: Tensor, batch: Batch) -> list[Tensor]:
-    """Losses (R,), or their mean, and the gradients of the mean."""
-    return [losses.detach(), *torch.autograd.grad(losses.mean(), [batch.queries, batch.items])]
 
 
 def liger(case: CatalogueCase, batch: Batch) -> list[Tensor]:
@@ -72,7 +70,7 @@ def cut_exact(case: CatalogueCase, batch: Batch) -> list[Tensor]:
     return cut(case, batch, "cce_exact")
 
 
-def programs(precision: str, device: str, compiles: bool) -> dict[str, Program]:
+def programs_of(precision: str, device: str, compiles: bool) -> dict[str, Program]:
     """By name, plain first."""
     found: dict[str, Program] = {"plain": plain}
     if compiles:
@@ -85,12 +83,12 @@ def programs(precision: str, device: str, compiles: bool) -> dict[str, Program]:
     return {**found, "op": streamed}
 
 
-def peak_bytes(program: Program, case: CatalogueCase, batch: Batch) -> int:
+def peak_bytes(run: Callable[[], list[Tensor]]) -> int:
     """Of device memory, beside inputs and the table's gradient."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    result = program(case, batch)
+    result = run()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before - result[-1].nbytes
 
@@ -98,28 +96,27 @@ def peak_bytes(program: Program, case: CatalogueCase, batch: Batch) -> int:
 def run(recorder: Recorder, case: CatalogueCase, device: str, compiles: bool) -> None:
     """Check, time and weigh one case; says what is left out and why."""
     batch = batch_of(case.n_items, device=device)
-    able: dict[str, Program] = {}
-    for name, program in programs(case.precision, device, compiles).items():
-        try:
-            check(case, program, device)
-            program(case, batch)
-        except Exception as error:  # a peer may break in many ways: the others go on
-            print(f"{case}: {name} left out: {type(error).__name__}: {error}", flush=True)
-        else:
-            able[name] = program
-    if not able:
+    programs = programs_of(case.precision, device, compiles)
+
+    def make(name: str) -> partial[list[Tensor]]:
+        check(case, programs[name], device)
+        return partial(programs[name], case, batch)
+
+    runners = able(
+        {name: partial(make, name) for name in programs},
+        lambda name: LONGEST,
+        lambda name, why: print(
+            f"{case}: {name} left out: {type(why).__name__}: {why}", flush=True
+        ),
+    )
+    if not runners:
         return
-    runners: dict[str, Callable[[], object]] = {
-        name: partial(program, case, batch) for name, program in able.items()
-    }
     race = Race(runners, clock=clock_of(device))
-    for _ in range(race.rounds_in(BUDGET, FEWEST_ROUNDS, MOST_ROUNDS)):
-        race.others()
-        race.subject()
+    race.run(race.rounds_in(BUDGET, FEWEST_ROUNDS, MOST_ROUNDS))
     for name, row in recorder.record_catalogue(case, race).items():
         print(f"{case}: {name} {row.median_us:.0f} us, {row.speedup:.2f} x plain", flush=True)
     if device == "cuda":
-        found = {(name, case.n_items): peak_bytes(p, case, batch) for name, p in able.items()}
+        found = {(name, case.n_items): peak_bytes(run) for name, run in runners.items()}
         recorder.record_catalogue_memory(found)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -25,6 +24,7 @@ from benchmarks.cases.equality import YARDSTICKS, check, relative_errors
 from benchmarks.cases.gpu import MAIN
 from benchmarks.cases.op import Case
 from benchmarks.core.clock import captured, products
+from benchmarks.core.process import run_here
 from lares_kernels import (
     BackendError,
     CoreConfig,
@@ -36,6 +36,7 @@ from lares_kernels import (
 )
 
 _REPEATS, _THREAD_CALLS, _TIMED_CALLS = 60, 1500, 10
+_LONGEST_PROCESS = 90.0  # seconds
 # Widths, heads, inner widths and layers, each of another kernel.
 _SHAPES = (
     *((32, 1, 64, 8), (32, 2, 40, 1), (64, 1, 70, 1), (64, 2, 256, 3)),
@@ -70,12 +71,30 @@ class Place(NamedTuple):
         """Sequences that are more than a card's multiprocessors, which share a plan for few."""
         return 300 if self.has_card else 5
 
+    @property
+    def lengths(self) -> list[int]:
+        """Of as many sequences."""
+        return [(7 * i) % 20 + 1 for i in range(self.many)]
+
+    def depths(self, sequences: int, most: int) -> Tensor:
+        """Of so many sequences, each its own."""
+        return torch.arange(sequences, device=self.device) % most + 1
+
 
 class Check(NamedTuple):
-    """What to run, and the seconds that it may take."""
+    """What to run, the seconds that it may take, and the ``card`` or backend that it needs."""
 
     seconds: float
-    run: Callable[[Place], None]
+    body: Callable[[Place], None]
+    needs: str = ""
+
+    def run(self, place: Place) -> None:
+        """Raise where something is wrong; say so where there is not what it needs."""
+        there = place.has_card if self.needs == "card" else self.needs in ("", *place.backends)
+        if there:
+            self.body(place)
+        else:
+            print(f"there is no {self.needs} here")
 
 
 class Inputs(NamedTuple):
@@ -106,7 +125,7 @@ class Inputs(NamedTuple):
             return [last.detach(), *torch.autograd.grad((last * weights).sum(), wanted)]
 
 
-def _hold(place: Place, inputs: Inputs, backend: str, what: str, **options: Any) -> None:
+def _hold(inputs: Inputs, backend: str, what: str, **options: Any) -> None:
     """Hold a step to twice what plain PyTorch in its precision differs from float32 by."""
     exact = inputs.step("reference", **{**options, "precision": "fp32"})
     plain = relative_errors(inputs.step("reference", **options), exact)
@@ -120,12 +139,6 @@ def _dropping(*shape: int, rate: float = 0.5, **others: Any) -> CoreConfig:
     return CoreConfig(*shape, dropout=rate, attn_dropout=rate, **others)
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, capture_output=True, text=True, errors="replace", timeout=90, check=False
-    )
-
-
 def machine(place: Place) -> None:
     """What the kernels stand on; Triton builds a launcher with a C compiler at its first launch."""
     compilers = [os.environ.get("CC"), *map(shutil.which, ("gcc", "cc", "clang"))]
@@ -134,14 +147,9 @@ def machine(place: Place) -> None:
     print(f"Python.h {'there' if header.exists() else 'missing'}: {header}")
     for name, state in available_backends().items():
         print(f"{name}: {state}")
-    if place.has_card:
-        asked = [
-            "nvidia-smi",
-            "--query-gpu=name,driver_version,compute_cap",
-            "--format=csv,noheader",
-        ]
-        if shutil.which(asked[0]):
-            print(_run(asked).stdout.strip())
+    if place.has_card and shutil.which("nvidia-smi"):
+        asked = ["--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+        print(run_here(["nvidia-smi", *asked], _LONGEST_PROCESS).text)
     assert place.backends, "no kernels are usable"
 
 
@@ -152,17 +160,15 @@ def first_call(place: Place) -> None:
         case = place.case(backward=True)
         check(f"op:{backend}", case)
         print(f"{backend}: {time.monotonic() - began:.1f} s with compiling")
-        lengths = [(7 * i) % 20 + 1 for i in range(place.many)]
-        inputs = Inputs.of(place, case.config, lengths)
-        depths = torch.arange(place.many, device=place.device) % 8 + 1
-        _hold(place, inputs, backend, "depths", num_steps=depths)
+        inputs = Inputs.of(place, case.config, place.lengths)
+        _hold(inputs, backend, "depths", num_steps=place.depths(place.many, 8))
 
 
 def same_bits(place: Place) -> None:
     """Repeated calls beside a busy stream: a race between warps, or a stale read, would show."""
     lengths = [(11 * i) % 64 + 1 for i in range(5 * place.many)]
     inputs = Inputs.of(place, place.case(dropped=True).config, lengths)
-    depths = torch.arange(len(lengths), device=place.device) % 4 + 1
+    depths = place.depths(len(lengths), 4)
     for backend in place.backends:
         first = inputs.step(backend, num_steps=depths)
         assert all(bool(found.isfinite().all()) for found in first), f"{backend}: not finite"
@@ -192,9 +198,6 @@ def _busy(place: Place) -> Iterator[Callable[[], None]]:
 
 def primitives(place: Place) -> None:
     """The operations that the CUDA kernels are made of, one by one."""
-    if "cuda" not in place.backends:
-        print("no CUDA kernels")
-        return
     from lares_kernels.cuda.probe import LINES, differences
 
     wrong = differences(torch.device(place.device))
@@ -209,23 +212,22 @@ def longer_sequences(place: Place) -> None:
             config = CoreConfig(32, 1, 32, 1, dropout=rate)
             inputs = Inputs.of(place, config, lengths)
             for backend in place.backends:
-                _hold(place, inputs, backend, f"{lengths} at rate {rate}", num_steps=2)
+                _hold(inputs, backend, f"{lengths} at rate {rate}", num_steps=2)
 
 
 def tiles(place: Place) -> None:
     """Every shape with more sequences than a card has multiprocessors, with and without dropout."""
-    lengths = [(7 * i) % 20 + 1 for i in range(place.many)]
-    depths = torch.arange(place.many, device=place.device) % 4 + 1
     for backend in place.backends:
         for shape in _SHAPES if place.has_card else _SHAPES[:1]:
-            inputs = Inputs.of(place, CoreConfig(*shape), lengths)
+            inputs = Inputs.of(place, CoreConfig(*shape), place.lengths)
             for precision in ("bf16", "fp16") if place.has_card else ("bf16",):
                 if backend == "cuda":
                     _require_plan("fused", inputs, precision)
-                _hold(place, inputs, backend, f"{shape} in {precision}", precision=precision)
+                _hold(inputs, backend, f"{shape} in {precision}", precision=precision)
         for shape in _STREAMED if place.has_card else _STREAMED[:1]:
-            inputs = Inputs.of(place, _dropping(*shape), lengths)
-            _hold(place, inputs, backend, f"{shape} with dropout", num_steps=depths)
+            inputs = Inputs.of(place, _dropping(*shape), place.lengths)
+            depths = place.depths(place.many, 4)
+            _hold(inputs, backend, f"{shape} with dropout", num_steps=depths)
 
 
 def _require_plan(word: str, inputs: Inputs, precision: str) -> None:
@@ -236,9 +238,6 @@ def _require_plan(word: str, inputs: Inputs, precision: str) -> None:
 
 def tf32(place: Place) -> None:
     """Whether this card rounds the operands of tf32 products, alone and in a core."""
-    if not place.has_card:
-        print("tf32 is a card's")
-        return
     left, right = torch.randn(2048, 64, device="cuda"), torch.randn(64, 256, device="cuda")
     exact = left.double() @ right.double()
 
@@ -274,32 +273,23 @@ def other_products_switch(place: Place) -> None:
 
 def threads(place: Place) -> None:
     """Threads whose calls want different amounts of shared memory of one kernel."""
-    errors: list[str] = []
 
     def work(backend: str, longest: int) -> None:
-        try:
-            inputs = Inputs.of(place, CoreConfig(n_layers=1), [longest] * 4)
-            calls = _THREAD_CALLS if place.has_card else 2
-            wanted = inputs.step(backend, False)[0]
-            for _ in range(calls):
-                assert torch.equal(inputs.step(backend, False)[0], wanted), "another result"
-        except Exception as error:  # of a thread, which would end in silence
-            errors.append(f"{backend}, {longest} tokens: {error}")
+        inputs = Inputs.of(place, CoreConfig(n_layers=1), [longest] * 4)
+        wanted = inputs.step(backend, False)[0]
+        for _ in range(_THREAD_CALLS if place.has_card else 2):
+            assert torch.equal(inputs.step(backend, False)[0], wanted), "another result"
 
     for backend in place.backends:
-        workers = [threading.Thread(target=work, args=(backend, n)) for n in (8, 20, 40, 64)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-    assert not errors, errors[0]
+        with ThreadPoolExecutor() as pool:
+            ended = {longest: pool.submit(work, backend, longest) for longest in (8, 20, 40, 64)}
+        for longest, each in ended.items():
+            error = each.exception()
+            assert error is None, f"{backend}, {longest} tokens: {error}"
 
 
 def refused(place: Place) -> None:
     """A launch that the card refuses is told of that call, and not of the next."""
-    if "cuda" not in place.backends:
-        print("no CUDA kernels")
-        return
     from lares_kernels.cuda import backend as cuda
 
     inputs = Inputs.of(place, CoreConfig(), [20, 3, 7, 11])
@@ -348,15 +338,11 @@ def odd_inputs(place: Place) -> None:
 
 def graphs(place: Place) -> None:
     """A warmed-up process may begin by capturing; a replay gives what a call gives."""
-    if not place.has_card:
-        print("graphs are a card's")
-        return
     program = f"from {__name__} import capture_at_once; capture_at_once({{!r}})"
     for backend in place.backends:
-        command = [sys.executable, "-c", program.format(backend)]
-        done = _run(command)
-        assert done.returncode == 0, f"{backend}: {done.stderr.strip()[-300:]}"
-        inputs = Inputs.of(place, _dropping(), [(7 * i) % 20 + 1 for i in range(place.many)])
+        done = run_here([sys.executable, "-c", program.format(backend)], _LONGEST_PROCESS)
+        assert not done.wrong, f"{backend}: {done.text[-300:]}"
+        inputs = Inputs.of(place, _dropping(), place.lengths)
         replay = captured(partial(inputs.step, backend))
         found = [tensor.clone() for tensor in replay()]
         assert all(map(torch.equal, found, inputs.step(backend))), f"{backend}: training differs"
@@ -377,17 +363,12 @@ def capture_at_once(backend: str) -> None:
 
 def waits(place: Place) -> None:
     """How often calls wait for the card: padded ones never."""
-    if not place.has_card:
-        print("waiting is a card's")
-        return
-    inputs = Inputs.of(place, _dropping(), [(7 * i) % 20 + 1 for i in range(place.many)])
-    depths = torch.arange(place.many, device="cuda") % 4 + 1
+    inputs = Inputs.of(place, _dropping(), place.lengths)
+    on_host = inputs._replace(lengths=inputs.lengths.cpu())
     calls: dict[str, Callable[[str], object]] = {
         "padded": inputs.step,
-        "depths on the card": lambda name: inputs.step(name, num_steps=depths),
-        "lengths on the host": lambda name: inputs._replace(lengths=inputs.lengths.cpu()).step(
-            name
-        ),
+        "depths on the card": partial(inputs.step, num_steps=place.depths(place.many, 4)),
+        "lengths on the host": on_host.step,
     }
     for backend in place.backends:
         for what, call in calls.items():
@@ -420,44 +401,35 @@ def kernel_times(place: Place) -> None:
 
 def _show(place: Place, what: str, call: Callable[[], object]) -> None:
     """Print the time a call takes on the device by kernel, its launches, and the host's time."""
-    for _ in range(3):
-        call()
-    _synchronize(place)
-    began = time.perf_counter()
-    for _ in range(_TIMED_CALLS):
-        call()
-    host = 1e6 * (time.perf_counter() - began) / _TIMED_CALLS
-    _synchronize(place)
-    wall = 1e6 * (time.perf_counter() - began) / _TIMED_CALLS
-    kinds = torch.profiler.ProfilerActivity
-    kind = kinds.CUDA if place.has_card else kinds.CPU
-    with torch.profiler.profile(activities=[kind]) as profile:
-        for _ in range(_TIMED_CALLS):
+
+    def several(number: int) -> tuple[float, float]:
+        """Microseconds of the host for each of so many calls, and on the clock until all are done."""
+        began = time.perf_counter()
+        for _ in range(number):
             call()
-        _synchronize(place)
-    rows = sorted(
-        profile.key_averages(), key=lambda event: event.self_device_time_total, reverse=True
-    )
-    device = sum(event.self_device_time_total for event in rows) / _TIMED_CALLS
-    launches = sum(event.count for event in rows) / _TIMED_CALLS
+        host = time.perf_counter() - began
+        if place.has_card:
+            torch.cuda.synchronize()
+        return 1e6 * host / number, 1e6 * (time.perf_counter() - began) / number
+
+    several(3)
+    host, wall = several(_TIMED_CALLS)
+    kinds = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[kinds.CUDA if place.has_card else kinds.CPU]) as seen:
+        several(_TIMED_CALLS)
+    rows = sorted(seen.key_averages(), key=lambda row: row.self_device_time_total, reverse=True)
+    device = sum(row.self_device_time_total for row in rows) / _TIMED_CALLS
+    launches = sum(row.count for row in rows) / _TIMED_CALLS
     print(
         f"{what}: device {device:.0f} us in {launches:.0f} launches, host {host:.0f}, wall {wall:.0f}"
     )
-    for event in rows[:6]:
-        each = event.self_device_time_total / _TIMED_CALLS
-        print(f"    {each:8.1f} us x{event.count / _TIMED_CALLS:4.1f} {event.key[:60]}")
-
-
-def _synchronize(place: Place) -> None:
-    if place.has_card:
-        torch.cuda.synchronize()
+    for row in rows[:6]:
+        each = row.self_device_time_total / _TIMED_CALLS
+        print(f"    {each:8.1f} us x{row.count / _TIMED_CALLS:4.1f} {row.key[:60]}")
 
 
 def plans(place: Place) -> None:
     """Where Triton's plan was chosen by counting: fused and layered, beside the reference."""
-    if "triton" not in place.backends:
-        print("no Triton")
-        return
     from lares_kernels.triton.launch.settings import family_of, settings, use_rules
 
     family = family_of(torch.device(place.device))
@@ -473,17 +445,17 @@ def plans(place: Place) -> None:
 CHECKS = {
     "machine": Check(30, machine),
     "first-call": Check(110, first_call),
-    "primitives": Check(30, primitives),
+    "primitives": Check(30, primitives, needs="cuda"),
     "longer-sequences": Check(60, longer_sequences),
     "same-bits": Check(60, same_bits),
     "tiles": Check(120, tiles),
-    "tf32": Check(60, tf32),
+    "tf32": Check(60, tf32, needs="card"),
     "odd-inputs": Check(40, odd_inputs),
-    "graphs": Check(120, graphs),
-    "waits": Check(40, waits),
+    "graphs": Check(120, graphs, needs="card"),
+    "waits": Check(40, waits, needs="card"),
     "threads": Check(40, threads),
-    "refused": Check(20, refused),
+    "refused": Check(20, refused, needs="cuda"),
     "other-products-switch": Check(40, other_products_switch),
     "kernel-times": Check(60, kernel_times),
-    "plans": Check(60, plans),
+    "plans": Check(60, plans, needs="triton"),
 }

@@ -8,26 +8,14 @@ in time; what one finds stops no other. A check prints what it sees and raises w
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from benchmarks.core.settings import ROOT
+from benchmarks.core.process import run_here
 
 _PROGRAM = (sys.executable, "-u", "-m", "benchmarks.gpu.checks")
-
-
-class Checked(NamedTuple):
-    """A check's name, what it printed, and why it failed, if it did."""
-
-    name: str
-    text: str
-    wrong: str | None
-    seconds: float
 
 
 def run_checks(
@@ -53,42 +41,11 @@ def run_checks(
         if left < 1:
             say(f"check {name}: not reached")
             continue
-        found = _in_a_process(name, device, min(check.seconds, left))
-        with (out / "checks.txt").open("a", encoding="utf-8") as file:
-            file.write(f"== {name} ({found.seconds:.0f} s): {found.wrong or 'ok'}\n{found.text}\n")
-        say(f"check {name} ({found.seconds:.0f} s): {found.wrong or 'ok'}")
-        if found.wrong:
-            wrong.append(f"check {name}: {found.wrong}")
-    return wrong
-
-
-def _in_a_process(name: str, device: str, seconds: float) -> Checked:
-    command = [*_PROGRAM, name, "--device", device]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]]),
         # Else the first call would make a check of its own.
-        "LARES_SELF_CHECK": "0",
-    }
-    began = time.monotonic()
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=seconds,
-            check=False,
-        )
-        text, status = done.stdout, done.returncode
-        stopped = None
-    except subprocess.TimeoutExpired as error:
-        text, status = error.stdout or b"", 1
-        stopped = f"stopped after {seconds:.0f} s"
-    lines = text.decode(errors="replace").rstrip()
-    last = lines.splitlines()[-1] if lines else f"status {status}, and no word"
-    wrong = None if status == 0 else stopped or last
-    return Checked(name, lines, wrong, time.monotonic() - began)
+        command = [*_PROGRAM, name, "--device", device]
+        found = run_here(command, min(check.seconds, left), LARES_SELF_CHECK="0")
+        wrong += found.told(f"check {name}", out / "checks.txt", say)
+    return wrong
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

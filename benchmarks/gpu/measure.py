@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +30,19 @@ from benchmarks.cases.gpu_peers import COMPILED
 from benchmarks.cases.implementations import build, call_of, is_op, names_of, op_of, weights_of
 from benchmarks.cases.op import Case
 from benchmarks.cases.problem import problem_of
-from benchmarks.core.clock import GRAPH, clock_of, limited, products
-from benchmarks.core.entry import reason_of
+from benchmarks.core.clock import GRAPH, clock_of, products
+from benchmarks.core.entry import able, reason_of
 from benchmarks.core.race import Race
 from benchmarks.core.settings import GPU_PUBLISHED
-from benchmarks.gpu import sanitizer as gpu_sanitizer
 from benchmarks.gpu.card import Card, card_name, measure_card
 from benchmarks.gpu.checks import run_checks
 from benchmarks.gpu.first_call import first_call
+from benchmarks.gpu.sanitizer import watch
 from benchmarks.gpu.tests import gpu_tests, run_tests
-from benchmarks.report.gpu import write_report
 from benchmarks.report.gpu_goals import verdicts
 from benchmarks.report.recorder import Recorder
 from benchmarks.report.results import GpuRow, read_rows
+from benchmarks.report.sections import write_report
 from benchmarks.steps.spt import SptStep, check_equal
 
 CHECKS_SHARE, TESTS_SHARE, SANITIZER_SHARE = 0.35, 0.25, 0.1  # of the time, at most
@@ -89,39 +90,15 @@ class Run:
         with (self.out / "log.txt").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def test(self) -> None:
-        """The tests that need a GPU, in processes of their own; a failure is told and remembered."""
-        found = run_tests(gpu_tests(), self.out, TESTS_SHARE * self.seconds)
-        (self.out / "tests.txt").write_text(found.text, encoding="utf-8")
-        for line in found.summaries:
-            self.say(f"tests: {line} (tests.txt)")
-        self.broken += [f"tests: {line}" for line in found.wrong]
-
-    def check(self) -> None:
-        """What only a card can show (:mod:`benchmarks.gpu.checks`)."""
-        self.broken += run_checks(self.out, CHECKS_SHARE * self.seconds, self.device, self.say)
-
-    def sanitize(self) -> None:
-        """The CUDA kernels under compute-sanitizer, where there are both."""
-        if self.device != "cuda" or not gpu_sanitizer.available():
-            return
-        for tool, wrong in gpu_sanitizer.watch(self.out, SANITIZER_SHARE * self.seconds).items():
-            self.say(f"{tool}: {wrong or 'nothing wrong'}")
-            if wrong is not None:
-                self.broken.append(f"{tool}: {wrong}")
-
     def measure(self) -> Card:
         """The card's own speed, in rows too."""
         card = measure_card(self.device, self.quick)
-        record = self.recorder.record_speed
+        record, launch = self.recorder.record_speed, card.launch
         for precision, rate in card.rates.items():
             record("peak", "matmul", precision, gflops=1e-9 * rate)
         record("bandwidth", "copy", "fp32", gbytes=1e-9 * card.bandwidth)
-        record(
-            *("launch", "add", "fp32"),
-            wall_us=1e6 * card.launch.wall,
-            host_us=1e6 * (card.launch.host or card.launch.wall),
-        )
+        times = {"wall_us": 1e6 * launch.wall, "host_us": 1e6 * (launch.host or launch.wall)}
+        record("launch", "add", "fp32", **times)
         rates = ", ".join(f"{1e-12 * rate:.3g} {name}" for name, rate in card.rates.items())
         self.say(f"copy {1e-9 * card.bandwidth:.0f} GB/s; TFLOP/s {rates}")
         return card
@@ -132,28 +109,21 @@ class Run:
         began = time.monotonic()
         with products(case.precision):
             problem = problem_of(case)
-            runners: dict[str, Callable[[], object]] = {}
-            for name in self.contenders(case):
-                compiles = name.removesuffix(GRAPH) in COMPILED
-                if compiles and not self.compiles:
-                    continue
-                limit = min(LONGEST_COMPILE if compiles else LONGEST_CHECK, self.left)
-                try:
-                    with limited(limit, name):
-                        check(name, case)
-                        program = build(name, problem, case.precision, case.drops)
-                        runners[name] = call_of(name, problem, program, case.backward)
-                        runners[name]()
-                except Exception as error:  # a peer may break in many ways: the others go on
-                    runners.pop(name, None)
-                    self.left_out(f"{label(case)}, {name}", error)
+
+            def make(name: str) -> Callable[[], object]:
+                check(name, case)
+                program = build(name, problem, case.precision, case.drops)
+                return call_of(name, problem, program, case.backward)
+
+            runners = able(
+                {name: partial(make, name) for name in self.contenders(case)},
+                lambda name: self.within(LONGEST_COMPILE if compiles(name) else LONGEST_CHECK),
+                lambda name, error: self.left_out(f"{label(case)}, {name}", error),
+            )
             if not runners:
                 return
             race = Race(runners, clock=clock_of(self.device))
-            rounds = 2 if self.quick else race.rounds_in(RACE_BUDGET, FEWEST_ROUNDS, MOST_ROUNDS)
-            for _ in range(rounds):
-                race.others()
-                race.subject()
+            race.run(2 if self.quick else race.rounds_in(RACE_BUDGET, FEWEST_ROUNDS, MOST_ROUNDS))
             lengths = problem.lengths.tolist()
             rows = self.recorder.record_race(case, race, card.floor_us(case, lengths))
         times = ", ".join(f"{name} {row.median_us:.0f}" for name, row in rows.items())
@@ -167,6 +137,7 @@ class Run:
         weights in both places where that is in question.
         """
         names = names_of(replace(case, every_backend=True))
+        names = [name for name in names if self.compiles or not compiles(name)]
         peers = [name for name in names if not is_op(name)]
         kernels = [name for name in names if is_op(name) and name not in _PROGRAMS]
         captures = self.device == "cuda" and case.name.startswith(("main", "single", "batch-1"))
@@ -174,6 +145,10 @@ class Run:
         reference = ["op:reference"] if case.name == "main" or not kernels else []
         placed = weights_of(case) if case.name in gpu_cases.WEIGHTS and not case.backward else []
         return [*peers, *reference, *graphs, *placed, *kernels]
+
+    def within(self, seconds: float) -> float:
+        """So many seconds, or those that are left."""
+        return min(seconds, self.left)
 
     def left_out(self, what: str, error: Exception) -> None:
         """Tell that something has no row, and why; a wrong result is a failure of the run."""
@@ -192,23 +167,21 @@ class Run:
             options["compiled"] = {"plain": True, "compiled": True}
         options["op"] = {"plain": False}
         place = {"device": self.device, "precision": precision}
-        steps = {}
-        for name, option in options.items():
-            try:
-                with limited(min(LONGEST_COMPILE, self.left), name):
-                    exact = SptStep(SPT_DATA, checked, plain=True, **place)
-                    check_equal(SptStep(SPT_DATA, checked, **option, **place), exact)
-                    steps[name] = SptStep(SPT_DATA, batch, **option, **place)
-                    steps[name]()
-            except Exception as error:
-                steps.pop(name, None)
-                self.left_out(f"step in {precision}, {name}", error)
+
+        def make(option: dict[str, Any]) -> SptStep:
+            exact = SptStep(SPT_DATA, checked, plain=True, **place)
+            check_equal(SptStep(SPT_DATA, checked, **option, **place), exact)
+            return SptStep(SPT_DATA, batch, **option, **place)
+
+        steps = able(
+            {name: partial(make, each) for name, each in options.items()},
+            lambda name: self.within(LONGEST_COMPILE),
+            lambda name, error: self.left_out(f"step in {precision}, {name}", error),
+        )
         if not steps:
             return
         race = Race(dict(steps))
-        for _ in range(rounds):
-            race.others()
-            race.subject()
+        race.run(rounds)
         parts = {name: step.parts[-rounds:] for name, step in steps.items()}
         rows = self.recorder.record_steps(f"spt-{SPT_DATA}", batch, race, parts, precision)
         times = ", ".join(f"{name} {found[0].median_us:.0f}" for name, found in rows.items())
@@ -219,7 +192,7 @@ class Run:
         """What the first call of a fresh process takes, by the backend that the op takes itself."""
         name = op_of(replace(gpu_cases.MAIN, device=self.device))
         backend = name.removeprefix("op:")
-        seconds = first_call(backend, self.device, "bf16", min(LONGEST_COMPILE, self.left))
+        seconds = first_call(backend, self.device, "bf16", self.within(LONGEST_COMPILE))
         self.recorder.record_speed("first-call", name, "bf16", wall_us=1e6 * seconds)
         self.say(f"first call of a fresh process, {name}: {seconds:.2f} s")
 
@@ -250,19 +223,24 @@ class Run:
     def everything(self, tests: bool) -> None:
         """All there is to do, until the time is out."""
         if tests:
-            self.check()
-            self.test()
-            self.sanitize()
+            self.broken += run_checks(self.out, CHECKS_SHARE * self.seconds, self.device, self.say)
+            self.broken += run_tests(self.out, TESTS_SHARE * self.seconds, self.say, gpu_tests())
+            self.broken += watch(self.out, SANITIZER_SHARE * self.seconds, self.device, self.say)
         card = self.measure()
+        compiled = gpu_cases.compiled_cases()
+
+        def races(cases: Sequence[Case]) -> list[tuple[str, Callable[[], None]]]:
+            return [(label(case), partial(self.race, case, card)) for case in cases]
+
         tasks: list[tuple[str, Callable[[], None]]] = [
-            *_races(self, card, gpu_cases.first_cases()),
+            *races(gpu_cases.first_cases()),
             ("first call", self.first_call),
             ("profile", self.profile),
-            *_races(self, card, gpu_cases.compiled_cases()[:1]),
-            ("training step in bf16", lambda: self.step("bf16")),
-            *_races(self, card, gpu_cases.sweep_cases()),
-            *_races(self, card, gpu_cases.compiled_cases()[1:]),
-            ("training step in fp32", lambda: self.step("fp32")),
+            *races(compiled[:1]),
+            ("training step in bf16", partial(self.step, "bf16")),
+            *races(gpu_cases.sweep_cases()),
+            *races(compiled[1:]),
+            ("training step in fp32", partial(self.step, "fp32")),
         ]
         for what, task in tasks:
             if self.left <= 0:
@@ -290,6 +268,11 @@ class Run:
         for text in self.broken:
             self.say(f"WRONG: {text}")
         return not self.broken
+
+
+def compiles(name: str) -> bool:
+    """Whether a peer is a compiled program."""
+    return name.removesuffix(GRAPH) in COMPILED
 
 
 def label(case: Case) -> str:
@@ -320,13 +303,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0 if run.report() else 1
-
-
-def _races(run: Run, card: Card, cases: Sequence[Case]) -> list[tuple[str, Callable[[], None]]]:
-    def race(case: Case) -> Callable[[], None]:
-        return lambda: run.race(case, card)
-
-    return [(label(case), race(case)) for case in cases]
 
 
 if __name__ == "__main__":

@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benchmarks.core.settings import ROOT
+from benchmarks.core.process import run_here
 from lares_kernels import CoreConfig, RecurrentCore, available_backends, use_backend
 
 TOOLS = ("memcheck", "racecheck")
@@ -27,39 +26,20 @@ _CORES = (
 )
 
 
-def available() -> bool:
-    """Whether there are kernels to watch, and the tool."""
-    return (
-        available_backends()["cuda"] == "usable" and shutil.which("compute-sanitizer") is not None
-    )
+def watch(out: Path, seconds: float, device: str, say: Callable[[str], None]) -> list[str]:
+    """Make the calls under each tool, where there is one and kernels; why they failed, a line each.
 
-
-def watch(out: Path, seconds: float) -> dict[str, str | None]:
-    """What each tool says: None if nothing is wrong. Its output goes to ``out``."""
-    found: dict[str, str | None] = {}
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
-    for tool in TOOLS:
+    What the tools print goes to ``out``.
+    """
+    if available_backends()["cuda"] != "usable" or shutil.which("compute-sanitizer") is None:
+        return []
+    wrong = []
+    for tool in TOOLS if device == "cuda" else ():
         command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
         command += ["--kernel-regex", "kns=lares", sys.executable, "-m", "benchmarks.gpu.sanitizer"]
-        try:
-            done = subprocess.run(
-                command,
-                cwd=ROOT,
-                env=environment,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=seconds / len(TOOLS),
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            found[tool] = "stopped: out of time"
-            continue
-        text = done.stdout + done.stderr
-        (out / f"sanitizer-{tool}.txt").write_text(text, encoding="utf-8")
-        lines = [line for line in text.splitlines() if line.strip()] or ["no output"]
-        found[tool] = None if done.returncode == 0 else lines[-1]
-    return found
+        found = run_here(command, seconds / len(TOOLS))
+        wrong += found.told(tool, out / f"sanitizer-{tool}.txt", say)
+    return wrong
 
 
 def main() -> None:

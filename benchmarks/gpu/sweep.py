@@ -67,27 +67,21 @@ class Sweep:
         """Try the candidates, and keep the fastest if it is worth it."""
         best, least = self.rules, 1.0 - WORTH
         for name, change in question.candidates.items():
-            left = self.end - time.monotonic()
-            if left < 1:
-                self._tell(question, name, "not reached")
-                continue
+            left, told = self.end - time.monotonic(), "not reached"
             try:
-                with limited(min(left, LONGEST_CANDIDATE), name):
-                    rules = change(self.rules)
-                    ratio = self._ratio(question, name, rules)
+                if left >= 1:
+                    with limited(min(left, LONGEST_CANDIDATE), name):
+                        rules = change(self.rules)
+                        ratio = self._ratio(question, name, rules)
+                    told = f"{ratio:.3f} of the time"
+                    if ratio < least:
+                        best, least = rules, ratio
             except StopIteration:
-                self._tell(question, name, "no such rule is shipped")
-                continue
+                told = "no such rule is shipped"
             except Exception as error:  # of compilers, launches, and what is not equal
-                self._tell(question, name, reason_of(error))
-                continue
-            self._tell(question, name, f"{ratio:.3f} of the time")
-            if ratio < least:
-                best, least = rules, ratio
+                told = reason_of(error)
+            self.say(f"{self.of.name}: {question}, {name}: {told}")
         self.rules = best
-
-    def _tell(self, question: Question, name: str, what: str) -> None:
-        self.say(f"{self.of.name}: {question}, {name}: {what}")
 
     def _ratio(self, question: Question, name: str, rules: Any) -> float:
         """Device time by ``rules``, against those so far, over the question's cases."""

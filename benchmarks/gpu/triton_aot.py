@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from benchmarks.core.process import printed_by
 from benchmarks.gpu.triton_bounds import most_spilled, shared_limit
 from lares_kernels import CoreConfig
 from lares_kernels.spec.config import MIXERS
@@ -39,6 +39,10 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 PUBLISHED = CoreConfig(dropout=0.5, attn_dropout=0.5)
+COLUMNS = (
+    *("GPU", "kernel", "products", "layers", "rows", "warps", "weights", "dropout"),
+    *("registers", "spilled", "shared"),
+)
 _TYPES = {"half": "bf16", "tf32": "fp32", "ieee": "fp32"}
 
 
@@ -57,62 +61,68 @@ class Resources:
     shared: int
 
 
-def arguments(kernel: str, precision: str, mixes_window: bool = False) -> dict[str, str | None]:
-    """Types of a training call's arguments, with a drawn state and a trajectory; None is left out."""
-    product = "*" + _TYPES[precision]
-    if kernel == "weights":
-        floats, products = ["g_matrices", "g_vectors"], ["units", "sides"]
-        tables = ["row_depth", "totals"]
-        numbers = ["kept_rows", "n_steps", "first_step", "splits", "begins"]
-        absent: list[str] = []
-    else:
-        floats, products = ["vectors", "kept"], ["hidden", "matrices"]
-        tables = ["rows", "totals"]
-        numbers = ["max_steps", "steps_done", "kept_rows"]
-        if kernel == "forward":
-            floats += ["trajectory", "last"]
-            absent = ["state", "final"]
-        else:
-            floats += ["g_trajectory", "g_hidden", "scratch", "gradients"]
-            products += ["units", "sides"]
-            tables += ["tile_start"]
-            numbers += ["n_hidden_rows", "first_step", "last_step"]
-            absent = ["g_state", "carry", "g_first", "concat_rows"]
-        (products if mixes_window else absent).append("transforms")
-    return (
-        dict.fromkeys(floats, "*fp32")
-        | dict.fromkeys(products, product)
-        | dict.fromkeys(tables, "*i32")
-        | dict.fromkeys(numbers, "i32")
-        | dict.fromkeys(absent)
-        | {"state_scale": "fp32", "seed": "*i64"}
-    )
+# Types of a training call's arguments, with a drawn state and a trajectory. Those of products have the
+# products' type, those of none are left out.
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "*fp32": (
+        *("vectors", "kept", "trajectory", "last", "g_trajectory", "g_hidden", "scratch"),
+        *("gradients", "g_matrices", "g_vectors"),
+    ),
+    "products": ("hidden", "matrices", "units", "sides"),
+    "*i32": ("rows", "tile_start", "totals", "row_depth"),
+    "i32": (
+        *("max_steps", "steps_done", "kept_rows", "n_hidden_rows", "first_step", "last_step"),
+        *("n_steps", "splits", "begins"),
+    ),
+    "*i64": ("seed",),
+    "fp32": ("state_scale",),
+    "": ("state", "final", "g_state", "carry", "g_first", "concat_rows", "transforms"),
+}
 
 
-def compile_rule(rule: Setting, target: GPUTarget, config: CoreConfig, dropout: bool) -> Any:
-    """Compile the kernel that ``rule`` is for, as a launch would."""
-    rows = 32 if rule.kernel == "weights" else rule.rows
-    c: Constants = constants(config, rows, dropout, rule.precision, rule.chunk, rule.resident)
-    values: dict[str, Any] = {"C": compile_time(c)}
-    if rule.kernel == "forward":
-        kernel = forward_kernel
-        values["DRAWN"] = True
-    elif rule.kernel == "backward":
-        kernel = backward_kernel
-    else:
-        kernel = weights_kernel
-        values |= {"CONCAT": False, "BLOCK": c.row_block, "TOKENS": rule.rows}
-    types = arguments(rule.kernel, rule.precision, config.mixes_window)
+def arguments(precision: str, mixes_window: bool) -> dict[str, str]:
+    """Types by argument."""
+    of_products = "*" + _TYPES[precision]
+    found = {
+        name: of_products if type_ == "products" else type_
+        for type_, names in ARGUMENTS.items()
+        for name in names
+    }
+    return found | ({"transforms": of_products} if mixes_window else {})
+
+
+def source_of(kernel: Any, types: Mapping[str, str], values: Mapping[str, Any]) -> ASTSource:
+    """Return a kernel to be compiled: ``values`` of its constants, types of its other arguments."""
     signature, constant, attributes = {}, {}, {}
     for i, name in enumerate(kernel.arg_names):
-        if name in values or types[name] is None:
+        if name in values or not types[name]:
             signature[name], constant[(i,)] = "constexpr", values.get(name)
             continue
         signature[name] = types[name]
         if types[name].startswith("*") and name != "seed":  # which is not specialised
             attributes[(i,)] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature, constant, attributes)
-    return triton.compile(source, target=target, options=options_of(rule))
+    return ASTSource(kernel, signature, constant, attributes)
+
+
+def resources_of(source: ASTSource, target: GPUTarget, options: Mapping[str, Any]) -> Resources:
+    """Compile a kernel and say what it takes."""
+    return resources(triton.compile(source, target=target, options=dict(options)))
+
+
+def resources_of_rule(
+    rule: Setting, target: GPUTarget, config: CoreConfig, dropout: bool
+) -> Resources:
+    """Say what the kernel that ``rule`` is for takes, compiled as a launch would."""
+    rows = 32 if rule.kernel == "weights" else rule.rows
+    c: Constants = constants(config, rows, dropout, rule.precision, rule.chunk, rule.resident)
+    kernel, values = {
+        "forward": (forward_kernel, {"DRAWN": True}),
+        "backward": (backward_kernel, {}),
+        "weights": (weights_kernel, {"CONCAT": False, "BLOCK": c.row_block, "TOKENS": rule.rows}),
+    }[rule.kernel]
+    values = {"C": compile_time(c), **values}
+    source = source_of(kernel, arguments(rule.precision, config.mixes_window), values)
+    return resources_of(source, target, options_of(rule))
 
 
 def resources(compiled: Any) -> Resources:
@@ -120,20 +130,14 @@ def resources(compiled: Any) -> Resources:
     shared = compiled.metadata.shared
     if "amdgcn" in compiled.asm:
         text = compiled.asm["amdgcn"]
-        counts = [
-            int(found.group(1))
-            for name in ("vgpr_count", "vgpr_spill_count")
-            if (found := re.search(rf"\.{name}:\s+(\d+)", text))
-        ]
-        return Resources(counts[0], counts[1], shared)
+        names = ("vgpr_count", "vgpr_spill_count")
+        counts = [re.search(rf"\.{name}:\s+(\d+)", text) for name in names]
+        return Resources(*(int(found[1]) for found in counts if found), shared)
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        command = [str(tool), "--dump-resource-usage", file.name]
-        text = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", check=True
-        ).stdout
+        text = printed_by([str(tool), "--dump-resource-usage", file.name])
     found = re.search(r"REG:(\d+) STACK:(\d+)", text)
     assert found is not None, text
     return Resources(int(found.group(1)), int(found.group(2)), shared)
@@ -152,18 +156,16 @@ class Compiled:
     def faults(self) -> list[str]:
         """What is past its bound."""
         rule, found = self.rule, self.found
+        spilled, most = most_spilled(self.family, rule), shared_limit(self.family, rule)
         texts = []
-        spilled = most_spilled(self.family, rule)
         if found.spilled > spilled:
             texts.append(f"{found.spilled} spilled, at most {spilled} were")
-        most = shared_limit(self.family, rule)
         if found.shared > most:
             texts.append(f"{found.shared} bytes of shared memory of {most}")
-        if rule.resident and found.shared < matrix_bytes(self.config):
-            texts.append(
-                f"{found.shared} bytes of shared memory do not hold matrices of "
-                f"{matrix_bytes(self.config)}: they are read again and again"
-            )
+        held = matrix_bytes(self.config)
+        if rule.resident and found.shared < held:
+            few = f"{found.shared} bytes of shared memory do not hold matrices of {held}"
+            texts.append(f"{few}: they are read again and again")
         return texts
 
 
@@ -193,7 +195,7 @@ def config_for(family: str, rule: Setting, mixer: str = "attention") -> CoreConf
 def compiled_rule(family: str, rule: Setting, dropout: bool, mixer: str = "attention") -> Compiled:
     """``rule`` compiled for a GPU of its family and the core it is made for."""
     config = config_for(family, rule, mixer)
-    found = resources(compile_rule(rule, TARGETS[family], config, dropout))
+    found = resources_of_rule(rule, TARGETS[family], config, dropout)
     return Compiled(family, rule, config, dropout, found)
 
 
@@ -220,22 +222,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="fail where a bound is passed")
     options = parser.parse_args(arguments)
     print(f"Triton {triton.__version__}, {PUBLISHED.d_model=}, mixer {options.mixer}\n")
-    print(
-        "| GPU | kernel | products | layers | rows | warps | weights | dropout | registers | spilled "
-        "| shared |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|", sep="\n")
     faults = []
     asked = (options.families, options.precisions, options.most_rows, options.mixer)
     for row in table(*asked):
         rule, found = row.rule, row.found
         where = rule.weights if rule.kernel == "forward" else ""
-        print(
-            f"| {row.family} | {rule.kernel} | {rule.precision} | {row.config.n_layers} | {rule.rows} "
-            f"| {rule.warps} | {where} | {'on' if row.dropout else 'off'} | {found.registers} "
-            f"| {found.spilled} | {found.shared} |",
-            flush=True,
+        cells = (
+            *(row.family, rule.kernel, rule.precision, row.config.n_layers, rule.rows, rule.warps),
+            *(where, "on" if row.dropout else "off", *astuple(found)),
         )
+        print(f"| {' | '.join(map(str, cells))} |", flush=True)
         what = f"{row.family}, {rule.kernel}, {rule.precision}, {rule.rows} rows"
         faults += [f"{what}: {text}" for text in row.faults()]
     for text in faults:

@@ -17,13 +17,13 @@ import ctypes
 import json
 import os
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
+from benchmarks.core.process import printed_by
+from benchmarks.core.race import timed
 from benchmarks.core.settings import ROOT
 
 FIELDS = ("round", "case", "other_ms", "this_ms", "ratio")
@@ -113,11 +113,7 @@ def measure_in_turns(library: Path, rounds: int) -> Iterator[dict[str, tuple[flo
 
 def median_ms(run: Callable[[], None], calls: int = 15, before: int = 3) -> float:
     """Return the median of some calls, in milliseconds, after some that do not count."""
-    times = []
-    for _ in range(calls + before):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
+    times = [timed(run).wall for _ in range(calls + before)]
     return 1e3 * statistics.median(times[before:])
 
 
@@ -129,19 +125,10 @@ def run_in(checkout: Path, statement: str, environment: Mapping[str, str]) -> st
     """
     # Kernels come from the working folder, benchmarks from here.
     program = f"import sys, lares_kernels; sys.path.insert(0, {str(ROOT)!r}); {statement}"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=checkout,
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
-    return done.stdout
+    return printed_by([sys.executable, "-c", program], None, checkout, environment)
 
 
-def timed(checkout: Path) -> dict[str, float]:
+def measured(checkout: Path) -> dict[str, float]:
     """Return what :func:`measure` prints of a checkout."""
     found: dict[str, float] = json.loads(run_in(checkout, MEASURE, os.environ))
     return found
@@ -153,7 +140,7 @@ def rounds_of(options: argparse.Namespace) -> Iterator[dict[str, tuple[float, fl
         yield from measure_in_turns(options.other / LIBRARY, options.rounds)
         return
     for _ in range(options.rounds):
-        other, this = timed(options.other), timed(ROOT)
+        other, this = measured(options.other), measured(ROOT)
         yield {case: (before, this[case]) for case, before in other.items()}
 
 
@@ -174,8 +161,13 @@ def main(arguments: list[str] | None = None) -> None:
         of_case = [float(row[4]) for row in rows if row[1] == case]
         print(f"{case}: median ratio {statistics.median(of_case):.3f}")
     if options.csv:
-        with open(options.csv, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([FIELDS, *rows])
+        write_csv(options.csv, [FIELDS, *rows])
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a file of rows, the names of columns first."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 if __name__ == "__main__":

@@ -17,16 +17,14 @@ COMMANDS = (
     "-c 'import torch, lares_kernels'",
     "-c 'import lares_kernels.config, lares_kernels.cpu_library'",
     "-m lares --help",
-    "-m lares demo --help",
-    "-m lares train --help",
-    "-m lares posttrain --help",
-    "-m lares evaluate --help",
-    "-m lares recommend --help",
-    "-m lares data --help",
-    "-m lares data get --help",
-    "-m lares data info --help",
-    "-m lares data embed --help",
-    "-m lares doctor --help",
+    *(
+        f"-m lares {name} --help"
+        for name in ("demo", "train", "posttrain", "evaluate", "recommend")
+    ),
+    *(
+        f"-m lares {name} --help"
+        for name in ("data", "data get", "data info", "data embed", "doctor")
+    ),
     "-m lares tarin",
     "-m lares train x --trainer.patiense=3",
     "-m lares train x --trainer.patience=0",

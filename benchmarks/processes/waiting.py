@@ -10,7 +10,6 @@ take turns. Other programs are loops that do nothing else.
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import statistics
 import subprocess
@@ -20,8 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.core.race import timed
 from benchmarks.core.settings import ROOT
-from benchmarks.processes.revisions import run_in
+from benchmarks.processes.revisions import run_in, write_csv
 
 # What the environment says. 3000 is what `lares` takes.
 WAYS = {
@@ -59,20 +59,18 @@ def measure() -> None:
 
         with torch.no_grad():
             for case, run in (("the op", op), ("between PyTorch's layers", between)):
-                times = sorted(timed(run))
+                times = sorted(seconds_of_calls(run))
                 median, p90 = statistics.median(times), times[int(0.9 * len(times))]
                 print(case, batch, f"{1e3 * median:.3f}", f"{1e3 * p90:.3f}", sep=",")
 
 
-def timed(run: Callable[[], None]) -> list[float]:
+def seconds_of_calls(run: Callable[[], None]) -> list[float]:
     """Return the seconds of every call within some time."""
     for _ in range(5):
         run()
     times, end = [], time.perf_counter() + SECONDS
     while time.perf_counter() < end:
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
+        times.append(timed(run).wall)
     return times
 
 
@@ -110,8 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
                         rows.append((revision, str(beside), way, *line.split(",")))
                         print(*rows[-1], sep="\t", flush=True)
     if options.csv:
-        with open(options.csv, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([FIELDS, *rows])
+        write_csv(options.csv, [FIELDS, *rows])
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
-from benchmarks.cases.gpu import COMPILED, LENGTH_50, MAIN, SINGLE, with_compiled
+from benchmarks.cases.gpu import COMPILED, EAGER, LENGTH_50, MAIN, SINGLE, with_compiled
+from benchmarks.cases.op import Case
 from benchmarks.report.results import GpuRow
 
-_COMPILED = tuple(name for name in COMPILED if name not in ("explicit", "plain"))
+Rows = Sequence[GpuRow]
+Figure = Callable[[Rows], "float | None"]
 
 
 class Goal(NamedTuple):
@@ -17,7 +21,7 @@ class Goal(NamedTuple):
     text: str
     limit: float
     below: bool
-    value: Callable[[Sequence[GpuRow]], float | None]
+    value: Figure
 
 
 class Verdict(NamedTuple):
@@ -33,91 +37,73 @@ class Verdict(NamedTuple):
         return f"{word}: {self.goal.text}{found}"
 
 
-def _of(rows: Sequence[GpuRow], case: str, passes: str) -> list[GpuRow]:
-    wanted = (case, passes, "bf16")
-    return [row for row in rows if (row.case, row.passes, row.precision) == wanted]
+def of(case: Case, figure: Callable[[GpuRow, Rows], float | None]) -> Figure:
+    """A figure of a case's race and in it the op's fastest row, no captured one and no reference."""
 
-
-def _op(rows: Sequence[GpuRow]) -> GpuRow | None:
-    """The op's fastest row that is not a captured one and no reference."""
-    own = [
-        row
-        for row in rows
-        if row.implementation in ("op:triton", "op:cuda") and row.median_us is not None
-    ]
-    return min(own, key=lambda row: row.median_us or 0.0, default=None)
-
-
-def _time(case: str, passes: str) -> Callable[[Sequence[GpuRow]], float | None]:
-    def value(rows: Sequence[GpuRow]) -> float | None:
-        own = _op(_of(rows, case, passes))
-        return None if own is None else own.median_us
+    def value(rows: Rows) -> float | None:
+        wanted = (case.name, case.passes, "bf16")
+        race = [row for row in rows if (row.case, row.passes, row.precision) == wanted]
+        own = [row for row in race if row.implementation in ("op:triton", "op:cuda")]
+        timed = [row for row in own if row.median_us]
+        return figure(min(timed, key=lambda row: row.median_us or 0.0), race) if timed else None
 
     return value
 
 
-def _ratio(case: str, passes: str, others: Sequence[str]) -> Callable[..., float | None]:
+def time(own: GpuRow, race: Rows) -> float | None:
+    return own.median_us
+
+
+def ratio(others: Sequence[str], own: GpuRow, race: Rows) -> float | None:
     """How many times as long the fastest of the others took in the op's own race."""
-
-    def value(rows: Sequence[GpuRow]) -> float | None:
-        chosen = _of(rows, case, passes)
-        own = _op(chosen)
-        times = [row.median_us for row in chosen if row.implementation in others]
-        found = [time for time in times if time]
-        if own is None or not own.median_us or not found:
-            return None
-        return min(found) / own.median_us
-
-    return value
+    times = [row.median_us for row in race if row.implementation in others and row.median_us]
+    return min(times) / own.median_us if times and own.median_us else None
 
 
-def _launches(rows: Sequence[GpuRow]) -> float | None:
-    """A batch of one on the clock, over the part of it that is the host's."""
-    own = _op(_of(rows, SINGLE.name, "forward"))
-    if own is None or not own.wall_us or not own.host_us:
-        return None
-    return own.wall_us / own.host_us
+def launches(own: GpuRow, race: Rows) -> float | None:
+    """A call on the clock, over the part of it that is the host's."""
+    return own.wall_us / own.host_us if own.wall_us and own.host_us else None
 
 
-def _first_call(rows: Sequence[GpuRow]) -> float | None:
+def first_call(rows: Rows) -> float | None:
     """Seconds."""
     found = [row.wall_us for row in rows if row.case == "first-call" and row.wall_us is not None]
     return 1e-6 * max(found) if found else None
 
 
-_BOTH = "forward+backward"
-_RACE = with_compiled(MAIN).name
+_TRAINING = replace(MAIN, backward=True)
+_COMPILED = partial(ratio, [name for name in COMPILED if name not in EAGER])
+_EAGER = partial(ratio, ["explicit"])
 GOALS = (
-    Goal("main case, forward, at most 35 us", 35.0, True, _time(MAIN.name, "forward")),
+    Goal("main case, forward, at most 35 us", 35.0, True, of(MAIN, time)),
     Goal(
         "main case, forward, at least 6 times as fast as the best compiled program",
-        *(6.0, False, _ratio(_RACE, "forward", _COMPILED)),
+        *(6.0, False, of(with_compiled(MAIN), _COMPILED)),
     ),
     Goal(
         "main case, forward, at least 25 times as fast as eager",
-        *(25.0, False, _ratio(MAIN.name, "forward", ("explicit",))),
+        *(25.0, False, of(MAIN, _EAGER)),
     ),
     Goal(
         "main case, forward and backward with dropout, at most 190 us",
-        *(190.0, True, _time(MAIN.name, _BOTH)),
+        *(190.0, True, of(_TRAINING, time)),
     ),
     Goal(
         "main case, forward and backward, at least 5 times as fast as the best compiled program",
-        *(5.0, False, _ratio(_RACE, _BOTH, _COMPILED)),
+        *(5.0, False, of(with_compiled(_TRAINING), _COMPILED)),
     ),
-    Goal("50 items, forward, at most 220 us", 220.0, True, _time(LENGTH_50.name, "forward")),
-    Goal("a batch of one within twice its launch", 2.0, True, _launches),
+    Goal("50 items, forward, at most 220 us", 220.0, True, of(LENGTH_50, time)),
+    Goal("a batch of one within twice its launch", 2.0, True, of(SINGLE, launches)),
     Goal(
-        "a first call in a fresh process, all compiled before, at most 3 s", 3.0, True, _first_call
+        "a first call in a fresh process, all compiled before, at most 3 s", 3.0, True, first_call
     ),
 )
 
 
-def verdicts(rows: Sequence[GpuRow]) -> list[Verdict]:
+def verdicts(rows: Rows) -> list[Verdict]:
     """Every goal against the rows of one run."""
-    found = []
-    for goal in GOALS:
-        value = goal.value(rows)
-        met = None if value is None else (value <= goal.limit) == goal.below
-        found.append(Verdict(goal, value, met))
-    return found
+    values = [(goal, goal.value(rows)) for goal in GOALS]
+    return [
+        Verdict(goal, value, None if value is None else (value <= goal.limit) == goal.below)
+        for goal, value in values
+    ]

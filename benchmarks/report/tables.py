@@ -1,12 +1,123 @@
-"""Rows of results as Markdown tables."""
+"""Rows of results as tables: those of the pages, and the one that ends a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from benchmarks.report.results import CatalogueRow, Row
 
 PASSES = ("forward", "forward+backward")
+ABSENT = "-"  # of a number that a peer which was left out does not have
+STEP_PARTS = ("data", "encoder", "losses", "optimizer")
+FREED = {"rpt_step": "kept", "rpt_step:usual": "given back"}  # memory, by case
+# What is said of the card's own speed, by case.
+OF_CARD: dict[str, Callable[[Any], str]] = {
+    "peak": lambda row: f"{row.precision} products {1e-3 * (row.gflops or 0.0):.0f} TFLOP/s",
+    "bandwidth": lambda row: f"copy {row.gbytes:,.0f} GB/s",
+    "launch": lambda row: f"an operation on one number {row.wall_us:.0f} us on the clock",
+    "first-call": lambda row: (
+        f"the first call of a fresh process ({row.implementation}) {1e-6 * row.wall_us:.2f} s"
+    ),
+}
+
+
+def is_step(row: Row) -> bool:
+    return row.case.startswith("spt-") and row.passes == "step"
+
+
+def is_sweep(row: Row) -> bool:
+    return row.case.split("-")[0] in ("avx2", "width", "length", "layers", "steps", "batch")
+
+
+# Whether a row has a line, by the table's name in a template.
+HAS: dict[str, Callable[[Any], bool]] = {
+    "main": lambda row: row.case == "main",
+    "small": lambda row: row.case.startswith("single") or row.case == "call-overhead",
+    "sweep": lambda row: is_sweep(row) and row.implementation.startswith("op:"),
+    "steps": is_step,
+    "epochs": lambda row: row.passes == "epoch",
+    "kept": lambda row: bool(row.bytes_saved and row.tokens and row.steps),
+    "times": lambda row: bool(row.passes) and not row.case.startswith(("memory", "rpt_")),
+    "memory": lambda row: row.case == "memory" and row.peak_bytes is not None,
+    "rpt": lambda row: row.case in FREED,
+    "cases": lambda row: not row.case.startswith(("spt-", *OF_CARD)),
+}
+
+
+def lines_of(rows: Sequence[Row], table: str, columns: Sequence[str]) -> list[list[str]]:
+    """The cells of a table."""
+    cells = cells_of(rows)
+    return [[cells[column](row) for column in columns] for row in rows if HAS[table](row)]
+
+
+def cells_of(rows: Sequence[Row]) -> dict[str, Callable[[Any], str]]:
+    """What stands in a row's cell, by column; some cells are about other rows beside it in ``rows``."""
+    key = ("case", "passes", "precision", "threads", "implementation")
+    known = {tuple(getattr(row, name) for name in key): row for row in rows}
+    weighed: Any = [row for row in rows if row.case == "rpt_memory" and row.left_out is None]
+    taken = {row.implementation: row.peak_bytes / 1e6 for row in weighed}
+    peaks = peaks_of(rows)
+
+    def beside(row: Row, column: str, **others: str) -> Any:
+        found = known.get(tuple(others.get(name, getattr(row, name)) for name in key))
+        return found and getattr(found, column)
+
+    def part(name: str) -> Callable[[Row], str]:
+        return lambda row: number(beside(row, "median_us", passes=name), time_text)
+
+    def ratio_in_fp32(row: Row) -> float | None:
+        plain = beside(row, "median_us", implementation="plain", precision="fp32")
+        return plain and row.median_us and plain / row.median_us
+
+    def of_peak(row: Row) -> float | None:
+        """Percent of what the row's threads could reach."""
+        peak = peaks.get(row.case, peaks.get(row.precision))
+        return peak and row.gflops and 100 * row.gflops / (peak * row.threads)
+
+    return {
+        "case": lambda row: row.case,
+        "pass": lambda row: str(row.passes),
+        "precision": lambda row: row.precision,
+        "threads": lambda row: str(row.threads),
+        "dropout": lambda row: f"{row.dropout:g}",
+        "steps": lambda row: str(row.steps),
+        "tokens": lambda row: f"{row.tokens:,}",
+        "items": lambda row: f"{row.n_items:,}",
+        "what ran": lambda row: row.implementation,
+        "median": lambda row: number(row.median_us, time_text),
+        "quartiles": lambda row: number(
+            row.q1_us, lambda q1: f"{time_text(q1)} .. {time_text(row.q3_us)}"
+        ),
+        "x plain": lambda row: number(row.speedup, "{:.2f}".format),
+        "plain": lambda row: number(beside(row, "median_us", implementation="plain"), time_text),
+        "x plain in fp32": lambda row: number(ratio_in_fp32(row), "{:.2f}".format),
+        "GFLOP/s": lambda row: number(row.gflops, _three),
+        "of peak": lambda row: number(of_peak(row), "{:.1f} %".format),
+        **{name: part(name) for name in STEP_PARTS},
+        "samples a second": lambda row: number(
+            row.median_us and 1e6 * row.batch / row.median_us, "{:,.0f}".format
+        ),
+        "encoder x plain": lambda row: number(
+            beside(row, "speedup", passes="encoder"), "{:.2f}".format
+        ),
+        "MiB kept": lambda row: _three(row.bytes_saved / 2**20),
+        "bytes a token and step": lambda row: f"{row.bytes_saved / (row.tokens * row.steps):,.0f}",
+        "memory": lambda row: f"{row.peak_bytes / 1e6:,.1f} MB",
+        "freed memory": lambda row: FREED[row.case],
+        "memory taken": lambda row: number(taken.get(row.implementation), "{:,.0f} MB".format),
+        "wall": lambda row: number(row.wall_us, time_text),
+        "host": lambda row: number(row.host_us, time_text),
+        "floor": lambda row: number(row.floor_us, time_text),
+        "of floor": lambda row: number(
+            row.floor_us and row.median_us / row.floor_us, "{:.1f} x".format
+        ),
+    }
+
+
+def number(value: float | None, form: Callable[[float], str]) -> str:
+    """A number in words, where there is one."""
+    return ABSENT if value is None else form(value)
 
 
 def origin_text(rows: Sequence[Row]) -> str:
@@ -19,19 +130,8 @@ def origin_text(rows: Sequence[Row]) -> str:
     )
 
 
-def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]], text_columns: int) -> str:
-    """A table whose first ``text_columns`` columns stand left and whose others stand right."""
-    ruler = ["---" if i < text_columns else "--:" for i in range(len(header))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ruler, *lines))
-
-
-ABSENT = "-"  # of a number that a peer which was left out does not have
-
-
-def time_text(microseconds: float | None) -> str:
+def time_text(microseconds: float) -> str:
     """``123 us`` or ``12.3 ms``."""
-    if microseconds is None:
-        return ""
     return f"{microseconds:.0f} us" if microseconds < 1000 else f"{_three(microseconds / 1000)} ms"
 
 
@@ -40,20 +140,6 @@ def _three(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def median_text(row: Row | None) -> str:
-    return ABSENT if row is None or row.median_us is None else time_text(row.median_us)
-
-
-def quartiles_text(row: Row) -> str:
-    if row.q1_us is None:
-        return ABSENT
-    return f"{time_text(row.q1_us)} .. {time_text(row.q3_us)}"
-
-
-def speedup_text(row: Row | None) -> str:
-    return ABSENT if row is None or row.speedup is None else f"{row.speedup:.2f}"
 
 
 def left_out_text(rows: Iterable[Row]) -> str:
@@ -94,14 +180,10 @@ def _found(row: Row) -> tuple[str, str, str]:
     if row.left_out:
         return ABSENT, ABSENT, row.left_out
     if row.median_us is not None:
-        return time_text(row.median_us), speedup_text(row), ""
+        return time_text(row.median_us), number(row.speedup, "{:.2f}".format), ""
     if taken is not None:
         return f"{taken / 1e6:,.1f} MB", "", ""
-    return f"{gflops_text(row)} GFLOP/s", "", ""
-
-
-def gflops_text(row: Row) -> str:
-    return ABSENT if row.gflops is None else _three(row.gflops)
+    return f"{number(row.gflops, _three)} GFLOP/s", "", ""
 
 
 def peaks_of(rows: Iterable[Row]) -> dict[str, float]:
@@ -112,141 +194,3 @@ def peaks_of(rows: Iterable[Row]) -> dict[str, float]:
         if name == "peak" and row.gflops:
             peaks[instruction_set or row.precision] = row.gflops
     return peaks
-
-
-def peak_text(row: Row, peaks: dict[str, float]) -> str:
-    """Percent of what the row's threads could reach."""
-    peak = peaks.get(row.case, peaks.get(row.precision))
-    if row.gflops is None or peak is None:
-        return ABSENT
-    return f"{100 * row.gflops / (peak * row.threads):.1f} %"
-
-
-def main_table(rows: Sequence[Row], peaks: dict[str, float]) -> str:
-    """The main case, every implementation."""
-    header = ["pass", "precision", "threads", "what ran", "median", "quartiles", "x plain"]
-    main = [row for row in rows if row.case == "main"]
-    single = _plain_in_fp32(main)
-    lines = [
-        [
-            *(str(row.passes), row.precision, str(row.threads), row.implementation),
-            *(median_text(row), quartiles_text(row), speedup_text(row)),
-            _ratio_text(single.get(_race_of(row)), row.median_us),
-            *(gflops_text(row), peak_text(row, peaks)),
-        ]
-        for row in main
-    ]
-    header += ["x plain in fp32", "GFLOP/s", "of peak"]
-    return markdown_table(header, lines, text_columns=4)
-
-
-def _race_of(row: Row) -> tuple[str, str | None, int]:
-    """What a row shares with the others of its shape, whatever the precision."""
-    return row.case, row.passes, row.threads
-
-
-def _plain_in_fp32(rows: Sequence[Row]) -> dict[tuple[str, str | None, int], float | None]:
-    """Microseconds of plain PyTorch in float32 beside each row."""
-    return {
-        _race_of(row): row.median_us
-        for row in rows
-        if row.implementation == "plain" and row.precision == "fp32"
-    }
-
-
-def _ratio_text(one: float | None, other: float | None) -> str:
-    return f"{one / other:.2f}" if one and other else ABSENT
-
-
-def small_table(rows: Sequence[Row]) -> str:
-    """One sequence, and a call with next to no work."""
-    header = ["case", "pass", "precision", "what ran", "median", "quartiles", "x plain"]
-    small = [row for row in rows if row.case.startswith("single") or row.case == "call-overhead"]
-    single = _plain_in_fp32(small)
-    lines = [
-        [
-            *(row.case, str(row.passes), row.precision, row.implementation),
-            *(median_text(row), quartiles_text(row), speedup_text(row)),
-            _ratio_text(single.get(_race_of(row)), row.median_us),
-        ]
-        for row in small
-    ]
-    return markdown_table([*header, "x plain in fp32"], lines, text_columns=4)
-
-
-def is_sweep(row: Row) -> bool:
-    return row.case.split("-")[0] in ("avx2", "width", "length", "layers", "steps", "batch")
-
-
-def sweep_table(rows: Sequence[Row], peaks: dict[str, float]) -> str:
-    """Everything that differs from the main case in one value: the op, and plain beside it."""
-    plain = {(row.case, row.passes): row for row in rows if row.implementation == "plain"}
-    header = ["case", "pass", "tokens", "op", "plain", "op's median", "x plain"]
-    lines = [
-        [
-            *(row.case, str(row.passes), f"{row.tokens:,}", row.implementation),
-            *(median_text(plain.get((row.case, row.passes))), median_text(row)),
-            *(speedup_text(row), gflops_text(row), peak_text(row, peaks)),
-        ]
-        for row in rows
-        if is_sweep(row) and row.implementation.startswith("op:")
-    ]
-    return markdown_table([*header, "GFLOP/s", "of peak"], lines, text_columns=2)
-
-
-STEP_PARTS = ("data", "encoder", "losses", "optimizer", "step")
-
-
-def is_step(row: Row) -> bool:
-    return row.case.startswith("spt-")
-
-
-def step_table(rows: Sequence[Row]) -> str:
-    """Training steps: what their parts take, and how many times as long plain's took."""
-    found: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in rows:
-        if is_step(row):
-            found.setdefault((row.case, row.implementation), {})[str(row.passes)] = row
-    lines = []
-    for (case, name), parts in found.items():
-        whole = parts["step"]
-        seconds = 1e-6 * (whole.median_us or 0.0)
-        pace = f"{(whole.batch or 0) / seconds:,.0f}" if seconds else ABSENT
-        times = [median_text(parts.get(part)) for part in STEP_PARTS]
-        ratios = [speedup_text(parts.get(part)) for part in ("encoder", "step")]
-        lines.append([case, name, *times, pace, *ratios])
-    header = ["case", "encoder", *STEP_PARTS, "samples a second", "encoder x plain", "step x plain"]
-    return markdown_table(header, lines, text_columns=2)
-
-
-def is_epoch(row: Row) -> bool:
-    return row.passes == "epoch"
-
-
-def epoch_table(rows: Sequence[Row]) -> str:
-    """Whole epochs, and how many times as long the first program's took."""
-    lines = [
-        [
-            *(row.case, row.implementation, median_text(row), quartiles_text(row)),
-            speedup_text(row),
-        ]
-        for row in rows
-        if is_epoch(row)
-    ]
-    header = ["case", "what ran", "median", "quartiles", "x RecBole"]
-    return markdown_table(header, lines, text_columns=2)
-
-
-def memory_table(rows: Sequence[Row]) -> str:
-    """What is kept for the backward pass."""
-    header = ["what ran", "steps", "tokens", "MiB kept", "bytes a token and step"]
-    lines = [
-        [
-            *(row.implementation, str(row.steps), f"{row.tokens:,}"),
-            _three(row.bytes_saved / 2**20),
-            f"{row.bytes_saved / (row.tokens * row.steps):,.0f}",
-        ]
-        for row in rows
-        if row.bytes_saved and row.tokens and row.steps
-    ]
-    return markdown_table(header, lines, text_columns=1)

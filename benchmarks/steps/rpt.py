@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import json
 import sys
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.core.memory import peak_growth
+from benchmarks.core.race import Race
 from benchmarks.steps.spt import PlainEncoder
 from benchmarks.steps.spt_data import drawn_dataset
 from lares import LaresConfig, LaresModel
@@ -35,7 +35,6 @@ from lares.training.steps import Place
 DATA, N_ITEMS = "beauty14", 24_588  # lengths; the catalogue of Amazon 2023 Musical Instruments
 BATCH, DEPTHS = 400, (2, 4, 8, 12)
 NAMES = ("plain", "op")
-GRADIENT_LIMIT = 1e-4
 CPU = Place(rank=0, n_processes=1, device=torch.device("cpu"))
 
 
@@ -65,17 +64,16 @@ class PlainObjective(nn.Module):
     ) -> Tensor:
         """The loss; ``states`` (B, G, L, d) fixes the first ones, else torch's generator draws."""
         found, reference, rewards = [], [], []
+        histories = batch.histories.padded, batch.histories.lengths
         for rollout, depth in enumerate(depths):
             own, fixed = (None, None) if states is None else (s[:, rollout] for s in states)
-            trajectory = self.encoder.encode(batch.item_seq, batch.lengths, depth, own)
+            trajectory = self.encoder.encode(*histories, depth, own)
             scores = trajectory @ self.model.items.mT
             found.append(self._of_target(scores.log_softmax(-1), batch.targets))
             best = scores[:, -1].detach()[:, 1:].topk(self.rpt.k).indices + 1
             rewards.append((best == batch.targets[:, None]).any(1).float())
             with torch.no_grad():
-                trajectory = self.reference_encoder.encode(
-                    batch.item_seq, batch.lengths, depth, fixed
-                )
+                trajectory = self.reference_encoder.encode(*histories, depth, fixed)
                 scores = trajectory @ self.reference.items.mT
                 reference.append(self._of_target(scores.log_softmax(-1), batch.targets))
         advantages = group_advantages(torch.stack(rewards, dim=1))
@@ -99,6 +97,8 @@ class RptStep:
         name: ``op``, or ``plain`` for :class:`PlainObjective`.
         batch: samples.
     """
+
+    precision = "fp32"  # of the products
 
     def __init__(self, name: str, batch: int = BATCH) -> None:
         torch.manual_seed(0)
@@ -135,7 +135,7 @@ class RptStep:
             objective.double()
         objective.eval()
         batch, _, *seeds = self.phase.make(self.order[: self.batch], 0)
-        shape = (*batch.item_seq.shape, 2 * len(DEPTHS), self.model.config.d_model)
+        shape = (*batch.histories.padded.shape, 2 * len(DEPTHS), self.model.config.d_model)
         drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0)).permute(0, 2, 1, 3)
         states = (drawn.double() if double else drawn).split(len(DEPTHS), dim=1)
         if self.plain is not None:
@@ -149,16 +149,6 @@ class RptStep:
         }
         objective.zero_grad()
         return found
-
-
-def check_equal(step: RptStep, plain: RptStep) -> None:
-    """Raise ``AssertionError`` unless gradients are those of the plain program in float64."""
-    found, exact = step.gradients(double=False), plain.gradients(double=True)
-    assert found.keys() == exact.keys()
-    scale = 1e-3 * max(float(g.norm()) for g in exact.values())
-    for name, wanted in exact.items():
-        error = float((found[name].double() - wanted).norm()) / max(float(wanted.norm()), scale)
-        assert error < GRADIENT_LIMIT, f"{name} is {error:.2g} off"
 
 
 def bytes_taken(name: str, batch: int) -> int:
@@ -176,14 +166,9 @@ def bytes_taken(name: str, batch: int) -> int:
 
 def seconds_of_rounds(names: Sequence[str], batch: int, rounds: int) -> dict[str, list[float]]:
     """Of the programs' steps, by name; the first round is not counted."""
-    steps = {name: RptStep(name, batch) for name in names}
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(rounds + 1):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            found[name].append(time.perf_counter() - started)
-    return {name: seconds[1:] for name, seconds in found.items()}
+    race = Race({name: RptStep(name, batch) for name in names})
+    race.run(rounds)
+    return {name: [sample.wall for sample in samples] for name, samples in race.samples.items()}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import time
-from typing import Any
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from benchmarks.cases.baselines import PlainCore, draw_state, newest
 from benchmarks.cases.equality import YARDSTICKS
 from benchmarks.steps.spt_data import drawn_dataset
 from lares import LaresConfig, LaresModel
-from lares.model.encoder import EncoderOutput, LaresEncoder
+from lares.model import EncoderOutput, LaresEncoder, PackedHistories
 from lares.objectives.spt.config import SptConfig
 from lares.objectives.spt.losses import SptDepths, SptLosses
 from lares.objectives.spt.prefixes import SptObjective
@@ -51,21 +52,21 @@ class PlainEncoder(nn.Module):
 
     def forward(
         self,
-        item_seq: Tensor,
-        lengths: Tensor,
+        histories: PackedHistories,
+        lengths: None,
         num_steps: Tensor,
         initial_state: Tensor | None = None,
         *,
         return_trajectory: bool = True,
         **_: Any,
     ) -> EncoderOutput:
-        size = len(lengths) // 3
+        size = len(histories) // 3
         states = (None,) * 3 if initial_state is None else initial_state.split(size)
         roles = [
             self.encode(*role)
             for role in zip(
-                item_seq.split(size),
-                lengths.split(size),
+                histories.padded.split(size),
+                histories.lengths.split(size),
                 num_steps[::size].tolist(),
                 states,
                 strict=True,
@@ -158,14 +159,9 @@ class SptStep:
         clock.append(self._now())
         self.n_calls += 1
         encoder = self._left - self._entered + clock[2] - self._reached
-        self.parts.append(
-            {
-                "data": clock[1] - clock[0],
-                "encoder": encoder,
-                "losses": clock[2] - clock[1] - encoder,
-                "optimizer": clock[3] - clock[2],
-            }
-        )
+        seconds = [after - before for before, after in pairwise(clock)]
+        seconds[1:2] = [encoder, seconds[1] - encoder]
+        self.parts.append(dict(zip(PARTS, seconds, strict=True)))
 
     def gradients(self, double: bool) -> dict[str, Tensor]:
         """Of every parameter for one batch, without dropout, from one drawn first state.
@@ -184,7 +180,8 @@ class SptStep:
         if double:
             objective.double()
             state = state.double()
-        width = max(batch.item_seq.shape[1], batch.partner_seq.shape[1])  # type: ignore[union-attr]
+        assert batch.partners is not None
+        width = max(batch.histories.width, batch.partners.width)
         states = (state[:, :width],) * 3
         with self._autocast("fp32" if double else self.precision):
             losses: SptLosses = objective(batch, DEPTHS, seed, initial_states=states)
@@ -226,7 +223,15 @@ def _common_name(name: str) -> str:
     return name
 
 
-def errors_of(step: SptStep, plain: SptStep) -> dict[str, float]:
+class Step(Protocol):
+    """A step whose gradients can be held to a plain one's."""
+
+    precision: str
+
+    def gradients(self, double: bool) -> dict[str, Tensor]: ...
+
+
+def errors_of(step: Step, plain: Step) -> dict[str, float]:
     """How far a step's gradients are from those of plain PyTorch in float64, by parameter.
 
     Raises:
@@ -242,7 +247,7 @@ def errors_of(step: SptStep, plain: SptStep) -> dict[str, float]:
     }
 
 
-def check_equal(step: SptStep, plain: SptStep) -> None:
+def check_equal(step: Step, plain: Step) -> None:
     """Raise ``AssertionError`` unless a step's gradients are those of plain PyTorch in float64.
 
     In bf16 they may be twice as far away as the worst of plain's own in bf16.

@@ -14,7 +14,7 @@ from lares import __version__
 from lares.cli.output import keep_closed_streams, takes_any_text
 from lares.cli.stopping import STOPPED, stops_while_loading
 from lares.cli.waiting import wait_briefly
-from lares.errors import LaresError, told
+from lares.errors import LaresError, refusal
 from lares.names import nearest, one_line
 from lares_kernels.spec.errors import BackendError
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         if _let_go_of_output() and error.filename is None:
             error.filename = "standard output"
-        _end(f"error: {told(error)}", EXIT_USAGE)
+        _end(f"error: {refusal(error)}", EXIT_USAGE)
 
 
 def _run(arguments: Sequence[str]) -> None:

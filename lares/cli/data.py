@@ -7,18 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lares.cli.options import (
-    OptionParser,
-    command_parser,
-    require_at_least,
-    require_output,
-    require_place,
-)
+from lares.cli.options import OptionParser, command_parser, require_output, require_place
 from lares.data.fetch.amazon import get_amazon_2023
 from lares.data.fetch.movielens import get_movielens_100k
 from lares.data.file_names import require_there
 from lares.errors import ConfigError
 from lares.names import nearest
+from lares.plain import whole
 from lares.training.config import DataOptions
 
 _SOURCES = ("ml-100k", "amazon23")
@@ -41,6 +36,7 @@ def info_parser() -> OptionParser:
     parser = command_parser("data info", "Read a file as train would; say what is in it.")
     parser.add_argument("path", metavar="DATA", help="File or folder of interactions.")
     parser.add_class_arguments(DataOptions, skip={"path"})
+    parser.judges[""] = DataOptions
     return parser
 
 
@@ -68,44 +64,44 @@ def embed_parser() -> OptionParser:
 
 def embed(argv: Sequence[str]) -> None:
     """``lares data embed``."""
-    found = embed_parser().parse_args(list(argv))
-    require_at_least("--batch_size", found.batch_size, 1)
-    path = Path(found.table)
-    output = Path(found.output) if found.output else path.with_suffix(".safetensors")
+    args = embed_parser().parse_args(list(argv))
+    whole("--batch_size", args.batch_size, 1)
+    path = Path(args.table)
+    output = Path(args.output) if args.output else path.with_suffix(".safetensors")
     require_output("--output", output)
-    columns = found.text_columns.split(",")
-    twice = [name for name in (found.item_column, *columns) if columns.count(name) > 1]
-    if twice or found.item_column in columns:
+    columns = args.text_columns.split(",")
+    twice = [name for name in (args.item_column, *columns) if columns.count(name) > 1]
+    if twice or args.item_column in columns:
         raise ConfigError(
-            f"--text_columns is {found.text_columns!r} and --item_column {found.item_column!r}; they "
+            f"--text_columns is {args.text_columns!r} and --item_column {args.item_column!r}; they "
             "must be different columns"
         )
     require_there(path)
     # Imported here: it brings torch.
     from lares.data.embed import embed_items, load_encoder, read_item_texts
 
-    texts = read_item_texts(path, found.item_column, columns)
-    encoder = load_encoder(found.model, found.device)
-    n, width = embed_items(texts, encoder, output, model=found.model, batch_size=found.batch_size)
+    texts = read_item_texts(path, args.item_column, columns)
+    encoder = load_encoder(args.model, args.device)
+    n, width = embed_items(texts, encoder, output, model=args.model, batch_size=args.batch_size)
     print(f"{output}: {n} of {len(texts.items)} items have text, features {width} wide")
 
 
 def get(argv: Sequence[str]) -> None:
     """``lares data get``."""
-    found = get_parser().parse_args(list(argv))
-    folder = Path(found.out) if found.out else None
+    args = get_parser().parse_args(list(argv))
+    folder = Path(args.out) if args.out else None
     if folder is not None:
         require_place("--out", folder)
-    if found.name == "ml-100k":
-        if found.category:
-            raise ConfigError(f"ml-100k has no categories; got {found.category!r}")
+    if args.name == "ml-100k":
+        if args.category:
+            raise ConfigError(f"ml-100k has no categories; got {args.category!r}")
         print(get_movielens_100k(folder))
-    elif found.name == "amazon23":
-        if not found.category:
+    elif args.name == "amazon23":
+        if not args.category:
             raise ConfigError("amazon23 needs a CATEGORY, such as Video_Games")
-        print(get_amazon_2023(found.category, folder))
+        print(get_amazon_2023(args.category, folder))
     else:
-        raise ConfigError(f"unknown data set {found.name!r}; {nearest(found.name, _SOURCES)}")
+        raise ConfigError(f"unknown data set {args.name!r}; {nearest(args.name, _SOURCES)}")
 
 
 def info(argv: Sequence[str]) -> None:

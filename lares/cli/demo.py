@@ -7,13 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lares.cli.options import (
-    OptionParser,
-    add_threads,
-    command_parser,
-    metrics_table,
-    require_place,
-)
+from lares.cli.options import OptionParser, command_parser, metrics_table, require_place
 from lares.data.fetch.movielens import get_movielens_100k
 from lares.names import shell_word
 from lares.training.config import RECIPES_FOLDER, DataOptions, TrainConfig, merge_options
@@ -35,18 +29,18 @@ def build_parser() -> OptionParser:
     add("--out", default="runs/demo", metavar="FOLDER", help="Folder for both runs.")
     add("--max_epochs", type=int, help="Epochs of each model. Default: the recipe's.")
     add("--seed", type=int, default=2025, help="Seed of both runs.")
-    add_threads(parser)
+    add("--num_threads", type=int, help="Number of threads on the CPU. Default: torch's setting.")
     return parser
 
 
-def demo_config(found: Any, without_recurrence: bool) -> TrainConfig:
+def demo_config(args: Any, without_recurrence: bool) -> TrainConfig:
     """Return the recipe, still without data; without recurrence it is SASRec of the same size."""
     options = merge_options(
         read_yaml(RECIPES_FOLDER / "demo.yaml"),
-        {"trainer": {"seed": found.seed, "num_threads": found.num_threads}},
+        {"trainer": {"seed": args.seed, "num_threads": args.num_threads}},
     )
-    if found.max_epochs is not None:
-        options = merge_options(options, {"trainer": {"max_epochs": found.max_epochs}})
+    if args.max_epochs is not None:
+        options = merge_options(options, {"trainer": {"max_epochs": args.max_epochs}})
     if without_recurrence:
         options = merge_options(options, read_yaml(RECIPES_FOLDER / "sasrec.yaml"))
     return TrainConfig.from_dict(options)
@@ -54,11 +48,11 @@ def demo_config(found: Any, without_recurrence: bool) -> TrainConfig:
 
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares demo``."""
-    found = build_parser().parse_args(list(argv))
-    require_place("--out", Path(found.out))
+    args = build_parser().parse_args(list(argv))
+    require_place("--out", Path(args.out))
     configs = {
-        "depth 0": demo_config(found, without_recurrence=True),
-        "LARES": demo_config(found, without_recurrence=False),
+        "depth 0": demo_config(args, without_recurrence=True),
+        "LARES": demo_config(args, without_recurrence=False),
     }
     path = get_movielens_100k()
     from lares.data.readers import load_dataset
@@ -77,7 +71,7 @@ def run(argv: Sequence[str]) -> None:
         f"{len(dataset.train)} training samples ({path})"
     )
     popularity = evaluate_popularity(dataset, dataset.test)
-    folder = Path(found.out)
+    folder = Path(args.out)
     runs = {"depth 0": RunFolder(folder / "sasrec"), "LARES": RunFolder(folder / "lares")}
     results = {}
     for name, config in configs.items():

@@ -46,13 +46,13 @@ def build_parser() -> OptionParser:
 
 def package_versions() -> dict[str, str]:
     """Version of every package this one uses, or that it is missing."""
-    found = {}
+    versions = {}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "missing" + (f" ({_OPTIONAL[name]})" if name in _OPTIONAL else "")
-    return found
+            versions[name] = "missing" + (f" ({_OPTIONAL[name]})" if name in _OPTIONAL else "")
+    return versions
 
 
 def cpu_features() -> str:
@@ -84,18 +84,18 @@ def accelerators() -> dict[str, str]:
     """GPUs that torch can use, or why there are none."""
     import torch
 
-    found = {}
+    names = {}
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
             memory = properties.total_memory / 2**30
             capability = f"{properties.major}.{properties.minor}"
-            found[f"cuda:{index}"] = f"{properties.name}, {memory:.0f} GiB, sm {capability}"
+            names[f"cuda:{index}"] = f"{properties.name}, {memory:.0f} GiB, sm {capability}"
     elif torch.version.cuda is None and torch.version.hip is None:
-        found["cuda"] = "this torch is built without CUDA"
+        names["cuda"] = "this torch is built without CUDA"
     else:
-        found["cuda"] = "torch has CUDA, but sees no device (driver missing or hidden?)"
-    return found
+        names["cuda"] = "torch has CUDA, but sees no device (driver missing or hidden?)"
+    return names
 
 
 def print_checks() -> bool:

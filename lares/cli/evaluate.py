@@ -6,25 +6,26 @@ import dataclasses
 import sys
 from argparse import SUPPRESS
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from lares.cli.options import (
+    ComputingOptions,
     OptionParser,
-    add_computing,
+    add_options,
+    checked,
     choose_device,
     command_parser,
     metrics_table,
-    require_at_least,
-    require_computing,
-    require_in,
+    numbers_in,
     require_output,
     whole_numbers,
 )
 from lares.data.file_names import require_there
 from lares.errors import ConfigError, DataError
-from lares.model.config import EVALUATION_STATES, MOST_STEPS
-from lares.plain import one_of
+from lares.model.config import MOST_STEPS, EvaluationStates
+from lares.plain import option, settle_options, whole_in
 from lares.training.config import DataOptions, TrainerOptions, read_config
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
@@ -38,10 +39,47 @@ if TYPE_CHECKING:
     from lares.data.split import Split
     from lares.training.trained import TrainedModel
 
-_SPLITS = ("valid", "test")
-_UNKNOWN = ("error", "skip")
+_Split = Literal["valid", "test"]
 # Of a tenth by popularity: its samples, and how often training meets their targets.
 _COUNTS = ("samples", "least_met", "most_met")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Options of the command beside those of its data and of computing.
+
+    Attributes:
+        depths: Reasoning depths. Default: 1,2,4,8,12,16, or 0 for a model without recurrence.
+        split: Samples to rank.
+        ks: Cut-offs of the metrics.
+        batch_size: Sequences in one pass.
+        remove_history: Leave a user's history out of the ranking. Default: as the run had it.
+        keep_history: Rank a user's history, too, even if the run left it out.
+        states: Initial states: one for all, as recommend has it, or drawn for each sample, as
+            published.
+        unknown: Treatment of samples with items that the model does not know; skip leaves them out.
+        by_popularity: Print metrics also by tenths of the samples, from those with the rarest targets
+            to the most popular, with how many there are and how often training meets their targets.
+        output: File to write the metrics to.
+    """
+
+    depths: str | None = option(None, numbers_in(0, MOST_STEPS))
+    split: _Split = "test"
+    ks: str = option("5,10,20,50", numbers_in(1))
+    batch_size: int = option(512, whole_in(1))
+    remove_history: bool = False
+    keep_history: bool = False
+    states: EvaluationStates = "shared"
+    unknown: Literal["error", "skip"] = "error"
+    by_popularity: bool = False
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        settle_options(self, "--")
+        if self.remove_history and self.keep_history:
+            raise ConfigError(
+                "--remove_history and --keep_history are opposites: leave one of them"
+            )
 
 
 def build_parser() -> OptionParser:
@@ -58,50 +96,15 @@ def build_parser() -> OptionParser:
         nargs="?",
         help="File or folder of interactions. Default: the run's.",
     )
-    add(
-        "--depths",
-        type=str,
-        help="Reasoning depths. Default: 1,2,4,8,12,16, or 0 for a model without recurrence.",
-    )
-    add("--split", default="test", help="Samples to rank: valid or test.")
-    add("--ks", type=str, default="5,10,20,50", help="Cut-offs of the metrics.")
-    add("--batch_size", type=int, default=512, help="Sequences in one pass.")
-    add(
-        "--remove_history",
-        action="store_true",
-        help="Leave a user's history out of the ranking. Default: as the run had it.",
-    )
-    add(
-        "--keep_history",
-        action="store_true",
-        help="Rank a user's history, too, even if the run left it out.",
-    )
-    add(
-        "--states",
-        default="shared",
-        help="Initial states: shared, as recommend has it, or drawn for each sample, as published.",
-    )
-    add(
-        "--unknown",
-        default="error",
-        help="Treatment of samples with items that the model does not know: error, or skip, which "
-        "leaves them out.",
-    )
-    add(
-        "--by_popularity",
-        action="store_true",
-        help="Print metrics also by tenths of the samples, from those with the rarest targets to the "
-        "most popular, with how many there are and how often training meets their targets.",
-    )
-    add("--output", metavar="FILE.json", help="File to write the metrics to.")
-    add_computing(parser)
+    add_options(parser, EvaluateOptions, {"output": "FILE.json"})
+    add_options(parser, ComputingOptions)
+    parser.judges["data"] = DataOptions
     # No defaults: options not given are those of the run, and null is a value.
-    kinds = {"int": int, "bool": bool, "str | None": str | None}
-    for option in dataclasses.fields(DataOptions):
-        if option.name != "path":
+    for name, kind in get_type_hints(DataOptions).items():
+        if name != "path":
             add(
-                f"--data.{option.name}",
-                type=kinds.get(str(option.type), str),
+                f"--data.{name}",
+                type=kind,
                 default=SUPPRESS,
                 help="Same as in train. Default: the run's.",
             )
@@ -110,29 +113,19 @@ def build_parser() -> OptionParser:
 
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares evaluate``."""
-    found = build_parser().parse_args(list(argv))
-    one_of("--split", found.split, _SPLITS)
-    one_of("--states", found.states, EVALUATION_STATES)
-    one_of("--unknown", found.unknown, _UNKNOWN)
-    if found.remove_history and found.keep_history:
-        raise ConfigError("--remove_history and --keep_history are opposites: leave one of them")
-    ks = whole_numbers("--ks", found.ks)
-    depths = None if found.depths is None else whole_numbers("--depths", found.depths)
-    require_at_least("--batch_size", found.batch_size, 1)
-    require_at_least("--ks", min(ks), 1)
-    for wanted in depths or []:
-        require_in("--depths", wanted, 0, MOST_STEPS)
-    given = found.data.as_dict() if "data" in found else {}
-    DataOptions(**given)  # checks them
-    require_computing(found)
-    output = None if found.output is None else Path(found.output)
+    args = build_parser().parse_args(list(argv))
+    options, computing = checked(args, EvaluateOptions), checked(args, ComputingOptions)
+    data_options = args.data.as_dict() if "data" in args else {}
+    DataOptions(**data_options)  # checks them
+    ks = whole_numbers("--ks", options.ks)
+    output = None if options.output is None else Path(options.output)
     if output is not None:
         require_output("--output", output)
     # A wrong folder, and data that are not there, are told before torch comes.
-    _, of_run = find_model(found.model)
-    path = _own_data(found.model, of_run) if found.path is None else found.path
+    _, of_run = find_model(args.model)
+    path = _own_data(args.model, of_run) if args.path is None else args.path
     require_there(Path(path))
-    device = choose_device(found.device, found.num_threads)
+    device = choose_device(computing.device, computing.num_threads)
     # Imported here: they bring torch, which help and the checks above can do without.
     from lares.data.readers import load_dataset
     from lares.evaluation.evaluate import depth_ranks
@@ -141,39 +134,39 @@ def run(argv: Sequence[str]) -> None:
     from lares.files import write_json
     from lares.training.trained import load_trained
 
-    trained = load_trained(found.model)
-    options = dataclasses.replace(trained.data or DataOptions(), **given, path=path)
-    read = load_dataset(**dataclasses.asdict(options))
-    dataset = _in_rows_of(trained, read, found.unknown == "skip")
-    _say_if_other_data(found.model, path, read)
-    if depths is None:
-        depths = [1, 2, 4, 8, 12, 16] if trained.model.config.is_recurrent else [0]
-    split: Split = getattr(dataset, found.split)
-    trainer = _trainer_of(found.model)
-    remove_history = found.remove_history or (trainer.remove_history and not found.keep_history)
+    trained = load_trained(args.model)
+    reading = dataclasses.replace(trained.data or DataOptions(), **data_options, path=path)
+    read = load_dataset(**dataclasses.asdict(reading))
+    dataset = _in_rows_of(trained, read, options.unknown == "skip")
+    _say_if_other_data(args.model, path, read)
+    usual = "1,2,4,8,12,16" if trained.model.config.is_recurrent else "0"
+    depths = whole_numbers("--depths", usual if options.depths is None else options.depths)
+    split: Split = getattr(dataset, options.split)
+    as_in_run = _trainer_of(args.model).remove_history and not options.keep_history
+    remove_history = options.remove_history or as_in_run
     try:
         ranks = depth_ranks(
             trained.model.to(device),
             split,
             depths,
-            batch_size=found.batch_size,
+            batch_size=options.batch_size,
             remove_history=remove_history,
-            seed=found.seed,
-            states=found.states,
+            seed=computing.seed,
+            states=options.states,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
     results: dict[str, Any] = {
-        str(depth): metrics_from_ranks(found_ranks, ks) for depth, found_ranks in ranks.items()
+        str(depth): metrics_from_ranks(of_depth, ks) for depth, of_depth in ranks.items()
     }
     columns = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in ks]
-    how = "one initial state for all" if found.states == "shared" else "an initial state for each"
+    how = "one initial state for all" if options.states == "shared" else "an initial state for each"
     print(
-        f"{found.split}: {len(split):,} samples, {how}, their history "
+        f"{options.split}: {len(split):,} samples, {how}, their history "
         f"{'left out of' if remove_history else 'in'} the ranking"
     )
     print(metrics_table("depth", results, columns))
-    if found.by_popularity:
+    if options.by_popularity:
         tenths, met = popularity_tenths(dataset, split), dataset.item_counts()[split.targets]
         by_tenth = _by_popularity(ranks, tenths, met, ks)
         for depth, rows in by_tenth.items():
@@ -235,7 +228,8 @@ def _in_rows_of(trained: TrainedModel, read: Dataset, skip: bool) -> Dataset:
     known, n_unknown = trained.known_samples(read)
     if n_unknown:
         left = ", ".join(
-            f"{len(getattr(read, name)) - len(getattr(known, name)):,} {name}" for name in _SPLITS
+            f"{len(getattr(read, name)) - len(getattr(known, name)):,} {name}"
+            for name in get_args(_Split)
         )
         print(
             f"note: left out for {n_unknown:,} items that the model does not know: {left} samples",
@@ -266,7 +260,7 @@ def _by_popularity(
         within = tenths == tenth
         numbers = int(within.sum()), int(met[within].min()), int(met[within].max())
         counts = dict(zip(_COUNTS, numbers, strict=True))
-        for depth, found in ranks.items():
-            of_tenth = found[torch.from_numpy(within).to(found.device)]
+        for depth, of_depth in ranks.items():
+            of_tenth = of_depth[torch.from_numpy(within).to(of_depth.device)]
             results[str(depth)][str(tenth + 1)] = counts | metrics_from_ranks(of_tenth, ks)
     return results

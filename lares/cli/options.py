@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
@@ -14,18 +16,17 @@ from lares.errors import ConfigError
 from lares.files import require_folder, require_writable
 from lares.model.config import MOST_SEED, MOST_THREADS
 from lares.names import as_typed, nearest, shown
+from lares.plain import Check, one_of, option, settle_options, whole, whole_in
 
+_Options = TypeVar("_Options")
 # Options whose values are no names of files, and may be of any letters.
 _TEXTS = ("history", "user_column", "item_column", "time_column", "text_columns", "delimiter")
-
-
 # Options whose values are names of files or folders.
 _PLACES = ("out", "output", "histories", "model", "path", "table", "checkpoint")
 _LONGEST = 1000  # letters of what jsonargparse says, which may be a whole value
 # What it says of a value of another type, or of none of several.
 _MISTYPED = re.compile(
-    r'.*Parser key "([^"]+)":\s+(?:Expected a|Does not validate .* Subtypes: \[)\s*'
-    r"<class '(int|float|bool|list)'>.*(?:Got|Given) value: ?(.*?)\s*",
+    r'.*Parser key "([^"]+)":\s+(?:Expected a|Does not validate).*(?:Got|Given) value: ?(.*?)\s*',
     re.DOTALL,
 )
 _MISSING = re.compile(
@@ -34,7 +35,8 @@ _MISSING = re.compile(
     re.DOTALL,
 )
 _PARSERS_DEFAULT = re.compile(r" \(default: %\(default\)s\)|, default: %\(default\)s")
-_NUMBERS = re.compile("list|int|float")  # in how a type is written
+_PARSERS_TYPE = re.compile(r" \(type: %\(type\)s\)|type: %\(type\)s, ")
+_TYPES = re.compile("list|int|float|bool")  # in how a type is written
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -44,10 +46,13 @@ _KINDS = {
 
 
 class _HelpFormatter(DefaultHelpFormatter):
-    """Tells the parser's default of options whose help says nothing of one, and of no argument."""
+    """Tells the parser's default of options whose help says nothing of one, of no argument; the type
+    of none that has choices, which stand beside its name."""
 
     def _get_help_string(self, action: Any) -> str:
         said: str = super()._get_help_string(action)
+        if _choices(action):
+            said = _PARSERS_TYPE.sub("", said)
         says_itself = not action.option_strings or said.lower().count("default:") > 1
         return _PARSERS_DEFAULT.sub("", said) if says_itself else said
 
@@ -57,24 +62,27 @@ class OptionParser(ArgumentParser):
     unknown one was most likely meant to be.
 
     Attributes:
-        formerly: today's spelling of a flag by one that it had, which is taken with a warning.
+        formerly: today's spelling of a flag, or of one with its value (``--flag=value``), by one that
+            it had, which is taken with a warning.
+        judges: what refuses a bad choice in its own words, called with it by its name, by section.
     """
 
-    formerly: Mapping[str, str] = {}
+    formerly: Mapping[str, str]
+    judges: dict[str, Callable[..., object]]
 
     def parse_args(self, words: Sequence[str]) -> Any:  # type: ignore[override]
         """Parse arguments; those that are text are as they were typed, in UTF-8."""
         words = self._spelled_now(words)
         self._refuse_base_60(words)
-        found = super().parse_args(words)
+        args = super().parse_args(words)
         for action in self._actions:
-            if action.dest in _PLACES and found.get(action.dest) == "":
+            if action.dest in _PLACES and args.get(action.dest) == "":
                 shown_as = (action.option_strings or [str(action.metavar)])[0]
                 raise ConfigError(f"{shown_as} is ''; give the name of a file or folder")
-        for name in list(found.keys()):
-            if name.rpartition(".")[2] in _TEXTS and isinstance(found[name], str):
-                found[name] = as_typed(found[name])
-        return found
+        for name in list(args.keys()):
+            if name.rpartition(".")[2] in _TEXTS and isinstance(args[name], str):
+                args[name] = as_typed(args[name])
+        return args
 
     def _match_arguments_partial(self, actions: Any, pattern: str) -> list[int]:
         """Keep an argument that may be left out for what stands behind further options.
@@ -96,23 +104,23 @@ class OptionParser(ArgumentParser):
             if flag in self.formerly:
                 former[flag] = self.formerly[flag]
                 spelled[place] = former[flag] + equals + value
+            pair = word if equals else "=".join(words[place : place + 2])
+            if pair in self.formerly:
+                former[pair] = self.formerly[pair]
+                spelled[place : place + 1 + (not equals)] = former[pair].split("=", not equals)
         for old, new in former.items():
             print(f"warning: {old} is now spelled {new}", file=sys.stderr)
         return spelled
 
     def _refuse_base_60(self, words: Sequence[str]) -> None:
         """Raise ``ConfigError`` for a number such as ``1:30``, which YAML 1.1 reads as 90."""
-        kinds = {
-            flag: str(getattr(action, "_typehint", ""))
-            for action in self._actions
-            for flag in action.option_strings
-        }
+        kinds = {flag: _kind(action) for action in self._actions for flag in action.option_strings}
         for word, following in zip(words, [*words, ""][1:], strict=True):
             flag, equals, value = word.partition("=")
-            kind = _NUMBERS.search(kinds.get(flag, ""))
+            kind = kinds.get(flag)
             value = value if equals else following
-            if kind and ":" in value:
-                raise ConfigError(f"{flag} is {shown(value)}; it must be {_KINDS[kind.group()]}")
+            if kind not in (None, "bool") and ":" in value:
+                raise ConfigError(f"{flag} is {shown(value)}; it must be {_KINDS[str(kind)]}")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)
@@ -124,30 +132,43 @@ class OptionParser(ArgumentParser):
             raise ConfigError(f"unexpected argument {given!r}; see {self.prog} --help")
         missing = _MISSING.fullmatch(message)
         if missing:
-            name = (missing.group(1) or missing.group(2)).removeprefix("--")
-            action = next(action for action in self._actions if action.dest == name)
+            action = self._action((missing.group(1) or missing.group(2)).removeprefix("--"))
             shown_as = (action.option_strings or [str(action.metavar)])[0]
             raise ConfigError(
                 f"{shown_as} is missing: give {asked_for(str(action.help))}; see {self.prog} --help"
             )
         mistyped = _MISTYPED.fullmatch(message)
         if mistyped:
-            name, kind, value = mistyped.groups()
-            given = "null" if value == "None" else shown(value)
-            raise ConfigError(f"--{name} is {given}; it must be {_KINDS[kind]}") from ex
+            name, value = mistyped.groups()
+            action = self._action(name)
+            self._refuse_choice(action, value)
+            kind = _kind(action)
+            if kind is not None:
+                given = "null" if value == "None" else shown(value)
+                raise ConfigError(f"--{name} is {given}; it must be {_KINDS[kind]}") from ex
         raise ConfigError(" ".join(message.split())[:_LONGEST]) from ex
 
+    def _action(self, name: str) -> Any:
+        return next(action for action in self._actions if action.dest == name)
 
-def require_at_least(option: str, value: int | None, least: int) -> None:
-    """Raise ``ConfigError`` if ``option`` was given and is below ``least``."""
-    if value is not None and value < least:
-        raise ConfigError(f"{option} is {value}; it must be at least {least}")
+    def _refuse_choice(self, action: Any, value: str) -> None:
+        """Raise ``ConfigError`` if ``value`` is none of the choices that an option has."""
+        if _choices(action):
+            section, _, name = action.dest.rpartition(".")
+            if section in self.judges:
+                self.judges[section](**{name: value})
+            one_of(f"--{action.dest}", value, _choices(action))
 
 
-def require_in(option: str, value: int | None, least: int, most: int) -> None:
-    """Raise ``ConfigError`` if ``option`` was given and is not in ``least..most``."""
-    if value is not None and not least <= value <= most:
-        raise ConfigError(f"{option} is {value}; it must be in {least}..{most}")
+def _choices(action: Any) -> tuple[str, ...]:
+    typehint = getattr(action, "_typehint", None)
+    return get_args(typehint) if get_origin(typehint) is Literal else ()
+
+
+def _kind(action: Any) -> str | None:
+    """Return which of ``_KINDS`` an option's value is of, if it is of one."""
+    named = _TYPES.search(str(getattr(action, "_typehint", None)))
+    return named.group() if named and not _choices(action) else None
 
 
 def require_output(option: str, path: Path) -> None:
@@ -193,42 +214,82 @@ def command_parser(
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
-    parser.formerly = formerly or {}
+    parser.formerly, parser.judges = formerly or {}, {}
     return parser
 
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
-def add_threads(parser: ArgumentParser) -> None:
-    """Add ``--num_threads``, for commands that compute."""
-    parser.add_argument(
-        "--num_threads", type=int, help="Number of threads on the CPU. Default: torch's setting."
-    )
+def numbers_in(least: int, most: int | None = None) -> Check:
+    """Return the check that text holds whole numbers in ``least..most``, with commas between them."""
+
+    def check(name: str, text: str) -> None:
+        for number in whole_numbers(name, text):
+            whole(name, number, least, most)
+
+    return check
 
 
-def add_computing(parser: ArgumentParser) -> None:
-    """Add ``--seed``, ``--device`` and ``--num_threads``, for commands that run a trained model."""
-    add = parser.add_argument
-    add("--seed", type=int, help="Seed of drawn initial states. Default: the model's.")
-    about = "Device, such as cpu, cuda, cuda:1 or mps; auto takes a GPU if there is one."
-    add("--device", default="auto", help=about)
-    add_threads(parser)
-
-
-def require_computing(found: Any) -> None:
-    """Raise ``ConfigError`` unless the options of :func:`add_computing` can be meant.
-
-    It is not looked whether there is such a device.
-    """
-    require_in("--seed", found.seed, 0, MOST_SEED)
-    require_in("--num_threads", found.num_threads, 1, MOST_THREADS)
-    kind, colon, number = found.device.partition(":")
+def _device(name: str, device: str) -> None:
+    """Raise ``ConfigError`` unless ``device`` can be meant, whether there is such a one or not."""
+    kind, colon, number = device.partition(":")
     if kind not in DEVICES or (colon and not number.isdecimal()):
         raise ConfigError(
-            f"--device {found.device} cannot be used: it must be one of {', '.join(DEVICES)}, and all "
+            f"{name} {device} cannot be used: it must be one of {', '.join(DEVICES)}, and all "
             "but auto may have a number, such as cuda:1"
         )
+
+
+@dataclass(frozen=True)
+class ComputingOptions:
+    """Options of commands that run a trained model.
+
+    Attributes:
+        seed: Seed of drawn initial states. Default: the model's.
+        device: Device, such as cpu, cuda, cuda:1 or mps; auto takes a GPU if there is one.
+        num_threads: Number of threads on the CPU. Default: torch's setting.
+    """
+
+    seed: int | None = option(None, whole_in(0, MOST_SEED))
+    device: str = option("auto", _device)
+    num_threads: int | None = option(None, whole_in(1, MOST_THREADS))
+
+    def __post_init__(self) -> None:
+        settle_options(self, "--")
+
+
+def add_options(parser: OptionParser, options: type, metavars: Mapping[str, str] = {}) -> None:
+    """Add the fields of a dataclass as options, with what its docstring says of them as help.
+
+    Those that are false unless asked for are flags.
+
+    Args:
+        parser: to add them to.
+        options: dataclass whose fields have defaults.
+        metavars: what help calls text that an option takes, where that says more than its name.
+    """
+    described = ArgumentParser()
+    described.add_class_arguments(options)
+    about = {action.dest: action.help for action in described._actions}
+    kinds = get_type_hints(options)
+    for field in dataclasses.fields(options):
+        kind = kinds[field.name]
+        more: dict[str, Any] = {"default": field.default, "metavar": metavars.get(field.name)}
+        if kind is bool:
+            more = {"action": "store_true"}
+        elif kind not in (str, str | None):  # text stays as it is
+            more = {"default": field.default, "type": kind}
+        parser.add_argument(f"--{field.name}", help=about[field.name], **more)
+
+
+def checked(args: Any, options: type[_Options]) -> _Options:
+    """Return the options of a dataclass among parsed arguments, checked.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    return options(**{field.name: args[field.name] for field in dataclasses.fields(options)})  # type: ignore[arg-type]
 
 
 def choose_device(name: str, num_threads: int | None) -> Any:

@@ -12,11 +12,11 @@ from lares.training.config import PosttrainConfig
 from lares.training.run_folder import find_model
 
 
-def _options_of(found: Any) -> dict[str, Any]:
+def _options_of(args: Any) -> dict[str, Any]:
     """Return how the model's own run read its data; nothing if it came from no run."""
-    if not found.checkpoint:
+    if not args.checkpoint:
         return {}
-    _, data = find_model(found.checkpoint)
+    _, data = find_model(args.checkpoint)
     return {} if data is None else {"data": dataclasses.asdict(data)}
 
 
@@ -25,8 +25,8 @@ def default_folder(checkpoint: str) -> Path:
     return Path("runs") / f"{Path(checkpoint).resolve().name}-rpt"
 
 
-def _possible_folders(found: Any) -> list[Path]:
-    return [default_folder(found.checkpoint)] if found.checkpoint else []
+def _possible_folders(args: Any) -> list[Path]:
+    return [default_folder(args.checkpoint)] if args.checkpoint else []
 
 
 COMMAND = RunCommand(
@@ -46,7 +46,7 @@ COMMAND = RunCommand(
 
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares posttrain``."""
-    config, found = COMMAND.parse(argv)
+    config, args = COMMAND.parse(argv)
     assert isinstance(config, PosttrainConfig)
-    folder = Path(found.out) if found.out else default_folder(config.start.checkpoint)
-    carry_out(COMMAND, "lares.training.rpt", config, folder, found)
+    folder = Path(args.out) if args.out else default_folder(config.start.checkpoint)
+    carry_out(COMMAND, "lares.training.rpt", config, folder, args)

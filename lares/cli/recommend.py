@@ -5,24 +5,24 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from lares.cli.options import (
+    ComputingOptions,
     OptionParser,
-    add_computing,
+    add_options,
+    checked,
     choose_device,
     command_parser,
-    require_at_least,
-    require_computing,
-    require_in,
 )
 from lares.cli.output import is_utf8
 from lares.data.formats.csv_rows import rows_of
 from lares.errors import ConfigError, DataError
 from lares.model.config import MOST_STEPS
 from lares.names import shown
-from lares.plain import one_of
+from lares.plain import option, settle_options, whole_in
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from lares.data.vocabulary import Vocabulary
     from lares.model.model import LaresModel
 
-_UNKNOWN = ("error", "skip")
-_EMPTIED = ("nothing", "popular")
 _PLACES_SHOWN = 5
 _BLANKS = " \t\n\r\v\f"  # as in data; others are letters of an id
 _LONGEST_LINE = 2**27  # letters, of a history, too: what never ends one is no file of histories
@@ -52,38 +50,48 @@ class Unknown(NamedTuple):
     error: DataError
 
 
+@dataclass(frozen=True)
+class RecommendOptions:
+    """Options of the command beside those of computing.
+
+    Attributes:
+        history: One history, oldest item first.
+        histories: File with one history a line, in the same form; it may be compressed (.gz, .zst).
+        k: Number of items to recommend.
+        keep_history: Recommend also items of the history.
+        unknown: Treatment of items that the model does not know; skip leaves them out and takes blank
+            lines for empty histories.
+        emptied: List for a history of which nothing is left: an empty line, or the items that training
+            met most often.
+        depth: Reasoning depth. Default: the training mean.
+    """
+
+    history: str | None = None
+    histories: str | None = None
+    k: int = option(10, whole_in(1))
+    keep_history: bool = False
+    unknown: Literal["error", "skip"] = "error"
+    emptied: Literal["nothing", "popular"] = "nothing"
+    depth: int | None = option(None, whole_in(1, MOST_STEPS))
+
+    def __post_init__(self) -> None:
+        settle_options(self, "--")
+        if (self.history is None) == (self.histories is None):
+            raise ConfigError("give --history ID,ID,... or --histories FILE, one of them")
+
+
 def build_parser() -> OptionParser:
     """Options of the command."""
     parser = command_parser(
         "recommend",
         "Recommend items, in the ids of the data where the model knows them. What goes in and comes "
         'out is CSV, a history a line: ids with commas are quoted ("Duo 3, Live").',
-        formerly={"--keep-seen": "--keep_seen"},
+        formerly=dict.fromkeys(("--keep-seen", "--keep_seen"), "--keep_history"),
     )
-    add = parser.add_argument
-    add("model", metavar="RUN_OR_MODEL", help="Run folder, or a saved model's.")
-    add("--history", metavar="ID,ID,...", help="One history, oldest item first.")
-    add(
-        "--histories",
-        metavar="FILE",
-        help="File with one history a line, in the same form; it may be compressed (.gz, .zst).",
-    )
-    add("--k", type=int, default=10, help="Number of items to recommend.")
-    add("--keep_seen", action="store_true", help="Recommend also items of the history.")
-    add(
-        "--unknown",
-        default="error",
-        help="Treatment of items that the model does not know: error, or skip, which leaves them out "
-        "and takes blank lines for empty histories.",
-    )
-    add(
-        "--emptied",
-        default="nothing",
-        help="List for a history of which nothing is left: nothing (an empty line), or popular, the "
-        "items that training met most often.",
-    )
-    add("--depth", type=int, help="Reasoning depth. Default: the training mean.")
-    add_computing(parser)
+    parser.add_argument("model", metavar="RUN_OR_MODEL", help="Run folder, or a saved model's.")
+    metavars = {"history": "ID,ID,...", "histories": "FILE"}
+    add_options(parser, RecommendOptions, metavars)
+    add_options(parser, ComputingOptions)
     return parser
 
 
@@ -93,18 +101,16 @@ def read_histories(history: str | None, histories: str | None) -> list[History]:
     Raises:
         DataError: the file cannot be read, or a line is not CSV of ids.
     """
-    if (history is None) == (histories is None):
-        raise ConfigError("give --history ID,ID,... or --histories FILE, one of them")
     if history is not None:
         return list(_parsed([history], lambda line: "--history"))
     from lares.data.formats.text_lines import text_lines  # brings pyarrow
 
     path = Path(str(histories))
     lines = text_lines(path, _LONGEST_LINE)
-    found = list(_parsed(lines, lambda line: f"{path}, line {line}"))
-    if not found:
+    parsed = list(_parsed(lines, lambda line: f"{path}, line {line}"))
+    if not parsed:
         raise DataError(f"{path} holds no history")
-    return found
+    return parsed
 
 
 def _parsed(lines: Iterable[str], place: Callable[[int], str]) -> Iterator[History]:
@@ -150,36 +156,32 @@ def _parsed(lines: Iterable[str], place: Callable[[int], str]) -> Iterator[Histo
 
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares recommend``."""
-    found = build_parser().parse_args(list(argv))
-    one_of("--unknown", found.unknown, _UNKNOWN)
-    one_of("--emptied", found.emptied, _EMPTIED)
-    wanted = read_histories(found.history, found.histories)
-    _require_ids(wanted, found.unknown == "skip")
+    args = build_parser().parse_args(list(argv))
+    options, computing = checked(args, RecommendOptions), checked(args, ComputingOptions)
+    wanted = read_histories(options.history, options.histories)
+    _require_ids(wanted, options.unknown == "skip")
     if sys.stdout is None:
         raise ConfigError("standard output is closed; lists are written there")
-    require_at_least("--k", found.k, 1)
-    require_in("--depth", found.depth, 1, MOST_STEPS)
-    require_computing(found)
-    find_model(found.model)  # a wrong folder is told before torch is imported
-    popular = _popular(found.model, found.k) if found.emptied == "popular" else []
-    device = choose_device(found.device, found.num_threads)
+    find_model(args.model)  # a wrong folder is named before torch is imported
+    popular = _popular(args.model, options.k) if options.emptied == "popular" else []
+    device = choose_device(computing.device, computing.num_threads)
     # Imported here: it brings torch, which help and the checks above can do without.
     from lares.training.trained import load_trained
 
-    model, vocabulary, _ = load_trained(found.model)
+    model, vocabulary, _ = load_trained(args.model)
     rows, unknown = _rows_of(wanted, _row_numbers(model) if vocabulary is None else vocabulary)
     if unknown:
-        if found.unknown == "error":
+        if options.unknown == "error":
             _refuse(unknown)
         print(f"note: left out {_listed(unknown)}", file=sys.stderr)
     served = [number for number, history in enumerate(rows) if history]
     try:
         best = model.to(device).recommend_rows(
             [rows[number] for number in served],
-            found.k,
-            remove_seen=not found.keep_seen,
-            num_steps=found.depth,
-            seed=found.seed,
+            options.k,
+            remove_seen=not options.keep_history,
+            num_steps=options.depth,
+            seed=computing.seed,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -246,13 +248,13 @@ def _rows_of(
     wanted: Sequence[History], vocabulary: Vocabulary
 ) -> tuple[list[list[int]], list[Unknown]]:
     """Return the rows of histories' items, without those that are unknown, and these."""
-    found = vocabulary.find(item for history in wanted for item in history.ids).tolist()
+    all_rows = vocabulary.find(item for history in wanted for item in history.ids).tolist()
     rows: list[list[int]] = []
     unknown, end = [], 0
     for history in wanted:
         start, end = end, end + len(history.ids)
         rows.append([])
-        for item, row in zip(history.ids, found[start:end], strict=True):
+        for item, row in zip(history.ids, all_rows[start:end], strict=True):
             # Blanks before a comma belong to no id, unless there is an id that ends in them.
             known = row or int(vocabulary.find([item.strip(_BLANKS)])[0])
             if known:

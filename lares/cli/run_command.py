@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lares.cli.options import OptionParser, asked_for, command_parser, metrics_table
 from lares.data.file_names import require_there
 from lares.errors import ConfigError, LaresError
-from lares.model.config import LaresConfig
+from lares.model.config import FORMERLY, LaresConfig, renamed_choices
 from lares.model.folders import is_run
 from lares.names import shown
 from lares.plain import one_of
@@ -37,6 +38,11 @@ _PLACED = {"path": "data", "checkpoint": "model"}  # what options that have a pl
 _OF_A_LOST_PROCESS = ("gloo/transport", "Connection closed by", "Connection reset by", "NCCL")
 # What a launcher tells each process, and the least that it can be.
 _OF_A_LAUNCHER = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1}
+_FORMER_CHOICES = {
+    f"--model.{name}={before}": f"--model.{name}={now}"
+    for name, names in FORMERLY.items()
+    for before, now in names.items()
+}
 _METRICS = ["recall@5", "recall@10", "ndcg@5", "ndcg@10"]
 Options = dict[str, Any]
 
@@ -64,12 +70,12 @@ class RunCommand:
     inherited: str = ""
     recipes: bool = False
     shortcuts: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
-    defaults: Callable[[Any], Options] = field(default=lambda found: {})
-    folders: Callable[[Any], list[Path]] = field(default=lambda found: [])
+    defaults: Callable[[Any], Options] = field(default=lambda args: {})
+    folders: Callable[[Any], list[Path]] = field(default=lambda args: [])
 
     def parser(self) -> OptionParser:
         """Options of the command."""
-        parser = command_parser(self.name, self.summary)
+        parser = command_parser(self.name, self.summary, _FORMER_CHOICES)
         add = parser.add_argument
         for place, (_, option, text) in self.places.items():
             add(option, nargs="?", metavar=place, help=text)
@@ -92,6 +98,7 @@ class RunCommand:
             if section is LaresConfig:
                 skip.add("n_items")  # the data decide
             parser.add_class_arguments(section, name, skip=skip)
+            parser.judges[name] = partial(section, 2) if section is LaresConfig else section
         for action in parser._actions:
             if self.inherited and action.dest.startswith(f"{self.inherited}."):
                 action.help = f"{action.help} Default: the run's, else %(default)s."
@@ -103,7 +110,7 @@ class RunCommand:
         # Once to find --recipe, --config and --resume; again with what they hold as defaults, so that
         # only what is given on the command line overrides it.
         parser = self.parser()
-        first = found = parser.parse_args(list(argv))
+        first = args = parser.parse_args(list(argv))
         resumed = self._resumed(first) if first.resume else None
         start = self._starting_options(first, resumed)
         self.config.from_dict(start)  # names unknown options
@@ -113,23 +120,23 @@ class RunCommand:
                 {
                     f"{section}.{name}": value
                     for section, given in start.items()
-                    for name, value in (given or {}).items()
+                    for name, value in renamed_choices(given or {}).items()
                     if (section, name) not in placed
                 }
             )
-            found = parser.parse_args(list(argv))
+            args = parser.parse_args(list(argv))
         if resumed is not None:
-            found.out = str(resumed.path)
-        options: Options = {name: found[name].as_dict() for name in self.config.SECTIONS}
+            args.out = str(resumed.path)
+        options: Options = {name: args[name].as_dict() for name in self.config.SECTIONS}
         for section, option in placed:
-            options[section][option] = found[option] or (start.get(section) or {}).get(option) or ""
+            options[section][option] = args[option] or (start.get(section) or {}).get(option) or ""
         for flag, (section, option, _) in self.shortcuts.items():
-            if found[flag.lstrip("-")] is not None:
-                options[section][option] = found[flag.lstrip("-")]
+            if args[flag.lstrip("-")] is not None:
+                options[section][option] = args[flag.lstrip("-")]
         for place, (section, option, text) in self.places.items():
             if not options[section][option]:
                 raise ConfigError(f"no {_PLACED[option]}: give {place}, {asked_for(text)}")
-        return self.config.from_dict(options), found
+        return self.config.from_dict(options), args
 
     def _resumed(self, first: Any) -> RunFolder:
         """Return the run to go on with."""
@@ -226,9 +233,7 @@ def saying_how_to_go_on(folder: Path, command: str, is_first: bool) -> Iterator[
         ) from error
 
 
-def carry_out(
-    command: RunCommand, module: str, config: RunConfig, folder: Path, found: Any
-) -> None:
+def carry_out(command: RunCommand, module: str, config: RunConfig, folder: Path, args: Any) -> None:
     """Start a run, or go on with it, and print what it came to.
 
     Args:
@@ -236,17 +241,17 @@ def carry_out(
         module: where the function of the command's name is.
         config: of the run.
         folder: of the run.
-        found: the command's own options.
+        args: the command's own options.
     """
-    look_first(config, folder, found.resume)
+    look_first(config, folder, args.resume)
     # Imported here: the trainer brings the engine and its libraries, which --help can do without.
     from lares.training.engine import launch
 
     entry = getattr(importlib.import_module(module), command.name)
     fabric = launch(config.trainer)
-    show = not found.no_progress
+    show = not args.no_progress
     with saying_how_to_go_on(folder, command.name, fabric.is_global_zero):
-        result = entry(config, folder, resume=found.resume, progress=show, fabric=fabric)
+        result = entry(config, folder, resume=args.resume, progress=show, fabric=fabric)
     if not fabric.is_global_zero:
         return
     if result.start:

@@ -17,12 +17,12 @@ def default_folder(path: str, recipe: str | None) -> Path:
     return Path("runs") / f"{name}-{recipe or 'lares'}"
 
 
-def _possible_folders(found: Any) -> list[Path]:
+def _possible_folders(args: Any) -> list[Path]:
     """Return where a run on these data can be, by its recipe where that is given."""
-    if not found.path:
+    if not args.path:
         return []
-    names = [found.recipe] if found.recipe else [None, *recipes()]
-    return [default_folder(found.path, name) for name in names]
+    names = [args.recipe] if args.recipe else [None, *recipes()]
+    return [default_folder(args.path, name) for name in names]
 
 
 COMMAND = RunCommand(
@@ -38,13 +38,13 @@ COMMAND = RunCommand(
 
 def parse(argv: Sequence[str]) -> tuple[TrainConfig, Any]:
     """The configuration that the command line asks for, and the command's own options."""
-    config, found = COMMAND.parse(argv)
+    config, args = COMMAND.parse(argv)
     assert isinstance(config, TrainConfig)
-    return config, found
+    return config, args
 
 
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares train``."""
-    config, found = parse(argv)
-    folder = Path(found.out) if found.out else default_folder(config.data.path, found.recipe)
-    carry_out(COMMAND, "lares.training.spt", config, folder, found)
+    config, args = parse(argv)
+    folder = Path(args.out) if args.out else default_folder(config.data.path, args.recipe)
+    carry_out(COMMAND, "lares.training.spt", config, folder, args)

@@ -7,24 +7,15 @@ from typing import TYPE_CHECKING
 from lares.on_first_use import on_first_use
 
 if TYPE_CHECKING:
-    from lares.data.batches import collate, epoch_order
-    from lares.data.dataset import Dataset, Sequences, leave_one_out
-    from lares.data.partners import PartnerIndex
-    from lares.data.readers import load_dataset
-    from lares.data.split import Split
-    from lares.data.vocabulary import Vocabulary
-
-__all__ = [
-    "Dataset",
-    "PartnerIndex",
-    "Sequences",
-    "Split",
-    "Vocabulary",
-    "collate",
-    "epoch_order",
-    "leave_one_out",
-    "load_dataset",
-]
+    from lares.data.batches import collate as collate
+    from lares.data.batches import epoch_order as epoch_order
+    from lares.data.dataset import Dataset as Dataset
+    from lares.data.dataset import Sequences as Sequences
+    from lares.data.dataset import leave_one_out as leave_one_out
+    from lares.data.partners import PartnerIndex as PartnerIndex
+    from lares.data.readers import load_dataset as load_dataset
+    from lares.data.split import Split as Split
+    from lares.data.vocabulary import Vocabulary as Vocabulary
 
 _HOMES = {
     "Dataset": "lares.data.dataset",
@@ -37,4 +28,5 @@ _HOMES = {
     "leave_one_out": "lares.data.dataset",
     "load_dataset": "lares.data.readers",
 }
+__all__ = list(_HOMES)
 __getattr__, __dir__ = on_first_use(__name__, _HOMES)

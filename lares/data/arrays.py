@@ -20,10 +20,10 @@ def read_array(path: Path) -> NDArray[Any]:
     """
     try:
         # Mapped, so that a header that promises more than there is in the file takes no memory.
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, OverflowError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not a readable .npy file: {error}") from error
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "iuf":
-        kind = found.dtype if isinstance(found, np.ndarray) else "an archive"
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
+        kind = array.dtype if isinstance(array, np.ndarray) else "an archive"
         raise DataError(f"{path} holds {kind}; it must be a .npy file of numbers")
-    return np.array(found)
+    return np.array(array)

@@ -16,10 +16,10 @@ def epoch_order(n_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.Philox(key=key)).permutation(n_samples)
 
 
-def collate(
+def pack(
     split: Split, indices: NDArray[np.int64], max_length: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """A batch of samples.
+    """Return a batch of samples, the items of one after those of the other.
 
     Args:
         split: samples.
@@ -27,13 +27,24 @@ def collate(
         max_length: longer histories keep their last ``max_length`` items.
 
     Returns:
-        item_seq (B, longest history of the batch) int64, right padded with 0; lengths (B,) int64;
-        targets (B,) int64.
+        items (N,) int64; lengths (B,) int64; targets (B,) int64.
     """
     ends = split.ends[indices]
     lengths = np.minimum(ends - split.starts[indices], max_length)
-    columns = np.arange(int(lengths.max()), dtype=np.int64)
-    inside = columns < lengths[:, None]
-    places = np.where(inside, (ends - lengths)[:, None] + columns, 0)
-    item_seq = np.where(inside, split.items[places], 0).astype(np.int64)
-    return item_seq, lengths, split.items[ends].astype(np.int64)
+    places = np.repeat(ends - np.cumsum(lengths), lengths) + np.arange(lengths.sum())
+    return split.items[places].astype(np.int64), lengths, split.items[ends].astype(np.int64)
+
+
+def collate(
+    split: Split, indices: NDArray[np.int64], max_length: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return a batch as :func:`pack` does, padded.
+
+    Returns:
+        item_seq (B, longest history of the batch) int64, right padded with 0; lengths (B,) int64;
+        targets (B,) int64.
+    """
+    items, lengths, targets = pack(split, indices, max_length)
+    item_seq = np.zeros((len(lengths), lengths.max()), dtype=np.int64)
+    item_seq[np.arange(item_seq.shape[1]) < lengths[:, None]] = items
+    return item_seq, lengths, targets

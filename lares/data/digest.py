@@ -55,19 +55,19 @@ def former_digest(vocabulary: Vocabulary, splits: Iterable[Split]) -> str:
 
 def _extends(split: Split) -> NDArray[np.bool_]:
     """Return (S,) whether a sample's history is the sample before it, its target included."""
-    found = np.zeros(len(split), dtype=bool)
+    extends = np.zeros(len(split), dtype=bool)
     for begin in range(1, len(split), _AT_ONCE):
         end = min(begin + _AT_ONCE, len(split))
         starts, ends = split.starts[begin - 1 : end], split.ends[begin - 1 : end]
         before, after = starts[:-1], starts[1:]
         sizes = ends[:-1] + 1 - before
         longer = ends[1:] - after == sizes
-        found[begin:end] = longer & (before == after)
+        extends[begin:end] = longer & (before == after)
         # Elsewhere they are copies, which are compared; most that are none differ in their first item.
         copies = np.flatnonzero(longer & (before != after))
         copies = copies[split.items[before[copies]] == split.items[after[copies]]]
-        found[begin + copies] = _equal(split.items, before[copies], after[copies], sizes[copies])
-    return found
+        extends[begin + copies] = _equal(split.items, before[copies], after[copies], sizes[copies])
+    return extends
 
 
 def _equal(

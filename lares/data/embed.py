@@ -41,11 +41,11 @@ def read_item_texts(
     columns = table.read((item_column, *text_columns))
     if columns.num_rows == 0:
         raise DataError(f"{path} holds no item")
-    found = encode_column(columns.column(item_column), table.typed, table.problem(item_column))
-    if found.codes.min() < 0:
-        row = int(np.argmin(found.codes >= 0))
+    coded = encode_column(columns.column(item_column), table.typed, table.problem(item_column))
+    if coded.codes.min() < 0:
+        row = int(np.argmin(coded.codes >= 0))
         raise DataError(f"{table.place(row)}: column {item_column!r} is empty")
-    codes, ids = sort_codes(found, as_text=True)
+    codes, ids = sort_codes(coded, as_text=True)
     items: list[str] = ids.take(pa.array(codes)).to_pylist()
     if len(ids) < len(items):
         twice = int(np.argmax(np.bincount(codes) > 1))
@@ -108,10 +108,10 @@ def embed_items(
     made = encoder.encode(
         [texts.texts[row] for row in there], batch_size=batch_size, show_progress_bar=False
     )
-    found = torch.from_numpy(np.asarray(made, dtype=np.float32))
-    if found.dim() != 2 or len(found) != len(there):
-        raise DataError(f"the encoder gave shape {tuple(found.shape)} for {len(there)} texts")
-    features = torch.zeros(len(texts.items), found.shape[1])
-    features[torch.tensor(there)] = found
+    encoded = torch.from_numpy(np.asarray(made, dtype=np.float32))
+    if encoded.dim() != 2 or len(encoded) != len(there):
+        raise DataError(f"the encoder gave shape {tuple(encoded.shape)} for {len(there)} texts")
+    features = torch.zeros(len(texts.items), encoded.shape[1])
+    features[torch.tensor(there)] = encoded
     write_text_features(out, features, texts.items, {"model": model})
-    return len(there), found.shape[1]
+    return len(there), encoded.shape[1]

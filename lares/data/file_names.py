@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, get_args
 
 from lares.errors import DataError
 
-FORMATS = ("auto", "parquet", "csv", "recbole", "amazon23", "movielens")
+Format = Literal["auto", "parquet", "csv", "recbole", "amazon23", "movielens"]
+FORMATS: tuple[str, ...] = get_args(Format)
 
 _KINDS = {
     ".parquet": "parquet",

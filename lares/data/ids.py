@@ -106,26 +106,26 @@ def _bounds(kind: pa.DataType) -> np.iinfo:
 def id_key(value: Any, kind: pa.DataType) -> int | str | None:
     """Return the form that ``value`` has among ids of type ``kind``; None if it can be none of them."""
     if isinstance(value, str):
-        found: int | str | None = value if is_text(kind) else whole_number(value)
+        key: int | str | None = value if is_text(kind) else whole_number(value)
     elif isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        found = int(value)
+        key = int(value)
         if is_text(kind):
             try:
-                found = str(found)
+                key = str(key)
             except ValueError:  # of more digits than Python writes
                 return None
     else:
         return None
-    if isinstance(found, str):
+    if isinstance(key, str):
         try:
-            found.encode()
+            key.encode()
         except (
             UnicodeEncodeError
         ):  # half of a surrogate pair, as from a command line that is not UTF-8
             return None
-    elif found is not None and not _bounds(kind).min <= found <= _bounds(kind).max:
+    elif key is not None and not _bounds(kind).min <= key <= _bounds(kind).max:
         return None
-    return found
+    return key
 
 
 class Problem(Protocol):
@@ -299,15 +299,15 @@ def encode_column(column: pa.ChunkedArray, typed: bool, problem: Problem) -> Cod
     return coder.finish()
 
 
-def sort_codes(found: Codes, as_text: bool = False) -> tuple[NDArray[np.int32], pa.Array]:
+def sort_codes(coded: Codes, as_text: bool = False) -> tuple[NDArray[np.int32], pa.Array]:
     """Return codes (N,) by ascending ids, and those ids, each of which some row has.
 
     Args:
-        found: without empty cells.
+        coded: without empty cells.
         as_text: keep ids text that could be numbers.
     """
-    codes, ids, untyped = found
-    del found  # what is not named here need not stay in memory
+    codes, ids, untyped = coded
+    del coded  # what is not named here need not stay in memory
     used = np.bincount(codes, minlength=len(ids)) > 0
     if not used.all():
         codes = (np.cumsum(used, dtype=np.int32) - 1)[codes]
@@ -333,9 +333,15 @@ def _flags(array: pa.Array) -> NDArray[np.bool_]:
 def _numbers_if_all_are(texts: pa.Array) -> pa.Array:
     if not pc.all(pc.match_substring_regex(texts, f"^({WHOLE_NUMBER})$"), min_count=0).as_py():
         return texts
+    numbers = whole_numbers(texts)
+    return texts if numbers is None else numbers  # numbers that 64 bits do not hold are names
+
+
+def whole_numbers(texts: Any) -> Any:
+    """Return whole numbers in text, an array or a column, as int64 or uint64; None if none has room."""
     for kind in (pa.int64(), pa.uint64()):
         try:
             return texts.cast(kind)
         except pa.ArrowInvalid:
             continue
-    return texts  # numbers that 64 bits do not hold are names
+    return None

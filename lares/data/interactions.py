@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -23,38 +24,55 @@ _TIME_WORDS = ("time", "date", "timestamp", "ts", "epoch", "unix", "when", "day"
 _EARLIEST, _LATEST = 631_152_000, 4_102_444_800
 
 
-def choose_time(table: Table, named: str | None, taken: tuple[str, str]) -> tuple[str | None, str]:
-    """Return the column of times, or None for the order of the rows, and what to say about it.
+@dataclass(frozen=True)
+class Reading:
+    """How interactions are to be read.
 
-    Args:
-        table: the interactions.
-        named: the column, "" for the order of the rows on purpose, None for ``timestamp`` if there.
-        taken: columns that hold ids.
+    Attributes:
+        user, item: columns of ids.
+        time: column of times, "" for the order of the rows on purpose, None for ``timestamp`` if there.
+        delimiter: between the cells of text, ``tab`` for a tab; ``auto`` finds it.
+        text_ids: keep ids text that could be numbers.
+        drop_missing: leave out rows that lack a value; else they are an error.
+        name: of the data; None is the file's.
+    """
+
+    user: str
+    item: str
+    time: str | None
+    delimiter: str
+    text_ids: bool
+    drop_missing: bool
+    name: str | None
+
+
+def choose_time(table: Table, how: Reading) -> tuple[str | None, str]:
+    """Return the column of times, or None for the order of the rows, and what to say about it.
 
     Raises:
         DataError: there is no column of that name.
     """
-    if named == ROW_ORDER:
+    if how.time == ROW_ORDER:
         return None, ""
-    if named is not None:
-        table.require([named])
-        return named, ""
+    if how.time is not None:
+        table.require([how.time])
+        return how.time, ""
     if DEFAULT_TIME in table.names:
         return DEFAULT_TIME, ""
     sample = table.head(_SAMPLE_ROWS)
     likely = [
         repr(name)
         for name in sample.column_names
-        if name not in taken and looks_like_times(name, sample.column(name))
+        if name not in (how.user, how.item) and looks_like_times(name, sample.column(name))
     ]
-    found = (
+    likely_times = (
         f"columns that look like times: {', '.join(likely)}"
         if likely
         else "no column looks like times"
     )
     return None, (
         f"rows are taken in the order of the file, as no time column was named and none is called "
-        f"{DEFAULT_TIME!r}; {found} (--data.time_column NAME orders by one, "
+        f"{DEFAULT_TIME!r}; {likely_times} (--data.time_column NAME orders by one, "
         f'--data.time_column "" means the order of the file)'
     )
 
@@ -80,57 +98,48 @@ def looks_like_times(name: str, sample: pa.ChunkedArray) -> bool:
     )
 
 
-def read_interactions(
-    table: Table,
-    user: str,
-    item: str,
-    time: str | None,
-    *,
-    name: str,
-    text_ids: bool = False,
-    drop_missing: bool = False,
-) -> Interactions:
-    """Return the interactions in a table.
+def read_interactions(table: Table, how: Reading, name: str, note: str = "") -> Interactions:
+    """Return the interactions in a table, and what was taken to be so or left out as notes.
 
     Args:
         table: with a row for every interaction.
-        user, item: columns of ids.
-        time: column of times; None keeps the order of the rows.
-        name: of the data.
-        text_ids: keep ids text that could be numbers.
-        drop_missing: leave out rows that lack a value; else they are an error.
+        how: to read it.
+        name: of the data, if ``how`` has none.
+        note: one more, if there is one.
 
     Raises:
         DataError: the table is empty, a value is missing, or is no id or no time.
     """
+    user, item = how.user, how.item
+    table.require((user, item))
+    time, time_note = choose_time(table, how)
     wanted = [user, item] + ([time] if time else [])
     if len(set(wanted)) < len(wanted):
         raise DataError(
             f"columns of users, items and times must differ; they are {', '.join(wanted)}"
         )
-    table.require(wanted)
     while True:
         try:
             codes, times = _coded(table, wanted)
             break
         except ReadAgain:
             continue
-    missing = {column: found.codes < 0 for column, found in codes.items()}
+    missing = {column: coded.codes < 0 for column, coded in codes.items()}
     if times is not None:
         missing[str(time)] = times.missing
     if not len(missing[user]):
         raise DataError(f"{table.path} holds no interaction")
-    kept, notes = kept_rows(table, missing, drop_missing)
-    user_codes, user_ids = sort_codes(codes.pop(user).select(kept), text_ids)
-    item_codes, item_ids = sort_codes(codes.pop(item).select(kept), text_ids)
+    kept, notes = kept_rows(table, missing, how.drop_missing)
+    user_codes, user_ids = sort_codes(codes.pop(user).select(kept), how.text_ids)
+    item_codes, item_ids = sort_codes(codes.pop(item).select(kept), how.text_ids)
     return Interactions(
         user_codes,
         item_codes,
         user_ids,
         item_ids,
         None if times is None else times.values[kept],
-        name,
-        notes=notes,
+        how.name or name,
+        notes=tuple(filter(None, (time_note, note, *notes))),
         source={
             "format": table.form,
             "user ids": describe_ids(user_ids),
@@ -151,11 +160,11 @@ def _coded(table: Table, wanted: list[str]) -> tuple[dict[str, Codes], Times | N
         for column, coder in coders.items():
             coder.add(batch.column(column))
         times += [compact(batch.column(column)) for column in wanted[2:]]
-    found = {column: coder.finish() for column, coder in coders.items()}
+    codes = {column: coder.finish() for column, coder in coders.items()}
     if not times:
-        return found, None
+        return codes, None
     try:
-        return found, read_times(join_pieces(times), table.place)
+        return codes, read_times(join_pieces(times), table.place)
     except pa.ArrowException as error:
         raise table.problem(wanted[2])(
             f"has different types in different files: {error}"
@@ -184,7 +193,9 @@ def kept_rows(
     if not rows.any():
         return slice(None), ()
     counts = ", ".join(
-        f"{int(found.sum()):,} in {column!r}" for column, found in missing.items() if found.any()
+        f"{int(lacking.sum()):,} in {column!r}"
+        for column, lacking in missing.items()
+        if lacking.any()
     )
     count = f"{int(rows.sum()):,} of {len(rows):,} rows lack a value ({counts})"
     if drop:
@@ -192,7 +203,7 @@ def kept_rows(
             raise DataError(f"{table.path}: all {len(rows):,} rows lack a value ({counts})")
         return ~rows, (f"left out: {count}",)
     first = int(np.argmax(rows))
-    column = next(column for column, found in missing.items() if found[first])
+    column = next(column for column, lacking in missing.items() if lacking[first])
     more = [table.place(int(row)) for row in np.flatnonzero(rows)[1:_SHOWN_PLACES]]
     others = f"; also {'; '.join(more)}" if more else ""
     raise DataError(

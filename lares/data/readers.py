@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from lares.data.dataset import Dataset, Interactions, group_by_user, keep_core, leave_one_out
@@ -17,27 +17,14 @@ from lares.data.formats.recbole import (
     has_sequence_form,
     read_sequence_form,
 )
-from lares.data.interactions import choose_time, read_interactions
+from lares.data.interactions import Reading, read_interactions
 from lares.data.tables import Table
 from lares.errors import DataError
-from lares.plain import plain
+from lares.plain import whole
 
 _MOVIELENS_FILE = "u.data"
 _MOVIELENS_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
 _ITEM, _AMAZON_ITEM = "item_id", "parent_asin"
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """Hold what ``load_dataset`` was asked for beside path and format."""
-
-    user: str
-    item: str
-    time: str | None
-    delimiter: str
-    text_ids: bool
-    drop_missing: bool
-    name: str | None
 
 
 def load_dataset(
@@ -73,17 +60,14 @@ def load_dataset(
 
     Raises:
         DataError: the data cannot be used; the message gives the file, and line or column.
+        ConfigError: ``core`` is no such number.
     """
     path = Path(path)
     if format not in FORMATS:
         raise DataError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
     require_there(path)
-    core = plain(core)
-    if isinstance(core, bool) or not isinstance(core, int):
-        raise DataError(f"core is {core!r}; it must be a whole number")
-    if core < 0:
-        raise DataError(f"core is {core}; it must be zero or more")
-    wanted = _Wanted(user_column, item_column, time_column, delimiter, text_ids, drop_missing, name)
+    core = whole("core", core, 0)
+    how = Reading(user_column, item_column, time_column, delimiter, text_ids, drop_missing, name)
     if format == "auto":
         format = _guess_format(path)
     if format == "recbole" and has_sequence_form(path, item_column, delimiter):
@@ -91,15 +75,8 @@ def load_dataset(
             raise DataError(
                 f"{path} is in sequence form, split already: core={core} cannot be applied"
             )
-        return read_sequence_form(
-            path,
-            name,
-            item=item_column,
-            delimiter=delimiter,
-            text_ids=text_ids,
-            drop_missing=drop_missing,
-        )
-    interactions = _READERS[format](path, wanted)
+        return read_sequence_form(path, how)
+    interactions = _READERS[format](path, how)
     if core:
         interactions = keep_core(interactions, core)
     dataset = leave_one_out(group_by_user(interactions))
@@ -117,10 +94,10 @@ def open_table(path: Path, wanted: Sequence[str]) -> Table:
         DataError: there is no such file, or its form is another.
     """
     require_there(path)
-    found = _guess_format(path)
-    if found not in ("parquet", "csv"):
-        raise DataError(f"{path} is {found}; it must be a table in Parquet or CSV")
-    return ParquetTable(path) if found == "parquet" else DelimitedTable(path, wanted=wanted)
+    form = _guess_format(path)
+    if form not in ("parquet", "csv"):
+        raise DataError(f"{path} is {form}; it must be a table in Parquet or CSV")
+    return ParquetTable(path) if form == "parquet" else DelimitedTable(path, wanted=wanted)
 
 
 def _guess_format(path: Path) -> str:
@@ -128,57 +105,41 @@ def _guess_format(path: Path) -> str:
     if not path.is_dir():
         if path.name.lower() == _MOVIELENS_FILE:
             return "movielens"
-        found = kind(path)
-        if found is None:
+        form = kind(path)
+        if form is None:
             found_suffix = repr(path.suffix) if path.suffix else "a file without suffix"
             raise DataError(
                 f"{path}: cannot tell the format of {found_suffix}; "
                 f"--data.format names it ({', '.join(FORMATS[1:])})"
             )
-        return found
+        return form
     if (path / _MOVIELENS_FILE).is_file():
         return "movielens"
     files = [file for file in path.iterdir() if file.name[0] not in "._" and file.is_file()]
     kinds = {kind(file) for file in files} - {None}
-    for found in ("recbole", "parquet", "csv"):
-        if found in kinds:
-            return found
+    for form in ("recbole", "parquet", "csv"):
+        if form in kinds:
+            return form
     raise DataError(
         f"folder {path} holds neither {_MOVIELENS_FILE}, nor a file ending in {ATOMIC_SUFFIX}, nor CSV "
         "or Parquet files"
     )
 
 
-def _interactions(table: Table, wanted: _Wanted, name: str, *notes: str) -> Interactions:
-    """Return the interactions of a table, and what was taken to be so as notes."""
-    table.require((wanted.user, wanted.item))
-    time, note = choose_time(table, wanted.time, (wanted.user, wanted.item))
-    found = read_interactions(
-        table,
-        wanted.user,
-        wanted.item,
-        time,
-        name=wanted.name or name,
-        text_ids=wanted.text_ids,
-        drop_missing=wanted.drop_missing,
-    )
-    return replace(found, notes=tuple(filter(None, (note, *notes))) + found.notes)
+def _read_parquet(path: Path, how: Reading) -> Interactions:
+    return read_interactions(ParquetTable(path), how, _name(path), _companions_note(path))
 
 
-def _read_parquet(path: Path, wanted: _Wanted) -> Interactions:
-    return _interactions(ParquetTable(path), wanted, _name(path), _companions_note(path))
-
-
-def _read_csv(path: Path, wanted: _Wanted) -> Interactions:
+def _read_csv(path: Path, how: Reading) -> Interactions:
     """CSV; with ``parent_asin`` for items where that is what Amazon Reviews 2023 has for them."""
-    table = DelimitedTable(path, delimiter=wanted.delimiter, wanted=(wanted.user, wanted.item))
-    if wanted.item == _ITEM and _ITEM not in table.names and _AMAZON_ITEM in table.names:
-        wanted = replace(wanted, item=_AMAZON_ITEM)
+    table = DelimitedTable(path, delimiter=how.delimiter, wanted=(how.user, how.item))
+    if how.item == _ITEM and _ITEM not in table.names and _AMAZON_ITEM in table.names:
+        how = replace(how, item=_AMAZON_ITEM)
         table.form = f"Amazon Reviews 2023, {table.form}"
-    return _interactions(table, wanted, _name(path), _companions_note(path))
+    return read_interactions(table, how, _name(path), _companions_note(path))
 
 
-def _read_amazon(path: Path, wanted: _Wanted) -> Interactions:
+def _read_amazon(path: Path, how: Reading) -> Interactions:
     """A CSV of Amazon Reviews 2023, or all three of its ``last_out`` form where ``path`` is one."""
     name, split = _name(path), _split(path)
     parts = None
@@ -190,24 +151,24 @@ def _read_amazon(path: Path, wanted: _Wanted) -> Interactions:
             raise DataError(
                 f"{path} is one of three parts; beside it {', '.join(missing)} is missing"
             )
-    table = DelimitedTable(path, parts=parts, delimiter=wanted.delimiter)
+    table = DelimitedTable(path, parts=parts, delimiter=how.delimiter)
     table.form = f"Amazon Reviews 2023, {table.form}"
-    return _interactions(table, replace(wanted, item=_AMAZON_ITEM), name)
+    return read_interactions(table, replace(how, item=_AMAZON_ITEM), name)
 
 
-def _read_recbole(path: Path, wanted: _Wanted) -> Interactions:
+def _read_recbole(path: Path, how: Reading) -> Interactions:
     """A plain atomic file."""
     file = atomic_file(path)
-    table = AtomicTable(file, wanted.delimiter)
-    return _interactions(table, wanted, stem(file), _companions_note(file))
+    table = AtomicTable(file, how.delimiter)
+    return read_interactions(table, how, stem(file), _companions_note(file))
 
 
-def _read_movielens(path: Path, wanted: _Wanted) -> Interactions:
+def _read_movielens(path: Path, how: Reading) -> Interactions:
     """MovieLens 100K's ``u.data``: tab separated, without a header."""
     file = path / _MOVIELENS_FILE if path.is_dir() else path
     table = DelimitedTable(file, delimiter="\t", quoted=False, header=_MOVIELENS_COLUMNS)
     table.form = "MovieLens 100K"
-    return _interactions(table, wanted, "ml-100k")
+    return read_interactions(table, how, "ml-100k")
 
 
 _READERS = {

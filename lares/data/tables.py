@@ -127,8 +127,8 @@ def part_files(path: Path) -> list[Path]:
     if not path.is_dir():
         require_file(path)
         return [path]
-    found = [file for file in path.iterdir() if file.is_file() and file.name[0] not in "._"]
-    parts = [file for file in found if kind(file) in ("parquet", "csv")]
+    files = [file for file in path.iterdir() if file.is_file() and file.name[0] not in "._"]
+    parts = [file for file in files if kind(file) in ("parquet", "csv")]
     kinds = {kind(part) for part in parts}
     if len(kinds) > 1:
         raise DataError(f"folder {path} holds both CSV and Parquet files; name one of them")

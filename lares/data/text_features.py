@@ -50,19 +50,19 @@ def read_text_features(
         raise DataError(f"there is no file {path} of text features")
     if path.suffix == ".npy":
         with np.errstate(over="ignore"):  # told below
-            found = torch.from_numpy(read_array(path).astype(np.float32))
+            features = torch.from_numpy(read_array(path).astype(np.float32))
     elif path.suffix == ".safetensors":
-        found = _read_named(path, items)
+        features = _read_named(path, items)
     else:
         raise DataError(f"{path} must be a .npy or a .safetensors file of text features")
-    if found.dim() != 2 or len(found) != n_items or found.shape[1] == 0:
+    if features.dim() != 2 or len(features) != n_items or features.shape[1] == 0:
         raise DataError(
-            f"{path} has shape {tuple(found.shape)}; text features must be ({n_items}, D): a row for "
-            f"each of {n_items - 1} items in catalogue order, after row 0 for padding"
+            f"{path} has shape {tuple(features.shape)}; text features must be ({n_items}, D): a row "
+            f"for each of {n_items - 1} items in catalogue order, after row 0 for padding"
         )
-    if not bool(torch.isfinite(found).all()):
+    if not bool(torch.isfinite(features).all()):
         raise DataError(f"{path} holds NaN or infinity")
-    return found
+    return features
 
 
 def _read_named(path: Path, items: Sequence[object] | None) -> Tensor:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lares.data.ids import is_text
+from lares.data.ids import is_text, whole_numbers
 from lares.errors import DataError
 from lares.names import shown
 
@@ -30,13 +30,6 @@ _FORMS = {
     "dates": _DATE,
     "dates with time": _DATE + _DAY_TIME,
     "dates with time and zone": _DATE + _DAY_TIME + r" ?(z|Z|UTC|[+-][0-9]{2}(:?[0-9]{2})?)",
-}
-_ONE_OF = {
-    _WHOLE: "a whole number",
-    _REAL: "a real number",
-    "dates": "a date",
-    "dates with time": "a date with time",
-    "dates with time and zone": "a date with time and zone",
 }
 _WANTED = "write numbers, or dates as in 2026-03-01 or 2026-03-01T10:15:00.250+02:00"
 _NO_TIME = ("", "nan", "nat", "null", "none")  # what programs write where there is no time
@@ -139,6 +132,11 @@ def form_of(text: str) -> str | None:
     return None
 
 
+def _one(form: str) -> str:
+    """Return what a time of that form is, in words."""
+    return "a " + form.replace("numbers", "number").replace("dates", "date")
+
+
 def _require_finite(values: NDArray[Any], place: Place) -> None:
     if not np.isfinite(values).all():
         row = int(np.argmin(np.isfinite(values)))
@@ -192,11 +190,9 @@ class _Cells:
         plain = pc.if_else(pc.starts_with(self.texts, "+"), plain, self.texts)
         whole = pc.match_substring_regex(plain, _whole_cell(_FORMS[_WHOLE]))
         if pc.all(whole).as_py():
-            for kind in (pa.int64(), pa.uint64()):
-                try:
-                    return plain.cast(kind), _WHOLE
-                except pa.ArrowInvalid:
-                    continue
+            numbers = whole_numbers(plain)
+            if numbers is not None:
+                return numbers, _WHOLE
             row = _first_failing(plain, pa.int64())
             raise DataError(
                 f"{self.place(row)}: time {shown(self.texts[row].as_py())} does not fit 64 bits"
@@ -220,13 +216,13 @@ class _Cells:
             return
         row = pc.index(fits, False).as_py()
         text = self.texts[row].as_py()
-        found = form_of(text)
-        if found is None:
+        other = form_of(text)
+        if other is None:
             raise DataError(f"{self.place(row)}: {shown(text)} is no time; {_WANTED}")
         start = self.texts[self.first].as_py()
         raise DataError(
-            f"{self.place(row)}: time {shown(text)} is {_ONE_OF[found]}, but the first, "
-            f"{shown(start)}, is {_ONE_OF[form_of(start) or form]}; "
+            f"{self.place(row)}: time {shown(text)} is {_one(other)}, but the first, "
+            f"{shown(start)}, is {_one(form_of(start) or form)}; "
             "all times of a column must have one form"
         )
 

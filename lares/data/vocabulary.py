@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,10 @@ from numpy.typing import NDArray
 
 from lares.data.ids import as_ids, id_key, is_text
 from lares.errors import DataError
-from lares.files import atomic_write
+from lares.files import write_text
 from lares.names import shown
 
 _FEW = 1000  # texts that are found one by one, without a table of all ids
-
-
-class _Texts(Sequence[str]):
-    """The texts of an Arrow array, one made when it is looked at."""
-
-    def __init__(self, array: pa.Array) -> None:
-        self._array = array
-
-    def __len__(self) -> int:
-        return len(self._array)
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._array[place].as_py()
 
 
 class Vocabulary:
@@ -83,15 +70,15 @@ class Vocabulary:
 
     def digest(self) -> bytes:
         """Return a hash of the ids (32 bytes), the same on every machine."""
-        found = hashlib.blake2b(str(self._ids.type).encode(), digest_size=32)
+        hasher = hashlib.blake2b(str(self._ids.type).encode(), digest_size=32)
         if self.is_numeric:
-            found.update(self.ids.astype(self.ids.dtype.newbyteorder("<")).data)
+            hasher.update(self.ids.astype(self.ids.dtype.newbyteorder("<")).data)
         else:
             _, places, letters = self._ids.buffers()
             ends = np.frombuffer(places, np.int64)[self._ids.offset :][: len(self) + 1]
-            found.update(np.diff(ends).astype("<i8").data)
-            found.update(memoryview(letters or b"")[ends[0] : ends[-1]])
-        return found.digest()
+            hasher.update(np.diff(ends).astype("<i8").data)
+            hasher.update(memoryview(letters or b"")[ends[0] : ends[-1]])
+        return hasher.digest()
 
     def find(self, raw: Iterable[Any]) -> NDArray[np.int64]:
         """Return catalogue rows (n,) of raw ids, 0 for an id that is not in the catalogue.
@@ -115,14 +102,17 @@ class Vocabulary:
             places = np.minimum(np.searchsorted(self.ids, wanted), len(self) - 1)
             places[self.ids[places] != wanted] = -1
         elif len(keys) <= _FEW:
-            texts = _Texts(self._ids)
-            places = np.array([bisect_left(texts, key) for key in keys], dtype=np.int64)
-            places = np.minimum(places, len(self) - 1)
-            places[[texts[place] != key for place, key in zip(places, keys, strict=True)]] = -1
+            all_places = range(len(self))
+            before = [bisect_left(all_places, key, key=self._id_at) for key in keys]
+            places = np.minimum(np.array(before, dtype=np.int64), len(self) - 1)
+            places[[self._id_at(p) != key for p, key in zip(places, keys, strict=True)]] = -1
         else:
-            found = pc.index_in(pa.array(keys, pa.large_string()), value_set=self._ids)
-            places = found.fill_null(-1).to_numpy().astype(np.int64)
+            indices = pc.index_in(pa.array(keys, pa.large_string()), value_set=self._ids)
+            places = indices.fill_null(-1).to_numpy().astype(np.int64)
         return places
+
+    def _id_at(self, place: int) -> Any:
+        return self._ids[place].as_py()
 
     def encode(self, raw: Iterable[Any]) -> NDArray[np.int64]:
         """Return catalogue rows (n,) of raw ids, given as for :meth:`find`.
@@ -163,8 +153,7 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write the ids as a JSON list, whole or not at all."""
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(self._ids.to_pylist()), encoding="utf-8")
+        write_text(path, json.dumps(self._ids.to_pylist()))
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:

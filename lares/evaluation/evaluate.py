@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lares.data.batches import collate
+from lares.data.batches import pack
 from lares.data.split import Split
 from lares.evaluation.ranking import DEFAULT_KS, catalogue_target_ranks, metrics_from_ranks
 from lares.model.config import EVALUATION_STATES, MOST_SEED
 from lares.model.model import LaresModel
 from lares.model.modes import evaluating
+from lares.model.packed import PackedHistories
 from lares.model.seen import seen_items
 from lares.model.streams import batches, chunk_of, chunk_seed
 from lares.plain import one_of, whole
@@ -67,17 +68,17 @@ def depth_ranks(
     with evaluating(model):
         for first, end in batches(len(split), batch_size, first_id if drawn else 0):
             indices = np.arange(first, end)
-            item_seq, lengths, targets = (
-                torch.from_numpy(part).to(device)
-                for part in collate(split, indices, model.config.max_length)
+            items, lengths, targets = (
+                torch.from_numpy(part) for part in pack(split, indices, model.config.max_length)
             )
+            targets = targets.to(device)
             numbers = first_id + indices if drawn else np.zeros_like(indices)
+            streams = torch.from_numpy(numbers % MAX_SEQUENCES).to(device)
             out = model.encoder(
-                item_seq,
-                lengths,
+                PackedHistories.from_flat(model.config, items.to(device), lengths, streams),
+                None,
                 max(depths),
                 seed=chunk_seed(seed, chunk_of(int(numbers[0]))),
-                sequence_ids=torch.from_numpy(numbers % MAX_SEQUENCES).to(device),
                 return_trajectory=True,
             )
             for rows, excluded in _excluded(split, indices, device, remove_history):

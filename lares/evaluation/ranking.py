@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-import lares_kernels as lk
 from lares.errors import WeightsError
 from lares.model.model import LaresModel
 from lares.plain import whole
@@ -58,12 +57,7 @@ def catalogue_target_ranks(
     Raises:
         WeightsError: (a ``ValueError``) a score is NaN; the message says of which row.
     """
-    if excluded is not None:
-        excluded = excluded.masked_fill(excluded == targets[:, None], 0) - 1
-    # Without padding's row: ids are one less, and padding becomes -1, no item.
-    ranks = lk.catalogue_ranks(
-        states, model.items[1:], targets - 1, excluded=excluded, **model.scoring
-    )
+    ranks = model.catalogue.ranks(states, targets, excluded)
     _require_numbers(ranks < 0)
     return ranks
 

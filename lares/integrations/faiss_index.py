@@ -56,13 +56,13 @@ class FaissIndex:
 
     def __init__(self, model: LaresModel, lists: int | None = None, probes: int = 32) -> None:
         faiss = _faiss()
-        items = model.items[1:].detach().float().cpu()
+        items = model.catalogue.ranked.detach().float().cpu()
         n_items, width = items.shape
         most = max(1, n_items // 39)
         lists = min(most, round(4 * math.sqrt(n_items))) if lists is None else lists
         lists = whole("lists", lists, 1, n_items)
         probes = whole("probes", probes, 1)
-        self._cosine = model.scoring["scores"] == "cosine"
+        self._cosine = model.catalogue.scores == "cosine"
         self._n_items = n_items
         if self._cosine:
             items = functional.normalize(items, dim=-1)

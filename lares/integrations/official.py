@@ -65,12 +65,12 @@ _FILTER_WIDENING = (
 
 def _layer_names(attention: str, feed_forward: str, filters: str) -> dict[str, tuple[str, ...]]:
     """Names of a layer whose sublayers are called so."""
-    found: dict[str, tuple[str, ...]] = {
+    names: dict[str, tuple[str, ...]] = {
         "filter_weight": (f"{filters}.complex_weight",),
         "band_scale": (f"{filters}.sqrt_beta",),
     }
     for kind in ("weight", "bias"):
-        found |= {
+        names |= {
             f"qkv_{kind}": tuple(f"{attention}.{n}.{kind}" for n in ("query", "key", "value")),
             f"out_{kind}": (f"{attention}.dense.{kind}",),
             f"attn_norm_{kind}": (f"{attention}.LayerNorm.{kind}",),
@@ -79,7 +79,7 @@ def _layer_names(attention: str, feed_forward: str, filters: str) -> dict[str, t
             f"down_{kind}": (f"{feed_forward}.dense_2.{kind}",),
             f"ffn_norm_{kind}": (f"{feed_forward}.LayerNorm.{kind}",),
         }
-    return found
+    return names
 
 
 # By core: what a block calls its layers, and those their tensors.
@@ -282,10 +282,10 @@ def _check_official(model: LaresModel, state_dict: Mapping[str, Tensor]) -> None
         for theirs, view in pieces:
             if theirs not in state_dict:
                 raise CheckpointError(f"the released checkpoint has no tensor {theirs!r}")
-            found, wanted = state_dict[theirs].shape, view(weights[name]).shape
-            if found != wanted:
+            shape, wanted = state_dict[theirs].shape, view(weights[name]).shape
+            if shape != wanted:
                 raise CheckpointError(
-                    f"tensor {theirs!r} has shape {tuple(found)}; the configuration needs "
+                    f"tensor {theirs!r} has shape {tuple(shape)}; the configuration needs "
                     f"{tuple(wanted)}"
                 )
             used.add(theirs)

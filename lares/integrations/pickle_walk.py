@@ -2,229 +2,177 @@
 
 Unpickling does what a file says, and a small file can say much: a place in the memo far out, tuples
 within tuples past the end of the stack, copies of one long list. What ``torch.save`` writes does none
-of that.
+of that. What an opcode takes from the stack and puts there is ``pickletools``' to say.
 """
 
 from __future__ import annotations
 
 import pickle
 import pickletools
-from collections.abc import Callable, Sequence
-from typing import BinaryIO
+from collections.abc import Sequence
+from typing import Any, BinaryIO
 
 # More than pickle itself can write before Python's stack ends.
 MOST_NESTED = 1000
-# Each makes a class; a pickle names every class once.
-MOST_GLOBALS = 10_000
+MOST_NAMES = 10_000  # of classes and functions; a pickle names each once
 # What calls may copy and keys may cost to be hashed, in elements and bytes: so many times the pickle's
 # own size, and what is small anyway.
 _COPIES, _SMALL = 4, 1 << 20
+
+_REFUSED = ("EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER")
+_KEEP = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
+_GET = ("GET", "BINGET", "LONG_BINGET")
+_NAME = ("GLOBAL", "STACK_GLOBAL", "INST")
+_FILL = ("APPEND", "APPENDS", "ADDITEMS", "SETITEM", "SETITEMS", "BUILD")
+_COPY = ("REDUCE", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ", "FROZENSET")
+# Which of the objects that an opcode takes it hashes.
+_HASHED = {
+    "DICT": slice(0, None, 2),
+    "SETITEM": slice(1, None, 2),
+    "SETITEMS": slice(1, None, 2),
+    "ADDITEMS": slice(1, None),
+}
 
 
 class _Made:
     """Stand for an object that a pickle makes.
 
     Attributes:
-        size: elements or bytes of a copy.
+        value: of a number or text; of a class or function its name.
+        is_named: whether it is a class or function.
+        parts: elements of a tuple.
+        size: elements and bytes in it, through and through.
         hashing: elements that are looked at to hash it: those of tuples, through and through.
-        inside: the same of all its elements.
         depth: containers within one another.
-        parts: elements of a tuple, which may be the arguments of a call.
     """
 
-    __slots__ = ("depth", "hashing", "inside", "parts", "size")
+    __slots__ = ("depth", "hashing", "is_named", "parts", "size", "value")
 
-    def __init__(self, size: int = 1, parts: Sequence[_Made] = (), is_tuple: bool = False) -> None:
-        self.size, self.hashing, self.inside, self.depth = size, 1, 0, 0
-        self.parts: Sequence[_Made] = ()
-        self.take(parts)
-        if is_tuple:
-            self.size, self.hashing, self.parts = len(parts), 1 + self.inside, parts
+    def __init__(
+        self,
+        held: Sequence[_Made] = (),
+        value: object = None,
+        is_named: bool = False,
+        is_tuple: bool = False,
+    ) -> None:
+        self.value, self.is_named = value, is_named
+        self.parts = held if is_tuple else ()
+        self.hashing: int = 1 + sum(part.hashing for part in self.parts)
+        self.size = 1 + (len(value) if isinstance(value, (str, bytes, bytearray)) else 0)
+        self.depth = 0
+        self.hold(held)
 
-    def take(self, parts: Sequence[_Made]) -> None:
-        """Hold ``parts`` from now on."""
-        if parts:
-            self.size += len(parts)
-            self.inside += sum(part.hashing for part in parts)
-            self.depth = max(self.depth, 1 + max(part.depth for part in parts))
+    def hold(self, others: Sequence[_Made]) -> None:
+        """Hold other objects from now on."""
+        for other in others:
+            self.size += other.size
+            self.depth = max(self.depth, 1 + other.depth)
         if self.depth > MOST_NESTED:
             raise pickle.UnpicklingError(
                 f"it nests containers more than {MOST_NESTED} deep, which pickle cannot write"
             )
 
 
-_ATOM = _Made()
-
-
 class _Walk:
-    """One pickle, up to its end."""
+    """One pickle, up to its end.
+
+    Attributes:
+        persistent: what its persistent ids, which are tuples, hold: numbers, text, names of classes.
+        cost: of what was copied and hashed.
+    """
 
     def __init__(self) -> None:
-        self.stack: list[_Made] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, _Made] = {}
-        self.seen = 0  # opcodes
-        self.globals = 0
+        self.persistent: list[tuple[Any, ...]] = []
         self.cost = 0
+        self._stack: list[_Made] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, _Made] = {}
+        self._n_seen = self._n_names = 0
 
-    def pop(self) -> _Made:
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise pickle.UnpicklingError("it takes what is not there")
-        return self.stack.pop()
-
-    def slice(self) -> list[_Made]:
-        """Return what came after the last mark."""
-        if not self.marks:
-            raise pickle.UnpicklingError("it takes what is not there")
-        start = self.marks.pop()
-        found = self.stack[start:]
-        del self.stack[start:]
-        return found
-
-    def top(self) -> _Made:
-        self.stack.append(self.pop())
-        return self.stack[-1]
-
-    def push(self, made: _Made) -> None:
-        self.stack.append(made)
-
-    def keep(self, index: int) -> None:
-        """Put the last object into the memo: pickle counts its places up."""
-        if not 0 <= index <= self.seen:
-            raise pickle.UnpicklingError(f"place {index} of its memo is not the next")
-        self.memo[index] = self.top()
-
-    def kept(self, index: int) -> None:
-        if index not in self.memo:
-            raise pickle.UnpicklingError(f"place {index} of its memo is empty")
-        self.push(self.memo[index])
-
-    def named(self) -> None:
-        self.globals += 1
-        if self.globals > MOST_GLOBALS:
-            raise pickle.UnpicklingError(f"it names more than {MOST_GLOBALS} classes and functions")
-
-    def call(self, arguments: Sequence[_Made]) -> None:
-        """Make an object of copies of the arguments."""
-        for each in arguments:
-            self.cost += each.size + each.inside
-        self.push(_Made(1, arguments))
-
-    def hash(self, keys: Sequence[_Made]) -> None:
-        self.cost += sum(key.hashing for key in keys)
-
-    def tuple_of(self, count: int) -> None:
-        parts = [self.pop() for _ in range(count)][::-1]
-        self.push(_Made(parts=parts, is_tuple=True))
-
-    def items(self, pairs: list[_Made]) -> None:
-        """Put keys and values into the last object."""
-        self.hash(pairs[::2])
-        self.top().take(pairs)
-
-    def elements(self, parts: list[_Made], hashed: bool = False) -> None:
-        if hashed:
-            self.hash(parts)
-        self.top().take(parts)
-
-    def frozen(self, parts: list[_Made]) -> None:
-        self.hash(parts)
-        self.push(_Made(0, parts))
-
-    def dict_of(self, pairs: list[_Made]) -> None:
-        self.push(_Made(0))
-        self.items(pairs)
-
-    def reduce(self, extra: int = 0) -> None:
-        """Call a function, or make an object of a class, of a tuple and of ``extra`` more."""
-        more = [self.pop() for _ in range(extra)]
-        arguments = self.pop()
-        self.pop()
-        self.call([*(arguments.parts or (arguments,)), *more])
-
-    def build(self) -> None:
-        state = self.pop()
-        self.cost += len(state.parts)
-        self.top().take([state])
-
-    def instance(self, parts: list[_Made], of_stack: bool) -> None:
-        if not of_stack:
-            self.named()
-        elif not parts:
-            raise pickle.UnpicklingError("it takes what is not there")
-        self.call(parts[1:] if of_stack else parts)
-
-    def two(self) -> list[_Made]:
-        second = self.pop()
-        return [self.pop(), second]
-
-    def stack_global(self) -> None:
-        self.two()
-        self.named()
-        self.push(_ATOM)
-
-    def name_global(self) -> None:
-        self.named()
-        self.push(_ATOM)
-
-    def drop(self) -> None:
-        """Take an object away, or the last mark where it is the last."""
-        if self.marks and self.marks[-1] == len(self.stack):
-            self.marks.pop()
+    def step(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Do what an opcode does."""
+        name = opcode.name
+        self._n_seen += 1
+        if name in _REFUSED:
+            raise pickle.UnpicklingError(f"it has opcode {name}, which torch.save does not write")
+        if name == "MARK":
+            self._marks.append(len(self._stack))
+        elif name == "POP" and self._marks[-1:] == [len(self._stack)]:
+            self._marks.pop()
+        elif name in _KEEP:
+            self._keep(len(self._memo) if name == "MEMOIZE" else argument)
+        elif name in _GET:
+            if argument not in self._memo:
+                raise pickle.UnpicklingError(f"place {argument} of its memo is empty")
+            self._stack.append(self._memo[argument])
         else:
-            self.pop()
+            taken = self._taken(opcode.stack_before)
+            self._charge(name, taken)
+            made = self._made(opcode, argument, taken)
+            self._stack += [made] * len(opcode.stack_after)
 
-    def persistent(self) -> None:
-        self.pop()
-        self.push(_ATOM)
+    def _taken(self, before: Sequence[pickletools.StackObject]) -> list[_Made]:
+        """Take from the stack what an opcode finds there: so many objects, or all since a mark."""
+        since_mark: list[_Made] = []
+        count = len(before)
+        if pickletools.markobject in before:
+            if not self._marks:
+                raise pickle.UnpicklingError("it takes what is not there")
+            place, count = self._marks.pop(), before.index(pickletools.markobject)
+            since_mark = self._stack[place:]
+            del self._stack[place:]
+        place = len(self._stack) - count
+        if place < (self._marks[-1] if self._marks else 0):
+            raise pickle.UnpicklingError("it takes what is not there")
+        taken = self._stack[place:] + since_mark
+        del self._stack[place:]
+        return taken
+
+    def _charge(self, name: str, taken: Sequence[_Made]) -> None:
+        """Count what an opcode names, copies and hashes."""
+        self._n_names += name in _NAME
+        if self._n_names > MOST_NAMES:
+            raise pickle.UnpicklingError(f"it names more than {MOST_NAMES} classes and functions")
+        if name in _COPY:
+            self.cost += sum(each.size for each in taken)
+        elif name in _HASHED:
+            self.cost += sum(key.hashing for key in taken[_HASHED[name]])
+
+    def _made(self, opcode: pickletools.OpcodeInfo, argument: Any, taken: Sequence[_Made]) -> _Made:
+        """Return what an opcode makes of the objects that it takes."""
+        name = opcode.name
+        if name in _FILL:
+            if taken[0].is_named:
+                raise pickle.UnpicklingError("it changes a class or a function")
+            taken[0].hold(taken[1:])
+        if name in (*_FILL, "DUP"):
+            return taken[0]
+        if name == "GLOBAL":
+            return _Made(value=argument.rpartition(" ")[2], is_named=True)
+        if name == "STACK_GLOBAL":
+            return _Made(value=taken[1].value, is_named=True)
+        if name == "BINPERSID":
+            self.persistent.append(tuple(part.value for part in taken[0].parts))
+            return _Made()
+        is_tuple = pickletools.pytuple in opcode.stack_after
+        return _Made(taken, None if name in _COPY else argument, is_tuple=is_tuple)
+
+    def _keep(self, index: int) -> None:
+        """Put the last object into the memo: pickle counts its places up."""
+        if not 0 <= index <= self._n_seen:
+            raise pickle.UnpicklingError(f"place {index} of its memo is not the next")
+        (self._memo[index],) = kept = self._taken([pickletools.anyobject])
+        self._stack += kept
 
 
-_SILENT = ("PROTO", "FRAME", "STOP")
-_REFUSED = ("EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER")
-_DOES: dict[str, Callable[[_Walk], object]] = {
-    "MARK": lambda walk: walk.marks.append(len(walk.stack)),
-    "POP": _Walk.drop,
-    "POP_MARK": _Walk.slice,
-    "DUP": lambda walk: walk.push(walk.top()),
-    "MEMOIZE": lambda walk: walk.keep(len(walk.memo)),
-    "EMPTY_TUPLE": lambda walk: walk.tuple_of(0),
-    "TUPLE1": lambda walk: walk.tuple_of(1),
-    "TUPLE2": lambda walk: walk.tuple_of(2),
-    "TUPLE3": lambda walk: walk.tuple_of(3),
-    "TUPLE": lambda walk: walk.push(_Made(parts=walk.slice(), is_tuple=True)),
-    "EMPTY_LIST": lambda walk: walk.push(_Made(0)),
-    "EMPTY_DICT": lambda walk: walk.push(_Made(0)),
-    "EMPTY_SET": lambda walk: walk.push(_Made(0)),
-    "LIST": lambda walk: walk.push(_Made(0, walk.slice())),
-    "DICT": lambda walk: walk.dict_of(walk.slice()),
-    "FROZENSET": lambda walk: walk.frozen(walk.slice()),
-    "APPEND": lambda walk: walk.elements([walk.pop()]),
-    "APPENDS": lambda walk: walk.elements(walk.slice()),
-    "ADDITEMS": lambda walk: walk.elements(walk.slice(), hashed=True),
-    "SETITEM": lambda walk: walk.items(walk.two()),
-    "SETITEMS": lambda walk: walk.items(walk.slice()),
-    "GLOBAL": _Walk.name_global,
-    "STACK_GLOBAL": _Walk.stack_global,
-    "REDUCE": _Walk.reduce,
-    "NEWOBJ": _Walk.reduce,
-    "NEWOBJ_EX": lambda walk: walk.reduce(1),
-    "INST": lambda walk: walk.instance(walk.slice(), of_stack=False),
-    "OBJ": lambda walk: walk.instance(walk.slice(), of_stack=True),
-    "BUILD": _Walk.build,
-    "PERSID": lambda walk: walk.push(_ATOM),
-    "BINPERSID": _Walk.persistent,
-}
-_OF_THE_MEMO: dict[str, Callable[[_Walk, int], None]] = {
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Walk.keep),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Walk.kept),
-}
-
-
-def walk_pickle(file: BinaryIO) -> None:
+def walk_pickle(file: BinaryIO) -> list[tuple[Any, ...]]:
     """Go through the pickle at which ``file`` stands, to its end, and make nothing.
 
     What unpickling it takes is then bounded by its length: memory at some hundred times, and the depth
-    of Python's stack.
+    of Python's stack. It changes no class and no function.
+
+    Returns:
+        Its persistent ids, of what is stored beside it: numbers, texts and names of classes in each.
 
     Raises:
         pickle.UnpicklingError, ValueError: it is none, or would take more.
@@ -232,20 +180,8 @@ def walk_pickle(file: BinaryIO) -> None:
     start = file.tell()
     walk = _Walk()
     for opcode, argument, position in pickletools.genops(file):
-        walk.seen += 1
-        name = opcode.name
-        does = _DOES.get(name)
-        if does is not None:
-            does(walk)
-        elif name in _OF_THE_MEMO:
-            assert isinstance(argument, int)
-            _OF_THE_MEMO[name](walk, argument)
-        elif name in _REFUSED:
-            raise pickle.UnpicklingError(f"it has opcode {name}, which torch.save does not write")
-        elif isinstance(argument, (str, bytes, bytearray)):
-            walk.push(_Made(len(argument)))
-        elif name not in _SILENT:
-            walk.push(_ATOM)
+        walk.step(opcode, argument)
         assert position is not None
         if walk.cost > _SMALL + _COPIES * (position - start):
             raise pickle.UnpicklingError("it makes copies of more than it holds")
+    return walk.persistent

@@ -26,7 +26,13 @@ from recbole.model.loss import BPRLoss
 from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import Tensor, nn
 
-from lares.integrations.swapped import SwappedLayers, checked_recurrence, let_reason, swapped_layers
+from lares.integrations.swapped import (
+    SwappedLayers,
+    checked_recurrence,
+    config_of_layers,
+    let_reason,
+    swapped_layers,
+)
 from lares_kernels import CoreConfig, catalogue_cross_entropy
 from lares_kernels.interop.parts import Drops, parts_of, refuse, refuse_hooks
 from lares_kernels.interop.torch_layers import (
@@ -35,7 +41,6 @@ from lares_kernels.interop.torch_layers import (
     linear_tensors,
     norm_tensors,
     renew_weights,
-    require_equal,
     require_type,
 )
 from lares_kernels.spec.seeds import DrawSeeds
@@ -202,9 +207,9 @@ class _Swap:
         """``calculate_loss`` of ``loss_type: CE``."""
         model = self.model
         refuse_hooks([("loss_fct", model.loss_fct)])
-        found = model.forward(interaction[model.ITEM_SEQ], interaction[model.ITEM_SEQ_LEN])
+        states = model.forward(interaction[model.ITEM_SEQ], interaction[model.ITEM_SEQ_LEN])
         items = interaction[model.POS_ITEM_ID]
-        return catalogue_cross_entropy(found, model.item_embedding.weight, items)
+        return catalogue_cross_entropy(states, model.item_embedding.weight, items)
 
 
 @dataclass
@@ -277,26 +282,12 @@ def _config(model: Any) -> CoreConfig:
     d = model.item_embedding.embedding_dim
     check_norm("LayerNorm", model.LayerNorm, d)
     options = [_layer_options(i, d, layer) for i, layer in enumerate(model.trm_encoder.layer)]
-    for i, found in enumerate(options):
-        for name, value in found.items():
-            where = f"trm_encoder.layer.{i}.{name}"
-            require_equal(where, value, options[0][name], "that of layer 0")
-    heads, attention_rate, rate, inner, activation, eps = options[0].values()
-    return CoreConfig(
-        d_model=d,
-        n_heads=heads,
-        d_ff=inner,
-        n_layers=len(options),
-        adapter="none",
-        activation=activation,
-        eps=eps,
-        dropout=rate,
-        attn_dropout=attention_rate,
-    )
+    return config_of_layers(options, d)
 
 
-def _layer_options(i: int, d: int, layer: Any) -> dict[str, Any]:
-    """Return what decides what layer ``i`` computes, by the attribute's name; check the rest."""
+def _layer_options(i: int, d: int, layer: Any) -> dict[str, tuple[str, Any]]:
+    """Return what decides what layer ``i`` computes, as :func:`config_of_layers` takes it; check the
+    rest."""
     prefix = f"trm_encoder.layer.{i}"
     require_type(prefix, layer, TransformerLayer)
     attention, ffn = layer.multi_head_attention, layer.feed_forward
@@ -323,13 +314,14 @@ def _layer_options(i: int, d: int, layer: Any) -> dict[str, Any]:
     if ffn.LayerNorm.eps != attention.LayerNorm.eps:
         wanted = f"multi_head_attention.LayerNorm.eps is {attention.LayerNorm.eps}"
         refuse(f"{where}.LayerNorm.eps", ffn.LayerNorm.eps, wanted)
+    mixing = f"{prefix}.multi_head_attention"
     return {
-        "multi_head_attention.num_attention_heads": attention.num_attention_heads,
-        "multi_head_attention.attn_dropout.p": attention.attn_dropout.p,
-        "multi_head_attention.out_dropout.p": attention.out_dropout.p,
-        "feed_forward.dense_1.out_features": ffn.dense_1.out_features,
-        "feed_forward.intermediate_act_fn": _activation(where, ffn),
-        "feed_forward.LayerNorm.eps": ffn.LayerNorm.eps,
+        "n_heads": (f"{mixing}.num_attention_heads", attention.num_attention_heads),
+        "attn_dropout": (f"{mixing}.attn_dropout.p", attention.attn_dropout.p),
+        "dropout": (f"{mixing}.out_dropout.p", attention.out_dropout.p),
+        "d_ff": (f"{where}.dense_1.out_features", ffn.dense_1.out_features),
+        "activation": (f"{where}.intermediate_act_fn", _activation(where, ffn)),
+        "eps": (f"{where}.LayerNorm.eps", ffn.LayerNorm.eps),
     }
 
 
@@ -337,8 +329,8 @@ def _activation(where: str, ffn: Any) -> str:
     for name, ours in _ACTIVATIONS.items():
         if ffn.intermediate_act_fn == ffn.get_hidden_act(name):
             return ours
-    found = getattr(ffn.intermediate_act_fn, "__name__", ffn.intermediate_act_fn)
-    refuse(f"{where}.intermediate_act_fn", found, f"it must be one of {', '.join(_ACTIVATIONS)}")
+    function = getattr(ffn.intermediate_act_fn, "__name__", ffn.intermediate_act_fn)
+    refuse(f"{where}.intermediate_act_fn", function, f"it must be one of {', '.join(_ACTIVATIONS)}")
     raise AssertionError
 
 

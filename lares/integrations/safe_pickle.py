@@ -7,7 +7,7 @@ import pickle
 import tarfile
 import types
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,7 @@ _BYTES = {
     "BoolStorage": 1,
 }
 # Pickles of a file without zip: magic number, protocol, sizes of types; what was saved; storages' keys.
-_PICKLES_BEFORE, _PICKLES = 3, 5
-
-
+_PICKLES = 5
 _ZIP = b"PK\x03\x04"  # what begins so, torch.load takes for a zip file, and nothing else
 
 
@@ -58,35 +56,16 @@ class Inert:
         return id(self)
 
 
-class _Call:
-    """Calls a function, and has nothing of its own that a pickle could set."""
-
-    __slots__ = ("_function",)
-    _function: Callable[..., Any]
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_function", function)
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise pickle.UnpicklingError(f"it sets attribute {name!r} of a function")
-
-    def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("it sets the state of a function")
-
-
 def is_larger_than_stored(tensor: Tensor) -> bool:
     """Return whether a tensor repeats what it stores: a copy of it may take any amount of memory."""
     return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
 
 
 def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
-    found: Tensor = torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, {})
-    if is_larger_than_stored(found):
+    tensor: Tensor = torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, {})
+    if is_larger_than_stored(tensor):
         raise pickle.UnpicklingError("a tensor is larger than what is stored of it")
-    return found
+    return tensor
 
 
 def _rebuild_parameter(data: object, *_: object) -> Tensor:
@@ -146,31 +125,20 @@ class _SafeUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins"}.get(module, module)  # as Python 2 called it
-        if (module, name) in _SAFE:
-            return _Call(_SAFE[module, name])
-        return type("Inert", (Inert,), {})
+        return _SAFE.get((module, name), Inert)
 
 
-class _Sizes(pickle.Unpickler):
-    """Goes through a pickle for the sizes of what is stored beside it, and makes nothing."""
-
-    def __init__(self, file: Any) -> None:
-        super().__init__(file)
-        self.stored: dict[str, int] = {}  # bytes by key
-
-    def find_class(self, module: str, name: str) -> Any:
-        return type(name, (Inert,), {}) if name in _BYTES else type("Inert", (Inert,), {})
-
-    def persistent_load(self, saved_id: Any) -> Any:
-        _, kind, key, _, count, *_ = saved_id
-        width = _BYTES.get(getattr(kind, "__name__", ""))
-        if width is None or not isinstance(count, int) or count < 0:
+def _stored(ids: Iterable[tuple[Any, ...]]) -> dict[str, int]:
+    """Return the bytes of what persistent ids say is stored, by key."""
+    stored: dict[str, int] = {}
+    for _, kind, key, _, count, *_ in ids:
+        if kind not in _BYTES or not isinstance(count, int) or count < 0:
             raise pickle.UnpicklingError(f"it stores {count!r} of {kind!r}")
         # Text, as torch.save writes: of other keys, such as NaN, each is read as another storage.
         if type(key) is not str:
             raise pickle.UnpicklingError(f"{key!r} is no key of what is stored")
-        self.stored[key] = max(self.stored.get(key, 0), width * count)
-        return Inert()
+        stored[key] = max(stored.get(key, 0), _BYTES[kind] * count)
+    return stored
 
 
 def _safe_pickle() -> types.ModuleType:
@@ -247,11 +215,8 @@ def _check_sizes(path: Path) -> None:
                 raise pickle.UnpicklingError("it has no data.pkl")
             # As PyTorch itself finds it, which may see another file than Python in one made for that.
             content = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
-            walk_pickle(io.BytesIO(content))
-            scan = _Sizes(io.BytesIO(content))
-            scan.load()
             folder = names[0].removesuffix(".pkl")
-            for key, wanted in scan.stored.items():
+            for key, wanted in _stored(walk_pickle(io.BytesIO(content))).items():
                 there = records.get(f"{folder}/{key}")
                 if there is None or there.file_size < wanted:
                     raise pickle.UnpicklingError(f"{wanted} bytes of tensor {key} are not there")
@@ -259,12 +224,6 @@ def _check_sizes(path: Path) -> None:
     if tarfile.is_tarfile(path):
         raise pickle.UnpicklingError("it is a tar file, as no PyTorch since 2017 has written")
     with open(path, "rb") as file:
-        for _ in range(_PICKLES):
-            walk_pickle(file)
-        file.seek(0)
-        for _ in range(_PICKLES_BEFORE):
-            _Sizes(file).load()
-        scan = _Sizes(file)
-        scan.load()
-    if sum(scan.stored.values()) > size:
+        ids = [each for _ in range(_PICKLES) for each in walk_pickle(file)]
+    if sum(_stored(ids).values()) > size:
         raise pickle.UnpicklingError("its tensors are larger than the file")

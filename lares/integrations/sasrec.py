@@ -18,7 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lares.integrations.swapped import SwappedLayers, checked_recurrence, let_reason, swapped_layers
+from lares.integrations.swapped import (
+    SwappedLayers,
+    checked_recurrence,
+    config_of_layers,
+    let_reason,
+    swapped_layers,
+)
 from lares.model.modes import evaluating
 from lares_kernels import CoreConfig, UnsupportedModuleError
 from lares_kernels.common.whole import is_whole
@@ -33,7 +39,6 @@ from lares_kernels.interop.torch_layers import (
     linear_tensors,
     norm_tensors,
     renew_weights,
-    require_equal,
     require_type,
 )
 from lares_kernels.spec.seeds import DrawSeeds
@@ -79,9 +84,9 @@ def accelerate(model: nn.Module, seed: int | None = None) -> nn.Module:
         wanted = cast("Any", own)(probe)
         real = real.to(wanted.device)
         for candidate in _candidates(model, layers, width):
-            found = candidate.log2feats(probe)
+            features = candidate.log2feats(probe)
             scale = float(wanted[real].abs().max())
-            error = float((found - wanted)[real].abs().max()) / max(scale, 1e-30)
+            error = float((features - wanted)[real].abs().max()) / max(scale, 1e-30)
             if error < _TOLERANCE:
                 _install(model, candidate)
                 return model
@@ -173,13 +178,13 @@ def _scaled_embedding(table: nn.Embedding, ids: Tensor) -> Tensor:
     if table.num_embeddings > ids.numel() or table.max_norm is not None or table.sparse:
         scaled: Tensor = table(ids) * scale
         return scaled
-    found: Tensor = functional.embedding(
+    embedded: Tensor = functional.embedding(
         ids,
         table.weight * scale,
         table.padding_idx,
         scale_grad_by_freq=table.scale_grad_by_freq,
     )
-    return found
+    return embedded
 
 
 def _install(model: nn.Module, features: _Features) -> None:
@@ -272,33 +277,17 @@ def _config(model: nn.Module) -> CoreConfig:
         if not len(modules) or len(modules) != len(lists[0]):
             refuse(name, f"{len(modules)} layers", f"{_LISTS[0]} has {len(lists[0])}")
     options = [_layer_options(i, d, *parts) for i, parts in enumerate(zip(*lists, strict=True))]
-    for found in options[1:]:
-        for (name, value), (first, wanted) in zip(found.items(), options[0].items(), strict=True):
-            require_equal(name, value, wanted, first)
-    heads, attention_rate, inner, activation, inner_rate, rate, eps, _ = options[0].values()
     norm = "query"
     if hasattr(model, "norm_first"):
         norm = "pre" if model.norm_first else "post"
-    return CoreConfig(
-        d_model=d,
-        n_heads=heads,
-        d_ff=inner,
-        n_layers=len(options),
-        adapter="none",
-        activation=activation,
-        norm=norm,
-        eps=eps,
-        dropout=rate,
-        dropout_of="feed-forward",
-        attn_dropout=attention_rate,
-        inner_dropout=inner_rate,
-    )
+    return config_of_layers(options, d, norm=norm, dropout_of="feed-forward")
 
 
 def _layer_options(
     i: int, d: int, attn_norm: Any, attention: Any, ffn_norm: Any, ffn: Any
-) -> dict[str, Any]:
-    """Return what decides what layer ``i`` computes, by the attribute's name; check the rest."""
+) -> dict[str, tuple[str, Any]]:
+    """Return what decides what layer ``i`` computes, as :func:`config_of_layers` takes it; check the
+    rest."""
     names = [f"{name}.{i}" for name in _LISTS]
     check_norm(names[0], attn_norm, d)
     check_attention(names[1], attention)
@@ -330,12 +319,12 @@ def _layer_options(
     if attention.embed_dim != d:
         refuse(f"{names[1]}.embed_dim", attention.embed_dim, f"items are {d} wide")
     return {
-        f"{names[1]}.num_heads": attention.num_heads,
-        f"{names[1]}.dropout": attention.dropout,
-        f"{names[3]}.conv1": ffn.conv1.weight.shape[0],
-        f"{names[3]}.relu": activation,
-        f"{names[3]}.dropout1.p": ffn.dropout1.p,
-        f"{names[3]}.dropout2.p": ffn.dropout2.p,
-        f"{names[0]}.eps": attn_norm.eps,
-        f"{names[1]}.batch_first": attention.batch_first,
+        "n_heads": (f"{names[1]}.num_heads", attention.num_heads),
+        "attn_dropout": (f"{names[1]}.dropout", attention.dropout),
+        "d_ff": (f"{names[3]}.conv1", ffn.conv1.weight.shape[0]),
+        "activation": (f"{names[3]}.relu", activation),
+        "inner_dropout": (f"{names[3]}.dropout1.p", ffn.dropout1.p),
+        "dropout": (f"{names[3]}.dropout2.p", ffn.dropout2.p),
+        "eps": (f"{names[0]}.eps", attn_norm.eps),
+        "batch_first": (f"{names[1]}.batch_first", attention.batch_first),
     }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar, cast
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from lares.model.depth import sample_depth
 from lares.plain import plain, whole
 from lares_kernels import CoreConfig, refine
 from lares_kernels.interop.parts import Drops, Stretch, refuse, refuse_hooks, stretches
-from lares_kernels.interop.torch_layers import LayerTensors, stack_layers
+from lares_kernels.interop.torch_layers import LayerTensors, require_equal, stack_layers
 from lares_kernels.spec.seeds import DrawSeeds, drawn_seed
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -136,6 +136,29 @@ class SwappedLayers:
         if len(parts) > 1:
             refuse("the modes of the layers that reason", "several", "they must drop alike")
         return parts[0]
+
+
+def config_of_layers(
+    layers: Sequence[Mapping[str, tuple[str, Any]]], d_model: int, **shared: Any
+) -> CoreConfig:
+    """Return the configuration of layers that are alike.
+
+    Args:
+        layers: what decides what each computes, the attribute's name and its value, by the name that
+            ``CoreConfig`` has for it; what it has no name for must be alike, too.
+        d_model: width of a token.
+        shared: options of all of them.
+
+    Raises:
+        UnsupportedModuleError: an attribute, which the message names, is not that of layer 0.
+    """
+    for layer in layers[1:]:
+        for option, (name, value) in layer.items():
+            first, wanted = layers[0][option]
+            require_equal(name, value, wanted, first)
+    known = [field.name for field in fields(CoreConfig)]
+    options = {option: value for option, (_, value) in layers[0].items() if option in known}
+    return CoreConfig(d_model=d_model, n_layers=len(layers), adapter="none", **options, **shared)
 
 
 def checked_recurrence(

@@ -6,6 +6,7 @@ import os
 
 import lares_kernels as lk
 from lares.errors import ConfigError
+from lares.plain import one_of
 
 _VARIABLE = "LARES_BACKEND"
 
@@ -16,8 +17,7 @@ def require_backend() -> None:
     if not name:
         return
     known = lk.available_backends()
-    if name not in known:
-        raise ConfigError(f"{_VARIABLE} is {name!r}; it must be one of {', '.join(known)}")
+    one_of(_VARIABLE, name, known)
     if known[name] != "usable":
         raise ConfigError(
             f"{_VARIABLE} is {name!r}, which cannot run here: {known[name]}; unset it to have one that "

@@ -5,24 +5,32 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from lares.errors import ConfigError
-from lares.model.depth import DEPTH_SAMPLERS, MOST_OVER_MEAN
-from lares.names import nearest
-from lares.plain import one_of, positive, settle_options, whole
-from lares_kernels.spec.config import CoreConfig
+from lares.model.depth import MOST_OVER_MEAN, DepthSampler
+from lares.plain import check_known, option, positive, rate_below, settle_options, whole, whole_in
+from lares_kernels.spec.config import ACTIVATIONS, ADAPTERS, CoreConfig
 
 CONFIG_FILE = "config.json"  # of a saved model
-STATE_MODES = ("normal", "normal_zero", "zero")
-SCORES = ("dot", "cosine")
-EVALUATION_STATES = ("shared", "drawn")  # one initial state for all samples, or one for each
+# The op's; what has no adapter is no recurrence.
+Adapter: TypeAlias = Literal[tuple(text for text in ADAPTERS if text != "none")]  # type: ignore[valid-type]
+Activation: TypeAlias = Literal[ACTIVATIONS]  # type: ignore[valid-type]
+EvaluationStates = Literal["shared", "drawn"]  # one initial state for all samples, or one for each
+EVALUATION_STATES: tuple[str, ...] = get_args(EvaluationStates)
 MOST_SEED = 2**64 - 1
 MOST_THREADS = 1024  # of a process: more than any machine has cores to give it
 MOST_STEPS = (1 << 16) - 1  # a draw's address has 16 bits for its reasoning step
 MOST_EXPERTS = 256  # a draw's address has 8 bits for its expert
-CORES = ("attention", "filter", "bsarec")
-_FORMERLY = {"scores": {"cos": "cosine"}, "core": {"fmlp": "filter"}}  # of older files
+FORMERLY = {"scores": {"cos": "cosine"}, "core": {"fmlp": "filter"}}  # choices of older files
+
+
+def renamed_choices(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of a model, choices under the names that they have today."""
+    return {
+        name: FORMERLY.get(name, {}).get(value, value) if isinstance(value, str) else value
+        for name, value in options.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,9 @@ class LaresConfig:
         n_pre_layers: Number of layers of the pre-block, which runs once.
         n_core_layers: Number of layers of the core-block, which runs at every reasoning step; 0 is
             plain SASRec.
-        core: Layers of pre-block and core-block: attention (SASRec's), filter (FMLP-Rec's learned
-            filters) or bsarec (attention beside frequency bands). The last two mix the whole padded
-            window: histories are padded to max_length.
+        core: Layers of pre-block and core-block: SASRec's by default; filter is FMLP-Rec's learned
+            filters, bsarec attention beside frequency bands. These two mix the whole padded window:
+            histories are padded to max_length.
         band_share: Share a of the bands of bsarec, in a bands + (1 - a) attention.
         cutoff: Cut-off c of bsarec: the first c // 2 + 1 frequencies are the low band.
         text_features: File of items' text features to fuse into the embedding (TedRec), such as 'lares
@@ -48,21 +56,19 @@ class LaresConfig:
         text_width: Width of the text features; 0 for a model without. Follows from the file.
         text_experts: Number of experts that project the text features.
         text_dropout: Dropout rate of the text features.
-        adapter: Way in which the state meets the pre-block's output: add, gate or concat.
-        activation: Activation of the feed-forward: gelu (erf), gelu_tanh, relu or silu.
-        norm: Place of LayerNorm: post or pre.
+        adapter: Way in which the state meets the pre-block's output.
+        activation: Activation of the feed-forward; gelu is computed with erf.
+        norm: Place of LayerNorm.
         eps: Number that every LayerNorm adds to the variance.
         dropout: Dropout rate of the embedding and of every sublayer's output.
         attn_dropout: Dropout rate of the attention probabilities.
         mean_depth: Mean number of reasoning steps in training, and the depth at test time if no other
             is asked for.
-        depth_sampler: Distribution that a training step draws its depth from: poisson-lognormal,
-            uniform, poisson-unbounded, poisson-bounded, constant or non-recurrent.
-        state_mode: Initial state: normal (drawn, also at test time), normal_zero (drawn in training,
-            zero at test time) or zero.
+        depth_sampler: Distribution that a training step draws its depth from.
+        state_mode: Initial state: normal is drawn, at test time, too; normal_zero in training alone.
         state_omega: Scale of a drawn state.
         state_sigma: Standard deviation of a drawn state before the scale.
-        scores: Scores of items: dot, or cosine (divided by tau).
+        scores: Scores of items; cosine is divided by tau.
         tau: Temperature of cosine scores and of the alignment losses.
         initializer_range: Standard deviation of the weights at the start.
 
@@ -71,65 +77,46 @@ class LaresConfig:
     """
 
     n_items: int
-    max_length: int = 20
+    max_length: int = option(20, whole_in(1))
     d_model: int = 64
     n_heads: int = 2
     d_ff: int = 256
-    n_pre_layers: int = 2
-    n_core_layers: int = 2
-    adapter: str = "add"
-    activation: str = "gelu"
-    norm: str = "post"
+    n_pre_layers: int = option(2, whole_in(0))
+    n_core_layers: int = option(2, whole_in(0))
+    adapter: Adapter = "add"
+    activation: Activation = "gelu"
+    norm: Literal["post", "pre"] = "post"
     eps: float = 1e-12
     dropout: float = 0.5
     attn_dropout: float = 0.5
-    mean_depth: int = 4
-    depth_sampler: str = "poisson-lognormal"
-    state_mode: str = "normal"
+    mean_depth: int = option(4, whole_in(1, MOST_STEPS // MOST_OVER_MEAN))
+    depth_sampler: DepthSampler = "poisson-lognormal"
+    state_mode: Literal["normal", "normal_zero", "zero"] = "normal"
     state_omega: float = 3.0
     state_sigma: float = 1.0
-    scores: str = "dot"
-    tau: float = 1.0
-    initializer_range: float = 0.02
-    core: str = "attention"
+    scores: Literal["dot", "cosine"] = "dot"
+    tau: float = option(1.0, positive)
+    initializer_range: float = option(0.02, positive)
+    core: Literal["attention", "filter", "bsarec"] = "attention"
     band_share: float = 0.7
     cutoff: int = 3
     text_features: str = ""
-    text_width: int = 0
-    text_experts: int = 8
-    text_dropout: float = 0.2
+    text_width: int = option(0, whole_in(0))
+    text_experts: int = option(8, whole_in(1, MOST_EXPERTS))
+    text_dropout: float = option(0.2, rate_below(0.99))
 
     def __post_init__(self) -> None:
-        settle_options(self)
-        for name, names in _FORMERLY.items():
-            value = getattr(self, name)
-            object.__setattr__(self, name, names.get(value, value))
-        whole("n_items", self.n_items, 2)
-        for name in ("max_length", "mean_depth"):
-            whole(name, getattr(self, name), 1)
-        if self.mean_depth > MOST_STEPS // MOST_OVER_MEAN:
-            raise ConfigError(
-                f"mean_depth is {self.mean_depth}; the most is {MOST_STEPS // MOST_OVER_MEAN}"
-            )
-        for name in ("n_pre_layers", "n_core_layers", "text_width"):
-            whole(name, getattr(self, name), 0)
-        whole("text_experts", self.text_experts, 1)
-        if self.text_experts > MOST_EXPERTS:
-            raise ConfigError(f"text_experts is {self.text_experts}; the most is {MOST_EXPERTS}")
-        if not 0.0 <= self.text_dropout < 0.99:
-            raise ConfigError(f"text_dropout is {self.text_dropout!r}; it must lie in 0 .. 0.99")
-        if self.n_pre_layers + self.n_core_layers == 0:
-            raise ConfigError("n_pre_layers and n_core_layers are both 0: the model has no layer")
-        one_of("depth_sampler", self.depth_sampler, DEPTH_SAMPLERS)
-        one_of("state_mode", self.state_mode, STATE_MODES)
-        one_of("scores", self.scores, SCORES)
-        one_of("core", self.core, CORES)
-        if self.adapter == "none":
+        for name, value in renamed_choices(vars(self)).items():
+            object.__setattr__(self, name, value)
+        adapter = vars(self)["adapter"]
+        if isinstance(adapter, str) and adapter == "none":
             raise ConfigError(
                 "adapter is 'none'; for a model without recurrence set n_core_layers=0"
             )
-        for name in ("tau", "initializer_range"):
-            positive(name, getattr(self, name))
+        settle_options(self)
+        whole("n_items", self.n_items, 2)
+        if self.n_pre_layers + self.n_core_layers == 0:
+            raise ConfigError("n_pre_layers and n_core_layers are both 0: the model has no layer")
         for block, layers in (
             (self.core_config, "n_core_layers"),
             (self.pre_config, "n_pre_layers"),
@@ -169,24 +156,15 @@ class LaresConfig:
         return self._block_config(max(self.n_pre_layers, 1), "none")
 
     def _block_config(self, n_layers: int, adapter: str) -> CoreConfig:
-        return CoreConfig(
-            d_model=self.d_model,
-            n_heads=self.n_heads,
-            d_ff=self.d_ff,
-            n_layers=n_layers,
-            adapter=adapter,
-            activation=self.activation,
-            norm=self.norm,
-            eps=self.eps,
-            dropout=self.dropout,
-            attn_dropout=self.attn_dropout,
-            state_omega=self.state_omega,
-            state_sigma=self.state_sigma,
-            mixer=self.core,
-            window=self.max_length if self.mixes_window else 0,
-            band_share=self.band_share,
-            cutoff=self.cutoff,
-        )
+        names = [field.name for field in dataclasses.fields(CoreConfig)]
+        shared = {name: value for name, value in vars(self).items() if name in names}
+        own = {
+            "n_layers": n_layers,
+            "adapter": adapter,
+            "mixer": self.core,
+            "window": self.max_length if self.mixes_window else 0,
+        }
+        return CoreConfig(**(shared | own))
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain values."""
@@ -200,10 +178,7 @@ class LaresConfig:
             ConfigError: an option is unknown (the message gives the nearest known one), missing or
                 out of range.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ConfigError(f"unknown model option {name!r}; {nearest(str(name), known)}")
+        check_known(options, [field.name for field in dataclasses.fields(cls)], "model option")
         if "n_items" not in options:
             raise ConfigError("model option 'n_items' is missing")
         return cls(**options)

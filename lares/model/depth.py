@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from lares.errors import ConfigError
-from lares.plain import one_of
+from lares.plain import one_of, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +29,7 @@ _SAMPLERS: dict[str, Callable[[int, np.random.Generator], int]] = {
     "non-recurrent": lambda mean, generator: 1,
 }
 DEPTH_SAMPLERS = tuple(_SAMPLERS)
+DepthSampler: TypeAlias = Literal[DEPTH_SAMPLERS]  # type: ignore[valid-type]
 
 
 def sample_depth(sampler: str, mean: int, generator: np.random.Generator) -> int:
@@ -44,6 +44,4 @@ def sample_depth(sampler: str, mean: int, generator: np.random.Generator) -> int
         ConfigError: there is no such sampler, or the mean is below 1.
     """
     one_of("depth_sampler", sampler, DEPTH_SAMPLERS)
-    if mean < 1:
-        raise ConfigError(f"mean_depth is {mean}; it must be at least 1")
-    return max(1, _SAMPLERS[sampler](mean, generator))
+    return max(1, _SAMPLERS[sampler](whole("mean_depth", mean, 1), generator))

@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lares.data.text_features import read_text_features
 from lares.errors import ConfigError
 from lares.model.config import LaresConfig
+from lares.model.packed import PackedHistories
 from lares.model.text_fusion import TextFusion
 from lares.plain import plain
 from lares_kernels import RecurrentCore, refine_states
-from lares_kernels.common.dispatcher import can_be_read, check_when_run, is_eager
-from lares_kernels.common.whole import is_whole, whole_number, whole_numbers
+from lares_kernels.common.dispatcher import is_eager
+from lares_kernels.common.whole import whole_number
 from lares_kernels.spec.layout import Layout
 from lares_kernels.spec.noise import Site, quantised_rate, row_keep, site_word
 from lares_kernels.spec.seeds import seed_for, seed_of_call, seed_tensor
@@ -86,8 +86,8 @@ class LaresEncoder(nn.Module):
 
     def forward(
         self,
-        item_seq: Tensor,
-        lengths: Tensor,
+        item_seq: Tensor | PackedHistories,
+        lengths: Tensor | None = None,
         num_steps: int | Tensor | None = None,
         initial_state: Tensor | None = None,
         *,
@@ -101,16 +101,17 @@ class LaresEncoder(nn.Module):
 
         Args:
             item_seq: (B, L) int64 item ids, oldest first, padded on the right with 0. Histories
-                longer than ``max_length`` keep their last ``max_length`` items.
-            lengths: (B,) whole numbers of at least 1.
+                longer than ``max_length`` keep their last ``max_length`` items. Or histories that are
+                packed and checked already, which bring lengths and streams along.
+            lengths: (B,) whole numbers of at least 1, of padded histories.
             num_steps: reasoning depth ``T``: a number, (B,) or (B, rollouts) int32; None is
                 ``mean_depth``. Without recurrence it must be None or 0.
             initial_state: (B, L, d) ``s_0``, or (B, rollouts, L, d), ``L`` being ``max_length`` for
                 cores that mix the window; None draws it (or takes zero) as ``state_mode`` says.
             seed: 64-bit key of dropout and of the drawn state, as :func:`lares_kernels.refine` takes
                 it: None is 0, and in training a seed drawn from torch's generator.
-            sequence_ids: (B,) numbers below 2^24 that address each sequence's random draws; default
-                ``0..B-1``. The same seed and id draw the same in any batch.
+            sequence_ids: (B,) numbers below 2^24 that address each padded sequence's random draws;
+                default ``0..B-1``. The same seed and id draw the same in any batch.
             rollouts: independent runs ``G`` of the recurrence over one pass of the pre-block.
             return_trajectory, return_state: what to give back besides ``last``; ``return_state``
                 gives both ``state`` and ``hidden``.
@@ -120,12 +121,10 @@ class LaresEncoder(nn.Module):
         """
         seed = self._seed(seed, initial_state is None)
         num_steps, rollouts = plain(num_steps), whole_number("rollouts", rollouts)
-        item_seq, lengths = _as_tensors(item_seq, lengths)
-        hidden, layout = self._hidden(item_seq, lengths, sequence_ids, seed)
-        windowed, sequence_ids = layout.tokens is not None, layout.streams
-        width = self.config.max_length
-        if not self.config.mixes_window:
-            width = min(item_seq.shape[1], width)
+        histories = self._packed(item_seq, lengths, sequence_ids)
+        layout, width = histories.layout, histories.width
+        hidden = self._hidden(histories, seed)
+        windowed = layout.tokens is not None
         padded_hidden = self._padded(hidden, layout, width) if return_state else None
         if self.core is None:
             no_steps = num_steps is None or (type(num_steps) is int and num_steps == 0)
@@ -136,12 +135,15 @@ class LaresEncoder(nn.Module):
                 )
             return EncoderOutput(hidden[layout.last_rows], None, padded_hidden, padded_hidden)
 
-        n = sequence_ids.shape[0]
+        n = layout.n_sequences  # len() would make a plain number of a symbol
         groups = (n,) if rollouts == 1 else (n, rollouts)
         states = layout  # of the states' rows: those of a sequence's rollouts follow one another
         if rollouts > 1 and not windowed and (return_state or initial_state is not None):
             each = layout.streams.repeat_interleave(rollouts)
-            states = Layout.from_lengths(layout.lengths.repeat_interleave(rollouts), each)
+            size = layout.n_rows * rollouts, layout.max_length
+            states = Layout.from_lengths(
+                layout.lengths.repeat_interleave(rollouts), each, size=size
+            )
         state: Tensor | str = self._state_mode()
         if initial_state is not None:
             wanted = (*groups, width, self.config.d_model)
@@ -157,7 +159,7 @@ class LaresEncoder(nn.Module):
             num_steps=self.config.mean_depth if num_steps is None else num_steps,
             state=state,
             seed=seed,
-            sequence_ids=sequence_ids,
+            sequence_ids=layout.streams,
             rollouts=rollouts,
             return_trajectory=return_trajectory,
             return_state=return_state,
@@ -169,8 +171,8 @@ class LaresEncoder(nn.Module):
 
     def token_states(
         self,
-        item_seq: Tensor,
-        lengths: Tensor,
+        item_seq: Tensor | PackedHistories,
+        lengths: Tensor | None = None,
         steps: Sequence[int] = (),
         num_steps: Tensor | None = None,
         *,
@@ -196,8 +198,8 @@ class LaresEncoder(nn.Module):
                 + " mixed along the whole window"
             )
         seed = self._seed(seed)
-        item_seq, lengths = _as_tensors(item_seq, lengths)
-        hidden, layout = self._hidden(item_seq, lengths, sequence_ids, seed)
+        histories = self._packed(item_seq, lengths, sequence_ids)
+        hidden = self._hidden(histories, seed)
         if self.core is None:
             if len(steps) or num_steps is not None:
                 raise ValueError(
@@ -207,50 +209,45 @@ class LaresEncoder(nn.Module):
         return refine_states(
             self.core,
             hidden,
-            self._rows(hidden, layout)["cu_seqlens"],
+            None,
             steps,
+            lengths=histories.lengths,
             num_steps=num_steps,
             state=self._state_mode(),
             seed=seed,
-            sequence_ids=layout.streams,
+            sequence_ids=histories.layout.streams,
         )
 
-    def _hidden(
+    def _packed(
         self,
-        item_seq: Tensor,
-        lengths: Tensor,
+        item_seq: Tensor | PackedHistories,
+        lengths: Tensor | None,
         sequence_ids: Tensor | None,
-        seed: int | Tensor,
-    ) -> tuple[Tensor, Layout]:
-        """``H`` (N, d) of checked histories and the layout of its rows."""
-        item_seq, lengths = checked_item_ids(item_seq, lengths, self.config.n_items)
-        item_seq, lengths = keep_last_items(item_seq, lengths, self.config.max_length)
-        windows = self.config.mixes_window or not can_be_read(lengths)
-        if windows:
-            width = self.config.max_length if self.config.mixes_window else item_seq.shape[1]
-            item_seq = fill_window(item_seq, lengths, width)
-        if sequence_ids is None:
-            sequence_ids = torch.arange(lengths.shape[0], device=item_seq.device)
-        sequence_ids = whole_numbers("sequence_ids", sequence_ids, ((lengths.shape[0],),))
-        streams = sequence_ids.to(torch.int64)
-        # The rows that are computed: real tokens, or whole windows where cores mix these, or where
-        # the sizes of what is traced must not follow from the lengths.
-        layout = (
-            Layout.of_windows(item_seq.shape[1], streams, tokens=lengths)
-            if windows
-            else Layout.from_lengths(lengths, streams)
+    ) -> PackedHistories:
+        """Return histories as they are computed, however they were given."""
+        if not isinstance(item_seq, PackedHistories):
+            if lengths is None:
+                raise ValueError("padded histories (B, L) need lengths (B,)")
+            padded = torch.as_tensor(item_seq), torch.as_tensor(lengths)
+            return PackedHistories.from_padded(self.config, *padded, sequence_ids)
+        if lengths is not None or sequence_ids is not None:
+            raise ValueError("packed histories have lengths and sequence_ids; give no others")
+        return item_seq
+
+    def _hidden(self, histories: PackedHistories, seed: int | Tensor) -> Tensor:
+        """Return ``H`` of every row, (N, d)."""
+        hidden = self._embed(histories, seed)
+        if self.pre is None:
+            return hidden
+        blocks = self.pre(
+            **self._rows(hidden, histories.layout),
+            seed=seed,
+            sequence_ids=histories.layout.streams,
+            return_state=True,
         )
-        hidden = self._embed(item_seq, lengths, layout, seed)
-        if self.pre is not None:
-            blocks = self.pre(
-                **self._rows(hidden, layout),
-                seed=seed,
-                sequence_ids=layout.streams,
-                return_state=True,
-            )
-            assert blocks.state is not None
-            hidden = blocks.state.flatten(0, -2)
-        return hidden, layout
+        assert blocks.state is not None
+        state: Tensor = blocks.state.flatten(0, -2)
+        return state
 
     def _padded(self, rows: Tensor, layout: Layout, width: int) -> Tensor:
         """Rows (N, d) as (B, width, d), zeros at padding that no core computes."""
@@ -262,21 +259,19 @@ class LaresEncoder(nn.Module):
         """Rows (N, d) as the op takes them: packed, or as windows."""
         if layout.tokens is not None:
             return {"hidden": layout.pad(hidden), "lengths": layout.tokens}
-        ends = layout.starts[-1:] + layout.lengths[-1:]
-        rows = {"hidden": hidden, "cu_seqlens": torch.cat((layout.starts, ends))}
+        rows = {"hidden": hidden, "lengths": layout.lengths}
         # A GPU would be waited for. The CPU reads lengths for nothing, and knows such calls again.
         return rows if hidden.is_cpu else {**rows, "max_length": layout.max_length}
 
-    def _embed(
-        self, item_seq: Tensor, lengths: Tensor, layout: Layout, seed: int | Tensor
-    ) -> Tensor:
+    def _embed(self, histories: PackedHistories, seed: int | Tensor) -> Tensor:
         """``Dropout(LayerNorm(E[item] + P[position]))`` of the rows that are computed, (N, d); with
         text features ``E`` is fused with them."""
+        layout = histories.layout
         x: Tensor
         if self.text is None:
-            x = self.item_embedding(layout.unpad(item_seq))
+            x = self.item_embedding(histories.items)
         else:
-            window = fill_window(item_seq, lengths, self.config.max_length)
+            window = layout.pad(histories.items, self.config.max_length)
             x = layout.unpad(self.text(self.item_embedding(window), window, layout.streams, seed))
         x = x + self.position_embedding(layout.position)
         x = self.input_norm(x)
@@ -313,57 +308,6 @@ class LaresEncoder(nn.Module):
         return mode
 
 
-def _as_tensors(item_seq: object, lengths: object) -> tuple[Tensor, Tensor]:
-    """Histories and lengths as tensors, of lists and NumPy's arrays too."""
-    return torch.as_tensor(item_seq), torch.as_tensor(lengths)
-
-
-def checked_item_ids(item_seq: Tensor, lengths: Tensor, n_items: int) -> tuple[Tensor, Tensor]:
-    """Ids (B, L) and lengths (B,) as int64.
-
-    Raises:
-        ValueError: they do not describe real, non-empty histories.
-    """
-    if item_seq.dim() != 2 or not is_whole(item_seq):
-        raise ValueError(
-            f"item_seq must be (B, L) whole numbers; got shape {tuple(item_seq.shape)} "
-            f"of {item_seq.dtype}"
-        )
-    if tuple(lengths.shape) != (item_seq.shape[0],) or not is_whole(lengths):
-        raise ValueError(
-            f"lengths must be ({len(item_seq)},) whole numbers, one a sequence; "
-            f"got shape {tuple(lengths.shape)} of {lengths.dtype}"
-        )
-    if item_seq.shape[0] == 0:
-        raise ValueError("item_seq holds no sequence")
-    # First of all: narrow types wrap round in what follows, and unsigned ones cannot be compared.
-    item_seq, lengths = item_seq.to(torch.int64), lengths.to(torch.int64)
-    longest = item_seq.shape[1]
-    bad = (lengths < 1) | (lengths > longest)
-    real = torch.arange(longest, device=item_seq.device) < lengths[:, None]
-    wrong = real & ((item_seq < 1) | (item_seq >= n_items))
-    if not can_be_read(lengths):
-        check_when_run(~bad.any(), "lengths must be in 1..L, the width of item_seq")
-        check_when_run(
-            ~wrong.any(),
-            f"item ids run from 1 to {n_items - 1} (0 is padding)",
-        )
-        return item_seq, lengths
-    if bool(bad.any()):
-        where = int(bad.nonzero()[0])
-        raise ValueError(
-            f"sequence {where} has length {int(lengths[where])}; it must be in "
-            f"1..{longest}, the width of item_seq"
-        )
-    if bool(wrong.any()):
-        row, column = (int(index) for index in wrong.nonzero()[0])
-        raise ValueError(
-            f"item id {int(item_seq[row, column])} in sequence {row}, position {column}: "
-            f"ids run from 1 to {n_items - 1} (0 is padding)"
-        )
-    return item_seq, lengths
-
-
 def with_text(
     config: LaresConfig, text_features: Tensor | None
 ) -> tuple[LaresConfig, Tensor | None]:
@@ -379,21 +323,3 @@ def with_text(
             f"text_features has shape {shape}; it must be ({config.n_items}, {width})"
         )
     return replace(config, text_features="", text_width=shape[1]), text_features
-
-
-def fill_window(item_seq: Tensor, lengths: Tensor, window: int) -> Tensor:
-    """Ids (B, L) with ``L <= window`` as (B, window), 0 past each length."""
-    real = torch.arange(item_seq.shape[1], device=item_seq.device) < lengths[:, None]
-    return functional.pad(item_seq * real, (0, window - item_seq.shape[1]))
-
-
-def keep_last_items(item_seq: Tensor, lengths: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """Drop all but the last ``longest`` items of every history (B, L)."""
-    if item_seq.shape[1] <= longest:
-        return item_seq, lengths
-    dropped = (lengths - longest).clamp(min=0)
-    columns = dropped[:, None] + torch.arange(longest, device=item_seq.device)
-    kept = lengths.clamp(max=longest)
-    kept_seq = item_seq.gather(1, columns.clamp(max=item_seq.shape[1] - 1))
-    inside = torch.arange(longest, device=item_seq.device) < kept[:, None]
-    return kept_seq * inside, kept

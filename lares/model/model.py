@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import lares_kernels as lk
 from lares.errors import ConfigError, DataError, WeightsError
 from lares.finite import NonFinite, first_non_finite
+from lares.model.catalogue import Catalogue, ItemIndex
 from lares.model.config import MOST_SEED, LaresConfig
 from lares.model.encoder import LaresEncoder
 from lares.model.histories import checked_items, checked_rows, elements
 from lares.model.modes import evaluating
+from lares.model.packed import PackedHistories
 from lares.model.seen import seen_items
 from lares.model.streams import chunk_of, chunk_seed
 from lares.names import shown
@@ -30,26 +32,6 @@ if TYPE_CHECKING:
     from lares.data.vocabulary import Vocabulary
 
 _RECOMMEND_BATCH = 256
-
-
-class Scoring(TypedDict):
-    """Tell the catalogue ops of ``lares_kernels`` how to score."""
-
-    scores: str
-    temperature: float
-
-
-class ItemIndex(Protocol):
-    """Finds items for :meth:`LaresModel.recommend` in another way than by scoring all of them."""
-
-    def search(self, queries: Tensor, k: int, excluded: Tensor | None) -> Tensor:
-        """Ids (B, k) of rows of the catalogue without padding's, best first, -1 where none is left.
-
-        Args:
-            queries: (B, d).
-            k: items wanted.
-            excluded: (B, H) ids that a row leaves out, -1 where there is none.
-        """
 
 
 class LaresModel(nn.Module):
@@ -110,17 +92,17 @@ class LaresModel(nn.Module):
         return self.encoder.item_embedding.weight
 
     @property
-    def scoring(self) -> Scoring:
-        """Options with which the catalogue ops score like :meth:`score_states`."""
+    def catalogue(self) -> Catalogue:
+        """Return the items and how :meth:`score_states` scores them."""
         if self.config.scores == "dot":
-            return {"scores": "dot", "temperature": 1.0}
-        return {"scores": "cosine", "temperature": self.config.tau}
+            return Catalogue(self.items, "dot", 1.0)
+        return Catalogue(self.items, "cosine", self.config.tau)
 
     @property
-    def policy_scoring(self) -> Scoring:
-        """As ``scoring``, of the policy of post-training: plain dot products whatever ``scores`` says;
-        with text features, cosines."""
-        return {"scores": "cosine" if self.config.has_text else "dot", "temperature": 1.0}
+    def policy_catalogue(self) -> Catalogue:
+        """Return the items and how the policy of post-training scores them: by plain dot products
+        whatever ``scores`` says; with text features, by cosines."""
+        return Catalogue(self.items, "cosine" if self.config.has_text else "dot", 1.0)
 
     def score_states(self, states: Tensor) -> Tensor:
         """Scores of all catalogue rows: ``z E^T``, or cosines divided by ``tau``.
@@ -254,7 +236,7 @@ class LaresModel(nn.Module):
                 for chosen, seen in seen_items(histories_of):
                     best = self._best(states, chosen, seen if remove_seen else None, k, index)
                     for number, row in zip(chosen.tolist(), best.tolist(), strict=True):
-                        found[places[number]] = [item + 1 for item in row if item >= 0]
+                        found[places[number]] = [item for item in row if item]
         return found
 
     def _best(
@@ -265,15 +247,12 @@ class LaresModel(nn.Module):
         k: int,
         index: ItemIndex | None,
     ) -> Tensor:
-        """Return ids (n, k) without padding's row of the best items for the states ``chosen`` (n,) of
-        (B, d), without the rows ``seen`` (n, E) of the catalogue."""
+        """Return rows (n, k) of the best items for the states ``chosen`` (n,) of (B, d), without the
+        rows ``seen`` (n, E); 0 where none is left."""
         if len(chosen) < len(states):
             states = states[torch.from_numpy(chosen).to(self.device)]
-        # Without padding's row: ids are one less, and padding becomes -1, no item.
-        excluded = None if seen is None else torch.from_numpy(seen - 1).to(self.device)
-        if index is not None:
-            return index.search(states, k, excluded)
-        return lk.catalogue_top_k(states, self.items[1:], k, excluded=excluded, **self.scoring).ids
+        excluded = None if seen is None else torch.from_numpy(seen).to(self.device)
+        return self.catalogue.top_k(states, k, excluded, index)
 
     def _last_states(
         self,
@@ -282,16 +261,15 @@ class LaresModel(nn.Module):
         seed: int,
         sequence_ids: Sequence[int],
     ) -> Tensor:
-        window = self.config.max_length
-        recent = [history[-window:] for history in histories]
-        lengths = torch.tensor([len(history) for history in recent], device=self.device)
-        states: Tensor = self.encoder(
-            _padded(recent).to(self.device),
-            lengths,
-            num_steps,
-            seed=seed,
-            sequence_ids=torch.tensor(sequence_ids, device=self.device),
-        ).last
+        """Return the states (B, d) of checked histories of rows, which draw from ``sequence_ids``."""
+        recent = [history[-self.config.max_length :] for history in histories]
+        packed = PackedHistories.from_flat(
+            self.config,
+            torch.tensor([*chain.from_iterable(recent)], device=self.device),
+            torch.tensor([len(history) for history in recent]),
+            torch.tensor(sequence_ids, device=self.device),
+        )
+        states: Tensor = self.encoder(packed, None, num_steps, seed=seed).last
         if not bool(torch.isfinite(states).all()):
             row = int((~torch.isfinite(states)).any(1).nonzero()[0])
             raise WeightsError(
@@ -399,15 +377,6 @@ def _batches(streams: Sequence[int]) -> Iterator[list[int]]:
     for places in chunks.values():
         for start in range(0, len(places), _RECOMMEND_BATCH):
             yield places[start : start + _RECOMMEND_BATCH]
-
-
-def _padded(histories: Sequence[Sequence[int]]) -> Tensor:
-    """Item ids, padded with zeros on the right."""
-    longest = max(len(history) for history in histories)
-    ids = torch.zeros(len(histories), longest, dtype=torch.int64)
-    for row, history in enumerate(histories):
-        ids[row, : len(history)] = torch.tensor(history)
-    return ids
 
 
 def _rows_of(vocabulary: Vocabulary, histories: Sequence[Sequence[int | str]]) -> list[list[int]]:

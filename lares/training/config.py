@@ -10,28 +10,27 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-from lares.data.file_names import FORMATS
+from lares.data.file_names import Format
 from lares.errors import ConfigError
-from lares.model.config import EVALUATION_STATES, MOST_SEED, MOST_STEPS, MOST_THREADS, LaresConfig
-from lares.names import nearest
+from lares.model.config import MOST_SEED, MOST_STEPS, MOST_THREADS, EvaluationStates, LaresConfig
 from lares.objectives.rpt.config import RptConfig
 from lares.objectives.spt.config import SptConfig, check_has_steps
-from lares.plain import one_of, positive, settle_options, whole
+from lares.plain import check_known, option, positive, rate_below, settle_options, whole_in
 from lares.training.options_file import read_yaml
 
 _Run = TypeVar("_Run", bound="RunConfig")
 
 RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
-SAMPLES = ("prefixes", "users")
-ACCELERATORS = ("auto", "cpu", "cuda", "gpu", "mps", "tpu")  # as Lightning Fabric calls them
-PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true")
+Samples = Literal["prefixes", "users"]
+# As Lightning Fabric calls them.
+Accelerator = Literal["auto", "cpu", "cuda", "gpu", "mps", "tpu"]
+Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true"]
 # Encodings of a step's samples have numbers of 24 bits; a last batch may be an eighth larger.
 MOST_ENCODINGS = 1 << 23
 MOST_BATCH = MOST_ENCODINGS // 4
 MOST_DECAY = 1e30  # float32 holds more, but no weight with it
-MOST_RANK = 2**31 - 1  # of any catalogue: its items are numbered in 32 bits
 MOST_ROLLOUTS = 256  # a draw's address has 8 bits for its rollout
 # Of runs whose config.yaml does not name them yet.
 _FORMER_OPTIONS = {"trainer": {"test_states": "drawn"}}
@@ -43,7 +42,7 @@ class DataOptions:
 
     Attributes:
         path: File or folder of interactions.
-        format: Format of the data: auto, parquet, csv, recbole, amazon23 or movielens.
+        format: Format of the data; auto goes by name and columns.
         user_column: Column of the users' ids.
         item_column: Column of the items' ids.
         time_column: Column to order a user's rows by. With null it is 'timestamp' if there is such a
@@ -55,19 +54,17 @@ class DataOptions:
     """
 
     path: str = ""
-    format: str = "auto"
+    format: Format = "auto"
     user_column: str = "user_id"
     item_column: str = "item_id"
     time_column: str | None = None
-    core: int = 0
+    core: int = option(0, whole_in(0))
     delimiter: str = "auto"
     text_ids: bool = False
     drop_missing: bool = False
 
     def __post_init__(self) -> None:
-        settle_options(self, "data")
-        one_of("data.format", self.format, FORMATS)
-        whole("data.core", self.core, 0)
+        settle_options(self, "data.")
         self._check_columns()
         if self.delimiter == "":
             raise ConfigError(
@@ -95,25 +92,20 @@ class SamplingOptions:
     """Samples that a training step learns from.
 
     Attributes:
-        samples: Kind of samples. With prefixes, as published, every prefix of a history is a sample and
-            is encoded by itself; with users, a history is encoded once and all its prefixes learn from
-            that.
+        samples: Kind of samples. As published, every prefix of a history is a sample and is encoded by
+            itself; with users, a history is encoded once and all its prefixes learn from that.
         overlap: Least number of context items, with users, of targets beyond a long history's first
             window; null is half the window.
         aligned: Number of targets, with users, that alignment compares in a step, drawn for every step;
             0 compares all.
     """
 
-    samples: str = "prefixes"
-    overlap: int | None = None
-    aligned: int = 1024
+    samples: Samples = "prefixes"
+    overlap: int | None = option(None, whole_in(0))
+    aligned: int = option(1024, whole_in(0))
 
     def __post_init__(self) -> None:
-        settle_options(self, "sampling")
-        one_of("sampling.samples", self.samples, SAMPLES)
-        if self.overlap is not None:
-            whole("sampling.overlap", self.overlap, 0)
-        whole("sampling.aligned", self.aligned, 0)
+        settle_options(self, "sampling.")
 
     @property
     def whole_histories(self) -> bool:
@@ -141,19 +133,17 @@ class OptimizerOptions:
             one before. Whole histories are added until they have this many targets.
     """
 
-    lr: float = 1e-3
+    lr: float = option(1e-3, positive)
     weight_decay: float = 0.0
-    batch_size: int = 1024
+    batch_size: int = option(1024, whole_in(1, MOST_BATCH))
 
     def __post_init__(self) -> None:
-        settle_options(self, "optimizer")
-        positive("optimizer.lr", self.lr)
+        settle_options(self, "optimizer.")
         if not 0 <= self.weight_decay <= MOST_DECAY:
             raise ConfigError(
                 f"optimizer.weight_decay is {self.weight_decay!r}; it must be a number in "
                 f"0..{MOST_DECAY:g}"
             )
-        whole("optimizer.batch_size", self.batch_size, 1, MOST_BATCH)
 
 
 @dataclass(frozen=True)
@@ -165,66 +155,50 @@ class TrainerOptions:
         patience: Stop after this many evaluations without a better NDCG@10.
         valid_every: Number of epochs between evaluations.
         seed: Seed of the initial weights and of every random draw.
-        accelerator: Kind of device: auto, cpu, cuda, gpu, mps or tpu.
+        accelerator: Kind of device.
         devices: Number of devices, with one process each.
-        precision: Precision of training: 32-true, 64-true, bf16-mixed, 16-mixed or bf16-true.
+        precision: Precision of training.
         num_threads: Number of threads of each process on the CPU; null leaves torch's setting.
         eval_batch_size: Number of sequences in one evaluation pass.
         remove_history: Leave a user's history out of the ranking. The authors do not.
         test_depths: Reasoning depths to report test metrics for.
-        test_states: Initial states of the test metrics: shared, one for all samples as in 'lares
-            evaluate' and 'lares recommend', or drawn for each sample, as published. Validation draws.
+        test_states: Initial states of the test metrics: one for all samples as in 'lares evaluate' and
+            'lares recommend', or drawn for each sample, as published. Validation draws.
         checkpoint_every_steps: Save the training state also after this many steps inside an epoch; 0
             saves it at the end of epochs only.
         log_every: Number of steps after which losses are logged and checked for NaN.
         tensorboard: Write TensorBoard logs besides the CSV.
     """
 
-    max_epochs: int = 300
-    patience: int = 10
-    valid_every: int = 1
-    seed: int = 2025
-    accelerator: str = "auto"
-    devices: int = 1
-    precision: str = "32-true"
-    num_threads: int | None = None
-    eval_batch_size: int = 512
+    max_epochs: int = option(300, whole_in(1))
+    patience: int = option(10, whole_in(1))
+    valid_every: int = option(1, whole_in(1))
+    seed: int = option(2025, whole_in(0, MOST_SEED))
+    accelerator: Accelerator = "auto"
+    devices: int = option(1, whole_in(1))
+    precision: Precision = "32-true"
+    num_threads: int | None = option(None, whole_in(1, MOST_THREADS))
+    eval_batch_size: int = option(512, whole_in(1))
     remove_history: bool = False
-    test_depths: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 12, 16])
-    test_states: str = "shared"
-    checkpoint_every_steps: int = 500
-    log_every: int = 10
+    test_depths: list[int] = field(
+        default_factory=lambda: [1, 2, 4, 8, 12, 16], metadata={"check": whole_in(1, MOST_STEPS)}
+    )
+    test_states: EvaluationStates = "shared"
+    checkpoint_every_steps: int = option(500, whole_in(0))
+    log_every: int = option(10, whole_in(1))
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
-        settle_options(self, "trainer")
-        counts = (
-            "max_epochs",
-            "patience",
-            "valid_every",
-            "devices",
-            "eval_batch_size",
-            "log_every",
-        )
-        for name in counts:
-            whole(f"trainer.{name}", getattr(self, name), 1)
-        whole("trainer.seed", self.seed, 0, MOST_SEED)
-        whole("trainer.checkpoint_every_steps", self.checkpoint_every_steps, 0)
-        if self.num_threads is not None:
-            whole("trainer.num_threads", self.num_threads, 1, MOST_THREADS)
-        one_of("trainer.accelerator", self.accelerator, ACCELERATORS)
-        if self.precision == "16-true":
+        precision = vars(self)["precision"]
+        if isinstance(precision, str) and precision == "16-true":
             raise ConfigError(
                 "trainer.precision is '16-true', in which Adam cannot train: in 16 bits its squared "
                 "gradients are 0, and weights become NaN in the first step; take '16-mixed', "
                 "'bf16-mixed' or 'bf16-true'"
             )
-        one_of("trainer.precision", self.precision, PRECISIONS)
-        one_of("trainer.test_states", self.test_states, EVALUATION_STATES)
+        settle_options(self, "trainer.")
         if not self.test_depths:
             raise ConfigError("trainer.test_depths is empty; give at least one depth")
-        for depth in self.test_depths:
-            whole("trainer.test_depths", depth, 1, MOST_STEPS)
 
 
 @dataclass(frozen=True)
@@ -238,23 +212,17 @@ class StartOptions:
     """
 
     checkpoint: str = ""
-    dropout: float | None = 0.1
-    attn_dropout: float | None = 0.1
+    dropout: float | None = option(0.1, rate_below(1))
+    attn_dropout: float | None = option(0.1, rate_below(1))
 
     def __post_init__(self) -> None:
-        settle_options(self, "start")
-        for name in ("dropout", "attn_dropout"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 <= value < 1.0:
-                raise ConfigError(f"start.{name} is {value!r}; it must lie in 0 .. 1, 1 left out")
+        settle_options(self, "start.")
 
     def of_policy(self, model: LaresConfig) -> LaresConfig:
         """Configuration of the policy that starts from ``model``."""
-        return dataclasses.replace(
-            model,
-            dropout=model.dropout if self.dropout is None else self.dropout,
-            attn_dropout=model.attn_dropout if self.attn_dropout is None else self.attn_dropout,
-        )
+        rates = {"dropout": self.dropout, "attn_dropout": self.attn_dropout}
+        given: dict[str, Any] = {name: rate for name, rate in rates.items() if rate is not None}
+        return dataclasses.replace(model, **given)
 
 
 @dataclass(frozen=True)
@@ -351,8 +319,8 @@ class TrainConfig(RunConfig):
 class RptOptimizerOptions(OptimizerOptions):
     """Options of Adam for post-training."""
 
-    lr: float = 5e-4
-    batch_size: int = 400
+    lr: float = option(5e-4, positive)
+    batch_size: int = option(400, whole_in(1, MOST_BATCH))
 
 
 @dataclass(frozen=True)
@@ -376,21 +344,12 @@ class PosttrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole("objective.k", self.objective.k, 1, MOST_RANK)
-        whole("objective.filter_top", self.objective.filter_top, 0, MOST_RANK)
         rollouts, size = self.objective.rollouts, self.optimizer.batch_size
         if rollouts > MOST_ROLLOUTS or (rollouts + 2) * size > MOST_ENCODINGS:
             raise ConfigError(
                 f"objective.rollouts is {rollouts} and optimizer.batch_size {size}; the most are "
                 f"{MOST_ROLLOUTS} rollouts, and {MOST_ENCODINGS // (rollouts + 2)} samples with so many"
             )
-
-
-def check_known(given: Mapping[str, Any], known: list[str], what: str) -> None:
-    """Raise ``ConfigError`` for a name that is not known, with the nearest one that is."""
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"unknown {what} {name!r}; {nearest(str(name), known)}")
 
 
 def recipes() -> list[str]:
@@ -427,7 +386,7 @@ def differing_options(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[st
     names = []
     for section in sorted(set(old) | set(new)):
         before, after = old.get(section, {}), new.get(section, {})
-        for option in sorted(set(before) | set(after)):
-            if before.get(option) != after.get(option):
-                names.append(f"{section}.{option}")
+        for name in sorted(set(before) | set(after)):
+            if before.get(name) != after.get(name):
+                names.append(f"{section}.{name}")
     return names

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lares.errors import CheckpointError
-from lares.files import atomic_write
+from lares.files import write_text
 from lares.plain import settle_options, whole
 
 if TYPE_CHECKING:
@@ -69,10 +69,7 @@ class DataRecord:
 
     def save(self, path: Path) -> None:
         """Write the record, whole or not at all."""
-        with atomic_write(path) as temporary:
-            temporary.write_text(
-                json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8"
-            )
+        write_text(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> DataRecord | None:

@@ -17,16 +17,22 @@ def shard(size: int, rank: int, n_processes: int) -> tuple[int, int]:
 
 def all_gather_rows(rows: Tensor) -> Tensor:
     """Rows of all processes (sum of B_r, ...), in rank order; parts may differ in length."""
+    return _gathered(rows)[0]
+
+
+def _gathered(rows: Tensor) -> tuple[Tensor, int]:
+    """Return the rows of all processes, and the place of this one's first among them."""
     n_processes = dist.get_world_size()
     size = torch.tensor([len(rows)], device=rows.device)
     sizes = [torch.zeros_like(size) for _ in range(n_processes)]
     dist.all_gather(sizes, size)
-    longest = max(int(each) for each in sizes)
-    padded = rows.new_zeros((longest, *rows.shape[1:]))
+    counts = [int(each) for each in sizes]
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in range(n_processes)]
     dist.all_gather(parts, padded)
-    return torch.cat([part[: int(each)] for part, each in zip(parts, sizes, strict=True)])
+    together = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+    return together, sum(counts[: dist.get_rank()])
 
 
 class GatherRows(torch.autograd.Function):
@@ -38,9 +44,9 @@ class GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
-        first, _ = _own_place(len(rows), rows.device)
+        together, first = _gathered(rows.detach())
         ctx.place = (first, first + len(rows))
-        return all_gather_rows(rows.detach())
+        return together
 
     @staticmethod
     @once_differentiable
@@ -49,14 +55,6 @@ class GatherRows(torch.autograd.Function):
         dist.all_reduce(summed)
         first, end = ctx.place
         return summed[first:end]
-
-
-def _own_place(size: int, device: torch.device) -> tuple[int, int]:
-    own = torch.tensor([size], device=device)
-    sizes = [torch.zeros_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, own)
-    first = sum(int(each) for each in sizes[: dist.get_rank()])
-    return first, first + size
 
 
 def gather_rows(rows: Tensor) -> Tensor:

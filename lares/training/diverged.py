@@ -13,26 +13,26 @@ _SMALL_EPS = 1e-8
 _LIKELY = 1e-9  # of a token, of which a run has millions
 
 
-def diverged(found: str, state: Path, config: RunConfig, model: LaresConfig) -> LaresError:
+def diverged(reason: str, state: Path, config: RunConfig, model: LaresConfig) -> LaresError:
     """Return the error of a run that came to numbers that are not finite.
 
     Args:
-        found: what is not finite, and when.
+        reason: what is not finite, and when.
         state: where the run keeps its state; what lies there was saved before.
         config: of the run.
         model: that it trains.
     """
     kept = f"the state saved before is kept in {state}" if state.is_file() else "nothing was saved"
     return LaresError(
-        f"{found}; {kept}. Begin anew, in another --out, with {' or '.join(remedies(config, model))}"
+        f"{reason}; {kept}. Begin anew, in another --out, with {' or '.join(remedies(config, model))}"
     )
 
 
 def remedies(config: RunConfig, model: LaresConfig) -> list[str]:
     """Return what is worth a try, the most likely first."""
-    found = []
+    advice = []
     if config.trainer.precision.startswith("16"):
-        found.append("--trainer.precision 32-true")
+        advice.append("--trainer.precision 32-true")
     trains = isinstance(config, TrainConfig)  # else the model that is there decides about eps
     # Dropout leaves a token all zeros, whose gradient LayerNorm divides by the root of eps.
     if model.eps < _SMALL_EPS and model.dropout**model.d_model > _LIKELY:
@@ -41,9 +41,9 @@ def remedies(config: RunConfig, model: LaresConfig) -> list[str]:
             f"model.d_model is {model.d_model}, and with model.eps {model.eps:g} LayerNorm makes "
             "far too much of its gradient"
         )
-        found.append(f"--model.eps 1e-5 ({why})" if trains else f"--start.dropout 0 ({why})")
+        advice.append(f"--model.eps 1e-5 ({why})" if trains else f"--start.dropout 0 ({why})")
     if model.dropout > 0:
         section = "model" if trains else "start"
-        found.append(f"a lower --{section}.dropout (now {model.dropout:g})")
-    found.append(f"a lower --optimizer.lr (now {config.optimizer.lr:g})")
-    return found
+        advice.append(f"a lower --{section}.dropout (now {model.dropout:g})")
+    advice.append(f"a lower --optimizer.lr (now {config.optimizer.lr:g})")
+    return advice

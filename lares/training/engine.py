@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 
-from lares.errors import ConfigError, LaresError, told
+from lares.errors import ConfigError, LaresError, refusal
 from lares.model.backend import require_backend
 from lares.training.config import TrainerOptions
 from lares.training.distributed import all_gather_rows
@@ -48,7 +48,7 @@ def launch(options: TrainerOptions) -> Fabric:
             accelerator=options.accelerator,
             devices=devices,
             num_nodes=nodes,
-            precision=options.precision,  # type: ignore[arg-type]  # checked against the same names
+            precision=options.precision,
             strategy="ddp" if devices * nodes > 1 else "auto",
         )
     except Exception as error:  # of many kinds, all about what this machine has not
@@ -146,15 +146,7 @@ def first_does(fabric: Fabric, action: Callable[[], None]) -> None:
         LaresError: in the first process, as ``action`` raised it, or of what the system refused; the
             others end without a word.
     """
-    failed: Exception | None = None
-    if fabric.is_global_zero:
-        _, failed = _tried(action)
-    if fabric.world_size > 1:
-        status = fabric.broadcast(_exit_status(failed))
-        if status and not fabric.is_global_zero:
-            sys.exit(status)
-    if failed is not None:
-        raise failed
+    all_do(fabric, action if fabric.is_global_zero else lambda: None)
 
 
 def _tried(action: Callable[[], _Result]) -> tuple[_Result | None, Exception | None]:
@@ -166,7 +158,7 @@ def _tried(action: Callable[[], _Result]) -> tuple[_Result | None, Exception | N
     except BrokenPipeError:
         raise
     except OSError as error:
-        refused = told(error)
+        refused = refusal(error)
         refused.__cause__ = error
         return None, refused
 

@@ -1,15 +1,22 @@
-"""Logs of a run: ``metrics.csv`` and ``timing.csv``, one row an epoch, and TensorBoard."""
+"""Logs of a run: ``metrics.csv`` and ``timing.csv``, one row an epoch, and TensorBoard.
+
+Lightning Fabric's loggers do not serve: its ``CSVLogger`` deletes what a run to be resumed has logged,
+writes in place, and adds a column; its ``TensorBoardLogger`` writes in a thread that dies silently on a
+full disk.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import threading
+import os
+import socket
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from lares.errors import CheckpointError
-from lares.files import atomic_write, named_in_utf8
+from lares.files import atomic_write
 
 
 class CsvLog:
@@ -76,7 +83,7 @@ def _damaged(path: Path, reason: str) -> CheckpointError:
 
 
 class Board:
-    """TensorBoard logs, written by a thread whose failures :meth:`check` tells.
+    """TensorBoard logs, whose failures :meth:`check` tells.
 
     Args:
         folder: of the logs.
@@ -87,40 +94,32 @@ class Board:
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._folder = folder
-        self._name = contextlib.ExitStack()
-        self._failed: BaseException | None = None
-        self._hook = threading.excepthook
-        threading.excepthook = self._thread_failed  # the thread writes at once
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            named = self._name.enter_context(named_in_utf8(folder))
-            self._writer = SummaryWriter(str(named), purge_step=first_step)
-        except BaseException as error:
-            threading.excepthook = self._hook
-            self._name.close()
-            if isinstance(error, OSError):
-                self._failed = error
-                self.check()
-            raise
+        self._failed: OSError | None = None
+        # Readers go by how the name begins, and take files in the order of their names.
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
 
-    def _thread_failed(self, args: threading.ExceptHookArgs) -> None:
-        if type(args.thread).__module__.startswith("tensorboard"):
-            self._failed = args.exc_value
-        else:
-            self._hook(args)
+        def begin() -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = RecordWriter(open(folder / name, "wb"))  # noqa: SIM115  # until close
+
+        self._trying(begin)
+        self._write(step=first_step, file_version="brain.Event:2")
+        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+        self.check()
 
     def add(self, name: str, value: float, step: int) -> None:
         """Log a number of a step."""
-        self._trying(lambda: self._writer.add_scalar(name, value, step))
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        self._write(step=step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
 
     def close(self) -> None:
         """Write what is left."""
-        self._trying(self._writer.close)
-        self._name.close()
-        threading.excepthook = self._hook
+        self._trying(lambda: self._writer.close())
 
     def check(self) -> None:
         """Raise ``CheckpointError`` if the logs could not be written."""
@@ -131,10 +130,19 @@ class Board:
                 "--trainer.tensorboard false"
             )
 
+    def _write(self, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        def write() -> None:
+            self._writer.write(Event(wall_time=time.time(), **content).SerializeToString())
+            self._writer.flush()
+
+        self._trying(write)
+
     def _trying(self, action: Callable[[], object]) -> None:
-        if self._failed is not None:
-            return
-        try:
-            action()
-        except (OSError, ValueError) as error:  # the latter of a file that was closed by the former
-            self._failed = error
+        """Do something, unless writing has failed before."""
+        if self._failed is None:
+            try:
+                action()
+            except OSError as error:
+                self._failed = error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -33,9 +34,13 @@ def require_memory_for(config: LaresConfig, device: torch.device) -> None:
 
 def peak_memory_mib(device: torch.device) -> dict[str, float]:
     """Peak resident memory of this process, and of its allocations on a CUDA ``device``, in MiB."""
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1024**2 if sys.platform == "darwin" else 1024
-    found = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)}
+    if sys.platform == "linux":
+        # getrusage may tell a process the peak of the one that started it.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    peaks = {"host": round(peak / 1024**2, 1)}
     if device.type == "cuda":
-        found["device"] = round(torch.cuda.max_memory_allocated(device) / 1024**2, 1)
-    return found
+        peaks["device"] = round(torch.cuda.max_memory_allocated(device) / 1024**2, 1)
+    return peaks

@@ -71,5 +71,5 @@ def plot_run(
 
 def _measured(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[int], list[float]]:
     """Epochs in which a column was measured, and its values."""
-    found = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
-    return [epoch for epoch, _ in found], [value for _, value in found]
+    measured = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
+    return [epoch for epoch, _ in measured], [value for _, value in measured]

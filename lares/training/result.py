@@ -18,10 +18,10 @@ _NAMES = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in DEFAULT_KS]
 
 def _metrics(held: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics of a depth in a file; raise unless all are there and are numbers."""
-    found = {name: real_number(name, value) for name, value in held.items()}
+    metrics = {name: real_number(name, value) for name, value in held.items()}
     for name in _NAMES:
-        _ = found[name]
-    return found
+        _ = metrics[name]
+    return metrics
 
 
 @dataclass
@@ -59,10 +59,12 @@ class TrainResult:
     def load(cls, path: Path) -> TrainResult | None:
         """Return the result in a file; None if it holds none that can be read."""
         try:
-            found = read_json(path)
+            content = read_json(path)
             for part in ("test", "start"):
-                found[part] = {int(depth): _metrics(held) for depth, held in found[part].items()}
-            result = cls(**found)
+                content[part] = {
+                    int(depth): _metrics(held) for depth, held in content[part].items()
+                }
+            result = cls(**content)
             for name in ("valid_best", "seconds", "samples_per_second"):
                 real_number(name, getattr(result, name))
             for name in ("best_epoch", "epochs"):

@@ -48,14 +48,14 @@ def promising_samples(
     if rpt.filter_top == 0:
         return np.arange(len(split))
     depth = model.config.mean_depth
-    found = torch.zeros(len(split), dtype=torch.bool)
+    promising = torch.zeros(len(split), dtype=torch.bool)
     for evaluation in range(rpt.filter_passes):
         pass_seed = seed_of_step(seed, evaluation, Purpose.FILTER_SEED)
         ranks = depth_ranks(
             model, split, [depth], batch_size=batch_size, seed=pass_seed, states="drawn"
         )[depth]
-        found |= ranks.cpu() < rpt.filter_top
-    kept: NDArray[np.int64] = found.numpy().nonzero()[0]
+        promising |= ranks.cpu() < rpt.filter_top
+    kept: NDArray[np.int64] = promising.numpy().nonzero()[0]
     return kept
 
 

@@ -75,7 +75,7 @@ class RptPhase(RptPhaseOf):
         super().__init__(objective, samples, seed)
         self.sizes = np.ones(len(samples), dtype=np.int64)
         self._place = place
-        self._resident = ResidentSamples(samples, self.model.config.max_length, place.device)
+        self._resident = ResidentSamples(samples, self.model.config, place.device)
 
     def make(
         self, indices: NDArray[np.int64], step: int
@@ -83,10 +83,9 @@ class RptPhase(RptPhaseOf):
         """(batch of this process, depths, policy's seed, reference's seed) of the samples ``indices``
         (B,) of all."""
         first, end = self._place.part(len(indices))
-        item_seq, lengths, targets = self._resident.collate(indices[first:end])
-        sequence_ids = torch.arange(first, end, device=self._place.device)
-        batch = RptBatch(item_seq, lengths, targets, sequence_ids, len(indices))
-        return batch, *self._drawn(step)
+        numbers = torch.arange(first, end, device=self._place.device)
+        histories, targets = self._resident.collate(indices[first:end], numbers)
+        return RptBatch(histories, targets, len(indices)), *self._drawn(step)
 
 
 class WindowRptPhase(RptPhaseOf):
@@ -111,8 +110,7 @@ class WindowRptPhase(RptPhaseOf):
         super().__init__(objective, samples, seed)
         chosen = np.zeros(len(samples), dtype=bool)
         chosen[kept] = True
-        longest = self.model.config.max_length
-        self._windows = WindowSamples(samples, longest, sampling.overlap, place, chosen)
+        self._windows = WindowSamples(samples, self.model.config, sampling.overlap, place, chosen)
         self.sizes = self._windows.sizes
 
     def make(
@@ -121,5 +119,6 @@ class WindowRptPhase(RptPhaseOf):
         """(batch of this process, depths, policy's seed, reference's seed) of the windows ``indices``
         (B,) of all."""
         part = self._windows.part(indices)
-        batch = WindowRptBatch(*part.windows, n_windows=len(indices), global_size=len(part.samples))
+        sizes = len(indices), len(part.samples)
+        batch = WindowRptBatch(part.windows, part.rows, part.targets, *sizes)
         return batch, *self._drawn(step)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lares.errors import CheckpointError, ConfigError, DataError
-from lares.files import atomic_write, remove_unfinished
+from lares.files import remove_unfinished, write_text
 from lares.model.config import CONFIG_FILE
 from lares.model.folders import (
     BEST,
@@ -224,8 +224,7 @@ class RunFolder:
         if not self.config.exists():  # else the run has a record, or is older than records
             self._record.save(self.record)
         self._prepared = True
-        with atomic_write(self.config) as temporary:
-            temporary.write_text(yaml_text(config.to_dict()), encoding="utf-8")
+        write_text(self.config, yaml_text(config.to_dict()))
 
     def resume_command(self, command: str) -> str:
         """Return the line that goes on with the run, which ``lares COMMAND`` started."""

@@ -87,26 +87,24 @@ class SptPhase(SptPhaseOf):
     ) -> None:
         super().__init__(SptObjective, model, spt, samples, seed, place)
         self.sizes = np.ones(len(samples), dtype=np.int64)
-        self._resident = ResidentSamples(samples, model.config.max_length, place.device)
+        self._resident = ResidentSamples(samples, model.config, place.device)
 
     def make(self, indices: NDArray[np.int64], step: int) -> tuple[SptBatch, SptDepths, int, float]:
         """(batch of this process, depths, model seed, share of alignment) of the samples ``indices``
         (B,) of all."""
         first, end = self._place.part(len(indices))
-        item_seq, lengths, targets = self._resident.collate(indices[first:end])
-        partner_seq = partner_lengths = None
+        numbers = torch.arange(first, end, device=self._place.device)
+        histories, targets = self._resident.collate(indices[first:end], numbers)
+        partners = None
         if self._partners is not None:
             generator = generator_of_step(self._seed, step, Purpose.PARTNERS)
             # Drawn for the whole batch, so that any number of processes draws the same.
-            partners = self._partners.draw(indices, generator)
-            partner_seq, partner_lengths, _ = self._resident.collate(partners[first:end])
+            drawn = self._partners.draw(indices, generator)
+            partners, _ = self._resident.collate(drawn[first:end], numbers)
         batch = SptBatch(
-            item_seq=item_seq,
-            lengths=lengths,
+            histories=histories,
             targets=targets,
-            partner_seq=partner_seq,
-            partner_lengths=partner_lengths,
-            sequence_ids=torch.arange(first, end, device=self._place.device),
+            partners=partners,
             global_size=len(indices),
             all_targets=self._resident.items_at(self.samples.ends[indices])
             if self._spt.mask_same_target
@@ -135,7 +133,7 @@ class WindowSptPhase(SptPhaseOf):
     ) -> None:
         super().__init__(WindowSptObjective, model, spt, samples, seed, place)
         self._sampling = sampling
-        self._windows = WindowSamples(samples, model.config.max_length, sampling.overlap, place)
+        self._windows = WindowSamples(samples, model.config, sampling.overlap, place)
         self.sizes = self._windows.sizes
 
     def make(
@@ -144,7 +142,13 @@ class WindowSptPhase(SptPhaseOf):
         """(batch of this process, depths, model seed, share of alignment) of the windows ``indices``
         (B,) of all."""
         part = self._windows.part(indices)
-        batch = WindowBatch(*part.windows, n_windows=len(indices), n_targets=len(part.samples))
+        batch = WindowBatch(
+            part.windows,
+            part.rows,
+            part.targets,
+            n_windows=len(indices),
+            n_targets=len(part.samples),
+        )
         if self._partners is not None:
             self._align(batch, part.samples, part.first, part.end, step)
         return batch, *self._drawn(step)
@@ -162,6 +166,6 @@ class WindowSptPhase(SptPhaseOf):
         partners = self._partners.draw(samples[chosen], generator)
         own_first, own_end = np.searchsorted(chosen, (first, end))
         batch.aligned = torch.from_numpy(chosen[own_first:own_end] - first).to(device)
-        batch.partner_ids = torch.arange(int(own_first), int(own_end), device=device)
-        batch.partner_seq, batch.partner_lengths, _ = resident.collate(partners[own_first:own_end])
+        numbers = torch.arange(int(own_first), int(own_end), device=device)
+        batch.partners, _ = resident.collate(partners[own_first:own_end], numbers)
         batch.all_aligned = resident.items_at(self.samples.ends[samples[chosen]])

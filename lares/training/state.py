@@ -103,20 +103,17 @@ def restore_state(
     }
     check_weights(model.state_dict(), weights, path)
     model.load_state_dict(weights)
-    for name, parameter in model.named_parameters():
-        state = {}
-        for saved, tensor in tensors.items():
-            if saved.startswith(_ADAM) and saved.endswith(f".{name}"):
-                key = saved.removeprefix(_ADAM).removesuffix(f".{name}")
-                if "." in key:  # of another, whose name ends in this one
-                    continue
-                shape = torch.Size() if key == "step" else parameter.shape
-                if tensor.shape != shape or not tensor.is_floating_point():
-                    raise CheckpointError(
-                        f"{path}: tensor {saved!r} is {tuple(tensor.shape)} of {tensor.dtype}; it must "
-                        f"be {tuple(shape)} real numbers"
-                    )
-                # Adam's step counter stays on the CPU, its moments go beside their parameter.
-                state[key] = tensor.clone() if key == "step" else tensor.to(parameter.device)
-        if state:
-            optimizer.state[parameter] = state
+    parameters = dict(model.named_parameters())
+    for saved, tensor in tensors.items():
+        key, _, name = saved.removeprefix(_ADAM).partition(".")
+        if saved.startswith(_ADAM) and name in parameters:
+            parameter = parameters[name]
+            shape = torch.Size() if key == "step" else parameter.shape
+            if tensor.shape != shape or not tensor.is_floating_point():
+                raise CheckpointError(
+                    f"{path}: tensor {saved!r} is {tuple(tensor.shape)} of {tensor.dtype}; it must "
+                    f"be {tuple(shape)} real numbers"
+                )
+            # Adam's step counter stays on the CPU, its moments go beside their parameter.
+            moved = tensor.clone() if key == "step" else tensor.to(parameter.device)
+            optimizer.state[parameter][key] = moved

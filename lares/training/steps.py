@@ -12,7 +12,10 @@ from torch import Tensor
 
 from lares.data.split import Split
 from lares.data.windows import Windows
+from lares.model.config import LaresConfig
+from lares.model.packed import PackedHistories
 from lares.training.distributed import shard
+from lares_kernels.spec.layout import Layout
 
 _SMALLEST_LAST_BATCH = 8  # a last batch below this part of a whole one joins the one before
 
@@ -75,35 +78,44 @@ class ResidentSamples:
 
     Args:
         split: samples.
-        max_length: longer histories keep their last ``max_length`` items.
+        config: of the model; longer histories keep their last ``max_length`` items.
         device: of the batches.
     """
 
-    def __init__(self, split: Split, max_length: int, device: torch.device) -> None:
-        self._split, self._max_length, self._device = split, max_length, device
+    def __init__(self, split: Split, config: LaresConfig, device: torch.device) -> None:
+        self._split, self._config, self._device = split, config, device
         self._items = torch.from_numpy(split.items).to(device)
 
-    def collate(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        """As :func:`lares.data.batches.collate`, tensors; what goes to the device is two numbers a
-        sample."""
-        ends = self._split.ends[indices]
-        lengths = np.minimum(ends - self._split.starts[indices], self._max_length)
-        item_seq, sizes = self._stretches(ends - lengths, lengths)
-        return item_seq, sizes, self.items_at(ends)
+    def collate(
+        self, indices: NDArray[np.int64], streams: Tensor
+    ) -> tuple[PackedHistories, Tensor]:
+        """Return the samples ``indices`` (B,) and their targets (B,).
 
-    def windows(self, windows: Windows, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """(item_seq (B, longest) right padded, lengths (B,)) of the windows ``indices`` (B,)."""
-        return self._stretches(windows.starts[indices], windows.lengths[indices])
+        What goes to the device is two numbers a sample.
+
+        Args:
+            indices: of the samples wanted.
+            streams: (B,) int64 that address their draws.
+        """
+        ends = self._split.ends[indices]
+        lengths = np.minimum(ends - self._split.starts[indices], self._config.max_length)
+        return self._stretches(ends - lengths, lengths, streams), self.items_at(ends)
+
+    def windows(
+        self, windows: Windows, indices: NDArray[np.int64], streams: Tensor
+    ) -> PackedHistories:
+        """Return the windows ``indices`` (B,), whose draws ``streams`` (B,) address."""
+        return self._stretches(windows.starts[indices], windows.lengths[indices], streams)
 
     def items_at(self, places: NDArray[np.int64]) -> Tensor:
         """Items at ``places`` of the split's flat array, int64."""
         return self._items[torch.from_numpy(places).to(self._device)].long()
 
     def _stretches(
-        self, starts: NDArray[np.int64], lengths: NDArray[np.int64]
-    ) -> tuple[Tensor, Tensor]:
+        self, starts: NDArray[np.int64], lengths: NDArray[np.int64], streams: Tensor
+    ) -> PackedHistories:
         place = torch.from_numpy(np.stack((starts, lengths)).astype(np.int64)).to(self._device)
-        columns = torch.arange(int(lengths.max()), device=self._device)
-        inside = columns < place[1][:, None]
-        places = torch.where(inside, place[0][:, None] + columns, 0)
-        return torch.where(inside, self._items[places].long(), 0), place[1]
+        size = int(lengths.sum()), int(lengths.max())
+        layout = Layout.from_lengths(place[1], streams, size=size)
+        items = self._items[place[0][layout.sequence] + layout.position].long()
+        return PackedHistories.from_layout(self._config, items, layout)

@@ -26,9 +26,9 @@ from lares.model.checkpoint import save_model
 from lares.model.model import LaresModel
 from lares.training.config import RunConfig
 from lares.training.display import Display
-from lares.training.distributed import all_gather_rows, shard
+from lares.training.distributed import all_gather_rows
 from lares.training.diverged import diverged
-from lares.training.engine import all_do, as_started, first_does
+from lares.training.engine import all_do, as_started, first_does, place_of
 from lares.training.interrupts import Interrupted, StopRequest, stop_request
 from lares.training.loggers import Board, CsvLog, read_rows
 from lares.training.memory import peak_memory_mib
@@ -142,11 +142,11 @@ class Trainer:
         try:
             yield
         except NonFiniteError as error:
-            found = f"after step {self.progress.total_steps} {error}"
-            raise self._diverged(found) from error
+            reason = f"after step {self.progress.total_steps} {error}"
+            raise self._diverged(reason) from error
 
-    def _diverged(self, found: str) -> LaresError:
-        return diverged(found, self.folder.state, self.config, self.model.config)
+    def _diverged(self, reason: str) -> LaresError:
+        return diverged(reason, self.folder.state, self.config, self.model.config)
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -239,8 +239,8 @@ class Trainer:
         """Return the signal by which any process was asked to stop, so that all stop alike; or 0."""
         if self.fabric.world_size == 1:
             return stop.number
-        told = all_gather_rows(torch.tensor([stop.number], device=self.fabric.device))
-        return int(told.max())
+        signals = all_gather_rows(torch.tensor([stop.number], device=self.fabric.device))
+        return int(signals.max())
 
     def _stop_if_asked(self, stop: StopRequest) -> None:
         """Stop between epochs, where the state is saved."""
@@ -263,7 +263,7 @@ class Trainer:
         clock = _Clock(self.progress.parts)
         made = self._phase.make(indices, self.progress.total_steps)
         clock.lap("data")
-        found = []
+        of_updates = []
         for losses in self._phase.updates(self._objective, made):
             clock.lap("forward")
             self.fabric.backward(losses[0])
@@ -271,8 +271,8 @@ class Trainer:
             self._optimizer.step()
             self._optimizer.zero_grad()
             clock.lap("optimizer")
-            found.append(torch.stack([loss.detach().double() for loss in losses]))
-        return torch.stack(found).mean(0)
+            of_updates.append(torch.stack([loss.detach().double() for loss in losses]))
+        return torch.stack(of_updates).mean(0)
 
     def _read_losses(self) -> float:
         """Bring the unread losses to the host, check and add them up; gives the last total."""
@@ -336,16 +336,20 @@ class Trainer:
         of one.
         """
         started, progress = time.perf_counter(), self.progress
-        valid = self.evaluate(self.model, self.dataset.valid, [self.default_depth], "drawn")
-        found = valid[self.default_depth]
-        if found[_WATCHED] > progress.best:
-            progress.best, progress.best_epoch, progress.stale = found[_WATCHED], progress.epoch, 0
+        depth = self.default_depth
+        metrics = self.evaluate(self.model, self.dataset.valid, [depth], "drawn")[depth]
+        if metrics[_WATCHED] > progress.best:
+            progress.best, progress.best_epoch, progress.stale = (
+                metrics[_WATCHED],
+                progress.epoch,
+                0,
+            )
             self._save_best()
         else:
             progress.stale += 1
         seconds = time.perf_counter() - started
         progress.seconds += seconds
-        return found, seconds
+        return metrics, seconds
 
     def _log_epoch(
         self, losses: Mapping[str, float], valid: Mapping[str, float], timing: Mapping[str, float]
@@ -396,7 +400,7 @@ class Trainer:
         ``states`` are those of :func:`lares.evaluation.evaluate`.
         """
         options = self.config.trainer
-        first, end = shard(len(split), self.fabric.global_rank, self.fabric.world_size)
+        first, end = place_of(self.fabric).part(len(split))
         part = Split(split.items, split.starts[first:end], split.ends[first:end])
 
         def ranks_of_part() -> dict[int, Tensor]:
@@ -423,8 +427,8 @@ class Trainer:
 
         ranks = all_do(self.fabric, ranks_of_part)
         if self.fabric.world_size > 1:
-            ranks = {depth: all_gather_rows(found) for depth, found in ranks.items()}
-        return {depth: metrics_from_ranks(found) for depth, found in ranks.items()}
+            ranks = {depth: all_gather_rows(of_part) for depth, of_part in ranks.items()}
+        return {depth: metrics_from_ranks(of_depth) for depth, of_depth in ranks.items()}
 
     @property
     def _test_depths(self) -> list[int]:
@@ -435,9 +439,9 @@ class Trainer:
         kept = None
         if self._is_first:
             states, begun = self.config.trainer.test_states, self._phase.start is not None
-            found = TrainResult.load(self.folder.result)
-            if found and found.answers(self.progress.epoch, self._test_depths, states, begun):
-                kept = found
+            result = TrainResult.load(self.folder.result)
+            if result and result.answers(self.progress.epoch, self._test_depths, states, begun):
+                kept = result
         shared: TrainResult | None = self.fabric.broadcast(kept)
         return shared
 

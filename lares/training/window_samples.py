@@ -12,6 +12,8 @@ from torch import Tensor
 from lares.data.split import Split
 from lares.data.windows import cut_windows
 from lares.errors import ConfigError
+from lares.model.config import LaresConfig
+from lares.model.packed import PackedHistories
 from lares.training.steps import Place, ResidentSamples
 
 
@@ -19,26 +21,18 @@ class WindowPart(NamedTuple):
     """A process's part of a step's windows, ``W`` with ``P`` targets.
 
     Attributes:
-        item_seq: (W, L) int64, right padded; lengths: (W,).
-        window_ids: (W,) number of each among the step's windows.
+        windows: that draw by their numbers among the step's windows.
         rows: (P,) row of each target's prefix among the packed items; targets: (P,) item ids.
         first, end: where the part's targets begin and end among those of all processes.
         samples: numbers of the samples that the targets of all processes are.
     """
 
-    item_seq: Tensor
-    lengths: Tensor
-    window_ids: Tensor
+    windows: PackedHistories
     rows: Tensor
     targets: Tensor
     first: int
     end: int
     samples: NDArray[np.int64]
-
-    @property
-    def windows(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """``item_seq``, ``lengths``, ``window_ids``, ``rows`` and ``targets``."""
-        return self[:5]
 
 
 class WindowSamples:
@@ -46,7 +40,7 @@ class WindowSamples:
 
     Args:
         split: every prefix, as ``leave_one_out`` makes it.
-        max_length: of a window.
+        config: of the model, whose ``max_length`` a window has at most.
         overlap: items of context that later windows of a long history see; None is half a window.
         place: of this process.
         kept: (S,) bool, samples to learn from; None is all of them.
@@ -55,16 +49,15 @@ class WindowSamples:
     def __init__(
         self,
         split: Split,
-        max_length: int,
+        config: LaresConfig,
         overlap: int | None,
         place: Place,
         kept: NDArray[np.bool_] | None = None,
     ) -> None:
-        self._windows = cut_windows(
-            split, max_length, max_length // 2 if overlap is None else overlap
-        )
+        longest = config.max_length
+        self._windows = cut_windows(split, longest, longest // 2 if overlap is None else overlap)
         self._place, self._kept = place, kept
-        self.resident = ResidentSamples(split, max_length, place.device)
+        self.resident = ResidentSamples(split, config, place.device)
         self._split = split
         self._used = np.arange(len(self._windows))  # windows with anything to learn
         self.sizes = self._windows.sizes
@@ -87,11 +80,9 @@ class WindowSamples:
         first, end = place.part(len(indices))
         before, own = (self._positions(part) for part in (indices[:first], indices[first:end]))
         after = self._positions(indices[end:])
-        item_seq, lengths = self.resident.windows(self._windows, indices[first:end])
+        numbers = torch.arange(first, end, device=place.device)
         return WindowPart(
-            item_seq=item_seq,
-            lengths=lengths,
-            window_ids=torch.arange(first, end, device=place.device),
+            windows=self.resident.windows(self._windows, indices[first:end], numbers),
             rows=torch.from_numpy(own[0]).to(place.device),
             targets=self.resident.items_at(own[1]),
             first=len(before[0]),

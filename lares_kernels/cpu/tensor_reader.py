@@ -22,6 +22,7 @@ from lares_kernels.spec.choices import NumberType
 _PLAIN = (Tensor, Parameter)  # a subclass may hold its numbers in its own way
 _TYPES = {torch.float32: NumberType.FLOAT32, torch.int64: NumberType.INT64}
 _MAX_DIMENSIONS = 4
+ANY = -1  # a size that differs from call to call
 _DLPACK = 1  # version of the exchange table
 
 
@@ -31,7 +32,7 @@ class ExpectedTensor(NamedTuple):
     Attributes:
         word: index of the C struct's word for its address.
         dtype: float32 or int64.
-        shape: exact shape.
+        shape: of the tensor; a size may be ``ANY``.
         may_be_none: None is accepted too.
     """
 
@@ -89,7 +90,10 @@ def _address(place: ExpectedTensor, tensor: object) -> int:
         isinstance(tensor, Tensor)
         and type(tensor) in _PLAIN
         and tensor.dtype is place.dtype
-        and tensor.shape == place.shape
+        and len(tensor.shape) == len(place.shape)
+        and all(
+            wanted in (size, ANY) for size, wanted in zip(tensor.shape, place.shape, strict=True)
+        )
         and tensor.is_cpu
         and tensor.layout is torch.strided
         and tensor.is_contiguous()

@@ -285,8 +285,8 @@ class RefineCall:
         total = int(self.lengths.sum())
         if not self.padded_length and total != self.n_hidden_rows:
             raise ValueError(
-                f"cu_seqlens runs from 0 to {total}; it must run from 0 to the "
-                f"{self.n_hidden_rows} rows of hidden"
+                f"packed sequences have {total} tokens in all (cu_seqlens runs from 0 to {total}); "
+                f"hidden has {self.n_hidden_rows} rows"
             )
         if self.num_steps is not None:
             check_depth(int(self.num_steps.min()))
@@ -319,7 +319,7 @@ class RefineCall:
         check_when_run(fits, "lengths must be in 1..L, the tokens given")
         if not self.padded_length:
             fits = self.lengths.sum() == self.n_hidden_rows
-            check_when_run(fits, "cu_seqlens must run from 0 to the rows of hidden")
+            check_when_run(fits, "lengths of packed sequences must add up to the rows of hidden")
         if self.sequence_ids is not None:
             fits = ((self.sequence_ids >= 0) & (self.sequence_ids < MAX_SEQUENCES)).all()
             check_when_run(fits, f"sequence_ids must be in 0..{MAX_SEQUENCES - 1}")

@@ -43,16 +43,19 @@ class Layout:
         streams: Tensor,
         leading: Tensor | None = None,
         tokens: Tensor | None = None,
+        size: tuple[int, int] | None = None,
     ) -> Layout:
-        """Return the layout of sequences of ``lengths`` (S,) with random-number ``streams``
-        (S,)."""
+        """Return the layout of sequences of ``lengths`` (S,) with random-number ``streams`` (S,).
+
+        ``size`` is the sum and the greatest of the lengths, where they are known: a GPU need not be
+        waited for.
+        """
         lengths = lengths.to(torch.int64)
         starts = lengths.cumsum(0) - lengths
-        sequence = torch.repeat_interleave(
-            torch.arange(len(lengths), device=lengths.device), lengths
-        )
+        n_rows, longest = (None, int(lengths.max())) if size is None else size
+        number = torch.arange(len(lengths), device=lengths.device)
+        sequence = torch.repeat_interleave(number, lengths, output_size=n_rows)
         position = torch.arange(len(sequence), device=lengths.device) - starts[sequence]
-        longest = int(lengths.max())
         return cls(lengths, starts, longest, sequence, position, streams, leading, tokens)
 
     @classmethod

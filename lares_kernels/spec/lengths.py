@@ -66,7 +66,7 @@ def lengths_of(
 ) -> Tensor:
     """Return the length of each sequence, (B,) integers on ``hidden``'s device.
 
-    Packed lengths are read, except on a device if ``max_length`` is given.
+    Those of packed sequences are read, except on a device if ``max_length`` is given.
     """
     if max_length and hidden.dim() == 3:
         raise ValueError(
@@ -80,27 +80,44 @@ def lengths_of(
         n_sequences, longest = hidden.shape[:2]
         if lengths is None:
             return torch.full((n_sequences,), longest, dtype=torch.int64, device=hidden.device)
-        given = lengths
-        if not (isinstance(given, Tensor) and given.device == hidden.device):
-            given = torch.as_tensor(given, device=hidden.device)
-        if given.shape != (n_sequences,) or not is_whole(given):
-            raise ValueError(
-                f"lengths must hold {n_sequences} whole numbers, one a sequence; "
-                f"got {described(given)}"
-            )
-        return given
-    if cu_seqlens is None or lengths is not None:
-        raise ValueError("packed hidden (N, d) needs cu_seqlens (B + 1,), and no lengths")
-    found = lengths_of_cu_seqlens(cu_seqlens.to(hidden.device))
-    if not can_be_read(cu_seqlens):
+        return _given(lengths, hidden, n_sequences)
+    if (cu_seqlens is None) == (lengths is None):
+        raise ValueError(
+            "packed hidden (N, d) needs either lengths (B,) or cu_seqlens (B + 1,), and not both"
+        )
+    if cu_seqlens is None:
+        given = torch.as_tensor(lengths)
+        found = _given(given, hidden)
+    else:
+        given = cu_seqlens
+        found = lengths_of_cu_seqlens(given.to(hidden.device))
+    if not can_be_read(given):
         return found
     asked = os.environ.get("LARES_CHECK_VALUES") == "1"
-    if max_length and not (asked or is_free_to_read(cu_seqlens)):
+    if max_length and not (asked or is_free_to_read(given)):
         return found
     check_lengths_given(found, max_length)
-    if int(cu_seqlens[0]) != 0:
+    if cu_seqlens is not None and int(cu_seqlens[0]) != 0:
         raise ValueError(
             f"cu_seqlens runs from {int(cu_seqlens[0])} to {int(cu_seqlens[-1])}; "
             f"it must run from 0 to the {len(hidden)} rows of hidden"
         )
     return found
+
+
+def _given(
+    lengths: Tensor | Sequence[int], hidden: Tensor, n_sequences: int | None = None
+) -> Tensor:
+    """Return ``lengths`` as a vector of whole numbers on ``hidden``'s device, ``n_sequences`` of them
+    if that is known."""
+    if not (isinstance(lengths, Tensor) and lengths.device == hidden.device):
+        lengths = torch.as_tensor(lengths, device=hidden.device)
+    fits = lengths.dim() == 1 and is_whole(lengths)
+    if fits:
+        n = lengths.shape[0]
+        fits = n > 0 if n_sequences is None else n == n_sequences
+    if not fits:
+        # Words of a number only here: a compiler would take the batch's size for a constant.
+        wanted = "whole numbers" if n_sequences is None else f"{n_sequences} whole numbers"
+        raise ValueError(f"lengths must hold {wanted}, one a sequence; got {described(lengths)}")
+    return lengths

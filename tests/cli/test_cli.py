@@ -252,12 +252,12 @@ def test_recommend(run_folder: Path, tmp_path: Path, capsys) -> None:
     assert capsys.readouterr().out.strip() == ",".join(map(str, model.recommend([[3, 4, 6]], 5)[0]))
     file = tmp_path / "histories.txt"
     file.write_text("3,4,6\n10\n")
-    main(["recommend", str(run_folder), "--histories", str(file), "--k=5", "--keep_seen"])
+    main(["recommend", str(run_folder), "--histories", str(file), "--k=5", "--keep_history"])
     expected = model.recommend([[3, 4, 6], [10]], 5, remove_seen=False)
     assert capsys.readouterr().out.splitlines() == [",".join(map(str, row)) for row in expected]
     file.write_text("3,4,6\n\n10\n999\n")
     main(
-        ["recommend", str(run_folder), f"--histories={file}", "--k=5", "--keep_seen"]
+        ["recommend", str(run_folder), f"--histories={file}", "--k=5", "--keep_history"]
         + ["--unknown=skip", "--emptied=popular"]
     )
     popular = json.loads((run_folder / "data.json").read_text())["popular"][:5]

@@ -76,7 +76,7 @@ def measured(place: Path, data: Path, capsys, *options: str) -> list[float]:
     targets = ids(test.items[test.ends].tolist())
     file.write_text("".join(",".join(map(str, row)) + "\n" for row in rows))
     capsys.readouterr()
-    main(["recommend", str(place), f"--histories={file}", "--k=10", "--keep_seen", *shared])
+    main(["recommend", str(place), f"--histories={file}", "--k=10", "--keep_history", *shared])
     lists = [line.split(",") for line in capsys.readouterr().out.splitlines()]
     hits = [
         [str(target) in found[:k] for found, target in zip(lists, targets, strict=True)] for k in KS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import typing
 
 import pytest
 
@@ -63,6 +64,17 @@ def test_a_default_is_said_once(command: str, capsys) -> None:
     for name, text in help_of(capsys, command).items():
         assert name.startswith("-") or "null" not in text
         assert len(re.findall("default:", text, re.IGNORECASE)) <= 1, f"{name}: {text}"
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_choices_stand_beside_an_option_alone(command: str) -> None:
+    parser = PARSERS[command]()
+    assert "Literal" not in parser.format_help()
+    for action in parser._actions:
+        kind = getattr(action, "_typehint", None)
+        if typing.get_origin(kind) is typing.Literal:
+            assert action.metavar == "{" + ",".join(typing.get_args(kind)) + "}"
+            assert ", ".join(typing.get_args(kind)[:3]) not in action.help
 
 
 @pytest.mark.parametrize("field", dataclasses.fields(DataOptions), ids=lambda field: field.name)

@@ -120,8 +120,8 @@ def test_every_command(name: str, tmp_path: Path) -> None:
         ["evaluate", run, f"{NOT_UTF8}.parquet", "--depths=1", "--output", f"{NOT_UTF8}.json"],
     ]
     recommend = [
-        ["recommend", run, "--history", 'é,"Duo 3, Live"', "--k=5", "--keep_seen"],
-        ["recommend", run, "--histories", f"{NOT_UTF8}.txt", "--k=5", "--keep_seen"],
+        ["recommend", run, "--history", 'é,"Duo 3, Live"', "--k=5", "--keep_history"],
+        ["recommend", run, "--histories", f"{NOT_UTF8}.txt", "--k=5", "--keep_history"],
         ["recommend", run, "--history", "ñ", "--unknown=skip", "--emptied=popular", "--k=5"],
     ]
     fails = [

@@ -136,7 +136,8 @@ def test_long_ids_go_out_and_in(length: int, letters: str, tmp_path: Path, capsy
     file, asked = tmp_path / "h.txt", [["id 3"]]
     file.write_text("id 3\n")
     for _ in range(2):  # what comes out goes in again
-        main(["recommend", str(tmp_path / "model"), f"--histories={file}", "--k=20", "--keep_seen"])
+        folder = str(tmp_path / "model")
+        main(["recommend", folder, f"--histories={file}", "--k=20", "--keep_history"])
         printed = capsys.readouterr().out
         asked = model.recommend(asked, 20, remove_seen=False)
         assert printed in (as_csv(asked), as_csv(asked, quoting=csv.QUOTE_ALL))

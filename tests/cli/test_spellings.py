@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lares.cli import data, main, recommend
+from lares.cli import data, main, recommend, train
 from lares.cli.options import OptionParser
 from tests.cli.failing import fails
 
@@ -14,7 +14,8 @@ EMBED = ("items.csv", "--model=m")
 CASES = [
     # parser, other words, old spelling, new spelling, its value
     (data.embed_parser, EMBED, "--out", "--output", "x.safetensors"),
-    (recommend.build_parser, ("run", "--history=3"), "--keep-seen", "--keep_seen", None),
+    (recommend.build_parser, ("run", "--history=3"), "--keep-seen", "--keep_history", None),
+    (recommend.build_parser, ("run", "--history=3"), "--keep_seen", "--keep_history", None),
 ]
 each_case = pytest.mark.parametrize(("parser", "words", "old", "new", "value"), CASES)
 
@@ -69,6 +70,28 @@ def test_help_shows_the_new_spelling_alone(
     told = parser().format_help().replace("[", " ").replace("]", " ").split()
     assert new in told
     assert old not in told
+
+
+@pytest.mark.parametrize(
+    ("option", "former", "now"), [("scores", "cos", "cosine"), ("core", "fmlp", "filter")]
+)
+@pytest.mark.parametrize("command", ["{}={}", "{} {}"])
+def test_a_choice_of_a_former_name_works_and_warns(
+    command: str, option: str, former: str, now: str, capsys
+) -> None:
+    words = command.format(f"--model.{option}", former).split()
+    config, _ = train.parse(["walks.csv", *words, "--trainer.seed=3"])
+    assert (config.model[option], config.trainer.seed) == (now, 3)
+    warned = capsys.readouterr().err.splitlines()
+    assert set(warned) == {
+        f"warning: --model.{option}={former} is now spelled --model.{option}={now}"
+    }
+
+
+def test_a_file_may_have_a_choice_of_a_former_name(tmp_path, capsys) -> None:
+    (tmp_path / "c.yaml").write_text("model: {scores: cos, core: fmlp}\n")
+    config, _ = train.parse(["walks.csv", f"--config={tmp_path / 'c.yaml'}", "--trainer.seed=3"])
+    assert (config.model["scores"], config.model["core"]) == ("cosine", "filter")
 
 
 @pytest.mark.parametrize(

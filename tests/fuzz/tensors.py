@@ -16,6 +16,9 @@ _DTYPES = (
     torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint64,
 )  # fmt: skip
 _EXTREMES = (0, -1, 1 << 16, 1 << 24, 1 << 40, (1 << 63) - 1, -(1 << 63))
+# Of numbers that are computed with: beside a larger one little is left of the others' digits, and
+# what is left depends on how a processor's library rounds.
+_FLOAT_EXTREMES = (0.0, -1.0, 16.0, float("inf"), float("nan"))
 
 
 def _poison(dtype: torch.dtype) -> float | int:
@@ -84,11 +87,13 @@ def extreme(tensor: Tensor, rng: Random) -> Tensor:
     """With one number that is far off."""
     if tensor.is_complex() or tensor.dtype == torch.bool or not tensor.numel():
         return tensor
-    value = rng.choice(_EXTREMES)
     changed = tensor.clone(memory_format=torch.contiguous_format)
-    if not tensor.is_floating_point():
+    value: float
+    if tensor.is_floating_point():
+        value = rng.choice(_FLOAT_EXTREMES)
+    else:
         info = torch.iinfo(tensor.dtype)
-        value = min(max(value, info.min), info.max)
+        value = min(max(rng.choice(_EXTREMES), info.min), info.max)
     changed.view(-1)[rng.randrange(tensor.numel())] = value
     return changed
 

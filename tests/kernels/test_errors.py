@@ -137,7 +137,7 @@ def test_hidden() -> None:
         core(torch.zeros(0, 3, 16))
     with pytest.raises(TypeError, match=r"hidden is torch\.int64"):
         core(torch.zeros(2, 3, 16, dtype=torch.int64))
-    with pytest.raises(ValueError, match="needs cu_seqlens"):
+    with pytest.raises(ValueError, match="needs either lengths"):
         core(torch.zeros(3, 16))
 
 

@@ -13,9 +13,8 @@ if importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRE
     pytest.skip("needs Triton's compiler", allow_module_level=True)
 
 import triton
-from triton.compiler import ASTSource
 
-from benchmarks.gpu.triton_aot import TARGETS, resources
+from benchmarks.gpu.triton_aot import TARGETS, source_of
 from benchmarks.gpu.triton_bounds import SHARED_LIMIT
 from lares_kernels import CoreConfig
 from lares_kernels.triton.launch.constants import LAUNCH_OPTIONS, Constants, compile_time, constants
@@ -32,6 +31,7 @@ from lares_kernels.triton.layered.kernels import (
     rows as layered_rows,
 )
 from lares_kernels.triton.layered.mixing import SUM_BLOCK, mixing_blocks
+from tests.kernels import compiled
 
 FORWARD = (layered_attention.attention_kernel,)
 BACKWARD = (layered_attention.query_gradient_kernel, layered_attention.key_gradient_kernel)
@@ -75,20 +75,11 @@ def check(
     values["C"] = compile_time(c)
     if "gate" in types and not c.gated:
         values["gate"] = None
-    signature, constant, attributes = {}, {}, {}
-    for i, argument in enumerate(kernel.arg_names):
-        if argument in values:
-            signature[argument], constant[(i,)] = "constexpr", values[argument]
-            continue
-        signature[argument] = types[argument]
-        if types[argument].startswith("*") and argument != "seed":  # which is not specialised
-            attributes[(i,)] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature, constant, attributes)
+    source = source_of(kernel, types, values)
     options = {"num_warps": warps, **LAUNCH_OPTIONS}
     if kernel is layered_attention.key_gradient_kernel:
         options |= KEY_STAGES.get(precision, {})
-    compiled = triton.compile(source, target=TARGETS[target], options=options)
-    found = resources(compiled)
+    found = compiled.resources_of(source, TARGETS[target], options)
     print(kernel.__name__, precision, target, f"d={c.d} head={c.head}", found)
     assert found.spilled <= MOST_SPILLED[precision], (kernel.__name__, found)
     assert found.shared <= SHARED_LIMIT[target], (kernel.__name__, found)

@@ -13,6 +13,7 @@ from torch import Tensor
 from lares_kernels.binding.cpu_library import LaresCall
 from lares_kernels.cpu import tensor_reader as look
 from lares_kernels.cpu.tensor_reader import (
+    ANY,
     ExpectedTensor,
     TensorReader,
     compile_pattern,
@@ -96,6 +97,16 @@ def test_what_is_not_as_the_pattern_says(looking: TensorReader, make: Callable[[
     assert looking(good, c)
     assert not looking([make(), *good[1:]], c)
     assert looking(good, c)
+
+
+def test_a_size_may_be_any() -> None:
+    pattern = [ExpectedTensor(field_index("hidden"), torch.float32, (ANY, 3))]
+    looking, c = compile_pattern(bytes(LaresCall()), pattern), LaresCall()
+    for good in (torch.ones(2, 3), torch.ones(7, 3), torch.ones(5, 4)[:1, :3]):
+        assert looking([good], c)
+        assert c.hidden == good.data_ptr()
+    for bad in (torch.ones(2, 4), torch.ones(3), torch.ones(0, 3), torch.ones(5, 4)[:2, :3]):
+        assert not looking([bad], c)
 
 
 @pytest.mark.parametrize(

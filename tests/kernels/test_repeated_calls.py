@@ -92,12 +92,15 @@ def test_one_packed_sequence(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
     wanted = core(packed, **call, return_state=True)
     core(packed, **call)
     for bad, message in (
-        ({"cu_seqlens": torch.tensor([0, 8])}, "it must run from 0 to the 9 rows"),
+        ({"cu_seqlens": torch.tensor([0, 8])}, "8 tokens in all .* hidden has 9 rows"),
         ({"cu_seqlens": torch.tensor([1, 9])}, "cu_seqlens runs from 1 to 9"),
         ({"cu_seqlens": torch.tensor([0.0, 9.0])}, "cu_seqlens must be a vector"),
-        ({"cu_seqlens": None}, "needs cu_seqlens"),
-        ({"cu_seqlens": None, "lengths": torch.tensor([9])}, "needs cu_seqlens"),
-        ({"lengths": torch.tensor([9])}, "and no lengths"),
+        ({"cu_seqlens": None}, "needs either lengths"),
+        ({"cu_seqlens": None, "lengths": torch.tensor([8])}, "8 tokens in all .* has 9 rows"),
+        ({"cu_seqlens": None, "lengths": torch.tensor([[9]])}, "lengths must hold"),
+        ({"cu_seqlens": None, "lengths": torch.tensor([]).long()}, "lengths must hold"),
+        ({"cu_seqlens": None, "lengths": torch.tensor([5, 4])}, "whole numbers of shape"),
+        ({"lengths": torch.tensor([9])}, "and not both"),
         ({"hidden": hidden}, "cu_seqlens goes with packed"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -107,6 +110,33 @@ def test_one_packed_sequence(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
     assert torch.equal(found.last, wanted.last)
     assert torch.equal(found.state, wanted.state)
     assert torch.equal(core(packed, **call).last, wanted.last)
+
+
+@pytest.mark.parametrize("lengths", [[9], [1, 5, 3, 9], [2] * 40])
+@pytest.mark.parametrize("packed_by", ["lengths", "cu_seqlens"])
+def test_any_number_of_packed_sequences(
+    lengths: list[int], packed_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core, hidden = problem()
+    core(hidden[0], torch.tensor([4, 5]), num_steps=3)
+    sizes = torch.tensor(lengths)
+    offsets = torch.nn.functional.pad(sizes.cumsum(0), (1, 0)).int()
+    rows = torch.randn(sum(lengths), 16)
+    given = {"lengths": sizes} if packed_by == "lengths" else {"cu_seqlens": offsets}
+    ids = torch.arange(len(lengths)) + 3
+    with use_backend("reference"):
+        wanted = core(rows, **given, num_steps=3, sequence_ids=ids, return_trajectory=True)
+    forbid_the_long_way(monkeypatch)
+    found = core(rows, **given, num_steps=3, sequence_ids=ids, return_trajectory=True)
+    torch.testing.assert_close(found.trajectory, wanted.trajectory)
+    torch.testing.assert_close(found.last, wanted.last)
+
+
+def test_windows_of_another_width_are_refused() -> None:
+    core, hidden = problem(WINDOWED[0])
+    core(hidden)
+    with pytest.raises(ValueError, match="window"):
+        core(hidden[:, :8].contiguous())
 
 
 def test_another_call_is_no_repeat() -> None:
@@ -332,7 +362,7 @@ def test_only_inference_is_a_repeat() -> None:
     assert not torch.equal(core(hidden, num_steps=3).last, plain)
     core.eval()
     with torch.autocast("cpu", torch.bfloat16):
-        assert not repeated.signature_of(core.config, hidden, None, 3, None, False, None)
+        assert not repeated.signature_of(core.config, hidden, 3, None, False, None)
 
 
 def test_what_wants_to_see_the_operator_sees_it() -> None:
@@ -359,8 +389,8 @@ def test_there_is_an_end_to_keeping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repeated, "_MAX_CACHED", 3)
     core, hidden = problem()
     wanted = core(hidden, num_steps=2).last
-    for length in range(1, 9):
-        core(hidden[:, :length].contiguous())
+    for steps in range(1, 9):
+        core(hidden, num_steps=steps)
         assert len(repeated._kept) <= 3
     assert torch.equal(core(hidden, num_steps=2).last, wanted)
 

@@ -24,6 +24,7 @@ from lares_kernels import CoreConfig
 from lares_kernels.spec.config import MIXERS
 from lares_kernels.triton.launch.rules import Setting
 from lares_kernels.triton.launch.settings import BESIDES, families, longest_sequence, settings
+from tests.kernels import compiled
 
 SHORT = [
     (family, rule)
@@ -40,6 +41,12 @@ OF_WINDOWS = [
     for mixer in rule.mixers
     if mixer != "attention"
 ]
+
+
+@pytest.fixture(autouse=True)
+def remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that was compiled before is not compiled again."""
+    monkeypatch.setattr(triton_aot, "resources_of", compiled.resources_of)
 
 
 def place(value: object) -> str:
@@ -70,8 +77,7 @@ def test_kernels_that_mix_whole_windows_fit(family: str, rule: Setting, mixer: s
 def test_other_cores_with_resident_weights_take_little_besides(config: CoreConfig) -> None:
     """What ``settings`` counts on when it looks whether a core fits."""
     rule = next(rule for rule in settings("sm90") if rule.resident)
-    compiled = triton_aot.compile_rule(rule, TARGETS["sm90"], config, dropout=True)
-    shared = triton_aot.resources(compiled).shared
+    shared = triton_aot.resources_of_rule(rule, TARGETS["sm90"], config, dropout=True).shared
     assert matrix_bytes(config) <= shared <= matrix_bytes(config) + BESIDES
 
 

@@ -47,7 +47,9 @@ def test_of_the_fused_plan(choice: str, kernel: str, monkeypatch: pytest.MonkeyP
     rule = next(r for r in settings("sm80") if r.kernel == kernel and r.precision == "half")
     monkeypatch.setattr(triton_aot, "constants", unknown)
     config = CoreConfig(n_layers=1)
-    said = refusal(lambda: triton_aot.compile_rule(rule, TARGETS["sm80"], config, dropout=False))
+    said = refusal(
+        lambda: triton_aot.resources_of_rule(rule, TARGETS["sm80"], config, dropout=False)
+    )
     assert f"no kernel has this {choice}" in said
 
 

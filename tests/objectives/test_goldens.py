@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from torch import Tensor
 
 import lares_kernels
+from lares import LaresModel
 from lares.integrations.official import load_official, official_gradients
+from lares.model import PackedHistories
 from lares.objectives.rpt.config import RptConfig
 from lares.objectives.rpt.prefixes import RptBatch, RptObjective
 from lares.objectives.spt.config import SptConfig
@@ -30,6 +33,10 @@ def load(name: str, prefix: str = "param."):
     weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     config["n_items"] = len(weights["item_embedding.weight"])
     return tensors, metadata, config, load_official(weights, config)
+
+
+def packed(model: LaresModel, item_seq: Tensor, lengths: Tensor) -> PackedHistories:
+    return PackedHistories.from_padded(model.config, item_seq, lengths)
 
 
 def check(
@@ -137,7 +144,7 @@ def check_outputs_and_gradients(name: str, bound: float, gradient_bound: float, 
         out.trajectory,
         model.items,
         torch.ones(len(lengths), dtype=torch.int64),
-        **model.policy_scoring,
+        **model.policy_catalogue.scoring,
     )
     check(out.hidden * real, tensors["pre_output"] * real, "H", bound=bound)
     check(first * real, tensors["first_step_state"] * real, "s_1", bound=bound)
@@ -181,12 +188,9 @@ def test_spt_objective(name: str) -> None:
     objective = SptObjective(model, SptConfig(config["alpha"], config["gamma"]))
     size = len(tensors["pos_item"])
     batch = SptBatch(
-        item_seq=tensors["item_seq"],
-        lengths=tensors["item_seq_len"],
+        histories=packed(model, tensors["item_seq"], tensors["item_seq_len"]),
         targets=tensors["pos_item"],
-        partner_seq=tensors["aug_item_seq"],
-        partner_lengths=tensors["aug_item_seq_len"],
-        sequence_ids=torch.arange(size),
+        partners=packed(model, tensors["aug_item_seq"], tensors["aug_item_seq_len"]),
         global_size=size,
     )
     alignment = int(metadata["steps_alignment"])
@@ -224,10 +228,8 @@ def test_rpt_objective(name: str, updates: int, pre_block: str) -> None:
     objective = RptObjective(model, rpt, reference=reference).train()
     size = len(tensors["pos_item"])
     batch = RptBatch(
-        item_seq=tensors["item_seq"],
-        lengths=tensors["item_seq_len"],
+        histories=packed(model, tensors["item_seq"], tensors["item_seq_len"]),
         targets=tensors["pos_item"],
-        sequence_ids=torch.arange(size),
         global_size=size,
     )
     states = tuple(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from lares import LaresConfig, LaresModel
 from lares.errors import ConfigError
+from lares.model import PackedHistories
 from lares.objectives.spt.config import SptConfig
 from lares.objectives.spt.losses import SptDepths, draw_depths
 from lares.objectives.spt.prefixes import SptBatch, SptObjective
@@ -31,41 +33,46 @@ def make_batch() -> SptBatch:
     generator = torch.Generator().manual_seed(3)
     size = 5
     draw = lambda: torch.randint(1, 20, (size, 4), generator=generator)  # noqa: E731
+    config = LaresConfig(n_items=20, max_length=6, d_model=16, d_ff=16)
+    items, lengths = draw(), torch.tensor([4, 1, 2, 3, 4])
+    targets = draw()[:, 0]
+    partners, partner_lengths = draw()[:, :3], torch.tensor([3, 3, 1, 2, 3])
     return SptBatch(
-        item_seq=draw(),
-        lengths=torch.tensor([4, 1, 2, 3, 4]),
-        targets=draw()[:, 0],
-        partner_seq=draw()[:, :3],
-        partner_lengths=torch.tensor([3, 3, 1, 2, 3]),
-        sequence_ids=torch.arange(size),
+        histories=PackedHistories.from_padded(config, masked(items, lengths), lengths),
+        targets=targets,
+        partners=PackedHistories.from_padded(
+            config, masked(partners, partner_lengths), partner_lengths
+        ),
         global_size=size,
     )
 
 
-def masked(batch: SptBatch) -> SptBatch:
+def masked(items: Tensor, lengths: Tensor) -> Tensor:
     """With zeros at padding."""
-    columns = torch.arange(4)
-    batch.item_seq = batch.item_seq * (columns < batch.lengths[:, None])
-    batch.partner_seq = batch.partner_seq * (columns[:3] < batch.partner_lengths[:, None])
-    return batch
+    return items * (torch.arange(items.shape[1]) < lengths[:, None])
 
 
 def test_one_packed_call_equals_three_encodings() -> None:
     """Recommendation, alignment and augmented encodings, each on its own, with dropout on."""
-    model, batch = make_model(), masked(make_batch())
+    model, batch = make_model(), make_batch()
     objective = SptObjective(model, SptConfig(0.3, 0.7))
     losses = objective(batch, DEPTHS, seed=11)
     size = len(batch.targets)
 
-    def encode(items, lengths, depth, role):
-        ids = batch.sequence_ids + role * size
+    def encode(histories, depth, role):
+        ids = torch.arange(size) + role * size
         return model.encoder(
-            items, lengths, depth, seed=11, sequence_ids=ids, return_trajectory=True
+            histories.padded,
+            histories.lengths,
+            depth,
+            seed=11,
+            sequence_ids=ids,
+            return_trajectory=True,
         )
 
-    rec = encode(batch.item_seq, batch.lengths, 2, 0)
-    align = encode(batch.item_seq, batch.lengths, 3, 1)
-    aug = encode(batch.partner_seq, batch.partner_lengths, 3, 2)
+    rec = encode(batch.histories, 2, 0)
+    align = encode(batch.histories, 3, 1)
+    aug = encode(batch.partners, 3, 2)
     expected_rec = torch.nn.functional.cross_entropy(model.score_states(rec.last), batch.targets)
     torch.testing.assert_close(losses.recommendation, expected_rec)
     tau = model.config.tau
@@ -77,22 +84,22 @@ def test_one_packed_call_equals_three_encodings() -> None:
 
 
 def test_weights_of_zero_leave_their_losses_out() -> None:
-    batch = masked(make_batch())
+    batch = make_batch()
     model = make_model()
     full = SptObjective(model, SptConfig(0.3, 0.7))(batch, DEPTHS, seed=1)
     no_step = SptObjective(model, SptConfig(0.3, 0.0))(batch, DEPTHS, seed=1)
     assert no_step.step == 0
     torch.testing.assert_close(no_step.trajectory, full.trajectory)
-    batch.partner_seq = None
+    batch.partners = None
     alone = SptObjective(model, SptConfig(0.0, 0.0))(batch, DEPTHS, seed=1)
     torch.testing.assert_close(alone.total, full.recommendation)
-    with pytest.raises(ValueError, match="partner_seq"):
+    with pytest.raises(ValueError, match="partners"):
         SptObjective(model, SptConfig())(batch, DEPTHS, seed=1)
 
 
 def test_deep_supervision_is_the_loss_of_a_shorter_run() -> None:
     model = make_model(state_mode="zero").eval()
-    spt, batch = SptConfig(0.0, 0.0, deep_supervision=0.5), masked(make_batch())
+    spt, batch = SptConfig(0.0, 0.0, deep_supervision=0.5), make_batch()
     losses = SptObjective(model, spt)(batch, SptDepths(4, 1, 1, 0, supervised_step=1), seed=1)
     shorter = SptObjective(model, spt)(batch, SptDepths(2, 1, 1, 0, supervised_step=0), seed=1)
     torch.testing.assert_close(losses.earlier, shorter.recommendation)
@@ -104,7 +111,7 @@ def test_deep_supervision_is_the_loss_of_a_shorter_run() -> None:
 
 def test_one_encoding_is_two_that_agree() -> None:
     """Without dropout, from zero states and to one depth both encodings of a sample are the same."""
-    model, batch = make_model(state_mode="zero").eval(), masked(make_batch())
+    model, batch = make_model(state_mode="zero").eval(), make_batch()
     depths = SptDepths(3, 3, 3, 1)
     found, losses = [], []
     for one_encoding in (False, True):
@@ -118,7 +125,7 @@ def test_one_encoding_is_two_that_agree() -> None:
 
 
 def test_one_encoding_shares_dropout() -> None:
-    model, batch, depths = make_model(dropout=0.5), masked(make_batch()), SptDepths(3, 3, 3, 1)
+    model, batch, depths = make_model(dropout=0.5), make_batch(), SptDepths(3, 3, 3, 1)
     both, rec = (
         SptObjective(model, SptConfig(*weights, one_encoding=True))(batch, depths, seed=1)
         for weights in ((0.3, 0.7), (0.0, 0.0))
@@ -131,9 +138,7 @@ def test_one_encoding_shares_dropout() -> None:
 
 def test_trajectory_alignment_without_recurrence() -> None:
     model = make_model(n_core_layers=0)
-    losses = SptObjective(model, SptConfig(0.3, 0.0))(
-        masked(make_batch()), SptDepths(0, 0, 0, 0), seed=1
-    )
+    losses = SptObjective(model, SptConfig(0.3, 0.0))(make_batch(), SptDepths(0, 0, 0, 0), seed=1)
     assert losses.trajectory > 0
     with pytest.raises(ConfigError, match="set objective.gamma=0"):
         SptObjective(model, SptConfig(0.3, 0.1))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from lares import LaresModel
-from lares.data import collate, load_dataset
+from lares import LaresConfig, LaresModel
+from lares.data import load_dataset
+from lares.data.batches import pack
 from lares.data.vocabulary import Vocabulary
 from lares.errors import CheckpointError, ConfigError, DataError, LaresError
 from lares.evaluation import evaluate, evaluate_popularity
@@ -81,8 +82,11 @@ def test_epochs_without_validation(interactions: Path, tmp_path: Path) -> None:
 def test_batches_made_on_the_device(interactions: Path) -> None:
     train_split = load_dataset(interactions).train
     indices = np.random.default_rng(0).permutation(len(train_split))[:50]
-    found = ResidentSamples(train_split, 5, torch.device("cpu")).collate(indices)
-    for tensor, expected in zip(found, collate(train_split, indices, 5), strict=True):
+    model = LaresConfig(n_items=100, max_length=5)
+    resident = ResidentSamples(train_split, model, torch.device("cpu"))
+    histories, targets = resident.collate(indices, torch.arange(50))
+    found = histories.items, histories.lengths, targets
+    for tensor, expected in zip(found, pack(train_split, indices, 5), strict=True):
         assert tensor.dtype == torch.int64
         assert tensor.tolist() == expected.tolist()
 

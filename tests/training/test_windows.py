@@ -77,7 +77,7 @@ def test_spt_on_windows_equals_spt_on_prefixes(
     each = SptPhase(model, spt, dataset.train, 0, PLACE)
     prefixes, *_ = each.make(samples, 0)
     assert torch.equal(batch.targets, prefixes.targets)
-    prefixes.partner_seq, prefixes.partner_lengths = batch.partner_seq, batch.partner_lengths
+    prefixes.partners = batch.partners
     for step in (0, 2) if model.config.is_recurrent else (0,):
         depths = SptDepths(2, 3, 3, step) if model.config.is_recurrent else SptDepths(0, 0, 0, 0)
         if step == 2:  # where the step that is supervised is not the one that is aligned

@@ -31,14 +31,15 @@ bool is_of_type(const Description& seen, int64_t type) {
                                                      : seen.code == kInteger && seen.bits == 64);
 }
 
-// True if the tensor has the shape and is contiguous; the stride of a dimension of size one
-// is ignored.
+// True if the tensor has the shape, in which a negative size stands for any, and is contiguous; the
+// stride of a dimension of size one is ignored.
 bool is_of_shape(const Description& seen, const LaresPlace& place) {
     if (seen.dimensions != place.dimensions) return false;
     int64_t stride = 1;
     for (int64_t i = place.dimensions - 1; i >= 0; --i) {
-        const int64_t size = place.shape[i];
-        if (seen.shape[i] != size || (size != 1 && seen.strides[i] != stride)) return false;
+        const int64_t size = seen.shape[i];
+        if (place.shape[i] >= 0 && size != place.shape[i]) return false;
+        if (size != 1 && seen.strides[i] != stride) return false;
         stride *= size;
     }
     return true;
@@ -62,7 +63,7 @@ bool is_negated(const LaresReader& reader, void* tensor, const Description& seen
     if (answer) reader.release(answer);  // True and False are immortal
     if (answer != reader.is_false) return true;
     bool single = true;
-    for (int64_t i = 0; i < place.dimensions; ++i) single = single && place.shape[i] == 1;
+    for (int64_t i = 0; i < place.dimensions; ++i) single = single && seen.shape[i] == 1;
     place.known = single ? nullptr : tensor;
     place.known_at = seen.data;
     return false;

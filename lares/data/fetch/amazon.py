@@ -70,7 +70,7 @@ def get_amazon_2023(category: str, folder: Path | None = None) -> Path:
 
     folder = folder or cache_folder() / "amazon23"
     try:
-        found = hf_hub_download(
+        file = hf_hub_download(
             repo_id=AMAZON_REPOSITORY,
             repo_type="dataset",
             filename=f"benchmark/5core/rating_only/{category}.csv",
@@ -81,4 +81,4 @@ def get_amazon_2023(category: str, folder: Path | None = None) -> Path:
             f"{category}.csv of {AMAZON_REPOSITORY} cannot be fetched from the Hugging Face hub: "
             f"{error}"
         ) from error
-    return Path(found)
+    return Path(file)

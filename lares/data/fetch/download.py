@@ -26,10 +26,10 @@ def file_digest(path: Path, algorithm: str) -> str:
 
 def check_digest(path: Path, algorithm: str, expected: str, source: str) -> None:
     """Raise ``DownloadError`` unless the file has the digest expected of ``source``."""
-    found = file_digest(path, algorithm)
-    if found != expected:
+    actual = file_digest(path, algorithm)
+    if actual != expected:
         raise DownloadError(
-            f"what came from {source} has {algorithm} {found}, expected {expected}; it was thrown "
+            f"what came from {source} has {algorithm} {actual}, expected {expected}; it was thrown "
             "away. Try again, or fetch the file by hand"
         )
 

@@ -174,11 +174,11 @@ class DelimitedTable(Table):
             next(rows, None)
         for line, cells in rows:
             if len(cells) != width:
-                found = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
+                cells_there = f"{len(cells)} cell{'s' * (len(cells) > 1)}"
                 expected = (
                     f"the header has {width}" if self._has_header else f"there are {width} columns"
                 )
-                raise DataError(f"{path}, line {line}: the row has {found}; {expected}")
+                raise DataError(f"{path}, line {line}: the row has {cells_there}; {expected}")
             yield line, cells
 
     def _batches_by_csv_module(self, part: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -214,21 +214,21 @@ def _find_dialect(
     path: Path, delimiter: str, quoted: bool, wanted: Sequence[str]
 ) -> tuple[Dialect, list[str]]:
     """Return how a file is written and the names in its header."""
-    found: list[tuple[Dialect, list[str]]] = []
+    readings: list[tuple[Dialect, list[str]]] = []
     guesses = _GUESSES if delimiter == "auto" else (delimiter,)
     for guess in guesses:
         dialect = Dialect(guess, quoted)
         try:
             line, cells = next(_records(path, dialect), (1, []))
         except DataError:
-            if guess == guesses[-1] and not found:
+            if guess == guesses[-1] and not readings:
                 raise
             continue  # with this delimiter the header's quotes make no sense
         names = [cell.strip() for cell in cells]
-        found.append((dialect._replace(blank_start=line > 1), names))
+        readings.append((dialect._replace(blank_start=line > 1), names))
         if wanted and set(wanted) <= set(names):
-            return found[-1]
-    return max(found, key=lambda one: len(one[1]))
+            return readings[-1]
+    return max(readings, key=lambda one: len(one[1]))
 
 
 def _records(path: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:

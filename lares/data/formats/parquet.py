@@ -35,12 +35,12 @@ class ParquetTable(Table):
         names: list[str] = []
         for part in self._parts:
             with _opened(part) as file:
-                found = list(file.schema_arrow.names)
+                of_part = list(file.schema_arrow.names)
                 self._rows.append(file.metadata.num_rows)
-            require_once(part, found)
-            if names and set(found) != set(names):
+            require_once(part, of_part)
+            if names and set(of_part) != set(names):
                 raise DataError(f"{part} has other columns than {self._parts[0].name}")
-            names = names or found
+            names = names or of_part
         self.names = names
         self.form = "Parquet" if len(self._parts) == 1 else f"Parquet, {len(self._parts)} files"
 

@@ -15,7 +15,7 @@ from lares.data.dataset import Dataset
 from lares.data.file_names import SPLITS, stem, suffix
 from lares.data.formats.delimited import DelimitedTable
 from lares.data.ids import encode_column, sort_codes
-from lares.data.interactions import describe_ids, kept_rows
+from lares.data.interactions import Reading, describe_ids, kept_rows
 from lares.data.split import Split
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
@@ -122,47 +122,35 @@ def _file_of(base: Path, split: str, like: Path | None = None) -> Path:
     """
     name = f"{base.name}.{split}".rstrip(".")
     files = _atomic_files(base.parent) if base.parent.is_dir() else []
-    found = [file for file in files if _is_called(stem(file), base.name, split)]
-    if like is not None and len(found) > 1:
+    those = [file for file in files if _is_called(stem(file), base.name, split)]
+    if like is not None and len(those) > 1:
         ending = like.name.removeprefix(stem(like))
-        found = [file for file in found if file.name.removeprefix(stem(file)) == ending] or found
-    if len(found) > 1:
+        those = [file for file in those if file.name.removeprefix(stem(file)) == ending] or those
+    if len(those) > 1:
         raise DataError(
-            f"{base.parent} holds {' and '.join(file.name for file in found)}, which are the same file "
+            f"{base.parent} holds {' and '.join(file.name for file in those)}, which are the same file "
             "in different forms; keep one of them"
         )
-    return found[0] if found else base.with_name(f"{name}{ATOMIC_SUFFIX}")
+    return those[0] if those else base.with_name(f"{name}{ATOMIC_SUFFIX}")
 
 
-def _is_called(found: str, name: str, split: str) -> bool:
+def _is_called(called: str, name: str, split: str) -> bool:
     """Return whether a file's name without suffixes is NAME, or NAME.SPLIT in any case of SPLIT."""
     if not split:
-        return found == name
-    return found.lower().endswith(f".{split}") and _SPLIT.sub("", found) == name
+        return called == name
+    return called.lower().endswith(f".{split}") and _SPLIT.sub("", called) == name
 
 
 def _has_histories(path: Path, item: str, delimiter: str) -> bool:
     return f"{item}_list" in AtomicTable(path, delimiter).names
 
 
-def read_sequence_form(
-    path: Path,
-    name: str | None = None,
-    *,
-    item: str = "item_id",
-    delimiter: str = "auto",
-    text_ids: bool = False,
-    drop_missing: bool = False,
-) -> Dataset:
+def read_sequence_form(path: Path, how: Reading) -> Dataset:
     """Return the data of ``NAME.train.inter`` and its fellows, in which each row is a sample.
 
     Args:
         path: one of the files, or their folder.
-        name: of the data; by default the files'.
-        item: field of the targets; that of the histories is the same with ``_list``.
-        delimiter: between cells; ``auto`` is a tab.
-        text_ids: keep ids text that could be numbers.
-        drop_missing: leave out samples without history or target; else they are an error.
+        how: to read them; the field of the histories is that of the items, the targets, with ``_list``.
 
     Raises:
         DataError: a file or a field is missing, or a history or a target is empty.
@@ -171,19 +159,16 @@ def read_sequence_form(
     texts, lengths = [], []
     notes: list[str] = []
     for split in SPLITS:
-        table = AtomicTable(_file_of(base, split, like), delimiter)
-        found, found_lengths, found_notes = _read_samples(table, item, drop_missing)
-        texts.append(found)
-        lengths.append(found_lengths)
-        notes += found_notes
-    found = encode_column(pa.chunked_array(texts), False, table.problem(item))
-    codes, ids = sort_codes(found, text_ids)
+        table = AtomicTable(_file_of(base, split, like), how.delimiter)
+        of_split, of_split_lengths, of_split_notes = _read_samples(table, how)
+        texts.append(of_split)
+        lengths.append(of_split_lengths)
+        notes += of_split_notes
+    coded = encode_column(pa.chunked_array(texts), False, table.problem(how.item))
+    codes, ids = sort_codes(coded, how.text_ids)
     rows = (codes + 1).astype(np.int32)
-    ends = np.cumsum([len(found) for found in texts])
-    train, valid, test = (
-        _row_samples(rows[end - len(found) : end], size)
-        for end, found, size in zip(ends, texts, lengths, strict=True)
-    )
+    pieces = np.split(rows, np.cumsum([len(of_split) for of_split in texts])[:-1])
+    train, valid, test = map(_row_samples, pieces, lengths)
     samples = (train, valid, test)
     # Every target is an interaction, and so is what opens a history. Where training has not every
     # prefix, or histories are cut, whole histories of the test samples may say more.
@@ -194,7 +179,7 @@ def read_sequence_form(
         valid=valid,
         test=test,
         vocabulary=Vocabulary(ids),
-        name=name or base.name,
+        name=how.name or base.name,
         n_users=len(test),
         n_interactions=n_interactions,
         notes=tuple(notes),
@@ -207,11 +192,11 @@ def read_sequence_form(
 
 
 def _read_samples(
-    table: AtomicTable, item: str, drop_missing: bool
+    table: AtomicTable, how: Reading
 ) -> tuple[pa.Array, NDArray[np.int64], Sequence[str]]:
     """Return raw items (n,) of all samples, a history and its target after the other, the number of
     each (S,), and notes."""
-    columns = table.read((f"{item}_list", item)).combine_chunks()
+    columns = table.read((f"{how.item}_list", how.item)).combine_chunks()
     if columns.num_rows == 0:
         raise DataError(f"{table.path} holds no sample")
     histories, targets = (
@@ -221,14 +206,14 @@ def _read_samples(
         name: pc.equal(cells, "").to_numpy(zero_copy_only=False)
         for name, cells in zip(columns.column_names, (histories, targets), strict=True)
     }
-    kept, notes = kept_rows(table, missing, drop_missing)
+    kept, notes = kept_rows(table, missing, how.drop_missing)
     if notes:
         histories, targets = (cells.filter(pa.array(kept)) for cells in (histories, targets))
     several = pc.match_substring(targets, " ").to_numpy(zero_copy_only=False)
     if several.any():
         row = int(np.argmax(several))
         place = row if isinstance(kept, slice) else int(np.flatnonzero(kept)[row])
-        raise table.problem(item)(
+        raise table.problem(how.item)(
             f"holds {shown(targets[row].as_py())}; a target is one item", place
         )
     # History and target side by side, as one list a row.

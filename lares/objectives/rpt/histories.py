@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lares.model.model import LaresModel
+from lares.model.packed import PackedHistories
 from lares.objectives.rpt.losses import RptLossesOf
 
 
@@ -22,16 +23,13 @@ class WindowRptBatch:
     """Windows of one process, on the training device: ``W`` with ``P`` targets.
 
     Attributes:
-        item_seq: (W, L) int64, right padded; lengths: (W,).
-        window_ids: (W,) number of each window in the batch of all processes.
+        windows: (W,) that draw by their numbers in the batch of all processes.
         rows: (P,) row of each target's prefix among the packed items of the windows.
         targets: (P,) item ids.
         n_windows, global_size: windows and targets in the batch of all processes.
     """
 
-    item_seq: Tensor
-    lengths: Tensor
-    window_ids: Tensor
+    windows: PackedHistories
     rows: Tensor
     targets: Tensor
     n_windows: int
@@ -57,18 +55,18 @@ class WindowRptObjective(RptLossesOf[WindowRptBatch]):
         """
         if initial_states is not None:
             raise ValueError("initial states of windows cannot be given")
-        n_groups, size = len(depths), len(batch.lengths)
+        n_groups, size = len(depths), len(batch.windows)
         device = batch.targets.device
         each = torch.tensor(depths, device=device).repeat_interleave(size)
         first_ids = torch.arange(n_groups, device=device).repeat_interleave(size) * batch.n_windows
-        n_rows = int(batch.lengths.sum())
+        n_rows = batch.windows.layout.n_rows
         rows = batch.rows[:, None] + torch.arange(n_groups, device=device) * n_rows
+        streams = batch.windows.layout.streams.repeat(n_groups) + first_ids
         states = model.encoder.token_states(
-            batch.item_seq.repeat(n_groups, 1),
-            batch.lengths.repeat(n_groups),
+            batch.windows.repeated(n_groups, streams),
+            None,
             range(1, max(depths) + 1),
             each,
             seed=seed,
-            sequence_ids=batch.window_ids.repeat(n_groups) + first_ids,
         )
         return torch.stack([after[rows] for after in states], dim=2)

@@ -193,12 +193,9 @@ class RptLossesOf(nn.Module, ABC, Generic[Samples]):
         shares = self.rpt.pre_block == "shared" or not self.training
         trajectory = self.encode(self.model, batch, depths, seed, policy_states, shares)
         states = steps.take(trajectory)
+        catalogue = self.model.policy_catalogue
         policy = lk.catalogue_log_probability(
-            states,
-            self.model.items,
-            batch.targets,
-            return_entropy=True,
-            **self.model.policy_scoring,
+            states, catalogue.items, batch.targets, return_entropy=True, **catalogue.scoring
         )
         assert isinstance(policy, lk.LogProbability)
         found = policy.log_probability
@@ -243,23 +240,16 @@ class RptLossesOf(nn.Module, ABC, Generic[Samples]):
         """Rewards and advantages of rollouts that ended in ``last`` (B, G, d), and the reference's view
         of their steps."""
         n_groups = self.rpt.rollouts
-        # Row 0 is padding's, which does not rank.
-        ranks = lk.catalogue_ranks(
-            last.flatten(0, 1),
-            self.model.items[1:],
-            batch.targets.repeat_interleave(n_groups) - 1,
-            **self.model.scoring,
-        )
+        targets = batch.targets.repeat_interleave(n_groups)
+        ranks = self.model.catalogue.ranks(last.flatten(0, 1), targets)
         rewards = rewards_of(self.rpt, ranks).reshape(-1, n_groups)
         # Without dropout the pre-block's output is the same for all rollouts.
         trajectory = self.encode(
             self.reference, batch, steps.depths, reference_seed, reference_states, shares=True
         )
+        catalogue = self.reference.policy_catalogue
         reference = lk.catalogue_log_probability(
-            steps.take(trajectory),
-            self.reference.items,
-            batch.targets,
-            **self.reference.policy_scoring,
+            steps.take(trajectory), catalogue.items, batch.targets, **catalogue.scoring
         )
         assert isinstance(reference, Tensor)
         return Rollouts(group_advantages(rewards), rewards, found.detach(), reference)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lares.model.encoder import EncoderOutput
 from lares.model.model import LaresModel
+from lares.model.packed import PackedHistories
 from lares.objectives.rpt.losses import RptLossesOf
 
 
@@ -17,15 +18,13 @@ class RptBatch(NamedTuple):
     """Samples of one step, or this process's part of them, on the training device.
 
     Attributes:
-        item_seq: (B, L) int64, right padded; lengths: (B,); targets: (B,) item ids.
-        sequence_ids: (B,) number of each sample in the batch of all processes.
+        histories: (B,) that draw by their numbers in the batch of all processes.
+        targets: (B,) item ids.
         global_size: samples in the batch of all processes.
     """
 
-    item_seq: Tensor
-    lengths: Tensor
+    histories: PackedHistories
     targets: Tensor
-    sequence_ids: Tensor
     global_size: int
 
 
@@ -44,33 +43,30 @@ class RptObjective(RptLossesOf[RptBatch]):
         """States (B, G, T_max, d) of the newest item after every step of every rollout."""
         size, n_groups = len(batch.targets), self.rpt.rollouts
         device = batch.targets.device
-        each = torch.tensor(depths, dtype=torch.int32, device=device).expand(size, -1)
+        each = torch.tensor(depths, dtype=torch.int32, device=device)
         if shares:
             out: EncoderOutput = model.encoder(
-                batch.item_seq,
-                batch.lengths,
-                each,
+                batch.histories,
+                None,
+                each.expand(size, -1),
                 initial_states,
                 seed=seed,
-                sequence_ids=batch.sequence_ids,
                 rollouts=n_groups,
                 return_trajectory=True,
             )
             assert out.trajectory is not None
             return out.trajectory
-        # Sequences of their own, next to each other, with random numbers of their own.
-        ids = (
-            batch.sequence_ids[:, None] + torch.arange(n_groups, device=device) * batch.global_size
-        )
+        # Sequences of their own, one rollout of all after the other, with random numbers of their own.
+        offsets = torch.arange(n_groups, device=device) * batch.global_size
+        streams = offsets[:, None] + batch.histories.layout.streams
         out = model.encoder(
-            batch.item_seq.repeat_interleave(n_groups, dim=0),
-            batch.lengths.repeat_interleave(n_groups),
-            each.reshape(-1),
-            None if initial_states is None else initial_states.flatten(0, 1),
+            batch.histories.repeated(n_groups, streams.flatten()),
+            None,
+            each.repeat_interleave(size),
+            None if initial_states is None else initial_states.transpose(0, 1).flatten(0, 1),
             seed=seed,
-            sequence_ids=ids.reshape(-1),
             return_trajectory=True,
         )
-        trajectory = out.trajectory
-        assert trajectory is not None
-        return trajectory.reshape(size, n_groups, *trajectory.shape[1:])
+        assert out.trajectory is not None
+        rollouts: Tensor = out.trajectory.unflatten(0, (n_groups, size))
+        return rollouts.transpose(0, 1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lares.errors import ConfigError
 from lares.model.config import LaresConfig
-from lares.plain import not_negative, settle_options
+from lares.plain import not_negative, option, settle_options, whole_in
 
 
 @dataclass(frozen=True)
@@ -29,20 +29,16 @@ class SptConfig:
             other. The authors do.
     """
 
-    alpha: float = 0.1
-    gamma: float = 0.5
-    deep_supervision: float = 0.0
-    align_warmup: int = 0
+    alpha: float = option(0.1, not_negative)
+    gamma: float = option(0.5, not_negative)
+    deep_supervision: float = option(0.0, not_negative)
+    align_warmup: int = option(0, whole_in(0))
     one_encoding: bool = False
     same_step: bool = True
     mask_same_target: bool = False
 
     def __post_init__(self) -> None:
-        settle_options(self, "objective")
-        for name in ("alpha", "gamma", "deep_supervision"):
-            not_negative(name, getattr(self, name))
-        if self.align_warmup < 0:
-            raise ConfigError(f"align_warmup is {self.align_warmup}; it must be zero or more steps")
+        settle_options(self, "objective.")
 
     @property
     def aligns(self) -> bool:

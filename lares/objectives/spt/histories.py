@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lares.model.packed import PackedHistories
 from lares.objectives.spt.losses import SptDepths, SptLosses, SptLossesOf
 
 
@@ -21,28 +22,22 @@ class WindowBatch:
     """Windows of one process, on the training device: ``W`` with ``P`` targets.
 
     Attributes:
-        item_seq: (W, L) int64, right padded; lengths: (W,).
-        window_ids: (W,) number of each window in the batch of all processes.
+        windows: (W,) that draw by their numbers in the batch of all processes.
         rows: (P,) row of each target's prefix among the packed items of the windows.
         targets: (P,) item ids.
         n_windows, n_targets: in the batch of all processes.
         aligned: (M,) the targets of this process, from 0, that are aligned; None where nothing is.
-        partner_seq, partner_lengths: (M, L), (M,) partner of each of them.
-        partner_ids: (M,) number of each of them among those of all processes.
+        partners: (M,) one of each of them, that draw by their numbers among those of all processes.
         all_aligned: (M of all processes,) items they have as targets.
     """
 
-    item_seq: Tensor
-    lengths: Tensor
-    window_ids: Tensor
+    windows: PackedHistories
     rows: Tensor
     targets: Tensor
     n_windows: int
     n_targets: int
     aligned: Tensor | None = None
-    partner_seq: Tensor | None = None
-    partner_lengths: Tensor | None = None
-    partner_ids: Tensor | None = None
+    partners: PackedHistories | None = None
     all_aligned: Tensor | None = None
 
 
@@ -67,46 +62,41 @@ class WindowSptObjective(SptLossesOf):
         supervised = {depths.supervised_step + 1} if self.supervises(depths) else set()
         if not self.spt.aligns:
             read = sorted(supervised | {depths.recommendation}) if is_recurrent else []
-            states = encoder.token_states(
-                batch.item_seq, batch.lengths, read, seed=seed, sequence_ids=batch.window_ids
-            )
+            states = encoder.token_states(batch.windows, None, read, seed=seed)
             earlier = states[0] if supervised else None
             return self.losses(*self._recommendations(states[-1], earlier, batch))
-        if batch.aligned is None or batch.partner_seq is None or batch.partner_lengths is None:
+        if batch.aligned is None or batch.partners is None:
             raise ValueError(
                 "alignment losses need aligned targets and their partners in the batch"
             )
-        assert batch.partner_ids is not None
 
         # The windows to recommend, and again to be aligned, at once; states after the steps that the
         # losses read.
-        size, n_rows = len(batch.lengths), int(batch.lengths.sum())
+        size, n_rows = len(batch.windows), batch.windows.layout.n_rows
+        streams = batch.windows.layout.streams
         n_own = 1 if self.spt.one_encoding else 2
         aligns_steps = self.spt.gamma > 0 and depths.alignment > 1
         read, num_steps = [], None
         if is_recurrent:
             num_steps = torch.tensor([depths.recommendation, depths.alignment][:n_own])
-            num_steps = num_steps.repeat_interleave(size).to(batch.lengths.device)
+            num_steps = num_steps.repeat_interleave(size).to(streams.device)
             selected = {depths.selected_step + 1} if aligns_steps else set()
             read = sorted(supervised | selected | {int(num_steps.max())})
-        window_ids = [batch.window_ids, batch.window_ids + batch.n_windows]
         states = encoder.token_states(
-            batch.item_seq.repeat(n_own, 1),
-            batch.lengths.repeat(n_own),
+            batch.windows.repeated(n_own, torch.cat([streams, streams + batch.n_windows][:n_own])),
+            None,
             read,
             num_steps,
             seed=seed,
-            sequence_ids=torch.cat(window_ids[:n_own]),
         )
         compared = (n_own - 1) * n_rows + batch.rows[batch.aligned]
         partners = None
         if self.spt.alpha > 0:
             partners = encoder(
-                batch.partner_seq,
-                batch.partner_lengths,
+                batch.partners.repeated(1, n_own * batch.n_windows + batch.partners.layout.streams),
+                None,
                 depths.augmented if is_recurrent else None,
                 seed=seed,
-                sequence_ids=n_own * batch.n_windows + batch.partner_ids,
             ).last
         after = dict(zip(read, states, strict=True)) if is_recurrent else {}
         return self.losses(

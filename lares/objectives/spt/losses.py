@@ -125,8 +125,9 @@ class SptLossesOf(nn.Module):
             targets: (B,) item ids.
             n_targets: in the batch of all processes.
         """
+        catalogue = self.model.catalogue
         summed = lk.catalogue_cross_entropy(
-            states, self.model.items, targets, reduction="sum", **self.model.scoring
+            states, catalogue.items, targets, reduction="sum", **catalogue.scoring
         )
         return summed * (self._n_processes / n_targets)
 

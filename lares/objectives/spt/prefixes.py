@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from lares.model.packed import PackedHistories
 from lares.objectives.spt.losses import SptDepths, SptLosses, SptLossesOf
 
 
@@ -23,27 +23,18 @@ class SptBatch:
     """Training samples of one process, on the training device; ``B`` of ``global_size``.
 
     Attributes:
-        item_seq: (B, L) int64, right padded; lengths: (B,); targets: (B,) item ids.
-        partner_seq, partner_lengths: as the sequence's, of its partner; None where nothing is aligned.
-        sequence_ids: (B,) number of each sample in the batch of all processes.
+        histories: that draw by their numbers in the batch of all processes.
+        targets: (B,) item ids.
+        partners: one a history; None where nothing is aligned.
         global_size: samples in the batch of all processes.
         all_targets: (global_size,) targets of the batch of all processes; needed to mask negatives.
     """
 
-    item_seq: Tensor
-    lengths: Tensor
+    histories: PackedHistories
     targets: Tensor
-    partner_seq: Tensor | None
-    partner_lengths: Tensor | None
-    sequence_ids: Tensor
+    partners: PackedHistories | None
     global_size: int
     all_targets: Tensor | None = None
-
-
-def _stack_padded(parts: list[Tensor]) -> Tensor:
-    """Right-padded id matrices (B_i, L_i) one above the other, padded to the widest."""
-    widest = max(part.shape[1] for part in parts)
-    return torch.cat([functional.pad(part, (0, widest - part.shape[1])) for part in parts])
 
 
 class SptObjective(SptLossesOf):
@@ -73,16 +64,14 @@ class SptObjective(SptLossesOf):
         size = len(batch.targets)
         if not self.spt.aligns:
             last, trajectory = self._encode(
-                batch.item_seq,
-                batch.lengths,
+                batch.histories,
                 depths.recommendation,
-                batch.sequence_ids,
                 seed,
                 None if initial_states is None else initial_states[0],
             )
             return self.losses(*self._recommendations(last, trajectory, batch, depths))
-        if batch.partner_seq is None or batch.partner_lengths is None:
-            raise ValueError("alignment losses need partner_seq and partner_lengths in the batch")
+        if batch.partners is None:
+            raise ValueError("alignment losses need partners in the batch")
 
         # What is encoded: each sample to recommend, again to be aligned, and its partner.
         own = (
@@ -90,14 +79,13 @@ class SptObjective(SptLossesOf):
             if self.spt.one_encoding
             else [depths.recommendation, depths.alignment]
         )
-        n_own, device = len(own), batch.item_seq.device
+        n_own, device = len(own), batch.targets.device
         steps = torch.tensor([*own, depths.augmented], device=device).repeat_interleave(size)
-        role_offsets = torch.arange(n_own + 1, device=device).repeat_interleave(size)
+        role_offsets = torch.arange(n_own + 1, device=device) * batch.global_size
+        streams = role_offsets[:, None] + batch.histories.layout.streams
         last, trajectory = self._encode(
-            _stack_padded([*[batch.item_seq] * n_own, batch.partner_seq]),
-            torch.cat([*[batch.lengths] * n_own, batch.partner_lengths]),
+            PackedHistories.joined([*[batch.histories] * n_own, batch.partners], streams.flatten()),
             steps if self.model.config.is_recurrent else 0,
-            batch.sequence_ids.repeat(n_own + 1) + role_offsets * batch.global_size,
             seed,
             None if initial_states is None else torch.cat(list(initial_states)),
         )
@@ -130,21 +118,13 @@ class SptObjective(SptLossesOf):
 
     def _encode(
         self,
-        item_seq: Tensor,
-        lengths: Tensor,
+        histories: PackedHistories,
         steps: int | Tensor,
-        sequence_ids: Tensor,
         seed: int,
         initial_state: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """(last (B, d), trajectory (B, T, d) or None)."""
         out = self.model.encoder(
-            item_seq,
-            lengths,
-            steps,
-            initial_state,
-            seed=seed,
-            sequence_ids=sequence_ids,
-            return_trajectory=True,
+            histories, None, steps, initial_state, seed=seed, return_trajectory=True
         )
         return out.last, out.trajectory

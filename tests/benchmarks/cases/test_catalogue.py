@@ -14,8 +14,8 @@ from torch.nn import functional
 from benchmarks.cases.catalogue import Batch, CatalogueCase, batch_of, check, plain, streamed
 from benchmarks.core.memory import peak_growth
 from benchmarks.gpu import catalogue as gpu_catalogue
-from benchmarks.report.catalogue import section
 from benchmarks.report.results import CatalogueRow, read_rows
+from benchmarks.report.sections import section
 
 CASES = [
     *(CatalogueCase("cross_entropy", 300, precision) for precision in ("fp32", "bf16")),
@@ -82,7 +82,7 @@ def test_rows_and_their_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = [(row.implementation, row.precision, row.n_items) for row in rows]
     assert found == [(name, p, 300) for p in ("fp32", "bf16") for name in ("plain", "op")]
     assert all(row.median_us and row.speedup for row in rows)
-    text = section(rows)
+    text = section(rows, "catalogue", "page")
     assert "| cross_entropy | 300 |" in text
     assert text.count("op") >= 2
 

@@ -19,9 +19,9 @@ from benchmarks.core import entry
 from benchmarks.core.entry import NotEqual, enter, is_ours, number_from, reason_of
 from benchmarks.core.race import Race, Sample
 from benchmarks.core.settings import DEFAULT, FULL, QUICK, effort_of
-from benchmarks.report.page import section
 from benchmarks.report.recorder import Recorder
 from benchmarks.report.results import CatalogueRow, read_rows
+from benchmarks.report.sections import section
 from benchmarks.report.tables import run_table
 from tests.benchmarks.report.test_page import ROWS, row, timed
 from tests.benchmarks.test_helpers import SMALL
@@ -200,7 +200,7 @@ MISSING = [
 
 
 def test_the_page_has_a_dash_and_the_reason() -> None:
-    text = section([*ROWS, *MISSING], "page")
+    text = section([*ROWS, *MISSING], "cpu", "page")
     assert "| forward | bf16 | 1 | packed | - | - | - | - | - | - |" in text
     assert "| width-256 | forward | 3,000 | op:cpu | - | 20.0 ms |" in text
     assert "| spt-x | plain | - | - | - | - | - | - | - | - |" in text
@@ -209,7 +209,7 @@ def test_the_page_has_a_dash_and_the_reason() -> None:
         "- `plain` in width-256 forward fp32 1 thread, spt-x step fp32 1 thread: MemoryError"
         in text
     )
-    assert "Left out" not in section(ROWS, "page")
+    assert "Left out" not in section(ROWS, "cpu", "page")
 
 
 def test_the_table_of_a_run_says_why() -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report.page import BEGIN, END, main, rows_of_machine, with_section
+from benchmarks.report.markdown import with_section
+from benchmarks.report.page import main, markers, rows_of_machine
 from benchmarks.report.plots import like_main
 from benchmarks.report.results import COLUMNS, Row, append_rows, newest_rows, read_rows
 
+BEGIN, END = markers("cpu")
 RUN = {"revision": "abc", "machine": "m", "python": "3", "torch": "2", "threads": 1}
 SHAPE = {"d_model": 64, "n_heads": 2, "d_ff": 256, "n_layers": 2, "max_length": 20}
 
@@ -77,13 +79,12 @@ def test_only_the_newest_run_of_a_case_counts() -> None:
 
 
 def test_the_section_is_added_then_replaced() -> None:
-    once = with_section("# Page\n\ntext\n", "first")
+    once = with_section("# Page\n\ntext\n", "first", BEGIN, END)
     assert once == f"# Page\n\ntext\n\n{BEGIN}\n\nfirst\n\n{END}\n"
-    assert with_section(once + "\nafter\n", "second") == once.replace("first", "second") + (
-        "\nafter\n"
-    )
+    twice = with_section(once + "\nafter\n", "second", BEGIN, END)
+    assert twice == once.replace("first", "second") + "\nafter\n"
     with pytest.raises(ValueError, match="once each"):
-        with_section(f"{END} {BEGIN}", "text")
+        with_section(f"{END} {BEGIN}", "text", BEGIN, END)
 
 
 def test_report(tmp_path: Path) -> None:

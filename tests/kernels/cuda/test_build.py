@@ -51,8 +51,7 @@ def test_flags_of_the_environment_reach_the_compiler(
     monkeypatch.setenv("NVCC", compiler(tmp_path, CUDA_13_0))
     monkeypatch.setenv("LARES_NVCCFLAGS", "-lineinfo")
     written = []
-    monkeypatch.setattr(build_cuda, "run_ninja", lambda folder, text: written.append(text))
-    monkeypatch.setattr(build_cuda, "put_in_place", lambda made, target: None)
+    monkeypatch.setattr(build_cuda, "make", lambda text, *places: written.append(text))
     build_cuda.build_cuda(tmp_path / "library.so", tmp_path)
     assert "compute_80" in written[0]
     assert " -lineinfo " in written[0]

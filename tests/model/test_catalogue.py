@@ -1,0 +1,50 @@
+"""The catalogue of a model: rows in and out, 0 for no item."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lares import LaresConfig, LaresModel
+
+
+@pytest.fixture(params=["dot", "cosine"])
+def model(request: pytest.FixtureRequest) -> LaresModel:
+    torch.manual_seed(0)
+    return LaresModel(LaresConfig(n_items=9, d_model=16, d_ff=16, scores=request.param)).eval()
+
+
+def test_top_k_and_ranks_are_of_rows(model: LaresModel) -> None:
+    states = torch.randn(3, 16)
+    scores = model.score_states(states).detach()
+    scores[:, 0] = -torch.inf
+    best = scores.argsort(1, descending=True)[:, :8]
+    catalogue = model.catalogue
+    assert torch.equal(catalogue.top_k(states, 8), best)
+    for place in range(8):
+        assert catalogue.ranks(states, best[:, place]).tolist() == [place] * 3
+
+
+def test_excluded_rows_are_left_out_and_zero_is_none(model: LaresModel) -> None:
+    states = torch.randn(2, 16)
+    best = model.catalogue.top_k(states, 8)
+    excluded = torch.stack([best[0, [0, 2, 1, 3, 4]], torch.tensor([0, 0, 0, 0, 0])])
+    found = model.catalogue.top_k(states, 5, excluded)
+    assert found[0].tolist() == [*best[0, 5:].tolist(), 0, 0]
+    assert torch.equal(found[1], best[1, :5])
+    ranks = model.catalogue.ranks(states, best[:, 5], excluded)
+    assert ranks.tolist() == [0, 5]
+    assert model.catalogue.ranks(states, best[:, 2], excluded).tolist() == [0, 2]
+
+
+def test_an_index_is_asked_in_its_own_numbers(model: LaresModel) -> None:
+    class Index:
+        def search(self, queries: Tensor, k: int, excluded: Tensor | None) -> Tensor:
+            assert excluded is not None
+            assert excluded.tolist() == [[2, -1]]
+            return torch.tensor([[7, 0, -1]])
+
+    excluded = torch.tensor([[3, 0]])
+    found = model.catalogue.top_k(torch.randn(1, 16), 3, excluded, Index())
+    assert found.tolist() == [[8, 1, 0]]
