@@ -11,10 +11,7 @@ import pytest
 if importlib.util.find_spec("triton") is None or os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("needs Triton's compiler", allow_module_level=True)
 
-import triton
-from triton.compiler import ASTSource
-
-from benchmarks.gpu.triton_aot import TARGETS, resources
+from benchmarks.gpu.triton_aot import TARGETS, source_of
 from benchmarks.gpu.triton_bounds import SHARED_LIMIT
 from lares_kernels.triton.catalogue import (
     MAX_K,
@@ -26,6 +23,7 @@ from lares_kernels.triton.catalogue import (
 )
 from lares_kernels.triton.kernels import catalogue, catalogue_apart
 from lares_kernels.triton.launch.constants import LAUNCH_OPTIONS, compile_time
+from tests.kernels import compiled
 from tests.kernels.test_layered_compiled import skip_without_linker
 
 NUMBERS = ("n_queries", "each", "n_items", "n_excluded", "splits")
@@ -57,17 +55,9 @@ def check(name: str, target: str, precision: str, width: int, k: int = MIN_K) ->
     if name == "top_k_kernel":
         c, options = top_k_tile(c, k), {"num_warps": 8, "num_stages": 1}
     values: dict[str, Any] = {"ENTROPY": True, "C": compile_time(c)}
-    signature, constant, attributes = {}, {}, {}
-    for i, argument in enumerate(kernel.arg_names):
-        if argument in values:
-            signature[argument], constant[(i,)] = "constexpr", values[argument]
-            continue
-        signature[argument] = type_of(argument, precision)
-        if signature[argument].startswith("*"):
-            attributes[(i,)] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature, constant, attributes)
-    options |= LAUNCH_OPTIONS
-    found = resources(triton.compile(source, target=TARGETS[target], options=options))
+    types = {argument: type_of(argument, precision) for argument in kernel.arg_names}
+    source = source_of(kernel, types, values)
+    found = compiled.resources_of(source, TARGETS[target], {**options, **LAUNCH_OPTIONS})
     print(name, precision, target, f"d={width} k={k}", found)
     assert found.spilled <= MOST_SPILLED, found
     assert found.shared <= SHARED_LIMIT[target], found
