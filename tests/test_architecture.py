@@ -129,8 +129,8 @@ def test_floors_of_the_recommender(path: Path) -> None:
 
 
 def test_tests_mirror_the_tree() -> None:
-    """A folder of tests is named like that of what it tests: in ``lares``, in ``lares_kernels`` (tests of
-    which are ``kernels``), or beside them. What an interpreter runs is a folder of its own."""
+    """A folder of tests is named like that of what it tests: in ``lares``, in ``lares_kernels`` (whose
+    tests are ``kernels``), or beside them. What an interpreter runs is a folder of its own."""
     others = {"fuzz", "saved"}
     for file in (ROOT / "tests").rglob("__init__.py"):
         folder = file.parent.relative_to(ROOT / "tests")

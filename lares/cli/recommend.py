@@ -179,7 +179,7 @@ def run(argv: Sequence[str]) -> None:
         best = model.to(device).recommend_rows(
             [rows[number] for number in served],
             options.k,
-            remove_seen=not options.keep_history,
+            remove_history=not options.keep_history,
             num_steps=options.depth,
             seed=computing.seed,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -150,10 +151,11 @@ class LaresModel(nn.Module):
         histories: Sequence[Iterable[Any]],
         k: int = 10,
         *,
-        remove_seen: bool = True,
+        remove_history: bool = True,
         num_steps: int | None = None,
         seed: int | None = None,
         index: ItemIndex | None = None,
+        remove_seen: bool | None = None,
     ) -> list[list[Any]]:
         """Return the ``k`` best items for every history, best first, in raw ids.
 
@@ -164,11 +166,12 @@ class LaresModel(nn.Module):
             histories: item ids of the model's vocabulary, oldest first; where it has none, rows'
                 numbers ``1..V-1``.
             k: items wanted, in ``1..V-1``.
-            remove_seen: leave out items of the whole history, also those beyond the window.
+            remove_history: leave out items of the whole history, also those beyond the window.
             num_steps: reasoning depth; None is ``mean_depth``.
             seed: of the drawn initial state; None is the model's.
             index: over the catalogue, instead of exact search: what it finds is returned, best or
                 not. :class:`lares.integrations.faiss_index.FaissIndex` is one.
+            remove_seen: former name of ``remove_history``.
 
         Returns:
             One list a history, shorter than ``k`` only where fewer items are left.
@@ -182,8 +185,9 @@ class LaresModel(nn.Module):
         rows = histories
         if self.vocabulary is not None:
             rows = _rows_of(self.vocabulary, checked_items(histories))
+        remove_history = _removes_history(remove_history, remove_seen)
         found = self.recommend_rows(
-            rows, k, remove_seen=remove_seen, num_steps=num_steps, seed=seed, index=index
+            rows, k, remove_history=remove_history, num_steps=num_steps, seed=seed, index=index
         )
         if self.vocabulary is None:
             return found
@@ -195,20 +199,23 @@ class LaresModel(nn.Module):
         histories: Sequence[Iterable[int]],
         k: int = 10,
         *,
-        remove_seen: bool = True,
+        remove_history: bool = True,
         num_steps: int | None = None,
         seed: int | None = None,
         sequence_ids: Sequence[int] | None = None,
         index: ItemIndex | None = None,
+        remove_seen: bool | None = None,
     ) -> list[list[int]]:
         """Do as :meth:`recommend`, with rows of the catalogue, ``1..V-1``, in and out.
 
         Args:
             histories: rows, oldest first.
-            k, remove_seen, num_steps, seed, index: as in :meth:`recommend`.
+            k, remove_history, num_steps, seed, index: as in :meth:`recommend`.
             sequence_ids: number of the stream that each history draws its initial state from, as
                 :mod:`lares.model.streams` has them; None is 0 for all.
+            remove_seen: former name of ``remove_history``.
         """
+        remove_history = _removes_history(remove_history, remove_seen)
         n_items = self.config.n_items
         k, num_steps = plain(k), plain(num_steps)
         seed = whole("seed", self.seed if seed is None else seed, 0, MOST_SEED)
@@ -232,9 +239,9 @@ class LaresModel(nn.Module):
                     chunk_seed(seed, chunk_of(streams[places[0]])),
                     [streams[place] % MAX_SEQUENCES for place in places],
                 )
-                histories_of = [rows[place] if remove_seen else [] for place in places]
+                histories_of = [rows[place] if remove_history else [] for place in places]
                 for chosen, seen in seen_items(histories_of):
-                    best = self._best(states, chosen, seen if remove_seen else None, k, index)
+                    best = self._best(states, chosen, seen if remove_history else None, k, index)
                     for number, row in zip(chosen.tolist(), best.tolist(), strict=True):
                         found[places[number]] = [item for item in row if item]
         return found
@@ -361,6 +368,15 @@ class LaresModel(nn.Module):
         model.to(saved.weights["encoder.item_embedding.weight"].dtype)
         model.load_state_dict(saved.weights)
         return model.eval()
+
+
+def _removes_history(remove_history: bool, remove_seen: bool | None) -> bool:
+    """Return whether histories are left out, whichever name the caller knows the option by."""
+    if remove_seen is None:
+        return remove_history
+    message = "remove_seen is called remove_history, as in evaluate"
+    warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return remove_seen
 
 
 def _streams(sequence_ids: Sequence[int]) -> list[int]:

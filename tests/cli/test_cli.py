@@ -253,7 +253,7 @@ def test_recommend(run_folder: Path, tmp_path: Path, capsys) -> None:
     file = tmp_path / "histories.txt"
     file.write_text("3,4,6\n10\n")
     main(["recommend", str(run_folder), "--histories", str(file), "--k=5", "--keep_history"])
-    expected = model.recommend([[3, 4, 6], [10]], 5, remove_seen=False)
+    expected = model.recommend([[3, 4, 6], [10]], 5, remove_history=False)
     assert capsys.readouterr().out.splitlines() == [",".join(map(str, row)) for row in expected]
     file.write_text("3,4,6\n\n10\n999\n")
     main(

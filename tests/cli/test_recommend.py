@@ -139,7 +139,7 @@ def test_long_ids_go_out_and_in(length: int, letters: str, tmp_path: Path, capsy
         folder = str(tmp_path / "model")
         main(["recommend", folder, f"--histories={file}", "--k=20", "--keep_history"])
         printed = capsys.readouterr().out
-        asked = model.recommend(asked, 20, remove_seen=False)
+        asked = model.recommend(asked, 20, remove_history=False)
         assert printed in (as_csv(asked), as_csv(asked, quoting=csv.QUOTE_ALL))
         assert csv.field_size_limit() == before
         file.write_text(printed, encoding="utf-8", newline="")

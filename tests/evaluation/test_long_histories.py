@@ -107,18 +107,18 @@ def test_ranks_are_those_of_one_matrix(split: Split, scores: str, small_limits: 
         assert ranks.tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("remove_seen", [True, False])
+@pytest.mark.parametrize("remove_history", [True, False])
 def test_lists_are_those_of_one_matrix(
-    split: Split, remove_seen: bool, monkeypatch: pytest.MonkeyPatch
+    split: Split, remove_history: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     model = LaresModel(LaresConfig(n_items=N_ITEMS, d_model=8, d_ff=8)).eval()
     histories = [split.items[s:e].tolist() for s, e in zip(split.starts, split.ends, strict=True)]
-    expected = model.recommend(histories, 7, remove_seen=remove_seen)
+    expected = model.recommend(histories, 7, remove_history=remove_history)
     monkeypatch.setattr(seen, "_MOST_CELLS", 50)
     monkeypatch.setattr(seen, "_LONG", 20)
-    assert model.recommend(histories, 7, remove_seen=remove_seen) == expected
-    if remove_seen:
+    assert model.recommend(histories, 7, remove_history=remove_history) == expected
+    if remove_history:
         for history, items in zip(histories, expected, strict=True):
             assert not set(history) & set(items)
 

@@ -28,9 +28,9 @@ def test_with_all_lists_it_finds_what_exact_search_finds(scores: str) -> None:
     pytest.importorskip("faiss")
     model = make(scores=scores)
     index = FaissIndex(model, probes=10_000)
-    for remove_seen in (True, False):
-        found = model.recommend(HISTORIES, 12, remove_seen=remove_seen, index=index)
-        assert found == model.recommend(HISTORIES, 12, remove_seen=remove_seen)
+    for remove_history in (True, False):
+        found = model.recommend(HISTORIES, 12, remove_history=remove_history, index=index)
+        assert found == model.recommend(HISTORIES, 12, remove_history=remove_history)
 
 
 def test_one_list_alone_finds_less_but_never_what_was_seen() -> None:

@@ -33,7 +33,7 @@ def test_scores() -> None:
 def test_recommend_is_the_top_of_the_scores() -> None:
     model = make()
     histories = [[4, 2, 7], [1], [9, 8, 7, 6, 5, 4, 3]]
-    seen_kept = model.recommend(histories, 39, remove_seen=False)
+    seen_kept = model.recommend(histories, 39, remove_history=False)
     for row, history in enumerate(histories):
         recent = torch.tensor([history[-5:]])
         scores = model.score_states(model.encoder(recent, torch.tensor([recent.shape[1]])).last)[0]
@@ -138,3 +138,12 @@ def test_full_disk_keeps_the_old_model(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").read_bytes() == before
     assert not list(tmp_path.glob("*.part"))
     assert not list(tmp_path.glob(".*"))
+
+
+def test_the_former_name_of_remove_history() -> None:
+    model = LaresModel(LaresConfig(n_items=6, d_model=8, n_heads=2, d_ff=8)).eval()
+    for call in (model.recommend, model.recommend_rows):
+        with pytest.warns(DeprecationWarning, match="remove_history"):
+            found = call([[1, 2, 3]], 5, remove_seen=False)
+        assert sorted(found[0]) == [1, 2, 3, 4, 5]
+        assert found == call([[1, 2, 3]], 5, remove_history=False)

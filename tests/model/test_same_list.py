@@ -86,7 +86,7 @@ def test_the_drawn_state_decides() -> None:
 def test_evaluation_starts_as_recommend_does() -> None:
     """A target that ``recommend`` puts in place n has rank n; with states drawn it has another."""
     model, asked = make(), [3, 4, 5]
-    order = model.recommend([asked], N_ITEMS - 1, remove_seen=False, seed=7)[0]
+    order = model.recommend([asked], N_ITEMS - 1, remove_history=False, seed=7)[0]
     targets = order[:50]
     items = np.array([value for target in targets for value in (*asked, target)], dtype=np.int32)
     starts = np.arange(50, dtype=np.int64) * 4
