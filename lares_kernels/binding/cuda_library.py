@@ -14,7 +14,7 @@ from lares_kernels.spec.errors import BackendError
 # Names another library than the one that was installed: the tests' emulator, say.
 ENVIRONMENT_VARIABLE = "LARES_CUDA_LIBRARY"
 _INSTALLED = Path(__file__).parent.with_name("liblares_cuda.so")
-ABI = 7
+ABI = 8
 FIELDS = 8  # room for what is known of each row of a tile
 # Of the tile plan (csrc/cuda/tile_plan.hpp).
 BLOCK = 128  # sequences that are cut into tiles on their own
@@ -58,6 +58,7 @@ _LAUNCH = [
     "units",
     "blocks",
     "resident",
+    "staged",
     "shared_bytes",
     "max_tiles",
     "programs",
