@@ -227,14 +227,35 @@ def cuda_questions() -> list[Question]:
             {"largest cache": setting(largest_cache=True)},
         ),
         Question(
-            "backward", "half", 32, (TRAINING,), {"streamed": setting(backward_weights="streamed")}
+            "all kernels",
+            "half",
+            32,
+            (WIDE, WIDE_TRAINING),
+            {
+                "forward staged": setting(forward_staged=True),
+                "backward staged": setting(backward_staged=True),
+                "both staged": setting(forward_staged=True, backward_staged=True),
+            },
+        ),
+        Question(
+            "backward",
+            "half",
+            32,
+            (TRAINING,),
+            {
+                "streamed": setting(backward_weights="streamed"),
+                "staged": setting(backward_weights="streamed", backward_staged=True),
+            },
         ),
         Question(
             "forward",
             "half",
             32,
             (MAIN, TRAINING),
-            {"streamed": setting(forward_weights="streamed")},
+            {
+                "streamed": setting(forward_weights="streamed"),
+                "staged": setting(forward_weights="streamed", forward_staged=True),
+            },
         ),
     ]
 
