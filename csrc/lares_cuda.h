@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define LARES_CUDA_ABI 7
+#define LARES_CUDA_ABI 8
 #define LARES_CUDA_FIELDS 8 /* fields of each row of a tile, see cuda/tile.hpp */
 /* Sizes of the tile plan, see cuda/tile_plan.hpp. */
 #define LARES_CUDA_BLOCK 128 /* sequences that are cut into tiles on their own */
@@ -56,6 +56,8 @@ typedef struct {
     int32_t units;        /* units of a block */
     int32_t blocks;       /* of the grid */
     int32_t resident;     /* weights stay in shared memory */
+    int32_t staged;       /* weights that do not pass through it in pieces (cuda/stage.hpp); in
+                             tiles alone */
     int32_t shared_bytes; /* of a block */
     int32_t max_tiles;    /* upper bound of the tiles */
     int32_t programs;     /* that cut the batch into tiles, each this many blocks of sequences: */

@@ -77,10 +77,13 @@ LONG = (
     "tests/kernels/cuda/test_emulated_gradients.py::test_published_core",
     "tests/kernels/cuda/test_emulated_gradients.py::test_wide_rows_of_long_sequences",
     "tests/kernels/cuda/test_emulated_gradients.py::test_without_dropout",
+    "tests/kernels/cuda/test_emulated_settings.py::test_staged_numbers_that_are_not_finite",
+    "tests/kernels/cuda/test_emulated_settings.py::test_staged_weights",
     "tests/kernels/cuda/test_emulated_settings.py::test_steps_in_groups",
     "tests/kernels/cuda/test_emulated_settings.py::test_the_products_of_wider_weights",
     "tests/kernels/cuda/test_emulated_settings.py::test_tokens_in_other_parts",
     "tests/kernels/cuda/test_emulated_settings.py::test_weights_that_are_read_again",
+    "tests/kernels/cuda/test_emulated_settings.py::test_weights_that_pass_in_pieces",
     "tests/kernels/cuda/test_emulated_split.py::test_published_core",
     "tests/kernels/cuda/test_emulated_split.py::test_the_drawn_state_and_the_result_are_those_of_tiles",
     # A function of the interpreter takes as long as a thousand of PyTorch's.

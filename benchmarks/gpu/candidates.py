@@ -175,13 +175,27 @@ def cuda_questions() -> list[Question]:
     }
     warps = {f"{n} warps": setting(product_warps=n) for n in (8, 12, 32)}
     cache = {"largest cache": setting(largest_cache=True)}
+    staged = {
+        "forward staged": setting(forward_staged=True),
+        "backward staged": setting(backward_staged=True),
+        "both staged": setting(forward_staged=True, backward_staged=True),
+    }
+    backward = {
+        "streamed": setting(backward_weights="streamed"),
+        "staged": setting(backward_weights="streamed", backward_staged=True),
+    }
+    forward = {
+        "streamed": setting(forward_weights="streamed"),
+        "staged": setting(forward_weights="streamed", forward_staged=True),
+    }
     return [
         Question(*weights, widths, {"operands loaded ahead": setting(products_ahead=True)}),
         Question(*weights, (TRAINING,), transposed),
         Question(*weights, widths, warps),
         Question("all kernels", "half", 32, (WIDE, WIDE_TRAINING), cache),
-        Question(*BACKWARD, (TRAINING,), {"streamed": setting(backward_weights="streamed")}),
-        Question(*FORWARD, (MAIN, TRAINING), {"streamed": setting(forward_weights="streamed")}),
+        Question("all kernels", "half", 32, (WIDE, WIDE_TRAINING), staged),
+        Question(*BACKWARD, (TRAINING,), backward),
+        Question(*FORWARD, (MAIN, TRAINING), forward),
     ]
 
 

@@ -15,6 +15,8 @@ import torch
 
 from benchmarks.core.process import run_here
 from lares_kernels import CoreConfig, RecurrentCore, available_backends, use_backend
+from lares_kernels.binding import cuda_library as library
+from lares_kernels.cuda.settings import Settings, family_of, use_settings
 
 TOOLS = ("memcheck", "racecheck")
 _CONFIG = CoreConfig(n_layers=2)
@@ -24,6 +26,7 @@ _CORES = (
     replace(_CONFIG, d_model=32, adapter="concat"),
     replace(_CONFIG, d_model=128, adapter="gate", n_layers=1, dropout=0.5, attn_dropout=0.5),
 )
+_STAGED = Settings("streamed", "streamed", forward_staged=True, backward_staged=True)
 
 
 def watch(out: Path, seconds: float, device: str, say: Callable[[str], None]) -> list[str]:
@@ -45,6 +48,7 @@ def watch(out: Path, seconds: float, device: str, say: Callable[[str], None]) ->
 def main() -> None:
     """The calls."""
     lengths = torch.tensor([20, 1, 9, 33, 7, 16], device="cuda")
+    family = family_of(library.card(torch.cuda.current_device()))
     for config in _CORES:
         core = RecurrentCore(config, "cuda")
         hidden = torch.randn(len(lengths), 33, config.d_model, device="cuda")
@@ -54,6 +58,8 @@ def main() -> None:
                     core.eval()(hidden, lengths, num_steps=2, precision=precision)  # a block each
                     core.train()(hidden, lengths, num_steps=2, precision=precision)
                 core(hidden, lengths, num_steps=2, precision=precision).last.sum().backward()
+            with use_settings(family, _STAGED):
+                core(hidden, lengths, num_steps=2, precision="bf16").last.sum().backward()
     torch.cuda.synchronize()
 
 

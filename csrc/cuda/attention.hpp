@@ -194,31 +194,55 @@ LARES_DEVICE void head_query(Word (&query)[S::kHead][4], const Operand<S>& a, co
 }
 
 // One head's keys and values of 16 rows as second operands, of Q K^T and of P V, left in shared
-// memory, all finite but for keys that are NaN (apart.hpp). A lane writes what it will itself read
-// of its own warp's.
-template <class S, class W>
-LARES_DEVICE void head_keys(unsigned char* to, const Operand<S>& a, const W& weights,
-                            const float* bias) {
+// memory. A lane writes what it will itself read of its own warp's.
+template <class S>
+struct LeftKeys {
     using T = typename S::Type;
-    Word made[4], trace = wide(0u);
-    const auto leave = [&](int place) {
+
+    unsigned char* to;
+    Word trace = {};  // of all that was left
+
+    template <class W>
+    LARES_DEVICE void leave_keys(const Operand<S>& a, const W& weights, const float* bias) {
+        LARES_UNROLL
+        for (int c = 0; c < S::kHead; ++c) {
+            const int column = S::kHead + c;
+            Word key[4];
+            project_key<S>(key, a, weights, column * S::kChunks, bias + 16 * column);
+            leave(key, c);
+        }
+    }
+    template <class W>
+    LARES_DEVICE void leave_values(const Operand<S>& a, const W& weights, const float* bias) {
+        LARES_UNROLL
+        for (int c = 0; c < S::kHead; ++c) {
+            const int column = 2 * S::kHead + c;
+            Word value[4];
+            project_value<S>(value, a, weights, column * S::kChunks, bias + 16 * column);
+            leave(value, S::kHead + c);
+        }
+    }
+    // All that was left is finite from here on, but for keys that are NaN (apart.hpp).
+    LARES_DEVICE void set_apart() const {
+        if (any(spoilt(trace))) set_keys_apart<S>(to);
+    }
+
+  private:
+    LARES_DEVICE void leave(const Word (&made)[4], int place) {
         store_shared(to + place * kFragment, made);
         LARES_UNROLL
         for (int i = 0; i < 4; ++i) trace = add_trace<T>(trace, made[i]);
-    };
-    LARES_UNROLL
-    for (int c = 0; c < S::kHead; ++c) {
-        const int column = S::kHead + c;
-        project_key<S>(made, a, weights, column * S::kChunks, bias + 16 * column);
-        leave(c);
     }
-    LARES_UNROLL
-    for (int c = 0; c < S::kHead; ++c) {
-        const int column = 2 * S::kHead + c;
-        project_value<S>(made, a, weights, column * S::kChunks, bias + 16 * column);
-        leave(S::kHead + c);
-    }
-    if (any(spoilt(trace))) set_keys_apart<S>(to);
+};
+
+// Both of a head whose weights are at hand at once.
+template <class S, class W>
+LARES_DEVICE void head_keys(unsigned char* to, const Operand<S>& a, const W& weights,
+                            const float* bias) {
+    LeftKeys<S> left = {to};
+    left.leave_keys(a, weights, bias);
+    left.leave_values(a, weights, bias);
+    left.set_apart();
 }
 
 }  // namespace lares::cuda

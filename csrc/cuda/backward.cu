@@ -14,9 +14,10 @@ static const char* launch_products(const LaresCudaCall& call, int units) {
     return launch<Products>(call, groups * call.splits, Products::kMaxWarps, 0);
 }
 
-template <int Head, bool Resident>
+template <int Head, bool Resident, bool Staged>
 static const char* launch_backward(const LaresCudaCall& call) {
-    using S = Shape<LARES_TYPE, LARES_WIDTH, Head, Resident, true>;
+    // Whole heads, whose weights are all read before and after attention.
+    using S = Shape<LARES_TYPE, LARES_WIDTH, Head, Resident, true, Staged ? 1 : 0>;
     const int warps = call.units * call.unit_warps;
     if (warps > S::kMaxWarps) return "more warps to a block than the kernel is compiled for";
     if (call.transposed && !Resident) return "sides are transposed with resident weights alone";
@@ -38,7 +39,12 @@ template <>
 const char* backward<LARES_TYPE, LARES_WIDTH>(const LaresCudaCall& call) {
     // With heads of four tiles weights are always read from memory: one kernel less to compile.
     return choose_shape<2>(call, [&](auto head, auto resident) {
-        return launch_backward<decltype(head)::value, decltype(resident)::value>(call);
+        constexpr bool kResident = decltype(resident)::value;
+        if (!call.staged) return launch_backward<decltype(head)::value, kResident, false>(call);
+        if constexpr (kResident)
+            return "weights that are resident are not staged";
+        else
+            return launch_backward<decltype(head)::value, false, true>(call);
     });
 }
 

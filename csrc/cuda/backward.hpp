@@ -24,18 +24,20 @@ struct Backward : Forward<S> {
 
     LARES_DEVICE void run() const { this->run_tiles(*this); }
 
-    LARES_DEVICE void run_tile(const Unit& unit, int number) const {
-        const Tile tile = this->tile_of(unit, number);
-        const int last =
-            warp_max(larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
-        const int deepest = tile.depth() < call.last_step ? tile.depth() : call.last_step;
+    LARES_DEVICE void run_tile(const Unit& unit, int number, Stage<S>* stage) const {
+        const bool none = this->without_tile(number);
+        const Tile tile = this->tile_of(unit, none ? 0 : number);
+        const int last = none ? 0 : this->last_step(tile);
+        const int depth = this->depth(unit, tile, number);
+        const int deepest = depth < call.last_step ? depth : call.last_step;
         Rows<S> g = {};
         if (call.carry != nullptr && call.last_step < call.max_steps)
             load_rows<S>(g, carry(tile), tile.upper(), tile.lower(), real(tile, tile.upper()),
                          real(tile, tile.lower()));
         LARES_ROLLED
         for (int step = deepest; step >= call.first_step; --step)
-            run_step(g, unit, tile, step, step <= last);
+            run_step(g, unit, tile, step, step <= last, stage);
+        if (this->without_tile(number)) return;
         // Looked up again: held through all steps, even a few words would be spilled.
         const Tile again = this->tile_of(unit, number);
         const Mask upper = real(again, again.upper()), lower = real(again, again.lower());
@@ -54,8 +56,8 @@ struct Backward : Forward<S> {
     }
 
     // The gradient of s_t becomes that of s_{t-1}; H's is added to where it lies.
-    LARES_DEVICE void run_step(Rows<S>& g, const Unit& unit, const Tile& tile, int step,
-                               bool runs) const {
+    LARES_DEVICE void run_step(Rows<S>& g, const Unit& unit, const Tile& tile, int step, bool runs,
+                               Stage<S>* stage) const {
         const Scratch<S> scratch = {
             static_cast<unsigned char*>(call.scratch) + int64_t(warp_number()) * call.scratch_bytes,
             call.n_layers};
@@ -72,8 +74,8 @@ struct Backward : Forward<S> {
         LARES_ROLLED
         for (int index = 0; index < call.n_layers; ++index) {
             LayerDraws<S> draws = {call, tile, index, this->rng_step(step), {}};
-            layer_forward<S>(x, this->layer(index), unit, draws, runs ? Work::kAll : Work::kNone,
-                             ScratchTape<S>{scratch, index});
+            layer_forward<S>(x, this->layer(index, stage, Pass::kAgain), unit, draws,
+                             runs ? Work::kAll : Work::kNone, ScratchTape<S>{scratch, index});
         }
         // Rows that do not run have no gradient yet. Cleared, they need no registers
         // meanwhile.
@@ -82,7 +84,7 @@ struct Backward : Forward<S> {
         LARES_ROLLED
         for (int index = call.n_layers - 1; index >= 0; --index) {
             LayerDraws<S> draws = {call, tile, index, this->rng_step(step), {}};
-            layer_backward<S>(g, this->layer(index), index, at, draws,
+            layer_backward<S>(g, this->layer(index, stage, Pass::kBackward), index, at, draws,
                               gradients() + index * this->places.layer_vector(),
                               spill(tile, index, step));
         }

@@ -14,9 +14,11 @@ namespace lares::cuda {
 constexpr int kFragment = 512;  // bytes
 
 // T: Bf16 or Fp16; D: width; Head: a head's width in 16s; Resident: weights in shared memory;
-// Drops: whether there may be dropout, which costs registers.
-template <class T, int D, int Head, bool Resident, bool Drops>
+// Drops: whether there may be dropout, which costs registers; HeadPieces: weights that are not
+// resident pass through shared memory in pieces (stage.hpp), that many to a head; 0: they do not.
+template <class T, int D, int Head, bool Resident, bool Drops, int HeadPieces = 0>
 struct Shape {
+    static_assert(!Resident || HeadPieces == 0, "resident weights are in shared memory already");
     using Type = T;
     static constexpr int kWidth = D;
     static constexpr int kBlocks = D / 8;   // of 8 columns
@@ -24,6 +26,7 @@ struct Shape {
     static constexpr int kHead = Head;
     static constexpr bool kResident = Resident;
     static constexpr bool kDrops = Drops;
+    static constexpr bool kStaged = HeadPieces > 0;
     static constexpr int kMaxWarps = Drops || D > 64 || Head > 2 ? 8 : 12;
     // Columns of the inner layer at a time, in 16s; d_ff is a multiple of 32.
     static constexpr int kInner = D > 64 ? 1 : 2;
@@ -37,6 +40,8 @@ struct Shape {
     // A warp's shared memory: keys and values of 16 rows of one head, spilled rows.
     static constexpr int kExchange = 2 * Head * kFragment;
     static constexpr int kOfWarp = kExchange + (kSpillsResidual ? kBlocks * kFragment : 0);
+    static constexpr int kHeadPieces = HeadPieces;
+    static constexpr int kPiece = 4 * Head * kChunks / (kStaged ? HeadPieces : 1);  // fragments
 };
 
 // Rows of a warp's tile: lane (g, t) holds columns 8 j + 2 t and 8 j + 2 t + 1 of row g in

@@ -6,15 +6,17 @@
 
 namespace lares::cuda {
 
-// Shared memory of a block, in this order: weights of all layers where they are resident, vectors,
-// what each warp exchanges, followed by its own that waits.
+// Shared memory of a block, in this order: weights of all layers where they are resident, or two
+// pieces where they are staged, vectors, what each warp exchanges, followed by its own that waits.
 template <class S>
 struct SharedPlaces {
     int weights, vectors, exchange;
 
     LARES_DEVICE SharedPlaces(const LaresCudaCall& call, const Places<S>& places)
         : weights(0),
-          vectors(S::kResident ? call.n_layers * places.layer() * kFragment : 0),
+          vectors(S::kResident ? call.n_layers * places.layer() * kFragment
+                  : S::kStaged ? 2 * Stage<S>::kBytes
+                               : 0),
           exchange(vectors + places.vectors(call.n_layers) * 4) {}
 };
 
@@ -42,20 +44,15 @@ struct Forward {
         return reinterpret_cast<const float*>(shared + at.vectors);
     }
 
-    LARES_DEVICE Layer<S> layer(int index) const {
+    LARES_DEVICE Layer<S> layer(int index, Stage<S>* stage, Pass pass) const {
         const unsigned char* base = S::kResident ? shared : matrices();
         return {{base + index * places.layer() * kFragment},
                 vectors() + index * places.layer_vector(),
-                places};
-    }
-
-    // All warps of the block bring parameters into shared memory.
-    LARES_DEVICE void copy(int to, const unsigned char* from, int bytes) const {
-        LARES_ROLLED
-        for (int first = 32 * block.warp; 16 * first < bytes; first += 32 * block.warps) {
-            const Int piece = first + lane_number();
-            copy16(shared + to, from, piece, 16 * piece < bytes);
-        }
+                places,
+                index,
+                call.n_layers,
+                stage,
+                pass};
     }
 
     // kernel.run_tile() for every tile of this warp's unit.
@@ -63,9 +60,9 @@ struct Forward {
     LARES_DEVICE void run_tiles(const Kernel& kernel) const {
         if (block.index >= *call.tile_count) return;
         if constexpr (S::kResident)
-            copy(at.weights, matrices(), call.n_layers * places.layer() * kFragment);
-        copy(at.vectors, reinterpret_cast<const unsigned char*>(call.vectors),
-             places.vectors(call.n_layers) * 4);
+            copy_shared(block, shared + at.weights, call.matrices,
+                        call.n_layers * places.layer() * kFragment);
+        copy_shared(block, shared + at.vectors, call.vectors, places.vectors(call.n_layers) * 4);
         copies_done();
         block.barrier();
         const int index = block.warp / call.unit_warps;
@@ -73,10 +70,20 @@ struct Forward {
                            shared + at.exchange + index * call.unit_warps * S::kOfWarp};
         // Neighbouring tiles go to different blocks, so that a small batch spreads over the card.
         // Their count is read again for each: held through all steps, even a word may be spilled.
-        LARES_ROLLED
-        for (int tile = index * block.count + block.index; tile < *call.tile_count;
-             tile += call.units * block.count)
-            kernel.run_tile(unit, tile);
+        const int first = index * block.count + block.index, stride = call.units * block.count;
+        if constexpr (S::kStaged) {
+            Stage<S> stage = {block, shared + at.weights, matrices()};
+            stage.bring(0, S::kPiece);
+            // Units that have no tile left run without one as long as another of the block has.
+            LARES_ROLLED
+            for (int tile = first; tile - index * block.count < *call.tile_count; tile += stride)
+                kernel.run_tile(unit, tile, &stage);
+            copies_done();  // of a piece that nobody takes
+        } else {
+            LARES_ROLLED
+            for (int tile = first; tile < *call.tile_count; tile += stride)
+                kernel.run_tile(unit, tile, nullptr);
+        }
     }
 
     LARES_DEVICE Tile tile_of(const Unit& unit, int number) const {
@@ -99,14 +106,33 @@ struct Forward {
 
     LARES_DEVICE void run() const { run_tiles(*this); }
 
-    LARES_DEVICE void run_tile(const Unit& unit, int number) const {
-        const Tile tile = tile_of(unit, number);
+    // Steps that a unit goes through with its tile `number`: staged, those of the deepest tile that
+    // the block's units run at a time.
+    LARES_DEVICE int depth(const Unit& unit, const Tile& own, int number) const {
+        if constexpr (!S::kStaged) return own.depth();
+        const Int tile = number + (lane_number() - unit.index) * block.count;
+        const Mask runs = both(lane_number() < call.units, tile < *call.tile_count);
+        return warp_max(
+            load(call.rows + kDepth, tile * (LARES_CUDA_FIELDS * 16 * unit.warps), runs, 0));
+    }
+
+    // True if staged weights have brought a unit here that has no tile left.
+    LARES_DEVICE bool without_tile(int number) const {
+        return S::kStaged && number >= *call.tile_count;
+    }
+    // Steps of a warp's deepest row.
+    LARES_DEVICE int last_step(const Tile& tile) const {
+        return warp_max(larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
+    }
+
+    LARES_DEVICE void run_tile(const Unit& unit, int number, Stage<S>* stage) const {
+        const bool none = without_tile(number);
+        const Tile tile = tile_of(unit, none ? 0 : number);
         Rows<S> x = {};
-        const int last =
-            warp_max(larger(tile.field(kDepth, tile.upper()), tile.field(kDepth, tile.lower())));
+        const int last = none ? 0 : last_step(tile);
         if (last > 0 && call.adapter != LARES_ADAPTER_NONE) first_state(x, tile);
         LARES_ROLLED
-        for (int step = 1; step <= tile.depth(); ++step) {
+        for (int step = 1; step <= depth(unit, tile, number); ++step) {
             const bool runs = step <= last;
             if (runs) step_input(x, tile, step);
             LARES_ROLLED
@@ -114,7 +140,8 @@ struct Forward {
                 Work work = runs ? Work::kAll : Work::kNone;
                 if (step == last && index + 1 == call.n_layers) work = work_of_last(tile, step);
                 LayerDraws<S> draws = {call, tile, index, rng_step(step), {}};
-                layer_forward<S>(x, layer(index), unit, draws, work, NoTape());
+                layer_forward<S>(x, layer(index, stage, Pass::kForward), unit, draws, work,
+                                 NoTape());
             }
             if (runs) write(x, tile, step);
         }

@@ -3,8 +3,14 @@
 
 #include "activations.hpp"
 #include "attention.hpp"
+#include "stage.hpp"
 
 namespace lares::cuda {
+
+// The order in which staged weights are taken: that in which they lie, for all layers; or backward
+// layers from last to first, of each the feed-forward before the heads, after all layers in the
+// former order, which come again.
+enum class Pass { kForward, kAgain, kBackward };
 
 // A layer's parameters.
 template <class S>
@@ -12,6 +18,54 @@ struct Layer {
     Fragments<S::kResident> weights;
     const float* vectors;  // in shared memory
     Places<S> places;
+    // Of staged weights.
+    int index, layers;
+    Stage<S>* stage;
+    Pass pass;
+
+    // A head's weights, of which `half` of wide rows if they are staged: first queries and keys,
+    // then values and outputs. Fragments are numbered from the head's first in any case.
+    LARES_DEVICE auto head(int number, int half = 0) const {
+        if constexpr (S::kStaged)
+            return take(number * S::kHeadPieces + half).from(-half * S::kPiece);
+        else
+            return weights.from(number * places.head());
+    }
+
+    // The feed-forward's weights, if staged those of a piece that begins with fragment `part`.
+    LARES_DEVICE auto inner(int part = 0) const {
+        if constexpr (S::kStaged)
+            return take((places.up() + part) / S::kPiece);
+        else
+            return weights.from(places.up() + part);
+    }
+    // Staged: how a warp that has no use for the feed-forward meets the others.
+    LARES_DEVICE void pass_inner() const {
+        LARES_ROLLED
+        for (int part = 0; part < places.layer() - places.up(); part += S::kPiece) inner(part);
+    }
+
+  private:
+    // Take a piece, and have the next brought; the first of all after the last, for another step or
+    // tile.
+    LARES_DEVICE Fragments<true> take(int piece) const {
+        const int size = places.layer(), up = places.up();
+        int of = index, first = (piece + 1) * S::kPiece;
+        if (pass == Pass::kBackward) {
+            if (first == up) {
+                of = index > 0 ? index - 1 : 0;
+                first = index > 0 ? up : 0;
+            } else if (first >= size) {
+                first = 0;
+            }
+        } else if (first >= size) {
+            const bool ends = index + 1 == layers, turns = ends && pass == Pass::kAgain;
+            of = turns ? index : ends ? 0 : index + 1;
+            first = turns ? up : 0;
+        }
+        const int left = size - first;
+        return stage->take(of * size + first, left < S::kPiece ? left : S::kPiece);
+    }
 };
 
 // A warp's part in a layer. All warps of a unit meet at its barriers, whatever they do.
@@ -96,17 +150,29 @@ LARES_DEVICE void attention(Rows<S>& acc, const Operand<S>& a, const Layer<S>& l
     const LaresCudaCall& call = draws.call;
     const Tile& tile = draws.tile;
     unsigned char* own = unit.exchange + tile.warp * S::kOfWarp;
+    constexpr bool kHalves = S::kStaged && S::kHeadPieces == 2;
     LARES_ROLLED
     for (int head = 0; head < call.n_heads; ++head) {
-        const auto weights = layer.weights.from(head * layer.places.head());
+        auto weights = layer.head(head);
         const float* bias = layer.vectors + layer.places.head_bias(head);
-        if (work != Work::kNone) head_keys<S>(own, a, weights, bias);
+        Word query[S::kHead][4] = {};
+        if constexpr (kHalves) {
+            LeftKeys<S> left = {own};
+            if (work != Work::kNone) left.leave_keys(a, weights, bias);
+            if (work == Work::kAll) head_query<S>(query, a, weights, bias);
+            weights = layer.head(head, 1);
+            if (work != Work::kNone) {
+                left.leave_values(a, weights, bias);
+                left.set_apart();
+            }
+        } else {
+            if (work != Work::kNone) head_keys<S>(own, a, weights, bias);
+        }
         unit.barrier();
         if (work == Work::kAll) {
             KeptKeys kept = {};
             if constexpr (S::kDrops) kept = draws.kept_keys(head);
-            Word query[S::kHead][4];
-            head_query<S>(query, a, weights, bias);
+            if constexpr (!kHalves) head_query<S>(query, a, weights, bias);
             const Int row = lane_number() >> 2;
             Int first[2] = {tile.field(kFirst, tile.upper()), tile.field(kFirst, tile.lower())};
             // No warp before this one holds a row that this one sees.
@@ -131,7 +197,8 @@ LARES_DEVICE void attention(Rows<S>& acc, const Operand<S>& a, const Layer<S>& l
             for (int c = 0; c < S::kHead; ++c)
                 add_to_rows<S>(acc, mixed[c], weights, (3 * S::kHead + c) * S::kChunks);
         }
-        unit.barrier();  // before the next head's keys take the place of these
+        // Before the next head's keys take the place of these; the next piece is a barrier, too.
+        if constexpr (!S::kStaged) unit.barrier();
     }
 }
 
@@ -139,12 +206,16 @@ LARES_DEVICE void attention(Rows<S>& acc, const Operand<S>& a, const Layer<S>& l
 template <class S>
 LARES_DEVICE void feed_forward(Rows<S>& acc, const Operand<S>& a, const Layer<S>& layer,
                                const LaresCudaCall& call) {
-    const auto weights = layer.weights.from(layer.places.up());
+    auto weights = layer.inner();
     const float* bias = layer.vectors + layer.places.up_bias();
     LARES_ROLLED
     for (int column = 0; column < call.d_ff; column += 16 * S::kInner) {
         Sums inner[S::kInner];
-        const int part = column / 16 * 2 * S::kChunks;
+        int part = column / 16 * 2 * S::kChunks;
+        if constexpr (S::kStaged) {
+            if (part > 0 && part % S::kPiece == 0) weights = layer.inner(part);
+            part %= S::kPiece;
+        }
         LARES_UNROLL
         for (int i = 0; i < S::kInner; ++i) {
             inner[i] = column_bias(bias + column + 16 * i);
@@ -216,6 +287,7 @@ LARES_DEVICE void layer_forward(Rows<S>& x, const Layer<S>& layer, const Unit& u
     attention<S>(sums, a, layer, unit, draws, work);
     if (work != Work::kAll) {
         clear<S>(x);  // unread; cleared, it needs no registers meanwhile
+        if constexpr (S::kStaged) layer.pass_inner();
         return;
     }
     if constexpr (S::kSpillsResidual) fetch<S>(x, waiting);

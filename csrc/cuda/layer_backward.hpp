@@ -61,11 +61,16 @@ LARES_DEVICE void feed_forward_backward(Rows<S>& g_source, const Operand<S>& sou
                                         const Operand<S>& g_branch, const Layer<S>& layer,
                                         const LaresCudaCall& call, const Spill<S>& spill) {
     using T = typename S::Type;
-    const auto weights = layer.weights.from(layer.places.up());
+    auto weights = layer.inner();
     const float* bias = layer.vectors + layer.places.up_bias();
     LARES_ROLLED
     for (int column = 0; column < call.d_ff; column += 16) {
-        const int up = column / 16 * 2 * S::kChunks, down = up + S::kChunks;
+        int up = column / 16 * 2 * S::kChunks;
+        if constexpr (S::kStaged) {
+            if (up > 0 && up % S::kPiece == 0) weights = layer.inner(up);
+            up %= S::kPiece;
+        }
+        const int down = up + S::kChunks;
         Sums inner = column_bias(bias + column), g;
         add_product<S>(inner, source, weights, up);
         add_product_back<S>(g, g_branch, weights, down);
@@ -236,7 +241,7 @@ struct StepBackward {
                                 const LayerDraws<S>& draws, const Spill<S>& spill) const {
         LARES_ROLLED
         for (int head = 0; head < call.n_heads; ++head) {
-            const auto weights = layer.weights.from(head * layer.places.head());
+            const auto weights = layer.head(head);
             const float* bias = layer.vectors + layer.places.head_bias(head);
             unsigned char* own = unit.exchange + tile.warp * S::kOfWarp;
             if (runs) {
@@ -275,7 +280,9 @@ struct StepBackward {
                     leave(g_source, g_value, weights, head, 2, spill);
                 }
             }
-            unit.barrier();  // before the next head's keys and gradients take the place of these
+            // Before the next head's keys and gradients take the place of these; the next piece is
+            // a barrier, too.
+            if constexpr (!S::kStaged) unit.barrier();
         }
     }
 
@@ -458,6 +465,8 @@ LARES_DEVICE void layer_backward(Rows<S>& g, const Layer<S>& layer, int index,
         fetch<S>(x, scratch.tape(index, 0));
         branch_input<S>(source, x, layer.vectors + attn, call);
         spill.side(kAttentionInput, source);
+    } else if constexpr (S::kStaged) {
+        layer.pass_inner();
     }
     clear<S>(g_source);
     at.attention(g_source, layer, draws, spill);

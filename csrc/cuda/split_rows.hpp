@@ -3,7 +3,7 @@
 #pragma once
 
 #include "draws.hpp"
-#include "products.hpp"
+#include "stage.hpp"
 
 namespace lares::cuda {
 
@@ -96,15 +96,6 @@ template <class S>
 LARES_DEVICE void load_operand(Operand<S>& a, const unsigned char* from) {
     LARES_UNROLL
     for (int k = 0; k < S::kChunks; ++k) load_shared(a[k], from + k * kFragment);
-}
-
-// All warps of the block bring `bytes` into shared memory, there after copies_done() and a barrier.
-LARES_DEVICE void copy_shared(const Block& block, unsigned char* to, const void* from, int bytes) {
-    LARES_ROLLED
-    for (int first = 32 * block.warp; 16 * first < bytes; first += 32 * block.warps) {
-        const Int piece = first + lane_number();
-        copy16(to, static_cast<const unsigned char*>(from), piece, 16 * piece < bytes);
-    }
 }
 
 // A block's sequence, and the row of it that a lane has.

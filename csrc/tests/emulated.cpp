@@ -44,6 +44,8 @@ LaresCudaRate rate(bool drops) {
 struct Problem {
     LaresCudaCall call = {};
     int sequences, rows;
+    bool staged;  // weights of calls in tiles
+    int heads;    // bytes of two heads of them, which forward of wide rows takes by halves
     std::vector<int64_t> lengths, order, num_steps;
     std::vector<float> hidden, vectors;
     std::vector<uint16_t> matrices;
@@ -101,6 +103,8 @@ struct Problem {
         const int vector = 48 * call.n_heads * head_tiles + 6 * d + call.d_ff;
         vectors = numbers(size_t(call.n_layers * vector + 3 * d + 4), 0.5f);
         call.resident = d == 32 || (d == 64 && number(0, 1));  // as compiled
+        staged = !call.resident && number(0, 1);
+        heads = staged ? 2 * 4 * head_tiles * chunks * 512 : 0;
         call.shared_bytes =
             int(4 * vectors.size()) + (call.resident ? call.n_layers * layer * 512 : 0);
     }
@@ -113,7 +117,9 @@ struct Problem {
         c.units = 8 / unit_warps > 2 ? 2 : 8 / unit_warps;
         c.blocks = tiles > 1 ? 2 : 1;
         const bool drops = call.residual.planes > 0 || call.attention.planes > 0;
-        c.shared_bytes = call.shared_bytes + c.units * unit_warps * of_warp(drops);
+        c.staged = staged;
+        const int pieces = call.d_model > 64 ? heads / 2 : heads;
+        c.shared_bytes = call.shared_bytes + pieces + c.units * unit_warps * of_warp(drops);
         c.max_tiles = tiles;
         c.programs = c.program_blocks = 1;
         std::vector<int32_t> of_sequences(LARES_CUDA_SEQUENCE_FIELDS * sequences),
@@ -180,7 +186,7 @@ struct Problem {
         const int vector_size = int(vectors.size());
         const size_t warp_tiles = size_t(c.max_tiles) * c.unit_warps;
         const int warps = c.blocks * c.units * c.unit_warps;
-        c.shared_bytes = call.shared_bytes + c.units * c.unit_warps * of_warp(true);
+        c.shared_bytes = call.shared_bytes + heads + c.units * c.unit_warps * of_warp(true);
         c.scratch_bytes =
             ((3 * call.n_layers + 2) * d / 8 + 4 * call.head_tiles * (c.unit_warps - 1)) * 512;
         c.splits = 2;

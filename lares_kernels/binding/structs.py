@@ -17,7 +17,7 @@ def _each(kind: Any, names: str) -> list[tuple[str, Any]]:
 
 LARES_ABI = 6
 LARES_DIMENSIONS = 4
-LARES_CUDA_ABI = 7
+LARES_CUDA_ABI = 8
 LARES_CUDA_FIELDS = 8
 LARES_CUDA_BLOCK = 128
 LARES_CUDA_PROGRAM_SUMS = 3
@@ -78,8 +78,9 @@ class LaresCudaCall(ctypes.Structure):
         *_each(c_int32, "n_groups rollouts padded_length n_hidden_rows kept_rows longest"),
         *_each(c_int32, "max_steps steps_done state_mode"),
         *_each(c_uint32, "seed_low seed_high"),
-        *_each(c_int32, "unit_warps units blocks resident shared_bytes max_tiles programs"),
-        *_each(c_int32, "program_blocks planned split_parts products_ahead transposed carveout"),
+        *_each(c_int32, "unit_warps units blocks resident staged shared_bytes max_tiles"),
+        *_each(c_int32, "programs program_blocks planned split_parts products_ahead transposed"),
+        *_each(c_int32, "carveout"),
         *_each(c_void_p, "stream lengths order num_steps sequence_ids seed seed_given hidden"),
         *_each(c_void_p, "state matrices vectors sequences sums tile_start tile_count rows"),
         *_each(c_void_p, "trajectory last final_state kept g_trajectory g_state carry g_hidden"),

@@ -88,6 +88,8 @@ class CudaBackend:
         if call.options.differentiates:
             plan_of(call, call.layout.max_length, device, backward=True)
         where = "resident in shared memory" if plan.resident else "read again by every layer"
+        if plan.staged:
+            where = "staged through shared memory by every layer"
         if plan.split_parts:
             return (
                 f"low-latency CUDA kernel, a block for each of {call.n_sequences} sequences of up to "
@@ -242,7 +244,8 @@ class _Launch:
         c.padded_length, c.n_hidden_rows = call.padded_length, call.n_hidden_rows
         c.kept_rows, c.longest = call.kept_rows, self.longest
         c.state_mode = StateMode.ZERO if call.options.zero_state else StateMode.DRAWN
-        c.unit_warps, c.units, c.resident = plan.unit_warps, plan.units, plan.resident
+        c.unit_warps, c.units = plan.unit_warps, plan.units
+        c.resident, c.staged = plan.resident, plan.staged
         c.shared_bytes, c.max_tiles = plan.shared_bytes, tiles
         if self.ways.largest_cache and not plan.split_parts:
             c.carveout = carveout(plan.shared_bytes, self.card)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lares_kernels.binding.cuda_library import Card
@@ -101,6 +102,13 @@ class Shapes:
         rows = (3 * self.layers + 2) * self.width // 8
         return (rows + 4 * self.head_tiles * (unit_warps - 1)) * _FRAGMENT_BYTES
 
+    def staged_bytes(self, backward: bool) -> int:
+        """Return bytes of shared memory of two pieces of staged weights (csrc/cuda/stage.hpp): a
+        head's, of which forward takes those of wide rows by halves."""
+        pieces_of_head = 2 if self.width > _MAX_HELD_WIDTH and not backward else 1
+        head = 4 * self.head_tiles * (self.width // 16) * _FRAGMENT_BYTES
+        return 2 * head // pieces_of_head
+
     @property
     def exchange_bytes(self) -> int:
         """Return bytes of shared memory through which a warp passes a head's keys and values."""
@@ -137,6 +145,7 @@ class LaunchPlan:
         shared_bytes: of a block.
         split_parts: 0, or: a block for each sequence, whose warps share a layer's columns, and the
             feed-forward's second product in that many parts.
+        staged: weights that are not resident pass through shared memory in pieces, once for the block.
     """
 
     unit_warps: int
@@ -144,6 +153,7 @@ class LaunchPlan:
     resident: bool
     shared_bytes: int
     split_parts: int = 0
+    staged: bool = False
 
     @property
     def tile_rows(self) -> int:
@@ -153,6 +163,23 @@ class LaunchPlan:
 def most_warps(shapes: Shapes, dropout: bool) -> int:
     """Return the most warps of a block that the registers allow (``Shape::kMaxWarps``)."""
     return 8 if dropout or shapes.width > 64 or shapes.head_tiles > 2 else 12
+
+
+def _places_of_weights(
+    shapes: Shapes, backward: bool, settings: Settings
+) -> Iterator[tuple[bool, bool]]:
+    """Yield whether weights are resident and whether they are staged, for every kernel that is
+    compiled, the preferred one first."""
+    preferred = settings.backward_weights if backward else settings.forward_weights
+    stages = settings.backward_staged if backward else settings.forward_staged
+    for resident in (preferred == WEIGHTS[0], preferred != WEIGHTS[0]):
+        if (shapes.width == 128 and resident) or (shapes.width == 32 and not resident):
+            continue  # not compiled: the first never fits, the second is never needed
+        if backward and resident and shapes.head_tiles > _MAX_RESIDENT_HEAD_TILES:
+            continue
+        if stages and not resident:
+            yield False, True
+        yield resident, False
 
 
 def launch_plan(
@@ -166,26 +193,22 @@ def launch_plan(
     """Return the plan for sequences of up to ``longest`` tokens, or the reason why there is none.
 
     A block has as many units as fit, even for a small batch: those without a tile help to load weights.
-    Weights are where ``settings`` prefers them if that can be.
+    Weights are where ``settings`` prefers them, and come there as it prefers, if that can be.
     """
     unit_warps = 1
     while _TILE_ROWS * unit_warps < longest:
         unit_warps *= 2
-    vectors = 4 * shapes.vector_size
-    preferred = settings.backward_weights if backward else settings.forward_weights
-    for resident in (preferred == WEIGHTS[0], preferred != WEIGHTS[0]):
-        if (shapes.width == 128 and resident) or (shapes.width == 32 and not resident):
-            continue  # not compiled: the first never fits, the second is never needed
-        if backward and resident and shapes.head_tiles > _MAX_RESIDENT_HEAD_TILES:
-            continue
-        fixed = vectors + (shapes.weight_bytes if resident else 0)
-        unit = unit_warps * (shapes.exchange_bytes + shapes.waiting_bytes(dropout or backward))
-        units = min(
-            most_warps(shapes, dropout or backward) // unit_warps,
-            (card.shared_limit - fixed) // unit,
-        )
+    unit = unit_warps * (shapes.exchange_bytes + shapes.waiting_bytes(dropout or backward))
+    most = most_warps(shapes, dropout or backward) // unit_warps
+    for resident, staged in _places_of_weights(shapes, backward, settings):
+        fixed = 4 * shapes.vector_size
+        if resident:
+            fixed += shapes.weight_bytes
+        if staged:
+            fixed += shapes.staged_bytes(backward)
+        units = min(most, (card.shared_limit - fixed) // unit)
         if units > 0:
-            return LaunchPlan(unit_warps, units, resident, fixed + units * unit)
+            return LaunchPlan(unit_warps, units, resident, fixed + units * unit, staged=staged)
     return (
         f"{shapes.layers} layers of width {shapes.width} and a tile of {_TILE_ROWS * unit_warps} rows "
         f"do not fit the {card.shared_limit} bytes of shared memory of this card"

@@ -45,6 +45,9 @@ class Settings:
         product_warps: warps of a multiprocessor for these products; they split the tokens.
         largest_cache: kernels ask for no more of the memory that shared memory and the L1 cache divide
             than blocks take, leaving the rest to the cache, instead of the driver's choice.
+        forward_staged, backward_staged: streamed weights pass through shared memory in pieces, each of
+            which is read once for all warps of a block (csrc/cuda/stage.hpp), where two pieces fit
+            beside what one tile needs; else each warp reads all of them.
     """
 
     forward_weights: str = WEIGHTS[0]
@@ -53,6 +56,8 @@ class Settings:
     sides_transposed: bool = False
     product_warps: int = 16
     largest_cache: bool = False
+    forward_staged: bool = False
+    backward_staged: bool = False
 
 
 SHIPPED = Settings()

@@ -325,11 +325,24 @@ LARES_APART inline void store_fragment(unsigned char* to, const Word (&from)[4])
     store_shared(to, from);
 }
 LARES_APART inline void forget_written() {}
+// What a warp's copies write is there after copies_done(), not before; until then it reads as NaN.
+struct Copy {
+    unsigned char* to;
+    const unsigned char* from;
+};
+inline thread_local std::vector<Copy> copies_on_their_way;
 LARES_APART inline void copy16(unsigned char* to, const unsigned char* from, Int index, Mask mask) {
-    for (int i = 0; i < kLanes; ++i)
-        if (mask[i]) std::memcpy(to + 16 * index[i], from + int64_t(16) * index[i], 16);
+    for (int i = 0; i < kLanes; ++i) {
+        if (!mask[i]) continue;
+        const Copy copy = {to + 16 * index[i], from + int64_t(16) * index[i]};
+        std::memset(copy.to, 0xff, 16);
+        copies_on_their_way.push_back(copy);
+    }
 }
-LARES_APART inline void copies_done() {}
+LARES_APART inline void copies_done() {
+    for (const Copy& copy : copies_on_their_way) std::memcpy(copy.to, copy.from, 16);
+    copies_on_their_way.clear();
+}
 
 LARES_APART inline void load_pair(Float& a, Float& b, const float* from, Int index, Mask mask) {
     for (int i = 0; i < kLanes; ++i) {

@@ -87,6 +87,7 @@ class Kernel(NamedTuple):
     head: int
     resident: bool
     drops: bool
+    pieces: int  # of a head that staged weights pass in; 0: they are not
     registers: int
     spilled: int
     barriers: int
@@ -102,7 +103,7 @@ class Kernel(NamedTuple):
 def kernels(report: str) -> list[Kernel]:
     found = []
     for part in report.split("Compiling entry function")[1:]:
-        shape = re.search(r"Li(\d+)E(?:Li(\d+)ELb([01])ELb([01])E)?", part)
+        shape = re.search(r"Li(\d+)E(?:Li(\d+)ELb([01])ELb([01])ELi(\d)E)?", part)
         kind = re.search(r"(Forward|Backward|Split|WeightGradients)", part)
         spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", part)
         used = re.search(r"Used (\d+) registers, used (\d+) barriers", part)
@@ -120,6 +121,7 @@ def kernels(report: str) -> list[Kernel]:
                 int(shape[2] or 0),  # products of weights are the same for all heads
                 shape[3] == "1",
                 shape[4] == "1",
+                int(shape[5] or 0),
                 int(used[1]),
                 spilled,
                 int(used[2]),
@@ -173,18 +175,20 @@ def test_registers_spills_and_instructions(compiled: Compiled) -> None:
         if kernel[1:4] == (64, 2, True):
             assert kernel.registers <= PUBLISHED[kernel.drops], kernel
     assert {kernel.drops for kernel in found} == {False, True}
+    pieces = {32: {0}, 64: {0, 1}, 128: {0, 2}}
+    assert {kernel.pieces for kernel in found} == pieces[found[0].width]
 
     functions = disassembled(compiled)
     assert len(functions) == len(found)
     for text in functions:
-        shape = re.search(r"Li(\d+)ELi(\d+)ELb([01])ELb([01])E", text)
+        shape = re.search(r"Li(\d+)ELi(\d+)ELb([01])ELb([01])ELi(\d)E", text)
         assert shape is not None
-        resident = shape[3] == "1"
+        shared = shape[3] == "1" or shape[5] != "0"
         check(text)
         assert re.search(r"\bLDS\.128\b", text)  # keys and values
         loads = len(re.findall(r"\bLDS\.128\b", text))
         streams = len(re.findall(r"\bLDG\.E\.128\.CONSTANT\b", text))
-        if resident:
+        if shared:
             assert loads > streams  # concat's matrix alone is read from memory
         else:
             assert streams > loads
@@ -212,6 +216,7 @@ def test_the_low_latency_plan(compiled: Compiled) -> None:
 def test_backward(compiled: Compiled) -> None:
     found = kernels(compiled.report)
     assert {kernel.kind for kernel in found} == {"Backward", "WeightGradients"}
+    assert {kernel.pieces for kernel in found} == ({0} if found[0].width == 32 else {0, 1})
     for kernel in found:
         assert kernel.spilled == 0, kernel
     ways = set()

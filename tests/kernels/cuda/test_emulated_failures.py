@@ -14,6 +14,7 @@ from torch import Tensor
 from lares_kernels import BackendError, CoreConfig, RecurrentCore, explain, use_backend
 from lares_kernels.binding import cuda_library as library
 from lares_kernels.binding import structs
+from lares_kernels.cuda.device import PRECISIONS
 from lares_kernels.registry import backends, plan_failures
 from lares_kernels.spec.choices import Activation, Adapter, StateMode
 
@@ -109,6 +110,22 @@ def test_sequences_too_long_for_a_tile() -> None:
     torch.testing.assert_close(core(hidden, seed=1, precision="fp16").last, expected)
     with use_backend("cuda"), pytest.raises(BackendError, match="sequences of up to 200 tokens"):
         core(hidden, seed=1, precision="fp16")
+
+
+@pytest.mark.parametrize(
+    ("function", "split_parts", "said"),
+    [
+        ("lares_cuda_forward", 0, "weights that are resident are not staged"),
+        ("lares_cuda_forward", 1, "weights of the low-latency plan are not staged"),
+        ("lares_cuda_backward", 0, "weights that are resident are not staged"),
+    ],
+)
+def test_weights_that_no_kernel_stages(function: str, split_parts: int, said: str) -> None:
+    shape = {"d_model": 32, "head_tiles": 1, "resident": 1, "staged": 1, "planned": 1}
+    shape["precision"] = PRECISIONS[torch.bfloat16]
+    call = structs.LaresCudaCall(abi=structs.LARES_CUDA_ABI, split_parts=split_parts, **shape)
+    with pytest.raises(BackendError, match=said):
+        library.run(function, call)
 
 
 @pytest.mark.parametrize(

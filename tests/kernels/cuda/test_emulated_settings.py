@@ -14,7 +14,7 @@ from benchmarks.cases.gpu import MAIN
 from benchmarks.gpu import sweep as gpu_sweep
 from benchmarks.gpu.candidates import CUDA, Question, setting
 from benchmarks.gpu.sweep import Sweep, save
-from lares_kernels import CoreConfig, use_backend
+from lares_kernels import CoreConfig, explain, use_backend
 from lares_kernels.binding import cuda_library as library
 from lares_kernels.cuda.plan import LaunchPlan, carveout, launch_plan, shapes_of
 from lares_kernels.cuda.settings import (
@@ -24,14 +24,17 @@ from lares_kernels.cuda.settings import (
     settings,
     use_settings,
 )
-from tests.kernels.cuda.test_emulated import LENGTHS, PUBLISHED, SMALL, WIDE
+from tests.kernels.cuda.test_emulated import LENGTHS, PUBLISHED, SMALL, WIDE, outputs
+from tests.kernels.cuda.test_emulated import check as check_outputs
 from tests.kernels.cuda.test_emulated_gradients import check, gradients
-from tests.kernels.problems import exact_problem
+from tests.kernels.problems import exact_problem, relative
 
 pytestmark = pytest.mark.usefixtures("emulator", "poisoned_memory")
 FAMILY = "sm90"  # of the card that the emulator is
 AHEAD, TRANSPOSED = Settings(products_ahead=True), Settings(sides_transposed=True)
 BOTH = Settings(products_ahead=True, sides_transposed=True)
+STREAMED = Settings("streamed", "streamed")
+STAGED = replace(STREAMED, forward_staged=True, backward_staged=True)
 Flags = tuple[bool, bool]  # products are ahead, sides transposed
 
 
@@ -101,8 +104,80 @@ def test_tokens_in_other_parts(warps: int) -> None:
 
 @pytest.mark.parametrize("heads", [1, 2])
 def test_weights_that_are_read_again(heads: int) -> None:
-    with use_settings(FAMILY, Settings("streamed", "streamed")):
+    with use_settings(FAMILY, STREAMED):
         check(replace(PUBLISHED, n_heads=heads), LENGTHS)
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.0])
+@pytest.mark.parametrize(
+    ("width", "heads", "inner", "layers"),
+    # Pieces of one to four tiles of a head, whole and half; the last of a layer is full or short.
+    [(64, 2, 160, 2), (64, 1, 33, 1), (64, 8, 64, 3), (128, 4, 160, 2), (128, 2, 64, 1)],
+)
+def test_weights_that_pass_in_pieces(
+    width: int, heads: int, inner: int, layers: int, rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bits are those of weights that each warp reads for itself, for units that have another
+    depth than the block's others, or no tile, packed rows, rollouts and warps that nobody reads."""
+    config = CoreConfig(width, heads, inner, layers, dropout=rate, attn_dropout=rate)
+    staged: list[bool] = []
+    run = library.run
+
+    def noted(function: str, call: ctypes.Structure) -> None:
+        if function in ("lares_cuda_forward", "lares_cuda_backward"):
+            staged.append(bool(call.staged))
+        run(function, call)
+
+    monkeypatch.setattr(library, "run", noted)
+    for lengths in (LENGTHS, [50, 64, 33, 3, 60, 64, 49, 17]):  # in one round of tiles, and in more
+        core, hidden, sizes = exact_problem(config, lengths)
+        core, hidden = core.float(), hidden.float()
+        rows = torch.cat([row[:n] for row, n in zip(hidden, lengths, strict=True)])
+        offsets = torch.nn.functional.pad(sizes.cumsum(0), (1, 0)).int()
+        depths = torch.arange(len(lengths)) * 5 % 3 + 1
+        found = []
+        for those in (STREAMED, STAGED):
+            with use_backend("cuda"), use_settings(FAMILY, those):
+                with torch.no_grad():
+                    given = {"num_steps": 2, "rollouts": 2, "precision": "bf16"}
+                    packed = core(rows, cu_seqlens=offsets, **given).last
+                    padded = outputs(core, hidden, sizes, num_steps=depths, precision="bf16")
+                backward = gradients(core, hidden, sizes, num_steps=depths, precision="bf16")
+            found.append([packed, *padded, *backward.values()])
+        for mine, streamed in zip(*found, strict=True):
+            if width == 128 and heads == 2:  # fewer units in backward: sums in another order
+                assert relative(mine, streamed) < 1e-6
+            else:
+                assert torch.equal(mine, streamed)
+    assert staged == 2 * [*4 * [False], *4 * [True]]
+
+
+def test_staged_numbers_that_are_not_finite() -> None:
+    """Keys and values, which come from two pieces in wide rows, are kept apart together."""
+    for config in (WIDE, replace(PUBLISHED, n_layers=1)):
+        core, hidden, sizes = exact_problem(config, LENGTHS)
+        core, hidden = core.float(), hidden.float()
+        hidden[2, 4, 7], hidden[4, 0, 0] = float("nan"), float("inf")
+        found = []
+        for those in (STREAMED, STAGED):
+            with use_backend("cuda"), use_settings(FAMILY, those), torch.no_grad():
+                found.append(outputs(core, hidden, sizes, num_steps=2, precision="bf16"))
+        for mine, streamed in zip(*found, strict=True):
+            apart = ~mine.flatten(1).isfinite().all(1)
+            assert apart.nonzero().flatten().tolist() == [2, 4]
+            torch.testing.assert_close(mine, streamed, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("adapter", ["gate", "concat", "none"])
+def test_staged_weights(adapter: str) -> None:
+    """Outputs and gradients by the yardstick; ``explain`` tells."""
+    with use_settings(FAMILY, STAGED):
+        for config in (replace(PUBLISHED, adapter=adapter), replace(WIDE, adapter=adapter)):
+            check_outputs(config, LENGTHS, "fp16")
+            check_outputs(replace(config, attn_dropout=0.0), [40, 88, 128, 65, 3])
+            check(config, LENGTHS)
+        with use_backend("cuda"):
+            assert "weights staged through" in explain(config, [3] * 9, precision="fp16").plan
 
 
 def test_a_sweep_writes_what_calls_are_launched_by(

@@ -18,6 +18,7 @@ from lares_kernels.cuda.plan import (
     shapes_of,
     split_plan,
 )
+from lares_kernels.cuda.settings import Settings
 from lares_kernels.spec.call import Request
 from lares_kernels.spec.parameters import parameter_shapes
 
@@ -87,6 +88,92 @@ def test_too_many_layers_for_a_card() -> None:
     found = launch_plan(shapes_of(CoreConfig(d_model=32, n_layers=200)), 20, False, SMALL_CARD)
     assert isinstance(found, str)
     assert "200 layers" in found
+
+
+STAGED = Settings(forward_staged=True, backward_staged=True)
+
+
+def staged(
+    config: CoreConfig, card: Card, longest: int = 20, dropout: bool = True, backward: bool = False
+) -> LaunchPlan:
+    found = launch_plan(shapes_of(config), longest, dropout, card, backward, STAGED)
+    assert isinstance(found, LaunchPlan), found
+    assert found.shared_bytes <= card.shared_limit
+    return found
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "kilobytes"),
+    [(64, 1, 64), (64, 2, 32), (64, 4, 16), (128, 2, 64), (128, 4, 32)],
+)
+def test_two_pieces_of_staged_weights(width: int, heads: int, kilobytes: int) -> None:
+    """A piece is a head's weights, of wide rows half of them; all warps keep their room."""
+    config = CoreConfig(width, heads, 4 * width, 3)
+    found, alone = staged(config, H200), plan(config, 20, H200, dropout=True)
+    assert found.staged
+    assert not found.resident
+    assert not alone.resident
+    assert not alone.staged
+    assert found.units == alone.units == 4
+    assert found.shared_bytes == alone.shared_bytes + 1024 * kilobytes
+
+
+def test_backward_takes_whole_heads() -> None:
+    for config, kilobytes, units in (
+        (CoreConfig(64, 2, 256, 3), 32, 4),
+        (CoreConfig(128, 4, 512), 64, 4),
+        (CoreConfig(128, 2, 512), 128, 3),
+    ):
+        found = staged(config, H200, backward=True)
+        assert found.staged
+        assert found.units == units
+        shapes = shapes_of(config)
+        room = found.units * 2 * (shapes.exchange_bytes + shapes.waiting_bytes(True))
+        assert found.shared_bytes == 4 * shapes.vector_size + room + 1024 * kilobytes
+    # Of heads of 64 they do not fit a smaller card; there each warp reads for itself.
+    assert staged(CoreConfig(128, 4, 512), A100, backward=True).units == 4
+    wide = CoreConfig(128, 2, 512)
+    for card in (A100, SMALL_CARD):
+        assert not staged(wide, card, backward=True).staged
+    for backward in (False, True):  # each pass has a setting of its own
+        one = Settings(forward_staged=not backward, backward_staged=backward)
+        for other in (False, True):
+            there = launch_plan(shapes_of(wide), 20, True, H200, other, one)
+            assert isinstance(there, LaunchPlan)
+            assert there.staged == (other == backward)
+
+
+def test_weights_are_staged_where_that_can_be() -> None:
+    wide = CoreConfig(128, 2, 512)
+    # Resident as before, unless they do not fit, or are not to be.
+    assert not staged(PUBLISHED, H200).staged
+    assert not staged(replace(PUBLISHED, d_model=32), SMALL_CARD).staged
+    assert staged(PUBLISHED, A100).staged
+    assert staged(replace(PUBLISHED, n_layers=1), SMALL_CARD).staged
+    streams = replace(STAGED, forward_weights="streamed")
+    assert launch_plan(shapes_of(PUBLISHED), 20, True, H200, settings=streams) == LaunchPlan(
+        unit_warps=2, units=4, resident=False, shared_bytes=56_592, staged=True
+    )
+    # Fewer warps beside the pieces, and none: then each reads for itself.
+    assert staged(wide, A100).units == 3
+    assert plan(wide, 20, A100, dropout=True).units == 4
+    assert not staged(wide, SMALL_CARD).staged
+    assert staged(wide, SMALL_CARD, longest=16).units == 1
+    assert staged(wide, SMALL_CARD, longest=16).staged
+    low_latency = split_plan(shapes_of(wide), 20, 4, H200)  # knows no such thing
+    assert low_latency is not None
+    assert not low_latency.staged
+
+
+@pytest.mark.parametrize("card", [H200, A100, SMALL_CARD])
+@pytest.mark.parametrize("longest", [1, 17, 64, 128])
+@pytest.mark.parametrize("width", [32, 64, 128])
+def test_every_staged_plan_fits(width: int, longest: int, card: Card) -> None:
+    for heads in (width // 64 or 1, width // 32, width // 8):
+        config = CoreConfig(width, heads, 4 * width)
+        found = staged(config, card, longest, dropout=False)
+        assert found.staged == (width > 32 and not found.resident) or card is SMALL_CARD
+        assert found.units * found.unit_warps <= 12
 
 
 def test_widths_that_are_not_compiled() -> None:

@@ -26,7 +26,7 @@ from lares_kernels.cuda.settings import (
 )
 
 H200 = Card(132, 232448, (9, 0))
-OTHERS = Settings("streamed", "streamed", True, True, 12, True)
+OTHERS = Settings("streamed", "streamed", True, True, 12, True, True, True)
 Given = Callable[[Any], Path]
 
 
@@ -47,7 +47,8 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Given]:
 
 
 def test_nothing_given_is_as_shipped() -> None:
-    assert settings("sm90") == SHIPPED == Settings("resident", "resident", False, False, 16, False)
+    shipped = Settings("resident", "resident", False, False, 16, False, False, False)
+    assert settings("sm90") == SHIPPED == shipped
     assert files_of_settings() == []
 
 
@@ -77,6 +78,7 @@ def test_what_is_written_is_read(those: Settings, given: Given) -> None:
         ({"product_warps": 8.0}, "product_warps is 8.0"),
         ({"product_warps": True}, "product_warps is True"),
         ({"largest_cache": None}, "largest_cache is None"),
+        ({"forward_staged": "staged"}, "forward_staged is 'staged'; it must be true or false"),
     ],
 )
 def test_what_cannot_be(content: Any, message: str, given: Given) -> None:
