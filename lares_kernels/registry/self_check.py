@@ -42,6 +42,7 @@ from lares_kernels.spec.parameters import parameter_shapes, parameters_of
 VARIABLE = SELF_CHECK
 ISSUES = "the project's issue tracker, with what `lares doctor --check` prints"
 _LENGTHS, _WINDOW_LENGTHS, _STEPS, _SEED = [1, 5, 3, 9, 17, 2], [1, 5, 3], 2, 2026
+_SMALL_WIDTH = 24  # of cores that stand for all widths
 _SAID_AFTER_SECONDS = 2.0  # of compiling, before a user is told why the first call takes long
 # Of a whole tensor, forward and gradients. float32's are the tests'; a product in fewer bits rounds its
 # factors by half of 2^-8 (bf16) or 2^-11 (fp16, tf32), and a few steps add such errors up.
@@ -100,7 +101,7 @@ def catalogue_failure(backend: Any, reference: Any, request: CatalogueRequest) -
     identity = identity_of(backend, device_type, product_dtype)
     if identity is None:
         return None
-    width = min(width, 24) if backend.any_size else width
+    width = min(width, _SMALL_WIDTH) if backend.any_size else width
     return _failure(
         {**identity, "op": "catalogue", "width": str(width)},
         _bounds(_CATALOGUE_PARTS, device_type, product_dtype),
@@ -158,7 +159,7 @@ def dropping(config: CoreConfig) -> CoreConfig:
 
 def small_config(config: CoreConfig) -> CoreConfig:
     """Return a small core of the same kind, with dropout, for code that serves all sizes alike."""
-    small = replace(config, d_model=24, n_heads=2, d_ff=40, window=min(config.window, 9))
+    small = replace(config, d_model=_SMALL_WIDTH, n_heads=2, d_ff=40, window=min(config.window, 9))
     return dropping(replace(small, n_layers=min(config.n_layers, 2)))
 
 
@@ -276,8 +277,10 @@ def check_refine(backend: Any, reference: Any, request: Request) -> Verdict:
         rows = (len(lengths), padded) if is_padded else (sum(lengths),)
         lengths = [min(length, config.window or length) for length in lengths]
         hidden = _random(generator, *rows, config.d_model)
+        # Scores of attention, and so errors of rounding, must not grow with the width.
+        std = 0.15 * min(1.0, (_SMALL_WIDTH / config.d_model) ** 0.5)
         parameters = [
-            (1.0 if p.start == "ones" else 0.0) + 0.15 * _random(generator, *p.shape(config))
+            (1.0 if p.start == "ones" else 0.0) + std * _random(generator, *p.shape(config))
             for p in parameters_of(config)
         ]
         parameters = [p.float().double() for p in parameters]

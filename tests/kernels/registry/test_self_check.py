@@ -252,6 +252,17 @@ def test_every_core_passes(
     assert REFINE.choose(Request(config, "cpu", dtype)).backend.name == "cpu"
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("width", [64, 128, 512])
+def test_plain_products_in_16_bits_pass_at_every_width(width: int, dtype: torch.dtype) -> None:
+    """They are a right kernel's yardstick, so they must be far from what is refused."""
+    heads = width // 32
+    config = CoreConfig(width, heads, 4 * width, 2, adapter="gate", dropout=0.5, attn_dropout=0.25)
+    reference = backends.REFINE.named("reference")
+    verdict = self_check.check_refine(reference, reference, Request(config, "cpu", dtype))
+    assert max(verdict.errors[part] / verdict.bounds[part] for part in verdict.errors) < 0.5
+
+
 @pytest.mark.parametrize("padding", ["left", "left-zeros"])
 @pytest.mark.usefixtures("checks")
 def test_every_padding_passes(padding: str) -> None:
