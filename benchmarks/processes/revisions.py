@@ -36,6 +36,7 @@ def make_cases() -> dict[str, Callable[[], None]]:
     import torch
 
     import lares_kernels as kernels
+    from lares import LaresConfig, LaresModel
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -46,6 +47,11 @@ def make_cases() -> dict[str, Callable[[], None]]:
     items = torch.randn(20_000, 64, requires_grad=True)
     queries = torch.randn(256, 64, requires_grad=True)
     targets = torch.randint(1, len(items), (len(queries),))
+    model = LaresModel(LaresConfig(n_items=5001, max_length=50))
+    histories = [
+        torch.randint(1, 5001, (length,)).tolist()
+        for length in torch.randint(3, 51, (256,)).tolist()
+    ]
 
     def forward() -> None:
         with torch.no_grad():
@@ -66,6 +72,8 @@ def make_cases() -> dict[str, Callable[[], None]]:
         "forward and backward with dropout": training,
         "catalogue loss and its gradients, 20,000 items": loss,
         "top-k of 20,000 items": top_k,
+        "recommend for one history of 8 items": lambda: model.recommend([list(range(1, 9))]),
+        "recommend for 256 histories": lambda: model.recommend(histories),
     }
 
 
@@ -121,8 +129,8 @@ def run_in(checkout: Path, statement: str, environment: Mapping[str, str]) -> st
     Raises:
         subprocess.CalledProcessError: it failed.
     """
-    # Kernels come from the working folder, benchmarks from here.
-    program = f"import sys, lares_kernels; sys.path.insert(0, {str(ROOT)!r}); {statement}"
+    # Kernels and models come from the working folder, benchmarks from here.
+    program = f"import sys, lares, lares_kernels; sys.path.insert(0, {str(ROOT)!r}); {statement}"
     return printed_by([sys.executable, "-c", program], None, checkout, environment)
 
 
@@ -153,11 +161,14 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for number, found in enumerate(rounds_of(options)):
         for case, (other, this) in found.items():
-            rows.append((number, case, f"{other:.2f}", f"{this:.2f}", f"{this / other:.3f}"))
+            rows.append((number, case, f"{other:.3f}", f"{this:.3f}", f"{this / other:.3f}"))
             print(*rows[-1], sep="\t", flush=True)
+    medians: list[float] = []
     for case in dict.fromkeys(row[1] for row in rows):
         of_case = [float(row[4]) for row in rows if row[1] == case]
-        print(f"{case}: median ratio {statistics.median(of_case):.3f}")
+        medians.append(statistics.median(of_case))
+        print(f"{case}: median ratio {medians[-1]:.3f}")
+    print(f"geometric mean {statistics.geometric_mean(medians):.3f}")
     if options.csv:
         write_csv(options.csv, [FIELDS, *rows])
 
