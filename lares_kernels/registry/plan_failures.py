@@ -122,7 +122,8 @@ _UNKNOWN_CARD = ("gpu-name", "unsupported architecture", "unsupported target", "
 
 def cause_of(error: BaseException) -> Cause | None:
     """Return why kernels could not be compiled or started; None if ``error`` is not about that."""
-    if isinstance(error, (torch.OutOfMemoryError, PlanFailure)):
+    # A time limit is the caller's, who may try again with more.
+    if isinstance(error, (torch.OutOfMemoryError, PlanFailure, TimeoutError)):
         return None
     if isinstance(error, subprocess.CalledProcessError):  # the compiler of Triton's launchers
         import sysconfig  # which nothing else needs
