@@ -268,15 +268,11 @@ def refine(
         seed = 0
     if not (cu_seqlens is None or isinstance(cu_seqlens, Tensor)):
         cu_seqlens = torch.as_tensor(cu_seqlens)
-    compiling = torch.compiler.is_compiling()
     rollouts = whole_number("rollouts", rollouts)
     steps_done = whole_number("steps_done", steps_done)
+    longest = _longest(max_length)
     signature = None
-    longest = 0
-    if max_length is not None:
-        longest = whole_number("max_length", max_length)
-        check_max_length(longest, least=1)
-    if not (compiling or training or rollouts != 1 or steps_done or longest):
+    if not (torch.compiler.is_compiling() or training or rollouts != 1 or steps_done or longest):
         signature = repeated_calls.signature_of(
             config, hidden, num_steps, state, return_state, precision
         )
@@ -296,14 +292,9 @@ def refine(
 
     check_hidden(config, hidden)
     ordered = check_parameters(config, parameters, hidden)
-    is_named = isinstance(state, str) and state in ("normal", "zero")
-    if not (state is None or is_named or isinstance(state, Tensor)):
-        raise ValueError(f"state is {state!r}; it must be a tensor, None, 'normal' or 'zero'")
     check_rollouts(config, rollouts)
     sizes = lengths_of(hidden, lengths, cu_seqlens, longest)
     n_sequences = sizes.shape[0]
-    padded = hidden.dim() == 3
-    groups = (n_sequences,) if rollouts == 1 else (n_sequences, rollouts)
     steps, max_steps = depths(config, num_steps, n_sequences, rollouts)
     check_steps_done(steps_done, max_steps, isinstance(state, Tensor))
     if steps is not None:
@@ -311,15 +302,8 @@ def refine(
     if sequence_ids is not None:
         sequence_ids = whole_numbers("sequence_ids", sequence_ids, ((n_sequences,),))
         sequence_ids = sequence_ids.to(hidden.device)
-    given_state = None
-    if isinstance(state, Tensor):
-        given_state = state
-        rows = hidden.shape[0] * rollouts
-        shape = (*groups, *hidden.shape[1:]) if padded else (rows, config.d_model)
-        check_state(config, state, hidden.device, shape)
+    given_state = _given_state(config, hidden, state, n_sequences, rollouts)
 
-    device_type = hidden.device.type
-    products = product_precision(precision, hidden.dtype, device_type)
     differentiates = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (hidden, *ordered, given_state) if tensor is not None
     )
@@ -329,9 +313,8 @@ def refine(
         seed = seed_of_call(None, draws(config, state, dropout), hidden.device)
         if plain and not hidden.is_cuda:
             seed = int(seed)
-    tensors = CallTensors(
-        sizes, steps, sequence_ids, signed(seed) if isinstance(seed, int) else seed
-    )
+    seed = signed(seed) if isinstance(seed, int) else seed
+    tensors = CallTensors(sizes, steps, sequence_ids, seed)
     traced = not can_be_read(sizes)
     told: dict[str, Any] = {
         "rollouts": rollouts,
@@ -345,11 +328,12 @@ def refine(
         "keeps_padding": traced or not hidden.is_cpu,
         "max_length": longest,
     }
+    products = product_precision(precision, hidden.dtype, hidden.device.type)
     backend = _backend_name(
-        config.key, device_type, products, hidden.device.index, *options_of(told)
+        config.key, hidden.device.type, products, hidden.device.index, *options_of(told)
     )
     options = CallOptions(config.key, backend, products, **told)
-    own_last: list[Tensor] = []  # the last states, where a kernel has put them apart
+    last = None  # where no kernel has put the last states apart
     # A loop whose count is not known yet cannot be traced: the operator loops inside.
     if backend == "equations" and not (traced and steps is not None):
         trajectory, final = _equations(
@@ -359,33 +343,68 @@ def refine(
         trajectory, final, _, *own_last = _RefineNow.apply(  # type: ignore[attr-defined]
             hidden, given_state, *tensors, options, *ordered
         )
+        last = own_last[0] if own_last else None
     else:
         handover = Handover()
         run = refine_for(hidden, given_state, ordered, handover)
         trajectory, final, _ = run(hidden, given_state, ordered, *tensors, *options)
-        own_last = [] if handover.last is None else [handover.last]
+        last = handover.last
         if signature is not None and backend == "cpu" and not repeated_calls.is_cached(signature):
             repeated_calls.keep(signature, make_call(hidden, tensors, options))
-
-    if trajectory.dtype != hidden.dtype:
-        final = final.to(hidden.dtype)
-        if return_trajectory or not own_last:
-            trajectory = trajectory.to(hidden.dtype)
-    if own_last:
-        last = own_last[0].to(hidden.dtype)
-    elif traced and steps is not None:
-        # How many steps there are is a symbol, which compilers cannot index by; a tensor they can.
-        last = trajectory[torch.arange(steps.shape[0], device=hidden.device), steps - 1]
-    else:
-        # Of its own memory: saved alone it must not take the trajectory along.
-        last = trajectory.select(1, -1).clone(memory_format=torch.contiguous_format)
+    if last is None:
+        last = _last_of(trajectory, steps if traced else None)
+    last = last.to(hidden.dtype)
+    whole = trajectory.to(hidden.dtype) if return_trajectory else None
     if rollouts > 1:
-        last, trajectory = last.unflatten(0, groups), trajectory.unflatten(0, groups)
-    return RefineOutput(
-        last,
-        trajectory if return_trajectory else None,
-        final if return_state else None,
+        groups = (n_sequences, rollouts)
+        last = last.unflatten(0, groups)
+        whole = None if whole is None else whole.unflatten(0, groups)
+    return RefineOutput(last, whole, final.to(hidden.dtype) if return_state else None)
+
+
+def _longest(max_length: int | None) -> int:
+    """Return the upper bound of packed sequences' lengths that a caller has given, 0 for none."""
+    if max_length is None:
+        return 0
+    longest = whole_number("max_length", max_length)
+    check_max_length(longest, least=1)
+    return longest
+
+
+def _given_state(
+    config: CoreConfig,
+    hidden: Tensor,
+    state: Tensor | str | None,
+    n_sequences: int,
+    rollouts: int,
+) -> Tensor | None:
+    """Return the first state that a caller has given; None where it is drawn or zero.
+
+    Raises:
+        ValueError, TypeError: it is neither a word that is known nor a tensor that fits.
+    """
+    if state is None or (isinstance(state, str) and state in ("normal", "zero")):
+        return None
+    if not isinstance(state, Tensor):
+        raise ValueError(f"state is {state!r}; it must be a tensor, None, 'normal' or 'zero'")
+    groups = (n_sequences,) if rollouts == 1 else (n_sequences, rollouts)
+    rows = (hidden.shape[0] * rollouts, config.d_model)
+    check_state(
+        config, state, hidden.device, (*groups, *hidden.shape[1:]) if hidden.dim() == 3 else rows
     )
+    return state
+
+
+def _last_of(trajectory: Tensor, steps: Tensor | None) -> Tensor:
+    """Return the last states (S, d) of a trajectory (S, T, d), in memory of their own.
+
+    ``steps`` (S,) is given where how many there are is a symbol, which compilers cannot index by; a
+    tensor they can.
+    """
+    if steps is not None:
+        return trajectory[torch.arange(steps.shape[0], device=trajectory.device), steps - 1]
+    # Saved alone it must not take the trajectory along.
+    return trajectory.select(1, -1).clone(memory_format=torch.contiguous_format)
 
 
 def _equations(
