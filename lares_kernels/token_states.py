@@ -8,11 +8,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lares_kernels.common.whole import whole_number, whole_numbers
+from lares_kernels.common.whole import contiguous_int64, whole_number, whole_numbers
 from lares_kernels.module import RecurrentCore
 from lares_kernels.spec.call import check_depth, draws, has_dropout
 from lares_kernels.spec.layout import Layout
-from lares_kernels.spec.lengths import lengths_of
+from lares_kernels.spec.lengths import check_lengths, check_packed, lengths_of
 from lares_kernels.spec.seeds import seed_of_call
 
 
@@ -63,10 +63,12 @@ def refine_states(
     # One for all parts of the run.
     draws_any = core.training and draws(core.config, state, has_dropout(core.config))
     seed = seed_of_call(seed, draws_any, hidden.device)
-    lengths = lengths_of(hidden, lengths, cu_seqlens, 0)
+    lengths = contiguous_int64(lengths_of(hidden, lengths, cu_seqlens, 0))
     if sequence_ids is None:
         sequence_ids = torch.arange(len(lengths), device=hidden.device)
     if num_steps is not None:
+        check_lengths(lengths, None)
+        check_packed(lengths, hidden.shape[0])
         layout = Layout.from_lengths(lengths, sequence_ids)
         num_steps = whole_numbers("num_steps", num_steps, ((len(lengths),),)).to(hidden.device)
         check_depth(int(num_steps.min()))

@@ -10,12 +10,13 @@ from typing import Any, Literal, TypeAlias, get_args
 from lares.errors import ConfigError
 from lares.model.depth import MOST_OVER_MEAN, DepthSampler
 from lares.plain import check_known, option, positive, rate_below, settle_options, whole, whole_in
-from lares_kernels.spec.config import ACTIVATIONS, ADAPTERS, CoreConfig
+from lares_kernels.spec.config import ACTIVATIONS, ADAPTERS, NORMS, CoreConfig
 
 CONFIG_FILE = "config.json"  # of a saved model
 # The op's; what has no adapter is no recurrence.
 Adapter: TypeAlias = Literal[tuple(text for text in ADAPTERS if text != "none")]  # type: ignore[valid-type]
 Activation: TypeAlias = Literal[ACTIVATIONS]  # type: ignore[valid-type]
+Norm: TypeAlias = Literal[NORMS]  # type: ignore[valid-type]
 EvaluationStates = Literal["shared", "drawn"]  # one initial state for all samples, or one for each
 EVALUATION_STATES: tuple[str, ...] = get_args(EvaluationStates)
 MOST_SEED = 2**64 - 1
@@ -58,7 +59,7 @@ class LaresConfig:
         text_dropout: Dropout rate of the text features.
         adapter: Way in which the state meets the pre-block's output.
         activation: Activation of the feed-forward; gelu is computed with erf.
-        norm: Place of LayerNorm.
+        norm: Place of LayerNorm; query is the first SASRec's.
         eps: Number that every LayerNorm adds to the variance.
         dropout: Dropout rate of the embedding and of every sublayer's output.
         attn_dropout: Dropout rate of the attention probabilities.
@@ -85,7 +86,7 @@ class LaresConfig:
     n_core_layers: int = option(2, whole_in(0))
     adapter: Adapter = "add"
     activation: Activation = "gelu"
-    norm: Literal["post", "pre"] = "post"
+    norm: Norm = "post"
     eps: float = 1e-12
     dropout: float = 0.5
     attn_dropout: float = 0.5

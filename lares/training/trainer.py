@@ -166,7 +166,8 @@ class Trainer:
             self._metrics = CsvLog(self.folder.metrics, last_epoch)
             self._timing = CsvLog(self.folder.timing, last_epoch)
             if options.tensorboard:
-                self._board = Board(self.folder.tensorboard, progress.total_steps)
+                first = 0 if begins else progress.total_steps + 1  # not logged yet
+                self._board = Board(self.folder.tensorboard, first)
 
         first_does(self.fabric, open_logs)
         try:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lares_kernels.binding import cpu_library as lib
 from lares_kernels.common.dispatcher import is_eager
+from lares_kernels.common.whole import is_whole
 from lares_kernels.cpu.backend import struct_without_tensors, template_of
 from lares_kernels.cpu.tensor_reader import (
     ANY,
@@ -131,7 +132,7 @@ def _lengths(
         if lengths is None and hidden.dim() == 3:
             return torch.full(hidden.shape[:1], hidden.shape[1], dtype=torch.int64)
         return lengths
-    if hidden.dim() != 2 or lengths is not None or cu_seqlens.is_floating_point():
+    if hidden.dim() != 2 or lengths is not None or not is_whole(cu_seqlens):
         return None
     if not cu_seqlens.is_cpu or cu_seqlens.dim() != 1 or len(cu_seqlens) < 2 or cu_seqlens[0] != 0:
         return None

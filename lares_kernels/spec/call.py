@@ -14,7 +14,7 @@ from lares_kernels.common.whole import whole_number, whole_numbers
 from lares_kernels.spec.config import CoreConfig
 from lares_kernels.spec.handover import Handover
 from lares_kernels.spec.layout import Layout
-from lares_kernels.spec.lengths import check_lengths, check_lengths_given
+from lares_kernels.spec.lengths import check_lengths, check_lengths_given, check_packed
 from lares_kernels.spec.noise import MAX_ROLLOUTS, MAX_SEQUENCES, MAX_STEPS, STREAM_BITS
 from lares_kernels.spec.options import CallOptions
 from lares_kernels.spec.seeds import seed_memory
@@ -282,12 +282,8 @@ class RefineCall:
         check_lengths(self.lengths, self.padded_length or None)
         check_lengths_given(self.lengths, self.options.max_length)
         self._check_padding()
-        total = int(self.lengths.sum())
-        if not self.padded_length and total != self.n_hidden_rows:
-            raise ValueError(
-                f"packed sequences have {total} tokens in all (cu_seqlens runs from 0 to {total}); "
-                f"hidden has {self.n_hidden_rows} rows"
-            )
+        if not self.padded_length:
+            check_packed(self.lengths, self.n_hidden_rows)
         if self.num_steps is not None:
             check_depth(int(self.num_steps.min()))
             most = int(self.num_steps.max())

@@ -27,6 +27,17 @@ def check_lengths(lengths: Tensor, longest: int | None) -> None:
         )
 
 
+def check_packed(lengths: Tensor, n_rows: int) -> None:
+    """Raise ``ValueError`` unless ``lengths`` (B,) of packed sequences add up to the rows of hidden."""
+    # No length exceeds a right sum; but that of huge ones may wrap round to be right.
+    if int(lengths.sum()) != n_rows or int(lengths.max()) > n_rows:
+        total = sum(lengths.tolist())
+        raise ValueError(
+            f"packed sequences have {total} tokens in all (cu_seqlens runs from 0 to {total}); "
+            f"hidden has {n_rows} rows"
+        )
+
+
 def check_max_length(max_length: int, least: int = 0) -> None:
     """Raise ``ValueError`` unless a call of packed sequences can have it; 0 stands for none."""
     if max_length < least:

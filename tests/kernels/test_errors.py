@@ -9,7 +9,14 @@ import pytest
 import torch
 
 import lares_kernels
-from lares_kernels import BackendError, CoreConfig, RecurrentCore, available_backends, explain
+from lares_kernels import (
+    BackendError,
+    CoreConfig,
+    RecurrentCore,
+    available_backends,
+    explain,
+    use_backend,
+)
 from tests.kernels.problems import SMALL, make_problem
 
 
@@ -100,6 +107,25 @@ def test_offsets(offsets: list, message: str) -> None:
     with pytest.raises(ValueError) as caught:
         core(torch.zeros(8, 16), cu_seqlens=torch.tensor(offsets))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", ["reference", "equations", "cpu"])
+@pytest.mark.parametrize(
+    ("lengths", "total"),
+    [
+        ([5, 4], 9),
+        ([1 << 62, 1 << 62, 1 << 62, (1 << 62) + 8], (1 << 64) + 8),
+        ([8, (1 << 63) - 1, (1 << 63) - 1, 2], (1 << 64) + 8),
+        ([(1 << 63) - 1, 1], 1 << 63),
+    ],
+)
+def test_lengths_of_packed_sequences(backend: str, lengths: list, total: int) -> None:
+    """Also those whose sum wraps round to the rows, in 64 bits."""
+    core = RecurrentCore(SMALL)
+    with use_backend(backend), pytest.raises(ValueError) as caught:
+        core(torch.zeros(8, 16), torch.tensor(lengths))
+    assert f"packed sequences have {total} tokens in all" in str(caught.value)
+    assert "hidden has 8 rows" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,25 @@ def test_what_cannot_be_cut_is_refused() -> None:
         refine_states(core, rows, cu_seqlens, [2, 2])
     with pytest.raises(ValueError, match=r"num_steps is 0; it must be in"):
         refine_states(core, rows, cu_seqlens, [2], num_steps=torch.tensor([2, 0, 1, 2]))
+    for wrong, total in (([1, 5, 3], 9), ([1 << 62] * 3 + [(1 << 62) + 18], (1 << 64) + 18)):
+        with pytest.raises(ValueError, match=rf"{total} tokens in all .* hidden has 18 rows"):
+            refine_states(
+                core,
+                rows,
+                None,
+                [2],
+                lengths=torch.tensor(wrong),
+                num_steps=torch.full((len(wrong),), 2),
+            )
+    with pytest.raises(ValueError, match=r"sequence 1 has length -1; every sequence needs"):
+        refine_states(
+            core,
+            rows,
+            None,
+            [2],
+            lengths=torch.tensor([10, -1, 9]),
+            num_steps=torch.tensor([2, 1, 2]),
+        )
     once = RecurrentCore(replace(SMALL, adapter="none"))
     with pytest.raises(ValueError, match=r"has no steps to read"), use_backend("equations"):
         refine_states(once, rows.float(), cu_seqlens, [1])

@@ -7,7 +7,9 @@ import pytest
 from lares import LaresConfig
 from lares.errors import ConfigError
 from lares.training.config import TrainConfig
+from lares_kernels.spec.config import ACTIVATIONS, ADAPTERS, NORMS
 
+OF_THE_OP = {"activation": ACTIVATIONS, "adapter": ADAPTERS, "norm": NORMS}
 FORMER = pytest.mark.parametrize(
     ("option", "former", "now"), [("scores", "cos", "cosine"), ("core", "fmlp", "filter")]
 )
@@ -41,3 +43,14 @@ def test_mistakes_are_told_by_the_new_name(option: str, former: str, now: str) -
     choices = str(caught.value).partition("one of ")[2].split(", ")
     assert now in choices
     assert former not in choices
+
+
+@pytest.mark.parametrize(
+    ("option", "choice"),
+    [(option, each) for option, choices in OF_THE_OP.items() for each in choices if each != "none"],
+)
+def test_a_model_has_every_choice_of_the_op(option: str, choice: str) -> None:
+    """But the adapter that is no recurrence: saved models may have any other."""
+    config = LaresConfig(n_items=9, **{option: choice})
+    assert config.to_dict()[option] == choice
+    assert getattr(config.core_config(), option) == choice

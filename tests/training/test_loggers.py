@@ -9,7 +9,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lares.errors import CheckpointError
+from lares.training.interrupts import Interrupted
 from lares.training.loggers import Board
+from lares.training.spt import train
+from lares.training.trainer import Trainer
+from tests.training.helpers import small_config
 
 
 def logged(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -36,6 +40,27 @@ def test_a_run_that_goes_on_hides_what_it_does_again(tmp_path: Path) -> None:
             board.add("loss", step + first, step)
         board.close()
     assert logged(tmp_path) == {"loss": [(1, 1.0), (2, 4.0), (3, 5.0), (4, 6.0)]}
+
+
+@pytest.mark.parametrize("stops_after", [0, 3])
+def test_a_run_that_goes_on_keeps_what_it_has_logged(
+    stops_after: int, interactions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every epoch and step once, whether the run ended after an epoch or was stopped within one."""
+    options = {"tensorboard": True, "max_epochs": 3, "log_every": 1}
+    whole = small_config(interactions, trainer=options)
+    train(whole, tmp_path / "whole", progress=False)
+    if stops_after:
+        with monkeypatch.context() as patch, pytest.raises(Interrupted):
+            patch.setattr(Trainer, "_asked", lambda self, stop: self.progress.step == stops_after)
+            train(whole, tmp_path / "run", progress=False)
+    else:
+        shorter = small_config(interactions, trainer={**options, "max_epochs": 1})
+        train(shorter, tmp_path / "run", progress=False)
+    train(whole, tmp_path / "run", resume=True, progress=False)
+    folders = (tmp_path / "run", tmp_path / "whole")
+    found, expected = (logged(folder / "tensorboard") for folder in folders)
+    assert found == expected
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:

@@ -112,6 +112,17 @@ def test_one_packed_sequence(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
     assert torch.equal(core(packed, **call).last, wanted.last)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.complex64])
+def test_offsets_that_are_no_whole_numbers(dtype: torch.dtype) -> None:
+    core, hidden = problem()
+    packed = hidden[0, :1]
+    core(packed, cu_seqlens=torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="cu_seqlens must be a vector of at least two whole"):
+        core(packed, cu_seqlens=torch.tensor([0, 1]).to(dtype))
+    with pytest.raises(ValueError, match="cu_seqlens must be a vector of at least two whole"):
+        core(packed, cu_seqlens=torch.tensor([0, 1]).to_sparse())
+
+
 @pytest.mark.parametrize("lengths", [[9], [1, 5, 3, 9], [2] * 40])
 @pytest.mark.parametrize("packed_by", ["lengths", "cu_seqlens"])
 def test_any_number_of_packed_sequences(
