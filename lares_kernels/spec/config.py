@@ -66,14 +66,12 @@ class CoreConfig:
         n_heads: attention heads ``h``; must divide ``d_model``.
         d_ff: width ``f`` of the feed-forward.
         n_layers: layers in the core-block, shared by all steps.
-        adapter: how the state meets ``H``: ``add`` is ``(s + H) / 2``; ``gate`` is
-            ``g s + (1 - g) H`` with ``g = sigmoid(a)``; ``concat`` is ``W [s ; H] + b``; ``none`` runs
-            the layers alone, once, on ``H``: no state and no LayerNorm before them (the pre-block).
+        adapter: how the state meets ``H``, as :class:`lares_kernels.spec.choices.Adapter` has it.
         mixer: how tokens of a sequence mix. ``attention``: causal softmax attention. ``filter``: a
             learned circular filter along the window (FMLP-Rec). ``bsarec``: attention beside
             rescaled frequency bands of the window (BSARec). The last two mix all rows of the padded
             window, so padding is part of their input; their norm is ``post``.
-        activation: of the feed-forward: ``gelu`` (erf), ``gelu_tanh``, ``relu`` or ``silu``.
+        activation: of the feed-forward, as :class:`lares_kernels.spec.choices.Activation` has it.
         norm: ``post`` normalises each residual sum, ``pre`` each branch's input. ``query`` is the first
             SASRec's: ``q = LN(x)``, ``u = q + Attention(queries of q, keys and values of x)``,
             ``v = LN(u)``, ``y = v + FeedForward(v)``.
