@@ -3,7 +3,9 @@
 #ifndef LARES_ENUMS_H
 #define LARES_ENUMS_H
 
-/* Choose how the state meets H: mean, gated mean, product with both, or not at all. */
+/* Choose how the state s meets H. add is (s + H) / 2; gate is g s + (1 - g) H with g =
+ * sigmoid(a); concat is W [s ; H] + b; none runs the layers alone, once, on H: no state and no
+ * LayerNorm before them (the pre-block). */
 enum {
     LARES_ADAPTER_ADD = 0,
     LARES_ADAPTER_GATE = 1,
