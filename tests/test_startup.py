@@ -138,7 +138,7 @@ MISTAKES = {
     "train x --resume": "--resume needs --out",
     "posttrain": "no model: give CHECKPOINT",
     "posttrain --resume": "--resume needs --out",
-    "posttrain x y --objective.kind=ppo": "x is neither a run folder",
+    "posttrain x y --objective.kind=ppo": "objective.kind is 'ppo'; it must be one of policy",
     "posttrain --start.dropout=much": "start.dropout",
     "evaluate": "RUN_OR_MODEL is missing: give run folder",
     "evaluate a b": "a is neither a run folder",

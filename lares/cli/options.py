@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
+import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from lares.errors import ConfigError
@@ -272,9 +273,9 @@ def add_options(parser: OptionParser, options: type, metavars: Mapping[str, str]
         options: dataclass whose fields have defaults.
         metavars: what help calls text that an option takes, where that says more than its name.
     """
-    described = ArgumentParser()
-    described.add_class_arguments(options)
-    about = {action.dest: action.help for action in described._actions}
+    # jsonargparse would run what the command's module imports for type checkers alone, torch too.
+    described = docstring_parser.parse(options.__doc__ or "")
+    about = {each.arg_name: " ".join((each.description or "").split()) for each in described.params}
     kinds = get_type_hints(options)
     for field in dataclasses.fields(options):
         kind = kinds[field.name]
