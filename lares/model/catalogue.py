@@ -95,7 +95,8 @@ class Catalogue(NamedTuple):
 
     def of_rows(self, rows: Tensor) -> Catalogue:
         """Return a catalogue of some items alone, ``rows`` (n,) of this one, in its rows ``1..n``."""
-        return self._replace(items=self.items[functional.pad(rows, (1, 0))])
+        # Plain indexing would wait for other threads on the CPU.
+        return self._replace(items=self.items.index_select(0, functional.pad(rows, (1, 0))))
 
     def ranks(self, states: Tensor, targets: Tensor, excluded: Tensor | None = None) -> Tensor:
         """Return the rank (B,) int64 of each target, 0 for the best; -1 where a score is NaN.

@@ -69,7 +69,7 @@ class Candidates:
         most = min(k, len(self._catalogue.ranked))
         for chosen, excluded in seen_items(left_out) if most else ():
             found = self._catalogue.best(
-                states[_tensor(chosen, states.device)],
+                states.index_select(0, _tensor(chosen, states.device)),
                 most,
                 _tensor(self._places(excluded), states.device),
             )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from lares.data.dataset import Dataset, Sequences, leave_one_out
 from lares.data.formats.arrow import is_in_memory
@@ -179,21 +180,24 @@ class Recommender:
             )
         run = RunFolder(folder, option="folder")
         try:
-            result = train(
-                config,
-                run,
-                resume=is_run(folder),
-                progress=progress,
-                fabric=fabric,
-                dataset=dataset,
-            )
+            # Weights are drawn from torch's generator, which is left as it was.
+            with torch.random.fork_rng(devices=[]):
+                result = train(
+                    config,
+                    run,
+                    resume=is_run(folder),
+                    progress=progress,
+                    fabric=fabric,
+                    dataset=dataset,
+                )
+                model = LaresModel.from_pretrained(run.best)
         except Interrupted as error:
             on = f"the run is saved in {folder}: call fit again with the same data and folder"
             lost = "give fit a folder, and it goes on where it was stopped"
             raise Interrupted(
                 f"fit was stopped; {on if kept else lost}", error.signal_number
             ) from None
-        self._model = LaresModel.from_pretrained(run.best)
+        self._model = model
         self.result, self._dataset, self._sequences = result, dataset, dataset.sequences
 
     # --- lists ------------------------------------------------------------------------------------
@@ -397,7 +401,7 @@ class Recommender:
     def _known_sequences(self) -> Sequences:
         if self._sequences is None:
             raise DataError(
-                "no user is known here: the data were split already (RecBole's sequence form), or "
+                "no user is known here: the data were split already, as in RecBole's sequence form, or "
                 "the folder has no users.parquet; give histories"
             )
         return self._sequences

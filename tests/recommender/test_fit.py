@@ -172,6 +172,30 @@ def test_several_processes_are_refused(table: pa.Table) -> None:
         small(**{"trainer.devices": 2}).fit(table)
 
 
+def test_data_that_are_split_already_name_no_users(tmp_path: Path) -> None:
+    """RecBole's sequence form has histories and targets alone."""
+    header = "item_id_list:token_seq\titem_id:token\n"
+    samples = [" ".join(map(str, range(user, user + 5))) for user in range(1, 20)]
+    for split, more in (("train", 3), ("valid", 4), ("test", 5)):
+        lines = [
+            f"{' '.join(items.split()[: more - 1])}\t{items.split()[more - 1]}" for items in samples
+        ]
+        (tmp_path / f"x.{split}.inter").write_text(header + "\n".join(lines) + "\n")
+    rec = small(**{"sampling.samples": "prefixes"})
+    rec.fit(tmp_path / "x.train.inter", progress=False)
+    assert rec.result is not None
+    assert rec.evaluate() == rec.result.test
+    assert len(lists(rec.recommend(histories=[[1, 2, 3]], k=5))[0]) == 5
+    with pytest.raises(DataError, match=r"no user is known here: .* RecBole's sequence form"):
+        rec.recommend()
+
+
+def test_torchs_generator_is_left_as_it_was(table: pa.Table) -> None:
+    before = torch.random.get_rng_state()
+    small().fit(table, progress=False)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_the_folder_is_removed_unless_it_is_given(
     table: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

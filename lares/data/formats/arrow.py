@@ -27,8 +27,8 @@ def is_in_memory(data: object) -> bool:
 
 def library_of(data: object) -> str:
     """Return the library that a table in memory is of: ``pandas``, ``polars``, or else ``arrow``."""
-    library = type(data).__module__.partition(".")[0]
-    return library if library in ("pandas", "polars") else "arrow"
+    libraries = [kind.__module__.partition(".")[0] for kind in type(data).__mro__]
+    return next((name for name in libraries if name in ("pandas", "polars")), "arrow")
 
 
 class ArrowTable(Table):
@@ -110,13 +110,13 @@ class ArrowTable(Table):
 
 def _columns_of(data: Any) -> tuple[str, str, list[tuple[str, Any]]]:
     """Return what a table is called in messages, its form in words, and its columns by name."""
-    library, kind = library_of(data), type(data).__name__
-    if library == "pandas" and kind == "DataFrame":
+    library, kinds = library_of(data), {kind.__name__ for kind in type(data).__mro__}
+    if library == "pandas" and "DataFrame" in kinds:
         named = [(str(name), data.iloc[:, place]) for place, name in enumerate(data.columns)]
         return "the DataFrame", "pandas DataFrame", named
-    if library == "polars" and kind == "LazyFrame":
+    if library == "polars" and "LazyFrame" in kinds:
         raise DataError("the polars LazyFrame has no rows yet; give its collect()")
-    if library == "polars" and kind == "DataFrame":
+    if library == "polars" and "DataFrame" in kinds:
         return "the DataFrame", "polars DataFrame", _named(data.to_arrow())
     if isinstance(data, pa.RecordBatch):
         return "the Arrow table", "Arrow table", _named(pa.Table.from_batches([data]))
@@ -159,7 +159,7 @@ def _first_of_another_kind(column: Any) -> tuple[Any, int | None]:
     none."""
     kind = None
     for row, value in enumerate(column):
-        if value is None or value != value:  # no value, or NaN, which stands for none
+        if _is_missing(value):
             continue
         kind = kind or _kind(value)
         if _kind(value) != kind:
@@ -167,7 +167,15 @@ def _first_of_another_kind(column: Any) -> tuple[Any, int | None]:
     return None, None
 
 
+def _is_missing(value: Any) -> bool:
+    """Return whether a value stands for none: None, NaN, or what pandas has for them."""
+    try:
+        return bool(pa.array([value], from_pandas=True).null_count)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return False
+
+
 def _kind(value: Any) -> str:
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return "a whole number"
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        return "a number"
     return "text" if isinstance(value, str) else f"a {type(value).__name__}"

@@ -101,6 +101,29 @@ def test_a_column_of_several_kinds_is_in_nobodys_way() -> None:
         load_dataset(columns, time_column="mixed")
 
 
+def test_what_is_no_value_is_of_no_kind() -> None:
+    """Of numbers and text the text is the other kind, whatever is missing before it."""
+    pandas = pytest.importorskip("pandas")
+    items = pandas.Series([1, pandas.NA, None, 2.5, float("nan"), "a"], dtype=object)
+    with pytest.raises(DataError, match="the dict, row 5 .* holds 'a', text, and something else"):
+        load_dataset({"user_id": [1] * 6, "item_id": items})
+    lists = [[1], np.ones(2), "a"]
+    with pytest.raises(
+        DataError, match="the dict, row 1 .* holds array.*, a ndarray, and something"
+    ):
+        load_dataset({"user_id": [1] * 3, "item_id": lists})
+
+
+def test_a_data_frame_of_a_kind_of_its_own() -> None:
+    pandas = pytest.importorskip("pandas")
+
+    class Frame(pandas.DataFrame):
+        pass
+
+    found = load_dataset(Frame(COLUMNS))
+    assert found.source["format"] == "pandas DataFrame"
+
+
 def test_text_that_is_none() -> None:
     letters = pa.StringArray.from_buffers(
         2, pa.array([0, 1, 2], pa.int32()).buffers()[1], pa.py_buffer(b"a\xff")
