@@ -14,7 +14,10 @@ PACKAGES = ("benchmarks", "lares", "lares_kernels")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 FOLDERS = [path.parent for path in MODULES if path.name == "__init__.py"]
 # Inside lares each folder may use those to its right.
-FLOORS = ("cli", "training", "evaluation", "integrations", "objectives", "model", "data")
+FLOORS = (
+    *("cli", "recommender", "training", "evaluation", "integrations", "objectives", "model"),
+    "data",
+)
 
 
 def module_name(path: Path) -> str:

@@ -10,7 +10,20 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+# Twenty users who go on from item to item, each in steps of their own.
+WALKS = {
+    "user_id": [user for user in ("anna", "bo", *range(18)) for _ in range(9)],
+    "item_id": [f"film {(3 * u + u % 3 * n) % 20}" for u in range(20) for n in range(9)],
+    "timestamp": [*range(180)],
+}
+WALKS["user_id"] = list(map(str, WALKS["user_id"]))
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+
+
+BLOCKS = blocks("README.md")
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0])
@@ -21,8 +34,17 @@ def test_python_blocks(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "lengths": torch.tensor([5, 2]),
         "step": 1,
         "item_embedding": torch.nn.Embedding(30, 64),
+        "interactions": WALKS,
     }
     exec(block, given)
+
+
+def test_the_page_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks run one after the other."""
+    monkeypatch.chdir(tmp_path)
+    given = {"interactions": WALKS}
+    for block in blocks("docs/guide/python.md"):
+        exec(block, given)
 
 
 def test_links_lead_somewhere() -> None:

@@ -189,6 +189,8 @@ def _own_data(model: str, options: DataOptions | None) -> str:
     """
     if options is None:
         raise ConfigError(f"no data: {model} is no run, whose data would be taken; give DATA")
+    if not options.path:
+        raise ConfigError(f"no data: {model} was trained on data in memory; give DATA")
     path = Path(options.path)
     if not path.exists():
         seen_from = "" if path.is_absolute() else f" (seen from the folder {Path.cwd()})"

@@ -34,6 +34,9 @@ class Sequences:
     vocabulary: Vocabulary
     name: str
 
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -47,6 +50,7 @@ class Dataset:
         notes: what a reader of the data should be told, a sentence each: what was left out, or taken
             to be so for want of a word.
         source: how the file was understood, by subject: its format, its ids, its times.
+        sequences: everybody's whole history, if the data say who is who.
     """
 
     train: Split
@@ -58,6 +62,7 @@ class Dataset:
     n_interactions: int
     notes: tuple[str, ...] = ()
     source: Mapping[str, str] = field(default_factory=dict)
+    sequences: Sequences | None = None
 
     @property
     def splits(self) -> tuple[Split, Split, Split]:
@@ -96,7 +101,13 @@ class Dataset:
             id(split.items): rows[split.items] for split in self.splits
         }  # which may share items
         train, valid, test = (replace(split, items=moved[id(split.items)]) for split in self.splits)
-        return replace(self, vocabulary=vocabulary, train=train, valid=valid, test=test)
+        sequences = self.sequences
+        if sequences is not None:  # their items are those of the samples
+            items = moved[id(sequences.items)]
+            sequences = replace(sequences, items=items, vocabulary=vocabulary)
+        return replace(
+            self, vocabulary=vocabulary, train=train, valid=valid, test=test, sequences=sequences
+        )
 
 
 @dataclass(frozen=True)
@@ -210,4 +221,5 @@ def leave_one_out(sequences: Sequences) -> Dataset:
         name=sequences.name,
         n_users=len(lengths),
         n_interactions=len(sequences.items),
+        sequences=sequences,
     )

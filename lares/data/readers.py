@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lares.data.dataset import Dataset, Interactions, group_by_user, keep_core, leave_one_out
 from lares.data.file_names import FORMATS, SPLITS, kind, last_name, require_there, stem
+from lares.data.formats.arrow import ArrowTable, is_in_memory
 from lares.data.formats.delimited import DelimitedTable
 from lares.data.formats.parquet import ParquetTable
 from lares.data.formats.recbole import (
@@ -28,7 +30,7 @@ _ITEM, _AMAZON_ITEM = "item_id", "parent_asin"
 
 
 def load_dataset(
-    path: str | Path,
+    path: str | Path | Any,
     *,
     format: str = "auto",
     user_column: str = "user_id",
@@ -45,7 +47,8 @@ def load_dataset(
     Args:
         path: a Parquet or CSV file, or a folder of such parts; a RecBole ``.inter`` file or the folder
             of one (plain interactions, or sequence form with ``NAME.train.inter`` and its fellows,
-            whose own split is kept); an Amazon Reviews 2023 5-core CSV; MovieLens ``u.data``.
+            whose own split is kept); an Amazon Reviews 2023 5-core CSV; MovieLens ``u.data``. Or a
+            table in memory, as :class:`~lares.data.formats.arrow.ArrowTable` takes it.
         format: one of ``FORMATS``; ``auto`` goes by name and columns. ``amazon23`` joins the three
             files of its ``last_out`` form where ``path`` is one of them.
         user_column, item_column: of the ids.
@@ -56,18 +59,23 @@ def load_dataset(
         delimiter: between the cells of text, ``tab`` for a tab; ``auto`` finds it.
         text_ids: take ids for text even where all are whole numbers.
         drop_missing: leave out rows that lack an id or a time; else they are an error.
-        name: of the data in tables; by default the file's.
+        name: of the data in tables; by default the file's, or what kind of table it is.
 
     Raises:
         DataError: the data cannot be used; the message gives the file, and line or column.
         ConfigError: ``core`` is no such number.
     """
-    path = Path(path)
     if format not in FORMATS:
         raise DataError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
-    require_there(path)
     core = whole("core", core, 0)
     how = Reading(user_column, item_column, time_column, delimiter, text_ids, drop_missing, name)
+    if is_in_memory(path):
+        table = ArrowTable(path)
+        if format != "auto":
+            raise DataError(f"format is {format!r}, but {table.path} is no file; leave it out")
+        return _samples_of(read_interactions(table, how, str(table.path)), core)
+    path = Path(path)
+    require_there(path)
     if format == "auto":
         format = _guess_format(path)
     if format == "recbole" and has_sequence_form(path, item_column, delimiter):
@@ -76,7 +84,11 @@ def load_dataset(
                 f"{path} is in sequence form, split already: core={core} cannot be applied"
             )
         return read_sequence_form(path, how)
-    interactions = _READERS[format](path, how)
+    return _samples_of(_READERS[format](path, how), core)
+
+
+def _samples_of(interactions: Interactions, core: int) -> Dataset:
+    """Return the samples in interactions, of users and items with at least ``core``."""
     if core:
         interactions = keep_core(interactions, core)
     dataset = leave_one_out(group_by_user(interactions))

@@ -143,13 +143,16 @@ class Vocabulary:
         Raises:
             DataError: there is no such row.
         """
-        wanted = np.fromiter(rows, dtype=np.int64)
-        outside = (wanted < 1) | (wanted > len(self))
+        return list(self.take(np.fromiter(rows, dtype=np.int64)).to_pylist())
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> pa.Array:
+        """Return the raw ids of catalogue rows (n,) in ``1..n`` as an Arrow array; errors as of
+        :meth:`decode`."""
+        outside = (rows < 1) | (rows > len(self))
         if outside.any():
-            bad = wanted[int(np.argmax(outside))]
+            bad = rows[int(np.argmax(outside))]
             raise DataError(f"there is no item in row {bad}; rows of items are 1..{len(self)}")
-        values: list[Any] = self._ids.take(pa.array(wanted - 1)).to_pylist()
-        return values
+        return self._ids.take(pa.array(rows - 1))
 
     def save(self, path: Path) -> None:
         """Write the ids as a JSON list, whole or not at all."""

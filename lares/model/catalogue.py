@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol, TypedDict
 
 from torch import Tensor
+from torch.nn import functional
 
 import lares_kernels as lk
 
@@ -27,6 +28,18 @@ class Scoring(TypedDict):
 
     scores: str
     temperature: float
+
+
+class BestItems(NamedTuple):
+    """Hold the best items of states.
+
+    Attributes:
+        rows: (B, k) int64 rows of the catalogue, best first, 0 where no item is left.
+        scores: (B, k) of them, -inf where there is none.
+    """
+
+    rows: Tensor
+    scores: Tensor
 
 
 class Catalogue(NamedTuple):
@@ -70,10 +83,20 @@ class Catalogue(NamedTuple):
             excluded: (B, H) int64 rows to leave out, 0 where there is none.
             index: finds them instead of exact search.
         """
-        ids = None if excluded is None else excluded - 1
         if index is not None:
-            return index.search(states, k, ids) + 1
-        return lk.catalogue_top_k(states, self.ranked, k, excluded=ids, **self.scoring).ids + 1
+            return index.search(states, k, None if excluded is None else excluded - 1) + 1
+        return self.best(states, k, excluded).rows
+
+    def best(self, states: Tensor, k: int, excluded: Tensor | None = None) -> BestItems:
+        """Return the best items with their scores; arguments as :meth:`top_k`'s."""
+        ids = None if excluded is None else excluded - 1
+        found = lk.catalogue_top_k(states, self.ranked, k, excluded=ids, **self.scoring)
+        return BestItems(found.ids + 1, found.scores)
+
+    def of_rows(self, rows: Tensor) -> Catalogue:
+        """Return a catalogue of some items alone, ``rows`` (n,) of this one, in its rows ``1..n``."""
+        # Plain indexing would wait for other threads on the CPU.
+        return self._replace(items=self.items.index_select(0, functional.pad(rows, (1, 0))))
 
     def ranks(self, states: Tensor, targets: Tensor, excluded: Tensor | None = None) -> Tensor:
         """Return the rank (B,) int64 of each target, 0 for the best; -1 where a score is NaN.

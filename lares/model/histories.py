@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lares.errors import DataError, NotAListError
 from lares.names import shown
 from lares.plain import plain
 
+if TYPE_CHECKING:
+    from lares.data.vocabulary import Vocabulary
 
-def checked_items(histories: Iterable[Any]) -> list[list[int | str]]:
+
+def _numbered(number: int) -> str:
+    return f"history {number}"
+
+
+def checked_items(
+    histories: Iterable[Any], name: Callable[[int], str] = _numbered
+) -> list[list[int | str]]:
     """Return histories of raw ids as plain whole numbers and texts.
 
     Whole numbers of NumPy and PyTorch are whole numbers. A float is no id, not even 3.0: whoever
     gives one has lost whole numbers on the way, and may have lost more.
+
+    Args:
+        histories: of raw ids.
+        name: says in messages which of them it is that has a number, counted from 0.
 
     Raises:
         DataError: a history is empty or no list, or an item is neither; the message gives its place.
@@ -22,7 +35,7 @@ def checked_items(histories: Iterable[Any]) -> list[list[int | str]]:
     """
     wanted = "histories, each a list of item ids"
     return [
-        _checked_history(number, history)
+        _checked_history(name(number), history)
         for number, history in enumerate(elements("histories", histories, wanted))
     ]
 
@@ -70,22 +83,46 @@ def _no_row(number: int, history: list[int | str], n_items: int) -> DataError:
     raise AssertionError("every item is a row")
 
 
-def _checked_history(number: int, history: Any) -> list[int | str]:
-    items = elements(f"history {number}", history, "item ids")
+def rows_of_ids(
+    vocabulary: Vocabulary,
+    histories: Sequence[Sequence[int | str]],
+    name: Callable[[int], str] = _numbered,
+) -> list[list[int]]:
+    """Return rows of raw ids, of histories as :func:`checked_items` gives them.
+
+    Raises:
+        DataError: an item is unknown; the message gives its place.
+    """
+    found = vocabulary.find(item for history in histories for item in history).tolist()
+    rows, end = [], 0
+    for number, history in enumerate(histories):
+        start, end = end, end + len(history)
+        rows.append(found[start:end])
+        if 0 in rows[-1]:
+            position = rows[-1].index(0)
+            unknown = vocabulary.unknown(history[position])
+            raise DataError(f"{name(number)}, position {position}: {unknown}")
+    return rows
+
+
+def _checked_history(name: str, history: Any) -> list[int | str]:
+    items = elements(name, history, "item ids")
     if not items:
-        raise DataError(f"history {number} is empty; every history needs at least one item")
+        raise DataError(f"{name} is empty; every history needs at least one item")
     if {int, str}.issuperset(map(type, items)):  # at once: one by one is slower than a small model
         return items
-    return [_checked_item(number, position, item) for position, item in enumerate(items)]
+    return [
+        _checked_item(f"{name}, position {position}", item) for position, item in enumerate(items)
+    ]
 
 
-def _checked_item(number: int, position: int, item: Any) -> int | str:
+def _checked_item(place: str, item: Any) -> int | str:
     if isinstance(item, str):
         return str(item)
     found = plain(item)
     if isinstance(found, bool) or not isinstance(found, int):
         raise DataError(
-            f"item {shown(item)} in history {number}, position {position} is a {type(item).__name__}; "
+            f"item {shown(item)} in {place} is a {type(item).__name__}; "
             "ids are whole numbers or texts"
         )
     return found

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lares.errors import ConfigError, DataError, WeightsError
+from lares.errors import ConfigError, WeightsError
 from lares.finite import NonFinite, first_non_finite
 from lares.model.catalogue import Catalogue, ItemIndex
 from lares.model.config import MOST_SEED, LaresConfig
 from lares.model.encoder import LaresEncoder
-from lares.model.histories import checked_items, checked_rows, elements
+from lares.model.histories import checked_items, checked_rows, elements, rows_of_ids
 from lares.model.modes import evaluating
 from lares.model.packed import PackedHistories
 from lares.model.seen import seen_items
@@ -27,7 +27,6 @@ from lares.plain import plain, whole
 from lares_kernels.spec.noise import MAX_SEQUENCES
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from lares.data.vocabulary import Vocabulary
@@ -184,7 +183,7 @@ class LaresModel(nn.Module):
         """
         rows = histories
         if self.vocabulary is not None:
-            rows = _rows_of(self.vocabulary, checked_items(histories))
+            rows = rows_of_ids(self.vocabulary, checked_items(histories))
         remove_history = _removes_history(remove_history, remove_seen)
         found = self.recommend_rows(
             rows, k, remove_history=remove_history, num_steps=num_steps, seed=seed, index=index
@@ -246,6 +245,28 @@ class LaresModel(nn.Module):
                         found[places[number]] = [item for item in row if item]
         return found
 
+    @torch.no_grad()
+    def states_of_rows(
+        self,
+        histories: Sequence[Sequence[int] | NDArray[np.integer[Any]]],
+        num_steps: int | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
+        """Return the states (B, d) that :meth:`recommend_rows` ranks by, of one batch.
+
+        Args:
+            histories: rows ``1..V-1`` of the catalogue, oldest first, at least one each: they are not
+                looked at again.
+            num_steps, seed: as in :meth:`recommend`.
+
+        Raises:
+            WeightsError: (a ValueError) a weight is NaN or infinite.
+        """
+        seed = whole("seed", self.seed if seed is None else seed, 0, MOST_SEED)
+        self._refuse_non_finite()
+        with evaluating(self):
+            return self._last_states(histories, plain(num_steps), seed, [0] * len(histories))
+
     def _best(
         self,
         states: Tensor,
@@ -263,7 +284,7 @@ class LaresModel(nn.Module):
 
     def _last_states(
         self,
-        histories: Sequence[Sequence[int]],
+        histories: Sequence[Sequence[int] | NDArray[np.integer[Any]]],
         num_steps: int | None,
         seed: int,
         sequence_ids: Sequence[int],
@@ -272,7 +293,7 @@ class LaresModel(nn.Module):
         recent = [history[-self.config.max_length :] for history in histories]
         packed = PackedHistories.from_flat(
             self.config,
-            torch.tensor([*chain.from_iterable(recent)], device=self.device),
+            torch.from_numpy(np.concatenate(recent).astype(np.int64)).to(self.device),
             torch.tensor([len(history) for history in recent]),
             torch.tensor(sequence_ids, device=self.device),
         )
@@ -280,8 +301,8 @@ class LaresModel(nn.Module):
         if not bool(torch.isfinite(states).all()):
             row = int((~torch.isfinite(states)).any(1).nonzero()[0])
             raise WeightsError(
-                f"the state of history {histories[row]} (rows of the catalogue) is not finite, though "
-                "every weight is: the weights are too large for their precision"
+                f"the state of history {np.array(histories[row]).tolist()} (rows of the catalogue) is "
+                "not finite, though every weight is: the weights are too large for their precision"
             )
         return states
 
@@ -393,20 +414,6 @@ def _batches(streams: Sequence[int]) -> Iterator[list[int]]:
     for places in chunks.values():
         for start in range(0, len(places), _RECOMMEND_BATCH):
             yield places[start : start + _RECOMMEND_BATCH]
-
-
-def _rows_of(vocabulary: Vocabulary, histories: Sequence[Sequence[int | str]]) -> list[list[int]]:
-    """Return rows of raw ids; raise ``DataError`` with its place for the first that is unknown."""
-    found = vocabulary.find(item for history in histories for item in history).tolist()
-    rows, end = [], 0
-    for number, history in enumerate(histories):
-        start, end = end, end + len(history)
-        rows.append(found[start:end])
-        if 0 in rows[-1]:
-            position = rows[-1].index(0)
-            unknown = vocabulary.unknown(history[position])
-            raise DataError(f"history {number}, position {position}: {unknown}")
-    return rows
 
 
 def _versions(weights: Iterable[Tensor]) -> object:

@@ -364,7 +364,11 @@ def read_run_options(path: Path) -> dict[str, Any]:
 
 def read_config(path: Path) -> RunConfig:
     """The configuration in the ``config.yaml`` of a run of any kind."""
-    options = read_run_options(path)
+    return config_of(read_run_options(path))
+
+
+def config_of(options: Mapping[str, Any]) -> RunConfig:
+    """The configuration of nested ``options`` of a run of any kind."""
     kind = PosttrainConfig if "start" in options else TrainConfig
     return kind.from_dict(options)
 

@@ -1,4 +1,4 @@
-"""Show a run while it goes: a line as it starts, a bar on a terminal, a line an epoch."""
+"""Show a run while it goes: a line as it starts and for an epoch, a bar where one can be drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 
 def tell(notes: Iterable[str]) -> None:
@@ -34,7 +34,8 @@ def _show(line: str) -> None:
 
 
 class Display:
-    """Shows a run on standard output, and a bar on standard error where that is a terminal.
+    """Shows a run on standard output, and a bar on standard error where that is a terminal, or in the
+    notebook that it is run in.
 
     Args:
         wanted: else nothing is shown.
@@ -57,8 +58,7 @@ class Display:
             initial=done,
             desc=f"epoch {epoch}/{self._max_epochs}",
             unit=" samples",
-            # Into a file a bar is thousands of lines.
-            disable=not (self._wanted and sys.stderr is not None and sys.stderr.isatty()),
+            disable=not (self._wanted and _shows_bars()),
             leave=False,
         )
 
@@ -86,6 +86,15 @@ class Display:
             self.say(
                 f"{seconds:.3g} s an epoch: at most {_span(seconds * left)} for the {left} to come"
             )
+
+
+def _shows_bars() -> bool:
+    """Return whether a bar can be drawn over: into a file it is thousands of lines."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is not None and "IPKernelApp" in shell.config:  # as tqdm knows notebooks
+        return True
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _span(seconds: float) -> str:

@@ -53,13 +53,14 @@ class RunFolder:
 
     Args:
         path: of the folder.
+        option: that names the folder where it is given, for messages.
 
     Attributes:
         begun: whether a step was taken or a state saved, so that the folder is worth keeping.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, option: str = "--out") -> None:
+        self.path, self.option = path, option
         self.config = path / RUN_CONFIG_FILE
         self.record = path / "data.json"
         self.state = path / "checkpoints" / "last.safetensors"
@@ -109,14 +110,34 @@ class RunFolder:
         with contextlib.ExitStack() as stack:
             stack.callback(lambda: _remove_empty(made))
             for attempt in range(_ATTEMPTS):
-                _make_folders(self.path, made)
+                self._make_folders(made)
                 try:
                     stack.enter_context(held(self.path))
                     break
                 except FileNotFoundError as error:
                     if attempt == _ATTEMPTS - 1:
-                        raise _cannot_be_made(self.path, error) from error
+                        raise self._cannot_be_made(error) from error
             yield
+
+    def _make_folders(self, made: set[Path]) -> None:
+        """Make the folder and those above it, and add those that were not there to ``made``."""
+        path = self.path
+        for attempt in range(_ATTEMPTS):
+            try:
+                made.update(folder for folder in (path, *path.parents) if not folder.exists())
+                path.mkdir(parents=True, exist_ok=True)
+                return
+            except OSError as error:
+                # Another may remove an empty folder that was found there, or before one is made in it.
+                passing = isinstance(error, FileNotFoundError | FileExistsError)
+                if attempt == _ATTEMPTS - 1 or not passing:
+                    raise self._cannot_be_made(error) from error
+
+    def _cannot_be_made(self, error: OSError) -> ConfigError:
+        return ConfigError(
+            f"{self.path} cannot be made a run folder: {error.strerror or error}; "
+            f"give another {self.option}"
+        )
 
     def look(self, config: RunConfig, resume: bool) -> None:
         """See beforehand, and without torch, that a run can have the folder, and leave it as it is.
@@ -144,7 +165,8 @@ class RunFolder:
         for path in self._files():
             if path.exists() and not path.is_file():
                 raise ConfigError(
-                    f"{path} is no file that a run can have there; move it away, or give another --out"
+                    f"{path} is no file that a run can have there; move it away, or give another "
+                    f"{self.option}"
                 )
         if self.config.exists():
             if not resume:
@@ -159,7 +181,7 @@ class RunFolder:
             if changed:
                 raise ConfigError(
                     f"{self.path} was started with other options ({', '.join(sorted(changed))}); "
-                    "resume with the same ones, or give another --out"
+                    f"resume with the same ones, or give another {self.option}"
                 )
         elif resume and self.path.is_dir() and self._others():
             raise ConfigError(
@@ -199,7 +221,8 @@ class RunFolder:
             same_form = now if now.form == record.form else DataRecord.of(dataset, record.form)
             return record.difference(same_form)
 
-        path, before = config.data.path, DataRecord.load(self.record)
+        path = config.data.path or dataset.name  # the latter of data in memory
+        before = DataRecord.load(self.record)
         difference = ""
         if self.config.exists() and before is not None:
             difference = differs(before)
@@ -209,7 +232,7 @@ class RunFolder:
         if difference:
             raise DataError(
                 f"{path} is not the data that {self.path} began with: {difference}; give the same data "
-                "(it may have moved), or another --out for a run of its own"
+                f"(it may have moved), or another {self.option} for a run of its own"
             )
         trained = None if source is None else DataRecord.load(source.record)
         if source is not None and trained is not None and differs(trained):
@@ -231,26 +254,6 @@ class RunFolder:
         name = str(self.path)
         between = "=" if name.startswith("-") else " "  # else it would be an option
         return f"lares {command} --out{between}{shell_word(name)} --resume"
-
-
-def _make_folders(path: Path, made: set[Path]) -> None:
-    """Make a folder and those above it, and add those that were not there to ``made``."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            made.update(folder for folder in (path, *path.parents) if not folder.exists())
-            path.mkdir(parents=True, exist_ok=True)
-            return
-        except OSError as error:
-            # Another may remove an empty folder after it was found there, or before one is made in it.
-            passing = isinstance(error, FileNotFoundError | FileExistsError)
-            if attempt == _ATTEMPTS - 1 or not passing:
-                raise _cannot_be_made(path, error) from error
-
-
-def _cannot_be_made(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(
-        f"{path} cannot be made a run folder: {error.strerror or error}; give another --out"
-    )
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

@@ -28,11 +28,12 @@ from lares.training.trainer import Trainer
 
 def train(
     config: TrainConfig,
-    run_dir: Path,
+    run_dir: Path | RunFolder,
     *,
     resume: bool = False,
     progress: bool = True,
     fabric: Fabric | None = None,
+    dataset: Dataset | None = None,
 ) -> TrainResult:
     """Run SPT (arXiv 2505.16865, section 3.3) and test the best model.
 
@@ -42,21 +43,24 @@ def train(
         resume: go on with the run in ``run_dir``.
         progress: show a bar and a line an epoch.
         fabric: launched engine, where the caller needs it too; by default :func:`launch`'s.
+        dataset: read already; by default it is read as ``config.data`` says.
 
     Raises:
         LaresError: anything that a user can act on; see its kinds in :mod:`lares.errors`.
     """
     fabric = launch(config.trainer) if fabric is None else fabric
     all_do(fabric, lambda: config.check_processes(fabric.world_size))
-    folder = RunFolder(Path(run_dir))
+    folder = run_dir if isinstance(run_dir, RunFolder) else RunFolder(Path(run_dir))
     with contextlib.ExitStack() as stack:
         first_does(fabric, lambda: stack.enter_context(folder.held(config, resume)))
-        dataset = all_do(fabric, lambda: load_dataset(**dataclasses.asdict(config.data)))
+        data = dataset
+        if data is None:
+            data = all_do(fabric, lambda: load_dataset(**dataclasses.asdict(config.data)))
         if fabric.is_global_zero:
-            tell(dataset.notes)
-        first_does(fabric, lambda: folder.belong(config, dataset))
-        phase = all_do(fabric, lambda: _phase(config, dataset, place_of(fabric)))
-        trainer = Trainer(config, phase, dataset, folder, fabric, progress)
+            tell(data.notes)
+        first_does(fabric, lambda: folder.belong(config, data))
+        phase = all_do(fabric, lambda: _phase(config, data, place_of(fabric)))
+        trainer = Trainer(config, phase, data, folder, fabric, progress)
         if resume:
             trainer.resume()
         # All that can be wrong beforehand has been looked at.

@@ -69,7 +69,9 @@ class TrainedModel(NamedTuple):
             _known(replace(split, items=rows[split.items]))
             for split in (dataset.train, dataset.valid, dataset.test)
         )
-        known = replace(dataset, vocabulary=vocabulary, train=train, valid=valid, test=test)
+        known = replace(
+            dataset, vocabulary=vocabulary, train=train, valid=valid, test=test, sequences=None
+        )
         return known, len(unknown)
 
     def _unknown(self, dataset: Dataset) -> list[Any]:

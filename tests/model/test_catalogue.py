@@ -48,3 +48,29 @@ def test_an_index_is_asked_in_its_own_numbers(model: LaresModel) -> None:
     excluded = torch.tensor([[3, 0]])
     found = model.catalogue.top_k(torch.randn(1, 16), 3, excluded, Index())
     assert found.tolist() == [[8, 1, 0]]
+
+
+def test_scores_beside_rows_and_a_catalogue_of_some_rows(model: LaresModel) -> None:
+    states = torch.randn(3, 16)
+    scores = model.score_states(states).detach()
+    best = model.catalogue.best(states, 8, torch.tensor([[4], [0], [0]]))
+    assert best.rows[0, -1] == 0
+    assert best.scores[0, -1] == -torch.inf
+    found = best.rows > 0
+    assert torch.allclose(best.scores[found], scores.gather(1, best.rows)[found], atol=1e-6)
+    rows = torch.tensor([2, 5, 7])
+    some = model.catalogue.of_rows(rows).best(states, 3)
+    assert torch.equal(some.rows, scores[:, rows].argsort(1, descending=True) + 1)
+    assert model.catalogue.of_rows(rows[:0]).ranked.shape == (0, 16)
+
+
+def test_states_of_rows_are_those_that_lists_are_made_of(model: LaresModel) -> None:
+    histories = [[1, 2, 3] * 30, [5], [8, 4]]
+    states = model.states_of_rows(
+        [histories[0], *map(torch.Tensor.numpy, map(torch.tensor, histories[1:]))]
+    )
+    best = model.catalogue.top_k(states, 4)
+    assert best.tolist() == model.recommend_rows(histories, 4, remove_history=False)
+    deeper = model.states_of_rows(histories, num_steps=2, seed=3)
+    found = model.recommend_rows(histories, 4, remove_history=False, num_steps=2, seed=3)
+    assert model.catalogue.top_k(deeper, 4).tolist() == found
