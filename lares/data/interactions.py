@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lares.data.dataset import Interactions
+from lares.data.dataset import Interactions, keep_core
 from lares.data.ids import Coder, Codes, is_text, sort_codes
 from lares.data.tables import ReadAgain, Table
 from lares.data.times import Times, compact, join_pieces, read_times
 from lares.errors import DataError
 
-DEFAULT_TIME = "timestamp"
+DEFAULT_USER, DEFAULT_ITEM, DEFAULT_TIME = "user_id", "item_id", "timestamp"
 ROW_ORDER = ""  # the name of a time column that stands for none
+# What others call the columns of users, items and times, where no column has the default's name.
+_OTHERS_NAMES = {
+    "Amazon Reviews 2023": (DEFAULT_USER, "parent_asin", DEFAULT_TIME),
+    "Amazon's reviews of 2014 and 2018": ("reviewerID", "asin", "unixReviewTime"),
+    "Amazon's ratings": ("user", "item", DEFAULT_TIME),
+    "MovieLens": ("userId", "movieId", DEFAULT_TIME),
+}
 _SHOWN_PLACES = 3
 _SAMPLE_ROWS = 1000
 _TIME_WORDS = ("time", "date", "timestamp", "ts", "epoch", "unix", "when", "day", "at")
@@ -35,6 +42,8 @@ class Reading:
         text_ids: keep ids text that could be numbers.
         drop_missing: leave out rows that lack a value; else they are an error.
         name: of the data; None is the file's.
+        header: whether text with delimiters has a header line; else columns are called 0, 1, 2, ...
+        core: keep only users and items with at least this many interactions; 0 keeps all.
     """
 
     user: str
@@ -43,7 +52,26 @@ class Reading:
     delimiter: str
     text_ids: bool
     drop_missing: bool
-    name: str | None
+    name: str | None = None
+    header: bool = True
+    core: int = 0
+
+
+def with_others_names(table: Table, how: Reading) -> tuple[Reading, str]:
+    """Return how to read a table whose columns have names that others give them, and whose those are.
+
+    Names that were asked for stay, and so do all where the table has the default's; then whose is "".
+    """
+    for whose, (user, item, time) in _OTHERS_NAMES.items():
+        user = user if how.user == DEFAULT_USER and how.user not in table.names else how.user
+        item = item if how.item == DEFAULT_ITEM and how.item not in table.names else how.item
+        timed = time in table.names
+        if (user, item) == (how.user, how.item) or not {user, item} <= set(table.names):
+            continue
+        if timed or item != "item":  # which is too common a name to tell anything by itself
+            known = timed and how.time is None
+            return replace(how, user=user, item=item, time=time if known else how.time), whose
+    return how, ""
 
 
 def choose_time(table: Table, how: Reading) -> tuple[str | None, str]:
@@ -110,6 +138,7 @@ def read_interactions(table: Table, how: Reading, name: str, note: str = "") -> 
     Raises:
         DataError: the table is empty, a value is missing, or is no id or no time.
     """
+    how, whose = with_others_names(table, how)
     user, item = how.user, how.item
     table.require((user, item))
     time, time_note = choose_time(table, how)
@@ -132,7 +161,7 @@ def read_interactions(table: Table, how: Reading, name: str, note: str = "") -> 
     kept, notes = kept_rows(table, missing, how.drop_missing)
     user_codes, user_ids = sort_codes(codes.pop(user).select(kept), how.text_ids)
     item_codes, item_ids = sort_codes(codes.pop(item).select(kept), how.text_ids)
-    return Interactions(
+    interactions = Interactions(
         user_codes,
         item_codes,
         user_ids,
@@ -142,11 +171,13 @@ def read_interactions(table: Table, how: Reading, name: str, note: str = "") -> 
         notes=tuple(filter(None, (time_note, note, *notes))),
         source={
             "format": table.form,
+            "columns": f"users {user!r}, items {item!r}{f', as in {whose}' * bool(whose)}",
             "user ids": describe_ids(user_ids),
             "item ids": describe_ids(item_ids),
             "times": "order of the rows" if times is None else f"column {time!r}, {times.form}",
         },
     )
+    return keep_core(interactions, how.core) if how.core else interactions
 
 
 def _coded(table: Table, wanted: list[str]) -> tuple[dict[str, Codes], Times | None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from lares.data.file_names import Format
+from lares.data.forms import Format
 from lares.errors import ConfigError
 from lares.model.config import MOST_SEED, MOST_STEPS, MOST_THREADS, EvaluationStates, LaresConfig
 from lares.objectives.rpt.config import RptConfig
@@ -42,11 +42,13 @@ class DataOptions:
 
     Attributes:
         path: File or folder of interactions.
-        format: Format of the data; auto goes by name and columns.
+        format: Format of the data; auto goes by names, columns and first lines.
         user_column: Column of the users' ids.
         item_column: Column of the items' ids.
         time_column: Column to order a user's rows by. With null it is 'timestamp' if there is such a
             column, else the order of the rows, which "" asks for.
+        header: Whether text with delimiters has a header line; without one columns are called by their
+            numbers, from 0.
         core: Keep only users and items with at least this many interactions; 0 keeps all.
         delimiter: Separator of the cells of text, such as ; or tab; auto finds it.
         text_ids: Take ids for text even where all are whole numbers.
@@ -58,6 +60,7 @@ class DataOptions:
     user_column: str = "user_id"
     item_column: str = "item_id"
     time_column: str | None = None
+    header: bool = True
     core: int = option(0, whole_in(0))
     delimiter: str = "auto"
     text_ids: bool = False
