@@ -209,9 +209,10 @@ def _read_recbole(form: Form, path: Path, how: Reading) -> Interactions | Datase
     from lares.data.interactions import read_interactions
 
     if has_sequence_form(path, how.item, how.delimiter):
-        if how.core:
+        if how.filters():
             raise DataError(
-                f"{path} is in sequence form, split already: core={how.core} cannot be applied"
+                f"{path} is in sequence form, split already: {', '.join(how.filters())} cannot be "
+                "applied"
             )
         return read_sequence_form(path, how)
     file = atomic_file(path)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
+from lares.data.conditions import Repeats, check_bound, check_condition
 from lares.data.dataset import Dataset, group_by_user, leave_one_out
 from lares.data.file_names import require_there
 from lares.data.formats.delimited import DelimitedTable
@@ -14,7 +16,7 @@ from lares.data.forms import FORMAT_NAMES, FORMS, known_form
 from lares.data.interactions import DEFAULT_ITEM, DEFAULT_USER, Reading
 from lares.data.tables import Table, part_files
 from lares.errors import DataError
-from lares.plain import whole
+from lares.plain import one_of, whole
 
 
 def load_dataset(
@@ -25,6 +27,10 @@ def load_dataset(
     item_column: str = DEFAULT_ITEM,
     time_column: str | None = None,
     header: bool = True,
+    where: str = "",
+    since: str = "",
+    until: str = "",
+    repeats: str = "keep",
     core: int = 0,
     delimiter: str = "auto",
     text_ids: bool = False,
@@ -44,6 +50,12 @@ def load_dataset(
             asks for. Ties keep the order of the rows.
         header: whether text with delimiters has a header line; without one columns are called by their
             numbers from ``"0"``.
+        where: condition that rows must fulfil, on any columns: ``rating >= 4 and event in ('view',
+            'buy')``. Comparisons, ``and``, ``or``, ``not``, ``in``, parentheses; ``""`` keeps all rows.
+        since, until: the first and the last time to keep: a date, a date with time, or a number as the
+            column of times has them; ``""`` is none.
+        repeats: ``keep``; ``consecutive`` leaves out an item that is the user's item before it, too;
+            ``first`` and ``last`` keep an item's first or last time with the user.
         core: keep only users and items with at least this many interactions; 0 keeps all.
         delimiter: between the cells of text, ``tab`` for a tab; ``auto`` finds it.
         text_ids: take ids for text even where all are whole numbers.
@@ -52,7 +64,7 @@ def load_dataset(
 
     Raises:
         DataError: the data cannot be used; the message gives the file, and line or column.
-        ConfigError: ``core`` is no such number.
+        ConfigError: ``core`` is no such number, ``where`` no condition, a bound no time.
     """
     path = Path(path)
     if format not in FORMAT_NAMES:
@@ -62,6 +74,10 @@ def load_dataset(
             f"header=False is for text with delimiters, the format csv, and not for {format}"
         )
     require_there(path)
+    one_of("repeats", repeats, get_args(Repeats))
+    check_condition("where", where)
+    check_bound("since", since)
+    check_bound("until", until)
     how = Reading(
         user=user_column,
         item=item_column,
@@ -71,6 +87,10 @@ def load_dataset(
         drop_missing=drop_missing,
         name=name,
         header=header,
+        where=where,
+        since=since,
+        until=until,
+        repeats=repeats,
         core=whole("core", core, 0),
     )
     form, sign = (FORMS[format], "asked for") if format != "auto" else known_form(path, header)
