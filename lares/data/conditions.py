@@ -26,6 +26,7 @@ _TOKEN = re.compile(
 _SAME = {"==": "=", "<>": "!="}
 _COMPARED = ("=", "!=", "<", "<=", ">", ">=")
 _EXAMPLE = "such as rating >= 4 and event in ('view', 'buy')"
+_MOST_DIGITS = 18  # of a whole number that 64 bits always hold
 _DEEPEST = 100  # parentheses in each other
 _DAY = datetime.timedelta(days=1)
 _ZONE = re.compile(r"([+-][0-9]{2}):?([0-9]{2})$")
@@ -173,7 +174,8 @@ class _Parser:
         self._place += 1
         if kind == "text":
             return value
-        return int(value) if value.lstrip("+-").isdecimal() else float(value)
+        is_whole = value.lstrip("+-").isdecimal() and len(value) <= _MOST_DIGITS
+        return int(value) if is_whole else float(value)
 
 
 @dataclass(frozen=True)

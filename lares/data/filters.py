@@ -16,7 +16,7 @@ from lares.data.conditions import Bound, Comparison, Condition, columns_of, pars
 from lares.data.dataset import Interactions, user_order
 from lares.data.ids import is_text
 from lares.data.tables import Table
-from lares.data.times import Times, nanoseconds_of_numbers
+from lares.data.times import Times, first_failing, nanoseconds_of_numbers
 from lares.errors import ConfigError, DataError
 from lares.names import shown
 
@@ -67,6 +67,9 @@ class FilteredTable(Table):
             yield batch.select(list(columns)).filter(fulfilled)
             first += batch.num_rows
 
+    def require(self, columns: Sequence[str]) -> None:
+        self._table.require(columns)
+
     def head(self, rows: int) -> pa.Table:
         return self._table.head(rows)
 
@@ -96,16 +99,16 @@ class FilteredTable(Table):
             return functools.reduce(
                 pc.and_kleene if condition.word == "and" else pc.or_kleene, parts
             )
-        cells, column = batch.column(condition.column), condition.column
-        if pa.types.is_dictionary(cells.type):
-            cells = cells.cast(cells.type.value_type)
+        compare, column = _COMPARED[condition.sign], condition.column
         as_text = isinstance(condition.values[0], str)
-        if as_text:
-            cells = self._texts(cells)
-        elif is_text(cells.type):
-            cells = self._numbers(column, self._texts(cells), first)
-        compare = _COMPARED[condition.sign]
+        cells = batch.column(column)
         try:
+            if pa.types.is_dictionary(cells.type):
+                cells = cells.cast(cells.type.value_type)
+            if as_text:
+                cells = self._texts(cells)
+            elif is_text(cells.type):
+                cells = self._numbers(column, cells, first)
             return functools.reduce(
                 pc.or_kleene, [compare(cells, value) for value in condition.values]
             )
@@ -116,25 +119,26 @@ class FilteredTable(Table):
             ) from error
 
     def _texts(self, cells: pa.Array) -> pa.Array:
-        """Return cells as text, without blanks around it where they may be ids, empty ones as null."""
+        """Return cells as text; where types are not told, without blanks around and empty ones null."""
         texts = cells.cast(pa.large_string())
-        if self.typed:
-            return texts
-        texts = pc.utf8_trim_whitespace(texts)
-        return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.large_string()), texts)
+        return texts if self.typed else _stripped(texts)
 
-    def _numbers(self, column: str, texts: pa.Array, first: int) -> pa.Array:
+    def _numbers(self, column: str, cells: pa.Array, first: int) -> pa.Array:
+        texts = _stripped(cells.cast(pa.large_string()))
         try:
             return texts.cast(pa.float64())
         except pa.ArrowInvalid:
-            for row, text in enumerate(texts.to_pylist()):
-                try:
-                    float(text or 0)
-                except ValueError:
-                    raise self._table.problem(column)(
-                        f"holds {shown(text)}, which data.where compares with a number", first + row
-                    ) from None
-            raise
+            row = first_failing(texts, pa.float64())
+            raise self._table.problem(column)(
+                f"holds {shown(texts[row].as_py())}, which data.where compares with a number",
+                first + row,
+            ) from None
+
+
+def _stripped(texts: pa.Array) -> pa.Array:
+    """Return texts without blanks around them, empty ones as null."""
+    texts = pc.utf8_trim_whitespace(texts)
+    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.large_string()), texts)
 
 
 def _left_out(n: int, rows: int, why: str) -> str:

@@ -215,7 +215,7 @@ class _Cells:
             numbers = whole_numbers(plain)
             if numbers is not None:
                 return numbers, _WHOLE
-            row = _first_failing(plain, pa.int64())
+            row = first_failing(plain, pa.int64())
             raise DataError(
                 f"{self.place(row)}: time {shown(self.texts[row].as_py())} does not fit 64 bits"
             )
@@ -267,7 +267,7 @@ class _Cells:
         try:
             return texts.cast(kind)
         except pa.ArrowInvalid:
-            row = _first_failing(texts, kind)
+            row = first_failing(texts, kind)
             raise DataError(
                 f"{self.place(row)}: {shown(self.texts[row].as_py())} is no day and time that there is"
             ) from None
@@ -288,8 +288,8 @@ def _whole_cell(pattern: str) -> str:
     return f"^({pattern})$"
 
 
-def _first_failing(texts: pa.ChunkedArray, kind: pa.DataType) -> int:
-    """Return the first row that ``kind`` cannot be made of; there is one."""
+def first_failing(texts: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> int:
+    """Return the first row of texts that ``kind`` cannot be made of; there is one."""
     low, high = 0, len(texts)  # all before low can be cast, those before high cannot
     while high - low > 1:
         middle = (low + high) // 2

@@ -111,6 +111,32 @@ def test_bad_cells_and_columns_are_named(tmp_path: Path, log: Path) -> None:
         load_dataset(log, where="rating > 5")
 
 
+def test_typed_columns_that_cannot_be_compared(tmp_path: Path) -> None:
+    """Text that is empty, lists, truth values, and numbers beyond 64 bits."""
+    columns = {
+        "user_id": [1] * 4,
+        "item_id": [1, 2, 3, 4],
+        "stars": ["5", "", None, "4.5"],
+        "tags": [["a"], [], None, ["b"]],
+        "new": [True, True, True, False],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+
+    def left(where: str) -> int:
+        rows = load_dataset(tmp_path / "x.parquet", where=f"{where} or user_id = 1").n_interactions
+        assert rows == 4
+        return rows
+
+    left("stars > 4")
+    left("item_id < 1" + "0" * 30)
+    left("new = 'true'")
+    for where, kind in (("tags = 'a'", "text"), ("tags > 1", "numbers"), ("new > 0", "numbers")):
+        with pytest.raises(
+            DataError, match=rf"holds .*, which data.where cannot compare with {kind}"
+        ):
+            left(where)
+
+
 def test_places_are_those_of_all_rows(tmp_path: Path) -> None:
     """What is wrong with a row that is kept is told by its line in the file."""
     rows = [(1, 1, 1, 1), (1, 2, 2, 5), (1, 3, 3, 1), (1, "", 4, 5), (1, "", 5, 1)]
