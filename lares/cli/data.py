@@ -8,22 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lares.cli.options import OptionParser, command_parser, require_output, require_place
-from lares.data.fetch.amazon import get_amazon_2023
-from lares.data.fetch.movielens import get_movielens_100k
+from lares.data.fetch.sets import SETS, fetched, located
 from lares.data.file_names import require_there
 from lares.errors import ConfigError
 from lares.names import nearest
 from lares.plain import whole
 from lares.training.config import DataOptions
 
-_SOURCES = ("ml-100k", "amazon23")
-
 
 def get_parser() -> OptionParser:
     """Options of ``lares data get``."""
-    parser = command_parser("data get", "Fetch a data set, whole and checked.")
+    parser = command_parser(
+        "data get",
+        "Fetch a data set, whole and checked. Where there is no file or folder of its name, the name "
+        "stands for it wherever data are read, as in 'lares train ml-100k'.",
+    )
     add = parser.add_argument
-    add("name", metavar="NAME", help="Data set: ml-100k, or amazon23 with a CATEGORY.")
+    plain = [name for name, each in SETS.items() if not each.has_categories]
+    add("name", metavar="NAME", help=f"Data set: {', '.join(plain)}, or amazon23 with a CATEGORY.")
     add("category", nargs="?", metavar="CATEGORY", help="Category, such as Video_Games.")
     add(
         "--out", metavar="FOLDER", help="Folder for the data set. Default: the cache, $LARES_CACHE."
@@ -34,7 +36,11 @@ def get_parser() -> OptionParser:
 def info_parser() -> OptionParser:
     """Options of ``lares data info``."""
     parser = command_parser("data info", "Read a file as train would; say what is in it.")
-    parser.add_argument("path", metavar="DATA", help="File or folder of interactions.")
+    parser.add_argument(
+        "path",
+        metavar="DATA",
+        help="File or folder of interactions, or a name of 'lares data get'.",
+    )
     parser.add_class_arguments(DataOptions, skip={"path"})
     parser.judges[""] = DataOptions
     return parser
@@ -92,16 +98,7 @@ def get(argv: Sequence[str]) -> None:
     folder = Path(args.out) if args.out else None
     if folder is not None:
         require_place("--out", folder)
-    if args.name == "ml-100k":
-        if args.category:
-            raise ConfigError(f"ml-100k has no categories; got {args.category!r}")
-        print(get_movielens_100k(folder))
-    elif args.name == "amazon23":
-        if not args.category:
-            raise ConfigError("amazon23 needs a CATEGORY, such as Video_Games")
-        print(get_amazon_2023(args.category, folder))
-    else:
-        raise ConfigError(f"unknown data set {args.name!r}; {nearest(args.name, _SOURCES)}")
+    print(fetched(args.name, args.category, folder))
 
 
 def info(argv: Sequence[str]) -> None:
@@ -109,7 +106,7 @@ def info(argv: Sequence[str]) -> None:
     # Messages about data name options as train has them.
     plain = [re.sub("^--data[.]", "--", argument) for argument in argv]
     options = DataOptions(**info_parser().parse_args(plain).as_dict())
-    require_there(Path(options.path))
+    located(options.path)
     # Imported here, as help and the checks above can do without.
     import numpy as np
 

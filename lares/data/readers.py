@@ -9,6 +9,7 @@ from typing import get_args
 
 from lares.data.conditions import Repeats, check_bound, check_condition
 from lares.data.dataset import Dataset, group_by_user, leave_one_out
+from lares.data.fetch.sets import located
 from lares.data.file_names import require_there
 from lares.data.formats.delimited import DelimitedTable
 from lares.data.formats.parquet import ParquetTable
@@ -40,7 +41,8 @@ def load_dataset(
     """Read interactions and split them by leave-one-out.
 
     Args:
-        path: a file or folder of one of the forms of :mod:`lares.data.forms`. RecBole's sequence form
+        path: a file or folder of one of the forms of :mod:`lares.data.forms`, or the name of a public
+            set (:mod:`lares.data.fetch.sets`), which is fetched if need be. RecBole's sequence form
             (``NAME.train.inter`` and its fellows) keeps its own split.
         format: name of the form; ``auto`` goes by names, columns and first lines. ``amazon23`` joins
             the three files of its ``last_out`` form where ``path`` is one of them.
@@ -64,16 +66,16 @@ def load_dataset(
 
     Raises:
         DataError: the data cannot be used; the message gives the file, and line or column.
+        DownloadError: a public set cannot be fetched.
         ConfigError: ``core`` is no such number, ``where`` no condition, a bound no time.
     """
-    path = Path(path)
     if format not in FORMAT_NAMES:
         raise DataError(f"format is {format!r}; it must be one of {', '.join(FORMAT_NAMES)}")
     if not header and format not in ("auto", "csv"):
         raise DataError(
             f"header=False is for text with delimiters, the format csv, and not for {format}"
         )
-    require_there(path)
+    path = located(path)
     one_of("repeats", repeats, get_args(Repeats))
     check_condition("where", where)
     check_bound("since", since)

@@ -42,7 +42,7 @@ class DataOptions:
     """Interactions to read, and how to read them.
 
     Attributes:
-        path: File or folder of interactions.
+        path: File or folder of interactions, or the name of a public set, such as ml-100k.
         format: Format of the data; auto goes by names, columns and first lines.
         user_column: Column of the users' ids.
         item_column: Column of the items' ids.
