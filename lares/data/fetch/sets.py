@@ -86,8 +86,9 @@ def fetched(name: str, category: str | None = None, folder: Path | None = None) 
         raise ConfigError(f"{name} has no categories; got {category!r}")
     if public.has_categories and not category:
         raise ConfigError(f"{name} needs a CATEGORY, such as Video_Games")
+    path = public.get(category, folder) if category else public.get(folder)
     print(f"{name}: {public.what}. {public.licence}", file=sys.stderr)
-    return public.get(category, folder) if category else public.get(folder)
+    return path
 
 
 def is_data(path: str | Path) -> bool:
