@@ -42,6 +42,11 @@ def info_parser() -> OptionParser:
         help="File or folder of interactions, or a name of 'lares data get'.",
     )
     parser.add_class_arguments(DataOptions, skip={"path"})
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="Picture of lengths, popularity and repeats, in .png, .svg or .pdf. Default: none.",
+    )
     parser.judges[""] = DataOptions
     return parser
 
@@ -105,25 +110,26 @@ def info(argv: Sequence[str]) -> None:
     """``lares data info``."""
     # Messages about data name options as train has them.
     plain = [re.sub("^--data[.]", "--", argument) for argument in argv]
-    options = DataOptions(**info_parser().parse_args(plain).as_dict())
+    args = info_parser().parse_args(plain).as_dict()
+    plot = args.pop("plot")
+    options = DataOptions(**args)
+    picture = None if plot is None else _picture(plot)
     located(options.path)
     # Imported here, as help and the checks above can do without.
-    import numpy as np
-
     from lares.data.readers import load_dataset
+    from lares.data.statistics import statistics_of
 
     dataset = load_dataset(**dataclasses.asdict(options))
     for note in dataset.notes:
         print(f"note: {note}")
-    lengths = dataset.test.ends - dataset.test.starts + 1
+    statistics = statistics_of(dataset)
     rows = {
         "name": dataset.name,
         "users": f"{dataset.n_users:,}",
         "items": f"{len(dataset.vocabulary):,}",
         "interactions": f"{dataset.n_interactions:,}",
         "density": f"{dataset.n_interactions / dataset.n_users / len(dataset.vocabulary):.4%}",
-        "history length": f"mean {np.mean(lengths):.1f}, median {np.median(lengths):.0f}, "
-        f"longest {lengths.max()}",
+        **statistics.rows(),
         "training samples": f"{len(dataset.train):,}",
         "validation samples": f"{len(dataset.valid):,}",
         "test samples": f"{len(dataset.test):,}",
@@ -131,6 +137,20 @@ def info(argv: Sequence[str]) -> None:
     }
     for name, value in rows.items():
         print(f"{name:<19}{value}")
+    if picture is not None:
+        from lares.data.plots import plot_statistics
+
+        plot_statistics(statistics, picture, dataset.name)
+        print(f"{'picture':<19}{picture}")
+
+
+def _picture(name: str) -> Path:
+    """Return the file for a picture; ``ConfigError`` if it can be told that it cannot be written."""
+    path = Path(name)
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ConfigError(f"--plot is {name!r}; it must end in .png, .svg or .pdf")
+    require_output("--plot", path)
+    return path
 
 
 def run(argv: Sequence[str]) -> None:
@@ -138,7 +158,8 @@ def run(argv: Sequence[str]) -> None:
     actions = {"get": get, "info": info, "embed": embed}
     if not argv or argv[0] in ("-h", "--help"):
         print(
-            "usage: lares data get NAME [CATEGORY] [--out FOLDER]\n       lares data info DATA\n"
+            "usage: lares data get NAME [CATEGORY] [--out FOLDER]\n"
+            "       lares data info DATA [--plot FILE]\n"
             "       lares data embed ITEMS --model NAME [--output FILE]"
         )
         return

@@ -39,7 +39,7 @@ _TEXTS = (
     "where",
 )
 # Options whose values are names of files or folders.
-_PLACES = ("out", "output", "histories", "model", "path", "table", "checkpoint")
+_PLACES = ("out", "output", "histories", "model", "path", "table", "checkpoint", "plot")
 _LONGEST = 1000  # letters of what jsonargparse says, which may be a whole value
 # What it says of a value of another type, or of none of several.
 _MISTYPED = re.compile(

@@ -191,6 +191,7 @@ def read_interactions(table: Table, how: Reading, name: str, note: str = "") -> 
             "user ids": describe_ids(user_ids),
             "item ids": describe_ids(item_ids),
             "times": "order of the rows" if times is None else f"column {time!r}, {times.form}",
+            **({} if kept_times is None else {"from, to": kept_times.span()}),
         },
     )
     if how.since or how.until:

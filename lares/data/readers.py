@@ -97,7 +97,7 @@ def load_dataset(
     )
     form, sign = (FORMS[format], "asked for") if format != "auto" else known_form(path, header)
     read = form.read(form, path, how)
-    source = {**read.source, "known by": sign}
+    source = {"format": read.source["format"], "known by": sign, **read.source}
     if isinstance(read, Dataset):
         return replace(read, source=source)
     dataset = leave_one_out(group_by_user(read))

@@ -62,6 +62,20 @@ class Times(NamedTuple):
         """Return the times of some rows, given by any index of NumPy's."""
         return self._replace(values=self.values[rows], missing=self.missing[rows])
 
+    def span(self) -> str:
+        """Return the first and the last time in words: days, where they count from 1970."""
+        values = self.values[~self.missing]
+        if not len(values):
+            return "none"
+        unit = self.nanoseconds or nanoseconds_of_numbers(self)
+        ends = (values.min(), values.max())
+        if unit:
+            seconds = (int(float(end) * unit // 10**9) for end in ends)
+            return " to ".join(
+                str(np.datetime64(each, "s").astype("datetime64[D]")) for each in seconds
+            )
+        return " to ".join(str(end) for end in ends)
+
 
 def nanoseconds_of_numbers(times: Times) -> int:
     """Return the nanoseconds of a unit of numbers that would be times between 1990 and 2100; else 0."""
