@@ -191,7 +191,6 @@ def read_interactions(table: Table, how: Reading, name: str, note: str = "") -> 
             "user ids": describe_ids(user_ids),
             "item ids": describe_ids(item_ids),
             "times": "order of the rows" if times is None else f"column {time!r}, {times.form}",
-            **({} if kept_times is None else {"from, to": kept_times.span()}),
         },
     )
     if how.since or how.until:
@@ -202,7 +201,13 @@ def read_interactions(table: Table, how: Reading, name: str, note: str = "") -> 
         interactions = keep_within(interactions, kept_times, since, until)
     if how.repeats != "keep":
         interactions = drop_repeats(interactions, how.repeats)
-    return keep_core(interactions, how.core) if how.core else interactions
+    if how.core:
+        interactions = keep_core(interactions, how.core)
+    if kept_times is None or interactions.times is None:
+        return interactions
+    none_missing = np.zeros(len(interactions.times), dtype=bool)
+    span = kept_times._replace(values=interactions.times, missing=none_missing).span()
+    return replace(interactions, source={**interactions.source, "from, to": span})
 
 
 def _coded(table: Table, wanted: list[str]) -> tuple[dict[str, Codes], Times | None]:

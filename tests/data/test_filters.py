@@ -177,6 +177,7 @@ def test_between_two_days(tmp_path: Path, form: str) -> None:
     dataset = load_dataset(path, since="2020-02-03", until="2020-02-08")
     assert items_of(dataset) == [3, 4, 5, 6, 7, 8]
     assert dataset.notes == ("left out: 4 of 10 rows lie outside data.since and data.until",)
+    assert dataset.source["from, to"] == "2020-02-03 to 2020-02-08"
     assert items_of(load_dataset(path, since="2020-02-03")) == list(range(3, 11))
     assert items_of(load_dataset(path, until="2020-02-04T23:00:00+02:00")) == [1, 2, 3, 4]
 
