@@ -8,22 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lares.cli.options import OptionParser, command_parser, require_output, require_place
-from lares.data.fetch.amazon import get_amazon_2023
-from lares.data.fetch.movielens import get_movielens_100k
+from lares.data.fetch.sets import SETS, fetched, located
 from lares.data.file_names import require_there
 from lares.errors import ConfigError
 from lares.names import nearest
 from lares.plain import whole
 from lares.training.config import DataOptions
 
-_SOURCES = ("ml-100k", "amazon23")
-
 
 def get_parser() -> OptionParser:
     """Options of ``lares data get``."""
-    parser = command_parser("data get", "Fetch a data set, whole and checked.")
+    parser = command_parser(
+        "data get",
+        "Fetch a data set, whole and checked. Where there is no file or folder of its name, the name "
+        "stands for it wherever data are read, as in 'lares train ml-100k'.",
+    )
     add = parser.add_argument
-    add("name", metavar="NAME", help="Data set: ml-100k, or amazon23 with a CATEGORY.")
+    plain = [name for name, each in SETS.items() if not each.has_categories]
+    add("name", metavar="NAME", help=f"Data set: {', '.join(plain)}, or amazon23 with a CATEGORY.")
     add("category", nargs="?", metavar="CATEGORY", help="Category, such as Video_Games.")
     add(
         "--out", metavar="FOLDER", help="Folder for the data set. Default: the cache, $LARES_CACHE."
@@ -34,8 +36,17 @@ def get_parser() -> OptionParser:
 def info_parser() -> OptionParser:
     """Options of ``lares data info``."""
     parser = command_parser("data info", "Read a file as train would; say what is in it.")
-    parser.add_argument("path", metavar="DATA", help="File or folder of interactions.")
+    parser.add_argument(
+        "path",
+        metavar="DATA",
+        help="File or folder of interactions, or a name of 'lares data get'.",
+    )
     parser.add_class_arguments(DataOptions, skip={"path"})
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="Picture of lengths, popularity and repeats, in .png, .svg or .pdf. Default: none.",
+    )
     parser.judges[""] = DataOptions
     return parser
 
@@ -92,41 +103,33 @@ def get(argv: Sequence[str]) -> None:
     folder = Path(args.out) if args.out else None
     if folder is not None:
         require_place("--out", folder)
-    if args.name == "ml-100k":
-        if args.category:
-            raise ConfigError(f"ml-100k has no categories; got {args.category!r}")
-        print(get_movielens_100k(folder))
-    elif args.name == "amazon23":
-        if not args.category:
-            raise ConfigError("amazon23 needs a CATEGORY, such as Video_Games")
-        print(get_amazon_2023(args.category, folder))
-    else:
-        raise ConfigError(f"unknown data set {args.name!r}; {nearest(args.name, _SOURCES)}")
+    print(fetched(args.name, args.category, folder))
 
 
 def info(argv: Sequence[str]) -> None:
     """``lares data info``."""
     # Messages about data name options as train has them.
     plain = [re.sub("^--data[.]", "--", argument) for argument in argv]
-    options = DataOptions(**info_parser().parse_args(plain).as_dict())
-    require_there(Path(options.path))
+    args = info_parser().parse_args(plain).as_dict()
+    plot = args.pop("plot")
+    options = DataOptions(**args)
+    picture = None if plot is None else _picture(plot)
+    located(options.path)
     # Imported here, as help and the checks above can do without.
-    import numpy as np
-
     from lares.data.readers import load_dataset
+    from lares.data.statistics import statistics_of
 
     dataset = load_dataset(**dataclasses.asdict(options))
     for note in dataset.notes:
         print(f"note: {note}")
-    lengths = dataset.test.ends - dataset.test.starts + 1
+    statistics = statistics_of(dataset)
     rows = {
         "name": dataset.name,
         "users": f"{dataset.n_users:,}",
         "items": f"{len(dataset.vocabulary):,}",
         "interactions": f"{dataset.n_interactions:,}",
         "density": f"{dataset.n_interactions / dataset.n_users / len(dataset.vocabulary):.4%}",
-        "history length": f"mean {np.mean(lengths):.1f}, median {np.median(lengths):.0f}, "
-        f"longest {lengths.max()}",
+        **statistics.rows(),
         "training samples": f"{len(dataset.train):,}",
         "validation samples": f"{len(dataset.valid):,}",
         "test samples": f"{len(dataset.test):,}",
@@ -134,6 +137,20 @@ def info(argv: Sequence[str]) -> None:
     }
     for name, value in rows.items():
         print(f"{name:<19}{value}")
+    if picture is not None:
+        from lares.data.plots import plot_statistics
+
+        plot_statistics(statistics, picture, dataset.name)
+        print(f"{'picture':<19}{picture}")
+
+
+def _picture(name: str) -> Path:
+    """Return the file for a picture; ``ConfigError`` if it can be told that it cannot be written."""
+    path = Path(name)
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ConfigError(f"--plot is {name!r}; it must end in .png, .svg or .pdf")
+    require_output("--plot", path)
+    return path
 
 
 def run(argv: Sequence[str]) -> None:
@@ -141,7 +158,8 @@ def run(argv: Sequence[str]) -> None:
     actions = {"get": get, "info": info, "embed": embed}
     if not argv or argv[0] in ("-h", "--help"):
         print(
-            "usage: lares data get NAME [CATEGORY] [--out FOLDER]\n       lares data info DATA\n"
+            "usage: lares data get NAME [CATEGORY] [--out FOLDER]\n"
+            "       lares data info DATA [--plot FILE]\n"
             "       lares data embed ITEMS --model NAME [--output FILE]"
         )
         return

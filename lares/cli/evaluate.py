@@ -22,7 +22,7 @@ from lares.cli.options import (
     require_output,
     whole_numbers,
 )
-from lares.data.file_names import require_there
+from lares.data.fetch.sets import is_data, located
 from lares.errors import ConfigError, DataError
 from lares.model.config import MOST_STEPS, EvaluationStates
 from lares.plain import option, settle_options, whole_in
@@ -124,7 +124,7 @@ def run(argv: Sequence[str]) -> None:
     # A wrong folder, and data that are not there, are told before torch comes.
     _, of_run = find_model(args.model)
     path = _own_data(args.model, of_run) if args.path is None else args.path
-    require_there(Path(path))
+    located(path)
     device = choose_device(computing.device, computing.num_threads)
     # Imported here: they bring torch, which help and the checks above can do without.
     from lares.data.readers import load_dataset
@@ -192,7 +192,7 @@ def _own_data(model: str, options: DataOptions | None) -> str:
     if not options.path:
         raise ConfigError(f"no data: {model} was trained on data in memory; give DATA")
     path = Path(options.path)
-    if not path.exists():
+    if not is_data(path):
         seen_from = "" if path.is_absolute() else f" (seen from the folder {Path.cwd()})"
         raise ConfigError(
             f"{model} was trained on {path}, which is not there{seen_from}; give DATA, the place "

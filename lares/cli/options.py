@@ -30,9 +30,17 @@ from lares.plain import (
 
 _Options = TypeVar("_Options")
 # Options whose values are no names of files, and may be of any letters.
-_TEXTS = ("history", "user_column", "item_column", "time_column", "text_columns", "delimiter")
+_TEXTS = (
+    "history",
+    "user_column",
+    "item_column",
+    "time_column",
+    "text_columns",
+    "delimiter",
+    "where",
+)
 # Options whose values are names of files or folders.
-_PLACES = ("out", "output", "histories", "model", "path", "table", "checkpoint")
+_PLACES = ("out", "output", "histories", "model", "path", "table", "checkpoint", "plot")
 _LONGEST = 1000  # letters of what jsonargparse says, which may be a whole value
 # What it says of a value of another type, or of none of several.
 _MISTYPED = re.compile(

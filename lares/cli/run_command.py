@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lares.cli.options import OptionParser, asked_for, command_parser, metrics_table
-from lares.data.file_names import require_there
+from lares.data.fetch.sets import located
 from lares.errors import ConfigError, LaresError
 from lares.model.config import FORMERLY, LaresConfig, renamed_choices
 from lares.model.folders import is_run
@@ -196,7 +196,7 @@ def look_first(config: RunConfig, folder: Path, resume: bool) -> None:
     if "LOCAL_RANK" in os.environ:
         return
     RunFolder(folder).look(config, resume)
-    require_there(Path(config.data.path))
+    located(config.data.path)
 
 
 @contextlib.contextmanager

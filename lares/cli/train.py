@@ -29,7 +29,9 @@ COMMAND = RunCommand(
     name="train",
     summary="Train a model. Options override --config, which overrides --recipe.",
     config=TrainConfig,
-    places={"DATA": ("data", "path", "File or folder of interactions.")},
+    places={
+        "DATA": ("data", "path", "File or folder of interactions, or a name of 'lares data get'.")
+    },
     recipes=True,
     shortcuts=SAMPLES_FLAG,
     folders=_possible_folders,

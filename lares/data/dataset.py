@@ -131,6 +131,10 @@ class Interactions:
     notes: tuple[str, ...] = ()
     source: Mapping[str, str] = field(default_factory=dict)
 
+    def with_note(self, note: str) -> Interactions:
+        """The same rows with one more thing to tell."""
+        return replace(self, notes=(*self.notes, note))
+
     def select(self, kept: NDArray[np.bool_]) -> Interactions:
         """The rows where ``kept`` (N,) holds, their codes counted anew."""
         users, user_codes = np.unique(self.users[kept], return_inverse=True)
@@ -160,23 +164,36 @@ def keep_core(interactions: Interactions, core: int) -> Interactions:
         if not enough.any():
             raise DataError(f"{interactions.name}: nothing is left after {core}-core filtering")
         if enough.sum() == kept.sum():
-            return interactions if kept.all() else interactions.select(kept)
+            break
         kept = enough
+    if kept.all():
+        return interactions
+    left = interactions.select(kept)
+    return left.with_note(
+        f"left out: {len(kept) - len(left.users):,} of {len(kept):,} rows by core {core}, with "
+        f"{len(interactions.user_ids) - len(left.user_ids):,} of {len(interactions.user_ids):,} users "
+        f"and {len(interactions.item_ids) - len(left.item_ids):,} of "
+        f"{len(interactions.item_ids):,} items"
+    )
 
 
-def group_by_user(interactions: Interactions) -> Sequences:
-    """Sequences from interactions in any order.
+def user_order(interactions: Interactions) -> NDArray[np.int64] | None:
+    """Return rows (N,) by user, a user's oldest first; None where they lie so.
 
     Rows of one user keep their order; with times they are sorted by them, stably, so that ties keep
     the order of the file.
     """
-    users, rows = interactions.users, interactions.items + np.int32(1)
-    order: NDArray[np.int64] | None = None
+    users = interactions.users
     if interactions.times is not None:
-        order = np.argsort(interactions.times, kind="stable")
-        order = order[np.argsort(users[order], kind="stable")]
-    elif np.any(np.diff(users) < 0):
-        order = np.argsort(users, kind="stable")
+        order: NDArray[np.int64] = np.argsort(interactions.times, kind="stable")
+        return order[np.argsort(users[order], kind="stable")]
+    return np.argsort(users, kind="stable") if np.any(np.diff(users) < 0) else None
+
+
+def group_by_user(interactions: Interactions) -> Sequences:
+    """Sequences from interactions in any order."""
+    users, rows = interactions.users, interactions.items + np.int32(1)
+    order = user_order(interactions)
     if order is not None:
         rows = rows[order]
     offsets = np.zeros(len(interactions.user_ids) + 1, dtype=np.int64)

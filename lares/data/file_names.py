@@ -1,22 +1,11 @@
-"""Names of the forms of data that ``load_dataset`` reads, and what files' names say about theirs."""
+"""Names of files, and what they say: a form's suffix, a compression, the part of a split."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
 
 from lares.errors import DataError
 
-Format = Literal["auto", "parquet", "csv", "recbole", "amazon23", "movielens"]
-FORMATS: tuple[str, ...] = get_args(Format)
-
-_KINDS = {
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".inter": "recbole",
-}
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 SPLITS = ("train", "valid", "test")
 
@@ -47,9 +36,9 @@ def suffix(path: Path) -> str:
     return Path(_plain_name(path)).suffix.lower()
 
 
-def kind(path: Path) -> str | None:
-    """Return the format that a file's name tells: parquet, csv or recbole."""
-    return _KINDS.get(suffix(path))
+def files_in(folder: Path) -> list[Path]:
+    """Return the files in a folder, without hidden ones and those that writers of parts leave there."""
+    return [file for file in folder.iterdir() if file.name[0] not in "._" and file.is_file()]
 
 
 def _plain_name(path: Path) -> str:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lares.data.dataset import Interactions
+from lares.data.conditions import parse_bound
+from lares.data.dataset import Interactions, keep_core
+from lares.data.filters import FilteredTable, drop_repeats, keep_within
 from lares.data.ids import Coder, Codes, is_text, sort_codes
 from lares.data.tables import ReadAgain, Table
-from lares.data.times import Times, compact, join_pieces, read_times
+from lares.data.times import Times, compact, join_pieces, nanoseconds_of_numbers, read_times
 from lares.errors import DataError
 
-DEFAULT_TIME = "timestamp"
+DEFAULT_USER, DEFAULT_ITEM, DEFAULT_TIME = "user_id", "item_id", "timestamp"
 ROW_ORDER = ""  # the name of a time column that stands for none
+# What others call the columns of users, items and times, where no column has the default's name.
+_OTHERS_NAMES = {
+    "Amazon Reviews 2023": (DEFAULT_USER, "parent_asin", DEFAULT_TIME),
+    "Amazon's reviews of 2014 and 2018": ("reviewerID", "asin", "unixReviewTime"),
+    "Amazon's ratings": ("user", "item", DEFAULT_TIME),
+    "MovieLens": ("userId", "movieId", DEFAULT_TIME),
+}
 _SHOWN_PLACES = 3
 _SAMPLE_ROWS = 1000
 _TIME_WORDS = ("time", "date", "timestamp", "ts", "epoch", "unix", "when", "day", "at")
-# Seconds since 1970 in 1990 and 2100, by which numbers are taken for times; likewise in ms, us, ns.
-_EARLIEST, _LATEST = 631_152_000, 4_102_444_800
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,11 @@ class Reading:
         text_ids: keep ids text that could be numbers.
         drop_missing: leave out rows that lack a value; else they are an error.
         name: of the data; None is the file's.
+        header: whether text with delimiters has a header line; else columns are called 0, 1, 2, ...
+        where: condition that rows must fulfil; "" keeps all.
+        since, until: bounds of time, both included; "" is none.
+        repeats: what to do about an item that a user has again: one of ``Repeats``.
+        core: keep only users and items with at least this many interactions; 0 keeps all.
     """
 
     user: str
@@ -43,7 +55,39 @@ class Reading:
     delimiter: str
     text_ids: bool
     drop_missing: bool
-    name: str | None
+    name: str | None = None
+    header: bool = True
+    where: str = ""
+    since: str = ""
+    until: str = ""
+    repeats: str = "keep"
+    core: int = 0
+
+    def filters(self) -> list[str]:
+        """Return what leaves rows out, as messages call it."""
+        usual = {"where": "", "since": "", "until": "", "repeats": "keep", "core": 0}
+        return [
+            f"{name}={getattr(self, name)}"
+            for name, value in usual.items()
+            if getattr(self, name) != value
+        ]
+
+
+def with_others_names(table: Table, how: Reading) -> tuple[Reading, str]:
+    """Return how to read a table whose columns have names that others give them, and whose those are.
+
+    Names that were asked for stay, and so do all where the table has the default's; then whose is "".
+    """
+    for whose, (user, item, time) in _OTHERS_NAMES.items():
+        user = user if how.user == DEFAULT_USER and how.user not in table.names else how.user
+        item = item if how.item == DEFAULT_ITEM and how.item not in table.names else how.item
+        timed = time in table.names
+        if (user, item) == (how.user, how.item) or not {user, item} <= set(table.names):
+            continue
+        if timed or item != "item":  # which is too common a name to tell anything by itself
+            known = timed and how.time is None
+            return replace(how, user=user, item=item, time=time if known else how.time), whose
+    return how, ""
 
 
 def choose_time(table: Table, how: Reading) -> tuple[str | None, str]:
@@ -91,11 +135,7 @@ def looks_like_times(name: str, sample: pa.ChunkedArray) -> bool:
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
     if any(word.lower().endswith(_TIME_WORDS[:3]) or word.lower() in _TIME_WORDS for word in words):
         return True
-    values = times.values[~times.missing].astype(np.float64)
-    return any(
-        bool(((values >= _EARLIEST * unit) & (values <= _LATEST * unit)).all())
-        for unit in (1.0, 1e3, 1e6, 1e9)
-    )
+    return nanoseconds_of_numbers(times) > 0
 
 
 def read_interactions(table: Table, how: Reading, name: str, note: str = "") -> Interactions:
@@ -110,6 +150,9 @@ def read_interactions(table: Table, how: Reading, name: str, note: str = "") -> 
     Raises:
         DataError: the table is empty, a value is missing, or is no id or no time.
     """
+    how, whose = with_others_names(table, how)
+    filtered = FilteredTable(table, how.where) if how.where.strip() else None
+    table = filtered or table
     user, item = how.user, how.item
     table.require((user, item))
     time, time_note = choose_time(table, how)
@@ -127,26 +170,44 @@ def read_interactions(table: Table, how: Reading, name: str, note: str = "") -> 
     missing = {column: coded.codes < 0 for column, coded in codes.items()}
     if times is not None:
         missing[str(time)] = times.missing
+    where_note = filtered.note() if filtered else ""
     if not len(missing[user]):
         raise DataError(f"{table.path} holds no interaction")
     kept, notes = kept_rows(table, missing, how.drop_missing)
     user_codes, user_ids = sort_codes(codes.pop(user).select(kept), how.text_ids)
     item_codes, item_ids = sort_codes(codes.pop(item).select(kept), how.text_ids)
-    return Interactions(
+    kept_times = None if times is None else times.select(kept)
+    interactions = Interactions(
         user_codes,
         item_codes,
         user_ids,
         item_ids,
-        None if times is None else times.values[kept],
+        None if kept_times is None else kept_times.values,
         how.name or name,
-        notes=tuple(filter(None, (time_note, note, *notes))),
+        notes=tuple(filter(None, (time_note, note, where_note, *notes))),
         source={
             "format": table.form,
+            "columns": f"users {user!r}, items {item!r}{f', as in {whose}' * bool(whose)}",
             "user ids": describe_ids(user_ids),
             "item ids": describe_ids(item_ids),
             "times": "order of the rows" if times is None else f"column {time!r}, {times.form}",
         },
     )
+    if how.since or how.until:
+        since, until = (
+            parse_bound(text, f"data.{name}") if text else None
+            for name, text in (("since", how.since), ("until", how.until))
+        )
+        interactions = keep_within(interactions, kept_times, since, until)
+    if how.repeats != "keep":
+        interactions = drop_repeats(interactions, how.repeats)
+    if how.core:
+        interactions = keep_core(interactions, how.core)
+    if kept_times is None or interactions.times is None:
+        return interactions
+    none_missing = np.zeros(len(interactions.times), dtype=bool)
+    span = kept_times._replace(values=interactions.times, missing=none_missing).span()
+    return replace(interactions, source={**interactions.source, "from, to": span})
 
 
 def _coded(table: Table, wanted: list[str]) -> tuple[dict[str, Codes], Times | None]:

@@ -5,37 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from lares.data.dataset import Dataset, Interactions, group_by_user, keep_core, leave_one_out
-from lares.data.file_names import FORMATS, SPLITS, kind, last_name, require_there, stem
+from lares.data.conditions import Repeats, check_bound, check_condition
+from lares.data.dataset import Dataset, Interactions, group_by_user, leave_one_out
+from lares.data.fetch.sets import located
+from lares.data.file_names import require_there
 from lares.data.formats.arrow import ArrowTable, is_in_memory
 from lares.data.formats.delimited import DelimitedTable
 from lares.data.formats.parquet import ParquetTable
-from lares.data.formats.recbole import (
-    ATOMIC_SUFFIX,
-    AtomicTable,
-    atomic_file,
-    has_sequence_form,
-    read_sequence_form,
-)
-from lares.data.interactions import Reading, read_interactions
-from lares.data.tables import Table
+from lares.data.forms import FORMAT_NAMES, FORMS, known_form
+from lares.data.interactions import DEFAULT_ITEM, DEFAULT_USER, Reading, read_interactions
+from lares.data.tables import Table, part_files
 from lares.errors import DataError
-from lares.plain import whole
-
-_MOVIELENS_FILE = "u.data"
-_MOVIELENS_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
-_ITEM, _AMAZON_ITEM = "item_id", "parent_asin"
+from lares.plain import one_of, whole
 
 
 def load_dataset(
     path: str | Path | Any,
     *,
     format: str = "auto",
-    user_column: str = "user_id",
-    item_column: str = _ITEM,
+    user_column: str = DEFAULT_USER,
+    item_column: str = DEFAULT_ITEM,
     time_column: str | None = None,
+    header: bool = True,
+    where: str = "",
+    since: str = "",
+    until: str = "",
+    repeats: str = "keep",
     core: int = 0,
     delimiter: str = "auto",
     text_ids: bool = False,
@@ -45,16 +42,24 @@ def load_dataset(
     """Read interactions and split them by leave-one-out.
 
     Args:
-        path: a Parquet or CSV file, or a folder of such parts; a RecBole ``.inter`` file or the folder
-            of one (plain interactions, or sequence form with ``NAME.train.inter`` and its fellows,
-            whose own split is kept); an Amazon Reviews 2023 5-core CSV; MovieLens ``u.data``. Or a
-            table in memory, as :class:`~lares.data.formats.arrow.ArrowTable` takes it.
-        format: one of ``FORMATS``; ``auto`` goes by name and columns. ``amazon23`` joins the three
-            files of its ``last_out`` form where ``path`` is one of them.
+        path: a file or folder of one of the forms of :mod:`lares.data.forms`, or the name of a public
+            set (:mod:`lares.data.fetch.sets`), which is fetched if need be. RecBole's sequence form
+            (``NAME.train.inter`` and its fellows) keeps its own split. Or a table in memory, as
+            :class:`~lares.data.formats.arrow.ArrowTable` takes it.
+        format: name of the form; ``auto`` goes by names, columns and first lines. ``amazon23`` joins
+            the three files of its ``last_out`` form where ``path`` is one of them.
         user_column, item_column: of the ids.
         time_column: to order a user's rows by: whole or real numbers, ISO 8601 dates, or Arrow's dates
             and timestamps. None takes ``timestamp`` if there, else the order of the rows, which ``""``
             asks for. Ties keep the order of the rows.
+        header: whether text with delimiters has a header line; without one columns are called by their
+            numbers from ``"0"``.
+        where: condition that rows must fulfil, on any columns: ``rating >= 4 and event in ('view',
+            'buy')``. Comparisons, ``and``, ``or``, ``not``, ``in``, parentheses; ``""`` keeps all rows.
+        since, until: the first and the last time to keep: a date, a date with time, or a number as the
+            column of times has them; ``""`` is none.
+        repeats: ``keep``; ``consecutive`` leaves out an item that is the user's item before it, too;
+            ``first`` and ``last`` keep an item's first or last time with the user.
         core: keep only users and items with at least this many interactions; 0 keeps all.
         delimiter: between the cells of text, ``tab`` for a tab; ``auto`` finds it.
         text_ids: take ids for text even where all are whole numbers.
@@ -63,36 +68,48 @@ def load_dataset(
 
     Raises:
         DataError: the data cannot be used; the message gives the file, and line or column.
-        ConfigError: ``core`` is no such number.
+        DownloadError: a public set cannot be fetched.
+        ConfigError: ``core`` is no such number, ``where`` no condition, a bound no time.
     """
-    if format not in FORMATS:
-        raise DataError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
-    core = whole("core", core, 0)
-    how = Reading(user_column, item_column, time_column, delimiter, text_ids, drop_missing, name)
+    if format not in FORMAT_NAMES:
+        raise DataError(f"format is {format!r}; it must be one of {', '.join(FORMAT_NAMES)}")
+    if not header and format not in ("auto", "csv"):
+        raise DataError(
+            f"header=False is for text with delimiters, the format csv, and not for {format}"
+        )
+    if is_in_memory(path) and format != "auto":
+        raise DataError(f"format is {format!r}, but a table in memory is no file; leave it out")
+    one_of("repeats", repeats, get_args(Repeats))
+    check_condition("where", where)
+    check_bound("since", since)
+    check_bound("until", until)
+    how = Reading(
+        user=user_column,
+        item=item_column,
+        time=time_column,
+        delimiter=delimiter,
+        text_ids=text_ids,
+        drop_missing=drop_missing,
+        name=name,
+        header=header,
+        where=where,
+        since=since,
+        until=until,
+        repeats=repeats,
+        core=whole("core", core, 0),
+    )
     if is_in_memory(path):
-        table = ArrowTable(path)
-        if format != "auto":
-            raise DataError(f"format is {format!r}, but {table.path} is no file; leave it out")
-        return _samples_of(read_interactions(table, how, str(table.path)), core)
-    path = Path(path)
-    require_there(path)
-    if format == "auto":
-        format = _guess_format(path)
-    if format == "recbole" and has_sequence_form(path, item_column, delimiter):
-        if core:
-            raise DataError(
-                f"{path} is in sequence form, split already: core={core} cannot be applied"
-            )
-        return read_sequence_form(path, how)
-    return _samples_of(_READERS[format](path, how), core)
-
-
-def _samples_of(interactions: Interactions, core: int) -> Dataset:
-    """Return the samples in interactions, of users and items with at least ``core``."""
-    if core:
-        interactions = keep_core(interactions, core)
-    dataset = leave_one_out(group_by_user(interactions))
-    return replace(dataset, notes=interactions.notes, source=interactions.source)
+        table, sign = ArrowTable(path), "given in memory"
+        read: Interactions | Dataset = read_interactions(table, how, str(table.path))
+    else:
+        path = located(path)
+        form, sign = (FORMS[format], "asked for") if format != "auto" else known_form(path, header)
+        read = form.read(form, path, how)
+    source = {"format": read.source["format"], "known by": sign, **read.source}
+    if isinstance(read, Dataset):
+        return replace(read, source=source)
+    dataset = leave_one_out(group_by_user(read))
+    return replace(dataset, notes=read.notes, source=source)
 
 
 def open_table(path: Path, wanted: Sequence[str]) -> Table:
@@ -106,115 +123,10 @@ def open_table(path: Path, wanted: Sequence[str]) -> Table:
         DataError: there is no such file, or its form is another.
     """
     require_there(path)
-    form = _guess_format(path)
-    if form not in ("parquet", "csv"):
-        raise DataError(f"{path} is {form}; it must be a table in Parquet or CSV")
-    return ParquetTable(path) if form == "parquet" else DelimitedTable(path, wanted=wanted)
-
-
-def _guess_format(path: Path) -> str:
-    """Return the format that the names of a file, or of those in a folder, tell."""
-    if not path.is_dir():
-        if path.name.lower() == _MOVIELENS_FILE:
-            return "movielens"
-        form = kind(path)
-        if form is None:
-            found_suffix = repr(path.suffix) if path.suffix else "a file without suffix"
-            raise DataError(
-                f"{path}: cannot tell the format of {found_suffix}; "
-                f"--data.format names it ({', '.join(FORMATS[1:])})"
-            )
-        return form
-    if (path / _MOVIELENS_FILE).is_file():
-        return "movielens"
-    files = [file for file in path.iterdir() if file.name[0] not in "._" and file.is_file()]
-    kinds = {kind(file) for file in files} - {None}
-    for form in ("recbole", "parquet", "csv"):
-        if form in kinds:
-            return form
-    raise DataError(
-        f"folder {path} holds neither {_MOVIELENS_FILE}, nor a file ending in {ATOMIC_SUFFIX}, nor CSV "
-        "or Parquet files"
-    )
-
-
-def _read_parquet(path: Path, how: Reading) -> Interactions:
-    return read_interactions(ParquetTable(path), how, _name(path), _companions_note(path))
-
-
-def _read_csv(path: Path, how: Reading) -> Interactions:
-    """CSV; with ``parent_asin`` for items where that is what Amazon Reviews 2023 has for them."""
-    table = DelimitedTable(path, delimiter=how.delimiter, wanted=(how.user, how.item))
-    if how.item == _ITEM and _ITEM not in table.names and _AMAZON_ITEM in table.names:
-        how = replace(how, item=_AMAZON_ITEM)
-        table.form = f"Amazon Reviews 2023, {table.form}"
-    return read_interactions(table, how, _name(path), _companions_note(path))
-
-
-def _read_amazon(path: Path, how: Reading) -> Interactions:
-    """A CSV of Amazon Reviews 2023, or all three of its ``last_out`` form where ``path`` is one."""
-    name, split = _name(path), _split(path)
-    parts = None
-    if split is not None:
-        name = name.removesuffix(f".{split}")
-        parts = [_companion(path, split, other) for other in SPLITS]
-        missing = [part.name for part in parts if not part.is_file()]
-        if missing:
-            raise DataError(
-                f"{path} is one of three parts; beside it {', '.join(missing)} is missing"
-            )
-    table = DelimitedTable(path, parts=parts, delimiter=how.delimiter)
-    table.form = f"Amazon Reviews 2023, {table.form}"
-    return read_interactions(table, replace(how, item=_AMAZON_ITEM), name)
-
-
-def _read_recbole(path: Path, how: Reading) -> Interactions:
-    """A plain atomic file."""
-    file = atomic_file(path)
-    table = AtomicTable(file, how.delimiter)
-    return read_interactions(table, how, stem(file), _companions_note(file))
-
-
-def _read_movielens(path: Path, how: Reading) -> Interactions:
-    """MovieLens 100K's ``u.data``: tab separated, without a header."""
-    file = path / _MOVIELENS_FILE if path.is_dir() else path
-    table = DelimitedTable(file, delimiter="\t", quoted=False, header=_MOVIELENS_COLUMNS)
-    table.form = "MovieLens 100K"
-    return read_interactions(table, how, "ml-100k")
-
-
-_READERS = {
-    "parquet": _read_parquet,
-    "csv": _read_csv,
-    "amazon23": _read_amazon,
-    "recbole": _read_recbole,
-    "movielens": _read_movielens,
-}
-
-
-def _name(path: Path) -> str:
-    return last_name(path) if path.is_dir() else stem(path)
-
-
-def _split(path: Path) -> str | None:
-    """Return the split that a file's name ends in, as in ``x.train.csv``."""
-    if path.is_dir():
-        return None
-    return next((split for split in SPLITS if stem(path).endswith(f".{split}")), None)
-
-
-def _companion(path: Path, split: str, other: str) -> Path:
-    """Return the name of the file of another split beside ``path``."""
-    name = stem(path)
-    return path.with_name(name.removesuffix(split) + other + path.name.removeprefix(name))
-
-
-def _companions_note(path: Path) -> str:
-    """Return what to say about files of other splits beside one that is read alone; "" for none."""
-    split = _split(path)
-    others = [] if split is None else [_companion(path, split, o) for o in SPLITS if o != split]
-    there = [other.name for other in others if other.is_file()]
-    if not there:
-        return ""
-    joined = "; --data.format amazon23 joins them" if kind(path) == "csv" else ""
-    return f"{path.name} alone is read, not {' and '.join(there)} beside it{joined}"
+    form, _ = known_form(path)
+    if form.name not in ("parquet", "csv"):
+        raise DataError(f"{path} is {form.name}; it must be a table in Parquet or CSV")
+    parts = part_files(path, form.suffixes)
+    if form.name == "parquet":
+        return ParquetTable(path, parts)
+    return DelimitedTable(path, parts=parts, wanted=wanted)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from lares.data.file_names import kind
+from lares.data.file_names import files_in, suffix
 from lares.data.ids import Problem
 from lares.errors import DataError
 
@@ -68,10 +68,13 @@ class Table(ABC):
         """Raise ``DataError`` unless the table has the columns."""
         missing = [name for name in columns if name not in self.names]
         if missing:
+            by_number = any(name.isdecimal() for name in (*missing, *self.names))
             raise DataError(
                 f"{self.path} has no column {', '.join(map(repr, missing))}; its columns are "
                 f"{', '.join(map(repr, self.names))}; --data.user_column, --data.item_column and "
                 "--data.time_column say which are which"
+                + "; text without a header line has numbers for names: --data.header false, "
+                "--data.user_column 0 and so on" * by_number
             )
 
     def problem(self, column: str) -> Problem:
@@ -115,29 +118,25 @@ def require_once(path: Path, names: Sequence[str]) -> None:
         raise DataError(f"{path} has two columns called {twice[0]!r}; rename one of them")
 
 
-def part_files(path: Path) -> list[Path]:
+def part_files(path: Path, suffixes: Sequence[str]) -> list[Path]:
     """Return the files of a table: ``path`` itself, or those in it if it is a folder.
 
     Parts come in the order of their names, in which numbers count as such. Hidden files and those that
     writers of parts leave beside them (``_SUCCESS``) are passed over.
 
+    Args:
+        path: file or folder.
+        suffixes: of the files in a folder.
+
     Raises:
-        DataError: the folder holds no such files, or CSV and Parquet.
+        DataError: the folder holds no such files.
     """
     if not path.is_dir():
-        require_file(path)
         return [path]
-    files = [file for file in path.iterdir() if file.is_file() and file.name[0] not in "._"]
-    parts = [file for file in files if kind(file) in ("parquet", "csv")]
-    kinds = {kind(part) for part in parts}
-    if len(kinds) > 1:
-        raise DataError(f"folder {path} holds both CSV and Parquet files; name one of them")
+    parts = [file for file in files_in(path) if suffix(file) in suffixes]
     if not parts:
-        raise DataError(f"folder {path} holds no CSV or Parquet files")
-    parts.sort(key=_natural_order)
-    for part in parts:
-        require_file(part)
-    return parts
+        raise DataError(f"folder {path} holds no files ending in {' or '.join(suffixes)}")
+    return sorted(parts, key=_natural_order)
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:

@@ -35,6 +35,10 @@ _WANTED = "write numbers, or dates as in 2026-03-01 or 2026-03-01T10:15:00.250+0
 _NO_TIME = ("", "nan", "nat", "null", "none")  # what programs write where there is no time
 _NANOSECOND_DAYS = 106_750  # before and after 1970 that 64 bits of nanoseconds have room for
 _EXACT_FLOAT = 2**53  # whole numbers below this are all exact in float64
+_DAY = 86_400 * 10**9  # nanoseconds
+_UNITS = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
+# Seconds since 1970 in 1990 and 2100, by which numbers are taken for times; likewise in ms, us, ns.
+_EARLIEST, _LATEST = 631_152_000, 4_102_444_800
 
 Place = Callable[[int], str]
 
@@ -46,11 +50,41 @@ class Times(NamedTuple):
         values: (N,) int64, uint64 or float64; 0 where there is none.
         missing: (N,) whether the cell is empty.
         form: of the column, in words.
+        nanoseconds: of a unit of the values, which count from 1970; 0 where they are numbers as such.
     """
 
     values: NDArray[Any]
     missing: NDArray[np.bool_]
     form: str
+    nanoseconds: int = 0
+
+    def select(self, rows: Any) -> Times:
+        """Return the times of some rows, given by any index of NumPy's."""
+        return self._replace(values=self.values[rows], missing=self.missing[rows])
+
+    def span(self) -> str:
+        """Return the first and the last time in words: days, where they count from 1970."""
+        values = self.values[~self.missing]
+        if not len(values):
+            return "none"
+        unit = self.nanoseconds or nanoseconds_of_numbers(self)
+        ends = (values.min(), values.max())
+        if unit:
+            seconds = (int(float(end) * unit // 10**9) for end in ends)
+            return " to ".join(
+                str(np.datetime64(each, "s").astype("datetime64[D]")) for each in seconds
+            )
+        return " to ".join(str(end) for end in ends)
+
+
+def nanoseconds_of_numbers(times: Times) -> int:
+    """Return the nanoseconds of a unit of numbers that would be times between 1990 and 2100; else 0."""
+    values = times.values[~times.missing].astype(np.float64)
+    for nanoseconds in _UNITS.values():
+        seconds = 10**9 / nanoseconds
+        if len(values) and ((values >= _EARLIEST * seconds) & (values <= _LATEST * seconds)).all():
+            return nanoseconds
+    return 0
 
 
 def read_times(column: pa.ChunkedArray, place: Place) -> Times:
@@ -75,14 +109,15 @@ def read_times(column: pa.ChunkedArray, place: Place) -> Times:
         return _text_times(column.cast(pa.large_string()), place)
     if pa.types.is_null(kind):
         return Times(np.zeros(len(column), np.int64), np.ones(len(column), dtype=bool), "no times")
+    unit = 0
     if pa.types.is_timestamp(kind):
-        column = column.cast(pa.int64())
+        column, unit = column.cast(pa.int64()), _UNITS[kind.unit]
         form = "timestamps" if kind.tz is None else "timestamps with zone"
     elif pa.types.is_date(kind):
         column = column.cast(pa.int32() if pa.types.is_date32(kind) else pa.int64()).cast(
             pa.int64()
         )
-        form = "dates"
+        form, unit = "dates", _DAY if pa.types.is_date32(kind) else _UNITS["ms"]
     elif pa.types.is_integer(kind):
         column = column.cast(pa.uint64() if kind == pa.uint64() else pa.int64())
         form = _WHOLE
@@ -97,7 +132,7 @@ def read_times(column: pa.ChunkedArray, place: Place) -> Times:
     if form == _REAL:
         values = np.where(missing, 0.0, values)
         _require_finite(values, place)
-    return Times(values, missing, form)
+    return Times(values, missing, form, unit)
 
 
 def compact(piece: pa.Array) -> pa.Array:
@@ -155,8 +190,8 @@ def _text_times(column: pa.ChunkedArray, place: Place) -> Times:
     if absent.all():
         return Times(np.zeros(len(absent), np.int64), absent, "no times")
     cells = _Cells(texts, int(np.argmin(absent)), place)
-    values, form = cells.parse()
-    return Times(values.fill_null(0).to_numpy(), absent, form)
+    values, form, unit = cells.parse()
+    return Times(values.fill_null(0).to_numpy(), absent, form, unit)
 
 
 class _Cells:
@@ -173,16 +208,17 @@ class _Cells:
         self.first = first
         self.place = place
 
-    def parse(self) -> tuple[pa.ChunkedArray, str]:
-        """Return numbers (N,), null where there is none, and their form."""
+    def parse(self) -> tuple[pa.ChunkedArray, str, int]:
+        """Return numbers (N,), null where there is none, their form, and the unit's nanoseconds."""
         text = self.texts[self.first].as_py()
         form = form_of(text)
         if form is None:
             raise DataError(f"{self.place(self.first)}: {shown(text)} is no time; {_WANTED}")
         if form in (_WHOLE, _REAL):
-            return self._numbers()
+            return *self._numbers(), 0
         self._require(form)
-        return self._dates(form), form
+        values, unit = self._dates(form)
+        return values, form, unit
 
     def _numbers(self) -> tuple[pa.ChunkedArray, str]:
         self._require(_REAL)  # which whole numbers are, too
@@ -193,7 +229,7 @@ class _Cells:
             numbers = whole_numbers(plain)
             if numbers is not None:
                 return numbers, _WHOLE
-            row = _first_failing(plain, pa.int64())
+            row = first_failing(plain, pa.int64())
             raise DataError(
                 f"{self.place(row)}: time {shown(self.texts[row].as_py())} does not fit 64 bits"
             )
@@ -226,10 +262,11 @@ class _Cells:
             "all times of a column must have one form"
         )
 
-    def _dates(self, form: str) -> pa.ChunkedArray:
-        """Return whole numbers (N,) of cells that all look like ``form``."""
+    def _dates(self, form: str) -> tuple[pa.ChunkedArray, int]:
+        """Return whole numbers (N,) of cells that all look like ``form``, and a unit's nanoseconds."""
         if form == "dates":
-            return self._cast(self.texts, pa.date32()).cast(pa.int32()).cast(pa.int64())
+            days = self._cast(self.texts, pa.date32()).cast(pa.int32())
+            return days.cast(pa.int64()), _DAY
         zone = "UTC" if "zone" in form else None
         texts = self.texts
         if zone:
@@ -237,14 +274,14 @@ class _Cells:
             texts = pc.replace_substring_regex(texts, " ([+-][0-9:]+)$", r"\1")
         if pc.any(pc.match_substring_regex(texts, r"[.][0-9]{7}")).as_py():
             self._require_range(texts, zone)
-            return self._cast(texts, pa.timestamp("ns", zone)).cast(pa.int64())
-        return self._cast(texts, pa.timestamp("us", zone)).cast(pa.int64())
+            return self._cast(texts, pa.timestamp("ns", zone)).cast(pa.int64()), _UNITS["ns"]
+        return self._cast(texts, pa.timestamp("us", zone)).cast(pa.int64()), _UNITS["us"]
 
     def _cast(self, texts: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         try:
             return texts.cast(kind)
         except pa.ArrowInvalid:
-            row = _first_failing(texts, kind)
+            row = first_failing(texts, kind)
             raise DataError(
                 f"{self.place(row)}: {shown(self.texts[row].as_py())} is no day and time that there is"
             ) from None
@@ -265,8 +302,8 @@ def _whole_cell(pattern: str) -> str:
     return f"^({pattern})$"
 
 
-def _first_failing(texts: pa.ChunkedArray, kind: pa.DataType) -> int:
-    """Return the first row that ``kind`` cannot be made of; there is one."""
+def first_failing(texts: pa.Array | pa.ChunkedArray, kind: pa.DataType) -> int:
+    """Return the first row of texts that ``kind`` cannot be made of; there is one."""
     low, high = 0, len(texts)  # all before low can be cast, those before high cannot
     while high - low > 1:
         middle = (low + high) // 2

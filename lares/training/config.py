@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from lares.data.file_names import Format
+from lares.data.conditions import Repeats, check_bound, check_condition
+from lares.data.forms import Format
 from lares.errors import ConfigError
 from lares.model.config import MOST_SEED, MOST_STEPS, MOST_THREADS, EvaluationStates, LaresConfig
 from lares.objectives.rpt.config import RptConfig
@@ -41,12 +42,19 @@ class DataOptions:
     """Interactions to read, and how to read them.
 
     Attributes:
-        path: File or folder of interactions.
-        format: Format of the data; auto goes by name and columns.
+        path: File or folder of interactions, or the name of a public set, such as ml-100k.
+        format: Format of the data; auto goes by names, columns and first lines.
         user_column: Column of the users' ids.
         item_column: Column of the items' ids.
         time_column: Column to order a user's rows by. With null it is 'timestamp' if there is such a
             column, else the order of the rows, which "" asks for.
+        header: Whether text with delimiters has a header line; without one columns are called by their
+            numbers, from 0.
+        where: Condition that rows must fulfil, such as "rating >= 4 and event in ('view', 'buy')".
+        since: First time to keep, such as 2020-01-31, or a number as the column of times has them.
+        until: Last time to keep; a day is kept as a whole.
+        repeats: Items that a user has again. All are kept, or consecutive ones become one, or the first
+            or last of an item is kept.
         core: Keep only users and items with at least this many interactions; 0 keeps all.
         delimiter: Separator of the cells of text, such as ; or tab; auto finds it.
         text_ids: Take ids for text even where all are whole numbers.
@@ -58,6 +66,11 @@ class DataOptions:
     user_column: str = "user_id"
     item_column: str = "item_id"
     time_column: str | None = None
+    header: bool = True
+    where: str = option("", check_condition)
+    since: str = option("", check_bound)
+    until: str = option("", check_bound)
+    repeats: Repeats = "keep"
     core: int = option(0, whole_in(0))
     delimiter: str = "auto"
     text_ids: bool = False

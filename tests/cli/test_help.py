@@ -105,7 +105,7 @@ def test_other_options_of_post_training_have_their_own(capsys) -> None:
         ("evaluate", "RUN_OR_MODEL is missing: give run folder, or a saved model's"),
         ("recommend --history=3", "RUN_OR_MODEL is missing"),
         ("data info", "DATA is missing: give file or folder of interactions"),
-        ("data get", "NAME is missing: give data set: ml-100k, or amazon23 with a CATEGORY"),
+        ("data get", "NAME is missing: give data set: ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, "),
         ("data embed x", "--model is missing: give name of a sentence-transformers model"),
         ("data embed --model x", "ITEMS is missing"),
     ],

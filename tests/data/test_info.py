@@ -66,3 +66,53 @@ def test_mistakes(tmp_path: Path, capsys, options: list[str], message: str) -> N
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_what_data_are_like(tmp_path: Path, capsys) -> None:
+    rows = [
+        (user, item, 978_300_000 + 86_400 * at)
+        for user in (1, 2)
+        for at, item in enumerate([5, 5, 6, 5, 7])
+    ]
+    rows += [(3, 8, 978_300_000 + at) for at in range(2)] + [(4, 6, 978_300_000)]
+    lines = said(capsys, str(write_text(tmp_path / "x.csv", rows)))
+    for line in (
+        "history length mean 4.0, median 5, longest 5",
+        "length quantiles 10% up to 3, 25% up to 4, 50% up to 5, 75% up to 5, 90% up to 5, 99% up to 5",
+        "popularity 1% of the items have 50.0% of the interactions, 10% have 50.0%; Gini 0.25",
+        "rare items 3 (75.0%) with fewer than 5 interactions",
+        "repeats 41.7% of the interactions are with an item that the user had before, 25.0% with the "
+        "one just before",
+        "unseen targets 100.0% of the test targets are items that training never meets",
+        "format CSV, delimiter ','",
+        "known by suffix .csv",
+        "columns users 'user_id', items 'item_id'",
+        "from, to 2000-12-31 to 2001-01-04",
+    ):
+        assert line in lines
+    assert lines.index("known by suffix .csv") == lines.index("format CSV, delimiter ','") + 1
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_a_picture(tmp_path: Path, capsys, ending: str) -> None:
+    path = str(write_text(tmp_path / "$x_1$.csv", four_of("abcdab")))
+    picture = tmp_path / f"made.{ending}"
+    assert f"picture {picture}" in said(capsys, path, "--plot", str(picture))
+    start = picture.read_bytes()[:100]
+    assert start.startswith(b"\x89PNG") if ending == "png" else b"<?xml" in start
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("plot", "message"),
+    [
+        ("x.jpeg", "--plot is 'x.jpeg'; it must end in .png, .svg or .pdf"),
+        ("", "--plot is ''; give the name of a file"),
+        ("/dev/null/y.png", "--plot /dev/null/y.png cannot be written"),
+    ],
+)
+def test_pictures_that_cannot_be(tmp_path: Path, capsys, plot: str, message: str) -> None:
+    """Are told before data are read."""
+    with pytest.raises(SystemExit):
+        main(["data", "info", str(tmp_path / "nothing.csv"), "--plot", plot])
+    assert message in capsys.readouterr().err

@@ -103,6 +103,16 @@ def test_other_data_are_refused(interactions: Path, run: Path, tmp_path: Path, c
     assert not (tmp_path / "rpt").exists()
 
 
+def test_other_filters_leave_other_data(interactions: Path, run: Path) -> None:
+    longer = {"max_epochs": 2}
+    for options in ({"where": "item_id != 3"}, {"where": "user_id <= 40"}):
+        config = small_config(interactions, data=options, trainer=longer)
+        with pytest.raises(DataError, match="interactions instead of"):
+            train(config, run, resume=True, progress=False)
+    same = small_config(interactions, data={"where": "item_id > 0"}, trainer=longer)
+    assert train(same, run, resume=True, progress=False).epochs == 2
+
+
 def test_the_same_data_elsewhere_go_on(interactions: Path, run: Path, tmp_path: Path) -> None:
     """At another path, in another form of file, under other names of columns."""
     moved = write_csv(tmp_path / "moved.csv", read_rows(interactions), ("who", "what"))

@@ -65,15 +65,18 @@ def get_amazon_2023(category: str, folder: Path | None = None) -> Path:
         raise DownloadError(
             f"unknown category {category!r}; {nearest(category, AMAZON_CATEGORIES)}"
         )
+    folder = folder or cache_folder() / "amazon23"
+    name = f"benchmark/5core/rating_only/{category}.csv"
+    if (folder / name).is_file():
+        return folder / name
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    folder = folder or cache_folder() / "amazon23"
     try:
         file = hf_hub_download(
             repo_id=AMAZON_REPOSITORY,
             repo_type="dataset",
-            filename=f"benchmark/5core/rating_only/{category}.csv",
+            filename=name,
             local_dir=folder,
         )
     except (HfHubHTTPError, OSError, ValueError) as error:

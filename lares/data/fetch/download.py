@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import urllib.error
 import urllib.request
 import zipfile
@@ -66,7 +67,12 @@ def download(url: str, path: Path, *, algorithm: str, expected: str, progress: b
 def extract_member(archive: Path, member: str, path: Path) -> None:
     """Take one file out of a zip archive; ``path`` is whole or absent."""
     try:
-        with zipfile.ZipFile(archive) as opened, atomic_write(path) as temporary:
-            temporary.write_bytes(opened.read(member))
+        with (
+            zipfile.ZipFile(archive) as opened,
+            opened.open(member) as inside,
+            atomic_write(path) as temporary,
+            open(temporary, "wb") as file,
+        ):
+            shutil.copyfileobj(inside, file, _CHUNK_BYTES)
     except (zipfile.BadZipFile, KeyError, OSError) as error:
         raise DownloadError(f"{archive} has no readable {member}: {error}") from error

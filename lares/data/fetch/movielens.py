@@ -1,4 +1,4 @@
-"""MovieLens 100K."""
+"""MovieLens, its ratings in every release."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from lares.data.fetch.download import check_digest, download, extract_member
 from lares.errors import DownloadError
@@ -14,6 +15,51 @@ from lares_kernels.common.cache import cache_folder
 MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 MOVIELENS_MD5 = "0e33842e24a9c977be4e0107933c0723"  # published beside the archive
 _MOVIELENS_MEMBER = "ml-100k/u.data"
+
+MOVIELENS_FOLDER = "https://files.grouplens.org/datasets/movielens"
+
+
+class Release(NamedTuple):
+    """A release of MovieLens.
+
+    Attributes:
+        called: what, and how large it is, in words.
+        member: of the archive, the file of ratings.
+        algorithm, digest: of the archive; MD5 where GroupLens publishes one beside it.
+    """
+
+    called: str
+    member: str
+    algorithm: str
+    digest: str
+
+
+RELEASES = {
+    "ml-1m": Release(
+        "1M, 1 million ratings", "ml-1m/ratings.dat", "md5", "c4d9eecfca2ab87c1945afe126590906"
+    ),
+    "ml-10m": Release(
+        "10M, 10 million ratings",
+        "ml-10M100K/ratings.dat",
+        "md5",
+        "ce571fd55effeba0271552578f2648bd",
+    ),
+    "ml-20m": Release(
+        "20M, 20 million ratings", "ml-20m/ratings.csv", "md5", "cd245b17a1ae2cc31bb14903e1204af3"
+    ),
+    "ml-25m": Release(
+        "25M, 25 million ratings", "ml-25m/ratings.csv", "md5", "6b51fb2759a8657d3bfcbfc42b592ada"
+    ),
+    "ml-32m": Release(
+        "32M, 32 million ratings", "ml-32m/ratings.csv", "md5", "d472be332d4daa821edc399621853b57"
+    ),
+    "ml-latest-small": Release(
+        "latest, small, of September 2018, 0.1 million ratings",
+        "ml-latest-small/ratings.csv",
+        "sha256",
+        "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
+    ),
+}
 
 RECBOLE_REQUIREMENT = "recbole==1.2.1"
 RECBOLE_SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
@@ -53,6 +99,38 @@ def get_movielens_100k(folder: Path | None = None, *, progress: bool = True) -> 
             return from_wheel
         extract_member(archive, _MOVIELENS_MEMBER, from_grouplens)
     return from_grouplens
+
+
+def get_movielens(name: str, folder: Path | None = None, *, progress: bool = True) -> Path:
+    """The ratings of a larger release of MovieLens, from GroupLens.
+
+    Args:
+        name: of the release, one of ``RELEASES``.
+        folder: where to put it; by default ``name`` in the cache folder.
+        progress: show a bar.
+
+    Returns:
+        The file of ratings.
+
+    Raises:
+        DownloadError: it cannot be reached, or what came is not what was published.
+    """
+    release = RELEASES[name]
+    path = (folder or cache_folder() / name) / Path(release.member).name
+    if path.is_file():
+        return path
+    with tempfile.TemporaryDirectory() as scratch:
+        archive = Path(scratch) / f"{name}.zip"
+        url = f"{MOVIELENS_FOLDER}/{archive.name}"
+        download(
+            url,
+            archive,
+            algorithm=release.algorithm,
+            expected=release.digest,
+            progress=progress,
+        )
+        extract_member(archive, release.member, path)
+    return path
 
 
 def _recbole_wheel(folder: Path) -> Path:

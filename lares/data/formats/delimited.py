@@ -1,29 +1,23 @@
-"""Delimited text as tables: every cell is text, and nothing is guessed from what it looks like.
+"""Delimited text as tables, one row a line, or several lines where cells in quotes hold ends of lines.
 
-DuckDB parses it, on all cores and in the file's order. Where it does not, the csv module goes over the
-file again: it counts lines as an editor does, so it finds where a file is bad, and it reads what DuckDB
-is stricter about than the rules are (ends of lines of several kinds, cells beyond all bounds).
+Where DuckDB does not read a file, the csv module does: ends of lines of several kinds, cells beyond all
+bounds.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import glob
 import secrets
-import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import duckdb
-import pyarrow as pa
+from typing import NamedTuple
 
 from lares.data.file_names import compression
 from lares.data.formats.csv_rows import rows_of
 from lares.data.formats.text_lines import text_lines
-from lares.data.tables import ReadAgain, Table, part_files, require_once
+from lares.data.formats.text_table import TextTable, literal
+from lares.data.tables import require_file, require_once
 from lares.errors import DataError
 from lares.names import utf8_name
 
@@ -33,7 +27,6 @@ _ONE_CHARACTER = (
     "\x1f"  # stands for a longer delimiter where the csv module reads, which knows none
 )
 _LONGEST_LINE = 16 * 2**20  # bytes of a row that DuckDB makes room for
-_ROWS_AT_ONCE = 100_000  # that the csv module reads
 # What stands for no value: nothing in any file. DuckDB passes over such cells beyond the header's.
 _NO_CELL = secrets.token_hex(16)
 
@@ -52,23 +45,22 @@ class Dialect(NamedTuple):
     blank_start: bool = False
 
 
-class DelimitedTable(Table):
-    """A file of delimited text, plain or compressed (.gz, .zst), or a folder of such parts.
+class DelimitedTable(TextTable):
+    """A file of delimited text, plain or compressed (.gz, .zst), or several with the same columns.
 
     Args:
-        path: file or folder.
-        parts: the files, if they are not those that ``path`` says.
+        path: file or folder, for messages.
+        parts: the files; None is ``path``.
         delimiter: between cells, ``tab`` for a tab; ``auto`` finds the one with which the header has
             the columns wanted, else the one with which it has most columns.
         wanted: columns that the header should have.
         quoted: whether cells may stand in double quotes.
         header: names of the columns of a file without a header line.
+        numbered: whether there is no header line, and columns are called by their numbers from 0.
 
     Raises:
         DataError: a file cannot be read, or a part has other columns than the first.
     """
-
-    typed = False
 
     def __init__(
         self,
@@ -79,13 +71,10 @@ class DelimitedTable(Table):
         wanted: Sequence[str] = (),
         quoted: bool = True,
         header: Sequence[str] | None = None,
+        numbered: bool = False,
     ) -> None:
-        self.path = path
-        self._parts = list(parts or part_files(path))
-        self._rows: list[int] = []  # of each part, once they are read
-        self._refused: set[int] = set()  # parts that DuckDB does not read
-        self._has_header = header is None
-        self._names: list[list[str]] = []  # of the columns of each part
+        super().__init__(path, [path] if parts is None else parts)
+        self._has_header = header is None and not numbered
         self._dialects: list[Dialect] = []
         delimiter = _NAMES.get(delimiter, delimiter)
         if not delimiter or set(delimiter) & set('"\r\n'):
@@ -93,8 +82,10 @@ class DelimitedTable(Table):
                 f"delimiter is {delimiter!r}; it must stand between cells, such as ; or tab"
             )
         for part in self._parts:
+            require_file(part)
             if header is None:
-                dialect, names = _find_dialect(part, delimiter, quoted, wanted)
+                dialect, names = _find_dialect(part, delimiter, quoted, () if numbered else wanted)
+                names = [str(place) for place in range(len(names))] if numbered else names
             else:
                 dialect, names = Dialect(delimiter, quoted), list(header)
             require_once(part, names)
@@ -111,63 +102,28 @@ class DelimitedTable(Table):
         """Call the columns of a table of one file otherwise."""
         self.names = self._names[0] = names
 
-    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        self.require(columns)
-        self._rows = []
-        with _connection() as connection:
-            for part in range(len(self._parts)):
-                rows = 0
-                for batch in self._batches_of(part, columns, connection):
-                    rows += batch.num_rows
-                    yield batch
-                self._rows.append(rows)
-
-    def head(self, rows: int) -> pa.Table:
-        names = [name for name in self.names if name]
-        cells = [row for _, row in islice(self._records(0), rows)]
-        return pa.Table.from_batches([self._batch(0, names, cells)])
-
-    def place(self, row: int) -> str:
-        for part, rows in enumerate(self._rows):
-            if row < rows:
-                line, _ = next(islice(self._records(part), row, None))
-                return f"{self._parts[part]}, line {line}"
-            row -= rows
-        return str(self.path)
-
-    def _batches_of(
-        self, part: int, columns: Sequence[str], connection: Any
-    ) -> Iterator[pa.RecordBatch]:
+    def query(self, part: int, columns: Sequence[str]) -> str | None:
         path = self._parts[part]
         name = utf8_name(path.absolute())
-        if name is None or part in self._refused or self._dialects[part].blank_start:
-            yield from self._batches_by_csv_module(part, columns)
-            return
+        if name is None or self._dialects[part].blank_start:
+            return None
         names, dialect = self._names[part], self._dialects[part]
         # Columns go by number: DuckDB takes names for the same that differ in case alone.
         kinds = ", ".join(f"'c{number}': 'VARCHAR'" for number in range(len(names)))
         chosen = ", ".join(f"c{names.index(name)}" for name in columns)
         quote = '"' if dialect.quoted else ""
         # Not as parameters: then the whole result would be made before its first row comes.
-        query = (
-            f"SELECT {chosen} FROM read_csv({_literal(glob.escape(name))}, "
+        return (
+            f"SELECT {chosen} FROM read_csv({literal(glob.escape(name))}, "
             "auto_detect = false, hive_partitioning = false, "
             f"columns = {{{kinds}}}, header = {self._has_header}, "
-            f"delim = {_literal(dialect.delimiter)}, quote = '{quote}', escape = '{quote}', "
+            f"delim = {literal(dialect.delimiter)}, quote = '{quote}', escape = '{quote}', "
             f"nullstr = '{_NO_CELL}', allow_quoted_nulls = false, "
             f"strict_mode = true, max_line_size = {_LONGEST_LINE}, "
             f"buffer_size = {2 * _LONGEST_LINE}, compression = '{compression(path) or 'none'}')"
         )
-        try:
-            for batch in pa.RecordBatchReader.from_stream(connection.sql(query)):
-                yield batch.rename_columns(list(columns))
-        except (duckdb.Error, pa.ArrowException, OSError) as error:  # the last by way of Arrow
-            # Its rows are right only when all have come: threads read ahead and are compared at last.
-            self._refused.add(part)
-            raise ReadAgain from error
 
-    def _records(self, part: int) -> Iterator[tuple[int, list[str]]]:
-        """Give the rows of a part and the lines that they begin in; ``DataError`` if one is bad."""
+    def records(self, part: int) -> Iterator[tuple[int, list[str]]]:
         path, width = self._parts[part], len(self._names[part])
         rows = _records(path, self._dialects[part])
         if self._has_header:
@@ -180,34 +136,6 @@ class DelimitedTable(Table):
                 )
                 raise DataError(f"{path}, line {line}: the row has {cells_there}; {expected}")
             yield line, cells
-
-    def _batches_by_csv_module(self, part: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Give what DuckDB has not read, or say where the file is bad."""
-        records = self._records(part)
-        while cells := [row for _, row in islice(records, _ROWS_AT_ONCE)]:
-            yield self._batch(part, columns, cells)
-
-    def _batch(self, part: int, columns: Sequence[str], rows: list[list[str]]) -> pa.RecordBatch:
-        places = [self._names[part].index(name) for name in columns]
-        arrays = [pa.array([row[place] for row in rows], pa.large_string()) for place in places]
-        return pa.record_batch(arrays, list(columns))
-
-
-@contextlib.contextmanager
-def _connection() -> Iterator[Any]:
-    """Give a DuckDB connection that keeps to this process and to the folder for temporary files."""
-    settings: dict[str, Any] = {
-        "temp_directory": utf8_name(tempfile.gettempdir()) or "",
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-        "arrow_large_buffer_size": "true",  # text of a column may be more than 2 GB
-    }
-    with duckdb.connect(":memory:", config=settings) as connection:
-        yield connection
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _find_dialect(

@@ -10,17 +10,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from lares.data.tables import Table, arrow_file, part_files, require_once
+from lares.data.tables import Table, arrow_file, require_file, require_once
 from lares.errors import DataError
 
 _ROWS_AT_ONCE = 1_000_000
 
 
 class ParquetTable(Table):
-    """A Parquet file, or a folder of them with the same columns.
+    """A Parquet file, or several with the same columns.
 
     Args:
-        path: file or folder.
+        path: file or folder, for messages.
+        parts: the files; None is ``path``.
 
     Raises:
         DataError: a file cannot be read, or a part has other columns than the first.
@@ -28,12 +29,13 @@ class ParquetTable(Table):
 
     typed = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, parts: Sequence[Path] | None = None) -> None:
         self.path = path
-        self._parts = part_files(path)
+        self._parts = [path] if parts is None else list(parts)
         self._rows: list[int] = []
         names: list[str] = []
         for part in self._parts:
+            require_file(part)
             with _opened(part) as file:
                 of_part = list(file.schema_arrow.names)
                 self._rows.append(file.metadata.num_rows)

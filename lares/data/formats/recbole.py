@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lares.data.dataset import Dataset
-from lares.data.file_names import SPLITS, stem, suffix
+from lares.data.file_names import SPLITS, files_in, stem, suffix
 from lares.data.formats.delimited import DelimitedTable
 from lares.data.ids import encode_column, sort_codes
 from lares.data.interactions import Reading, describe_ids, kept_rows
@@ -99,11 +99,7 @@ def has_sequence_form(path: Path, item: str, delimiter: str) -> bool:
 
 def _atomic_files(folder: Path) -> list[Path]:
     """Return the files in a folder whose names are those of atomic files, hidden ones left out."""
-    return [
-        file
-        for file in sorted(folder.iterdir())
-        if file.name[0] not in "._" and suffix(file) == ATOMIC_SUFFIX and file.is_file()
-    ]
+    return sorted(file for file in files_in(folder) if suffix(file) == ATOMIC_SUFFIX)
 
 
 def _file_of(base: Path, split: str, like: Path | None = None) -> Path:

@@ -16,7 +16,8 @@ import pytest
 from lares.data import load_dataset
 from lares.data.fetch import movielens as module
 from lares.data.fetch.amazon import get_amazon_2023
-from lares.errors import DownloadError
+from lares.data.fetch.sets import SETS, fetched, located
+from lares.errors import ConfigError, DataError, DownloadError
 
 U_DATA = "1\t5\t3\t10\n1\t6\t3\t11\n1\t5\t4\t12\n1\t7\t1\t9\n"
 
@@ -157,3 +158,81 @@ def test_amazon_errors(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
     with pytest.raises(DownloadError, match=r"Video_Games\.csv.*no route"):
         get_amazon_2023("Video_Games", tmp_path)
+
+
+RATINGS = {
+    "ml-1m": "1::5::3::10\n1::6::3::11\n1::5::4::12\n1::7::1::9\n",
+    "ml-10m": "1::5::3::10\n1::6::3::11\n1::5::4.5::12\n1::7::1::9\n",
+    "ml-latest-small": "userId,movieId,rating,timestamp\n1,5,3,10\n1,6,3,11\n1,5,4,12\n1,7,1,9\n",
+}
+
+
+@pytest.fixture
+def releases(server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a server with releases of MovieLens; the cache is another one."""
+    url, folder = server
+    for name, text in RATINGS.items():
+        release = module.RELEASES[name]
+        with zipfile.ZipFile(folder / f"{name}.zip", "w") as file:
+            file.writestr(release.member, text)
+        digest = hashlib.new(release.algorithm, (folder / f"{name}.zip").read_bytes()).hexdigest()
+        monkeypatch.setitem(module.RELEASES, name, release._replace(digest=digest))
+    monkeypatch.setattr(module, "MOVIELENS_FOLDER", url)
+    monkeypatch.setenv("LARES_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+@pytest.mark.parametrize("name", RATINGS)
+def test_sets_by_name(releases: Path, tmp_path: Path, capsys, monkeypatch, name: str) -> None:
+    dataset = load_dataset(name)
+    assert dataset.name == name
+    assert dataset.vocabulary.decode(dataset.test.items.tolist()) == [7, 5, 6, 5]
+    told = capsys.readouterr()
+    assert "GroupLens: cite Harper and Konstan" in told.err
+    assert told.out == ""
+    (releases / f"{name}.zip").unlink()  # and it is not fetched again
+    assert located(name) == tmp_path / "cache" / name / Path(module.RELEASES[name].member).name
+    assert load_dataset(located(name).parent).digest() == dataset.digest()
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()  # what is there is itself
+    assert located(name) == Path(name)
+
+
+def test_every_set_has_its_terms() -> None:
+    assert len(SETS) >= 4
+    for name, each in SETS.items():
+        assert each.what
+        assert each.licence, name
+
+
+def test_sets_that_cannot_be_fetched(releases: Path, tmp_path: Path) -> None:
+    (releases / "ml-1m.zip").write_bytes(b"another")
+    with pytest.raises(DownloadError, match=r"ml-1m\.zip has md5 [0-9a-f]+, expected"):
+        located("ml-1m")
+    assert not list((tmp_path / "cache").rglob("ratings*"))
+    with pytest.raises(
+        DataError, match="no file or folder films, and no public data set; those are "
+    ):
+        located("films")
+    with pytest.raises(DataError, match=r"no file or folder films\.csv$"):
+        located("films.csv")
+    with pytest.raises(ConfigError, match="ml-1m has no categories; got 'Books'"):
+        located("ml-1m/Books")
+    with pytest.raises(ConfigError, match="amazon23 needs a CATEGORY"):
+        located("amazon23")
+    with pytest.raises(DownloadError, match="did you mean 'Books'"):
+        located("amazon23/Bookz")
+    with pytest.raises(ConfigError, match="did you mean 'ml-100k'"):
+        fetched("ml100k")
+
+
+def test_a_category_that_is_there(tmp_path: Path, monkeypatch) -> None:
+    """Is read without the hub."""
+    monkeypatch.setenv("LARES_CACHE", str(tmp_path))
+    path = tmp_path / "amazon23" / "benchmark" / "5core" / "rating_only" / "Books.csv"
+    path.parent.mkdir(parents=True)
+    rows = "".join(f"A,B00{i},5.0,{i}\n" for i in range(5))
+    path.write_text("user_id,parent_asin,rating,timestamp\n" + rows)
+    dataset = load_dataset("amazon23/Books")
+    assert dataset.name == "Books"
+    assert len(dataset.train) == 2
