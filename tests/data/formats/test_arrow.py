@@ -133,7 +133,7 @@ def test_text_that_is_none() -> None:
 
 
 def test_a_format_is_of_files() -> None:
-    with pytest.raises(DataError, match="format is 'csv', but a table in memory is no file; leave it out"):
+    with pytest.raises(DataError, match="format is 'csv', but a table in memory is no file"):
         load_dataset(COLUMNS, format="csv")
 
 
