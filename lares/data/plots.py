@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
 from lares.data.statistics import Statistics
-from lares.files import atomic_write
+from lares.pictures import three_plots, write_figure
 
 _BARS = 40
 
@@ -21,16 +20,7 @@ def plot_statistics(statistics: Statistics, path: Path, title: str) -> None:
         path: of the picture, written whole; its suffix, as .png, .svg or .pdf, is its form.
         title: over the picture.
     """
-    # Imported here: it takes a while, and describing data needs none.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(
-        title.encode(errors="replace").decode(), parse_math=False
-    )  # names may be no text
-    lengths, popularity, shares = figure.subplots(1, 3)
+    figure, (lengths, popularity, shares) = three_plots(title)
 
     longest = int(statistics.lengths.max())
     edges = np.unique(np.geomspace(2, longest + 1, _BARS + 1).round())
@@ -60,8 +50,4 @@ def plot_statistics(statistics: Statistics, path: Path, title: str) -> None:
         title=f"Repeats: {statistics.repeated:.1%} of the interactions",
     )
     shares.legend()
-    with atomic_write(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph", UserWarning
-        )  # its fonts lack a letter of the title
-        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=120)
+    write_figure(figure, path)

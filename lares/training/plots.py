@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lares.files import atomic_write
+from lares.pictures import three_plots, write_figure
 
 
 def plot_run(
@@ -30,15 +29,7 @@ def plot_run(
         start: metrics by depth of the model that the run began with.
         baselines: NDCG@10 of other models by name, drawn as lines.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(
-        title.encode(errors="replace").decode(), parse_math=False
-    )  # names may be no text
-    losses, validation, depth = figure.subplots(1, 3)
+    figure, (losses, validation, depth) = three_plots(title)
     for name, label in curves.items():
         epochs, values = _measured(rows, name)
         if any(values):
@@ -62,11 +53,7 @@ def plot_run(
     depth.set(xlabel="reasoning depth", ylabel="full ranking", title="Test", xticks=depths)
     depth.set_ylim(bottom=0)
     depth.legend()
-    with atomic_write(path) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph", UserWarning
-        )  # its fonts lack a letter of the title
-        figure.savefig(temporary, format="png", dpi=120)
+    write_figure(figure, path)
 
 
 def _measured(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[int], list[float]]:

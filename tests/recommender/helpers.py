@@ -7,18 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from lares import Recommender
-
-OPTIONS: dict[str, Any] = {
-    "model": {"d_model": 16, "d_ff": 16, "max_length": 8, "n_pre_layers": 1, "n_core_layers": 1},
-    "optimizer": {"batch_size": 64, "lr": 0.01},
-    "trainer": {
-        "max_epochs": 2,
-        "test_depths": [1, 4],
-        "tensorboard": False,
-        "num_threads": 1,
-        "accelerator": "cpu",
-    },
-}
+from tests.training.helpers import SMALL as OPTIONS
 
 
 def small(**options: Any) -> Recommender:

@@ -24,26 +24,23 @@ FILES = {
 }
 
 
+# Two epochs of a few steps of a tiny model.
+SMALL: dict[str, dict[str, Any]] = {
+    "model": {"d_model": 16, "d_ff": 16, "max_length": 8, "n_pre_layers": 1, "n_core_layers": 1},
+    "optimizer": {"batch_size": 64, "lr": 0.01},
+    "trainer": {
+        "max_epochs": 2,
+        "test_depths": [1, 4],
+        "tensorboard": False,
+        "num_threads": 1,
+        "accelerator": "cpu",
+    },
+}
+
+
 def small_config(path: Path, /, **sections: dict[str, Any]) -> TrainConfig:
-    """Two epochs of a few steps of a tiny model."""
-    base = {
-        "data": {"path": str(path)},
-        "model": {
-            "d_model": 16,
-            "d_ff": 16,
-            "max_length": 8,
-            "n_pre_layers": 1,
-            "n_core_layers": 1,
-        },
-        "optimizer": {"batch_size": 64, "lr": 0.01},
-        "trainer": {
-            "max_epochs": 2,
-            "test_depths": [1, 4],
-            "tensorboard": False,
-            "num_threads": 1,
-            "accelerator": "cpu",
-        },
-    }
+    """Return ``SMALL`` on data at ``path``, but for ``sections``."""
+    base = {"data": {"path": str(path)}, **SMALL}
     return TrainConfig.from_dict(merge_options(base, sections))
 
 
