@@ -56,7 +56,7 @@ class RunCommand:
         config: kind of run.
         places: arguments without a flag, in order: (section, option, help) by the name that help shows.
         inherited: section of options that are by default those of the run that a run starts from.
-        recipes: whether ``--recipe`` is offered.
+        recipe: that options start from unless ``--recipe`` names another; "" where none is offered.
         shortcuts: (section, option, help) by the flag that stands for it.
         defaults: options that come before those of files, from what the command line holds.
         folders: where a run goes that is given no ``--out``, from what the command line holds; several
@@ -68,7 +68,7 @@ class RunCommand:
     config: type[RunConfig]
     places: Mapping[str, tuple[str, str, str]]
     inherited: str = ""
-    recipes: bool = False
+    recipe: str = ""
     shortcuts: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     defaults: Callable[[Any], Options] = field(default=lambda args: {})
     folders: Callable[[Any], list[Path]] = field(default=lambda args: [])
@@ -85,20 +85,25 @@ class RunCommand:
             action="append",
             help="File of options by section; of several files a later one overrides.",
         )
-        if self.recipes:
-            add("--recipe", default=None, help=f"Recipe: {', '.join(recipes())}.")
+        if self.recipe:
+            add(
+                "--recipe",
+                default=None,
+                help=f"Recipe: {', '.join(recipes())}. Default: {self.recipe}.",
+            )
         for flag, (_, _, text) in self.shortcuts.items():
             add(flag, default=None, help=text)
         add("--out", metavar="RUN", help="Run folder. Default: a folder under runs/.")
         add("--resume", action="store_true", help="Go on with a run.")
         add("--no_progress", action="store_true", help="Show no bar and no line for each epoch.")
-        placed = {(section, option) for section, option, _ in self.places.values()}
         for name, section in self.config.SECTIONS.items():
-            skip = {option for where, option in placed if where == name}
+            skip = {option for where, option in self._placed if where == name}
             if section is LaresConfig:
                 skip.add("n_items")  # the data decide
             parser.add_class_arguments(section, name, skip=skip)
             parser.judges[name] = partial(section, 2) if section is LaresConfig else section
+        if self.recipe:  # so that help tells what will be
+            self._set_defaults(parser, _read_recipe(self.recipe))
         for action in parser._actions:
             if self.inherited and action.dest.startswith(f"{self.inherited}."):
                 action.help = f"{action.help} Default: the run's, else %(default)s."
@@ -110,25 +115,16 @@ class RunCommand:
         # Once to find --recipe, --config and --resume; again with what they hold as defaults, so that
         # only what is given on the command line overrides it.
         parser = self.parser()
-        first = args = parser.parse_args(list(argv))
+        first = parser.parse_args(list(argv))
         resumed = self._resumed(first) if first.resume else None
         start = self._starting_options(first, resumed)
         self.config.from_dict(start)  # names unknown options
-        placed = {(section, option) for section, option, _ in self.places.values()}
-        if start:
-            parser.set_defaults(
-                {
-                    f"{section}.{name}": value
-                    for section, given in start.items()
-                    for name, value in renamed_choices(given or {}).items()
-                    if (section, name) not in placed
-                }
-            )
-            args = parser.parse_args(list(argv))
+        self._set_defaults(parser, merge_options(self.config.from_dict({}).to_dict(), start))
+        args = parser.parse_args(list(argv))
         if resumed is not None:
             args.out = str(resumed.path)
         options: Options = {name: args[name].as_dict() for name in self.config.SECTIONS}
-        for section, option in placed:
+        for section, option in self._placed:
             options[section][option] = args[option] or (start.get(section) or {}).get(option) or ""
         for flag, (section, option, _) in self.shortcuts.items():
             if args[flag.lstrip("-")] is not None:
@@ -137,6 +133,22 @@ class RunCommand:
             if not options[section][option]:
                 raise ConfigError(f"no {_PLACED[option]}: give {place}, {asked_for(text)}")
         return self.config.from_dict(options), args
+
+    @property
+    def _placed(self) -> set[tuple[str, str]]:
+        """Section and name of the options that have a place instead of a flag."""
+        return {(section, option) for section, option, _ in self.places.values()}
+
+    def _set_defaults(self, parser: OptionParser, options: Options) -> None:
+        """Let the parser take ``options`` where the command line gives nothing."""
+        parser.set_defaults(
+            {
+                f"{section}.{name}": value
+                for section, given in options.items()
+                for name, value in renamed_choices(given or {}).items()
+                if (section, name) not in self._placed
+            }
+        )
 
     def _resumed(self, first: Any) -> RunFolder:
         """Return the run to go on with."""
@@ -154,19 +166,24 @@ class RunCommand:
 
     def _starting_options(self, first: Any, resumed: RunFolder | None) -> Options:
         """Return options that flags override: those of the resumed run, else of recipe and files."""
-        recipe = first.recipe if self.recipes else None
+        recipe = first.recipe if self.recipe else None
         if resumed is not None:
             if first.config or (recipe and first.out):
-                files = "--config and --recipe" if self.recipes else "--config"
+                files = "--config and --recipe" if self.recipe else "--config"
                 raise ConfigError(f"--resume takes the run's own config.yaml: leave {files}")
             return read_run_options(resumed.config)
         options = self.defaults(first)
+        recipe = recipe or self.recipe
         if recipe:
-            one_of("recipe", recipe, recipes())
-            options = merge_options(options, read_yaml(RECIPES_FOLDER / f"{recipe}.yaml"))
+            options = merge_options(options, _read_recipe(recipe))
         for file in first.config or []:
             options = merge_options(options, read_yaml(Path(file)))
         return options
+
+
+def _read_recipe(name: str) -> Options:
+    one_of("recipe", name, recipes())
+    return read_yaml(RECIPES_FOLDER / f"{name}.yaml")
 
 
 def require_launcher() -> None:

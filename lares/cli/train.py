@@ -8,7 +8,7 @@ from typing import Any
 
 from lares.cli.run_command import SAMPLES_FLAG, RunCommand, carry_out
 from lares.data.file_names import last_name
-from lares.training.config import TrainConfig, recipes
+from lares.training.config import DEFAULT_RECIPE, TrainConfig, recipes
 
 
 def default_folder(path: str, recipe: str | None) -> Path:
@@ -32,7 +32,7 @@ COMMAND = RunCommand(
     places={
         "DATA": ("data", "path", "File or folder of interactions, or a name of 'lares data get'.")
     },
-    recipes=True,
+    recipe=DEFAULT_RECIPE,
     shortcuts=SAMPLES_FLAG,
     folders=_possible_folders,
 )

@@ -40,7 +40,8 @@ class LaresConfig:
 
     Attributes:
         n_items: Number of rows V of the catalogue, padding row 0 included.
-        max_length: Length L of the window; longer histories keep their last L items.
+        max_length: Length L of the window; longer histories keep their last L items. 0 has 'lares
+            train' fit it to the data's size.
         d_model: Width d of a token.
         n_heads: Number of attention heads.
         d_ff: Width f of the feed-forward.

@@ -35,6 +35,7 @@ from lares.recommender.ranked import BATCH, Candidates, How, lists_table, ranked
 from lares.recommender.stored import Stored, load_stored, save_stored
 from lares.recommender.tables import as_table_of, library_for
 from lares.training.config import (
+    DEFAULT_RECIPE,
     RECIPES_FOLDER,
     DataOptions,
     RunConfig,
@@ -59,8 +60,7 @@ class Recommender:
     """A model, the raw ids of its users and items, and everybody's history.
 
     Args:
-        recipe: that options start from, one of ``lares train --recipe``'s; it will be ``quick``
-            by default as soon as there is such a recipe.
+        recipe: that options start from, one of ``lares train --recipe``'s.
         options: those of ``lares train`` by section, which override the recipe:
             ``trainer={"max_epochs": 20}``, or ``**{"trainer.max_epochs": 20}``. Sections are ``data``,
             ``model``, ``objective``, ``sampling``, ``optimizer`` and ``trainer``.
@@ -76,7 +76,7 @@ class Recommender:
         ConfigError: (a ValueError) there is no such recipe or option, or a value is out of range.
     """
 
-    def __init__(self, recipe: str = "shared", **options: Any) -> None:
+    def __init__(self, recipe: str = DEFAULT_RECIPE, **options: Any) -> None:
         one_of("recipe", recipe, recipes())
         start = read_yaml(RECIPES_FOLDER / f"{recipe}.yaml")
         given = _by_section(options)

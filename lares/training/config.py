@@ -18,12 +18,13 @@ from lares.errors import ConfigError
 from lares.model.config import MOST_SEED, MOST_STEPS, MOST_THREADS, EvaluationStates, LaresConfig
 from lares.objectives.rpt.config import RptConfig
 from lares.objectives.spt.config import SptConfig, check_has_steps
-from lares.plain import check_known, option, positive, rate_below, settle_options, whole_in
+from lares.plain import check_known, option, plain, positive, rate_below, settle_options, whole_in
 from lares.training.options_file import read_yaml
 
 _Run = TypeVar("_Run", bound="RunConfig")
 
 RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
+DEFAULT_RECIPE = "quick"  # of lares train and Recommender; classes default to what is published
 Samples = Literal["prefixes", "users"]
 # As Lightning Fabric calls them.
 Accelerator = Literal["auto", "cpu", "cuda", "gpu", "mps", "tpu"]
@@ -32,6 +33,8 @@ Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true"]
 MOST_ENCODINGS = 1 << 23
 MOST_BATCH = MOST_ENCODINGS // 4
 MOST_DECAY = 1e30  # float32 holds more, but no weight with it
+# Options that are 0 where the data's size is to decide; lares.training.fitted has the rules.
+_FITTED = (("model", "max_length"), ("optimizer", "batch_size"), ("trainer", "patience"))
 MOST_ROLLOUTS = 256  # a draw's address has 8 bits for its rollout
 # Of runs whose config.yaml does not name them yet.
 _FORMER_OPTIONS = {"trainer": {"test_states": "drawn"}}
@@ -143,12 +146,13 @@ class OptimizerOptions:
         lr: Learning rate.
         weight_decay: Weight decay: this times each weight is added to its gradient.
         batch_size: Samples of a step, over all processes. A last batch below an eighth of it joins the
-            one before. Whole histories are added until they have this many targets.
+            one before. Whole histories are added until they have this many targets. 0 has 'lares train'
+            fit it to the data's size.
     """
 
     lr: float = option(1e-3, positive)
     weight_decay: float = 0.0
-    batch_size: int = option(1024, whole_in(1, MOST_BATCH))
+    batch_size: int = option(1024, whole_in(0, MOST_BATCH))
 
     def __post_init__(self) -> None:
         settle_options(self, "optimizer.")
@@ -165,7 +169,8 @@ class TrainerOptions:
 
     Attributes:
         max_epochs: Greatest number of passes over the training samples.
-        patience: Stop after this many evaluations without a better NDCG@10.
+        patience: Stop after this many evaluations without a better NDCG@10. 0 has 'lares train' fit it
+            to the data's size.
         valid_every: Number of epochs between evaluations.
         seed: Seed of the initial weights and of every random draw.
         accelerator: Kind of device.
@@ -184,7 +189,7 @@ class TrainerOptions:
     """
 
     max_epochs: int = option(300, whole_in(1))
-    patience: int = option(10, whole_in(1))
+    patience: int = option(10, whole_in(0))
     valid_every: int = option(1, whole_in(1))
     seed: int = option(2025, whole_in(0, MOST_SEED))
     accelerator: Accelerator = "auto"
@@ -254,7 +259,7 @@ class RunConfig:
 
     def check_processes(self, n: int) -> None:
         """Raise ``ConfigError`` unless a step's samples can be shared by ``n`` processes."""
-        if self.optimizer.batch_size < 8 * n:
+        if 0 < self.optimizer.batch_size < 8 * n:
             raise ConfigError(
                 f"optimizer.batch_size is {self.optimizer.batch_size}; {n} devices need at least "
                 f"{8 * n}"
@@ -264,6 +269,23 @@ class RunConfig:
         """All options as nested plain values."""
         options = dataclasses.asdict(self)
         return {name: options[name] for name in self.SECTIONS}
+
+    def left_to_data(self) -> list[str]:
+        """Names ``section.option`` of the options that the data's size is to decide."""
+        options = self.to_dict()
+        return [
+            f"{section}.{option}"
+            for section, option in _FITTED
+            if options.get(section, {}).get(option) == 0
+        ]
+
+    def decided(self: _Run, decided: Mapping[str, Any]) -> _Run:
+        """The configuration with values for what is left to the data, by ``section.option``."""
+        options = self.to_dict()
+        for name in self.left_to_data():
+            section, _, option = name.partition(".")
+            options[section][option] = decided[name]
+        return type(self).from_dict(options)
 
     @classmethod
     def from_dict(cls: type[_Run], options: Mapping[str, Any]) -> _Run:
@@ -290,7 +312,7 @@ class RunConfig:
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
     """An SPT run. ``model`` holds the fields of :class:`lares.LaresConfig` but ``n_items``, which the
-    data decide."""
+    data decide; ``max_length`` is 0 where they decide that, too."""
 
     COMMAND: ClassVar[str] = "train"
     SECTIONS: ClassVar[dict[str, type]] = {
@@ -318,12 +340,22 @@ class TrainConfig(RunConfig):
         check_has_steps(model, self.objective)
 
     def model_config(self, n_items: int) -> LaresConfig:
-        """Return the model's configuration for a catalogue of ``n_items`` rows."""
-        return LaresConfig.from_dict({**self.model, "n_items": n_items})
+        """Return the model's configuration for a catalogue of ``n_items`` rows.
+
+        A window that is left to the data has one item here.
+        """
+        return LaresConfig.from_dict(
+            {**self.model, "n_items": n_items} | ({"max_length": 1} if self._open_window else {})
+        )
+
+    @property
+    def _open_window(self) -> bool:
+        length = plain(self.model.get("max_length"))
+        return type(length) is int and length == 0
 
     def to_dict(self) -> dict[str, Any]:
         """All options as nested plain values, the model's with their defaults filled in."""
-        model = self.model_config(2).to_dict()
+        model = self.model_config(2).to_dict() | ({"max_length": 0} if self._open_window else {})
         del model["n_items"]
         return {**super().to_dict(), "model": model}
 
@@ -357,6 +389,11 @@ class PosttrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.trainer.patience == 0:
+            raise ConfigError(
+                "trainer.patience is 0, which 'lares train' fits to the data's size; post-training "
+                "needs a whole number of at least 1"
+            )
         rollouts, size = self.objective.rollouts, self.optimizer.batch_size
         if rollouts > MOST_ROLLOUTS or (rollouts + 2) * size > MOST_ENCODINGS:
             raise ConfigError(

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lares.errors import CheckpointError, ConfigError, DataError
 from lares.files import remove_unfinished, write_text
@@ -29,6 +29,7 @@ from lares.training.options_file import yaml_text
 if TYPE_CHECKING:
     from lares.data.dataset import Dataset
 
+_Run = TypeVar("_Run", bound=RunConfig)
 # What may change when a run goes on: none of it changes the numbers of the epochs already there.
 _MAY_CHANGE = {
     "trainer.max_epochs",
@@ -176,6 +177,7 @@ class RunFolder:
                 )
             before = read_config(self.config).to_dict()
             changed = set(differing_options(before, config.to_dict())) - _MAY_CHANGE
+            changed -= set(config.left_to_data())
             if self.record.exists():  # how a file is read may change with the file
                 changed = {name for name in changed if not name.startswith("data.")}
             if changed:
@@ -187,6 +189,19 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} holds no run to resume (there is no {self.config.name})"
             )
+
+    def decided(self, config: _Run) -> _Run:
+        """Return the options of a run that goes on here, what they leave to the data as it began."""
+        if not self.config.exists():
+            return config
+        began = read_config(self.config).to_dict()
+        return config.decided(
+            {
+                f"{section}.{name}": value
+                for section, of in began.items()
+                for name, value in of.items()
+            }
+        )
 
     def _files(self) -> list[Path]:
         """Return where a run's files lie, be they there or not."""

@@ -17,6 +17,7 @@ from lares.model.model import LaresModel
 from lares.training.config import TrainConfig
 from lares.training.display import tell
 from lares.training.engine import all_do, first_does, launch, place_of
+from lares.training.fitted import fit_to_data
 from lares.training.memory import require_memory_for
 from lares.training.phase import Phase
 from lares.training.result import TrainResult
@@ -56,8 +57,9 @@ def train(
         data = dataset
         if data is None:
             data = all_do(fabric, lambda: load_dataset(**dataclasses.asdict(config.data)))
+        config, fitted = fit_to_data(folder.decided(config), data)
         if fabric.is_global_zero:
-            tell(data.notes)
+            tell([*data.notes, *fitted])
         first_does(fabric, lambda: folder.belong(config, data))
         phase = all_do(fabric, lambda: _phase(config, data, place_of(fabric)))
         trainer = Trainer(config, phase, data, folder, fabric, progress)

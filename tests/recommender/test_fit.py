@@ -139,7 +139,7 @@ def test_what_is_wrong_with_a_data_frame_is_named(table: pa.Table) -> None:
 
 
 def test_options_are_those_of_the_command_line() -> None:
-    assert Recommender().config == Recommender("shared").config
+    assert Recommender().config == Recommender("quick").config
     rec = Recommender(
         "demo", trainer={"max_epochs": 7}, **{"model.d_model": 64, "data.core": 2}
     ).config
