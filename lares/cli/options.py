@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import docstring_parser
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import SUPPRESS, ArgumentParser, DefaultHelpFormatter
 
+from lares.cli.examples import examples_of
 from lares.errors import ConfigError
 from lares.files import require_folder, require_writable
 from lares.model.config import MOST_SEED, MOST_THREADS
-from lares.names import as_typed, nearest, shown
+from lares.names import as_typed, shown
 from lares.plain import (
     KINDS,
     Check,
@@ -41,6 +43,7 @@ _TEXTS = (
 )
 # Options whose values are names of files or folders.
 _PLACES = ("out", "output", "histories", "model", "path", "table", "checkpoint", "plot")
+_SUGGESTED = 3  # options that may have been meant
 _LONGEST = 1000  # letters of what jsonargparse says, which may be a whole value
 # What it says of a value of another type, or of none of several.
 _MISTYPED = re.compile(
@@ -52,20 +55,35 @@ _MISSING = re.compile(
     r'.*[Kk]ey "([^"]+)" is required but not included.*',
     re.DOTALL,
 )
-_PARSERS_DEFAULT = re.compile(r" \(default: %\(default\)s\)|, default: %\(default\)s")
-_PARSERS_TYPE = re.compile(r" \(type: %\(type\)s\)|type: %\(type\)s, ")
+# What help calls the value of an option, by its type, where nothing else is said.
+_METAVARS: dict[Any, str] = {
+    int: "N",
+    float: "X",
+    str: "TEXT",
+    bool: "{true,false}",
+    list[int]: "[N,...]",
+}
 
 
 class _HelpFormatter(DefaultHelpFormatter):
-    """Tells the parser's default of options whose help says nothing of one, of no argument; the type
-    of none that has choices, which stand beside its name."""
+    """Ends an option's sentences with its default, unless they say it or there is none to tell."""
 
     def _get_help_string(self, action: Any) -> str:
-        said: str = super()._get_help_string(action)
-        if _choices(action):
-            said = _PARSERS_TYPE.sub("", said)
-        says_itself = not action.option_strings or said.lower().count("default:") > 1
-        return _PARSERS_DEFAULT.sub("", said) if says_itself else said
+        if action.help is None or action.option_strings[:1] == ["-h"]:
+            said: str = super()._get_help_string(action)
+            return said
+        # A flag without a value, and an argument, have no default that a reader needs.
+        tells = (
+            action.option_strings and action.nargs != 0 and "default:" not in action.help.lower()
+        )
+        default = _default_of(action) if tells else ""
+        return f"{action.help} Default: {default}." if default else str(action.help)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Fill paragraphs, and leave lines that are indented, which are there to be typed, alone."""
+        if "\n  " not in text:
+            return super()._fill_text(text, width, indent)
+        return text
 
 
 class OptionParser(ArgumentParser):
@@ -143,11 +161,11 @@ class OptionParser(ArgumentParser):
             given = unknown.group(1).split("=")[0]
             if given.startswith("-"):
                 known = [flag for action in self._actions for flag in action.option_strings]
-                raise ConfigError(f"unknown option {given}; {nearest(given, known)}")
+                raise ConfigError(f"unknown option {given}; {self._suggestion(given, known)}")
             raise ConfigError(f"unexpected argument {given!r}; see {self.prog} --help")
         missing = _MISSING.fullmatch(message)
         if missing:
-            action = self._action((missing.group(1) or missing.group(2)).removeprefix("--"))
+            action = self.option((missing.group(1) or missing.group(2)).removeprefix("--"))
             shown_as = (action.option_strings or [str(action.metavar)])[0]
             raise ConfigError(
                 f"{shown_as} is missing: give {asked_for(str(action.help))}; see {self.prog} --help"
@@ -155,13 +173,44 @@ class OptionParser(ArgumentParser):
         mistyped = _MISTYPED.fullmatch(message)
         if mistyped:
             name, value = mistyped.groups()
-            kind = _kind(self._action(name))
+            kind = _kind(self.option(name))
             if kind:
                 given = "null" if value == "None" else shown(value)
                 raise ConfigError(f"--{name} is {given}; it must be {kind}") from ex
         raise ConfigError(" ".join(message.split())[:_LONGEST]) from ex
 
-    def _action(self, name: str) -> Any:
+    def _suggestion(self, given: str, known: Sequence[str]) -> str:
+        """Return which option may have been meant: one of that name in a section, or of a like one."""
+        meant = given.lstrip("-").rpartition(".")[2].replace("-", "_").lower()
+        names = {flag: flag.lstrip("-").rpartition(".")[2] for flag in known}
+        for fits in (
+            lambda name: name == meant,
+            lambda name: len(meant) > 2 and meant in name.split("_"),
+        ):
+            found = [flag for flag, name in names.items() if fits(name)]
+            if found:
+                return f"did you mean {' or '.join(map(repr, found[:_SUGGESTED]))}?"
+        near = difflib.get_close_matches(given, known, n=1) if "." in given else []
+        for name in difflib.get_close_matches(meant, names.values(), n=1) if not near else ():
+            near = [flag for flag in known if names[flag] == name]
+        return f"did you mean {near[0]!r}?" if near else f"see {self.prog} --help"
+
+    def format_help(self) -> str:  # type: ignore[override]
+        """Return the help: how the command is typed in short, its options at length, examples."""
+        places = [
+            f"[{action.metavar}]" if action.nargs == "?" else str(action.metavar)
+            for action in self._actions
+            if not action.option_strings and action.metavar
+        ]
+        self.usage = " ".join(["%(prog)s", *places, "[OPTIONS]"])
+        for action in self._actions:
+            if action.metavar is None and action.option_strings:
+                action.metavar = _metavar_of(action)
+        told: str = super().format_help()
+        return told
+
+    def option(self, name: str) -> Any:
+        """Return the option, or the argument, of a name, with section."""
         return next(action for action in self._actions if action.dest == name)
 
     def _refuse_choice(self, action: Any, value: str) -> None:
@@ -175,6 +224,22 @@ class OptionParser(ArgumentParser):
 def _choices(action: Any) -> tuple[str, ...]:
     typehint = getattr(action, "_typehint", None)
     return get_args(typehint) if get_origin(typehint) is Literal else ()
+
+
+def _default_of(action: Any) -> str:
+    """Return an option's default as it is typed; "" where it has none to tell."""
+    value = action.default
+    if value is None or value in ("", SUPPRESS):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value).replace(" ", "")
+
+
+def _metavar_of(action: Any) -> str | None:
+    """Return what help calls an option's value by its type; None where that does not tell."""
+    kind, _ = without_none(getattr(action, "_typehint", None))
+    return _METAVARS.get(kind) if kind not in (None, list) else None
 
 
 def _kind(action: Any) -> str:
@@ -223,6 +288,7 @@ def command_parser(
     parser = OptionParser(
         prog=f"lares {command}",
         description=description,
+        epilog=examples_of(command),
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )

@@ -102,11 +102,13 @@ class RunCommand:
                 skip.add("n_items")  # the data decide
             parser.add_class_arguments(section, name, skip=skip)
             parser.judges[name] = partial(section, 2) if section is LaresConfig else section
+            file = parser.option(name)
+            file.help, file.metavar = f"File of options of {name} alone.", "FILE.yaml"
         if self.recipe:  # so that help tells what will be
             self._set_defaults(parser, _read_recipe(self.recipe))
         for action in parser._actions:
             if self.inherited and action.dest.startswith(f"{self.inherited}."):
-                action.help = f"{action.help} Default: the run's, else %(default)s."
+                action.help = f"{action.help} Default: the run's."
         return parser
 
     def parse(self, argv: Sequence[str]) -> tuple[RunConfig, Any]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import typing
 
 import pytest
 
 from lares.cli import COMMANDS, data, demo, doctor, evaluate, main, posttrain, recommend, train
-from lares.training.config import DataOptions
+from lares.cli.examples import EXAMPLES
+from lares.training.config import DEFAULT_RECIPE, RECIPES_FOLDER, DataOptions, SamplingOptions
+from lares.training.options_file import read_yaml
 from tests.cli.failing import fails
 
 PARSERS = {
@@ -83,16 +86,63 @@ def test_data_of_post_training_are_read_as_the_run_did(field, capsys) -> None:
     if field.name == "path":
         assert "Default: the run's." in help_of(capsys, "posttrain")["DATA"]
         return
-    usual = "null" if field.default is None else str(field.default)
     name = f"--data.{field.name}"
-    assert f"Default: the run's, else {usual}." in help_of(capsys, "posttrain")[name]
-    assert f"default: {usual})" in help_of(capsys, "train")[name]
+    assert "Default: the run's." in help_of(capsys, "posttrain")[name]
+    usual = "" if field.default is None else str(field.default)
+    ending = f"Default: {usual.lower() if field.type == 'bool' else usual}." if usual else ""
+    assert help_of(capsys, "train")[name].endswith(ending)
 
 
 def test_other_options_of_post_training_have_their_own(capsys) -> None:
     told = help_of(capsys, "posttrain")
-    assert "default: 4)" in told["--objective.rollouts"]
-    assert "default: 2025)" in told["--trainer.seed"]
+    assert told["--objective.rollouts"].endswith("Default: 4.")
+    assert told["--trainer.seed"].endswith("Default: 2025.")
+
+
+def test_defaults_of_train_are_those_of_its_recipe(capsys) -> None:
+    told = help_of(capsys, "train")
+    recipe = read_yaml(RECIPES_FOLDER / f"{DEFAULT_RECIPE}.yaml")
+    assert recipe["sampling"]["samples"] != SamplingOptions().samples
+    assert told["--sampling.samples"].endswith(f"Default: {recipe['sampling']['samples']}.")
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_help_begins_with_what_to_type_and_ends_with_examples(command: str) -> None:
+    text = PARSERS[command]().format_help()
+    assert re.match(rf"usage: lares {command}( \[?[A-Z_]+\]?)* \[OPTIONS\]\n", text)
+    for typed, said in EXAMPLES[command]:
+        assert f"\n  {typed}\n      {said}" in text
+
+
+EXAMPLE_LINES = [(command, typed) for command, all in EXAMPLES.items() for typed, _ in all]
+
+
+@pytest.mark.parametrize(("command", "typed"), EXAMPLE_LINES)
+def test_examples_can_be_typed(command: str, typed: str) -> None:
+    words = shlex.split(typed)
+    assert words[: 1 + len(command.split())] == ["lares", *command.split()]
+    PARSERS[command]().parse_args(words[1 + len(command.split()) :])
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--d_model", "'--model.d_model'"),
+        ("--lr", "'--optimizer.lr'"),
+        ("--epochs", "'--trainer.max_epochs'"),
+        ("--batch-size", "'--optimizer.batch_size'"),
+        ("--model.epochs", "'--trainer.max_epochs'"),
+        ("--patience=3", "'--trainer.patience'"),
+        ("--dropuot", "'--model.dropout'"),
+    ],
+)
+def test_an_option_without_its_section_is_found(given: str, meant: str, capsys) -> None:
+    assert fails(capsys, "train", "x.csv", given, "1").endswith(f"did you mean {meant}?\n")
+
+
+def test_what_is_like_nothing_is_no_page_of_options(capsys) -> None:
+    message = fails(capsys, "train", "x.csv", "--qqqq", "1")
+    assert message == "error: unknown option --qqqq; see lares train --help\n"
 
 
 @pytest.mark.parametrize(

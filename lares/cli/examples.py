@@ -1,0 +1,42 @@
+"""One or more lines to type for each command, which its help ends with."""
+
+from __future__ import annotations
+
+# What to type, and what it does; a test parses each.
+EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
+    "train": (
+        ("lares train interactions.csv", "the quick recipe, into runs/interactions-lares"),
+        ("lares train ml-100k --recipe published", "a public set, the paper's settings"),
+        ("lares train log.parquet --data.where 'rating >= 4' --model.d_model 128", "own options"),
+    ),
+    "posttrain": (
+        ("lares posttrain runs/interactions-lares", "from a run, on the data of that run"),
+    ),
+    "evaluate": (
+        ("lares evaluate runs/interactions-lares", "on the data of the run"),
+        ("lares evaluate runs/interactions-lares --depths 1,2,4 --by_popularity", "in detail"),
+    ),
+    "recommend": (
+        ("lares recommend runs/interactions-lares --history 12,7,33 --k 5", "one list"),
+        ("lares recommend runs/interactions-lares --histories file.csv", "a history a line"),
+    ),
+    "data get": (("lares data get ml-100k", "fetch it; says where it lies"),),
+    "data info": (
+        ("lares data info interactions.csv", "what is in it, as train would read it"),
+        ("lares data info log.txt --delimiter tab --user_column user", "of another form"),
+    ),
+    "data embed": (
+        ("lares data embed items.csv --model sentence-transformers/all-MiniLM-L6-v2", "of titles"),
+    ),
+    "demo": (("lares demo", "a few minutes, nothing else needed"),),
+    "doctor": (
+        ("lares doctor", "what runs here, and why not"),
+        ("lares doctor --check", "every kernel against the reference"),
+    ),
+}
+
+
+def examples_of(command: str) -> str:
+    """Return the end of a command's help; "" for a command without examples."""
+    lines = [f"  {typed}\n      {said}" for typed, said in EXAMPLES.get(command, ())]
+    return "\n".join(["examples:", *lines]) if lines else ""
