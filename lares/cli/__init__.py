@@ -27,6 +27,7 @@ COMMANDS = {
     "recommend": "Recommend the best next items for histories.",
     "data": "Fetch public data sets, describe a data file, make text features of items.",
     "doctor": "Say what is installed, which backends can run, and why not.",
+    "completion": "Print what a shell reads to complete commands and options.",
 }
 EXIT_USAGE = 2
 _FIRST_SPEAKS_SECONDS = 0.5

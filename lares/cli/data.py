@@ -73,6 +73,9 @@ def embed_parser() -> OptionParser:
     return parser
 
 
+PARSERS = {"get": get_parser, "info": info_parser, "embed": embed_parser}
+
+
 def embed(argv: Sequence[str]) -> None:
     """``lares data embed``."""
     args = embed_parser().parse_args(list(argv))

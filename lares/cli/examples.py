@@ -29,6 +29,9 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("lares data embed items.csv --model sentence-transformers/all-MiniLM-L6-v2", "of titles"),
     ),
     "demo": (("lares demo", "a few minutes, nothing else needed"),),
+    "completion": (
+        ("lares completion bash", 'a line eval "$(lares completion bash)" in ~/.bashrc reads it'),
+    ),
     "doctor": (
         ("lares doctor", "what runs here, and why not"),
         ("lares doctor --check", "every kernel against the reference"),

@@ -42,7 +42,7 @@ _TEXTS = (
     "where",
 )
 # Options whose values are names of files or folders.
-_PLACES = ("out", "output", "histories", "model", "path", "table", "checkpoint", "plot")
+PLACES = ("out", "output", "histories", "model", "path", "table", "checkpoint", "plot")
 _SUGGESTED = 3  # options that may have been meant
 _LONGEST = 1000  # letters of what jsonargparse says, which may be a whole value
 # What it says of a value of another type, or of none of several.
@@ -105,7 +105,7 @@ class OptionParser(ArgumentParser):
         self._refuse_values(words)
         args = super().parse_args(words)
         for action in self._actions:
-            if action.dest in _PLACES and args.get(action.dest) == "":
+            if action.dest in PLACES and args.get(action.dest) == "":
                 shown_as = (action.option_strings or [str(action.metavar)])[0]
                 raise ConfigError(f"{shown_as} is ''; give the name of a file or folder")
         for name in list(args.keys()):
@@ -150,7 +150,7 @@ class OptionParser(ArgumentParser):
             value, action = after if equals else following, actions.get(flag)
             if value is None or action is None:
                 continue
-            if _choices(action):
+            if choices_of(action):
                 self._refuse_choice(action, value)
             if ":" in value and _kind(action):
                 raise ConfigError(f"{flag} is {shown(value)}; it must be {_kind(action)}")
@@ -218,10 +218,11 @@ class OptionParser(ArgumentParser):
         section, _, name = action.dest.rpartition(".")
         if section in self.judges:
             self.judges[section](**{name: value})
-        one_of(f"--{action.dest}", value, _choices(action))
+        one_of(f"--{action.dest}", value, choices_of(action))
 
 
-def _choices(action: Any) -> tuple[str, ...]:
+def choices_of(action: Any) -> tuple[str, ...]:
+    """Return the words that an option's value is one of; none where it may be another."""
     typehint = getattr(action, "_typehint", None)
     return get_args(typehint) if get_origin(typehint) is Literal else ()
 

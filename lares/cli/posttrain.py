@@ -44,6 +44,9 @@ COMMAND = RunCommand(
 )
 
 
+build_parser = COMMAND.parser
+
+
 def run(argv: Sequence[str]) -> None:
     """Entry of ``lares posttrain``."""
     config, args = COMMAND.parse(argv)

@@ -38,6 +38,9 @@ COMMAND = RunCommand(
 )
 
 
+build_parser = COMMAND.parser
+
+
 def parse(argv: Sequence[str]) -> tuple[TrainConfig, Any]:
     """The configuration that the command line asks for, and the command's own options."""
     config, args = COMMAND.parse(argv)

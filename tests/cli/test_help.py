@@ -9,23 +9,14 @@ import typing
 
 import pytest
 
-from lares.cli import COMMANDS, data, demo, doctor, evaluate, main, posttrain, recommend, train
+from lares.cli import COMMANDS, main
+from lares.cli.completion import command_parsers
 from lares.cli.examples import EXAMPLES
 from lares.training.config import DEFAULT_RECIPE, RECIPES_FOLDER, DataOptions, SamplingOptions
 from lares.training.options_file import read_yaml
 from tests.cli.failing import fails
 
-PARSERS = {
-    "train": train.COMMAND.parser,
-    "posttrain": posttrain.COMMAND.parser,
-    "evaluate": evaluate.build_parser,
-    "recommend": recommend.build_parser,
-    "data get": data.get_parser,
-    "data info": data.info_parser,
-    "data embed": data.embed_parser,
-    "demo": demo.build_parser,
-    "doctor": doctor.build_parser,
-}
+PARSERS = dict(command_parsers())
 # Of Sphinx and Markdown: roles, text in backticks, names of modules.
 MARKUP = re.compile(r":\w+:`|`|\blares(_kernels)?\.\w")
 SENTENCE = re.compile(r"[A-Z].*[.]", re.DOTALL)
@@ -37,7 +28,7 @@ def test_every_command_is_looked_at() -> None:
 
 @pytest.mark.parametrize("command", PARSERS)
 def test_help_is_in_sentences(command: str) -> None:
-    parser = PARSERS[command]()
+    parser = PARSERS[command]
     for action in parser._actions:
         name, said = (action.option_strings or [action.metavar])[0], str(action.help)
         if name != "-h":  # argparse's own, which jsonargparse puts otherwise
@@ -71,7 +62,7 @@ def test_a_default_is_said_once(command: str, capsys) -> None:
 
 @pytest.mark.parametrize("command", PARSERS)
 def test_choices_stand_beside_an_option_alone(command: str) -> None:
-    parser = PARSERS[command]()
+    parser = PARSERS[command]
     assert "Literal" not in parser.format_help()
     for action in parser._actions:
         kind = getattr(action, "_typehint", None)
@@ -108,7 +99,7 @@ def test_defaults_of_train_are_those_of_its_recipe(capsys) -> None:
 
 @pytest.mark.parametrize("command", PARSERS)
 def test_help_begins_with_what_to_type_and_ends_with_examples(command: str) -> None:
-    text = PARSERS[command]().format_help()
+    text = PARSERS[command].format_help()
     assert re.match(rf"usage: lares {command}( \[?[A-Z_]+\]?)* \[OPTIONS\]\n", text)
     for typed, said in EXAMPLES[command]:
         assert f"\n  {typed}\n      {said}" in text
@@ -121,7 +112,7 @@ EXAMPLE_LINES = [(command, typed) for command, all in EXAMPLES.items() for typed
 def test_examples_can_be_typed(command: str, typed: str) -> None:
     words = shlex.split(typed)
     assert words[: 1 + len(command.split())] == ["lares", *command.split()]
-    PARSERS[command]().parse_args(words[1 + len(command.split()) :])
+    PARSERS[command].parse_args(words[1 + len(command.split()) :])
 
 
 @pytest.mark.parametrize(
