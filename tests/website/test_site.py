@@ -22,7 +22,9 @@ def test_the_navigation_has_every_page_once() -> None:
     contents = (ROOT / "docs" / "README.md").read_text("utf-8")
     found = [entry.path for _, entries in navigation.sections(contents) for entry in entries]
     assert len(found) == len(set(found))
-    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    docs = ROOT / "docs"
+    files = [*docs.rglob("*.md"), *docs.rglob("*.ipynb")]
+    pages = {path.relative_to(docs).as_posix() for path in files}
     assert pages - {"README.md"} == {path for path in found if not path.startswith("../")}
 
 

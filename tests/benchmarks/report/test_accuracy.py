@@ -10,7 +10,7 @@ from benchmarks.report.accuracy import MODELS, SETS, of_models, plot_depth, plot
 def test_every_model_has_rows_of_some_set_and_every_set_its_own() -> None:
     epochs, tests = read("shared_epochs.csv"), read("shared.csv")
     drawn = {data: [model.name for model, _ in of_models(epochs, data)] for data in SETS}
-    assert {*sum(drawn.values(), [])} == {model.name for model in MODELS}
+    assert {name for names in drawn.values() for name in names} == {model.name for model in MODELS}
     for data, names in drawn.items():
         assert names[:4] == [model.name for model in MODELS[:4]], data
         assert names == [model.name for model, _ in of_models(tests, data)], data
