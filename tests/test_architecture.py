@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("benchmarks", "lares", "lares_kernels")
+PACKAGES = ("benchmarks", "lares", "lares_kernels", "website")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 FOLDERS = [path.parent for path in MODULES if path.name == "__init__.py"]
 # Inside lares each folder may use those to its right.

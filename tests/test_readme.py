@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 import torch
+
+from website.anchors import anchors, links
 
 ROOT = Path(__file__).parent.parent
 # Twenty users who go on from item to item, each in steps of their own.
@@ -47,10 +50,24 @@ def test_the_page_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         exec(block, given)
 
 
-def test_links_lead_somewhere() -> None:
-    for page in [*ROOT.glob("*.md"), ROOT / "csrc" / "README.md", *(ROOT / "docs").rglob("*.md")]:
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+PAGES = [*ROOT.glob("*.md"), ROOT / "csrc" / "README.md", *(ROOT / "docs").rglob("*.md")]
+
+
+@functools.cache
+def anchors_of(page: Path) -> list[str]:
+    return anchors(page.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Pages, pictures and files that a page links to are there, and so is the heading behind a #."""
+    for link in links(page.read_text("utf-8")):
+        target = (page.parent / link.path).resolve() if link.path else page
+        assert target.is_file(), f"{link.path}: no file, or a folder, which the site cannot show"
+        if link.anchor:
+            found = anchors_of(target).count(link.anchor)
+            assert found, f"{link.path}#{link.anchor}: {target.name} has {anchors_of(target)}"
+            assert found == 1, f"{link.path}#{link.anchor}: {found} headings of this name"
 
 
 def test_paths_of_pages_are_there() -> None:
@@ -63,24 +80,34 @@ def test_paths_of_pages_are_there() -> None:
         "lares",
         "lares_kernels",
         "tests",
+        "website",
         ".github",
     )
     files = [file for folder in folders for file in (ROOT / folder).rglob("*.*")]
     kinds = (".md", ".py", ".hpp", ".cpp", ".cu", ".h", ".yaml", ".yml", ".toml", ".in")
     for file in [*files, *ROOT.glob("*.*")]:
         text = file.read_text("utf-8") if file.suffix in kinds and file.is_file() else ""
-        for path in re.findall(r"(?<![\w/.])docs/[\w/]+\.(?:md|csv|png)", text):
+        for path in re.findall(r"(?<![\w/.])docs/[\w/]+\.(?:md|csv|png|svg)", text):
             assert (ROOT / path).exists(), f"{file.relative_to(ROOT)}: {path}"
 
 
 def test_commands_are_there() -> None:
     """What pages, docstrings and programs run with ``-m`` is a module, or a package that runs."""
-    folders = ("docs", "benchmarks", "lares", "lares_kernels", "csrc", "tests", "examples")
+    folders = (
+        "docs",
+        "benchmarks",
+        "lares",
+        "lares_kernels",
+        "csrc",
+        "tests",
+        "examples",
+        "website",
+    )
     files = [file for folder in folders for file in (ROOT / folder).rglob("*.*")]
     for file in [*files, *ROOT.glob("*.md")]:
         text = file.read_text("utf-8") if file.suffix in (".md", ".py") else ""
         for name in set(
-            re.findall(r"""\s"?-m"?,?\s+"?((?:benchmarks|lares|tests)[.\w]*\w)""", text)
+            re.findall(r"""\s"?-m"?,?\s+"?((?:benchmarks|lares|tests|website)[.\w]*\w)""", text)
         ):
             found = importlib.util.find_spec(name)
             if found is not None and found.submodule_search_locations:

@@ -2,7 +2,8 @@
 
 It takes the newest run of each case on one machine, writes the tables between two marker comments of
 the page (at its end where there are none), and draws the plots into the folder named like the page.
-Rows of the catalogue ops and of a card, where there are any, go between markers of their own.
+Rows of the catalogue ops and of a card, where there are any, go between markers of their own. The page
+of plots beside it (plots.md), where there is one, shows those of the CPU.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.core.settings import CATALOGUE_PUBLISHED, GPU_PUBLISHED, PUBLISHED, ROOT
-from benchmarks.report.markdown import with_section
+from benchmarks.report.markdown import filled, with_section
 from benchmarks.report.results import AnyRow, CatalogueRow, GpuRow, Row, newest_rows, read_rows
 from benchmarks.report.sections import draw, section
+from benchmarks.report.tables import origin_text
 
 PAGE = ROOT / "docs" / "results" / "performance.md"
 
@@ -38,6 +40,15 @@ def rows_of_machine(rows: Sequence[AnyRow], machine: str | None = None) -> list[
         known = sorted({row.machine for row in rows})
         raise ValueError(f"no rows of machine {machine!r}; there are {known}")
     return chosen
+
+
+def update_plots(page: Path, rows: Sequence[Row], folder: str) -> None:
+    """Say on the page of plots, where there is one, which rows they are drawn of."""
+    if page.exists():
+        text = filled("plots", {"origin": origin_text(rows), "folder": folder})
+        page.write_text(
+            with_section(page.read_text(encoding="utf-8"), text, *markers("cpu")), encoding="utf-8"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             plots = draw(rows, page, folder)
             text = with_section(text, section(rows, page, folder.name, plots), *markers(page))
             print(f"{given.page}: {len(rows)} rows of {file}; {len(plots)} plots in {folder}")
+            if page == "cpu" and plots:
+                update_plots(given.page.with_name("plots.md"), rows, folder.name)
     given.page.write_text(text, encoding="utf-8")
 
 

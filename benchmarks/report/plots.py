@@ -1,8 +1,8 @@
-"""Plots of results: cost against depth, batch, length and floor, and how implementations compare."""
+"""Plots of results: cost against depth, batch, length, width, threads and floor, and ratios."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -10,33 +10,45 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.cases import gpu
 from benchmarks.cases.op import SHAPE, Case
+from benchmarks.report.palette import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PINK,
+    PURPLE,
+    RED,
+    STYLE,
+)
 from benchmarks.report.results import GpuRow, Row
 from benchmarks.report.tables import PASSES
 
-mpl.use("Agg")
-
-DPI = 120
 MAIN = Case("main")
+# What a pass is called in the name of a file.
+SLUGS = {"forward": "forward", "forward+backward": "training"}
 COLOURS = {
-    "plain": "tab:gray",
-    "compiled": "tab:orange",
-    "packed": "tab:green",
-    "op:equations": "tab:purple",
-    "op:reference": "tab:blue",
-    "op:cpu": "tab:red",
+    "plain": GREY,
+    "compiled": ORANGE,
+    "packed": GREEN,
+    "op:equations": PURPLE,
+    "op:reference": PINK,
+    "op:cpu": BLUE,
 }
 GPU_COLOURS = {
-    "explicit": "tab:gray",
-    "plain": "tab:blue",
-    "varlen": "tab:green",
-    "op:reference": "tab:purple",
-    "op:triton": "tab:red",
-    "op:cuda": "tab:pink",
-    "op:cpu": "tab:orange",
+    "explicit": GREY,
+    "plain": ORANGE,
+    "varlen": GREEN,
+    "op:reference": PURPLE,
+    "op:triton": BLUE,
+    "op:cuda": RED,
+    "op:cpu": PINK,
 }
 
 
@@ -60,30 +72,36 @@ def compared(rows: Sequence[Row]) -> list[str]:
     return ["plain", *fastest[:1]]
 
 
-def _panels(
-    title: str,
-    xlabel: str,
-    ylabel: str,
-    scale: Callable[[Axes], None],
-    draw: Callable[[Axes, str], None],
-) -> Figure:
-    """A panel for each pass, in which ``draw`` draws."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    figure.suptitle(title, fontsize=11)
-    for passes, axes in zip(PASSES, figure.subplots(1, 2), strict=True):
-        axes.set_title(passes, fontsize=10)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.grid(alpha=0.3)
-        draw(axes, passes)
-        scale(axes)
-        if axes.lines:
-            axes.legend(fontsize=8)
-    return figure
+def single(title: str, width: float = 4.3, height: float = 3.4) -> tuple[Figure, Axes]:
+    """A figure of one plot in the project's style; two of them stand beside each other on a page."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(title)
+    return figure, axes
 
 
-def _curve(axes: Axes, points: dict[Any, float], style: str, **options: str) -> None:
+def curve(axes: Axes, points: dict[Any, float], label: str, colour: str, style: str = "-") -> None:
+    """Draw values by their place on the horizontal axis, where there are any."""
     if points:
-        axes.plot(*zip(*sorted(points.items()), strict=True), style, marker="o", **options)
+        places, values = zip(*sorted(points.items()), strict=True)
+        axes.plot(places, values, style, marker="o", label=label, color=colour)
+
+
+def legend(axes: Axes) -> None:
+    """Name the curves below the plot, where there are any."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure = axes.get_figure()
+    if handles and isinstance(figure, Figure):
+        with mpl.rc_context(STYLE):
+            figure.legend(handles, labels, loc="outside lower center", ncols=2)
+
+
+def plainly(axis: Axis) -> None:
+    """Label a logarithmic axis with numbers as one says them."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def _from_zero(axes: Axes) -> None:
@@ -93,6 +111,7 @@ def _from_zero(axes: Axes) -> None:
 
 def _steep(axes: Axes) -> None:
     axes.set_yscale("log")
+    plainly(axes.yaxis)
 
 
 def _logarithmic(axes: Axes) -> None:
@@ -101,8 +120,22 @@ def _logarithmic(axes: Axes) -> None:
     _steep(axes)
 
 
+def _ticks_at(axes: Axes, places: Iterable[float]) -> None:
+    axes.set_xticks(sorted(set(places)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:.0f}")
+
+
+def _milliseconds(row: Row) -> float:
+    return (row.median_us or 0.0) / 1000
+
+
+def _of_a_token(row: Row) -> float:
+    return (row.median_us or 0.0) / (row.tokens or 1)
+
+
 def plot_cost(
-    value: str, scale: Callable[[Axes], None], on_card: bool, rows: Sequence[Row]
+    value: str, scale: Callable[[Axes], None], on_card: bool, rows: Sequence[Row], passes: str
 ) -> Figure | None:
     """A call's time against one value of the main case, a curve for each implementation.
 
@@ -111,134 +144,175 @@ def plot_cost(
     column, xlabel = {"depth": ("steps", "steps T"), "batch": ("batch", "sequences B")}[value]
     main, colours = (gpu.MAIN, GPU_COLOURS) if on_card else (MAIN, COLOURS)
     names, fewest = (list(colours), 2) if on_card else (compared(rows), 1)
-    near = [row for row in rows if like_main(row, column, main=main)]
-
-    def draw(axes: Axes, passes: str) -> None:
-        for name in names:
-            chosen = [row for row in near if (row.implementation, row.passes) == (name, passes)]
-            points = {getattr(row, column): (row.median_us or 0.0) / 1000 for row in chosen}
-            if len(points) >= fewest:
-                _curve(axes, points, "-", color=colours[name], label=name)
-
-    title, unit = f"Cost against {value}", "milliseconds on the device"
-    if not on_card:
-        title, unit = f"{title} (fp32, one thread)", "milliseconds a call"
-    figure = _panels(title, xlabel, unit, scale, draw)
-    return None if on_card and not any(axes.lines for axes in figure.axes) else figure
+    near = [row for row in rows if row.passes == passes and like_main(row, column, main=main)]
+    figure, axes = single(f"{passes}: cost against {value}")
+    for name in names:
+        chosen = [row for row in near if row.implementation == name]
+        points = {getattr(row, column): _milliseconds(row) for row in chosen}
+        if len(points) >= fewest:
+            curve(axes, points, name, colours[name])
+    unit = "milliseconds on the device" if on_card else "milliseconds a call"
+    axes.set(xlabel=xlabel, ylabel=unit)
+    scale(axes)
+    legend(axes)
+    return None if on_card and not axes.lines else figure
 
 
-def plot_length(rows: Sequence[Row]) -> Figure:
+def plot_length(rows: Sequence[Row], passes: str) -> Figure:
     """Time of a real token against the width of the batch, full and with short sequences."""
     timed = [row for row in rows if row.case.startswith("length-") and row.median_us is not None]
-
-    def draw(axes: Axes, passes: str) -> None:
-        for name, (kind, style) in product(compared(rows), (("full", "-"), ("geometric", "--"))):
-            wanted = (name, passes, kind)
-            chosen = [r for r in timed if (r.implementation, r.passes, r.lengths) == wanted]
-            points = {row.max_length: (row.median_us or 0.0) / (row.tokens or 1) for row in chosen}
-            label = f"{name}, {kind} lengths"
-            _curve(axes, points, style, color=COLOURS[name], label=label)
-
-    title, xlabel = "Cost against length (fp32, one thread)", "longest sequence L"
-    return _panels(title, xlabel, "microseconds a real token", _from_zero, draw)
-
-
-def plot_ratios(rows: Sequence[Row]) -> Figure:
-    """How many times as fast as plain each implementation is in the main case."""
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.subplots()
-    main = [row for row in rows if row.case == "main" and row.speedup is not None]
-    cells = list(dict.fromkeys((row.threads, row.precision, row.passes) for row in main))
-    names = [name for name in COLOURS if any(row.implementation == name for row in main)]
-    width = 0.8 / max(1, len(names))
-    for place, name in enumerate(names):
-        bars = {
-            cells.index((row.threads, row.precision, row.passes)): row.speedup
-            for row in main
-            if row.implementation == name
-        }
-        left = [cell - 0.4 + (place + 0.5) * width for cell in bars]
-        drawn = axes.bar(left, list(bars.values()), width, color=COLOURS[name], label=name)
-        axes.bar_label(drawn, fmt="%.1f", fontsize=7)
-    labels = [
-        f"{passes}\n{precision}, {threads} thread{'' if threads == 1 else 's'}"
-        for threads, precision, passes in cells
-    ]
-    axes.set_xticks(range(len(cells)), labels, fontsize=7)
-    axes.set_ylabel("times as fast as plain PyTorch")
-    axes.set_title("Main case: 512 training prefixes of up to 20 items, T = 4", fontsize=11)
-    axes.axhline(1.0, color="black", linewidth=0.8)
-    axes.legend(fontsize=8)
+    figure, axes = single(f"{passes}: cost against length")
+    for name, (kind, style) in product(compared(rows), (("full", "-"), ("geometric", "--"))):
+        wanted = (name, passes, kind)
+        chosen = [row for row in timed if (row.implementation, row.passes, row.lengths) == wanted]
+        points = {row.max_length: _of_a_token(row) for row in chosen}
+        curve(axes, points, f"{name}, {kind} lengths", COLOURS[name], style)
+    axes.set(xlabel="longest sequence L", ylabel="microseconds a real token")
+    _steep(axes)
+    legend(axes)
     return figure
 
 
-def plot_compared(rows: Sequence[GpuRow]) -> Figure | None:
+def plot_width(rows: Sequence[Row], passes: str) -> Figure:
+    """Time of a real token against the width of a token; wide batches have fewer sequences."""
+    near = [
+        row
+        for row in rows
+        if row.passes == passes
+        and like_main(row, "d_model", "n_heads", "d_ff", "batch")
+        and (row.case == "main" or row.case.startswith("width-"))
+    ]
+    figure, axes = single(f"{passes}: cost against width")
+    for name in compared(rows):
+        chosen = [row for row in near if row.implementation == name]
+        points = {row.d_model: _of_a_token(row) for row in chosen}
+        curve(axes, points, name, COLOURS[name])
+    axes.set(xlabel="width d", ylabel="microseconds a real token", xscale="log")
+    _steep(axes)
+    _ticks_at(axes, [row.d_model or 0 for row in near])
+    legend(axes)
+    return figure
+
+
+def plot_threads(rows: Sequence[Row], passes: str) -> Figure:
+    """Time of the main case against threads, a curve for each implementation and precision."""
+    main = [row for row in rows if row.case == "main" and row.passes == passes and row.median_us]
+    figure, axes = single(f"{passes}: cost against threads")
+    for (name, colour), (precision, style) in product(
+        COLOURS.items(), (("fp32", "-"), ("bf16", "--"))
+    ):
+        chosen = [row for row in main if (row.implementation, row.precision) == (name, precision)]
+        points = {row.threads: _milliseconds(row) for row in chosen}
+        if len(points) > 1:
+            curve(axes, points, f"{name}, {precision}", colour, style)
+    axes.set(xlabel="threads", ylabel="milliseconds a call")
+    _steep(axes)
+    _ticks_at(axes, [row.threads for row in main])
+    legend(axes)
+    return figure
+
+
+def plot_ratios(rows: Sequence[Row], passes: str) -> Figure:
+    """How many times as fast as plain each implementation is in the main case."""
+    figure, axes = single(f"{passes}: times as fast as plain PyTorch")
+    main = [row for row in rows if row.case == "main" and row.passes == passes]
+    timed = [row for row in main if row.speedup is not None]
+    cells = list(dict.fromkeys((row.threads, row.precision) for row in timed))
+    names = [name for name in COLOURS if any(row.implementation == name for row in timed)]
+    width = 0.84 / max(1, len(names))
+    for place, name in enumerate(names):
+        bars = {
+            cells.index((row.threads, row.precision)): row.speedup
+            for row in timed
+            if row.implementation == name
+        }
+        left = [cell - 0.42 + (place + 0.5) * width for cell in bars]
+        drawn = axes.bar(left, list(bars.values()), width, color=COLOURS[name], label=name)
+        if name in compared(rows)[1:]:
+            axes.bar_label(drawn, fmt="%.1f", fontsize=7, color=INK)
+    labels = [
+        f"{precision}\n{threads} thread{'' if threads == 1 else 's'}"
+        for threads, precision in cells
+    ]
+    axes.set_xticks(range(len(cells)), labels)
+    axes.grid(visible=False, axis="x")
+    axes.axhline(1.0, color=INK, linewidth=0.8)
+    legend(axes)
+    return figure
+
+
+def plot_compared(rows: Sequence[GpuRow], passes: str) -> Figure | None:
     """Every implementation of the main case: time on the device, and the floor.
 
     Those of its race against compiled programs, too, where that added something.
     """
-    chosen = {
-        passes: [
-            row
-            for case in ("main-compiled", "main")
-            for row in rows
-            if (row.case, row.passes, row.precision) == (case, passes, gpu.MAIN.precision)
-        ]
-        for passes in PASSES
-    }
-    if not all(chosen.values()):
+    chosen = [
+        row
+        for case in ("main-compiled", "main")
+        for row in rows
+        if (row.case, row.passes, row.precision) == (case, passes, gpu.MAIN.precision)
+    ]
+    if not chosen:
         return None
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    for (passes, found), axes in zip(chosen.items(), figure.subplots(1, 2), strict=True):
-        times = {row.implementation: row.median_us or 0.0 for row in found}
-        _bars(axes, dict(sorted(times.items(), key=lambda each: -each[1])), "tab:blue", "%.0f", 8)
-        axes.set_xscale("log")
-        if found[0].floor_us:
-            axes.axvline(found[0].floor_us, color="tab:red", label="floor")
-            axes.legend(fontsize=8)
-        axes.set_title(passes, fontsize=10)
-        axes.set_xlabel("microseconds on the device")
-    figure.suptitle(f"Main case in {gpu.MAIN.precision}, B = {found[0].batch}", fontsize=11)
+    figure, axes = single(f"{passes} in {gpu.MAIN.precision}, B = {chosen[0].batch}", 4.6, 4.4)
+    times = {row.implementation: row.median_us or 0.0 for row in chosen}
+    _bars(axes, dict(sorted(times.items(), key=lambda each: -each[1])), BLUE, "%.0f")
+    axes.set(xscale="log", xlabel="microseconds on the device")
+    if chosen[0].floor_us:
+        axes.axvline(chosen[0].floor_us, color=RED, label="floor")
+    legend(axes)
     return figure
 
 
-def plot_floor(rows: Sequence[GpuRow]) -> Figure | None:
+def plot_floor(rows: Sequence[GpuRow], passes: str) -> Figure | None:
     """How many times its floor each of the op's rows takes."""
     best: dict[str, float] = {}
     for row in rows:
-        if row.implementation in ("op:triton", "op:cuda") and row.floor_us and row.median_us:
-            name = f"{row.case}, {row.passes}, {row.precision}"
+        own = row.implementation in ("op:triton", "op:cuda") and row.passes == passes
+        if own and row.floor_us and row.median_us:
+            name = f"{row.case}, {row.precision}"
             best[name] = min(row.median_us / row.floor_us, best.get(name, float("inf")))
     if not best:
         return None
-    figure = Figure(figsize=(8, 1 + 0.25 * len(best)), layout="constrained")
-    axes = figure.subplots()
-    _bars(axes, best, "tab:red", "%.1f", 7)
+    figure, axes = single(f"{passes}: times the floor", 4.6, 1 + 0.25 * len(best))
+    _bars(axes, best, BLUE, "%.1f")
     axes.set_xlabel("times the floor")
     axes.invert_yaxis()
     return figure
 
 
-def _bars(axes: Axes, values: dict[str, float], colour: str, form: str, size: int) -> None:
+def _bars(axes: Axes, values: dict[str, float], colour: str, form: str) -> None:
     bars = axes.barh(list(values), list(values.values()), color=colour)
-    axes.bar_label(bars, fmt=form, fontsize=size, padding=2)
-    axes.tick_params(labelsize=size)
+    axes.bar_label(bars, fmt=form, fontsize=7, padding=2, color=INK)
+    axes.grid(visible=False, axis="y")
 
 
-Plot = Callable[[Sequence[Any]], "Figure | None"]
-# By page, and by file; None where there are too few rows.
+Plot = Callable[[Sequence[Any], str], "Figure | None"]
+# By page, and by the file's name but for its pass; None where there are too few rows.
 PLOTS: dict[str, dict[str, Plot]] = {
     "cpu": {
-        "ratios.png": plot_ratios,
-        "steps.png": partial(plot_cost, "depth", _from_zero, False),
-        "batch.png": partial(plot_cost, "batch", _logarithmic, False),
-        "length.png": plot_length,
+        "ratios": plot_ratios,
+        "depth": partial(plot_cost, "depth", _from_zero, False),
+        "batch": partial(plot_cost, "batch", _logarithmic, False),
+        "length": plot_length,
+        "width": plot_width,
+        "threads": plot_threads,
     },
     "catalogue": {},
     "gpu": {
-        "gpu-compared.png": plot_compared,
-        "gpu-steps.png": partial(plot_cost, "depth", _steep, True),
-        "gpu-batch.png": partial(plot_cost, "batch", _logarithmic, True),
-        "gpu-floor.png": plot_floor,
+        "gpu-compared": plot_compared,
+        "gpu-depth": partial(plot_cost, "depth", _steep, True),
+        "gpu-batch": partial(plot_cost, "batch", _logarithmic, True),
+        "gpu-floor": plot_floor,
     },
 }
+
+
+def figures(rows: Sequence[Row], page: str) -> dict[str, Figure]:
+    """Every plot that rows are enough for, by the name of its file."""
+    drawn = {
+        f"{name}-{slug}.svg": plot(rows, passes)
+        for name, plot in PLOTS[page].items()
+        for passes, slug in SLUGS.items()
+    }
+    return {name: figure for name, figure in drawn.items() if figure is not None}

@@ -25,7 +25,7 @@ def section(rows: Sequence[Row], page: str, folder: str, plots: Sequence[str] = 
     peaks = [f"{value:.0f} GFLOP/s in {name}" for name, value in peaks_of(rows).items()]
     samples = {row.batch for row in rows if row.case.startswith("rpt_") and row.batch}
     card = [say(row) for case, say in OF_CARD.items() for row in rows if row.case == case]
-    pictures = [f"![{name.removesuffix('.png')}]({folder}/{name})" for name in plots]
+    pictures = [f"![{name.removesuffix('.svg')}]({folder}/{name})" for name in plots]
     values = {
         "folder": folder,
         "origin": origin_text(rows),
@@ -34,7 +34,7 @@ def section(rows: Sequence[Row], page: str, folder: str, plots: Sequence[str] = 
         "samples": " or ".join(map(str, sorted(samples))),
         "card": ", ".join(card),
         "goals": "\n".join(f"- {verdict}" for verdict in verdicts(rows)),
-        "plots": "\n\n".join(pictures),
+        "plots": "\n".join(pictures),
     }
     return filled(page, values, partial(lines_of, rows))
 
@@ -43,12 +43,12 @@ def draw(rows: Sequence[Row], page: str, folder: Path) -> list[str]:
     """Draw the plots that rows are enough for; their file names, none without matplotlib."""
     if importlib.util.find_spec("matplotlib") is None:
         return []
-    from benchmarks.report.plots import DPI, PLOTS
+    from benchmarks.report.palette import save_svg
+    from benchmarks.report.plots import figures
 
-    figures = {name: plot(rows) for name, plot in PLOTS[page].items()}
-    drawn = {name: figure for name, figure in figures.items() if figure is not None}
+    drawn = figures(rows, page)
     for name, figure in drawn.items():
-        figure.savefig(folder / name, dpi=DPI)
+        save_svg(figure, folder / name)
     return list(drawn)
 
 

@@ -219,10 +219,10 @@ def test_the_report_of_a_run(tmp_path: Path) -> None:
     assert "| case | pass | precision | dropout | what ran | device | quartiles | x first |" in text
     assert "| main | forward | bf16 | 0 | op:triton | 30 us | 30 us .. 30 us | 30.00 |" in text
     assert "| 10 us | 3.0 x |" in text
-    for name in ("gpu-compared", "gpu-steps", "gpu-floor"):
-        assert (f"(./{name}.png)" in text) == (tmp_path / f"{name}.png").exists()
-    assert (tmp_path / "gpu-floor.png").exists()
-    assert not (tmp_path / "gpu-batch.png").exists(), "one batch is no curve"
+    for name in ("gpu-compared-forward", "gpu-depth-forward", "gpu-floor-training"):
+        assert (f"(./{name}.svg)" in text) == (tmp_path / f"{name}.svg").exists()
+    assert (tmp_path / "gpu-floor-forward.svg").exists()
+    assert not (tmp_path / "gpu-batch-forward.svg").exists(), "one batch is no curve"
 
 
 def test_the_page_has_a_part_for_cards_where_there_are_rows(tmp_path: Path) -> None:
@@ -239,4 +239,4 @@ def test_the_page_has_a_part_for_cards_where_there_are_rows(tmp_path: Path) -> N
     text = page.read_text()
     assert text.count(begin) == 1
     assert "a card; Python 3, torch 2; revision abc of 2026-01-03." in text
-    assert "(page/gpu-floor.png)" in text
+    assert "(page/gpu-floor-forward.svg)" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,20 @@ def test_report(tmp_path: Path) -> None:
     )
     assert "| steps-8 | forward | 3,000 | op:cpu | 200 ms | 50.0 ms | 2.00 |" in text
     assert "50.0 ms .. 50.0 ms" not in text, "the older run of the main case"
-    for name in ("ratios", "steps", "batch", "length"):
-        assert f"(page/{name}.png)" in text
-        assert (tmp_path / "page" / f"{name}.png").stat().st_size > 1000
+    for name in ("ratios", "depth", "batch", "length", "width", "threads"):
+        for passes in ("forward", "training"):
+            assert f"(page/{name}-{passes}.svg)" in text
+            assert (tmp_path / "page" / f"{name}-{passes}.svg").stat().st_size > 1000
+
+
+def test_the_page_of_plots_says_which_rows(tmp_path: Path) -> None:
+    append_rows(tmp_path / "rows.csv", ROWS)
+    plots = tmp_path / "plots.md"
+    plots.write_text("# Plots\n\nby hand\n")
+    for _ in range(2):
+        main(["--results", str(tmp_path / "rows.csv"), "--page", str(tmp_path / "page.md")])
+    text = plots.read_text()
+    assert text.startswith("# Plots\n\nby hand\n")
+    assert text.count("m; Python 3, torch 2; revision abc of 2026-01-02.") == 1
+    for path in re.findall(r"\((page/.+?)\)", text):
+        assert (tmp_path / path).exists(), path
