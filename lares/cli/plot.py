@@ -22,12 +22,13 @@ from lares.data.fetch.sets import is_data
 from lares.data.file_names import last_name
 from lares.errors import CheckpointError, ConfigError, DataError, LaresError
 from lares.model.config import MOST_THREADS
+from lares.model.folders import WEIGHTS_FILE
 from lares.plain import option, settle_options, whole_in
 from lares.training.breakdown import Breakdown, weights_digest
 from lares.training.drawn import drawn_run
 from lares.training.plots import MOST_RUNS, plot_runs
 from lares.training.run_folder import find_run
-from lares.training.summary import RunSummary, data_name, summary_of, validated
+from lares.training.summary import RunSummary, data_name, summary_of
 
 _PICTURE = "plot.png"
 
@@ -80,14 +81,14 @@ def run(argv: Sequence[str]) -> None:
     """Entry of ``lares plot``."""
     args = build_parser().parse_args(list(argv))
     options = checked(args, PlotOptions)
-    paths = list(dict.fromkeys(Path(name) for name in args.runs))
-    if len(paths) > MOST_RUNS:
+    given = None if options.output is None else require_picture("--output", options.output)
+    runs = _summaries(list(dict.fromkeys(Path(name) for name in args.runs)))
+    if len(runs) > MOST_RUNS:
         raise ConfigError(
-            f"there are {len(paths)} runs; a picture has room for {MOST_RUNS}: leave some of them"
+            f"there are {len(runs)} runs; a picture has room for {MOST_RUNS}: leave some of them"
         )
-    runs = _summaries(paths)
     paths = [each.folder.path for each in runs]
-    output = require_picture("--output", options.output or str(_usual_output(paths)))
+    output = given or require_picture("--output", str(_usual_output(paths)))
     breakdowns = [_stored(each) for each in runs]
     if not options.stored:
         breakdowns = _computed(runs, breakdowns, options)
@@ -163,32 +164,37 @@ def _computed(
     missing = [
         (number, _place_of_data(run, options.data))
         for number, run in enumerate(runs)
-        if breakdowns[number] is None and validated(run.rows)
+        if breakdowns[number] is None and _has_model(run)
     ]
     there = [(number, place) for number, place in missing if place is not None]
     if not there:
         return breakdowns
     device = choose_device(options.device, options.num_threads)
     # Imported here: it brings torch, which pictures of what is stored can do without.
-    from lares.training.tested import breakdown_of_run
+    from lares.training.tested import RunTest
 
     found = list(breakdowns)
     for number, place in there:
         folder = runs[number].folder
-        _note(f"{folder.path}: testing its best model on {place}")
         try:
-            breakdown = breakdown_of_run(folder, place, device)
+            test = RunTest.of(folder, place)
         except DataError as error:
             if options.data is not None:
                 raise
-            _note(str(error))
+            _note(f"{folder.path}: no accuracy by popularity and history length: {error}")
             continue
+        _note(f"{folder.path}: testing its best model on {place}")
+        breakdown = test.breakdown(device)
         try:
             breakdown.save(folder.breakdown)
         except CheckpointError as error:
             _note(f"{error}; the next picture computes it again")
         found[number] = breakdown
     return found
+
+
+def _has_model(run: RunSummary) -> bool:
+    return (run.folder.best / WEIGHTS_FILE).is_file()
 
 
 def _place_of_data(run: RunSummary, given: str | None) -> str | None:
@@ -206,7 +212,7 @@ def _say_what_is_left_out(
         if breakdown is not None:
             continue
         place = "" if run.config is None else run.config.data.path
-        if not validated(run.rows):
+        if not _has_model(run):
             reason = "it has no best model yet"
         elif options.stored:
             reason = "it has none stored"

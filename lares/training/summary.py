@@ -167,7 +167,7 @@ def summary_of(path: Path) -> RunSummary:
     rows = read("rows", lambda: _rows(run.metrics)) or []
     result = read("result", lambda: _result(run.result))
     read("seconds", lambda: _seconds(run, result))
-    read("depth", lambda: _depth(run, config, bool(validated(rows))))
+    read("depth", lambda: _depth(run, config))
     read("whole", lambda: _require_whole_files(run, bool(validated(rows))))
     known.pop("whole", None)
     state: State = "stopped"
@@ -183,7 +183,11 @@ def summary_of(path: Path) -> RunSummary:
 def _config(run: RunFolder) -> RunConfig:
     if not run.config.is_file():
         raise CheckpointError(f"there is no file {run.config}")
-    return read_config(run.config)
+    try:
+        return read_config(run.config)
+    except LaresError as error:
+        named = str(run.config) in str(error)
+        raise CheckpointError(str(error) if named else f"{run.config}: {error}") from error
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -245,9 +249,9 @@ def _seconds(run: RunFolder, result: Result | None) -> float | None:
     return round(spent, 1)
 
 
-def _depth(run: RunFolder, config: RunConfig | None, has_best: bool) -> int | None:
+def _depth(run: RunFolder, config: RunConfig | None) -> int | None:
     """Return the depth that a run validates at."""
-    if has_best and (run.best / CONFIG_FILE).is_file():
+    if (run.best / CONFIG_FILE).is_file():
         model = read_model_config(run.best)
     elif isinstance(config, TrainConfig):
         model = config.model_config(2)

@@ -1,4 +1,4 @@
-"""What a test came to: ranks by depth, and how accurate that is by popularity and history length."""
+"""Test a run's best model: ranks by depth, and how accurate it is by popularity and history length."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lares.evaluation.by_group import metrics_by_group, metrics_with_errors
 from lares.evaluation.evaluate import depth_ranks
 from lares.evaluation.history_length import length_groups, lengths_of_group
 from lares.evaluation.popularity import popularity_tenths
+from lares.model.model import LaresModel
 from lares.training.breakdown import Breakdown, K, Row, weights_digest
 from lares.training.config import RunConfig, TrainerOptions, read_config
 from lares.training.data_record import DataRecord
@@ -76,42 +77,53 @@ class Tested:
         return rows
 
 
-def breakdown_of_run(run: RunFolder, path: str, device: torch.device) -> Breakdown:
-    """Test the best model of a run, by the options of the run.
+@dataclass(frozen=True)
+class RunTest:
+    """Hold what a test of a run's best model needs, by the options of the run.
 
-    Args:
-        run: that has one.
-        path: of the data that it was trained on.
-        device: to test it on.
-
-    Raises:
-        DataError: these are other data.
-        LaresError: model or data cannot be read.
+    Attributes:
+        config: of the run.
+        weights: digest of the model's.
+        model: the best one.
+        dataset: that it was trained on, in the model's rows.
     """
-    config = read_config(run.config)
-    weights = weights_digest(run.best)  # before it is read: a run that is under way writes others
-    trained = load_trained(run.path)
-    dataset = load_dataset(**dataclasses.asdict(dataclasses.replace(config.data, path=path)))
-    record = DataRecord.load(run.record)
-    difference = "" if record is None else record.difference(DataRecord.of(dataset, record.form))
-    if difference:
-        raise DataError(f"{path} is not the data that {run.path} was trained on: {difference}")
-    dataset = trained.same_rows(dataset)
-    options, model = config.trainer, trained.model.to(device)
-    depth = model.config.mean_depth if model.config.is_recurrent else 0
-    ranks = depth_ranks(
-        model,
-        dataset.test,
-        tested_depths(config, depth),
-        batch_size=options.eval_batch_size,
-        remove_history=options.remove_history,
-        seed=options.seed,
-        states=options.test_states,
-    )
-    return Tested(dataset, ranks, depth).breakdown(weights, options)
 
+    config: RunConfig
+    weights: str
+    model: LaresModel
+    dataset: Dataset
 
-def tested_depths(config: RunConfig, depth: int) -> list[int]:
-    """Return the depths that a run's model is tested at, ``depth``, its usual one, among them; 0 alone
-    where it has no recurrence."""
-    return sorted({*config.trainer.test_depths, depth}) if depth else [0]
+    @classmethod
+    def of(cls, run: RunFolder, path: str) -> RunTest:
+        """Read model and data of a run, whose data are at ``path``.
+
+        Raises:
+            DataError: these are other data.
+            LaresError: model or data cannot be read.
+        """
+        config = read_config(run.config)
+        weights = weights_digest(run.best)  # first: a run that is under way may write others
+        trained = load_trained(run.path)
+        dataset = load_dataset(**dataclasses.asdict(dataclasses.replace(config.data, path=path)))
+        record = DataRecord.load(run.record)
+        difference = (
+            "" if record is None else record.difference(DataRecord.of(dataset, record.form))
+        )
+        if difference:
+            raise DataError(f"{path} is not the data that {run.path} was trained on: {difference}")
+        return cls(config, weights, trained.model, trained.same_rows(dataset))
+
+    def breakdown(self, device: torch.device) -> Breakdown:
+        """Return how accurate the model is, as a device finds it."""
+        options, shape = self.config.trainer, self.model.config
+        depth = shape.mean_depth if shape.is_recurrent else 0
+        ranks = depth_ranks(
+            self.model.to(device),
+            self.dataset.test,
+            sorted({*options.test_depths, depth}) if depth else [0],
+            batch_size=options.eval_batch_size,
+            remove_history=options.remove_history,
+            seed=options.seed,
+            states=options.test_states,
+        )
+        return Tested(self.dataset, ranks, depth).breakdown(self.weights, options)

@@ -8,7 +8,19 @@ import typing
 
 import pytest
 
-from lares.cli import COMMANDS, data, demo, doctor, evaluate, main, posttrain, recommend, train
+from lares.cli import (
+    COMMANDS,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    main,
+    plot,
+    posttrain,
+    recommend,
+    runs,
+    train,
+)
 from lares.training.config import DataOptions
 from tests.cli.failing import fails
 
@@ -17,6 +29,8 @@ PARSERS = {
     "posttrain": posttrain.COMMAND.parser,
     "evaluate": evaluate.build_parser,
     "recommend": recommend.build_parser,
+    "runs": runs.build_parser,
+    "plot": plot.build_parser,
     "data get": data.get_parser,
     "data info": data.info_parser,
     "data embed": data.embed_parser,
