@@ -29,12 +29,8 @@ def drawn_run(run: RunSummary, name: str, breakdown: Breakdown | None, metric: s
 
 
 def _caption(run: RunSummary, breakdown: Breakdown | None, metric: str) -> list[str]:
-    """Return how a run was made and what it came to, in lines."""
+    """Return what a run came to and how it was made, in lines."""
     lines = []
-    if run.likeness is not None:
-        how = f"recipe {run.likeness.recipe}" if run.likeness.recipe else "post-training"
-        n = len(run.likeness.differs)
-        lines.append(f"{how}, {n} option{'s' * (n != 1)} set otherwise" if n else how)
     if breakdown is not None:
         row = next(row for row in breakdown.by_depth if row["depth"] == breakdown.depth)
         value = f"{row[metric]:.4f} ± {row[f'{metric}_error']:.4f}"
@@ -42,6 +38,10 @@ def _caption(run: RunSummary, breakdown: Breakdown | None, metric: str) -> list[
     elif run.tested is not None:
         depth, metrics = run.tested
         lines.append(f"{metric_label(metric)} {metrics[metric]:.4f} at depth {depth}")
+    if run.likeness is not None:
+        how = f"recipe {run.likeness.recipe}" if run.likeness.recipe else "post-training"
+        n = len(run.likeness.differs)
+        lines.append(f"{how}, {n} option{'s' * (n != 1)} set otherwise" if n else how)
     if run.best is not None:
         seconds = "" if run.seconds is None else f", {run.seconds:,.0f} s"
         lines.append(f"best epoch {run.best[0]} of {run.epochs}{seconds}")

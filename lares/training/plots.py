@@ -30,8 +30,10 @@ _COMPARED = {"train": ("recommendation", "cross entropy"), "posttrain": ("reward
 _STYLES = ("-", "--", ":")
 MOST_RUNS = len(PALETTE) * len(_STYLES)
 _MOST_BANDS = 3  # more runs hide each other's
+_MOST_LETTERS = 36  # below a plot
 _WIDTH_OF_95 = 1.96  # standard errors
-_LONGEST_NAME = 44  # letters
+_LONGEST_NAME = 34  # letters
+_CAPTIONS = {4: 3, 9: 1}  # most lines below a name, by the most runs that these have room for
 _NAMES = {"ndcg": "NDCG", "recall": "Recall"}
 Metrics = Mapping[int, Mapping[str, float]]  # by depth
 
@@ -47,7 +49,7 @@ class DrawnRun:
         test: metrics of the test samples by depth, where they are known; start: of the model that the
             run began with.
         breakdown: where it is known; ``test`` is not drawn then.
-        caption: what else to say of it, a line each.
+        caption: what else to say of it, a line each, the first that which many runs have room for.
     """
 
     name: str
@@ -140,7 +142,7 @@ def plot_run(
     _draw_losses(losses, rows, curves)
 
     for name, label in (("valid_ndcg@10", "NDCG@10"), ("valid_recall@10", "Recall@10")):
-        validation.plot(*_measured(rows, name), label=label)
+        _draw_curve(validation, rows, name, label=label)
     validation.set(xlabel="epoch", ylabel="full ranking", title="Validation")
     validation.legend()
 
@@ -226,23 +228,35 @@ def _draw_rows(
 
 
 def _name_lengths(axes: Any, runs: Sequence[DrawnRun]) -> None:
-    """Put the range of lengths under each place of the groups that there are, and how many samples a
-    group has where that is the same of all runs."""
-    names: dict[int, str] = {}
+    """Put lengths under each place of the groups that there are, and how many samples a group has where
+    that is the same of all runs."""
+    bounds: dict[int, tuple[int, int]] = {}
     sizes: dict[int, set[int]] = {}
     for run in runs:
         for row in run.breakdown.by_length if run.breakdown is not None else ():
             shortest, longest = int(row["shortest"]), int(row["longest"])
             place = longest.bit_length()
-            names[place] = str(longest) if shortest == longest else f"{shortest}-{longest}"
+            bounds[place] = shortest, longest
             sizes.setdefault(place, set()).add(int(row["samples"]))
-    places = sorted(names)
-    same = all(len(found) == 1 for found in sizes.values())
-    counts = {place: f"\n({max(found):,})" if same else "" for place, found in sizes.items()}
-    axes.set_xticks(places, [names[place] + counts[place] for place in places])
-    axes.set_xlabel("items of the history" + " (test samples)" * same)
-    if len(places) > 6:
-        axes.tick_params(axis="x", labelrotation=30)
+    same = bool(sizes) and all(len(found) == 1 for found in sizes.values())
+    counts = [f"\n({_short(max(sizes[place]))})" if same else "" for place in sorted(bounds)]
+    ranges = [
+        f"{shortest}-{longest}" if shortest < longest else str(longest)
+        for _, (shortest, longest) in sorted(bounds.items())
+    ]
+    fit = len(" ".join(ranges)) <= _MOST_LETTERS
+    names = ranges if fit else [str(longest) for _, (_, longest) in sorted(bounds.items())]
+    labels = [name + count for name, count in zip(names, counts, strict=True)]
+    axes.set_xticks(sorted(bounds), labels, fontsize=9 if len(labels) < 9 else 8)
+    axes.set_xlabel("items of the history" + ", at most" * (not fit) + " (test samples)" * same)
+
+
+def _short(number: int) -> str:
+    """Return a whole number in at most five letters, as far as that goes."""
+    for unit, letter in ((1_000_000, "M"), (1000, "k")):
+        if number >= unit:
+            return f"{number / unit:.{1 if number < 10 * unit else 0}f}{letter}"
+    return str(number)
 
 
 def _draw_curve(axes: Any, rows: Sequence[Mapping[str, str]], name: str, **look: str) -> None:
@@ -269,13 +283,16 @@ def _say_nothing_there(axes: Any) -> None:
 def _draw_names(axes: Any, runs: Sequence[DrawnRun], looks: Sequence[dict[str, str]]) -> None:
     """Draw each run's line beside its name and caption, where a plot would be."""
     axes.set_axis_off()
-    n_lines = sum(1 + len(run.caption) for run in runs)
-    step = 1.0 / max(12.0, n_lines + 0.5 * len(runs) + 1.5)
-    size = min(9.0, 9.0 * step * 13)
+    each = next((n for most, n in _CAPTIONS.items() if len(runs) <= most), 0)  # lines of captions
+    captions = [run.caption[:each] for run in runs]
+    gap = 0.5 * (each > 0)
+    n_lines = sum(1 + gap + len(caption) for caption in captions)
+    step = 1.0 / max(12.0, n_lines + 1)
+    size = min(9.0, 9.0 * step * 15)
     height = 1.0
-    for run, look in zip(runs, looks, strict=True):
+    for run, look, caption in zip(runs, looks, captions, strict=True):
         axes.plot([0.0, 0.08], [height, height], transform=axes.transAxes, clip_on=False, **look)
-        for number, line in enumerate([_shortened(run.name), *run.caption]):
+        for number, line in enumerate([_shortened(run.name), *caption]):
             axes.text(
                 0.11,
                 height,
@@ -288,7 +305,7 @@ def _draw_names(axes: Any, runs: Sequence[DrawnRun], looks: Sequence[dict[str, s
                 parse_math=False,
             )
             height -= step
-        height -= 0.5 * step
+        height -= gap * step
     if len(runs) <= _MOST_BANDS and any(run.breakdown for run in runs):
         said = "Bands and bars reach 1.96 standard errors to either side."
         axes.text(0.0, height, said, transform=axes.transAxes, va="center", fontsize=8, color=GREY)

@@ -23,8 +23,7 @@ PNG = b"\x89PNG"
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder: old runs, with their data where they look for them."""
     shutil.copytree(SAVED / "data", tmp_path / "data")
-    for name in ("train_users", "posttrain_users_cross_entropy", "train_prefixes"):
-        shutil.copytree(SAVED / "runs" / name, tmp_path / "runs" / name)
+    shutil.copytree(SAVED / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -65,14 +64,16 @@ def test_a_better_model_is_tested_anew(place: Path, capsys) -> None:
 
 
 def test_runs_side_by_side(place: Path, capsys) -> None:
-    """Of different kinds and data; in the folder that holds them all."""
+    """Of different kinds and data; in the folder that holds them all, with other files."""
     runs = [str(path) for path in sorted((place / "runs").iterdir())]
     picture, notes = plot(capsys, *runs)
     assert picture == Path("runs/plot.png")
-    assert notes.count("testing its best model") == 3
+    assert notes.count("testing its best model") == 6
+    assert notes.count("is no run folder") == len(runs) - 6
     again, notes = plot(capsys, *runs, str(picture))  # as runs/* names it the next time
     assert again == picture
-    assert notes.startswith("note: left out: runs/plot.png is no run folder")
+    assert "testing" not in notes
+    assert "note: left out: runs/plot.png is no run folder" in notes
 
 
 @pytest.mark.parametrize("metric", ["ndcg@10", "recall@10"])
