@@ -180,7 +180,7 @@ def _draw_compared(axes: Any, runs: Sequence[DrawnRun], looks: Sequence[dict[str
         if run.kind == kind:
             _draw_curve(axes, run.rows, column, **look)
     others = any(run.kind != kind for run in runs)
-    title = f"Training: {label}" + " (post-training has none)" * others
+    title = f"Training: {label}" + " (train runs)" * others
     axes.set(xlabel="epoch", ylabel="mean of the epoch", title=title)
 
 

@@ -115,7 +115,6 @@ def test_without_data(place: Path, capsys) -> None:
     assert "walks: item 1 and 24 others are unknown to this catalogue" in other
     _, notes = plot(capsys, "runs/train_users", "--data=moved.csv")
     assert notes == "note: runs/train_users: testing its best model on moved.csv\n"
-    assert plot(capsys, "runs/train_users", "--stored")[1] == ""
 
 
 def test_a_run_that_never_validated(place: Path, capsys) -> None:
@@ -135,7 +134,6 @@ def test_what_is_no_run(place: Path, capsys) -> None:
     assert notes.startswith("note: left out: runs/train_users is damaged: ")
     many = [str(shutil.copytree("runs/train_prefixes", f"many/{n}")) for n in range(22)]
     assert "there are 22 runs; a picture has room for 21" in fails(capsys, "plot", *many)
-    assert plot(capsys, *many[:21], "--stored")[0] == Path("many/plot.png")
 
 
 def test_a_folder_that_may_not_be_written_to(place: Path, capsys) -> None:
