@@ -24,6 +24,7 @@ from lares.evaluation.ranking import metrics_from_ranks
 from lares.finite import first_non_finite
 from lares.model.checkpoint import save_model
 from lares.model.model import LaresModel
+from lares.training.clock import Clock
 from lares.training.config import RunConfig
 from lares.training.display import Display
 from lares.training.distributed import all_gather_rows
@@ -32,28 +33,17 @@ from lares.training.engine import all_do, as_started, first_does, place_of
 from lares.training.interrupts import Interrupted, StopRequest, stop_request
 from lares.training.loggers import Board, CsvLog, read_rows
 from lares.training.memory import peak_memory_mib
+from lares.training.outcome import write_outcome
 from lares.training.phase import Phase
-from lares.training.plots import plot_run
 from lares.training.result import TrainResult
 from lares.training.run_folder import RunFolder
 from lares.training.state import Progress, read_progress, restore_state, save_state
 from lares.training.steps import batch_bounds
+from lares.training.tested import Tested
 
 _WATCHED = "ndcg@10"
 _COLUMNS = {"total": "loss"}  # of metrics.csv, where they have another name than the loss
 _TIMING = ("train_seconds", "valid_seconds", "samples_per_second")
-
-
-class _Clock:
-    """Adds the seconds between its laps to ``parts``, by name."""
-
-    def __init__(self, parts: dict[str, float]) -> None:
-        self._parts, self._last = parts, time.perf_counter()
-
-    def lap(self, part: str) -> None:
-        now = time.perf_counter()
-        self._parts[part] = self._parts.get(part, 0.0) + now - self._last
-        self._last = now
 
 
 class Trainer:
@@ -261,7 +251,7 @@ class Trainer:
 
     def _step(self, indices: NDArray[np.int64]) -> Tensor:
         """Take one step; gives its losses, averaged over updates and not yet read."""
-        clock = _Clock(self.progress.parts)
+        clock = Clock(self.progress.parts)
         made = self._phase.make(indices, self.progress.total_steps)
         clock.lap("data")
         of_updates = []
@@ -396,7 +386,14 @@ class Trainer:
     def evaluate(
         self, model: LaresModel, split: Split, depths: list[int], states: str
     ) -> dict[int, dict[str, float]]:
-        """Metrics of a model as it is, by depth; the samples are shared among processes.
+        """Metrics of a model as it is, by depth, of :meth:`ranks`."""
+        ranks = self.ranks(model, split, depths, states)
+        return {depth: metrics_from_ranks(of_depth) for depth, of_depth in ranks.items()}
+
+    def ranks(
+        self, model: LaresModel, split: Split, depths: list[int], states: str
+    ) -> dict[int, Tensor]:
+        """Ranks (S,) of the targets by depth; the samples are shared among processes.
 
         ``states`` are those of :func:`lares.evaluation.evaluate`.
         """
@@ -429,7 +426,7 @@ class Trainer:
         ranks = all_do(self.fabric, ranks_of_part)
         if self.fabric.world_size > 1:
             ranks = {depth: all_gather_rows(of_part) for depth, of_part in ranks.items()}
-        return {depth: metrics_from_ranks(of_depth) for depth, of_depth in ranks.items()}
+        return ranks
 
     @property
     def _test_depths(self) -> list[int]:
@@ -447,15 +444,16 @@ class Trainer:
         return shared
 
     def finish(self) -> TrainResult:
-        """Test the best model, write ``result.json`` and ``curves.png``."""
+        """Test the best model, write ``result.json``, ``breakdown.json`` and ``curves.png``."""
         best = all_do(self.fabric, lambda: LaresModel.from_pretrained(self.folder.best))
         self.model.load_state_dict(best.state_dict())
         depths, states = self._test_depths, self.config.trainer.test_states
         start, split = self._phase.start, self.dataset.test
-        test = self.evaluate(self.model, split, depths, states)
+        # Accuracy by popularity and history length is that of the usual depth, tested or not.
+        ranks = self.ranks(self.model, split, sorted({*depths, self.default_depth}), states)
         progress = self.progress
         result = TrainResult(
-            test=test,
+            test={depth: metrics_from_ranks(ranks[depth]) for depth in depths},
             start={} if start is None else self.evaluate(start, split, depths, states),
             valid_best=progress.best,
             best_epoch=progress.best_epoch,
@@ -467,13 +465,8 @@ class Trainer:
             test_states=states,
         )
 
-        def write() -> None:
-            result.save(self.folder.result)
-            rows = CsvLog(self.folder.metrics, progress.epoch).rows
-            title = f"{self.dataset.name}: {self.folder.path.name}"
-            plot_run(rows, test, self.folder.curves, title, self._phase.curves, start=result.start)
-
-        first_does(self.fabric, write)
+        tested = Tested(self.dataset, ranks, self.default_depth)
+        first_does(self.fabric, lambda: write_outcome(self.folder, self.config, result, tested))
         return result
 
     def _start_line(self) -> str:
