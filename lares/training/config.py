@@ -33,8 +33,14 @@ Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true"]
 MOST_ENCODINGS = 1 << 23
 MOST_BATCH = MOST_ENCODINGS // 4
 MOST_DECAY = 1e30  # float32 holds more, but no weight with it
-# Options that are 0 where the data's size is to decide; lares.training.fitted has the rules.
-FITTED = ("model.max_length", "optimizer.batch_size", "trainer.patience")
+# Options that the data's size decides where they have this value; lares.training.fitted has the rules.
+FITTED: dict[str, object] = {
+    "model.max_length": 0,
+    "optimizer.batch_size": 0,
+    "trainer.patience": 0,
+    "objective.align_short_only": True,
+}
+_DECIDED_WITH = {"objective.align_short_only": ("objective.alpha", "objective.gamma")}
 MOST_ROLLOUTS = 256  # a draw's address has 8 bits for its rollout
 # Of runs whose config.yaml does not name them yet.
 _FORMER_OPTIONS = {"trainer": {"test_states": "drawn"}}
@@ -273,16 +279,18 @@ class RunConfig:
     def left_to_data(self) -> list[str]:
         """Names ``section.option`` of the options that the data's size is to decide."""
         options = self.to_dict()
-        pairs = ((name, *name.split(".")) for name in FITTED)
-        return [
-            name for name, section, option in pairs if options.get(section, {}).get(option) == 0
-        ]
+        found = []
+        for name, open_value in FITTED.items():
+            section, option = name.split(".")
+            if options.get(section, {}).get(option) == open_value:
+                found += [name, *_DECIDED_WITH.get(name, ())]
+        return found
 
     def decided(self: _Run, decided: Mapping[str, Any]) -> _Run:
         """The configuration with values for what is left to the data, by ``section.option``."""
         options = self.to_dict()
         for name in self.left_to_data():
-            section, _, option = name.partition(".")
+            section, option = name.split(".")
             options[section][option] = decided[name]
         return type(self).from_dict(options)
 

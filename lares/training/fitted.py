@@ -1,4 +1,4 @@
-"""Options that fit the data's size: window, batch and patience, each where it is 0.
+"""Options that fit the data's size, each where its value leaves it to the data.
 
 The rules were measured (docs/results/quick.md); they are few and coarse, because what is best is flat.
 """
@@ -12,12 +12,12 @@ from lares.training.config import TrainConfig
 if TYPE_CHECKING:
     from lares.data.dataset import Dataset
 
-_WINDOWS = (20, 50)  # items; longer ones cost more than they bring in minutes
-_LONG = 20  # training targets a user on average: histories for which the longer window pays
-_STEPS = 250  # of an epoch, about, so that a few epochs are enough steps to learn from
-_BATCHES = (128, 256, 512, 1024)
-_MANY = 300_000  # training targets: an epoch of so many is worth several of a small set
-_PATIENCE = {"few": 10, "many": 5}
+_LONG = 20  # training samples a user on average
+_WINDOW = {"short": 20, "long": 50}  # items
+_STEPS = 250  # of an epoch, about: few epochs are then enough steps to learn from
+_BATCHES = (256, 512, 1024)
+_MANY = 300_000  # training samples: an epoch of so many is worth several of a small set
+_PATIENCE = {"few": 8, "many": 4}  # evaluations
 
 
 class Fitted(NamedTuple):
@@ -28,26 +28,26 @@ class Fitted(NamedTuple):
 
 
 def fit_to_data(config: TrainConfig, dataset: Dataset) -> Fitted:
-    """Return the options of a run on ``dataset``, those that are 0 to be fitted by its size."""
-    open_options = config.left_to_data()
-    if not open_options:
+    """Return the options of a run on ``dataset``, with those that it leaves to the data's size."""
+    left = config.left_to_data()
+    if not left:
         return Fitted(config, ())
-    targets = len(dataset.train)
-    per_user = targets / max(dataset.n_users, 1)
-    found: dict[str, tuple[int, str]] = {
-        "model.max_length": (
-            _WINDOWS[per_user >= _LONG],
-            f"{per_user:.1f} training items a user",
+    samples = len(dataset.train)
+    per_user = samples / max(dataset.n_users, 1)
+    length = "long" if per_user >= _LONG else "short"
+    objective = config.objective
+    found = {
+        "model.max_length": _WINDOW[length],
+        "optimizer.batch_size": next(
+            (size for size in _BATCHES if size * _STEPS >= samples), _BATCHES[-1]
         ),
-        "optimizer.batch_size": (
-            next((size for size in _BATCHES if size * _STEPS >= targets), _BATCHES[-1]),
-            f"{targets:,} training samples",
-        ),
-        "trainer.patience": (
-            _PATIENCE["many" if targets >= _MANY else "few"],
-            f"{targets:,} training samples",
-        ),
+        "trainer.patience": _PATIENCE["many" if samples >= _MANY else "few"],
+        "objective.align_short_only": False,
+        "objective.alpha": objective.alpha if length == "short" else 0.0,
+        "objective.gamma": objective.gamma if length == "short" else 0.0,
     }
-    said = ", ".join(f"{name} {found[name][0]} ({found[name][1]})" for name in open_options)
-    config = config.decided({name: value for name, (value, _) in found.items()})
-    return Fitted(config, (f"note: fitted to the data: {said}",))
+    said = ", ".join(f"--{name} {str(found[name]).lower()}" for name in left)
+    return Fitted(
+        config.decided(found),
+        (f"note: {samples:,} training samples, {per_user:.1f} a user: taken {said}",),
+    )

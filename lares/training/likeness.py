@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lares.training.config import (
-    FITTED,
     RECIPES_FOLDER,
     DataOptions,
     PosttrainConfig,
@@ -50,13 +49,16 @@ def likeness(config: RunConfig) -> Likeness:
         start = StartOptions(checkpoint=config.start.checkpoint)
         plain = PosttrainConfig(data=DataOptions(), start=start)
         return Likeness("", _differing(_compared(plain), options))
-    found = [Likeness(name, _differing(_recipe(name), options)) for name in _recipes()]
-    return min(found, key=_distance)
+    every = {name: _differing(_compared(_recipe(name)), options) for name in _recipes()}
+    nearest = min(every, key=lambda name: _distance(every[name]))
+    left = _recipe(nearest).left_to_data()
+    differs = {name: value for name, value in every[nearest].items() if name not in left}
+    return Likeness(nearest, differs)
 
 
-def _distance(found: Likeness) -> tuple[int, int]:
+def _distance(differing: Mapping[str, Any]) -> tuple[int, int]:
     """Return how far options are from a recipe: what makes a recipe counts first, then all."""
-    return len(set(found.differs) - set(_TUNED)), len(found.differs)
+    return len(set(differing) - set(_TUNED)), len(differing)
 
 
 def _recipes() -> list[str]:
@@ -65,9 +67,8 @@ def _recipes() -> list[str]:
 
 
 @functools.cache
-def _recipe(name: str) -> dict[str, Any]:
-    options = read_yaml(RECIPES_FOLDER / f"{name}.yaml")
-    return _compared(TrainConfig.from_dict(options))
+def _recipe(name: str) -> TrainConfig:
+    return TrainConfig.from_dict(read_yaml(RECIPES_FOLDER / f"{name}.yaml"))
 
 
 def _compared(config: RunConfig) -> dict[str, Any]:
@@ -85,6 +86,5 @@ def _differing(base: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str,
     differing = {}
     for name in differing_options(base, options):
         section, _, option = name.partition(".")
-        if not (name in FITTED and base[section].get(option) == 0):  # the data decided
-            differing[name] = options[section][option]
+        differing[name] = options[section][option]
     return differing

@@ -35,7 +35,7 @@ def dataset_of(users: int, length: int) -> Dataset:
 
 @pytest.mark.parametrize(
     ("users", "length", "window", "batch", "patience"),
-    [(100, 10, 20, 128, 10), (10_000, 8, 20, 256, 10), (2_000, 203, 50, 1024, 5)],
+    [(100, 10, 20, 256, 8), (20_000, 8, 20, 512, 8), (2_000, 203, 50, 1024, 4)],
 )
 def test_more_data_get_more(
     users: int, length: int, window: int, batch: int, patience: int
@@ -46,8 +46,22 @@ def test_more_data_get_more(
     assert options["optimizer"]["batch_size"] == batch
     assert options["trainer"]["patience"] == patience
     (note,) = fitted.notes
-    for said in (f"model.max_length {window}", f"batch_size {batch}", f"patience {patience}"):
+    for said in (
+        f"--model.max_length {window}",
+        f"--optimizer.batch_size {batch}",
+        f"--trainer.patience {patience}",
+    ):
         assert said in note
+
+
+@pytest.mark.parametrize(("length", "alpha"), [(22, 0.1), (23, 0.0)])
+def test_long_histories_are_not_aligned(length: int, alpha: float) -> None:
+    asked = {"objective": {"align_short_only": True}}
+    fitted = fit_to_data(TrainConfig.from_dict(asked), dataset_of(100, length))
+    assert fitted.config.objective.alpha == alpha
+    assert fitted.config.objective.gamma == alpha * 5
+    assert fitted.config.left_to_data() == []
+    assert f"--objective.alpha {alpha}" in fitted.notes[0]
 
 
 def test_what_is_given_stays() -> None:
@@ -61,11 +75,9 @@ def test_what_is_given_stays() -> None:
 
 def test_the_default_recipe_leaves_them_to_the_data_and_published_does_not() -> None:
     quick, _ = parse(["data.csv"])
-    assert quick.left_to_data() == [
-        "model.max_length",
-        "optimizer.batch_size",
-        "trainer.patience",
-    ]
+    assert {"model.max_length", "optimizer.batch_size", "trainer.patience"} < set(
+        quick.left_to_data()
+    )
     published, _ = parse(["data.csv", "--recipe", "published"])
     assert published.left_to_data() == []
     assert published.to_dict() == TrainConfig.from_dict({"data": {"path": "data.csv"}}).to_dict()
@@ -89,13 +101,13 @@ def test_a_run_says_what_was_fitted_and_goes_on_with_it(
     config = small_config(interactions, **OPEN)
     run = tmp_path / "run"
     train(config, run, progress=False)
-    assert "fitted to the data: model.max_length" in capsys.readouterr().out
+    assert "taken --model.max_length 20" in capsys.readouterr().out
     stored = read_config(run / "config.yaml")
     assert stored == fit_to_data(config, load_dataset(interactions)).config
     assert LaresModel.from_pretrained(run / "best").config.max_length == 20
     # What was asked for, and what came of it, both go on; another does not.
     train(config, run, resume=True, progress=False)
-    assert "fitted" not in capsys.readouterr().out
+    assert "taken --" not in capsys.readouterr().out
     train(stored, run, resume=True, progress=False)
     with pytest.raises(ConfigError, match=r"other options .*batch_size"):
         train(small_config(interactions, trainer=OPEN["trainer"]), run, resume=True)

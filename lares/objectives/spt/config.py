@@ -22,6 +22,8 @@ class SptConfig:
         align_warmup: Number of steps over which the weights of alignment grow linearly from nothing; 0,
             as published, has them whole from the first. Early states are hard to tell apart, and trying
             delays the recommendation loss.
+        align_short_only: Have 'lares train' leave alignment out where histories are long, 20 training
+            samples a user or more: there it takes many times as long to gain anything.
         one_encoding: Align the states that recommend. As published, alignment encodes a second time,
             with dropout, noise and a depth of its own.
         same_step: Let the partner reason to the same depth as the sequence it is aligned with.
@@ -33,6 +35,7 @@ class SptConfig:
     gamma: float = option(0.5, not_negative)
     deep_supervision: float = option(0.0, not_negative)
     align_warmup: int = option(0, whole_in(0))
+    align_short_only: bool = False
     one_encoding: bool = False
     same_step: bool = True
     mask_same_target: bool = False
