@@ -5,7 +5,8 @@ The rules were measured (docs/results/quick.md); they are few and coarse, becaus
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lares.training.config import TrainConfig
 
@@ -36,7 +37,7 @@ def fit_to_data(config: TrainConfig, dataset: Dataset) -> Fitted:
     per_user = samples / max(dataset.n_users, 1)
     length = "long" if per_user >= _LONG else "short"
     objective = config.objective
-    found = {
+    found: dict[str, float] = {
         "model.max_length": _WINDOW[length],
         "optimizer.batch_size": next(
             (size for size in _BATCHES if size * _STEPS >= samples), _BATCHES[-1]
@@ -46,8 +47,17 @@ def fit_to_data(config: TrainConfig, dataset: Dataset) -> Fitted:
         "objective.alpha": objective.alpha if length == "short" else 0.0,
         "objective.gamma": objective.gamma if length == "short" else 0.0,
     }
-    said = ", ".join(f"--{name} {str(found[name]).lower()}" for name in left)
-    return Fitted(
-        config.decided(found),
-        (f"note: {samples:,} training samples, {per_user:.1f} a user: taken {said}",),
-    )
+    asked = config.to_dict()
+    taken = [
+        f"--{name} {found[name]}"
+        for name in left
+        if name != "objective.align_short_only" and found[name] != value_of(asked, name)
+    ]
+    note = f"note: {samples:,} training samples, {per_user:.1f} a user: taken {', '.join(taken)}"
+    return Fitted(config.decided(found), (note,) if taken else ())
+
+
+def value_of(options: Mapping[str, Any], name: str) -> Any:
+    """Return the option ``section.option`` of nested options."""
+    section, option = name.split(".")
+    return options[section][option]
