@@ -133,7 +133,7 @@ def _trained(config: TrainConfig, run: RunFolder, dataset: Dataset) -> TrainResu
     """Train LARES in a folder, or go on there."""
     on_cpu = replace(config, trainer=replace(config.trainer, accelerator="cpu"))
     print(
-        f"\nA short training of LARES, at most {config.trainer.max_epochs} epochs long\n",
+        f"\nA short training of LARES, epochs: {config.trainer.max_epochs} at most\n",
         flush=True,
     )
     with lines_labelled(_LABEL):

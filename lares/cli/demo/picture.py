@@ -37,7 +37,7 @@ def draw(
         for what, speed in (("alone", speeds.one), (f"of {speeds.many.histories}", speeds.many))
     )
     _bars(requests, one | many, 1e3)
-    requests.set(ylabel="milliseconds each", title="A request alone, and one of a batch, drawn")
+    requests.set(ylabel="milliseconds each", title="Requests alone and in a batch, drawn")
     for column, label in (("valid_ndcg@10", "NDCG@10"), ("valid_recall@10", "Recall@10")):
         measured = [row for row in rows if row[column]]
         numbers = [float(row[column]) for row in measured]

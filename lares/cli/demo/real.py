@@ -27,15 +27,11 @@ def show(configs: Mapping[str, TrainConfig], folder: Path) -> None:
         folder: of both runs and of the picture.
     """
     dataset = load_dataset(configs["LARES"].data.path)
-    print(
-        f"{dataset.name}: {dataset.n_users:,} users, {len(dataset.vocabulary):,} items, "
-        f"{len(dataset.train):,} training samples"
-    )
     popularity = evaluate_popularity(dataset, dataset.test)
     runs = {name: RunFolder(folder / name.lower()) for name in configs}
     results = {}
     for name, config in configs.items():
-        print(f"\n{name}" + " (the same model without recurrence)" * (name == "SASRec"))
+        print(f"\n{name}" + " (the same model without recurrence)" * (name == "SASRec"), flush=True)
         resume = runs[name].config.is_file()
         results[name] = train(config, runs[name].path, resume=resume, dataset=dataset)
     without = results["SASRec"].test[0]
@@ -57,7 +53,7 @@ def show(configs: Mapping[str, TrainConfig], folder: Path) -> None:
     print("\nTest, ranking the whole catalogue:")
     print(metrics_table("model", rows, _METRICS))
     print(
-        f"\ntrained in {seconds['SASRec']:.0f} s (SASRec) and {seconds['LARES']:.0f} s (LARES); "
+        f"\ntrained in {seconds['SASRec']:.0f} s (SASRec) and {seconds['LARES']:.0f} s (LARES)\n"
         f"curves in {curves}, model in {runs['LARES'].best}\n"
         f"next: lares recommend {shell_word(str(runs['LARES'].path))} --history {history}"
     )
