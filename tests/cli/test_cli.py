@@ -107,7 +107,7 @@ def test_options_override_file_and_file_overrides_recipe(tmp_path: Path, interac
     assert config.optimizer.batch_size == 77
     assert config.optimizer.lr == 0.5
     assert config.objective.alpha == 0.25
-    assert config.model["n_core_layers"] == 1  # the recipe's
+    assert config.model["mean_depth"] == 2  # the recipe's
     assert config.data.path == str(interactions)
 
 
