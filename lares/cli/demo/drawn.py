@@ -93,16 +93,21 @@ def _speeds(configs: Mapping[str, TrainConfig], dataset: Dataset) -> Speeds:
     print()
     trains, answers = (speed.faster("SASRec").median for speed in (speeds.epoch, speeds.many))
     _say(
-        f"SASRec trains {trains:.1f} times as fast as in plain PyTorch and answers "
-        f"{speeds.many.what} {answers:.1f} times as fast."
+        f"SASRec trains {_in_digits(trains)} times as fast as in plain PyTorch and answers "
+        f"{speeds.many.what} {_in_digits(answers)} times as fast."
     )
-    costs = [
-        f"{speeds.epoch.longer('LARES', 'SASRec', whose):.1f} times as long as SASRec to train and "
-        f"{speeds.many.longer('LARES', 'SASRec', whose):.1f} times to answer"
+    (train, answer), plainly = (
+        [
+            _in_digits(speed.longer("LARES", "SASRec", whose))
+            for speed in (speeds.epoch, speeds.many)
+        ]
         for whose in (HERE, PLAIN)
-    ]
+    )
     depth = models["LARES"].model.config.mean_depth
-    _say(f"Thinking {depth} steps more, LARES takes {costs[0]}; in plain PyTorch {costs[1]}.")
+    _say(
+        f"Thinking {depth} steps more, LARES takes {train} times as long as SASRec to train and "
+        f"{answer} times to answer; in plain PyTorch {plainly[0]} and {plainly[1]} times."
+    )
     return speeds
 
 
@@ -120,8 +125,12 @@ def _print_speed(name: str, speed: Speed) -> None:
     ratio = speed.faster(name)
     print(
         f"{_LABEL}  {name:<9}{speed.what:<21}{here:>10}{plain:>10}"
-        f"{ratio.median:>7.1f}x  ({ratio.low:.1f} to {ratio.high:.1f})"
+        f"{_in_digits(ratio.median):>7}x  ({_in_digits(ratio.low)} to {_in_digits(ratio.high)})"
     )
+
+
+def _in_digits(ratio: float) -> str:
+    return f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2f}"
 
 
 def _duration(seconds: float) -> str:
