@@ -28,7 +28,7 @@ from lares.training.spt import train
 PICTURE = "demo.png"
 _SECONDS = 40.0  # of timing
 _LABEL = "drawn"
-_TABLE = f"{_LABEL}  {'':<9}{'':<21}{'here':>10}{'plain':>10}{'ratio':>8}  (quartiles)"
+_TABLE = f"{_LABEL}  {'':<8}{'':<20}{'here':>10}{'plain':>10}{'ratio':>8}  (quartiles)"
 _MOST_SHOWN = 7  # items of a history
 
 
@@ -124,18 +124,19 @@ def _print_speed(name: str, speed: Speed) -> None:
     here, plain = (_duration(speed.seconds(name, whose)) for whose in (HERE, PLAIN))
     ratio = speed.faster(name)
     print(
-        f"{_LABEL}  {name:<9}{speed.what:<21}{here:>10}{plain:>10}"
+        f"{_LABEL}  {name:<8}{speed.what:<20}{here:>10}{plain:>10}"
         f"{_in_digits(ratio.median):>7}x  ({_in_digits(ratio.low)} to {_in_digits(ratio.high)})"
     )
 
 
 def _in_digits(ratio: float) -> str:
-    return f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2f}"
+    """Return a ratio in two digits or, from 100 on, as many as it has."""
+    return f"{ratio:.{0 if ratio >= 10 else 1 if ratio >= 1 else 2}f}"
 
 
 def _duration(seconds: float) -> str:
     """Return seconds in three digits and a unit."""
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+    return f"{seconds:.3g} s" if seconds >= 0.9995 else f"{seconds * 1e3:.3g} ms"
 
 
 def _trained(config: TrainConfig, run: RunFolder, dataset: Dataset) -> TrainResult:

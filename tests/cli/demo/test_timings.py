@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from lares.cli.demo import race as module
+from lares.cli.demo.drawn import _print_speed
 from lares.cli.demo.labelled import labelled, lines_labelled
 from lares.cli.demo.plain import PlainModel
 from lares.cli.demo.race import Race
-from lares.cli.demo.timings import Timed
+from lares.cli.demo.timings import Speed, Timed
 from lares.data import load_dataset
 from lares.errors import LaresError
 from lares.model.config import LaresConfig
@@ -138,3 +140,25 @@ def test_lines_say_which_data_they_are_of(capsys) -> None:
     assert max(map(len, told)) <= 80
     assert told[-2:] == ["drawn  no end", ""]  # it has one now
     assert labelled("drawn", "drawn: 5 users") == "drawn  5 users"
+
+
+def test_rows_are_as_wide_as_a_terminal(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the times are."""
+    now = 0.0
+
+    def call(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    for here, plain in ((2e-6, 4e-3), (0.9994, 0.01), (123.4, 12345.6), (0.05, 0.0512)):
+        programs = {"SASRec here": partial(call, here), "SASRec plain": partial(call, plain)}
+        _print_speed("SASRec", Speed("1 request, 50 items", Race(programs, seconds=0.0)))
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 4
+    assert all(len(line) <= 80 and line.startswith("drawn  SASRec") for line in told)
+    assert "0.002 ms" in told[0]
+    assert "2000x  (2000 to 2000)" in told[0]
+    assert "999 ms" in told[1]
+    assert "0.01x" in told[1]
+    assert "1.0x  (1.0 to 1.0)" in told[3]
