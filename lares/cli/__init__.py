@@ -20,7 +20,7 @@ from lares_kernels.spec.errors import BackendError
 
 # Modules are imported when their command is called: help must not wait for torch.
 COMMANDS = {
-    "demo": "Fetch MovieLens 100K, train a small LARES, compare it by reasoning depth.",
+    "demo": "Time the kernels beside plain PyTorch, train a small LARES, recommend.",
     "train": "Train a model on your interactions.",
     "posttrain": "Post-train a model by reinforcement.",
     "evaluate": "Compute Recall and NDCG of a trained model, by reasoning depth.",

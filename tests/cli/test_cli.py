@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,6 @@ from lares.cli import COMMANDS, main
 from lares.cli.doctor import asked_backend
 from lares.data import load_dataset
 from lares.evaluation import evaluate, popularity_tenths
-from lares.training.trainer import Trainer
 from lares_kernels.binding.cpu_library import PRECISIONS, instruction_sets
 from tests.cli.failing import fails
 from tests.conftest import write_interactions
@@ -109,7 +107,7 @@ def test_options_override_file_and_file_overrides_recipe(tmp_path: Path, interac
     assert config.optimizer.batch_size == 77
     assert config.optimizer.lr == 0.5
     assert config.objective.alpha == 0.25
-    assert config.model["n_core_layers"] == 1  # the recipe's
+    assert config.model["mean_depth"] == 2  # the recipe's
     assert config.data.path == str(interactions)
 
 
@@ -379,58 +377,6 @@ def test_every_check_of_this_machine_is_good() -> None:
 
     for row in check_all():
         assert isinstance(row.verdict, str) or not row.verdict.failed, row
-
-
-@pytest.mark.parametrize("at_once", [False, True])
-def test_a_demo_that_is_stopped(
-    at_once: bool, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lares.cli import demo
-    from lares.training import spt
-    from lares.training.interrupts import Interrupted
-
-    def stops(*args: object, **options: object) -> None:
-        raise KeyboardInterrupt if at_once else Interrupted("stopped", 15)
-
-    data = write_interactions(tmp_path / "walks.parquet")
-    monkeypatch.setattr(demo, "get_movielens_100k", lambda: data)
-    monkeypatch.setattr(spt, "train", stops)
-    words = ["demo", "--out", str(tmp_path / "a demo"), "--num_threads=1"]
-    with pytest.raises(SystemExit) as ended:
-        main(words)
-    assert ended.value.code == (130 if at_once else 143)
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert told.startswith("stopped at once; " if at_once else "stopped; ")
-    assert told.endswith(f"go on with: {shlex.join(['lares', *words])}\n")
-
-
-def test_demo(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole demo on data of the same form, twice: the second time nothing is trained again."""
-    from lares.cli import demo
-
-    data = write_interactions(tmp_path / "ml.parquet", n_users=80)
-    monkeypatch.setattr(demo, "get_movielens_100k", lambda: data)
-    argv = ["demo", "--out", str(tmp_path / "demo"), "--max_epochs=1", "--num_threads=1"]
-    step = Trainer._step
-
-    def stops(self, indices):
-        signal.raise_signal(signal.SIGINT)
-        return step(self, indices)
-
-    monkeypatch.setattr(Trainer, "_step", stops)
-    with pytest.raises(SystemExit) as stopped:
-        main(argv)
-    assert stopped.value.code == 130
-    assert f"go on with: lares {' '.join(argv)}" in capsys.readouterr().err
-    monkeypatch.setattr(Trainer, "_step", step)
-    main(argv)
-    first = capsys.readouterr().out
-    for row in ("popularity", "depth 0 (SASRec)", "LARES depth 1", "LARES depth 8"):
-        assert row in first
-    assert (tmp_path / "demo" / "curves.png").read_bytes().startswith(b"\x89PNG")
-    main(argv)
-    assert capsys.readouterr().out.split("Test,")[1] == first.split("Test,")[1]
 
 
 @pytest.mark.parametrize(

@@ -141,11 +141,11 @@ def test_what_is_wrong_with_a_data_frame_is_named(table: pa.Table) -> None:
 def test_options_are_those_of_the_command_line() -> None:
     assert Recommender().config == Recommender("quick").config
     rec = Recommender(
-        "demo", trainer={"max_epochs": 7}, **{"model.d_model": 64, "data.core": 2}
+        "demo", trainer={"max_epochs": 7}, **{"model.d_model": 32, "data.core": 2}
     ).config
     assert rec is not None
     assert (rec.trainer.max_epochs, rec.trainer.patience, rec.data.core) == (7, 10, 2)
-    assert (rec.model["d_model"], rec.model["d_ff"]) == (64, 64)
+    assert (rec.model["d_model"], rec.model["max_length"]) == (32, 50)
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [

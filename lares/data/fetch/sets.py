@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lares.data.fetch.amazon import get_amazon_2023
+from lares.data.fetch.drawn import LAW, get_drawn
 from lares.data.fetch.movielens import RELEASES, get_movielens, get_movielens_100k
 from lares.errors import ConfigError, DataError
 from lares.names import nearest
@@ -51,6 +52,11 @@ SETS = {
         )
         for name, release in RELEASES.items()
     },
+    "drawn": PublicSet(
+        f"Drawn, nobody's: {LAW}",
+        "Part of this package, under its licence; figures of it say nothing about people",
+        get_drawn,
+    ),
     "amazon23": PublicSet(
         "Amazon Reviews 2023, 5-core, one category",
         "McAuley Lab: cite Hou et al. (2024, arXiv 2403.03952); terms: amazon-reviews-2023.github.io",
