@@ -236,6 +236,8 @@ def _default_of(action: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
     return str(value).replace(" ", "")
 
 

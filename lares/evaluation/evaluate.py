@@ -30,6 +30,7 @@ from lares.plain import one_of, whole
 from lares_kernels.spec.noise import MAX_SEQUENCES
 
 
+@torch.no_grad()
 def depth_ranks(
     model: LaresModel,
     split: Split,
@@ -53,46 +54,6 @@ def depth_ranks(
     Raises:
         ValueError: the depths do not fit the model, the split is empty, or scores are NaN.
     """
-    protocols = ranks_by_history(
-        model,
-        split,
-        depths,
-        (remove_history,),
-        batch_size=batch_size,
-        seed=seed,
-        states=states,
-        first_id=first_id,
-        lists=lists,
-    )
-    return protocols[remove_history]
-
-
-@torch.no_grad()
-def ranks_by_history(
-    model: LaresModel,
-    split: Split,
-    depths: Sequence[int],
-    protocols: Sequence[bool] = (False, True),
-    *,
-    batch_size: int = 512,
-    seed: int | None = None,
-    states: str = "shared",
-    first_id: int = 0,
-    lists: Mapping[int, ListStatistics] | None = None,
-) -> dict[bool, dict[int, Tensor]]:
-    """Rank as :func:`depth_ranks` does, with the history in the ranking and left out, from one pass.
-
-    Args:
-        model, split, depths, batch_size, seed, states, first_id, lists: as in :func:`depth_ranks`;
-            lists are made as the first protocol has it.
-        protocols: whether a history is left out of the ranking.
-
-    Returns:
-        Ranks by depth, by protocol.
-
-    Raises:
-        ValueError: as :func:`depth_ranks`.
-    """
     one_of("states", states, EVALUATION_STATES)
     if len(split) == 0:
         raise ValueError("there is no sample to evaluate")
@@ -107,13 +68,8 @@ def ranks_by_history(
         )
         raise ValueError(f"depths are {tuple(depths)}; they must be {allowed}")
     device = model.device
-    ranks = {
-        protocol: {
-            depth: torch.empty(len(split), dtype=torch.int64, device=device) for depth in depths
-        }
-        for protocol in protocols
-    }
-    needs_histories = lists is not None or True in protocols
+    ranks = {depth: torch.empty(len(split), dtype=torch.int64, device=device) for depth in depths}
+    needs_histories = remove_history or lists is not None
     drawn = states == "drawn"
     with evaluating(model):
         for first, end in batches(len(split), batch_size, first_id if drawn else 0):
@@ -132,17 +88,15 @@ def ranks_by_history(
                 return_trajectory=True,
             )
             for rows, seen in _histories(split, indices, device, needs_histories):
+                excluded = seen if remove_history else None
                 for depth in depths:
                     last = out.last if out.trajectory is None else out.trajectory[:, depth - 1]
-                    own = last[rows]
-                    for protocol, of_protocol in ranks.items():
-                        excluded = seen if protocol else None
-                        of_protocol[depth][first + rows] = catalogue_target_ranks(
-                            model, own, targets[rows], excluded
-                        )
+                    ranks[depth][first + rows] = catalogue_target_ranks(
+                        model, last[rows], targets[rows], excluded
+                    )
                     if lists is not None:
-                        assert seen is not None  # as it needs them
-                        lists[depth].add(model, own, seen, seen if protocols[0] else None)
+                        assert seen is not None  # they need it
+                        lists[depth].add(model, last[rows], seen, excluded)
     return ranks
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -41,11 +43,13 @@ _MAY_CHANGE = {
     "trainer.tensorboard",
     "trainer.test_depths",
     "trainer.test_states",
+    "trainer.baselines",
     # Where things lie; that data are the same is seen by their record.
     "data.path",
     "model.text_features",
     "start.checkpoint",
 }
+_HISTORY = 3  # items of the history that a run proposes to recommend for
 _ATTEMPTS = 100  # at a folder that others make and remove at the same time
 
 
@@ -74,6 +78,7 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.curves = path / "curves.png"
         self.result = path / "result.json"
+        self.sasrec = path / "baseline-sasrec"
         self.begun = False
         self._prepared = False
         self._record: DataRecord | None = None
@@ -263,6 +268,18 @@ class RunFolder:
             self._record.save(self.record)
         self._prepared = True
         write_text(self.config, yaml_text(config.to_dict()))
+
+    def next_command(self) -> str:
+        """Return a line that uses the run's model: for a history of the most popular items, where it
+        is known what these are."""
+        name = str(self.path)
+        place = shell_word(f"./{name}" if name.startswith("-") else name)
+        record = DataRecord.load(self.record)
+        if record is None or not record.popular:
+            return f"lares evaluate {place}"
+        written = io.StringIO()
+        csv.writer(written, lineterminator="").writerow(record.popular[:_HISTORY])
+        return f"lares recommend {place} --history={shell_word(written.getvalue())}"
 
     def resume_command(self, command: str) -> str:
         """Return the line that goes on with the run, which ``lares COMMAND`` started."""

@@ -24,6 +24,7 @@ from lares.evaluation.ranking import metrics_from_ranks
 from lares.finite import first_non_finite
 from lares.model.checkpoint import save_model
 from lares.model.model import LaresModel
+from lares.training.clock import Clock
 from lares.training.config import RunConfig
 from lares.training.display import Display
 from lares.training.distributed import all_gather_rows
@@ -44,18 +45,6 @@ _COLUMNS = {"total": "loss"}  # of metrics.csv, where they have another name tha
 _TIMING = ("train_seconds", "valid_seconds", "samples_per_second")
 
 
-class _Clock:
-    """Adds the seconds between its laps to ``parts``, by name."""
-
-    def __init__(self, parts: dict[str, float]) -> None:
-        self._parts, self._last = parts, time.perf_counter()
-
-    def lap(self, part: str) -> None:
-        now = time.perf_counter()
-        self._parts[part] = self._parts.get(part, 0.0) + now - self._last
-        self._last = now
-
-
 class Trainer:
     """Takes one model through one phase on one data set in one run folder.
 
@@ -66,6 +55,8 @@ class Trainer:
         folder: of the run, prepared.
         fabric: launched engine.
         progress_bar: show one, and a line an epoch.
+        most_seconds: of training and validating; an epoch that would likely pass it is not begun,
+            unless it is the first. None sets no bound.
     """
 
     def __init__(
@@ -76,10 +67,11 @@ class Trainer:
         folder: RunFolder,
         fabric: Fabric,
         progress_bar: bool = True,
+        most_seconds: float | None = None,
     ) -> None:
         self.config, self.dataset, self.folder, self.fabric = config, dataset, folder, fabric
         self.model = phase.model
-        self._phase = phase
+        self._phase, self._most_seconds = phase, most_seconds
         self._display = Display(progress_bar and fabric.is_global_zero, config.trainer.max_epochs)
         optimizer = torch.optim.Adam(
             self.model.parameters(),
@@ -192,9 +184,20 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Tell whether the early stop or the last epoch was reached. Never stored: a run that goes on
-        with more patience or more epochs is not finished."""
-        options = self.config.trainer
-        return self.progress.epoch >= options.max_epochs or self.progress.stale >= options.patience
+        with more patience, epochs or seconds is not finished."""
+        options, progress = self.config.trainer, self.progress
+        stops = progress.epoch >= options.max_epochs or progress.stale >= options.patience
+        return stops or self._time_is_up
+
+    @property
+    def _time_is_up(self) -> bool:
+        """Tell whether one more epoch, as long as those before it, would take more than all seconds."""
+        done = self.progress.epoch
+        if self._most_seconds is None or done == 0:
+            return False
+        seconds = self.progress.seconds - self.progress.epoch_seconds  # without the one under way
+        is_up: bool = self.fabric.broadcast(seconds * (done + 1) / done > self._most_seconds)
+        return is_up
 
     @property
     def _is_first(self) -> bool:
@@ -261,7 +264,7 @@ class Trainer:
 
     def _step(self, indices: NDArray[np.int64]) -> Tensor:
         """Take one step; gives its losses, averaged over updates and not yet read."""
-        clock = _Clock(self.progress.parts)
+        clock = Clock(self.progress.parts)
         made = self._phase.make(indices, self.progress.total_steps)
         clock.lap("data")
         of_updates = []
@@ -317,7 +320,7 @@ class Trainer:
         trained, samples = progress.epoch_seconds, progress.epoch_samples
         progress.sums, progress.step = {}, 0
         progress.epoch_seconds, progress.epoch_samples = 0.0, 0
-        last = progress.epoch == options.max_epochs
+        last = progress.epoch == options.max_epochs or self._time_is_up
         valid: dict[str, float] = {}
         seconds = 0.0
         if progress.epoch % options.valid_every == 0 or last:
@@ -394,13 +397,21 @@ class Trainer:
         return self.model.config.mean_depth if self.model.config.is_recurrent else 0
 
     def evaluate(
-        self, model: LaresModel, split: Split, depths: list[int], states: str
+        self,
+        model: LaresModel,
+        split: Split,
+        depths: list[int],
+        states: str,
+        remove_history: bool | None = None,
     ) -> dict[int, dict[str, float]]:
         """Metrics of a model as it is, by depth; the samples are shared among processes.
 
-        ``states`` are those of :func:`lares.evaluation.evaluate`.
+        ``states`` and ``remove_history`` are those of :func:`lares.evaluation.evaluate`; None is the
+        run's ranking.
         """
         options = self.config.trainer
+        if remove_history is None:
+            remove_history = options.remove_history
         first, end = place_of(self.fabric).part(len(split))
         part = Split(split.items, split.starts[first:end], split.ends[first:end])
 
@@ -416,7 +427,7 @@ class Trainer:
                     part,
                     depths,
                     batch_size=options.eval_batch_size,
-                    remove_history=options.remove_history,
+                    remove_history=remove_history,
                     seed=options.seed,
                     states=states,
                     first_id=first,
@@ -432,7 +443,13 @@ class Trainer:
         return {depth: metrics_from_ranks(of_depth) for depth, of_depth in ranks.items()}
 
     @property
-    def _test_depths(self) -> list[int]:
+    def start(self) -> LaresModel | None:
+        """The model that the run must beat; None if it began from nothing."""
+        return self._phase.start
+
+    @property
+    def test_depths(self) -> list[int]:
+        """Depths that the best model is tested at, 0 without recurrence."""
         return list(self.config.trainer.test_depths) if self.default_depth else [0]
 
     def _kept_result(self) -> TrainResult | None:
@@ -441,7 +458,7 @@ class Trainer:
         if self._is_first:
             states, begun = self.config.trainer.test_states, self._phase.start is not None
             result = TrainResult.load(self.folder.result)
-            if result and result.answers(self.progress.epoch, self._test_depths, states, begun):
+            if result and result.answers(self.progress.epoch, self.test_depths, states, begun):
                 kept = result
         shared: TrainResult | None = self.fabric.broadcast(kept)
         return shared
@@ -450,7 +467,7 @@ class Trainer:
         """Test the best model, write ``result.json`` and ``curves.png``."""
         best = all_do(self.fabric, lambda: LaresModel.from_pretrained(self.folder.best))
         self.model.load_state_dict(best.state_dict())
-        depths, states = self._test_depths, self.config.trainer.test_states
+        depths, states = self.test_depths, self.config.trainer.test_states
         start, split = self._phase.start, self.dataset.test
         test = self.evaluate(self.model, split, depths, states)
         progress = self.progress
