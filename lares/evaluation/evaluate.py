@@ -89,7 +89,7 @@ def depth_ranks(
             )
             for rows, seen in _histories(split, indices, device, needs_histories):
                 excluded = seen if remove_history else None
-                for depth in depths:
+                for depth in ranks:  # one asked for twice has one list
                     last = out.last if out.trajectory is None else out.trajectory[:, depth - 1]
                     ranks[depth][first + rows] = catalogue_target_ranks(
                         model, last[rows], targets[rows], excluded

@@ -198,6 +198,8 @@ class Recommender:
             raise Interrupted(
                 f"fit was stopped; {on if kept else lost}", error.signal_number
             ) from None
+        if not kept:  # the folder that they name is removed
+            result = dataclasses.replace(result, curves="", next="")
         self._model = model
         self.result, self._dataset, self._sequences = result, dataset, dataset.sequences
 

@@ -47,7 +47,7 @@ MOST_DECAY = 1e30  # float32 holds more, but no weight with it
 _FITTED = (("model", "max_length"), ("optimizer", "batch_size"), ("trainer", "patience"))
 MOST_ROLLOUTS = 256  # a draw's address has 8 bits for its rollout
 # Of runs whose config.yaml does not name them yet.
-_FORMER_OPTIONS: dict[str, dict[str, Any]] = {"trainer": {"test_states": "drawn", "baselines": []}}
+_FORMER_OPTIONS = {"trainer": {"test_states": "drawn"}}
 
 
 @dataclass(frozen=True)
@@ -220,9 +220,7 @@ class TrainerOptions:
         default_factory=lambda: [1, 2, 4, 8, 12, 16], metadata={"check": whole_in(1, MOST_STEPS)}
     )
     test_states: EvaluationStates = "shared"
-    baselines: list[str] = field(
-        default_factory=lambda: ["popularity"], metadata={"check": _one_of_baselines}
-    )
+    baselines: list[str] = field(default_factory=list, metadata={"check": _one_of_baselines})
     checkpoint_every_steps: int = option(500, whole_in(0))
     log_every: int = option(10, whole_in(1))
     tensorboard: bool = True

@@ -23,7 +23,7 @@ from lares.training.spt import train
 from lares.training.trainer import Trainer
 from tests.training.helpers import small_config, small_posttrain_config
 
-ONE = {"max_epochs": 1}
+ONE = {"max_epochs": 1, "baselines": ["popularity"]}
 
 
 @pytest.mark.parametrize("remove_history", [False, True])

@@ -335,7 +335,7 @@ def test_a_result_without_the_start_is_made_again(
     ):
         path.write_text(json.dumps(content))
         main(["posttrain", f"--out={tmp_path / 'rpt'}", "--resume"])
-        assert "before, depth 1" in capsys.readouterr().out
+        assert "Before:" in capsys.readouterr().out
         found = TrainResult.load(path)
         assert found is not None
         assert (found.start, found.test) == (first.start, first.test)
