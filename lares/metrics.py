@@ -1,4 +1,4 @@
-"""What is said of a ranking: metrics by name, their means, and how far the means may be off.
+"""Name what is said of a ranking: metrics, and which of them are means.
 
 All but one are means of one number a sample, and have a standard error; coverage is of all lists
 together, and has none.

@@ -1,4 +1,4 @@
-"""What lists of the best items hold: how much of the catalogue, and how much of users' histories."""
+"""Count what lists of the best items hold: how much of the catalogue, how much of users' histories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run came to beside its baselines, with a user's history ranked and with it removed."""
+"""Hold a run against its baselines, with a user's history ranked and with it removed."""
 
 from __future__ import annotations
 

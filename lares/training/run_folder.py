@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -279,7 +280,10 @@ class RunFolder:
             return f"lares evaluate {place}"
         written = io.StringIO()
         csv.writer(written, lineterminator="").writerow(record.popular[:_HISTORY])
-        return f"lares recommend {place} --history={shell_word(written.getvalue())}"
+        history = written.getvalue()
+        if not history.isprintable():
+            return f"lares evaluate {place}"
+        return f"lares recommend {place} --history={shlex.quote(history)}"
 
     def resume_command(self, command: str) -> str:
         """Return the line that goes on with the run, which ``lares COMMAND`` started."""

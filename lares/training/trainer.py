@@ -14,7 +14,6 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-import lares_kernels as lk
 from lares.data.batches import epoch_order
 from lares.data.dataset import Dataset
 from lares.data.split import Split
@@ -37,6 +36,7 @@ from lares.training.phase import Phase
 from lares.training.plots import plot_run
 from lares.training.result import TrainResult
 from lares.training.run_folder import RunFolder
+from lares.training.start_lines import start_lines
 from lares.training.state import Progress, read_progress, restore_state, save_state
 from lares.training.steps import batch_bounds
 
@@ -494,19 +494,5 @@ class Trainer:
         return result
 
     def _start_line(self) -> str:
-        """Return which data, model and device the run has, and where it goes."""
-        model, data = self.model, self.dataset
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        block = model.encoder.core or model.encoder.pre
-        assert block is not None  # a model has one of them
-        longest = [model.config.max_length]
-        kind, device = model.items.dtype, self.fabric.device
-        how = lk.explain(block.config, longest, 1, device, kind, training=True)
-        done = self.progress.total_steps
-        processes = f" in {self.fabric.world_size} processes" * (self.fabric.world_size > 1)
-        return (
-            f"{data.name}: {data.n_interactions:,} interactions of {data.n_users:,} users with "
-            f"{len(data.vocabulary):,} items, {int(self._phase.sizes.sum()):,} training samples\n"
-            f"{parameters:,} parameters on {device}{processes}, backend {how.backend}; "
-            f"run folder {self.folder.path}" + f", from step {done} on" * (done > 0)
-        )
+        samples, done = int(self._phase.sizes.sum()), self.progress.total_steps
+        return start_lines(self.model, self.dataset, self.folder, self.fabric, samples, done)
