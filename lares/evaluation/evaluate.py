@@ -140,8 +140,8 @@ def evaluate(
             it; ``drawn``: each has its own, by its number in the split, as published.
         metrics: of ``recall``, ``ndcg``, ``mrr``, ``coverage`` (the share of the catalogue that is in
             any list of the ``k`` best items) and ``repeats`` (the share of a list that the sample's
-            history holds, averaged over samples). The latter two make the lists, which takes about as
-            long again.
+            history holds, averaged over samples). The latter two make the lists, which with very many
+            items takes about as long again.
         errors: add the standard error of every mean, ``recall@10_error`` of ``recall@10``; coverage is
             no mean, and has none.
 

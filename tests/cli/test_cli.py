@@ -180,8 +180,8 @@ def test_posttrain(run_folder: Path, tmp_path: Path, capsys) -> None:
     options += ["--trainer.max_epochs=1", "--objective.k=2", "--no_progress"]
     main(["posttrain", str(run_folder), f"--out={out}", *options])  # the data are the run's
     printed = capsys.readouterr().out
-    assert "before, depth 1" in printed
-    assert "after, depth 1" in printed
+    assert "Before:" in printed
+    assert "After:" in printed
     error = fails(capsys, "posttrain", str(run_folder), f"--out={out}", *options)
     assert "give --resume" in error
     main(["posttrain", f"--out={out}", "--resume"])
