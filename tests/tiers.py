@@ -62,6 +62,8 @@ LONG = (
     "tests/benchmarks/gpu/test_measure.py::test_the_page_has_a_part_for_cards_where_there_are_rows",
     "tests/benchmarks/gpu/test_measure.py::test_the_whole_path",
     "tests/cli/test_full_disk.py::test_a_run_that_nobody_reads_goes_on",
+    "tests/cli/test_plot.py::test_what_a_picture_says[recall@10]",
+    "tests/cli/test_plot.py::test_what_is_stored_needs_no_torch",
     "tests/kernels/cuda/test_compiled.py::test_backward",
     "tests/kernels/cuda/test_compiled.py::test_registers_spills_and_instructions",
     "tests/kernels/cuda/test_compiled.py::test_the_low_latency_plan[64]",

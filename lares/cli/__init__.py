@@ -25,6 +25,8 @@ COMMANDS = {
     "posttrain": "Post-train a model by reinforcement.",
     "evaluate": "Compute Recall and NDCG of a trained model, by reasoning depth.",
     "recommend": "Recommend the best next items for histories.",
+    "runs": "List the runs in a folder, with what they came to.",
+    "plot": "Draw runs side by side: training, and accuracy by depth, popularity and length.",
     "data": "Fetch public data sets, describe a data file, make text features of items.",
     "doctor": "Say what is installed, which backends can run, and why not.",
     "completion": "Print what a shell reads to complete commands and options.",

@@ -7,7 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lares.cli.options import OptionParser, command_parser, require_output, require_place
+from lares.cli.options import (
+    OptionParser,
+    command_parser,
+    require_output,
+    require_picture,
+    require_place,
+)
 from lares.data.fetch.sets import SETS, fetched, located
 from lares.data.file_names import require_there
 from lares.errors import ConfigError
@@ -116,7 +122,7 @@ def info(argv: Sequence[str]) -> None:
     args = info_parser().parse_args(plain).as_dict()
     plot = args.pop("plot")
     options = DataOptions(**args)
-    picture = None if plot is None else _picture(plot)
+    picture = None if plot is None else require_picture("--plot", plot)
     located(options.path)
     # Imported here, as help and the checks above can do without.
     from lares.data.readers import load_dataset
@@ -145,15 +151,6 @@ def info(argv: Sequence[str]) -> None:
 
         plot_statistics(statistics, picture, dataset.name)
         print(f"{'picture':<19}{picture}")
-
-
-def _picture(name: str) -> Path:
-    """Return the file for a picture; ``ConfigError`` if it can be told that it cannot be written."""
-    path = Path(name)
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise ConfigError(f"--plot is {name!r}; it must end in .png, .svg or .pdf")
-    require_output("--plot", path)
-    return path
 
 
 def run(argv: Sequence[str]) -> None:

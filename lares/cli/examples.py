@@ -21,6 +21,14 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("lares recommend runs/interactions-lares --history 12,7,33 --k 5", "one list"),
         ("lares recommend runs/interactions-lares --histories file.csv", "a history a line"),
     ),
+    "plot": (
+        ("lares plot runs/interactions-lares", "curves, and accuracy by depth, popularity, length"),
+        ("lares plot runs/one runs/other --output both.svg", "side by side"),
+    ),
+    "runs": (
+        ("lares runs", "every run under runs/, and what it came to"),
+        ("lares runs folder --output runs.csv", "as a file"),
+    ),
     "data get": (("lares data get ml-100k", "fetch it; says where it lies"),),
     "data info": (
         ("lares data info interactions.csv", "what is in it, as train would read it"),

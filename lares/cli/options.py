@@ -19,6 +19,7 @@ from lares.errors import ConfigError
 from lares.files import require_folder, require_writable
 from lares.model.config import MOST_SEED, MOST_THREADS
 from lares.names import as_typed, shown
+from lares.pictures import FORMS
 from lares.plain import (
     KINDS,
     Check,
@@ -44,6 +45,7 @@ _TEXTS = (
 # Options whose values are names of files or folders.
 PLACES = (
     *("out", "output", "per_user", "histories", "model", "path", "table", "checkpoint", "plot"),
+    "data",
 )
 _SUGGESTED = 3  # options that may have been meant
 _LONGEST = 1000  # letters of what jsonargparse says, which may be a whole value
@@ -261,6 +263,20 @@ def require_output(option: str, path: Path) -> None:
         raise ConfigError(f"{option} {path} cannot be written: {error}") from error
 
 
+def require_picture(option: str, name: str) -> Path:
+    """Return the file for a picture that ``option`` names.
+
+    Raises:
+        ConfigError: it has no suffix of a picture, or it can be told that it cannot be written.
+    """
+    path = Path(name)
+    if path.suffix.lower() not in FORMS:
+        *most, last = FORMS
+        raise ConfigError(f"{option} is {name!r}; it must end in {', '.join(most)} or {last}")
+    require_output(option, path)
+    return path
+
+
 def require_place(option: str, folder: Path) -> None:
     """Raise ``ConfigError`` if it can be told beforehand that ``option`` cannot be a folder to fill."""
     try:
@@ -314,7 +330,7 @@ def numbers_in(least: int, most: int | None = None) -> Check:
     return check
 
 
-def _device(name: str, device: str) -> None:
+def known_device(name: str, device: str) -> None:
     """Raise ``ConfigError`` unless ``device`` can be meant, whether there is such a one or not."""
     kind, colon, number = device.partition(":")
     if kind not in DEVICES or (colon and not number.isdecimal()):
@@ -335,7 +351,7 @@ class ComputingOptions:
     """
 
     seed: int | None = option(None, whole_in(0, MOST_SEED))
-    device: str = option("auto", _device)
+    device: str = option("auto", known_device)
     num_threads: int | None = option(None, whole_in(1, MOST_THREADS))
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lares.data.statistics import Statistics
-from lares.pictures import three_plots, write_figure
+from lares.pictures import GREY, three_plots, write_figure
 
 _BARS = 40
 
@@ -26,7 +26,7 @@ def plot_statistics(statistics: Statistics, path: Path, title: str) -> None:
     edges = np.unique(np.geomspace(2, longest + 1, _BARS + 1).round())
     lengths.hist(statistics.lengths, bins=edges, edgecolor="white", linewidth=0.3)
     median = float(np.median(statistics.lengths))
-    lengths.axvline(median, color="grey", linestyle="--", label=f"median {median:.0f}")
+    lengths.axvline(median, color=GREY, linestyle="--", label=f"median {median:.0f}")
     lengths.set(xscale="log", xlabel="items of a history", ylabel="users", title="History length")
     lengths.legend()
 
@@ -43,7 +43,7 @@ def plot_statistics(statistics: Statistics, path: Path, title: str) -> None:
     share = np.arange(1, len(statistics.counts) + 1) / len(statistics.counts)
     of_all = np.cumsum(statistics.counts) / statistics.counts.sum()
     shares.plot(100 * share, 100 * of_all, label=f"Gini {statistics.gini():.2f}")
-    shares.plot([0, 100], [0, 100], color="grey", linestyle="--", label="all alike")
+    shares.plot([0, 100], [0, 100], color=GREY, linestyle="--", label="all alike")
     shares.set(
         xlabel="% of the items, most popular first",
         ylabel="% of the interactions",

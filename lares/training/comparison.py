@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from lares.data.dataset import Dataset
 from lares.evaluation.popularity import evaluate_popularity
+from lares.evaluation.ranking import metrics_from_ranks
 from lares.model.model import LaresModel
 from lares.training.engine import all_do, first_does
 from lares.training.result import RANKINGS, Metrics, Rows, TrainResult
@@ -78,7 +79,8 @@ def _by_depth(
     options = trainer.config.trainer
     metrics = known
     if removed != options.remove_history:
-        metrics = trainer.evaluate(
+        ranks = trainer.ranks(
             model, trainer.dataset.test, trainer.test_depths, options.test_states, removed
         )
+        metrics = {depth: metrics_from_ranks(of_depth) for depth, of_depth in ranks.items()}
     return {f"{named}depth {depth}": of_depth for depth, of_depth in metrics.items()}

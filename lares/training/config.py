@@ -44,7 +44,7 @@ MOST_ENCODINGS = 1 << 23
 MOST_BATCH = MOST_ENCODINGS // 4
 MOST_DECAY = 1e30  # float32 holds more, but no weight with it
 # Options that are 0 where the data's size is to decide; lares.training.fitted has the rules.
-_FITTED = (("model", "max_length"), ("optimizer", "batch_size"), ("trainer", "patience"))
+FITTED = ("model.max_length", "optimizer.batch_size", "trainer.patience")
 MOST_ROLLOUTS = 256  # a draw's address has 8 bits for its rollout
 # Of runs whose config.yaml does not name them yet.
 _FORMER_OPTIONS = {"trainer": {"test_states": "drawn"}}
@@ -292,10 +292,9 @@ class RunConfig:
     def left_to_data(self) -> list[str]:
         """Names ``section.option`` of the options that the data's size is to decide."""
         options = self.to_dict()
+        pairs = ((name, *name.split(".")) for name in FITTED)
         return [
-            f"{section}.{option}"
-            for section, option in _FITTED
-            if options.get(section, {}).get(option) == 0
+            name for name, section, option in pairs if options.get(section, {}).get(option) == 0
         ]
 
     def decided(self: _Run, decided: Mapping[str, Any]) -> _Run:

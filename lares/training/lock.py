@@ -68,3 +68,23 @@ def _open_and_lock(path: Path) -> int:
             if path.stat().st_ino == os.fstat(handle).st_ino:
                 return handle
         os.close(handle)
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a process writes into ``folder``, as far as its file system knows locks.
+
+    Nothing is written: the folder may be another's.
+    """
+    try:
+        handle = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # there is no such file, or it is not ours to read
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False

@@ -17,6 +17,7 @@ from typing import Any
 
 from lares.errors import CheckpointError
 from lares.files import atomic_write
+from lares.training.breakdown import METRICS, Breakdown
 
 
 class CsvLog:
@@ -117,6 +118,13 @@ class Board:
 
         self._write(step=step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
 
+    def add_picture(self, name: str, png: bytes, step: int) -> None:
+        """Log a picture of a step."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        image = Summary.Image(encoded_image_string=png)
+        self._write(step=step, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
+
     def close(self) -> None:
         """Write what is left."""
         self._trying(lambda: self._writer.close())
@@ -146,3 +154,32 @@ class Board:
                 action()
             except OSError as error:
                 self._failed = error
+
+
+def log_test(folder: Path, breakdown: Breakdown, picture: Path, epochs: int) -> None:
+    """Log what a run's test came to, in place of what was logged before of that.
+
+    A table is a curve by its own steps: depth, tenth by popularity, longest history of the group.
+
+    Args:
+        folder: of these logs; beside those of the training, whose steps are others.
+        breakdown: of the best model.
+        picture: a PNG.
+        epochs: of the run, the picture's step.
+
+    Raises:
+        CheckpointError: they could not be written.
+    """
+    board = Board(folder, 0)
+    tables = {
+        "by_depth": (breakdown.by_depth, "depth"),
+        "by_popularity_tenth": (breakdown.by_popularity, "tenth"),
+        "by_history_length": (breakdown.by_length, "longest"),
+    }
+    for name, (rows, place) in tables.items():
+        for row in rows:
+            for metric in METRICS:
+                board.add(f"{name}/{metric}", row[metric], int(row[place]))
+    board.add_picture("curves", picture.read_bytes(), epochs)
+    board.close()
+    board.check()

@@ -6,8 +6,8 @@ histories.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from lares.objectives.rpt.losses import RptLosses, RptLossesOf, draw_rollout_dep
 from lares.objectives.rpt.prefixes import RptBatch, RptObjective
 from lares.training.config import SamplingOptions
 from lares.training.phase import Phase
+from lares.training.plots import CURVES
 from lares.training.steps import Place, Purpose, ResidentSamples, generator_of_step, seed_of_step
 from lares.training.window_samples import WindowSamples
 
@@ -36,11 +37,7 @@ class RptPhaseOf(Phase):
     """
 
     losses = RptLosses._fields
-    curves: ClassVar[Mapping[str, str]] = {
-        "reward": "reward",
-        "divergence": "divergence",
-        "informative": "informative samples",
-    }
+    curves = CURVES["posttrain"]
 
     def __init__(self, objective: RptLossesOf[Any], samples: Split, seed: int) -> None:
         self.objective: nn.Module = objective

@@ -80,6 +80,7 @@ class RunFolder:
         self.curves = path / "curves.png"
         self.result = path / "result.json"
         self.sasrec = path / "baseline-sasrec"
+        self.breakdown = path / "breakdown.json"
         self.begun = False
         self._prepared = False
         self._record: DataRecord | None = None
@@ -214,7 +215,7 @@ class RunFolder:
         return [
             *(self.config, self.record, self.state, self.items, self.best / WEIGHTS_FILE),
             *(self.best / CONFIG_FILE, self.samples, self.metrics, self.timing, self.curves),
-            self.result,
+            *(self.result, self.breakdown),
         ]
 
     def _others(self) -> list[Path]:

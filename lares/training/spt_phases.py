@@ -6,8 +6,8 @@ pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from lares.objectives.spt.prefixes import SptBatch, SptObjective
 from lares.training.config import SamplingOptions
 from lares.training.distributed import gather_rows
 from lares.training.phase import Phase
+from lares.training.plots import CURVES
 from lares.training.steps import Place, Purpose, ResidentSamples, generator_of_step, seed_of_step
 from lares.training.window_samples import WindowSamples
 
@@ -43,13 +44,7 @@ class SptPhaseOf(Phase):
     """
 
     losses = SptLosses._fields
-    curves: ClassVar[Mapping[str, str]] = {
-        "loss": "total",
-        "recommendation": "recommendation",
-        "trajectory": "trajectory alignment",
-        "step": "step alignment",
-        "earlier": "recommendation, earlier step",
-    }
+    curves = CURVES["train"]
     start = None
 
     def __init__(

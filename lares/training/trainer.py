@@ -32,13 +32,14 @@ from lares.training.engine import all_do, as_started, first_does, place_of
 from lares.training.interrupts import Interrupted, StopRequest, stop_request
 from lares.training.loggers import Board, CsvLog, read_rows
 from lares.training.memory import peak_memory_mib
+from lares.training.outcome import write_outcome
 from lares.training.phase import Phase
-from lares.training.plots import plot_run
 from lares.training.result import TrainResult
 from lares.training.run_folder import RunFolder
 from lares.training.start_lines import start_lines
 from lares.training.state import Progress, read_progress, restore_state, save_state
 from lares.training.steps import batch_bounds
+from lares.training.tested import Tested
 
 _WATCHED = "ndcg@10"
 _COLUMNS = {"total": "loss"}  # of metrics.csv, where they have another name than the loss
@@ -341,7 +342,8 @@ class Trainer:
         """
         started, progress = time.perf_counter(), self.progress
         depth = self.default_depth
-        metrics = self.evaluate(self.model, self.dataset.valid, [depth], "drawn")[depth]
+        ranks = self.ranks(self.model, self.dataset.valid, [depth], "drawn")
+        metrics = metrics_from_ranks(ranks[depth])
         if metrics[_WATCHED] > progress.best:
             progress.best, progress.best_epoch, progress.stale = (
                 metrics[_WATCHED],
@@ -396,15 +398,15 @@ class Trainer:
         """Depth that validation uses: the mean training depth, 0 without recurrence."""
         return self.model.config.mean_depth if self.model.config.is_recurrent else 0
 
-    def evaluate(
+    def ranks(
         self,
         model: LaresModel,
         split: Split,
         depths: list[int],
         states: str,
         remove_history: bool | None = None,
-    ) -> dict[int, dict[str, float]]:
-        """Metrics of a model as it is, by depth; the samples are shared among processes.
+    ) -> dict[int, Tensor]:
+        """Ranks (S,) of targets by a model as it is, by depth; the samples are shared among processes.
 
         ``states`` and ``remove_history`` are those of :func:`lares.evaluation.evaluate`; None is the
         run's ranking.
@@ -440,7 +442,7 @@ class Trainer:
         ranks = all_do(self.fabric, ranks_of_part)
         if self.fabric.world_size > 1:
             ranks = {depth: all_gather_rows(of_part) for depth, of_part in ranks.items()}
-        return {depth: metrics_from_ranks(of_depth) for depth, of_depth in ranks.items()}
+        return ranks
 
     @property
     def start(self) -> LaresModel | None:
@@ -464,16 +466,18 @@ class Trainer:
         return shared
 
     def finish(self) -> TrainResult:
-        """Test the best model, write ``result.json`` and ``curves.png``."""
+        """Test the best model, write ``result.json``, ``breakdown.json`` and ``curves.png``."""
         best = all_do(self.fabric, lambda: LaresModel.from_pretrained(self.folder.best))
         self.model.load_state_dict(best.state_dict())
         depths, states = self.test_depths, self.config.trainer.test_states
         start, split = self._phase.start, self.dataset.test
-        test = self.evaluate(self.model, split, depths, states)
+        # Accuracy by popularity and history length is that of the usual depth, tested or not.
+        ranks = self.ranks(self.model, split, sorted({*depths, self.default_depth}), states)
+        before = {} if start is None else self.ranks(start, split, depths, states)
         progress = self.progress
         result = TrainResult(
-            test=test,
-            start={} if start is None else self.evaluate(start, split, depths, states),
+            test={depth: metrics_from_ranks(ranks[depth]) for depth in depths},
+            start={depth: metrics_from_ranks(of_depth) for depth, of_depth in before.items()},
             valid_best=progress.best,
             best_epoch=progress.best_epoch,
             epochs=progress.epoch,
@@ -484,13 +488,8 @@ class Trainer:
             test_states=states,
         )
 
-        def write() -> None:
-            result.save(self.folder.result)
-            rows = CsvLog(self.folder.metrics, progress.epoch).rows
-            title = f"{self.dataset.name}: {self.folder.path.name}"
-            plot_run(rows, test, self.folder.curves, title, self._phase.curves, start=result.start)
-
-        first_does(self.fabric, write)
+        tested = Tested(self.dataset, ranks, self.default_depth)
+        first_does(self.fabric, lambda: write_outcome(self.folder, self.config, result, tested))
         return result
 
     def _start_line(self) -> str:
