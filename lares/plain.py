@@ -21,6 +21,7 @@ KINDS: dict[Any, str] = {  # in words
     bool: "true or false",
     str: "text",
     list[int]: "a list of whole numbers, such as [1,2]",
+    list[str]: "a list of words, such as [popularity,sasrec]",
     list[Any]: "a list",
     dict[str, float]: "numbers by name",
 }
@@ -136,6 +137,8 @@ def _of_kind(name: str, value: Any, kind: Any) -> Any:
         return value
     if kind == list[int] and isinstance(value, (list, tuple)):
         return [_of_kind(name, plain(element), int) for element in value]
+    if kind == list[str] and isinstance(value, tuple):
+        return list(value)
     if kind is str and isinstance(value, os.PathLike):
         value = os.fspath(value)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -55,6 +55,7 @@ ONE_CASE_EACH = (
     "tests/kernels/registry/test_unknown_choices.py",
     "tests/test_startup.py",
     "tests/test_tiers.py",
+    "tests/training/test_comparison.py::test_both_rankings_are_those_of_evaluate",
     "tests/training/test_processes.py",
     "tests/training/test_rpt.py",
 )
@@ -147,6 +148,7 @@ LONG = (
     "tests/kernels/triton/test_triton_launches.py::test_every_adapter_compiles",
     "tests/test_startup.py::test_compiling_first_and_loading_an_exported_program",
     "tests/test_tiers.py::test_without_a_cpu_kernel_all_tests_are_collected",
+    "tests/training/test_comparison.py::test_a_run_stopped_in_its_baseline_goes_on",
     "tests/training/test_processes.py::test_two_processes_give_the_one_process_result",
     "tests/training/test_resume.py::test_killed_at_any_moment",
     "tests/training/test_rpt.py::test_two_processes_give_the_one_process_result",

@@ -24,8 +24,10 @@ from lares.cli.options import (
 )
 from lares.data.fetch.sets import is_data, located
 from lares.errors import ConfigError, DataError
+from lares.metrics import ERROR, MEANS, METRICS, USUAL
 from lares.model.config import MOST_STEPS, EvaluationStates
-from lares.plain import option, settle_options, whole_in
+from lares.plain import one_of, option, settle_options, whole_in
+from lares.table_files import require_table_file
 from lares.training.config import DataOptions, TrainerOptions, read_config
 from lares.training.data_record import DataRecord
 from lares.training.run_folder import find_model, find_run
@@ -44,6 +46,12 @@ _Split = Literal["valid", "test"]
 _COUNTS = ("samples", "least_met", "most_met")
 
 
+def _metrics_in(name: str, text: str) -> None:
+    """Raise ``ConfigError`` unless text holds names of metrics, with commas between them."""
+    for metric in text.split(","):
+        one_of(name, metric, METRICS)
+
+
 @dataclass(frozen=True)
 class EvaluateOptions:
     """Options of the command beside those of its data and of computing.
@@ -58,9 +66,12 @@ class EvaluateOptions:
         states: Initial states: one for all, as recommend has it, or drawn for each sample, as
             published.
         unknown: Treatment of samples with items that the model does not know; skip leaves them out.
+        metrics: Metrics, with commas between: recall, ndcg, mrr, coverage (share of the catalogue in
+            any list of the k best) and repeats (share of a list that the user's history holds).
         by_popularity: Print metrics also by tenths of the samples, from those with the rarest targets
             to the most popular, with how many there are and how often training meets their targets.
-        output: File to write the metrics to.
+        output: File to write the metrics to, with the standard errors of those that are means.
+        per_user: File to write every user's rank to, from 1, at each depth, with the target's id.
     """
 
     depths: str | None = option(None, numbers_in(0, MOST_STEPS))
@@ -71,8 +82,10 @@ class EvaluateOptions:
     keep_history: bool = False
     states: EvaluationStates = "shared"
     unknown: Literal["error", "skip"] = "error"
+    metrics: str = option(",".join(METRICS), _metrics_in)
     by_popularity: bool = False
     output: str | None = None
+    per_user: str | None = None
 
     def __post_init__(self) -> None:
         settle_options(self, "--")
@@ -86,7 +99,7 @@ def build_parser() -> OptionParser:
     """Options of the command."""
     parser = command_parser(
         "evaluate",
-        "Compute Recall and NDCG over the whole catalogue; all depths come from one pass.",
+        "Compute metrics over the whole catalogue; all depths come from one pass.",
     )
     add = parser.add_argument
     add("model", metavar="RUN_OR_MODEL", help="Run folder, or a saved model's.")
@@ -96,7 +109,9 @@ def build_parser() -> OptionParser:
         nargs="?",
         help="File or folder of interactions. Default: the run's.",
     )
-    add_options(parser, EvaluateOptions, {"output": "FILE.json"})
+    add_options(
+        parser, EvaluateOptions, {"output": "FILE.json", "per_user": "FILE.csv|parquet|jsonl"}
+    )
     add_options(parser, ComputingOptions)
     parser.judges["data"] = DataOptions
     # No defaults: options not given are those of the run, and null is a value.
@@ -119,8 +134,11 @@ def run(argv: Sequence[str]) -> None:
     DataOptions(**data_options)  # checks them
     ks = whole_numbers("--ks", options.ks)
     output = None if options.output is None else Path(options.output)
+    per_user = None if options.per_user is None else Path(options.per_user)
     if output is not None:
         require_output("--output", output)
+    if per_user is not None:
+        require_table_file("--per_user", per_user)
     # A wrong folder, and data that are not there, are told before torch comes.
     _, of_run = find_model(args.model)
     path = _own_data(args.model, of_run) if args.path is None else args.path
@@ -128,15 +146,17 @@ def run(argv: Sequence[str]) -> None:
     device = choose_device(computing.device, computing.num_threads)
     # Imported here: they bring torch, which help and the checks above can do without.
     from lares.data.readers import load_dataset
-    from lares.evaluation.evaluate import depth_ranks
+    from lares.evaluation.evaluate import measured
+    from lares.evaluation.per_user import require_users, write_ranks
     from lares.evaluation.popularity import popularity_tenths
-    from lares.evaluation.ranking import metrics_from_ranks
     from lares.files import write_json
     from lares.training.trained import load_trained
 
     trained = load_trained(args.model)
     reading = dataclasses.replace(trained.data or DataOptions(), **data_options, path=path)
     read = load_dataset(**dataclasses.asdict(reading))
+    if per_user is not None:
+        require_users(read)
     dataset = _in_rows_of(trained, read, options.unknown == "skip")
     _say_if_other_data(args.model, path, read)
     usual = "1,2,4,8,12,16" if trained.model.config.is_recurrent else "0"
@@ -144,37 +164,69 @@ def run(argv: Sequence[str]) -> None:
     split: Split = getattr(dataset, options.split)
     as_in_run = _trainer_of(args.model).remove_history and not options.keep_history
     remove_history = options.remove_history or as_in_run
+    metrics = options.metrics.split(",")
     try:
-        ranks = depth_ranks(
+        ranks, found = measured(
             trained.model.to(device),
             split,
-            depths,
+            depths=depths,
+            ks=ks,
             batch_size=options.batch_size,
             remove_history=remove_history,
             seed=computing.seed,
             states=options.states,
+            metrics=metrics,
+            errors=True,
         )
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    results: dict[str, Any] = {
-        str(depth): metrics_from_ranks(of_depth, ks) for depth, of_depth in ranks.items()
-    }
-    columns = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in ks]
+    results: dict[str, Any] = {str(depth): of_depth for depth, of_depth in found.items()}
     how = "one initial state for all" if options.states == "shared" else "an initial state for each"
     print(
         f"{options.split}: {len(split):,} samples, {how}, their history "
         f"{'left out of' if remove_history else 'in'} the ranking"
     )
-    print(metrics_table("depth", results, columns))
+    print(_tables(results, metrics, ks))
     if options.by_popularity:
         tenths, met = popularity_tenths(dataset, split), dataset.item_counts()[split.targets]
         by_tenth = _by_popularity(ranks, tenths, met, ks)
         for depth, rows in by_tenth.items():
             print(f"\ndepth {depth}, by popularity of the target")
+            columns = [f"{metric}@{k}" for metric in USUAL for k in ks]
             print(metrics_table("tenth", rows, [*_COUNTS, *columns]))
         results["by_popularity"] = by_tenth
+    if per_user is not None:
+        write_ranks(per_user, ranks, split, read, dataset.vocabulary)
     if output is not None:
         write_json(output, results)
+
+
+def _tables(results: dict[str, dict[str, float]], metrics: list[str], ks: list[int]) -> str:
+    """Return metrics by depth as tables: means, then what is none, then the means' standard errors."""
+    groups = [
+        [name for name in metrics if name in USUAL],
+        [name for name in metrics if name not in USUAL],
+    ]
+    blocks = [
+        metrics_table("depth", results, [f"{name}@{k}" for name in group for k in ks])
+        for group in groups
+        if group
+    ]
+    for group in groups:
+        means = [f"{name}@{k}" for name in group if name in MEANS for k in ks]
+        if means:
+            errors = {
+                depth: {name: of_depth[name + ERROR] for name in means}
+                for depth, of_depth in results.items()
+            }
+            named = " and ".join(name for name in group if name in MEANS)
+            blocks.append(
+                f"standard errors of {named}, which are means over samples\n"
+                + metrics_table("depth", errors, means)
+            )
+    if "coverage" in metrics:
+        blocks.append("coverage is of all lists together, and has no standard error")
+    return "\n\n".join(blocks)
 
 
 def _own_data(model: str, options: DataOptions | None) -> str:

@@ -15,6 +15,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "evaluate": (
         ("lares evaluate runs/interactions-lares", "on the data of the run"),
         ("lares evaluate runs/interactions-lares --depths 1,2,4 --by_popularity", "in detail"),
+        ("lares evaluate runs/interactions-lares --per_user ranks.csv", "every user's rank, too"),
     ),
     "recommend": (
         ("lares recommend runs/interactions-lares --history 12,7,33 --k 5", "one list"),

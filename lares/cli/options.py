@@ -43,7 +43,10 @@ _TEXTS = (
     "where",
 )
 # Options whose values are names of files or folders.
-PLACES = ("out", "output", "histories", "model", "path", "table", "checkpoint", "plot", "data")
+PLACES = (
+    *("out", "output", "per_user", "histories", "model", "path", "table", "checkpoint", "plot"),
+    "data",
+)
 _SUGGESTED = 3  # options that may have been meant
 _LONGEST = 1000  # letters of what jsonargparse says, which may be a whole value
 # What it says of a value of another type, or of none of several.
@@ -235,6 +238,8 @@ def _default_of(action: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(str, value))}]"
     return str(value).replace(" ", "")
 
 
@@ -415,10 +420,12 @@ def choose_device(name: str, num_threads: int | None) -> Any:
 def metrics_table(title: str, rows: dict[str, dict[str, float]], columns: list[str]) -> str:
     """Metrics by row, and whole numbers beside them, as a plain table."""
     width = max(len(title), *map(len, rows))
-    header = f"{title:<{width}}" + "".join(f"  {name.upper():>10}" for name in columns)
+    widths = [max(10, len(name)) for name in columns]
+    names = zip(columns, widths, strict=True)
+    header = f"{title:<{width}}" + "".join(f"  {name.upper():>{wide}}" for name, wide in names)
     lines = [header, "-" * len(header)]
     for name, metrics in rows.items():
-        values = (metrics[column] for column in columns)
-        cells = (f"{v:>12,}" if isinstance(v, int) else f"{v:>12.4f}" for v in values)
+        values = zip((metrics[column] for column in columns), widths, strict=True)
+        cells = (f"  {v:>{w}{',' if isinstance(v, int) else '.4f'}}" for v, w in values)
         lines.append(f"{name:<{width}}" + "".join(cells))
     return "\n".join(lines)

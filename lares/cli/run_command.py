@@ -273,11 +273,15 @@ def carry_out(command: RunCommand, module: str, config: RunConfig, folder: Path,
         result = entry(config, folder, resume=args.resume, progress=show, fabric=fabric)
     if not fabric.is_global_zero:
         return
-    if result.start:
-        print("Before:")
-        print_metrics(result.start)
-        print("\nAfter:")
-    print_metrics(result.test)
+    for ranking, rows in result.compared.items():
+        print(f"Test, {ranking}:")
+        print(metrics_table("model", rows, _METRICS) + "\n")
+    if not result.compared:
+        if result.start:
+            print("Before:")
+            print_metrics(result.start)
+            print("\nAfter:")
+        print_metrics(result.test)
     best = f"best epoch {result.best_epoch} of {result.epochs}"
     if result.start and result.best_epoch == 0:
         best = f"no epoch of {result.epochs} was better than the start on the validation samples"
@@ -285,6 +289,8 @@ def carry_out(command: RunCommand, module: str, config: RunConfig, folder: Path,
         f"{best}, {result.seconds:.0f} s, {result.samples_per_second:.0f} samples/s; "
         f"run folder {folder}"
     )
+    run = RunFolder(folder)
+    print(f"curves: {run.curves}\nnext: {run.next_command()}")
 
 
 def print_metrics(test: Mapping[int, dict[str, float]]) -> None:

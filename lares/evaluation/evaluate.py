@@ -7,7 +7,8 @@ authors do, one for each row of the split.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from lares.data.batches import pack
 from lares.data.split import Split
+from lares.evaluation.lists import ListStatistics
 from lares.evaluation.ranking import DEFAULT_KS, catalogue_target_ranks, metrics_from_ranks
+from lares.metrics import USUAL, chosen_metrics, wants_lists
 from lares.model.config import EVALUATION_STATES, MOST_SEED
 from lares.model.model import LaresModel
 from lares.model.modes import evaluating
@@ -38,6 +41,7 @@ def depth_ranks(
     seed: int | None = None,
     states: str = "shared",
     first_id: int = 0,
+    lists: Mapping[int, ListStatistics] | None = None,
 ) -> dict[int, Tensor]:
     """Rank of every sample's target at every depth: {depth: (S,) int64 on the model's device}.
 
@@ -45,6 +49,7 @@ def depth_ranks(
         model, split, depths, batch_size, remove_history, seed, states: as in :func:`evaluate`.
         first_id: with states ``drawn``, number of the split's first sample, where it is a part of a
             larger one. Samples draw as :mod:`lares.model.streams` says.
+        lists: counts the lists of the best items of every depth; None makes no lists.
 
     Raises:
         ValueError: the depths do not fit the model, the split is empty, or scores are NaN.
@@ -64,6 +69,7 @@ def depth_ranks(
         raise ValueError(f"depths are {tuple(depths)}; they must be {allowed}")
     device = model.device
     ranks = {depth: torch.empty(len(split), dtype=torch.int64, device=device) for depth in depths}
+    needs_histories = remove_history or lists is not None
     drawn = states == "drawn"
     with evaluating(model):
         for first, end in batches(len(split), batch_size, first_id if drawn else 0):
@@ -81,20 +87,25 @@ def depth_ranks(
                 seed=chunk_seed(seed, chunk_of(int(numbers[0]))),
                 return_trajectory=True,
             )
-            for rows, excluded in _excluded(split, indices, device, remove_history):
-                for depth in depths:
+            for rows, seen in _histories(split, indices, device, needs_histories):
+                excluded = seen if remove_history else None
+                for depth in ranks:  # one asked for twice has one list
                     last = out.last if out.trajectory is None else out.trajectory[:, depth - 1]
                     ranks[depth][first + rows] = catalogue_target_ranks(
                         model, last[rows], targets[rows], excluded
                     )
+                    if lists is not None:
+                        assert seen is not None  # they need it
+                        lists[depth].add(model, last[rows], seen, excluded)
     return ranks
 
 
-def _excluded(
-    split: Split, indices: NDArray[np.int64], device: torch.device, remove_history: bool
+def _histories(
+    split: Split, indices: NDArray[np.int64], device: torch.device, needed: bool
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Give the samples ``indices`` in groups: (n,) places among them, and items that do not rank."""
-    if not remove_history:
+    """Give the samples ``indices`` in groups: (n,) places among them, and (n, E) items of their
+    histories, where they are needed."""
+    if not needed:
         yield torch.arange(len(indices), device=device), None
         return
     histories = [split.items[split.starts[i] : split.ends[i]] for i in indices.tolist()]
@@ -112,8 +123,10 @@ def evaluate(
     remove_history: bool = False,
     seed: int | None = None,
     states: str = "shared",
+    metrics: Sequence[str] = USUAL,
+    errors: bool = False,
 ) -> dict[int, dict[str, float]]:
-    """Recall and NDCG over the full catalogue, by reasoning depth.
+    """Metrics over the full catalogue, by reasoning depth: Recall and NDCG unless more are asked for.
 
     Args:
         model: on the device to run on; dropout is off during evaluation.
@@ -125,20 +138,62 @@ def evaluate(
         seed: of drawn initial states; None is the model's.
         states: ``shared``: all samples start from one drawn state, as :meth:`LaresModel.recommend` has
             it; ``drawn``: each has its own, by its number in the split, as published.
+        metrics: of ``recall``, ``ndcg``, ``mrr``, ``coverage`` (the share of the catalogue that is in
+            any list of the ``k`` best items) and ``repeats`` (the share of a list that the sample's
+            history holds, averaged over samples). The latter two make the lists, which with very many
+            items takes about as long again.
+        errors: add the standard error of every mean, ``recall@10_error`` of ``recall@10``; coverage is
+            no mean, and has none.
 
     Returns:
         {depth: {"recall@10": ..., "ndcg@10": ...}}.
 
     Raises:
-        ValueError: the depths do not fit the model, the split is empty, or scores are NaN.
+        ValueError: the depths do not fit the model, the split is empty, scores are NaN, or there is no
+            such metric.
     """
-    ranks = depth_ranks(
+    _, found = measured(
         model,
         split,
-        depths,
+        depths=depths,
+        ks=ks,
         batch_size=batch_size,
         remove_history=remove_history,
         seed=seed,
         states=states,
+        metrics=metrics,
+        errors=errors,
     )
-    return {depth: metrics_from_ranks(found, ks) for depth, found in ranks.items()}
+    return found
+
+
+def measured(
+    model: LaresModel,
+    split: Split,
+    *,
+    depths: Sequence[int],
+    ks: Sequence[int],
+    metrics: Sequence[str],
+    errors: bool,
+    **options: Any,
+) -> tuple[dict[int, Tensor], dict[int, dict[str, float]]]:
+    """Return ranks as of :func:`depth_ranks` and metrics as of :func:`evaluate`, from one pass.
+
+    Args:
+        model, split, depths, ks, metrics, errors: as in :func:`evaluate`.
+        options: those of :func:`depth_ranks`.
+
+    Raises:
+        ValueError: as :func:`evaluate`.
+    """
+    asked = chosen_metrics(metrics)
+    lists = None
+    if wants_lists(asked):
+        n_items = model.config.n_items - 1
+        lists = {depth: ListStatistics(n_items, ks) for depth in depths}
+    ranks = depth_ranks(model, split, depths, lists=lists, **options)
+    return ranks, {
+        depth: metrics_from_ranks(found, ks, asked, errors)
+        | ({} if lists is None else lists[depth].found(asked, errors))
+        for depth, found in ranks.items()
+    }

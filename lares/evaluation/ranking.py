@@ -6,12 +6,13 @@ everything alike therefore gets nothing for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
 
 from lares.errors import WeightsError
+from lares.metrics import ERROR, USUAL
 from lares.model.model import LaresModel
 from lares.plain import whole
 
@@ -71,16 +72,42 @@ def _require_numbers(bad: Tensor) -> None:
         )
 
 
-def metrics_from_ranks(ranks: Tensor, ks: Sequence[int] = DEFAULT_KS) -> dict[str, float]:
-    """Recall and NDCG at each ``k``, averaged over ranks (B,).
+def metrics_from_ranks(
+    ranks: Tensor,
+    ks: Sequence[int] = DEFAULT_KS,
+    metrics: Collection[str] = USUAL,
+    errors: bool = False,
+) -> dict[str, float]:
+    """Recall, NDCG and MRR at each ``k``, averaged over ranks (B,), as far as they are asked for.
 
-    With one target a sequence, Recall@k is the share of ranks below ``k``, and NDCG@k the mean of
-    ``1 / log2(rank + 2)`` over those (0 for the others).
+    With one target a sequence, Recall@k is the share of ranks below ``k``, NDCG@k the mean of
+    ``1 / log2(rank + 2)`` and MRR@k that of ``1 / (rank + 1)`` over those (0 for the others).
+
+    Args:
+        ranks: 0 for the best.
+        ks: cut-offs.
+        metrics: ``recall``, ``ndcg`` and ``mrr``; others are passed over.
+        errors: add each mean's standard error, ``recall@10_error`` of ``recall@10``: the unbiased
+            deviation of the samples' numbers over the root of how many there are, 0 of a single one.
     """
-    gains = 1.0 / torch.log2(ranks.double() + 2.0)
+    ranks_from_1 = ranks.double() + 1.0
+    gains = {
+        "recall": torch.ones_like(ranks_from_1),
+        "ndcg": 1.0 / torch.log2(ranks_from_1 + 1.0),
+        "mrr": 1.0 / ranks_from_1,
+    }
     found: dict[str, float] = {}
     for k in (whole("k", k, 1) for k in ks):
         hit = ranks < min(k, _MOST_RANK)
-        found[f"recall@{k}"] = float(hit.double().mean())
-        found[f"ndcg@{k}"] = float((gains * hit).mean())
+        for name, gain in gains.items():
+            if name in metrics:
+                values = gain * hit
+                found[f"{name}@{k}"] = float(values.mean())
+                if errors:
+                    found[f"{name}@{k}{ERROR}"] = _standard_error(values)
     return found
+
+
+def _standard_error(values: Tensor) -> float:
+    """Return the standard error of the mean of values (B,); 0 where there is one."""
+    return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0

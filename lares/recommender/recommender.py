@@ -19,6 +19,7 @@ from lares.data.vocabulary import Vocabulary
 from lares.errors import ConfigError, DataError
 from lares.evaluation.evaluate import evaluate
 from lares.evaluation.ranking import DEFAULT_KS
+from lares.metrics import USUAL
 from lares.model.catalogue import Catalogue
 from lares.model.config import MOST_STEPS
 from lares.model.folders import is_run
@@ -197,6 +198,8 @@ class Recommender:
             raise Interrupted(
                 f"fit was stopped; {on if kept else lost}", error.signal_number
             ) from None
+        if not kept:  # the folder that they name is removed
+            result = dataclasses.replace(result, curves="", next="")
         self._model = model
         self.result, self._dataset, self._sequences = result, dataset, dataset.sequences
 
@@ -299,6 +302,8 @@ class Recommender:
         remove_history: bool | None = None,
         states: str = "shared",
         seed: int | None = None,
+        metrics: Sequence[str] = USUAL,
+        errors: bool = False,
     ) -> dict[int, dict[str, float]]:
         """Rank held-out items among the whole catalogue, as ``lares evaluate`` does.
 
@@ -312,6 +317,9 @@ class Recommender:
             remove_history: leave a user's history out of the ranking; None is as in training
                 (``trainer.remove_history``, which is false unless asked for, as published).
             states, seed: as of :func:`lares.evaluation.evaluate`.
+            metrics: of ``recall``, ``ndcg``, ``mrr``, ``coverage`` and ``repeats``
+                (:func:`lares.evaluation.evaluate` says what they are).
+            errors: add the standard error of every mean, such as ``recall@10_error``.
 
         Returns:
             {depth: {"recall@10": ..., "ndcg@10": ...}}.
@@ -334,6 +342,8 @@ class Recommender:
                 remove_history=trainer.remove_history if remove_history is None else remove_history,
                 seed=seed,
                 states=states,
+                metrics=metrics,
+                errors=errors,
             )
         except ValueError as error:
             if isinstance(error, ConfigError | DataError):

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from lares.data.conditions import Repeats, check_bound, check_condition
 from lares.data.forms import Format
@@ -18,7 +18,16 @@ from lares.errors import ConfigError
 from lares.model.config import MOST_SEED, MOST_STEPS, MOST_THREADS, EvaluationStates, LaresConfig
 from lares.objectives.rpt.config import RptConfig
 from lares.objectives.spt.config import SptConfig, check_has_steps
-from lares.plain import check_known, option, plain, positive, rate_below, settle_options, whole_in
+from lares.plain import (
+    check_known,
+    one_of,
+    option,
+    plain,
+    positive,
+    rate_below,
+    settle_options,
+    whole_in,
+)
 from lares.training.options_file import read_yaml
 
 _Run = TypeVar("_Run", bound="RunConfig")
@@ -28,6 +37,7 @@ DEFAULT_RECIPE = "quick"  # of lares train and Recommender; classes default to w
 Samples = Literal["prefixes", "users"]
 # As Lightning Fabric calls them.
 Accelerator = Literal["auto", "cpu", "cuda", "gpu", "mps", "tpu"]
+Baseline = Literal["popularity", "sasrec"]
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed", "bf16-true"]
 # Encodings of a step's samples have numbers of 24 bits; a last batch may be an eighth larger.
 MOST_ENCODINGS = 1 << 23
@@ -169,6 +179,11 @@ class OptimizerOptions:
             )
 
 
+def _one_of_baselines(name: str, baseline: str) -> None:
+    """Raise ``ConfigError`` unless ``baseline`` is one."""
+    one_of(name, baseline, get_args(Baseline))
+
+
 @dataclass(frozen=True)
 class TrainerOptions:
     """Options of the training loop.
@@ -188,6 +203,9 @@ class TrainerOptions:
         test_depths: Reasoning depths to report test metrics for.
         test_states: Initial states of the test metrics: one for all samples as in 'lares evaluate' and
             'lares recommend', or drawn for each sample, as published. Validation draws.
+        baselines: What the test result is held against, with the history ranked and removed. popularity
+            counts items; sasrec trains the same model without its recurrence, for at most as long as
+            the run took. With [] the result has the run's own ranking alone.
         checkpoint_every_steps: Save the training state also after this many steps inside an epoch; 0
             saves it at the end of epochs only.
         log_every: Number of steps after which losses are logged and checked for NaN.
@@ -208,6 +226,7 @@ class TrainerOptions:
         default_factory=lambda: [1, 2, 4, 8, 12, 16], metadata={"check": whole_in(1, MOST_STEPS)}
     )
     test_states: EvaluationStates = "shared"
+    baselines: list[str] = field(default_factory=list, metadata={"check": _one_of_baselines})
     checkpoint_every_steps: int = option(500, whole_in(0))
     log_every: int = option(10, whole_in(1))
     tensorboard: bool = True
@@ -345,6 +364,13 @@ class TrainConfig(RunConfig):
             )
         self.sampling.check_model(model)
         check_has_steps(model, self.objective)
+        if "sasrec" in self.trainer.baselines:
+            if not model.is_recurrent:
+                raise ConfigError(
+                    "trainer.baselines has 'sasrec', but the model has no recurrence to leave out: "
+                    "it is that baseline itself"
+                )
+            self.without_recurrence()
 
     def model_config(self, n_items: int) -> LaresConfig:
         """Return the model's configuration for a catalogue of ``n_items`` rows.
@@ -359,6 +385,20 @@ class TrainConfig(RunConfig):
     def _open_window(self) -> bool:
         length = plain(self.model.get("max_length"))
         return type(length) is int and length == 0
+
+    def without_recurrence(self) -> TrainConfig:
+        """Return the options of the baseline ``sasrec``: these under those of the recipe.
+
+        Raises:
+            ConfigError: the model is nothing without its recurrence.
+        """
+        alone = {"trainer": {"baselines": ["popularity"]}, "objective": {"deep_supervision": 0.0}}
+        recipe = read_yaml(RECIPES_FOLDER / "sasrec.yaml")
+        options = merge_options(merge_options(self.to_dict(), recipe), alone)
+        try:
+            return TrainConfig.from_dict(options)
+        except ConfigError as error:
+            raise ConfigError(f"trainer.baselines has 'sasrec', but {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """All options as nested plain values, the model's with their defaults filled in."""
@@ -400,6 +440,11 @@ class PosttrainConfig(RunConfig):
             raise ConfigError(
                 "trainer.patience is 0, which 'lares train' fits to the data's size; post-training "
                 "needs a whole number of at least 1"
+            )
+        if "sasrec" in self.trainer.baselines:
+            raise ConfigError(
+                "trainer.baselines has 'sasrec', which lares train alone can train; leave it, or name "
+                "it for the run that this one starts from"
             )
         rollouts, size = self.objective.rollouts, self.optimizer.batch_size
         if rollouts > MOST_ROLLOUTS or (rollouts + 2) * size > MOST_ENCODINGS:

@@ -25,6 +25,7 @@ from lares.model.model import LaresModel
 from lares.objectives.rpt.config import RptConfig
 from lares.objectives.rpt.histories import WindowRptObjective
 from lares.objectives.rpt.prefixes import RptObjective
+from lares.training.comparison import compare
 from lares.training.config import PosttrainConfig
 from lares.training.display import tell
 from lares.training.engine import all_do, first_does, launch, place_of
@@ -118,7 +119,10 @@ def posttrain(
             trainer.resume()
         # All that can be wrong beforehand has been looked at.
         first_does(fabric, prepare)
-        return trainer.run()
+        result = trainer.run()
+        if result.has_baselines(config.trainer.baselines):
+            return result
+        return compare(trainer, result, {})
 
 
 def _load_start(path: str | Path) -> TrainedModel:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -41,11 +44,13 @@ _MAY_CHANGE = {
     "trainer.tensorboard",
     "trainer.test_depths",
     "trainer.test_states",
+    "trainer.baselines",
     # Where things lie; that data are the same is seen by their record.
     "data.path",
     "model.text_features",
     "start.checkpoint",
 }
+_HISTORY = 3  # items of the history that a run proposes to recommend for
 _ATTEMPTS = 100  # at a folder that others make and remove at the same time
 
 
@@ -74,6 +79,7 @@ class RunFolder:
         self.tensorboard = path / "tensorboard"
         self.curves = path / "curves.png"
         self.result = path / "result.json"
+        self.sasrec = path / "baseline-sasrec"
         self.breakdown = path / "breakdown.json"
         self.begun = False
         self._prepared = False
@@ -264,6 +270,21 @@ class RunFolder:
             self._record.save(self.record)
         self._prepared = True
         write_text(self.config, yaml_text(config.to_dict()))
+
+    def next_command(self) -> str:
+        """Return a line that uses the run's model: for a history of the most popular items, where it
+        is known what these are."""
+        name = str(self.path)
+        place = shell_word(f"./{name}" if name.startswith("-") else name)
+        record = DataRecord.load(self.record)
+        if record is None or not record.popular:
+            return f"lares evaluate {place}"
+        written = io.StringIO()
+        csv.writer(written, lineterminator="").writerow(record.popular[:_HISTORY])
+        history = written.getvalue()
+        if not history.isprintable():
+            return f"lares evaluate {place}"
+        return f"lares recommend {place} --history={shlex.quote(history)}"
 
     def resume_command(self, command: str) -> str:
         """Return the line that goes on with the run, which ``lares COMMAND`` started."""

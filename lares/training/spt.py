@@ -13,11 +13,14 @@ from lares.data.dataset import Dataset
 from lares.data.readers import load_dataset
 from lares.data.text_features import read_text_features
 from lares.errors import ConfigError
+from lares.model.folders import is_run
 from lares.model.model import LaresModel
+from lares.training.comparison import compare
 from lares.training.config import TrainConfig
 from lares.training.display import tell
-from lares.training.engine import all_do, first_does, launch, place_of
+from lares.training.engine import all_do, as_started, first_does, launch, place_of
 from lares.training.fitted import fit_to_data
+from lares.training.interrupts import Interrupted
 from lares.training.memory import require_memory_for
 from lares.training.phase import Phase
 from lares.training.result import TrainResult
@@ -35,6 +38,7 @@ def train(
     progress: bool = True,
     fabric: Fabric | None = None,
     dataset: Dataset | None = None,
+    most_seconds: float | None = None,
 ) -> TrainResult:
     """Run SPT (arXiv 2505.16865, section 3.3) and test the best model.
 
@@ -45,6 +49,7 @@ def train(
         progress: show a bar and a line an epoch.
         fabric: launched engine, where the caller needs it too; by default :func:`launch`'s.
         dataset: read already; by default it is read as ``config.data`` says.
+        most_seconds: as of :class:`~lares.training.trainer.Trainer`.
 
     Raises:
         LaresError: anything that a user can act on; see its kinds in :mod:`lares.errors`.
@@ -62,12 +67,54 @@ def train(
             tell([*data.notes, *fitted])
         first_does(fabric, lambda: folder.belong(config, data))
         phase = all_do(fabric, lambda: _phase(config, data, place_of(fabric)))
-        trainer = Trainer(config, phase, data, folder, fabric, progress)
+        trainer = Trainer(config, phase, data, folder, fabric, progress, most_seconds)
         if resume:
             trainer.resume()
         # All that can be wrong beforehand has been looked at.
         first_does(fabric, lambda: folder.prepare(config))
-        return trainer.run()
+        result = trainer.run()
+        if result.has_baselines(config.trainer.baselines):
+            return result
+        others = {}
+        if "sasrec" in config.trainer.baselines:
+            others["sasrec"] = _sasrec(config, folder, data, result.seconds, progress, fabric)
+        return compare(trainer, result, others)
+
+
+def _sasrec(
+    config: TrainConfig,
+    folder: RunFolder,
+    dataset: Dataset,
+    most_seconds: float,
+    progress: bool,
+    fabric: Fabric,
+) -> TrainResult:
+    """Train the baseline ``sasrec`` of a run in its folder, or go on with it.
+
+    Raises:
+        Interrupted: the run was stopped; it is the whole run that goes on.
+    """
+    if fabric.is_global_zero and progress:
+        tell(
+            [f"baseline sasrec, in {folder.sasrec}: at most {most_seconds:.0f} s, as the run took"]
+        )
+    try:
+        return train(
+            config.without_recurrence(),
+            folder.sasrec,
+            resume=is_run(folder.sasrec),
+            progress=progress,
+            fabric=fabric,
+            dataset=dataclasses.replace(dataset, notes=()),
+            most_seconds=most_seconds,
+        )
+    except Interrupted as error:
+        again = as_started(folder.resume_command(config.COMMAND))
+        raise Interrupted(
+            f"stopped in the baseline sasrec; the run is saved in {folder.path}, go on with --resume: "
+            f"{again}",
+            error.signal_number,
+        ) from None
 
 
 def _phase(config: TrainConfig, dataset: Dataset, place: Place) -> Phase:

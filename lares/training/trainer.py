@@ -14,7 +14,6 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-import lares_kernels as lk
 from lares.data.batches import epoch_order
 from lares.data.dataset import Dataset
 from lares.data.split import Split
@@ -37,6 +36,7 @@ from lares.training.outcome import write_outcome
 from lares.training.phase import Phase
 from lares.training.result import TrainResult
 from lares.training.run_folder import RunFolder
+from lares.training.start_lines import start_lines
 from lares.training.state import Progress, read_progress, restore_state, save_state
 from lares.training.steps import batch_bounds
 from lares.training.tested import Tested
@@ -56,6 +56,8 @@ class Trainer:
         folder: of the run, prepared.
         fabric: launched engine.
         progress_bar: show one, and a line an epoch.
+        most_seconds: of training and validating; an epoch that would likely pass it is not begun,
+            unless it is the first. None sets no bound.
     """
 
     def __init__(
@@ -66,10 +68,11 @@ class Trainer:
         folder: RunFolder,
         fabric: Fabric,
         progress_bar: bool = True,
+        most_seconds: float | None = None,
     ) -> None:
         self.config, self.dataset, self.folder, self.fabric = config, dataset, folder, fabric
         self.model = phase.model
-        self._phase = phase
+        self._phase, self._most_seconds = phase, most_seconds
         self._display = Display(progress_bar and fabric.is_global_zero, config.trainer.max_epochs)
         optimizer = torch.optim.Adam(
             self.model.parameters(),
@@ -182,9 +185,20 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Tell whether the early stop or the last epoch was reached. Never stored: a run that goes on
-        with more patience or more epochs is not finished."""
-        options = self.config.trainer
-        return self.progress.epoch >= options.max_epochs or self.progress.stale >= options.patience
+        with more patience, epochs or seconds is not finished."""
+        options, progress = self.config.trainer, self.progress
+        stops = progress.epoch >= options.max_epochs or progress.stale >= options.patience
+        return stops or self._time_is_up
+
+    @property
+    def _time_is_up(self) -> bool:
+        """Tell whether one more epoch, as long as those before it, would take more than all seconds."""
+        done = self.progress.epoch
+        if self._most_seconds is None or done == 0:
+            return False
+        seconds = self.progress.seconds - self.progress.epoch_seconds  # without the one under way
+        is_up: bool = self.fabric.broadcast(seconds * (done + 1) / done > self._most_seconds)
+        return is_up
 
     @property
     def _is_first(self) -> bool:
@@ -307,7 +321,7 @@ class Trainer:
         trained, samples = progress.epoch_seconds, progress.epoch_samples
         progress.sums, progress.step = {}, 0
         progress.epoch_seconds, progress.epoch_samples = 0.0, 0
-        last = progress.epoch == options.max_epochs
+        last = progress.epoch == options.max_epochs or self._time_is_up
         valid: dict[str, float] = {}
         seconds = 0.0
         if progress.epoch % options.valid_every == 0 or last:
@@ -328,7 +342,8 @@ class Trainer:
         """
         started, progress = time.perf_counter(), self.progress
         depth = self.default_depth
-        metrics = self.evaluate(self.model, self.dataset.valid, [depth], "drawn")[depth]
+        ranks = self.ranks(self.model, self.dataset.valid, [depth], "drawn")
+        metrics = metrics_from_ranks(ranks[depth])
         if metrics[_WATCHED] > progress.best:
             progress.best, progress.best_epoch, progress.stale = (
                 metrics[_WATCHED],
@@ -383,21 +398,22 @@ class Trainer:
         """Depth that validation uses: the mean training depth, 0 without recurrence."""
         return self.model.config.mean_depth if self.model.config.is_recurrent else 0
 
-    def evaluate(
-        self, model: LaresModel, split: Split, depths: list[int], states: str
-    ) -> dict[int, dict[str, float]]:
-        """Metrics of a model as it is, by depth, of :meth:`ranks`."""
-        ranks = self.ranks(model, split, depths, states)
-        return {depth: metrics_from_ranks(of_depth) for depth, of_depth in ranks.items()}
-
     def ranks(
-        self, model: LaresModel, split: Split, depths: list[int], states: str
+        self,
+        model: LaresModel,
+        split: Split,
+        depths: list[int],
+        states: str,
+        remove_history: bool | None = None,
     ) -> dict[int, Tensor]:
-        """Ranks (S,) of the targets by depth; the samples are shared among processes.
+        """Ranks (S,) of targets by a model as it is, by depth; the samples are shared among processes.
 
-        ``states`` are those of :func:`lares.evaluation.evaluate`.
+        ``states`` and ``remove_history`` are those of :func:`lares.evaluation.evaluate`; None is the
+        run's ranking.
         """
         options = self.config.trainer
+        if remove_history is None:
+            remove_history = options.remove_history
         first, end = place_of(self.fabric).part(len(split))
         part = Split(split.items, split.starts[first:end], split.ends[first:end])
 
@@ -413,7 +429,7 @@ class Trainer:
                     part,
                     depths,
                     batch_size=options.eval_batch_size,
-                    remove_history=options.remove_history,
+                    remove_history=remove_history,
                     seed=options.seed,
                     states=states,
                     first_id=first,
@@ -429,7 +445,13 @@ class Trainer:
         return ranks
 
     @property
-    def _test_depths(self) -> list[int]:
+    def start(self) -> LaresModel | None:
+        """The model that the run must beat; None if it began from nothing."""
+        return self._phase.start
+
+    @property
+    def test_depths(self) -> list[int]:
+        """Depths that the best model is tested at, 0 without recurrence."""
         return list(self.config.trainer.test_depths) if self.default_depth else [0]
 
     def _kept_result(self) -> TrainResult | None:
@@ -438,7 +460,7 @@ class Trainer:
         if self._is_first:
             states, begun = self.config.trainer.test_states, self._phase.start is not None
             result = TrainResult.load(self.folder.result)
-            if result and result.answers(self.progress.epoch, self._test_depths, states, begun):
+            if result and result.answers(self.progress.epoch, self.test_depths, states, begun):
                 kept = result
         shared: TrainResult | None = self.fabric.broadcast(kept)
         return shared
@@ -447,14 +469,15 @@ class Trainer:
         """Test the best model, write ``result.json``, ``breakdown.json`` and ``curves.png``."""
         best = all_do(self.fabric, lambda: LaresModel.from_pretrained(self.folder.best))
         self.model.load_state_dict(best.state_dict())
-        depths, states = self._test_depths, self.config.trainer.test_states
+        depths, states = self.test_depths, self.config.trainer.test_states
         start, split = self._phase.start, self.dataset.test
         # Accuracy by popularity and history length is that of the usual depth, tested or not.
         ranks = self.ranks(self.model, split, sorted({*depths, self.default_depth}), states)
+        before = {} if start is None else self.ranks(start, split, depths, states)
         progress = self.progress
         result = TrainResult(
             test={depth: metrics_from_ranks(ranks[depth]) for depth in depths},
-            start={} if start is None else self.evaluate(start, split, depths, states),
+            start={depth: metrics_from_ranks(of_depth) for depth, of_depth in before.items()},
             valid_best=progress.best,
             best_epoch=progress.best_epoch,
             epochs=progress.epoch,
@@ -470,19 +493,5 @@ class Trainer:
         return result
 
     def _start_line(self) -> str:
-        """Return which data, model and device the run has, and where it goes."""
-        model, data = self.model, self.dataset
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        block = model.encoder.core or model.encoder.pre
-        assert block is not None  # a model has one of them
-        longest = [model.config.max_length]
-        kind, device = model.items.dtype, self.fabric.device
-        how = lk.explain(block.config, longest, 1, device, kind, training=True)
-        done = self.progress.total_steps
-        processes = f" in {self.fabric.world_size} processes" * (self.fabric.world_size > 1)
-        return (
-            f"{data.name}: {data.n_interactions:,} interactions of {data.n_users:,} users with "
-            f"{len(data.vocabulary):,} items, {int(self._phase.sizes.sum()):,} training samples\n"
-            f"{parameters:,} parameters on {device}{processes}, backend {how.backend}; "
-            f"run folder {self.folder.path}" + f", from step {done} on" * (done > 0)
-        )
+        samples, done = int(self._phase.sizes.sum()), self.progress.total_steps
+        return start_lines(self.model, self.dataset, self.folder, self.fabric, samples, done)

@@ -200,7 +200,9 @@ def test_evaluate(run_folder: Path, tmp_path: Path, capsys) -> None:
     assert "NDCG@10" in table
     model = LaresModel.from_pretrained(run_folder / "best")
     expected = evaluate(model, load_dataset(data).test, depths=[1, 3], seed=2025)
-    assert json.loads(output.read_text()) == {str(d): m for d, m in expected.items()}
+    found = json.loads(output.read_text())
+    for depth, metrics in expected.items():
+        assert found[str(depth)].items() >= metrics.items()
     assert f"{expected[3]['recall@10']:.4f}" in table
     main(["evaluate", str(run_folder / "best"), str(data), "--depths=1", "--split=valid"])
     assert "NDCG@10" in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -10,12 +12,15 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from lares import LaresModel
 from lares.cli import evaluate as command
 from lares.cli import main
 from lares.data import load_dataset
+from lares.errors import DataError
+from lares.evaluation import per_user
 from lares.training.spt import train
 from tests.cli import failing
 from tests.model.test_same_list import without_seed
@@ -35,7 +40,16 @@ def metrics(run: Path, data: Path, *options: str) -> dict[str, dict[str, float]]
     output = run.parent / "metrics.json"
     main(["evaluate", str(run), str(data), "--depths=1,4", "--output", str(output), *options])
     found: dict[str, dict[str, float]] = json.loads(output.read_text())
-    return found
+    return {depth: usual(of_depth) for depth, of_depth in found.items()}
+
+
+def usual(found: dict[str, float]) -> dict[str, float]:
+    """Recall and NDCG, which a run's result has, too."""
+    return {
+        name: value
+        for name, value in found.items()
+        if name.startswith(("recall@", "ndcg@")) and not name.endswith("_error")
+    }
 
 
 def fails(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -160,6 +174,76 @@ def test_own_data_that_cannot_be_found(
     assert f"no data: {run / 'best'} is no run, whose data would be taken; give DATA" in error
 
 
+def test_errors_stand_beside_means_and_metrics_can_be_chosen(
+    interactions: Path, run: Path, tmp_path: Path, capsys
+) -> None:
+    output = tmp_path / "found.json"
+    main(["evaluate", str(run), str(interactions), "--depths=4", f"--output={output}", "--ks=3"])
+    found = json.loads(output.read_text())["4"]
+    means = [f"{name}@3" for name in ("recall", "ndcg", "mrr", "repeats")]
+    assert set(found) == {"coverage@3", *means, *(f"{name}_error" for name in means)}
+    n, recall = 60, found["recall@3"]
+    assert found["recall@3_error"] == pytest.approx((recall * (1 - recall) / (n - 1)) ** 0.5)
+    assert found["repeats@3"] == 0.0  # the run leaves histories out
+    told = capsys.readouterr().out
+    assert "standard errors of recall and ndcg, which are means over samples" in told
+    assert "coverage is of all lists together, and has no standard error" in told
+    main(["evaluate", str(run), "--depths=4", "--keep_history", "--metrics=repeats", "--ks=3"])
+    told = capsys.readouterr().out
+    assert "REPEATS@3" in told
+    assert "RECALL" not in told
+    assert "--metrics is 'map'" in fails(capsys, str(run), "--metrics=ndcg,map")
+
+
+def rows_in(path: Path) -> list[dict[str, object]]:
+    """Rows of a file of any form, numbers as such."""
+    if path.suffix == ".parquet":
+        rows: list[dict[str, object]] = pq.read_table(path).to_pylist()
+        return rows
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return [{key: int(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_every_user_has_a_rank_at_each_depth(
+    interactions: Path, run: Path, tmp_path: Path, suffix: str, monkeypatch
+) -> None:
+    monkeypatch.setattr(per_user, "_BATCH", 7)
+    file, output = tmp_path / f"ranks.{suffix}", tmp_path / "found.json"
+    main(
+        ["evaluate", str(run), str(interactions), "--depths=1,4", "--ks=5"]
+        + [f"--per_user={file}", f"--output={output}"]
+    )
+    rows = rows_in(file)
+    assert list(rows[0]) == ["user", "target", "depth", "rank"]
+    table = pq.read_table(interactions).to_pylist()
+    last = {row["user_id"]: row["item_id"] for row in table}  # rows are in order
+    assert [row["user"] for row in rows[::2]] == sorted(last)
+    assert all(row["target"] == last[row["user"]] for row in rows)
+    found = json.loads(output.read_text())
+    for depth, of_depth in ((1, rows[::2]), (4, rows[1::2])):
+        assert {row["depth"] for row in of_depth} == {depth}
+        ranks = np.array([row["rank"] for row in of_depth])
+        assert found[str(depth)]["recall@5"] == pytest.approx((ranks <= 5).mean())
+        mrr = np.where(ranks <= 5, 1 / ranks, 0).mean()
+        assert found[str(depth)]["mrr@5"] == pytest.approx(mrr)
+
+
+def test_ranks_by_user_need_a_form_and_users(
+    interactions: Path, run: Path, tmp_path: Path, capsys
+) -> None:
+    error = fails(capsys, str(run), f"--per_user={tmp_path / 'ranks.txt'}")
+    assert "its name must end in one of .csv, .jsonl, .parquet" in error
+    (tmp_path / "file").touch()
+    error = fails(capsys, str(run), f"--per_user={tmp_path / 'file' / 'ranks.csv'}")
+    assert "cannot be written" in error
+    dataset = dataclasses.replace(load_dataset(interactions), sequences=None)
+    with pytest.raises(DataError, match="does not say whose its samples are"):
+        per_user.require_users(dataset)
+
+
 def test_validation_is_drawn(interactions: Path, run: Path) -> None:
     from lares.training.loggers import read_rows
 
@@ -181,8 +265,9 @@ def test_a_link_and_a_pipe_stay_what_they_are(
         main(["evaluate", str(run), str(interactions), "--depths=1,4", "--output", str(place)])
     reader.join(10)
     assert link.is_symlink()
-    assert json.loads(target.read_text()) == expected
-    assert json.loads(heard[0]) == expected
+    for written in (target.read_text(), heard[0]):
+        found = json.loads(written)
+        assert {depth: usual(of_depth) for depth, of_depth in found.items()} == expected
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
 
