@@ -34,7 +34,7 @@ _Run = TypeVar("_Run", bound="RunConfig")
 
 RECIPES_FOLDER = Path(__file__).parent.parent / "recipes"
 DEFAULT_RECIPE = "quick"  # of lares train and Recommender; classes default to what is published
-Samples = Literal["prefixes", "users"]
+Samples = Literal["prefixes", "users", "auto"]
 # As Lightning Fabric calls them.
 Accelerator = Literal["auto", "cpu", "cuda", "gpu", "mps", "tpu"]
 Baseline = Literal["popularity", "sasrec"]
@@ -49,6 +49,7 @@ FITTED: dict[str, object] = {
     "optimizer.batch_size": 0,
     "trainer.patience": 0,
     "objective.align_short_only": True,
+    "sampling.samples": "auto",
 }
 _DECIDED_WITH = {"objective.align_short_only": ("objective.alpha", "objective.gamma")}
 MOST_ROLLOUTS = 256  # a draw's address has 8 bits for its rollout
@@ -125,7 +126,8 @@ class SamplingOptions:
 
     Attributes:
         samples: Kind of samples. As published, every prefix of a history is a sample and is encoded by
-            itself; with users, a history is encoded once and all its prefixes learn from that.
+            itself; with users, a history is encoded once and all its prefixes learn from that. With auto
+            'lares train' takes users, but for models that mix whole windows.
         overlap: Least number of context items, with users, of targets beyond a long history's first
             window; null is half the window.
         aligned: Number of targets, with users, that alignment compares in a step, drawn for every step;
@@ -440,6 +442,11 @@ class PosttrainConfig(RunConfig):
             raise ConfigError(
                 "trainer.patience is 0, which 'lares train' fits to the data's size; post-training "
                 "needs a whole number of at least 1"
+            )
+        if self.sampling.samples == "auto":
+            raise ConfigError(
+                "sampling.samples is 'auto', which is for 'lares train'; it must be one of prefixes, "
+                "users"
             )
         if "sasrec" in self.trainer.baselines:
             raise ConfigError(

@@ -37,7 +37,9 @@ def fit_to_data(config: TrainConfig, dataset: Dataset) -> Fitted:
     per_user = samples / max(dataset.n_users, 1)
     length = "long" if per_user >= _LONG else "short"
     objective = config.objective
-    found: dict[str, float] = {
+    stands_alone = config.model_config(2).prefixes_stand_alone
+    found: dict[str, Any] = {
+        "sampling.samples": "users" if stands_alone else "prefixes",
         "model.max_length": _WINDOW[length],
         "optimizer.batch_size": next(
             (size for size in _BATCHES if size * _STEPS >= samples), _BATCHES[-1]
