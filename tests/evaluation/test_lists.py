@@ -84,3 +84,12 @@ def test_errors_of_means() -> None:
         "mrr@5": 1.0,
         "mrr@5_error": 0.0,
     }
+
+
+def test_a_depth_asked_for_twice_is_counted_once(model_and_data) -> None:
+    model, dataset = model_and_data
+    once, twice = (
+        evaluate(model, dataset.test, depths=depths, ks=(4,), metrics=METRICS, errors=True)
+        for depths in ([2], [2, 2])
+    )
+    assert once == twice

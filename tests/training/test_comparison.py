@@ -15,8 +15,15 @@ from lares.data import load_dataset
 from lares.errors import ConfigError
 from lares.evaluation import evaluate, evaluate_popularity
 from lares.training.comparison import popularity_rows
-from lares.training.config import PosttrainConfig, read_config
+from lares.training.config import (
+    RECIPES_FOLDER,
+    PosttrainConfig,
+    TrainerOptions,
+    read_config,
+    recipes,
+)
 from lares.training.interrupts import Interrupted
+from lares.training.options_file import read_yaml
 from lares.training.result import RANKINGS, TrainResult
 from lares.training.rpt import posttrain
 from lares.training.spt import train
@@ -156,6 +163,15 @@ def test_post_training_is_held_against_its_start(interactions: Path, tmp_path: P
         names = [f"{when}, depth {depth}" for when in ("before", "after") for depth in (1, 4)]
         assert list(rows) == ["popularity", *names]
         assert rows["before, depth 4"] == start.compared[ranking]["depth 4"]
+
+
+def test_quick_names_popularity_and_classes_name_nothing() -> None:
+    named = {
+        recipe: read_yaml(RECIPES_FOLDER / f"{recipe}.yaml").get("trainer", {}).get("baselines")
+        for recipe in recipes()
+    }
+    assert {recipe: names for recipe, names in named.items() if names} == {"quick": ["popularity"]}
+    assert TrainerOptions().baselines == []
 
 
 def test_baselines_that_cannot_be(interactions: Path, tmp_path: Path) -> None:
