@@ -25,7 +25,7 @@ SHOWN = {
     "csv_to_recommendations": (
         "--data.drop_missing true leaves such rows out",
         "77 of 3,992 rows are repeats",
-        "epoch  15  loss",
+        "epoch   2  loss",
         "image/png",
         "(2000, 400)",
         "True",
