@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -46,3 +47,30 @@ def test_where_a_bar_is_drawn(
             bar.update(50)
         assert ("epoch 2/5" in shown.getvalue()) == (drawn and wanted)
         shown.truncate(0)
+
+
+NOTEBOOK = """
+import sys
+from types import SimpleNamespace
+
+sys.modules["IPython"] = SimpleNamespace(
+    get_ipython=lambda: SimpleNamespace(config={"IPKernelApp": {}})
+)
+sys.modules["ipykernel.zmqshell"] = SimpleNamespace()
+sys.modules["ipywidgets"] = None
+
+from lares.training.display import Display
+
+with Display(True, 5).bar(2, 100, 0):
+    pass
+"""
+
+
+def test_a_notebook_without_widgets_gets_a_bar_of_text_and_no_advice() -> None:
+    """tqdm, where it is imported, warns that ipywidgets are missing; nobody needs them."""
+    shown = subprocess.run(
+        [sys.executable, "-c", NOTEBOOK], capture_output=True, text=True, check=True
+    )
+    assert "epoch 2/5" in shown.stderr
+    assert "ipywidgets" not in shown.stderr
+    assert not shown.stdout

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from lares_kernels import CoreConfig, RecurrentCore, refine, use_backend
+from lares_kernels import (
+    CoreConfig,
+    RecurrentCore,
+    catalogue_log_probability,
+    refine,
+    use_backend,
+)
 from lares_kernels.binding.cpu_library import load
 from lares_kernels.spec.options import CallOptions, CallTensors
 from tests.kernels.problems import SMALL, make_core
@@ -97,6 +103,19 @@ def test_a_trace_computes_again() -> None:
         traced = torch.jit.trace(serve, (torch.randn(3, 4, 16), lengths))
         hidden = torch.randn(3, 4, 16)
         torch.testing.assert_close(traced(hidden, lengths), serve(hidden, lengths))
+
+
+def test_profiles_and_graphs_show_the_functions_name() -> None:
+    core, hidden = make_core(SMALL).float(), torch.randn(3, 4, 16, requires_grad=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        refined = core(hidden, torch.tensor([3, 1, 4]), return_state=True).state
+        scored = catalogue_log_probability(
+            hidden[:, 0], torch.randn(5, 16), torch.tensor([1, 2, 3])
+        )
+        (refined.sum() + scored.sum()).backward()
+    shown = {event.key for event in found.key_averages()}
+    for name in ("RefineFunction", "CatalogueFunction"):
+        assert {name, f"{name}Backward"} <= shown
 
 
 def test_func_grad_and_vmaps_refusal() -> None:
