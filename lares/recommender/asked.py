@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ Rows = NDArray[np.integer[Any]]
 _SHOWN_IDS = 3
 
 
-class Asked(NamedTuple):
+@dataclass(frozen=True)
+class Asked:
     """Hold who asks for a list.
 
     Attributes:
@@ -39,9 +41,27 @@ class Asked(NamedTuple):
     def __len__(self) -> int:
         return len(self.users)
 
-    def histories(self, first: int, end: int) -> list[Rows]:
-        """Return the histories of users ``first..end-1``."""
-        places = zip(self.starts[first:end].tolist(), self.stops[first:end].tolist(), strict=True)
+    def part(self, first: int, end: int) -> Asked:
+        """Return users ``first..end-1`` alone."""
+        return replace(
+            self,
+            users=self.users[first:end],
+            starts=self.starts[first:end],
+            stops=self.stops[first:end],
+        )
+
+    def chosen(self, numbers: NDArray[np.int64]) -> Asked:
+        """Return the users of these numbers (n,) alone."""
+        return replace(
+            self,
+            users=self.users.take(pa.array(numbers)),
+            starts=self.starts[numbers],
+            stops=self.stops[numbers],
+        )
+
+    def histories(self) -> list[Rows]:
+        """Return the history of each."""
+        places = zip(self.starts.tolist(), self.stops.tolist(), strict=True)
         return [self.items[start:stop] for start, stop in places]
 
 

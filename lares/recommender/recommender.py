@@ -280,7 +280,9 @@ class Recommender:
         parts = []
         for first in range(0, max(len(rows), 1), BATCH):
             some = rows[first : first + BATCH]
-            best, scores = candidates.best(embeddings[some], k, list(some[:, None]))
+            best, scores = candidates.best(
+                embeddings[some], k, [(np.arange(len(some)), some[:, None])]
+            )
             parts.append(
                 lists_table({"similar_to": vocabulary.take(some)}, vocabulary, best, scores)
             )
