@@ -19,6 +19,14 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "recommend": (
         ("lares recommend runs/interactions-lares --history 12,7,33 --k 5", "one list"),
         ("lares recommend runs/interactions-lares --histories file.csv", "a history a line"),
+        (
+            "lares recommend runs/interactions-lares --users all --output recs.parquet",
+            "of everybody in the data, with scores and ranks",
+        ),
+        (
+            "lares recommend RUN --users ids.txt --items items.csv --output recs.csv",
+            "of some users, with titles",
+        ),
     ),
     "data get": (("lares data get ml-100k", "fetch it; says where it lies"),),
     "data info": (

@@ -40,9 +40,13 @@ _TEXTS = (
     "text_columns",
     "delimiter",
     "where",
+    "item_columns",
 )
 # Options whose values are names of files or folders.
-PLACES = ("out", "output", "histories", "model", "path", "table", "checkpoint", "plot")
+PLACES = (
+    *("out", "output", "histories", "model", "path", "table", "checkpoint", "plot"),
+    *("users", "exclude", "only", "items"),
+)
 _SUGGESTED = 3  # options that may have been meant
 _LONGEST = 1000  # letters of what jsonargparse says, which may be a whole value
 # What it says of a value of another type, or of none of several.

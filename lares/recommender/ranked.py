@@ -95,24 +95,35 @@ class Candidates:
         return places if self._rows is None else np.append(0, self._rows)[places]
 
 
-def ranked(model: LaresModel, vocabulary: Vocabulary, asked: Asked, how: How) -> Iterator[pa.Table]:
-    """Give the lists of all who ask, batch by batch.
+class ListMaker:
+    """Makes lists by one model in one way.
 
     Args:
         model: that ranks.
         vocabulary: of its items.
-        asked: who asks.
         how: the lists are made.
-
-    Yields:
-        Tables, at least one, with columns user, item, score and rank, which is 1 for the best. A list
-        is shorter than ``k`` where fewer items are left.
     """
-    common = Candidates(model.catalogue, _common_rows(model, how))
-    for first in range(0, max(len(asked), 1), BATCH):
-        part = asked.part(first, min(first + BATCH, len(asked)))
-        rows, scores = _best(model, common, part, how, first)
-        yield lists_table({"user": part.users}, vocabulary, rows, scores, how.titles)
+
+    def __init__(self, model: LaresModel, vocabulary: Vocabulary, how: How) -> None:
+        self.model, self.vocabulary, self.how = model, vocabulary, how
+        self._common = Candidates(model.catalogue, _common_rows(model, how))
+
+    def tables(self, asked: Asked, number: int = 0) -> Iterator[pa.Table]:
+        """Give the lists of all who ask, batch by batch.
+
+        Args:
+            asked: who asks.
+            number: of the first of them among those whom ``how`` has lists of their own for.
+
+        Yields:
+            Tables, at least one, with columns user, item, score and rank, which is 1 for the best. A
+            list is shorter than ``k`` where fewer items are left.
+        """
+        for first in range(0, max(len(asked), 1), BATCH):
+            part = asked.part(first, min(first + BATCH, len(asked)))
+            rows, scores = _best(self.model, self._common, part, self.how, number + first)
+            whose = {"user": part.users}
+            yield lists_table(whose, self.vocabulary, rows, scores, self.how.titles)
 
 
 def _best(

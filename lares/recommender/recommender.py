@@ -31,7 +31,7 @@ from lares.recommender.asked import (
     item_lists,
     listed,
 )
-from lares.recommender.ranked import BATCH, Candidates, How, lists_table, ranked
+from lares.recommender.ranked import BATCH, Candidates, How, ListMaker, lists_table
 from lares.recommender.stored import Stored, load_stored, save_stored
 from lares.recommender.tables import as_table_of, library_for
 from lares.training.config import (
@@ -255,7 +255,7 @@ class Recommender:
             depth=depth,
             seed=seed,
         )
-        parts = list(ranked(model, vocabulary, asked, how))
+        parts = list(ListMaker(model, vocabulary, how).tables(asked))
         return as_table_of(self.tables, pa.concat_tables(parts))
 
     def similar_items(self, items: Any, k: int = 10) -> Any:
