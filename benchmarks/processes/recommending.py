@@ -28,6 +28,7 @@ import torch
 from benchmarks.core.machine import machine_name, revision
 from benchmarks.core.process import environment_here
 from lares import LaresConfig, LaresModel
+from lares.cli.waiting import LOOKS
 from lares.data.vocabulary import Vocabulary
 from lares.recommender.asked import Asked, ItemLists
 from lares.recommender.bulk import write_lists
@@ -120,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
             own += [f"--threads={options.threads}", f"--form={options.form}"]
             done = subprocess.run(
                 [sys.executable, *own, "--one"],
-                env=environment_here(),
+                env={**environment_here(), "GOMP_SPINCOUNT": LOOKS},  # as commands have it
                 check=True,
                 stdout=subprocess.PIPE,
                 text=True,

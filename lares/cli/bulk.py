@@ -156,7 +156,7 @@ def _sequences(vocabulary: Vocabulary, data: BulkData) -> Sequences:
     usual = DataOptions() if stored.config is None else stored.config.data
     reading = dataclasses.replace(usual, **data.options, path=data.path)
     sequences, notes = load_sequences(**dataclasses.asdict(reading))
-    for note in notes:
+    for note in notes if data.path != usual.path else ():  # of its own data training has told them
         _note(note)
     _say_if_others(data.folder, data.path, sequences)
     return sequences
