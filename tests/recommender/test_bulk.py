@@ -138,6 +138,22 @@ def test_a_signal_keeps_what_was_made(
     assert rows(read(output)) == rows(fitted.recommend(k=4))
 
 
+OF_EACH = {
+    "exclude": {3: [5, 6], 50: [1]},
+    "only": {user: [*range(user % 5, 25)][1:] for user in range(1, 61)},
+}
+
+
+@pytest.mark.parametrize("option", OF_EACH)
+def test_lists_of_their_own(option: str, tmp_path: Path, fitted: Recommender) -> None:
+    """In whichever part a user is."""
+    output = tmp_path / "lists.parquet"
+    fitted.recommend_to_file(output, k=5, **{option: OF_EACH[option]})
+    assert rows(read(output)) == rows(fitted.recommend(k=5, **{option: OF_EACH[option]}))
+    fitted.recommend_to_file(output, [50, 2], k=3, progress=False)
+    assert rows(read(output)) == rows(fitted.recommend([50, 2], k=3))
+
+
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "k": ({"k": 3}, "k"),
     "history": ({"remove_history": False}, "keep_history"),
