@@ -71,7 +71,8 @@ def write_file(
     found = Found()
     how = _how(model, vocabulary, options, data.popular, seed, found)
     if sequences is None:
-        asked = _given(str(options.histories), vocabulary, output.absolute().parent, found)
+        room = next(folder for folder in output.absolute().parents if folder.is_dir())
+        asked = _given(str(options.histories), vocabulary, room, found)
     else:
         asked = _known(str(options.users), sequences, vocabulary, skip)
     if not skip:

@@ -42,6 +42,14 @@ class Part(NamedTuple):
     end: int
 
 
+class Shown(NamedTuple):
+    """Hold what is said while lists are made: of which file, with a bar or not, and how."""
+
+    output: Path
+    progress: bool
+    say: Callable[[str], None]
+
+
 def write_lists(
     output: Path,
     maker: ListMaker,
@@ -76,30 +84,46 @@ def write_lists(
     with held(folder, "--output"), stop_request() as request:
         _prepare(folder, marks, say)
         parts = _parts(folder, output.suffix.lower(), len(asked))
-        left = [part for part in parts if not part.path.is_file()]
-        before = len(asked) - sum(part.end - part.first for part in left)
-        if before:
-            say(f"{folder} has the lists of {before:,} users already; they are kept")
-        with tqdm(
-            total=len(asked),
-            initial=before,
-            desc=output.name,
-            unit=" users",
-            disable=not (progress and shows_bars()),
-            leave=False,
-        ) as bar:
-            for part in left:
-                tables = []
-                for table in maker.tables(asked.part(part.first, part.end), part.first):
-                    if request.number:
-                        raise _stopped(output, parts, request)
-                    tables.append(table)
-                    bar.update(min(BATCH, len(asked) - int(bar.n)))
-                with atomic_write(part.path) as temporary:
-                    form.write(pa.concat_tables(tables), temporary)
-        with atomic_write(output) as temporary:
-            form.join([part.path for part in parts], _columns(maker.how), temporary)
-        shutil.rmtree(folder)
+        try:
+            _make(parts, maker, asked, Shown(output, progress, say), request)
+            with atomic_write(output) as temporary:
+                form.join([part.path for part in parts], _columns(maker.how), temporary)
+            shutil.rmtree(folder)
+        except BaseException:
+            if not any(part.path.exists() for part in parts):
+                shutil.rmtree(folder, ignore_errors=True)  # nothing to go on with
+            raise
+
+
+def _make(
+    parts: Sequence[Part], maker: ListMaker, asked: Asked, show: Shown, request: StopRequest
+) -> None:
+    """Make the parts that are not there.
+
+    Raises:
+        Interrupted: it was requested.
+    """
+    left = [part for part in parts if not part.path.is_file()]
+    before = len(asked) - sum(part.end - part.first for part in left)
+    if before:
+        show.say(f"{parts[0].path.parent} has the lists of {before:,} users already; they are kept")
+    with tqdm(
+        total=len(asked),
+        initial=before,
+        desc=show.output.name,
+        unit=" users",
+        disable=not (show.progress and shows_bars()),
+        leave=False,
+    ) as bar:
+        for part in left:
+            tables = []
+            for table in maker.tables(asked.part(part.first, part.end), part.first):
+                if request.number:
+                    raise _stopped(show.output, parts, request)
+                tables.append(table)
+                bar.update(min(BATCH, len(asked) - int(bar.n)))
+            with atomic_write(part.path) as temporary:
+                list_form(show.output).write(pa.concat_tables(tables), temporary)
 
 
 def _parts(folder: Path, ending: str, users: int) -> list[Part]:

@@ -22,18 +22,32 @@ class HistorySpool:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._users, self._items, self._offsets = (_unnamed(folder) for _ in range(3))
         self._offsets.write(np.zeros(1, np.int64).data)  # where the first one starts
         self._n_items = self._n_users = 0
 
     def add(self, histories: Sequence[Sequence[int]]) -> None:
-        """Take histories of rows, oldest first; their users are numbered on, from 0."""
+        """Take histories of rows, oldest first; their users are numbered on, from 0.
+
+        Raises:
+            OSError: there is no room for them, and the error names the folder.
+        """
+        try:
+            self._add(histories)
+        except OSError as error:
+            error.filename = str(self._folder)
+            raise
+
+    def _add(self, histories: Sequence[Sequence[int]]) -> None:
         stops = self._n_items + np.cumsum([len(history) for history in histories], dtype=np.int64)
         items = [row for history in histories for row in history]
         numbers = np.arange(self._n_users, self._n_users + len(histories), dtype=np.int64)
         self._users.write(numbers.data)
         self._items.write(np.array(items, dtype=np.int32).data)
         self._offsets.write(stops.data)
+        for file in (self._users, self._items, self._offsets):
+            file.flush()
         self._n_items += len(items)
         self._n_users += len(histories)
 

@@ -96,7 +96,7 @@ def test_histories_of_a_file(places: Path, made: Recommender, tmp_path: Path, ca
     file = tmp_path / "h.txt"
     file.write_text("3,4\n\n99\n7\n")
     found = written(
-        tmp_path / "l.csv",
+        tmp_path / "new" / "folders" / "l.csv",
         places / "run",
         f"--histories={file}",
         "--unknown=skip",

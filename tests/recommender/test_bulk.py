@@ -24,6 +24,7 @@ from lares.recommender.bulk import write_lists
 from lares.recommender.ranked import How, ListMaker
 from lares.recommender.spooled import HistorySpool
 from lares.recommender.titles import read_titles
+from lares.training.lock import held
 
 Said = list[str]
 
@@ -152,6 +153,23 @@ def test_lists_of_their_own(option: str, tmp_path: Path, fitted: Recommender) ->
     assert rows(read(output)) == rows(fitted.recommend(k=5, **{option: OF_EACH[option]}))
     fitted.recommend_to_file(output, [50, 2], k=3, progress=False)
     assert rows(read(output)) == rows(fitted.recommend([50, 2], k=3))
+
+
+def test_one_writer(tmp_path: Path, fitted: Recommender, asked: Asked) -> None:
+    output, folder = tmp_path / "lists.csv", tmp_path / "lists.csv.parts"
+    folder.mkdir()
+    with held(folder), pytest.raises(ConfigError, match="is in use.*give another --output"):
+        write_lists(output, maker(fitted, asked), asked)
+    write_lists(output, maker(fitted, asked), asked)
+
+
+def test_no_folder_stays_without_a_part(
+    tmp_path: Path, fitted: Recommender, asked: Asked, monkeypatch
+) -> None:
+    stop_after(monkeypatch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(bulk.Interrupted, match="the lists of 0 of 60 users"):
+        write_lists(tmp_path / "lists.csv", maker(fitted, asked), asked)
+    assert not list(tmp_path.iterdir())
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
