@@ -83,6 +83,9 @@ def write_lists(
         raise ConfigError(f"{folder} must be a folder, for parts of the lists; move it") from None
     with held(folder, "--output"), stop_request() as request:
         _prepare(folder, marks, say)
+        remove_unfinished(
+            output.parent, output.name
+        )  # of one that was killed as it joined the parts
         parts = _parts(folder, output.suffix.lower(), len(asked))
         try:
             _make(parts, maker, asked, Shown(output, progress, say), request)
