@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -133,9 +134,15 @@ def require_folder(path: Path) -> None:
         raise PermissionError(f"{place} may not be written to")
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what killed writers of ours left in ``folder`` itself, where nobody may be writing."""
-    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+def remove_unfinished(folder: Path, name: str | None = None) -> None:
+    """Remove what killed writers of ours left in ``folder`` itself, where nobody may be writing.
+
+    Args:
+        folder: to clear.
+        name: of the one file that nobody may be writing; None is any.
+    """
+    written = "*" if name is None else f"{glob.escape(name)}.*"
+    for path in folder.glob(f"{_PREFIX}{written}{_SUFFIX}"):
         if _UNFINISHED.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             path.unlink(missing_ok=True)
 

@@ -149,6 +149,7 @@ LONG = (
     "tests/test_startup.py::test_compiling_first_and_loading_an_exported_program",
     "tests/test_tiers.py::test_without_a_cpu_kernel_all_tests_are_collected",
     "tests/training/test_comparison.py::test_a_run_stopped_in_its_baseline_goes_on",
+    "tests/cli/test_bulk.py::test_a_command_that_was_killed_goes_on",
     "tests/training/test_processes.py::test_two_processes_give_the_one_process_result",
     "tests/training/test_resume.py::test_killed_at_any_moment",
     "tests/training/test_rpt.py::test_two_processes_give_the_one_process_result",

@@ -65,7 +65,9 @@ def embed_parser() -> OptionParser:
         formerly={"--out": "--output"},
     )
     add = parser.add_argument
-    add("table", metavar="ITEMS", help="Table with a row for each item, Parquet or CSV.")
+    add(
+        "table", metavar="ITEMS", help="Table with a row for each item: Parquet, CSV or JSON lines."
+    )
     add("--model", required=True, help="Name of a sentence-transformers model, or its folder.")
     add(
         "--output",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from argparse import SUPPRESS
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lares.cli.options import (
     ComputingOptions,
@@ -22,7 +21,8 @@ from lares.cli.options import (
     require_output,
     whole_numbers,
 )
-from lares.data.fetch.sets import is_data, located
+from lares.cli.run_data import add_data, add_data_options, data_options, own_data
+from lares.data.fetch.sets import located
 from lares.errors import ConfigError, DataError
 from lares.metrics import ERROR, MEANS, METRICS, USUAL
 from lares.model.config import MOST_STEPS, EvaluationStates
@@ -101,28 +101,13 @@ def build_parser() -> OptionParser:
         "evaluate",
         "Compute metrics over the whole catalogue; all depths come from one pass.",
     )
-    add = parser.add_argument
-    add("model", metavar="RUN_OR_MODEL", help="Run folder, or a saved model's.")
-    add(
-        "path",
-        metavar="DATA",
-        nargs="?",
-        help="File or folder of interactions. Default: the run's.",
-    )
+    parser.add_argument("model", metavar="RUN_OR_MODEL", help="Run folder, or a saved model's.")
+    add_data(parser, "File or folder of interactions. Default: the run's.")
     add_options(
         parser, EvaluateOptions, {"output": "FILE.json", "per_user": "FILE.csv|parquet|jsonl"}
     )
     add_options(parser, ComputingOptions)
-    parser.judges["data"] = DataOptions
-    # No defaults: options not given are those of the run, and null is a value.
-    for name, kind in get_type_hints(DataOptions).items():
-        if name != "path":
-            add(
-                f"--data.{name}",
-                type=kind,
-                default=SUPPRESS,
-                help="Same as in train. Default: the run's.",
-            )
+    add_data_options(parser)
     return parser
 
 
@@ -130,8 +115,7 @@ def run(argv: Sequence[str]) -> None:
     """Entry of ``lares evaluate``."""
     args = build_parser().parse_args(list(argv))
     options, computing = checked(args, EvaluateOptions), checked(args, ComputingOptions)
-    data_options = args.data.as_dict() if "data" in args else {}
-    DataOptions(**data_options)  # checks them
+    given = data_options(args)
     ks = whole_numbers("--ks", options.ks)
     output = None if options.output is None else Path(options.output)
     per_user = None if options.per_user is None else Path(options.per_user)
@@ -141,7 +125,7 @@ def run(argv: Sequence[str]) -> None:
         require_table_file("--per_user", per_user)
     # A wrong folder, and data that are not there, are told before torch comes.
     _, of_run = find_model(args.model)
-    path = _own_data(args.model, of_run) if args.path is None else args.path
+    path = own_data(args.model, of_run) if args.path is None else args.path
     located(path)
     device = choose_device(computing.device, computing.num_threads)
     # Imported here: they bring torch, which help and the checks above can do without.
@@ -153,7 +137,7 @@ def run(argv: Sequence[str]) -> None:
     from lares.training.trained import load_trained
 
     trained = load_trained(args.model)
-    reading = dataclasses.replace(trained.data or DataOptions(), **data_options, path=path)
+    reading = dataclasses.replace(trained.data or DataOptions(), **given, path=path)
     read = load_dataset(**dataclasses.asdict(reading))
     if per_user is not None:
         require_users(read)
@@ -227,30 +211,6 @@ def _tables(results: dict[str, dict[str, float]], metrics: list[str], ks: list[i
     if "coverage" in metrics:
         blocks.append("coverage is of all lists together, and has no standard error")
     return "\n\n".join(blocks)
-
-
-def _own_data(model: str, options: DataOptions | None) -> str:
-    """Return where the data lie that a run was trained on, for one that is asked about no other.
-
-    Args:
-        model: folder of the run.
-        options: how it read its data; None where ``model`` is no run.
-
-    Raises:
-        ConfigError: there are none.
-    """
-    if options is None:
-        raise ConfigError(f"no data: {model} is no run, whose data would be taken; give DATA")
-    if not options.path:
-        raise ConfigError(f"no data: {model} was trained on data in memory; give DATA")
-    path = Path(options.path)
-    if not is_data(path):
-        seen_from = "" if path.is_absolute() else f" (seen from the folder {Path.cwd()})"
-        raise ConfigError(
-            f"{model} was trained on {path}, which is not there{seen_from}; give DATA, the place "
-            "where it is now"
-        )
-    return options.path
 
 
 def _trainer_of(model: str) -> TrainerOptions:

@@ -20,6 +20,14 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "recommend": (
         ("lares recommend runs/interactions-lares --history 12,7,33 --k 5", "one list"),
         ("lares recommend runs/interactions-lares --histories file.csv", "a history a line"),
+        (
+            "lares recommend runs/interactions-lares --users all --output recs.parquet",
+            "of everybody in the data, with scores and ranks",
+        ),
+        (
+            "lares recommend RUN --users ids.txt --items items.csv --output recs.csv",
+            "of some users, with titles",
+        ),
     ),
     "plot": (
         ("lares plot runs/interactions-lares", "curves, and accuracy by depth, popularity, length"),

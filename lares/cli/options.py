@@ -41,11 +41,12 @@ _TEXTS = (
     "text_columns",
     "delimiter",
     "where",
+    "item_columns",
 )
 # Options whose values are names of files or folders.
 PLACES = (
     *("out", "output", "per_user", "histories", "model", "path", "table", "checkpoint", "plot"),
-    "data",
+    *("data", "users", "exclude", "only", "items"),
 )
 _SUGGESTED = 3  # options that may have been meant
 _LONGEST = 1000  # letters of what jsonargparse says, which may be a whole value

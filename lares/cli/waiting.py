@@ -6,7 +6,7 @@ import os
 import sys
 
 # Looks before a thread sleeps, a few tens of microseconds: it is awake while one loop follows another.
-_LOOKS = "3000"
+LOOKS = "3000"
 _ASKED = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
@@ -18,4 +18,4 @@ def wait_briefly() -> None:
     (docs/notes/2026-11-30-cpu-kernel.md, "Two threads").
     """
     if "torch" not in sys.modules and not any(name in os.environ for name in _ASKED):
-        os.environ["GOMP_SPINCOUNT"] = _LOOKS
+        os.environ["GOMP_SPINCOUNT"] = LOOKS

@@ -16,6 +16,13 @@ def epoch_order(n_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.Generator(np.random.Philox(key=key)).permutation(n_samples)
 
 
+def places_of(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return all places (N,) of the spans ``starts[b]..stops[b] - 1``, one span after the other."""
+    sizes = stops - starts
+    places: NDArray[np.int64] = np.repeat(stops - np.cumsum(sizes), sizes) + np.arange(sizes.sum())
+    return places
+
+
 def pack(
     split: Split, indices: NDArray[np.int64], max_length: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -31,7 +38,7 @@ def pack(
     """
     ends = split.ends[indices]
     lengths = np.minimum(ends - split.starts[indices], max_length)
-    places = np.repeat(ends - np.cumsum(lengths), lengths) + np.arange(lengths.sum())
+    places = places_of(ends - lengths, ends)
     return split.items[places].astype(np.int64), lengths, split.items[ends].astype(np.int64)
 
 

@@ -30,7 +30,7 @@ class ItemTexts(NamedTuple):
 def read_item_texts(
     path: Path, item_column: str = "item_id", text_columns: Sequence[str] = ("title",)
 ) -> ItemTexts:
-    """Return the texts in a Parquet or CSV table with a row for every item.
+    """Return the texts in a table in Parquet, CSV or JSON lines, a row for every item.
 
     Several columns are joined with spaces.
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lares.data.conditions import Repeats, check_bound, check_condition
-from lares.data.dataset import Dataset, Interactions, group_by_user, leave_one_out
+from lares.data.dataset import Dataset, Interactions, Sequences, group_by_user, leave_one_out
 from lares.data.fetch.sets import located
 from lares.data.file_names import require_there
 from lares.data.formats.arrow import ArrowTable, is_in_memory
 from lares.data.formats.delimited import DelimitedTable
+from lares.data.formats.json_lines import JsonTable
 from lares.data.formats.parquet import ParquetTable
 from lares.data.forms import FORMAT_NAMES, FORMS, known_form
 from lares.data.interactions import DEFAULT_ITEM, DEFAULT_USER, Reading, read_interactions
@@ -71,22 +72,10 @@ def load_dataset(
         DownloadError: a public set cannot be fetched.
         ConfigError: ``core`` is no such number, ``where`` no condition, a bound no time.
     """
-    if format not in FORMAT_NAMES:
-        raise DataError(f"format is {format!r}; it must be one of {', '.join(FORMAT_NAMES)}")
-    if not header and format not in ("auto", "csv"):
-        raise DataError(
-            f"header=False is for text with delimiters, the format csv, and not for {format}"
-        )
-    if is_in_memory(path) and format != "auto":
-        raise DataError(f"format is {format!r}, but a table in memory is no file; leave it out")
-    one_of("repeats", repeats, get_args(Repeats))
-    check_condition("where", where)
-    check_bound("since", since)
-    check_bound("until", until)
-    how = Reading(
-        user=user_column,
-        item=item_column,
-        time=time_column,
+    how = _reading(
+        user_column,
+        item_column,
+        time_column,
         delimiter=delimiter,
         text_ids=text_ids,
         drop_missing=drop_missing,
@@ -96,24 +85,79 @@ def load_dataset(
         since=since,
         until=until,
         repeats=repeats,
-        core=whole("core", core, 0),
+        core=core,
     )
-    if is_in_memory(path):
-        table, sign = ArrowTable(path), "given in memory"
-        read: Interactions | Dataset = read_interactions(table, how, str(table.path))
-    else:
-        path = located(path)
-        form, sign = (FORMS[format], "asked for") if format != "auto" else known_form(path, header)
-        read = form.read(form, path, how)
-    source = {"format": read.source["format"], "known by": sign, **read.source}
+    read, source = _read(path, format, how)
     if isinstance(read, Dataset):
         return replace(read, source=source)
     dataset = leave_one_out(group_by_user(read))
     return replace(dataset, notes=read.notes, source=source)
 
 
+def load_sequences(
+    path: str | Path | Any, *, format: str = "auto", **reading: Any
+) -> tuple[Sequences, tuple[str, ...]]:
+    """Return everybody's history, of any length, in interactions, and the notes of a dataset of them.
+
+    Args:
+        path, format: as of :func:`load_dataset`.
+        reading: its other arguments.
+
+    Raises:
+        DataError: as :func:`load_dataset`, or the data are split already and do not say who is who.
+    """
+    columns = (DEFAULT_USER, DEFAULT_ITEM, None)
+    user, item, time = (
+        reading.pop(f"{name}_column", usual)
+        for name, usual in zip(("user", "item", "time"), columns, strict=True)
+    )
+    read, _ = _read(path, format, _reading(user, item, time, **reading))
+    if not isinstance(read, Dataset):
+        return group_by_user(read), read.notes
+    if read.sequences is None:
+        raise DataError(
+            f"{path} is split already, as RecBole's sequence form is, and does not say who is who"
+        )
+    return read.sequences, read.notes
+
+
+def _reading(user: str, item: str, time: str | None, **more: Any) -> Reading:
+    """Return how to read interactions; ``ConfigError`` for what is none of the choices."""
+    usual = {"delimiter": "auto", "text_ids": False, "drop_missing": False}
+    how = Reading(user=user, item=item, time=time, **{**usual, **more})
+    one_of("repeats", how.repeats, get_args(Repeats))
+    check_condition("where", how.where)
+    check_bound("since", how.since)
+    check_bound("until", how.until)
+    return replace(how, core=whole("core", how.core, 0))
+
+
+def _read(
+    path: str | Path | Any, format: str, how: Reading
+) -> tuple[Interactions | Dataset, dict[str, str]]:
+    """Return what a file or a table holds, and how it was understood."""
+    if format not in FORMAT_NAMES:
+        raise DataError(f"format is {format!r}; it must be one of {', '.join(FORMAT_NAMES)}")
+    if not how.header and format not in ("auto", "csv"):
+        raise DataError(
+            f"header=False is for text with delimiters, the format csv, and not for {format}"
+        )
+    if is_in_memory(path) and format != "auto":
+        raise DataError(f"format is {format!r}, but a table in memory is no file; leave it out")
+    if is_in_memory(path):
+        table, sign = ArrowTable(path), "given in memory"
+        read: Interactions | Dataset = read_interactions(table, how, str(table.path))
+    else:
+        path = located(path)
+        form, sign = (
+            (FORMS[format], "asked for") if format != "auto" else known_form(path, how.header)
+        )
+        read = form.read(form, path, how)
+    return read, {"format": read.source["format"], "known by": sign, **read.source}
+
+
 def open_table(path: Path, wanted: Sequence[str]) -> Table:
-    """Return the table in a Parquet or CSV file, or in a folder of such parts.
+    """Return the table in a Parquet, CSV or JSON lines file, or in a folder of such parts.
 
     Args:
         path: file or folder.
@@ -124,9 +168,11 @@ def open_table(path: Path, wanted: Sequence[str]) -> Table:
     """
     require_there(path)
     form, _ = known_form(path)
-    if form.name not in ("parquet", "csv"):
-        raise DataError(f"{path} is {form.name}; it must be a table in Parquet or CSV")
+    if form.name not in ("parquet", "csv", "jsonl"):
+        raise DataError(f"{path} is {form.name}; it must be a table in Parquet, CSV or JSON lines")
     parts = part_files(path, form.suffixes)
+    if form.name == "jsonl":
+        return JsonTable(path, parts)
     if form.name == "parquet":
         return ParquetTable(path, parts)
     return DelimitedTable(path, parts=parts, wanted=wanted)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lares.data.batches import places_of
 from lares.errors import ConfigError, WeightsError
 from lares.finite import NonFinite, first_non_finite
 from lares.model.catalogue import Catalogue, ItemIndex
@@ -233,7 +234,7 @@ class LaresModel(nn.Module):
         with evaluating(self):
             for places in _batches(streams):
                 states = self._last_states(
-                    [rows[place] for place in places],
+                    *self._recent([rows[place] for place in places]),
                     num_steps,
                     chunk_seed(seed, chunk_of(streams[places[0]])),
                     [streams[place] % MAX_SEQUENCES for place in places],
@@ -262,10 +263,41 @@ class LaresModel(nn.Module):
         Raises:
             WeightsError: (a ValueError) a weight is NaN or infinite.
         """
+        return self._states_of_recent(*self._recent(histories), num_steps, seed)
+
+    @torch.no_grad()
+    def states_of_spans(
+        self,
+        items: NDArray[np.integer[Any]],
+        starts: NDArray[np.int64],
+        stops: NDArray[np.int64],
+        num_steps: int | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
+        """Do as :meth:`states_of_rows` for histories ``items[starts[b] : stops[b]]`` of one array."""
+        recent = np.maximum(starts, stops - self.config.max_length)
+        flat = items[places_of(recent, stops)].astype(np.int64)
+        return self._states_of_recent(flat, stops - recent, num_steps, seed)
+
+    def _recent(
+        self, histories: Sequence[Sequence[int] | NDArray[np.integer[Any]]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the last rows (N,) of histories, which the model looks at, and of each how many."""
+        recent = [history[-self.config.max_length :] for history in histories]
+        lengths = np.array([len(history) for history in recent], dtype=np.int64)
+        return np.concatenate(recent).astype(np.int64), lengths
+
+    def _states_of_recent(
+        self,
+        items: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        num_steps: int | None,
+        seed: int | None,
+    ) -> Tensor:
         seed = whole("seed", self.seed if seed is None else seed, 0, MOST_SEED)
         self._refuse_non_finite()
         with evaluating(self):
-            return self._last_states(histories, plain(num_steps), seed, [0] * len(histories))
+            return self._last_states(items, lengths, plain(num_steps), seed, [0] * len(lengths))
 
     def _best(
         self,
@@ -284,24 +316,26 @@ class LaresModel(nn.Module):
 
     def _last_states(
         self,
-        histories: Sequence[Sequence[int] | NDArray[np.integer[Any]]],
+        items: NDArray[np.int64],
+        lengths: NDArray[np.int64],
         num_steps: int | None,
         seed: int,
         sequence_ids: Sequence[int],
     ) -> Tensor:
-        """Return the states (B, d) of checked histories of rows, which draw from ``sequence_ids``."""
-        recent = [history[-self.config.max_length :] for history in histories]
+        """Return the states (B, d) of checked histories, rows (N,) of which each has ``lengths`` (B,),
+        that draw from ``sequence_ids``."""
         packed = PackedHistories.from_flat(
             self.config,
-            torch.from_numpy(np.concatenate(recent).astype(np.int64)).to(self.device),
-            torch.tensor([len(history) for history in recent]),
+            torch.from_numpy(items).to(self.device),
+            torch.from_numpy(lengths),
             torch.tensor(sequence_ids, device=self.device),
         )
         states: Tensor = self.encoder(packed, None, num_steps, seed=seed).last
         if not bool(torch.isfinite(states).all()):
             row = int((~torch.isfinite(states)).any(1).nonzero()[0])
+            history = np.split(items, np.cumsum(lengths)[:-1])[row].tolist()
             raise WeightsError(
-                f"the state of history {np.array(histories[row]).tolist()} (rows of the catalogue) is "
+                f"the state of history {history} (rows of the catalogue) is "
                 "not finite, though every weight is: the weights are too large for their precision"
             )
         return states

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lares.data.batches import places_of
+
 _MOST_CELLS = 1 << 22  # of a matrix: 32 MiB
 _LONG = 1024  # of a longer history each item is listed once
 
@@ -34,6 +36,22 @@ def seen_items(
         for place, row in enumerate(rows.tolist()):
             matrix[place, : sizes[row]] = sets[row]
         yield rows, matrix
+
+
+def seen_in_spans(
+    items: NDArray[np.integer[Any]], starts: NDArray[np.int64], stops: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Do as :func:`seen_items` for histories ``items[starts[b] : stops[b]]``, without a look at each
+    where none is long."""
+    sizes = stops - starts
+    longest = int(sizes.max(initial=0))
+    if longest > _LONG or len(sizes) * longest > _MOST_CELLS:
+        spans = zip(starts.tolist(), stops.tolist(), strict=True)
+        yield from seen_items([items[start:stop] for start, stop in spans])
+    elif len(sizes):
+        matrix = np.zeros((len(sizes), longest), dtype=np.int64)
+        matrix[np.arange(longest) < sizes[:, None]] = items[places_of(starts, stops)]
+        yield np.arange(len(sizes)), matrix
 
 
 def _groups(sizes: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

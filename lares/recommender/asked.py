@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ Rows = NDArray[np.integer[Any]]
 _SHOWN_IDS = 3
 
 
-class Asked(NamedTuple):
+@dataclass(frozen=True)
+class Asked:
     """Hold who asks for a list.
 
     Attributes:
@@ -39,9 +41,27 @@ class Asked(NamedTuple):
     def __len__(self) -> int:
         return len(self.users)
 
-    def histories(self, first: int, end: int) -> list[Rows]:
-        """Return the histories of users ``first..end-1``."""
-        places = zip(self.starts[first:end].tolist(), self.stops[first:end].tolist(), strict=True)
+    def part(self, first: int, end: int) -> Asked:
+        """Return users ``first..end-1`` alone."""
+        return replace(
+            self,
+            users=self.users[first:end],
+            starts=self.starts[first:end],
+            stops=self.stops[first:end],
+        )
+
+    def chosen(self, numbers: NDArray[np.int64]) -> Asked:
+        """Return the users of these numbers (n,) alone."""
+        return replace(
+            self,
+            users=self.users.take(pa.array(numbers)),
+            starts=self.starts[numbers],
+            stops=self.stops[numbers],
+        )
+
+    def histories(self) -> list[Rows]:
+        """Return the history of each."""
+        places = zip(self.starts.tolist(), self.stops.tolist(), strict=True)
         return [self.items[start:stop] for start, stop in places]
 
 
@@ -80,17 +100,39 @@ def asked_by_users(users: Any | None, sequences: Sequences) -> Asked:
     Raises:
         DataError: one is unknown.
     """
-    starts, stops = sequences.offsets[:-1], sequences.offsets[1:]
-    known = Vocabulary(sequences.user_ids)
     if users is None:
-        return Asked(sequences.user_ids, sequences.items, starts, stops, known)
+        return asked_by_places(sequences, None)
+    known = Vocabulary(sequences.user_ids)
     wanted = listed("users", users, "user ids")
     places = known.find(wanted) - 1
     unknown = [wanted[place] for place in np.flatnonzero(places < 0)]
     if unknown:
         raise _unknown_users(unknown, known)
-    ids = sequences.user_ids.take(pa.array(places))
-    return Asked(ids, sequences.items, starts[places], stops[places], known)
+    return asked_by_places(sequences, places)
+
+
+def asked_by_places(sequences: Sequences, places: NDArray[np.int64] | None) -> Asked:
+    """Return users (n,) of the data by their places there, from 0; None is all of them."""
+    starts, stops = sequences.offsets[:-1], sequences.offsets[1:]
+    known, ids = Vocabulary(sequences.user_ids), as_ids(sequences.user_ids)
+    if places is None:
+        return Asked(ids, sequences.items, starts, stops, known)
+    taken = ids.take(pa.array(places))
+    return Asked(taken, sequences.items, starts[places], stops[places], known)
+
+
+def in_rows_of(sequences: Sequences, vocabulary: Vocabulary) -> tuple[Sequences, list[Any]]:
+    """Return histories with items in the rows that ``vocabulary`` has for them, without those that it
+    does not have, and the raw ids of these."""
+    if sequences.vocabulary.equals(vocabulary):
+        return sequences, []
+    ids = sequences.vocabulary.ids.tolist()
+    rows = np.append(0, vocabulary.find(ids)).astype(np.int32)
+    unknown = [ids[place] for place in np.flatnonzero(rows[1:] == 0).tolist()]
+    items = rows[sequences.items]
+    offsets = np.append(0, np.cumsum(items > 0))[sequences.offsets]
+    moved = replace(sequences, items=items[items > 0], offsets=offsets, vocabulary=vocabulary)
+    return moved, unknown
 
 
 def asked_by_histories(histories: Any, vocabulary: Vocabulary) -> Asked:

@@ -27,12 +27,14 @@ from lares.model.model import LaresModel
 from lares.names import shown
 from lares.plain import check_known, one_of, whole
 from lares.recommender.asked import (
+    Asked,
     asked_by_histories,
     asked_by_users,
     item_lists,
     listed,
 )
-from lares.recommender.ranked import BATCH, Candidates, How, lists_table, ranked
+from lares.recommender.bulk import write_lists
+from lares.recommender.ranked import BATCH, Candidates, How, ListMaker, lists_table
 from lares.recommender.stored import Stored, load_stored, save_stored
 from lares.recommender.tables import as_table_of, library_for
 from lares.training.config import (
@@ -241,6 +243,52 @@ class Recommender:
             DataError: (a ValueError) a user or an item is unknown, or a history is empty.
             ConfigError: (a ValueError) an option is out of range.
         """
+        maker, asked = self._lists(users, histories, k, remove_history, exclude, only, depth, seed)
+        return as_table_of(self.tables, pa.concat_tables(list(maker.tables(asked))))
+
+    def recommend_to_file(
+        self,
+        output: str | Path,
+        users: Any = None,
+        histories: Any = None,
+        k: int = 10,
+        *,
+        remove_history: bool = True,
+        exclude: Any = (),
+        only: Any = None,
+        depth: int | None = None,
+        seed: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        """Write what :meth:`recommend` gives into a file, a part at a time.
+
+        A call that was stopped or killed goes on where it was when it is made again, to the same file,
+        which is there when it is whole.
+
+        Args:
+            output: a file whose name ends in ``.parquet``, ``.csv`` or ``.jsonl``.
+            users, histories, k, remove_history, exclude, only, depth, seed: as of :meth:`recommend`.
+            progress: show a bar.
+
+        Raises:
+            DataError, ConfigError: (ValueErrors) as :meth:`recommend`, or the file's form is unknown.
+            Interrupted: SIGINT (Ctrl-C, a notebook's stop button) or SIGTERM came.
+        """
+        maker, asked = self._lists(users, histories, k, remove_history, exclude, only, depth, seed)
+        write_lists(Path(output), maker, asked, progress=progress)
+
+    def _lists(
+        self,
+        users: Any,
+        histories: Any,
+        k: int,
+        remove_history: bool,
+        exclude: Any,
+        only: Any,
+        depth: int | None,
+        seed: int | None,
+    ) -> tuple[ListMaker, Asked]:
+        """Return what makes the lists that were asked for, and for whom."""
         model, vocabulary = self.model, self._vocabulary
         if users is not None and histories is not None:
             raise ConfigError("give users or histories, one of them")
@@ -258,8 +306,7 @@ class Recommender:
             depth=depth,
             seed=seed,
         )
-        parts = list(ranked(model, vocabulary, asked, how))
-        return as_table_of(self.tables, pa.concat_tables(parts))
+        return ListMaker(model, vocabulary, how), asked
 
     def similar_items(self, items: Any, k: int = 10) -> Any:
         """Return the ``k`` items most similar to each, by the cosine of their embeddings.
@@ -283,7 +330,9 @@ class Recommender:
         parts = []
         for first in range(0, max(len(rows), 1), BATCH):
             some = rows[first : first + BATCH]
-            best, scores = candidates.best(embeddings[some], k, list(some[:, None]))
+            best, scores = candidates.best(
+                embeddings[some], k, [(np.arange(len(some)), some[:, None])]
+            )
             parts.append(
                 lists_table({"similar_to": vocabulary.take(some)}, vocabulary, best, scores)
             )

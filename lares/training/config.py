@@ -125,9 +125,9 @@ class SamplingOptions:
     """Samples that a training step learns from.
 
     Attributes:
-        samples: Kind of samples. As published, every prefix of a history is a sample and is encoded by
-            itself; with users, a history is encoded once and all its prefixes learn from that. With auto
-            'lares train' takes users, but for models that mix whole windows.
+        samples: Kind of samples. As published, every prefix of a history is a sample, encoded by itself;
+            with users, a history is encoded once and all its prefixes learn from that. auto has 'lares
+            train' take users, but for models that mix whole windows.
         overlap: Least number of context items, with users, of targets beyond a long history's first
             window; null is half the window.
         aligned: Number of targets, with users, that alignment compares in a step, drawn for every step;
@@ -438,20 +438,11 @@ class PosttrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.trainer.patience == 0:
+        left = self.left_to_data()
+        if left:
             raise ConfigError(
-                "trainer.patience is 0, which 'lares train' fits to the data's size; post-training "
-                "needs a whole number of at least 1"
-            )
-        if self.sampling.samples == "auto":
-            raise ConfigError(
-                "sampling.samples is 'auto', which is for 'lares train'; it must be one of prefixes, "
-                "users"
-            )
-        if "sasrec" in self.trainer.baselines:
-            raise ConfigError(
-                "trainer.baselines has 'sasrec', which lares train alone can train; leave it, or name "
-                "it for the run that this one starts from"
+                f"{left[0]} is {FITTED[left[0]]!r}, which 'lares train' fits to the data; "
+                "post-training needs another value"
             )
         rollouts, size = self.objective.rollouts, self.optimizer.batch_size
         if rollouts > MOST_ROLLOUTS or (rollouts + 2) * size > MOST_ENCODINGS:

@@ -64,7 +64,7 @@ class Display:
             initial=done,
             desc=f"epoch {epoch}/{self._max_epochs}",
             unit=" samples",
-            disable=not (self._wanted and _shows_bars()),
+            disable=not (self._wanted and shows_bars()),
             leave=False,
         )
 
@@ -94,7 +94,7 @@ class Display:
             )
 
 
-def _shows_bars() -> bool:
+def shows_bars() -> bool:
     """Return whether a bar can be drawn over: into a file it is thousands of lines."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()

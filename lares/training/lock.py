@@ -18,8 +18,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Be the only one to write into ``folder``.
+def held(folder: Path, option: str = "--out") -> Iterator[None]:
+    """Be the only one to write into ``folder``, which messages say that ``option`` names.
 
     The system lets go of the lock when the process ends, however it ends, so a file that is left
     locks nobody out.
@@ -29,7 +29,7 @@ def held(folder: Path) -> Iterator[None]:
         FileNotFoundError: there is no folder.
     """
     path = folder / LOCK_FILE
-    handle = _open_and_lock(path)
+    handle = _open_and_lock(path, option)
     try:
         os.truncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
@@ -39,7 +39,7 @@ def held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _open_and_lock(path: Path) -> int:
+def _open_and_lock(path: Path, option: str) -> int:
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -47,7 +47,8 @@ def _open_and_lock(path: Path) -> int:
             raise
         except OSError as error:
             raise ConfigError(
-                f"{path.parent} cannot be written to: {error.strerror or error}; give another --out"
+                f"{path.parent} cannot be written to: {error.strerror or error}; "
+                f"give another {option}"
             ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,8 +56,8 @@ def _open_and_lock(path: Path) -> int:
             holder = os.read(handle, 1000).decode(errors="replace") or "another process"
             os.close(handle)
             raise ConfigError(
-                f"{path.parent} is in use: {holder} writes to this run; wait for it, stop it, or give "
-                "another --out"
+                f"{path.parent} is in use: {holder} writes there; wait for it, stop it, or give "
+                f"another {option}"
             ) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:

@@ -17,9 +17,8 @@ import pytest
 import torch
 
 from lares import LaresConfig, LaresModel
+from lares.cli import histories as command
 from lares.cli import main
-from lares.cli import recommend as command
-from lares.cli.recommend import read_histories
 from lares.data.formats.text_lines import text_lines
 from lares.data.vocabulary import Vocabulary
 from lares.errors import DataError
@@ -392,6 +391,6 @@ def test_a_place_is_named_once(content: str, tmp_path: Path) -> None:
     path = tmp_path / "histories.csv"
     path.write_text(content)
     with pytest.raises(DataError) as caught:
-        read_histories(None, str(path))
+        list(command.read_histories(None, str(path)))
     assert str(caught.value).startswith(f"{path}, line 2: ")
     assert str(caught.value).count(str(path)) == 1

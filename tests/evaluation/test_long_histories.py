@@ -16,7 +16,7 @@ from lares.data.vocabulary import Vocabulary
 from lares.evaluation import evaluate_popularity, metrics_from_ranks, target_ranks
 from lares.evaluation.evaluate import depth_ranks
 from lares.model import seen
-from lares.model.seen import seen_items
+from lares.model.seen import seen_in_spans, seen_items
 from tests.data.tables import peak_megabytes
 
 N_ITEMS = 40
@@ -161,3 +161,19 @@ print(open("/proc/self/status").read())
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert peak_megabytes(done.stdout) < 1500
+
+
+@pytest.mark.parametrize("longest", [0, 1, 9, 1500, 60_000])
+def test_spans_leave_out_what_lists_do(longest: int) -> None:
+    """In order and out of it, overlapping, empty, and so long that there are several matrices."""
+    generator = np.random.default_rng(longest)
+    items = generator.integers(1, 3000, size=70_000).astype(np.int32)
+    starts = generator.integers(0, 10_000, size=200)
+    stops = starts + generator.integers(0, longest + 1, size=200)
+    histories = [items[start:stop] for start, stop in zip(starts, stops, strict=True)]
+    found: dict[int, set[int]] = {}
+    for numbers, matrix in seen_in_spans(items, starts, stops):
+        assert matrix.dtype == np.int64
+        assert matrix.size <= 1 << 22
+        found |= {n: {*row} - {0} for n, row in zip(numbers.tolist(), matrix.tolist(), strict=True)}
+    assert found == {n: {*history.tolist()} for n, history in enumerate(histories)}

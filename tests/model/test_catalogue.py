@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -74,3 +75,12 @@ def test_states_of_rows_are_those_that_lists_are_made_of(model: LaresModel) -> N
     deeper = model.states_of_rows(histories, num_steps=2, seed=3)
     found = model.recommend_rows(histories, 4, remove_history=False, num_steps=2, seed=3)
     assert model.catalogue.top_k(deeper, 4).tolist() == found
+
+
+def test_states_of_spans_are_those_of_lists(model: LaresModel) -> None:
+    """Spans may overlap, and be longer than the window."""
+    items = np.array([5, 8, 4, *range(1, 9)] * 10, np.int32)
+    starts, stops = np.array([0, 2, 1, 0]), np.array([1, 90, 3, 110])
+    histories = [items[start:stop] for start, stop in zip(starts, stops, strict=True)]
+    expected = model.states_of_rows(histories, 2, 3)
+    assert torch.allclose(model.states_of_spans(items, starts, stops, 2, 3), expected, atol=1e-6)

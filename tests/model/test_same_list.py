@@ -69,9 +69,9 @@ def test_in_any_place_and_batch(case: str) -> None:
 def test_states_are_the_same_bits_in_any_batch(case: str) -> None:
     """By the CPU kernel; PyTorch's matrix products round by the shape of the batch."""
     model, rows = make(**CASES[case]), histories(300)
-    whole = model._last_states(rows, None, 0, [0] * 300)
+    whole = model.states_of_rows(rows, seed=0)
     for first, size in ((0, 1), (7, 1), (0, 2), (100, 33), (299, 1)):
-        part = model._last_states(rows[first : first + size], None, 0, [0] * size)
+        part = model.states_of_rows(rows[first : first + size], seed=0)
         assert part.equal(whole[first : first + size])
 
 

@@ -119,7 +119,7 @@ def test_what_is_not_left_to_the_data_is_refused() -> None:
         TrainConfig.from_dict({"model": {"max_length": -1}})
     with pytest.raises(ConfigError, match="max_length is False"):
         TrainConfig.from_dict({"model": {"max_length": False}})
-    with pytest.raises(ConfigError, match=r"trainer.patience is 0, which 'lares train'"):
+    with pytest.raises(ConfigError, match="trainer.patience is 0, which 'lares train'"):
         PosttrainConfig.from_dict({"trainer": {"patience": 0}})
     with pytest.raises(ConfigError, match="batch_size is 0; it must be a whole number in 1"):
         PosttrainConfig.from_dict({"optimizer": {"batch_size": 0}})

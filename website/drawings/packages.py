@@ -41,7 +41,6 @@ KERNELS = {
 # Where arrows run: the places along the two boxes' edges, and the height at which they change from one
 # to the other. No arrow follows from others.
 ARROWS: dict[tuple[str, str], tuple[float, ...]] = {
-    ("cli", "training"): (122,),
     ("recommender", "training"): (347,),
     ("training", "evaluation"): (122,),
     ("training", "objectives"): (347,),
@@ -67,7 +66,7 @@ ARROWS: dict[tuple[str, str], tuple[float, ...]] = {
     ("binding", "spec"): (220,),
     ("spec", "common"): (370,),
 }
-SIDEWAYS = ("triton", "reference")
+SIDEWAYS = (("triton", "reference"), ("cli", "recommender"))  # between boxes side by side
 # From one package to the other.
 ACROSS = {("model", FACE): (410,), ("integrations", "interop"): (560,)}
 
@@ -88,8 +87,10 @@ def packages() -> str:
         bend = [(way[0], way[1]), (way[2], way[1])] if len(way) > 1 else []
         points = [(way[0], start.bottom), *bend, (way[-1], end.y)]
         drawing.arrow(points, "orange" if edge in ACROSS else "grey")
-    start, end = (boxes[name] for name in SIDEWAYS)
-    drawing.arrow([(start.x, start.y + 25), (end.right, end.y + 25)])
+    for edge in SIDEWAYS:
+        start, end = (boxes[name] for name in edge)
+        along = (start.x, end.right) if start.x > end.x else (start.right, end.x)
+        drawing.arrow([(x, start.y + 25) for x in along])
     drawing.arrow([(440, boxes[FACE].bottom), (440, boxes["own_backends"].y)], dashed=True)
     drawing.text(450, 660, "at the first question", "small")
     for name, (text, box) in rooms.items():
