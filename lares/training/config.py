@@ -50,6 +50,7 @@ FITTED: dict[str, object] = {
     "trainer.patience": 0,
     "objective.align_short_only": True,
     "sampling.samples": "auto",
+    "sampling.overlap": -1,
 }
 _DECIDED_WITH = {"objective.align_short_only": ("objective.alpha", "objective.gamma")}
 MOST_ROLLOUTS = 256  # a draw's address has 8 bits for its rollout
@@ -125,17 +126,17 @@ class SamplingOptions:
     """Samples that a training step learns from.
 
     Attributes:
-        samples: Kind of samples. As published, every prefix of a history is a sample, encoded by itself;
-            with users, a history is encoded once and all its prefixes learn from that. auto has 'lares
-            train' take users, but for models that mix whole windows.
+        samples: Kind of samples. As published, every prefix of a history is a sample, encoded alone; with
+            users, a history is encoded once and all its prefixes learn from that. auto has 'lares train'
+            take users, but for models that mix whole windows.
         overlap: Least number of context items, with users, of targets beyond a long history's first
-            window; null is half the window.
+            window; null is half the window. -1 has 'lares train' take 5, or half a short window.
         aligned: Number of targets, with users, that alignment compares in a step, drawn for every step;
             0 compares all.
     """
 
     samples: Samples = "prefixes"
-    overlap: int | None = option(None, whole_in(0))
+    overlap: int | None = option(None, whole_in(-1))
     aligned: int = option(1024, whole_in(0))
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lares.model.config import LaresConfig
 from lares.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _LONG = 20  # training samples a user on average
 _WINDOW = {"short": 20, "long": 50}  # items
+_OVERLAP = 5  # items of context
 _STEPS = 250  # of an epoch, about: few epochs are then enough steps to learn from
 _BATCHES = (256, 512, 1024)
 _MANY = 300_000  # training samples: an epoch of so many is worth several of a small set
@@ -38,7 +40,9 @@ def fit_to_data(config: TrainConfig, dataset: Dataset) -> Fitted:
     length = "long" if per_user >= _LONG else "short"
     objective = config.objective
     stands_alone = config.model_config(2).prefixes_stand_alone
+    window = config.model.get("max_length", LaresConfig.max_length) or _WINDOW[length]
     found: dict[str, Any] = {
+        "sampling.overlap": min(_OVERLAP, window // 2),
         "sampling.samples": "users" if stands_alone else "prefixes",
         "model.max_length": _WINDOW[length],
         "optimizer.batch_size": next(

@@ -13,7 +13,13 @@ from lares.data.readers import load_dataset
 from lares.data.vocabulary import Vocabulary
 from lares.errors import ConfigError
 from lares.model.model import LaresModel
-from lares.training.config import DEFAULT_RECIPE, PosttrainConfig, TrainConfig, read_config
+from lares.training.config import (
+    DEFAULT_RECIPE,
+    PosttrainConfig,
+    SamplingOptions,
+    TrainConfig,
+    read_config,
+)
 from lares.training.fitted import fit_to_data
 from lares.training.spt import train
 from tests.training.helpers import small_config
@@ -63,6 +69,20 @@ def test_long_histories_are_not_aligned(length: int, alpha: float) -> None:
     assert fitted.config.left_to_data() == []
     said = "".join(fitted.notes)
     assert ("--objective.alpha 0.0" in said) == (alpha == 0)
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(0, 5), (20, 5), (4, 2), (1, 0)])
+def test_the_overlap_fits_the_window(window: int, overlap: int) -> None:
+    asked = {"model": {"max_length": window}, "sampling": {"overlap": -1, "samples": "auto"}}
+    sampling = fit_to_data(TrainConfig.from_dict(asked), dataset_of(100, 10)).config.sampling
+    assert (sampling.overlap, sampling.samples) == (overlap, "users")
+
+
+def test_models_that_mix_windows_are_trained_on_prefixes() -> None:
+    asked = {"model": {"core": "filter"}, "sampling": {"samples": "auto"}}
+    assert fit_to_data(
+        TrainConfig.from_dict(asked), dataset_of(100, 10)
+    ).config.sampling == SamplingOptions(samples="prefixes")
 
 
 def test_what_is_given_stays() -> None:
