@@ -126,9 +126,9 @@ class SamplingOptions:
     """Samples that a training step learns from.
 
     Attributes:
-        samples: Kind of samples. As published, every prefix of a history is a sample, encoded alone; with
-            users, a history is encoded once and all its prefixes learn from that. auto has 'lares train'
-            take users, but for models that mix whole windows.
+        samples: Kind of samples. As published, every prefix of a history is a sample, encoded alone;
+            with users, a history is encoded once and all its prefixes learn from that. With auto 'lares
+            train' takes users, but for models that mix whole windows.
         overlap: Least number of context items, with users, of targets beyond a long history's first
             window; null is half the window. -1 has 'lares train' take 5, or half a short window.
         aligned: Number of targets, with users, that alignment compares in a step, drawn for every step;
