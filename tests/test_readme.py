@@ -50,6 +50,23 @@ def test_the_page_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         exec(block, given)
 
 
+@pytest.mark.long
+def test_the_page_of_hyper_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its search runs; of its trials two epochs of two."""
+    optuna = pytest.importorskip("optuna")  # of the extra docs
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks("docs/guide/hyperparameters.md")
+    block = block.replace("n_trials=10", "n_trials=2").replace(
+        '"max_epochs": 20', '"max_epochs": 2'
+    )
+    given = {"interactions": WALKS}
+    exec(block, given)
+    study = given["study"]
+    assert len(study.trials) == 2
+    assert 0 <= study.best_value <= 1
+
+
 PAGES = [*ROOT.glob("*.md"), ROOT / "csrc" / "README.md", *(ROOT / "docs").rglob("*.md")]
 
 
