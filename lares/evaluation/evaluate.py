@@ -17,10 +17,12 @@ from torch import Tensor
 
 from lares.data.batches import pack
 from lares.data.split import Split
+from lares.errors import ConfigError
 from lares.evaluation.lists import ListStatistics
 from lares.evaluation.ranking import DEFAULT_KS, catalogue_target_ranks, metrics_from_ranks
 from lares.metrics import USUAL, chosen_metrics, wants_lists
 from lares.model.config import EVALUATION_STATES, MOST_SEED
+from lares.model.histories import elements
 from lares.model.model import LaresModel
 from lares.model.modes import evaluating
 from lares.model.packed import PackedHistories
@@ -28,6 +30,8 @@ from lares.model.seen import seen_items
 from lares.model.streams import batches, chunk_of, chunk_seed
 from lares.plain import one_of, whole
 from lares_kernels.spec.noise import MAX_SEQUENCES
+
+_DEPTHS = "reasoning depths"
 
 
 @torch.no_grad()
@@ -59,7 +63,7 @@ def depth_ranks(
         raise ValueError("there is no sample to evaluate")
     batch_size = whole("batch_size", batch_size, 1)
     first_id = whole("first_id", first_id, 0)
-    depths = [whole("depth", depth, 0) for depth in depths]
+    depths = [whole("depth", depth, 0) for depth in elements("depths", depths, _DEPTHS)]
     seed = whole("seed", model.seed if seed is None else seed, 0, MOST_SEED)
     recurrent = model.config.is_recurrent
     if not depths or (min(depths) < 1 if recurrent else set(depths) != {0}):
@@ -187,6 +191,9 @@ def measured(
         ValueError: as :func:`evaluate`.
     """
     asked = chosen_metrics(metrics)
+    depths, ks = elements("depths", depths, _DEPTHS), elements("ks", ks, "cut-offs")
+    if not ks:
+        raise ConfigError("ks is empty; give cut-offs, such as 5 and 10")
     lists = None
     if wants_lists(asked):
         n_items = model.config.n_items - 1

@@ -103,6 +103,19 @@ def test_depths_must_fit(model_and_data) -> None:
         evaluate(plain, dataset.test, depths=[1])
 
 
+def test_depths_and_cut_offs_are_lists(model_and_data) -> None:
+    model, dataset = model_and_data
+    with pytest.raises(ValueError, match="depths is 2; it must be a list of reasoning depths"):
+        evaluate(model, dataset.test, depths=2)
+    with pytest.raises(ValueError, match="ks is 10; it must be a list of cut-offs"):
+        evaluate(model, dataset.test, depths=[2], ks=10)
+    with pytest.raises(ValueError, match="ks is empty"):
+        evaluate(model, dataset.test, depths=[2], ks=[])
+    options = {"metrics": ("recall", "repeats")}
+    listed = evaluate(model, dataset.test, depths=[1, 2], ks=[3, 5], **options)
+    assert evaluate(model, dataset.test, depths=iter([1, 2]), ks=iter([3, 5]), **options) == listed
+
+
 def test_popularity(interactions: Path) -> None:
     dataset = load_dataset(interactions)
     counts = dataset.item_counts()
