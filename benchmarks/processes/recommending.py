@@ -125,6 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
                 check=True,
                 stdout=subprocess.PIPE,
                 text=True,
+                errors="replace",
             )
             found = json.loads(done.stdout.splitlines()[-1])
             row = {"items": items, "users": users, "command": shlex.join(["python", *own])}

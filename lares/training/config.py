@@ -390,18 +390,16 @@ class TrainConfig(RunConfig):
         return type(length) is int and length == 0
 
     def without_recurrence(self) -> TrainConfig:
-        """Return the options of the baseline ``sasrec``: these under those of the recipe.
-
-        Raises:
-            ConfigError: the model is nothing without its recurrence.
-        """
-        alone = {"trainer": {"baselines": ["popularity"]}, "objective": {"deep_supervision": 0.0}}
+        """Return the options of the baseline ``sasrec``: the recipe's over these, with as many layers,
+        each of which runs once."""
+        model = self.model_config(2)
+        alone = {
+            "trainer": {"baselines": ["popularity"]},
+            "objective": {"deep_supervision": 0.0},
+            "model": {"n_pre_layers": model.n_pre_layers + model.n_core_layers},
+        }
         recipe = read_yaml(RECIPES_FOLDER / "sasrec.yaml")
-        options = merge_options(merge_options(self.to_dict(), recipe), alone)
-        try:
-            return TrainConfig.from_dict(options)
-        except ConfigError as error:
-            raise ConfigError(f"trainer.baselines has 'sasrec', but {error}") from error
+        return TrainConfig.from_dict(merge_options(merge_options(self.to_dict(), recipe), alone))
 
     def to_dict(self) -> dict[str, Any]:
         """All options as nested plain values, the model's with their defaults filled in."""
@@ -444,6 +442,11 @@ class PosttrainConfig(RunConfig):
             raise ConfigError(
                 f"{left[0]} is {FITTED[left[0]]!r}, which 'lares train' fits to the data; "
                 "post-training needs another value"
+            )
+        if "sasrec" in self.trainer.baselines:
+            raise ConfigError(
+                "trainer.baselines has 'sasrec', which lares train alone can train; leave it, or name "
+                "it for the run that this one starts from"
             )
         rollouts, size = self.objective.rollouts, self.optimizer.batch_size
         if rollouts > MOST_ROLLOUTS or (rollouts + 2) * size > MOST_ENCODINGS:

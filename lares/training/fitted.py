@@ -57,7 +57,9 @@ def fit_to_data(config: TrainConfig, dataset: Dataset) -> Fitted:
     taken = [
         f"--{name} {found[name]}"
         for name in left
-        if name != "objective.align_short_only" and found[name] != value_of(asked, name)
+        if name != "objective.align_short_only"
+        and found[name] != value_of(asked, name)
+        and not (name == "sampling.overlap" and found["sampling.samples"] == "prefixes")
     ]
     note = f"note: {samples:,} training samples, {per_user:.1f} a user: taken {', '.join(taken)}"
     return Fitted(config.decided(found), (note,) if taken else ())

@@ -18,6 +18,7 @@ from lares.training.comparison import popularity_rows
 from lares.training.config import (
     RECIPES_FOLDER,
     PosttrainConfig,
+    TrainConfig,
     TrainerOptions,
     read_config,
     recipes,
@@ -174,14 +175,19 @@ def test_quick_names_popularity_and_classes_name_nothing() -> None:
     assert TrainerOptions().baselines == []
 
 
+def test_sasrec_has_as_many_layers_as_the_model() -> None:
+    options = {"n_pre_layers": 1, "n_core_layers": 2}
+    sasrec = TrainConfig.from_dict({"model": options}).without_recurrence()
+    assert (sasrec.model["n_pre_layers"], sasrec.model["n_core_layers"]) == (3, 0)
+    assert (sasrec.objective.alpha, sasrec.objective.gamma) == (0, 0)
+
+
 def test_baselines_that_cannot_be(interactions: Path, tmp_path: Path) -> None:
     asked = {"baselines": ["sasrec"]}
     with pytest.raises(ConfigError, match="no recurrence to leave out"):
         small_config(
             interactions, model={"n_core_layers": 0}, objective={"gamma": 0}, trainer=asked
         )
-    with pytest.raises(ConfigError, match="has 'sasrec', but"):
-        small_config(interactions, model={"n_pre_layers": 0}, trainer=asked)
     with pytest.raises(ConfigError, match="baselines is 'mean'; it must be one of popularity, sa"):
         small_config(interactions, trainer={"baselines": ["mean"]})
     with pytest.raises(ConfigError, match="it must be a list of words"):

@@ -168,7 +168,7 @@ def test_state_of_something_else(interactions: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "options", "message"),
     [
-        ("trainer", {"patience": 0}, "trainer.patience is 0"),
+        ("trainer", {"patience": -1}, "trainer.patience is -1"),
         ("trainer", {"precision": "8-true"}, "trainer.precision is '8-true'"),
         ("trainer", {"test_depths": []}, "trainer.test_depths is empty"),
         ("trainer", {"test_depths": [0]}, "trainer.test_depths is 0"),
@@ -193,7 +193,7 @@ def test_bad_options(tmp_path: Path, section: str, options: dict, message: str) 
 
 
 def test_recipes_are_valid() -> None:
-    assert recipes() == ["demo", "published", "sasrec", "shared"]
+    assert recipes() == ["demo", "published", "quick", "sasrec", "shared"]
     for name in recipes():
         from lares.training.config import RECIPES_FOLDER
 

@@ -184,8 +184,10 @@ def test_learns_in_fewer_encodings_and_resumes(interactions: Path, tmp_path: Pat
 
 
 def test_on_the_command_line() -> None:
-    config, _ = parse(["data.csv", "--samples", "users", "--sampling.overlap", "5"])
+    published = ["data.csv", "--recipe", "published"]
+    config, _ = parse([*published, "--samples", "users", "--sampling.overlap", "5"])
     assert config.sampling == SamplingOptions("users", 5)
-    assert parse(["data.csv"])[0].sampling.samples == "prefixes"
+    assert parse(published)[0].sampling.samples == "prefixes"
+    assert parse(["data.csv"])[0].sampling.samples == "auto"
     with pytest.raises(ConfigError, match=r"sampling\.samples is 'user'"):
         parse(["data.csv", "--samples", "user"])

@@ -45,7 +45,7 @@ def test_on_drawn_data(few: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> No
         for entry in entries:
             explained = entry.startswith(("Speed:", "  lares", "note:"))
             assert explained or not FIGURE.search(entry) or entry.startswith("drawn  "), entry
-        assert all(len(line) <= 80 for line in lines if str(few) not in line), lines
+        assert all(len(line) <= 80 for line in lines if str(few)[:40] not in line), lines
     for model in ("SASRec", "LARES"):
         assert f"drawn  {model}: the same numbers: scores within" in told
         for what in ("epoch of 2 steps", "1 request, ", "40 requests"):
