@@ -129,7 +129,7 @@ MISTAKES = {
     "train": "no data: give DATA",
     "train x --trainer.patiense=3": "did you mean '--trainer.patience'?",
     "train x --trainer.patience=many": "trainer.patience",
-    "train x --trainer.patience=0": "trainer.patience is 0",
+    "train x --trainer.patience=-1": "trainer.patience is -1",
     "train x --trainer.accelerator=zzz": "trainer.accelerator is 'zzz'; it must be one of auto",
     "train x --trainer.precision=8": "trainer.precision is '8'",
     "train x --model.core=rnn": "core is 'rnn'",
