@@ -66,11 +66,7 @@ LONG = (
     "tests/cli/test_plot.py::test_what_a_picture_says[recall@10]",
     "tests/cli/test_plot.py::test_what_is_stored_needs_no_torch",
     "tests/kernels/cuda/test_compiled.py::test_backward",
-    "tests/kernels/cuda/test_compiled.py::test_instructions",
-    "tests/kernels/cuda/test_compiled.py::test_registers_and_spills",
-    "tests/kernels/cuda/test_compiled.py::test_registers_of_backward",
-    "tests/kernels/cuda/test_compiled.py::test_registers_of_the_low_latency_plan[64]",
-    "tests/kernels/cuda/test_compiled.py::test_registers_of_the_low_latency_plan[128]",
+    "tests/kernels/cuda/test_compiled.py::test_registers_spills_and_instructions",
     "tests/kernels/cuda/test_compiled.py::test_the_low_latency_plan[64]",
     "tests/kernels/cuda/test_compiled.py::test_the_low_latency_plan[128]",
     # Of widths past 32, which take the emulator minutes to compile.

@@ -1,6 +1,7 @@
 """What the CUDA kernels take once compiled for cards: remembered under a hash of what nvcc compiles.
 
-That is the source as the preprocessor leaves it, headers and all, and the flags and version of nvcc.
+That is the source as the preprocessor leaves it, headers and all, the flags and version of nvcc, and
+the version of the disassembler.
 ``python -m tests.kernels.cuda.compiled`` writes ``compiled.json`` anew.
 """
 
@@ -37,12 +38,37 @@ class Report(NamedTuple):
     loads: int
 
 
+class Instructions(NamedTuple):
+    """How many instructions of a kind a kernel has once disassembled, and its mangled name."""
+
+    card: str
+    name: str
+    total: int
+    products: int  # HMMA.16816.F32.BF16
+    local: int  # LDL and STL
+    minima: int  # FMNMX
+    losing_nan: int  # of these
+    shared_loads: int  # LDS.128
+    streams: int  # LDG.E.128.CONSTANT
+    streams_before: int  # any product
+    copies: int  # LDGSTS
+    exchanges: int  # MOVM
+
+
+class Found(NamedTuple):
+    """What is remembered of a source."""
+
+    reports: list[Report]
+    instructions: list[Instructions]
+
+
 @dataclass(frozen=True)
 class Unit:
     """A source, compiled for cards that are not here.
 
     Attributes:
         nvcc: the compiler.
+        cuobjdump: the disassembler.
         source: a file of CUDA C++.
         flags: of the compiler; none names a place but ``-I``.
         folders: where headers are looked for.
@@ -50,6 +76,7 @@ class Unit:
     """
 
     nvcc: str
+    cuobjdump: str
     source: Path
     flags: tuple[str, ...]
     folders: tuple[Path, ...]
@@ -58,42 +85,37 @@ class Unit:
     @cached_property
     def key(self) -> str:
         """The hash of all that decides what the source is compiled to."""
-        version = self._run("--version").stdout
+        versions = [_run(name, "--version").stdout for name in (self.nvcc, self.cuobjdump)]
         variables = [f"{name}={os.environ.get(name, '')}" for name in _VARIABLES]
         # Without -P it would name the places of its headers.
-        text = self._run("-E", "-Xcompiler", "-P", *self._arguments).stdout
-        whole = "\0".join([version, *self.flags, *variables, self.source.name, text])
+        text = _run(self.nvcc, "-E", "-Xcompiler", "-P", *self._arguments).stdout
+        whole = "\0".join([*versions, *self.flags, *variables, self.source.name, text])
         return hashlib.sha256(whole.encode()).hexdigest()[:24]
 
     @cached_property
-    def reports(self) -> list[Report]:
-        """What each kernel takes on each card, compiled now or remembered."""
-        rows = RECORD.look_up(self.key)
-        return self._compiled if rows is None else [Report(*row) for row in rows]
+    def found(self) -> Found:
+        """What each kernel takes and is made of on each card, compiled now or remembered."""
+        reports, instructions = RECORD.resolve(self.key, self.source.name, self._compiled)
+        return Found(
+            [Report(*row) for row in reports], [Instructions(*row) for row in instructions]
+        )
 
-    @property
-    def machine_code(self) -> Path:
-        """The kernels of every card, compiled now; what they take is held to what is remembered."""
-        assert self._compiled
-        return self.target
-
-    @cached_property
-    def _compiled(self) -> list[Report]:
-        done = self._run("-fatbin", "-Xptxas", "-v", *self._arguments, "-o", str(self.target))
-        found = reports_in(done.stderr)
-        RECORD.hold(self.key, self.source.name, [list(report) for report in found])
-        return found
+    def _compiled(self) -> list[list[list[str | int]]]:
+        target = str(self.target)
+        done = _run(self.nvcc, "-fatbin", "-Xptxas", "-v", *self._arguments, "-o", target)
+        code = _run(self.cuobjdump, "-sass", target).stdout
+        found = Found(reports_in(done.stderr), instructions_in(code))
+        return [[list(row) for row in rows] for rows in found]
 
     @property
     def _arguments(self) -> list[str]:
         return [*self.flags, *(f"-I{path}" for path in self.folders), str(self.source)]
 
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [self.nvcc, *arguments], capture_output=True, text=True, timeout=900, check=False
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        return done
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
 
 
 def reports_in(text: str) -> list[Report]:
@@ -110,6 +132,38 @@ def reports_in(text: str) -> list[Report]:
         assert stack is not None, part
         found.append(Report(kernel[2], kernel[1], *map(int, (*used.groups(), *stack.groups()))))
     return found
+
+
+def instructions_in(text: str) -> list[Instructions]:
+    """Return what a disassembly holds of each kernel."""
+    before, *functions = text.split("Function :")
+    card = ""  # is named before its first function
+    found = []
+    for previous, function in zip([before, *functions], functions, strict=False):
+        card = (re.findall(r"\.target\s+sm_(\w+)", previous) or [card])[-1]
+        minima = re.findall(r"\bFMNMX\S*", function)
+        ahead = function.partition("HMMA")[0]
+        found.append(
+            Instructions(
+                card,
+                function.split()[0],
+                _count(r"^\s+/\*[0-9a-f]{4,}\*/", function),
+                function.count("HMMA.16816.F32.BF16"),
+                _count(r"\b(?:LDL|STL)\b", function),
+                len(minima),
+                sum("NAN" not in name for name in minima),
+                _count(r"\bLDS\.128\b", function),
+                _count(r"\bLDG\.E\.128\.CONSTANT\b", function),
+                _count(r"\bLDG\.E\.128\.CONSTANT\b", ahead),
+                function.count("LDGSTS"),
+                _count(r"\bMOVM\b", function),
+            )
+        )
+    return found
+
+
+def _count(pattern: str, text: str) -> int:
+    return len(re.findall(pattern, text, re.MULTILINE))
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.kernels.cuda.compiled import Unit
+from tests.kernels.cuda.compiled import Instructions, Unit
 from tests.kernels.cuda.conftest import ROOT, build, build_cuda
 
 ARCHITECTURES = ("80", "90a", "100a")
@@ -57,6 +56,7 @@ def unit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = ROOT / "csrc"
     return Unit(
         command,
+        disassembler(),
         folder / "cuda" / f"{source}.cu",
         (*flags.split(), *defines),
         (folder, folder / "cuda", folder / "cuda" / "device"),
@@ -93,7 +93,7 @@ class Kernel(NamedTuple):
 
 def kernels(unit: Unit) -> list[Kernel]:
     found = []
-    for report in unit.reports:
+    for report in unit.found.reports:
         shape = re.search(r"Li(\d+)E(?:Li(\d+)ELb([01])ELb([01])ELi(\d)E)?", report.name)
         kind = re.search(r"(Forward|Backward|Split|WeightGradients)", report.name)
         assert shape is not None, report
@@ -115,38 +115,23 @@ def kernels(unit: Unit) -> list[Kernel]:
     return found
 
 
-def disassembled(unit: Unit) -> list[str]:
-    """Machine code of each kernel."""
-    done = subprocess.run(
-        [disassembler(), "-sass", str(unit.machine_code)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    before, *functions = done.stdout.split("Function :")
-    card = ""  # is named before its first function
-    for previous, text in zip([before, *functions], functions, strict=False):
-        card = (re.findall(r"\.target\s+(\w+)", previous) or [card])[-1]
-        count = len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", text, re.MULTILINE))
-        print("instructions:", card, count, text.split()[0])
-    return functions
+def disassembled(unit: Unit) -> list[Instructions]:
+    """What each kernel is made of."""
+    for found in unit.found.instructions:
+        print("instructions:", found.card, found.total, found.name)
+    return unit.found.instructions
 
 
-def loses_nan(text: str) -> bool:
-    """Return whether a larger or smaller of two numbers is taken that is not NaN where one is."""
-    return any("NAN" not in name for name in re.findall(r"\bFMNMX\S*", text))
-
-
-def check(text: str) -> None:
+def check(found: Instructions) -> None:
     """Every kernel has products on the tensor cores, loses no NaN and spills nothing."""
-    assert "HMMA.16816.F32.BF16" in text
-    assert not loses_nan(text)
-    assert not re.search(r"\b(LDL|STL)\b", text)
+    assert found.products, found
+    # A larger or smaller of two numbers is taken that is NaN where one is.
+    assert not found.losing_nan, found
+    assert not found.local, found
 
 
 @of_every_width("forward")
-def test_registers_and_spills(unit: Unit) -> None:
+def test_registers_spills_and_instructions(unit: Unit) -> None:
     found = kernels(unit)
     assert found
     for kernel in found:
@@ -161,75 +146,61 @@ def test_registers_and_spills(unit: Unit) -> None:
     pieces = {32: {0}, 64: {0, 1}, 128: {0, 2}}
     assert {kernel.pieces for kernel in found} == pieces[found[0].width]
 
-
-@of_every_width("forward")
-def test_instructions(unit: Unit) -> None:
     functions = disassembled(unit)
-    assert len(functions) == len(unit.reports)
-    for text in functions:
-        shape = re.search(r"Li(\d+)ELi(\d+)ELb([01])ELb([01])ELi(\d)E", text)
+    assert len(functions) == len(found)
+    for made in functions:
+        shape = re.search(r"Li(\d+)ELi(\d+)ELb([01])ELb([01])ELi(\d)E", made.name)
         assert shape is not None
         shared = shape[3] == "1" or shape[5] != "0"
-        check(text)
-        assert re.search(r"\bLDS\.128\b", text)  # keys and values
-        loads = len(re.findall(r"\bLDS\.128\b", text))
-        streams = len(re.findall(r"\bLDG\.E\.128\.CONSTANT\b", text))
+        check(made)
+        assert made.shared_loads  # keys and values
         if shared:
-            assert loads > streams  # concat's matrix alone is read from memory
+            assert made.shared_loads > made.streams  # concat's matrix alone is read from memory
         else:
-            assert streams > loads
-        assert "LDGSTS" in text  # parameters on their way to shared memory
-        assert "FMNMX" in text
+            assert made.streams > made.shared_loads
+        assert made.copies  # parameters on their way to shared memory
+        assert made.minima
 
 
 @of_every_width("split")
-def test_registers_of_the_low_latency_plan(unit: Unit) -> None:
+def test_the_low_latency_plan(unit: Unit) -> None:
     found = kernels(unit)
     assert {kernel.kind for kernel in found} == {"Split"}
     for kernel in found:
         assert kernel.spilled == 0, kernel
         assert kernel.registers <= SPLIT == REGISTERS // (32 * kernel.most_warps), kernel
-
-
-@of_every_width("split")
-def test_the_low_latency_plan(unit: Unit) -> None:
-    for text in disassembled(unit):
-        resident = re.search(r"Li\d+ELi\dELb([01])ELb0E", text)
+    for made in disassembled(unit):
+        resident = re.search(r"Li\d+ELi\dELb([01])ELb0E", made.name)
         assert resident is not None
-        check(text)
-        assert len(re.findall(r"\bLDS\.128\b", text)) >= 8
-        assert (len(re.findall(r"\bLDG\.E\.128\.CONSTANT\b", text)) >= 12) == (resident[1] == "0")
-        assert "LDGSTS" in text
+        check(made)
+        assert made.shared_loads >= 8
+        assert (made.streams >= 12) == (resident[1] == "0")
+        assert made.copies
 
 
 @of_every_width("backward")
-def test_registers_of_backward(unit: Unit) -> None:
+def test_backward(unit: Unit) -> None:
     found = kernels(unit)
     assert {kernel.kind for kernel in found} == {"Backward", "WeightGradients"}
     assert {kernel.pieces for kernel in found} == ({0} if found[0].width == 32 else {0, 1})
     for kernel in found:
         assert kernel.spilled == 0, kernel
-
-
-@of_every_width("backward")
-def test_backward(unit: Unit) -> None:
     ways = set()
-    for text in disassembled(unit):
-        check(text)
-        products = re.search(r"WeightGradients\w*?Li(\d+)ELb([01])ELb([01])E", text.split()[0])
+    for made in disassembled(unit):
+        check(made)
+        products = re.search(r"WeightGradients\w*?Li(\d+)ELb([01])ELb([01])E", made.name)
         if products is None:
-            assert "MOVM" in text  # matrices with rows and columns exchanged
+            assert made.exchanges  # matrices with rows and columns exchanged
             continue
         ahead, transposed = (flag == "1" for flag in products.groups()[1:])
         ways.add((ahead, transposed))
         # A unit is transposed, and its side where backward did not do that.
         quarters = 4 if transposed else 4 * (1 + int(products[1]) // 16)
-        assert len(re.findall(r"\bMOVM\b", text)) == quarters
+        assert made.exchanges == quarters
         # Before the first product operands of two tiles are loaded, the first and the next; or of one.
-        before = text[: text.index("HMMA")]
-        loads = len(re.findall(r"\bLDG\.E\.128\.CONSTANT\b", before))
         of_a_tile = 1 + int(products[1]) // 16
+        loads = made.streams_before
         assert loads == 2 * of_a_tile if ahead else loads <= of_a_tile
     # Of streamed weights, none transposes sides.
-    streamed = all(not kernel.resident for kernel in kernels(unit))
+    streamed = all(not kernel.resident for kernel in found)
     assert len(ways) == (2 if streamed else 4)

@@ -9,8 +9,9 @@ import pytest
 from tests.kernels import compiled_record
 from tests.kernels.conftest import RecordOf
 from tests.kernels.cuda import compiled
-from tests.kernels.cuda.compiled import Report, Unit
+from tests.kernels.cuda.compiled import Unit
 from tests.kernels.cuda.conftest import build, build_cuda
+from tests.kernels.cuda.test_compiled import disassembler
 
 FLAGS = ("-gencode", "arch=compute_80,code=[compute_80,sm_80]")
 SOURCE = (
@@ -33,7 +34,7 @@ def unit(nvcc: str, folder: Path, number: int = 1, flags: tuple[str, ...] = ()) 
     source.write_text(SOURCE, encoding="ascii")
     (folder / "number.hpp").write_text(f"#define NUMBER {number}\n", encoding="ascii")
     flags = (*FLAGS, "-DADDED=1", *flags)
-    return Unit(nvcc, source, flags, (folder,), folder / "put.fatbin")
+    return Unit(nvcc, disassembler(), source, flags, (folder,), folder / "put.fatbin")
 
 
 def test_a_source_is_known_by_all_that_it_is_compiled_from(
@@ -63,20 +64,23 @@ def test_a_wrong_entry_is_refused(
 ) -> None:
     monkeypatch.setattr(compiled, "RECORD", record_of({}))
     right = unit(nvcc, tmp_path / "right")
-    (report,) = right.reports
+    (report,) = right.found.reports
     assert report[:2] == ("80", "put")
     assert report.registers > 0
     assert report[3:] == (0, 0, 0, 0)
+    (made,) = right.found.instructions
+    assert made[:2] == ("80", "put")
+    assert made.total > 0
+    assert set(made[3:]) == {0}
 
-    wrong = Report("80", "put", report.registers + 1, 0, 0, 0, 0)
-    monkeypatch.setattr(compiled, "RECORD", record_of({right.key: [list(wrong)]}))
+    wrong = report._replace(registers=report.registers + 1)
+    known = {right.key: [[list(wrong)], [list(made)]]}
+    monkeypatch.setattr(compiled, "RECORD", record_of(known))
     monkeypatch.setattr(compiled_record, "is_compiled_anew", lambda key: False)
     remembered = unit(nvcc, tmp_path / "remembered")
-    assert remembered.reports == [wrong]
+    assert remembered.found == ([wrong], [made])
     assert not remembered.target.exists()
-    with pytest.raises(AssertionError, match=r"put\.cu takes .* write it anew"):
-        _ = remembered.machine_code
 
     monkeypatch.setattr(compiled_record, "is_compiled_anew", lambda key: True)
     with pytest.raises(AssertionError, match=r"put\.cu takes .* write it anew"):
-        _ = unit(nvcc, tmp_path / "anew").reports
+        _ = unit(nvcc, tmp_path / "anew").found
