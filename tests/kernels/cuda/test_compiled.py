@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tests.kernels.cuda.compiled import Instructions, Unit
 from tests.kernels.cuda.conftest import ROOT, build, build_cuda
 
 ARCHITECTURES = ("80", "90a", "100a")
@@ -44,39 +44,30 @@ def disassembler() -> str:
     return found
 
 
-class Compiled(NamedTuple):
-    report: str  # of ptxas, for every architecture
-    machine_code: Path
-
-
 @pytest.fixture(scope="module")
-def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+def unit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Unit:
     """A source of one width for every architecture, as the build compiles it; bf16."""
     source, width = request.param
     command = compiler()
     known = build_cuda.known_architectures(command)
     code = build_cuda.code_flags([name for name in ARCHITECTURES if name in known])
-    target = tmp_path_factory.mktemp("code") / f"{source}.fatbin"
+    flags = f"{build_cuda.DEVICE_FLAGS} {code} {build_cuda.ptxas_flags(source, width)}"
+    defines = ("-DLARES_TYPE=Bf16", f"-DLARES_WIDTH={width}")
     folder = ROOT / "csrc"
-    includes = [f"-I{path}" for path in (folder, folder / "cuda", folder / "cuda" / "device")]
-    done = subprocess.run(
-        [command, *build_cuda.DEVICE_FLAGS.split(), *code.split(), "-fatbin"]
-        + [*build_cuda.ptxas_flags(source, width).split(), "-Xptxas", "-v", *includes]
-        + ["-DLARES_TYPE=Bf16", f"-DLARES_WIDTH={width}"]
-        + ["-o", str(target), str(folder / "cuda" / f"{source}.cu")],
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
+    return Unit(
+        command,
+        disassembler(),
+        folder / "cuda" / f"{source}.cu",
+        (*flags.split(), *defines),
+        (folder, folder / "cuda", folder / "cuda" / "device"),
+        tmp_path_factory.mktemp("code") / f"{source}.fatbin",
     )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return Compiled(done.stderr, target)
 
 
 def of_every_width(source: str) -> pytest.MarkDecorator:
     """Compile ``source`` of each width."""
     cases = [(source, width) for width in (32, 64, 128)]
-    return pytest.mark.parametrize("compiled", cases, indirect=True, ids=lambda case: str(case[1]))
+    return pytest.mark.parametrize("unit", cases, indirect=True, ids=lambda case: str(case[1]))
 
 
 class Kernel(NamedTuple):
@@ -100,20 +91,13 @@ class Kernel(NamedTuple):
         return 8 if self.drops or self.width > 64 or self.head > 2 else 12
 
 
-def kernels(report: str) -> list[Kernel]:
+def kernels(unit: Unit) -> list[Kernel]:
     found = []
-    for part in report.split("Compiling entry function")[1:]:
-        shape = re.search(r"Li(\d+)E(?:Li(\d+)ELb([01])ELb([01])ELi(\d)E)?", part)
-        kind = re.search(r"(Forward|Backward|Split|WeightGradients)", part)
-        spills = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", part)
-        used = re.search(r"Used (\d+) registers, used (\d+) barriers", part)
-        stack = re.search(r"(\d+) bytes stack frame", part)
-        assert shape is not None, part
-        assert kind is not None, part
-        assert spills is not None, part
-        assert used is not None, part
-        assert stack is not None, part
-        spilled = int(spills[1]) + int(spills[2]) + int(stack[1])
+    for report in unit.found.reports:
+        shape = re.search(r"Li(\d+)E(?:Li(\d+)ELb([01])ELb([01])ELi(\d)E)?", report.name)
+        kind = re.search(r"(Forward|Backward|Split|WeightGradients)", report.name)
+        assert shape is not None, report
+        assert kind is not None, report
         found.append(
             Kernel(
                 kind[1],
@@ -122,49 +106,33 @@ def kernels(report: str) -> list[Kernel]:
                 shape[3] == "1",
                 shape[4] == "1",
                 int(shape[5] or 0),
-                int(used[1]),
-                spilled,
-                int(used[2]),
+                report.registers,
+                report.stores + report.loads + report.stack,
+                report.barriers,
             )
         )
-        card = re.search(r"for 'sm_(\w+)'", part)
-        print("registers:", card and card[1], *found[-1])
+        print("registers:", report.card, *found[-1])
     return found
 
 
-def disassembled(compiled: Compiled) -> list[str]:
-    """Machine code of each kernel."""
-    done = subprocess.run(
-        [disassembler(), "-sass", str(compiled.machine_code)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    before, *functions = done.stdout.split("Function :")
-    card = ""  # is named before its first function
-    for previous, text in zip([before, *functions], functions, strict=False):
-        card = (re.findall(r"\.target\s+(\w+)", previous) or [card])[-1]
-        count = len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", text, re.MULTILINE))
-        print("instructions:", card, count, text.split()[0])
-    return functions
+def disassembled(unit: Unit) -> list[Instructions]:
+    """What each kernel is made of."""
+    for found in unit.found.instructions:
+        print("instructions:", found.card, found.total, found.name)
+    return unit.found.instructions
 
 
-def loses_nan(text: str) -> bool:
-    """Return whether a larger or smaller of two numbers is taken that is not NaN where one is."""
-    return any("NAN" not in name for name in re.findall(r"\bFMNMX\S*", text))
-
-
-def check(text: str) -> None:
+def check(found: Instructions) -> None:
     """Every kernel has products on the tensor cores, loses no NaN and spills nothing."""
-    assert "HMMA.16816.F32.BF16" in text
-    assert not loses_nan(text)
-    assert not re.search(r"\b(LDL|STL)\b", text)
+    assert found.products, found
+    # A larger or smaller of two numbers is taken that is NaN where one is.
+    assert not found.losing_nan, found
+    assert not found.local, found
 
 
 @of_every_width("forward")
-def test_registers_spills_and_instructions(compiled: Compiled) -> None:
-    found = kernels(compiled.report)
+def test_registers_spills_and_instructions(unit: Unit) -> None:
+    found = kernels(unit)
     assert found
     for kernel in found:
         assert kernel.spilled == 0, kernel
@@ -178,63 +146,61 @@ def test_registers_spills_and_instructions(compiled: Compiled) -> None:
     pieces = {32: {0}, 64: {0, 1}, 128: {0, 2}}
     assert {kernel.pieces for kernel in found} == pieces[found[0].width]
 
-    functions = disassembled(compiled)
+    functions = disassembled(unit)
     assert len(functions) == len(found)
-    for text in functions:
-        shape = re.search(r"Li(\d+)ELi(\d+)ELb([01])ELb([01])ELi(\d)E", text)
+    for made in functions:
+        shape = re.search(r"Li(\d+)ELi(\d+)ELb([01])ELb([01])ELi(\d)E", made.name)
         assert shape is not None
         shared = shape[3] == "1" or shape[5] != "0"
-        check(text)
-        assert re.search(r"\bLDS\.128\b", text)  # keys and values
-        loads = len(re.findall(r"\bLDS\.128\b", text))
-        streams = len(re.findall(r"\bLDG\.E\.128\.CONSTANT\b", text))
+        check(made)
+        assert made.shared_loads  # keys and values
         if shared:
-            assert loads > streams  # concat's matrix alone is read from memory
+            assert made.shared_loads > made.streams  # concat's matrix alone is read from memory
         else:
-            assert streams > loads
-        assert "LDGSTS" in text  # parameters on their way to shared memory
-        assert "FMNMX" in text
+            assert made.streams > made.shared_loads
+        assert made.copies  # parameters on their way to shared memory
+        assert made.minima
 
 
 @of_every_width("split")
-def test_the_low_latency_plan(compiled: Compiled) -> None:
-    found = kernels(compiled.report)
+def test_the_low_latency_plan(unit: Unit) -> None:
+    found = kernels(unit)
     assert {kernel.kind for kernel in found} == {"Split"}
     for kernel in found:
         assert kernel.spilled == 0, kernel
         assert kernel.registers <= SPLIT == REGISTERS // (32 * kernel.most_warps), kernel
-    for text in disassembled(compiled):
-        resident = re.search(r"Li\d+ELi\dELb([01])ELb0E", text)
+    for made in disassembled(unit):
+        resident = re.search(r"Li\d+ELi\dELb([01])ELb0E", made.name)
         assert resident is not None
-        check(text)
-        assert len(re.findall(r"\bLDS\.128\b", text)) >= 8
-        assert (len(re.findall(r"\bLDG\.E\.128\.CONSTANT\b", text)) >= 12) == (resident[1] == "0")
-        assert "LDGSTS" in text
+        check(made)
+        assert made.shared_loads >= 8
+        assert (made.streams >= 12) == (resident[1] == "0")
+        assert made.copies
 
 
 @of_every_width("backward")
-def test_backward(compiled: Compiled) -> None:
-    found = kernels(compiled.report)
+def test_backward(unit: Unit) -> None:
+    found = kernels(unit)
     assert {kernel.kind for kernel in found} == {"Backward", "WeightGradients"}
     assert {kernel.pieces for kernel in found} == ({0} if found[0].width == 32 else {0, 1})
     for kernel in found:
         assert kernel.spilled == 0, kernel
     ways = set()
-    for text in disassembled(compiled):
-        check(text)
-        products = re.search(r"WeightGradients\w*?Li(\d+)ELb([01])ELb([01])E", text.split()[0])
+    for made in disassembled(unit):
+        check(made)
+        products = re.search(r"WeightGradients\w*?Li(\d+)ELb([01])ELb([01])E", made.name)
         if products is None:
-            assert "MOVM" in text  # matrices with rows and columns exchanged
+            assert made.exchanges  # matrices with rows and columns exchanged
             continue
         ahead, transposed = (flag == "1" for flag in products.groups()[1:])
         ways.add((ahead, transposed))
         # A unit is transposed, and its side where backward did not do that.
         quarters = 4 if transposed else 4 * (1 + int(products[1]) // 16)
-        assert len(re.findall(r"\bMOVM\b", text)) == quarters
+        assert made.exchanges == quarters
         # Before the first product operands of two tiles are loaded, the first and the next; or of one.
-        before = text[: text.index("HMMA")]
-        loads = len(re.findall(r"\bLDG\.E\.128\.CONSTANT\b", before))
         of_a_tile = 1 + int(products[1]) // 16
+        loads = made.streams_before
         assert loads == 2 * of_a_tile if ahead else loads <= of_a_tile
-    streamed = all(not kernel.resident for kernel in found)  # of which none transposes sides
+    # Of streamed weights, none transposes sides.
+    streamed = all(not kernel.resident for kernel in found)
     assert len(ways) == (2 if streamed else 4)
