@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from tqdm.auto import tqdm
 
 from lares import __version__
+from lares.bars import tqdm
 from lares.data.ids import is_text
 from lares.errors import CheckpointError, ConfigError
 from lares.files import atomic_write, read_json, remove_unfinished, write_json

@@ -6,16 +6,10 @@ import contextlib
 import datetime
 import os
 import sys
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tqdm import TqdmWarning
-
-with warnings.catch_warnings():
-    # Of a notebook without ipywidgets, where the bar is drawn in text.
-    warnings.simplefilter("ignore", TqdmWarning)
-    from tqdm.auto import tqdm
+from lares.bars import tqdm
 
 
 def tell(notes: Iterable[str]) -> None:
