@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
+import pyarrow
+import pyarrow.csv
 import pytest
 import torch
 
+from lares.cli import main
 from website.anchors import anchors, links
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +44,26 @@ def test_python_blocks(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "interactions": WALKS,
     }
     exec(block, given)
+
+
+def typed(page: str) -> list[str]:
+    """The lines of a page's shell blocks that begin with lares, without their comments."""
+    shell = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    lines = [line for block in shell for line in block.splitlines()]
+    return [line.partition("#")[0].strip() for line in lines if line.startswith("lares ")]
+
+
+def test_shell_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run one after the other, on a file of that name; the demo has tests of its own."""
+    monkeypatch.chdir(tmp_path)
+    pyarrow.csv.write_csv(pyarrow.table(WALKS), "interactions.csv")
+    lines = [line for line in typed("README.md") if line != "lares demo"]
+    assert len(lines) >= 6
+    for line in lines:
+        quick = " --trainer.max_epochs 1 --no_progress" if line.startswith("lares train") else ""
+        main(shlex.split(line + quick)[1:])
+    assert Path("recs.csv").read_text().startswith("user,item,score,rank\n")
+    assert Path("runs/interactions-lares/plot.png").is_file()
 
 
 def test_the_page_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
