@@ -4,6 +4,9 @@
 each file by the first recipe of ``CANDIDATES`` to its own end, each other one for at most as many
 seconds of its process, on one thread, and tests what was best on the validation samples, beside
 popularity, with the history ranked and with it removed. The CSV file gets a row as each run ends.
+
+``--trial OPTIONS``, as often as wanted, trains by these options of ``lares train`` instead, each for at
+most ``--seconds``; ``--epochs FILE`` gets a row for every epoch of every run, with the run's own clock.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ FIELDS = (
     *("valid_ndcg@10", "recall@10", "ndcg@10", "recall@10_removed", "ndcg@10_removed"),
     *("revision", "date", "machine"),
 )
+EPOCH_FIELDS = ("data", "options", "seed", "epoch", "seconds", "valid_ndcg@10")
 _KS = (10,)
 
 
@@ -85,6 +89,17 @@ def tested(run: Path, dataset: Dataset) -> dict[str, Any]:
     return found
 
 
+def epochs(run: Path) -> list[dict[str, Any]]:
+    """Return a row for every epoch of a run: seconds of training and validation so far, NDCG@10."""
+    found, seconds = [], 0.0
+    metrics, timing = read_rows(run / "metrics.csv"), read_rows(run / "timing.csv")
+    for row, spent in zip(metrics, timing, strict=True):
+        seconds += float(spent["train_seconds"]) + float(spent["valid_seconds"])
+        names = {"epoch": row["epoch"], "seconds": round(seconds, 1)}
+        found.append(names | {"valid_ndcg@10": row["valid_ndcg@10"]})
+    return found
+
+
 def popularity(dataset: Dataset) -> dict[str, Any]:
     """Return what popularity comes to on the test samples."""
     found: dict[str, Any] = {}
@@ -94,13 +109,26 @@ def popularity(dataset: Dataset) -> dict[str, Any]:
     return found
 
 
+def append(path: Path, fields: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    """Add rows to a CSV file, which begins with the names of its columns."""
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--csv", type=Path, default=Path("recipes.csv"))
+    parser.add_argument("--epochs", type=Path)
     parser.add_argument("--folder", type=Path, default=Path("runs/recipes"))
     parser.add_argument("--seed", type=int, default=2025)
+    parser.add_argument("--trial", action="append", default=[], metavar="OPTIONS")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
     options = parser.parse_args(arguments)
     common = {
         "revision": revision(),
@@ -108,30 +136,30 @@ def main(arguments: list[str] | None = None) -> None:
         "machine": machine_name(),
         "seed": options.seed,
     }
-    new = not options.csv.exists()
-    with options.csv.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        for path in options.files:
-            dataset = load_dataset(path)
-            common["data"] = path.stem
-            writer.writerow(common | {"candidate": "popularity"} | popularity(dataset))
-            most = float("inf")
-            for number, (name, words) in enumerate(CANDIDATES.items()):
-                run = options.folder / f"{path.stem}-{options.seed}-{number}"
-                own = ["train", str(path), *words, "--trainer.seed", str(options.seed)]
-                own += ["--trainer.num_threads", "1"]
-                command = [sys.executable, "-m", "lares", *own, "--out", str(run)]
-                spent, ended = train([*command, "--trainer.tensorboard", "false"], most)
-                if number == 0:
-                    most = spent
-                said = shlex.join(["lares", *own]).replace(str(path), path.name)
-                row = {"candidate": name, "command": said, "ended": ended}
-                row |= {"cpu_seconds": round(spent, 1)} | tested(run, dataset)
-                writer.writerow(common | row)
-                file.flush()
-                print(common["data"], row, flush=True)
+    trials = {each: shlex.split(each) for each in options.trial}
+    for path in options.files:
+        dataset = load_dataset(path)
+        common["data"] = path.stem
+        if not trials:
+            baseline = common | {"candidate": "popularity"} | popularity(dataset)
+            append(options.csv, FIELDS, [baseline])
+        most = options.seconds
+        for number, (name, words) in enumerate((trials or CANDIDATES).items()):
+            run = options.folder / f"{path.stem}-{options.seed}-{number}"
+            own = ["train", str(path), *words, "--trainer.seed", str(options.seed)]
+            own += ["--trainer.num_threads", "1"]
+            command = [sys.executable, "-m", "lares", *own, "--out", str(run)]
+            spent, ended = train([*command, "--trainer.tensorboard", "false"], most)
+            if number == 0 and not trials:
+                most = spent
+            said = shlex.join(["lares", *own]).replace(str(path), path.name)
+            row = {"candidate": name, "command": said, "ended": ended}
+            row |= {"cpu_seconds": round(spent, 1)} | tested(run, dataset)
+            append(options.csv, FIELDS, [common | row])
+            if options.epochs is not None:
+                told = {"data": path.stem, "options": name, "seed": options.seed}
+                append(options.epochs, EPOCH_FIELDS, [told | each for each in epochs(run)])
+            print(common["data"], row, flush=True)
 
 
 if __name__ == "__main__":
