@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lares.errors import ConfigError
 from lares.files import atomic_write, not_written, require_writable
+from lares.names import shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMS = (".csv", ".jsonl", ".parquet")
+FORMS = (".parquet", ".csv", ".jsonl")
+_AT_ONCE = 1 << 18  # rows of a group of Parquet's, and of text that is held
+
+
+def require_form(option: str, path: Path) -> None:
+    """Raise ``ConfigError`` unless ``option``'s file is named after a form."""
+    if path.suffix.lower() not in FORMS:
+        raise ConfigError(
+            f"{option} is {shown(str(path))}; it must end in one of {', '.join(FORMS)}"
+        )
 
 
 def require_table_file(option: str, path: Path) -> None:
-    """Raise ``ConfigError`` unless ``option``'s file is named after a form, or if it can be told
-    beforehand that it cannot be written."""
-    if path.suffix.lower() not in FORMS:
-        raise ConfigError(f"{option} is {path}; its name must end in one of {', '.join(FORMS)}")
+    """Raise ``ConfigError`` as :func:`require_form`, or if it can be told that the file cannot be
+    written."""
+    require_form(option, path)
     try:
         require_writable(path)
     except OSError as error:
@@ -50,18 +57,28 @@ def table_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], N
 
 @contextlib.contextmanager
 def _csv(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(schema.names)
-        yield lambda table: writer.writerows(zip(*table.to_pydict().values(), strict=True))
+    import pyarrow.csv
+
+    with path.open("wb") as file:
+        file.write((",".join(schema.names) + "\n").encode())
+        options = pyarrow.csv.WriteOptions(include_header=False)
+        with pyarrow.csv.CSVWriter(file, schema, write_options=options) as writer:
+            yield writer.write_table
 
 
 @contextlib.contextmanager
 def _json_lines(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
-    with path.open("w", encoding="utf-8") as file:
-        yield lambda table: file.writelines(
-            json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist()
-        )
+    import duckdb  # other forms do without
+
+    with duckdb.connect() as connection, path.open("wb") as file:
+
+        def add(table: pa.Table) -> None:
+            connection.register("added", table)  # whose rows keep their order
+            connection.execute("SELECT to_json(added)::VARCHAR FROM added")
+            while rows := connection.fetchmany(_AT_ONCE):
+                file.write("".join(f"{line}\n" for (line,) in rows).encode())
+
+        yield add
 
 
 @contextlib.contextmanager
@@ -69,4 +86,4 @@ def _parquet(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], Non
     import pyarrow.parquet as pq
 
     with path.open("wb") as file, pq.ParquetWriter(file, schema) as writer:
-        yield writer.write_table
+        yield lambda table: writer.write_table(table, _AT_ONCE)

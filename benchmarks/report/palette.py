@@ -10,15 +10,32 @@ import io
 from pathlib import Path
 from typing import Any
 
-GROUND, INK, FAINT, PANEL = "#fdfdfb", "#1f2733", "#c8ced8", "#eef1f5"
+from lares.pictures import FAINT, INK, PALETTE
+
+__all__ = [
+    *(
+        "GROUND",
+        "INK",
+        "FAINT",
+        "PANEL",
+        "BLUE",
+        "ORANGE",
+        "GREEN",
+        "PURPLE",
+        "RED",
+        "GREY",
+        "PINK",
+    ),
+    *("FONTS", "STYLE", "save_svg", "style_sheet", "themed"),
+]
+GROUND, PANEL = "#fdfdfb", "#eef1f5"
 _NEUTRAL = {
     "ground": (GROUND, "#1b212b"),
     "ink": (INK, "#e3e8ef"),
     "faint": (FAINT, "#4a5463"),
     "panel": (PANEL, "#262e3a"),
 }
-BLUE, ORANGE, GREEN, PURPLE = "#3b82c4", "#dd7a1f", "#2f9e6e", "#8f6cc4"
-RED, GREY, PINK = "#d4505f", "#858d99", "#cc5a9d"
+BLUE, ORANGE, GREEN, PURPLE, RED, PINK, _ = PALETTE
 FONTS = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif'
 STYLE = {
     "figure.facecolor": GROUND,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from lares.errors import ConfigError
 from lares.model.config import MOST_STEPS
 from lares.names import shown
 from lares.plain import option, settle_options, whole_in
+from lares.table_files import require_form
 
-ENDINGS = (".parquet", ".csv", ".jsonl")  # of files of lists
 _OF_FILES = ("users", "items", "item_columns", "exclude", "only")
 
 
@@ -66,10 +67,8 @@ class RecommendOptions:
                     raise ConfigError(f"--{name} is for lists in a file; give --output FILE, too")
         elif self.history is not None:
             raise ConfigError("--output is for --histories FILE or --users; --history is printed")
-        elif not self.output.lower().endswith(ENDINGS):
-            raise ConfigError(
-                f"--output is {shown(self.output)}; it must end in one of {', '.join(ENDINGS)}"
-            )
+        else:
+            require_form("--output", Path(self.output))
         self._check_columns()
 
     def _check_columns(self) -> None:

@@ -15,16 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import torch
 
 from lares import __version__
 from lares.bars import tqdm
 from lares.data.ids import is_text
 from lares.errors import CheckpointError, ConfigError
-from lares.files import atomic_write, read_json, remove_unfinished, write_json
+from lares.files import read_json, remove_unfinished, write_json
 from lares.recommender.asked import Asked, ItemLists
-from lares.recommender.list_files import list_form
-from lares.recommender.ranked import BATCH, How, ListMaker
+from lares.recommender.ranked import BATCH, ListMaker
+from lares.table_files import require_form, table_file
 from lares.training.display import shows_bars
 from lares.training.interrupts import Interrupted, StopRequest, stop_request
 from lares.training.lock import LOCK_FILE, held
@@ -64,7 +65,7 @@ def write_lists(
     is removed, and said.
 
     Args:
-        output: a file whose name ends in one of ``LIST_FORMS``.
+        output: a file whose name ends in one of ``lares.table_files.FORMS``.
         maker: of the lists.
         asked: who asks.
         progress: show a bar where one can be drawn.
@@ -75,7 +76,8 @@ def write_lists(
         CheckpointError: the folder of the parts holds something else.
         Interrupted: SIGINT or SIGTERM came; the parts are kept.
     """
-    form, folder = list_form(output), output.with_name(output.name + ".parts")
+    require_form("output", output)
+    folder = output.with_name(output.name + ".parts")
     marks = _marks(maker, asked)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,11 +88,12 @@ def write_lists(
         remove_unfinished(
             output.parent, output.name
         )  # of one that was killed as it joined the parts
-        parts = _parts(folder, output.suffix.lower(), len(asked))
+        parts = _parts(folder, len(asked))
         try:
             _make(parts, maker, asked, Shown(output, progress, say), request)
-            with atomic_write(output) as temporary:
-                form.join([part.path for part in parts], _columns(maker.how), temporary)
+            with table_file(output, _read(parts[0]).schema) as add:
+                for part in parts:
+                    add(_read(part))
             shutil.rmtree(folder)
         except BaseException:
             if not any(part.path.exists() for part in parts):
@@ -125,20 +128,21 @@ def _make(
                     raise _stopped(show.output, parts, request)
                 tables.append(table)
                 bar.update(min(BATCH, len(asked) - int(bar.n)))
-            with atomic_write(part.path) as temporary:
-                list_form(show.output).write(pa.concat_tables(tables), temporary)
+            with table_file(part.path, tables[0].schema) as add:
+                add(pa.concat_tables(tables))
 
 
-def _parts(folder: Path, ending: str, users: int) -> list[Part]:
+def _read(part: Part) -> pa.Table:
+    with part.path.open("rb") as file:  # whose name may be no text
+        return pq.read_table(file)
+
+
+def _parts(folder: Path, users: int) -> list[Part]:
     """Return the parts of so many users' lists, at least one."""
     return [
-        Part(folder / f"{first // PART:08d}{ending}", first, min(first + PART, users))
+        Part(folder / f"{first // PART:08d}.parquet", first, min(first + PART, users))
         for first in range(0, max(users, 1), PART)
     ]
-
-
-def _columns(how: How) -> list[str]:
-    return ["user", "item", "score", "rank"] + ["title"] * (how.titles is not None)
 
 
 def _stopped(output: Path, parts: Sequence[Part], request: StopRequest) -> Interrupted:

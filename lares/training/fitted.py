@@ -31,7 +31,16 @@ class Fitted(NamedTuple):
 
 
 def fit_to_data(config: TrainConfig, dataset: Dataset) -> Fitted:
-    """Return the options of a run on ``dataset``, with those that it leaves to the data's size."""
+    """Return the options of a run, with values for those that it leaves to the data's size.
+
+    Args:
+        config: as asked for; ``lares.training.config.FITTED`` says which values leave an option open.
+        dataset: whose training samples and users are counted.
+
+    Raises:
+        ConfigError: a value that fits the data does not fit the others, such as a batch too small for
+            ``trainer.devices``.
+    """
     left = config.left_to_data()
     if not left:
         return Fitted(config, ())

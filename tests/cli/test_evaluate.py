@@ -235,7 +235,7 @@ def test_ranks_by_user_need_a_form_and_users(
     interactions: Path, run: Path, tmp_path: Path, capsys
 ) -> None:
     error = fails(capsys, str(run), f"--per_user={tmp_path / 'ranks.txt'}")
-    assert "its name must end in one of .csv, .jsonl, .parquet" in error
+    assert "it must end in one of .parquet, .csv, .jsonl" in error
     (tmp_path / "file").touch()
     error = fails(capsys, str(run), f"--per_user={tmp_path / 'file' / 'ranks.csv'}")
     assert "cannot be written" in error

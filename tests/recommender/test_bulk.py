@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from lares import Recommender
-from lares.cli.recommend_options import ENDINGS
 from lares.errors import CheckpointError, ConfigError, DataError
-from lares.recommender import bulk, list_files
+from lares.recommender import bulk
 from lares.recommender.asked import Asked, asked_by_histories, asked_by_users, item_lists
 from lares.recommender.bulk import write_lists
 from lares.recommender.ranked import How, ListMaker
 from lares.recommender.spooled import HistorySpool
 from lares.recommender.titles import read_titles
+from lares.table_files import FORMS
 from lares.training.lock import held
 
 Said = list[str]
@@ -76,7 +76,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, how: Callable[[], 
     monkeypatch.setattr(bulk.ListMaker, "tables", tables)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", FORMS)
 def test_a_file_has_what_recommend_gives(
     ending: str, tmp_path: Path, fitted: Recommender, asked: Asked
 ) -> None:
@@ -242,51 +242,9 @@ def test_what_is_no_part_stays(tmp_path: Path, fitted: Recommender, asked: Asked
 def test_other_forms_are_refused(
     name: str, tmp_path: Path, fitted: Recommender, asked: Asked
 ) -> None:
-    with pytest.raises(ConfigError, match=r"must end in \.parquet, \.csv, \.jsonl"):
+    with pytest.raises(ConfigError, match=r"must end in one of \.parquet, \.csv, \.jsonl"):
         write_lists(tmp_path / name, maker(fitted, asked), asked)
     assert not list(tmp_path.iterdir())
-
-
-def test_forms_are_those_of_the_command_line() -> None:
-    assert tuple(list_files.LIST_FORMS) == ENDINGS
-
-
-def test_text_of_any_kind(tmp_path: Path) -> None:
-    """Ids and titles with all that means something to CSV or JSON."""
-    texts = ['a, "b"', "two\nlines", " blank ", "日本", "\\", "7", "tab\t"]
-    table = pa.table(
-        {
-            "user": pa.array(texts, pa.large_string()),
-            "item": pa.array(texts[::-1], pa.large_string()),
-            "score": pa.array([0.1, None, -1e-20, 3e20, 1, 2, 3], pa.float32()),
-            "rank": pa.array(range(7), pa.int32()),
-            "title": pa.array([None, *texts[1:]], pa.large_string()),
-        }
-    )
-    for ending, form in list_files.LIST_FORMS.items():
-        part, path = tmp_path / f"part{ending}", tmp_path / f"whole{ending}"
-        form.write(table, part)
-        form.join([part, part], table.column_names, path)
-        if ending == ".csv":
-            kinds = {name: table.schema.field(name).type for name in table.column_names}
-            options = pa.csv.ConvertOptions(column_types=kinds, strings_can_be_null=True)
-            parsing = pa.csv.ParseOptions(newlines_in_values=True)
-            found = pa.csv.read_csv(path, convert_options=options, parse_options=parsing)
-        else:
-            found = read(path).cast(table.schema)
-        assert found.equals(pa.concat_tables([table, table])), ending
-
-
-def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(list_files, "_ROW_GROUP", 10)
-    parts = [tmp_path / f"{number}.parquet" for number in range(7)]
-    for number, part in enumerate(parts):
-        pq.write_table(pa.table({"user": [number] * 4}), part)
-    list_files.LIST_FORMS[".parquet"].join(parts, ["user"], tmp_path / "whole.parquet")
-    whole = pq.ParquetFile(tmp_path / "whole.parquet")
-    assert whole.read()["user"].to_pylist() == [n for n in range(7) for _ in range(4)]
-    sizes = [whole.metadata.row_group(n).num_rows for n in range(whole.metadata.num_row_groups)]
-    assert max(sizes) <= 10
 
 
 def test_spooled_histories_are_as_given(tmp_path: Path, fitted: Recommender) -> None:
