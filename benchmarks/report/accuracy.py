@@ -15,8 +15,9 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from benchmarks.core.settings import ROOT
-from benchmarks.report.palette import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, save_svg
+from benchmarks.report.palette import BLUE, GREEN, ORANGE, PURPLE, RED, save_svg
 from benchmarks.report.plots import curve, legend, plainly, single
+from lares.pictures import GREY
 
 RESULTS = ROOT / "docs" / "results"
 FOLDER = RESULTS / "accuracy"

@@ -12,22 +12,6 @@ from typing import Any
 
 from lares.pictures import FAINT, INK, PALETTE
 
-__all__ = [
-    *(
-        "GROUND",
-        "INK",
-        "FAINT",
-        "PANEL",
-        "BLUE",
-        "ORANGE",
-        "GREEN",
-        "PURPLE",
-        "RED",
-        "GREY",
-        "PINK",
-    ),
-    *("FONTS", "STYLE", "save_svg", "style_sheet", "themed"),
-]
 GROUND, PANEL = "#fdfdfb", "#eef1f5"
 _NEUTRAL = {
     "ground": (GROUND, "#1b212b"),

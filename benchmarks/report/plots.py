@@ -19,8 +19,6 @@ from benchmarks.cases.op import SHAPE, Case
 from benchmarks.report.palette import (
     BLUE,
     GREEN,
-    GREY,
-    INK,
     ORANGE,
     PINK,
     PURPLE,
@@ -29,6 +27,7 @@ from benchmarks.report.palette import (
 )
 from benchmarks.report.results import GpuRow, Row
 from benchmarks.report.tables import PASSES
+from lares.pictures import GREY, INK
 
 MAIN = Case("main")
 # What a pass is called in the name of a file.

@@ -6,7 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.report.palette import BLUE, FONTS, GREEN, GREY, ORANGE, style_sheet
+from benchmarks.report.palette import BLUE, FONTS, GREEN, ORANGE, style_sheet
+from lares.pictures import GREY
 
 PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
 COLOURS = {"blue": BLUE, "orange": ORANGE, "green": GREEN, "grey": GREY}
