@@ -22,7 +22,7 @@ from lares.training.options_file import read_yaml
 _OF_THE_LOOP = (
     *("max_epochs", "patience", "valid_every", "accelerator", "devices", "num_threads"),
     *("eval_batch_size", "test_depths", "test_states", "checkpoint_every_steps", "log_every"),
-    "tensorboard",
+    *("tensorboard", "baselines"),
 )
 
 # Options that are chosen for data, whatever the recipe.
