@@ -1,6 +1,6 @@
 """Options that fit the data's size, each where its value leaves it to the data.
 
-The rules were measured (docs/results/quick.md); they are few and coarse, because what is best is flat.
+The rules are few and coarse; docs/results/quick.md says which of them were measured.
 """
 
 from __future__ import annotations
